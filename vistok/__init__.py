@@ -1,0 +1,34 @@
+"""vistok: compose, train, load and measure discrete image and video tokenizers.
+
+Importing vistok does no work: names below are loaded on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Tokenizer": "vistok.tokenizer",
+    "TokenizerConfig": "vistok.tokenizer",
+    "Tokens": "vistok.tokens",
+    "TokenSpec": "vistok.tokens",
+    "Batch": "vistok.records",
+    "Condition": "vistok.records",
+    "Draws": "vistok.dice",
+    "Generator": "vistok.generators.base",
+}
+
+__all__ = ["__version__", *_LAZY]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'vistok' has no attribute '{name}'; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

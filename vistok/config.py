@@ -1,0 +1,237 @@
+"""Typed configs: pydantic models that refuse unknown keys, YAML files, and `key=value`.
+
+A field typed `Part["quantizer"]` takes the config of any registered quantizer; its `kind` picks
+which. OmegaConf reads our own YAML and overrides only; text that came with downloaded weights is
+read by `json` and never resolved. Every mistake becomes one line: path, value, what was expected.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import core_schema
+
+from vistok.registry import entries
+
+
+class ConfigError(ValueError):
+    """A config that cannot be used; the message is one line for each mistake."""
+
+
+_WITH_PARTS: list[type[Config]] = []
+
+
+class Config(BaseModel):
+    """Base of every config: frozen, unknown keys refused, one docstring line under each field."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        _WITH_PARTS.append(cls)
+
+
+class _PartOf:
+    """Makes a tagged union of all configs registered in a family, when the schema is built."""
+
+    def __init__(self, family: str) -> None:
+        self.family = family
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        choices = {
+            kind: handler.generate_schema(entry.config)
+            for kind, entry in entries(self.family).items()
+        }
+        if not choices:
+            return core_schema.any_schema()  # a family whose parts are plugins only, as yet
+        return core_schema.tagged_union_schema(choices, discriminator="kind")
+
+
+class Part:
+    """`Part["quantizer"]` in a config: the config of any registered quantizer."""
+
+    def __class_getitem__(cls, family: str) -> Any:
+        return Annotated[Any, _PartOf(family)]
+
+
+def load_plugins(modules: Iterable[str]) -> None:
+    """Import the user's own parts (named on the command line only) and let configs know them."""
+    modules = list(modules)
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(
+                f"plugins: cannot import '{name}' ({error}); expected a Python module on the path"
+            ) from None
+    if modules:
+        for model in _WITH_PARTS:  # in order of definition: inner configs come first
+            model.model_rebuild(force=True)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validate(model: type[M], data: Any, source: str = "config", path: Sequence[str] = ()) -> M:
+    """`model.model_validate` whose errors are `ConfigError`s of one line each.
+
+    `path` is where `data` lies inside the whole config, for the message.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(model, item, source, tuple(path)) for item in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _explain(model: type, item: Any, source: str, prefix: tuple[str, ...]) -> str:
+    loc = tuple(item["loc"])
+    names, fields = _walk(model, loc)
+    where = f"{source}: {'.'.join((*prefix, *map(str, names))) or '(top level)'}"
+    kind, value = item["type"], _short(item["input"])
+    if kind == "extra_forbidden":
+        return f"{where}: unknown key, value {value}; {_nearest(str(loc[-1]), fields)}"
+    if kind == "missing":
+        return f"{where}: missing; expected a value of type {_expected(model, loc)}"
+    if kind == "union_tag_not_found":
+        return f"{where}: no 'kind' given; expected one of {item['ctx'].get('expected_tags', '')}" \
+            if "expected_tags" in item["ctx"] else \
+            f"{where}: no 'kind' given in {value}; expected one of {', '.join(fields)}"
+    if kind == "union_tag_invalid":
+        tags = [t.strip(" '") for t in item["ctx"]["expected_tags"].split(",")]
+        tag = item["ctx"]["tag"]
+        return f"{where}.kind: unknown kind '{tag}'; {_nearest(tag, tags)}"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{where}: got {value}; {message[0].lower() + message[1:]}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _nearest(name: str, valid: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}valid: {', '.join(valid)}"
+
+
+def _walk(model: type, loc: tuple) -> tuple[list, list[str]]:
+    """Follow an error's location: (its path without union tags, valid names where it ends)."""
+    names: list = []
+    current: Any = model
+    for step in loc:
+        family = _family(current)
+        if family is not None and step in entries(family):
+            current = entries(family)[step].config
+            continue
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            names.append(step)
+            info = current.model_fields.get(step)
+            if info is None:
+                return names, list(current.model_fields)
+            current = Annotated[info.annotation, *info.metadata] if info.metadata else (
+                info.annotation
+            )
+            current = _strip_optional(current)
+        elif isinstance(step, int):
+            names.append(step)
+            args = [a for a in get_args(_bare(current)) if a is not Ellipsis]
+            current = _strip_optional(args[0]) if args else Any
+        else:
+            names.append(step)
+            args = get_args(_bare(current))
+            current = _strip_optional(args[-1]) if args else Any
+    family = _family(current)
+    if family is not None:
+        return names, list(entries(family))
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        return names, list(current.model_fields)
+    return names, []
+
+
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _family(annotation: Any) -> str | None:
+    if get_origin(annotation) is Annotated:
+        for extra in get_args(annotation)[1:]:
+            if isinstance(extra, _PartOf):
+                return extra.family
+    return None
+
+
+def _strip_optional(annotation: Any) -> Any:
+    """`X | None` -> X; `Annotated[...]` and everything else unchanged."""
+    if get_origin(annotation) is Annotated:
+        return annotation
+    args = [a for a in get_args(annotation) if a is not type(None)]
+    if len(args) == 1 and type(None) in get_args(annotation):
+        return args[0]
+    return annotation
+
+
+def _expected(model: type, loc: tuple) -> str:
+    current: Any = model
+    for step in loc:
+        family = _family(current)
+        if family is not None and step in entries(family):
+            current = entries(family)[step].config
+        elif isinstance(current, type) and issubclass(current, BaseModel):
+            info = current.model_fields[step]
+            current = _strip_optional(
+                Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
+            )
+        else:
+            args = [a for a in get_args(_bare(current)) if a is not Ellipsis]
+            current = _strip_optional(args[-1]) if args else Any
+    family = _family(current)
+    if family is not None:
+        return f"{family} (kind: {' | '.join(entries(family))})"
+    return getattr(current, "__name__", str(current))
+
+
+def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read one of our YAML files and lay `key.sub=value` overrides over it.
+
+    Raises `ConfigError` when the file is missing or broken, or an override is not `key=value`.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such config file; expected the path of a YAML file")
+    try:
+        tree = OmegaConf.load(path)
+        if not OmegaConf.is_dict(tree):
+            raise ConfigError(f"{path}: expected `key: value` lines at the top level")
+        for override in overrides:
+            key, equals, text = override.partition("=")
+            if not equals or not key:
+                raise ConfigError(f"'{override}': expected an override of the form key.sub=value")
+            value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]
+            OmegaConf.update(tree, key, value, merge=False, force_add=True)
+        return OmegaConf.to_container(tree, resolve=True)
+    except (yaml.YAMLError, OmegaConfBaseException, TypeError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: cannot be read: {reason}") from None
+
+
+def to_yaml(config: BaseModel) -> str:
+    """The resolved config as YAML; reading it back gives an equal config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

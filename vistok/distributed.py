@@ -1,0 +1,50 @@
+"""Reductions over processes: the one place where ranks talk. Without a process group: no-ops."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def sum_(tensor: Tensor) -> Tensor:
+    """Sum over ranks, in place, no gradient."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def mean(tensor: Tensor) -> Tensor:
+    """Mean over ranks of equal shares; gradients flow.
+
+    Each rank's loss counts 1/world in the global loss, so the backward pass hands every rank the
+    *sum* of what the ranks' (identical) uses of the mean ask for, divided by the world size.
+    """
+    return tensor if world_size() == 1 else _Mean.apply(tensor)
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """Concatenate equal shares of all ranks along the first axis, in order of rank, no gradient."""
+    if world_size() == 1:
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
+
+
+class _Mean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, tensor: Tensor) -> Tensor:
+        return sum_(tensor.clone()) / world_size()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        return sum_(grad.clone()) / world_size()

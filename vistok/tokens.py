@@ -1,0 +1,390 @@
+"""Discrete codes of images and clips: what they look like (TokenSpec) and the codes (Tokens).
+
+A sequence is a list of blocks (small grids in decoding order); a position holds F factors, each
+with its own vocabulary. Factor order is the quantizer's, fastest digit first, so regrouping a
+vocabulary is mixed-radix arithmetic and exactly reversible. Packed bytes hold
+ceil(log2 V) bits a factor behind a small header.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import model_validator
+from torch import Tensor
+
+from vistok.config import Config
+
+Cut = Literal["none", "token", "block", "inside"]
+_VERSION = 1
+
+
+class TokenSpec(Config):
+    """The shape of a token sequence; JSON, saved in every cache and generator."""
+
+    blocks: tuple[tuple[int, ...], ...]
+    """Grids in decoding order, (h, w) or (N,)."""
+    vocab: tuple[int, ...]
+    """(V1, ..., VF), one size a factor; () = continuous tokens of width `dim`."""
+    dim: int = 0
+    """Width of the code vectors (of the tokens themselves, if continuous)."""
+    branches: int = 1
+    """Product codes: how many of the factors' groups were quantised apart."""
+    cut: Cut = "none"
+    """What a prefix counts: nothing may be cut, positions, blocks, positions inside each block."""
+    lengths: tuple[int, ...] | None = None
+    """Prefix lengths that were trained; None = all."""
+
+    @model_validator(mode="after")
+    def _sane(self) -> TokenSpec:
+        if not self.blocks or any(s < 1 for b in self.blocks for s in b):
+            raise ValueError(f"blocks={self.blocks} must be grids with sides of 1 or more")
+        if any(v < 1 for v in self.vocab):
+            raise ValueError(f"vocab={self.vocab} must hold sizes of 1 or more")
+        if self.vocab and len(self.vocab) % self.branches:
+            raise ValueError(f"{len(self.vocab)} factors do not split into {self.branches}")
+        return self
+
+    @property
+    def block_lengths(self) -> tuple[int, ...]:
+        return tuple(math.prod(block) for block in self.blocks)
+
+    @property
+    def length(self) -> int:
+        """L: positions of a whole sequence."""
+        return sum(self.block_lengths)
+
+    @property
+    def factor_bits(self) -> tuple[int, ...]:
+        return tuple((v - 1).bit_length() for v in self.vocab)
+
+    @property
+    def bits(self) -> int:
+        """Stored bits of a whole sequence: ceil(log2 V) for each factor."""
+        return self.length * sum(self.factor_bits)
+
+    @property
+    def entropy_bound(self) -> float:
+        """log2 of the number of different sequences."""
+        return self.length * sum(math.log2(v) for v in self.vocab)
+
+    @property
+    def codebook_size(self) -> int:
+        """Different values of one position."""
+        return math.prod(self.vocab)
+
+    @property
+    def steps(self) -> int:
+        """How many things a prefix length counts: positions, or blocks."""
+        return len(self.blocks) if self.cut == "block" else self.length
+
+    @property
+    def sweep(self) -> tuple[int, ...]:
+        """Prefix lengths that evaluation visits: powers of two (or those trained) and the whole."""
+        if self.cut in ("none", "inside"):
+            return (self.steps,)
+        if self.lengths is not None:
+            return tuple(sorted({*self.lengths, self.steps}))
+        powers = {2**i for i in range(self.steps.bit_length()) if 2**i <= self.steps}
+        return tuple(sorted({*powers, self.steps}))
+
+    def check_length(self, length: int) -> int:
+        """`length` if a prefix of that length may be decoded; a one-line error otherwise."""
+        if self.cut in ("none", "inside"):
+            if length != self.steps:
+                raise ValueError(
+                    f"length={length}: this tokenizer decodes only whole sequences; "
+                    f"expected length={self.steps} or None"
+                )
+        elif self.lengths is not None and length not in (*self.lengths, self.steps):
+            raise ValueError(f"length={length}: expected one of {(*self.lengths, self.steps)}")
+        elif not 1 <= length <= self.steps:
+            unit = "blocks" if self.cut == "block" else "tokens"
+            raise ValueError(f"length={length}: expected 1..{self.steps} {unit}")
+        return length
+
+    def positions(self, length: int) -> int:
+        """Positions of a prefix: `length` itself, or those of the first `length` blocks."""
+        return sum(self.block_lengths[:length]) if self.cut == "block" else length
+
+    def regroup(self, vocab: tuple[int, ...]) -> TokenSpec:
+        """The same sequence with the digits of each position grouped anew."""
+        _groups(self.vocab, vocab)
+        return self.model_copy(update={"vocab": tuple(vocab), "branches": 1})
+
+    def fingerprint(self) -> int:
+        """Two bytes that differ between specs, so that bytes are not read with the wrong one."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return zlib.crc32(text.encode()) & 0xFFFF
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The codes of B samples; B is the first axis of every tensor."""
+
+    spec: TokenSpec
+    indices: Tensor | None = None  # [B, L, F] in the smallest integer type
+    values: Tensor | None = None  # [B, L, dim] if continuous
+    keep: Tensor | None = None  # [B] | [B, S] kept positions or blocks; None = all
+    size: tuple[int, int, int] | None = None  # (T, H, W) that decode paints unless told otherwise
+    fps: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices if self.indices is not None else self.values)
+
+    @staticmethod
+    def dtype(spec: TokenSpec) -> torch.dtype:
+        """The smallest integer type that holds every index of `spec`."""
+        top = max(spec.vocab, default=1) - 1
+        for dtype in (torch.uint8, torch.int16, torch.int32):
+            if top <= torch.iinfo(dtype).max:
+                return dtype
+        return torch.int64
+
+    @classmethod
+    def of(cls, spec: TokenSpec, indices: Tensor, **rest) -> Tokens:
+        """Tokens from indices [B, L, F] of any integer type; values are checked."""
+        tokens = cls(spec, indices=indices.to(cls.dtype(spec)), **rest)
+        _check_indices(spec, indices)
+        return tokens
+
+    def check(self) -> Tokens:
+        """self, if shapes, indices and lengths are those of the spec; else a one-line error."""
+        if self.indices is not None:
+            _check_indices(self.spec, self.indices)
+        for length in set() if self.keep is None else set(self.keep.flatten().tolist()):
+            if self.spec.cut != "inside":
+                self.spec.check_length(int(length))
+        return self
+
+    def select(self, rows: slice | Tensor) -> Tokens:
+        """Some of the samples."""
+        pick = lambda tensor: None if tensor is None else tensor[rows]
+        return replace(
+            self, indices=pick(self.indices), values=pick(self.values), keep=pick(self.keep)
+        )
+
+    def to(self, device: torch.device | str) -> Tokens:
+        move = lambda tensor: None if tensor is None else tensor.to(device)
+        return replace(
+            self, indices=move(self.indices), values=move(self.values), keep=move(self.keep)
+        )
+
+    def kept(self) -> Tensor:
+        """[B, L] bool: positions inside the prefix."""
+        total = len(self)
+        device = (self.indices if self.indices is not None else self.values).device
+        return keep_mask(self.spec, self.keep, total, device)
+
+    def prefix(self, length: int | Tensor) -> Tokens:
+        """The first `length` positions (or blocks) of each sample; the rest is zeroed.
+
+        Args:
+            length: one number, or [B] of them. Raises ValueError if the spec does not allow it.
+        """
+        lengths = torch.as_tensor(length).expand(len(self)).long()
+        for one in set(lengths.tolist()):
+            self.spec.check_length(one)
+        if self.keep is not None:
+            lengths = torch.minimum(lengths.to(self.keep.device), self.keep)
+        cut = replace(self, keep=lengths)
+        mask = cut.kept()[..., None]
+        zero = lambda tensor: None if tensor is None else tensor * mask.to(tensor)
+        return replace(cut, indices=zero(self.indices), values=zero(self.values))
+
+    def regroup(self, vocab: tuple[int, ...]) -> Tokens:
+        """The same codes as digits of another vocabulary with the same product (mixed radix)."""
+        spec = self.spec.regroup(tuple(vocab))
+        parts = []
+        for (a0, a1), (b0, b1) in _groups(self.spec.vocab, spec.vocab):
+            number = _join(self.indices[..., a0:a1].long(), self.spec.vocab[a0:a1])
+            parts.append(_split(number, spec.vocab[b0:b1]))
+        return replace(self, spec=spec, indices=torch.cat(parts, -1).to(Tokens.dtype(spec)))
+
+    def to_bytes(self) -> list[bytes]:
+        """One bit-packed string a sample: header, then ceil(kept positions * bits / 8) bytes."""
+        if self.indices is None:
+            raise ValueError("continuous tokens have no bytes; quantise them first")
+        self.check()
+        mask = self.kept().cpu().numpy()
+        digits = self.indices.cpu().numpy()
+        keep = None if self.keep is None else self.keep.reshape(len(self), -1).tolist()
+        return [
+            self._header(None if keep is None else keep[b]) + _pack(digits[b][mask[b]], self.spec)
+            for b in range(len(self))
+        ]
+
+    def _header(self, keep: list[int] | None) -> bytes:
+        flags = (keep is not None) | (self.size is not None) << 1 | (self.fps is not None) << 2
+        out = bytes([_VERSION << 4 | flags]) + self.spec.fingerprint().to_bytes(2, "little")
+        for number in (*(keep or ()), *(self.size or ())):
+            out += _varint(number)
+        return out + (b"" if self.fps is None else np.float32(self.fps).tobytes())
+
+    @classmethod
+    def from_bytes(cls, strings: list[bytes], spec: TokenSpec) -> Tokens:
+        """The exact inverse of `to_bytes`; ValueError for bytes of another spec or length."""
+        rows, keeps, size, fps = [], [], None, None
+        for i, data in enumerate(strings):
+            indices, keep, size, fps = _parse(data, spec, i)
+            rows.append(indices)
+            keeps.append(keep)
+        keep = None
+        if any(k is not None for k in keeps):
+            if any(k is None for k in keeps):
+                raise ValueError("some strings are prefixes and some are whole; read them apart")
+            keep = torch.tensor(keeps)
+            keep = keep if spec.cut == "inside" else keep[:, 0]
+        shape = (len(rows), spec.length, len(spec.vocab))
+        stacked = np.stack(rows) if rows else np.zeros(shape, np.int64)
+        return cls.of(spec, torch.from_numpy(stacked), keep=keep, size=size, fps=fps)
+
+
+def keep_mask(
+    spec: TokenSpec, keep: Tensor | None, batch: int, device: torch.device | str
+) -> Tensor:
+    """[B, L] bool of the positions that `keep` ([B] positions or blocks, [B, S] inside) leaves."""
+    if keep is None:
+        return torch.ones(batch, spec.length, dtype=torch.bool, device=device)
+    keep = keep.to(device)
+    lengths = torch.tensor(spec.block_lengths, device=device)
+    block = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)  # [L]
+    if spec.cut == "block":
+        return block[None] < keep[:, None]
+    place = torch.arange(spec.length, device=device)
+    if spec.cut == "inside":
+        inside = place - (lengths.cumsum(0) - lengths)[block]
+        return inside[None] < keep[:, block]
+    return place[None] < keep[:, None]
+
+
+def _check_indices(spec: TokenSpec, indices: Tensor) -> None:
+    expected = (spec.length, len(spec.vocab))
+    if indices.ndim != 3 or tuple(indices.shape[1:]) != expected:
+        raise ValueError(
+            f"indices have shape {tuple(indices.shape)}; expected [B, {expected[0]}, {expected[1]}]"
+        )
+    if indices.numel() == 0:
+        return
+    low = int(indices.min())
+    if low < 0:
+        raise ValueError(f"index {low} is negative; expected 0..{max(spec.vocab) - 1}")
+    top = indices.amax(dim=(0, 1)).tolist()
+    for factor, (seen, size) in enumerate(zip(top, spec.vocab, strict=True)):
+        if seen >= size:
+            raise ValueError(
+                f"index {seen} of factor {factor} is outside the codebook; expected 0..{size - 1}"
+            )
+
+
+def _groups(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple]:
+    """Smallest runs of factors with equal products: [((a0, a1), (b0, b1)), ...]."""
+    if math.prod(old) != math.prod(new):
+        raise ValueError(
+            f"cannot regroup vocab {old} (product {math.prod(old)}) as {tuple(new)} "
+            f"(product {math.prod(new)}); the products must be equal"
+        )
+    groups, a, b = [], 0, 0
+    while a < len(old) or b < len(new):
+        a0, b0, left, right = a, b, 1, 1
+        while left != right or left == 1:
+            if left <= right and a < len(old):
+                left, a = left * old[a], a + 1
+            elif b < len(new):
+                right, b = right * new[b], b + 1
+            else:
+                break
+        if left > 2**62:
+            raise ValueError(f"vocab {old} and {tuple(new)} share no boundary below 2**62")
+        groups.append(((a0, a), (b0, b)))
+    return groups
+
+
+def _join(digits: Tensor, vocab: tuple[int, ...]) -> Tensor:
+    """[..., F] digits, fastest first -> [...] numbers."""
+    number, base = torch.zeros_like(digits[..., 0]) if vocab else None, 1
+    for factor, size in enumerate(vocab):
+        number = number + digits[..., factor] * base
+        base *= size
+    return number
+
+
+def _split(number: Tensor, vocab: tuple[int, ...]) -> Tensor:
+    digits = []
+    for size in vocab:
+        digits.append(number % size)
+        number = number // size
+    return torch.stack(digits, -1)
+
+
+def _pack(digits: np.ndarray, spec: TokenSpec) -> bytes:
+    """[n, F] digits -> bytes, position by position, factor by factor, lowest bit first."""
+    columns = [
+        digits[:, f, None].astype(np.int64) >> np.arange(bits) & 1
+        for f, bits in enumerate(spec.factor_bits)
+    ]
+    flat = np.concatenate(columns, 1).astype(np.uint8).reshape(-1)
+    return np.packbits(flat, bitorder="little").tobytes()
+
+
+def _varint(number: int) -> bytes:
+    out = b""
+    while number > 127:
+        out, number = out + bytes([number & 127 | 128]), number >> 7
+    return out + bytes([number])
+
+
+def _parse(data: bytes, spec: TokenSpec, row: int) -> tuple:
+    """One packed string -> (indices [L, F], keep, size, fps)."""
+    fail = lambda why: ValueError(f"token bytes {row}: {why}")
+    if len(data) < 3:
+        raise fail(f"{len(data)} bytes are too few for a header; is the file cut off?")
+    if data[0] >> 4 != _VERSION:
+        raise fail(f"header version {data[0] >> 4}; expected {_VERSION}")
+    if int.from_bytes(data[1:3], "little") != spec.fingerprint():
+        raise fail("they were written with another token spec; use that tokenizer's spec")
+    at, flags = 3, data[0] & 15
+
+    def number() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            if at >= len(data):
+                raise fail("cut off inside the header")
+            byte, at = data[at], at + 1
+            value, shift = value | (byte & 127) << shift, shift + 7
+            if byte < 128:
+                return value
+
+    keep = size = fps = None
+    if flags & 1:
+        count = len(spec.blocks) if spec.cut == "inside" else 1
+        keep = [number() for _ in range(count)]
+    if flags & 2:
+        size = (number(), number(), number())
+    if flags & 4:
+        fps, at = float(np.frombuffer(data[at : at + 4], np.float32)[0]), at + 4
+    if keep is not None and spec.cut != "inside":
+        spec.check_length(keep[0])
+    tensor = None if keep is None else torch.tensor([keep if spec.cut == "inside" else keep[0]])
+    mask = keep_mask(spec, tensor, 1, "cpu")[0].numpy()
+    per_position = sum(spec.factor_bits)
+    expected = math.ceil(int(mask.sum()) * per_position / 8)
+    if len(data) - at != expected:
+        raise fail(f"{len(data) - at} bytes of codes; expected {expected}")
+    flat = np.unpackbits(
+        np.frombuffer(data[at:], np.uint8), count=int(mask.sum()) * per_position, bitorder="little"
+    ).reshape(int(mask.sum()), per_position)
+    indices = np.zeros((spec.length, len(spec.vocab)), np.int64)
+    start = 0
+    for factor, bits in enumerate(spec.factor_bits):
+        column = flat[:, start : start + bits].astype(np.int64) << np.arange(bits)
+        indices[mask, factor] = column.sum(1)
+        start += bits
+    return indices, keep, size, fps
