@@ -18,7 +18,10 @@ def rank() -> int:
 def sum_(tensor: Tensor) -> Tensor:
     """Sum over ranks, in place, no gradient."""
     if world_size() > 1:
-        dist.all_reduce(tensor)
+        there = _reachable(tensor)
+        dist.all_reduce(there)
+        if there is not tensor:
+            tensor.copy_(there)
     return tensor
 
 
@@ -35,9 +38,17 @@ def gather(tensor: Tensor) -> Tensor:
     """Concatenate equal shares of all ranks along the first axis, in order of rank, no gradient."""
     if world_size() == 1:
         return tensor
-    parts = [torch.empty_like(tensor) for _ in range(world_size())]
-    dist.all_gather(parts, tensor.contiguous())
-    return torch.cat(parts)
+    there = _reachable(tensor.contiguous())
+    parts = [torch.empty_like(there) for _ in range(world_size())]
+    dist.all_gather(parts, there)
+    return torch.cat(parts).to(tensor.device)
+
+
+def _reachable(tensor: Tensor) -> Tensor:
+    """The tensor, moved to the GPU where the backend (NCCL) cannot see the CPU."""
+    if tensor.device.type == "cpu" and dist.get_backend() == "nccl":
+        return tensor.cuda()
+    return tensor
 
 
 class _Mean(torch.autograd.Function):

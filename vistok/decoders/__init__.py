@@ -1,0 +1,5 @@
+"""Decoders: code vectors -> pixels."""
+
+from vistok.decoders import vit
+
+__all__ = ["vit"]

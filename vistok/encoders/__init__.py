@@ -1,0 +1,5 @@
+"""Encoders: pixels -> latents."""
+
+from vistok.encoders import vit
+
+__all__ = ["vit"]

@@ -1,0 +1,83 @@
+"""ViT encoder with learned latent tokens (TiTok, arXiv 2406.07550; FlexTok's registers).
+
+The image's patches and N learned latent tokens go through one transformer; the latents come out.
+Letters: B batch, g patches, N latents, W width, D width of the quantizer's input.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from vistok.config import Config
+from vistok.layers.masks import causal_last
+from vistok.layers.norms import NormKind, make_norm
+from vistok.layers.patchify import PatchEmbed, patch_grid
+from vistok.layers.positions import PositionKind, PositionTable
+from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
+from vistok.records import Condition, Latents
+from vistok.registry import register
+
+
+class ViTEncoderConfig(Config):
+    kind: Literal["vit"] = "vit"
+    patch_size: int = Field(default=16, ge=1)
+    overlap: int = Field(default=0, ge=0)
+    """Pixels by which a patch reaches into its neighbours, on each side."""
+    num_latents: int = Field(default=128, ge=1)
+    """N latent tokens."""
+    transformer: TransformerConfig = TransformerConfig()
+    positions: PositionKind = "sincos"
+    attention: Literal["full", "causal_latents"] = "full"
+    """causal_latents: patches see patches, latent i sees patches and latents 0..i (FlexTok)."""
+    latent_norm: NormKind = "none"
+    """Parameter-free norm of each latent before the quantizer: unit variance over channels."""
+    slot_projection: bool = False
+    """Each latent slot has its own output projection, so that slots do not become duplicates."""
+
+
+@register("encoder", ViTEncoderConfig)
+class ViTEncoder(nn.Module):
+    def __init__(self, config: ViTEncoderConfig, image_size: tuple[int, int], dim: int) -> None:
+        """
+        Args:
+            image_size: (H, W), multiples of the patch size.
+            dim: D, the width of a latent.
+        """
+        super().__init__()
+        self.config = config
+        width, latents = config.transformer.width, config.num_latents
+        grid = patch_grid(image_size, config.patch_size)
+        self.grid = (latents,)
+        self.patch_embed = PatchEmbed(config.patch_size, width, overlap=config.overlap)
+        self.positions = PositionTable(config.positions, grid, width)
+        self.latent_tokens = nn.Parameter(torch.randn(latents, width))
+        self.transformer = Transformer(config.transformer)
+        if config.slot_projection:
+            self.slots = nn.Parameter(torch.randn(latents, width, dim) * width**-0.5)
+        else:
+            self.proj = nn.Linear(width, dim)
+        self.latent_norm = make_norm(config.latent_norm, dim, affine=False)
+        mask = causal_last(grid[0] * grid[1], latents)
+        self.register_buffer(
+            "mask", mask if config.attention == "causal_latents" else None, persistent=False
+        )
+        init_weights(self, config.transformer)
+
+    def forward(self, x: Tensor, condition: Condition | None = None) -> Latents:
+        """x [B, 3, H, W] in 0..1 -> latents [B, N, D]."""
+        patches = self.positions(self.patch_embed(x * 2 - 1))  # [B, g, W]
+        latents = self.latent_tokens.to(patches.dtype).expand(len(x), -1, -1)
+        y = self.transformer(torch.cat([patches, latents], dim=1), mask=self.mask)
+        patches, latents = y.split([patches.shape[1], latents.shape[1]], dim=1)
+        if self.config.slot_projection:
+            values = torch.einsum("bnw,nwd->bnd", latents, self.slots.to(latents.dtype))
+        else:
+            values = self.proj(latents)
+        features = {"patches": patches, "latents": latents}
+        return Latents(self.latent_norm(values.float()), self.grid, features)
+
+

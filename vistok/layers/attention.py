@@ -1,0 +1,79 @@
+"""Multi-head attention over torch's SDPA, with optional QK-norm, RoPE and a KV cache.
+
+Letters: B batch, L queries, M keys, D width, h heads, d width of a head.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from vistok.layers.norms import make_norm
+from vistok.layers.positions import rotate
+
+
+class KVCache:
+    """Keys and values of the positions seen so far: [B, h, capacity, d] each."""
+
+    def __init__(self, batch: int, heads: int, capacity: int, head_dim: int, like: Tensor) -> None:
+        shape = (batch, heads, capacity, head_dim)
+        self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
+        self.length = 0
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store [B, h, n, d] behind what is there; all keys and values so far."""
+        stop = self.length + keys.shape[2]
+        self.keys[:, :, self.length : stop] = keys
+        self.values[:, :, self.length : stop] = values
+        self.length = stop
+        return self.keys[:, :, :stop], self.values[:, :, :stop]
+
+
+class Attention(nn.Module):
+    """softmax(q k^T / sqrt(d)) v with one fused projection; [B, L, D] -> [B, L, D]."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        bias: bool = True,
+        qk_norm: bool = False,
+        norm_eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=bias)
+        self.out = nn.Linear(width, width, bias=bias)
+        kind = "rmsnorm" if qk_norm else "none"
+        self.norm_q = make_norm(kind, width // heads, norm_eps)
+        self.norm_k = make_norm(kind, width // heads, norm_eps)
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor] | None = None,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """
+        Args:
+            rotary: cos and sin [L, d / 2] for these L positions.
+            mask: bool, True = may look, broadcast to [B, h, L, M].
+            causal: position i sees 0..i (of what the cache holds and itself).
+        """
+        q, k, v = rearrange(self.qkv(x), "b l (three h d) -> three b h l d", three=3, h=self.heads)
+        q, k = self.norm_q(q).to(v.dtype), self.norm_k(k).to(v.dtype)
+        if rotary is not None:
+            q, k = rotate(q, rotary), rotate(k, rotary)
+        if cache is not None:
+            k, v = cache.append(k, v)
+        if causal and k.shape[2] != q.shape[2]:
+            # torch's own causal flag aligns the triangle to the start; a cache needs the end.
+            first = k.shape[2] - q.shape[2]
+            rows = torch.arange(q.shape[2], device=q.device)[:, None] + first
+            mask, causal = torch.arange(k.shape[2], device=q.device)[None] <= rows, False
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        return self.out(rearrange(y, "b h l d -> b l (h d)"))

@@ -1,0 +1,72 @@
+"""Position tables: fixed sin-cos over a grid, learned, and rotary (RoPE) from explicit positions.
+
+Letters: L positions, A axes, D width, d width of a head.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+PositionKind = Literal["sincos", "learned", "none"]
+
+
+def grid_positions(grid: tuple[int, ...]) -> Tensor:
+    """[L, A] float: integer coordinates of every cell of a grid, row-major."""
+    axes = torch.meshgrid(*(torch.arange(side).float() for side in grid), indexing="ij")
+    return torch.stack([axis.reshape(-1) for axis in axes], dim=-1)
+
+
+def sincos(positions: Tensor, width: int, base: float = 10000.0) -> Tensor:
+    """[L, A] positions -> [L, width]: for each axis width/A channels, sines then cosines.
+
+    Left-over channels, where width does not divide by 2A, are zero.
+    """
+    axes = positions.shape[-1]
+    half = width // (2 * axes)
+    frequency = base ** (-torch.arange(half, dtype=torch.float32) / max(half, 1))
+    parts = []
+    for axis in range(axes):
+        angle = positions[:, axis : axis + 1] * frequency  # [L, half]
+        parts += [angle.sin(), angle.cos()]
+    table = torch.cat(parts, dim=-1)
+    return torch.nn.functional.pad(table, (0, width - table.shape[-1]))
+
+
+class PositionTable(nn.Module):
+    """Adds a table [L, D] to the first n positions of [B, n, D]."""
+
+    def __init__(self, kind: PositionKind, grid: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        self.kind = kind
+        length = grid_positions(grid).shape[0]
+        if kind == "learned":
+            self.table = nn.Parameter(torch.randn(length, width) * 0.02)
+        elif kind == "sincos":
+            self.register_buffer("table", sincos(grid_positions(grid), width), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if self.kind == "none" else x + self.table[: x.shape[1]].to(x.dtype)
+
+
+def rotary_table(positions: Tensor, head_dim: int, base: float = 10000.0) -> tuple[Tensor, Tensor]:
+    """cos and sin [L, head_dim / 2] of RoPE; the pairs are shared out evenly over the A axes.
+
+    Args:
+        positions: [L, A] coordinates, built explicitly so that no row is ever left out.
+    """
+    axes = positions.shape[-1]
+    pairs = head_dim // 2 // axes
+    frequency = base ** (-torch.arange(pairs, dtype=torch.float32) / pairs)
+    angles = torch.cat([positions[:, a : a + 1] * frequency for a in range(axes)], dim=-1)
+    angles = torch.nn.functional.pad(angles, (0, head_dim // 2 - angles.shape[-1]))
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate interleaved pairs (2i, 2i+1) of x [B, heads, L, d] by the table [L, d / 2]."""
+    cos, sin = (table.to(x.dtype) for table in rotary)
+    even, odd = x[..., 0::2], x[..., 1::2]
+    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)

@@ -1,0 +1,83 @@
+"""Binary latents: each token is a vector of C bits (Instella-T2I, arXiv 2506.21022).
+
+logits = W z + b; bits are Bernoulli(sigmoid(logits / temperature)) while `draws.uniform` is thrown
+and logits > 0 otherwise; the value of a token is bits @ embed. Straight-through: forward the bits,
+backward sigmoid(logits) without the temperature, or (`estimator: sign`) the logits clipped to
+[-1, 1] as for sign networks. The code loss p(1-p) pushes towards certainty.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from vistok.config import Config
+from vistok.dice import Draws, Progress, Rng
+from vistok.quantizers.base import Quantizer, straight_through
+from vistok.quantizers.nearest import nearest_on_grid
+from vistok.records import Quantized
+from vistok.registry import register
+from vistok.tokens import TokenSpec
+
+
+class BinaryConfig(Config):
+    kind: Literal["binary"] = "binary"
+    bits: int = Field(default=64, ge=1)
+    """C: bits of a token."""
+    dim: int = Field(default=64, ge=1)
+    """Width of the latents and of the code vectors."""
+    estimator: Literal["bernoulli", "sign"] = "bernoulli"
+    temperature: float = Field(default=0.1, gt=0)
+    """Of the Bernoulli draw in training (module default of the original when unset: 1.0)."""
+    loss_weights: dict[Literal["code"], float] = {"code": 0.0}
+    """Weight of p(1-p); its published value is unknown."""
+
+
+@register("quantizer", BinaryConfig)
+class Binary(Quantizer):
+    def __init__(self, config: BinaryConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.latent_dim = self.value_dim = config.dim
+        self.vocab = (2,) * config.bits
+        self.loss_weights = config.loss_weights
+        self.proj = nn.Linear(config.dim, config.bits)
+        # Zero-mean rows of unit-variance sums: half of the bits are on.
+        self.embed = nn.Parameter(torch.randn(config.bits, config.dim) * (2 / config.bits) ** 0.5)
+
+    def draw(self, spec: TokenSpec, index: Tensor, rng: Rng, progress: Progress) -> Draws:
+        """uniform [B, L, C] for the Bernoulli bits of a training step."""
+        if self.config.estimator == "sign":
+            return Draws()
+        return Draws(uniform=rng.uniform(index, (spec.length, self.config.bits)))
+
+    def quantize(self, z: Tensor, draws: Draws) -> Quantized:
+        logits = self.proj(z)
+        p = torch.sigmoid(logits)
+        if draws.chosen is not None:
+            bits = draws.chosen.to(p)
+        elif draws.uniform is not None:
+            bits = (draws.uniform < torch.sigmoid(logits / self.config.temperature)).to(p)
+        else:
+            bits = (logits > 0).to(p)
+        through = p if self.config.estimator == "bernoulli" else (logits.clamp(-1, 1) + 1) / 2
+        values = straight_through(bits, through) @ self.embed
+        losses = {"code": (p * (1 - p)).mean()}
+        return Quantized(values, values, bits.long(), logits.detach()[:, :, None], losses)
+
+    def lookup(self, indices: Tensor) -> Tensor:
+        return indices.to(self.embed) @ self.embed
+
+    def neighbours(self, anchors: Tensor, count: int) -> Tensor:
+        """Cheapest sets of flipped bits: codes +-1, so flipping bit j costs 4 |logit_j|."""
+        batch, length = anchors.shape[:2]
+        flat = anchors.flatten(0, 2).float()
+        costs = [
+            torch.stack([(flat[:, i] + 1).square(), (flat[:, i] - 1).square()], -1)
+            for i in range(flat.shape[1])
+        ]
+        near = nearest_on_grid(costs, count, flips=True)  # [n, count, C]
+        return near.view(batch, length, 1, -1, flat.shape[1])

@@ -1,0 +1,50 @@
+"""What sign codes share: digits <-> indices, and entropies of independent bits in nats."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vistok import distributed
+
+
+def bits_to_index(bits: Tensor) -> Tensor:
+    """[..., C] of 0 or 1 -> [...] int64, the first bit is the lowest."""
+    weights = 2 ** torch.arange(bits.shape[-1], device=bits.device)
+    return (bits.long() * weights).sum(-1)
+
+
+def index_to_bits(index: Tensor, count: int) -> Tensor:
+    """[...] -> [..., count] int64 of 0 or 1, lowest first."""
+    return index.long()[..., None] >> torch.arange(count, device=index.device) & 1
+
+
+def binary_entropy(logits: Tensor) -> Tensor:
+    """H(sigmoid(logits)) in nats, stable for large logits."""
+    p = torch.sigmoid(logits)
+    return torch.nn.functional.softplus(logits) - p * logits
+
+
+def sample_entropy(logits: Tensor) -> Tensor:
+    """Mean over samples of the entropy of the code distribution: bits are independent, so a sum.
+
+    logits [n, C], the log odds of each bit being 1.
+    """
+    return binary_entropy(logits).sum(-1).mean()
+
+
+def batch_entropy(logits: Tensor, group: int) -> Tensor:
+    """Entropy of the mean code distribution over the global batch, in groups of bits.
+
+    The distribution over all 2^C codes does not factorise once it is averaged; it is computed
+    exactly inside groups of `group` neighbouring bits and the groups' entropies are added (an upper
+    bound; exact for group = C). logits [n, C].
+    """
+    total = logits.new_zeros(())
+    for part in logits.split(group, dim=-1):
+        codes = index_to_bits(torch.arange(2 ** part.shape[-1], device=part.device), part.shape[-1])
+        signed = codes.to(part) * 2 - 1  # [K, g]
+        log_p = torch.nn.functional.logsigmoid(part[:, None] * signed).sum(-1)  # [n, K]
+        mean = distributed.mean(log_p.exp().mean(0))
+        total = total - torch.special.xlogy(mean, mean).sum()
+    return total

@@ -1,0 +1,95 @@
+"""Finite scalar quantization: every channel is rounded to a few levels (arXiv 2309.15505).
+
+Follows FlexTok's form: bound(z) = tanh(z + atanh(o/h)) * h - o with h = (L-1)(1+eps)/2 and
+o = 1/2 for even L; codes are divided by floor(L/2), so even levels run from -1 to 1 - 2/L. The
+first level varies fastest in an index. No losses at all.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from vistok.config import Config
+from vistok.dice import Draws
+from vistok.quantizers.base import Quantizer, straight_through
+from vistok.quantizers.nearest import nearest_codes, nearest_on_grid
+from vistok.records import Quantized
+from vistok.registry import register
+
+_ENUMERATE = 2**17  # up to this many codes the neighbours come from the whole table
+
+
+class FSQConfig(Config):
+    kind: Literal["fsq"] = "fsq"
+    levels: tuple[int, ...] = Field(default=(8, 8, 8, 8), min_length=1)
+    """Levels of each channel, 2 or more; the codebook size is their product."""
+    eps: float = 1e-3
+    """How far the bound reaches past the outermost level."""
+    loss_weights: dict[str, float] = {}
+    """FSQ has no losses; nothing can be weighted."""
+
+
+@register("quantizer", FSQConfig)
+class FSQ(Quantizer):
+    def __init__(self, config: FSQConfig) -> None:
+        super().__init__()
+        levels = config.levels
+        if min(levels) < 2:
+            raise ValueError(f"levels={list(levels)}: every level must be 2 or more")
+        self.latent_dim = self.value_dim = len(levels)
+        self.vocab = (math.prod(levels),)
+        self.levels = levels
+        self.loss_weights = config.loss_weights
+        level = torch.tensor(levels, dtype=torch.float32)
+        half = (level - 1) * (1 + config.eps) / 2
+        offset = torch.where(level % 2 == 0, 0.5, 0.0)
+        constants = {
+            "scale": half,
+            "offset": offset,
+            "shift": torch.atanh(offset / half),
+            "middle": level // 2,
+            "sizes": torch.tensor(levels),
+            "basis": torch.tensor([math.prod(levels[:i]) for i in range(len(levels))]),
+        }
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=False)
+
+    def bound(self, z: Tensor) -> Tensor:
+        """[..., d] -> [..., d] inside the outermost levels, unit spacing."""
+        return torch.tanh(z + self.shift) * self.scale - self.offset
+
+    def quantize(self, z: Tensor, draws: Draws) -> Quantized:
+        bounded = self.bound(z)
+        values = straight_through(bounded.round(), bounded) / self.middle
+        indices = ((bounded.detach().round() + self.middle) * self.basis).sum(-1).long()
+        anchors = (bounded / self.middle).detach()[:, :, None]
+        return Quantized(values, values, indices[..., None], anchors)
+
+    def lookup(self, indices: Tensor) -> Tensor:
+        digits = indices.long() // self.basis % self.sizes
+        return (digits - self.middle) / self.middle
+
+    def neighbours(self, anchors: Tensor, count: int) -> Tensor:
+        batch, length = anchors.shape[:2]
+        flat = anchors.reshape(-1, anchors.shape[-1]).float()
+        size = self.vocab[0]
+        if size <= _ENUMERATE:
+            table = self.lookup(torch.arange(size, device=flat.device)[:, None])
+            near = nearest_codes(flat, table, count)
+        else:
+            costs = [
+                (flat[:, i, None] - self._steps(i).to(flat.device)).square()
+                for i in range(len(self.levels))
+            ]
+            near = (nearest_on_grid(costs, count) * self.basis).sum(-1)
+        return near.view(batch, length, 1, -1, 1)
+
+    def _steps(self, channel: int) -> Tensor:
+        """[L_i] code values of one channel."""
+        level = self.levels[channel]
+        return (torch.arange(level) - level // 2) / (level // 2)

@@ -1,0 +1,82 @@
+"""Lookup-free quantization: the sign of every channel (LFQ, arXiv 2310.05737; BSQ, 2406.07548).
+
+The code set is {-m, +m}^C. LFQ takes m = 1 and the latents as they are; BSQ (`sphere`) first
+normalises them to length 1 and takes m = 1/sqrt(C). Bit i of an index is 1 where channel i is
+positive. The code distribution of the entropy terms is softmax(-|z - c|^2 / temperature) over all
+codes, which is a product of sigmoids with log odds 4 m z / temperature.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from vistok.config import Config
+from vistok.dice import Draws
+from vistok.quantizers.base import Quantizer, straight_through
+from vistok.quantizers.bits import batch_entropy, bits_to_index, index_to_bits, sample_entropy
+from vistok.quantizers.nearest import nearest_on_grid
+from vistok.records import Quantized
+from vistok.registry import register
+
+
+class LFQConfig(Config):
+    kind: Literal["lfq"] = "lfq"
+    bits: int = Field(default=12, ge=1, le=30)
+    """C; the codebook size is 2**C."""
+    sphere: bool = False
+    """BSQ: latents and codes on the unit sphere."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Of the code distribution behind the entropy terms."""
+    entropy_group: int = Field(default=8, ge=1, le=16)
+    """Bits whose joint batch entropy is exact; the groups' entropies are added."""
+    loss_weights: dict[Literal["commitment", "entropy_sample", "entropy_batch"], float] = {
+        "commitment": 0.25,
+        "entropy_sample": 0.1,
+        "entropy_batch": -0.1,
+    }
+    """entropy_batch is maximised: its weight is negative."""
+
+
+@register("quantizer", LFQConfig)
+class LFQ(Quantizer):
+    def __init__(self, config: LFQConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.latent_dim = self.value_dim = config.bits
+        self.vocab = (2**config.bits,)
+        self.loss_weights = config.loss_weights
+        self.magnitude = config.bits**-0.5 if config.sphere else 1.0
+
+    def quantize(self, z: Tensor, draws: Draws) -> Quantized:
+        if self.config.sphere:
+            z = F.normalize(z, dim=-1, eps=1e-12)
+        bits = (z > 0).long()
+        codes = self._codes(bits)
+        logits = (z * (4.0 * self.magnitude / self.config.temperature)).flatten(0, 1)
+        losses = {
+            "commitment": F.mse_loss(z, codes),
+            "entropy_sample": sample_entropy(logits),
+            "entropy_batch": batch_entropy(logits, self.config.entropy_group),
+        }
+        values = straight_through(codes, z)
+        indices = bits_to_index(bits)[..., None]
+        return Quantized(values, values, indices, z.detach()[:, :, None], losses)
+
+    def lookup(self, indices: Tensor) -> Tensor:
+        return self._codes(index_to_bits(indices[..., 0], self.config.bits))
+
+    def _codes(self, bits: Tensor) -> Tensor:
+        return (bits.float() * 2 - 1) * self.magnitude
+
+    def neighbours(self, anchors: Tensor, count: int) -> Tensor:
+        batch, length = anchors.shape[:2]
+        flat = anchors.flatten(0, 2).float()
+        low, high = flat + self.magnitude, flat - self.magnitude
+        costs = [torch.stack([low[:, i], high[:, i]], -1).square() for i in range(flat.shape[1])]
+        near = bits_to_index(nearest_on_grid(costs, count, flips=True))
+        return near.view(batch, length, 1, -1, 1)

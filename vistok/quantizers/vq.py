@@ -1,0 +1,183 @@
+"""Vector quantization with a learned codebook (VQ-VAE, arXiv 1711.00937).
+
+One atom for the plain codebook of TiTok, the l2-normalised one of LlamaGen and RobusTok, EMA
+codebooks, k-means initialisation and the revival of dead codes. With `l2_norm` both latents and
+rows are normalised before the distance, and losses and straight-through see normalised vectors;
+stored rows may have any length.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from vistok import distributed
+from vistok.config import Config
+from vistok.dice import Draws, Rng
+from vistok.quantizers.base import Quantizer, straight_through
+from vistok.quantizers.nearest import nearest_code, nearest_codes
+from vistok.records import Quantized
+from vistok.registry import register
+
+_NORM_EPS = 1e-12
+
+
+class VQConfig(Config):
+    kind: Literal["vq"] = "vq"
+    codebook_size: int = Field(default=4096, ge=2)
+    """K."""
+    dim: int = Field(default=12, ge=1)
+    """Width of a code."""
+    l2_norm: bool = True
+    """Distances between directions instead of vectors."""
+    update: Literal["gradient", "ema"] = "gradient"
+    """How the codebook learns: by the codebook loss, or as a running mean of its latents."""
+    decay: float = Field(default=0.99, gt=0, lt=1)
+    """Of the running means (EMA codebook, usage)."""
+    init: Literal["uniform", "normal", "data", "kmeans"] = "uniform"
+    """uniform(-1/K, 1/K); normal(0, 1); latents of the first batch; their k-means centres."""
+    revive_below: float = Field(default=0.0, ge=0)
+    """Replace a code by a recent latent when its running usage falls below this share of 1/K."""
+    loss_weights: dict[Literal["codebook", "commitment"], float] = {
+        "codebook": 1.0,
+        "commitment": 0.25,
+    }
+
+
+@register("quantizer", VQConfig)
+class VQ(Quantizer):
+    """Buffers: usage [K] (running share of hits, sums to 1), embed_sum [K, d] (EMA only)."""
+
+    def __init__(self, config: VQConfig) -> None:
+        super().__init__()
+        size, dim = config.codebook_size, config.dim
+        self.config = config
+        self.latent_dim = self.value_dim = dim
+        self.vocab = (size,)
+        self.ema = config.update == "ema"
+        # A running mean is not trained by gradients: its codebook loss does not exist.
+        self.loss_weights = {
+            name: weight
+            for name, weight in config.loss_weights.items()
+            if not (self.ema and name == "codebook")
+        }
+        codebook = torch.empty(size, dim)
+        if config.init == "uniform":
+            nn.init.uniform_(codebook, -1.0 / size, 1.0 / size)
+        else:
+            nn.init.normal_(codebook)
+        self.codebook = nn.Parameter(codebook, requires_grad=not self.ema)
+        self.register_buffer("usage", torch.full((size,), 1.0 / size))
+        self.register_buffer("filled", torch.tensor(config.init not in ("data", "kmeans")))
+        if self.ema:
+            self.register_buffer("embed_sum", codebook.detach().clone() / size)
+        # Hits and sums of this step's micro-batches; emptied by `after_step`, so never saved.
+        self.register_buffer("_hits", torch.zeros(size), persistent=False)
+        self.register_buffer("_sums", torch.zeros(size, dim), persistent=False)
+        self._recent: list[Tensor] = []
+
+    @property
+    def wants_data(self) -> bool:
+        return not bool(self.filled)
+
+    def codes(self) -> Tensor:
+        """[K, d] fp32 rows as they are compared and given."""
+        rows = self.codebook.float()
+        return F.normalize(rows, dim=-1, eps=_NORM_EPS) if self.config.l2_norm else rows
+
+    def quantize(self, z: Tensor, draws: Draws) -> Quantized:
+        if self.config.l2_norm:
+            z = F.normalize(z, dim=-1, eps=_NORM_EPS)
+        codes = self.codes()
+        indices = nearest_code(z.detach().flatten(0, 1), codes.detach()).view(z.shape[:2])
+        chosen = F.embedding(indices, codes)
+        losses = {"commitment": F.mse_loss(z, chosen.detach())}
+        if not self.ema:
+            losses = {"codebook": F.mse_loss(chosen, z.detach()), **losses}
+        if self.training:
+            self._count(z.detach().flatten(0, 1), indices.flatten())
+        values = straight_through(chosen.detach(), z)
+        return Quantized(values, values, indices[..., None], z.detach()[:, :, None], losses)
+
+    def lookup(self, indices: Tensor) -> Tensor:
+        return F.embedding(indices[..., 0].long(), self.codes())
+
+    def neighbours(self, anchors: Tensor, count: int) -> Tensor:
+        batch, length = anchors.shape[:2]
+        near = nearest_codes(anchors.flatten(0, 2).float(), self.codes().detach(), count)
+        return near.view(batch, length, 1, -1, 1)
+
+    def _count(self, z: Tensor, indices: Tensor) -> None:
+        self._hits += torch.bincount(indices, minlength=len(self._hits)).to(self._hits)
+        if self.ema:
+            self._sums.index_add_(0, indices, z)
+        if self.config.revive_below:
+            self._recent.append(z)
+
+    @torch.no_grad()
+    def initialise(self, z: Tensor, rng: Rng) -> None:
+        """Rows from latents z [n, d] of the global batch: random ones, or their k-means centres."""
+        if self.config.l2_norm:
+            z = F.normalize(z.float(), dim=-1, eps=_NORM_EPS)
+        rows = _random_rows(z, len(self.codebook), rng)
+        if self.config.init == "kmeans":
+            rows = kmeans(z, rows)
+            if self.config.l2_norm:
+                rows = F.normalize(rows, dim=-1, eps=_NORM_EPS)
+        self._set_rows(slice(None), rows)
+        self.filled.fill_(True)
+
+    @torch.no_grad()
+    def after_step(self, rng: Rng) -> dict[str, float]:
+        hits = distributed.sum_(self._hits)
+        total = hits.sum()
+        if total == 0:
+            return {}
+        decay = self.config.decay
+        self.usage.lerp_(hits / total, 1 - decay)
+        if self.ema:
+            sums = distributed.sum_(self._sums) / total
+            self.embed_sum.lerp_(sums, 1 - decay)
+            # Laplace smoothing keeps the mean of a code that is almost never hit finite.
+            smooth = (self.usage + 1e-5 / len(self.usage)) / (1 + 1e-5)
+            self.codebook.copy_(self.embed_sum / smooth[:, None])
+        revived = self._revive(rng) if self.config.revive_below else 0
+        self._hits.zero_()
+        self._sums.zero_()
+        self._recent.clear()
+        return {"revived_codes": float(revived)} if self.config.revive_below else {}
+
+    def _revive(self, rng: Rng) -> int:
+        dead = self.usage < self.config.revive_below / len(self.usage)
+        pool = distributed.gather(torch.cat(self._recent))
+        count = int(dead.sum())
+        if count:
+            self._set_rows(dead, _random_rows(pool, count, rng.child("revive")))
+        return count
+
+    def _set_rows(self, where: Tensor | slice, rows: Tensor) -> None:
+        """Give codes new vectors and the usage of an average code."""
+        self.codebook[where] = rows.to(self.codebook)
+        self.usage[where] = 1.0 / len(self.usage)
+        if self.ema:
+            self.embed_sum[where] = rows.to(self.embed_sum) / len(self.usage)
+
+
+def _random_rows(pool: Tensor, count: int, rng: Rng) -> Tensor:
+    """`count` rows of pool [n, d], without repetition as long as there are enough."""
+    order = torch.from_numpy(rng.generator().permutation(len(pool)))
+    return pool[order.repeat(-(-count // len(pool)))[:count].to(pool.device)]
+
+
+def kmeans(points: Tensor, centres: Tensor, steps: int = 10) -> Tensor:
+    """Lloyd's iterations from `centres` [K, d] over points [n, d]; empty centres stay."""
+    for _ in range(steps):
+        nearest = nearest_code(points, centres)
+        hits = torch.bincount(nearest, minlength=len(centres)).to(points)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
+        centres = torch.where(hits[:, None] > 0, sums / hits.clamp(min=1)[:, None], centres)
+    return centres

@@ -1,0 +1,5 @@
+"""Regularizers of the token sequence: each only throws dice; the parts obey."""
+
+from vistok.regularizers import latent_perturbation, nested_dropout, tail_token_drop
+
+__all__ = ["latent_perturbation", "nested_dropout", "tail_token_drop"]

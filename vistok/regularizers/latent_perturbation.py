@@ -1,0 +1,77 @@
+"""Latent perturbation: decode wrong-but-near codes (RobusTok, arXiv 2503.08354 and 2509.12474).
+
+A share `proportion` (paper: beta) of the images is perturbed; in them a token is replaced with
+probability `rate` (alpha) by a code drawn uniformly from the `neighbours` (delta) nearest to the
+encoder's latent, the clean one among them. alpha and delta are annealed over epochs, beta is not.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from vistok import distributed
+from vistok.config import Config
+from vistok.dice import Draws, Progress, Rng, robustok_ratio
+from vistok.registry import register
+from vistok.regularizers.base import Regularizer
+from vistok.tokens import TokenSpec
+
+
+class LatentPerturbationConfig(Config):
+    kind: Literal["latent_perturbation"] = "latent_perturbation"
+    rate: float = Field(default=1.0, ge=0, le=1)
+    """alpha: share of the tokens of a perturbed image that draw a rank."""
+    proportion: float = Field(default=0.1, ge=0, le=1)
+    """beta: share of the images of the global batch."""
+    neighbours: int = Field(default=100, ge=1)
+    """delta: codes among which a perturbed token draws."""
+    anneal: tuple[float, float] | None = (40.0, 120.0)
+    """Epochs between which alpha and delta are annealed; None = constant."""
+    end_ratio: float = Field(default=0.5, ge=0, le=1)
+    """What is left of alpha and delta at the end."""
+    choose: Literal["global", "first_local"] = "global"
+    """Which images: a keyed pick of exactly floor(beta * B) of the global batch, or the first
+    floor(beta * B) of each process (the original)."""
+
+
+@register("regularizer", LatentPerturbationConfig)
+class LatentPerturbation(Regularizer):
+    def __init__(self, config: LatentPerturbationConfig) -> None:
+        self.config = config
+
+    def strength(self, epoch: float) -> tuple[float, int]:
+        """(alpha, delta) of an epoch."""
+        ratio = 1.0
+        if self.config.anneal is not None:
+            ratio = robustok_ratio(int(epoch), *self.config.anneal, self.config.end_ratio)
+        return ratio * self.config.rate, int(ratio * self.config.neighbours)
+
+    def draw(self, spec: TokenSpec, index: Tensor, rng: Rng, progress: Progress) -> Draws:
+        rate, neighbours = self.strength(progress.epoch)
+        if neighbours < 1 or rate == 0 or self.config.proportion == 0:
+            return Draws()
+        shape = (spec.length, spec.branches)
+        u, v = rng.uniform(index, (2, *shape)).unbind(1)
+        ranks = perturbation_ranks(u, (v.double() * neighbours).long(), rate)
+        images = self._images(index, rng)
+        return Draws(ranks=torch.where(images[:, None, None], ranks, 0))
+
+    def _images(self, index: Tensor, rng: Rng) -> Tensor:
+        """[B] bool: which images of this process's share are perturbed."""
+        if self.config.choose == "first_local":
+            return torch.arange(len(index)) < int(len(index) * self.config.proportion)
+        mine = rng.child("images").uniform(index)
+        everyone = distributed.gather(mine)
+        count = int(len(everyone) * self.config.proportion)
+        if count == 0:
+            return torch.zeros(len(index), dtype=torch.bool)
+        return mine <= everyone.sort().values[count - 1]
+
+
+def perturbation_ranks(u: Tensor, rank: Tensor, rate: float) -> Tensor:
+    """A token's drawn `rank` where its number u <= rate, else 0 (the clean code)."""
+    return torch.where(u <= rate, rank, 0)

@@ -1,0 +1,282 @@
+"""The tokenizer: the one sentence that every system of this field says.
+
+pixels -> (space) -> encoder -> quantizer -> decoder -> (space) -> pixels in 0..1. Regularizers
+only throw dice; `draws=None` is evaluation.
+Letters: B batch, H W pixels, N latents, L positions, F factors, D width.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelHubMixin
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+# Importing the rooms registers their parts, which the config below is built from.
+import vistok.decoders
+import vistok.encoders
+import vistok.quantizers
+import vistok.regularizers
+import vistok.spaces  # noqa: F401
+from vistok.config import Config, ConfigError, Part, validate
+from vistok.dice import Draws, Progress, Rng
+from vistok.records import Batch, Condition, Latents, Painted, Quantized, Reconstruction
+from vistok.registry import build
+from vistok.spaces.pixels import PixelsConfig
+from vistok.tokens import Tokens, TokenSpec, keep_mask
+from vistok.weights import load_strict, read_safetensors, write_safetensors
+
+
+class TokenizerConfig(Config):
+    image_size: tuple[int, int] = (256, 256)
+    """(H, W) in pixels."""
+    reads: Part["space"] = PixelsConfig()
+    paints: Part["space"] = PixelsConfig()
+    encoder: Part["encoder"]
+    quantizer: Part["quantizer"]
+    regularizers: tuple[Part["regularizer"], ...] = ()
+    decoder: Part["decoder"]
+    licence: str | None = Field(default=None)
+    """Licence of the weights; kept with them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _square(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("image_size"), int):
+            data = {**data, "image_size": (data["image_size"],) * 2}
+        return data
+
+
+class Tokenizer(
+    nn.Module,
+    ModelHubMixin,
+    library_name="vistok",
+    tags=["image-tokenizer"],
+    repo_url="",
+):
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.reads = build(config.reads)
+        self.paints = build(config.paints)
+        self.quantizer = build(config.quantizer)
+        self.encoder = build(config.encoder, config.image_size, self.quantizer.latent_dim)
+        latents = _count(self.encoder.grid)
+        self.decoder = build(
+            config.decoder, config.image_size, latents, self.quantizer.value_dim
+        )
+        self.regularizers = [build(part) for part in config.regularizers]
+        if self.decoder.cut == "none":
+            for part, regularizer in zip(config.regularizers, self.regularizers, strict=True):
+                if regularizer.needs_cut:
+                    raise ConfigError(
+                        f"regularizers: '{part.kind}' shortens sequences, but decoder.absence is "
+                        "'none'; set it to 'mask_token' or 'cut'"
+                    )
+        self._spec = self.quantizer.spec(self.encoder.grid, self.decoder.cut)
+
+    # -- the sentence ---------------------------------------------------------------------------
+
+    def forward(self, batch: Batch, draws: Draws | None = None) -> Reconstruction:
+        """One training or evaluation pass over `batch.pixels` [B, 3, H, W] in 0..1."""
+        latents = self.latents(batch.pixels, draws=draws)
+        quantized = self.quantize(latents, draws)
+        present = self._present(draws, len(batch.pixels), batch.pixels.device)
+        painted = self.paint(quantized.values, present, draws=draws)
+        target = batch.pixels if batch.target is None else batch.target
+        pixels = self.paints.back(painted.estimate)
+        return Reconstruction(pixels, target, painted, quantized, latents, draws)
+
+    def latents(
+        self, pixels: Tensor, condition: Condition | None = None, draws: Draws | None = None
+    ) -> Latents:
+        """pixels [B, 3, H, W] in 0..1 -> latents [B, N, D], differentiable."""
+        return self.encoder(self.reads.enter(pixels, draws), condition)
+
+    def quantize(self, latents: Latents, draws: Draws | None = None) -> Quantized:
+        return self.quantizer(latents, draws)
+
+    def paint(
+        self,
+        values: Tensor,
+        present: Tensor | None = None,
+        condition: Condition | None = None,
+        draws: Draws | None = None,
+    ) -> Painted:
+        """values [B, N, D] -> the painted space, differentiable and unclamped."""
+        return self.decoder(values, present, condition, draws)
+
+    # -- what users call ------------------------------------------------------------------------
+
+    def spec(self, size: tuple[int, int] | None = None) -> TokenSpec:
+        """The token spec of an image of `size` (H, W); None = the size it was trained for."""
+        if size is not None and tuple(size) != tuple(self.config.image_size):
+            raise ValueError(
+                f"size={tuple(size)}: this tokenizer encodes {tuple(self.config.image_size)} only"
+            )
+        return self._spec
+
+    @torch.no_grad()
+    def encode(
+        self, pixels: Tensor, length: int | None = None, condition: Condition | None = None
+    ) -> Tokens:
+        """pixels [B, 3, H, W] in 0..1 -> Tokens; `length` keeps a prefix of each sequence.
+
+        Raises ValueError for another shape, type or range, and for a length the spec forbids.
+        """
+        spec = self.spec()
+        if length is not None:
+            spec.check_length(length)
+        self._check_pixels(pixels)
+        quantized = self._evaluate(lambda: self.quantize(self.latents(pixels, condition)))
+        size = (1, *self.config.image_size)
+        if quantized.indices is None:
+            tokens = Tokens(spec, values=quantized.values, size=size)
+        else:
+            tokens = Tokens(spec, indices=quantized.indices.to(Tokens.dtype(spec)), size=size)
+        return tokens if length is None else tokens.prefix(length)
+
+    @torch.no_grad()
+    def decode(
+        self, tokens: Tokens, condition: Condition | None = None, seed: int = 0
+    ) -> Tensor:
+        """Tokens (whole or any prefix that the spec allows) -> pixels [B, 3, H, W] in 0..1."""
+        if tokens.spec.vocab != self._spec.vocab and tokens.indices is not None:
+            tokens = tokens.regroup(self._spec.vocab)
+        if tokens.spec.blocks != self._spec.blocks:
+            raise ValueError(
+                f"tokens have blocks {tokens.spec.blocks}; this tokenizer decodes "
+                f"{self._spec.blocks}"
+            )
+        tokens.check()
+        values = self.values(tokens)
+        present = None if tokens.keep is None else tokens.kept().to(values.device)
+        painted = self._evaluate(lambda: self.paint(values, present, condition))
+        return self.paints.back(painted.estimate).clamp(0, 1)
+
+    def values(self, tokens: Tokens) -> Tensor:
+        """The code vectors [B, N, D] that the decoder sees."""
+        device = next(self.parameters()).device
+        if tokens.indices is None:
+            return tokens.values.to(device)
+        return self.quantizer.lookup(tokens.indices.to(device).long())
+
+    def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
+        """A training step's dice for samples `index` [B], from every regularizer and part."""
+        draws = Draws()
+        for config, regularizer in zip(self.config.regularizers, self.regularizers, strict=True):
+            rng = Rng(seed, config.kind, progress.step)
+            draws = draws.join(regularizer.draw(self._spec, index, rng, progress), config.kind)
+        rng = Rng(seed, "quantizer", progress.step)
+        return draws.join(self.quantizer.draw(self._spec, index, rng, progress), "quantizer")
+
+    def part_parameters(self) -> dict[str, int]:
+        """Parameters of each part."""
+        parts = {"encoder": self.encoder, "quantizer": self.quantizer, "decoder": self.decoder}
+        return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+
+    def _present(self, draws: Draws | None, batch: int, device: torch.device) -> Tensor | None:
+        if draws is None or (draws.keep is None and draws.present is None):
+            return None
+        present = keep_mask(self._spec, draws.keep, batch, device)
+        return present if draws.present is None else present & draws.present.to(device)
+
+    def _evaluate(self, function):
+        """Run in evaluation mode, whatever mode the caller left the modules in."""
+        if not self.training:
+            return function()
+        self.eval()
+        try:
+            return function()
+        finally:
+            self.train()
+
+    def _check_pixels(self, pixels: Tensor) -> None:
+        height, width = self.config.image_size
+        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != (3, height, width):
+            raise ValueError(
+                f"pixels have shape {tuple(pixels.shape)}; expected [B, 3, {height}, {width}]: "
+                "resize and crop the image first"
+            )
+        if not pixels.is_floating_point():
+            raise ValueError(
+                f"pixels have type {pixels.dtype}; expected floats in 0..1: divide uint8 by 255"
+            )
+        low, high = pixels.aminmax()
+        if low < -1e-3 or high > 1 + 1e-3:
+            raise ValueError(
+                f"pixels lie in {low:.3g}..{high:.3g}; expected 0..1: do not rescale to -1..1"
+            )
+
+    # -- files ----------------------------------------------------------------------------------
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        folder = Path(save_directory)
+        (folder / "config.json").write_text(
+            json.dumps(self.config.model_dump(mode="json"), indent=2) + "\n"
+        )
+        write_safetensors(self.state_dict(), folder / "model.safetensors")
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        map_location: str = "cpu",
+        **unknown: Any,
+    ) -> Tokenizer:
+        # The mixin hands on what it read of config.json itself; ours is read strictly below.
+        for name in ("config", "proxies", "resume_download"):
+            unknown.pop(name, None)
+        if unknown:
+            raise TypeError(f"from_pretrained: unknown argument '{next(iter(unknown))}'")
+        folder = Path(model_id)
+        if not folder.is_dir():
+            from huggingface_hub import snapshot_download
+
+            folder = Path(
+                snapshot_download(
+                    model_id,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                    token=token,
+                    allow_patterns=["config.json", "model.safetensors"],
+                )
+            )
+        tokenizer = cls(read_config(folder))
+        weights = folder / "model.safetensors"
+        load_strict(tokenizer, read_safetensors(weights), weights)
+        return tokenizer.to(map_location).eval()
+
+
+def read_config(folder: Path) -> TokenizerConfig:
+    """The tokenizer config in a saved folder; ConfigError says what is wrong with it."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ConfigError(
+            f"{folder}: no config.json; expected a folder made by save_pretrained, or a run's "
+            "'model' folder"
+        )
+    try:
+        data = json.loads(path.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON ({error}); save the tokenizer again") from None
+    return validate(TokenizerConfig, data, str(path))
+
+
+def _count(grid: tuple[int, ...]) -> int:
+    total = 1
+    for side in grid:
+        total *= side
+    return total

@@ -1,0 +1,68 @@
+"""Weights as safetensors: written whole, read strictly. Nothing here executes code from a file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+class WeightsError(ValueError):
+    """A weights file that cannot be used; the message names file and key."""
+
+
+def write_safetensors(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Write tensors (any layout, any device; tied ones are written once each)."""
+    from safetensors.torch import save_file
+
+    plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    save_file(plain, str(path))
+
+
+def read_safetensors(path: str | Path) -> dict[str, Tensor]:
+    """All tensors of a file; WeightsError names the file for anything that is not one."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file; expected a .safetensors file")
+    try:
+        return load_file(str(path))
+    except (SafetensorError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{path}: not a readable safetensors file ({reason})") from None
+
+
+def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Load tensors into a module; missing, unexpected, misshapen or non-finite ones are errors."""
+    own = module.state_dict()
+    missing = sorted(set(own) - set(tensors))
+    unexpected = sorted(set(tensors) - set(own))
+    if missing or unexpected:
+        parts = [f"missing {_some(missing)}"] if missing else []
+        parts += [f"unexpected {_some(unexpected)}"] if unexpected else []
+        raise WeightsError(f"{source}: {'; '.join(parts)}; these are weights of another config")
+    for key, tensor in tensors.items():
+        if tensor.shape != own[key].shape:
+            raise WeightsError(
+                f"{source}: {key} has shape {tuple(tensor.shape)}; "
+                f"expected {tuple(own[key].shape)}"
+            )
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise WeightsError(f"{source}: {key} holds values that are not finite")
+    module.load_state_dict(dict(tensors))
+
+
+def sha256(path: str | Path) -> str:
+    """Hash of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
