@@ -1,0 +1,93 @@
+"""What every data set is: samples by index, class names, and a record of what was read.
+
+A data part is `@register("data", XConfig)` on a class with `__init__(config)` and
+`open(split) -> Dataset`. A data set is picklable (workers may be spawned) and its samples depend on
+(index, epoch, seed) alone: never on who asks, in which order, or on a global generator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from vistok.tokens import TokenSpec
+
+Split = Literal["train", "val"]
+UNLABELLED = -1
+
+
+class DataError(ValueError):
+    """A data set that cannot be used; the message is one line: thing, found, expected, remedy."""
+
+
+class BadSample(Exception):
+    """One sample that cannot be used: its name and the reason, on one line."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)  # both in args, so that it can be pickled
+        self.name, self.reason = name, one_line(reason)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture or one cached token sequence."""
+
+    index: int
+    pixels: Tensor | None  # [3, H, W] uint8
+    label: int = UNLABELLED  # -1 = unlabelled
+    name: str = ""
+    tokens: Tensor | None = None  # [L, F] of type `Tokens.dtype(spec)`; [L, dim] if continuous
+
+
+class Dataset:
+    """Base of the data sets; a subclass gives `__len__`, `sample` and `record`."""
+
+    classes: tuple[str, ...] = ()
+    """Class names by label; () = the data set has no labels."""
+    size: tuple[int, int] | None = None
+    """(H, W) of every sample's pixels."""
+    flip: bool = False
+    """Whether training mirrors half of the samples (done on the device, by the loader's dice)."""
+    spec: TokenSpec | None = None
+    """Of the tokens, if the samples are cached tokens."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
+        """Sample `index` as epoch `epoch` of a run with `seed` sees it; BadSample if unusable."""
+        raise NotImplementedError
+
+    def record(self) -> dict[str, Any]:
+        """JSON: kind, source, split, count, how it is prepared, and `manifest`, a sha256."""
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index}: expected 0..{len(self) - 1}")
+        return self.sample(int(index))
+
+
+def held_out(name: str, share: float) -> bool:
+    """Whether `name` belongs to the validation share: a stable hash, the same on every machine."""
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < share * 2**64
+
+
+def manifest_hash(lines: Iterable[str]) -> str:
+    """sha256 over lines that name everything a data set is made of."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
+    return digest.hexdigest()
+
+
+def one_line(reason: object) -> str:
+    return " ".join(str(reason).split()) or type(reason).__name__

@@ -1,0 +1,168 @@
+"""A folder of pictures: the class is the first sub-folder, whatever is nested below it.
+
+Files directly in the folder are unlabelled (-1). Samples are sorted bytewise by relative path, so
+they have the same index on every machine. Hidden files and other endings are left out and counted
+in the record (`ignored`). A broken picture is found when it is read (`BadSample`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from vistok.data import images
+from vistok.data.base import UNLABELLED, DataError, Dataset, Sample, Split, held_out, manifest_hash
+from vistok.data.transforms import Transform, TransformConfig
+from vistok.registry import register
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+
+
+class FolderConfig(TransformConfig):
+    """Pictures in folders, one class a sub-folder."""
+
+    kind: Literal["folder"] = "folder"
+    path: str | None = None
+    """Folder of the training split (and of the validation share)."""
+    val_path: str | None = None
+    """Folder of the validation split."""
+    val_share: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Share of `path` held out for validation, by a stable hash of each file's relative path."""
+
+    @model_validator(mode="after")
+    def _places(self) -> FolderConfig:
+        if self.path is None and self.val_path is None:
+            raise ValueError("neither path nor val_path is given; expected a folder")
+        if self.val_share is not None and (self.path is None or self.val_path is not None):
+            raise ValueError(
+                f"val_share={self.val_share} is a share of path; got path={self.path}, "
+                f"val_path={self.val_path}: give path and one of val_share, val_path"
+            )
+        return self
+
+
+@register("data", FolderConfig)
+class Folder:
+    """The data part `folder`."""
+
+    def __init__(self, config: FolderConfig) -> None:
+        self.config = config
+
+    def open(self, split: Split) -> Dataset:
+        """List the files of a split; DataError if the folder is missing, empty or not given."""
+        config = self.config
+        if split == "val" and config.val_path is None and config.val_share is None:
+            raise DataError(
+                f"data.folder {config.path}: no validation split; give val_path or val_share"
+            )
+        if split == "train" and config.path is None:
+            raise DataError("data.folder: no training split; give path")
+        root = config.val_path if split == "val" and config.val_path else config.path
+        names, ignored = _pictures(root)
+        classes = _classes(names)
+        if split == "val" and config.val_path and config.path:
+            classes = _known(classes, _classes(_pictures(config.path)[0]), config)
+        if config.val_share is not None:
+            keep = split == "val"
+            names = [n for n in names if held_out(n, config.val_share) == keep]
+            if not names:
+                raise DataError(
+                    f"data.folder {root}: val_share={config.val_share} leaves no picture to the "
+                    f"{split} split; change val_share or give val_path"
+                )
+        return FolderDataset(Path(root).expanduser(), names, classes, ignored, config, split)
+
+
+class FolderDataset(Dataset):
+    """Pictures read from files. `names`: relative paths with forward slashes."""
+
+    def __init__(
+        self,
+        root: Path,
+        names: list[str],
+        classes: tuple[str, ...],
+        ignored: int,
+        config: FolderConfig,
+        split: Split,
+    ) -> None:
+        self.root, self.names, self.classes, self.split = root, names, classes, split
+        self.ignored, self.val_share = ignored, config.val_share
+        self.transform = Transform(config, split)
+        self.size, self.flip = self.transform.hw, self.transform.flip
+        self._label = {name: label for label, name in enumerate(classes)}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
+        name = self.names[index]
+        image = images.read(self.root / name, shown(name))
+        folder, slash, _ = name.partition("/")
+        label = self._label[folder] if slash else UNLABELLED
+        return Sample(index, self.transform(image, index, epoch, seed), label, shown(name))
+
+    def record(self) -> dict[str, Any]:
+        """`manifest` covers names and file sizes."""
+        lines = (f"{name} {(self.root / name).stat().st_size}" for name in self.names)
+        return {
+            "kind": "folder",
+            "source": str(self.root),
+            "split": self.split,
+            "val_share": self.val_share,
+            "count": len(self),
+            "classes": len(self.classes),
+            "ignored": self.ignored,
+            **self.transform.record(),
+            "manifest": manifest_hash(lines),
+        }
+
+
+def shown(name: str) -> str:
+    """A file name that can be printed and written as JSON, odd bytes escaped."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _pictures(root: str) -> tuple[list[str], int]:
+    """(relative paths of all pictures, sorted bytewise; how many files were left out)."""
+    base = Path(root).expanduser()
+    if not base.is_dir():
+        raise DataError(f"data.folder {root}: no such folder; expected a folder of pictures")
+    names, ignored, seen = [], 0, set()
+    for folder, below, files in os.walk(base, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in seen:  # a link back up would be walked for ever
+            below.clear()
+            continue
+        seen.add(place)
+        below[:] = sorted(b for b in below if not b.startswith("."))
+        prefix = Path(folder).relative_to(base).as_posix()
+        for file in files:
+            if file.startswith(".") or not file.lower().endswith(ENDINGS):
+                ignored += 1
+            else:
+                names.append(file if prefix == "." else f"{prefix}/{file}")
+    if not names:
+        raise DataError(
+            f"data.folder {root}: no picture in it ({ignored} other files); expected files ending "
+            f"in {' '.join(ENDINGS)}, one sub-folder a class"
+        )
+    return sorted(names, key=os.fsencode), ignored
+
+
+def _classes(names: list[str]) -> tuple[str, ...]:
+    folders = {name.split("/", 1)[0] for name in names if "/" in name}
+    return tuple(sorted(folders, key=os.fsencode))
+
+
+def _known(val: tuple[str, ...], train: tuple[str, ...], config: FolderConfig) -> tuple[str, ...]:
+    """The training classes, if the validation folder has no others."""
+    for name in val:
+        if name not in train:
+            raise DataError(
+                f"data.folder {config.val_path}: class '{shown(name)}' is not one of the "
+                f"{len(train)} classes of {config.path}; name the sub-folders alike"
+            )
+    return train

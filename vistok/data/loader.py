@@ -1,0 +1,287 @@
+"""Samples -> batches. What a batch holds depends on the order alone, not on workers or processes.
+
+Training: a broken sample is noted in the quarantine, and its row is filled by the next good sample
+of the order (which is thus seen twice); every other row stays where it is, so a resume still needs
+no more than the step. Evaluation: every sample once, in order; a broken one is an error.
+Pixels travel as uint8; `to_device` makes them floats in 0..1 and mirrors.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from vistok.data.base import BadSample, DataError, Dataset, Sample
+from vistok.data.order import Order, eval_indices
+from vistok.data.quarantine import Quarantine
+from vistok.dice import Rng
+from vistok.records import Batch
+from vistok.tokens import Tokens
+
+_TRIES = 64  # bad samples in a row after which a data set is taken to be broken as a whole
+
+
+@dataclass(frozen=True)
+class LoadedBatch(Batch):
+    """A batch on its way to the device: pixels are uint8, mirroring is decided but not done."""
+
+    flip: Tensor | None = None  # [B] bool
+
+
+class TrainLoader:
+    """Batches of optimiser steps start_step .. steps-1, this rank's rows of each.
+
+    Args:
+        dataset: what is read.
+        order: who sees which sample when; its seed also keys crops and mirroring.
+        steps: the step at which training ends.
+        start_step: the step to begin (or resume) at, at no cost.
+        workers: processes that read; 0 = this one. Batches are the same.
+        rank, world: this process and how many there are.
+        folder: where `quarantine.jsonl` is kept; None = broken samples are only logged.
+        max_bad_share: largest share of broken samples (over at least 1000) before DataError.
+        pin_memory: copy batches to page-locked memory, for a CUDA device.
+        prefetch: batches that each worker reads ahead.
+
+    `.wait`: seconds that the caller has spent waiting for batches so far.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        order: Order,
+        *,
+        steps: int,
+        start_step: int = 0,
+        workers: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        folder: str | Path | None = None,
+        max_bad_share: float = 0.01,
+        pin_memory: bool = False,
+        prefetch: int = 2,
+    ) -> None:
+        if order.count != len(dataset):
+            raise DataError(f"order of {order.count} samples for a data set of {len(dataset)}")
+        order.positions(0, rank, world)  # the batch must split over the processes: say so now
+        self.wait, self._steps = 0.0, range(start_step, steps)
+        self._quarantine = Quarantine(folder, max_bad_share)
+        self._torch = _torch_loader(
+            _TrainRows(dataset, order),
+            _Batches(order, self._steps, rank, world),
+            _Collate(dataset),
+            workers,
+            pin_memory,
+            prefetch,
+        )
+
+    def __len__(self) -> int:
+        """Batches of one iteration."""
+        return len(self._steps)
+
+    def __iter__(self) -> Iterator[LoadedBatch]:
+        started = time.perf_counter()
+        for loaded in self._torch:
+            self.wait += time.perf_counter() - started
+            self._quarantine.count(loaded.rows, loaded.replaced, loaded.bad)
+            if loaded.batch is None:
+                name, reason = loaded.bad[-1]
+                raise DataError(
+                    f"{_TRIES} samples in a row cannot be used, the last is {name}: {reason}; "
+                    f"check the data set"
+                )
+            yield loaded.batch
+            started = time.perf_counter()
+
+
+class EvalLoader:
+    """Batches of an evaluation: each of the samples start .. limit-1 once, over all ranks.
+
+    A rank may get one batch more than another, and the last batch may be short. A broken sample is
+    a `BadSample` error: a number over fewer pictures than it claims would be worthless.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        *,
+        workers: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        limit: int | None = None,
+        start: int = 0,
+        pin_memory: bool = False,
+        prefetch: int = 2,
+    ) -> None:
+        self.count = len(dataset) if limit is None else min(limit, len(dataset))  # over all ranks
+        self._batches = eval_indices(self.count, batch_size, rank, world, start)
+        self._torch = _torch_loader(
+            _EvalRows(dataset), self._batches, _Collate(dataset), workers, pin_memory, prefetch
+        )
+
+    def __len__(self) -> int:
+        """Batches of this rank."""
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[LoadedBatch]:
+        for loaded in self._torch:
+            if loaded.bad:
+                raise BadSample(*loaded.bad[0])
+            yield loaded.batch
+
+
+def to_device(batch: Batch, device: torch.device | str) -> Batch:
+    """The batch on `device`: uint8 pixels -> float32 in 0..1, mirrored where its dice say so."""
+    move = lambda tensor: None if tensor is None else tensor.to(device, non_blocking=True)
+    moved = Batch(
+        index=move(batch.index),
+        pixels=_float(move(batch.pixels)),
+        target=_float(move(batch.target)),
+        label=move(batch.label),
+        text=batch.text,
+        fps=move(batch.fps),
+        tokens=None if batch.tokens is None else batch.tokens.to(device),
+        latents=move(batch.latents),
+    )
+    flip = move(getattr(batch, "flip", None))
+    if flip is None or moved.pixels is None:
+        return moved
+    mirror = lambda x: torch.where(flip.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
+    target = None if moved.target is None else mirror(moved.target)
+    return replace(moved, pixels=mirror(moved.pixels), target=target)
+
+
+def _float(pixels: Tensor | None) -> Tensor | None:
+    if pixels is None or pixels.dtype != torch.uint8:
+        return pixels
+    return pixels.float().div_(255.0)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A sample, whether it is mirrored, and what could not be used on the way to it."""
+
+    sample: Sample | None
+    flip: bool
+    bad: tuple[tuple[str, str], ...]  # (name, reason)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What a worker hands over. Errors travel as values: torch would wrap them in tracebacks."""
+
+    batch: LoadedBatch | None
+    rows: int
+    replaced: int
+    bad: list[tuple[str, str]]
+
+    def pin_memory(self) -> _Loaded:  # torch calls this by name
+        if self.batch is None:
+            return self
+        pin = lambda tensor: None if tensor is None else tensor.pin_memory()
+        batch = replace(self.batch, pixels=pin(self.batch.pixels), label=pin(self.batch.label))
+        return replace(self, batch=batch)
+
+
+class _TrainRows:
+    """Position in the order -> row; torch's map-style data set."""
+
+    def __init__(self, dataset: Dataset, order: Order) -> None:
+        self.dataset, self.order = dataset, order
+
+    def __getitem__(self, position: int) -> _Row:
+        bad: list[tuple[str, str]] = []
+        for place in range(position, position + _TRIES):
+            epoch, index = self.order.at(place)
+            try:
+                sample = self.dataset.sample(index, epoch, self.order.seed)
+            except BadSample as error:
+                bad.append((error.name, error.reason))
+                continue
+            return _Row(sample, self._flip(epoch, index), tuple(bad))
+        return _Row(None, False, tuple(bad))
+
+    def _flip(self, epoch: int, index: int) -> bool:
+        if not self.dataset.flip:
+            return False
+        return bool(Rng(self.order.seed, "flip", epoch).generator(index).random() < 0.5)
+
+
+class _EvalRows:
+    """Data set index -> row; torch's map-style data set."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> _Row:
+        try:
+            return _Row(self.dataset.sample(index), False, ())
+        except BadSample as error:
+            return _Row(None, False, ((error.name, error.reason),))
+
+
+class _Batches:
+    """Positions of each step, computed when asked for; torch's batch sampler."""
+
+    def __init__(self, order: Order, steps: range, rank: int, world: int) -> None:
+        self.order, self.steps, self.rank, self.world = order, steps, rank, world
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self.steps:
+            yield list(self.order.positions(step, self.rank, self.world))
+
+
+class _Collate:
+    """Rows -> one batch."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.labelled, self.flips = bool(dataset.classes), dataset.flip
+        self.spec = dataset.spec
+
+    def __call__(self, rows: list[_Row]) -> _Loaded:
+        bad = [item for row in rows for item in row.bad]
+        replaced = sum(bool(row.bad) for row in rows)
+        if any(row.sample is None for row in rows):
+            return _Loaded(None, len(rows), replaced, bad)
+        samples = [row.sample for row in rows]
+        batch = LoadedBatch(
+            index=torch.tensor([s.index for s in samples], dtype=torch.int64),
+            pixels=None if self.spec else torch.stack([s.pixels for s in samples]),
+            label=torch.tensor([s.label for s in samples]) if self.labelled else None,
+            tokens=self._tokens(samples) if self.spec else None,
+            flip=torch.tensor([row.flip for row in rows]) if self.flips else None,
+        )
+        return _Loaded(batch, len(rows), replaced, bad)
+
+    def _tokens(self, samples: list[Sample]) -> Tokens:
+        stacked = torch.stack([s.tokens for s in samples])  # [B, L, F] | [B, L, dim]
+        if self.spec.vocab:
+            return Tokens(self.spec, indices=stacked).check()
+        return Tokens(self.spec, values=stacked)
+
+
+def _torch_loader(
+    rows: Any, batches: Any, collate: Any, workers: int, pin_memory: bool, prefetch: int
+) -> DataLoader:
+    return DataLoader(
+        rows,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        prefetch_factor=prefetch if workers else None,
+        pin_memory=pin_memory,
+        # Its own generator: torch draws the workers' seed from it, and the global one is saved
+        # and restored by training, bit for bit.
+        generator=torch.Generator(),
+    )

@@ -1,0 +1,158 @@
+"""The offline data set: endless views of seven photographs that come inside scikit-image's wheel.
+
+What it is and is not: a *view* is a random square window of one of the photographs. Training and
+validation views come from disjoint keys, so validation shows unseen views of the same seven
+photographs, not unseen photographs. Numbers made with it carry its name.
+
+The photographs (class = place in this list) and their terms, as `skimage.data` states them:
+- astronaut: NASA, Eileen Collins; no known copyright restrictions, public domain.
+- chelsea: CC0 by the photographer (Stefan van der Walt).
+- coffee: CC0 by the photographer (Rachel Michetti), courtesy of Pikolo Espresso Bar.
+- hubble_deep_field: NASA (HubbleSite); may be freely used, public domain.
+- ihc: `immunohistochemistry`, from the CMMI; no known copyright restrictions.
+- retina: CC0 1.0 (Mikael Häggström, Wikimedia Commons).
+- rocket: SpaceX, launch of DSCOVR; released in the public domain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from vistok.config import Config
+from vistok.data import images
+from vistok.data.base import BadSample, DataError, Dataset, Sample, Split, manifest_hash
+from vistok.dice import Rng
+from vistok.registry import register
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FILES = {
+    "astronaut": "astronaut.png",
+    "chelsea": "chelsea.png",
+    "coffee": "coffee.png",
+    "hubble_deep_field": "hubble_deep_field.jpg",
+    "ihc": "ihc.png",
+    "retina": "retina.jpg",
+    "rocket": "rocket.jpg",
+}
+_SMALLEST = 0.45  # side of a view's window, as a share of the shorter side; uniform up to 1
+_LEVELS = (8, 4, 2, 1)  # the photographs made smaller by these, smallest first
+
+
+class PhotosConfig(Config):
+    """Random views of scikit-image's photographs."""
+
+    kind: Literal["photos"] = "photos"
+    size: int = Field(default=32, ge=1)
+    """Side of a view."""
+    count: int = Field(default=1_000_000, ge=1)
+    """Training views; one pass over them is an epoch."""
+    val_count: int = Field(default=1024, ge=1)
+    """Validation views."""
+    seed: int = 0
+    """Which views they are."""
+
+
+@register("data", PhotosConfig)
+class Photos:
+    """The data part `photos`."""
+
+    def __init__(self, config: PhotosConfig) -> None:
+        self.config = config
+
+    def open(self, split: Split) -> Dataset:
+        """Read the photographs; DataError if scikit-image lacks one."""
+        return PhotosDataset(self.config, split)
+
+
+class PhotosDataset(Dataset):
+    """View `index` is the same in every epoch and run: it depends on (config.seed, split, index).
+
+    Mirroring is part of a view, so the loader mirrors nothing.
+    """
+
+    classes = tuple(FILES)
+
+    def __init__(self, config: PhotosConfig, split: Split) -> None:
+        self.config, self.split = config, split
+        self.size = (config.size, config.size)
+        self._count = config.count if split == "train" else config.val_count
+        self._rng = Rng(config.seed, f"views/{split}")
+        folder = _folder()
+        self._pyramids = [_pyramid(folder / file) for file in FILES.values()]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
+        which, share, x, y, mirrored = self._rng.generator(index).random(5)
+        label = int(which * len(self._pyramids))
+        levels, size = self._pyramids[label], self.config.size
+        width, height = levels[1].size
+        side = min(width, height) * (_SMALLEST + (1.0 - _SMALLEST) * share)
+        # The smallest level that still holds twice the pixels asked for: sharp, and cheap to read.
+        factor = next((f for f in _LEVELS if side / f >= 2 * size), 1)
+        left, top = (width - side) * x, (height - side) * y
+        window = [edge / factor for edge in (left, top, left + side, top + side)]
+        level = levels[factor]
+        box = (*window[:2], min(window[2], level.width), min(window[3], level.height))
+        view = _resize(level, size, box)
+        pixels = images.to_tensor(view)
+        if mirrored < 0.5:
+            pixels = pixels.flip(-1)
+        name = f"photos/{self.split}/{index} ({self.classes[label]})"
+        return Sample(index, pixels, label, name)
+
+    def record(self) -> dict[str, Any]:
+        """`manifest` covers the parameters and the photographs' files."""
+        config, folder = self.config, _folder()
+        facts = [f"{self.split} size={config.size} count={len(self)} seed={config.seed}"]
+        for file in FILES.values():
+            facts.append(f"{file} {hashlib.sha256((folder / file).read_bytes()).hexdigest()}")
+        return {
+            "kind": "photos",
+            "source": "views of seven photographs inside scikit-image (not unseen photographs)",
+            "split": self.split,
+            "count": len(self),
+            "classes": len(self.classes),
+            "seed": config.seed,
+            "size": list(self.size),
+            "crop": f"window {_SMALLEST:g}-1 of the shorter side",
+            "filter": "bicubic",
+            "flip": "inside the view",
+            "manifest": manifest_hash(facts),
+        }
+
+
+def _folder() -> Path:
+    """Where the photographs lie; found without importing scikit-image."""
+    spec = importlib.util.find_spec("skimage")
+    places = [] if spec is None else spec.submodule_search_locations or []
+    for place in places:
+        folder = Path(place) / "data"
+        if all((folder / file).is_file() for file in FILES.values()):
+            return folder
+    raise DataError(
+        f"data.photos: scikit-image's photographs ({', '.join(FILES.values())}) are not installed; "
+        f"pip install 'scikit-image>=0.24'"
+    )
+
+
+def _pyramid(path: Path) -> dict[int, Image]:
+    try:
+        whole = images.read(path)
+    except BadSample as bad:
+        raise DataError(f"data.photos {bad}; install scikit-image again") from None
+    return {factor: whole.reduce(factor) if factor > 1 else whole for factor in _LEVELS}
+
+
+def _resize(level: Image, size: int, box: tuple[float, float, float, float]) -> Image:
+    from PIL.Image import Resampling
+
+    return level.resize((size, size), Resampling.BICUBIC, box=box)
