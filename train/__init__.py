@@ -1,0 +1,1 @@
+"""What you launch: `python -m train CONFIG [key=value ...]` or `accelerate launch -m train ...`."""

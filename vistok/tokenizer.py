@@ -7,12 +7,10 @@ Letters: B batch, H W pixels, N latents, L positions, F factors, D width.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import math
 from typing import Any
 
 import torch
-from huggingface_hub import ModelHubMixin
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -24,11 +22,11 @@ import vistok.regularizers
 import vistok.spaces  # noqa: F401
 from vistok.config import Config, ConfigError, Part, validate
 from vistok.dice import Draws, Progress, Rng
+from vistok.hub import Saved
 from vistok.records import Batch, Condition, Latents, Painted, Quantized, Reconstruction
 from vistok.registry import build
 from vistok.spaces.pixels import PixelsConfig
 from vistok.tokens import Tokens, TokenSpec, keep_mask
-from vistok.weights import load_strict, read_safetensors, write_safetensors
 
 
 class TokenizerConfig(Config):
@@ -51,13 +49,7 @@ class TokenizerConfig(Config):
         return data
 
 
-class Tokenizer(
-    nn.Module,
-    ModelHubMixin,
-    library_name="vistok",
-    tags=["image-tokenizer"],
-    repo_url="",
-):
+class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"]):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
@@ -65,7 +57,7 @@ class Tokenizer(
         self.paints = build(config.paints)
         self.quantizer = build(config.quantizer)
         self.encoder = build(config.encoder, config.image_size, self.quantizer.latent_dim)
-        latents = _count(self.encoder.grid)
+        latents = math.prod(self.encoder.grid)
         self.decoder = build(
             config.decoder, config.image_size, latents, self.quantizer.value_dim
         )
@@ -214,69 +206,9 @@ class Tokenizer(
 
     # -- files ----------------------------------------------------------------------------------
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        folder = Path(save_directory)
-        (folder / "config.json").write_text(
-            json.dumps(self.config.model_dump(mode="json"), indent=2) + "\n"
-        )
-        write_safetensors(self.state_dict(), folder / "model.safetensors")
+    def describe(self) -> dict[str, Any]:
+        return self.config.model_dump(mode="json")
 
     @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
-        map_location: str = "cpu",
-        **unknown: Any,
-    ) -> Tokenizer:
-        # The mixin hands on what it read of config.json itself; ours is read strictly below.
-        for name in ("config", "proxies", "resume_download"):
-            unknown.pop(name, None)
-        if unknown:
-            raise TypeError(f"from_pretrained: unknown argument '{next(iter(unknown))}'")
-        folder = Path(model_id)
-        if not folder.is_dir():
-            from huggingface_hub import snapshot_download
-
-            folder = Path(
-                snapshot_download(
-                    model_id,
-                    revision=revision,
-                    cache_dir=cache_dir,
-                    force_download=force_download,
-                    local_files_only=local_files_only,
-                    token=token,
-                    allow_patterns=["config.json", "model.safetensors"],
-                )
-            )
-        tokenizer = cls(read_config(folder))
-        weights = folder / "model.safetensors"
-        load_strict(tokenizer, read_safetensors(weights), weights)
-        return tokenizer.to(map_location).eval()
-
-
-def read_config(folder: Path) -> TokenizerConfig:
-    """The tokenizer config in a saved folder; ConfigError says what is wrong with it."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ConfigError(
-            f"{folder}: no config.json; expected a folder made by save_pretrained, or a run's "
-            "'model' folder"
-        )
-    try:
-        data = json.loads(path.read_text())
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON ({error}); save the tokenizer again") from None
-    return validate(TokenizerConfig, data, str(path))
-
-
-def _count(grid: tuple[int, ...]) -> int:
-    total = 1
-    for side in grid:
-        total *= side
-    return total
+    def from_description(cls, data: dict[str, Any], source: str) -> Tokenizer:
+        return cls(validate(TokenizerConfig, data, source))

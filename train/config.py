@@ -1,0 +1,77 @@
+"""The training config: one schema for every task."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+import train.tasks  # noqa: F401  (registers the tasks)
+import vistok.data  # noqa: F401  (registers the data sets)
+from train.optim import AdamWConfig
+from vistok.config import Config, Part
+
+
+class TrainConfig(Config):
+    name: str = "run"
+    """Name of the run."""
+    out: str = "runs/{name}"
+    """Folder of the run; {name} is filled in."""
+    seed: int = 0
+    task: Part["task"]
+    """What is trained: tokenizer, generator, classifier, cache."""
+    data: Part["data"] | None = None
+    """What it is trained on."""
+    steps: int = Field(default=1, ge=1)
+    """Optimiser steps."""
+    batch_size: int = Field(default=256, ge=1)
+    """Samples of one optimiser step, over all processes and micro-batches."""
+    accumulate: int = Field(default=1, ge=1)
+    """Micro-batches into which each process splits its share."""
+    optimizer: Part["optimizer"] = AdamWConfig()
+    warmup: int = Field(default=0, ge=0)
+    """Steps of linear warm-up."""
+    final_lr: float = Field(default=0.1, ge=0)
+    """Learning rate at the end, as a share of the peak (cosine)."""
+    clip: float | None = Field(default=1.0, gt=0)
+    """Gradient norm above which gradients are scaled down; null = never."""
+    ema: float | None = Field(default=0.999, ge=0, lt=1)
+    """Decay of the averaged weights, min(ema, (1+t)/(10+t)); null = none."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 autocasts the networks; quantizers stay in fp32."""
+    compile: bool = False
+    """torch.compile each trained network."""
+    workers: int = Field(default=0, ge=0)
+    """Loader processes for each training process."""
+    max_bad_share: float = Field(default=0.01, ge=0, le=1)
+    """Share of unreadable training images above which training stops."""
+    log_every: int = Field(default=50, ge=1)
+    validate_every: int = Field(default=1000, ge=0)
+    """Steps between validations; 0 = only at the end."""
+    validate_batch: int = Field(default=64, ge=1)
+    validate_limit: int | None = Field(default=None, ge=1)
+    """Validation samples; null = all."""
+    grid_every: int = Field(default=1000, ge=0)
+    """Steps between pictures; 0 = only at the end."""
+    save_every: int = Field(default=1000, ge=0)
+    """Steps between checkpoints; 0 = only at the end."""
+    keep_last: int = Field(default=2, ge=1)
+    """Checkpoints kept."""
+    resume: str = "auto"
+    """auto: the newest complete checkpoint of the run, if any; never; or a checkpoint's path."""
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
+    """metrics.jsonl is always written. wandb without a key runs offline."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> TrainConfig:
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"batch_size={self.batch_size} is not a multiple of accumulate={self.accumulate}"
+            )
+        if self.warmup >= self.steps and self.warmup:
+            raise ValueError(f"warmup={self.warmup} must be below steps={self.steps}")
+        return self
+
+    @property
+    def folder(self) -> str:
+        return self.out.format(name=self.name)

@@ -1,0 +1,390 @@
+"""THE loop: one for every task, on one process or many.
+
+A step takes the process's share of the global batch, throws all dice for it at once, splits it
+into micro-batches, and lets each phase of the task have its turn. Position, dice and schedules are
+functions of the step, so a resumed run cannot differ from one that never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import fields, replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
+
+from train import checkpoint
+from train.config import TrainConfig
+from train.optim import clip_and_norm, make_optimizer
+from train.tasks.base import Phase, Task
+from train.watch import Watch
+from vistok.config import ConfigError, to_yaml
+from vistok.data.loader import EvalLoader, TrainLoader, to_device
+from vistok.data.order import Order
+from vistok.dice import Progress, Rng, warmup_cosine
+from vistok.records import Batch
+from vistok.registry import build
+from vistok.weights import load_strict
+
+_FLAT = StateDictOptions(full_state_dict=True, cpu_offload=True, flatten_optimizer_state_dict=True)
+
+
+def train(config: TrainConfig) -> Path:
+    """Run a training config to its end; the run's folder."""
+    accelerator = make_accelerator(config)
+    folder = Path(config.folder)
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(to_yaml(config))
+    set_seed(config.seed)
+    data = None if config.data is None else build(config.data)
+    train_set = None if data is None else data.open("train")
+    task: Task = build(config.task, train_set)
+    if not task.phases:
+        task.run(config, data, accelerator, folder)
+        return folder
+    if data is None:
+        raise ConfigError("data: missing; this task trains on data, expected e.g. {kind: photos}")
+    Loop(config, task, train_set, data.open("val"), accelerator, folder).run()
+    return folder
+
+
+def make_accelerator(config: TrainConfig) -> Accelerator:
+    """One Accelerator for this run; the launcher's world size must be the one it sees."""
+    on_gpu = torch.cuda.is_available()
+    accelerator = Accelerator(
+        cpu=not on_gpu,
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
+        log_with=list(config.trackers) or None,
+        project_dir=config.folder,
+        # Our buffers are equal on all ranks by construction; broadcasting them costs time.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != launched:
+        raise ConfigError(
+            f"the launcher started {launched} processes but {accelerator.num_processes} found each "
+            "other; on CPUs launch with: torchrun --nproc_per_node N -m train CONFIG"
+        )
+    share = accelerator.num_processes * config.accumulate
+    if config.batch_size % share:
+        raise ConfigError(
+            f"batch_size={config.batch_size} does not split over {accelerator.num_processes} "
+            f"processes x accumulate={config.accumulate}; use a multiple of {share}"
+        )
+    return accelerator
+
+
+class Loop:
+    def __init__(
+        self, config: TrainConfig, task: Task, train_set, val_set, accelerator: Accelerator,
+        folder: Path,
+    ) -> None:
+        self.config, self.task, self.accelerator, self.folder = config, task, accelerator, folder
+        self.device = accelerator.device
+        self.bare = {name: module.to(self.device) for name, module in task.modules.items()}
+        for loss in getattr(task, "losses", ()):
+            loss.to(self.device)
+        self.averages = {}
+        if config.ema is not None:
+            self.averages = {
+                name: AveragedModel(
+                    self.bare[name], multi_avg_fn=_averaging(config.ema), use_buffers=False
+                )
+                for name in task.averaged
+            }
+        self.optimizers, self.schedulers = {}, {}
+        for phase in task.phases:
+            task.modules[phase.module] = self._wrap(self.bare[phase.module])
+            optimizer = config.optimizer
+            if phase.lr is not None:
+                optimizer = optimizer.model_copy(update={"lr": phase.lr})
+            self.optimizers[phase.module] = make_optimizer(
+                optimizer, self.bare[phase.module], phase.lr_factors
+            )
+            self.schedulers[phase.module] = LambdaLR(
+                self.optimizers[phase.module],
+                lambda step: warmup_cosine(step, config.steps, config.warmup, config.final_lr),
+            )
+        self.order = Order(len(train_set), config.batch_size, config.seed)
+        self.train_set, self.val_set = train_set, val_set
+        self.step = 0
+        self._signal: int | None = None
+
+    # -- running --------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        self._resume()
+        if self.step >= self.config.steps:
+            self._say_done()
+            return
+        self.watch = Watch(self.accelerator, self.folder, self.config, self.step)
+        if self.step == 0:
+            for name, value in self.task.summary().items():
+                self.watch.say(f"{name}: {value}")
+        handlers = self._catch_signals()
+        loader = TrainLoader(
+            self.train_set,
+            self.order,
+            start_step=self.step,
+            steps=self.config.steps,
+            workers=self.config.workers,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+            folder=self.folder,
+            max_bad_share=self.config.max_bad_share,
+            pin_memory=self.device.type == "cuda",
+        )
+        try:
+            for batch in loader:
+                self._train_step(to_device(batch, self.device), loader)
+                if self._stop_asked():
+                    self._save()
+                    self.watch.say(f"stopped by signal {self._signal} after step {self.step}")
+                    sys.exit(128 + self._signal)
+            self._finish()
+        finally:
+            self.watch.close()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _train_step(self, batch: Batch, loader: TrainLoader) -> None:
+        config, task = self.config, self.task
+        progress = Progress(self.step, config.steps, self.order.epoch(self.step))
+        rng = Rng(config.seed, "step", self.step)
+        if self.step == 0:
+            task.prepare(batch, rng)
+        draws = task.draw(batch.index, config.seed, progress).to(self.device)
+        for module in self.bare.values():
+            module.train()
+        facts: dict[str, float] = {}
+        for phase in task.phases:
+            if progress.step < phase.start or progress.step % phase.every:
+                continue
+            facts |= self._turn(phase, batch, draws, progress)
+        events = task.after_step(rng, progress)
+        for name, average in self.averages.items():
+            average.update_parameters(self.bare[name])
+            _copy_buffers(self.bare[name], average.module)
+        for scheduler in self.schedulers.values():
+            scheduler.step()
+        self.step += 1
+        self.watch.add(events)
+        self.watch.tick(self.step, self.order.epoch(self.step), loader.wait, facts)
+        last = self.step == config.steps
+        if last or _every(self.step, config.validate_every):
+            self._validate()
+        if last or _every(self.step, config.grid_every):
+            self._pictures()
+        if last or _every(self.step, config.save_every):
+            self._save()
+
+    def _turn(self, phase: Phase, batch: Batch, draws, progress: Progress) -> dict[str, Tensor]:
+        """One phase's share of a step: micro-batches, clipping, the optimiser's move."""
+        config, name = self.config, phase.module
+        wrapped, optimizer = self.task.modules[name], self.optimizers[name]
+        size = len(batch.index) // config.accumulate
+        for i in range(config.accumulate):
+            rows = slice(i * size, (i + 1) * size)
+            last = i == config.accumulate - 1
+            wait = nullcontext() if last else self.accelerator.no_sync(wrapped)
+            with wait:
+                with self.accelerator.autocast():
+                    scalars = self.task.step(
+                        phase, _rows(batch, rows), draws.rows(rows.start, rows.stop), progress
+                    )
+                self.accelerator.backward(scalars["loss"] / config.accumulate)
+            prefix = "" if name == self.task.phases[0].module else f"{name}_"
+            self.watch.add({prefix + n if n == "loss" else n: v for n, v in scalars.items()})
+        norm = clip_and_norm(self.bare[name].parameters(), config.clip)
+        self.watch.add({f"{name}_grad_norm": norm})
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return {"lr" if not prefix else f"{prefix}lr": optimizer.param_groups[0]["lr"]}
+
+    def _wrap(self, module: nn.Module) -> nn.Module:
+        if self.config.compile:
+            module = torch.compile(module)
+        return self.accelerator.prepare_model(module, evaluation_mode=False) \
+            if self.accelerator.num_processes > 1 else module
+
+    # -- looking --------------------------------------------------------------------------------
+
+    def evaluated(self) -> dict[str, nn.Module]:
+        """Bare modules, averaged where there is an average."""
+        return self.bare | {name: average.module for name, average in self.averages.items()}
+
+    def _batches(self) -> Iterator[Batch]:
+        loader = EvalLoader(
+            self.val_set,
+            self.config.validate_batch,
+            workers=self.config.workers,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+            limit=self.config.validate_limit,
+        )
+        for batch in loader:
+            yield to_device(batch, self.device)
+
+    def _validate(self) -> None:
+        self.watch.pause()
+        with self.accelerator.autocast():
+            metrics = self.task.validate(self._batches(), self.evaluated())
+        if metrics:
+            self.watch.write(self.step, metrics, "val")
+            self.watch.say(
+                f"step {self.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items())
+            )
+        self.watch.resume()
+
+    def _pictures(self) -> None:
+        self.watch.pause()
+        if self.accelerator.is_main_process:
+            first = EvalLoader(self.val_set, 8, workers=0, rank=0, world=1, limit=8)
+            batch = to_device(next(iter(first)), self.device)
+            for name, image in self.task.pictures(batch, self.evaluated()).items():
+                self.watch.picture(self.step, name, image)
+        self.watch.resume()
+
+    def _finish(self) -> None:
+        if self.accelerator.is_main_process:
+            self.task.export(self.folder / "model", self.evaluated())
+            (self.folder / "summary.json").write_text(
+                json.dumps({"step": self.step, **self.watch.history}, indent=1) + "\n"
+            )
+        self.accelerator.wait_for_everyone()
+        self._say_done()
+
+    def _say_done(self) -> None:
+        if self.accelerator.is_main_process:
+            print(f"finished {self.step} steps; the model is in {self.folder / 'model'}")
+
+    # -- keeping --------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        self.watch.pause()
+        tensors: dict[str, dict[str, Tensor]] = {}
+        facts: dict[str, object] = {"world": self.accelerator.num_processes, "optimizers": {}}
+        for name, module in self.bare.items():
+            tensors[name] = module.state_dict()
+        for name, average in self.averages.items():
+            tensors[f"ema.{name}"] = average.module.state_dict()
+            facts[f"ema.{name}.updates"] = int(average.n_averaged)
+        for name, optimizer in self.optimizers.items():
+            flat = get_optimizer_state_dict(self.bare[name], optimizer, options=_FLAT)
+            tensors[f"optimizer.{name}"], plain = checkpoint.split_optimizer(flat)
+            facts["optimizers"][name] = plain
+            facts[f"scheduler.{name}"] = self.schedulers[name].last_epoch
+        if self.accelerator.is_main_process:
+            # Network dropout is the only user of torch's own generator.
+            tensors["rng"] = {"cpu": torch.get_rng_state()}
+            state = checkpoint.State(self.step, tensors, facts)
+            checkpoint.save(self.folder / "checkpoints", state, self.config.keep_last)
+        self.accelerator.wait_for_everyone()
+        self.watch.resume()
+
+    def _resume(self) -> None:
+        path = checkpoint.find(self.folder / "checkpoints", self.config.resume)
+        if path is None:
+            return
+        state = checkpoint.load(path)
+        for name, module in self.bare.items():
+            load_strict(module, _file(state, name, path), path / f"{name}.safetensors")
+        for name, average in self.averages.items():
+            file = path / f"ema.{name}.safetensors"
+            load_strict(average.module, _file(state, f"ema.{name}", path), file)
+            average.n_averaged.fill_(state.facts[f"ema.{name}.updates"])
+        for name, optimizer in self.optimizers.items():
+            flat = {**_file(state, f"optimizer.{name}", path), **state.facts["optimizers"][name]}
+            if flat:
+                set_optimizer_state_dict(self.bare[name], optimizer, flat, options=_FLAT)
+            scheduler = self.schedulers[name]
+            scheduler.last_epoch = state.facts[f"scheduler.{name}"]
+            scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
+        torch.set_rng_state(state.tensors["rng"]["cpu"])
+        self.step = state.step
+        if self.accelerator.is_main_process:
+            print(f"resumed from {path}")
+
+    # -- stopping -------------------------------------------------------------------------------
+
+    def _catch_signals(self) -> dict[int, object]:
+        """Turn SIGTERM and SIGINT into a checkpoint and an exit with 143 or 130."""
+
+        def note(number: int, frame: object) -> None:
+            if self._signal is not None:
+                raise KeyboardInterrupt  # asked twice: do not wait for the step
+            self._signal = number
+
+        return {n: signal.signal(n, note) for n in (signal.SIGTERM, signal.SIGINT)}
+
+    def _stop_asked(self) -> bool:
+        """Whether any rank was asked to stop; all ranks agree on the step."""
+        if self.accelerator.num_processes == 1:
+            return self._signal is not None
+        asked = torch.tensor(float(self._signal or 0), device=self.device)
+        highest = self.accelerator.gather(asked[None]).max()
+        self._signal = int(highest) or None
+        return self._signal is not None
+
+
+def _averaging(decay: float):
+    """EMA whose decay warms up as min(decay, (1+t)/(10+t)); the first update copies."""
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], values: list[Tensor], updates: Tensor) -> None:
+        t = int(updates)
+        now = min(decay, (1 + t) / (10 + t))
+        torch._foreach_lerp_(averages, values, 1 - now)
+
+    return update
+
+
+def _copy_buffers(source: nn.Module, target: nn.Module) -> None:
+    """Buffers and untrained codebooks are statistics already: copied, never averaged."""
+    for mine, theirs in zip(target.buffers(), source.buffers(), strict=True):
+        mine.copy_(theirs)
+    for mine, theirs in zip(target.parameters(), source.parameters(), strict=True):
+        if not theirs.requires_grad:
+            mine.data.copy_(theirs.data)
+
+
+def _rows(batch: Batch, rows: slice) -> Batch:
+    """The samples of a micro-batch."""
+    cut = {}
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, Tensor | tuple):
+            cut[field.name] = value[rows]
+        elif hasattr(value, "select"):
+            cut[field.name] = value.select(rows)
+    return replace(batch, **cut)
+
+
+def _file(state: checkpoint.State, name: str, path: Path) -> dict[str, Tensor]:
+    if name not in state.tensors:
+        raise checkpoint.CheckpointError(
+            f"{path}: no {name}.safetensors; it was saved by another config: use resume=never"
+        )
+    return dict(state.tensors[name])
+
+
+def _every(step: int, interval: int) -> bool:
+    return interval > 0 and step % interval == 0
+
+

@@ -1,0 +1,85 @@
+"""Train a generator on cached tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from train.tasks.base import Phase, Task
+from vistok import distributed
+from vistok.config import Config, ConfigError, Part
+from vistok.dice import Draws, Progress, Rng
+from vistok.generators.gpt import GPTConfig
+from vistok.records import Batch, Condition
+from vistok.registry import build, register
+
+
+class GeneratorTaskConfig(Config):
+    kind: Literal["generator"] = "generator"
+    generator: Part["generator"] = GPTConfig()
+
+
+@register("task", GeneratorTaskConfig)
+class GeneratorTask(Task):
+    averaged = ("generator",)
+    phases = (Phase("generator"),)
+
+    def __init__(self, config: GeneratorTaskConfig, data) -> None:
+        if data is None or data.spec is None:
+            raise ConfigError(
+                "data: a generator trains on cached tokens; expected {kind: tokens, path: ...}, "
+                "made by a task of kind cache"
+            )
+        choice = config.generator
+        if choice.classes is None:
+            choice = choice.model_copy(update={"classes": len(data.classes)})
+        self.generator = build(choice, data.spec)
+        self.generator.classes = tuple(data.classes)
+        self.generator.tokenizer = dict(data.record()["tokenizer"])
+        self.modules = {"generator": self.generator}
+
+    def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
+        return self.generator.draw(index, Rng(seed, "generator", progress.step), progress)
+
+    def step(self, phase: Phase, batch: Batch, draws: Draws, progress: Progress) -> dict:
+        nats = self.modules["generator"](batch.tokens, Condition(label=batch.label), draws)
+        return {"loss": nats.mean(), "bits_per_image": nats.detach().sum(-1).mean() / math.log(2)}
+
+    @torch.no_grad()
+    def validate(
+        self, batches: Iterable[Batch], modules: Mapping[str, nn.Module]
+    ) -> dict[str, float]:
+        """nll: nats a position; bits_per_image: what an arithmetic coder would spend."""
+        generator = modules["generator"].eval()
+        total = torch.zeros(2, dtype=torch.float64)
+        for batch in batches:
+            nats = generator(batch.tokens, Condition(label=batch.label))
+            total += torch.tensor([float(nats.double().sum()), float(len(nats))])
+        nats, images = distributed.sum_(total).tolist()
+        length = self.generator.spec.length
+        return {
+            "nll": nats / (images * length),
+            "bits_per_image": nats / images / math.log(2),
+        }
+
+    def export(self, folder: Path, modules: Mapping[str, nn.Module]) -> None:
+        generator = modules["generator"]
+        generator.classes = self.generator.classes
+        generator.tokenizer = self.generator.tokenizer
+        generator.save_pretrained(folder)
+
+    def summary(self) -> dict[str, object]:
+        spec = self.generator.spec
+        count = sum(p.numel() for p in self.generator.parameters())
+        return {
+            "generator parameters": f"{count:,}",
+            "tokens/image": spec.length,
+            "vocabulary": " x ".join(map(str, self.generator.inner.vocab)),
+            "head": self.generator.head_kind,
+        }
+

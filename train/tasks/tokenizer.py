@@ -1,0 +1,205 @@
+"""Train a tokenizer: reconstruction, perceptual, adversarial and quantizer losses.
+
+Stages are configs: `init` starts parts from a saved tokenizer, `freeze` keeps parts as they are,
+`lr` slows parts down. Decoder fine-tuning and post-training are this task with these three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torchvision.utils import make_grid
+
+import vistok.losses  # noqa: F401  (registers the losses)
+from train.tasks.base import Phase, Task
+from vistok import distributed
+from vistok.config import Config, ConfigError, Part
+from vistok.dice import Draws, Progress, Rng
+from vistok.losses.adversarial import AdversarialLoss
+from vistok.losses.reconstruction import ReconstructionConfig
+from vistok.metrics.codebook import CodebookStats
+from vistok.metrics.quality import PSNR
+from vistok.records import Batch, Reconstruction
+from vistok.registry import build, register
+from vistok.tokenizer import Tokenizer, TokenizerConfig
+
+
+class InitConfig(Config):
+    path: str
+    """Folder of a saved tokenizer (or a hub id)."""
+    parts: tuple[Literal["encoder", "quantizer", "decoder"], ...] = (
+        "encoder",
+        "quantizer",
+        "decoder",
+    )
+
+
+class TokenizerTaskConfig(Config):
+    kind: Literal["tokenizer"] = "tokenizer"
+    tokenizer: TokenizerConfig
+    losses: tuple[Part["loss"], ...] = (ReconstructionConfig(),)
+    init: InitConfig | None = None
+    """Start parts from a saved tokenizer."""
+    freeze: tuple[str, ...] = ()
+    """Names of parts (or of anything inside: `encoder.patch_embed`) that do not train."""
+    lr: dict[str, float] = Field(default_factory=dict)
+    """Learning-rate factor of named parts."""
+
+
+@register("task", TokenizerTaskConfig)
+class TokenizerTask(Task):
+    averaged = ("tokenizer",)
+
+    def __init__(self, config: TokenizerTaskConfig, data) -> None:
+        self.config = config
+        self.tokenizer = Tokenizer(config.tokenizer)
+        if config.init is not None:
+            _start_from(self.tokenizer, config.init)
+        _freeze(self.tokenizer, config.freeze)
+        self.losses = nn.ModuleList(build(loss) for loss in config.losses)
+        for loss in self.losses:
+            loss.bind(self.tokenizer)
+        critics = [loss for loss in self.losses if isinstance(loss, AdversarialLoss)]
+        if len(critics) > 1:
+            raise ConfigError("task.losses: more than one adversarial loss; keep one")
+        self.gan = critics[0] if critics else None
+        self.modules = {"tokenizer": self.tokenizer}
+        self.phases = (Phase("tokenizer", lr_factors=config.lr),)
+        if self.gan is not None:
+            self.modules["critic"] = self.gan.critic
+            lr = self.gan.config.lr
+            self.phases += (Phase("critic", start=self.gan.critic_start, lr=lr),)
+        self._fakes: list[Tensor] = []
+
+    def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
+        return self.tokenizer.draw(index, seed, progress)
+
+    @torch.no_grad()
+    def prepare(self, batch: Batch, rng: Rng) -> None:
+        quantizer = self.tokenizer.quantizer
+        if quantizer.wants_data:
+            latents = self.tokenizer.latents(batch.pixels).values.flatten(0, 1)
+            quantizer.initialise(distributed.gather(latents), rng.child("codebook"))
+
+    def step(self, phase: Phase, batch: Batch, draws: Draws, progress: Progress) -> dict:
+        if phase.module == "critic":
+            loss, logged = self.gan.criticise(
+                self.modules["critic"], batch.pixels, self._fakes.pop(0)
+            )
+            return {"loss": loss, **logged}
+        reconstruction = self.modules["tokenizer"](batch, draws)
+        if self.gan is not None and progress.step >= self.gan.critic_start:
+            self._fakes.append(reconstruction.pixels.detach())
+        return self._weigh(reconstruction, batch, progress)
+
+    def _weigh(
+        self, reconstruction: Reconstruction, batch: Batch, progress: Progress
+    ) -> dict[str, Tensor]:
+        """All terms, and "loss", their weighted sum."""
+        terms = dict(reconstruction.quantized.losses)
+        weights = dict(self.tokenizer.quantizer.loss_weights)
+        for loss in self.losses:
+            terms.update(loss(reconstruction, batch, progress))
+            weights.update(loss.weights(progress))
+        zero = reconstruction.target.new_zeros(())
+        total = sum((w * terms[n] for n, w in weights.items() if n in terms and n != "gan"), zero)
+        if "gan" in terms:
+            factor = self.gan.balance(total, terms["gan"], self.tokenizer.decoder.last_layer)
+            terms["adaptive_weight"] = factor
+            total = total + weights["gan"] * factor * terms["gan"]
+        return {"loss": total, **terms}
+
+    @torch.no_grad()
+    def after_step(self, rng: Rng, progress: Progress) -> dict[str, float]:
+        self._fakes.clear()
+        if self.gan is not None:
+            self.gan.after_step()
+        return self.tokenizer.quantizer.after_step(rng.child("codebook"))
+
+    @torch.no_grad()
+    def validate(
+        self, batches: Iterable[Batch], modules: Mapping[str, nn.Module]
+    ) -> dict[str, float]:
+        """PSNR (pooled squared error) at each evaluated length, codebook usage and entropy."""
+        tokenizer = modules["tokenizer"].eval()
+        spec = tokenizer.spec()
+        psnr = {length: PSNR() for length in spec.sweep}
+        codes = CodebookStats(spec) if spec.vocab else None
+        for batch in batches:
+            tokens = tokenizer.encode(batch.pixels)
+            if codes is not None:
+                codes.update(tokens.indices)
+            for length, metric in psnr.items():
+                cut = tokens if length == spec.steps else tokens.prefix(length)
+                metric.update(tokenizer.decode(cut), batch.pixels)
+        results = {
+            "psnr" if length == spec.steps else f"psnr@{length}": metric.compute().pooled
+            for length, metric in psnr.items()
+        }
+        if codes is not None:
+            use = codes.compute()
+            shares, bits = use.factor_usage, use.factor_entropy
+            results["codebook_usage"] = sum(shares) / len(shares) if use.usage is None else use.usage
+            results["codebook_entropy"] = sum(bits) if use.entropy is None else use.entropy
+            results["slot_redundancy"] = use.redundancy
+        return results
+
+    @torch.no_grad()
+    def pictures(self, batch: Batch, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+        """Rows: originals, then reconstructions from the longest prefix to the shortest."""
+        tokenizer = modules["tokenizer"].eval()
+        pixels = batch.pixels[:8]
+        tokens = tokenizer.encode(pixels)
+        spec = tokenizer.spec()
+        rows = [pixels]
+        for length in reversed(spec.sweep):
+            cut = tokens if length == spec.steps else tokens.prefix(length)
+            rows.append(tokenizer.decode(cut))
+        return {"reconstructions": make_grid(torch.cat(rows).float().cpu(), nrow=len(pixels))}
+
+    def export(self, folder: Path, modules: Mapping[str, nn.Module]) -> None:
+        modules["tokenizer"].save_pretrained(folder)
+
+    def summary(self) -> dict[str, object]:
+        spec = self.tokenizer.spec()
+        height, width = self.tokenizer.config.image_size
+        parts = self.tokenizer.part_parameters()
+        facts = {f"{name} parameters": f"{count:,}" for name, count in parts.items()}
+        if self.gan is not None:
+            count = sum(p.numel() for p in self.gan.critic.parameters())
+            facts["critic parameters"] = f"{count:,}"
+        return facts | {
+            "tokens/image": spec.length,
+            "bits/image": spec.bits,
+            "bpp": f"{spec.bits / (height * width):.4f}",
+        }
+
+
+def _start_from(tokenizer: Tokenizer, init: InitConfig) -> None:
+    source = Tokenizer.from_pretrained(init.path)
+    for part in init.parts:
+        mine, theirs = getattr(tokenizer, part), getattr(source, part)
+        try:
+            mine.load_state_dict(theirs.state_dict())
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"task.init: {part} of {init.path} does not fit: {reason}") from None
+
+
+def _freeze(tokenizer: Tokenizer, names: tuple[str, ...]) -> None:
+    for name in names:
+        touched = [
+            parameter.requires_grad_(False)
+            for key, parameter in tokenizer.named_parameters()
+            if key == name or key.startswith(name + ".")
+        ]
+        if not touched:
+            parts = sorted({key.split(".")[0] for key, _ in tokenizer.named_parameters()})
+            raise ConfigError(
+                f"task.freeze: '{name}' names no parameter; the parts are {', '.join(parts)}"
+            )

@@ -1,0 +1,135 @@
+"""How the factors of one position are predicted from its hidden state.
+
+joint: one softmax over the vocabulary. independent: a softmax for each factor, all at once.
+causal: factor by factor, each seeing those before it. bernoulli: a coin for each bit.
+Letters: B batch, L positions, W width, F factors, V vocabulary of a factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HeadKind = Literal["joint", "independent", "causal", "bernoulli"]
+# logits [R, V] of factor f (R rows, guidance pairs included) -> chosen [B]
+Pick = Callable[[Tensor, int], Tensor]
+
+JOINT_LIMIT = 2**16  # a softmax wider than this is refused: regroup the vocabulary
+
+
+def choose_head(vocab: tuple[int, ...]) -> HeadKind:
+    """The head that suits a vocabulary."""
+    if len(vocab) == 1:
+        return "joint"
+    return "bernoulli" if set(vocab) == {2} else "causal"
+
+
+def make_head(kind: HeadKind, width: int, vocab: tuple[int, ...]) -> nn.Module:
+    """Build a head; ValueError names the heads that can model the vocabulary."""
+    if kind == "joint" and len(vocab) != 1 or kind == "bernoulli" and set(vocab) != {2}:
+        raise ValueError(
+            f"head={kind} cannot model vocab={vocab}; expected head={choose_head(vocab)}"
+        )
+    if max(vocab) > JOINT_LIMIT:
+        raise ValueError(
+            f"a softmax over {max(vocab)} codes is too wide (limit {JOINT_LIMIT}); set regroup to "
+            "smaller factors with the same product, e.g. regroup=[64,4096] for 2**18"
+        )
+    heads = {
+        "joint": IndependentHead,
+        "independent": IndependentHead,
+        "causal": CausalHead,
+        "bernoulli": BernoulliHead,
+    }
+    return heads[kind](width, vocab)
+
+
+class IndependentHead(nn.Module):
+    """One linear layer, split into a softmax for each factor (for one factor: the joint head)."""
+
+    def __init__(self, width: int, vocab: tuple[int, ...]) -> None:
+        super().__init__()
+        self.vocab = vocab
+        self.out = nn.Linear(width, sum(vocab), bias=False)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, hidden: Tensor, indices: Tensor) -> Tensor:
+        """hidden [B, L, W], indices [B, L, F] -> nats [B, L]."""
+        parts = self.out(hidden).float().split(self.vocab, dim=-1)
+        return sum(_nats(part, indices[..., f]) for f, part in enumerate(parts))
+
+    def sample(self, hidden: Tensor, pick: Pick) -> Tensor:
+        """hidden [R, W] -> [B, F]."""
+        parts = self.out(hidden).float().split(self.vocab, dim=-1)
+        return torch.stack([pick(part, f) for f, part in enumerate(parts)], dim=-1)
+
+
+class CausalHead(nn.Module):
+    """Factor f sees the hidden state and the factors before it (Open-MAGVIT2, arXiv 2409.04410)."""
+
+    def __init__(self, width: int, vocab: tuple[int, ...]) -> None:
+        super().__init__()
+        self.vocab = vocab
+        self.embed = nn.ModuleList(nn.Embedding(size, width) for size in vocab[:-1])
+        self.mix = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(),
+                nn.Linear(2 * width, width),
+            )
+            for _ in vocab
+        )
+        self.out = nn.ModuleList(nn.Linear(width, size, bias=False) for size in vocab)
+        for layer in self.embed:
+            nn.init.normal_(layer.weight, std=0.02)
+        for layer in self.out:
+            nn.init.zeros_(layer.weight)
+
+    def forward(self, hidden: Tensor, indices: Tensor) -> Tensor:
+        total = 0.0
+        for f in range(len(self.vocab)):
+            total = total + _nats(self._logits(hidden, f), indices[..., f])
+            if f < len(self.embed):
+                hidden = hidden + self.embed[f](indices[..., f])
+        return total
+
+    def sample(self, hidden: Tensor, pick: Pick) -> Tensor:
+        chosen = []
+        for f in range(len(self.vocab)):
+            chosen.append(pick(self._logits(hidden, f), f))
+            if f < len(self.embed):
+                # Guidance runs two rows for each sample; both go on with the same choice.
+                pairs = len(hidden) // len(chosen[-1])
+                hidden = hidden + self.embed[f](chosen[-1]).repeat(pairs, 1)
+        return torch.stack(chosen, dim=-1)
+
+    def _logits(self, hidden: Tensor, f: int) -> Tensor:
+        return self.out[f](hidden + self.mix[f](hidden)).float()
+
+
+class BernoulliHead(nn.Module):
+    """Independent bits (Instella-T2I, arXiv 2506.21022)."""
+
+    def __init__(self, width: int, vocab: tuple[int, ...]) -> None:
+        super().__init__()
+        self.out = nn.Linear(width, len(vocab))
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, hidden: Tensor, indices: Tensor) -> Tensor:
+        logits = self.out(hidden).float()
+        bits = indices.to(logits)
+        return F.binary_cross_entropy_with_logits(logits, bits, reduction="none").sum(-1)
+
+    def sample(self, hidden: Tensor, pick: Pick) -> Tensor:
+        logits = self.out(hidden).float()
+        coins = torch.stack([torch.zeros_like(logits), logits], dim=-1)  # [R, F, 2]
+        return torch.stack([pick(coins[:, f], f) for f in range(coins.shape[1])], dim=-1)
+
+
+def _nats(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy [B, L] of logits [B, L, V]."""
+    return F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view_as(target)

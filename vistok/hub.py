@@ -1,0 +1,96 @@
+"""Saved models: a folder of config.json + model.safetensors, local or on the hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelHubMixin
+
+from vistok.config import ConfigError
+from vistok.weights import load_strict, read_safetensors, write_safetensors
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+class Saved(ModelHubMixin):
+    """save_pretrained / from_pretrained / push_to_hub with our own strict reading.
+
+    A subclass gives `describe() -> dict` (what config.json holds) and
+    `from_description(data, source) -> module` (the module without its weights).
+    """
+
+    def describe(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    @classmethod
+    def from_description(cls, data: dict[str, Any], source: str) -> Any:
+        raise NotImplementedError
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        folder = Path(save_directory)
+        (folder / CONFIG).write_text(json.dumps(self.describe(), indent=2) + "\n")
+        write_safetensors(self.state_dict(), folder / WEIGHTS)
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        map_location: str = "cpu",
+        **unknown: Any,
+    ) -> Any:
+        # The mixin hands on what it read of config.json itself; ours is read strictly below.
+        for name in ("config", "proxies", "resume_download"):
+            unknown.pop(name, None)
+        if unknown:
+            raise TypeError(f"from_pretrained: unknown argument '{next(iter(unknown))}'")
+        folder = Path(model_id)
+        if not folder.is_dir():
+            folder = _download(
+                model_id,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+            )
+        module = cls.from_description(read_json(folder / CONFIG), str(folder / CONFIG))
+        load_strict(module, read_safetensors(folder / WEIGHTS), folder / WEIGHTS)
+        return module.to(map_location).eval()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A saved model's config.json; ConfigError says what is wrong with it."""
+    if not path.is_file():
+        raise ConfigError(
+            f"{path.parent}: no {path.name}; expected a folder made by save_pretrained, or a "
+            "finished run's 'model' folder"
+        )
+    try:
+        data = json.loads(path.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON ({error}); save the model again") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected a JSON object; save the model again")
+    return data
+
+
+def _download(name: str, **options: Any) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS], **options))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"{name}: neither a local folder nor a model that the hub gives ({reason}); expected a "
+            "folder made by save_pretrained or a hub id"
+        ) from None

@@ -1,0 +1,24 @@
+"""What a loss is: it names its terms unweighted, and says how each is weighted now."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vistok.dice import Progress
+from vistok.records import Batch, Reconstruction
+
+
+class Loss(nn.Module):
+    """Base of all losses. `forward` gives unweighted terms under the papers' names."""
+
+    def bind(self, tokenizer: nn.Module) -> None:
+        """Look at the tokenizer once (its last layer, its widths) before training."""
+
+    def forward(
+        self, reconstruction: Reconstruction, batch: Batch, progress: Progress
+    ) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def weights(self, progress: Progress) -> dict[str, float]:
+        """The factor of each term now; a term without one is only logged."""
+        raise NotImplementedError
