@@ -91,7 +91,7 @@ def find(folder: Path, resume: str) -> Path | None:
         path = Path(resume)
         if not path.is_dir():
             raise ConfigError(
-                f"resume: {path}: no such checkpoint; expected a folder step_XXXXXXXX, auto or never"
+                f"resume: {path}: no such checkpoint; expected a step_XXXXXXXX folder, auto or never"
             )
         verify(path)
         return path
@@ -115,9 +115,7 @@ def verify(path: Path) -> None:
         if not file.is_file():
             raise CheckpointError(f"{file}: missing")
         if file.stat().st_size != facts["bytes"]:
-            raise CheckpointError(
-                f"{file}: {file.stat().st_size} bytes; expected {facts['bytes']}"
-            )
+            raise CheckpointError(f"{file}: {file.stat().st_size} bytes; expected {facts['bytes']}")
         if sha256(file) != facts["sha256"]:
             raise CheckpointError(f"{file}: its sha256 is not that of the manifest; it is damaged")
 
@@ -126,9 +124,7 @@ def load(path: Path) -> State:
     """Read a verified checkpoint."""
     facts = _json(path / "state.json")
     try:
-        tensors = {
-            file.stem: read_safetensors(file) for file in sorted(path.glob("*.safetensors"))
-        }
+        tensors = {file.stem: read_safetensors(file) for file in sorted(path.glob("*.safetensors"))}
     except WeightsError as error:
         raise CheckpointError(str(error)) from None
     return State(facts["step"], tensors, facts)

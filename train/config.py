@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 import train.tasks  # noqa: F401  (registers the tasks)
 import vistok.data  # noqa: F401  (registers the data sets)
 from train.optim import AdamWConfig
-from vistok.config import Config, Part
+from vistok.config import Config, PartOf
 
 
 class TrainConfig(Config):
@@ -18,9 +18,9 @@ class TrainConfig(Config):
     out: str = "runs/{name}"
     """Folder of the run; {name} is filled in."""
     seed: int = 0
-    task: Part["task"]
+    task: Annotated[Any, PartOf("task")]
     """What is trained: tokenizer, generator, classifier, cache."""
-    data: Part["data"] | None = None
+    data: Annotated[Any, PartOf("data")] | None = None
     """What it is trained on."""
     steps: int = Field(default=1, ge=1)
     """Optimiser steps."""
@@ -28,7 +28,7 @@ class TrainConfig(Config):
     """Samples of one optimiser step, over all processes and micro-batches."""
     accumulate: int = Field(default=1, ge=1)
     """Micro-batches into which each process splits its share."""
-    optimizer: Part["optimizer"] = AdamWConfig()
+    optimizer: Annotated[Any, PartOf("optimizer")] = AdamWConfig()
     warmup: int = Field(default=0, ge=0)
     """Steps of linear warm-up."""
     final_lr: float = Field(default=0.1, ge=0)

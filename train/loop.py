@@ -92,7 +92,12 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
 
 class Loop:
     def __init__(
-        self, config: TrainConfig, task: Task, train_set, val_set, accelerator: Accelerator,
+        self,
+        config: TrainConfig,
+        task: Task,
+        train_set,
+        val_set,
+        accelerator: Accelerator,
         folder: Path,
     ) -> None:
         self.config, self.task, self.accelerator, self.folder = config, task, accelerator, folder
@@ -220,8 +225,11 @@ class Loop:
     def _wrap(self, module: nn.Module) -> nn.Module:
         if self.config.compile:
             module = torch.compile(module)
-        return self.accelerator.prepare_model(module, evaluation_mode=False) \
-            if self.accelerator.num_processes > 1 else module
+        return (
+            self.accelerator.prepare_model(module, evaluation_mode=False)
+            if self.accelerator.num_processes > 1
+            else module
+        )
 
     # -- looking --------------------------------------------------------------------------------
 
@@ -386,5 +394,3 @@ def _file(state: checkpoint.State, name: str, path: Path) -> dict[str, Tensor]:
 
 def _every(step: int, interval: int) -> bool:
     return interval > 0 and step % interval == 0
-
-

@@ -40,8 +40,13 @@ class Watch:
                 init_kwargs={"wandb": {"name": config.name, "dir": str(folder)}},
             )
         self._bar = tqdm(
-            total=config.steps, initial=start, desc=config.name, unit="step", dynamic_ncols=True,
-            mininterval=0.5, smoothing=0.05,
+            total=config.steps,
+            initial=start,
+            desc=config.name,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=0.5,
+            smoothing=0.05,
         )
 
     def add(self, scalars: dict[str, Tensor | float]) -> None:
@@ -111,8 +116,9 @@ class Watch:
         big = image.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
         save_image(big, folder / f"{name}_{step:08d}.png")
         for tracker in self.accelerator.trackers:
-            tracker.log_images({name: big[None].clamp(0, 1).numpy()}, step=step) \
-                if tracker.name == "tensorboard" else _wandb_image(tracker, name, big, step)
+            tracker.log_images(
+                {name: big[None].clamp(0, 1).numpy()}, step=step
+            ) if tracker.name == "tensorboard" else _wandb_image(tracker, name, big, step)
 
     def say(self, text: str) -> None:
         if self.main:

@@ -1,7 +1,7 @@
 """Typed configs: pydantic models that refuse unknown keys, YAML files, and `key=value`.
 
-A field typed `Part["quantizer"]` takes the config of any registered quantizer; its `kind` picks
-which. OmegaConf reads our own YAML and overrides only; text that came with downloaded weights is
+A field typed `Annotated[Any, PartOf("quantizer")]` takes the config of any registered quantizer;
+its `kind` picks which. OmegaConf reads our own YAML and overrides only; text that came with downloaded weights is
 read by `json` and never resolved. Every mistake becomes one line: path, value, what was expected.
 """
 
@@ -44,8 +44,11 @@ class Config(BaseModel):
         _WITH_PARTS.append(cls)
 
 
-class _PartOf:
-    """Makes a tagged union of all configs registered in a family, when the schema is built."""
+class PartOf:
+    """Marks a config field that takes the config of any part of a family.
+
+    It becomes a tagged union of all configs registered by the time the schema is built.
+    """
 
     def __init__(self, family: str) -> None:
         self.family = family
@@ -58,13 +61,6 @@ class _PartOf:
         if not choices:
             return core_schema.any_schema()  # a family whose parts are plugins only, as yet
         return core_schema.tagged_union_schema(choices, discriminator="kind")
-
-
-class Part:
-    """`Part["quantizer"]` in a config: the config of any registered quantizer."""
-
-    def __class_getitem__(cls, family: str) -> Any:
-        return Annotated[Any, _PartOf(family)]
 
 
 def load_plugins(modules: Iterable[str]) -> None:
@@ -107,9 +103,7 @@ def _explain(model: type, item: Any, source: str, prefix: tuple[str, ...]) -> st
     if kind == "missing":
         return f"{where}: missing; expected a value of type {_expected(model, loc)}"
     if kind == "union_tag_not_found":
-        return f"{where}: no 'kind' given; expected one of {item['ctx'].get('expected_tags', '')}" \
-            if "expected_tags" in item["ctx"] else \
-            f"{where}: no 'kind' given in {value}; expected one of {', '.join(fields)}"
+        return f"{where}: no 'kind' given in {value}; expected one of {', '.join(fields)}"
     if kind == "union_tag_invalid":
         tags = [t.strip(" '") for t in item["ctx"]["expected_tags"].split(",")]
         tag = item["ctx"]["tag"]
@@ -143,8 +137,8 @@ def _walk(model: type, loc: tuple) -> tuple[list, list[str]]:
             info = current.model_fields.get(step)
             if info is None:
                 return names, list(current.model_fields)
-            current = Annotated[info.annotation, *info.metadata] if info.metadata else (
-                info.annotation
+            current = (
+                Annotated[info.annotation, *info.metadata] if info.metadata else (info.annotation)
             )
             current = _strip_optional(current)
         elif isinstance(step, int):
@@ -170,7 +164,7 @@ def _bare(annotation: Any) -> Any:
 def _family(annotation: Any) -> str | None:
     if get_origin(annotation) is Annotated:
         for extra in get_args(annotation)[1:]:
-            if isinstance(extra, _PartOf):
+            if isinstance(extra, PartOf):
                 return extra.family
     return None
 

@@ -8,7 +8,7 @@ Letters: B batch, H W pixels, N latents, L positions, F factors, D width.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field, model_validator
@@ -20,7 +20,7 @@ import vistok.encoders
 import vistok.quantizers
 import vistok.regularizers
 import vistok.spaces  # noqa: F401
-from vistok.config import Config, ConfigError, Part, validate
+from vistok.config import Config, ConfigError, PartOf, validate
 from vistok.dice import Draws, Progress, Rng
 from vistok.hub import Saved
 from vistok.records import Batch, Condition, Latents, Painted, Quantized, Reconstruction
@@ -32,12 +32,12 @@ from vistok.tokens import Tokens, TokenSpec, keep_mask
 class TokenizerConfig(Config):
     image_size: tuple[int, int] = (256, 256)
     """(H, W) in pixels."""
-    reads: Part["space"] = PixelsConfig()
-    paints: Part["space"] = PixelsConfig()
-    encoder: Part["encoder"]
-    quantizer: Part["quantizer"]
-    regularizers: tuple[Part["regularizer"], ...] = ()
-    decoder: Part["decoder"]
+    reads: Annotated[Any, PartOf("space")] = PixelsConfig()
+    paints: Annotated[Any, PartOf("space")] = PixelsConfig()
+    encoder: Annotated[Any, PartOf("encoder")]
+    quantizer: Annotated[Any, PartOf("quantizer")]
+    regularizers: tuple[Annotated[Any, PartOf("regularizer")], ...] = ()
+    decoder: Annotated[Any, PartOf("decoder")]
     licence: str | None = Field(default=None)
     """Licence of the weights; kept with them."""
 
@@ -58,9 +58,7 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         self.quantizer = build(config.quantizer)
         self.encoder = build(config.encoder, config.image_size, self.quantizer.latent_dim)
         latents = math.prod(self.encoder.grid)
-        self.decoder = build(
-            config.decoder, config.image_size, latents, self.quantizer.value_dim
-        )
+        self.decoder = build(config.decoder, config.image_size, latents, self.quantizer.value_dim)
         self.regularizers = [build(part) for part in config.regularizers]
         if self.decoder.cut == "none":
             for part, regularizer in zip(config.regularizers, self.regularizers, strict=True):
@@ -133,9 +131,7 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         return tokens if length is None else tokens.prefix(length)
 
     @torch.no_grad()
-    def decode(
-        self, tokens: Tokens, condition: Condition | None = None, seed: int = 0
-    ) -> Tensor:
+    def decode(self, tokens: Tokens, condition: Condition | None = None, seed: int = 0) -> Tensor:
         """Tokens (whole or any prefix that the spec allows) -> pixels [B, 3, H, W] in 0..1."""
         if tokens.spec.vocab != self._spec.vocab and tokens.indices is not None:
             tokens = tokens.regroup(self._spec.vocab)

@@ -49,8 +49,7 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: str | 
     for key, tensor in tensors.items():
         if tensor.shape != own[key].shape:
             raise WeightsError(
-                f"{source}: {key} has shape {tuple(tensor.shape)}; "
-                f"expected {tuple(own[key].shape)}"
+                f"{source}: {key} has shape {tuple(tensor.shape)}; expected {tuple(own[key].shape)}"
             )
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise WeightsError(f"{source}: {key} holds values that are not finite")

@@ -43,7 +43,7 @@ class CacheTask(Task):
         digest = sha256(source / "model.safetensors")
         if accelerator.num_processes > 1:
             raise ConfigError(
-                f"a cache is written by one process, but {accelerator.num_processes} were launched; "
+                f"{accelerator.num_processes} processes were launched, but one writes a cache; "
                 "use python -m train"
             )
         for split in ("train", "val"):

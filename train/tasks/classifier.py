@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import nn
 
 from train.tasks.base import Phase, Task
 from vistok import distributed
-from vistok.config import Config, ConfigError, Part
+from vistok.config import Config, ConfigError, PartOf
 from vistok.dice import Draws, Progress
 from vistok.frozen import CNNConfig, save_weights
 from vistok.records import Batch
@@ -22,7 +22,7 @@ from vistok.registry import build, register
 
 class ClassifierTaskConfig(Config):
     kind: Literal["classifier"] = "classifier"
-    network: Part["classifier"] = CNNConfig()
+    network: Annotated[Any, PartOf("classifier")] = CNNConfig()
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from train.tasks.base import Phase, Task
 from vistok import distributed
-from vistok.config import Config, ConfigError, Part
+from vistok.config import Config, ConfigError, PartOf
 from vistok.dice import Draws, Progress, Rng
 from vistok.generators.gpt import GPTConfig
 from vistok.records import Batch, Condition
@@ -21,7 +21,7 @@ from vistok.registry import build, register
 
 class GeneratorTaskConfig(Config):
     kind: Literal["generator"] = "generator"
-    generator: Part["generator"] = GPTConfig()
+    generator: Annotated[Any, PartOf("generator")] = GPTConfig()
 
 
 @register("task", GeneratorTaskConfig)
@@ -82,4 +82,3 @@ class GeneratorTask(Task):
             "vocabulary": " x ".join(map(str, self.generator.inner.vocab)),
             "head": self.generator.head_kind,
         }
-

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -18,7 +18,7 @@ from torchvision.utils import make_grid
 import vistok.losses  # noqa: F401  (registers the losses)
 from train.tasks.base import Phase, Task
 from vistok import distributed
-from vistok.config import Config, ConfigError, Part
+from vistok.config import Config, ConfigError, PartOf
 from vistok.dice import Draws, Progress, Rng
 from vistok.losses.adversarial import AdversarialLoss
 from vistok.losses.reconstruction import ReconstructionConfig
@@ -42,7 +42,7 @@ class InitConfig(Config):
 class TokenizerTaskConfig(Config):
     kind: Literal["tokenizer"] = "tokenizer"
     tokenizer: TokenizerConfig
-    losses: tuple[Part["loss"], ...] = (ReconstructionConfig(),)
+    losses: tuple[Annotated[Any, PartOf("loss")], ...] = (ReconstructionConfig(),)
     init: InitConfig | None = None
     """Start parts from a saved tokenizer."""
     freeze: tuple[str, ...] = ()
@@ -144,7 +144,9 @@ class TokenizerTask(Task):
         if codes is not None:
             use = codes.compute()
             shares, bits = use.factor_usage, use.factor_entropy
-            results["codebook_usage"] = sum(shares) / len(shares) if use.usage is None else use.usage
+            results["codebook_usage"] = (
+                sum(shares) / len(shares) if use.usage is None else use.usage
+            )
             results["codebook_entropy"] = sum(bits) if use.entropy is None else use.entropy
             results["slot_redundancy"] = use.redundancy
         return results

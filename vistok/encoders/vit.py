@@ -79,5 +79,3 @@ class ViTEncoder(nn.Module):
             values = self.proj(latents)
         features = {"patches": patches, "latents": latents}
         return Latents(self.latent_norm(values.float()), self.grid, features)
-
-

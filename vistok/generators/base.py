@@ -6,11 +6,11 @@ Letters: B batch, L positions, F factors.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
-from vistok.config import Config, ConfigError, Part, validate
+from vistok.config import Config, ConfigError, PartOf, validate
 from vistok.dice import Draws, Progress, Rng
 from vistok.hub import CONFIG, Saved, read_json
 from vistok.records import Condition
@@ -78,4 +78,4 @@ def load_generator(folder: str | Path) -> Generator:
 
 
 class _Any(Config):
-    generator: Part["generator"]
+    generator: Annotated[Any, PartOf("generator")]

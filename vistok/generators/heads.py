@@ -30,7 +30,7 @@ def choose_head(vocab: tuple[int, ...]) -> HeadKind:
 
 def make_head(kind: HeadKind, width: int, vocab: tuple[int, ...]) -> nn.Module:
     """Build a head; ValueError names the heads that can model the vocabulary."""
-    if kind == "joint" and len(vocab) != 1 or kind == "bernoulli" and set(vocab) != {2}:
+    if (kind == "joint" and len(vocab) != 1) or (kind == "bernoulli" and set(vocab) != {2}):
         raise ValueError(
             f"head={kind} cannot model vocab={vocab}; expected head={choose_head(vocab)}"
         )
@@ -77,7 +77,9 @@ class CausalHead(nn.Module):
         self.embed = nn.ModuleList(nn.Embedding(size, width) for size in vocab[:-1])
         self.mix = nn.ModuleList(
             nn.Sequential(
-                nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(),
+                nn.LayerNorm(width),
+                nn.Linear(width, 2 * width),
+                nn.GELU(),
                 nn.Linear(2 * width, width),
             )
             for _ in vocab

@@ -48,9 +48,7 @@ class Unpatchify(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h, w = self.grid
         p = self.patch_size
-        image = rearrange(
-            self.proj(x), "b (h w) (p q c) -> b c (h p) (w q)", h=h, w=w, p=p, q=p
-        )
+        image = rearrange(self.proj(x), "b (h w) (p q c) -> b c (h p) (w q)", h=h, w=w, p=p, q=p)
         return image if self.smooth is None else image + self.smooth(image)
 
     @property

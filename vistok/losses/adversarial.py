@@ -8,7 +8,7 @@ last layer, clamped, over the global batch.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vistok import distributed
-from vistok.config import Config, Part
+from vistok.config import Config, PartOf
 from vistok.dice import Progress, ramp
 from vistok.losses.base import Loss
 from vistok.losses.discriminators import PatchGANConfig
@@ -26,7 +26,7 @@ from vistok.registry import build, register
 
 class AdversarialConfig(Config):
     kind: Literal["adversarial"] = "adversarial"
-    discriminator: Part["discriminator"] = PatchGANConfig()
+    discriminator: Annotated[Any, PartOf("discriminator")] = PatchGANConfig()
     weight: float = Field(default=0.5, ge=0)
     start: int = Field(default=20_000, ge=0)
     """Step from which the generator sees the critic."""
@@ -84,7 +84,9 @@ class AdversarialLoss(Loss):
         return {"gan": -fake.float().mean()}
 
     def weights(self, progress: Progress) -> dict[str, float]:
-        return {"gan": self.config.weight * ramp(progress.step, self.config.start, self.config.ramp)}
+        return {
+            "gan": self.config.weight * ramp(progress.step, self.config.start, self.config.ramp)
+        }
 
     def balance(self, others: Tensor, gan: Tensor, last_layer: nn.Parameter) -> Tensor:
         """The adaptive weight (a scalar without gradient)."""
