@@ -1,0 +1,93 @@
+"""PSNR and SSIM: hand-made numbers, both conventions, merging, refusals."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from vistok.metrics import PSNR, SSIM, MeanColourPSNR
+
+
+def _images(count: int = 6, side: int = 16, seed: int = 0) -> torch.Tensor:
+    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def test_psnr_by_hand():
+    target = torch.zeros(2, 3, 4, 4)
+    pred = target.clone()
+    pred[0] += 0.1  # squared error 0.01: 20 dB
+    pred[1, :, :2] += 0.5  # half the pixels at 0.25: 0.125
+    psnr = PSNR()
+    psnr.update(pred, target)
+    result = psnr.compute()
+    second = 10 * math.log10(8)
+    assert result.mean == pytest.approx((20 + second) / 2, abs=1e-5)
+    assert result.pooled == pytest.approx(-10 * math.log10((0.01 + 0.125) / 2), abs=1e-5)
+    assert result.images == 2
+
+
+def test_pooled_weighs_images_by_their_size():
+    psnr = PSNR()
+    psnr.update(torch.full((1, 3, 2, 2), 0.1), torch.zeros(1, 3, 2, 2))
+    psnr.update(torch.full((1, 3, 4, 4), 0.2), torch.zeros(1, 3, 4, 4))
+    assert psnr.compute().pooled == pytest.approx(-10 * math.log10((0.01 + 4 * 0.04) / 5), abs=1e-5)
+
+
+def test_bytes_and_floats_agree():
+    a, b = ((_images(seed=s) * 255).byte() for s in (0, 1))
+    one, two = PSNR(), PSNR()
+    one.update(a, b)
+    two.update(a.double() / 255, b.double() / 255)
+    assert one.compute() == two.compute()
+
+
+def test_mean_colour():
+    target = torch.zeros(1, 3, 2, 2)
+    target[0, 0, 0] = 1.0  # red: half ones, error 0.25; the other colours are flat
+    floor = MeanColourPSNR()
+    floor.update(target)
+    assert floor.compute().mean == pytest.approx(-10 * math.log10(0.25 / 3), abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")  # torchmetrics, before our error
+@pytest.mark.parametrize("kind", [PSNR, SSIM])
+def test_merge_is_a_single_pass(kind):
+    pred, target = _images(seed=0), _images(seed=1)
+    whole, left, right = kind(), kind(), kind()
+    whole.update(pred, target)
+    left.update(pred[:1], target[:1])
+    left.compute()  # a cached result must not survive the merge
+    right.update(pred[1:4], target[1:4])
+    right.update(pred[4:], target[4:])
+    assert left.merge(right).compute() == pytest.approx(whole.compute(), abs=1e-12)
+    left.reset()
+    with pytest.raises(ValueError, match="has seen no image"):
+        left.compute()
+
+
+def test_ssim_orders_damage():
+    target = _images(4, 32)
+    values = []
+    for strength in (0.0, 0.1, 0.5):
+        ssim = SSIM()
+        ssim.update((1 - strength) * target + strength * 0.5, target)
+        values.append(ssim.compute())
+    assert values[0] == pytest.approx(1)
+    assert values[0] > values[1] > values[2]
+
+
+def test_refusals_are_one_line():
+    image = _images(1)
+    for metric in (PSNR(), SSIM()):
+        with pytest.raises(ValueError, match="clamp reconstructions"):
+            metric.update(image * 2 - 1, image)
+        with pytest.raises(ValueError, match="target has values from nan"):
+            metric.update(image, image * math.nan)
+        with pytest.raises(ValueError, match="expected equal shapes"):
+            metric.update(image, image[..., :4])
+        with pytest.raises(ValueError, match="expected uint8, or float"):
+            metric.update(image.long(), image.long())
+    with pytest.raises(ValueError, match="sides of 6 or more"):
+        SSIM().update(image[..., :5], image[..., :5])

@@ -1,0 +1,66 @@
+"""Two processes: merged over ranks, every measure equals a single pass over all samples."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys, torch, numpy as np, torch.distributed as dist
+torch.set_num_threads(1)
+rank = int(sys.argv[1])
+dist.init_process_group("gloo", init_method=sys.argv[2], rank=rank, world_size=2)
+from vistok.metrics import PSNR, SSIM, CodebookStats, FeatureStats
+from vistok.tokens import TokenSpec
+g = torch.Generator().manual_seed(0)
+features = torch.randn(30, 5, generator=g) + 100
+a, b = torch.rand(2, 5, 3, 8, 8, generator=g)
+codes = torch.randint(0, 9, (5, 4, 1), generator=g)
+spec = TokenSpec(blocks=((4,),), vocab=(9,))
+mine = slice(0, 3) if rank == 0 else slice(3, 5)  # uneven shares
+many = slice(0, 30) if rank == 0 else slice(30, 30)  # one rank has nothing
+
+def fill(metric, *parts):
+    metric.update(*parts)
+    return metric
+
+alone = [fill(PSNR(sync_on_compute=False), a, b), fill(SSIM(sync_on_compute=False), a, b)]
+shared = [fill(PSNR(), a[mine], b[mine]), fill(SSIM(), a[mine], b[mine])]
+for one, two in zip(alone, shared):
+    np.testing.assert_allclose(one.compute(), two.compute(), rtol=1e-12)
+whole = fill(CodebookStats(spec, sync_on_compute=False), codes).compute()
+use = fill(CodebookStats(spec), codes[mine]).compute()
+assert torch.equal(use.counts, whole.counts) and use.redundancy == whole.redundancy
+assert use.images == 5
+everything, part = FeatureStats.of(features), FeatureStats.of(features[many])
+once = part.reduce()
+assert once.count == 30 and part.reduce().count == 30  # asking twice counts nothing twice
+np.testing.assert_allclose(once.mean, everything.mean, rtol=1e-13)
+np.testing.assert_allclose(once.cov, everything.cov, rtol=1e-10, atol=1e-12)
+half = FeatureStats.of(features[rank * 11 : 11 + rank * 19]).reduce()
+np.testing.assert_allclose(half.cov, everything.cov, rtol=1e-10, atol=1e-12)
+dist.destroy_process_group()
+print("equal")
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_equal_one(tmp_path):
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SCRIPT]
+    ranks = [
+        subprocess.Popen(
+            [*command, str(rank), f"file://{tmp_path}/meeting"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=env,
+        )
+        for rank in range(2)
+    ]
+    for process in ranks:
+        output = process.communicate(timeout=120)[0]
+        assert process.returncode == 0 and output.endswith("equal\n"), output

@@ -1,0 +1,157 @@
+"""How a set of images uses its codes: usage, perplexity, entropy, near-duplicate slots.
+
+Everything is counted over the whole set, never per batch: a batch shows only a part of a codebook.
+Entropies are those of the observed frequencies, in bits; few images bias them downwards.
+
+Letters: B batch, L positions, F factors, K different values of a position.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from vistok.metrics.accumulator import Accumulator
+from vistok.tokens import TokenSpec
+
+JOINT_LIMIT = 2**20  # codes: beyond it a factorised vocabulary is counted factor by factor only
+TABLE_LIMIT = 2**24  # positions x codes of the table behind the entropies per position (128 MB)
+_FACTOR_LIMIT = 2**26  # codes of all factors together
+
+
+class CodebookUse(BaseModel):
+    """What `CodebookStats.compute` returns. None: not counted, the vocabulary is too large."""
+
+    # Not a dataclass: torchmetrics would copy it and turn its [1] tensors into scalars.
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    images: int
+    positions: int  # kept ones, over all images
+    usage: float | None  # share of the K codes that occur, 0..1
+    perplexity: float | None  # 2 ** entropy
+    entropy: float | None  # bits
+    counts: Tensor | None  # [K] int64
+    factor_usage: tuple[float, ...]  # the same for each factor alone
+    factor_perplexity: tuple[float, ...]
+    factor_entropy: tuple[float, ...]
+    factor_counts: tuple[Tensor, ...]  # [V_f] int64 each
+    position_entropy: Tensor | None  # [L] bits; 0 for a position that no image keeps
+    redundancy: float  # share of slot pairs of an image that hold the same code; 0 for one slot
+
+
+class CodebookStats(Accumulator):
+    """`update(indices [B, L, F], kept [B, L])`; `compute() -> CodebookUse`."""
+
+    def __init__(self, spec: TokenSpec, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not spec.vocab:
+            raise ValueError("continuous tokens have no codebook; expected a spec with a vocab")
+        if sum(spec.vocab) > _FACTOR_LIMIT:
+            raise ValueError(
+                f"vocab={spec.vocab} is too large to count; expected {_FACTOR_LIMIT} codes or "
+                f"fewer in all factors together (regroup the spec into smaller factors)"
+            )
+        self.spec, codes = spec, spec.codebook_size
+        self.joint = len(spec.vocab) == 1 or codes <= JOINT_LIMIT
+        self.table = self.joint and spec.length * codes <= TABLE_LIMIT
+        zeros = lambda *shape: torch.zeros(shape, dtype=torch.int64)
+        self.add_sum("factors", zeros(sum(spec.vocab)))
+        self.add_sum("codes", zeros(codes if self.joint and len(spec.vocab) > 1 else 0))
+        self.add_sum("places", zeros(spec.length * codes if self.table else 0))
+        for name in ("positions", "equal_pairs", "pairs"):
+            self.add_sum(name, zeros())
+
+    def update(self, indices: Tensor, kept: Tensor | None = None) -> None:
+        """indices [B, L, F] of any integer type; kept [B, L] bool: positions that count (all)."""
+        spec, expected = self.spec, (self.spec.length, len(self.spec.vocab))
+        if indices.ndim != 3 or tuple(indices.shape[1:]) != expected:
+            raise ValueError(
+                f"indices have shape {tuple(indices.shape)}; expected [B, {expected[0]}, "
+                f"{expected[1]}]"
+            )
+        if len(indices) == 0:
+            return
+        sizes = torch.tensor(spec.vocab, device=indices.device)
+        indices = indices.long()
+        if ((indices < 0) | (indices >= sizes)).any():
+            raise ValueError(
+                f"indices run from {int(indices.min())} to {int(indices.max())}; expected each "
+                f"factor below its size in vocab={spec.vocab}"
+            )
+        if kept is None:
+            kept = indices.new_ones(indices.shape[:2], dtype=torch.bool)
+        starts = sizes.cumsum(0) - sizes
+        self._count("factors", (indices + starts)[kept])
+        if self.joint:
+            code = (indices * _strides(spec.vocab, indices.device)).sum(-1)  # [B, L]
+            if len(spec.vocab) > 1:
+                self._count("codes", code[kept])
+            if self.table:
+                place = torch.arange(spec.length, device=indices.device) * spec.codebook_size
+                self._count("places", (code + place)[kept])
+        else:  # a number for each combination that occurs: enough to see which are equal
+            code = indices.flatten(0, 1).unique(dim=0, return_inverse=True)[1].view(kept.shape)
+        equal, pairs = _equal_pairs(code, kept)
+        self.equal_pairs += equal.to(self.equal_pairs.device)
+        self.pairs += pairs.to(self.pairs.device)
+        self.positions += kept.sum().to(self.positions.device)
+        self.images += len(indices)
+
+    def _count(self, name: str, numbers: Tensor) -> None:
+        state = getattr(self, name)
+        state += torch.bincount(numbers.flatten(), minlength=len(state)).to(state.device)
+
+    def compute(self) -> CodebookUse:
+        images, spec = self.seen(), self.spec
+        factors = self.factors.split(spec.vocab)
+        usage, entropy = [_usage(c) for c in factors], [_entropy(c) for c in factors]
+        joint = None if not self.joint else (self.codes if len(spec.vocab) > 1 else factors[0])
+        places = self.places.view(spec.length, -1) if self.table else None
+        return CodebookUse(
+            images=images,
+            positions=int(self.positions),
+            usage=None if joint is None else _usage(joint),
+            perplexity=None if joint is None else 2 ** _entropy(joint),
+            entropy=None if joint is None else _entropy(joint),
+            counts=None if joint is None else joint.clone(),
+            factor_usage=tuple(usage),
+            factor_perplexity=tuple(2**e for e in entropy),
+            factor_entropy=tuple(entropy),
+            factor_counts=tuple(c.clone() for c in factors),
+            position_entropy=(
+                None if places is None else torch.tensor([_entropy(row) for row in places])
+            ),
+            redundancy=int(self.equal_pairs) / max(1, int(self.pairs)),
+        )
+
+
+def _strides(vocab: tuple[int, ...], device: torch.device) -> Tensor:
+    """[F] place values of the factors, fastest digit first."""
+    return torch.tensor([math.prod(vocab[:f]) for f in range(len(vocab))], device=device)
+
+
+def _usage(counts: Tensor) -> float:
+    return int((counts > 0).sum()) / len(counts)
+
+
+def _entropy(counts: Tensor) -> float:
+    """Bits of the frequencies of [K] counts."""
+    share = counts[counts > 0].double() / counts.sum().clamp_min(1)
+    return max(0.0, float(-(share * share.log2()).sum()))
+
+
+def _equal_pairs(code: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs of kept slots of one image with the same code, and all such pairs: two counts.
+
+    Summing over images first gives the mean over slot pairs of the share of images in which both
+    agree, without a table of L x L pairs.
+    """
+    image = torch.arange(len(code), device=code.device)[:, None]
+    named = image * (code.max() + 1) + code  # one number for each (image, code)
+    runs = named[kept].unique(return_counts=True)[1]
+    slots = kept.sum(1)
+    return (runs * (runs - 1) // 2).sum(), (slots * (slots - 1) // 2).sum()
