@@ -1,0 +1,68 @@
+"""Networks that are only looked through, behind one door.
+
+`feature_network(name)` gives pictures -> vectors, `perceptual_network(name)` pairs of pictures ->
+distances. Weights come from the package (`vistok-cnn`), a path, the folder $VISTOK_WEIGHTS or the
+usual download; what is missing is said in one line and never replaced by something else.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from vistok.frozen.cnn import CNNConfig, ResNet9
+from vistok.frozen.embedded import EmbeddedDistance, EmbeddedFeatures, save_weights
+from vistok.frozen.files import BadWeights, MissingWeights
+from vistok.frozen.network import FeatureNetwork, PerceptualNetwork
+
+FEATURES = ("vistok-cnn", "inception")
+PERCEPTUAL = ("vistok-cnn", "lpips-vgg", "lpips-alex")
+
+__all__ = [
+    "FEATURES",
+    "PERCEPTUAL",
+    "BadWeights",
+    "CNNConfig",
+    "FeatureNetwork",
+    "MissingWeights",
+    "PerceptualNetwork",
+    "ResNet9",
+    "feature_network",
+    "perceptual_network",
+    "save_weights",
+]
+
+
+def feature_network(name: str, weights: str | Path | None = None) -> FeatureNetwork:
+    """uint8 [B, 3, H, W] -> [B, D] float32; `name` is one of FEATURES.
+
+    Args:
+        weights: a local weight file (or its folder); None looks in the usual places.
+    Raises ValueError for an unknown name, MissingWeights, BadWeights: one line each.
+    """
+    _check(name, FEATURES, "feature network")
+    if name == "inception":
+        from vistok.frozen.inception import Inception
+
+        return Inception(weights)
+    return EmbeddedFeatures(weights)
+
+
+def perceptual_network(name: str, weights: str | Path | None = None) -> PerceptualNetwork:
+    """(pred, target) [B, 3, H, W] in 0..1 -> distance [B]; `name` is one of PERCEPTUAL.
+
+    Differentiable in `pred`. Arguments and errors as in `feature_network`.
+    """
+    _check(name, PERCEPTUAL, "perceptual network")
+    if name.startswith("lpips-"):
+        from vistok.frozen.lpips import LPIPS
+
+        return LPIPS(name.removeprefix("lpips-"), weights)
+    return EmbeddedDistance(weights)
+
+
+def _check(name: str, valid: tuple[str, ...], what: str) -> None:
+    if name not in valid:
+        close = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.3)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        raise ValueError(f"unknown {what} '{name}'; {hint}valid: {', '.join(valid)}")

@@ -1,0 +1,126 @@
+"""Weights on disk: where they are looked for, how they are read, what is said without them.
+
+Nothing here runs code from a file: safetensors, or `torch.load(weights_only=True)`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+FOLDER = "VISTOK_WEIGHTS"  # environment variable: a folder of weight files
+
+
+class MissingWeights(FileNotFoundError):
+    """Weights that are nowhere on this machine; the message says in one line how to get them."""
+
+
+class BadWeights(ValueError):
+    """A weight file that cannot be used for this network; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights of a foreign network come from."""
+
+    network: str  # the name it has here
+    file: str  # its file name
+    project: str  # who publishes it
+    url: str  # where; a name that ends in -<hex>.pth is checked against that hash
+
+    def find(self, weights: str | Path | None = None) -> Path:
+        """The file: `weights` (a file or its folder), else $VISTOK_WEIGHTS, else torch's own cache
+        of downloads, which is filled from `url` if it lacks the file.
+
+        Raises MissingWeights; an explicit `weights` is never replaced by something else.
+        """
+        if weights is not None:
+            path = Path(weights)
+            path = path / self.file if path.is_dir() else path
+            if not path.is_file():
+                raise MissingWeights(f"{self.network}: no weights at {path}; {self._advice()}")
+            return path
+        folder = os.environ.get(FOLDER)
+        if folder and (Path(folder) / self.file).is_file():
+            return Path(folder) / self.file
+        return self._download()
+
+    def _download(self) -> Path:
+        cache = Path(torch.hub.get_dir()) / "checkpoints" / self.file
+        if cache.is_file():
+            return cache
+        stem = self.file.rpartition(".")[0].rpartition("-")[2]
+        try:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(self.url, str(cache), hash_prefix=stem, progress=False)
+        except (OSError, RuntimeError) as error:  # no network, no space; another hash
+            reason = " ".join(str(error).split())
+            raise MissingWeights(
+                f"{self.network}: cannot download the weights ({reason}); {self._advice()}"
+            ) from None
+        return cache
+
+    def _advice(self) -> str:
+        return (
+            f"fetch {self.file} of {self.project} from {self.url} and put it into the folder "
+            f"that the environment variable {FOLDER} names, or pass its path (--weights)"
+        )
+
+
+def sha256(path: str | Path) -> str:
+    """Hex digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_state(path: str | Path, network: str) -> dict[str, Tensor]:
+    """A flat state dict, on the CPU, from .safetensors or a torch file.
+
+    Raises BadWeights if the file is broken, holds anything but tensors by name, or would have to
+    run code to be read.
+    """
+    path = Path(path)
+    fail = lambda why: BadWeights(
+        f"{network}: {path} is not a usable weight file ({why}); "
+        f"expected a state dict in .safetensors or .pth"
+    )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise fail("it holds more than plain tensors, and reading that could run code") from None
+    except Exception as error:  # every reader has its own zoo of errors for broken bytes
+        lines = str(error).strip().splitlines()
+        raise fail(lines[0] if lines else type(error).__name__) from None
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
+        raise fail("it does not map names to tensors")
+    return dict(state)
+
+
+def check_state(expected: dict[str, Tensor], state: dict[str, Tensor], network: str) -> None:
+    """Raise BadWeights unless `state` has the keys and shapes of `expected`."""
+    missing = [key for key in expected if key not in state]
+    unknown = [key for key in state if key not in expected]
+    if missing or unknown:
+        kind, key = ("lacks", missing[0]) if missing else ("has the unknown key", unknown[0])
+        raise BadWeights(
+            f"{network}: the weight file {kind} '{key}' ({len(missing)} keys missing, "
+            f"{len(unknown)} unknown); expected the {len(expected)} keys of this network"
+        )
+    for key, tensor in expected.items():
+        if tensor.shape != state[key].shape:
+            raise BadWeights(
+                f"{network}: '{key}' has shape {tuple(state[key].shape)} in the weight file; "
+                f"expected {tuple(tensor.shape)}"
+            )

@@ -1,0 +1,56 @@
+"""`inception`: the 2015 TF Inception graph as torch-fidelity's `inception-v3-compat`, 2048-d pool.
+
+Its definition contains the TF1-style bilinear resize to 299 without antialias and (x - 128) / 128.
+torchvision's Inception is another network and not interchangeable.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vistok.frozen.files import BadWeights, Source, read_state, sha256
+from vistok.frozen.network import FeatureNetwork
+
+NAME = "inception"
+SOURCE = Source(
+    network=NAME,
+    file="weights-inception-2015-12-05-6726825d.pth",
+    project="torch-fidelity",
+    url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+    "weights-inception-2015-12-05-6726825d.pth",
+)
+
+
+class Inception(FeatureNetwork):
+    """2048 pooled features, as published FIDs use them."""
+
+    dim = 2048
+
+    def __init__(self, weights: str | Path | None = None) -> None:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        path = SOURCE.find(weights)
+        super().__init__(NAME, sha256(path))
+        # The library unpickles its file without restraint. It is therefore handed bytes that we
+        # wrote ourselves, from tensors that were read safely.
+        safe = io.BytesIO()
+        torch.save(read_state(path, NAME), safe)
+        safe.seek(0)
+        try:
+            self.network = FeatureExtractorInceptionV3(
+                "inception-v3-compat", ["2048"], feature_extractor_weights_path=safe
+            )
+        except RuntimeError as error:
+            lines = [line.strip() for line in str(error).splitlines()]
+            raise BadWeights(
+                f"{NAME}: {path} does not fit ({' '.join(lines[1:2])[:200]}); "
+                f"expected {SOURCE.file} of {SOURCE.project}"
+            ) from None
+        self.freeze()
+
+    def look(self, pixels: Tensor) -> Tensor:
+        return self.network(pixels)[0]
