@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vistok import __version__
 from vistok.config import ConfigError
@@ -91,7 +91,7 @@ def find(folder: Path, resume: str) -> Path | None:
         path = Path(resume)
         if not path.is_dir():
             raise ConfigError(
-                f"resume: {path}: no such checkpoint; expected a step_XXXXXXXX folder, auto or never"
+                f"resume: {path}: no such checkpoint; expected a folder step_*, auto or never"
             )
         verify(path)
         return path
@@ -130,10 +130,53 @@ def load(path: Path) -> State:
     return State(facts["step"], tensors, facts)
 
 
-def split_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A flat optimiser state dict -> (tensors, plain values)."""
-    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)}
-    return tensors, {k: v for k, v in state.items() if k not in tensors}
+def optimizer_state(
+    optimizer: torch.optim.Optimizer, module: nn.Module
+) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """An optimiser's state by parameter name: tensors `name/key`, and its groups' plain values.
+
+    Names are the bare module's, so that any wrapper's run can load them.
+    """
+    names = {parameter: name for name, parameter in module.named_parameters()}
+    tensors = {
+        f"{names[parameter]}/{key}": value
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+    }
+    groups = [
+        {key: value for key, value in group.items() if key != "params"}
+        | {"names": [names[parameter] for parameter in group["params"]]}
+        for group in optimizer.param_groups
+    ]
+    return tensors, groups
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer,
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    groups: list[dict[str, Any]],
+    source: Path,
+) -> None:
+    """The inverse; CheckpointError if the parameters are not the same."""
+    parameters = dict(module.named_parameters())
+    mine = [[p for p in group["params"]] for group in optimizer.param_groups]
+    names = {parameter: name for name, parameter in parameters.items()}
+    if [[names[p] for p in group] for group in mine] != [group["names"] for group in groups]:
+        raise CheckpointError(
+            f"{source}: its optimiser has other parameters; it was saved by another config: "
+            "use resume=never"
+        )
+    for group, saved in zip(optimizer.param_groups, groups, strict=True):
+        group.update({key: value for key, value in saved.items() if key != "names"})
+    optimizer.state.clear()
+    for name, value in tensors.items():
+        owner, _, key = name.rpartition("/")
+        parameter = parameters[owner]
+        # AdamW's step counters stay where the optimiser keeps them: on the CPU unless fused.
+        device = "cpu" if key == "step" and not parameter.is_cuda else parameter.device
+        optimizer.state[parameter][key] = value.to(device)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -20,11 +20,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_optimizer_state_dict,
-    set_optimizer_state_dict,
-)
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
@@ -40,8 +35,6 @@ from vistok.dice import Progress, Rng, warmup_cosine
 from vistok.records import Batch
 from vistok.registry import build
 from vistok.weights import load_strict
-
-_FLAT = StateDictOptions(full_state_dict=True, cpu_offload=True, flatten_optimizer_state_dict=True)
 
 
 def train(config: TrainConfig) -> Path:
@@ -294,9 +287,8 @@ class Loop:
             tensors[f"ema.{name}"] = average.module.state_dict()
             facts[f"ema.{name}.updates"] = int(average.n_averaged)
         for name, optimizer in self.optimizers.items():
-            flat = get_optimizer_state_dict(self.bare[name], optimizer, options=_FLAT)
-            tensors[f"optimizer.{name}"], plain = checkpoint.split_optimizer(flat)
-            facts["optimizers"][name] = plain
+            saved, groups = checkpoint.optimizer_state(optimizer, self.bare[name])
+            tensors[f"optimizer.{name}"], facts["optimizers"][name] = saved, groups
             facts[f"scheduler.{name}"] = self.schedulers[name].last_epoch
         if self.accelerator.is_main_process:
             # Network dropout is the only user of torch's own generator.
@@ -318,9 +310,9 @@ class Loop:
             load_strict(average.module, _file(state, f"ema.{name}", path), file)
             average.n_averaged.fill_(state.facts[f"ema.{name}.updates"])
         for name, optimizer in self.optimizers.items():
-            flat = {**_file(state, f"optimizer.{name}", path), **state.facts["optimizers"][name]}
-            if flat:
-                set_optimizer_state_dict(self.bare[name], optimizer, flat, options=_FLAT)
+            saved = _file(state, f"optimizer.{name}", path)
+            groups = state.facts["optimizers"][name]
+            checkpoint.load_optimizer(optimizer, self.bare[name], saved, groups, path)
             scheduler = self.schedulers[name]
             scheduler.last_epoch = state.facts[f"scheduler.{name}"]
             scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]

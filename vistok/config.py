@@ -1,8 +1,9 @@
 """Typed configs: pydantic models that refuse unknown keys, YAML files, and `key=value`.
 
 A field typed `Annotated[Any, PartOf("quantizer")]` takes the config of any registered quantizer;
-its `kind` picks which. OmegaConf reads our own YAML and overrides only; text that came with downloaded weights is
-read by `json` and never resolved. Every mistake becomes one line: path, value, what was expected.
+its `kind` picks which. OmegaConf reads our own YAML and overrides only; text that came with
+downloaded weights is read by `json` and never resolved. Every mistake becomes one line: path,
+value, what was expected.
 """
 
 from __future__ import annotations
