@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
 
 from vistok.config import ConfigError, load_plugins, read_yaml, validate
+from vistok.data.base import BadSample
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
@@ -15,7 +17,8 @@ from vistok.config import ConfigError, load_plugins, read_yaml, validate
 def main(config: str, overrides: tuple[str, ...]) -> None:
     """Train what the YAML file CONFIG says.
 
-    OVERRIDES are key.sub=value; plugins=my.module imports your own parts first.
+    OVERRIDES are key.sub=value; plugins=my.module imports your own parts first. Errors are one
+    line; VISTOK_DEBUG=1 shows the traceback.
     """
     try:
         own = [o.removeprefix("plugins=") for o in overrides if o.startswith("plugins=")]
@@ -27,17 +30,11 @@ def main(config: str, overrides: tuple[str, ...]) -> None:
         from train.loop import train
 
         train(resolved)
-    except (ConfigError, ValueError, FloatingPointError, OSError) as error:
-        if _debugging():
+    except (ValueError, FloatingPointError, OSError, BadSample) as error:
+        if os.environ.get("VISTOK_DEBUG"):
             raise
         click.echo(f"error: {error}", err=True)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
-
-
-def _debugging() -> bool:
-    import os
-
-    return bool(os.environ.get("VISTOK_DEBUG"))
 
 
 if __name__ == "__main__":

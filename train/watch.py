@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -45,7 +46,8 @@ class Watch:
             desc=config.name,
             unit="step",
             dynamic_ncols=True,
-            mininterval=0.5,
+            # A log file gets a line now and then, a terminal a living bar.
+            mininterval=0.5 if sys.stderr.isatty() else 30.0,
             smoothing=0.05,
         )
 

@@ -66,6 +66,22 @@ class Saved(ModelHubMixin):
         return module.to(map_location).eval()
 
 
+def model_folder(path: str | Path) -> Path | str:
+    """The saved model of a run folder, a saved folder itself, or a hub id as it is.
+
+    Raises ConfigError for a local folder that holds no model.
+    """
+    for folder in (Path(path) / "model", Path(path)):
+        if (folder / WEIGHTS).is_file():
+            return folder
+    if Path(path).exists() or str(path).count("/") != 1 or str(path).startswith("."):
+        raise ConfigError(
+            f"{path}: no {WEIGHTS} in it or in its 'model' folder; expected a finished run, a "
+            "folder made by save_pretrained, or a hub id owner/name"
+        )
+    return str(path)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A saved model's config.json; ConfigError says what is wrong with it."""
     if not path.is_file():

@@ -17,6 +17,7 @@ from train.tasks.base import Task
 from vistok.config import Config, ConfigError
 from vistok.data.cache import TokenCacheWriter
 from vistok.data.loader import EvalLoader, to_device
+from vistok.hub import WEIGHTS, model_folder
 from vistok.registry import register
 from vistok.tokenizer import Tokenizer
 from vistok.weights import sha256
@@ -38,9 +39,9 @@ class CacheTask(Task):
     def run(self, config, data, accelerator, folder: Path) -> None:
         if data is None:
             raise ConfigError("data: missing; give the data set to tokenise, e.g. {kind: photos}")
-        source = model_folder(self.config.tokenizer)
+        source = Path(model_folder(self.config.tokenizer))
         tokenizer = Tokenizer.from_pretrained(str(source)).to(accelerator.device)
-        digest = sha256(source / "model.safetensors")
+        digest = sha256(source / WEIGHTS)
         if accelerator.num_processes > 1:
             raise ConfigError(
                 f"{accelerator.num_processes} processes were launched, but one writes a cache; "
@@ -77,14 +78,3 @@ class CacheTask(Task):
             writer.write(tokenizer.encode(batch.pixels), batch.label)
             bar.update(len(batch.index))
         bar.close()
-
-
-def model_folder(path: str) -> Path:
-    """The saved model of a run folder, or the folder itself; ConfigError if there is none."""
-    for folder in (Path(path) / "model", Path(path)):
-        if (folder / "model.safetensors").is_file():
-            return folder
-    raise ConfigError(
-        f"{path}: no model.safetensors in it or in its 'model' folder; expected a finished run or "
-        "a folder made by save_pretrained"
-    )

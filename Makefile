@@ -1,0 +1,40 @@
+# Two commands: `make quickstart` (FAST=1 for the three-minute one) and `make test`.
+# Both make their own environment in .venv; everything but the installation is offline.
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+export HF_HUB_OFFLINE ?= 1
+
+ifdef FAST
+RUN := runs/quickstart-fast
+TOKENIZER_ARGS := steps=500 warmup=50 validate_every=0 grid_every=0 data.val_count=256
+TOKENS_ARGS := task.limit=4096 data.val_count=256
+GENERATOR_ARGS := steps=150 warmup=15 validate_every=0
+EVAL_ARGS := --limit 256 --samples 210
+else
+RUN := runs/quickstart
+endif
+
+.PHONY: quickstart test lint clean
+
+quickstart: $(VENV)/installed
+	$(PY) -m train configs/quickstart.yaml out=$(RUN) $(TOKENIZER_ARGS)
+	$(PY) -m train configs/generators/quickstart_tokens.yaml out=$(RUN)/tokens \
+	    task.tokenizer=$(RUN) $(TOKENS_ARGS)
+	$(PY) -m train configs/generators/quickstart.yaml out=$(RUN)/generator \
+	    data.path=$(RUN)/tokens/train data.val_path=$(RUN)/tokens/val $(GENERATOR_ARGS)
+	$(PY) -m eval $(RUN) $(RUN)/generator --report $(RUN)/report.html $(EVAL_ARGS)
+
+test: $(VENV)/installed
+	$(PY) -m pytest tests
+
+lint: $(VENV)/installed
+	$(PY) -m ruff check .
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet -e ".[dev,video]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info

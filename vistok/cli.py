@@ -1,0 +1,172 @@
+"""The `vistok` command: look at a model, encode and decode images, generate new ones."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def _one_line_errors(function: Callable) -> Callable:
+    """Turn expected errors into one line and exit code 1."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        from vistok.data.base import BadSample
+
+        try:
+            return function(*args, **kwargs)
+        except (ValueError, OSError, BadSample) as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(1)
+
+    return run
+
+
+@click.group()
+@click.version_option(package_name="vistok")
+def main() -> None:
+    """Discrete image tokenizers: look at them, encode, decode, generate."""
+
+
+@main.command()
+@click.argument("model")
+@_one_line_errors
+def info(model: str) -> None:
+    """Print what MODEL is: parts, parameters, tokens and bits of an image."""
+    tokenizer = _tokenizer(model)
+    spec, config = tokenizer.spec(), tokenizer.config
+    height, width = config.image_size
+    rows = {
+        "image": f"{height} x {width}",
+        "tokens/image": spec.length,
+        "vocabulary": " x ".join(map(str, spec.vocab)) or f"continuous, width {spec.dim}",
+        "bits/image": spec.bits,
+        "bpp": f"{spec.bits / (height * width):.4f}",
+        "prefixes": ", ".join(map(str, spec.sweep)) if spec.cut != "none" else "whole only",
+        "encoder": config.encoder.kind,
+        "quantizer": config.quantizer.kind,
+        "decoder": config.decoder.kind,
+        "regularizers": ", ".join(r.kind for r in config.regularizers) or "none",
+        "licence": config.licence or "not stated",
+    }
+    rows |= {f"{n} parameters": f"{c:,}" for n, c in tokenizer.part_parameters().items()}
+    for name, value in rows.items():
+        click.echo(f"{name:24} {value}")
+
+
+@main.command()
+@click.argument("model")
+@click.argument("images", nargs=-1, required=True, type=click.Path())
+@click.option("--out", default=".", show_default=True, help="Folder for the .tok files.")
+@click.option("--length", type=int, help="Keep a prefix of this many tokens.")
+@_one_line_errors
+def encode(model: str, images: tuple[str, ...], out: str, length: int | None) -> None:
+    """Encode IMAGES (centre-cropped to the model's size) into .tok files."""
+    import torch
+
+    from vistok.data.images import read
+    from vistok.data.transforms import Transform, TransformConfig
+
+    tokenizer = _tokenizer(model)
+    transform = Transform(TransformConfig(size=tokenizer.config.image_size), "val")
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in images:
+        pixels = transform(read(path), 0)[None].float() / 255
+        with torch.inference_mode():
+            data = tokenizer.encode(pixels, length).to_bytes()[0]
+        target = folder / f"{Path(path).stem}.tok"
+        target.write_bytes(data)
+        click.echo(f"{path} -> {target} ({len(data)} bytes)")
+
+
+@main.command()
+@click.argument("model")
+@click.argument("files", nargs=-1, required=True, type=click.Path())
+@click.option("--out", default=".", show_default=True, help="Folder for the PNG files.")
+@click.option("--length", type=int, help="Decode only this prefix.")
+@_one_line_errors
+def decode(model: str, files: tuple[str, ...], out: str, length: int | None) -> None:
+    """Decode .tok FILES into PNG images."""
+    from vistok.tokens import Tokens
+
+    tokenizer = _tokenizer(model)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in files:
+        try:
+            tokens = Tokens.from_bytes([Path(path).read_bytes()], tokenizer.spec())
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        if length is not None:
+            tokens = tokens.prefix(length)
+        target = folder / f"{Path(path).stem}.png"
+        _write(tokenizer.decode(tokens), target)
+        click.echo(f"{path} -> {target}")
+
+
+@main.command()
+@click.argument("generator")
+@click.argument("tokenizer")
+@click.option("--class", "name", help="Class name or number; all of them if left out.")
+@click.option("--count", default=8, show_default=True, help="Images of each class.")
+@click.option("--length", type=int, help="Stop after this many tokens.")
+@click.option("--guidance", default=1.0, show_default=True)
+@click.option("--temperature", default=1.0, show_default=True)
+@click.option("--top-k", default=0, show_default=True, help="0 = all.")
+@click.option("--top-p", default=1.0, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--out", default="generated.png", show_default=True)
+@_one_line_errors
+def generate(
+    generator: str, tokenizer: str, name: str | None, count: int, out: str, **settings: Any
+) -> None:
+    """Sample images from GENERATOR and decode them with TOKENIZER into one grid."""
+    import torch
+
+    from vistok.generators import load_generator
+    from vistok.hub import model_folder
+
+    model = load_generator(model_folder(generator))
+    labels = None
+    if model.classes:
+        chosen = range(len(model.classes)) if name is None else [_class(name, model.classes)]
+        labels = torch.tensor([c for c in chosen for _ in range(count)])
+    elif name is not None:
+        raise ValueError(f"--class {name}: this generator was trained without classes")
+    tokens = model.sample(labels, batch=None if labels is not None else count, **settings)
+    _write(_tokenizer(tokenizer).decode(tokens), Path(out), columns=count)
+    click.echo(out)
+
+
+def _tokenizer(path: str) -> Any:
+    from vistok.hub import model_folder
+    from vistok.tokenizer import Tokenizer
+
+    return Tokenizer.from_pretrained(str(model_folder(path)))
+
+
+def _class(name: str, classes: tuple[str, ...]) -> int:
+    if name in classes:
+        return classes.index(name)
+    if name.isdigit() and int(name) < len(classes):
+        return int(name)
+    raise ValueError(
+        f"--class {name}: expected one of {', '.join(classes)} or 0..{len(classes) - 1}"
+    )
+
+
+def _write(pixels: Any, path: Path, columns: int = 1) -> None:
+    """pixels [B, 3, H, W] in 0..1 -> one PNG."""
+    from torchvision.utils import save_image
+
+    save_image(pixels, path, nrow=columns, padding=0 if len(pixels) == 1 else 2)
+
+
+if __name__ == "__main__":
+    main()
