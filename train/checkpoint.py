@@ -131,50 +131,56 @@ def load(path: Path) -> State:
 
 
 def optimizer_state(
-    optimizer: torch.optim.Optimizer, module: nn.Module
-) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """An optimiser's state by parameter name: tensors `name/key`, and its groups' plain values.
+    optimizers: list[torch.optim.Optimizer], module: nn.Module
+) -> tuple[dict[str, Tensor], list[list[dict[str, Any]]]]:
+    """A module's optimisers by parameter name: tensors `name/key`, and the groups' plain values.
 
-    Names are the bare module's, so that any wrapper's run can load them.
+    Names are the bare module's, so that a run with any wrapper can load them.
     """
     names = {parameter: name for name, parameter in module.named_parameters()}
     tensors = {
         f"{names[parameter]}/{key}": value
+        for optimizer in optimizers
         for parameter, state in optimizer.state.items()
         for key, value in state.items()
         if isinstance(value, Tensor)
     }
     groups = [
-        {key: value for key, value in group.items() if key != "params"}
-        | {"names": [names[parameter] for parameter in group["params"]]}
-        for group in optimizer.param_groups
+        [
+            {key: value for key, value in group.items() if key != "params"}
+            | {"names": [names[parameter] for parameter in group["params"]]}
+            for group in optimizer.param_groups
+        ]
+        for optimizer in optimizers
     ]
     return tensors, groups
 
 
 def load_optimizer(
-    optimizer: torch.optim.Optimizer,
+    optimizers: list[torch.optim.Optimizer],
     module: nn.Module,
     tensors: Mapping[str, Tensor],
-    groups: list[dict[str, Any]],
+    groups: list[list[dict[str, Any]]],
     source: Path,
 ) -> None:
     """The inverse; CheckpointError if the parameters are not the same."""
-    parameters = dict(module.named_parameters())
-    mine = [[p for p in group["params"]] for group in optimizer.param_groups]
-    names = {parameter: name for name, parameter in parameters.items()}
-    if [[names[p] for p in group] for group in mine] != [group["names"] for group in groups]:
+    names = {parameter: name for name, parameter in module.named_parameters()}
+    mine = [[[names[p] for p in g["params"]] for g in one.param_groups] for one in optimizers]
+    if mine != [[group["names"] for group in one] for one in groups]:
         raise CheckpointError(
-            f"{source}: its optimiser has other parameters; it was saved by another config: "
+            f"{source}: its optimiser moved other parameters; it was saved by another config: "
             "use resume=never"
         )
-    for group, saved in zip(optimizer.param_groups, groups, strict=True):
-        group.update({key: value for key, value in saved.items() if key != "names"})
-    optimizer.state.clear()
+    owner: dict[str, tuple[torch.optim.Optimizer, nn.Parameter]] = {}
+    for optimizer, saved in zip(optimizers, groups, strict=True):
+        optimizer.state.clear()
+        for group, facts in zip(optimizer.param_groups, saved, strict=True):
+            group.update({key: value for key, value in facts.items() if key != "names"})
+            owner |= {names[p]: (optimizer, p) for p in group["params"]}
     for name, value in tensors.items():
-        owner, _, key = name.rpartition("/")
-        parameter = parameters[owner]
-        # AdamW's step counters stay where the optimiser keeps them: on the CPU unless fused.
+        of, _, key = name.rpartition("/")
+        optimizer, parameter = owner[of]
+        # Step counters stay where AdamW keeps them: on the CPU unless it is fused on a GPU.
         device = "cpu" if key == "step" and not parameter.is_cuda else parameter.device
         optimizer.state[parameter][key] = value.to(device)
 

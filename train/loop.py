@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from train import checkpoint
 from train.config import TrainConfig
-from train.optim import clip_and_norm, make_optimizer
+from train.optim import clip_and_norm, make_optimizers
 from train.tasks.base import Phase, Task
 from train.watch import Watch
 from vistok.config import ConfigError, to_yaml
@@ -106,19 +106,16 @@ class Loop:
                 )
                 for name in task.averaged
             }
-        self.optimizers, self.schedulers = {}, {}
+        self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
+        self.schedulers: list[LambdaLR] = []
         for phase in task.phases:
             task.modules[phase.module] = self._wrap(self.bare[phase.module])
             optimizer = config.optimizer
             if phase.lr is not None:
                 optimizer = optimizer.model_copy(update={"lr": phase.lr})
-            self.optimizers[phase.module] = make_optimizer(
-                optimizer, self.bare[phase.module], phase.lr_factors
-            )
-            self.schedulers[phase.module] = LambdaLR(
-                self.optimizers[phase.module],
-                lambda step: warmup_cosine(step, config.steps, config.warmup, config.final_lr),
-            )
+            made = make_optimizers(optimizer, self.bare[phase.module], phase.lr_factors)
+            self.optimizers[phase.module] = made
+            self.schedulers += [LambdaLR(one, self._lr_factor) for one in made]
         self.order = Order(len(train_set), config.batch_size, config.seed)
         self.train_set, self.val_set = train_set, val_set
         self.step = 0
@@ -179,7 +176,7 @@ class Loop:
         for name, average in self.averages.items():
             average.update_parameters(self.bare[name])
             _copy_buffers(self.bare[name], average.module)
-        for scheduler in self.schedulers.values():
+        for scheduler in self.schedulers:
             scheduler.step()
         self.step += 1
         self.watch.add(events)
@@ -195,7 +192,7 @@ class Loop:
     def _turn(self, phase: Phase, batch: Batch, draws, progress: Progress) -> dict[str, Tensor]:
         """One phase's share of a step: micro-batches, clipping, the optimiser's move."""
         config, name = self.config, phase.module
-        wrapped, optimizer = self.task.modules[name], self.optimizers[name]
+        wrapped, optimizers = self.task.modules[name], self.optimizers[name]
         size = len(batch.index) // config.accumulate
         for i in range(config.accumulate):
             rows = slice(i * size, (i + 1) * size)
@@ -211,9 +208,14 @@ class Loop:
             self.watch.add({prefix + n if n == "loss" else n: v for n, v in scalars.items()})
         norm = clip_and_norm(self.bare[name].parameters(), config.clip)
         self.watch.add({f"{name}_grad_norm": norm})
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return {"lr" if not prefix else f"{prefix}lr": optimizer.param_groups[0]["lr"]}
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return {f"{prefix}lr": optimizers[0].param_groups[0]["lr"]}
+
+    def _lr_factor(self, step: int) -> float:
+        config = self.config
+        return warmup_cosine(step, config.steps, config.warmup, config.final_lr)
 
     def _wrap(self, module: nn.Module) -> nn.Module:
         if self.config.compile:
@@ -286,10 +288,9 @@ class Loop:
         for name, average in self.averages.items():
             tensors[f"ema.{name}"] = average.module.state_dict()
             facts[f"ema.{name}.updates"] = int(average.n_averaged)
-        for name, optimizer in self.optimizers.items():
-            saved, groups = checkpoint.optimizer_state(optimizer, self.bare[name])
+        for name, optimizers in self.optimizers.items():
+            saved, groups = checkpoint.optimizer_state(optimizers, self.bare[name])
             tensors[f"optimizer.{name}"], facts["optimizers"][name] = saved, groups
-            facts[f"scheduler.{name}"] = self.schedulers[name].last_epoch
         if self.accelerator.is_main_process:
             # Network dropout is the only user of torch's own generator.
             tensors["rng"] = {"cpu": torch.get_rng_state()}
@@ -309,13 +310,13 @@ class Loop:
             file = path / f"ema.{name}.safetensors"
             load_strict(average.module, _file(state, f"ema.{name}", path), file)
             average.n_averaged.fill_(state.facts[f"ema.{name}.updates"])
-        for name, optimizer in self.optimizers.items():
+        for name, optimizers in self.optimizers.items():
             saved = _file(state, f"optimizer.{name}", path)
             groups = state.facts["optimizers"][name]
-            checkpoint.load_optimizer(optimizer, self.bare[name], saved, groups, path)
-            scheduler = self.schedulers[name]
-            scheduler.last_epoch = state.facts[f"scheduler.{name}"]
-            scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
+            checkpoint.load_optimizer(optimizers, self.bare[name], saved, groups, path)
+        for scheduler in self.schedulers:
+            # Rates are a function of the step alone; the groups hold this step's already.
+            scheduler.last_epoch = state.step
         torch.set_rng_state(state.tensors["rng"]["cpu"])
         self.step = state.step
         if self.accelerator.is_main_process:

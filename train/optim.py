@@ -1,4 +1,8 @@
-"""Optimisers by config; matrices decay, vectors (biases, norms, single tokens) do not."""
+"""Optimisers by config; matrices decay, vectors (biases, norms, single tokens) do not.
+
+A config becomes a list of torch optimisers over one module, since Muon moves only matrices and
+leaves the rest to AdamW.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ from torch import nn
 
 from vistok.config import Config
 from vistok.registry import build, register
+
+Named = list[tuple[str, nn.Parameter]]
 
 
 class AdamWConfig(Config):
@@ -29,44 +35,57 @@ class SGDConfig(Config):
     weight_decay: float = Field(default=5e-4, ge=0)
 
 
+class MuonConfig(Config):
+    kind: Literal["muon"] = "muon"
+    lr: float = Field(default=4e-3, gt=0)
+    """Of the matrices inside transformer blocks; times sqrt(max(1, rows / columns))."""
+    momentum: float = 0.95
+    weight_decay: float = Field(default=0.05, ge=0)
+    rest: AdamWConfig = AdamWConfig(lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05)
+    """Everything else: embeddings, heads, convolutions, norms, tokens."""
+
+
 @register("optimizer", AdamWConfig)
-class AdamW(torch.optim.AdamW):
-    def __init__(self, config: AdamWConfig, groups: list[dict]) -> None:
-        on_gpu = any(p.is_cuda for group in groups for p in group["params"])
-        super().__init__(
-            groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=on_gpu or None
-        )
+def adamw(config: AdamWConfig, named: Named, factors: Mapping[str, float]) -> list:
+    if not named:
+        return []
+    fused = named[0][1].is_cuda or None
+    groups = _groups(named, config.lr, config.weight_decay, factors)
+    return [torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, fused=fused)]
 
 
 @register("optimizer", SGDConfig)
-class SGD(torch.optim.SGD):
-    def __init__(self, config: SGDConfig, groups: list[dict]) -> None:
-        super().__init__(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+def sgd(config: SGDConfig, named: Named, factors: Mapping[str, float]) -> list:
+    groups = _groups(named, config.lr, config.weight_decay, factors)
+    return [torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.nesterov)]
 
 
-def make_optimizer(
-    config: AdamWConfig | SGDConfig, module: nn.Module, factors: Mapping[str, float] | None = None
-) -> torch.optim.Optimizer:
-    """An optimiser over the trainable parameters of `module`.
+@register("optimizer", MuonConfig)
+def muon(config: MuonConfig, named: Named, factors: Mapping[str, float]) -> list:
+    """Orthogonalised momentum for hidden matrices (Jordan 2024), AdamW for the rest."""
+    hidden = [(n, p) for n, p in named if p.ndim == 2 and ".blocks." in f".{n}"]
+    others = [(n, p) for n, p in named if not (p.ndim == 2 and ".blocks." in f".{n}")]
+    if not hidden:
+        raise ValueError("optimizer.kind=muon: no transformer blocks to move; use adamw")
+    groups = _groups(hidden, config.lr, config.weight_decay, factors)
+    return [
+        torch.optim.Muon(groups, momentum=config.momentum),
+        *adamw(config.rest, others, factors),
+    ]
+
+
+def make_optimizers(
+    config: Config, module: nn.Module, factors: Mapping[str, float] | None = None
+) -> list[torch.optim.Optimizer]:
+    """Optimisers over the trainable parameters of a bare module.
 
     Args:
-        factors: learning-rate factor by name prefix ("encoder" -> 0.1); longest match wins.
+        factors: learning-rate factor by name prefix ("encoder" -> 0.1); the longest match wins.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            decay = config.weight_decay if parameter.ndim >= 2 else 0.0
-            key = (decay, _factor(name, factors or {}))
-            groups.setdefault(key, []).append(parameter)
-    if not groups:
+    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    if not named:
         raise ValueError("nothing to train: every parameter is frozen; shorten task.freeze")
-    return build(
-        config,
-        [
-            {"params": params, "weight_decay": decay, "lr": config.lr * factor}
-            for (decay, factor), params in groups.items()
-        ],
-    )
+    return build(config, named, factors or {})
 
 
 def clip_and_norm(parameters: Iterable[nn.Parameter], limit: float | None) -> torch.Tensor:
@@ -74,8 +93,15 @@ def clip_and_norm(parameters: Iterable[nn.Parameter], limit: float | None) -> to
     return nn.utils.clip_grad_norm_(list(parameters), float("inf") if limit is None else limit)
 
 
+def _groups(named: Named, lr: float, decay: float, factors: Mapping[str, float]) -> list[dict]:
+    """Parameter groups by (weight decay, learning rate)."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        key = (decay if parameter.ndim >= 2 else 0.0, lr * _factor(name, factors))
+        groups.setdefault(key, []).append(parameter)
+    return [{"params": p, "weight_decay": d, "lr": rate} for (d, rate), p in groups.items()]
+
+
 def _factor(name: str, factors: Mapping[str, float]) -> float:
-    # A wrapped module's names carry its wrapper's prefix; the parts' names are inside.
-    plain = name.removeprefix("module.").removeprefix("_orig_mod.")
-    matches = [p for p in factors if plain == p or plain.startswith(p + ".")]
+    matches = [prefix for prefix in factors if f"{name}.".startswith(f"{prefix}.")]
     return factors[max(matches, key=len)] if matches else 1.0
