@@ -40,7 +40,15 @@ def picture():
 @pytest.fixture
 def tree(tmp_path, picture) -> Path:
     """A folder of two classes, nested, with a hidden file, a text file and a broken picture."""
-    for name in ("b/2.png", "b/deep/er/1.jpg", "a/10.png", "a/9.JPEG", "a/z.webp", "b/x.bmp"):
+    for name in (
+        "b/2.png",
+        "b/deep/er/1.jpg",
+        "a/10.png",
+        "a/9.JPEG",
+        "a/Z.webp",
+        "a/y.png",
+        "b/x.bmp",
+    ):
         path = tmp_path / "tree" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         picture(seed=len(name)).save(path)

@@ -8,7 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, WebPImagePlugin
 
 from vistok.data import BadSample, images
 from vistok.data.transforms import Transform, TransformConfig
@@ -117,11 +117,14 @@ def test_size_is_refused_before_decoding(picture):
             images.decode(encode(picture(), kind, **options), "x", limit=1200)
 
 
-def test_extended_webp_size_is_read(picture):
-    data = encode(picture().convert("RGBA"), "WEBP", exif=b"Exif\0\0II*\0" + b"\0" * 8)
-    assert data[12:16] == b"VP8X"
-    with pytest.raises(BadSample, match="40x30"):
-        images.decode(data, "x", limit=1199)
+@pytest.mark.parametrize("form", ["VP8 ", "VP8L", "VP8X"])
+def test_webp_is_refused_before_its_decoder_allocates(picture, monkeypatch, form):
+    options = {"VP8 ": {}, "VP8L": {"lossless": True}, "VP8X": {"exif": b"Exif\0\0II*\0"}}[form]
+    data = encode(picture(301, 203), "WEBP", **options)
+    assert data[12:16] == form.encode()
+    monkeypatch.setattr(WebPImagePlugin, "WebPImageFile", None)  # must not be reached
+    with pytest.raises(BadSample, match="declares 301x203 pixels"):
+        images.decode(data, "x", limit=1000)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "JPEG", "BMP"])

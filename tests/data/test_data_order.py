@@ -52,7 +52,7 @@ def test_errors():
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
-@pytest.mark.parametrize(("count", "size"), [(23, 5), (20, 5), (3, 8)])
+@pytest.mark.parametrize(("count", "size"), [(23, 5), (20, 5), (21, 5), (3, 8)])
 def test_evaluation_visits_each_once(count, size, world):
     batches = [b for rank in range(world) for b in eval_indices(count, size, rank, world)]
     assert sorted(i for b in batches for i in b) == list(range(count))

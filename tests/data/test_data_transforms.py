@@ -62,7 +62,9 @@ def adm_by_the_book(image: Image.Image, side: int) -> np.ndarray:
     return pixels[top : top + side, left : left + side]
 
 
-@pytest.mark.parametrize("wh", [(500, 375), (64, 64), (131, 200), (50, 40), (65, 64), (257, 129)])
+@pytest.mark.parametrize(
+    "wh", [(500, 375), (64, 64), (150, 128), (131, 200), (50, 40), (65, 64), (257, 129)]
+)
 def test_adm_crop(picture, wh, monkeypatch):
     image = picture(*wh)
     expected = adm_by_the_book(image, 64)

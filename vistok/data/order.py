@@ -67,9 +67,9 @@ def eval_indices(
 ) -> list[list[int]]:
     """The rank's batches of an evaluation: each index once over all ranks, nothing padded.
 
-    Batches are cut from start..count-1 in order and dealt out in turn, so that a picture has the same
-    neighbours whatever the number of processes. Ranks may get one batch more or less, and the last
-    batch may be short: gather by `Batch.index`.
+    Batches are cut from start..count-1 in order and dealt out in turn, so that a picture has the
+    same neighbours whatever the number of processes. Ranks may get one batch more or less, and the
+    last batch may be short: gather by `Batch.index`.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: expected 1 or more")
