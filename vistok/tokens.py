@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 import zlib
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -81,13 +82,15 @@ class TokenSpec(Config):
 
     @property
     def steps(self) -> int:
-        """How many things a prefix length counts: positions, or blocks."""
+        """The longest prefix: in positions, in blocks, or in positions of the longest block."""
+        if self.cut == "inside":
+            return max(self.block_lengths)
         return len(self.blocks) if self.cut == "block" else self.length
 
     @property
     def sweep(self) -> tuple[int, ...]:
         """Prefix lengths that evaluation visits: powers of two (or those trained) and the whole."""
-        if self.cut in ("none", "inside"):
+        if self.cut == "none":
             return (self.steps,)
         if self.lengths is not None:
             return tuple(sorted({*self.lengths, self.steps}))
@@ -96,7 +99,7 @@ class TokenSpec(Config):
 
     def check_length(self, length: int) -> int:
         """`length` if a prefix of that length may be decoded; a one-line error otherwise."""
-        if self.cut in ("none", "inside"):
+        if self.cut == "none":
             if length != self.steps:
                 raise ValueError(
                     f"length={length}: this tokenizer decodes only whole sequences; "
@@ -105,12 +108,14 @@ class TokenSpec(Config):
         elif self.lengths is not None and length not in (*self.lengths, self.steps):
             raise ValueError(f"length={length}: expected one of {(*self.lengths, self.steps)}")
         elif not 1 <= length <= self.steps:
-            unit = "blocks" if self.cut == "block" else "tokens"
+            unit = {"token": "tokens", "block": "blocks", "inside": "tokens a block"}[self.cut]
             raise ValueError(f"length={length}: expected 1..{self.steps} {unit}")
         return length
 
     def positions(self, length: int) -> int:
-        """Positions of a prefix: `length` itself, or those of the first `length` blocks."""
+        """Positions that a prefix keeps: of the sequence, of its first blocks, of each block."""
+        if self.cut == "inside":
+            return sum(min(length, block) for block in self.block_lengths)
         return sum(self.block_lengths[:length]) if self.cut == "block" else length
 
     def regroup(self, vocab: tuple[int, ...]) -> TokenSpec:
@@ -138,6 +143,11 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.indices if self.indices is not None else self.values)
 
+    @property
+    def _keep_shape(self) -> tuple[int, ...]:
+        inside = self.spec.cut == "inside"
+        return (len(self), len(self.spec.blocks)) if inside else (len(self),)
+
     @staticmethod
     def dtype(spec: TokenSpec) -> torch.dtype:
         """The smallest integer type that holds every index of `spec`."""
@@ -158,9 +168,14 @@ class Tokens:
         """self, if shapes, indices and lengths are those of the spec; else a one-line error."""
         if self.indices is not None:
             _check_indices(self.spec, self.indices)
-        for length in set() if self.keep is None else set(self.keep.flatten().tolist()):
-            if self.spec.cut != "inside":
-                self.spec.check_length(int(length))
+        if self.keep is None:
+            return self
+        if tuple(self.keep.shape) != self._keep_shape:
+            raise ValueError(
+                f"keep has shape {tuple(self.keep.shape)}; expected {self._keep_shape}"
+            )
+        for length in set(self.keep.flatten().tolist()):
+            self.spec.check_length(int(length))
         return self
 
     def select(self, rows: slice | Tensor) -> Tokens:
@@ -186,10 +201,17 @@ class Tokens:
         """The first `length` positions (or blocks) of each sample; the rest is zeroed.
 
         Args:
-            length: one number, or [B] of them. Raises ValueError if the spec does not allow it.
+            length: one number, [B] of them, or [B, S] for a cut inside each block. Raises
+                ValueError if the spec does not allow it.
         """
-        lengths = torch.as_tensor(length).expand(len(self)).long()
-        for one in set(lengths.tolist()):
+        lengths = torch.as_tensor(length).long()
+        given, shape = tuple(lengths.shape), self._keep_shape
+        if given not in ((), (len(self),), shape):
+            raise ValueError(f"length has shape {given}; expected one number, or {shape} of them")
+        if given and len(given) < len(shape):
+            lengths = lengths.reshape(-1, 1)
+        lengths = lengths.expand(shape)
+        for one in set(lengths.flatten().tolist()):
             self.spec.check_length(one)
         if self.keep is not None:
             lengths = torch.minimum(lengths.to(self.keep.device), self.keep)
@@ -225,16 +247,20 @@ class Tokens:
         out = bytes([_VERSION << 4 | flags]) + self.spec.fingerprint().to_bytes(2, "little")
         for number in (*(keep or ()), *(self.size or ())):
             out += _varint(number)
-        return out + (b"" if self.fps is None else np.float32(self.fps).tobytes())
+        return out + (b"" if self.fps is None else struct.pack("<d", self.fps))
 
     @classmethod
     def from_bytes(cls, strings: list[bytes], spec: TokenSpec) -> Tokens:
         """The exact inverse of `to_bytes`; ValueError for bytes of another spec or length."""
-        rows, keeps, size, fps = [], [], None, None
+        rows, keeps, shown = [], [], set()
         for i, data in enumerate(strings):
             indices, keep, size, fps = _parse(data, spec, i)
             rows.append(indices)
             keeps.append(keep)
+            shown.add((size, fps))
+        if len(shown) > 1:
+            raise ValueError(f"strings of different (size, fps): {shown}; read them apart")
+        size, fps = shown.pop() if shown else (None, None)
         keep = None
         if any(k is not None for k in keeps):
             if any(k is None for k in keeps):
@@ -249,7 +275,7 @@ class Tokens:
 def keep_mask(
     spec: TokenSpec, keep: Tensor | None, batch: int, device: torch.device | str
 ) -> Tensor:
-    """[B, L] bool of the positions that `keep` ([B] positions or blocks, [B, S] inside) leaves."""
+    """[B, L] bool: the positions that `keep` leaves, [B] positions or blocks, or [B, S] inside."""
     if keep is None:
         return torch.ones(batch, spec.length, dtype=torch.bool, device=device)
     keep = keep.to(device)
@@ -260,7 +286,7 @@ def keep_mask(
     place = torch.arange(spec.length, device=device)
     if spec.cut == "inside":
         inside = place - (lengths.cumsum(0) - lengths)[block]
-        return inside[None] < keep[:, block]
+        return inside[None] < (keep[:, None] if keep.ndim == 1 else keep[:, block])
     return place[None] < keep[:, None]
 
 
@@ -350,6 +376,8 @@ def _parse(data: bytes, spec: TokenSpec, row: int) -> tuple:
     if int.from_bytes(data[1:3], "little") != spec.fingerprint():
         raise fail("they were written with another token spec; use that tokenizer's spec")
     at, flags = 3, data[0] & 15
+    if flags > 7:
+        raise fail("unknown flags in the header; they are damaged")
 
     def number() -> int:
         nonlocal at
@@ -369,9 +397,11 @@ def _parse(data: bytes, spec: TokenSpec, row: int) -> tuple:
     if flags & 2:
         size = (number(), number(), number())
     if flags & 4:
-        fps, at = float(np.frombuffer(data[at : at + 4], np.float32)[0]), at + 4
-    if keep is not None and spec.cut != "inside":
-        spec.check_length(keep[0])
+        if len(data) < at + 8:
+            raise fail("cut off inside the header")
+        fps, at = struct.unpack("<d", data[at : at + 8])[0], at + 8
+    for length in keep or ():
+        spec.check_length(length)
     tensor = None if keep is None else torch.tensor([keep if spec.cut == "inside" else keep[0]])
     mask = keep_mask(spec, tensor, 1, "cpu")[0].numpy()
     per_position = sum(spec.factor_bits)

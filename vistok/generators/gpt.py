@@ -128,7 +128,9 @@ class GPT(Generator):
         if self.head_kind == "bernoulli" and (top_k or top_p < 1):
             raise ValueError("top_k and top_p have no meaning for independent bits; leave them out")
         index = torch.arange(rows) if index is None else index.cpu()
-        steps, factors = spec.positions(length), len(self.inner.vocab)
+        # A cut inside each block is no prefix of the sequence: everything is sampled, then cut.
+        steps = spec.length if spec.cut == "inside" else spec.positions(length)
+        factors = len(self.inner.vocab)
         u = Rng(seed, "sampling").uniform(index, (spec.length, factors)).to(device)
         labels = None if labels is None else labels.to(device)
         guided = guidance != 1.0
