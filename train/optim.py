@@ -65,13 +65,11 @@ def muon(config: MuonConfig, named: Named, factors: Mapping[str, float]) -> list
     """Orthogonalised momentum for hidden matrices (Jordan 2024), AdamW for the rest."""
     hidden = [(n, p) for n, p in named if p.ndim == 2 and ".blocks." in f".{n}"]
     others = [(n, p) for n, p in named if not (p.ndim == 2 and ".blocks." in f".{n}")]
-    if not hidden:
-        raise ValueError("optimizer.kind=muon: no transformer blocks to move; use adamw")
+    rest = adamw(config.rest, others, factors)
+    if not hidden:  # a critic of convolutions
+        return rest
     groups = _groups(hidden, config.lr, config.weight_decay, factors)
-    return [
-        torch.optim.Muon(groups, momentum=config.momentum),
-        *adamw(config.rest, others, factors),
-    ]
+    return [torch.optim.Muon(groups, momentum=config.momentum), *rest]
 
 
 def make_optimizers(

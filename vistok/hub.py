@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import ModelHubMixin
 
 from vistok.config import ConfigError
@@ -28,33 +29,27 @@ class Saved(ModelHubMixin):
     def from_description(cls, data: dict[str, Any], source: str) -> Any:
         raise NotImplementedError
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        folder = Path(save_directory)
-        (folder / CONFIG).write_text(json.dumps(self.describe(), indent=2) + "\n")
-        write_safetensors(self.state_dict(), folder / WEIGHTS)
-
     @classmethod
-    def _from_pretrained(
+    def from_pretrained(
         cls,
+        name: str | Path,
         *,
-        model_id: str,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         force_download: bool = False,
         local_files_only: bool = False,
         token: str | bool | None = None,
-        map_location: str = "cpu",
-        **unknown: Any,
+        map_location: str | torch.device = "cpu",
     ) -> Any:
-        # The mixin hands on what it read of config.json itself; ours is read strictly below.
-        for name in ("config", "proxies", "resume_download"):
-            unknown.pop(name, None)
-        if unknown:
-            raise TypeError(f"from_pretrained: unknown argument '{next(iter(unknown))}'")
-        folder = Path(model_id)
+        """A saved model in evaluation mode, from a local folder or a hub id.
+
+        The mixin's own way in would read config.json first, with errors of its own, and hand its
+        keys on as arguments.
+        """
+        folder = Path(name)
         if not folder.is_dir():
             folder = _download(
-                model_id,
+                str(name),
                 revision=revision,
                 cache_dir=cache_dir,
                 force_download=force_download,
@@ -64,6 +59,11 @@ class Saved(ModelHubMixin):
         module = cls.from_description(read_json(folder / CONFIG), str(folder / CONFIG))
         load_strict(module, read_safetensors(folder / WEIGHTS), folder / WEIGHTS)
         return module.to(map_location).eval()
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        folder = Path(save_directory)
+        (folder / CONFIG).write_text(json.dumps(self.describe(), indent=2) + "\n")
+        write_safetensors(self.state_dict(), folder / WEIGHTS)
 
 
 def model_folder(path: str | Path) -> Path | str:
