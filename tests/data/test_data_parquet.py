@@ -102,6 +102,7 @@ def test_held_out_rows(shards):
     pattern = str(shards / "*.parquet")
     splits = [open_parquet(s, train=pattern, val_share=0.3) for s in ("train", "val")]
     names = [{sample.name for sample in data} for data in splits]
+    assert splits[0].record()["manifest"] != splits[1].record()["manifest"]
     assert not names[0] & names[1] and len(names[0] | names[1]) == 12 and names[1]
 
 

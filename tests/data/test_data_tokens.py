@@ -167,6 +167,7 @@ def test_held_out_samples_and_second_cache(tmp_path):
     path = str(tmp_path / "c")
     splits = [open_tokens(s, path=path, val_share=0.2) for s in ("train", "val")]
     rows = [set(data._rows.tolist()) for data in splits]
+    assert splits[0].record()["manifest"] != splits[1].record()["manifest"]
     assert not rows[0] & rows[1] and len(rows[0] | rows[1]) == 100 and 8 < len(rows[1]) < 35
     write(tmp_path / "v")
     assert len(open_tokens("val", path=path, val_path=str(tmp_path / "v"))) == 20

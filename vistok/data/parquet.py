@@ -120,21 +120,24 @@ class ParquetDataset(Dataset):
         return Sample(index, self.transform.finish(image, index, epoch, seed), label, name)
 
     def record(self) -> dict[str, Any]:
-        """`manifest` covers file names, sizes and row counts."""
+        """`manifest` covers file names, sizes, row counts, and which rows are held out."""
         files = [
             {"name": s.path.name, "bytes": s.size, "rows": sum(s.groups)}
             for s in self.shards.shards
         ]
+        facts = [f"{f['name']} {f['bytes']} {f['rows']}" for f in files]
+        share = self.config.val_share
+        held = [] if share is None else [f"{self.split} val_share={share}"]
         return {
             "kind": "parquet",
             "source": str(self.shards.shards[0].path.parent),
             "split": self.split,
-            "val_share": self.config.val_share,
+            "val_share": share,
             "count": len(self),
             "classes": len(self.classes),
             **self.transform.record(),
             "files": files,
-            "manifest": manifest_hash(f"{f['name']} {f['bytes']} {f['rows']}" for f in files),
+            "manifest": manifest_hash([*facts, *held]),
         }
 
     def _row(self, index: int) -> int:

@@ -94,6 +94,8 @@ class CachedTokensDataset(Dataset):
         """`manifest` covers the tokenizer and the record of the pictures that were tokenised."""
         meta = self.cache.meta
         facts = [f"{key} {meta[key]}" for key in ("spec", "count", "crops", "source", "tokenizer")]
+        if self.val_share is not None:
+            facts.append(f"{self.split} val_share={self.val_share}")
         return {
             "kind": "tokens",
             "source": str(self.cache.path),
