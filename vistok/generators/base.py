@@ -52,19 +52,20 @@ class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"
         return {
             **self.config.model_dump(mode="json"),
             "spec": self.spec.model_dump(mode="json"),
-            "classes": list(self.classes),
+            "class_names": list(self.classes),
             "tokenizer": self.tokenizer,
         }
 
     @classmethod
     def from_description(cls, data: dict[str, Any], source: str) -> Generator:
         data = dict(data)
-        facts = {name: data.pop(name, None) for name in ("spec", "classes", "tokenizer")}
+        facts = {name: data.pop(name, None) for name in ("spec", "class_names", "tokenizer")}
         if facts["spec"] is None:
             raise ConfigError(f"{source}: no 'spec'; expected the config of a generator")
+        _Any.model_rebuild(force=True)  # it was defined before any generator was registered
         config = validate(_Any, {"generator": data}, source).generator
         generator = build(config, validate(TokenSpec, facts["spec"], source))
-        generator.classes = tuple(facts["classes"] or ())
+        generator.classes = tuple(facts["class_names"] or ())
         generator.tokenizer = dict(facts["tokenizer"] or {})
         return generator
 
