@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 
@@ -51,8 +50,9 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: str | 
             raise WeightsError(
                 f"{source}: {key} has shape {tuple(tensor.shape)}; expected {tuple(own[key].shape)}"
             )
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise WeightsError(f"{source}: {key} holds values that are not finite")
+    broken = [k for k, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
+    if broken:
+        raise WeightsError(f"{source}: values that are not finite in {_some(sorted(broken))}")
     module.load_state_dict(dict(tensors))
 
 
