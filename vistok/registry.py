@@ -33,7 +33,7 @@ def register(family: str, config: type) -> Callable[[T], T]:
     def add(part: T) -> T:
         kind = config.model_fields["kind"].default
         taken = _ENTRIES.setdefault(family, {}).get(kind)
-        if taken is not None and taken.part.__qualname__ != part.__qualname__:
+        if taken is not None and _name(taken.part) != _name(part):  # a reload is no second part
             raise ValueError(
                 f"{family} '{kind}' is registered twice: in {inspect.getfile(taken.part)} and "
                 f"{inspect.getfile(part)}; give one of them another kind"
@@ -42,6 +42,10 @@ def register(family: str, config: type) -> Callable[[T], T]:
         return part
 
     return add
+
+
+def _name(part: type) -> tuple[str, str]:
+    return part.__module__, part.__qualname__
 
 
 def entries(family: str) -> dict[str, Entry]:
