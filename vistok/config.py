@@ -222,7 +222,14 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
             value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]
             OmegaConf.update(tree, key, value, merge=False, force_add=True)
         return OmegaConf.to_container(tree, resolve=True)
-    except (yaml.YAMLError, OmegaConfBaseException, TypeError, IndexError) as error:
+    except (
+        yaml.YAMLError,
+        OmegaConfBaseException,
+        OSError,
+        TypeError,
+        IndexError,
+        UnicodeDecodeError,
+    ) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: cannot be read: {reason}") from None
 
