@@ -141,6 +141,6 @@ def robustok_ratio(epoch: float, start: float, end: float, end_ratio: float) -> 
     """
     if epoch < start:
         return 1.0
-    if epoch > end:
+    if epoch > end or start >= end:
         return end_ratio
     return 1.0 - (epoch - start) / (end - start) * end_ratio
