@@ -67,9 +67,11 @@ class LatentPerturbation(Regularizer):
         mine = rng.child("images").uniform(index)
         everyone = distributed.gather(mine)
         count = int(len(everyone) * self.config.proportion)
-        if count == 0:
-            return torch.zeros(len(index), dtype=torch.bool)
-        return mine <= everyone.sort().values[count - 1]
+        # Chosen by place, not by value: a sample that is twice in the batch has equal numbers.
+        chosen = torch.zeros(len(everyone), dtype=torch.bool)
+        chosen[everyone.argsort(stable=True)[:count]] = True
+        first = distributed.rank() * len(index)
+        return chosen[first : first + len(index)]
 
 
 def perturbation_ranks(u: Tensor, rank: Tensor, rate: float) -> Tensor:
