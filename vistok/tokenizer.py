@@ -122,6 +122,7 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         if length is not None:
             spec.check_length(length)
         self._check_pixels(pixels)
+        pixels = pixels.to(next(self.parameters()))
         quantized = self._evaluate(lambda: self.quantize(self.latents(pixels, condition)))
         size = (1, *self.config.image_size)
         if quantized.indices is None:
@@ -174,14 +175,14 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         return present if draws.present is None else present & draws.present.to(device)
 
     def _evaluate(self, function):
-        """Run in evaluation mode, whatever mode the caller left the modules in."""
-        if not self.training:
-            return function()
+        """Run in evaluation mode; each module then gets back the mode the caller left it in."""
+        training = [module for module in self.modules() if module.training]
         self.eval()
         try:
             return function()
         finally:
-            self.train()
+            for module in training:
+                module.training = True
 
     def _check_pixels(self, pixels: Tensor) -> None:
         height, width = self.config.image_size
@@ -194,8 +195,8 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
             raise ValueError(
                 f"pixels have type {pixels.dtype}; expected floats in 0..1: divide uint8 by 255"
             )
-        low, high = pixels.aminmax()
-        if low < -1e-3 or high > 1 + 1e-3:
+        low, high = pixels.aminmax() if len(pixels) else (0.0, 1.0)
+        if not (low >= -1e-3 and high <= 1 + 1e-3):  # NaN fails it too
             raise ValueError(
                 f"pixels lie in {low:.3g}..{high:.3g}; expected 0..1: do not rescale to -1..1"
             )
