@@ -76,6 +76,9 @@ class ViTDecoder(nn.Module):
         latents = self.embed(values.to(self.embed.weight.dtype))
         latents = latents + self.latent_positions.to(latents.dtype)
         mask = None
+        if present is None and self.config.absence == "mask_token":
+            # Nothing is absent, but a parameter that is in no graph stops DDP.
+            present = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
         if present is not None:
             if self.config.absence == "none":
                 raise ValueError(
