@@ -16,8 +16,8 @@ from vistok.tokens import TokenSpec
 
 
 def straight_through(values: Tensor, through: Tensor) -> Tensor:
-    """`values` in the forward pass, the gradient of `through` in the backward pass."""
-    return through + (values - through).detach()
+    """`values` in the forward pass, bit by bit; the gradient of `through` in the backward pass."""
+    return values.detach() + (through - through.detach())
 
 
 class Quantizer(nn.Module):
@@ -79,7 +79,8 @@ class Quantizer(nn.Module):
 
     def perturb(self, anchors: Tensor, ranks: Tensor) -> Tensor:
         """ranks [B, L, P] -> indices [B, L, F] of the r-th nearest codes (0 = the clean one)."""
-        near = self.neighbours(anchors, int(ranks.max()) + 1)
+        with torch.autocast(anchors.device.type, enabled=False):
+            near = self.neighbours(anchors, int(ranks.max()) + 1)
         return pick_rank(near, ranks)
 
     @torch.no_grad()

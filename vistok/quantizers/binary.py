@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vistok.config import Config
 from vistok.dice import Draws, Progress, Rng
 from vistok.quantizers.base import Quantizer, straight_through
+from vistok.quantizers.bits import flip_costs
 from vistok.quantizers.nearest import nearest_on_grid
 from vistok.records import Quantized
 from vistok.registry import register
@@ -69,15 +70,12 @@ class Binary(Quantizer):
         return Quantized(values, values, bits.long(), logits.detach()[:, :, None], losses)
 
     def lookup(self, indices: Tensor) -> Tensor:
-        return indices.to(self.embed) @ self.embed
+        with torch.autocast(indices.device.type, enabled=False):
+            return indices.to(self.embed) @ self.embed
 
     def neighbours(self, anchors: Tensor, count: int) -> Tensor:
-        """Cheapest sets of flipped bits: codes +-1, so flipping bit j costs 4 |logit_j|."""
+        """Cheapest sets of flipped bits, codes being +-1 in the space of the logits."""
         batch, length = anchors.shape[:2]
         flat = anchors.flatten(0, 2).float()
-        costs = [
-            torch.stack([(flat[:, i] + 1).square(), (flat[:, i] - 1).square()], -1)
-            for i in range(flat.shape[1])
-        ]
-        near = nearest_on_grid(costs, count, flips=True)  # [n, count, C]
+        near = nearest_on_grid(flip_costs(flat), count, flips=True)  # [n, count, C]
         return near.view(batch, length, 1, -1, flat.shape[1])

@@ -19,6 +19,15 @@ def index_to_bits(index: Tensor, count: int) -> Tensor:
     return index.long()[..., None] >> torch.arange(count, device=index.device) & 1
 
 
+def flip_costs(z: Tensor, magnitude: float = 1.0) -> list[Tensor]:
+    """z [n, C] -> for each bit [n, 2], what choosing 0 or 1 adds to the nearest code's distance.
+
+    Codes are +-magnitude, so |z - c|^2 grows by 4 magnitude |z_i| for each bit against its sign.
+    """
+    costs = torch.stack([z.relu(), (-z).relu()], -1) * (4 * magnitude)
+    return list(costs.unbind(1))
+
+
 def binary_entropy(logits: Tensor) -> Tensor:
     """H(sigmoid(logits)) in nats, stable for large logits."""
     p = torch.sigmoid(logits)

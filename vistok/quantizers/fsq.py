@@ -8,7 +8,7 @@ first level varies fastest in an index. No losses at all.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -17,16 +17,14 @@ from torch import Tensor
 from vistok.config import Config
 from vistok.dice import Draws
 from vistok.quantizers.base import Quantizer, straight_through
-from vistok.quantizers.nearest import nearest_codes, nearest_on_grid
+from vistok.quantizers.nearest import nearest_on_grid
 from vistok.records import Quantized
 from vistok.registry import register
-
-_ENUMERATE = 2**17  # up to this many codes the neighbours come from the whole table
 
 
 class FSQConfig(Config):
     kind: Literal["fsq"] = "fsq"
-    levels: tuple[int, ...] = Field(default=(8, 8, 8, 8), min_length=1)
+    levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(8, 8, 8, 8), min_length=1)
     """Levels of each channel, 2 or more; the codebook size is their product."""
     eps: float = 1e-3
     """How far the bound reaches past the outermost level."""
@@ -39,8 +37,6 @@ class FSQ(Quantizer):
     def __init__(self, config: FSQConfig) -> None:
         super().__init__()
         levels = config.levels
-        if min(levels) < 2:
-            raise ValueError(f"levels={list(levels)}: every level must be 2 or more")
         self.latent_dim = self.value_dim = len(levels)
         self.vocab = (math.prod(levels),)
         self.levels = levels
@@ -77,16 +73,13 @@ class FSQ(Quantizer):
     def neighbours(self, anchors: Tensor, count: int) -> Tensor:
         batch, length = anchors.shape[:2]
         flat = anchors.reshape(-1, anchors.shape[-1]).float()
-        size = self.vocab[0]
-        if size <= _ENUMERATE:
-            table = self.lookup(torch.arange(size, device=flat.device)[:, None])
-            near = nearest_codes(flat, table, count)
-        else:
-            costs = [
-                (flat[:, i, None] - self._steps(i).to(flat.device)).square()
-                for i in range(len(self.levels))
-            ]
-            near = (nearest_on_grid(costs, count) * self.basis).sum(-1)
+        # Not by |a|^2 + |e|^2 - 2 a.e over all codes: its rounding swaps the clean code with another
+        # one in 60,000 times, and rank 0 must be the clean code.
+        costs = [
+            (flat[:, i, None] - self._steps(i).to(flat.device)).square()
+            for i in range(len(self.levels))
+        ]
+        near = (nearest_on_grid(costs, count) * self.basis).sum(-1)
         return near.view(batch, length, 1, -1, 1)
 
     def _steps(self, channel: int) -> Tensor:

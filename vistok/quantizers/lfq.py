@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
@@ -18,7 +17,13 @@ from torch import Tensor
 from vistok.config import Config
 from vistok.dice import Draws
 from vistok.quantizers.base import Quantizer, straight_through
-from vistok.quantizers.bits import batch_entropy, bits_to_index, index_to_bits, sample_entropy
+from vistok.quantizers.bits import (
+    batch_entropy,
+    bits_to_index,
+    flip_costs,
+    index_to_bits,
+    sample_entropy,
+)
 from vistok.quantizers.nearest import nearest_on_grid
 from vistok.records import Quantized
 from vistok.registry import register
@@ -76,7 +81,5 @@ class LFQ(Quantizer):
     def neighbours(self, anchors: Tensor, count: int) -> Tensor:
         batch, length = anchors.shape[:2]
         flat = anchors.flatten(0, 2).float()
-        low, high = flat + self.magnitude, flat - self.magnitude
-        costs = [torch.stack([low[:, i], high[:, i]], -1).square() for i in range(flat.shape[1])]
-        near = bits_to_index(nearest_on_grid(costs, count, flips=True))
+        near = bits_to_index(nearest_on_grid(flip_costs(flat, self.magnitude), count, flips=True))
         return near.view(batch, length, 1, -1, 1)

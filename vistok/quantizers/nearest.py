@@ -50,33 +50,43 @@ def nearest_on_grid(costs: list[Tensor], count: int, flips: bool = False) -> Ten
     Returns:
         [n, count, F] int64 digits, cheapest first; count is clipped to the number of strings.
     """
+    widest = max(cost.shape[1] for cost in costs)
+    rows = max(1, _CHUNK // (count * widest * len(costs)))
+    chunks = zip(*(cost.split(rows) for cost in costs), strict=True)
+    return torch.cat([_merge(list(chunk), count, flips) for chunk in chunks])
+
+
+def _merge(costs: list[Tensor], count: int, flips: bool) -> Tensor:
+    """Digit by digit: extend the strings kept so far by every value, keep the cheapest `count`."""
     rows = len(costs[0])
     total = costs[0].new_zeros(rows, 1, dtype=torch.float64)
     changed = torch.zeros(rows, 1, dtype=torch.long, device=total.device)
-    digits = torch.zeros(rows, 1, 0, dtype=torch.long, device=total.device)
+    steps: list[tuple[Tensor, int]] = []  # which of the extended strings were kept; held before
     for cost in costs:
-        values = cost.shape[1]
-        move = torch.ones(rows, values, dtype=torch.long, device=cost.device)
+        held = total.shape[1]
+        move = torch.ones_like(cost, dtype=torch.long)
         move.scatter_(1, cost.argmin(-1, keepdim=True), 0)
-        # Index order of the longer strings: the new digit is the slower one, so it goes outside.
+        # Columns are in the order of the strings' indices, always: the new digit is the slower
+        # one, so it goes outside. Stable sorts then settle ties by index.
         total = (cost.double()[:, :, None] + total[:, None, :]).flatten(1)
         changed = (move[:, :, None] + changed[:, None, :]).flatten(1)
-        held = digits.shape[1]
-        digits = digits[:, None].expand(-1, values, -1, -1).reshape(rows, values * held, -1)
-        new = torch.arange(values, device=cost.device).repeat_interleave(held)
-        digits = torch.cat([digits, new[None, :, None].expand(rows, -1, 1)], dim=-1)
-        order = _order(total, changed if flips else None, digits)[:, :count]
+        order = _stable_order(total, changed if flips else None)[:, :count]
+        if len(steps) < len(costs) - 1:
+            order = order.sort(dim=1).values
         total, changed = total.gather(1, order), changed.gather(1, order)
-        digits = digits.gather(1, order[..., None].expand(-1, -1, digits.shape[-1]))
-    return digits
+        steps.append((order, held))
+    at = torch.arange(total.shape[1], device=total.device).expand_as(total)
+    digits = []
+    for order, held in reversed(steps):
+        string = order.gather(1, at)
+        digits.append(string // held)
+        at = string % held
+    return torch.stack(digits[::-1], dim=-1)
 
 
-def _order(total: Tensor, changed: Tensor | None, digits: Tensor) -> Tensor:
-    """Row-wise argsort by (total, changed, digits from the slowest on)."""
-    order = torch.arange(total.shape[1], device=total.device).expand_as(total)
-    # Least significant key first; each later stable sort keeps what the earlier ones settled.
-    keys = [digits[..., f] for f in range(digits.shape[-1])]
-    keys += ([] if changed is None else [changed]) + [total]
-    for key in keys:
-        order = order.gather(1, key.gather(1, order).argsort(dim=1, stable=True))
-    return order
+def _stable_order(total: Tensor, changed: Tensor | None) -> Tensor:
+    """Row-wise argsort by (total, changed, column)."""
+    if changed is None:
+        return total.argsort(dim=1, stable=True)
+    order = changed.argsort(dim=1, stable=True)
+    return order.gather(1, total.gather(1, order).argsort(dim=1, stable=True))
