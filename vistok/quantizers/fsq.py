@@ -73,8 +73,8 @@ class FSQ(Quantizer):
     def neighbours(self, anchors: Tensor, count: int) -> Tensor:
         batch, length = anchors.shape[:2]
         flat = anchors.reshape(-1, anchors.shape[-1]).float()
-        # Not by |a|^2 + |e|^2 - 2 a.e over all codes: its rounding swaps the clean code with another
-        # one in 60,000 times, and rank 0 must be the clean code.
+        # Not by the expanded square over all codes: its rounding swaps the clean code with a
+        # neighbour once in 60,000 tokens, and rank 0 must be the clean code.
         costs = [
             (flat[:, i, None] - self._steps(i).to(flat.device)).square()
             for i in range(len(self.levels))

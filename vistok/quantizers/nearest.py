@@ -19,16 +19,18 @@ def squared_distances(a: Tensor, codes: Tensor) -> Tensor:
 
 def nearest_code(a: Tensor, codes: Tensor) -> Tensor:
     """[n, d], [K, d] -> [n] int64, the argmin of the squared distance, in chunks."""
-    rows = max(1, _CHUNK // len(codes))
-    parts = [squared_distances(chunk, codes).argmin(-1) for chunk in a.split(rows)]
-    return torch.cat(parts) if parts else a.new_zeros(0, dtype=torch.long)
+    return torch.cat([squared_distances(c, codes).argmin(-1) for c in _chunks(a, codes)])
 
 
 def nearest_codes(a: Tensor, codes: Tensor, count: int) -> Tensor:
     """[n, d], [K, d] -> [n, count] int64, nearest first; count is clipped to K."""
     count = min(count, len(codes))
-    rows = max(1, _CHUNK // (2 * len(codes)))
-    return torch.cat([_smallest(squared_distances(c, codes), count) for c in a.split(rows)])
+    return torch.cat([_smallest(squared_distances(c, codes), count) for c in _chunks(a, codes)])
+
+
+def _chunks(a: Tensor, codes: Tensor) -> tuple[Tensor, ...]:
+    """Rows of a whose scores fit; the same for both ways, so that they round alike."""
+    return a.split(max(1, _CHUNK // (2 * len(codes))))
 
 
 def _smallest(scores: Tensor, count: int) -> Tensor:
