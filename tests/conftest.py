@@ -1,0 +1,99 @@
+"""What all tests share: one thread, no network, a tiny tokenizer, one-line errors."""
+
+import os
+import re
+from contextlib import contextmanager
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is first imported
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _same_for_every_test():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def fails():
+    """fails(type, *words): the block raises `type` with a message of one line that has the words."""
+
+    @contextmanager
+    def check(kind: type[Exception], *words: str):
+        with pytest.raises(kind) as caught:
+            yield
+        message = str(caught.value)
+        assert "\n" not in message
+        for word in words:
+            assert re.search(word, message), f"{word!r} is not in: {message}"
+
+    return check
+
+
+TRANSFORMER = {"width": 16, "depth": 1, "heads": 2}
+QUANTIZERS = {
+    "fsq": {"kind": "fsq", "levels": [4, 3]},
+    "vq": {"kind": "vq", "codebook_size": 12, "dim": 4},
+    "vq_ema": {"kind": "vq", "codebook_size": 12, "dim": 4, "update": "ema", "l2_norm": False},
+    "lfq": {"kind": "lfq", "bits": 5},
+    "bsq": {"kind": "lfq", "bits": 5, "sphere": True},
+    "binary": {"kind": "binary", "bits": 6, "dim": 4},
+    "binary_sign": {"kind": "binary", "bits": 6, "dim": 4, "estimator": "sign"},
+}
+
+
+def tokenizer_tree(
+    quantizer: str = "fsq", absence: str = "mask_token", regularizers=(), **encoder
+) -> dict:
+    """The config of an 8x8 tokenizer with four latents, as YAML would give it."""
+    return {
+        "image_size": 8,
+        "encoder": {
+            "kind": "vit",
+            "patch_size": 4,
+            "num_latents": 4,
+            "transformer": dict(TRANSFORMER),
+            **encoder,
+        },
+        "quantizer": dict(QUANTIZERS[quantizer]),
+        "regularizers": list(regularizers),
+        "decoder": {
+            "kind": "vit",
+            "patch_size": 4,
+            "absence": absence,
+            "transformer": dict(TRANSFORMER),
+        },
+    }
+
+
+@pytest.fixture
+def tree():
+    """tree(quantizer, absence, regularizers, ...) -> a tokenizer's config as plain data."""
+    return tokenizer_tree
+
+
+@pytest.fixture
+def make_tokenizer():
+    """make_tokenizer(quantizer, absence, regularizers, ...) -> a tiny tokenizer in evaluation."""
+    from vistok.config import validate
+    from vistok.tokenizer import Tokenizer, TokenizerConfig
+
+    def make(*args, **options):
+        torch.manual_seed(1)
+        config = validate(TokenizerConfig, tokenizer_tree(*args, **options))
+        return Tokenizer(config).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def broken() -> Path:
+    """Folder of broken files: $VISTOK_DATA_DIR/broken, else ../shared/data/broken."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("VISTOK_DATA_DIR", default)) / "broken"
+    if not folder.is_dir():
+        pytest.skip(f"no broken files in {folder}; set VISTOK_DATA_DIR")
+    return folder
