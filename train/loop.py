@@ -20,7 +20,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from train import checkpoint
@@ -107,15 +106,14 @@ class Loop:
                 for name in task.averaged
             }
         self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
-        self.schedulers: list[LambdaLR] = []
         for phase in task.phases:
             task.modules[phase.module] = self._wrap(self.bare[phase.module])
             optimizer = config.optimizer
             if phase.lr is not None:
                 optimizer = optimizer.model_copy(update={"lr": phase.lr})
-            made = make_optimizers(optimizer, self.bare[phase.module], phase.lr_factors)
-            self.optimizers[phase.module] = made
-            self.schedulers += [LambdaLR(one, self._lr_factor) for one in made]
+            self.optimizers[phase.module] = make_optimizers(
+                optimizer, self.bare[phase.module], phase.lr_factors
+            )
         self.order = Order(len(train_set), config.batch_size, config.seed)
         self.train_set, self.val_set = train_set, val_set
         self.step = 0
@@ -176,8 +174,6 @@ class Loop:
         for name, average in self.averages.items():
             average.update_parameters(self.bare[name])
             _copy_buffers(self.bare[name], average.module)
-        for scheduler in self.schedulers:
-            scheduler.step()
         self.step += 1
         self.watch.add(events)
         self.watch.tick(self.step, self.order.epoch(self.step), loader.wait, facts)
@@ -208,14 +204,14 @@ class Loop:
             self.watch.add({prefix + n if n == "loss" else n: v for n, v in scalars.items()})
         norm = clip_and_norm(self.bare[name].parameters(), config.clip)
         self.watch.add({f"{name}_grad_norm": norm})
+        # Set, not scheduled: a rate is a function of the step alone, so it needs no state.
+        rate = warmup_cosine(progress.step, config.steps, config.warmup, config.final_lr)
         for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * rate
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return {f"{prefix}lr": optimizers[0].param_groups[0]["lr"]}
-
-    def _lr_factor(self, step: int) -> float:
-        config = self.config
-        return warmup_cosine(step, config.steps, config.warmup, config.final_lr)
 
     def _wrap(self, module: nn.Module) -> nn.Module:
         if self.config.compile:
@@ -314,9 +310,6 @@ class Loop:
             saved = _file(state, f"optimizer.{name}", path)
             groups = state.facts["optimizers"][name]
             checkpoint.load_optimizer(optimizers, self.bare[name], saved, groups, path)
-        for scheduler in self.schedulers:
-            # Rates are a function of the step alone; the groups hold this step's already.
-            scheduler.last_epoch = state.step
         torch.set_rng_state(state.tensors["rng"]["cpu"])
         self.step = state.step
         if self.accelerator.is_main_process:

@@ -97,7 +97,10 @@ def _groups(named: Named, lr: float, decay: float, factors: Mapping[str, float])
     for name, parameter in named:
         key = (decay if parameter.ndim >= 2 else 0.0, lr * _factor(name, factors))
         groups.setdefault(key, []).append(parameter)
-    return [{"params": p, "weight_decay": d, "lr": rate} for (d, rate), p in groups.items()]
+    return [
+        {"params": p, "weight_decay": d, "lr": rate, "peak_lr": rate}
+        for (d, rate), p in groups.items()
+    ]
 
 
 def _factor(name: str, factors: Mapping[str, float]) -> float:

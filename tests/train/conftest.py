@@ -1,0 +1,130 @@
+"""Tiny runs of the training loop, in this process or through the command line."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+TINY = {
+    "name": "tiny",
+    "task": {
+        "kind": "tokenizer",
+        "tokenizer": {
+            "image_size": 32,
+            "encoder": {
+                "kind": "vit",
+                "patch_size": 8,
+                "num_latents": 4,
+                "transformer": {"width": 16, "depth": 1, "heads": 2},
+            },
+            "quantizer": {"kind": "fsq", "levels": [5, 5]},
+            "regularizers": [{"kind": "nested_dropout"}],
+            "decoder": {
+                "kind": "vit",
+                "patch_size": 8,
+                "absence": "mask_token",
+                "transformer": {"width": 16, "depth": 1, "heads": 2},
+            },
+        },
+    },
+    "data": {"kind": "photos", "size": 32, "count": 100, "val_count": 16},
+    "steps": 12,
+    "batch_size": 8,
+    "optimizer": {"kind": "adamw", "lr": 1e-3},
+    "warmup": 2,
+    "log_every": 1,
+    "validate_every": 0,
+    "grid_every": 0,
+    "save_every": 4,
+    "keep_last": 10,
+    "trackers": [],
+}
+
+# Everything that has state: EMA codebook from k-means, revival, perturbation, a critic with LeCam.
+STATEFUL = copy.deepcopy(TINY)
+STATEFUL["task"]["tokenizer"] |= {
+    "quantizer": {
+        "kind": "vq",
+        "codebook_size": 16,
+        "dim": 4,
+        "update": "ema",
+        "init": "kmeans",
+        "revive_below": 0.2,
+    },
+    "regularizers": [
+        {"kind": "tail_token_drop"},
+        {"kind": "latent_perturbation", "proportion": 0.5, "neighbours": 4, "anneal": None},
+    ],
+}
+STATEFUL["task"]["tokenizer"]["decoder"] |= {"absence": "cut"}
+STATEFUL["task"]["losses"] = [
+    {"kind": "reconstruction", "l2": 1.0},
+    {
+        "kind": "adversarial",
+        "start": 3,
+        "critic_start": 2,
+        "ramp": 3,
+        "lecam": 0.001,
+        "discriminator": {"kind": "patchgan", "width": 8, "layers": 1},
+    },
+]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """run(tree, folder, **overrides) trains in this process; the run's folder."""
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    from train.config import TrainConfig
+    from train.loop import train
+    from vistok.config import validate
+
+    def go(tree: dict, folder: str = "run", **overrides) -> Path:
+        for state in (AcceleratorState, GradientState, PartialState):
+            state._reset_state()
+        tree = {**copy.deepcopy(tree), "out": str(tmp_path / folder), **overrides}
+        return train(validate(TrainConfig, tree))
+
+    return go
+
+
+@pytest.fixture
+def write(tmp_path):
+    """write(tree) -> path of a YAML file."""
+
+    def go(tree: dict, name: str = "config.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(tree))
+        return path
+
+    return go
+
+
+def command(*args: object, processes: int = 0, **env: str) -> subprocess.CompletedProcess:
+    """`python -m train ...`, or torchrun with that many processes; one thread each."""
+    start = [sys.executable, "-m"]
+    if processes:
+        start += ["torch.distributed.run", "--nproc_per_node", str(processes), "--master_port"]
+        start += [str(20000 + os.getpid() % 20000), "-m"]
+    return subprocess.run(
+        [*start, "train", *map(str, args)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def lines(folder: Path, split: str = "train") -> list[dict]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["split"] == split]

@@ -1,0 +1,103 @@
+"""Checkpoints: whole or not at all, damage found and named, no code in them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.train.conftest import TINY, lines
+from train import checkpoint
+from train.checkpoint import CheckpointError, State
+from vistok.config import ConfigError
+
+
+def write(folder, step, keep=5):
+    state = State(step, {"model": {"w": torch.arange(4.0) + step}}, {"note": "x"})
+    return checkpoint.save(folder, state, keep)
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    state = checkpoint.load(write(tmp_path, 7))
+    assert state.step == 7 and state.facts["note"] == "x"
+    assert torch.equal(state.tensors["model"]["w"], torch.arange(4.0) + 7)
+
+
+def test_only_the_last_are_kept(tmp_path):
+    for step in (1, 2, 3, 4):
+        write(tmp_path, step, keep=2)
+    assert [path.name for path in checkpoint.complete(tmp_path)] == [
+        "step_00000004",
+        "step_00000003",
+    ]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone"])
+def test_damage_is_named_and_the_older_one_is_used(tmp_path, name, damage):
+    write(tmp_path, 1)
+    newest = write(tmp_path, 2)
+    data = bytearray((newest / name).read_bytes())
+    data[len(data) // 2] ^= 0x55
+    if damage == "gone":
+        (newest / name).unlink()
+    else:
+        (newest / name).write_bytes(
+            {"flip": data, "cut": data[: len(data) // 2], "empty": b""}[damage]
+        )
+    if (name, damage) == ("manifest.json", "gone"):
+        assert checkpoint.find(tmp_path, "auto").name == "step_00000001"
+        return
+    if (name, damage) == ("manifest.json", "flip"):
+        pytest.skip("a flipped byte of the manifest may still be a true manifest")
+    with pytest.warns(UserWarning, match=name):
+        assert checkpoint.find(tmp_path, "auto").name == "step_00000001"
+    with pytest.raises(CheckpointError, match=name):
+        checkpoint.find(tmp_path, str(newest))
+
+
+def test_a_half_written_one_does_not_count(tmp_path):
+    write(tmp_path, 1)
+    draft = tmp_path / ".writing_step_00000002"
+    draft.mkdir()
+    (draft / "model.safetensors").write_bytes(b"half")
+    assert checkpoint.find(tmp_path, "auto").name == "step_00000001"
+
+
+def test_a_missing_one_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match="no such checkpoint") as error:
+        checkpoint.find(tmp_path, str(tmp_path / "step_00000009"))
+    assert "\n" not in str(error.value)
+    assert checkpoint.find(tmp_path, "never") is None
+
+
+def test_another_config_is_refused_by_name(run):
+    run(TINY, steps=4)
+    task = {**TINY["task"], "tokenizer": {**TINY["task"]["tokenizer"]}}
+    task["tokenizer"]["quantizer"] = {"kind": "fsq", "levels": [5, 5, 5]}
+    with pytest.raises(
+        ValueError, match=r"tokenizer\.safetensors: decoder\.embed\.weight has shape"
+    ) as error:
+        run({**TINY, "task": task}, steps=8)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.safetensors", "state.json", "rng.safetensors"])
+def test_a_pickle_in_a_checkpoint_is_refused(run, tmp_path, name):
+    import pickle
+
+    class Bomb:
+        def __reduce__(self):
+            return open, (str(tmp_path / "PWNED"), "w")
+
+    path = run(TINY, steps=4) / "checkpoints/step_00000004"
+    (path / name).write_bytes(pickle.dumps(Bomb()))
+    for step in (checkpoint.verify, checkpoint.load):  # by the manifest, and without it
+        with pytest.raises(CheckpointError, match=name):
+            step(path)
+    assert not (tmp_path / "PWNED").exists()
+
+
+def test_metrics_after_a_resume_have_each_step_once(run):
+    run(TINY, steps=12, save_every=4)
+    folder = run(TINY, steps=12)
+    assert [row["step"] for row in lines(folder)] == list(range(1, 13))
