@@ -55,5 +55,7 @@ def batch_entropy(logits: Tensor, group: int) -> Tensor:
         signed = codes.to(part) * 2 - 1  # [K, g]
         log_p = torch.nn.functional.logsigmoid(part[:, None] * signed).sum(-1)  # [n, K]
         mean = distributed.mean(log_p.exp().mean(0))
-        total = total - torch.special.xlogy(mean, mean).sum()
+        # A code that no sample can reach has mean 0 exactly: its log must not be -inf, or the
+        # gradient is -inf * 0.
+        total = total - (mean * mean.clamp_min(torch.finfo(mean.dtype).tiny).log()).sum()
     return total
