@@ -19,7 +19,7 @@ def _same_for_every_test():
 
 @pytest.fixture
 def fails():
-    """fails(type, *words): the block raises `type` with a message of one line that has the words."""
+    """fails(type, *words): the block raises `type`; its message is one line and has the words."""
 
     @contextmanager
     def check(kind: type[Exception], *words: str):

@@ -83,9 +83,7 @@ def test_yaml_round_trip(tmp_path, tree):
     assert yaml.safe_load(to_yaml(config))["image_size"] == [8, 8]
 
 
-# -- files and overrides ----------------------------------------------------------------------------
-
-
+# -- files and overrides --------------------------------------------------------------------------
 @pytest.fixture
 def read(tmp_path):
     def run(text: str | bytes, *overrides: str):
@@ -148,8 +146,7 @@ def test_missing_file_and_index(fails, read, tmp_path):
         read("a: [{b: 1}]", "a.7.b=5")
 
 
-# -- plugins ----------------------------------------------------------------------------------------
-
+# -- plugins --------------------------------------------------------------------------------------
 PLUGIN = '''
 from typing import Literal
 

@@ -7,7 +7,6 @@ import torch
 
 from vistok.dice import Draws, Rng, ramp, robustok_ratio, warmup_cosine
 
-
 KNOWN = [0.5417560935020447, 0.460979163646698]
 
 

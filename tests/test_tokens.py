@@ -24,9 +24,7 @@ def random_tokens(of: TokenSpec, batch: int = 3, **rest) -> Tokens:
     return Tokens.of(of, torch.stack(columns, -1), **rest)
 
 
-# -- sizes ------------------------------------------------------------------------------------------
-
-
+# -- sizes ----------------------------------------------------------------------------------------
 def test_bits_round_up_per_factor_and_entropy_does_not():
     # 2 x 3 + 4 = 10 positions; ceil(log2 (8, 5, 3)) = 3 + 3 + 2 = 8 bits each.
     of = spec((8, 5, 3), ((2, 3), (4,)))
@@ -82,9 +80,7 @@ def test_impossible_specs_are_refused(wrong):
         TokenSpec(**{"blocks": ((4,),), "vocab": (8,)} | wrong)
 
 
-# -- prefixes ---------------------------------------------------------------------------------------
-
-
+# -- prefixes -------------------------------------------------------------------------------------
 def test_prefix_of_tokens_zeroes_the_rest():
     tokens = Tokens.of(spec(cut="token"), torch.tensor([[[1], [2], [3], [4]]] * 2))
     cut = tokens.prefix(torch.tensor([1, 3]))
@@ -138,9 +134,7 @@ def test_wrong_prefixes_are_one_line(fails, cut, lengths, wrong, words):
         tokens.prefix(wrong)
 
 
-# -- checks -----------------------------------------------------------------------------------------
-
-
+# -- checks ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("value", "words"),
     [(8, "index 8 of factor 1 .* expected 0..7"), (-1, "index -1 is negative")],
@@ -183,8 +177,7 @@ def test_select_takes_rows_of_everything():
     assert len(tokens) == 2 and tokens.keep.tolist() == [2, 3]
 
 
-# -- bytes ------------------------------------------------------------------------------------------
-
+# -- bytes ----------------------------------------------------------------------------------------
 VOCABS = [(4096,), (1000,), (2,) * 64, (8, 5, 3), (64000,), (2**18,), (1,), (2**40,)]
 
 
@@ -286,9 +279,7 @@ def test_continuous_tokens_have_no_bytes(fails):
         Tokens(spec((), dim=2), values=torch.zeros(1, 4, 2)).to_bytes()
 
 
-# -- regrouping -------------------------------------------------------------------------------------
-
-
+# -- regrouping -----------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("old", "new"),
     [
