@@ -1,0 +1,153 @@
+"""`python -m eval RUN... --report PATH` and `python -m eval speed RUN...`; the same under torchrun.
+
+A first argument that is exactly a verb is the verb; a folder of that name is `./speed`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+
+import click
+
+VERBS = ("speed",)
+
+
+def one_line_errors(function: Callable) -> Callable:
+    """Mistakes end in one line and exit code 1; VISTOK_DEBUG=1 shows where they came from."""
+
+    @wraps(function)
+    def guarded(*args, **kwargs):
+        try:
+            return function(*args, **kwargs)
+        except click.ClickException:
+            raise
+        except (ValueError, OSError, _bad_sample()) as error:
+            if os.environ.get("VISTOK_DEBUG"):
+                raise
+            click.echo(f"error: {error}", err=True)
+            sys.exit(1)
+
+    return guarded
+
+
+def _bad_sample() -> type[Exception]:
+    from vistok.data.base import BadSample
+
+    return BadSample
+
+
+def _numbers(context, parameter, text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"'{text}': expected numbers like 1.0,1.5") from None
+    if any(value < 0 for value in values):
+        raise click.BadParameter(f"'{text}': expected 0 or more")
+    return values
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option("--report", type=click.Path(dir_okay=False), help="HTML file; the others go beside.")
+@click.option(
+    "--features", default="vistok-cnn", show_default=True, help="Network of Fréchet distances."
+)
+@click.option("--weights", type=click.Path(), help="Its weight file, if not in the usual place.")
+@click.option(
+    "--perceptual",
+    default="vistok-cnn",
+    show_default=True,
+    help="Perceptual network: vistok-cnn, lpips-vgg, lpips-alex or none.",
+)
+@click.option("--data", multiple=True, metavar="KEY=VALUE", help="Other data; may be repeated.")
+@click.option("--limit", type=click.IntRange(2), help="Only the first so many pictures.")
+@click.option("--batch", type=click.IntRange(1), default=256, show_default=True)
+@click.option("--samples", type=click.IntRange(2), help="Generated pictures; default: as real.")
+@click.option(
+    "--pfid",
+    type=click.Choice(["full", "quick", "both", "none"]),
+    default="both",
+    show_default=True,
+    help="Perturbed FID: 15 cells, 3 cells at each length, both.",
+)
+@click.option(
+    "--guidance",
+    default="1.0",
+    show_default=True,
+    callback=_numbers,
+    help="Guidance scales of gFID, separated by commas.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--workers", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--device", help="cpu, cuda, ...; default: a GPU if there is one.")
+@one_line_errors
+def evaluate(runs: tuple[str, ...], report: str | None, device: str | None, **given) -> None:
+    """Measure RUNS (run folders or saved models) and write a report.
+
+    Tokenizers: rFID, PSNR, SSIM, perceptual distance, codebook use, bytes, pFID, at every prefix
+    length. Generators (named together with their tokenizer): gFID.
+    """
+    from eval.launch import process_group
+    from eval.measure import Options, evaluate
+    from eval.report import write_report
+    from eval.tables import summary
+
+    target = None if report is None else _target(report)
+    with process_group(device) as (chosen, first):
+        results = evaluate(runs, Options(device=chosen, **given))
+        if not first:
+            return
+        click.echo(summary(results))
+        if target is not None:
+            for path in write_report(results, target):
+                click.echo(f"wrote {path}")
+            click.echo(f"report: {target}")
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option("--report", type=click.Path(dir_okay=False), help="JSON file for the numbers.")
+@click.option("--batch", type=click.IntRange(1), help="Pictures at a time; default: the run's.")
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--data", multiple=True, metavar="KEY=VALUE", help="Other data; may be repeated.")
+@click.option("--device", help="cpu, cuda, ...; default: a GPU if there is one.")
+@one_line_errors
+def speed(runs: tuple[str, ...], report: str | None, device: str | None, **given) -> None:
+    """Images/s of encode, decode, training step and sampling; FLOP/s against matrix products."""
+    from eval.launch import process_group
+    from eval.protocols.speed import measure_speed, speed_table
+
+    with process_group(device) as (chosen, first):
+        results = measure_speed(runs, device=chosen, **given)
+        if not first:
+            return
+        click.echo(speed_table(results))
+        if report is not None:
+            path = Path(report)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            results.save(path)
+            click.echo(f"wrote {path}")
+
+
+def _target(report: str) -> Path:
+    path = Path(report)
+    if path.suffix != ".html":
+        raise ValueError(f"--report {report}: expected a file that ends in .html")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def main() -> None:
+    verb = sys.argv[1] if len(sys.argv) > 1 else ""
+    if verb in VERBS:
+        speed(args=sys.argv[2:], prog_name=f"python -m eval {verb}")
+    else:
+        evaluate(prog_name="python -m eval")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""What a protocol works with: one tokenizer run, its pictures, the networks that look."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from eval.images import Views, network_of
+from eval.rows import Row, finite
+from eval.runs import Run
+from vistok.frozen import FeatureNetwork, PerceptualNetwork
+from vistok.metrics import FeatureStats, frechet_distance
+from vistok.tokenizer import Tokenizer
+from vistok.tokens import TokenSpec
+
+
+@dataclass
+class Bench:
+    """A tokenizer on the table. Protocols return rows and put what is no number into `facts`."""
+
+    run: Run
+    views: Views
+    features: FeatureNetwork
+    perceptual: PerceptualNetwork | None = None
+    seed: int = 0
+    stamp: dict[str, Any] = field(default_factory=dict)  # versions, commit, date
+    facts: dict[str, Any] = field(default_factory=dict)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.run.tokenizer
+
+    @property
+    def spec(self) -> TokenSpec:
+        return self.tokenizer.spec()
+
+    @property
+    def device(self) -> torch.device:
+        return self.views.device
+
+    @property
+    def batch(self) -> int:
+        return self.views.batch
+
+    def row(self, metric: str, value: float, **rest: Any) -> Row:
+        """A row of this bench; `value` may be infinite, which becomes null and a note."""
+        note = rest.pop("note", "")
+        if finite(value) is None:
+            note = f"{note + '; ' if note else ''}the value is {float(value)}"
+        common = {
+            "run": self.run.name,
+            "weights": self.run.sha256,
+            "samples": len(self.views),
+            "length": self.spec.steps,
+            **self.views.protocol,
+            **self.stamp,
+        }
+        return Row(metric=metric, value=finite(value), note=note, **{**common, **rest})
+
+    def frechet_row(self, metric: str, stats: FeatureStats, **rest: Any) -> Row:
+        """Fréchet distance of painted pictures (already summed over ranks) to the real ones."""
+        real = self.views.stats(self.features)
+        with warnings.catch_warnings():  # its warning becomes the row's note
+            warnings.simplefilter("ignore")
+            value = frechet_distance(stats, real)
+        fewest = min(stats.count, real.count)
+        if fewest < self.features.dim:
+            few = f"biased upwards: {fewest} pictures for {self.features.dim} features"
+            rest["note"] = f"{rest['note']}; {few}" if rest.get("note") else few
+        common = {"features": network_of(self.features), "samples": stats.count}
+        return self.row(metric, value, **{**common, **rest})
+
+    def new_stats(self) -> FeatureStats:
+        return FeatureStats(self.features.dim, self.device)
+
+    def skip(self, protocol: str, reason: str, run: str | None = None) -> None:
+        """Nothing is left out silently: the report lists what was not measured, and why."""
+        self.skipped.append({"protocol": protocol, "run": run or self.run.name, "reason": reason})

@@ -1,0 +1,125 @@
+"""The pictures of a report: strips of small images as data URIs, kept in results.json.
+
+A grid is a list of strips (rows); a strip is one image file with its cells side by side, so that a
+browser scales it as a whole and a report holds few files.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eval.bench import Bench
+from eval.images import exact, to_uint8
+from eval.protocols import gfid, pfid
+from eval.runs import class_names
+from vistok.metrics.perturbed import QUICK_GRID, Cell
+
+COUNT = 8  # pictures of a strip
+_LOSSLESS = 96  # pixels of a side up to which strips are PNG; larger ones would weigh too much
+_SEARCHED = 256  # pictures among which one of each class is looked for
+
+
+def strip(pictures: Tensor) -> str:
+    """[n, 3, H, W] uint8 -> a data URI of one image, n cells side by side."""
+    from PIL import Image
+
+    row = pictures.cpu().permute(2, 0, 3, 1).flatten(1, 2).contiguous()  # [H, n W, 3]
+    image, file = Image.fromarray(row.numpy()), io.BytesIO()
+    if pictures.shape[-1] <= _LOSSLESS:
+        image.save(file, "PNG", optimize=True)
+        kind = "png"
+    else:
+        image.save(file, "WEBP", quality=90)
+        kind = "webp"
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def choose(dataset: Any, limit: int, count: int = COUNT) -> list[int]:
+    """Places of `count` pictures: one of each class in turn as far as they go, else the first."""
+    size = min(limit, len(dataset))
+    if not dataset.classes:
+        return list(range(min(count, size)))
+    by_class: dict[int, list[int]] = {}
+    for index in range(min(size, _SEARCHED)):
+        by_class.setdefault(dataset[index].label, []).append(index)
+    chosen, turn = [], 0
+    while len(chosen) < min(count, size) and any(len(c) > turn for c in by_class.values()):
+        places = [by_class[label] for label in sorted(by_class)]
+        chosen += [own[turn] for own in places if len(own) > turn]
+        turn += 1
+    return chosen[:count]
+
+
+def grid(kind: str, run: str, rows: list[tuple[str, Tensor]], columns: list[str]) -> dict[str, Any]:
+    """A grid of strips; rows are (label, [n, 3, H, W] uint8)."""
+    height, width = rows[0][1].shape[-2:]
+    return {
+        "kind": kind,
+        "run": run,
+        "size": [height, width],
+        "columns": columns,
+        "cells": len(rows[0][1]),
+        "rows": [{"label": label, "uri": strip(pictures)} for label, pictures in rows],
+    }
+
+
+def reconstructions(bench: Bench) -> dict[str, Any]:
+    """Originals, then the reconstruction at each length, longest first."""
+    index = choose(bench.views.dataset, len(bench.views))
+    spec = bench.spec
+    with exact():
+        pixels = bench.views.pick(index)
+        tokens = bench.tokenizer.encode(pixels)
+        rows = [("original", to_uint8(pixels))]
+        for length in reversed(spec.sweep):
+            cut = tokens if length == spec.steps else tokens.prefix(length)
+            rows.append((_tokens(bench, length), to_uint8(bench.tokenizer.decode(cut))))
+    return grid("reconstructions", bench.run.name, rows, _labels(bench, index))
+
+
+def perturbed(bench: Bench) -> dict[str, Any]:
+    """The same pictures decoded from perturbed tokens, in growing strength."""
+    index = choose(bench.views.dataset, len(bench.views))
+    spec, tokenizer = bench.spec, bench.tokenizer
+    cells = [Cell(a, min(d, pfid.branch_codes(spec))) for a, d in (Cell(0.0, 200), *QUICK_GRID)]
+    with exact():
+        pixels = bench.views.pick(index)
+        quantized = tokenizer.quantize(tokenizer.latents(pixels))
+        near = tokenizer.quantizer.neighbours(quantized.anchors, max(c.delta for c in cells))
+        rows = [("original", to_uint8(pixels))]
+        for cell in cells:
+            job = pfid.Job(spec.steps, cell, False)
+            numbers = torch.tensor(index, device=near.device)
+            moved = pfid.perturb(spec, quantized.indices, near, numbers, job, bench.seed)
+            painted = tokenizer.decode(pfid.tokens_of(bench, moved, spec.steps))
+            label = f"α {cell.alpha:g}, δ {cell.delta}" if cell.alpha else "not perturbed"
+            rows.append((label, to_uint8(painted)))
+    return grid("perturbed", bench.run.name, rows, _labels(bench, index))
+
+
+def generated(bench: Bench, generator: Any, guidance: float) -> dict[str, Any]:
+    """Samples of every class at one guidance: the first ones behind gFID."""
+    model = generator.generator
+    with exact():
+        painted = gfid.pictures(bench, model, COUNT, guidance)
+    names = class_names(model) or ["samples"]
+    rows = list(zip(names, painted, strict=True))
+    made = grid("generated", generator.name, rows, [])
+    return {**made, "guidance": guidance}
+
+
+def _labels(bench: Bench, index: list[int]) -> list[str]:
+    dataset = bench.views.dataset
+    if not dataset.classes:
+        return [str(i) for i in index]
+    return [dataset.classes[dataset[i].label] for i in index]
+
+
+def _tokens(bench: Bench, length: int) -> str:
+    unit = "block" if bench.spec.cut == "block" else "token"
+    return f"{length} {unit}{'' if length == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""Protocols: each takes a bench and yields rows of results.json."""

@@ -1,0 +1,224 @@
+"""pFID-v1: Fréchet distance after a share of the tokens was replaced by near codes.
+
+Encode once, find each token's nearest codes once, then for every cell (alpha, delta) of the grid
+gather the codes at the drawn ranks, decode, and compare with the real pictures. A tokenizer that
+decodes prefixes is measured at every length of its sweep: only kept tokens are perturbed.
+
+Letters: B batch, L positions, P branches, F factors, N tokens of an image, K codes of a branch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from eval.bench import Bench
+from eval.images import to_uint8
+from eval.rows import Decode, Perturbation, Row
+from vistok.distributed import sum_
+from vistok.metrics import FeatureStats
+from vistok.metrics.perturbed import (
+    FULL_GRID,
+    NAME,
+    QUICK_GRID,
+    Cell,
+    batch_ranks,
+    clip,
+    expected_change,
+    quick_subset,
+    relative,
+)
+from vistok.quantizers.base import pick_rank
+from vistok.tokens import Tokens, TokenSpec
+
+Mode = Literal["full", "quick", "both", "none"]
+_PUBLISHED = 4096  # codes for which the deltas were chosen
+
+
+class Job(NamedTuple):
+    """One Fréchet distance that has to be painted; several numbers may share it."""
+
+    length: int
+    cell: Cell
+    quick: bool  # over the quick variant's subset of the pictures
+
+
+@dataclass(frozen=True)
+class Number:
+    """One reported number: the mean over some cells."""
+
+    name: str
+    length: int
+    cells: tuple[tuple[Cell, Cell], ...]  # (as published, as used)
+    quick: bool
+
+    def jobs(self) -> list[Job]:
+        return [Job(self.length, used, self.quick) for _, used in self.cells]
+
+
+def run(bench: Bench, mode: Mode = "both") -> list[Row]:
+    """pFID-v1 (15 cells), pFID-v1-rel where K is not 4096, pFID-v1-quick at each length."""
+    if mode == "none":
+        bench.skip(NAME, "asked for by --pfid none")
+        return []
+    if not bench.spec.vocab:
+        bench.skip(NAME, "undefined for continuous tokens")
+        return []
+    chosen, note = quick_subset(len(bench.views))
+    subset = None if note is not None else frozenset(chosen.tolist())
+    numbers = plan(bench.spec, mode, subset is not None)
+    jobs = list(dict.fromkeys(job for number in numbers for job in number.jobs()))
+    done = paint(bench, jobs, subset)
+    return [row for number in numbers for row in _rows(bench, number, done, note)]
+
+
+def branch_codes(spec: TokenSpec) -> int:
+    """K: codes of one branch."""
+    return math.prod(spec.vocab[: len(spec.vocab) // spec.branches])
+
+
+def plan(spec: TokenSpec, mode: Mode, own_subset: bool) -> list[Number]:
+    """The numbers to report; `own_subset`: quick ones use fewer pictures than full ones."""
+    codes, whole = branch_codes(spec), spec.steps
+    pairs = lambda grid, used: tuple(zip(grid, used, strict=True))
+    numbers = []
+    if mode in ("full", "both"):
+        numbers.append(Number(NAME, whole, pairs(FULL_GRID, clip(FULL_GRID, codes)), False))
+        if codes != _PUBLISHED:
+            scaled = relative(FULL_GRID, codes)
+            numbers.append(Number(f"{NAME}-rel", whole, pairs(FULL_GRID, scaled), False))
+    if mode in ("quick", "both"):
+        cells = pairs(QUICK_GRID, clip(QUICK_GRID, codes))
+        lengths = spec.sweep
+        numbers += [Number(f"{NAME}-quick", k, cells, own_subset) for k in lengths]
+    return numbers
+
+
+@dataclass
+class _Done:
+    stats: FeatureStats
+    changed: Tensor  # [] tokens whose code differs
+    tokens: Tensor  # [] tokens that could
+
+
+def paint(bench: Bench, jobs: list[Job], subset: frozenset[int] | None) -> dict[Job, _Done]:
+    """Statistics of the painted pictures of every job, summed over ranks."""
+    zero = lambda: torch.zeros((), dtype=torch.float64, device=bench.device)
+    done = {job: _Done(bench.new_stats(), zero(), zero()) for job in jobs}
+    most = max(job.cell.delta for job in jobs)
+    title = f"{bench.run.name}: perturb ({len(jobs)} cells)"
+    for batch in bench.views.batches(title):
+        tokenizer = bench.tokenizer
+        quantized = tokenizer.quantize(tokenizer.latents(batch.pixels))
+        near = tokenizer.quantizer.neighbours(quantized.anchors, most)  # [B, L, P, most, F/P]
+        rows = _members(batch.index, subset)
+        for job, one in done.items():
+            pick = rows if job.quick and subset is not None else slice(None)
+            index = batch.index[pick]
+            if len(index) == 0:
+                continue
+            clean = quantized.indices[pick]
+            moved = perturb(bench.spec, clean, near[pick], index, job, bench.seed)
+            tokens = tokens_of(bench, moved, job.length)
+            one.stats.update(bench.features(to_uint8(tokenizer.decode(tokens))))
+            one.changed += changed(bench.spec, clean, moved)
+            branches = near.shape[2]
+            one.tokens += len(index) * bench.spec.positions(job.length) * branches
+    return {
+        job: _Done(one.stats.reduce(), sum_(one.changed), sum_(one.tokens))
+        for job, one in done.items()
+    }
+
+
+def perturb(
+    spec: TokenSpec, clean: Tensor, near: Tensor, index: Tensor, job: Job, seed: int
+) -> Tensor:
+    """Clean indices [B, L, F] -> the same with the first positions perturbed as `job` says.
+
+    Args:
+        near: [B, L, P, count, F/P] nearest codes, best first.
+        index: [B] places of the pictures: the key of the draws.
+    """
+    kept = spec.positions(job.length)
+    ranks = batch_ranks(index.cpu(), kept, job.cell, near.shape[2], seed).to(near.device)
+    picked = pick_rank(near[:, :kept], ranks).to(clean)
+    # Rank 0 is the clean code by definition; a float tie must not change it.
+    share = clean.shape[-1] // near.shape[2]
+    moved = (ranks > 0).repeat_interleave(share, -1)  # [B, kept, F]
+    head = torch.where(moved, picked, clean[:, :kept])
+    return torch.cat([head, clean[:, kept:]], 1)
+
+
+def changed(spec: TokenSpec, clean: Tensor, moved: Tensor) -> Tensor:
+    """Number of tokens (position x branch) whose code differs."""
+    apart = (clean != moved).unflatten(-1, (spec.branches, -1)).any(-1)
+    return apart.sum()
+
+
+def tokens_of(bench: Bench, indices: Tensor, length: int) -> Tokens:
+    tokens = Tokens.of(bench.spec, indices, size=(1, *bench.tokenizer.config.image_size))
+    return tokens if length == bench.spec.steps else tokens.prefix(length)
+
+
+def _members(index: Tensor, subset: frozenset[int] | None) -> Tensor | None:
+    """[n] rows of the batch whose pictures are in the subset."""
+    if subset is None:
+        return None
+    inside = [row for row, i in enumerate(index.tolist()) if i in subset]
+    return torch.tensor(inside, dtype=torch.int64, device=index.device)
+
+
+def _rows(bench: Bench, number: Number, done: dict[Job, _Done], subset: str | None) -> list[Row]:
+    """The cells, and their mean."""
+    spec = bench.spec
+    note = (
+        f"anchor=latent, N={spec.positions(number.length) * spec.branches}, "
+        f"K={branch_codes(spec)}, {_deltas(number)}"
+    )
+    if number.name.endswith("-quick"):
+        rule = subset or "every 10th image up to 5,000"
+        note += f", images: {rule}; the reference is every image"
+    rows = []
+    decode = Decode(seed=bench.seed)
+    for (asked, used), job in zip(number.cells, number.jobs(), strict=True):
+        one = done[job]
+        cell = Perturbation(
+            alpha=asked.alpha,
+            delta=used.delta,
+            delta_asked=asked.delta,
+            changed=float(one.changed / one.tokens),
+            expected=expected_change(*used),
+        )
+        rows.append(
+            bench.frechet_row(
+                f"{number.name}-cell",
+                one.stats,
+                length=number.length,
+                decode=decode,
+                perturbation=cell,
+                note=note,
+            )
+        )
+    mean = sum(row.value for row in rows) / len(rows)
+    summary = bench.row(
+        number.name,
+        mean,
+        length=number.length,
+        decode=decode,
+        features=rows[0].features,
+        samples=rows[0].samples,
+        note=f"mean of {len(rows)} cells, {note}",
+    )
+    return [summary, *rows]
+
+
+def _deltas(number: Number) -> str:
+    moves = {asked.delta: used.delta for asked, used in number.cells}
+    if number.name.endswith("-rel"):
+        return "deltas times K/4096: " + " ".join(map(str, moves.values()))
+    clipped = [f"{a} to {u}" for a, u in moves.items() if a != u]
+    return "deltas clipped to K: " + ", ".join(clipped) if clipped else "no delta clipped"

@@ -1,0 +1,236 @@
+"""What is evaluated: run folders that training wrote, and pretrained folders.
+
+A run folder holds config.yaml, metrics.jsonl and model/; a pretrained folder is what lies inside
+model/. A model is a tokenizer (its config.json is a TokenizerConfig) or a generator (its
+config.json names the weights of the tokenizer whose tokens it learned).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import yaml
+
+import vistok.data  # noqa: F401  (registers the data sets)
+from vistok.config import Config, ConfigError, PartOf, read_yaml, validate
+from vistok.hub import read_json
+from vistok.registry import build
+from vistok.tokenizer import Tokenizer, TokenizerConfig
+from vistok.tokens import TokenSpec
+from vistok.weights import sha256
+
+
+class RunError(ValueError):
+    """A run that cannot be evaluated; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder with a model, read so far that mistakes show before anything is measured."""
+
+    name: str
+    folder: Path  # as given
+    model: Path  # holds config.json and model.safetensors
+    kind: Literal["tokenizer", "generator"]
+    described: dict[str, Any]  # config.json
+    sha256: str  # of model.safetensors
+    config: dict[str, Any] | None  # config.yaml of the run; None for a pretrained folder
+    history: tuple[dict[str, Any], ...] = field(default=(), repr=False)  # metrics.jsonl
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_pretrained(str(self.model))
+
+    @cached_property
+    def generator(self) -> Any:
+        from vistok.generators import load_generator
+
+        return load_generator(self.model)
+
+    @property
+    def spec(self) -> TokenSpec:
+        return self.tokenizer.spec() if self.kind == "tokenizer" else self.generator.spec
+
+    def facts(self) -> dict[str, Any]:
+        """What results.json says of the run."""
+        module = self.tokenizer if self.kind == "tokenizer" else self.generator
+        parts = getattr(module, "part_parameters", dict)()
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "folder": str(self.folder),
+            "sha256": self.sha256,
+            "parameters": sum(p.numel() for p in module.parameters()),
+            "parts": parts,
+            "spec": self.spec.model_dump(mode="json"),
+            "config": self.config,
+            "model": self.described,
+            "history": list(self.history),
+        }
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A tokenizer and the generators that were trained on its tokens."""
+
+    tokenizer: Run
+    generators: tuple[Run, ...] = ()
+
+
+def resolve(paths: Sequence[str | Path]) -> list[Pair]:
+    """Read all runs and bring generators to their tokenizers; RunError says what does not fit."""
+    if not paths:
+        raise RunError("no run given; expected the folder of a run, e.g. runs/quickstart/tokenizer")
+    folders = [Path(path) for path in paths]
+    if len({f.resolve() for f in folders}) < len(folders):
+        raise RunError(f"a run is named twice in {', '.join(map(str, folders))}; name each once")
+    runs = [_read(f, name) for f, name in zip(folders, _names(folders), strict=True)]
+    tokenizers = [run for run in runs if run.kind == "tokenizer"]
+    owned: dict[str, list[Run]] = {run.name: [] for run in tokenizers}
+    for run in runs:
+        if run.kind == "generator":
+            owned[_owner(run, tokenizers).name].append(run)
+    return [Pair(run, tuple(owned[run.name])) for run in tokenizers]
+
+
+def open_data(run: Run, overrides: Sequence[str] = ()) -> Any:
+    """The validation split that a tokenizer run is evaluated on: its own data, or `--data`."""
+    tree = (run.config or {}).get("data")
+    changes = _tree(overrides)
+    if "kind" in changes and (tree or {}).get("kind") != changes["kind"]:
+        tree = {}  # another kind of data: nothing of the old one can apply
+    if tree is None and "kind" not in changes:
+        raise RunError(
+            f"{run.folder}: a pretrained folder names no data; say what to evaluate on, e.g. "
+            "--data kind=photos --data size=32"
+        )
+    data = build(validate(_Data, {"data": {**(tree or {}), **changes}}, "--data").data)
+    opened = data.open("val")
+    if opened.spec is not None:
+        raise RunError(
+            f"{run.folder}: its data are cached tokens; give pictures with --data kind=..."
+        )
+    wanted = tuple(run.tokenizer.config.image_size)
+    if opened.size is not None and tuple(opened.size) != wanted:
+        raise RunError(
+            f"{run.folder}: the data have {opened.size[0]}x{opened.size[1]} pixels; this tokenizer "
+            f"takes {wanted[0]}x{wanted[1]}: use --data size={wanted[0]}"
+        )
+    return opened
+
+
+class _Data(Config):
+    data: Annotated[Any, PartOf("data")]
+
+
+def _read(folder: Path, name: str) -> Run:
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder; expected a run that training wrote")
+    model = folder / "model" if (folder / "config.yaml").is_file() else folder
+    if not (model / "config.json").is_file():
+        inside = "" if model == folder else "; training writes it when it finishes"
+        raise RunError(
+            f"{folder}: no {(model / 'config.json').relative_to(folder)}{inside}; expected a "
+            "finished run or a folder made by save_pretrained"
+        )
+    weights = model / "model.safetensors"
+    if not weights.is_file():
+        raise RunError(f"{folder}: no {weights.relative_to(folder)}; save the model again")
+    kind, described = _kind(model)
+    config = None
+    if (folder / "config.yaml").is_file():
+        config = read_yaml(folder / "config.yaml")
+    history = _history(folder / "metrics.jsonl")
+    return Run(name, folder, model, kind, described, sha256(weights), config, history)
+
+
+def _kind(model: Path) -> tuple[Literal["tokenizer", "generator"], dict[str, Any]]:
+    path = model / "config.json"
+    data = read_json(path)
+    if {"kind", "spec", "tokenizer"} <= set(data):
+        return "generator", data
+    if {"encoder", "quantizer", "decoder"} <= set(data):
+        validate(TokenizerConfig, data, str(path))  # the error names the field that is wrong
+        return "tokenizer", data
+    raise RunError(
+        f"{path}: neither a tokenizer (encoder, quantizer, decoder) nor a generator (kind, spec, "
+        f"tokenizer): it has {', '.join(list(data)[:6]) or 'nothing'}"
+    )
+
+
+def _owner(generator: Run, tokenizers: Sequence[Run]) -> Run:
+    wanted = generator.described["tokenizer"]
+    digest = wanted.get("sha256", "") if isinstance(wanted, dict) else ""
+    for run in tokenizers:
+        if run.sha256 == digest:
+            return run
+    name = wanted.get("name", "?") if isinstance(wanted, dict) else wanted
+    given = ", ".join(f"{run.folder} ({run.sha256[:8]})" for run in tokenizers) or "no tokenizer"
+    raise RunError(
+        f"{generator.folder}: a generator of the tokens of '{name}' (sha256 {digest[:8]}), but "
+        f"the runs given are {given}; name that tokenizer's folder too"
+    )
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(p[-depth:]) for p in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder) for folder in folders]
+
+
+def _history(path: Path) -> tuple[dict[str, Any], ...]:
+    """Lines of metrics.jsonl; a last line that a kill cut off is left out."""
+    if not path.is_file():
+        return ()
+    lines = path.read_text().splitlines()
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if number < len(lines):
+                raise RunError(f"{path}: line {number} is not JSON; is the file damaged?") from None
+    return tuple(row for row in rows if isinstance(row, dict))
+
+
+def _tree(overrides: Sequence[str]) -> dict[str, Any]:
+    """["kind=photos", "a.b=1"] -> nested values, each read as YAML."""
+    tree: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--data '{override}': expected key=value, e.g. --data size=32")
+        *outer, last = key.split(".")
+        place = tree
+        for name in outer:
+            place = place.setdefault(name, {})
+        try:
+            place[last] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            place[last] = text
+    return tree
+
+
+def untrained(generator: Any) -> Any:
+    """A generator of the same config whose weights are fresh from seed 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        twin = type(generator)(generator.config, generator.spec).eval()
+    twin.classes = generator.classes
+    return twin
+
+
+def class_names(generator: Any) -> list[str]:
+    """Names of a generator's classes; their numbers where it has none; [] = unconditional."""
+    count = len(generator.classes) or getattr(generator.config, "classes", None) or 0
+    return list(generator.classes) or [str(label) for label in range(count)]

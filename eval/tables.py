@@ -1,0 +1,127 @@
+"""Rows -> tables: metric by length for each run, as text for the terminal and for Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from eval.rows import Results, Row
+from eval.words import shown, word
+
+BY_LENGTH = (
+    "rFID",
+    "PSNR",
+    "PSNR-mean",
+    "SSIM",
+    "perceptual",
+    "LPIPS",
+    "pFID-v1-quick",
+    "pFID-v1",
+    "pFID-v1-rel",
+    "gFID",
+    "bits/image",
+    "bytes/image",
+)
+WHOLE = (
+    "PSNR-mean-colour",
+    "codebook-usage",
+    "codebook-perplexity",
+    "codebook-entropy",
+    "codebook-factor-usage",
+    "codebook-factor-perplexity",
+    "codebook-factor-entropy",
+    "slot-redundancy",
+    "gFID-untrained",
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a run's table."""
+
+    metric: str
+    name: str  # as displayed, with network and data; guidance where it matters
+    better: str
+    cells: tuple[str, ...]  # one for each column; "" where nothing was measured
+    values: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    run: str
+    kind: str
+    lengths: tuple[int, ...]
+    lines: tuple[Line, ...]  # a cell for each length
+    whole: tuple[Line, ...]  # one cell
+
+
+def tables(results: Results) -> list[Table]:
+    """One table for each run, tokenizers followed by their generators."""
+    return [_table(results, run) for run in results.runs]
+
+
+def _table(results: Results, run: dict[str, Any]) -> Table:
+    rows = [row for row in results.rows if row.run == run["name"] and row.perturbation is None]
+    lengths = tuple(sorted({row.length for row in rows if row.length is not None}))
+    groups: dict[tuple, list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.metric, row.display, row.decode.guidance), []).append(row)
+    order = {metric: place for place, metric in enumerate((*BY_LENGTH, *WHOLE))}
+    ordered = sorted(groups.items(), key=lambda item: order.get(item[0][0], len(order)))
+    lines = [_line(key, group, lengths) for key, group in ordered if key[0] not in WHOLE]
+    whole = [_line(key, group, None) for key, group in ordered if key[0] in WHOLE]
+    return Table(run["name"], run["kind"], lengths, tuple(lines), tuple(whole))
+
+
+def _line(key: tuple, rows: list[Row], lengths: tuple[int, ...] | None) -> Line:
+    metric, name, guidance = key
+    if guidance is not None and metric == "gFID":
+        name += f" guidance {guidance:g}"
+    if lengths is None:
+        found = (rows[0],)
+    else:
+        at = {row.length: row for row in rows}
+        found = tuple(at.get(length) for length in lengths)
+    return Line(
+        metric,
+        name,
+        word(metric).better,
+        tuple("" if row is None else shown(row.value, metric) for row in found),
+        tuple(None if row is None else row.value for row in found),
+    )
+
+
+def plain(header: list[str], body: list[list[str]]) -> str:
+    """Columns aligned by spaces, numbers to the right."""
+    widths = [max(len(row[i]) for row in (header, *body)) for i in range(len(header))]
+    fit = lambda row: "  ".join(
+        cell.ljust(width) if i == 0 else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ).rstrip()
+    return "\n".join([fit(header), "-" * (sum(widths) + 2 * len(widths) - 2), *map(fit, body)])
+
+
+def markdown(header: list[str], body: list[list[str]]) -> str:
+    """A Markdown table; cells are escaped."""
+    safe = lambda text: text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    line = lambda row: "| " + " | ".join(map(safe, row)) + " |"
+    rule = "|" + "|".join([" --- "] + [" ---: "] * (len(header) - 1)) + "|"
+    return "\n".join([line(header), rule, *map(line, body)])
+
+
+def length_table(table: Table) -> tuple[list[str], list[list[str]]]:
+    header = [f"{table.run} ({table.kind})", *[f"@{length}" for length in table.lengths]]
+    return header, [[line.name, *line.cells] for line in table.lines]
+
+
+def summary(results: Results) -> str:
+    """What the command line prints at the end."""
+    blocks = []
+    for table in tables(results):
+        blocks.append(plain(*length_table(table)))
+        if table.whole:
+            body = [[line.name, *line.cells] for line in table.whole]
+            blocks.append(plain([f"{table.run}, whole set", ""], body))
+    for one in results.facts.get("skipped", ()):
+        blocks.append(f"not measured: {one['protocol']} of {one['run']}: {one['reason']}")
+    return "\n\n".join(blocks)

@@ -1,0 +1,131 @@
+"""What each number is called, its unit, which way is better, and one sentence about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Word:
+    title: str
+    better: str  # "higher", "lower" or ""
+    digits: int
+    explained: str
+
+
+WORDS = {
+    "rFID": Word(
+        "rFID",
+        "lower",
+        2,
+        "Fréchet distance between features of the reconstructions and of the same real pictures; "
+        "0 means that the network cannot tell the two sets apart.",
+    ),
+    "PSNR": Word(
+        "PSNR (dB)",
+        "higher",
+        2,
+        "Peak signal-to-noise ratio of the squared error pooled over all pixels of all pictures.",
+    ),
+    "PSNR-mean": Word(
+        "PSNR, mean (dB)", "higher", 2, "The PSNR of each picture, averaged over pictures."
+    ),
+    "PSNR-mean-colour": Word(
+        "PSNR of mean colour (dB)",
+        "",
+        2,
+        "The floor: every picture painted in its own mean colour.",
+    ),
+    "SSIM": Word(
+        "SSIM",
+        "higher",
+        3,
+        "Structural similarity (11x11 Gaussian window), 1 for identical pictures.",
+    ),
+    "perceptual": Word(
+        "perceptual distance",
+        "lower",
+        4,
+        "Squared difference of unit-normalised maps of the embedded network; not LPIPS.",
+    ),
+    "LPIPS": Word("LPIPS", "lower", 4, "Learned perceptual distance of the lpips package."),
+    "bits/image": Word("bits/image", "", 0, "Stored bits of the kept codes."),
+    "bytes/image": Word(
+        "bytes/image", "", 1, "Size of the packed tokens of a picture with their small header."
+    ),
+    "codebook-usage": Word(
+        "codebook usage", "higher", 3, "Share of all codes that occur somewhere in the set."
+    ),
+    "codebook-perplexity": Word(
+        "codebook perplexity",
+        "higher",
+        1,
+        "Two to the entropy: how many equally frequent codes would be as varied.",
+    ),
+    "codebook-entropy": Word(
+        "codebook entropy (bits)", "higher", 2, "Entropy of the code frequencies over the set."
+    ),
+    "slot-redundancy": Word(
+        "slot redundancy",
+        "lower",
+        3,
+        "Share of pairs of token positions of one picture that hold the same code.",
+    ),
+    "pFID-v1": Word(
+        "pFID-v1",
+        "lower",
+        2,
+        "Mean Fréchet distance after a share α of the tokens was replaced by one of its δ nearest "
+        "codes (15 cells): how much the decoder suffers from near misses. Our own exact "
+        "protocol, not comparable with published pFID. Where reconstructions are blurry, noise "
+        "adds texture and can even lower it.",
+    ),
+    "pFID-v1-rel": Word(
+        "pFID-v1-rel",
+        "lower",
+        2,
+        "pFID-v1 with δ scaled to the codebook (δ K/4096), since a fixed δ is harsher on small "
+        "codebooks.",
+    ),
+    "pFID-v1-quick": Word(
+        "pFID-v1-quick",
+        "lower",
+        2,
+        "Three cells of pFID-v1, at each prefix length; not comparable with the full one.",
+    ),
+    "gFID": Word(
+        "gFID",
+        "lower",
+        2,
+        "Fréchet distance between generated pictures and the real validation pictures (not "
+        "training statistics).",
+    ),
+    "gFID-untrained": Word(
+        "gFID, untrained",
+        "",
+        2,
+        "The same for a generator of the same config that never learned: the baseline.",
+    ),
+}
+for _name, _title in (
+    ("factor-usage", "factor usage"),
+    ("factor-perplexity", "factor perplexity"),
+    ("factor-entropy", "factor entropy (bits)"),
+):
+    WORDS[f"codebook-{_name}"] = Word(
+        _title, "higher", 3, "Mean over the factors of a code too large to count as one."
+    )
+
+
+def word(metric: str) -> Word:
+    return WORDS.get(metric, Word(metric, "", 4, ""))
+
+
+def shown(value: float | None, metric: str) -> str:
+    """A value as tables print it."""
+    if value is None:
+        return "∞"
+    digits = word(metric).digits
+    if value != 0 and abs(value) < 0.5 * 10**-digits:
+        return f"{value:.1e}"
+    return f"{value:,.{digits}f}" if abs(value) < 1e6 else f"{value:.3g}"
