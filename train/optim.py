@@ -38,7 +38,7 @@ class SGDConfig(Config):
 class MuonConfig(Config):
     kind: Literal["muon"] = "muon"
     lr: float = Field(default=4e-3, gt=0)
-    """Of the matrices inside transformer blocks; times sqrt(max(1, rows / columns))."""
+    """Of the matrices inside transformer blocks; updates have AdamW's size (arXiv 2502.16982)."""
     momentum: float = 0.95
     weight_decay: float = Field(default=0.05, ge=0)
     rest: AdamWConfig = AdamWConfig(lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05)
@@ -69,7 +69,10 @@ def muon(config: MuonConfig, named: Named, factors: Mapping[str, float]) -> list
     if not hidden:  # a critic of convolutions
         return rest
     groups = _groups(hidden, config.lr, config.weight_decay, factors)
-    return [torch.optim.Muon(groups, momentum=config.momentum), *rest]
+    return [
+        torch.optim.Muon(groups, momentum=config.momentum, adjust_lr_fn="match_rms_adamw"),
+        *rest,
+    ]
 
 
 def make_optimizers(

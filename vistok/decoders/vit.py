@@ -30,6 +30,10 @@ class ViTDecoderConfig(Config):
     patch_size: int = Field(default=16, ge=1)
     transformer: TransformerConfig = TransformerConfig()
     positions: PositionKind = "sincos"
+    position_base: float = Field(default=10000.0, gt=1)
+    """Of the sin-cos frequencies."""
+    slot_projection: bool = False
+    """Each latent slot has its own input projection."""
     absence: Literal["mask_token", "cut", "none"] = "none"
     """What a missing latent is; none: only whole sequences can be decoded."""
     smooth: int = Field(default=0, ge=0)
@@ -51,9 +55,12 @@ class ViTDecoder(nn.Module):
         width = config.transformer.width
         grid = patch_grid(image_size, config.patch_size)
         self.cut = "none" if config.absence == "none" else "token"
-        self.embed = nn.Linear(dim, width)
+        if config.slot_projection:
+            self.slots = nn.Parameter(torch.randn(latents, dim, width) * dim**-0.5)
+        else:
+            self.embed = nn.Linear(dim, width)
         self.mask_token = nn.Parameter(torch.randn(width) * width**-0.5)
-        self.positions = PositionTable(config.positions, grid, width)
+        self.positions = PositionTable(config.positions, grid, width, config.position_base)
         self.latent_positions = nn.Parameter(torch.randn(latents, width))
         if config.absence == "mask_token":
             self.absent = nn.Parameter(torch.randn(width) * width**-0.5)
@@ -73,7 +80,10 @@ class ViTDecoder(nn.Module):
         draws: Draws | None = None,
     ) -> Painted:
         """values [B, N, D], present [B, N] bool (None = all) -> pixels [B, 3, H, W], unclamped."""
-        latents = self.embed(values.to(self.embed.weight.dtype))
+        if self.config.slot_projection:
+            latents = torch.einsum("bnd,ndw->bnw", values.to(self.slots.dtype), self.slots)
+        else:
+            latents = self.embed(values.to(self.embed.weight.dtype))
         latents = latents + self.latent_positions.to(latents.dtype)
         mask = None
         if present is None and self.config.absence == "mask_token":

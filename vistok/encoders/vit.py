@@ -31,12 +31,18 @@ class ViTEncoderConfig(Config):
     """N latent tokens."""
     transformer: TransformerConfig = TransformerConfig()
     positions: PositionKind = "sincos"
+    position_base: float = Field(default=10000.0, gt=1)
+    """Of the sin-cos frequencies; small grids are told apart better with a small base."""
+    pixel_std: float = Field(default=0.5, gt=0)
+    """Pixels enter as (x - 0.5) / pixel_std: 0.5 gives -1..1, 0.25 about unit variance."""
     attention: Literal["full", "causal_latents"] = "full"
     """causal_latents: patches see patches, latent i sees patches and latents 0..i (FlexTok)."""
     latent_norm: NormKind = "none"
     """Parameter-free norm of each latent before the quantizer: unit variance over channels."""
     slot_projection: bool = False
     """Each latent slot has its own output projection, so that slots do not become duplicates."""
+    latent_gain: float = Field(default=1.0, gt=0)
+    """Scale of the output projection at the start; below 1 keeps FSQ's tanh out of saturation."""
 
 
 @register("encoder", ViTEncoderConfig)
@@ -53,7 +59,7 @@ class ViTEncoder(nn.Module):
         grid = patch_grid(image_size, config.patch_size)
         self.grid = (latents,)
         self.patch_embed = PatchEmbed(config.patch_size, width, overlap=config.overlap)
-        self.positions = PositionTable(config.positions, grid, width)
+        self.positions = PositionTable(config.positions, grid, width, config.position_base)
         self.latent_tokens = nn.Parameter(torch.randn(latents, width))
         self.transformer = Transformer(config.transformer)
         if config.slot_projection:
@@ -66,10 +72,12 @@ class ViTEncoder(nn.Module):
             "mask", mask if config.attention == "causal_latents" else None, persistent=False
         )
         init_weights(self, config.transformer)
+        with torch.no_grad():
+            (self.slots if config.slot_projection else self.proj.weight).mul_(config.latent_gain)
 
     def forward(self, x: Tensor, condition: Condition | None = None) -> Latents:
         """x [B, 3, H, W] in 0..1 -> latents [B, N, D]."""
-        patches = self.positions(self.patch_embed(x * 2 - 1))  # [B, g, W]
+        patches = self.positions(self.patch_embed((x - 0.5) / self.config.pixel_std))  # [B, g, W]
         latents = self.latent_tokens.to(patches.dtype).expand(len(x), -1, -1)
         y = self.transformer(torch.cat([patches, latents], dim=1), mask=self.mask)
         patches, latents = y.split([patches.shape[1], latents.shape[1]], dim=1)

@@ -38,14 +38,17 @@ def sincos(positions: Tensor, width: int, base: float = 10000.0) -> Tensor:
 class PositionTable(nn.Module):
     """Adds a table [L, D] to the first n positions of [B, n, D]."""
 
-    def __init__(self, kind: PositionKind, grid: tuple[int, ...], width: int) -> None:
+    def __init__(
+        self, kind: PositionKind, grid: tuple[int, ...], width: int, base: float = 10000.0
+    ) -> None:
         super().__init__()
         self.kind = kind
         length = grid_positions(grid).shape[0]
         if kind == "learned":
             self.table = nn.Parameter(torch.randn(length, width) * 0.02)
         elif kind == "sincos":
-            self.register_buffer("table", sincos(grid_positions(grid), width), persistent=False)
+            table = sincos(grid_positions(grid), width, base)
+            self.register_buffer("table", table, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return x if self.kind == "none" else x + self.table[: x.shape[1]].to(x.dtype)

@@ -2,7 +2,7 @@
 
 Follows FlexTok's form: bound(z) = tanh(z + atanh(o/h)) * h - o with h = (L-1)(1+eps)/2 and
 o = 1/2 for even L; codes are divided by floor(L/2), so even levels run from -1 to 1 - 2/L. The
-first level varies fastest in an index. No losses at all.
+first level varies fastest in an index. FSQ needs no losses; `saturation` is ours.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ from vistok.records import Quantized
 from vistok.registry import register
 
 
+_SLOPE_ENDS = 2.5  # |z| at which tanh has 3 % of its slope left
+
+
 class FSQConfig(Config):
     kind: Literal["fsq"] = "fsq"
     levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(8, 8, 8, 8), min_length=1)
     """Levels of each channel, 2 or more; the codebook size is their product."""
     eps: float = 1e-3
     """How far the bound reaches past the outermost level."""
-    loss_weights: dict[str, float] = {}
-    """FSQ has no losses; nothing can be weighted."""
+    loss_weights: dict[Literal["saturation"], float] = {}
+    """saturation: mean relu(|z| - 2.5)^2, keeps latents where the tanh still has a slope."""
 
 
 @register("quantizer", FSQConfig)
@@ -64,7 +67,10 @@ class FSQ(Quantizer):
         values = straight_through(bounded.round(), bounded) / self.middle
         indices = ((bounded.detach().round() + self.middle) * self.basis).sum(-1).long()
         anchors = (bounded / self.middle).detach()[:, :, None]
-        return Quantized(values, values, indices[..., None], anchors)
+        losses = {}
+        if "saturation" in self.loss_weights:
+            losses["saturation"] = (z.abs() - _SLOPE_ENDS).relu().square().mean()
+        return Quantized(values, values, indices[..., None], anchors, losses)
 
     def lookup(self, indices: Tensor) -> Tensor:
         digits = indices.long() // self.basis % self.sizes
