@@ -21,7 +21,6 @@ from vistok.quantizers.nearest import nearest_on_grid
 from vistok.records import Quantized
 from vistok.registry import register
 
-
 _SLOPE_ENDS = 2.5  # |z| at which tanh has 3 % of its slope left
 
 
