@@ -144,6 +144,11 @@ class Results(Record):
             raise ValueError(f"{path}: {where}: {first['msg']}; evaluate again") from None
 
 
+def json_schema() -> dict[str, Any]:
+    """JSON schema of results.json; committed as results.schema.json, which a test keeps true."""
+    return Results.model_json_schema(by_alias=True, mode="serialization")
+
+
 def display(metric: str, features: Network | None, reference: Reference) -> str:
     inside = [] if features is None else [features.name]
     return f"{metric}[{', '.join([*inside, reference.name])}]"

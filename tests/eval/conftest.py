@@ -1,0 +1,61 @@
+"""Benches without training: photos of a few pixels, and two saved runs."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from eval.bench import Bench
+from eval.images import Views
+from vistok.data import Photos, PhotosConfig
+from vistok.frozen import feature_network, perceptual_network
+
+
+@pytest.fixture(scope="session")
+def features():
+    return feature_network("vistok-cnn")
+
+
+@pytest.fixture(scope="session")
+def perceptual():
+    return perceptual_network("vistok-cnn")
+
+
+@pytest.fixture
+def bench(features, perceptual):
+    """bench(tokenizer, count, batch) -> a bench on `count` photos of the tokenizer's size."""
+
+    def make(tokenizer, count=24, batch=16, name="tiny"):
+        size = tokenizer.config.image_size[0]
+        data = Photos(PhotosConfig(size=size, val_count=count)).open("val")
+        run = SimpleNamespace(name=name, sha256="0" * 64, tokenizer=tokenizer)
+        return Bench(run, Views(data, batch), features, perceptual)
+
+    return make
+
+
+@pytest.fixture
+def runs(tmp_path, make_tokenizer):
+    """A tokenizer's run folder and that of a generator of its tokens."""
+    from vistok.generators import gpt
+    from vistok.weights import sha256
+
+    tokenizer = make_tokenizer("fsq")
+    first, second = tmp_path / "tok", tmp_path / "gen"
+    tokenizer.save_pretrained(first / "model")
+    config = {"name": "tok", "data": {"kind": "photos", "size": 8, "val_count": 24}}
+    (first / "config.yaml").write_text(yaml.safe_dump(config))
+    lines = [
+        {"step": s, "split": split, "loss": 1 / s, "l2": 0.5 / s, "psnr": 10.0 + s, "psnr@1": 9.0}
+        for s in (1, 2, 3)
+        for split in ("train", "val")
+    ]
+    (first / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    transformer = {"width": 16, "depth": 1, "heads": 2}
+    model = gpt.GPT(gpt.GPTConfig(transformer=transformer, classes=7), tokenizer.spec())
+    model.classes = ("astronaut", "chelsea", "coffee", "hubble", "ihc", "retina", "rocket")
+    model.tokenizer = {"name": "tok", "sha256": sha256(first / "model" / "model.safetensors")}
+    model.save_pretrained(second / "model")
+    (second / "config.yaml").write_text(yaml.safe_dump({"name": "gen"}))
+    return first, second
