@@ -1,0 +1,197 @@
+"""Losses on hand-made numbers."""
+
+from typing import Literal
+
+import pytest
+import torch
+from torch import nn
+
+from vistok.dice import Progress
+from vistok.losses.adversarial import AdversarialConfig, AdversarialLoss
+from vistok.losses.discriminators import PatchGAN, PatchGANConfig
+from vistok.losses.perceptual import PerceptualConfig
+from vistok.losses.reconstruction import ReconstructionConfig
+from vistok.records import Batch, Painted, Reconstruction
+from vistok.registry import build
+
+BATCH = Batch(index=torch.arange(1))
+
+
+def rebuilt(pixels, target) -> Reconstruction:
+    return Reconstruction(pixels, target, Painted(pixels, pixels), None, None)
+
+
+def at(step: int) -> Progress:
+    return Progress(step, 100)
+
+
+# -- reconstruction --------------------------------------------------------------------------------
+
+
+def test_reconstruction_terms_by_hand():
+    loss = build(ReconstructionConfig(l1=0.5, l2=2.0, smooth_l1=1.0))
+    # differences 0.5, -1, 0, 2
+    pixels, target = torch.tensor([0.5, 0.0, 1.0, 3.0]), torch.tensor([0.0, 1.0, 1.0, 1.0])
+    terms = loss(rebuilt(pixels, target), BATCH, at(0))
+    assert terms["l1"].item() == pytest.approx(3.5 / 4)
+    assert terms["l2"].item() == pytest.approx((0.25 + 1 + 4) / 4)
+    # half squares below 1, |d| - 1/2 above
+    assert terms["smooth_l1"].item() == pytest.approx((0.125 + 0.5 + 0 + 1.5) / 4)
+    assert loss.weights(at(0)) == {"l1": 0.5, "l2": 2.0, "smooth_l1": 1.0}
+
+
+def test_terms_without_weight_are_not_computed():
+    loss = build(ReconstructionConfig())
+    assert set(loss(rebuilt(torch.ones(2), torch.zeros(2)), BATCH, at(0))) == {"l2"}
+    with pytest.raises(ValueError, match="give one of them a weight"):
+        ReconstructionConfig(l2=0)
+
+
+def test_perceptual_distance_is_zero_for_equal_pictures():
+    loss = build(PerceptualConfig(network="vistok-cnn", weight=0.3))
+    x = torch.rand(2, 3, 32, 32)
+    y = torch.rand(2, 3, 32, 32).requires_grad_()
+    assert loss(rebuilt(x, x), BATCH, at(0))["perceptual"].item() == pytest.approx(0, abs=1e-6)
+    far = loss(rebuilt(y, x), BATCH, at(0))["perceptual"]
+    far.backward()
+    assert far.item() > 0 and float(y.grad.abs().sum()) > 0
+    assert loss.weights(at(0)) == {"perceptual": 0.3}
+    assert not any(p.requires_grad for p in loss.parameters())
+
+
+# -- the critic ------------------------------------------------------------------------------------
+
+
+class Value(nn.Module):
+    """A critic whose logit is scale x the first pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, pixels):
+        return pixels[:, :1] * self.scale
+
+
+def gan(**options) -> AdversarialLoss:
+    loss = AdversarialLoss(AdversarialConfig(**{"start": 0} | options))
+    loss.critic.discriminator = Value()
+    return loss
+
+
+def column(*values) -> torch.Tensor:
+    return torch.tensor(values)[:, None]
+
+
+def test_hinge_by_hand():
+    loss = gan()
+    # real logits 4 and 1, fake -3 and 0.5
+    total, logged = loss.criticise(loss.critic, column(2.0, 0.5), column(-1.5, 0.25))
+    # (relu(1 - 4) + relu(1 - 1)) / 2 = 0; (relu(1 - 3) + relu(1 + 0.5)) / 2 = 0.75; half of it
+    assert total.item() == logged["disc"].item() == pytest.approx(0.375)
+    assert logged["logits_real"].item() == 2.5 and logged["logits_fake"].item() == -1.25
+    assert logged["disc_accuracy"].item() == 0.75  # one of two fakes is taken for real
+    fake = torch.tensor([[-1.5], [0.25]], requires_grad=True)
+    term = loss(rebuilt(fake, fake), BATCH, at(0))["gan"]
+    assert term.item() == pytest.approx(1.25)  # - mean(-3, 0.5)
+    term.backward()
+    assert fake.grad.flatten().tolist() == [-1, -1]  # - scale / 2
+
+
+def test_generator_phase_leaves_nothing_in_the_critic():
+    loss = AdversarialLoss(AdversarialConfig(start=0, discriminator=PatchGANConfig(width=8)))
+    fake = torch.rand(2, 3, 32, 32, requires_grad=True)
+    loss(rebuilt(fake, fake), BATCH, at(0))["gan"].backward()
+    assert float(fake.grad.abs().sum()) > 0
+    assert all(p.grad is None and p.requires_grad for p in loss.critic.parameters())
+    # In its own phase it learns, and the pictures do not.
+    total, _ = loss.criticise(loss.critic, torch.rand(2, 3, 32, 32), fake.detach())
+    total.backward()
+    assert all(p.grad is not None for p in loss.critic.parameters())
+
+
+def test_start_ramp_and_weight():
+    loss = gan(start=3, ramp=4, weight=0.8)
+    fake = column(1.0)
+    assert [bool(loss(rebuilt(fake, fake), BATCH, at(s))) for s in (0, 2, 3, 50)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    weights = [loss.weights(at(step))["gan"] for step in (2, 3, 4, 6, 50)]
+    assert weights == pytest.approx([0, 0.2, 0.4, 0.8, 0.8])
+    assert loss.critic_start == 3 and gan(start=3, critic_start=1).critic_start == 1
+    assert gan(start=3, critic_start=0).critic_start == 0
+    assert gan(weight=0.0)(rebuilt(fake, fake), BATCH, at(5)) == {}
+
+
+def test_adaptive_weight_by_hand():
+    layer = nn.Parameter(torch.tensor([1.0, 1.0]))
+    others = (layer * torch.tensor([3.0, 4.0])).sum()  # gradient of norm 5
+    small = (layer * torch.tensor([0.0, 2.0])).sum()
+    loss = gan(adaptive_max=1e4)
+    weight = loss.balance(others, small, layer)
+    assert weight.item() == pytest.approx(5 / 2.0001) and not weight.requires_grad
+    assert loss.balance(others, 0 * small, layer).item() == 1e4  # 5 / 1e-4, clamped
+    assert gan(adaptive_max=1.5).balance(others, small, layer).item() == 1.5
+    assert gan(adaptive=False).balance(others, small, layer).item() == 1.0
+    others.backward()  # the graph is still there
+
+
+def test_lecam_by_hand_over_two_steps():
+    loss = gan(lecam=0.5, lecam_decay=0.9)
+    # Step 1, EMAs 0: real mean logit 3, fake mean -1.
+    total, logged = loss.criticise(loss.critic, column(1.0, 2.0), column(-0.5, -0.5))
+    # relu(3 - 0)^2 + relu(0 + 1)^2
+    assert logged["lecam"].item() == pytest.approx(10.0)
+    assert total.item() == pytest.approx(logged["disc"].item() + 0.5 * 10.0)
+    assert loss.critic.ema_real.item() == 0  # used before it is moved
+    loss.after_step()
+    assert loss.critic.ema_real.item() == pytest.approx(0.3)
+    assert loss.critic.ema_fake.item() == pytest.approx(-0.1)
+    # Step 2 in two micro-batches: real means 2 and 4, fake means 0 and 1.
+    _, first = loss.criticise(loss.critic, column(1.0), column(0.0))
+    _, second = loss.criticise(loss.critic, column(2.0), column(0.5))
+    assert first["lecam"].item() == pytest.approx((2 + 0.1) ** 2 + 0.3**2)
+    assert second["lecam"].item() == pytest.approx((4 + 0.1) ** 2)  # relu(0.3 - 1) = 0
+    loss.after_step()
+    assert loss.critic.ema_real.item() == pytest.approx(0.9 * 0.3 + 0.1 * 3)
+    assert loss.critic.ema_fake.item() == pytest.approx(0.9 * -0.1 + 0.1 * 0.5)
+    before = loss.critic.ema_real.clone()
+    loss.after_step()  # nothing happened since
+    assert torch.equal(loss.critic.ema_real, before)
+    assert {"ema_real", "ema_fake"} <= set(loss.critic.state_dict())
+
+
+def test_lecam_off_leaves_no_trace():
+    loss = gan()
+    _, logged = loss.criticise(loss.critic, column(1.0), column(0.0))
+    loss.after_step()
+    assert "lecam" not in logged and loss.critic.ema_real.item() == 0
+
+
+# -- PatchGAN --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("layers", "side"), [(1, 14), (2, 6), (3, 2)])
+def test_patchgan_gives_a_map(layers, side):
+    # 32 halves `layers` times, then two 4x4 convolutions of stride 1 take one each.
+    net = PatchGAN(PatchGANConfig(width=8, layers=layers))
+    assert net(torch.rand(2, 3, 32, 32)).shape == (2, 1, side, side)
+
+
+@pytest.mark.parametrize("norm", ["group", "batch", "none"])
+def test_patchgan_norms(norm: Literal["group", "batch", "none"]):
+    net = PatchGAN(PatchGANConfig(width=8, layers=2, norm=norm))
+    kinds = {type(layer) for layer in net.layers}
+    assert (nn.GroupNorm in kinds) == (norm == "group")
+    assert (nn.BatchNorm2d in kinds) == (norm == "batch")
+    weight = net.layers[2].weight.detach()
+    assert float(weight.std()) == pytest.approx(0.02, rel=0.1)
+    x = torch.rand(2, 3, 16, 16)
+    # Pictures are shifted to -1..1 inside: grey is zero.
+    with torch.no_grad():
+        grey = net.layers[0](torch.zeros_like(x))
+        assert torch.allclose(net.layers[0](torch.full_like(x, 0.5) * 2 - 1), grey)
+        assert torch.equal(net(x), net.layers(x * 2 - 1))
