@@ -42,8 +42,9 @@ np.testing.assert_allclose(once.mean, everything.mean, rtol=1e-13)
 np.testing.assert_allclose(once.cov, everything.cov, rtol=1e-10, atol=1e-12)
 half = FeatureStats.of(features[rank * 11 : 11 + rank * 19]).reduce()
 np.testing.assert_allclose(half.cov, everything.cov, rtol=1e-10, atol=1e-12)
+print("equal", flush=True)
+dist.barrier()  # a rank that leaves early can abort its peer
 dist.destroy_process_group()
-print("equal")
 """
 
 
@@ -63,4 +64,4 @@ def test_two_ranks_equal_one(tmp_path):
     ]
     for process in ranks:
         output = process.communicate(timeout=120)[0]
-        assert process.returncode == 0 and output.endswith("equal\n"), output
+        assert process.returncode == 0 and "equal\n" in output, output

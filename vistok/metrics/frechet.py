@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vistok.metrics.reduction import sum_everywhere
+from vistok import distributed
 
 
 class FeatureStats:
@@ -95,12 +95,12 @@ class FeatureStats:
 
     def reduce(self) -> FeatureStats:
         """New statistics of all ranks' samples together (each rank gets them); every rank calls."""
-        count = int(sum_everywhere(torch.tensor(self.count)))
-        mean = sum_everywhere(self._mean * self.count) / max(count, 1)
+        count = int(distributed.sum_(torch.tensor(self.count)))
+        mean = distributed.sum_(self._mean * self.count) / max(count, 1)
         step = mean - self._mean
         whole = FeatureStats(self.dim, self._mean.device)
         whole.count, whole._mean = count, mean
-        whole._scatter = sum_everywhere(self._scatter + self.count * torch.outer(step, step))
+        whole._scatter = distributed.sum_(self._scatter + self.count * torch.outer(step, step))
         return whole
 
     @property
