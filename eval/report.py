@@ -240,6 +240,7 @@ def _grid(grid: dict[str, Any], several: bool) -> dict[str, Any]:
     width = grid["size"][1]
     heading = [grid["run"]] if several else []
     heading += [f"guidance {grid['guidance']:g}"] if "guidance" in grid else []
+    heading += [grid["note"]] if grid.get("note") else []
     return {
         **grid,
         "heading": ", ".join(heading),

@@ -196,7 +196,8 @@ def _history(path: Path) -> tuple[dict[str, Any], ...]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
+            # NaN is no JSON: a curve has a gap there.
+            rows.append(json.loads(line, parse_constant=lambda _: None))
         except ValueError:
             if number < len(lines):
                 raise RunError(f"{path}: line {number} is not JSON; is the file damaged?") from None

@@ -103,13 +103,17 @@ def _row(
     )
 
 
-def pictures(bench: Bench, model: Any, each: int, guidance: float) -> Tensor:
-    """[classes, each, 3, H, W] uint8: the first samples of every class, those of the statistics."""
-    classes = max(1, len(class_names(model)))
-    index = torch.arange(classes * each)
+def pictures(
+    bench: Bench, model: Any, classes: Sequence[int], each: int, guidance: float
+) -> Tensor:
+    """[classes, each, 3, H, W] uint8: the first samples of some classes, those of the statistics.
+
+    `classes` are labels; [0] for a generator without classes.
+    """
+    count = max(1, len(class_names(model)))
+    index = torch.tensor(classes)[:, None] + count * torch.arange(each)  # [classes, each]
     painted = [
         to_uint8(bench.tokenizer.decode(sample(bench, model, part, bench.spec.steps, guidance)))
-        for part in index.split(bench.batch)
+        for part in index.flatten().split(bench.batch)
     ]
-    whole = torch.cat(painted).cpu()
-    return whole.unflatten(0, (each, classes)).transpose(0, 1)
+    return torch.cat(painted).cpu().unflatten(0, index.shape)
