@@ -130,12 +130,15 @@ def render_markdown(results: Results, html: str, numbers: str) -> str:
 
 
 def _environment(escape: bool) -> jinja2.Environment:
-    return jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=escape,
         undefined=jinja2.StrictUndefined,
         trim_blocks=not escape,
     )
+    # A narrow page may break a number's name before its bracket.
+    made.filters["breakable"] = lambda name: Markup("<wbr>[").join(name.split("["))
+    return made
 
 
 def _plain(value: Any) -> Any:

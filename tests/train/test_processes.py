@@ -53,7 +53,7 @@ def test_ema_codebooks_and_perturbation_see_the_global_batch(tmp_path, write):
 def test_processes_that_do_not_find_each_other_stop(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr("train.loop.Accelerator", lambda **_: SimpleNamespace(num_processes=1))
-    with pytest.raises(ConfigError, match="started 2 processes but 1 found.*torchrun"):
+    with pytest.raises(ConfigError, match=r"started 2 processes but 1 found.*torchrun"):
         make_accelerator(validate(TrainConfig, STATEFUL))
 
 
