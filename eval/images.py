@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -104,7 +105,7 @@ class Views:
     @property
     def reference(self) -> Reference:
         return Reference(
-            name=str(self.record["kind"]),
+            name=data_name(self.record),
             split=str(self.record.get("split", "val")),
             manifest=str(self.record["manifest"]),
             count=len(self),
@@ -130,6 +131,12 @@ class Views:
                 mine.update(network(to_uint8(batch.pixels)))
             self._stats[key] = mine.reduce()
         return self._stats[key]
+
+
+def data_name(record: dict[str, Any]) -> str:
+    """What numbers call a data set: the last folder of its source, else its kind (photos)."""
+    source = str(record.get("source", ""))
+    return Path(source).name if "/" in source else str(record["kind"])
 
 
 def shares(count: int, batch: int) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -53,7 +54,8 @@ def evaluate(paths: Sequence[str | Path], options: Options) -> Results:
     runs, grids, codebooks, skipped, data = [], [], {}, [], {}
     for pair, dataset in zip(pairs, datasets, strict=True):
         views = Views(dataset, options.batch, options.limit, options.device, options.workers)
-        views = shared.setdefault(views.reference.manifest, views)
+        # The whole record: one manifest may be cropped to several sizes.
+        views = shared.setdefault(json.dumps(views.record, sort_keys=True, default=str), views)
         pair.tokenizer.tokenizer.to(options.device)
         bench = Bench(pair.tokenizer, views, *networks, options.seed, stamp)
         with exact():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from eval_tokenizers import PixelTokenizer
 
-from eval.images import exact, to_uint8
+from eval.images import data_name, exact, to_uint8
 from eval.protocols import rfid
 
 
@@ -52,3 +52,8 @@ def test_rows_of_a_flexible_tokenizer(bench, make_tokenizer):
     assert "biased" in row.note  # 24 pictures for 320 features
     assert len(found.facts["codebook"]["position_entropy"]) == 4
     assert found.facts["codebook"]["sorted_counts"][0][0] == 0
+
+
+def test_data_are_called_by_their_folder():
+    assert data_name({"kind": "photos", "source": "views of seven photographs"}) == "photos"
+    assert data_name({"kind": "parquet", "source": "/data/cifar10"}) == "cifar10"
