@@ -1,0 +1,156 @@
+"""Every command and snippet of the README runs, as it stands there, on tiny settings.
+
+A command that is not in the table below fails the test: whoever adds one to the README says here
+how it is run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+DATA = Path(os.environ.get("VISTOK_DATA_DIR", ROOT / "../shared/data")).resolve()
+
+pytestmark = pytest.mark.slow
+
+_SMALL = "steps=2 warmup=0 trackers=[] validate_limit=8 validate_every=0 grid_every=0"
+_RUN = f"{_SMALL} data.count=200 data.val_count=16"
+
+# What is added to a command so that it is over in seconds; None = where else it is run.
+COMMANDS = {
+    "make quickstart": None,  # .ci/run, with FAST=1
+    "make test": None,  # this run
+    "vistok info runs/quickstart": "",
+    "vistok encode runs/quickstart picture.png --length 8 --out codes": "",
+    "vistok decode runs/quickstart codes/picture.tok --out codes": "",
+    "vistok generate runs/quickstart/generator runs/quickstart --class coffee --out coffee.png": "",
+    'python -m train configs/quickstart.yaml name=mine "data={kind: folder, path: my/pictures, '
+    'val_share: 0.1, size: 32}"': _SMALL,
+    "python -m train configs/cifar10/tiny.yaml": f"{_SMALL} data.cache=false "
+    f"data.train={DATA}/cifar10/train-00000-*.parquet data.val={DATA}/cifar10/test-*.parquet",
+    "accelerate launch --config_file configs/accelerate/8gpu.yaml -m train configs/quickstart.yaml":
+        None,  # test_the_gpu_launch_config
+    "torchrun --nnodes 4 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29500 "
+    "-m train configs/quickstart.yaml": None,  # test_several_nodes
+    "torchrun --nproc_per_node 2 -m train configs/quickstart.yaml": f"{_RUN} name=two",
+    "python -m train configs/generators/quickstart_tokens.yaml": "task.limit=64 data.val_count=16",
+    "python -m train configs/generators/quickstart.yaml": _SMALL,
+    "python -m eval runs/quickstart runs/quickstart/generator --report runs/quickstart/report.html":
+        "--limit 16 --samples 14 --pfid quick --data kind=photos --data val_count=16",
+    "python -m eval speed runs/quickstart runs/quickstart/generator": "--repeats 1",
+}  # fmt: skip
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder that looks like a checkout, with a tiny finished quickstart in it."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("train", "eval", "configs", "vistok"):
+        (folder / name).symlink_to(ROOT / name)
+    Image.new("RGB", (50, 40), (200, 120, 40)).save(folder / "picture.png")
+    for i in range(30):
+        (folder / "my/pictures/cats").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), (8 * i, 90, 40)).save(folder / f"my/pictures/cats/{i}.png")
+    go(folder, f"python -m train configs/quickstart.yaml {_RUN}")
+    for command in ("quickstart_tokens", "quickstart"):
+        line = f"python -m train configs/generators/{command}.yaml"
+        go(folder, f"{line} {COMMANDS[line]}")
+    return folder
+
+
+def go(folder: Path, command: str) -> str:
+    done = subprocess.run(
+        shlex.split(command),
+        cwd=folder,
+        env={
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(folder),
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return done.stdout
+
+
+def test_every_command_is_known():
+    assert set(commands()) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", [c for c, extra in COMMANDS.items() if extra is not None])
+def test_commands_run(place, command):
+    if "cifar10" in command and not (DATA / "cifar10").is_dir():
+        pytest.skip(f"no CIFAR-10 in {DATA}")
+    go(place, f"{command} {COMMANDS[command]}")
+
+
+def test_the_python_snippet_runs(place):
+    for block in blocks("python"):
+        go(place, f"python -c {shlex.quote(block)}")
+
+
+def test_the_yaml_snippet_is_a_config():
+    from train.config import TrainConfig
+    from vistok.config import validate
+
+    for block in blocks("yaml"):
+        config = validate(TrainConfig, yaml.safe_load(block))
+        assert config.task.tokenizer.encoder.num_latents == 128
+
+
+def test_the_gpu_launch_config():
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(ROOT / "configs/accelerate/8gpu.yaml"))
+    assert config.num_processes == 8 and not config.use_cpu
+
+
+def test_several_nodes(place):
+    """The README's line with two machines of one process each, both of them this machine."""
+    line = next(c for c in commands() if "--nnodes" in c)
+    line = line.replace("--nnodes 4", "--nnodes 2").replace(
+        "--nproc_per_node 8", "--nproc_per_node 1"
+    )
+    line = line.replace("HOST:29500", f"localhost:{20000 + os.getpid() % 20000}")
+    nodes = [
+        subprocess.Popen(
+            shlex.split(f"{line} {_RUN} name=nodes"),
+            cwd=place,
+            env={
+                **os.environ,
+                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+                "OMP_NUM_THREADS": "1",
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for node in nodes:
+        _, errors = node.communicate(timeout=300)
+        assert node.returncode == 0, errors[-2000:]
+    state = next((place / "runs/nodes/checkpoints").glob("step_*/state.json"))
+    assert '"world": 2' in state.read_text()
