@@ -65,7 +65,7 @@ def _numbers(context, parameter, text: str) -> tuple[float, ...]:
 )
 @click.option("--data", multiple=True, metavar="KEY=VALUE", help="Other data; may be repeated.")
 @click.option("--limit", type=click.IntRange(2), help="Only the first so many pictures.")
-@click.option("--batch", type=click.IntRange(1), default=256, show_default=True)
+@click.option("--batch", type=click.IntRange(1), help="Pictures at a time; default: 32, GPU 256.")
 @click.option("--samples", type=click.IntRange(2), help="Generated pictures; default: as real.")
 @click.option(
     "--pfid",

@@ -67,7 +67,7 @@ class Views:
     """
 
     dataset: Any
-    batch: int = 256
+    batch: int = 32
     limit: int | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: int = 0

@@ -31,7 +31,7 @@ class Options:
     perceptual: str = "vistok-cnn"
     data: tuple[str, ...] = ()
     limit: int | None = None
-    batch: int = 256
+    batch: int | None = None  # None: 256 on a GPU, 32 on a CPU, whose caches hold no more
     samples: int | None = None  # None: as many as there are pictures
     pfid: pfid.Mode = "both"
     guidance: tuple[float, ...] = (1.0,)
@@ -43,6 +43,7 @@ class Options:
 def evaluate(paths: Sequence[str | Path], options: Options) -> Results:
     """Measure all runs. Mistakes in names, configs, data and weights show before any work."""
     pairs = resolve(paths)
+    batch = options.batch or (256 if options.device.type == "cuda" else 32)
     datasets = [open_data(pair.tokenizer, options.data) for pair in pairs]
     networks = _networks(options)
     for pair in pairs:
@@ -53,7 +54,7 @@ def evaluate(paths: Sequence[str | Path], options: Options) -> Results:
     rows: list[Row] = []
     runs, grids, codebooks, skipped, data = [], [], {}, [], {}
     for pair, dataset in zip(pairs, datasets, strict=True):
-        views = Views(dataset, options.batch, options.limit, options.device, options.workers)
+        views = Views(dataset, batch, options.limit, options.device, options.workers)
         # The whole record: one manifest may be cropped to several sizes.
         views = shared.setdefault(json.dumps(views.record, sort_keys=True, default=str), views)
         pair.tokenizer.tokenizer.to(options.device)
