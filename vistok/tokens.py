@@ -279,15 +279,16 @@ def keep_mask(
     if keep is None:
         return torch.ones(batch, spec.length, dtype=torch.bool, device=device)
     keep = keep.to(device)
-    lengths = torch.tensor(spec.block_lengths, device=device)
-    block = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)  # [L]
+    place = torch.arange(spec.length, device=device)
+    if spec.cut not in ("block", "inside"):
+        return place[None] < keep[:, None]
+    # Lists, so that shapes depend on no tensor: one graph when compiled, no wait on a GPU.
+    sizes = spec.block_lengths
+    block = torch.tensor([i for i, n in enumerate(sizes) for _ in range(n)], device=device)
     if spec.cut == "block":
         return block[None] < keep[:, None]
-    place = torch.arange(spec.length, device=device)
-    if spec.cut == "inside":
-        inside = place - (lengths.cumsum(0) - lengths)[block]
-        return inside[None] < (keep[:, None] if keep.ndim == 1 else keep[:, block])
-    return place[None] < keep[:, None]
+    inside = torch.tensor([i for n in sizes for i in range(n)], device=device)
+    return inside[None] < (keep[:, None] if keep.ndim == 1 else keep[:, block])
 
 
 def _check_indices(spec: TokenSpec, indices: Tensor) -> None:
