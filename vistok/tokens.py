@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 import zlib
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -20,10 +19,11 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
+from vistok import radix
 from vistok.config import Config
+from vistok.packing import Header, pack, unpack
 
 Cut = Literal["none", "token", "block", "inside"]
-_VERSION = 1
 
 
 class TokenSpec(Config):
@@ -120,7 +120,7 @@ class TokenSpec(Config):
 
     def regroup(self, vocab: tuple[int, ...]) -> TokenSpec:
         """The same sequence with the digits of each position grouped anew."""
-        _groups(self.vocab, vocab)
+        radix.groups(self.vocab, tuple(vocab))
         return self.model_copy(update={"vocab": tuple(vocab), "branches": 1})
 
     def fingerprint(self) -> int:
@@ -223,11 +223,8 @@ class Tokens:
     def regroup(self, vocab: tuple[int, ...]) -> Tokens:
         """The same codes as digits of another vocabulary with the same product (mixed radix)."""
         spec = self.spec.regroup(tuple(vocab))
-        parts = []
-        for (a0, a1), (b0, b1) in _groups(self.spec.vocab, spec.vocab):
-            number = _join(self.indices[..., a0:a1].long(), self.spec.vocab[a0:a1])
-            parts.append(_split(number, spec.vocab[b0:b1]))
-        return replace(self, spec=spec, indices=torch.cat(parts, -1).to(Tokens.dtype(spec)))
+        digits = radix.regroup(self.indices.long(), self.spec.vocab, spec.vocab)
+        return replace(self, spec=spec, indices=digits.to(Tokens.dtype(spec)))
 
     def to_bytes(self) -> list[bytes]:
         """One bit-packed string a sample: header, then ceil(kept positions * bits / 8) bytes."""
@@ -237,27 +234,25 @@ class Tokens:
         mask = self.kept().cpu().numpy()
         digits = self.indices.cpu().numpy()
         keep = None if self.keep is None else self.keep.reshape(len(self), -1).tolist()
+        mark = self.spec.fingerprint()
         return [
-            self._header(None if keep is None else keep[b]) + _pack(digits[b][mask[b]], self.spec)
+            Header(mark, None if keep is None else keep[b], self.size, self.fps).write()
+            + pack(digits[b][mask[b]], self.spec.factor_bits)
             for b in range(len(self))
         ]
-
-    def _header(self, keep: list[int] | None) -> bytes:
-        flags = (keep is not None) | (self.size is not None) << 1 | (self.fps is not None) << 2
-        out = bytes([_VERSION << 4 | flags]) + self.spec.fingerprint().to_bytes(2, "little")
-        for number in (*(keep or ()), *(self.size or ())):
-            out += _varint(number)
-        return out + (b"" if self.fps is None else struct.pack("<d", self.fps))
 
     @classmethod
     def from_bytes(cls, strings: list[bytes], spec: TokenSpec) -> Tokens:
         """The exact inverse of `to_bytes`; ValueError for bytes of another spec or length."""
         rows, keeps, shown = [], [], set()
         for i, data in enumerate(strings):
-            indices, keep, size, fps = _parse(data, spec, i)
+            try:
+                header, indices = _parse(data, spec)
+            except ValueError as error:
+                raise ValueError(f"token bytes {i}: {error}") from None
             rows.append(indices)
-            keeps.append(keep)
-            shown.add((size, fps))
+            keeps.append(header.keep)
+            shown.add((header.size, header.fps))
         if len(shown) > 1:
             raise ValueError(f"strings of different (size, fps): {shown}; read them apart")
         size, fps = shown.pop() if shown else (None, None)
@@ -310,112 +305,17 @@ def _check_indices(spec: TokenSpec, indices: Tensor) -> None:
             )
 
 
-def _groups(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple]:
-    """Smallest runs of factors with equal products: [((a0, a1), (b0, b1)), ...]."""
-    if math.prod(old) != math.prod(new):
-        raise ValueError(
-            f"cannot regroup vocab {old} (product {math.prod(old)}) as {tuple(new)} "
-            f"(product {math.prod(new)}); the products must be equal"
-        )
-    groups, a, b = [], 0, 0
-    while a < len(old) or b < len(new):
-        a0, b0, left, right = a, b, 1, 1
-        while left != right or left == 1:
-            if left <= right and a < len(old):
-                left, a = left * old[a], a + 1
-            elif b < len(new):
-                right, b = right * new[b], b + 1
-            else:
-                break
-        if left > 2**62:
-            raise ValueError(f"vocab {old} and {tuple(new)} share no boundary below 2**62")
-        groups.append(((a0, a), (b0, b)))
-    return groups
-
-
-def _join(digits: Tensor, vocab: tuple[int, ...]) -> Tensor:
-    """[..., F] digits, fastest first -> [...] numbers."""
-    number, base = torch.zeros_like(digits[..., 0]) if vocab else None, 1
-    for factor, size in enumerate(vocab):
-        number = number + digits[..., factor] * base
-        base *= size
-    return number
-
-
-def _split(number: Tensor, vocab: tuple[int, ...]) -> Tensor:
-    digits = []
-    for size in vocab:
-        digits.append(number % size)
-        number = number // size
-    return torch.stack(digits, -1)
-
-
-def _pack(digits: np.ndarray, spec: TokenSpec) -> bytes:
-    """[n, F] digits -> bytes, position by position, factor by factor, lowest bit first."""
-    columns = [
-        digits[:, f, None].astype(np.int64) >> np.arange(bits) & 1
-        for f, bits in enumerate(spec.factor_bits)
-    ]
-    flat = np.concatenate(columns, 1).astype(np.uint8).reshape(-1)
-    return np.packbits(flat, bitorder="little").tobytes()
-
-
-def _varint(number: int) -> bytes:
-    out = b""
-    while number > 127:
-        out, number = out + bytes([number & 127 | 128]), number >> 7
-    return out + bytes([number])
-
-
-def _parse(data: bytes, spec: TokenSpec, row: int) -> tuple:
-    """One packed string -> (indices [L, F], keep, size, fps)."""
-    fail = lambda why: ValueError(f"token bytes {row}: {why}")
-    if len(data) < 3:
-        raise fail(f"{len(data)} bytes are too few for a header; is the file cut off?")
-    if data[0] >> 4 != _VERSION:
-        raise fail(f"header version {data[0] >> 4}; expected {_VERSION}")
-    if int.from_bytes(data[1:3], "little") != spec.fingerprint():
-        raise fail("they were written with another token spec; use that tokenizer's spec")
-    at, flags = 3, data[0] & 15
-    if flags > 7:
-        raise fail("unknown flags in the header; they are damaged")
-
-    def number() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            if at >= len(data):
-                raise fail("cut off inside the header")
-            byte, at = data[at], at + 1
-            value, shift = value | (byte & 127) << shift, shift + 7
-            if byte < 128:
-                return value
-
-    keep = size = fps = None
-    if flags & 1:
-        count = len(spec.blocks) if spec.cut == "inside" else 1
-        keep = [number() for _ in range(count)]
-    if flags & 2:
-        size = (number(), number(), number())
-    if flags & 4:
-        if len(data) < at + 8:
-            raise fail("cut off inside the header")
-        fps, at = struct.unpack("<d", data[at : at + 8])[0], at + 8
-    for length in keep or ():
+def _parse(data: bytes, spec: TokenSpec) -> tuple[Header, np.ndarray]:
+    """One packed string -> (header, indices [L, F])."""
+    header, codes = Header.read(data, len(spec.blocks) if spec.cut == "inside" else 1)
+    if header.fingerprint != spec.fingerprint():
+        raise ValueError("they were written with another token spec; use that tokenizer's spec")
+    for length in header.keep or ():
         spec.check_length(length)
-    tensor = None if keep is None else torch.tensor([keep if spec.cut == "inside" else keep[0]])
-    mask = keep_mask(spec, tensor, 1, "cpu")[0].numpy()
-    per_position = sum(spec.factor_bits)
-    expected = math.ceil(int(mask.sum()) * per_position / 8)
-    if len(data) - at != expected:
-        raise fail(f"{len(data) - at} bytes of codes; expected {expected}")
-    flat = np.unpackbits(
-        np.frombuffer(data[at:], np.uint8), count=int(mask.sum()) * per_position, bitorder="little"
-    ).reshape(int(mask.sum()), per_position)
+    keep = header.keep
+    if keep is not None:
+        keep = torch.tensor([keep if spec.cut == "inside" else keep[0]])
+    mask = keep_mask(spec, keep, 1, "cpu")[0].numpy()
     indices = np.zeros((spec.length, len(spec.vocab)), np.int64)
-    start = 0
-    for factor, bits in enumerate(spec.factor_bits):
-        column = flat[:, start : start + bits].astype(np.int64) << np.arange(bits)
-        indices[mask, factor] = column.sum(1)
-        start += bits
-    return indices, keep, size, fps
+    indices[mask] = unpack(codes, int(mask.sum()), spec.factor_bits)
+    return header, indices
