@@ -95,8 +95,8 @@ class Loop:
         self.config, self.task, self.accelerator, self.folder = config, task, accelerator, folder
         self.device = accelerator.device
         self.bare = {name: module.to(self.device) for name, module in task.modules.items()}
-        for loss in getattr(task, "losses", ()):
-            loss.to(self.device)
+        for helper in task.helpers:
+            helper.to(self.device)
         self.averages = {}
         if config.ema is not None:
             self.averages = {

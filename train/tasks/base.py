@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from vistok.dice import Draws, Progress, Rng
@@ -36,6 +36,8 @@ class Task:
     phases: tuple[Phase, ...] = ()
     averaged: tuple[str, ...] = ()
     """Modules of which the loop keeps an exponential moving average."""
+    helpers: tuple[nn.Module, ...] = ()
+    """Modules that only have to be on the device: losses with frozen networks."""
 
     def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
         """The dice of one step for this process's samples."""
@@ -69,6 +71,10 @@ class Task:
         """Facts worth printing before training: parameters, tokens, bits."""
         return {}
 
-    def run(self, loader_of, device: torch.device, folder: Path) -> None:
-        """The work of a task without phases."""
+    def run(self, config, data, accelerator: Accelerator, folder: Path) -> None:
+        """The work of a task without phases.
+
+        Args:
+            config: the TrainConfig. data: the data part, or None. folder: where to write.
+        """
         raise NotImplementedError

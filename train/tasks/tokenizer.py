@@ -62,6 +62,7 @@ class TokenizerTask(Task):
             _start_from(self.tokenizer, config.init)
         _freeze(self.tokenizer, config.freeze)
         self.losses = nn.ModuleList(build(loss) for loss in config.losses)
+        self.helpers = (self.losses,)
         for loss in self.losses:
             loss.bind(self.tokenizer)
         critics = [loss for loss in self.losses if isinstance(loss, AdversarialLoss)]
