@@ -60,14 +60,28 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         latents = math.prod(self.encoder.grid)
         self.decoder = build(config.decoder, config.image_size, latents, self.quantizer.value_dim)
         self.regularizers = [build(part) for part in config.regularizers]
-        if self.decoder.cut == "none":
-            for part, regularizer in zip(config.regularizers, self.regularizers, strict=True):
-                if regularizer.needs_cut:
-                    raise ConfigError(
-                        f"regularizers: '{part.kind}' shortens sequences, but decoder.absence is "
-                        "'none'; set it to 'mask_token' or 'cut'"
-                    )
         self._spec = self.quantizer.spec(self.encoder.grid, self.decoder.cut)
+        self._check_regularizers()
+
+    def _check_regularizers(self) -> None:
+        """ConfigError for what would otherwise fail when the first dice are thrown."""
+        claimed: dict[str, str] = {}
+        for part, regularizer in zip(self.config.regularizers, self.regularizers, strict=True):
+            if regularizer.needs_cut and self.decoder.cut == "none":
+                raise ConfigError(
+                    f"regularizers: '{part.kind}' shortens sequences, but decoder.absence is "
+                    "'none'; set it to 'mask_token' or 'cut'"
+                )
+            if regularizer.throws in claimed:
+                raise ConfigError(
+                    f"regularizers: '{claimed[regularizer.throws]}' and '{part.kind}' both throw "
+                    f"'{regularizer.throws}'; keep one of them"
+                )
+            claimed[regularizer.throws] = part.kind
+            try:
+                regularizer.check(self._spec)
+            except ValueError as error:
+                raise ConfigError(f"regularizers: '{part.kind}': {error}") from None
 
     # -- the sentence ---------------------------------------------------------------------------
 

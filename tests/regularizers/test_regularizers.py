@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from vistok.config import ConfigError
 from vistok.dice import Draws, Progress, Rng
 from vistok.records import Batch
 from vistok.registry import build
@@ -230,11 +231,17 @@ def test_the_dice_of_a_step_do_not_depend_on_the_split(make_tokenizer):
 
 
 def test_two_that_claim_one_field(make_tokenizer, fails):
-    tokenizer = make_tokenizer(regularizers=[DROPOUT, {"kind": "tail_token_drop"}])
-    with fails(ValueError, "two regularizers throw 'keep'", "tail_token_drop"):
-        tokenizer.draw(torch.arange(2), 0, Progress(0, 1))
+    with fails(ConfigError, "'nested_dropout' and 'tail_token_drop' both throw 'keep'"):
+        make_tokenizer(regularizers=[DROPOUT, {"kind": "tail_token_drop"}])
+
+
+def test_lengths_that_do_not_fit_are_found_before_training(make_tokenizer, fails):
+    pow2 = {"kind": "nested_dropout", "lengths": "pow2"}
+    make_tokenizer(regularizers=[pow2], num_latents=8)
+    with fails(ConfigError, "'nested_dropout': .*the sequence has 6; use uniform_pow2"):
+        make_tokenizer(regularizers=[pow2], num_latents=6)
 
 
 def test_a_decoder_that_cannot_cut_is_a_config_error(make_tokenizer, fails):
-    with fails(ValueError, "'nested_dropout' shortens", "absence.*'mask_token' or 'cut'"):
+    with fails(ConfigError, "'nested_dropout' shortens", "absence.*'mask_token' or 'cut'"):
         make_tokenizer(absence="none", regularizers=[DROPOUT])

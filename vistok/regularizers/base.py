@@ -13,6 +13,11 @@ class Regularizer:
 
     needs_cut: bool = False
     """True if it shortens sequences, which the decoder must then allow."""
+    throws: str
+    """The field of `Draws` that it fills."""
+
+    def check(self, spec: TokenSpec) -> None:
+        """Raise ValueError if sequences of this spec cannot be regularised as configured."""
 
     def draw(self, spec: TokenSpec, index: Tensor, rng: Rng, progress: Progress) -> Draws:
         raise NotImplementedError

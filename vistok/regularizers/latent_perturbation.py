@@ -40,6 +40,8 @@ class LatentPerturbationConfig(Config):
 
 @register("regularizer", LatentPerturbationConfig)
 class LatentPerturbation(Regularizer):
+    throws = "ranks"
+
     def __init__(self, config: LatentPerturbationConfig) -> None:
         self.config = config
 

@@ -31,9 +31,13 @@ class NestedDropoutConfig(Config):
 @register("regularizer", NestedDropoutConfig)
 class NestedDropout(Regularizer):
     needs_cut = True
+    throws = "keep"
 
     def __init__(self, config: NestedDropoutConfig) -> None:
         self.config = config
+
+    def check(self, spec: TokenSpec) -> None:
+        keep_lengths(torch.zeros(1), spec.steps, self.config.lengths)
 
     def draw(self, spec: TokenSpec, index: Tensor, rng: Rng, progress: Progress) -> Draws:
         total = spec.steps

@@ -26,6 +26,7 @@ class TailTokenDropConfig(Config):
 @register("regularizer", TailTokenDropConfig)
 class TailTokenDrop(Regularizer):
     needs_cut = True
+    throws = "keep"
 
     def __init__(self, config: TailTokenDropConfig) -> None:
         self.config = config
