@@ -41,7 +41,7 @@ DROPOUT = ({"kind": "nested_dropout"},)
         ("encoder.num_latents", "many", "encoder.num_latents: got 'many'; .*integer"),
         ("encoder.transformer.width", 10, "encoder.transformer: got .*width=10.*heads=2"),
         ("quantizer.levels", [4, 1], "quantizer.levels.1: got 1; .*greater than or equal to 2"),
-        ("quantizer.loss_weights", {"x": "a"}, "quantizer.loss_weights.x: got 'a'; .*number"),
+        ("quantizer.eps", "a", "quantizer.eps: got 'a'; .*number"),
         ("image_size", "big", "image_size: got 'big'"),
     ],
 )
@@ -51,6 +51,12 @@ def test_a_mistake_is_one_line_with_path_value_and_nearest_name(fails, tree, pat
     data = put(data, path, value)
     with fails(ConfigError, words):
         validate(TokenizerConfig, data, "run.yaml")
+
+
+def test_names_of_losses_are_checked(fails, tree):
+    data = put(tree("vq"), "quantizer.loss_weights", {"comitment": 1.0})
+    with fails(ConfigError, "quantizer.loss_weights.comitment: got .*'codebook' or 'commitment'"):
+        validate(TokenizerConfig, data)
 
 
 def test_missing_parts_name_what_is_expected(fails, tree):

@@ -97,7 +97,8 @@ def validate(model: type[M], data: Any, source: str = "config", path: Sequence[s
 def _explain(model: type, item: Any, source: str, prefix: tuple[str, ...]) -> str:
     loc = tuple(item["loc"])
     names, fields = _walk(model, loc)
-    where = f"{source}: {'.'.join((*prefix, *map(str, names))) or '(top level)'}"
+    path = ".".join((*prefix, *(str(name) for name in names if name != "[key]")))
+    where = f"{source}: {path or '(top level)'}"
     kind, value = item["type"], _short(item["input"])
     if kind == "extra_forbidden":
         return f"{where}: unknown key, value {value}; {_nearest(str(loc[-1]), fields)}"
