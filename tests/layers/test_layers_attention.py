@@ -112,3 +112,14 @@ def test_fan_in_initialisation():
 def test_widths_that_do_not_divide(wrong):
     with pytest.raises(ValueError, match=f"width={wrong['width']}.*heads=4"):
         TransformerConfig(**wrong)
+
+
+@pytest.mark.parametrize("how", ["full", "causal", "mask"])
+def test_bf16_is_near_fp32(how):
+    # On CPUs bf16 goes another way than torch's fused kernel.
+    layer, x = Attention(16, 2), torch.randn(2, 6, 16)
+    mask = visible(torch.tensor([[True, False], [True, True]]), 4) if how == "mask" else None
+    expected = layer(x, mask=mask, causal=how == "causal")
+    found = layer.bfloat16()(x.bfloat16(), mask=mask, causal=how == "causal")
+    assert found.dtype == torch.bfloat16
+    assert torch.allclose(found.float(), expected, atol=0.03)

@@ -99,3 +99,12 @@ def test_rank_zero_is_the_clean_code_of_very_many():
 def test_levels_of_one_are_a_config_error():
     with pytest.raises(ValueError, match="greater than or equal to 2"):
         FSQConfig(levels=(8, 1))
+
+
+def test_saturation_is_only_computed_when_it_is_weighted():
+    z = torch.tensor([[[3.5, -4.5], [0.0, 2.5]]])
+    assert fsq(4, 3)(lat(z)).losses == {}
+    weighted = FSQ(FSQConfig(levels=(4, 3), loss_weights={"saturation": 0.1}))
+    # relu(|z| - 2.5)^2 = 1, 4, 0, 0
+    assert weighted(lat(z)).losses["saturation"].item() == 1.25
+    assert weighted.loss_weights == {"saturation": 0.1}
