@@ -10,9 +10,10 @@ RUN := runs/quickstart-fast
 TOKENIZER_ARGS := steps=500 warmup=50 validate_every=0 grid_every=0 data.val_count=256
 TOKENS_ARGS := task.limit=4096 data.val_count=256
 GENERATOR_ARGS := steps=150 warmup=15 validate_every=0
-EVAL_ARGS := --limit 256 --samples 210
+EVAL_ARGS := --limit 256 --samples 210 --guidance 1.0,1.5
 else
 RUN := runs/quickstart
+EVAL_ARGS := --guidance 1.0,1.5
 endif
 
 .PHONY: quickstart test lint clean
