@@ -209,11 +209,12 @@ def test_samples_follow_the_model():
     assert float(((counts - expected) ** 2 / expected).sum()) < 26.1  # 8 degrees, p = 0.001
 
 
-def test_guidance():
+@pytest.mark.parametrize("head", HEADS)
+def test_guidance(head):
     c, u = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 3.0]])
     assert guide(torch.cat([c, u]), 3.0).tolist() == [[3.0, 0.0]]
     assert torch.equal(guide(c, 1.0), c)
-    model = lively(gpt())
+    model = lively(gpt(HEADS[head], head=head))
     none = model.sample(LABELS, seed=0).indices
     assert torch.equal(model.sample(LABELS, seed=0, guidance=1 + 1e-9).indices, none)
     assert not torch.equal(model.sample(LABELS, seed=0, guidance=4.0).indices, none)

@@ -260,6 +260,14 @@ def test_vq_neighbours_equal_a_full_sort():
     assert torch.equal(near.view(60, 40), by_hand(integers(60, 3), integers(40, 3, seed=1)))
 
 
+def test_neighbours_are_not_found_in_bf16():
+    quantizer = vq(torch.randn(300, 6).tolist())
+    anchors, ranks = torch.randn(1, 400, 1, 6), torch.full((1, 400, 1), 7)
+    expected = quantizer.perturb(anchors, ranks)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(quantizer.perturb(anchors, ranks), expected)
+
+
 def test_chunks_change_nothing(monkeypatch):
     a, codes = integers(60, 3, top=50), integers(40, 3, seed=1, top=50)
     whole = nearest.nearest_code(a, codes), nearest.nearest_codes(a, codes, 9)

@@ -68,13 +68,11 @@ def _merge(costs: list[Tensor], count: int, flips: bool) -> Tensor:
         held = total.shape[1]
         move = torch.ones_like(cost, dtype=torch.long)
         move.scatter_(1, cost.argmin(-1, keepdim=True), 0)
-        # Columns are in the order of the strings' indices, always: the new digit is the slower
-        # one, so it goes outside. Stable sorts then settle ties by index.
+        # The new digit is the slower one, so it goes outside; strings that share it and cost the
+        # same are in the order of their indices already. Stable sorts then settle ties by index.
         total = (cost.double()[:, :, None] + total[:, None, :]).flatten(1)
         changed = (move[:, :, None] + changed[:, None, :]).flatten(1)
         order = _stable_order(total, changed if flips else None)[:, :count]
-        if len(steps) < len(costs) - 1:
-            order = order.sort(dim=1).values
         total, changed = total.gather(1, order), changed.gather(1, order)
         steps.append((order, held))
     at = torch.arange(total.shape[1], device=total.device).expand_as(total)
