@@ -8,6 +8,7 @@ import torch
 
 from vistok.config import ConfigError, validate
 from vistok.dice import Draws
+from vistok.modes import evaluating
 from vistok.records import Batch
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens import Tokens, TokenSpec
@@ -130,9 +131,9 @@ def test_modes_come_back_module_by_module(make_tokenizer):
     usage = {k: v.clone() for k, v in tokenizer.state_dict().items()}
     tokenizer.decode(tokenizer.encode(pixels()))
     assert [module.training for module in tokenizer.modules()] == modes
-    with pytest.raises(RuntimeError):
-        tokenizer.values = None
-        tokenizer._evaluate(lambda: (_ for _ in ()).throw(RuntimeError("inside")))
+    with pytest.raises(RuntimeError, match="inside"), evaluating(tokenizer):
+        assert not tokenizer.decoder.training
+        raise RuntimeError("inside")
     assert [module.training for module in tokenizer.modules()] == modes
     assert all(torch.equal(v, usage[k]) for k, v in tokenizer.state_dict().items())
 

@@ -60,7 +60,9 @@ class PartOf:
             for kind, entry in entries(self.family).items()
         }
         if not choices:
-            return core_schema.any_schema()  # a family whose parts are plugins only, as yet
+            raise TypeError(
+                f"no {self.family} is registered yet: import its package before this config"
+            )
         return core_schema.tagged_union_schema(choices, discriminator="kind")
 
 
@@ -92,6 +94,17 @@ def validate(model: type[M], data: Any, source: str = "config", path: Sequence[s
     except ValidationError as error:
         lines = [_explain(model, item, source, tuple(path)) for item in error.errors()]
         raise ConfigError("\n".join(lines)) from None
+
+
+def validate_part(family: str, data: Any, source: str = "config") -> Any:
+    """The config of whichever part of `family` the data's `kind` names; ConfigError otherwise."""
+    known = entries(family)
+    kind = data.get("kind") if isinstance(data, dict) else None
+    if kind not in known:
+        raise ConfigError(
+            f"{source}: kind: unknown {family} {kind!r}; {_nearest(str(kind), list(known))}"
+        )
+    return validate(known[kind].config, data, source)
 
 
 def _explain(model: type, item: Any, source: str, prefix: tuple[str, ...]) -> str:

@@ -23,6 +23,7 @@ import vistok.spaces  # noqa: F401
 from vistok.config import Config, ConfigError, PartOf, validate
 from vistok.dice import Draws, Progress, Rng
 from vistok.hub import Saved
+from vistok.modes import evaluating
 from vistok.records import Batch, Condition, Latents, Painted, Quantized, Reconstruction
 from vistok.registry import build
 from vistok.spaces.pixels import PixelsConfig
@@ -137,7 +138,8 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
             spec.check_length(length)
         self._check_pixels(pixels)
         pixels = pixels.to(next(self.parameters()))
-        quantized = self._evaluate(lambda: self.quantize(self.latents(pixels, condition)))
+        with evaluating(self):
+            quantized = self.quantize(self.latents(pixels, condition))
         size = (1, *self.config.image_size)
         if quantized.indices is None:
             tokens = Tokens(spec, values=quantized.values, size=size)
@@ -158,7 +160,8 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         tokens.check()
         values = self.values(tokens)
         present = None if tokens.keep is None else tokens.kept().to(values.device)
-        painted = self._evaluate(lambda: self.paint(values, present, condition))
+        with evaluating(self):
+            painted = self.paint(values, present, condition)
         return self.paints.back(painted.estimate).clamp(0, 1)
 
     def values(self, tokens: Tokens) -> Tensor:
@@ -187,16 +190,6 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
             return None
         present = keep_mask(self._spec, draws.keep, batch, device)
         return present if draws.present is None else present & draws.present.to(device)
-
-    def _evaluate(self, function):
-        """Run in evaluation mode; each module then gets back the mode the caller left it in."""
-        training = [module for module in self.modules() if module.training]
-        self.eval()
-        try:
-            return function()
-        finally:
-            for module in training:
-                module.training = True
 
     def _check_pixels(self, pixels: Tensor) -> None:
         height, width = self.config.image_size

@@ -192,7 +192,7 @@ def test_tokens_are_deterministic_and_exact_as_bytes(family, kind):
 def test_losses_give_weighted_scalars_with_gradients(family, kind):
     model = tokenizer().train()
     loss = build(validate(entries(family)[kind].config, small(family, kind)))
-    loss.bind(model)
+    loss.bind(tokenizer(image_size=32))  # as large as the pictures below
     pixels = torch.rand(2, 3, 32, 32)
     fake = torch.rand(2, 3, 32, 32, requires_grad=True)
     result = model(batch(2))

@@ -401,5 +401,5 @@ def test_folders_that_hold_something_else(tmp_path, fails, make_tokenizer):
     gpt().save_pretrained(tmp_path / "gpt")
     path = tmp_path / "gpt" / "config.json"
     path.write_text(path.read_text().replace('"class_dropout"', '"class_drop"'))
-    with fails(ConfigError, "generator.class_drop: unknown key.*'class_dropout'"):
+    with fails(ConfigError, "class_drop: unknown key.*'class_dropout'"):
         load_generator(tmp_path / "gpt")

@@ -6,11 +6,11 @@ Letters: B batch, L positions, F factors.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from torch import Tensor, nn
 
-from vistok.config import Config, ConfigError, PartOf, validate
+from vistok.config import ConfigError, validate, validate_part
 from vistok.dice import Draws, Progress, Rng
 from vistok.hub import CONFIG, Saved, read_json
 from vistok.records import Condition
@@ -62,8 +62,7 @@ class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"
         facts = {name: data.pop(name, None) for name in ("spec", "class_names", "tokenizer")}
         if facts["spec"] is None:
             raise ConfigError(f"{source}: no 'spec'; expected the config of a generator")
-        _Any.model_rebuild(force=True)  # it was defined before any generator was registered
-        config = validate(_Any, {"generator": data}, source).generator
+        config = validate_part("generator", data, source)
         generator = build(config, validate(TokenSpec, facts["spec"], source))
         generator.classes = tuple(facts["class_names"] or ())
         generator.tokenizer = dict(facts["tokenizer"] or {})
@@ -76,7 +75,3 @@ def load_generator(folder: str | Path) -> Generator:
     if folder.is_dir() and "spec" not in read_json(folder / CONFIG):
         raise ConfigError(f"{folder}: not a generator (its {CONFIG} has no 'spec')")
     return Generator.from_pretrained(str(folder))
-
-
-class _Any(Config):
-    generator: Annotated[Any, PartOf("generator")]

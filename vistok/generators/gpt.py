@@ -20,6 +20,7 @@ from vistok.generators.heads import HeadKind, choose_head, make_head
 from vistok.generators.sampling import SamplingConfig, choose
 from vistok.layers.positions import grid_positions, rotary_table
 from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
+from vistok.modes import evaluating
 from vistok.records import Condition
 from vistok.registry import register
 from vistok.tokens import Tokens, TokenSpec
@@ -82,12 +83,13 @@ class GPT(Generator):
         return Draws(null=rng.uniform(index) < self.config.class_dropout)
 
     def forward(self, tokens: Tokens, condition: Condition, draws: Draws | None = None) -> Tensor:
-        """Nats [B, L] of each position."""
+        """Nats [B, L] of each position; 0 behind the prefix of tokens that were cut."""
         indices = self._inner(tokens).indices.long()
         null = None if draws is None else draws.null
         start = self._start(condition.label, null, len(indices))
         x = torch.cat([start, self._embed(indices[:, :-1])], dim=1)
-        return self.head(self._run(x, 0), indices)
+        nats = self.head(self._run(x, 0), indices)
+        return nats if tokens.keep is None else nats * tokens.kept()
 
     def loss(
         self, tokens: Tokens, condition: Condition, draws: Draws | None = None
@@ -141,15 +143,13 @@ class GPT(Generator):
         chosen = torch.zeros(rows, spec.length, factors, dtype=torch.long, device=device)
         caches = self.transformer.new_caches(len(x), steps, x) if cache else None
         new, sequence = x, x
-        was_training = self.training
-        self.eval()
-        for i in range(steps):
-            hidden = self._run(new, i, caches) if cache else self._run(sequence, 0)
-            pick = lambda logits, f, i=i: choose(logits, u[:, i, f], settings)
-            chosen[:, i] = self.head.sample(hidden[:, -1], pick)
-            new = self._embed(chosen[:, i : i + 1]).repeat(2 if guided else 1, 1, 1)
-            sequence = sequence if cache else torch.cat([sequence, new], dim=1)
-        self.train(was_training)
+        with evaluating(self):
+            for i in range(steps):
+                hidden = self._run(new, i, caches) if cache else self._run(sequence, 0)
+                pick = lambda logits, f, i=i: choose(logits, u[:, i, f], settings)
+                chosen[:, i] = self.head.sample(hidden[:, -1], pick)
+                new = self._embed(chosen[:, i : i + 1]).repeat(2 if guided else 1, 1, 1)
+                sequence = sequence if cache else torch.cat([sequence, new], dim=1)
         tokens = Tokens(self.inner, indices=chosen.to(Tokens.dtype(self.inner)))
         if self.config.regroup is not None:
             tokens = tokens.regroup(spec.vocab)

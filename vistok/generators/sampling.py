@@ -45,8 +45,9 @@ def choose(logits: Tensor, u: Tensor, config: SamplingConfig) -> Tensor:
         return logits.argmax(-1)
     logits = logits / config.temperature
     if 0 < config.top_k < logits.shape[-1]:
-        least = logits.topk(config.top_k, dim=-1).values[..., -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
+        # By place, not by value: equal logits must not let more than k through.
+        kept = logits.topk(config.top_k, dim=-1)
+        logits = torch.full_like(logits, -torch.inf).scatter(-1, kept.indices, kept.values)
     if config.top_p < 1:
         logits = _nucleus(logits, config.top_p)
     # In fp64 the last step of the staircase is 1 up to rounding that no u can fall behind.

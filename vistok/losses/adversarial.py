@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vistok import distributed
-from vistok.config import Config, PartOf
+from vistok.config import Config, ConfigError, PartOf
 from vistok.dice import Progress, ramp
 from vistok.losses.base import Loss
 from vistok.losses.discriminators import PatchGANConfig
@@ -67,6 +67,16 @@ class AdversarialLoss(Loss):
         self.config = config
         self.critic = Critic(build(config.discriminator))
         self._means: list[Tensor] = []
+
+    def bind(self, tokenizer: nn.Module) -> None:
+        with torch.no_grad():
+            try:
+                self.critic(torch.zeros(1, 3, *tokenizer.config.image_size))
+            except RuntimeError:
+                raise ConfigError(
+                    f"discriminator: images of {tokenizer.config.image_size} are too small for "
+                    f"layers={getattr(self.config.discriminator, 'layers', '?')}; use fewer layers"
+                ) from None
 
     @property
     def critic_start(self) -> int:

@@ -13,7 +13,7 @@ from vistok.registry import register
 
 class PatchGANConfig(Config):
     kind: Literal["patchgan"] = "patchgan"
-    width: int = Field(default=64, ge=8)
+    width: int = Field(default=64, ge=8, multiple_of=8)
     """Channels of the first layer; doubled by each further one, up to eight times."""
     layers: int = Field(default=3, ge=1)
     """Strided layers; each halves the map."""

@@ -37,7 +37,7 @@ class LFQConfig(Config):
     """BSQ: latents and codes on the unit sphere."""
     temperature: float = Field(default=1.0, gt=0)
     """Of the code distribution behind the entropy terms."""
-    entropy_group: int = Field(default=8, ge=1, le=16)
+    entropy_group: int = Field(default=8, ge=1, le=12)
     """Bits whose joint batch entropy is exact; the groups' entropies are added."""
     loss_weights: dict[Literal["commitment", "entropy_sample", "entropy_batch"], float] = {
         "commitment": 0.25,
