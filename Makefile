@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE ?= 1
 
 ifdef FAST
 RUN := runs/quickstart-fast
-TOKENIZER_ARGS := steps=500 warmup=50 validate_every=0 grid_every=0 data.val_count=256
+TOKENIZER_ARGS := steps=500 task.losses.1.start=400 warmup=50 ema=0.98 validate_every=0 grid_every=0 data.val_count=256
 TOKENS_ARGS := task.limit=4096 data.val_count=256
 GENERATOR_ARGS := steps=150 warmup=15 validate_every=0
 EVAL_ARGS := --limit 256 --samples 210 --guidance 1.0,1.5

@@ -22,6 +22,8 @@ class PerceptualConfig(Config):
     weights_path: str | None = None
     """Local weights; None = where the network's library keeps or downloads them."""
     weight: float = Field(default=1.0, ge=0)
+    start: int = Field(default=0, ge=0)
+    """First step; a late start saves most of the network's cost."""
 
 
 @register("loss", PerceptualConfig)
@@ -34,6 +36,8 @@ class PerceptualLoss(Loss):
     def forward(
         self, reconstruction: Reconstruction, batch: Batch, progress: Progress
     ) -> dict[str, Tensor]:
+        if progress.step < self.config.start:
+            return {}
         distance = self.network(reconstruction.pixels, reconstruction.target)
         return {"perceptual": distance.float().mean()}
 
