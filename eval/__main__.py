@@ -5,39 +5,14 @@ A first argument that is exactly a verb is the verb; a folder of that name is `.
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 
 import click
 
+from vistok.errors import one_line_errors
+
 VERBS = ("speed",)
-
-
-def one_line_errors(function: Callable) -> Callable:
-    """Mistakes end in one line and exit code 1; VISTOK_DEBUG=1 shows where they came from."""
-
-    @wraps(function)
-    def guarded(*args, **kwargs):
-        try:
-            return function(*args, **kwargs)
-        except click.ClickException:
-            raise
-        except (ValueError, OSError, _bad_sample()) as error:
-            if os.environ.get("VISTOK_DEBUG"):
-                raise
-            click.echo(f"error: {error}", err=True)
-            sys.exit(1)
-
-    return guarded
-
-
-def _bad_sample() -> type[Exception]:
-    from vistok.data.base import BadSample
-
-    return BadSample
 
 
 def _numbers(context, parameter, text: str) -> tuple[float, ...]:

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-
-def _one_line_errors(function: Callable) -> Callable:
-    """Turn expected errors into one line and exit code 1."""
-
-    @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        from vistok.data.base import BadSample
-
-        try:
-            return function(*args, **kwargs)
-        except (ValueError, OSError, BadSample) as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(1)
-
-    return run
+from vistok.errors import one_line_errors
 
 
 @click.group()
@@ -35,7 +18,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("model")
-@_one_line_errors
+@one_line_errors
 def info(model: str) -> None:
     """Print what MODEL is: parts, parameters, tokens and bits of an image."""
     tokenizer = _tokenizer(model)
@@ -64,7 +47,7 @@ def info(model: str) -> None:
 @click.argument("images", nargs=-1, required=True, type=click.Path())
 @click.option("--out", default=".", show_default=True, help="Folder for the .tok files.")
 @click.option("--length", type=int, help="Keep a prefix of this many tokens.")
-@_one_line_errors
+@one_line_errors
 def encode(model: str, images: tuple[str, ...], out: str, length: int | None) -> None:
     """Encode IMAGES (centre-cropped to the model's size) into .tok files."""
     import torch
@@ -90,7 +73,7 @@ def encode(model: str, images: tuple[str, ...], out: str, length: int | None) ->
 @click.argument("files", nargs=-1, required=True, type=click.Path())
 @click.option("--out", default=".", show_default=True, help="Folder for the PNG files.")
 @click.option("--length", type=int, help="Decode only this prefix.")
-@_one_line_errors
+@one_line_errors
 def decode(model: str, files: tuple[str, ...], out: str, length: int | None) -> None:
     """Decode .tok FILES into PNG images."""
     from vistok.tokens import Tokens
@@ -122,7 +105,7 @@ def decode(model: str, files: tuple[str, ...], out: str, length: int | None) -> 
 @click.option("--top-p", default=1.0, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", default="generated.png", show_default=True)
-@_one_line_errors
+@one_line_errors
 def generate(
     generator: str, tokenizer: str, name: str | None, count: int, out: str, **settings: Any
 ) -> None:

@@ -21,11 +21,12 @@ ROOMS = (
 )
 MAY = {
     **dict.fromkeys(BASE, BASE),
+    "errors": BASE | {"data"},
     "layers": LAYERS,
     "frozen": FROZEN,
     **{room: FROZEN | {room} for room in ROOMS},
     "tokenizer": FROZEN | set(ROOMS),
-    "cli": FROZEN | set(ROOMS) | {"tokenizer"},
+    "cli": FROZEN | set(ROOMS) | {"tokenizer", "errors"},
 }
 
 
