@@ -13,7 +13,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -30,6 +29,7 @@ from train.watch import Watch
 from vistok.config import ConfigError, to_yaml
 from vistok.data.loader import EvalLoader, TrainLoader, to_device
 from vistok.data.order import Order
+from vistok.data.select import of_each_class, select
 from vistok.dice import Progress, Rng, warmup_cosine
 from vistok.records import Batch
 from vistok.registry import build
@@ -191,14 +191,15 @@ class Loop:
         wrapped, optimizers = self.task.modules[name], self.optimizers[name]
         size = len(batch.index) // config.accumulate
         for i in range(config.accumulate):
-            rows = slice(i * size, (i + 1) * size)
+            part = batch
+            if config.accumulate > 1:
+                part = select(batch, torch.arange(i * size, (i + 1) * size))
             last = i == config.accumulate - 1
             wait = nullcontext() if last else self.accelerator.no_sync(wrapped)
             with wait:
                 with self.accelerator.autocast():
-                    scalars = self.task.step(
-                        phase, _rows(batch, rows), draws.rows(rows.start, rows.stop), progress
-                    )
+                    thrown = draws.rows(i * size, (i + 1) * size)
+                    scalars = self.task.step(phase, part, thrown, progress)
                 self.accelerator.backward(scalars["loss"] / config.accumulate)
             prefix = "" if name == self.task.phases[0].module else f"{name}_"
             self.watch.add({prefix + n if n == "loss" else n: v for n, v in scalars.items()})
@@ -254,8 +255,8 @@ class Loop:
     def _pictures(self) -> None:
         self.watch.pause()
         if self.accelerator.is_main_process:
-            first = EvalLoader(self.val_set, 8, workers=0, rank=0, world=1, limit=8)
-            batch = to_device(next(iter(first)), self.device)
+            first = next(iter(EvalLoader(self.val_set, 64, limit=64)))
+            batch = to_device(of_each_class(first, 8), self.device)
             for name, image in self.task.pictures(batch, self.evaluated()).items():
                 self.watch.picture(self.step, name, image)
         self.watch.resume()
@@ -356,18 +357,6 @@ def _copy_buffers(source: nn.Module, target: nn.Module) -> None:
     for mine, theirs in zip(target.parameters(), source.parameters(), strict=True):
         if not theirs.requires_grad:
             mine.data.copy_(theirs.data)
-
-
-def _rows(batch: Batch, rows: slice) -> Batch:
-    """The samples of a micro-batch."""
-    cut = {}
-    for field in fields(batch):
-        value = getattr(batch, field.name)
-        if isinstance(value, Tensor | tuple):
-            cut[field.name] = value[rows]
-        elif hasattr(value, "select"):
-            cut[field.name] = value.select(rows)
-    return replace(batch, **cut)
 
 
 def _file(state: checkpoint.State, name: str, path: Path) -> dict[str, Tensor]:

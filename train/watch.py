@@ -114,7 +114,7 @@ class Watch:
         folder = self.folder / "pictures"
         folder.mkdir(exist_ok=True)
         # Small images are enlarged without smoothing, so that pixels stay visible.
-        scale = max(1, 64 * 8 // image.shape[-1])
+        scale = max(1, round(1024 / image.shape[-1]))
         big = image.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
         save_image(big, folder / f"{name}_{step:08d}.png")
         for tracker in self.accelerator.trackers:

@@ -1,0 +1,32 @@
+"""Some of a batch's samples: micro-batches, and the ones to show."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import torch
+from torch import Tensor
+
+from vistok.records import Batch
+
+
+def select(batch: Batch, rows: Tensor) -> Batch:
+    """The samples `rows` [n] int64 of a batch, in that order."""
+    cut = {}
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, Tensor):
+            cut[field.name] = value[rows.to(value.device)]
+        elif isinstance(value, tuple):
+            cut[field.name] = tuple(value[i] for i in rows.tolist())
+        elif value is not None:  # Tokens
+            cut[field.name] = value.select(rows)
+    return replace(batch, **cut)
+
+
+def of_each_class(batch: Batch, count: int) -> Batch:
+    """`count` samples, the classes in turn, so that a picture shows as many as it can."""
+    labels = [0] * len(batch.index) if batch.label is None else batch.label.tolist()
+    turn = [labels[:i].count(label) for i, label in enumerate(labels)]
+    order = sorted(range(len(labels)), key=lambda i: (turn[i], labels[i], i))
+    return select(batch, torch.tensor(order[:count]))
