@@ -22,7 +22,7 @@ from vistok.registry import entries
 
 
 class ConfigError(ValueError):
-    """A config that cannot be used; the message is one line for each mistake."""
+    """A config that cannot be used; the message is one line."""
 
 
 _WITH_PARTS: list[type[Config]] = []
@@ -85,15 +85,25 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def validate(model: type[M], data: Any, source: str = "config", path: Sequence[str] = ()) -> M:
-    """`model.model_validate` whose errors are `ConfigError`s of one line each.
+    """`model.model_validate` whose error is a `ConfigError` of one line.
 
-    `path` is where `data` lies inside the whole config, for the message.
+    The line explains the first mistake and names the places of the others; `path` is where `data`
+    lies inside the whole config.
     """
+    if isinstance(data, dict) and data and not set(data) & set(model.model_fields):
+        raise ConfigError(
+            f"{source}: another kind of config: its keys are {_short(', '.join(map(str, data)))}; "
+            f"expected keys of {model.__name__}: {', '.join(model.model_fields)}"
+        )
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(model, item, source, tuple(path)) for item in error.errors()]
-        raise ConfigError("\n".join(lines)) from None
+        first, *others = error.errors()
+        line = f"{source}: {_explain(model, first, tuple(path))}"
+        if others:
+            places = ", ".join(_place(model, item, tuple(path))[0] for item in others)
+            line += f" (and {len(others)} more: {places})"
+        raise ConfigError(line) from None
 
 
 def validate_part(family: str, data: Any, source: str = "config") -> Any:
@@ -107,11 +117,16 @@ def validate_part(family: str, data: Any, source: str = "config") -> Any:
     return validate(known[kind].config, data, source)
 
 
-def _explain(model: type, item: Any, source: str, prefix: tuple[str, ...]) -> str:
-    loc = tuple(item["loc"])
-    names, fields = _walk(model, loc)
+def _place(model: type, item: Any, prefix: tuple[str, ...]) -> tuple[str, list[str]]:
+    """Where an error is, as a user would write it, and the names that are valid there."""
+    names, fields = _walk(model, tuple(item["loc"]))
     path = ".".join((*prefix, *(str(name) for name in names if name != "[key]")))
-    where = f"{source}: {path or '(top level)'}"
+    return path or "(top level)", fields
+
+
+def _explain(model: type, item: Any, prefix: tuple[str, ...]) -> str:
+    loc = tuple(item["loc"])
+    where, fields = _place(model, item, prefix)
     kind, value = item["type"], _short(item["input"])
     if kind == "extra_forbidden":
         return f"{where}: unknown key, value {value}; {_nearest(str(loc[-1]), fields)}"
