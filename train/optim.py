@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from train.muon import Muon
 from vistok.config import Config
 from vistok.registry import build, register
 
@@ -41,6 +42,8 @@ class MuonConfig(Config):
     """Of the matrices inside transformer blocks; updates have AdamW's size (arXiv 2502.16982)."""
     momentum: float = 0.95
     weight_decay: float = Field(default=0.05, ge=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the orthogonalisation: bf16 is fast, but depends on the last bit of a gradient."""
     rest: AdamWConfig = AdamWConfig(lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05)
     """Everything else: embeddings, heads, convolutions, norms, tokens."""
 
@@ -69,10 +72,8 @@ def muon(config: MuonConfig, named: Named, factors: Mapping[str, float]) -> list
     if not hidden:  # a critic of convolutions
         return rest
     groups = _groups(hidden, config.lr, config.weight_decay, factors)
-    return [
-        torch.optim.Muon(groups, momentum=config.momentum, adjust_lr_fn="match_rms_adamw"),
-        *rest,
-    ]
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    return [Muon(groups, momentum=config.momentum, dtype=dtype), *rest]
 
 
 def make_optimizers(

@@ -90,7 +90,8 @@ def validate(model: type[M], data: Any, source: str = "config", path: Sequence[s
     The line explains the first mistake and names the places of the others; `path` is where `data`
     lies inside the whole config.
     """
-    if isinstance(data, dict) and data and not set(data) & set(model.model_fields):
+    # One unknown key is a slip of the pen; several and no known one are another file.
+    if isinstance(data, dict) and len(data) > 1 and not set(data) & set(model.model_fields):
         raise ConfigError(
             f"{source}: another kind of config: its keys are {_short(', '.join(map(str, data)))}; "
             f"expected keys of {model.__name__}: {', '.join(model.model_fields)}"

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.slow
 def test_two_processes_train_quickstart_like_one(tmp_path):
     args = [
         ROOT / "configs/quickstart.yaml",
-        *("steps=20 warmup=5 precision=fp32 log_every=1 trackers=[] save_every=0".split()),
+        *("steps=20 warmup=5 precision=fp32 optimizer.precision=fp32 log_every=1".split()),
+        *("trackers=[] save_every=0".split()),
         *("validate_every=0 grid_every=0 data.val_count=16 batch_size=16".split()),
     ]
     for processes in (1, 2):
