@@ -18,7 +18,7 @@ import torch
 import yaml
 
 import vistok.data  # noqa: F401  (registers the data sets)
-from vistok.config import Config, ConfigError, PartOf, read_yaml, validate
+from vistok.config import Config, ConfigError, PartOf, validate
 from vistok.hub import read_json
 from vistok.registry import build
 from vistok.tokenizer import Tokenizer, TokenizerConfig
@@ -145,7 +145,8 @@ def _read(folder: Path, name: str) -> Run:
     kind, described = _kind(model)
     config = None
     if (folder / "config.yaml").is_file():
-        config = read_yaml(folder / "config.yaml")
+        # Written by training, resolved; nothing that came with a run is resolved again.
+        config = yaml.safe_load((folder / "config.yaml").read_text())
     history = _history(folder / "metrics.jsonl")
     return Run(name, folder, model, kind, described, sha256(weights), config, history)
 

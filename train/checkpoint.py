@@ -43,6 +43,8 @@ def save(folder: Path, state: State, keep_last: int) -> Path:
     """Write `folder/step_XXXXXXXX`, then drop all but the newest `keep_last` complete ones."""
     target = folder / f"step_{state.step:08d}"
     draft = folder / f".writing_{target.name}"
+    if (target / "manifest.json").is_file() and _intact(target):
+        return target  # the same step of the same run: nothing to gain, and one to lose
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
@@ -104,6 +106,14 @@ def find(folder: Path, resume: str) -> Path | None:
     return None
 
 
+def _intact(path: Path) -> bool:
+    try:
+        verify(path)
+    except CheckpointError:
+        return False
+    return True
+
+
 def verify(path: Path) -> None:
     """Check every file against the manifest; CheckpointError names the first that differs."""
     manifest = _json(path / "manifest.json")
@@ -132,10 +142,11 @@ def load(path: Path) -> State:
 
 def optimizer_state(
     optimizers: list[torch.optim.Optimizer], module: nn.Module
-) -> tuple[dict[str, Tensor], list[list[dict[str, Any]]]]:
-    """A module's optimisers by parameter name: tensors `name/key`, and the groups' plain values.
+) -> tuple[dict[str, Tensor], list[list[str]]]:
+    """A module's optimisers by parameter name: tensors `name/key`, and who moves which names.
 
-    Names are the bare module's, so that a run with any wrapper can load them.
+    Names are the bare module's, so that a run with any wrapper can load them. Settings (rates,
+    decay, betas) are the config's and not saved.
     """
     names = {parameter: name for name, parameter in module.named_parameters()}
     tensors = {
@@ -145,44 +156,47 @@ def optimizer_state(
         for key, value in state.items()
         if isinstance(value, Tensor)
     }
-    groups = [
-        [
-            {key: value for key, value in group.items() if key != "params"}
-            | {"names": [names[parameter] for parameter in group["params"]]}
-            for group in optimizer.param_groups
-        ]
-        for optimizer in optimizers
-    ]
-    return tensors, groups
+    return tensors, _moved(optimizers, names)
 
 
 def load_optimizer(
     optimizers: list[torch.optim.Optimizer],
     module: nn.Module,
     tensors: Mapping[str, Tensor],
-    groups: list[list[dict[str, Any]]],
+    moved: list[list[str]],
     source: Path,
 ) -> None:
-    """The inverse; CheckpointError if the parameters are not the same."""
+    """The inverse; CheckpointError if the optimisers move other parameters."""
     names = {parameter: name for name, parameter in module.named_parameters()}
-    mine = [[[names[p] for p in g["params"]] for g in one.param_groups] for one in optimizers]
-    if mine != [[group["names"] for group in one] for one in groups]:
+    if _moved(optimizers, names) != moved:
         raise CheckpointError(
-            f"{source}: its optimiser moved other parameters; it was saved by another config: "
+            f"{source}: its optimisers moved other parameters; it was saved by another config: "
             "use resume=never"
         )
-    owner: dict[str, tuple[torch.optim.Optimizer, nn.Parameter]] = {}
-    for optimizer, saved in zip(optimizers, groups, strict=True):
+    owner = {
+        names[parameter]: (optimizer, parameter)
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    for optimizer in optimizers:
         optimizer.state.clear()
-        for group, facts in zip(optimizer.param_groups, saved, strict=True):
-            group.update({key: value for key, value in facts.items() if key != "names"})
-            owner |= {names[p]: (optimizer, p) for p in group["params"]}
     for name, value in tensors.items():
         of, _, key = name.rpartition("/")
         optimizer, parameter = owner[of]
         # Step counters stay where AdamW keeps them: on the CPU unless it is fused on a GPU.
         device = "cpu" if key == "step" and not parameter.is_cuda else parameter.device
         optimizer.state[parameter][key] = value.to(device)
+
+
+def _moved(
+    optimizers: list[torch.optim.Optimizer], names: Mapping[nn.Parameter, str]
+) -> list[list[str]]:
+    """Names of the parameters that each optimiser moves, sorted."""
+    return [
+        sorted(names[p] for group in optimizer.param_groups for p in group["params"])
+        for optimizer in optimizers
+    ]
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -7,8 +7,8 @@ functions of the step, so a resumed run cannot differ from one that never stoppe
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, set_seed
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
-from train import checkpoint
+from train import checkpoint, resume
+from train.averaging import Average, has_batch_norm
 from train.config import TrainConfig
-from train.optim import clip_and_norm, make_optimizers
+from train.optim import clip_and_norm, make_optimizers, with_lr
 from train.tasks.base import Phase, Task
 from train.watch import Watch
 from vistok.config import ConfigError, to_yaml
@@ -31,9 +31,9 @@ from vistok.data.loader import EvalLoader, TrainLoader, to_device
 from vistok.data.order import Order
 from vistok.data.select import of_each_class, select
 from vistok.dice import Progress, Rng, warmup_cosine
+from vistok.hub import WEIGHTS
 from vistok.records import Batch
 from vistok.registry import build
-from vistok.weights import load_strict
 
 
 def train(config: TrainConfig) -> Path:
@@ -42,13 +42,13 @@ def train(config: TrainConfig) -> Path:
     folder = Path(config.folder)
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(to_yaml(config))
     set_seed(config.seed)
     data = None if config.data is None else build(config.data)
     train_set = None if data is None else data.open("train")
     task: Task = build(config.task, train_set)
     if not task.phases:
         task.run(config, data, accelerator, folder)
+        (folder / "config.yaml").write_text(to_yaml(config))
         return folder
     if data is None:
         raise ConfigError("data: missing; this task trains on data, expected e.g. {kind: photos}")
@@ -97,22 +97,18 @@ class Loop:
         self.bare = {name: module.to(self.device) for name, module in task.modules.items()}
         for helper in task.helpers:
             helper.to(self.device)
-        self.averages = {}
+        for name, module in self.bare.items():
+            self._share_batch_norm(name, module)
+        self.averages: dict[str, Average] = {}
         if config.ema is not None:
             self.averages = {
-                name: AveragedModel(
-                    self.bare[name], multi_avg_fn=_averaging(config.ema), use_buffers=False
-                )
-                for name in task.averaged
+                name: Average(self.bare[name], config.ema, name) for name in task.averaged
             }
         self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
         for phase in task.phases:
             task.modules[phase.module] = self._wrap(self.bare[phase.module])
-            optimizer = config.optimizer
-            if phase.lr is not None:
-                optimizer = optimizer.model_copy(update={"lr": phase.lr})
             self.optimizers[phase.module] = make_optimizers(
-                optimizer, self.bare[phase.module], phase.lr_factors
+                with_lr(config.optimizer, phase.lr), self.bare[phase.module], phase.lr_factors
             )
         self.order = Order(len(train_set), config.batch_size, config.seed)
         self.train_set, self.val_set = train_set, val_set
@@ -123,8 +119,11 @@ class Loop:
 
     def run(self) -> None:
         self._resume()
+        if self.accelerator.is_main_process:
+            # Only now: a run that is refused must not change what an earlier one left.
+            (self.folder / "config.yaml").write_text(to_yaml(self.config))
         if self.step >= self.config.steps:
-            self._say_done()
+            self._export()
             return
         self.watch = Watch(self.accelerator, self.folder, self.config, self.step)
         if self.step == 0:
@@ -146,11 +145,11 @@ class Loop:
         try:
             for batch in loader:
                 self._train_step(to_device(batch, self.device), loader)
-                if self._stop_asked():
+                if self._stop_asked() and self.step < self.config.steps:
                     self._save()
                     self.watch.say(f"stopped by signal {self._signal} after step {self.step}")
                     sys.exit(128 + self._signal)
-            self._finish()
+            self._export()
         finally:
             self.watch.close()
             for number, handler in handlers.items():
@@ -160,6 +159,9 @@ class Loop:
         config, task = self.config, self.task
         progress = Progress(self.step, config.steps, self.order.epoch(self.step))
         rng = Rng(config.seed, "step", self.step)
+        # Network dropout is the only user of torch's own generator: keyed by step and rank, it
+        # needs no state either.
+        torch.manual_seed(rng.child(f"dropout/{self.accelerator.process_index}").torch_seed())
         if self.step == 0:
             task.prepare(batch, rng)
         draws = task.draw(batch.index, config.seed, progress).to(self.device)
@@ -171,9 +173,8 @@ class Loop:
                 continue
             facts |= self._turn(phase, batch, draws, progress)
         events = task.after_step(rng, progress)
-        for name, average in self.averages.items():
-            average.update_parameters(self.bare[name])
-            _copy_buffers(self.bare[name], average.module)
+        for average in self.averages.values():
+            average.update()
         self.step += 1
         self.watch.add(events)
         self.watch.tick(self.step, self.order.epoch(self.step), loader.wait, facts)
@@ -213,6 +214,17 @@ class Loop:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return {f"{prefix}lr": optimizers[0].param_groups[0]["lr"]}
+
+    def _share_batch_norm(self, name: str, module: nn.Module) -> None:
+        """Batch norm sees the micro-batch of all processes, or is refused."""
+        if self.accelerator.num_processes == 1 or not has_batch_norm(module):
+            return
+        if self.device.type != "cuda":
+            raise ConfigError(
+                f"{name} has batch norm, which several processes can share on GPUs only; "
+                "use one process, or another norm"
+            )
+        nn.SyncBatchNorm.convert_sync_batchnorm(module)  # replaces the layers inside
 
     def _wrap(self, module: nn.Module) -> nn.Module:
         if self.config.compile:
@@ -261,58 +273,43 @@ class Loop:
                 self.watch.picture(self.step, name, image)
         self.watch.resume()
 
-    def _finish(self) -> None:
+    def _export(self) -> None:
+        """Write the finished model, unless an earlier run of the same steps already did."""
+        target = self.folder / "model"
         if self.accelerator.is_main_process:
-            self.task.export(self.folder / "model", self.evaluated())
-            (self.folder / "summary.json").write_text(
-                json.dumps({"step": self.step, **self.watch.history}, indent=1) + "\n"
-            )
+            if not (target / WEIGHTS).is_file() or hasattr(self, "watch"):
+                draft = self.folder / ".writing_model"
+                shutil.rmtree(draft, ignore_errors=True)
+                self.task.export(draft, self.evaluated())
+                shutil.rmtree(target, ignore_errors=True)
+                draft.rename(target)
+            print(f"finished {self.step} steps; the model is in {target}")
         self.accelerator.wait_for_everyone()
-        self._say_done()
-
-    def _say_done(self) -> None:
-        if self.accelerator.is_main_process:
-            print(f"finished {self.step} steps; the model is in {self.folder / 'model'}")
 
     # -- keeping --------------------------------------------------------------------------------
 
     def _save(self) -> None:
         self.watch.pause()
-        tensors: dict[str, dict[str, Tensor]] = {}
-        facts: dict[str, object] = {"world": self.accelerator.num_processes, "optimizers": {}}
-        for name, module in self.bare.items():
-            tensors[name] = module.state_dict()
-        for name, average in self.averages.items():
-            tensors[f"ema.{name}"] = average.module.state_dict()
-            facts[f"ema.{name}.updates"] = int(average.n_averaged)
-        for name, optimizers in self.optimizers.items():
-            saved, groups = checkpoint.optimizer_state(optimizers, self.bare[name])
-            tensors[f"optimizer.{name}"], facts["optimizers"][name] = saved, groups
+        state = resume.collect(self)
         if self.accelerator.is_main_process:
-            # Network dropout is the only user of torch's own generator.
-            tensors["rng"] = {"cpu": torch.get_rng_state()}
-            state = checkpoint.State(self.step, tensors, facts)
             checkpoint.save(self.folder / "checkpoints", state, self.config.keep_last)
         self.accelerator.wait_for_everyone()
         self.watch.resume()
 
     def _resume(self) -> None:
-        path = checkpoint.find(self.folder / "checkpoints", self.config.resume)
+        """Go on from a checkpoint; the main process decides from which, for all of them."""
+        found: list[Path | None] = [None]
+        if self.accelerator.is_main_process:
+            found = [checkpoint.find(self.folder / "checkpoints", self.config.resume)]
+        path = broadcast_object_list(found)[0]
         if path is None:
             return
-        state = checkpoint.load(path)
-        for name, module in self.bare.items():
-            load_strict(module, _file(state, name, path), path / f"{name}.safetensors")
-        for name, average in self.averages.items():
-            file = path / f"ema.{name}.safetensors"
-            load_strict(average.module, _file(state, f"ema.{name}", path), file)
-            average.n_averaged.fill_(state.facts[f"ema.{name}.updates"])
-        for name, optimizers in self.optimizers.items():
-            saved = _file(state, f"optimizer.{name}", path)
-            groups = state.facts["optimizers"][name]
-            checkpoint.load_optimizer(optimizers, self.bare[name], saved, groups, path)
-        torch.set_rng_state(state.tensors["rng"]["cpu"])
-        self.step = state.step
+        if not path.is_dir():
+            raise ConfigError(
+                f"resume: {path} is not visible to process {self.accelerator.process_index}; "
+                "put `out` on a disk that all machines share"
+            )
+        resume.restore(self, path)
         if self.accelerator.is_main_process:
             print(f"resumed from {path}")
 
@@ -336,35 +333,6 @@ class Loop:
         highest = self.accelerator.gather(asked[None]).max()
         self._signal = int(highest) or None
         return self._signal is not None
-
-
-def _averaging(decay: float):
-    """EMA whose decay warms up as min(decay, (1+t)/(10+t)); the first update copies."""
-
-    @torch.no_grad()
-    def update(averages: list[Tensor], values: list[Tensor], updates: Tensor) -> None:
-        t = int(updates)
-        now = min(decay, (1 + t) / (10 + t))
-        torch._foreach_lerp_(averages, values, 1 - now)
-
-    return update
-
-
-def _copy_buffers(source: nn.Module, target: nn.Module) -> None:
-    """Buffers and untrained codebooks are statistics already: copied, never averaged."""
-    for mine, theirs in zip(target.buffers(), source.buffers(), strict=True):
-        mine.copy_(theirs)
-    for mine, theirs in zip(target.parameters(), source.parameters(), strict=True):
-        if not theirs.requires_grad:
-            mine.data.copy_(theirs.data)
-
-
-def _file(state: checkpoint.State, name: str, path: Path) -> dict[str, Tensor]:
-    if name not in state.tensors:
-        raise checkpoint.CheckpointError(
-            f"{path}: no {name}.safetensors; it was saved by another config: use resume=never"
-        )
-    return dict(state.tensors[name])
 
 
 def _every(step: int, interval: int) -> bool:

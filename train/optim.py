@@ -90,6 +90,16 @@ def make_optimizers(
     return build(config, named, factors or {})
 
 
+def with_lr(config: Config, lr: float | None) -> Config:
+    """The config at another learning rate (a critic's own); None leaves it as it is."""
+    if lr is None:
+        return config
+    if isinstance(config, MuonConfig):
+        rest = config.rest.model_copy(update={"lr": lr})
+        return config.model_copy(update={"lr": lr, "rest": rest})
+    return config.model_copy(update={"lr": lr})
+
+
 def clip_and_norm(parameters: Iterable[nn.Parameter], limit: float | None) -> torch.Tensor:
     """Global gradient norm; gradients are scaled down to `limit` if there is one."""
     return nn.utils.clip_grad_norm_(list(parameters), float("inf") if limit is None else limit)

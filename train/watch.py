@@ -29,7 +29,6 @@ class Watch:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._clock, self._wait, self._step = time.perf_counter(), 0.0, start
-        self.history: dict[str, float] = {}
         if not self.main:
             return
         self._forget(start)
@@ -92,7 +91,6 @@ class Watch:
 
     def write(self, step: int, row: dict[str, float], split: str) -> None:
         """One line of metrics.jsonl, and the same to the trackers."""
-        self.history.update({f"{split}/{name}": value for name, value in row.items()})
         if not self.main:
             return
         self._file.write(json.dumps({"step": step, "split": split, **row}) + "\n")

@@ -77,6 +77,10 @@ class Rng:
     def child(self, name: str) -> Rng:
         return Rng(self.seed, f"{self.part}/{name}", self.step)
 
+    def torch_seed(self) -> int:
+        """A seed for torch's own generators, at the places that draw from them."""
+        return int(self.generator().integers(2**62))
+
     def generator(self, sample: int = 0) -> np.random.Generator:
         """NumPy's generator at the sample's first number, for data code."""
         # Two free low words leave 2**128 numbers to every (step, sample).
@@ -88,14 +92,14 @@ class Rng:
         if per == "batch":
             one = torch.from_numpy(self._floats(0, shape))
             return one.expand(len(index), *shape).clone()
-        rows = [self._floats(int(i), shape) for i in index]
+        rows = [self._floats(i, shape) for i in index.tolist()]
         return torch.from_numpy(np.stack(rows)) if rows else torch.zeros((0, *shape))
 
     def normal(self, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
         """[B, *shape] float32, standard normal."""
         rows = [
-            np.asarray(self.generator(int(i)).standard_normal(shape, dtype=np.float32))
-            for i in index
+            np.asarray(self.generator(i).standard_normal(shape, dtype=np.float32))
+            for i in index.tolist()
         ]
         return torch.from_numpy(np.stack(rows)) if rows else torch.zeros((0, *shape))
 

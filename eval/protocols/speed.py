@@ -87,9 +87,14 @@ class Clock:
             self.bar.update()
         return statistics.median(times)
 
+    @property
+    def side(self) -> int:
+        """Of the matrices whose product is the machine's measure."""
+        return _SIDE * (4 if self.device.type == "cuda" else 1)
+
     def products(self, kind: torch.dtype) -> float:
         """FLOP/s of a square matrix product of this type."""
-        side = _SIDE * (4 if self.device.type == "cuda" else 1)
+        side = self.side
         a = torch.randn(side, side, device=self.device).to(kind)
         with torch.inference_mode():
             return 2 * side**3 / self.seconds(lambda: a @ a)
@@ -139,7 +144,7 @@ class _Speed:
             rate = flops(function) / seconds
             limit = self.limits[torch.bfloat16 if precision == "bf16" else torch.float32]
             rows.append(self.row(f"{name}-FLOP/s", rate, run, precision, **rest))
-            note = f"of {limit / 1e9:.0f} GFLOP/s for {_SIDE}-wide matrix products"
+            note = f"of {limit / 1e9:.0f} GFLOP/s for {self.clock.side}-wide matrix products"
             share = self.row(f"{name}-share", rate / limit, run, precision, note=note, **rest)
             rows.append(share)
         return rows

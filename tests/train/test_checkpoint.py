@@ -70,18 +70,55 @@ def test_a_missing_one_is_one_line(tmp_path):
     assert checkpoint.find(tmp_path, "never") is None
 
 
-def test_another_config_is_refused_by_name(run):
-    run(TINY, steps=4)
-    task = {**TINY["task"], "tokenizer": {**TINY["task"]["tokenizer"]}}
-    task["tokenizer"]["quantizer"] = {"kind": "fsq", "levels": [5, 5, 5]}
-    with pytest.raises(
-        ValueError, match=r"tokenizer\.safetensors: decoder\.embed\.weight has shape"
-    ) as error:
-        run({**TINY, "task": task}, steps=8)
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"seed": 5}, "seed"),
+        ({"batch_size": 4}, "batch_size"),
+        ({"data": {**TINY["data"], "count": 99}}, "data.count"),
+        ({"ema": 0.5}, "ema"),
+    ],
+)
+def test_another_config_is_refused_by_key_and_changes_nothing(run, change, key):
+    folder = run(TINY, steps=4)
+    before = (folder / "config.yaml").read_bytes()
+    with pytest.raises(ConfigError, match=rf"^{key}: the checkpoint .* was trained with") as error:
+        run(TINY, steps=8, **change)
     assert "\n" not in str(error.value)
+    assert (folder / "config.yaml").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["tokenizer.safetensors", "state.json", "rng.safetensors"])
+def test_another_learning_rate_is_taken_from_the_config(run):
+    run(TINY, steps=4)
+    folder = run(TINY, steps=8, optimizer={"kind": "adamw", "lr": 1e-5})
+    assert [row["lr"] for row in lines(folder)][-1] < 1e-5 < [row["lr"] for row in lines(folder)][3]
+
+
+def test_a_model_that_was_not_written_is_written_by_the_next_start(run):
+    import shutil
+
+    folder = run(TINY)
+    weights = (folder / "model/model.safetensors").read_bytes()
+    shutil.rmtree(folder / "model")  # killed between the last checkpoint and the export
+    run(TINY)
+    assert (folder / "model/model.safetensors").read_bytes() == weights
+
+
+def test_weights_that_are_not_finite_are_not_saved(run):
+    run(TINY, steps=4)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        run(TINY, steps=12, log_every=100, save_every=6, optimizer={"kind": "adamw", "lr": 1e38})
+    folder = run(TINY, steps=8)  # goes on from the last good one
+    assert lines(folder)[-1]["step"] == 8
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tokenizer.safetensors",
+        "state.json",
+    ],
+)
 def test_a_pickle_in_a_checkpoint_is_refused(run, tmp_path, name):
     import pickle
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.train.conftest import STATEFUL, TINY, lines
+from vistok.config import ConfigError
 
 TIMED = ("images_per_s", "data_wait")
 
@@ -147,3 +148,29 @@ def test_stages_start_from_saved_parts_freeze_and_slow_down(run):
     a, b = (load_file(f / "model" / "model.safetensors") for f in (first, second))
     assert all(torch.equal(a[k], b[k]) for k in a if k.startswith("encoder."))
     assert not torch.equal(a["decoder.embed.weight"], b["decoder.embed.weight"])
+
+
+def test_a_frozen_quantizer_keeps_its_ema_codebook(run):
+    task = {**STATEFUL["task"], "losses": [{"kind": "reconstruction"}]}
+    first = run({**STATEFUL, "task": task}, "first")
+    again = {**task, "init": {"path": str(first / "model")}, "freeze": ["quantizer"]}
+    second = run({**STATEFUL, "task": again}, "second")
+    a, b = (load_file(folder / "model" / "model.safetensors") for folder in (first, second))
+    assert all(torch.equal(a[key], b[key]) for key in a if key.startswith("quantizer."))
+    assert not torch.equal(a["decoder.embed.weight"], b["decoder.embed.weight"])
+
+
+@pytest.mark.parametrize("key", ["freeze", "lr"])
+def test_names_of_parts_are_checked(run, key):
+    wrong = ["decodr"] if key == "freeze" else {"decodr": 0.1}
+    with pytest.raises(ConfigError, match=f"task.{key}: 'decodr' names no part"):
+        run({**TINY, "task": {**TINY["task"], key: wrong}})
+
+
+def test_a_critic_has_its_own_learning_rate_under_muon(run):
+    import copy
+
+    tree = copy.deepcopy(STATEFUL)
+    tree["task"]["losses"][1]["lr"] = 1e-5
+    rows = lines(run({**tree, "optimizer": {"kind": "muon"}}))
+    assert max(row.get("critic_lr", 0) for row in rows) == pytest.approx(1e-5, rel=0.3)

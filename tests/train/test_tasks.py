@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 from tests.train.conftest import ROOT, TINY, lines
@@ -117,6 +118,20 @@ def test_a_generator_resumes_exactly(run, cached):
     assert (whole / name).read_bytes() == (stopped / name).read_bytes()
 
 
+def test_a_generator_may_ignore_the_classes(run, cached):
+    from eval.protocols.gfid import labels_of
+
+    _, tokens = cached
+    tree = {**GENERATOR, "data": {"kind": "tokens", "path": f"{tokens}/train", "val_share": 0.2}}
+    task = {"kind": "generator", "generator": {**GENERATOR["task"]["generator"], "classes": 0}}
+    generator = load_generator(run({**tree, "task": task}, "free", steps=5) / "model")
+    assert generator.classes == () and labels_of(generator, torch.arange(4)) is None
+    assert generator.sample(batch=3).indices.shape == (3, 4, 1)
+    task["generator"]["classes"] = 3
+    with pytest.raises(ValueError, match="classes: got 3; the tokens have 7"):
+        run({**tree, "task": task}, "three")
+
+
 @pytest.fixture
 def pictures(tmp_path):
     """Two classes of eight flat pictures each: red and blue, easy to tell apart."""
@@ -146,6 +161,31 @@ def test_a_classifier_learns_a_folder(run, pictures):
         }
     )
     assert lines(folder, "val")[-1]["accuracy"] == 1.0
+
+
+def test_batch_norm_says_where_it_does_not_fit(run, pictures, monkeypatch):
+    tree = {
+        "task": {"kind": "classifier", "network": {"kind": "resnet9", "classes": 2}},
+        "data": {"kind": "folder", "path": str(pictures), "val_path": str(pictures)},
+    }
+    with pytest.raises(ValueError, match=r"batch norm.*ema=null"):
+        run(tree)
+    from train.averaging import has_batch_norm
+    from train.loop import Loop
+
+    class Two:  # a loop of two CPU processes
+        accelerator = type("A", (), {"num_processes": 2})
+        device = torch.device("cpu")
+
+    network = torch.nn.BatchNorm2d(3)
+    assert has_batch_norm(network)
+    with pytest.raises(ValueError, match="batch norm"):
+        Loop._share_batch_norm(Two, "network", network)
+
+
+def test_a_classifier_needs_data(run):
+    with pytest.raises(ValueError, match="data: missing"):
+        run({"task": {"kind": "classifier"}})
 
 
 def test_a_wrong_number_of_classes_is_one_line(run, pictures):
@@ -188,3 +228,10 @@ def test_cifar10_is_one_config_away(run):
     rows = lines(folder)
     assert rows[-1]["loss"] < 0.75 * rows[0]["loss"]
     assert lines(folder, "val")[-1]["psnr"] > 13
+    from eval.__main__ import evaluate
+
+    report = folder / "report.html"
+    args = [str(folder), "--report", str(report), "--limit", "32", "--pfid", "none"]
+    result = CliRunner().invoke(evaluate, args)
+    assert result.exit_code == 0, result.output
+    assert "rFID[vistok-cnn, cifar10]" in report.read_text()

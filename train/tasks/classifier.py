@@ -33,6 +33,8 @@ class ClassifierTask(Task):
 
     def __init__(self, config: ClassifierTaskConfig, data) -> None:
         self.config = config
+        if data is None:
+            raise ConfigError("data: missing; a classifier trains on labelled pictures")
         classes = len(data.classes)
         if classes != config.network.classes:
             raise ConfigError(

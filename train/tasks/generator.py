@@ -38,8 +38,13 @@ class GeneratorTask(Task):
         choice = config.generator
         if choice.classes is None:
             choice = choice.model_copy(update={"classes": len(data.classes)})
+        if choice.classes not in (0, len(data.classes)):
+            raise ConfigError(
+                f"task.generator.classes: got {choice.classes}; the tokens have "
+                f"{len(data.classes)} classes: use that, 0 for none, or null"
+            )
         self.generator = build(choice, data.spec)
-        self.generator.classes = tuple(data.classes)
+        self.generator.classes = tuple(data.classes) if choice.classes else ()
         self.generator.tokenizer = dict(data.record()["tokenizer"])
         self.modules = {"generator": self.generator}
 
@@ -47,8 +52,11 @@ class GeneratorTask(Task):
         return self.generator.draw(index, Rng(seed, "generator", progress.step), progress)
 
     def step(self, phase: Phase, batch: Batch, draws: Draws, progress: Progress) -> dict:
-        nats = self.modules["generator"](batch.tokens, Condition(label=batch.label), draws)
+        nats = self.modules["generator"](batch.tokens, self._condition(batch), draws)
         return {"loss": nats.mean(), "bits_per_image": nats.detach().sum(-1).mean() / math.log(2)}
+
+    def _condition(self, batch: Batch) -> Condition:
+        return Condition(label=batch.label if self.generator.classes else None)
 
     @torch.no_grad()
     def validate(
@@ -58,7 +66,7 @@ class GeneratorTask(Task):
         generator = modules["generator"].eval()
         total = torch.zeros(2, dtype=torch.float64)
         for batch in batches:
-            nats = generator(batch.tokens, Condition(label=batch.label))
+            nats = generator(batch.tokens, self._condition(batch))
             total += torch.tensor([float(nats.double().sum()), float(len(nats))])
         nats, images = distributed.sum_(total).tolist()
         length = self.generator.spec.length

@@ -60,7 +60,11 @@ class TokenizerTask(Task):
         self.tokenizer = Tokenizer(config.tokenizer)
         if config.init is not None:
             _start_from(self.tokenizer, config.init)
-        _freeze(self.tokenizer, config.freeze)
+        _check_names(self.tokenizer, "freeze", config.freeze)
+        _check_names(self.tokenizer, "lr", config.lr)
+        for name, parameter in self.tokenizer.named_parameters():
+            if any(_inside(name, part) for part in config.freeze):
+                parameter.requires_grad_(False)
         self.losses = nn.ModuleList(build(loss) for loss in config.losses)
         self.helpers = (self.losses,)
         for loss in self.losses:
@@ -69,13 +73,19 @@ class TokenizerTask(Task):
         if len(critics) > 1:
             raise ConfigError("task.losses: more than one adversarial loss; keep one")
         self.gan = critics[0] if critics else None
+        last = self.tokenizer.decoder.last_layer
+        if self.gan is not None and self.gan.config.adaptive and not last.requires_grad:
+            raise ConfigError(
+                "task.losses: adaptive=true balances at the decoder's last layer, which "
+                "task.freeze keeps from training; set adaptive=false or freeze less"
+            )
         self.modules = {"tokenizer": self.tokenizer}
         self.phases = (Phase("tokenizer", lr_factors=config.lr),)
         if self.gan is not None:
             self.modules["critic"] = self.gan.critic
             lr = self.gan.config.lr
             self.phases += (Phase("critic", start=self.gan.critic_start, lr=lr),)
-        self._fakes: list[Tensor] = []
+        self._painted: list[tuple[Tensor, Tensor]] = []  # (real, fake) of a step's micro-batches
 
     def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
         return self.tokenizer.draw(index, seed, progress)
@@ -89,13 +99,14 @@ class TokenizerTask(Task):
 
     def step(self, phase: Phase, batch: Batch, draws: Draws, progress: Progress) -> dict:
         if phase.module == "critic":
-            loss, logged = self.gan.criticise(
-                self.modules["critic"], batch.pixels, self._fakes.pop(0)
-            )
+            loss, logged = self.gan.criticise(self.modules["critic"], *self._painted.pop(0))
             return {"loss": loss, **logged}
+        for part in self.config.freeze:
+            # Its dropout and its statistics (usage, EMA codebook) rest too.
+            self.tokenizer.get_submodule(part).eval()
         reconstruction = self.modules["tokenizer"](batch, draws)
         if self.gan is not None and progress.step >= self.gan.critic_start:
-            self._fakes.append(reconstruction.pixels.detach())
+            self._painted.append((reconstruction.target, reconstruction.pixels.detach()))
         return self._weigh(reconstruction, batch, progress)
 
     def _weigh(
@@ -117,7 +128,7 @@ class TokenizerTask(Task):
 
     @torch.no_grad()
     def after_step(self, rng: Rng, progress: Progress) -> dict[str, float]:
-        self._fakes.clear()
+        self._painted.clear()
         if self.gan is not None:
             self.gan.after_step()
         return self.tokenizer.quantizer.after_step(rng.child("codebook"))
@@ -129,8 +140,9 @@ class TokenizerTask(Task):
         """PSNR (pooled squared error) at each evaluated length, codebook usage and entropy."""
         tokenizer = modules["tokenizer"].eval()
         spec = tokenizer.spec()
-        psnr = {length: PSNR() for length in spec.sweep}
-        codes = CodebookStats(spec) if spec.vocab else None
+        device = next(tokenizer.parameters()).device  # where processes can add them up
+        psnr = {length: PSNR().to(device) for length in spec.sweep}
+        codes = CodebookStats(spec).to(device) if spec.vocab else None
         for batch in batches:
             tokens = tokenizer.encode(batch.pixels)
             if codes is not None:
@@ -194,15 +206,16 @@ def _start_from(tokenizer: Tokenizer, init: InitConfig) -> None:
             raise ConfigError(f"task.init: {part} of {init.path} does not fit: {reason}") from None
 
 
-def _freeze(tokenizer: Tokenizer, names: tuple[str, ...]) -> None:
-    for name in names:
-        touched = [
-            parameter.requires_grad_(False)
-            for key, parameter in tokenizer.named_parameters()
-            if key == name or key.startswith(name + ".")
-        ]
-        if not touched:
-            parts = sorted({key.split(".")[0] for key, _ in tokenizer.named_parameters()})
+def _inside(name: str, part: str) -> bool:
+    return f"{name}.".startswith(f"{part}.")
+
+
+def _check_names(tokenizer: Tokenizer, key: str, parts: Iterable[str]) -> None:
+    """Every name must be that of a part, or of a module inside one."""
+    modules = dict(tokenizer.named_modules())
+    for part in parts:
+        if not part or part not in modules:
             raise ConfigError(
-                f"task.freeze: '{name}' names no parameter; the parts are {', '.join(parts)}"
+                f"task.{key}: '{part}' names no part; expected encoder, quantizer, decoder or a "
+                "module inside one, such as encoder.patch_embed"
             )

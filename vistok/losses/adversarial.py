@@ -20,6 +20,7 @@ from vistok.config import Config, ConfigError, PartOf
 from vistok.dice import Progress, ramp
 from vistok.losses.base import Loss
 from vistok.losses.discriminators import PatchGANConfig
+from vistok.modes import evaluating
 from vistok.records import Batch, Reconstruction
 from vistok.registry import build, register
 
@@ -69,7 +70,7 @@ class AdversarialLoss(Loss):
         self._means: list[Tensor] = []
 
     def bind(self, tokenizer: nn.Module) -> None:
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self.critic):
             try:
                 self.critic(torch.zeros(1, 3, *tokenizer.config.image_size))
             except RuntimeError:

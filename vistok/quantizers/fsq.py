@@ -64,7 +64,9 @@ class FSQ(Quantizer):
     def quantize(self, z: Tensor, draws: Draws) -> Quantized:
         bounded = self.bound(z)
         values = straight_through(bounded.round(), bounded) / self.middle
-        indices = ((bounded.detach().round() + self.middle) * self.basis).sum(-1).long()
+        # Integers before the products: fp32 holds indices up to 2**24 only.
+        digits = (bounded.detach().round() + self.middle).long()
+        indices = (digits * self.basis).sum(-1)
         anchors = (bounded / self.middle).detach()[:, :, None]
         losses = {}
         if "saturation" in self.loss_weights:

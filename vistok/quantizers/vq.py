@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vistok import distributed
@@ -46,6 +46,15 @@ class VQConfig(Config):
         "codebook": 1.0,
         "commitment": 0.25,
     }
+
+    @model_validator(mode="after")
+    def _learns(self) -> VQConfig:
+        if self.update == "gradient" and not self.loss_weights.get("codebook"):
+            raise ValueError(
+                "update=gradient learns the codebook by its loss: give loss_weights.codebook a "
+                "weight, or set update=ema"
+            )
+        return self
 
 
 @register("quantizer", VQConfig)
