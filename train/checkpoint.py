@@ -43,8 +43,6 @@ def save(folder: Path, state: State, keep_last: int) -> Path:
     """Write `folder/step_XXXXXXXX`, then drop all but the newest `keep_last` complete ones."""
     target = folder / f"step_{state.step:08d}"
     draft = folder / f".writing_{target.name}"
-    if (target / "manifest.json").is_file() and _intact(target):
-        return target  # the same step of the same run: nothing to gain, and one to lose
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
@@ -85,6 +83,15 @@ def complete(folder: Path) -> list[Path]:
     return sorted((path.parent for path in found), reverse=True)
 
 
+def set_aside(folder: Path, after: int) -> None:
+    """Rename checkpoints of later steps: a run that starts again earlier must not find them."""
+    for path in complete(folder):
+        if int(path.name.removeprefix("step_")) > after:
+            aside = folder / f"abandoned_{path.name}"
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+
+
 def find(folder: Path, resume: str) -> Path | None:
     """The checkpoint to go on from: `auto` the newest undamaged one, `never` none, or a path."""
     if resume == "never":
@@ -104,14 +111,6 @@ def find(folder: Path, resume: str) -> Path | None:
         except CheckpointError as error:
             warnings.warn(f"{error}; passed over", stacklevel=2)
     return None
-
-
-def _intact(path: Path) -> bool:
-    try:
-        verify(path)
-    except CheckpointError:
-        return False
-    return True
 
 
 def verify(path: Path) -> None:

@@ -122,6 +122,8 @@ class Loop:
         if self.accelerator.is_main_process:
             # Only now: a run that is refused must not change what an earlier one left.
             (self.folder / "config.yaml").write_text(to_yaml(self.config))
+            if self.config.resume != "auto":
+                checkpoint.set_aside(self.folder / "checkpoints", after=self.step)
         if self.step >= self.config.steps:
             self._export()
             return
@@ -146,7 +148,8 @@ class Loop:
             for batch in loader:
                 self._train_step(to_device(batch, self.device), loader)
                 if self._stop_asked() and self.step < self.config.steps:
-                    self._save()
+                    if not _every(self.step, self.config.save_every):  # else it was just saved
+                        self._save()
                     self.watch.say(f"stopped by signal {self._signal} after step {self.step}")
                     sys.exit(128 + self._signal)
             self._export()

@@ -138,3 +138,21 @@ def test_metrics_after_a_resume_have_each_step_once(run):
     run(TINY, steps=12, save_every=4)
     folder = run(TINY, steps=12)
     assert [row["step"] for row in lines(folder)] == list(range(1, 13))
+
+
+def test_starting_again_never_leaves_an_older_run_in_the_way(run):
+    other = {**TINY, "seed": 1}
+    clean = run(other, "clean", resume="never")
+    folder = run(TINY, "used")
+    run(other, "used", resume="never")
+    name = "checkpoints/step_00000008/tokenizer.safetensors"
+    assert (folder / name).read_bytes() == (clean / name).read_bytes()
+    assert (folder / "checkpoints/abandoned_step_00000008").is_dir()
+
+
+def test_going_on_from_an_earlier_one_abandons_the_later(run):
+    folder = run(TINY)
+    before = (folder / "checkpoints/step_00000008/tokenizer.safetensors").read_bytes()
+    path = str(folder / "checkpoints/step_00000004")
+    run(TINY, resume=path, optimizer={"kind": "adamw", "lr": 1e-2})
+    assert (folder / "checkpoints/step_00000008/tokenizer.safetensors").read_bytes() != before
