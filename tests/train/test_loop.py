@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.train.conftest import STATEFUL, TINY, lines
+from tests.train.conftest import STATEFUL, TINY, lines, rewound
 from vistok.config import ConfigError
 
 TIMED = ("images_per_s", "data_wait")
@@ -46,11 +44,7 @@ def test_one_seed_gives_one_run_and_another_gives_another(run, tree):
 )
 def test_a_resumed_run_equals_one_that_never_stopped(run, tree):
     whole = run(tree, "whole")
-    stopped = whole.parent / "stopped"
-    shutil.copytree(whole, stopped)
-    shutil.rmtree(stopped / "model")
-    for step in (8, 12):
-        shutil.rmtree(stopped / "checkpoints" / f"step_{step:08d}")
+    stopped = rewound(whole)
     run(tree, "stopped")
     assert untimed(stopped) == untimed(whole)
     assert files(stopped, 12) == files(whole, 12)  # models, averages, optimisers, counters
@@ -66,10 +60,7 @@ def test_network_dropout_resumes_too(run):
         "transformer": {"width": 16, "depth": 1, "heads": 2, "dropout": 0.2},
     }
     whole = run(tree, "whole")
-    stopped = whole.parent / "stopped"
-    shutil.copytree(whole, stopped)
-    for step in (8, 12):
-        shutil.rmtree(stopped / "checkpoints" / f"step_{step:08d}")
+    stopped = rewound(whole)
     run(tree, "stopped")
     assert files(stopped, 12) == files(whole, 12)
 
