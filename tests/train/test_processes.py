@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from tests.train.conftest import ROOT, STATEFUL, command, lines
 from train.config import TrainConfig
-from train.loop import make_accelerator
+from train.launch import make_accelerator
 from vistok.config import ConfigError, validate
 
 pytestmark = pytest.mark.slow
@@ -53,7 +53,7 @@ def test_ema_codebooks_and_perturbation_see_the_global_batch(tmp_path, write):
 
 def test_processes_that_do_not_find_each_other_stop(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr("train.loop.Accelerator", lambda **_: SimpleNamespace(num_processes=1))
+    monkeypatch.setattr("train.launch.Accelerator", lambda **_: SimpleNamespace(num_processes=1))
     with pytest.raises(ConfigError, match=r"started 2 processes but 1 found.*torchrun"):
         make_accelerator(validate(TrainConfig, STATEFUL))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -166,17 +167,11 @@ def test_batch_norm_says_where_it_does_not_fit(run, pictures, monkeypatch):
     }
     with pytest.raises(ValueError, match=r"batch norm.*ema=null"):
         run(tree)
-    from train.averaging import has_batch_norm
-    from train.loop import Loop
+    from train.parallel import share_batch_norm
 
-    class Two:  # a loop of two CPU processes
-        accelerator = type("A", (), {"num_processes": 2})
-        device = torch.device("cpu")
-
-    network = torch.nn.BatchNorm2d(3)
-    assert has_batch_norm(network)
+    two = SimpleNamespace(num_processes=2, device=torch.device("cpu"))
     with pytest.raises(ValueError, match="batch norm"):
-        Loop._share_batch_norm(Two, "network", network)
+        share_batch_norm("network", torch.nn.BatchNorm2d(3), two)
 
 
 def test_a_classifier_needs_data(run):
