@@ -23,7 +23,7 @@ from train.checkpoint import CheckpointError, Keep
 from train.config import TrainConfig
 from train.gradients import norms_and_clip
 from train.guard import Guard
-from train.launch import make_accelerator
+from train.launch import make_accelerator, one_line_losses
 from train.optim import make_optimizers, with_lr
 from train.parallel import Parallel, share_batch_norm, wants_sharding
 from train.signals import StopRequest
@@ -112,7 +112,7 @@ class Loop:
             for name, value in self.task.summary().items():
                 self.watch.say(f"{name}: {value}")
         try:
-            with self.stop.listening():
+            with self.stop.listening(), one_line_losses(self.accelerator, self._where):
                 self._train()
         finally:
             self.watch.close()
@@ -127,6 +127,11 @@ class Loop:
                 self.watch.say(f"stopped by signal {self.stop.number} after step {self.step}")
                 sys.exit(128 + self.stop.number)
         self._export()
+
+    def _where(self) -> str:
+        saved = checkpoint.complete(self.folder / "checkpoints")
+        go_on = f"{saved[0]} is complete" if saved else "there is no checkpoint yet"
+        return f"at step {self.step + 1}; {go_on}: start the same command again"
 
     def _loader(self, start: int, stop: int, workers: int) -> TrainLoader:
         return TrainLoader(

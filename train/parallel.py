@@ -9,6 +9,7 @@ Their gradients are averaged here.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
@@ -102,6 +103,8 @@ class Parallel:
     def _shard(self, module: nn.Module, whole: set[nn.Parameter]) -> nn.Module:
         from torch.distributed.fsdp import fully_shard
 
+        # Features are views of activations, and nothing changes them in place.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         for part in [*module.modules()][::-1]:
             if isinstance(part, Block):
                 if self.compiled:

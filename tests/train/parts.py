@@ -64,3 +64,30 @@ class Witness(Loss):
 
     def weights(self, progress):
         return {}
+
+
+class DriftConfig(Config):
+    kind: Literal["drift"] = "drift"
+    step: int = 0
+    """Step at which process 1 changes one of its weights."""
+
+
+@register("loss", DriftConfig)
+class Drift(Loss):
+    """A replica that goes its own way: what a faulty memory, or a forgotten reduction, does."""
+
+    def __init__(self, config: DriftConfig) -> None:
+        super().__init__()
+        self.step = config.step
+
+    def bind(self, tokenizer):
+        self.weight = [tokenizer.decoder.mask_token]  # in a list: it is not this loss's parameter
+
+    def forward(self, reconstruction, batch, progress):
+        if progress.step == self.step and distributed.rank() == 1:
+            with torch.no_grad():
+                self.weight[0][0] += 1e-6
+        return {}
+
+    def weights(self, progress):
+        return {}
