@@ -31,8 +31,9 @@ from vistok.data.base import BadSample, DataError, one_line
 
 Decoder = Literal["auto", "torchcodec", "pyav"]
 PIXEL_LIMIT = 36_000_000
-_TOGETHER = 64_000_000  # pixels that torchcodec decodes at once
+_TOGETHER = 32_000_000  # pixels that torchcodec decodes at once
 _SKIP = 8  # frames that are rather decoded and thrown away than jumped over
+_NO_TIMES = 0x80  # AVFMT_NOTIMESTAMPS: a bare stream; what FFmpeg then says of times is guessed
 _ENDED = "the video ends early"
 
 log = logging.getLogger(__name__)
@@ -224,10 +225,11 @@ def _scan(path: str | os.PathLike[str], name: str) -> Probe:
         rate = stream.average_rate or stream.guessed_rate
         unit = Fraction(stream.time_base.numerator, stream.time_base.denominator)
         place = stream.index
+        bare = bool(container.format.flags & _NO_TIMES)
     if not packets:
         raise BadSample(name, "has a video stream without frames")
     pts = [pts for pts, _, _ in packets]
-    timed = None not in pts and len(set(pts)) == len(pts)
+    timed = not bare and None not in pts and len(set(pts)) == len(pts)
     if timed:
         packets.sort()
         span = (packets[-1][0] - packets[0][0]) * unit
