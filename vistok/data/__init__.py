@@ -1,7 +1,8 @@
 """Data: what a run looks at, in which order, and how it reaches the device.
 
 A data part is built from its config and opened for a split: `build(config).open("train")` gives a
-`Dataset`. Importing this package files the parts `folder`, `parquet`, `photos` and `tokens`.
+`Dataset`. Importing this package files the parts `folder`, `parquet`, `photos`, `tokens` and
+`video`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from vistok.data.order import Order, eval_indices
 from vistok.data.parquet import Parquet, ParquetConfig
 from vistok.data.photos import Photos, PhotosConfig
 from vistok.data.tokens import CachedTokens, CachedTokensConfig, TokenCache, TokenCacheWriter
+from vistok.data.video import Video, VideoConfig
 
 __all__ = [
     "BadSample",
@@ -32,6 +34,8 @@ __all__ = [
     "TokenCache",
     "TokenCacheWriter",
     "TrainLoader",
+    "Video",
+    "VideoConfig",
     "eval_indices",
     "to_device",
 ]

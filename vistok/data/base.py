@@ -37,13 +37,14 @@ class BadSample(Exception):
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture or one cached token sequence."""
+    """One picture, one clip or one cached token sequence."""
 
     index: int
-    pixels: Tensor | None  # [3, H, W] uint8
+    pixels: Tensor | None  # [3, H, W] uint8, a clip [3, T, H, W]
     label: int = UNLABELLED  # -1 = unlabelled
     name: str = ""
     tokens: Tensor | None = None  # [L, F] of type `Tokens.dtype(spec)`; [L, dim] if continuous
+    fps: float | None = None  # frames per second of a clip's pixels
 
 
 class Dataset:
@@ -53,6 +54,8 @@ class Dataset:
     """Class names by label; () = the data set has no labels."""
     size: tuple[int, int] | None = None
     """(H, W) of every sample's pixels."""
+    frames: int | None = None
+    """T of every sample's pixels; None = pictures."""
     flip: bool = False
     """Whether training mirrors half of the samples (done on the device, by the loader's dice)."""
     spec: TokenSpec | None = None

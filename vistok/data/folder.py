@@ -61,10 +61,10 @@ class Folder:
         if split == "train" and config.path is None:
             raise DataError("data.folder: no training split; give path")
         root = config.val_path if split == "val" and config.val_path else config.path
-        names, ignored = _pictures(root)
+        names, ignored = files_below(root)
         classes = _classes(names)
         if split == "val" and config.val_path and config.path:
-            classes = _known(classes, _classes(_pictures(config.path)[0]), config)
+            classes = known(classes, _classes(files_below(config.path)[0]), config)
         if config.val_share is not None:
             keep = split == "val"
             names = [n for n in names if held_out(n, config.val_share) == keep]
@@ -125,11 +125,13 @@ def shown(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _pictures(root: str) -> tuple[list[str], int]:
-    """(relative paths of all pictures, sorted bytewise; how many files were left out)."""
+def files_below(
+    root: str, endings: tuple[str, ...] = ENDINGS, kind: str = "folder", what: str = "picture"
+) -> tuple[list[str], int]:
+    """(relative paths of all files of these endings, sorted bytewise; how many were left out)."""
     base = Path(root).expanduser()
     if not base.is_dir():
-        raise DataError(f"data.folder {root}: no such folder; expected a folder of pictures")
+        raise DataError(f"data.{kind} {root}: no such folder; expected a folder of {what}s")
     names, ignored, seen = [], 0, set()
     for folder, below, files in os.walk(base, followlinks=True):
         place = os.path.realpath(folder)
@@ -140,14 +142,14 @@ def _pictures(root: str) -> tuple[list[str], int]:
         below[:] = sorted(b for b in below if not b.startswith("."))
         prefix = Path(folder).relative_to(base).as_posix()
         for file in files:
-            if file.startswith(".") or not file.lower().endswith(ENDINGS):
+            if file.startswith(".") or not file.lower().endswith(endings):
                 ignored += 1
             else:
                 names.append(file if prefix == "." else f"{prefix}/{file}")
     if not names:
         raise DataError(
-            f"data.folder {root}: no picture in it ({ignored} other files); expected files ending "
-            f"in {' '.join(ENDINGS)}, one sub-folder a class"
+            f"data.{kind} {root}: no {what} in it ({ignored} other files); expected files ending "
+            f"in {' '.join(endings)}, one sub-folder a class"
         )
     return sorted(names, key=os.fsencode), ignored
 
@@ -157,12 +159,12 @@ def _classes(names: list[str]) -> tuple[str, ...]:
     return tuple(sorted(folders, key=os.fsencode))
 
 
-def _known(val: tuple[str, ...], train: tuple[str, ...], config: FolderConfig) -> tuple[str, ...]:
+def known(val: tuple[str, ...], train: tuple[str, ...], config: Any) -> tuple[str, ...]:
     """The training classes, if the validation folder has no others."""
     for name in val:
         if name not in train:
             raise DataError(
-                f"data.folder {config.val_path}: class '{shown(name)}' is not one of the "
-                f"{len(train)} classes of {config.path}; name the sub-folders alike"
+                f"data.{config.kind} {config.val_path}: class '{shown(name)}' is not one of the "
+                f"{len(train)} classes of {config.path}; name the classes alike"
             )
     return train

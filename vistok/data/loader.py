@@ -247,7 +247,7 @@ class _Collate:
 
     def __init__(self, dataset: Dataset) -> None:
         self.labelled, self.flips = bool(dataset.classes), dataset.flip
-        self.spec = dataset.spec
+        self.spec, self.clips = dataset.spec, dataset.frames is not None
 
     def __call__(self, rows: list[_Row]) -> _Loaded:
         bad = [item for row in rows for item in row.bad]
@@ -259,6 +259,7 @@ class _Collate:
             index=torch.tensor([s.index for s in samples], dtype=torch.int64),
             pixels=None if self.spec else torch.stack([s.pixels for s in samples]),
             label=torch.tensor([s.label for s in samples]) if self.labelled else None,
+            fps=torch.tensor([s.fps for s in samples]) if self.clips else None,
             tokens=self._tokens(samples) if self.spec else None,
             flip=torch.tensor([row.flip for row in rows]) if self.flips else None,
         )

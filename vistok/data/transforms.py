@@ -9,6 +9,7 @@ Mirroring is not done here but on the device (`loader.to_device`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -87,6 +88,15 @@ class Transform:
     def __call__(self, image: Image, index: int, epoch: int = 0, seed: int = 0) -> Tensor:
         """PIL RGB -> [3, H, W] uint8; what varies is keyed by (seed, epoch, index)."""
         return self.finish(self.prepare(image), index, epoch, seed)
+
+    def clip(
+        self, frames: Iterable[np.ndarray], index: int, epoch: int = 0, seed: int = 0
+    ) -> Tensor:
+        """Frames [h, w, 3] uint8 of one size -> [3, T, H, W] uint8, one at a time.
+
+        The dice are those of the sample, so every frame is cut by the same window.
+        """
+        return torch.stack([self(_as_image(f), index, epoch, seed) for f in frames], dim=1)
 
     def prepare(self, image: Image) -> Image:
         """Everything that does not depend on the dice (what a cache may keep)."""
