@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable
 
 import yaml
 from pydantic import BaseModel
 
 from train.plan import CachePlan, Part, Plan
+from train.text import GAP, amount, count, fact, fit, size
 
-_GAP = 14  # columns of the names of facts
 _CUTS = {
     "none": "",
     "token": ", or any prefix",
@@ -23,8 +22,8 @@ def plan_text(plan: Plan | CachePlan, width: int = 80) -> str:
     """What `--dry-run` prints below the config."""
     blocks = _cache(plan) if isinstance(plan, CachePlan) else _run(plan)
     lines = [line for block in blocks for line in (*block, "")]
-    lines += [_fact("notes" if number == 0 else "", note) for number, note in enumerate(plan.notes)]
-    return "\n".join(_fit(lines, width)).rstrip() + "\n"
+    lines += [fact("notes" if number == 0 else "", note) for number, note in enumerate(plan.notes)]
+    return "\n".join(fit(lines, width)).rstrip() + "\n"
 
 
 def config_text(config: BaseModel, width: int = 80) -> str:
@@ -37,21 +36,21 @@ def config_text(config: BaseModel, width: int = 80) -> str:
 
 def _run(plan: Plan) -> Iterable[list[str]]:
     yield _networks(plan.parts)
-    yield [_fact(name, value) for name, value in _tokens(plan)]
-    yield [_fact(name, value) for name, value in _work(plan)]
-    yield [_fact(name, value) for name, value in _memory(plan)]
-    yield [_fact(name, value) for name, value in _schedule(plan)]
+    yield [fact(name, value) for name, value in _tokens(plan)]
+    yield [fact(name, value) for name, value in _work(plan)]
+    yield [fact(name, value) for name, value in _memory(plan)]
+    yield [fact(name, value) for name, value in _schedule(plan)]
 
 
 def _networks(parts: tuple[Part, ...]) -> list[str]:
     head = ("part", "trained", "frozen", "forward FLOP/image")
-    rows = [(p.name, _count(p.trained), _count(p.frozen), amount(p.flops)) for p in parts]
+    rows = [(p.name, count(p.trained), count(p.frozen), amount(p.flops)) for p in parts]
     if len(parts) > 1:
         trained, frozen = (sum(getattr(p, kind) for p in parts) for kind in ("trained", "frozen"))
-        rows.append(("all", _count(trained), _count(frozen), amount(sum(p.flops for p in parts))))
+        rows.append(("all", count(trained), count(frozen), amount(sum(p.flops for p in parts))))
     table = [head, *rows]
     wide = [max(len(row[i]) for row in table) for i in range(len(head))]
-    wide[0] = max(wide[0], _GAP)
+    wide[0] = max(wide[0], GAP)
     return [
         "  ".join(
             cell.ljust(wide[i]) if i == 0 else cell.rjust(wide[i]) for i, cell in enumerate(row)
@@ -141,51 +140,11 @@ def _cache(plan: CachePlan) -> Iterable[list[str]]:
         facts.append(("cache", f"{size(plan.sample_bytes)} an image"))
     if plan.flops is not None:
         facts.append(("encoding", f"{amount(plan.flops)}FLOP/image"))
-    yield [_fact(name, value) for name, value in facts]
+    yield [fact(name, value) for name, value in facts]
     lines = []
-    for split, count in plan.counts.items():
-        line = f"{count:,} images -> {plan.folder}/{split}"
+    for split, images in plan.counts.items():
+        line = f"{images:,} images -> {plan.folder}/{split}"
         if plan.sample_bytes is not None:
-            line += f", {size(count * plan.sample_bytes)}"
-        lines.append(_fact(split, line))
-    yield lines or [_fact("folder", plan.folder)]
-
-
-def _fact(name: str, value: str) -> str:
-    return f"{name:{_GAP}}  {value}".rstrip()
-
-
-def _fit(lines: Iterable[str], width: int) -> Iterable[str]:
-    """Long lines go on below their value."""
-    below = {"subsequent_indent": " " * (_GAP + 2), "break_on_hyphens": False}
-    for line in lines:
-        yield from textwrap.wrap(line, width, **below) if len(line) > width else [line]
-
-
-def amount(value: float) -> str:
-    """43904925696 -> "43.9 G": three digits and a decimal prefix."""
-    if not value:
-        return "-"
-    for prefix in ("", "k", "M", "G", "T", "P", "E", "Z"):
-        if abs(value) < 999.5:
-            break
-        value /= 1000
-    return f"{_three(value)} {prefix}"
-
-
-def size(count: float) -> str:
-    """Bytes -> "1.21 GiB"."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if count < 1000 or unit == "TiB":
-            break
-        count /= 1024
-    return f"{_three(count)} {unit}"
-
-
-def _three(value: float) -> str:
-    """Three digits, as many as an integer part needs if that is more."""
-    return f"{value:.0f}" if value >= 99.95 or value == int(value) else f"{value:.3g}"
-
-
-def _count(value: int) -> str:
-    return f"{value:,}" if value else "-"
+            line += f", {size(images * plan.sample_bytes)}"
+        lines.append(fact(split, line))
+    yield lines or [fact("folder", plan.folder)]

@@ -173,7 +173,9 @@ class _Answers(TorchDispatchMode):
     No FLOP depends on the answers: they are step counters of optimisers and numbers of candidates.
     """
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         if func is torch.ops.aten._local_scalar_dense.default:
             kind = args[0].dtype
