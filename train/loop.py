@@ -23,7 +23,9 @@ from torch import Tensor, nn
 from train import checkpoint, resume
 from train.averaging import Average, has_batch_norm
 from train.config import TrainConfig
+from train.meter import Meter, make_meter
 from train.optim import clip_and_norm, make_optimizers, with_lr
+from train.summary import finish
 from train.tasks.base import Phase, Task
 from train.watch import Watch
 from vistok.config import ConfigError, to_yaml
@@ -127,7 +129,13 @@ class Loop:
         if self.step >= self.config.steps:
             self._export()
             return
-        self.watch = Watch(self.accelerator, self.folder, self.config, self.step)
+        meter = Meter()
+        if self.accelerator.is_main_process:
+            world = self.accelerator.num_processes
+            meter = make_meter(self.config, self.train_set, self.device, world)
+        self.watch = Watch(self.accelerator, self.folder, self.config, self.step, meter)
+        if meter.reason:
+            self.watch.say(f"no tflops in the log: a step cannot be counted ({meter.reason})")
         if self.step == 0:
             for name, value in self.task.summary().items():
                 self.watch.say(f"{name}: {value}")
@@ -286,7 +294,10 @@ class Loop:
                 self.task.export(draft, self.evaluated())
                 shutil.rmtree(target, ignore_errors=True)
                 draft.rename(target)
-            print(f"finished {self.step} steps; the model is in {target}")
+            if hasattr(self, "watch"):
+                self.watch.say(finish(self.config, self.folder, self.train_set.record()))
+            else:
+                print(f"finished {self.step} steps; the model is in {target}")
         self.accelerator.wait_for_everyone()
 
     # -- keeping --------------------------------------------------------------------------------

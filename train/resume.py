@@ -26,7 +26,7 @@ _FREE = {
     *("name", "out", "steps", "accumulate", "optimizer", "warmup", "final_lr", "clip"),
     *("precision", "compile", "workers", "max_bad_share", "log_every", "validate_every"),
     *("validate_batch", "validate_limit", "grid_every", "save_every", "keep_last", "resume"),
-    "trackers",
+    *("peak_tflops", "trackers"),
 }
 _MANIFEST = "data (manifest)"
 
