@@ -16,7 +16,8 @@ import torch
 
 from train.config import TrainConfig
 from train.peaks import peak_of
-from train.plan import Stage, stages_of
+from train.plan import stages_of
+from train.planned import Stage
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import yaml
 from pydantic import BaseModel
 
-from train.plan import CachePlan, Part, Plan
+from train.planned import CachePlan, Part, Plan
 from train.text import GAP, amount, count, fact, fit, size
 
 _CUTS = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from train.plan import CachePlan, Memory, Part, Plan, Schedule, Stage
 from train.plan_text import plan_text, vocabulary
+from train.planned import CachePlan, Memory, Part, Plan, Schedule, Stage
 from train.text import amount, duration, size
 from vistok.tokens import TokenSpec
 
