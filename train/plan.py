@@ -28,8 +28,11 @@ from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens import TokenSpec
 
 
-def make_plan(config: TrainConfig, world: int = 1) -> Plan | CachePlan:
+def make_plan(config: TrainConfig, world: int = 1, sharded: bool = False) -> Plan | CachePlan:
     """The plan of a run on `world` processes.
+
+    Args:
+        sharded: what is trained is cut over the processes (FSDP2); the average is whole on each.
 
     Raises ConfigError for what would stop the run too, and where the task cannot be built without
     its data (a generator needs the tokens' spec, a classifier the classes).
@@ -69,7 +72,7 @@ def make_plan(config: TrainConfig, world: int = 1) -> Plan | CachePlan:
         stages=stages,
         optimizer_flops=optimizer_flops,
         precision=config.precision,
-        memory=_memory(config, task, rehearsal, schedule, late, state),
+        memory=_memory(config, task, rehearsal, schedule, late, state, sharded),
         schedule=schedule,
         notes=tuple(notes),
     )
@@ -179,13 +182,21 @@ def _stages(
         elif not name.startswith("the "):
             notes.append(f"{name}={step:,} is never reached: the run has {config.steps:,} steps")
     stages: list[Stage] = []
-    for start in sorted(found):
-        work, flops = rehearsal.flops(Progress(start, config.steps), watched)
+    starts = sorted(found)
+    for start, end in zip(starts, [*starts[1:], config.steps], strict=True):
+        step = _plain_step(start, end)
+        work, flops = rehearsal.flops(Progress(step, config.steps), watched)
         every = {phase.module: phase.every for phase in task.phases}
         cost = sum((w.forward + w.backward) / every[name] for name, w in work.items())
         if not stages or stages[-1].flops != cost:
             stages.append(Stage(start, cost))
     return tuple(stages), work, flops
+
+
+def _plain_step(start: int, end: int) -> int:
+    """A step of start..end-1 at which nothing happens that is done every 10, 50 or 500 steps."""
+    plain = (step for step in range(start, min(end, start + 10)) if step % 2 and step % 5)
+    return next(plain, start)
 
 
 def _starts(tree: Any, path: str) -> Iterator[tuple[str, int]]:
@@ -209,21 +220,24 @@ def _memory(
     schedule: Schedule,
     late: Progress,
     state: int,
+    sharded: bool,
 ) -> Memory:
     modules = task.modules.values()
     tensors = {id(t): t for m in (*modules, *task.helpers) for t in (*m.parameters(), *m.buffers())}
-    weights = sum(map(_bytes, tensors.values()))
     trained = {id(p): p for m in modules for p in m.parameters() if p.requires_grad}
-    gradients = sum(map(_bytes, trained.values())) * (1 if schedule.world == 1 else 2)
+    moving = sum(map(_bytes, trained.values()))
+    resting = sum(map(_bytes, tensors.values())) - moving
+    share = schedule.world if sharded else 1
+    buckets = schedule.world > 1 and not sharded
     copies = [task.modules[name] for name in task.averaged if config.ema is not None]
     ema = sum(_bytes(t) for m in copies for t in (*m.parameters(), *m.buffers()))
     saved = [m.state_dict() for m in (*modules, *copies)]
     bf16 = config.precision == "bf16"
     activations = rehearsal.saved(schedule.micro, late, bf16)
     return Memory(
-        weights=weights,
-        gradients=gradients,
-        optimizer=state,
+        weights=resting + math.ceil(moving / share),
+        gradients=math.ceil(moving / share) * (2 if buckets else 1),
+        optimizer=math.ceil(state / share),
         ema=ema,
         activations=activations,
         activations_plain=(
@@ -238,7 +252,7 @@ def _bytes(tensor: Any) -> int:
 
 
 def _schedule(config: TrainConfig, world: int, sets: Mapping[str, Any]) -> Schedule:
-    val_count = len(sets["val"]) if "val" in sets else None
+    val_count = _length(sets.get("val"))
     if val_count is not None and config.validate_limit is not None:
         val_count = min(val_count, config.validate_limit)
     checkpoints = _times(config.steps, config.save_every)
@@ -248,12 +262,19 @@ def _schedule(config: TrainConfig, world: int, sets: Mapping[str, Any]) -> Sched
         world=world,
         accumulate=config.accumulate,
         warmup=config.warmup,
-        count=len(sets["train"]) if "train" in sets else None,
+        count=_length(sets.get("train")),
         val_count=val_count,
         validations=_times(config.steps, config.validate_every),
         checkpoints=checkpoints,
         kept=min(config.keep_last, checkpoints),
     )
+
+
+def _length(data: Any) -> int | None:
+    try:
+        return None if data is None else len(data)
+    except TypeError:  # a stream
+        return None
 
 
 def _times(steps: int, every: int) -> int:
@@ -266,7 +287,8 @@ def _times(steps: int, every: int) -> int:
 
 def _cache_plan(config: TrainConfig, sets: Mapping[str, Any], notes: list[str]) -> CachePlan:
     limit = config.task.limit
-    counts = {split: len(data) for split, data in sets.items()}
+    sizes = {split: _length(data) for split, data in sets.items()}
+    counts = {split: number for split, number in sizes.items() if number is not None}
     if limit is not None and "train" in counts:
         counts["train"] = min(limit, counts["train"])
     spec = flops = None

@@ -59,7 +59,7 @@ class Rehearsal:
         self.task, self.size, self.data, self.seed = task, size, data, seed
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         with self.mode:
-            _pretend([*task.modules.values(), *task.helpers])
+            _pretend(self._modules())
 
     # -- what is asked --------------------------------------------------------------------------
 
@@ -142,7 +142,7 @@ class Rehearsal:
         index = torch.arange(count)
         draws = self.task.draw(index, self.seed, progress)
         batch = self._batch(count)
-        for module in [*self.task.modules.values(), *self.task.helpers]:
+        for module in self._modules():
             module.train()
         for phase in self.task.phases:
             if progress.step >= phase.start:
@@ -160,10 +160,13 @@ class Rehearsal:
             label = torch.zeros(count, dtype=torch.long)
         return Batch(torch.arange(count), pixels=pixels, label=label, tokens=tokens)
 
+    def _modules(self) -> list[nn.Module]:
+        kept = getattr(self.task, "kept", {})  # statistics that a step writes into
+        return [*self.task.modules.values(), *self.task.helpers, *kept.values()]
+
     def _storages(self) -> set[int]:
         """Of weights and statistics: they are there anyway."""
-        modules = [*self.task.modules.values(), *self.task.helpers]
-        tensors = [t for m in modules for t in (*m.parameters(), *m.buffers())]
+        tensors = [t for m in self._modules() for t in (*m.parameters(), *m.buffers())]
         return {tensor.untyped_storage()._cdata for tensor in tensors}
 
 

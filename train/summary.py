@@ -6,6 +6,7 @@ import json
 import shlex
 import statistics
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def summarise(
 
     Args:
         rows: of metrics.jsonl, over all resumes.
-        counts: what the run counted besides: `bad_samples`, `skipped_steps`.
+        counts: what the run counted besides: `bad_samples`.
         tokenizer: folder of the tokenizer whose tokens a generator learned, if known.
     """
     rows = list(rows)
@@ -67,6 +68,7 @@ def summarise(
         **{name: max((row[name] for row in train if name in row), default=None) for name in _PEAKS},
         "validation": _scalars(val[-1]) if val else None,
         "validated_at": val[-1].get("step") if val else None,
+        "skipped_steps": _skipped(train),
         **(counts or {}),
         "model": f"{config.folder}/model",
         "next": next_command(config, tokenizer),
@@ -155,6 +157,13 @@ def _spans(train: list[Mapping[str, Any]]) -> list[tuple[float, Mapping[str, Any
             spans.append((samples / row["images_per_s"], row))
         before = row["samples"]
     return spans
+
+
+def _skipped(train: list[Mapping[str, Any]]) -> int | None:
+    """Steps that were skipped, over all resumes: each starts to count from zero."""
+    seen = [int(row["skipped_steps"]) for row in train if row.get("skipped_steps") is not None]
+    falls = [before for before, now in pairwise(seen) if now < before]
+    return sum(falls) + seen[-1] if seen else None
 
 
 def _median(values: Iterable[float]) -> float | None:

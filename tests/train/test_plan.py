@@ -285,7 +285,11 @@ def test_the_arithmetic_of_steps(fails):
     s = plan.schedule
     assert (s.samples, s.epochs, s.per_process, s.micro) == (192, 1.92, 4, 2)
     assert (s.validations, s.checkpoints, s.kept, s.val_count) == (3, 3, 3, 16)
-    assert plan.memory.gradients == 2 * make_plan(config).memory.gradients
+    alone, cut = make_plan(config).memory, make_plan(config, world=4, sharded=True).memory
+    assert plan.memory.gradients == 2 * alone.gradients
+    assert cut.gradients == -(-alone.gradients // 4) and cut.optimizer < alone.optimizer / 3.9
+    assert cut.weights == alone.weights - alone.gradients + cut.gradients
+    assert (cut.ema, cut.checkpoint) == (alone.ema, alone.checkpoint)
     with fails(ConfigError, "batch_size=16", "3 processes", "multiple of 6"):
         make_plan(config, world=3)
 

@@ -51,6 +51,13 @@ def test_little_waiting_is_no_warning():
     assert summarise(config_of(), [train_row(12, 32.0, 0.051)])["warnings"]
 
 
+def test_skipped_steps_add_up_over_resumes():
+    seen = [0, 2, 3, 1, 1]
+    rows = [train_row(4 * i + 4, 32.0, skipped_steps=n) for i, n in enumerate(seen)]
+    assert summarise(config_of(), rows)["skipped_steps"] == 4
+    assert "skipped_steps" not in summarise(config_of(), ROWS)
+
+
 def test_a_run_that_logged_nothing_still_ends():
     s = summarise(config_of(), [])
     assert s["steps"] == 12 and "images_per_s" not in s
