@@ -69,6 +69,8 @@ class TrainConfig(Config):
     """Steps in a row with a loss or gradient that is not finite, after which the run stops."""
     resume: str = "auto"
     """auto: the newest complete checkpoint of the run, if any; never; or a checkpoint's path."""
+    peak_tflops: float | None = Field(default=None, gt=0)
+    """Peak TFLOP/s of one device, for `mfu` in the log; null = by the GPU's name, if known."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     """metrics.jsonl is always written. wandb without a key runs offline."""
 

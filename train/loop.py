@@ -24,9 +24,11 @@ from train.config import TrainConfig
 from train.gradients import norms_and_clip
 from train.guard import Guard
 from train.launch import make_accelerator, one_line_losses
+from train.meter import Meter, make_meter
 from train.optim import make_optimizers, with_lr
 from train.parallel import Parallel, share_batch_norm, wants_sharding
 from train.signals import StopRequest
+from train.summary import finish
 from train.tasks.base import Phase, Task
 from train.watch import Watch
 from vistok.config import ConfigError, to_yaml
@@ -107,7 +109,13 @@ class Loop:
         if self.step >= self.config.steps:
             self._export()
             return
-        self.watch = Watch(self.accelerator, self.folder, self.config, self.step)
+        meter = Meter()
+        if self.accelerator.is_main_process:
+            world = self.accelerator.num_processes
+            meter = make_meter(self.config, self.train_set, self.device, world)
+        self.watch = Watch(self.accelerator, self.folder, self.config, self.step, meter)
+        if meter.reason:
+            self.watch.say(f"no tflops in the log: a step cannot be counted ({meter.reason})")
         if self.step == 0:
             for name, value in self.task.summary().items():
                 self.watch.say(f"{name}: {value}")
@@ -359,7 +367,10 @@ class Loop:
                 self.task.export(draft, modules)
                 shutil.rmtree(target, ignore_errors=True)
                 draft.rename(target)
-            print(f"finished {self.step} steps; the model is in {target}")
+            if hasattr(self, "watch"):
+                self.watch.say(finish(self.config, self.folder, self.train_set.record()))
+            else:
+                print(f"finished {self.step} steps; the model is in {target}")
         self.accelerator.wait_for_everyone()
 
     # -- keeping --------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ _FREE = {
     *("name", "out", "steps", "accumulate", "optimizer", "warmup", "final_lr", "clip"),
     *("precision", "compile", "sharding", "workers", "max_bad_share", "max_skipped", "log_every"),
     *("validate_every", "validate_batch", "validate_limit", "grid_every", "save_every"),
-    *("keep_last", "keep_best", "keep_every", "resume", "trackers"),
+    *("keep_last", "keep_best", "keep_every", "resume", "trackers", "peak_tflops"),
 }
 # The same of keys inside parts: what is only watched.
 _FREE_INSIDE = ("task.collapse", "task.term_gradients_every")

@@ -19,12 +19,16 @@ from torch import Tensor
 from torchvision.utils import save_image
 from tqdm import tqdm
 
+from train.meter import Meter, memory
 from vistok import distributed
 
 
 class Watch:
-    def __init__(self, accelerator: Accelerator, folder: Path, config, start: int) -> None:
+    def __init__(
+        self, accelerator: Accelerator, folder: Path, config, start: int, meter: Meter
+    ) -> None:
         self.accelerator, self.folder, self.config = accelerator, folder, config
+        self.meter = meter
         self.main = accelerator.is_main_process
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
@@ -74,9 +78,9 @@ class Watch:
             "samples": step * self.config.batch_size,
             "images_per_s": rate,
             "data_wait": (wait - self._wait) / max(elapsed, 1e-9),
+            **self.meter.facts(self._step, step, rate),
+            **memory(self.accelerator.device),
         }
-        if torch.cuda.is_available():
-            row["peak_memory_gb"] = torch.cuda.max_memory_allocated() / 2**30
         self._clock, self._wait, self._step = now, wait, step
         self.write(step, row, "train")
         if self.main:
