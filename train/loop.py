@@ -30,6 +30,8 @@ from vistok.config import ConfigError, to_yaml
 from vistok.data.loader import EvalLoader, TrainLoader, to_device
 from vistok.data.order import Order
 from vistok.data.select import of_each_class, select
+from vistok.data.stream import Stream
+from vistok.data.stream_loader import StreamLoader
 from vistok.dice import Progress, Rng, warmup_cosine
 from vistok.hub import WEIGHTS
 from vistok.records import Batch
@@ -113,6 +115,8 @@ class Loop:
         self.order = Order(len(train_set), config.batch_size, config.seed)
         self.train_set, self.val_set = train_set, val_set
         self.step = 0
+        self.loader: TrainLoader | StreamLoader | None = None
+        self.stream: dict | None = None  # lanes and their positions, where a stream goes on
         self._signal: int | None = None
 
     # -- running --------------------------------------------------------------------------------
@@ -132,18 +136,7 @@ class Loop:
             for name, value in self.task.summary().items():
                 self.watch.say(f"{name}: {value}")
         handlers = self._catch_signals()
-        loader = TrainLoader(
-            self.train_set,
-            self.order,
-            start_step=self.step,
-            steps=self.config.steps,
-            workers=self.config.workers,
-            rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes,
-            folder=self.folder,
-            max_bad_share=self.config.max_bad_share,
-            pin_memory=self.device.type == "cuda",
-        )
+        self.loader = loader = self._loader()
         try:
             for batch in loader:
                 self._train_step(to_device(batch, self.device), loader)
@@ -158,7 +151,23 @@ class Loop:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
-    def _train_step(self, batch: Batch, loader: TrainLoader) -> None:
+    def _loader(self) -> TrainLoader | StreamLoader:
+        given = {
+            "start_step": self.step,
+            "steps": self.config.steps,
+            "workers": self.config.workers,
+            "rank": self.accelerator.process_index,
+            "world": self.accelerator.num_processes,
+            "folder": self.folder,
+            "max_bad_share": self.config.max_bad_share,
+            "pin_memory": self.device.type == "cuda",
+        }
+        if isinstance(self.train_set, Stream):
+            config, stream = self.config, self.stream or {}
+            return StreamLoader(self.train_set, config.batch_size, config.seed, **given, **stream)
+        return TrainLoader(self.train_set, self.order, **given)
+
+    def _train_step(self, batch: Batch, loader: TrainLoader | StreamLoader) -> None:
         config, task = self.config, self.task
         progress = Progress(self.step, config.steps, self.order.epoch(self.step))
         rng = Rng(config.seed, "step", self.step)

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from train import checkpoint
 from train.checkpoint import CheckpointError, State
 from vistok.config import ConfigError
+from vistok.data.stream_loader import StreamLoader
 from vistok.weights import load_strict
 
 if TYPE_CHECKING:
@@ -40,6 +42,10 @@ def collect(loop: Loop) -> State:
         "optimizers": {},
         "ema_updates": {name: average.updates for name, average in loop.averages.items()},
     }
+    if isinstance(loop.loader, StreamLoader):
+        parts = gather_object([loop.loader.positions])
+        positions = {lane: place for part in parts for lane, place in part.items()}
+        facts["stream"] = {"lanes": loop.loader.lanes, "positions": positions}
     for name, module in loop.bare.items():
         tensors[name] = module.state_dict()
     for name, average in loop.averages.items():
@@ -70,7 +76,7 @@ def restore(loop: Loop, path: Path) -> None:
     for name, optimizers in loop.optimizers.items():
         moved, names = _file(state, f"optimizer.{name}", path), state.facts["optimizers"][name]
         checkpoint.load_optimizer(optimizers, loop.bare[name], moved, names, path)
-    loop.step = state.step
+    loop.step, loop.stream = state.step, state.facts.get("stream")
 
 
 def _binding(loop: Loop) -> dict[str, Any]:
