@@ -30,6 +30,12 @@ _REFUSED = {
 _COMPRESSED = (".gz", ".tgz", ".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".zst", ".zstd", ".lz4")
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _WAITS = (0.2, 1.0, 3.0)  # seconds before a failed read is tried again
+_LASTING = {
+    FileNotFoundError: "check the name",
+    IsADirectoryError: "check the name",
+    PermissionError: "check your rights",
+    ImportError: "install what it asks for",
+}
 _BUFFER = 2**20  # bytes read at a time from a local shard
 HEADERS = 2**12  # the same where only headers are looked at
 
@@ -197,14 +203,11 @@ class Source:
                     self._open()
                 return step()
             except Exception as error:  # every file system has errors of its own
-                lasting = isinstance(
-                    error, FileNotFoundError | PermissionError | IsADirectoryError | ImportError
-                )
-                if wait is None or lasting:
+                advice = next((v for k, v in _LASTING.items() if isinstance(error, k)), None)
+                if wait is None or advice is not None:
                     raise DataError(
-                        f"{self.name}: cannot be read at byte {self._at} "
-                        f"({one_line(error)}); "
-                        + ("check the name" if lasting else "tried several times, check the place")
+                        f"{self.name}: cannot be read at byte {self._at} ({one_line(error)}); "
+                        f"{advice or 'tried several times: check the connection or the disk'}"
                     ) from None
             try:
                 self.close()
