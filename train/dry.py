@@ -9,6 +9,7 @@ import shutil
 import click
 
 from train.config import TrainConfig
+from train.parallel import wants_sharding
 from train.plan import make_plan
 from train.plan_text import config_text, plan_text
 
@@ -18,6 +19,7 @@ def print_plan(config: TrainConfig) -> None:
     if int(os.environ.get("RANK", "0")):
         return
     logging.getLogger("torch").setLevel(logging.ERROR)
-    plan = make_plan(config, int(os.environ.get("WORLD_SIZE", "1")))
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    plan = make_plan(config, world, wants_sharding(config.sharding, world))
     width = min(max(60, shutil.get_terminal_size((100, 24)).columns), 120)
     click.echo(f"{config_text(config, width)}\n{plan_text(plan, width)}", nl=False)

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from train import checkpoint, resume
 from train.averaging import Average, has_batch_norm
-from train.checkpoint import CheckpointError, Keep
 from train.config import TrainConfig
+from train.feed import Loader, make_loader
 from train.gradients import norms_and_clip
 from train.guard import Guard
 from train.launch import make_accelerator, one_line_losses
@@ -32,9 +32,10 @@ from train.summary import finish
 from train.tasks.base import Phase, Task
 from train.watch import Watch
 from vistok.config import ConfigError, to_yaml
-from vistok.data.loader import EvalLoader, TrainLoader, to_device
+from vistok.data.loader import EvalLoader, to_device
 from vistok.data.order import Order
 from vistok.data.select import of_each_class, select
+from vistok.data.stream import Stream
 from vistok.dice import Progress, Rng, warmup_cosine
 from vistok.hub import WEIGHTS
 from vistok.records import Batch
@@ -96,6 +97,8 @@ class Loop:
         self.guard = Guard(accelerator, folder, config.max_skipped)
         self.stop = StopRequest()
         self.step, self.score = 0, None
+        self.loader: Loader | None = None
+        self.stream: dict | None = None  # lanes and their positions, where a stream goes on
 
     # -- running --------------------------------------------------------------------------------
 
@@ -126,7 +129,7 @@ class Loop:
             self.watch.close()
 
     def _train(self) -> None:
-        loader = self._loader(self.step, self.config.steps, self.config.workers)
+        self.loader = loader = make_loader(self, self.config.steps, self.config.workers)
         for batch in loader:
             self._train_step(to_device(batch, self.device), loader)
             if self.stop.agreed(self.device) and self.step < self.config.steps:
@@ -141,21 +144,7 @@ class Loop:
         go_on = f"{saved[0]} is complete" if saved else "there is no checkpoint yet"
         return f"at step {self.step + 1}; {go_on}: start the same command again"
 
-    def _loader(self, start: int, stop: int, workers: int) -> TrainLoader:
-        return TrainLoader(
-            self.train_set,
-            self.order,
-            start_step=start,
-            steps=stop,
-            workers=workers,
-            rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes,
-            folder=self.folder,
-            max_bad_share=self.config.max_bad_share,
-            pin_memory=self.device.type == "cuda",
-        )
-
-    def _train_step(self, batch: Batch, loader: TrainLoader) -> None:
+    def _train_step(self, batch: Batch, loader: Loader) -> None:
         config, task = self.config, self.task
         progress = Progress(self.step, config.steps, self.order.epoch(self.step))
         rng = Rng(config.seed, "step", self.step)
@@ -250,7 +239,7 @@ class Loop:
 
     def _begin(self) -> None:
         """From a checkpoint or from scratch; modules are whole until their state is in them."""
-        path = self._found()
+        path = resume.found(self)
         state = None if path is None else resume.restore_modules(self, path)
         if state is None and self.task.wants_data:
             self._prepare()
@@ -271,29 +260,13 @@ class Loop:
             if self.accelerator.is_main_process:
                 print(f"resumed from {path}")
 
-    def _found(self) -> Path | None:
-        """The checkpoint to go on from; the main process decides, for all of them."""
-        found: list[Path | Exception | None] = [None]
-        if self.accelerator.is_main_process:
-            try:
-                found = [checkpoint.find(self.folder / "checkpoints", self.config.resume)]
-            except (ConfigError, CheckpointError) as error:
-                found = [error]
-        path = broadcast_object_list(found)[0]
-        if isinstance(path, Exception):
-            raise path
-        if path is not None and not path.is_dir():
-            raise ConfigError(
-                f"resume: {path} is not visible to process {self.accelerator.process_index}; "
-                "put `out` on a disk that all machines share"
-            )
-        return path
-
     def _prepare(self) -> None:
         """Show the task the first batch, before anything is wrapped."""
         rng = Rng(self.config.seed, "step", 0)
         self._seed_dropout(rng)
-        batch = next(iter(self._loader(0, 1, workers=0)))
+        # Streams cut their lanes by the number of workers, so there it must be the real one.
+        workers = self.config.workers if isinstance(self.train_set, Stream) else 0
+        batch = next(iter(make_loader(self, 1, workers)))
         self.task.prepare(to_device(batch, self.device), rng)
 
     def _seed_dropout(self, rng: Rng) -> None:
@@ -378,17 +351,7 @@ class Loop:
     def _save(self) -> None:
         """A checkpoint, written by the main process; a failure ends all of them."""
         self.watch.pause()
-        state, config = resume.collect(self), self.config
-        failed: list[CheckpointError | None] = [None]
-        if self.accelerator.is_main_process:
-            try:
-                keep = Keep(config.keep_last, config.keep_best, config.keep_every)
-                checkpoint.save(self.folder / "checkpoints", state, keep)
-            except CheckpointError as error:
-                failed = [error]
-        error = broadcast_object_list(failed)[0]
-        if error is not None:
-            raise error
+        resume.save(self)
         self.watch.resume()
 
 

@@ -8,18 +8,20 @@ which always come from the config.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from train import checkpoint
-from train.checkpoint import CheckpointError, State
+from train.checkpoint import CheckpointError, Keep, State
 from train.optim_state import load_optimizer, optimizer_state
 from vistok import distributed
 from vistok.config import ConfigError
+from vistok.data.stream_loader import StreamLoader
 from vistok.weights import load_strict
 
 if TYPE_CHECKING:
@@ -55,6 +57,10 @@ def collect(loop: Loop) -> State:
         "ema_updates": {name: average.updates for name, average in loop.averages.items()},
         "skipped": loop.guard.skipped,
     }
+    if isinstance(loop.loader, StreamLoader):
+        parts = gather_object([loop.loader.positions])
+        positions = {lane: place for part in parts for lane, place in part.items()}
+        facts["stream"] = {"lanes": loop.loader.lanes, "positions": positions}
     tensors: dict[str, dict[str, Tensor]] = {
         file: {key: distributed.whole(value) for key, value in state.items()}
         for file, state in files.items()
@@ -72,6 +78,39 @@ def collect(loop: Loop) -> State:
     return State(loop.step, tensors, facts, loop.score)
 
 
+def found(loop: Loop) -> Path | None:
+    """The checkpoint to go on from; the main process decides, for all of them."""
+    config, folder = loop.config, loop.folder / "checkpoints"
+    path = _by_main(loop, lambda: checkpoint.find(folder, config.resume))
+    if path is not None and not path.is_dir():
+        raise ConfigError(
+            f"resume: {path} is not visible to process {loop.accelerator.process_index}; "
+            "put `out` on a disk that all machines share"
+        )
+    return path
+
+
+def save(loop: Loop) -> None:
+    """A checkpoint of this step, written by the main process; a failure ends all of them."""
+    state, config = collect(loop), loop.config
+    keep = Keep(config.keep_last, config.keep_best, config.keep_every)
+    _by_main(loop, lambda: checkpoint.save(loop.folder / "checkpoints", state, keep))
+
+
+def _by_main(loop: Loop, work: Callable[[], Path | None]) -> Path | None:
+    """What the main process gets, or the error that it meets, for every process."""
+    outcome: list[Any] = [None]
+    if loop.accelerator.is_main_process:
+        try:
+            outcome = [work()]
+        except (ConfigError, CheckpointError) as error:
+            outcome = [error]
+    (result,) = broadcast_object_list(outcome)
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
 def restore_modules(loop: Loop, path: Path) -> State:
     """Put a checkpoint's weights, averages and counters into a run whose modules are whole."""
     state = checkpoint.load(path)
@@ -86,7 +125,7 @@ def restore_modules(loop: Loop, path: Path) -> State:
         average.restore(state.facts["ema_updates"][name])
     for twin in loop.twins.values():
         twin.copy()
-    loop.step = state.step
+    loop.step, loop.stream = state.step, state.facts.get("stream")
     loop.guard.skipped = state.facts["skipped"]
     return state
 

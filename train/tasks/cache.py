@@ -17,6 +17,7 @@ from train.tasks.base import Task
 from vistok.config import Config, ConfigError
 from vistok.data.cache import TokenCacheWriter
 from vistok.data.loader import EvalLoader, to_device
+from vistok.data.stream import Stream
 from vistok.hub import WEIGHTS, model_folder
 from vistok.registry import register
 from vistok.tokenizer import Tokenizer
@@ -49,6 +50,11 @@ class CacheTask(Task):
             )
         for split in ("train", "val"):
             dataset = data.open(split)
+            if isinstance(dataset, Stream):
+                raise ConfigError(
+                    "data.streaming: a cache needs the samples by index, in a fixed order; set "
+                    "data.streaming=false"
+                )
             limit = self.config.limit if split == "train" else None
             count = len(dataset) if limit is None else min(limit, len(dataset))
             with TokenCacheWriter(
