@@ -84,8 +84,13 @@ def header(data: bytes, name: str, limit: int = PIXEL_LIMIT) -> Header:
 
 
 def to_tensor(image: Image) -> Tensor:
-    """PIL RGB -> [3, H, W] uint8."""
-    return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
+    """PIL RGB -> [3, H, W] uint8, a copy of its own.
+
+    PIL hands out each line plane by plane; whole lines are then moved, which is faster than to
+    take single bytes apart.
+    """
+    lines = np.frombuffer(image.tobytes("raw", "RGB;L"), np.uint8)
+    return torch.from_numpy(lines.reshape(image.height, 3, image.width).transpose(1, 0, 2).copy())
 
 
 def _open(data: bytes, name: str, limit: int) -> Image:
