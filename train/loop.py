@@ -54,7 +54,8 @@ def train(config: TrainConfig) -> Path:
     task: Task = build(config.task, train_set)
     if not task.phases:
         task.run(config, data, accelerator, folder)
-        (folder / "config.yaml").write_text(to_yaml(config))
+        if accelerator.is_main_process:
+            (folder / "config.yaml").write_text(to_yaml(config))
         return folder
     if data is None:
         raise ConfigError("data: missing; this task trains on data, expected e.g. {kind: photos}")

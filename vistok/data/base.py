@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -47,8 +47,21 @@ class Sample:
     fps: float | None = None  # frames per second of a clip's pixels
 
 
+class Raw(NamedTuple):
+    """A sample as it is stored: what a scan looks at before any decoder does."""
+
+    name: str
+    data: bytes  # of the encoded file
+    label: int = UNLABELLED
+    trouble: str = ""  # what is wrong with the label, if anything
+    picture: bool = True  # whether `images.decode` is the door of these bytes; not so for clips
+
+
 class Dataset:
-    """Base of the data sets; a subclass gives `__len__`, `sample` and `record`."""
+    """Base of the data sets; a subclass gives `__len__`, `sample` and `record`.
+
+    Where each sample is an encoded file, `raw` gives its bytes.
+    """
 
     classes: tuple[str, ...] = ()
     """Class names by label; () = the data set has no labels."""
@@ -67,6 +80,13 @@ class Dataset:
     def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
         """Sample `index` as epoch `epoch` of a run with `seed` sees it; BadSample if unusable."""
         raise NotImplementedError
+
+    def raw(self, index: int) -> Raw:
+        """The encoded file of a sample; BadSample if there is none to be had.
+
+        NotImplementedError: samples of this kind are not files.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no encoded files")
 
     def record(self) -> dict[str, Any]:
         """JSON: kind, source, split, count, how it is prepared, and `manifest`, a sha256."""

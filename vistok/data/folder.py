@@ -14,7 +14,16 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from vistok.data import images
-from vistok.data.base import UNLABELLED, DataError, Dataset, Sample, Split, held_out, manifest_hash
+from vistok.data.base import (
+    UNLABELLED,
+    DataError,
+    Dataset,
+    Raw,
+    Sample,
+    Split,
+    held_out,
+    manifest_hash,
+)
 from vistok.data.transforms import Transform, TransformConfig
 from vistok.registry import register
 
@@ -100,9 +109,13 @@ class FolderDataset(Dataset):
     def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
         name = self.names[index]
         image = images.read(self.root / name, shown(name))
-        folder, slash, _ = name.partition("/")
-        label = self._label[folder] if slash else UNLABELLED
-        return Sample(index, self.transform(image, index, epoch, seed), label, shown(name))
+        pixels = self.transform(image, index, epoch, seed)
+        return Sample(index, pixels, self._label_of(name), shown(name))
+
+    def raw(self, index: int) -> Raw:
+        name = self.names[index]
+        data = images.content(self.root / name, shown(name))
+        return Raw(shown(name), data, self._label_of(name))
 
     def record(self) -> dict[str, Any]:
         """`manifest` covers names and file sizes."""
@@ -118,6 +131,10 @@ class FolderDataset(Dataset):
             **self.transform.record(),
             "manifest": manifest_hash(lines),
         }
+
+    def _label_of(self, name: str) -> int:
+        folder, slash, _ = name.partition("/")
+        return self._label[folder] if slash else UNLABELLED
 
 
 def shown(name: str) -> str:

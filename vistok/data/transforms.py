@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vistok.config import Config
 from vistok.data.base import Split
+from vistok.data.images import to_tensor
 from vistok.dice import Rng
 
 if TYPE_CHECKING:
@@ -114,12 +115,14 @@ class Transform:
             image = _as_image(image)
             box = _random(image.size, self.hw, self.min_share, *dice[:3])
             image = resize_window(image, box, self.hw, self.filter)
+        if not self.pad and not isinstance(image, np.ndarray):
+            return to_tensor(image)
         pixels_HWC = np.asarray(image)
         if self.pad:
             rows = _reflected(self.hw[0], self.pad, dice[3])
             columns = _reflected(self.hw[1], self.pad, dice[4])
             pixels_HWC = pixels_HWC[rows][:, columns]
-        # A copy in any case: the array may be a view of a cache or of PIL's memory.
+        # A copy in any case: the array may be a view of a cache.
         return torch.from_numpy(pixels_HWC.transpose(2, 0, 1).copy())
 
 
@@ -131,7 +134,9 @@ def resize_window(
 
     if (box[3] - box[1], box[2] - box[0]) == hw:
         return image if box == (0, 0, *image.size) else image.crop(box)
-    return image.crop(box).resize((hw[1], hw[0]), Resampling[filter.upper()])
+    if box != (0, 0, *image.size):
+        image = image.crop(box)
+    return image.resize((hw[1], hw[0]), Resampling[filter.upper()])
 
 
 def adm_crop(image: Image, side: int) -> Image:
