@@ -248,7 +248,7 @@ class _Batches:
 class _Collate:
     """Rows -> one batch."""
 
-    def __init__(self, dataset: Dataset, slots: Slots | None) -> None:
+    def __init__(self, dataset: Dataset, slots: Slots | None = None) -> None:
         self.labelled, self.flips = bool(dataset.classes), dataset.flip
         self.spec, self.slots = dataset.spec, slots
         self.clips = dataset.frames is not None

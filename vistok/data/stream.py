@@ -49,6 +49,8 @@ class Stream:
     """(H, W) of every sample's pixels."""
     flip: bool = False
     """Whether training mirrors half of the samples."""
+    frames: int | None = None
+    """T of its clips; None = pictures."""
     spec: TokenSpec | None = None
     """Of the tokens, if the samples are cached tokens."""
     count: int
