@@ -25,7 +25,9 @@ def main(config: str, overrides: tuple[str, ...]) -> None:
     load_plugins(name for names in plugins for name in names.strip("[]").split(","))
     resolved = validate(TrainConfig, tree, config)
     from train.loop import train
+    from train.memory import keep_freed_memory
 
+    keep_freed_memory()
     train(resolved)
 
 
