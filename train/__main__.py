@@ -11,8 +11,9 @@ from vistok.errors import one_line_errors
 @click.command()
 @click.argument("config", type=click.Path())
 @click.argument("overrides", nargs=-1)
+@click.option("--dry-run", is_flag=True, help="Print the config and the plan of the run, and stop.")
 @one_line_errors
-def main(config: str, overrides: tuple[str, ...]) -> None:
+def main(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
     """Train what the YAML file CONFIG says.
 
     OVERRIDES are key.sub=value; plugins=my.module imports your own parts first. Errors are one
@@ -24,6 +25,11 @@ def main(config: str, overrides: tuple[str, ...]) -> None:
 
     load_plugins(name for names in plugins for name in names.strip("[]").split(","))
     resolved = validate(TrainConfig, tree, config)
+    if dry_run:
+        from train.dry import print_plan
+
+        print_plan(resolved)
+        return
     from train.loop import train
     from train.memory import keep_freed_memory
 

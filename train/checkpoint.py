@@ -2,11 +2,13 @@
 
 A checkpoint is a folder `step_00001000`: one safetensors file for each module, each average and
 each optimiser, `state.json` for counters, and last of all `manifest.json` with the size and sha256
-of every file. It is written beside its place, synced, and renamed into it.
+of every file and a seal over itself. It is written beside its place, synced, and renamed into it;
+what a kill leaves behind begins with a dot and is swept away by the next save.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -17,17 +19,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vistok import __version__
 from vistok.config import ConfigError
 from vistok.weights import WeightsError, read_safetensors, sha256, write_safetensors
 
-_FORMAT = 1
+_FORMAT = 2
+_MANIFEST, _STATE = "manifest.json", "state.json"
+_DRAFT, _DOOMED = ".writing_", ".removing_"
+_SPARE = 2**20  # bytes beside the tensors: headers and the JSON files
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message names the file."""
+    """A checkpoint that cannot be used or written; the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -37,56 +42,83 @@ class State:
     step: int
     tensors: Mapping[str, Mapping[str, Tensor]]
     facts: Mapping[str, Any]
+    score: float | None = None
+    """How good validation found this step, higher is better; None = it was not looked at."""
 
 
-def save(folder: Path, state: State, keep_last: int) -> Path:
-    """Write `folder/step_XXXXXXXX`, then drop all but the newest `keep_last` complete ones."""
+@dataclass(frozen=True)
+class Keep:
+    """Which checkpoints stay: the union of three rules."""
+
+    last: int = 2
+    """The newest so many."""
+    best: int = 0
+    """So many with the highest score."""
+    every: int = 0
+    """Those of steps that are a multiple of this; 0 = none."""
+
+
+def save(folder: Path, state: State, keep: Keep) -> Path:
+    """Write `folder/step_XXXXXXXX`, then remove the complete ones that `keep` does not name.
+
+    CheckpointError if it cannot be written (a full disk); older checkpoints are then untouched.
+    """
     target = folder / f"step_{state.step:08d}"
-    draft = folder / f".writing_{target.name}"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    draft = folder / f"{_DRAFT}{target.name}"
     try:
-        for name, tensors in state.tensors.items():
-            write_safetensors(tensors, draft / f"{name}.safetensors")
-        facts = {"step": state.step, **state.facts}
-        (draft / "state.json").write_text(json.dumps(facts, indent=1) + "\n")
-        files = {
-            path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
-            for path in sorted(draft.iterdir())
-        }
-        manifest = {
-            "format": _FORMAT,
-            "step": state.step,
-            "files": files,
-            "versions": {"vistok": __version__, "torch": torch.__version__},
-        }
-        (draft / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-        for path in draft.iterdir():
-            _sync(path)
-        _sync(draft)
-        shutil.rmtree(target, ignore_errors=True)
+        sweep(folder)
+        draft.mkdir(parents=True)
+        _check_space(folder, state)
+        _write(draft, state)
+        if target.exists():
+            _remove(target)
         draft.rename(target)
         _sync(folder)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise CheckpointError(
-            f"{target}: cannot be written ({error}); the older checkpoints are untouched"
+            f"{target}: cannot be written ({error.strerror or error}); the older checkpoints are "
+            "untouched: make space or set another out, then start the same command again"
         ) from None
-    for old in complete(folder)[keep_last:]:
-        shutil.rmtree(old)
+    prune(folder, keep)
     return target
+
+
+def prune(folder: Path, keep: Keep) -> None:
+    """Remove complete checkpoints that none of the rules names."""
+    steps = complete(folder)
+    kept = set(steps[: keep.last])
+    if keep.every:
+        kept |= {path for path in steps if step_of(path) % keep.every == 0}
+    if keep.best:
+        scored = [(score, path) for path in steps if (score := _score(path)) is not None]
+        kept |= {path for _, path in sorted(scored, reverse=True)[: keep.best]}
+    for path in steps:
+        if path not in kept:
+            _remove(path)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a kill left half written or half removed."""
+    for prefix in (_DRAFT, _DOOMED):
+        for path in folder.glob(f"{prefix}step_*"):
+            shutil.rmtree(path)
 
 
 def complete(folder: Path) -> list[Path]:
     """Checkpoints that have a manifest, newest first."""
-    found = folder.glob("step_*/manifest.json")
+    found = folder.glob(f"step_*/{_MANIFEST}")
     return sorted((path.parent for path in found), reverse=True)
+
+
+def step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step_"))
 
 
 def set_aside(folder: Path, after: int) -> None:
     """Rename checkpoints of later steps: a run that starts again earlier must not find them."""
     for path in complete(folder):
-        if int(path.name.removeprefix("step_")) > after:
+        if step_of(path) > after:
             aside = folder / f"abandoned_{path.name}"
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
@@ -115,11 +147,7 @@ def find(folder: Path, resume: str) -> Path | None:
 
 def verify(path: Path) -> None:
     """Check every file against the manifest; CheckpointError names the first that differs."""
-    manifest = _json(path / "manifest.json")
-    files = manifest.get("files")
-    if not isinstance(files, dict):
-        raise CheckpointError(f"{path / 'manifest.json'}: no list of files; it is damaged")
-    for name, facts in files.items():
+    for name, facts in _manifest(path)["files"].items():
         file = path / name
         if not file.is_file():
             raise CheckpointError(f"{file}: missing")
@@ -130,72 +158,89 @@ def verify(path: Path) -> None:
 
 
 def load(path: Path) -> State:
-    """Read a verified checkpoint."""
-    facts = _json(path / "state.json")
+    """Read a verified checkpoint: the files of its manifest, nothing else that lies there."""
+    names = [name for name in _manifest(path)["files"] if name.endswith(".safetensors")]
+    facts = _json(path / _STATE)
     try:
-        tensors = {file.stem: read_safetensors(file) for file in sorted(path.glob("*.safetensors"))}
+        tensors = {Path(name).stem: read_safetensors(path / name) for name in sorted(names)}
     except WeightsError as error:
         raise CheckpointError(str(error)) from None
+    if type(facts.get("step")) is not int:
+        raise CheckpointError(f"{path / _STATE}: no step in it; it is damaged")
     return State(facts["step"], tensors, facts)
 
 
-def optimizer_state(
-    optimizers: list[torch.optim.Optimizer], module: nn.Module
-) -> tuple[dict[str, Tensor], list[list[str]]]:
-    """A module's optimisers by parameter name: tensors `name/key`, and who moves which names.
-
-    Names are the bare module's, so that a run with any wrapper can load them. Settings (rates,
-    decay, betas) are the config's and not saved.
-    """
-    names = {parameter: name for name, parameter in module.named_parameters()}
-    tensors = {
-        f"{names[parameter]}/{key}": value
-        for optimizer in optimizers
-        for parameter, state in optimizer.state.items()
-        for key, value in state.items()
-        if isinstance(value, Tensor)
+def _write(draft: Path, state: State) -> None:
+    for name, tensors in state.tensors.items():
+        write_safetensors(tensors, draft / f"{name}.safetensors")
+    facts = {"step": state.step, **state.facts}
+    (draft / _STATE).write_text(json.dumps(facts, indent=1) + "\n")
+    for path in draft.iterdir():
+        _sync(path)
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(draft.iterdir())
     }
-    return tensors, _moved(optimizers, names)
+    manifest = {
+        "format": _FORMAT,
+        "step": state.step,
+        "score": state.score,
+        "files": files,
+        "versions": {"vistok": __version__, "torch": torch.__version__},
+    }
+    (draft / _MANIFEST).write_text(_sealed(manifest))
+    _sync(draft / _MANIFEST)
+    _sync(draft)
 
 
-def load_optimizer(
-    optimizers: list[torch.optim.Optimizer],
-    module: nn.Module,
-    tensors: Mapping[str, Tensor],
-    moved: list[list[str]],
-    source: Path,
-) -> None:
-    """The inverse; CheckpointError if the optimisers move other parameters."""
-    names = {parameter: name for name, parameter in module.named_parameters()}
-    if _moved(optimizers, names) != moved:
+def _sealed(manifest: Mapping[str, Any]) -> str:
+    """The one text that says this manifest: its last line seals the others."""
+    seal = hashlib.sha256(json.dumps(manifest, indent=1).encode()).hexdigest()
+    return json.dumps({**manifest, "seal": seal}, indent=1) + "\n"
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """manifest.json, checked to the byte; CheckpointError otherwise."""
+    file = path / _MANIFEST
+    manifest = _json(file)
+    if manifest.get("format") != _FORMAT:
         raise CheckpointError(
-            f"{source}: its optimisers moved other parameters; it was saved by another config: "
-            "use resume=never"
+            f"{file}: format {manifest.get('format')!r}; this vistok reads {_FORMAT}: resume with "
+            "the version that wrote it, or use resume=never"
         )
-    owner = {
-        names[parameter]: (optimizer, parameter)
-        for optimizer in optimizers
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-    }
-    for optimizer in optimizers:
-        optimizer.state.clear()
-    for name, value in tensors.items():
-        of, _, key = name.rpartition("/")
-        optimizer, parameter = owner[of]
-        # Step counters stay where AdamW keeps them: on the CPU unless it is fused on a GPU.
-        device = "cpu" if key == "step" and not parameter.is_cuda else parameter.device
-        optimizer.state[parameter][key] = value.to(device)
+    body = {key: value for key, value in manifest.items() if key != "seal"}
+    if file.read_text() != _sealed(body):
+        raise CheckpointError(f"{file}: its seal does not fit its text; it is damaged")
+    if any(name != Path(name).name for name in manifest["files"]):
+        raise CheckpointError(f"{file}: names a file outside of its folder; it is damaged")
+    return manifest
 
 
-def _moved(
-    optimizers: list[torch.optim.Optimizer], names: Mapping[nn.Parameter, str]
-) -> list[list[str]]:
-    """Names of the parameters that each optimiser moves, sorted."""
-    return [
-        sorted(names[p] for group in optimizer.param_groups for p in group["params"])
-        for optimizer in optimizers
-    ]
+def _score(path: Path) -> float | None:
+    try:
+        return _manifest(path)["score"]
+    except CheckpointError:
+        return None  # damaged: it competes for nothing, and `find` will name it
+
+
+def _check_space(folder: Path, state: State) -> None:
+    """OSError before anything is written, if the disk cannot hold it."""
+    need = _SPARE + sum(
+        tensor.numel() * tensor.element_size()
+        for tensors in state.tensors.values()
+        for tensor in tensors.values()
+    )
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise OSError(f"it needs {need / 2**20:.1f} MiB and the disk has {free / 2**20:.1f} free")
+
+
+def _remove(path: Path) -> None:
+    """Out of sight first: a kill must not leave a checkpoint that is half there."""
+    doomed = path.with_name(f"{_DOOMED}{path.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    path.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def _json(path: Path) -> dict[str, Any]:

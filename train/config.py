@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 import train.tasks  # noqa: F401  (registers the tasks)
 import vistok.data  # noqa: F401  (registers the data sets)
 from train.optim import AdamWConfig
+from train.parallel import Sharding
 from vistok.config import Config, PartOf
 
 
@@ -41,6 +42,9 @@ class TrainConfig(Config):
     """bf16 autocasts the networks; quantizers stay in fp32."""
     compile: bool = False
     """torch.compile each trained network."""
+    sharding: Sharding = "auto"
+    """full: FSDP2 cuts the trained network over the processes; none: each holds a copy; auto: what
+    the accelerate config says."""
     workers: int = Field(default=0, ge=0)
     """Loader processes for each training process."""
     max_bad_share: float = Field(default=0.01, ge=0, le=1)
@@ -56,9 +60,17 @@ class TrainConfig(Config):
     save_every: int = Field(default=1000, ge=0)
     """Steps between checkpoints; 0 = only at the end."""
     keep_last: int = Field(default=2, ge=1)
-    """Checkpoints kept."""
+    """Newest checkpoints kept."""
+    keep_best: int = Field(default=0, ge=0)
+    """Besides them, the best by the task's own validation metric (PSNR, accuracy, -nll)."""
+    keep_every: int = Field(default=0, ge=0)
+    """Besides them, those of steps that are multiples of this; 0 = none."""
+    max_skipped: int = Field(default=10, ge=1)
+    """Steps in a row with a loss or gradient that is not finite, after which the run stops."""
     resume: str = "auto"
     """auto: the newest complete checkpoint of the run, if any; never; or a checkpoint's path."""
+    peak_tflops: float | None = Field(default=None, gt=0)
+    """Peak TFLOP/s of one device, for `mfu` in the log; null = by the GPU's name, if known."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     """metrics.jsonl is always written. wandb without a key runs offline."""
 
@@ -68,6 +80,13 @@ class TrainConfig(Config):
             raise ValueError(
                 f"batch_size={self.batch_size} is not a multiple of accumulate={self.accumulate}"
             )
+        judged = self.validate_every if self.keep_best else 0
+        for name, value in (("keep_every", self.keep_every), ("validate_every", judged)):
+            if value and (not self.save_every or value % self.save_every):
+                raise ValueError(
+                    f"{name}={value} is not a multiple of save_every={self.save_every}: "
+                    f"{'keep_best' if name == 'validate_every' else name} needs a checkpoint there"
+                )
         if self.warmup >= self.steps and self.warmup:
             raise ValueError(f"warmup={self.warmup} must be below steps={self.steps}")
         return self

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vistok import distributed
+
 _A, _B, _C = 3.4445, -4.7750, 2.0315  # quintic with the steepest slope at 0 (Jordan 2024)
 _STEPS = 5
 
@@ -50,8 +52,9 @@ class Muon(torch.optim.Optimizer):
                 updates = orthogonal(self._momentum(parameters, group["momentum"]), self.dtype)
                 scale = 0.2 * max(shape) ** 0.5
                 for parameter, update in zip(parameters, updates.unbind(), strict=True):
+                    update = distributed.shard_like(update.to(parameter.dtype), parameter)
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(update.to(parameter), alpha=-group["lr"] * scale)
+                    parameter.add_(update, alpha=-group["lr"] * scale)
 
     def _momentum(self, parameters: list[Tensor], momentum: float) -> Tensor:
         """[n, rows, columns]: Nesterov momenta of parameters of one shape."""
@@ -61,7 +64,8 @@ class Muon(torch.optim.Optimizer):
             if "momentum" not in state:
                 state["momentum"] = torch.zeros_like(parameter.grad)
             buffer = state["momentum"].lerp_(parameter.grad, 1 - momentum)
-            moved.append(parameter.grad.lerp(buffer, momentum))
+            # Only a whole matrix can be orthogonalised; every rank does a sharded one's.
+            moved.append(distributed.whole(parameter.grad.lerp(buffer, momentum)))
         return torch.stack(moved)
 
 

@@ -6,7 +6,7 @@ leaves the rest to AdamW.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import nn
 
 from train.muon import Muon
+from vistok import distributed
 from vistok.config import Config
 from vistok.registry import build, register
 
@@ -101,20 +102,16 @@ def with_lr(config: Config, lr: float | None) -> Config:
     return config.model_copy(update={"lr": lr})
 
 
-def clip_and_norm(parameters: Iterable[nn.Parameter], limit: float | None) -> torch.Tensor:
-    """Global gradient norm; gradients are scaled down to `limit` if there is one."""
-    return nn.utils.clip_grad_norm_(list(parameters), float("inf") if limit is None else limit)
-
-
 def _groups(named: Named, lr: float, decay: float, factors: Mapping[str, float]) -> list[dict]:
-    """Parameter groups by (weight decay, learning rate)."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    """Parameter groups by (weight decay, learning rate), sharded and whole ones apart."""
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in named:
         key = (decay if parameter.ndim >= 2 else 0.0, lr * _factor(name, factors))
-        groups.setdefault(key, []).append(parameter)
+        # torch's batched kernels take either kind, but not both in one call.
+        groups.setdefault((*key, distributed.is_sharded(parameter)), []).append(parameter)
     return [
         {"params": p, "weight_decay": d, "lr": rate, "peak_lr": rate}
-        for (d, rate), p in groups.items()
+        for (d, rate, _), p in groups.items()
     ]
 
 

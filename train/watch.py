@@ -19,12 +19,16 @@ from torch import Tensor
 from torchvision.utils import save_image
 from tqdm import tqdm
 
+from train.meter import Meter, memory
 from vistok import distributed
 
 
 class Watch:
-    def __init__(self, accelerator: Accelerator, folder: Path, config, start: int) -> None:
+    def __init__(
+        self, accelerator: Accelerator, folder: Path, config, start: int, meter: Meter
+    ) -> None:
         self.accelerator, self.folder, self.config = accelerator, folder, config
+        self.meter = meter
         self.main = accelerator.is_main_process
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
@@ -74,17 +78,11 @@ class Watch:
             "samples": step * self.config.batch_size,
             "images_per_s": rate,
             "data_wait": (wait - self._wait) / max(elapsed, 1e-9),
+            **self.meter.facts(self._step, step, rate),
+            **memory(self.accelerator.device),
         }
-        if torch.cuda.is_available():
-            row["peak_memory_gb"] = torch.cuda.max_memory_allocated() / 2**30
         self._clock, self._wait, self._step = now, wait, step
         self.write(step, row, "train")
-        bad = [name for name, value in means.items() if not math.isfinite(value)]
-        if bad:
-            raise FloatingPointError(
-                f"step {step}: {', '.join(bad)} is not finite; lower optimizer.lr, or use "
-                "precision=fp32"
-            )
         if self.main:
             shown = {n: f"{means[n]:.4g}" for n in _main_losses(means)}
             self._bar.set_postfix(shown | {"images/s": f"{rate:.0f}"})
@@ -93,7 +91,9 @@ class Watch:
         """One line of metrics.jsonl, and the same to the trackers."""
         if not self.main:
             return
-        self._file.write(json.dumps({"step": step, "split": split, **row}) + "\n")
+        # JSON has no NaN: what could not be said is null.
+        plain = {k: v if math.isfinite(v) else None for k, v in row.items()}
+        self._file.write(json.dumps({"step": step, "split": split, **plain}) + "\n")
         self._file.flush()
         if self.config.trackers:
             self.accelerator.log({f"{split}/{k}": v for k, v in row.items()}, step=step)
@@ -144,11 +144,12 @@ class Watch:
 
     def _forget(self, start: int) -> None:
         """Drop lines of steps that a resumed run will write again."""
-        path = self.folder / "metrics.jsonl"
-        if path.is_file():
-            lines = path.read_text().splitlines()
-            kept = [line for line in lines if _step_of(line) <= start]
-            path.write_text("".join(line + "\n" for line in kept))
+        for name in ("metrics.jsonl", "alarms.jsonl"):
+            path = self.folder / name
+            if path.is_file():
+                lines = path.read_text().splitlines()
+                kept = [line for line in lines if _step_of(line) <= start]
+                path.write_text("".join(line + "\n" for line in kept))
 
 
 def _step_of(line: str) -> float:

@@ -127,6 +127,36 @@ def generate(
     click.echo(out)
 
 
+@main.command()
+@click.argument("data", nargs=-1, required=True)
+@click.option("--out", type=click.Path(dir_okay=False), help="Write every finding here, as JSON.")
+@click.option("--workers", default=0, show_default=True, help="Processes that read and decode.")
+@click.option("--limit", type=click.IntRange(1), help="Look at the first samples only.")
+def check(data: tuple[str, ...], out: str | None, workers: int, limit: int | None) -> None:
+    """Scan DATA before training on it: sizes, classes, duplicates, what cannot be read.
+
+    DATA: a folder of pictures, .parquet files or globs, .tar shards, clips, or a YAML config with a
+    key `data`; then key=value of the data config, e.g. label_column=null. Exit code 0: nothing
+    found; 1: usable, with findings; 2: cannot be scanned, or not one sample is usable.
+    """
+    import json
+    import sys
+
+    from vistok.data.check import run_check
+    from vistok.data.findings import table
+
+    paths = [item for item in data if "=" not in item or Path(item).exists()]
+    try:
+        report = run_check(paths, [item for item in data if item not in paths], workers, limit)
+        if out is not None:
+            Path(out).write_text(json.dumps(report, indent=1), "utf-8")
+    except (ValueError, OSError) as error:  # DataError and ConfigError are ValueErrors
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    click.echo(table(report))
+    sys.exit(report["exit_code"])
+
+
 def _tokenizer(path: str) -> Any:
     from vistok.hub import model_folder
     from vistok.tokenizer import Tokenizer

@@ -44,6 +44,51 @@ def gather(tensor: Tensor) -> Tensor:
     return torch.cat(parts).to(tensor.device)
 
 
+def agree(flag: float, device: torch.device | str = "cpu") -> float:
+    """The largest of all ranks' flags: what one rank saw, every rank acts on."""
+    if world_size() == 1:
+        return flag
+    there = _reachable(torch.tensor(float(flag), device=device))
+    dist.all_reduce(there, dist.ReduceOp.MAX)
+    return float(there)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor (FSDP2) gathered on every rank; any other one as it is."""
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part of a sharded tensor, sharing its memory; any other one as it is."""
+    return tensor.to_local() if is_sharded(tensor) else tensor
+
+
+def shard_like(tensor: Tensor, model: Tensor) -> Tensor:
+    """A whole tensor, the same on every rank, cut as `model` is cut; no communication."""
+    if not is_sharded(model):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor, model.device_mesh, model.placements, src_data_rank=None)
+
+
+def join_like(part: Tensor, model: Tensor) -> Tensor:
+    """The inverse on every rank: ranks' shares, cut as `model` is, become the whole tensor."""
+    if not is_sharded(model):
+        return part
+    from torch.distributed.tensor import DTensor
+
+    return DTensor.from_local(
+        part, model.device_mesh, model.placements, shape=model.shape, stride=model.stride()
+    ).full_tensor()
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether FSDP2 cut this tensor over the ranks."""
+    # By the attribute: importing DTensor costs a second, and most runs never have one.
+    return hasattr(tensor, "full_tensor")
+
+
 def _reachable(tensor: Tensor) -> Tensor:
     """The tensor, moved to the GPU where the backend (NCCL) cannot see the CPU."""
     if tensor.device.type == "cpu" and dist.get_backend() == "nccl":

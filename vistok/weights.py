@@ -14,11 +14,18 @@ class WeightsError(ValueError):
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    """Write tensors (any layout, any device; tied ones are written once each)."""
+    """Write tensors (any layout, any device; tied ones are written once each).
+
+    Raises OSError if the disk refuses (the library has a type of its own for that).
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    save_file(plain, str(path))
+    try:
+        save_file(plain, str(path))
+    except SafetensorError as error:
+        raise OSError(f"{path}: {' '.join(str(error).split())}") from None
 
 
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:

@@ -110,14 +110,16 @@ def write(tmp_path):
     return go
 
 
-def command(*args: object, processes: int = 0, **env: str) -> subprocess.CompletedProcess:
+def command(
+    *args: object, processes: int = 0, module: str = "train", **env: str
+) -> subprocess.CompletedProcess:
     """`python -m train ...`, or torchrun with that many processes; one thread each."""
     start = [sys.executable, "-m"]
     if processes:
         start += ["torch.distributed.run", "--nproc_per_node", str(processes), "--master_port"]
         start += [str(20000 + os.getpid() % 20000), "-m"]
     return subprocess.run(
-        [*start, "train", *map(str, args)],
+        [*start, module, *map(str, args)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", **env},
         capture_output=True,

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tests.train.conftest import STATEFUL, TINY, lines, rewound
 from vistok.config import ConfigError
 
-TIMED = ("images_per_s", "data_wait")
+TIMED = ("images_per_s", "data_wait", "tflops", "mfu", "peak_rss_gb")
 
 
 def untimed(folder):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +38,19 @@ class Task:
     """Modules of which the loop keeps an exponential moving average."""
     helpers: tuple[nn.Module, ...] = ()
     """Modules that only have to be on the device: losses with frozen networks."""
+    kept: Mapping[str, nn.Module] = {}
+    """Modules whose buffers are state of the run itself: they go into checkpoints."""
+    judged_by: tuple[str, int] = ("loss", -1)
+    """The validation metric that tells a better checkpoint, and 1 if higher is better, else -1."""
+
+    @property
+    def wants_data(self) -> bool:
+        """Whether `prepare` has to see the first batch."""
+        return False
+
+    def whole(self, name: str) -> Collection[nn.Parameter]:
+        """Parameters of module `name` that must not be sharded: those used outside its forward."""
+        return ()
 
     def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
         """The dice of one step for this process's samples."""
@@ -53,6 +66,16 @@ class Task:
     def after_step(self, rng: Rng, progress: Progress) -> dict[str, float]:
         """Running statistics once a step, after all phases; what to log of them."""
         return {}
+
+    def forget(self) -> None:
+        """The step was skipped: drop what it left for the phases and statistics after it."""
+
+    def alarms(self, progress: Progress) -> list[dict]:
+        """What the user should know after this step: {"alarm": kind, "text": one line, facts}."""
+        return []
+
+    def share(self) -> None:
+        """Before a checkpoint: make `kept` the same on all ranks."""
 
     def validate(
         self, batches: Iterable[Batch], modules: Mapping[str, nn.Module]

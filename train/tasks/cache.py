@@ -1,11 +1,14 @@
 """Extract tokens once: a frozen tokenizer over a data set, into a memory-mapped cache.
 
 Writes `train/` and `val/` caches below the run's folder. An interrupted cache goes on where it
-stopped; a finished one is left alone.
+stopped; a finished one is left alone. Several processes on one machine take batches in turn; each
+batch is the same whatever their number (`batch_size` pictures a process), and so are the bytes.
+Training samples may be cached as several crops; validation samples are always cached once.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +19,9 @@ from tqdm import tqdm
 from train.tasks.base import Task
 from vistok.config import Config, ConfigError
 from vistok.data.cache import TokenCacheWriter
+from vistok.data.crops import Crops, open_crops
 from vistok.data.loader import EvalLoader, to_device
+from vistok.data.stream import Stream
 from vistok.hub import WEIGHTS, model_folder
 from vistok.registry import register
 from vistok.tokenizer import Tokenizer
@@ -29,6 +34,10 @@ class CacheTaskConfig(Config):
     """A tokenizer's run folder, or a folder made by save_pretrained."""
     limit: int | None = Field(default=None, ge=1)
     """Training samples to tokenise; null = all."""
+    crops: Crops = 1
+    """Rows of each training sample: 1, 2 (centre and mirror) or ten (LlamaGen's)."""
+    crop_range: float = Field(default=1.1, ge=1)
+    """ten: side of the picture that is cropped, as a multiple of data.size."""
 
 
 @register("task", CacheTaskConfig)
@@ -42,39 +51,79 @@ class CacheTask(Task):
         source = Path(model_folder(self.config.tokenizer))
         tokenizer = Tokenizer.from_pretrained(str(source)).to(accelerator.device)
         digest = sha256(source / WEIGHTS)
-        if accelerator.num_processes > 1:
-            raise ConfigError(
-                f"{accelerator.num_processes} processes were launched, but one writes a cache; "
-                "use python -m train"
-            )
-        for split in ("train", "val"):
-            dataset = data.open(split)
+        _on_one_machine(accelerator.num_processes)
+        for split, crops in (("train", self.config.crops), ("val", 1)):
+            dataset = open_crops(config.data, split, crops, self.config.crop_range)
+            if isinstance(dataset, Stream):
+                raise ConfigError(
+                    "data.streaming: a cache needs the samples by index, in a fixed order; set "
+                    "data.streaming=false"
+                )
+            rows = getattr(dataset, "crops", 1)
             limit = self.config.limit if split == "train" else None
-            count = len(dataset) if limit is None else min(limit, len(dataset))
-            with TokenCacheWriter(
-                folder / split,
-                tokenizer.spec(),
-                count,
-                source=dataset.record(),
-                tokenizer=self.config.tokenizer,
-                sha256=digest,
-                classes=dataset.classes,
-            ) as writer:
-                self._fill(writer, dataset, tokenizer, config, accelerator.device, split)
-        print(f"tokens are cached in {folder / 'train'} and {folder / 'val'}")
+            count = len(dataset) if limit is None else min(limit * rows, len(dataset))
+            with accelerator.main_process_first():
+                writer = TokenCacheWriter(
+                    folder / split,
+                    tokenizer.spec(),
+                    count,
+                    source=dataset.record(),
+                    tokenizer=self.config.tokenizer,
+                    sha256=digest,
+                    classes=dataset.classes,
+                    crops=rows,
+                    leader=accelerator.is_main_process,
+                )
+            with writer:
+                self._fill(writer, dataset, tokenizer, config, accelerator, split)
+        if accelerator.is_main_process:
+            print(f"tokens are cached in {folder / 'train'} and {folder / 'val'}")
 
     @torch.no_grad()
-    def _fill(self, writer, dataset, tokenizer, config, device, split: str) -> None:
-        loader = EvalLoader(
-            dataset,
-            config.batch_size,
-            workers=config.workers,
-            limit=writer.count,
-            start=writer.written,
+    def _fill(self, writer, dataset, tokenizer, config, accelerator, split: str) -> None:
+        world = accelerator.num_processes
+        batches = iter(
+            EvalLoader(
+                dataset,
+                config.batch_size,
+                workers=config.workers,
+                rank=accelerator.process_index,
+                world=world,
+                limit=writer.count,
+                start=writer.written,
+            )
         )
-        bar = tqdm(total=writer.count, initial=writer.written, desc=f"cache {split}", unit="img")
-        for batch in loader:
-            batch = to_device(batch, device)
-            writer.write(tokenizer.encode(batch.pixels), batch.label)
-            bar.update(len(batch.index))
+        bar = tqdm(
+            total=writer.count,
+            initial=writer.written,
+            desc=f"cache {split}",
+            unit="img",
+            disable=not accelerator.is_main_process,
+        )
+        share = config.batch_size * world
+        for start in range(writer.written, writer.count, share):
+            stop = min(start + share, writer.count)
+            batch = next(batches, None)  # a rank may have none in the last turn
+            if batch is not None:
+                moved = to_device(batch, accelerator.device)
+                tokens = tokenizer.encode(moved.pixels)
+                if world == 1:
+                    writer.write(tokens, moved.label)
+                else:
+                    writer.put(int(batch.index[0]), tokens, moved.label)
+            if world > 1 and writer.due(stop):
+                writer.force()
+                accelerator.wait_for_everyone()
+                writer.count_up(stop)
+            bar.update(stop - start)
         bar.close()
+
+
+def _on_one_machine(processes: int) -> None:
+    """Memory maps of one file on two machines would overwrite each other's pages."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    if processes > here:
+        raise ConfigError(
+            f"{processes} processes on several machines ({here} on this one), but one machine "
+            f"writes a cache; launch on one, e.g. torchrun --nproc_per_node {here} -m train CONFIG"
+        )

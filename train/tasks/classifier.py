@@ -30,6 +30,7 @@ class ClassifierTaskConfig(Config):
 class ClassifierTask(Task):
     averaged = ("network",)
     phases = (Phase("network"),)
+    judged_by = ("accuracy", 1)
 
     def __init__(self, config: ClassifierTaskConfig, data) -> None:
         self.config = config

@@ -28,6 +28,7 @@ class GeneratorTaskConfig(Config):
 class GeneratorTask(Task):
     averaged = ("generator",)
     phases = (Phase("generator"),)
+    judged_by = ("nll", -1)
 
     def __init__(self, config: GeneratorTaskConfig, data) -> None:
         if data is None or data.spec is None:

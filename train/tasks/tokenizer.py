@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 import vistok.losses  # noqa: F401  (registers the losses)
+from train.collapse import CollapseConfig, UsageWindow
 from train.tasks.base import Phase, Task
 from vistok import distributed
 from vistok.config import Config, ConfigError, PartOf
@@ -49,11 +50,16 @@ class TokenizerTaskConfig(Config):
     """Names of parts (or of anything inside: `encoder.patch_embed`) that do not train."""
     lr: dict[str, float] = Field(default_factory=dict)
     """Learning-rate factor of named parts."""
+    collapse: CollapseConfig | None = CollapseConfig()
+    """When to raise the alarm that the codebook is collapsing; null = never."""
+    term_gradients_every: int = Field(default=500, ge=0)
+    """Steps between looks at each loss term's gradient at the decoder's last layer; 0 = never."""
 
 
 @register("task", TokenizerTaskConfig)
 class TokenizerTask(Task):
     averaged = ("tokenizer",)
+    judged_by = ("psnr", 1)
 
     def __init__(self, config: TokenizerTaskConfig, data) -> None:
         self.config = config
@@ -86,16 +92,29 @@ class TokenizerTask(Task):
             lr = self.gan.config.lr
             self.phases += (Phase("critic", start=self.gan.critic_start, lr=lr),)
         self._painted: list[tuple[Tensor, Tensor]] = []  # (real, fake) of a step's micro-batches
+        self.window: UsageWindow | None = None
+        self._usage: float | None = None  # of a window that this step ended
+        if config.collapse is not None and self.tokenizer.spec().vocab:
+            self.window = UsageWindow(self.tokenizer.spec())
+            self.kept = {"window": self.window}
+
+    @property
+    def wants_data(self) -> bool:
+        return self.tokenizer.quantizer.wants_data
+
+    def whole(self, name: str) -> set[nn.Parameter]:
+        if name != "tokenizer":
+            return set()
+        return {*self.tokenizer.quantizer.parameters(), self.tokenizer.decoder.last_layer}
 
     def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
         return self.tokenizer.draw(index, seed, progress)
 
     @torch.no_grad()
     def prepare(self, batch: Batch, rng: Rng) -> None:
+        latents = self.tokenizer.latents(batch.pixels).values.flatten(0, 1)
         quantizer = self.tokenizer.quantizer
-        if quantizer.wants_data:
-            latents = self.tokenizer.latents(batch.pixels).values.flatten(0, 1)
-            quantizer.initialise(distributed.gather(latents), rng.child("codebook"))
+        quantizer.initialise(distributed.gather(latents), rng.child("codebook"))
 
     def step(self, phase: Phase, batch: Batch, draws: Draws, progress: Progress) -> dict:
         if phase.module == "critic":
@@ -107,6 +126,8 @@ class TokenizerTask(Task):
         reconstruction = self.modules["tokenizer"](batch, draws)
         if self.gan is not None and progress.step >= self.gan.critic_start:
             self._painted.append((reconstruction.target, reconstruction.pixels.detach()))
+        if self.window is not None:
+            self.window.add(reconstruction.quantized.indices)
         return self._weigh(reconstruction, batch, progress)
 
     def _weigh(
@@ -119,19 +140,69 @@ class TokenizerTask(Task):
             terms.update(loss(reconstruction, batch, progress))
             weights.update(loss.weights(progress))
         zero = reconstruction.target.new_zeros(())
+        every = self.config.term_gradients_every
+        gradients = {}
+        if every and progress.step % every == 0:
+            weighed = {n: w * terms[n] for n, w in weights.items() if n in terms}
+            gradients = self._term_gradients(weighed)
         total = sum((w * terms[n] for n, w in weights.items() if n in terms and n != "gan"), zero)
         if "gan" in terms:
             factor = self.gan.balance(total, terms["gan"], self.tokenizer.decoder.last_layer)
             terms["adaptive_weight"] = factor
             total = total + weights["gan"] * factor * terms["gan"]
-        return {"loss": total, **terms}
+        return {"loss": total, **terms, **gradients}
+
+    def _term_gradients(self, weighed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Norm of each weighed term's gradient at the decoder's last layer: who pulls how hard.
+
+        The GAN's is taken before the adaptive weight.
+        """
+        last = self.tokenizer.decoder.last_layer
+        if not last.requires_grad:
+            return {}
+        norms = {}
+        for name, term in weighed.items():
+            if not term.requires_grad:
+                continue
+            grad = torch.autograd.grad(term, last, retain_graph=True, allow_unused=True)[0]
+            if grad is not None:  # a quantizer's losses do not reach the decoder
+                norms[f"last_layer_grad/{name}"] = distributed.mean(grad).norm()
+        return norms
 
     @torch.no_grad()
     def after_step(self, rng: Rng, progress: Progress) -> dict[str, float]:
         self._painted.clear()
         if self.gan is not None:
             self.gan.after_step()
-        return self.tokenizer.quantizer.after_step(rng.child("codebook"))
+        events = self.tokenizer.quantizer.after_step(rng.child("codebook"))
+        if self.window is not None and (progress.step + 1) % self.config.collapse.steps == 0:
+            self.window.share()
+            events["window_usage"] = self._usage = self.window.usage()
+            self.window.begin()
+        return events
+
+    @torch.no_grad()
+    def forget(self) -> None:
+        self._painted.clear()
+        if self.gan is not None:
+            self.gan.forget()
+        self.tokenizer.quantizer.forget()
+
+    def alarms(self, progress: Progress) -> list[dict]:
+        """The codebook's usage over a window that has just ended, if it is too low."""
+        usage, self._usage = self._usage, None
+        collapse = self.config.collapse
+        if usage is None or usage >= collapse.below:
+            return []
+        text = (
+            f"codebook usage {usage:.1%} over the last {collapse.steps} steps, below "
+            f"{collapse.below:.0%}: the codebook is collapsing; {self.tokenizer.quantizer.remedy}"
+        )
+        return [{"alarm": "collapse", "usage": usage, "text": text}]
+
+    def share(self) -> None:
+        if self.window is not None:
+            self.window.share()
 
     @torch.no_grad()
     def validate(

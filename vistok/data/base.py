@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -37,22 +37,38 @@ class BadSample(Exception):
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture or one cached token sequence."""
+    """One picture, one clip or one cached token sequence."""
 
     index: int
-    pixels: Tensor | None  # [3, H, W] uint8
+    pixels: Tensor | None  # [3, H, W] uint8, a clip [3, T, H, W]
     label: int = UNLABELLED  # -1 = unlabelled
     name: str = ""
     tokens: Tensor | None = None  # [L, F] of type `Tokens.dtype(spec)`; [L, dim] if continuous
+    fps: float | None = None  # frames per second of a clip's pixels
+
+
+class Raw(NamedTuple):
+    """A sample as it is stored: what a scan looks at before any decoder does."""
+
+    name: str
+    data: bytes  # of the encoded file
+    label: int = UNLABELLED
+    trouble: str = ""  # what is wrong with the label, if anything
+    picture: bool = True  # whether `images.decode` is the door of these bytes; not so for clips
 
 
 class Dataset:
-    """Base of the data sets; a subclass gives `__len__`, `sample` and `record`."""
+    """Base of the data sets; a subclass gives `__len__`, `sample` and `record`.
+
+    Where each sample is an encoded file, `raw` gives its bytes.
+    """
 
     classes: tuple[str, ...] = ()
     """Class names by label; () = the data set has no labels."""
     size: tuple[int, int] | None = None
     """(H, W) of every sample's pixels."""
+    frames: int | None = None
+    """T of every sample's pixels; None = pictures."""
     flip: bool = False
     """Whether training mirrors half of the samples (done on the device, by the loader's dice)."""
     spec: TokenSpec | None = None
@@ -64,6 +80,13 @@ class Dataset:
     def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
         """Sample `index` as epoch `epoch` of a run with `seed` sees it; BadSample if unusable."""
         raise NotImplementedError
+
+    def raw(self, index: int) -> Raw:
+        """The encoded file of a sample; BadSample if there is none to be had.
+
+        NotImplementedError: samples of this kind are not files.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no encoded files")
 
     def record(self) -> dict[str, Any]:
         """JSON: kind, source, split, count, how it is prepared, and `manifest`, a sha256."""

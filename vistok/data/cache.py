@@ -5,7 +5,8 @@ tokens.npy  [count, L, F] in the smallest integer type of the spec ([count, L, d
             + crop, when each sample was tokenised from several crops.
 meta.json   what they are: spec, count, written, crops, classes, source (a data record), tokenizer
             (name, sha256 of its weights). `written` is raised only after the rows are on disk, so
-            an interrupted cache goes on where it stood. One process writes a cache.
+            an interrupted cache goes on where it stood. Of several processes on one machine each
+            puts its own rows; the leader counts them when all have.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class TokenCacheWriter:
         classes: class names of the labels.
         crops: rows of each sample.
         flush_rows: rows after which the files are forced to disk; a crash loses no more.
+        leader: whether this process makes the files and counts; the others join afterwards.
 
     Raises DataError if the folder holds another cache, or other files.
     """
@@ -55,6 +57,7 @@ class TokenCacheWriter:
         classes: tuple[str, ...] = (),
         crops: int = 1,
         flush_rows: int = 4096,
+        leader: bool = True,
     ) -> None:
         self.path, self.spec, self.count = Path(path), spec, count
         if count < 1 or crops < 1 or count % crops:
@@ -71,8 +74,8 @@ class TokenCacheWriter:
             "source": json.loads(json.dumps(source)),
             "tokenizer": {"name": tokenizer, "sha256": sha256},
         }
-        self._flush_rows = flush_rows
-        if (self.path / _META).exists():
+        self._flush_rows, self._leader = flush_rows, leader
+        if not leader or (self.path / _META).exists():
             meta = read_meta(self.path)
             self._compare(meta)
             self.written = self._flushed = meta["written"]
@@ -87,7 +90,14 @@ class TokenCacheWriter:
 
     def write(self, tokens: Tokens, labels: Tensor | None = None) -> None:
         """Append the next rows. labels: [B] integers, None = unlabelled."""
-        stop = self.written + len(tokens)
+        self.put(self.written, tokens, labels)
+        self.written += len(tokens)
+        if self.due(self.written):
+            self.flush()
+
+    def put(self, start: int, tokens: Tokens, labels: Tensor | None = None) -> None:
+        """Set rows start .. start+B-1 without counting them; several processes take turns so."""
+        stop = start + len(tokens)
         if stop > self.count:
             state = "is finished" if self.finished else f"has room for {self.count - self.written}"
             raise DataError(
@@ -109,21 +119,31 @@ class TokenCacheWriter:
         tokens.check()
         rows = tokens.values if tokens.indices is None else tokens.indices
         kind = torch.float32 if tokens.indices is None else Tokens.dtype(self.spec)
-        self._tokens[self.written : stop] = rows.detach().to("cpu", kind).numpy()
+        self._tokens[start:stop] = rows.detach().to("cpu", kind).numpy()
         if labels is not None:
-            self._labels[self.written : stop] = labels.cpu().numpy()
+            self._labels[start:stop] = labels.cpu().numpy()
         else:
-            self._labels[self.written : stop] = UNLABELLED
-        self.written = stop
-        if self.finished or self.written - self._flushed >= self._flush_rows:
-            self.flush()
+            self._labels[start:stop] = UNLABELLED
+
+    def due(self, rows: int) -> bool:
+        """Whether it is time to force the files to disk, with `rows` rows put."""
+        return rows == self.count or rows - self._flushed >= self._flush_rows
+
+    def force(self) -> None:
+        """Force the rows that this process put to disk, uncounted."""
+        self._tokens.flush()
+        self._labels.flush()
+
+    def count_up(self, rows: int) -> None:
+        """Count the first `rows` rows: every process has put and forced its own."""
+        self.written = self._flushed = rows
+        if self._leader:
+            self._save()
 
     def flush(self) -> None:
         """Force the rows to disk, and only then count them as written."""
-        self._tokens.flush()
-        self._labels.flush()
-        self._save()
-        self._flushed = self.written
+        self.force()
+        self.count_up(self.written)
 
     def __enter__(self) -> TokenCacheWriter:
         return self
@@ -173,6 +193,7 @@ class TokenCache:
         self.spec = _spec(self.path, self.meta)
         self.count, self.crops = self.meta["count"], self.meta["crops"]
         self.classes = tuple(self.meta["classes"])
+        self.centre = _centre(self.meta)
         if self.meta["written"] != self.count:
             raise DataError(
                 f"token cache {self.path}: unfinished, {self.meta['written']} of {self.count} rows "
@@ -259,6 +280,13 @@ def _spec(path: Path, meta: dict[str, Any]) -> TokenSpec:
         return validate(TokenSpec, meta["spec"], str(path / _META), ("spec",))
     except ConfigError as error:
         raise DataError(f"token cache {error}") from None
+
+
+def _centre(meta: dict[str, Any]) -> int:
+    """Which of a sample's crops is its centre; the first, unless the source says otherwise."""
+    how = meta["source"].get("crops") if isinstance(meta["source"], dict) else None
+    centre = how.get("centre") if isinstance(how, dict) else None
+    return centre if type(centre) is int and 0 <= centre < meta["crops"] else 0
 
 
 def _short(value: Any) -> str:

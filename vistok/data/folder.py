@@ -14,7 +14,16 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from vistok.data import images
-from vistok.data.base import UNLABELLED, DataError, Dataset, Sample, Split, held_out, manifest_hash
+from vistok.data.base import (
+    UNLABELLED,
+    DataError,
+    Dataset,
+    Raw,
+    Sample,
+    Split,
+    held_out,
+    manifest_hash,
+)
 from vistok.data.transforms import Transform, TransformConfig
 from vistok.registry import register
 
@@ -61,10 +70,10 @@ class Folder:
         if split == "train" and config.path is None:
             raise DataError("data.folder: no training split; give path")
         root = config.val_path if split == "val" and config.val_path else config.path
-        names, ignored = _pictures(root)
+        names, ignored = files_below(root)
         classes = _classes(names)
         if split == "val" and config.val_path and config.path:
-            classes = _known(classes, _classes(_pictures(config.path)[0]), config)
+            classes = known(classes, _classes(files_below(config.path)[0]), config)
         if config.val_share is not None:
             keep = split == "val"
             names = [n for n in names if held_out(n, config.val_share) == keep]
@@ -100,9 +109,13 @@ class FolderDataset(Dataset):
     def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
         name = self.names[index]
         image = images.read(self.root / name, shown(name))
-        folder, slash, _ = name.partition("/")
-        label = self._label[folder] if slash else UNLABELLED
-        return Sample(index, self.transform(image, index, epoch, seed), label, shown(name))
+        pixels = self.transform(image, index, epoch, seed)
+        return Sample(index, pixels, self._label_of(name), shown(name))
+
+    def raw(self, index: int) -> Raw:
+        name = self.names[index]
+        data = images.content(self.root / name, shown(name))
+        return Raw(shown(name), data, self._label_of(name))
 
     def record(self) -> dict[str, Any]:
         """`manifest` covers names and file sizes."""
@@ -119,17 +132,23 @@ class FolderDataset(Dataset):
             "manifest": manifest_hash(lines),
         }
 
+    def _label_of(self, name: str) -> int:
+        folder, slash, _ = name.partition("/")
+        return self._label[folder] if slash else UNLABELLED
+
 
 def shown(name: str) -> str:
     """A file name that can be printed and written as JSON, odd bytes escaped."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _pictures(root: str) -> tuple[list[str], int]:
-    """(relative paths of all pictures, sorted bytewise; how many files were left out)."""
+def files_below(
+    root: str, endings: tuple[str, ...] = ENDINGS, kind: str = "folder", what: str = "picture"
+) -> tuple[list[str], int]:
+    """(relative paths of all files of these endings, sorted bytewise; how many were left out)."""
     base = Path(root).expanduser()
     if not base.is_dir():
-        raise DataError(f"data.folder {root}: no such folder; expected a folder of pictures")
+        raise DataError(f"data.{kind} {root}: no such folder; expected a folder of {what}s")
     names, ignored, seen = [], 0, set()
     for folder, below, files in os.walk(base, followlinks=True):
         place = os.path.realpath(folder)
@@ -140,14 +159,14 @@ def _pictures(root: str) -> tuple[list[str], int]:
         below[:] = sorted(b for b in below if not b.startswith("."))
         prefix = Path(folder).relative_to(base).as_posix()
         for file in files:
-            if file.startswith(".") or not file.lower().endswith(ENDINGS):
+            if file.startswith(".") or not file.lower().endswith(endings):
                 ignored += 1
             else:
                 names.append(file if prefix == "." else f"{prefix}/{file}")
     if not names:
         raise DataError(
-            f"data.folder {root}: no picture in it ({ignored} other files); expected files ending "
-            f"in {' '.join(ENDINGS)}, one sub-folder a class"
+            f"data.{kind} {root}: no {what} in it ({ignored} other files); expected files ending "
+            f"in {' '.join(endings)}, one sub-folder a class"
         )
     return sorted(names, key=os.fsencode), ignored
 
@@ -157,12 +176,12 @@ def _classes(names: list[str]) -> tuple[str, ...]:
     return tuple(sorted(folders, key=os.fsencode))
 
 
-def _known(val: tuple[str, ...], train: tuple[str, ...], config: FolderConfig) -> tuple[str, ...]:
+def known(val: tuple[str, ...], train: tuple[str, ...], config: Any) -> tuple[str, ...]:
     """The training classes, if the validation folder has no others."""
     for name in val:
         if name not in train:
             raise DataError(
-                f"data.folder {config.val_path}: class '{shown(name)}' is not one of the "
-                f"{len(train)} classes of {config.path}; name the sub-folders alike"
+                f"data.{config.kind} {config.val_path}: class '{shown(name)}' is not one of the "
+                f"{len(train)} classes of {config.path}; name the classes alike"
             )
     return train

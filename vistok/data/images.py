@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,12 +33,16 @@ PIXEL_LIMIT = 100_000_000
 def read(path: str | os.PathLike[str], name: str | None = None) -> Image:
     """Decode a file; `name` (default: the path) is what errors call it."""
     name = os.fspath(path) if name is None else name
+    return decode(content(path, name), name)
+
+
+def content(path: str | os.PathLike[str], name: str) -> bytes:
+    """The bytes of a file; BadSample if it cannot be read."""
     try:
         with open(path, "rb") as file:
-            data = file.read()
+            return file.read()
     except OSError as error:
         raise BadSample(name, f"cannot be read ({error.strerror or error})") from None
-    return decode(data, name)
 
 
 def decode(data: bytes, name: str, limit: int = PIXEL_LIMIT) -> Image:
@@ -54,9 +59,38 @@ def decode(data: bytes, name: str, limit: int = PIXEL_LIMIT) -> Image:
         raise BadSample(name, f"cannot be decoded ({error or type(error).__name__})") from None
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a file says about itself, before anything is decoded or turned upright."""
+
+    format: str  # JPEG, PNG, WEBP, BMP, GIF: by content
+    mode: str  # PIL's: RGB, L, P, CMYK, I;16, ...
+    size: tuple[int, int]  # width, height as stored
+    orientation: int | None  # of EXIF; values outside 1..8 are invalid
+
+
+def header(data: bytes, name: str, limit: int = PIXEL_LIMIT) -> Header:
+    """Read a file's header; BadSample where `decode` would refuse it so far."""
+    if not data:
+        raise BadSample(name, "the file is empty (0 bytes)")
+    try:
+        image = _open(data, name, limit)
+        exif = image.info.get("exif") or b""
+        return Header(image.format, image.mode, image.size, _orientation_tag(exif))
+    except BadSample:
+        raise
+    except Exception as error:
+        raise BadSample(name, f"cannot be decoded ({error or type(error).__name__})") from None
+
+
 def to_tensor(image: Image) -> Tensor:
-    """PIL RGB -> [3, H, W] uint8."""
-    return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
+    """PIL RGB -> [3, H, W] uint8, a copy of its own.
+
+    PIL hands out each line plane by plane; whole lines are then moved, which is faster than to
+    take single bytes apart.
+    """
+    lines = np.frombuffer(image.tobytes("raw", "RGB;L"), np.uint8)
+    return torch.from_numpy(lines.reshape(image.height, 3, image.width).transpose(1, 0, 2).copy())
 
 
 def _open(data: bytes, name: str, limit: int) -> Image:
@@ -150,21 +184,27 @@ def _upright(image: Image, exif: bytes | None) -> Image:
 
 
 def orientation(exif: bytes) -> int:
-    """The orientation 1..8 of an EXIF block; 1 if there is none or it is invalid.
+    """The orientation 1..8 of an EXIF block; 1 if there is none or it is invalid."""
+    tag = _orientation_tag(exif)
+    return tag if tag is not None and 1 <= tag <= 8 else 1
+
+
+def _orientation_tag(exif: bytes) -> int | None:
+    """The tag as it stands; None if there is none.
 
     Read by hand: PIL's reader warns about every odd tag, and photographs are full of them.
     """
     body = exif.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(body[:4])
     if order is None:
-        return 1
+        return None
     try:
         (start,) = struct.unpack_from(order + "I", body, 4)
         (count,) = struct.unpack_from(order + "H", body, start)
         for entry in range(count):
             tag, kind, _, value = struct.unpack_from(order + "HHIH", body, start + 2 + 12 * entry)
             if tag == 0x0112:
-                return value if kind == 3 and 1 <= value <= 8 else 1
+                return value if kind == 3 else None
     except struct.error:  # the block is cut off
         pass
-    return 1
+    return None

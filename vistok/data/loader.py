@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from vistok.data.base import BadSample, DataError, Dataset, Sample
 from vistok.data.order import Order, eval_indices
 from vistok.data.quarantine import Quarantine
+from vistok.data.slots import Place, Slots
 from vistok.dice import Rng
 from vistok.records import Batch
 from vistok.tokens import Tokens
@@ -73,10 +74,11 @@ class TrainLoader:
         order.positions(0, rank, world)  # the batch must split over the processes: say so now
         self.wait, self._steps = 0.0, range(start_step, steps)
         self._quarantine = Quarantine(folder, max_bad_share)
-        self._torch = _torch_loader(
+        self._read = _Reader(
             _TrainRows(dataset, order),
             _Batches(order, self._steps, rank, world),
-            _Collate(dataset),
+            order.batch_size // world,
+            dataset,
             workers,
             pin_memory,
             prefetch,
@@ -88,7 +90,7 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[LoadedBatch]:
         started = time.perf_counter()
-        for loaded in self._torch:
+        for loaded in self._read:
             self.wait += time.perf_counter() - started
             self._quarantine.count(loaded.rows, loaded.replaced, loaded.bad)
             if loaded.batch is None:
@@ -123,8 +125,8 @@ class EvalLoader:
     ) -> None:
         self.count = len(dataset) if limit is None else min(limit, len(dataset))  # over all ranks
         self._batches = eval_indices(self.count, batch_size, rank, world, start)
-        self._torch = _torch_loader(
-            _EvalRows(dataset), self._batches, _Collate(dataset), workers, pin_memory, prefetch
+        self._read = _Reader(
+            _EvalRows(dataset), self._batches, batch_size, dataset, workers, pin_memory, prefetch
         )
 
     def __len__(self) -> int:
@@ -132,7 +134,7 @@ class EvalLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[LoadedBatch]:
-        for loaded in self._torch:
+        for loaded in self._read:
             if loaded.bad:
                 raise BadSample(*loaded.bad[0])
             yield loaded.batch
@@ -182,6 +184,7 @@ class _Loaded:
     rows: int
     replaced: int
     bad: list[tuple[str, str]]
+    place: Place | None = None  # of the pixels, if they are still in a worker's slot
 
     def pin_memory(self) -> _Loaded:  # torch calls this by name
         if self.batch is None:
@@ -245,9 +248,10 @@ class _Batches:
 class _Collate:
     """Rows -> one batch."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, slots: Slots | None) -> None:
         self.labelled, self.flips = bool(dataset.classes), dataset.flip
-        self.spec = dataset.spec
+        self.spec, self.slots = dataset.spec, slots
+        self.clips = dataset.frames is not None
 
     def __call__(self, rows: list[_Row]) -> _Loaded:
         bad = [item for row in rows for item in row.bad]
@@ -255,14 +259,19 @@ class _Collate:
         if any(row.sample is None for row in rows):
             return _Loaded(None, len(rows), replaced, bad)
         samples = [row.sample for row in rows]
+        place = None
+        if self.slots is not None:
+            place = self.slots.put([s.pixels for s in samples])
+        stacked = not self.spec and place is None
         batch = LoadedBatch(
             index=torch.tensor([s.index for s in samples], dtype=torch.int64),
-            pixels=None if self.spec else torch.stack([s.pixels for s in samples]),
+            pixels=torch.stack([s.pixels for s in samples]) if stacked else None,
             label=torch.tensor([s.label for s in samples]) if self.labelled else None,
+            fps=torch.tensor([s.fps for s in samples]) if self.clips else None,
             tokens=self._tokens(samples) if self.spec else None,
             flip=torch.tensor([row.flip for row in rows]) if self.flips else None,
         )
-        return _Loaded(batch, len(rows), replaced, bad)
+        return _Loaded(batch, len(rows), replaced, bad, place)
 
     def _tokens(self, samples: list[Sample]) -> Tokens:
         stacked = torch.stack([s.tokens for s in samples])  # [B, L, F] | [B, L, dim]
@@ -271,17 +280,44 @@ class _Collate:
         return Tokens(self.spec, values=stacked)
 
 
-def _torch_loader(
-    rows: Any, batches: Any, collate: Any, workers: int, pin_memory: bool, prefetch: int
-) -> DataLoader:
-    return DataLoader(
-        rows,
-        batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=workers,
-        prefetch_factor=prefetch if workers else None,
-        pin_memory=pin_memory,
-        # Its own generator: torch draws the workers' seed from it, and the global one is saved
-        # and restored by training, bit for bit.
-        generator=torch.Generator(),
-    )
+@dataclass(frozen=True)
+class _Reader:
+    """Loaded batches, read by this process or by workers; each iteration has its own workers."""
+
+    rows: Any
+    batches: Any
+    size: int  # samples of the largest batch
+    dataset: Dataset
+    workers: int
+    pin_memory: bool
+    prefetch: int
+
+    def __iter__(self) -> Iterator[_Loaded]:
+        slots, size = None, self.dataset.size
+        if self.workers and size is not None and self.dataset.spec is None:
+            slots = Slots(self.workers, self.prefetch, self.size * 3 * size[0] * size[1])
+        loader = DataLoader(
+            self.rows,
+            batch_sampler=self.batches,
+            collate_fn=_Collate(self.dataset, slots),
+            num_workers=self.workers,
+            prefetch_factor=self.prefetch if self.workers else None,
+            pin_memory=self.pin_memory,
+            worker_init_fn=_keep_memory,
+            # Its own generator: torch draws the workers' seed from it, and the global one is saved
+            # and restored by training, bit for bit.
+            generator=torch.Generator(),
+        )
+        for loaded in loader:
+            if loaded.place is not None:
+                pixels = slots.take(loaded.place, self.pin_memory)
+                loaded = replace(loaded, batch=replace(loaded.batch, pixels=pixels), place=None)
+            yield loaded
+
+
+def _keep_memory(_: int) -> None:
+    """In a worker: PIL keeps what it frees for the next picture; new pages cost a fifth of a
+    small picture's decoding."""
+    from PIL import Image
+
+    Image.core.set_blocks_max(4)  # of 16 MiB at most

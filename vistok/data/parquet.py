@@ -21,6 +21,7 @@ from vistok.data.base import (
     BadSample,
     DataError,
     Dataset,
+    Raw,
     Sample,
     Split,
     held_out,
@@ -119,6 +120,15 @@ class ParquetDataset(Dataset):
             image, label = self._read(index)
         return Sample(index, self.transform.finish(image, index, epoch, seed), label, name)
 
+    def raw(self, index: int) -> Raw:
+        row = self._row(index)
+        name, content = self.shards.name(row), self.shards.row(row)
+        data = self._bytes(name, content)
+        try:
+            return Raw(name, data, self._label(name, content))
+        except BadSample as bad:
+            return Raw(name, data, UNLABELLED, bad.reason)
+
     def record(self) -> dict[str, Any]:
         """`manifest` covers file names, sizes, row counts, and which rows are held out."""
         files = [
@@ -158,6 +168,10 @@ class ParquetDataset(Dataset):
         """(picture after `Transform.prepare`, label) from the shard."""
         row = self._row(index)
         name, content = self.shards.name(row), self.shards.row(row)
+        data, label = self._bytes(name, content), self._label(name, content)
+        return self.transform.prepare(images.decode(data, name)), label
+
+    def _bytes(self, name: str, content: dict[str, Any]) -> bytes:
         picture = content[self.config.image_column]
         if isinstance(picture, dict):
             picture = picture.get("bytes")
@@ -165,8 +179,7 @@ class ParquetDataset(Dataset):
             raise BadSample(name, "the picture is null")
         if not isinstance(picture, bytes):
             raise BadSample(name, f"holds {type(picture).__name__}; expected the bytes of a file")
-        label = self._label(name, content)
-        return self.transform.prepare(images.decode(picture, name)), label
+        return picture
 
     def _label(self, name: str, content: dict[str, Any]) -> int:
         if self.config.label_column is None:

@@ -1,5 +1,8 @@
 """The offline data set: endless views of seven photographs that come inside scikit-image's wheel.
 
+Pictures, or (`frames`) clips that pan and zoom linearly from one view of a photograph to another:
+video without a video. Frame 0 shows what the picture of the same index shows.
+
 What it is and is not: a *view* is a random square window of one of the photographs. Training and
 validation views come from disjoint keys, so validation shows unseen views of the same seven
 photographs, not unseen photographs. Numbers made with it carry its name.
@@ -21,7 +24,10 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from vistok.config import Config
 from vistok.data import images
@@ -41,6 +47,7 @@ FILES = {
     "retina": "retina.jpg",
     "rocket": "rocket.jpg",
 }
+FPS = 8.0  # of clips
 _SMALLEST = 0.45  # side of a view's window, as a share of the shorter side; uniform up to 1
 _LEVELS = (8, 4, 2, 1)  # the photographs made smaller by these, smallest first
 
@@ -57,6 +64,9 @@ class PhotosConfig(Config):
     """Validation views."""
     seed: int = 0
     """Which views they are."""
+    frames: int | None = Field(default=None, ge=1)
+    """Frames of a clip that pans and zooms from one view to another, at 8 frames a second; null:
+    pictures."""
 
 
 @register("data", PhotosConfig)
@@ -81,7 +91,7 @@ class PhotosDataset(Dataset):
 
     def __init__(self, config: PhotosConfig, split: Split) -> None:
         self.config, self.split = config, split
-        self.size = (config.size, config.size)
+        self.size, self.frames = (config.size, config.size), config.frames
         self._count = config.count if split == "train" else config.val_count
         self._rng = Rng(config.seed, f"views/{split}")
         folder = _folder()
@@ -91,23 +101,22 @@ class PhotosDataset(Dataset):
         return self._count
 
     def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
-        which, share, x, y, mirrored = self._rng.generator(index).random(5)
+        which, share, x, y, mirrored, *second = self._rng.generator(index).random(8)
         label = int(which * len(self._pyramids))
         levels, size = self._pyramids[label], self.config.size
-        width, height = levels[1].size
-        side = min(width, height) * (_SMALLEST + (1.0 - _SMALLEST) * share)
+        windows = _window(levels[1].size, share, x, y)[None]
+        if self.frames:
+            last = _window(levels[1].size, *second)
+            windows = np.linspace(windows[0], last, self.frames)
         # The smallest level that still holds twice the pixels asked for: sharp, and cheap to read.
-        factor = next((f for f in _LEVELS if side / f >= 2 * size), 1)
-        left, top = (width - side) * x, (height - side) * y
-        window = [edge / factor for edge in (left, top, left + side, top + side)]
-        level = levels[factor]
-        box = (*window[:2], min(window[2], level.width), min(window[3], level.height))
-        view = _resize(level, size, box)
-        pixels = images.to_tensor(view)
+        # One for all frames of a clip, so that none looks softer than its neighbour.
+        factor = next((f for f in _LEVELS if windows[:, 2].min() / f >= 2 * size), 1)
+        views = [_view(levels[factor], factor, size, window) for window in windows]
+        pixels = torch.stack(views, dim=1) if self.frames else views[0]
         if mirrored < 0.5:
             pixels = pixels.flip(-1)
         name = f"photos/{self.split}/{index} ({self.classes[label]})"
-        return Sample(index, pixels, label, name)
+        return Sample(index, pixels, label, name, fps=FPS if self.frames else None)
 
     def record(self) -> dict[str, Any]:
         """`manifest` covers the parameters and the photographs' files."""
@@ -115,6 +124,10 @@ class PhotosDataset(Dataset):
         facts = [f"{self.split} size={config.size} count={len(self)} seed={config.seed}"]
         for file in FILES.values():
             facts.append(f"{file} {hashlib.sha256((folder / file).read_bytes()).hexdigest()}")
+        moves = {}
+        if self.frames:
+            moves = {"frames": self.frames, "fps": FPS, "motion": "a line between two windows"}
+            facts[0] += f" frames={self.frames} fps={FPS:g}"
         return {
             "kind": "photos",
             "source": "views of seven photographs inside scikit-image (not unseen photographs)",
@@ -126,6 +139,7 @@ class PhotosDataset(Dataset):
             "crop": f"window {_SMALLEST:g}-1 of the shorter side",
             "filter": "bicubic",
             "flip": "inside the view",
+            **moves,
             "manifest": manifest_hash(facts),
         }
 
@@ -150,6 +164,20 @@ def _pyramid(path: Path) -> dict[int, Image]:
     except BadSample as bad:
         raise DataError(f"data.photos {bad}; install scikit-image again") from None
     return {factor: whole.reduce(factor) if factor > 1 else whole for factor in _LEVELS}
+
+
+def _window(size: tuple[int, int], share: float, x: float, y: float) -> np.ndarray:
+    """(left, top, side) of a window of a photograph of `size` (width, height), from dice."""
+    side = min(size) * (_SMALLEST + (1.0 - _SMALLEST) * share)
+    return np.array([(size[0] - side) * x, (size[1] - side) * y, side])
+
+
+def _view(level: Image, factor: int, size: int, window: np.ndarray) -> Tensor:
+    """[3, size, size] uint8 of a window of the photograph, read from one level of its pyramid."""
+    left, top, side = window
+    edges = [edge / factor for edge in (left, top, left + side, top + side)]
+    box = (*edges[:2], min(edges[2], level.width), min(edges[3], level.height))
+    return images.to_tensor(_resize(level, size, box))
 
 
 def _resize(level: Image, size: int, box: tuple[float, float, float, float]) -> Image:

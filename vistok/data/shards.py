@@ -157,6 +157,11 @@ def class_names(metadata: dict[bytes, bytes], folder: Path, label: str) -> tuple
     path = folder / "classes.json"
     if not path.is_file():
         return ()
+    return listed_names(path)
+
+
+def listed_names(path: Path) -> tuple[str, ...]:
+    """Class names from a JSON file, see `class_names`; DataError if it holds none."""
     try:
         content = json.loads(path.read_text("utf-8"))
         listed = content["names"] if isinstance(content, dict) else content
@@ -166,7 +171,26 @@ def class_names(metadata: dict[bytes, bytes], folder: Path, label: str) -> tuple
                 raise ValueError("labels are not 0, 1, 2, ...")
             listed = [entry["class_name"] for entry in listed]
         return tuple(str(name) for name in listed)
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: cannot be read ({one_line(error)}); expected a list of class names"
+        ) from None
+
+
+def given_names(classes: int | str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """Class names as a config gives them: how many, the names, or a file (JSON, or one a line)."""
+    if classes is None:
+        return ()
+    if isinstance(classes, int):
+        return tuple(str(label) for label in range(classes))
+    if isinstance(classes, tuple):
+        return classes
+    path = Path(classes).expanduser()
+    if path.suffix == ".json":
+        return listed_names(path)
+    try:
+        return tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: cannot be read ({one_line(error)}); expected a class name on each line"
         ) from None

@@ -63,7 +63,10 @@ class CachedTokens:
 
 
 class CachedTokensDataset(Dataset):
-    """Samples of a cache; with several crops, training draws one by (seed, epoch, index)."""
+    """Samples of a cache; with several crops, training draws one by (seed, epoch, index).
+
+    Validation takes the centre.
+    """
 
     def __init__(self, cache: TokenCache, val_share: float | None, split: Split) -> None:
         self.cache, self.spec, self.classes = cache, cache.spec, cache.classes
@@ -84,7 +87,7 @@ class CachedTokensDataset(Dataset):
 
     def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
         row, crops = int(self._rows[index]), self.cache.crops
-        crop = 0
+        crop = self.cache.centre
         if crops > 1 and self.split == "train":
             crop = int(Rng(seed, "crop", epoch).generator(index).integers(crops))
         tokens, label = self.cache.row(row, crop)

@@ -9,6 +9,7 @@ Mirroring is not done here but on the device (`loader.to_device`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from vistok.config import Config
 from vistok.data.base import Split
+from vistok.data.images import to_tensor
 from vistok.dice import Rng
 
 if TYPE_CHECKING:
@@ -88,6 +90,15 @@ class Transform:
         """PIL RGB -> [3, H, W] uint8; what varies is keyed by (seed, epoch, index)."""
         return self.finish(self.prepare(image), index, epoch, seed)
 
+    def clip(
+        self, frames: Iterable[np.ndarray], index: int, epoch: int = 0, seed: int = 0
+    ) -> Tensor:
+        """Frames [h, w, 3] uint8 of one size -> [3, T, H, W] uint8, one at a time.
+
+        The dice are those of the sample, so every frame is cut by the same window.
+        """
+        return torch.stack([self(_as_image(f), index, epoch, seed) for f in frames], dim=1)
+
     def prepare(self, image: Image) -> Image:
         """Everything that does not depend on the dice (what a cache may keep)."""
         if self.crop == "random":
@@ -104,12 +115,14 @@ class Transform:
             image = _as_image(image)
             box = _random(image.size, self.hw, self.min_share, *dice[:3])
             image = resize_window(image, box, self.hw, self.filter)
+        if not self.pad and not isinstance(image, np.ndarray):
+            return to_tensor(image)
         pixels_HWC = np.asarray(image)
         if self.pad:
             rows = _reflected(self.hw[0], self.pad, dice[3])
             columns = _reflected(self.hw[1], self.pad, dice[4])
             pixels_HWC = pixels_HWC[rows][:, columns]
-        # A copy in any case: the array may be a view of a cache or of PIL's memory.
+        # A copy in any case: the array may be a view of a cache.
         return torch.from_numpy(pixels_HWC.transpose(2, 0, 1).copy())
 
 
@@ -121,7 +134,9 @@ def resize_window(
 
     if (box[3] - box[1], box[2] - box[0]) == hw:
         return image if box == (0, 0, *image.size) else image.crop(box)
-    return image.crop(box).resize((hw[1], hw[0]), Resampling[filter.upper()])
+    if box != (0, 0, *image.size):
+        image = image.crop(box)
+    return image.resize((hw[1], hw[0]), Resampling[filter.upper()])
 
 
 def adm_crop(image: Image, side: int) -> Image:

@@ -73,6 +73,14 @@ class Source:
         )
 
 
+def hollow() -> bool:
+    """Whether networks are being built without storage, under `torch.device("meta")`.
+
+    Their shapes are then all that is asked for, so weights are neither looked for nor read.
+    """
+    return torch.get_default_device().type == "meta"
+
+
 def sha256(path: str | Path) -> str:
     """Hex digest of a file's bytes."""
     with open(path, "rb") as file:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vistok.frozen.files import BadWeights, Source, read_state, sha256
+from vistok.frozen.files import BadWeights, Source, hollow, read_state, sha256
 from vistok.frozen.network import FeatureNetwork
 
 NAME = "inception"
@@ -33,6 +33,11 @@ class Inception(FeatureNetwork):
     def __init__(self, weights: str | Path | None = None) -> None:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+        if hollow():
+            super().__init__(NAME, "")
+            self.network = _without_weights(FeatureExtractorInceptionV3)
+            self.freeze()
+            return
         path = SOURCE.find(weights)
         super().__init__(NAME, sha256(path))
         # The library unpickles its file without restraint. It is therefore handed bytes that we
@@ -54,3 +59,12 @@ class Inception(FeatureNetwork):
 
     def look(self, pixels: Tensor) -> Tensor:
         return self.network(pixels)[0]
+
+
+def _without_weights(kind: type) -> torch.nn.Module:
+    """The library's network, which cannot be built without a state dict, given an empty one."""
+    hollow_kind = type(kind.__name__, (kind,), {"load_state_dict": lambda self, state: None})
+    nothing = io.BytesIO()
+    torch.save({}, nothing)
+    nothing.seek(0)
+    return hollow_kind("inception-v3-compat", ["2048"], feature_extractor_weights_path=nothing)

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vistok.frozen.files import BadWeights, Source, check_state, read_state, sha256
+from vistok.frozen.files import BadWeights, Source, check_state, hollow, read_state, sha256
 from vistok.frozen.network import PerceptualNetwork
 
 _HOST = "https://download.pytorch.org/models/"
@@ -27,21 +27,15 @@ class LPIPS(PerceptualNetwork):
         import lpips
 
         name, file = f"lpips-{trunk}", _FILES[trunk]
-        path = Source(name, file, "torchvision (PyTorch)", _HOST + file).find(weights)
-        super().__init__(name, sha256(path))
-        heads = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{trunk}.pth"
+        source = Source(name, file, "torchvision (PyTorch)", _HOST + file)
+        path = None if hollow() else source.find(weights)
+        super().__init__(name, "" if path is None else sha256(path))
         # Built without storage: the trunk's classifier is 470 MB that nobody needs.
         with warnings.catch_warnings(), torch.device("meta"):
             warnings.simplefilter("ignore")  # torchvision: 'pretrained' is deprecated
             network = lpips.LPIPS(net=trunk, pretrained=False, pnet_rand=True, verbose=False)
-        state = _trunk_state(network, read_state(path, name), name)
-        for key, value in read_state(heads, name).items():
-            state[key] = value
-            state[key.replace("lin", "lins.", 1)] = value  # the same layers, listed twice
-        for key in ("scaling_layer.shift", "scaling_layer.scale"):
-            state[key] = network.state_dict()[key]
-        check_state(network.state_dict(), state, name)
-        network.load_state_dict(state, assign=True)
+        if path is not None:
+            network.load_state_dict(_state(network, path, trunk, name), assign=True)
         self.network = network
         self.freeze()
 
@@ -50,6 +44,21 @@ class LPIPS(PerceptualNetwork):
 
     def weigh(self, stage: int, difference: Tensor) -> Tensor:
         return self.network.lins[stage](difference)[:, 0]
+
+
+def _state(network: torch.nn.Module, path: Path, trunk: str, name: str) -> dict[str, Tensor]:
+    """Everything the network holds: torchvision's trunk, the package's heads and constants."""
+    import lpips
+
+    heads = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{trunk}.pth"
+    state = _trunk_state(network, read_state(path, name), name)
+    for key, value in read_state(heads, name).items():
+        state[key] = value
+        state[key.replace("lin", "lins.", 1)] = value  # the same layers, listed twice
+    for key in ("scaling_layer.shift", "scaling_layer.scale"):
+        state[key] = network.state_dict()[key]
+    check_state(network.state_dict(), state, name)
+    return state
 
 
 def _trunk_state(network: torch.nn.Module, trunk: dict[str, Tensor], name: str) -> dict:

@@ -137,6 +137,10 @@ class AdversarialLoss(Loss):
         self._means.append(torch.stack(means).detach())
         return hinge + self.config.lecam * lecam, {**logged, "lecam": lecam}
 
+    def forget(self) -> None:
+        """The step was skipped: its means never happened."""
+        self._means.clear()
+
     @torch.no_grad()
     def after_step(self) -> None:
         """Move the EMAs by this step's means; they are used before they are updated."""

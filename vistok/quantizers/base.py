@@ -33,6 +33,8 @@ class Quantizer(nn.Module):
     loss_weights: Mapping[str, float]
     wants_data: bool = False
     """True until `initialise` has seen latents (k-means or data-dependent codebooks)."""
+    remedy: str = "lower the learning rate or use fewer codes"
+    """What to try when few codes are in use: the second half of an alarm."""
 
     def spec(self, grid: tuple[int, ...], cut: str = "none") -> TokenSpec:
         """The token spec of latents on `grid`; `cut` is what the decoder allows."""
@@ -91,6 +93,10 @@ class Quantizer(nn.Module):
     def after_step(self, rng: Rng) -> dict[str, float]:
         """Update running statistics once an optimiser step; what happened, to be logged."""
         return {}
+
+    @torch.no_grad()
+    def forget(self) -> None:
+        """The step was skipped: drop what `after_step` would have looked at."""
 
 
 def pick_rank(near: Tensor, ranks: Tensor) -> Tensor:

@@ -39,6 +39,8 @@ class BinaryConfig(Config):
 
 @register("quantizer", BinaryConfig)
 class Binary(Quantizer):
+    remedy = "bits that never change carry nothing: try estimator=sign or fewer bits"
+
     def __init__(self, config: BinaryConfig) -> None:
         super().__init__()
         self.config = config

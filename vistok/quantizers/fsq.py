@@ -36,6 +36,8 @@ class FSQConfig(Config):
 
 @register("quantizer", FSQConfig)
 class FSQ(Quantizer):
+    remedy = "try loss_weights.saturation=0.001, encoder.latent_gain below 1, or fewer levels"
+
     def __init__(self, config: FSQConfig) -> None:
         super().__init__()
         levels = config.levels

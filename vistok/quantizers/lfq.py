@@ -49,6 +49,11 @@ class LFQConfig(Config):
 
 @register("quantizer", LFQConfig)
 class LFQ(Quantizer):
+    remedy = (
+        "try entropy losses of more weight (entropy_batch's is negative: it rewards use), another "
+        "temperature, or fewer bits"
+    )
+
     def __init__(self, config: LFQConfig) -> None:
         super().__init__()
         self.config = config

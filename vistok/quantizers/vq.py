@@ -61,6 +61,11 @@ class VQConfig(Config):
 class VQ(Quantizer):
     """Buffers: usage [K] (running share of hits, sums to 1), embed_sum [K, d] (EMA only)."""
 
+    remedy = (
+        "try quantizer.init=kmeans, quantizer.revive_below=0.1, quantizer.l2_norm=true, "
+        "quantizer.update=ema or a smaller codebook_size"
+    )
+
     def __init__(self, config: VQConfig) -> None:
         super().__init__()
         size, dim = config.codebook_size, config.dim
@@ -159,10 +164,14 @@ class VQ(Quantizer):
             smooth = (self.usage + 1e-5 / len(self.usage)) / (1 + 1e-5)
             self.codebook.copy_(self.embed_sum / smooth[:, None])
         revived = self._revive(rng) if self.config.revive_below else 0
+        self.forget()
+        return {"revived_codes": float(revived)} if self.config.revive_below else {}
+
+    @torch.no_grad()
+    def forget(self) -> None:
         self._hits.zero_()
         self._sums.zero_()
         self._recent.clear()
-        return {"revived_codes": float(revived)} if self.config.revive_below else {}
 
     def _revive(self, rng: Rng) -> int:
         dead = self.usage < self.config.revive_below / len(self.usage)

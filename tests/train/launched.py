@@ -1,0 +1,28 @@
+"""`torchrun ... -m tests.train.launched A.yaml B.yaml`: several runs in one launch.
+
+Starting processes and importing torch takes longer than the tiny runs themselves.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+
+from train.config import TrainConfig
+from train.loop import train
+from vistok.config import load_plugins, read_yaml, validate
+
+
+def main(paths: list[str]) -> None:
+    load_plugins(["tests.train.parts"])
+    torch.set_num_threads(1)
+    for path in paths:
+        for state in (AcceleratorState, GradientState, PartialState):
+            state._reset_state()
+        train(validate(TrainConfig, read_yaml(path), path))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

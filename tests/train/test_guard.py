@@ -1,0 +1,132 @@
+"""Steps that are not finite are skipped, named and counted; collapse raises an alarm."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.train.conftest import STATEFUL, TINY, lines, rewound
+from train.collapse import UsageWindow, expected_codes
+from vistok.config import load_plugins
+from vistok.tokens import TokenSpec
+
+
+@pytest.fixture(autouse=True)
+def _parts():
+    load_plugins(["tests.train.parts"])
+
+
+def poisoned(tree: dict, *steps: int, where: str = "loss") -> dict:
+    tree = copy.deepcopy(tree)
+    losses = tree["task"].get("losses", [{"kind": "reconstruction"}])
+    tree["task"]["losses"] = [*losses, {"kind": "poison", "steps": steps, "where": where}]
+    return tree
+
+
+def alarms(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "alarms.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_bad_step_changes_nothing_and_is_named(run, where, capsys):
+    # All that has state: EMA codebook, revival, critic, LeCam. Step 5 is bad, of 6.
+    tree = poisoned(STATEFUL, 5, where=where)
+    tree["task"]["losses"][1]["adaptive"] = False  # it would see the gradient first
+    folder = run({**tree, "steps": 6, "save_every": 1, "keep_last": 10, "warmup": 0})
+    saved = folder / "checkpoints"
+    for name in ("tokenizer", "critic", "ema.tokenizer", "optimizer.tokenizer"):
+        before, after = (
+            load_file(saved / f"step_0000000{step}" / f"{name}.safetensors") for step in (5, 6)
+        )
+        assert all(torch.equal(before[key], after[key]) for key in before), name
+    alarm = alarms(folder)[0]
+    assert alarm["step"] == 6 and alarm["alarm"] == "not finite"
+    said = capsys.readouterr().out
+    if where == "loss":
+        (rank,) = alarm["ranks"]
+        assert "poison" in rank["terms"] and len(rank["samples"]) == 8
+        assert "step 6 skipped: poison of tokenizer is not finite on process 0 (samples" in said
+    else:
+        assert alarm["ranks"] == [] and "decoder" in alarm["gradients"]
+        assert "the gradient of tokenizer is not finite in" in said
+    row = lines(folder)[-1]
+    assert row["skipped_steps"] == 1
+    assert all(value is None or math.isfinite(value) for value in row.values() if value != "train")
+
+
+def test_training_goes_on_after_a_bad_step_and_resumes_exactly(run):
+    tree = poisoned(TINY, 2, 6)
+    whole = run(tree, "whole")
+    stopped = rewound(whole)
+    run(tree, "stopped")
+    for name in ("tokenizer.safetensors", "ema.tokenizer.safetensors", "state.json"):
+        path = f"checkpoints/step_00000012/{name}"
+        assert (stopped / path).read_bytes() == (whole / path).read_bytes()
+    assert lines(stopped)[-1]["skipped_steps"] == 2
+    assert lines(whole)[-1]["loss"] is not None
+
+
+def test_too_many_in_a_row_stop_the_run_with_a_dump_of_norms(run, tmp_path, fails):
+    tree = poisoned(TINY, 1, 4, 5, 6, where="gradient")
+    with fails(FloatingPointError, "step 7 skipped", "3 in a row", "optimizer.lr", "alarms.jsonl"):
+        run({**tree, "max_skipped": 3, "save_every": 1})
+    folder = tmp_path / "run"
+    rows = [json.loads(line) for line in (folder / "gradient_norms.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert {"all", "encoder", "decoder"} <= set(rows[0]) and math.isfinite(rows[0]["encoder"])
+    assert rows[-1]["all"] == "nan"
+    names = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert names[-1] == "step_00000004"  # steps 5 to 7 were bad
+    assert lines(folder)[-1]["step"] == 6  # the step that stopped it has no line
+
+
+def test_a_single_used_code_raises_the_alarm_with_remedies(run, capsys):
+    tree = copy.deepcopy(TINY)
+    tree["task"]["tokenizer"]["quantizer"] = {"kind": "vq", "codebook_size": 64, "dim": 4}
+    # All codes but one lie far away, and nothing moves them.
+    tree["task"]["tokenizer"]["quantizer"] |= {"l2_norm": False, "init": "normal"}
+    tree["task"]["collapse"] = {"below": 0.3, "steps": 4}
+    tree["optimizer"] = {"kind": "adamw", "lr": 1e-12}
+    folder = run(tree)
+    usage = [row["window_usage"] for row in lines(folder) if "window_usage" in row]
+    assert len(usage) == 3
+    raised = alarms(folder)
+    assert [alarm["step"] for alarm in raised] == [4, 8, 12]
+    assert raised[0]["usage"] == pytest.approx(usage[0])
+    said = capsys.readouterr().out
+    assert "below 30%: the codebook is collapsing; try quantizer.init=kmeans" in said
+
+
+def test_no_alarm_above_the_share_and_none_if_switched_off(run):
+    tree = copy.deepcopy(TINY)
+    tree["task"]["collapse"] = {"below": 0.01, "steps": 4}
+    assert not (run(tree, "a") / "alarms.jsonl").exists()
+    tree["task"]["collapse"] = None
+    assert "window_usage" not in lines(run(tree, "b"))[-1]
+
+
+def test_usage_by_hand():
+    assert expected_codes(4, 1) == pytest.approx(1.0)
+    assert expected_codes(2, 2) == pytest.approx(1.5)
+    window = UsageWindow(TokenSpec(blocks=((3,),), vocab=(4, 2)))
+    window.add(torch.tensor([[[0, 1], [0, 1], [3, 1]]]))
+    # 3 draws: 2 of 4 codes where 2.3125 are expected, 1 of 2 where 1.75 are
+    assert window.usage() == pytest.approx((2 / 2.3125 + 1 / 1.75) / 2)
+    window.begin()
+    assert window.usage.__self__.tokens == 0 and not window.seen.any()
+
+
+def test_each_term_is_weighed_at_the_last_layer(run):
+    rows = lines(run({**STATEFUL, "task": {**STATEFUL["task"], "term_gradients_every": 5}}))
+    shown = [row["step"] for row in rows if "last_layer_grad/l2" in row]
+    assert shown == [1, 6, 11]
+    assert rows[0]["last_layer_grad/l2"] > 0 and "last_layer_grad/gan" not in rows[0]
+    assert rows[5]["last_layer_grad/gan"] > 0  # the GAN starts at step 3
+    assert not any("commitment" in name for name in rows[5] if name.startswith("last_layer"))
+    assert {"disc_accuracy", "adaptive_weight"} <= set(rows[5])
+    assert {"tokenizer_grad_norm", "tokenizer_grad_norm/encoder"} <= set(rows[5])

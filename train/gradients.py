@@ -1,0 +1,39 @@
+"""Gradient norms, whole and by part, and clipping; for sharded parameters over all ranks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vistok import distributed
+
+
+def norms_and_clip(module: nn.Module, limit: float | None) -> dict[str, Tensor]:
+    """{"": norm of all gradients, part: norm of that part's, ...}; scaled down to `limit` if any.
+
+    Parts are the direct children that have gradients. Norms are fp32 scalars on the device, taken
+    before clipping; one gradient that is not finite makes the norm so, and all of them useless.
+    """
+    named = [(name, p.grad) for name, p in module.named_parameters() if p.grad is not None]
+    if not named:
+        return {"": torch.zeros(())}
+    gradients = [distributed.local(grad.detach()) for _, grad in named]
+    norms = torch.stack(torch._foreach_norm(gradients))
+    if any(distributed.is_sharded(grad) for _, grad in named):
+        norms = _over_ranks(norms, [grad for _, grad in named])
+    total = torch.linalg.vector_norm(norms)
+    if limit is not None:
+        # NaN passes through clamp as NaN; the guard drops such a step before it is taken.
+        factor = torch.clamp(limit / (total + 1e-6), max=1.0)
+        torch._foreach_mul_(gradients, factor)
+    rows: dict[str, list[int]] = {}
+    for row, (name, _) in enumerate(named):
+        rows.setdefault(name.partition(".")[0], []).append(row)
+    return {"": total} | {part: torch.linalg.vector_norm(norms[r]) for part, r in rows.items()}
+
+
+def _over_ranks(norms: Tensor, gradients: list[Tensor]) -> Tensor:
+    """Norms of shares -> norms of the whole; those of replicated gradients stay."""
+    cut = torch.tensor([distributed.is_sharded(g) for g in gradients], device=norms.device)
+    squares = distributed.sum_(torch.where(cut, norms.square(), torch.zeros_like(norms)))
+    return torch.where(cut, squares.sqrt(), norms)

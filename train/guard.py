@@ -1,0 +1,148 @@
+"""The guard: a step whose loss or gradient is not finite is skipped by all ranks, named, counted.
+
+After too many in a row the run stops. Weights, averages and statistics never saw those steps, so
+the last checkpoint is good.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from vistok import distributed
+
+_REMEMBERED = 100  # steps of gradient norms that are dumped when a run stops
+_SHOWN = 8  # samples that a message names; the file names all
+
+
+class Guard:
+    """
+    Args:
+        folder: where `alarms.jsonl` and `gradient_norms.jsonl` go.
+        limit: skipped steps in a row after which the run stops.
+
+    `.skipped`: steps skipped so far; `.in_a_row`: those since the last good one.
+    """
+
+    def __init__(self, accelerator: Accelerator, folder: Path, limit: int) -> None:
+        self.accelerator, self.folder, self.limit = accelerator, folder, limit
+        self.skipped = self.in_a_row = 0
+        self._history: deque[tuple[int, str, Mapping[str, Tensor]]] = deque(maxlen=_REMEMBERED)
+
+    def passes(
+        self,
+        step: int,
+        module: str,
+        micro_batches: Iterable[tuple[Mapping[str, Tensor], Tensor]],
+        norms: Mapping[str, Tensor],
+    ) -> bool:
+        """Whether the step may be taken; the same answer on every rank.
+
+        Args:
+            micro_batches: (its scalars by name, indices of its samples) each.
+            norms: of `gradients.norms_and_clip`.
+        """
+        self._history.append((step, module, norms))
+        micro_batches = list(micro_batches)
+        # One number is read from the device, whatever the number of terms.
+        seen = [scalars["loss"].detach().float() for scalars, _ in micro_batches]
+        finite = torch.isfinite(torch.stack([*seen, norms[""].to(seen[0].device)])).all()
+        if not distributed.agree(float(not finite), self.accelerator.device):
+            return True
+        self._report(step, module, micro_batches, norms)
+        return False
+
+    def took(self) -> None:
+        """A whole step was taken."""
+        self.in_a_row = 0
+
+    def _report(self, step: int, module: str, micro_batches: list, norms: Mapping) -> None:
+        self.skipped += 1
+        self.in_a_row += 1
+        mine = {
+            "process": self.accelerator.process_index,
+            "terms": sorted({n for scalars, _ in micro_batches for n in _broken(scalars)}),
+            "samples": [
+                sample
+                for scalars, index in micro_batches
+                if _broken(scalars)
+                for sample in index.tolist()
+            ],
+        }
+        everywhere = gather_object([mine])
+        parts = [part for part in _broken(norms) if part]
+        fact = {
+            "step": step,
+            "alarm": "not finite",
+            "module": module,
+            "gradients": parts,
+            "ranks": [rank for rank in everywhere if rank["terms"]],
+        }
+        self.note(fact)
+        text = f"step {step} skipped: {_sentence(fact)}"
+        if self.in_a_row < self.limit:
+            self.say(f"{text} ({self.in_a_row} in a row, {self.limit} stop the run)")
+            return
+        dump = self.folder / "gradient_norms.jsonl"
+        if self.accelerator.is_main_process:
+            rows = [
+                {"step": s, "module": m, **{part or "all": _plain(n) for part, n in norm.items()}}
+                for s, m, norm in self._history
+            ]
+            dump.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        raise FloatingPointError(
+            f"{text}; {self.in_a_row} in a row, the limit of max_skipped. Weights are as they were "
+            f"before; gradient norms of the last {_REMEMBERED} steps are in {dump}: lower "
+            "optimizer.lr, lengthen warmup, set clip, use precision=fp32, or look at the samples "
+            "in alarms.jsonl"
+        )
+
+    def note(self, fact: Mapping[str, Any]) -> None:
+        """One line of alarms.jsonl."""
+        if self.accelerator.is_main_process:
+            with open(self.folder / "alarms.jsonl", "a") as file:
+                file.write(json.dumps(fact) + "\n")
+
+    def say(self, text: str) -> None:
+        if self.accelerator.is_main_process:
+            from tqdm import tqdm
+
+            tqdm.write(text)
+
+
+def _broken(scalars: Mapping[str, Tensor]) -> list[str]:
+    return [name for name, value in scalars.items() if not torch.isfinite(value.detach()).all()]
+
+
+def _plain(number: Tensor) -> float | str:
+    """For JSON, which has no word for nan and inf."""
+    value = float(number)
+    return value if math.isfinite(value) else str(value)
+
+
+def _sentence(fact: Mapping[str, Any]) -> str:
+    """What was not finite, and where."""
+    if not fact["ranks"]:
+        parts = ", ".join(fact["gradients"]) or "all parts"
+        return f"the gradient of {fact['module']} is not finite in {parts}"
+    said = []
+    for rank in fact["ranks"]:
+        # "loss" is the sum: it is named only if no term of it is to blame.
+        terms = [term for term in rank["terms"] if term != "loss"] or ["loss"]
+        samples = ", ".join(map(str, rank["samples"][:_SHOWN]))
+        more = len(rank["samples"]) - _SHOWN
+        samples += f" and {more} more" if more > 0 else ""
+        said.append(
+            f"{', '.join(terms)} of {fact['module']} is not finite on process {rank['process']} "
+            f"(samples {samples})"
+        )
+    return "; ".join(said)

@@ -1,0 +1,64 @@
+"""One Accelerator for a run, checked against what the launcher started; and its other processes."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+
+from train.config import TrainConfig
+from vistok.config import ConfigError
+
+# How gloo and NCCL say, among much else, that somebody is gone.
+_LOST = ("closed by peer", "Connection reset", "Broken pipe", "Timed out", "NCCL", "Socket")
+
+
+@contextmanager
+def one_line_losses(accelerator: Accelerator, where: Callable[[], str]) -> Iterator[None]:
+    """Another process that died becomes a ConnectionError of one line.
+
+    Args:
+        where: what the run was doing, and what to do now.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        if accelerator.num_processes == 1 or not any(word in reason for word in _LOST):
+            raise
+        raise ConnectionError(
+            f"process {accelerator.process_index} lost another process {where()} ({reason[:200]})"
+        ) from error
+
+
+def make_accelerator(config: TrainConfig) -> Accelerator:
+    """One Accelerator for this run; the launcher's world size must be the one it sees."""
+    # torch 2.14 renames the flag, Accelerate does not know the new name yet.
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+    on_gpu = torch.cuda.is_available()
+    accelerator = Accelerator(
+        cpu=not on_gpu,
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
+        log_with=list(config.trackers) or None,
+        project_dir=config.folder,
+        # Our buffers are equal on all ranks by construction; broadcasting them costs time.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != launched:
+        raise ConfigError(
+            f"the launcher started {launched} processes but {accelerator.num_processes} found each "
+            "other; on CPUs launch with: torchrun --nproc_per_node N -m train CONFIG"
+        )
+    share = accelerator.num_processes * config.accumulate
+    if config.batch_size % share:
+        raise ConfigError(
+            f"batch_size={config.batch_size} does not split over {accelerator.num_processes} "
+            f"processes x accumulate={config.accumulate}; use a multiple of {share}"
+        )
+    return accelerator

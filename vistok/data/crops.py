@@ -1,0 +1,92 @@
+"""Several crops of each picture, as rows of a token cache.
+
+`2`: the centre crop and its mirror. `ten`: LlamaGen's set. The picture is made `crop_range` times
+larger than the target (by the data set's own crop and filter; LlamaGen's is `crop: adm`), then come
+the windows top left, top right, bottom left, bottom right and centre, then the same five windows
+of the mirrored picture. Training draws one of a sample's crops for each epoch; whoever wants one
+picture a sample takes the centre.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor
+
+from vistok.config import ConfigError
+from vistok.data.base import Dataset, Sample, Split
+from vistok.registry import build
+
+Crops = Literal[1, 2, "ten"]
+_COUNT = {2: 2, "ten": 10}
+_CENTRE = {2: 0, "ten": 4}
+
+
+def open_crops(config: Any, split: Split, crops: Crops, crop_range: float) -> Dataset:
+    """The data set of a data config with `crops` rows a sample; 1 = as it is.
+
+    Random crops and padding give way to the centre where there are several crops. ConfigError if
+    the data has no pictures of a set size.
+    """
+    if crops == 1:
+        return build(config).open(split)
+    size = getattr(config, "size", None)
+    if size is None:
+        raise ConfigError(
+            f"task.crops={crops}: data of kind {config.kind} has no size to crop to; use pictures"
+        )
+    hw = (size, size) if isinstance(size, int) else tuple(size)
+    change: dict[str, Any] = {}
+    if crops == "ten":
+        wide = tuple(int(side * crop_range) for side in hw)
+        change["size"] = wide[0] if isinstance(size, int) else wide
+    if getattr(config, "crop", "center") == "random":
+        change |= {"crop": "center", "min_share": 1.0}
+    if getattr(config, "pad", 0):
+        change["pad"] = 0
+    pictures = build(config.model_copy(update=change)).open(split)
+    return CroppedDataset(pictures, crops, hw, crop_range)
+
+
+class CroppedDataset(Dataset):
+    """Row i is crop i % crops of sample i // crops; a resume in the middle of a sample is exact."""
+
+    def __init__(
+        self, pictures: Dataset, crops: Crops, hw: tuple[int, int], crop_range: float
+    ) -> None:
+        self.pictures, self.kind, self.size, self.crop_range = pictures, crops, hw, crop_range
+        self.classes, self.crops = pictures.classes, _COUNT[crops]
+        self._last: tuple[int, Sample] | None = None
+
+    def __len__(self) -> int:
+        return len(self.pictures) * self.crops
+
+    def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
+        number, crop = divmod(index, self.crops)
+        whole = self._whole(number)
+        pixels = cut(whole.pixels, self.kind, self.size)[crop]
+        return Sample(index, pixels, whole.label, f"{whole.name} crop {crop}")
+
+    def record(self) -> dict[str, Any]:
+        how = {"kind": self.kind, "size": list(self.size), "centre": _CENTRE[self.kind]}
+        if self.kind == "ten":
+            how["range"] = self.crop_range
+        return {**self.pictures.record(), "crops": how}
+
+    def _whole(self, number: int) -> Sample:
+        """The picture before it is cropped; neighbouring rows are of the same one."""
+        if self._last is None or self._last[0] != number:
+            self._last = (number, self.pictures.sample(number))
+        return self._last[1]
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_last": None}
+
+
+def cut(pixels: Tensor, crops: Crops, hw: tuple[int, int]) -> tuple[Tensor, ...]:
+    """[..., H, W] -> the crops [..., h, w] in their order."""
+    from torchvision.transforms.functional import ten_crop
+
+    if crops == 2:
+        return pixels, pixels.flip(-1)
+    return tuple(ten_crop(pixels, list(hw)))
