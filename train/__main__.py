@@ -31,7 +31,9 @@ def main(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
         print_plan(resolved)
         return
     from train.loop import train
+    from train.memory import keep_freed_memory
 
+    keep_freed_memory()
     train(resolved)
 
 

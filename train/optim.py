@@ -53,7 +53,8 @@ class MuonConfig(Config):
 def adamw(config: AdamWConfig, named: Named, factors: Mapping[str, float]) -> list:
     if not named:
         return []
-    fused = named[0][1].is_cuda or None
+    # One pass over the memory instead of ten, on GPUs and on CPUs.
+    fused = named[0][1].device.type in ("cuda", "cpu") or None
     groups = _groups(named, config.lr, config.weight_decay, factors)
     return [torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, fused=fused)]
 

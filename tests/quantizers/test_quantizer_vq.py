@@ -273,16 +273,26 @@ def test_chunks_change_nothing(monkeypatch):
     whole = nearest.nearest_code(a, codes), nearest.nearest_codes(a, codes, 9)
     costs = [integers(11, size, seed=size).square() for size in (3, 4, 2, 5)]
     grid = nearest.nearest_on_grid(costs, 13)
-    monkeypatch.setattr(nearest, "_CHUNK", 100)  # one row at a time
+    monkeypatch.setattr(nearest, "_CHUNK", 100)
+    monkeypatch.setattr(nearest, "_ROWS", 7)
+    monkeypatch.setattr(nearest, "_CODES", 6)
     assert torch.equal(nearest.nearest_code(a, codes), whole[0])
     assert torch.equal(nearest.nearest_codes(a, codes, 9), whole[1])
     assert torch.equal(nearest.nearest_on_grid(costs, 13), grid)
     assert nearest.nearest_code(a[:0], codes).shape == (0,)
 
 
-def test_smallest_orders_all_floats():
+def test_keys_order_all_floats():
     scores = torch.tensor([[0.0, -0.0, -1.5, 2.0, -1.5, 1e-40, -1e30, float("inf")]])
-    assert nearest._smallest(scores, 8).tolist() == [[6, 2, 4, 0, 1, 5, 3, 7]]
+    assert nearest._keys(scores, 0).argsort(stable=True).tolist() == [[6, 2, 4, 0, 1, 5, 3, 7]]
+
+
+@pytest.mark.parametrize("width", [64, 128, 192, 200])
+def test_blocks_find_the_first_of_equal_scores(width):
+    scores = integers(50, width)  # seven values: every row has ties
+    low, column = nearest._lowest(scores)
+    assert low.tolist() == [min(row) for row in scores.tolist()]
+    assert column.tolist() == [row.index(min(row)) for row in scores.tolist()]
 
 
 @pytest.mark.parametrize("flips", [False, True])

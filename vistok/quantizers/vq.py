@@ -100,15 +100,18 @@ class VQ(Quantizer):
 
     def codes(self) -> Tensor:
         """[K, d] fp32 rows as they are compared and given."""
-        rows = self.codebook.float()
+        return self._given(self.codebook)
+
+    def _given(self, rows: Tensor) -> Tensor:
+        rows = rows.float()
         return F.normalize(rows, dim=-1, eps=_NORM_EPS) if self.config.l2_norm else rows
 
     def quantize(self, z: Tensor, draws: Draws) -> Quantized:
         if self.config.l2_norm:
             z = F.normalize(z, dim=-1, eps=_NORM_EPS)
-        codes = self.codes()
-        indices = nearest_code(z.detach().flatten(0, 1), codes.detach()).view(z.shape[:2])
-        chosen = F.embedding(indices, codes)
+        with torch.no_grad():
+            indices = nearest_code(z.flatten(0, 1), self.codes()).view(z.shape[:2])
+        chosen = self.lookup(indices[..., None])
         losses = {"commitment": F.mse_loss(z, chosen.detach())}
         if not self.ema:
             losses = {"codebook": F.mse_loss(chosen, z.detach()), **losses}
@@ -118,7 +121,8 @@ class VQ(Quantizer):
         return Quantized(values, values, indices[..., None], z.detach()[:, :, None], losses)
 
     def lookup(self, indices: Tensor) -> Tensor:
-        return F.embedding(indices[..., 0].long(), self.codes())
+        # Only the rows that were asked for are normalised, and differentiated.
+        return self._given(F.embedding(indices[..., 0].long(), self.codebook))
 
     def neighbours(self, anchors: Tensor, count: int) -> Tensor:
         batch, length = anchors.shape[:2]
