@@ -1,0 +1,121 @@
+"""SIGKILL at random moments, and disks that fill up: nothing that was saved is ever lost."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from tests.train.conftest import TINY, command
+from train import checkpoint
+
+pytestmark = pytest.mark.slow
+
+# Saves take most of the time, so that most kills fall into one.
+SAVING = {**TINY, "steps": 120, "save_every": 1, "keep_last": 2, "warmup": 0}
+
+
+def go(tree: dict, out: str) -> None:
+    """A child's whole life: the run, from wherever the one before it was killed."""
+    import torch
+
+    from train.config import TrainConfig
+    from train.loop import train
+    from vistok.config import validate
+
+    torch.set_num_threads(1)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    train(validate(TrainConfig, {**tree, "out": out}))
+
+
+def test_twenty_kills_lose_nothing(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["train.loop", "tests.train.conftest"])
+
+    def start(name: str):
+        child = context.Process(target=go, args=(SAVING, str(tmp_path / name)))
+        child.start()
+        return child
+
+    calm = start("calm")
+    calm.join(120)
+    assert calm.exitcode == 0
+    rng, kills, reached = np.random.default_rng(0), 0, 0
+    saved = tmp_path / "killed" / "checkpoints"
+    while kills < 20:
+        child = start("killed")
+        before = reached
+        while child.is_alive() and not (
+            saved.is_dir() and [c for c in checkpoint.complete(saved) if _step(c) > before]
+        ):
+            time.sleep(0.002)
+        time.sleep(float(rng.uniform(0.0, 0.08)))
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        assert child.exitcode == -signal.SIGKILL, "the run ended before it was killed 20 times"
+        kills += 1
+        newest = checkpoint.find(saved, "auto")  # verified to the last byte
+        assert newest is not None and _step(newest) >= before
+        reached = _step(newest)
+    last = start("killed")
+    last.join(120)
+    assert last.exitcode == 0
+    for name in ("calm", "killed"):
+        assert _step(checkpoint.find(tmp_path / name / "checkpoints", "auto")) == SAVING["steps"]
+    folder = "checkpoints/step_00000120"
+    for file in (tmp_path / "calm" / folder).iterdir():
+        if file.name != "state.json":  # it names the run's own folder
+            other = tmp_path / "killed" / folder / file.name
+            if file.name != "manifest.json":
+                assert file.read_bytes() == other.read_bytes(), file.name
+    model = "model/model.safetensors"
+    assert (tmp_path / "calm" / model).read_bytes() == (tmp_path / "killed" / model).read_bytes()
+
+
+def _step(path) -> int:
+    return checkpoint.step_of(path)
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_and_the_run_goes_on_after(tmp_path, write):
+    """The file system's own refusal, by a limit on the size of a file."""
+    file = write({**TINY, "steps": 4, "save_every": 4})
+    out = f"out={tmp_path}/run"
+    assert command(file, out).returncode == 0
+    saved = tmp_path / "run/checkpoints"
+    good = {path.name: path.read_bytes() for path in (saved / "step_00000004").iterdir()}
+    biggest = max(len(data) for data in good.values())
+    # Everything of the run but the largest files of a checkpoint still fits.
+    wrapper = tmp_path / "small.py"
+    wrapper.write_text(
+        "import resource, runpy, sys\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({biggest - 1000}, resource.RLIM_INFINITY))\n"
+        "sys.argv = ['train', *sys.argv[1:]]\n"
+        "runpy.run_module('train', run_name='__main__')\n"
+    )
+    import subprocess
+    import sys
+
+    from tests.train.conftest import ROOT
+
+    full = subprocess.run(
+        [sys.executable, str(wrapper), str(file), out, "steps=8"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert full.returncode == 1, full.stderr[-2000:]
+    (line,) = [text for text in full.stderr.splitlines() if "error: " in text]
+    assert "step_00000008: cannot be written" in line and "start the same command again" in line
+    assert [path.name for path in saved.iterdir()] == ["step_00000004"]
+    assert good == {path.name: path.read_bytes() for path in (saved / "step_00000004").iterdir()}
+    again = command(file, out, "steps=8")
+    assert again.returncode == 0 and "resumed from" in again.stdout
+    assert (saved / "step_00000008").is_dir()
