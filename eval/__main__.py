@@ -83,19 +83,45 @@ def evaluate(runs: tuple[str, ...], report: str | None, device: str | None, **gi
             click.echo(f"report: {target}")
 
 
+def _sizes(context, parameter, text: str | None) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        sizes = (0,)
+    if any(size < 1 for size in sizes):
+        raise click.BadParameter(f"'{text}': expected sizes of 1 or more, like 4,16")
+    return sizes
+
+
+def _precisions(context, parameter, text: str | None) -> tuple[str, ...]:
+    found = tuple(text.split(",")) if text else ()
+    if any(name not in ("fp32", "bf16") for name in found):
+        raise click.BadParameter(f"'{text}': expected fp32, bf16 or both: fp32,bf16")
+    return found
+
+
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.argument("runs", nargs=-1, metavar="RUN|CONFIG...")
 @click.option("--report", type=click.Path(dir_okay=False), help="JSON file for the numbers.")
-@click.option("--batch", type=click.IntRange(1), help="Pictures at a time; default: the run's.")
+@click.option("--batch", callback=_sizes, help="Pictures at a time, like 32 or (configs) 4,16.")
+@click.option("--precision", callback=_precisions, help="Of configs: fp32,bf16; default: its own.")
+@click.option("--lookup", is_flag=True, help="Also the table of codebook searches.")
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--data", multiple=True, metavar="KEY=VALUE", help="Other data; may be repeated.")
 @click.option("--device", help="cpu, cuda, ...; default: a GPU if there is one.")
 @one_line_errors
 def speed(runs: tuple[str, ...], report: str | None, device: str | None, **given) -> None:
-    """Images/s of encode, decode, training step and sampling; FLOP/s against matrix products."""
+    """Images/s of encode, decode, training step and sampling; FLOP/s against matrix products.
+
+    Of a config file (.yaml) the training step alone is measured, on noise; it needs no run.
+    """
     from eval.launch import process_group
     from eval.protocols.speed import measure_speed, speed_table
+    from train.memory import keep_freed_memory
 
+    if not runs and not given["lookup"]:
+        raise click.UsageError("name a run, a config file or --lookup")
+    keep_freed_memory()  # as training does
     with process_group(device) as (chosen, first):
         results = measure_speed(runs, device=chosen, **given)
         if not first:

@@ -9,107 +9,75 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
 from eval.images import Views
+from eval.protocols.clock import Clock, flops
+from eval.protocols.lookup import lookup_rows
+from eval.protocols.steps import ConfigStep, TrainingStep, alone, is_config
 from eval.rows import Decode, Results, Row, provenance
 from eval.runs import Pair, Run, class_names, open_data, resolve
 from eval.tables import plain
-from vistok import distributed
-from vistok.config import validate
 from vistok.data import to_device
-from vistok.dice import Progress, Rng
-from vistok.records import Batch
-from vistok.registry import build
-
-_SIDE = 2048  # of the matrices whose product is the machine's limit
 
 
 def measure_speed(
     paths: Sequence[str | Path],
     *,
-    batch: int | None = None,
+    batch: Sequence[int] = (),
+    precision: Sequence[str] = (),
+    lookup: bool = False,
     repeats: int = 5,
     data: Sequence[str] = (),
     device: torch.device = torch.device("cpu"),
 ) -> Results:
-    """Rows of images/s, FLOP/s and their shares for every run."""
-    if distributed.world_size() > 1:
-        raise ValueError("speed measures one process; start it without a launcher")
-    pairs = resolve(paths)
+    """Rows of images/s, FLOP/s and their shares for every run and config file.
+
+    Args:
+        batch, precision: of the steps of config files, each with each; runs take one batch size
+            and have their own precision.
+        lookup: also the table of codebook searches.
+    """
+    alone()
+    configs = [ConfigStep(Path(path)) for path in paths if is_config(path)]
+    folders = [path for path in paths if not is_config(path)]
+    if folders and (len(batch) > 1 or precision):
+        raise ValueError("--precision and several sizes of --batch are for config files, not runs")
+    pairs = resolve(folders) if folders else []
     datasets = [open_data(pair.tokenizer, data) for pair in pairs]
     rows: list[Row] = []
     clock = Clock(device, repeats)
-    limits = {kind: clock.products(kind) for kind in (torch.float32, torch.bfloat16)}
     for pair, dataset in zip(pairs, datasets, strict=True):
-        size = batch or (pair.tokenizer.config or {}).get("batch_size") or 32
+        size = (*batch, (pair.tokenizer.config or {}).get("batch_size") or 32)[0]
         views = Views(dataset, min(size, len(dataset)), device=device)
-        rows += _Speed(pair, views, clock, limits).rows()
+        rows += _Speed(pair, views, clock).rows()
+    for config in configs:
+        rows += config.rows(clock, batch, precision)
+    if lookup:
+        rows += lookup_rows(clock)
     clock.close()
+    limits = {str(k).removeprefix("torch."): statistics.median(v) for k, v in clock.limits.items()}
     facts = {
         "command": " ".join(["python -m eval", *sys.argv[1:]]),
         "device": str(device),
         "threads": torch.get_num_threads(),
         "repeats": repeats,
-        "matrix_product_flops": {str(k).removeprefix("torch."): v for k, v in limits.items()},
+        "matrix_product_flops": limits,
         **provenance(),
     }
     runs = tuple(run.facts() for pair in pairs for run in (pair.tokenizer, *pair.generators))
     return Results(schema=1, rows=tuple(rows), runs=runs, facts=facts)
 
 
-class Clock:
-    """Times functions: once to warm up, then the median of some repeats."""
-
-    def __init__(self, device: torch.device, repeats: int) -> None:
-        self.device, self.repeats = device, repeats
-        self.bar = tqdm(desc="speed", unit="call", leave=False, dynamic_ncols=True)
-
-    def seconds(self, function: Callable[[], Any]) -> float:
-        times = []
-        for turn in range(self.repeats + 1):
-            started = time.perf_counter()
-            function()
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
-            if turn:
-                times.append(time.perf_counter() - started)
-            self.bar.update()
-        return statistics.median(times)
-
-    @property
-    def side(self) -> int:
-        """Of the matrices whose product is the machine's measure."""
-        return _SIDE * (4 if self.device.type == "cuda" else 1)
-
-    def products(self, kind: torch.dtype) -> float:
-        """FLOP/s of a square matrix product of this type."""
-        side = self.side
-        a = torch.randn(side, side, device=self.device).to(kind)
-        with torch.inference_mode():
-            return 2 * side**3 / self.seconds(lambda: a @ a)
-
-    def close(self) -> None:
-        self.bar.close()
-
-
 class _Speed:
     """All rows of a tokenizer and its generators."""
 
-    def __init__(
-        self, pair: Pair, views: Views, clock: Clock, limits: dict[torch.dtype, float]
-    ) -> None:
-        self.pair, self.views, self.clock, self.limits = pair, views, clock, limits
+    def __init__(self, pair: Pair, views: Views, clock: Clock) -> None:
+        self.pair, self.views, self.clock = pair, views, clock
         self.batch = to_device(next(iter(views.loader())), views.device)
         self.stamp = provenance()
 
@@ -138,23 +106,25 @@ class _Speed:
         **rest: Any,
     ) -> list[Row]:
         """images/s; FLOP/s and its share of the matrix-product rate of the same precision."""
-        seconds, images = self.clock.seconds(function), len(self.batch.index)
-        rows = [self.row(f"{name}-images/s", images / seconds, run, precision, **rest)]
+        kind = torch.bfloat16 if precision == "bf16" else torch.float32
+        # A compiled step is counted as it is without compilation.
+        work = flops(getattr(function, "plain", function)) if count else 0
+        timing = self.clock.time(function, kind, work)
+        rate = len(self.batch.index) / timing.seconds
+        rows = [self.row(f"{name}-images/s", rate, run, precision, **rest)]
         if count:
-            rate = flops(function) / seconds
-            limit = self.limits[torch.bfloat16 if precision == "bf16" else torch.float32]
-            rows.append(self.row(f"{name}-FLOP/s", rate, run, precision, **rest))
-            note = f"of {limit / 1e9:.0f} GFLOP/s for {self.clock.side}-wide matrix products"
-            share = self.row(f"{name}-share", rate / limit, run, precision, note=note, **rest)
-            rows.append(share)
+            rows.append(self.row(f"{name}-FLOP/s", work / timing.seconds, run, precision, **rest))
+            limit, side = timing.limit / 1e9, self.clock.side
+            note = f"of {limit:.0f} GFLOP/s for {side}-wide matrix products"
+            rows.append(self.row(f"{name}-share", timing.share, run, precision, note=note, **rest))
         return rows
 
     def training(self, run: Run) -> list[Row]:
         """Forward, backward and optimiser of the run's own task at this batch size."""
         if run.config is None:
             return [self.row("train-images/s", None, run, note="no config.yaml: not a run folder")]
-        step, precision = training_step(run, self.batch)
-        return self.timed("train", run, step, precision)
+        step = TrainingStep(run.config, self.batch, str(run.folder / "config.yaml"))
+        return self.timed("train", run, step, step.precision)
 
     def sampling(self, run: Run) -> list[Row]:
         model, images = run.generator.to(self.views.device).eval(), len(self.batch.index)
@@ -193,48 +163,6 @@ class _Speed:
         )
 
 
-def training_step(run: Run, batch: Batch) -> tuple[Callable[[], None], str]:
-    """(a function that does one whole optimiser step, the precision it runs in)."""
-    from train.config import TrainConfig
-    from train.optim import make_optimizers
-
-    config = validate(TrainConfig, run.config, str(run.folder / "config.yaml"))
-    data = None if config.data is None else build(config.data).open("train")
-    task, device = build(config.task, data), batch.pixels.device
-    for module in [*task.modules.values(), *getattr(task, "losses", ())]:
-        module.to(device).train()
-    optimizers = {
-        phase.module: make_optimizers(
-            config.optimizer, task.modules[phase.module], phase.lr_factors
-        )
-        for phase in task.phases
-    }
-    progress = Progress(config.steps, config.steps)  # the last step: every loss is switched on
-    rng = Rng(config.seed, "step", config.steps)
-    task.prepare(batch, rng)
-    draws = task.draw(batch.index, config.seed, progress).to(device)
-    cast = config.precision == "bf16"
-
-    def step() -> None:
-        for phase in task.phases:
-            with torch.autocast(device.type, torch.bfloat16) if cast else nullcontext():
-                loss: Tensor = task.step(phase, batch, draws, progress)["loss"]
-            loss.backward()
-            for optimizer in optimizers[phase.module]:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-        task.after_step(rng, progress)
-
-    return step, config.precision
-
-
-def flops(function: Callable[[], Any]) -> int:
-    """FLOP of one call. Attention is counted in its plain form: fused CPU kernels have no count."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        function()
-    return counter.get_total_flops()
-
-
 def speed_table(results: Results) -> str:
     """What the command line prints."""
     lines = []
@@ -244,7 +172,8 @@ def speed_table(results: Results) -> str:
     limits = results.facts["matrix_product_flops"]
     ends = ", ".join(f"{kind} {rate / 1e9:.1f} GFLOP/s" for kind, rate in limits.items())
     head = ["number", "run", "value", "batch", "precision", "note"]
-    return f"{plain(head, lines)}\n\nmatrix products on this machine: {ends}"
+    end = f"\n\nmatrix products on this machine: {ends}" if ends else ""
+    return plain(head, lines) + end
 
 
 def _form(row: Row) -> str:
@@ -252,4 +181,4 @@ def _form(row: Row) -> str:
         return f"{row.value / 1e9:.2f} G"
     if row.metric.endswith("share") or row.metric == "data-wait":
         return f"{100 * row.value:.1f} %"
-    return f"{row.value:.1f}"
+    return f"{row.value:.2f}" if row.metric.endswith("ratio") else f"{row.value:.1f}"

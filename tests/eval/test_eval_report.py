@@ -139,7 +139,7 @@ def test_mistakes_are_one_line(runs, tmp_path):
 
 
 def test_speed(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("eval.protocols.speed._SIDE", 64)
+    monkeypatch.setattr("eval.protocols.clock._SIDE", 64)
     target = tmp_path / "speed.json"
     arguments = [*map(str, runs), "--repeats", "1", "--batch", "4", "--report", str(target)]
     result = CliRunner().invoke(speed, arguments)

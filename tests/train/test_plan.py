@@ -11,7 +11,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 
-from eval.protocols.speed import flops
+from eval.protocols.clock import flops
 from train.config import TrainConfig
 from train.optim import make_optimizers, with_lr
 from train.plan import make_plan, stages_of
