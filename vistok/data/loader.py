@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -190,7 +191,8 @@ class _Loaded:
         if self.batch is None:
             return self
         pin = lambda tensor: None if tensor is None else tensor.pin_memory()
-        batch = replace(self.batch, pixels=pin(self.batch.pixels), label=pin(self.batch.label))
+        batch = _tensors(self.batch)
+        batch = replace(batch, pixels=pin(batch.pixels), label=pin(batch.label))
         return replace(self, batch=batch)
 
 
@@ -271,6 +273,8 @@ class _Collate:
             tokens=self._tokens(samples) if self.spec else None,
             flip=torch.tensor([row.flip for row in rows]) if self.flips else None,
         )
+        if self.slots is not None:
+            batch = _arrays(batch)
         return _Loaded(batch, len(rows), replaced, bad, place)
 
     def _tokens(self, samples: list[Sample]) -> Tokens:
@@ -303,21 +307,43 @@ class _Reader:
             num_workers=self.workers,
             prefetch_factor=self.prefetch if self.workers else None,
             pin_memory=self.pin_memory,
-            worker_init_fn=_keep_memory,
             # Its own generator: torch draws the workers' seed from it, and the global one is saved
             # and restored by training, bit for bit.
             generator=torch.Generator(),
+            worker_init_fn=_keep_memory,
         )
         for loaded in loader:
+            if loaded.batch is not None:
+                loaded = replace(loaded, batch=_tensors(loaded.batch))
             if loaded.place is not None:
                 pixels = slots.take(loaded.place, self.pin_memory)
                 loaded = replace(loaded, batch=replace(loaded.batch, pixels=pixels), place=None)
             yield loaded
 
 
+_SMALL = ("index", "label", "flip")
+
+
+def _arrays(batch: LoadedBatch) -> LoadedBatch:
+    """Small tensors as arrays, which are pickled; torch would open shared memory for each."""
+    small = {name: getattr(batch, name) for name in _SMALL}
+    return replace(batch, **{n: x.numpy() for n, x in small.items() if x is not None})
+
+
+def _tensors(batch: LoadedBatch) -> LoadedBatch:
+    """What `_arrays` changed, as tensors again."""
+    small = {name: getattr(batch, name) for name in _SMALL}
+    back = {n: torch.from_numpy(x) for n, x in small.items() if isinstance(x, np.ndarray)}
+    return replace(batch, **back)
+
+
 def _keep_memory(_: int) -> None:
-    """In a worker: PIL keeps what it frees for the next picture; new pages cost a fifth of a
-    small picture's decoding."""
+    """In a worker: PIL keeps up to 16 MiB of what it frees for the next picture.
+
+    Fresh pages cost a fifth of a small picture's decoding. Blocks of one size, since PIL copies a
+    kept block to fit another one, which made pictures of mixed sizes slower than no memory at all.
+    """
     from PIL import Image
 
-    Image.core.set_blocks_max(4)  # of 16 MiB at most
+    Image.core.set_block_size(2**18)
+    Image.core.set_blocks_max(64)
