@@ -1,25 +1,26 @@
-"""Pictures in a tar shard, for a scan: members found by their place in the file, none extracted.
+"""Pictures in a tar shard, for a scan: found by the reader of training, by place, none extracted.
 
-A sample is the run of members whose names agree up to the first dot of the last part, as WebDataset
-has it: one picture and, if the shard has labels, one `cls` with the class number. What does not fit
-is an entry of `troubles`; nothing is ever written, so a member's name leads nowhere.
+A sample is a run of members with one key (`tars.groups`): one picture and, if the shard has labels,
+one `cls` with the class number. What does not fit is an entry of `troubles`.
 """
 
 from __future__ import annotations
 
-import tarfile
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from vistok.data.base import UNLABELLED, BadSample, DataError, Dataset, Raw, one_line
-from vistok.data.folder import ENDINGS, shown
+from vistok.data.base import UNLABELLED, BadSample, DataError, Dataset, Raw
+from vistok.data.folder import shown
+from vistok.data.source import HEADERS, Source
+from vistok.data.tars import Group, groups
+from vistok.data.webdataset import PICTURES
 
 _LABEL_BYTES = 32
 
 
 @dataclass(frozen=True)
 class Member:
-    """Where the bytes of one sample lie in the shard."""
+    """Where the bytes of one sample's picture lie in the shard."""
 
     key: str
     start: int
@@ -53,57 +54,40 @@ class TarPictures(Dataset):
         return Raw(name, data, member.label, member.trouble)
 
     def _index(self) -> list[Member]:
-        size, groups, last = self.path.stat().st_size, [], None
-        try:
-            with tarfile.open(self.path, "r:") as archive:
-                while (info := archive.next()) is not None:
-                    if info.offset_data + info.size > size:
-                        self._cut(info.name, f"{info.size} bytes at {info.offset_data}, of {size}")
-                        last = None  # of the last sample, not all is here
-                        groups = groups[:-1] if groups and groups[-1][0] == _key(info) else groups
-                        break
-                    archive.members = []  # else tarfile keeps every header in memory
-                    if info.isdir():
-                        continue
-                    if reason := _stray(info):
-                        self.troubles.append((shown(info.name), reason))
-                        continue
-                    if _key(info) != last:
-                        last = _key(info)
-                        groups.append((last, []))
-                    groups[-1][1].append(info)
-        except tarfile.ReadError as error:
-            if not groups and not self.troubles:
-                raise DataError(
-                    f"{self.path}: no tar ({one_line(error)}); expected an uncompressed tar shard"
-                ) from None
-            self._cut("(after the last whole member)", one_line(error))
-        return self._samples(groups)
+        with Source(str(self.path), HEADERS) as file:
+            found = list(groups(file, contents=False, repeats=False))
+        if found and not found[0].members:
+            raise DataError(
+                f"{self.path}: no tar ({found[0].problem}); expected an uncompressed tar shard"
+            )
+        members, keys = [], set()
+        labelled = any("cls" in group.members for group in found)
+        for group in found:
+            reason = self._reason(group, keys)
+            keys.add(group.key)
+            if reason is not None:
+                self.troubles.append((shown(_name(group)), reason))
+                continue
+            (place,) = _pictures(group)
+            label, trouble = self._label(group) if labelled else (UNLABELLED, "")
+            members.append(Member(shown(group.key), *place, label, trouble))
+        return members
 
-    def _cut(self, name: str, reason: str) -> None:
-        self.troubles.append((shown(name), f"the shard is cut off here ({reason})"))
+    @staticmethod
+    def _reason(group: Group, keys: set[str]) -> str | None:
+        """Why a group is no sample; None if it is one."""
+        if group.problem is not None:
+            return group.problem
+        if group.key in keys:
+            return "the key is there twice; the first one counts"
+        count = len(_pictures(group))
+        return None if count == 1 else f"has {count} pictures; expected one"
 
-    def _samples(self, groups: list[tuple[str, list[tarfile.TarInfo]]]) -> list[Member]:
-        found, keys = [], set()
-        labelled = any(_ending(info) == ".cls" for _, infos in groups for info in infos)
-        for key, infos in groups:
-            pictures = [info for info in infos if _ending(info) in ENDINGS]
-            if key in keys:
-                self.troubles.append((shown(key), "the key is there twice; the first one counts"))
-            elif len(pictures) != 1:
-                self.troubles.append((shown(key), f"has {len(pictures)} pictures; expected one"))
-            else:
-                label, trouble = self._label(infos) if labelled else (UNLABELLED, "")
-                place = pictures[0].offset_data, pictures[0].size
-                found.append(Member(shown(key), *place, label, trouble))
-            keys.add(key)
-        return found
-
-    def _label(self, infos: list[tarfile.TarInfo]) -> tuple[int, str]:
-        label = next((info for info in infos if _ending(info) == ".cls"), None)
-        if label is None:
+    def _label(self, group: Group) -> tuple[int, str]:
+        if "cls" not in group.members:
             return UNLABELLED, "has no label (no .cls member)"
-        text = _read(self.path, label.offset_data, min(label.size, _LABEL_BYTES))
+        start, size = group.members["cls"]
+        text = _read(self.path, start, min(size, _LABEL_BYTES))
         try:
             number = int(text)
         except ValueError:
@@ -113,28 +97,18 @@ class TarPictures(Dataset):
         return number, ""
 
 
+def _pictures(group: Group) -> list[tuple[int, int]]:
+    """(place, size) of its pictures."""
+    return [place for ending, place in group.members.items() if ending in PICTURES]
+
+
+def _name(group: Group) -> str:
+    """The member that the reader stumbled over, else the key."""
+    last = next(reversed(group.members), "") if group.problem is not None else ""
+    return f"{group.key}.{last}" if last else group.key
+
+
 def _read(path: Path, start: int, size: int) -> bytes:
     with open(path, "rb") as file:
         file.seek(start)
         return file.read(size)
-
-
-def _stray(info: tarfile.TarInfo) -> str:
-    """Why a member is no part of a sample; "" if it is one."""
-    parts = PurePosixPath(info.name).parts
-    if info.name.startswith("/") or ".." in parts:
-        return "its name leads out of the shard; it is not read"
-    if not info.isfile():
-        return "a link or device; it is not read"
-    if _ending(info) not in (*ENDINGS, ".cls", ".json", ".txt"):
-        return "no part of a sample"
-    return ""
-
-
-def _key(info: tarfile.TarInfo) -> str:
-    folder, slash, file = info.name.rpartition("/")
-    return folder + slash + file.split(".", 1)[0]
-
-
-def _ending(info: tarfile.TarInfo) -> str:
-    return PurePosixPath(info.name).suffix.lower()
