@@ -23,6 +23,7 @@ from vistok.data.base import BadSample, DataError, Dataset, Sample
 from vistok.data.order import Order, eval_indices
 from vistok.data.quarantine import Quarantine
 from vistok.data.slots import Place, Slots
+from vistok.data.stream import Stream
 from vistok.dice import Rng
 from vistok.records import Batch
 from vistok.tokens import Tokens
@@ -169,7 +170,7 @@ def _float(pixels: Tensor | None) -> Tensor | None:
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """A sample, whether it is mirrored, and what could not be used on the way to it."""
 
     sample: Sample | None
@@ -202,7 +203,7 @@ class _TrainRows:
     def __init__(self, dataset: Dataset, order: Order) -> None:
         self.dataset, self.order = dataset, order
 
-    def __getitem__(self, position: int) -> _Row:
+    def __getitem__(self, position: int) -> Row:
         bad: list[tuple[str, str]] = []
         for place in range(position, position + _TRIES):
             epoch, index = self.order.at(place)
@@ -211,13 +212,15 @@ class _TrainRows:
             except BadSample as error:
                 bad.append((error.name, error.reason))
                 continue
-            return _Row(sample, self._flip(epoch, index), tuple(bad))
-        return _Row(None, False, tuple(bad))
+            return Row(sample, mirrored(self.dataset, self.order.seed, epoch, index), tuple(bad))
+        return Row(None, False, tuple(bad))
 
-    def _flip(self, epoch: int, index: int) -> bool:
-        if not self.dataset.flip:
-            return False
-        return bool(Rng(self.order.seed, "flip", epoch).generator(index).random() < 0.5)
+
+def mirrored(dataset: Dataset | Stream, seed: int, epoch: int, index: int) -> bool:
+    """Whether training mirrors this sample in this epoch."""
+    if not dataset.flip:
+        return False
+    return bool(Rng(seed, "flip", epoch).generator(index).random() < 0.5)
 
 
 class _EvalRows:
@@ -226,11 +229,11 @@ class _EvalRows:
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, index: int) -> _Row:
+    def __getitem__(self, index: int) -> Row:
         try:
-            return _Row(self.dataset.sample(index), False, ())
+            return Row(self.dataset.sample(index), False, ())
         except BadSample as error:
-            return _Row(None, False, ((error.name, error.reason),))
+            return Row(None, False, ((error.name, error.reason),))
 
 
 class _Batches:
@@ -247,15 +250,15 @@ class _Batches:
             yield list(self.order.positions(step, self.rank, self.world))
 
 
-class _Collate:
+class Collate:
     """Rows -> one batch."""
 
-    def __init__(self, dataset: Dataset, slots: Slots | None = None) -> None:
+    def __init__(self, dataset: Dataset | Stream, slots: Slots | None = None) -> None:
         self.labelled, self.flips = bool(dataset.classes), dataset.flip
         self.spec, self.slots = dataset.spec, slots
         self.clips = dataset.frames is not None
 
-    def __call__(self, rows: list[_Row]) -> _Loaded:
+    def __call__(self, rows: list[Row]) -> _Loaded:
         bad = [item for row in rows for item in row.bad]
         replaced = sum(bool(row.bad) for row in rows)
         if any(row.sample is None for row in rows):
@@ -303,7 +306,7 @@ class _Reader:
         loader = DataLoader(
             self.rows,
             batch_sampler=self.batches,
-            collate_fn=_Collate(self.dataset, slots),
+            collate_fn=Collate(self.dataset, slots),
             num_workers=self.workers,
             prefetch_factor=self.prefetch if self.workers else None,
             pin_memory=self.pin_memory,

@@ -24,10 +24,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from vistok.config import ConfigError
 from vistok.data.base import DataError
-from vistok.data.loader import LoadedBatch, _Collate, _Row
+from vistok.data.loader import Collate, LoadedBatch, Row, mirrored
 from vistok.data.quarantine import Quarantine
-from vistok.data.stream import Lane, Stream
-from vistok.dice import Rng
+from vistok.data.stream import Found, Lane, Stream
 
 Positions = Mapping[str, Mapping[str, int]]
 
@@ -174,7 +173,7 @@ class _Rows(IterableDataset):
         self, stream: Stream, seed: int, lanes: int, mine: range, rows: int, steps: int
     ) -> None:
         self.stream, self.seed, self.lanes, self.mine = stream, seed, lanes, mine
-        self.rows, self.steps, self.collate = rows, steps, _Collate(stream)
+        self.rows, self.steps, self.collate = rows, steps, Collate(stream)
 
     def __iter__(self) -> Iterator[_Part]:
         worker = get_worker_info()
@@ -198,14 +197,12 @@ class _Rows(IterableDataset):
     def _step(self, lanes: list[Lane]) -> _Part:
         found = [lane.next() for lane in lanes for _ in range(self.rows)]
         bad = [item for one in found for item in one.bad]
-        rows = [_Row(one.sample, self._flip(one.epoch, one.sample.index), ()) for one in found]
+        rows = [Row(one.sample, self._mirrored(one), ()) for one in found]
         places = {str(lane.lane): lane.position for lane in lanes}
         return _Part(self.collate(rows).batch, places, len(rows), bad, _empty(lanes))
 
-    def _flip(self, epoch: int, index: int) -> bool:
-        if not self.stream.flip:
-            return False
-        return bool(Rng(self.seed, "flip", epoch).generator(index).random() < 0.5)
+    def _mirrored(self, one: Found) -> bool:
+        return mirrored(self.stream, self.seed, one.epoch, one.sample.index)
 
 
 def _empty(lanes: list[Lane]) -> set[str]:
