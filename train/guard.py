@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,15 @@ class Guard:
     Args:
         folder: where `alarms.jsonl` and `gradient_norms.jsonl` go.
         limit: skipped steps in a row after which the run stops.
+        say: tells the user, if this is the main process.
 
     `.skipped`: steps skipped so far; `.in_a_row`: those since the last good one.
     """
 
-    def __init__(self, accelerator: Accelerator, folder: Path, limit: int) -> None:
-        self.accelerator, self.folder, self.limit = accelerator, folder, limit
+    def __init__(
+        self, accelerator: Accelerator, folder: Path, limit: int, say: Callable[[str], None]
+    ) -> None:
+        self.accelerator, self.folder, self.limit, self.say = accelerator, folder, limit, say
         self.skipped = self.in_a_row = 0
         self._history: deque[tuple[int, str, Mapping[str, Tensor]]] = deque(maxlen=_REMEMBERED)
 
@@ -42,7 +45,7 @@ class Guard:
         self,
         step: int,
         module: str,
-        micro_batches: Iterable[tuple[Mapping[str, Tensor], Tensor]],
+        micro_batches: Sequence[tuple[Mapping[str, Tensor], Tensor]],
         norms: Mapping[str, Tensor],
     ) -> bool:
         """Whether the step may be taken; the same answer on every rank.
@@ -52,7 +55,6 @@ class Guard:
             norms: of `gradients.norms_and_clip`.
         """
         self._history.append((step, module, norms))
-        micro_batches = list(micro_batches)
         # One number is read from the device, whatever the number of terms.
         seen = [scalars["loss"].detach().float() for scalars, _ in micro_batches]
         finite = torch.isfinite(torch.stack([*seen, norms[""].to(seen[0].device)])).all()
@@ -111,12 +113,6 @@ class Guard:
         if self.accelerator.is_main_process:
             with open(self.folder / "alarms.jsonl", "a") as file:
                 file.write(json.dumps(fact) + "\n")
-
-    def say(self, text: str) -> None:
-        if self.accelerator.is_main_process:
-            from tqdm import tqdm
-
-            tqdm.write(text)
 
 
 def _broken(scalars: Mapping[str, Tensor]) -> list[str]:

@@ -55,10 +55,15 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
             f"the launcher started {launched} processes but {accelerator.num_processes} found each "
             "other; on CPUs launch with: torchrun --nproc_per_node N -m train CONFIG"
         )
-    share = accelerator.num_processes * config.accumulate
+    check_split(config, accelerator.num_processes)
+    return accelerator
+
+
+def check_split(config: TrainConfig, world: int) -> None:
+    """ConfigError unless the batch splits over processes and micro-batches."""
+    share = world * config.accumulate
     if config.batch_size % share:
         raise ConfigError(
-            f"batch_size={config.batch_size} does not split over {accelerator.num_processes} "
-            f"processes x accumulate={config.accumulate}; use a multiple of {share}"
+            f"batch_size={config.batch_size} does not split over {world} processes x "
+            f"accumulate={config.accumulate}; use a multiple of {share}"
         )
-    return accelerator

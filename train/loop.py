@@ -10,12 +10,13 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import Tensor, nn
+from torch import nn
 
 from train import checkpoint, resume
 from train.averaging import Average, has_batch_norm
@@ -80,6 +81,13 @@ class Loop:
             helper.to(self.device)
         for name, module in self.bare.items():
             share_batch_norm(name, module, accelerator)
+        # What a forward pass itself moves; looked up once, since a step has no time to search.
+        self._statistics = [
+            buffer
+            for module in self.bare.values()
+            if has_batch_norm(module)
+            for buffer in module.buffers()
+        ]
         self.sharded = wants_sharding(config.sharding, accelerator.num_processes)
         self.parallel = Parallel(accelerator, self.sharded, config.compile)
         self.averages: dict[str, Average] = {}
@@ -95,11 +103,16 @@ class Loop:
         self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
         self.order = Order(len(train_set), config.batch_size, config.seed)
         self.train_set, self.val_set = train_set, val_set
-        self.guard = Guard(accelerator, folder, config.max_skipped)
+        self.guard = Guard(accelerator, folder, config.max_skipped, self._say)
         self.stop = StopRequest()
         self.step, self.score = 0, None
         self.loader: Loader | None = None
         self.stream: dict | None = None  # lanes and their positions, where a stream goes on
+
+    @cached_property
+    def data_record(self) -> dict:
+        """Of the training data; once a run, since it may look at every file."""
+        return self.train_set.record()
 
     # -- running --------------------------------------------------------------------------------
 
@@ -140,6 +153,9 @@ class Loop:
                 sys.exit(128 + self.stop.number)
         self._export()
 
+    def _say(self, text: str) -> None:
+        self.watch.say(text)  # there is none yet when the guard is made
+
     def _where(self) -> str:
         saved = checkpoint.complete(self.folder / "checkpoints")
         go_on = f"{saved[0]} is complete" if saved else "there is no checkpoint yet"
@@ -153,7 +169,7 @@ class Loop:
         draws = task.draw(batch.index, config.seed, progress).to(self.device)
         for module in self.bare.values():
             module.train()
-        statistics = self._batch_norm_statistics()
+        before = [buffer.clone() for buffer in self._statistics]
         facts: dict[str, float] = {}
         for phase in task.phases:
             if progress.step < phase.start or progress.step % phase.every:
@@ -162,8 +178,8 @@ class Loop:
             facts |= rates
             if not taken:
                 task.forget()
-                for buffer, before in statistics:
-                    buffer.copy_(before)
+                for buffer, value in zip(self._statistics, before, strict=True):
+                    buffer.copy_(value)
                 break
         else:
             self.guard.took()
@@ -253,9 +269,7 @@ class Loop:
                 with_lr(self.config.optimizer, phase.lr), bare, phase.lr_factors
             )
         if self.sharded:
-            for name, average in (self.averages | self.twins).items():
-                if name == self.task.phases[0].module:
-                    average.shard()
+            (self.averages | self.twins)[self.task.phases[0].module].shard()
         if state is not None:
             resume.restore_optimizers(self, state, path)
             if self.accelerator.is_main_process:
@@ -274,15 +288,6 @@ class Loop:
         """Network dropout is the only user of torch's own generator: keyed by step and rank, it
         needs no state either."""
         torch.manual_seed(rng.child(f"dropout/{self.accelerator.process_index}").torch_seed())
-
-    def _batch_norm_statistics(self) -> list[tuple[Tensor, Tensor]]:
-        """(buffer, copy) of everything that a forward pass itself moves."""
-        return [
-            (buffer, buffer.clone())
-            for module in self.bare.values()
-            if has_batch_norm(module)
-            for buffer in module.buffers()
-        ]
 
     # -- looking --------------------------------------------------------------------------------
 
@@ -342,7 +347,7 @@ class Loop:
                 shutil.rmtree(target, ignore_errors=True)
                 draft.rename(target)
             if hasattr(self, "watch"):
-                self.watch.say(finish(self.config, self.folder, self.train_set.record()))
+                self.watch.say(finish(self.config, self.folder, self.data_record))
             else:
                 print(f"finished {self.step} steps; the model is in {target}")
         self.accelerator.wait_for_everyone()

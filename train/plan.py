@@ -15,6 +15,7 @@ from torch import nn
 
 from train.averaging import Average
 from train.config import TrainConfig
+from train.launch import check_split
 from train.planned import CachePlan, Memory, Part, Plan, Schedule, Stage
 from train.rehearsal import Rehearsal, Work, build_hollow
 from train.tasks.base import Task
@@ -83,16 +84,6 @@ def stages_of(config: TrainConfig, data: Any) -> tuple[Stage, ...]:
     task = build_hollow(_unstarted(config.task, []), data)
     rehearsal = Rehearsal(task, _size(config, task, data), data, config.seed)
     return _stages(config, rehearsal, {}, [])[0]
-
-
-def check_split(config: TrainConfig, world: int) -> None:
-    """ConfigError unless the batch splits over processes and micro-batches."""
-    share = world * config.accumulate
-    if config.batch_size % share:
-        raise ConfigError(
-            f"batch_size={config.batch_size} does not split over {world} processes x "
-            f"accumulate={config.accumulate}; use a multiple of {share}"
-        )
 
 
 # -- data -------------------------------------------------------------------------------------

@@ -161,8 +161,8 @@ class Rehearsal:
         return Batch(torch.arange(count), pixels=pixels, label=label, tokens=tokens)
 
     def _modules(self) -> list[nn.Module]:
-        kept = getattr(self.task, "kept", {})  # statistics that a step writes into
-        return [*self.task.modules.values(), *self.task.helpers, *kept.values()]
+        task = self.task
+        return [*task.modules.values(), *task.helpers, *task.kept.values()]
 
     def _storages(self) -> set[int]:
         """Of weights and statistics: they are there anyway."""

@@ -138,7 +138,7 @@ def restore_optimizers(loop: Loop, state: State, path: Path) -> None:
 
 
 def _check_ranks_agree(step: int, files: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Replicas must be equal to the last bit: a run that drifted apart must not go on unseen."""
+    """Sums of replicas must be equal, exactly: a run that drifted apart must not go on unseen."""
     if distributed.world_size() == 1:
         return
     named = {
@@ -162,7 +162,7 @@ def _binding(loop: Loop) -> dict[str, Any]:
     config = loop.config.model_dump(mode="json")
     flat = _flatten({key: value for key, value in config.items() if key not in _FREE})
     flat = {key: value for key, value in flat.items() if not key.startswith(_FREE_INSIDE)}
-    return flat | {_MANIFEST: loop.train_set.record().get("manifest")}
+    return flat | {_MANIFEST: loop.data_record.get("manifest")}
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
