@@ -29,6 +29,8 @@ class Bench:
     stamp: dict[str, Any] = field(default_factory=dict)  # versions, commit, date
     facts: dict[str, Any] = field(default_factory=dict)
     skipped: list[dict[str, str]] = field(default_factory=list)
+    pictures: list[dict[str, Any]] = field(default_factory=list)  # grids for the report
+    protocol: str = ""  # the name that its rows carry
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -52,6 +54,7 @@ class Bench:
         if finite(value) is None:
             note = f"{note + '; ' if note else ''}the value is {float(value)}"
         common = {
+            "protocol": self.protocol,
             "run": self.run.name,
             "weights": self.run.sha256,
             "samples": len(self.views),
