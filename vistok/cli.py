@@ -157,6 +157,27 @@ def check(data: tuple[str, ...], out: str | None, workers: int, limit: int | Non
     sys.exit(report["exit_code"])
 
 
+@main.command("import")
+@click.argument("name")
+@click.argument("out", type=click.Path(file_okay=False))
+@click.option("--family", help="Which system it is, if the config does not tell.")
+@click.option("--config", type=click.Path(dir_okay=False), help="The official config of a file.")
+@one_line_errors
+def import_(name: str, out: str, family: str | None, config: str | None) -> None:
+    """Convert released weights into vistok's format.
+
+    NAME: a released name (titok-l32, ...), or a folder or file in the official format. The licence
+    and what is needed to export the official layout again stay in the folder OUT.
+    """
+    from vistok.pretrained import load
+
+    tokenizer = load(name, family=family, config=config)
+    tokenizer.save_pretrained(out)
+    origin = tokenizer.origin
+    click.echo(f"{name} ({origin.family}) -> {out}")
+    click.echo(f"licence: {origin.licence or 'not stated; look at where the weights came from'}")
+
+
 def _tokenizer(path: str) -> Any:
     from vistok.hub import model_folder
     from vistok.tokenizer import Tokenizer

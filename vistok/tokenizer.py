@@ -8,6 +8,7 @@ Letters: B batch, H W pixels, N latents, L positions, F factors, D width.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -24,6 +25,7 @@ from vistok.config import Config, ConfigError, PartOf, validate
 from vistok.dice import Draws, Progress, Rng
 from vistok.hub import Saved
 from vistok.modes import evaluating
+from vistok.origin import Origin
 from vistok.records import Batch, Condition, Latents, Painted, Quantized, Reconstruction
 from vistok.registry import build
 from vistok.spaces.pixels import PixelsConfig
@@ -54,8 +56,8 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
-        self.reads = build(config.reads)
-        self.paints = build(config.paints)
+        self.reads = build(config.reads, config.image_size)
+        self.paints = build(config.paints, config.image_size)
         self.quantizer = build(config.quantizer)
         self.encoder = build(config.encoder, config.image_size, self.quantizer.latent_dim)
         latents = math.prod(self.encoder.grid)
@@ -63,6 +65,7 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         self.regularizers = [build(part) for part in config.regularizers]
         self._spec = self.quantizer.spec(self.encoder.grid, self.decoder.cut)
         self._check_regularizers()
+        self.origin: Origin | None = None  # of imported weights
 
     def _check_regularizers(self) -> None:
         """ConfigError for what would otherwise fail when the first dice are thrown."""
@@ -86,14 +89,24 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
 
     # -- the sentence ---------------------------------------------------------------------------
 
-    def forward(self, batch: Batch, draws: Draws | None = None) -> Reconstruction:
-        """One training or evaluation pass over `batch.pixels` [B, 3, H, W] in 0..1."""
-        latents = self.latents(batch.pixels, draws=draws)
+    def forward(
+        self,
+        batch: Batch,
+        draws: Draws | None = None,
+        condition: Condition | None = None,
+        pixels: bool = True,
+    ) -> Reconstruction:
+        """One training or evaluation pass over `batch.pixels` [B, 3, H, W] in 0..1.
+
+        `pixels=False` leaves the way back from the painted space out, where no loss looks at it
+        (proxy codes: another tokenizer's decoder would run for nothing).
+        """
+        latents = self.latents(batch.pixels, condition, draws)
         quantized = self.quantize(latents, draws)
         present = self._present(draws, len(batch.pixels), batch.pixels.device)
-        painted = self.paint(quantized.values, present, draws=draws)
+        painted = self.paint(quantized.values, present, condition, draws)
         target = batch.pixels if batch.target is None else batch.target
-        pixels = self.paints.back(painted.estimate)
+        pixels = self.paints.back(painted.estimate) if pixels else None
         return Reconstruction(pixels, target, painted, quantized, latents, draws)
 
     def latents(
@@ -212,6 +225,30 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
 
     def describe(self) -> dict[str, Any]:
         return self.config.model_dump(mode="json")
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        super()._save_pretrained(save_directory)
+        if self.origin is not None:
+            self.origin.save(Path(save_directory))
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **options: Any) -> Tokenizer:
+        tokenizer = super().from_pretrained(name, **options)
+        tokenizer.origin = Origin.load(Path(name)) if Path(name).is_dir() else None
+        return tokenizer
+
+    def push_to_hub(self, *args: Any, research_only: bool = False, **options: Any) -> Any:
+        """As in huggingface_hub; weights that are for research only need `research_only=True`.
+
+        Raises ValueError without it, naming the licence.
+        """
+        licence = self.config.licence or ""
+        if "research" in licence.lower() and not research_only:
+            raise ValueError(
+                f"these weights are licensed '{licence}'; pushing them needs your explicit word: "
+                "push_to_hub(..., research_only=True)"
+            )
+        return super().push_to_hub(*args, **options)
 
     @classmethod
     def from_description(cls, data: dict[str, Any], source: str) -> Tokenizer:
