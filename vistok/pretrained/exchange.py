@@ -1,4 +1,4 @@
-"""Official state dict and config <-> Tokenizer, by a family's tables. Every key is accounted for."""
+"""Official state dict and config <-> Tokenizer, by a family's tables, every key accounted for."""
 
 from __future__ import annotations
 

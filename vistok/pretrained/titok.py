@@ -63,8 +63,8 @@ class TiTok(Family):
         finetuned = bool(model.get("finetune_decoder", True))
         if vae and finetuned:
             raise ConfigError(
-                f"{self.name}: quantize_mode 'vae' with finetune_decoder: the official code refuses "
-                "it; set finetune_decoder to false"
+                f"{self.name}: quantize_mode 'vae' with finetune_decoder: the official code "
+                "refuses it; set finetune_decoder to false"
             )
         if finetuned and not legacy:
             raise ConfigError(
