@@ -46,20 +46,19 @@ def losses_of(recording) -> tuple[AdversarialLoss, torch.nn.Module]:
     return gan, build(ReconstructionConfig(l2=official["reconstruction_weight"]))
 
 
-def total(losses, fake, real, step: int) -> tuple[torch.Tensor, dict]:
-    """The weighted sum of the generator's terms, and the terms, as the task weighs them."""
+def generator_terms(losses, fake, real, step: int) -> dict[str, torch.Tensor]:
+    """All terms, and "total": their sum as the tokenizer task weighs them."""
     batch, progress = Batch(torch.arange(len(real))), Progress(step, 100)
     gan, pixels = losses
     result = Reconstruction(fake, real, Painted(fake, fake), None, None)
-    others = {n: pixels.weights(progress)[n] * t for n, t in pixels(result, batch, progress).items()}
-    terms = gan(result, batch, progress)
-    weighed = sum(others.values())
-    for name, term in terms.items():
-        factor = gan.balance(weighed, term, None)  # constant: no last layer is looked at
-        terms[name + "_weighted"] = gan.weights(progress)[name] * factor * term
-        weighed = weighed + terms[name + "_weighted"]
-        break
-    return weighed, {**others, **terms}
+    terms = pixels(result, batch, progress)
+    total = sum(pixels.weights(progress)[name] * term for name, term in terms.items())
+    terms |= gan(result, batch, progress)
+    if "gan" in terms:
+        factor = gan.balance(total, terms["gan"], None)  # constant: no last layer is looked at
+        terms["weighted"] = gan.weights(progress)["gan"] * factor * terms["gan"]
+        total = total + terms["weighted"]
+    return {**terms, "total": total}
 
 
 def test_titok_gan(recording):
@@ -79,16 +78,18 @@ def test_titok_gan(recording):
         if f"disc_logits_real_{i}" in io:
             torch.testing.assert_close(logits, io[f"disc_logits_real_{i}"], **close)
 
-        weighed, terms = total(losses, fake, real, start)
+        terms = generator_terms(losses, fake, real, start)
+        before = generator_terms(losses, fake, real, start - 1)
+        assert "gan" not in before
         for name, value in {
-            "gen_total": weighed,
+            "gen_total": terms["total"],
             "gen_recon": terms["l2"],
             "gen_gan_unweighted": terms["gan"],
-            "gen_gan_weighted": terms["gan_weighted"],
-            "gen_total_before_start": total(losses, fake, real, start - 1)[0],
+            "gen_gan_weighted": terms["weighted"],
+            "gen_total_before_start": before["total"],
         }.items():
             torch.testing.assert_close(value, io[f"{name}_{i}"], **near)
-        weighed.backward()
+        terms["total"].backward()
         assert fake.grad.isfinite().all() and fake.grad.abs().sum() > 0
         assert all(p.grad is None for p in gan.critic.parameters())
 
