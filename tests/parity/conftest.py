@@ -15,6 +15,7 @@ class Recording:
     def __init__(self, folder: Path) -> None:
         from safetensors.torch import load_file
 
+        self.folder = folder
         self.case = json.loads((folder / "case.json").read_text())
         self.config = self.case["config"]
         self.io = load_file(folder / "io.safetensors")

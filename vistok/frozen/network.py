@@ -62,6 +62,11 @@ class PerceptualNetwork(Frozen):
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         """pred, target [B, 3, H, W] in 0..1 -> distance [B] float32; gradients flow to `pred`."""
+        self.check(pred, target)
+        return self.compare(pred, target)
+
+    def check(self, pred: Tensor, target: Tensor) -> None:
+        """ValueError unless both are pictures of one shape."""
         if pred.shape != target.shape or pred.ndim != 4 or pred.shape[1] != 3:
             raise ValueError(
                 f"{self.name}: pred is {tuple(pred.shape)}, target {tuple(target.shape)}; "
@@ -71,6 +76,9 @@ class PerceptualNetwork(Frozen):
             raise ValueError(
                 f"{self.name}: pred is {pred.dtype}, target {target.dtype}; expected float in 0..1"
             )
+
+    def compare(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Checked pictures -> [B]: LPIPS's way, weighed squares between unit vectors of maps."""
         with torch.no_grad():
             seen = self.maps(target)
         distance = pred.new_zeros(len(pred), dtype=torch.float32)

@@ -142,6 +142,16 @@ class VQ(Quantizer):
         # Only the rows that were asked for are normalised, and differentiated.
         return self._given(F.embedding(indices[..., 0].long(), self.codebook))
 
+    def distances(self, z: Tensor) -> Tensor:
+        """z [..., d] -> squared distances to all codes [..., K] fp32, differentiable."""
+        z, codes = self._given(z), self.codes()
+        squares = z.square().sum(-1, keepdim=True) + codes.square().sum(-1)
+        return squares - 2 * (z @ codes.T)
+
+    def soft(self, z: Tensor, temperature: float = 1.0) -> Tensor:
+        """z [..., d] -> shares of all codes [..., K], softmax(-distance / temperature)."""
+        return (self.distances(z) / -temperature).softmax(-1)
+
     def neighbours(self, anchors: Tensor, count: int) -> Tensor:
         batch, length = anchors.shape[:2]
         near = nearest_codes(anchors.flatten(0, 2).float(), self.codes().detach(), count)
