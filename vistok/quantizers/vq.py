@@ -115,11 +115,6 @@ class VQ(Quantizer):
         rows = rows.float()
         return F.normalize(rows, dim=-1, eps=_NORM_EPS) if self.config.l2_norm else rows
 
-    def distances(self, z: Tensor) -> Tensor:
-        """z [n, latent_dim] -> squared distances [n, K]: all at once, for small sets only."""
-        z, codes = self._given(z), self.codes()
-        return z.square().sum(-1, keepdim=True) + codes.square().sum(-1) - 2 * z @ codes.T
-
     def quantize(self, z: Tensor, draws: Draws) -> Quantized:
         raw = z
         if self.config.l2_norm:
