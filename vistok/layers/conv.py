@@ -7,6 +7,7 @@ Letters: B batch, C channels, h w positions of a map.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -110,9 +111,7 @@ class Level(nn.Module):
     ) -> None:
         super().__init__()
         widths = [inside] + [out] * config.blocks
-        self.blocks = nn.ModuleList(
-            ResBlock(config, a, b) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.blocks = nn.ModuleList(ResBlock(config, a, b) for a, b in pairwise(widths))
         self.way = way
 
     def forward(self, x: Tensor) -> Tensor:
