@@ -32,8 +32,8 @@ class ProxyCodesConfig(Config):
 class Teacher(Frozen):
     """The half of a tokenizer that gives codes; its decoder is let go."""
 
-    def __init__(self, tokenizer: nn.Module, name: str, sha256: str) -> None:
-        super().__init__(f"teacher {name}", sha256)
+    def __init__(self, tokenizer: nn.Module, sha256: str) -> None:
+        super().__init__("teacher", sha256)
         self.reads, self.encoder = tokenizer.reads, tokenizer.encoder
         self.quantizer = tokenizer.quantizer
         self.image_size = tuple(tokenizer.config.image_size)
@@ -69,7 +69,7 @@ class ProxyCodesLoss(Loss):
             raise ConfigError(
                 f"losses: teacher {name} {what}; expected a tokenizer of one code a position"
             )
-        self.teacher = Teacher(tokenizer, name, sha256)
+        self.teacher = Teacher(tokenizer, sha256)
 
     def bind(self, tokenizer: nn.Module) -> None:
         if self.teacher is None:
