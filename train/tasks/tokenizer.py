@@ -18,6 +18,7 @@ from torchvision.utils import make_grid
 import vistok.losses  # noqa: F401  (registers the losses)
 from train.collapse import CollapseConfig, UsageWindow
 from train.tasks.base import Phase, Task
+from train.tasks.teachers import load_teacher
 from vistok import distributed
 from vistok.config import Config, ConfigError, PartOf
 from vistok.dice import Draws, Progress, Rng
@@ -73,7 +74,13 @@ class TokenizerTask(Task):
                 parameter.requires_grad_(False)
         self.losses = nn.ModuleList(build(loss) for loss in config.losses)
         self.helpers = (self.losses,)
+        self._check_terms()
+        self.teachers: dict[str, str] = {}  # name -> sha256
         for loss in self.losses:
+            if loss.wants_teacher is not None:
+                teacher, sha256 = load_teacher(loss.wants_teacher)
+                self.teachers[loss.wants_teacher] = sha256
+                loss.teach(teacher, sha256)
             loss.bind(self.tokenizer)
         critics = [loss for loss in self.losses if isinstance(loss, AdversarialLoss)]
         if len(critics) > 1:
@@ -97,6 +104,18 @@ class TokenizerTask(Task):
         if config.collapse is not None and self.tokenizer.spec().vocab:
             self.window = UsageWindow(self.tokenizer.spec())
             self.kept = {"window": self.window}
+
+    def _check_terms(self) -> None:
+        """ConfigError if two losses give a term of one name: the first would be lost."""
+        seen = set(self.tokenizer.quantizer.loss_weights)
+        for loss, part in zip(self.losses, self.config.losses, strict=True):
+            for name in loss.weights(Progress(0, 1)):
+                if name in seen:
+                    raise ConfigError(
+                        f"task.losses: '{part.kind}' gives the term '{name}', which another loss "
+                        "gives already; keep one of them"
+                    )
+                seen.add(name)
 
     @property
     def wants_data(self) -> bool:
@@ -251,6 +270,9 @@ class TokenizerTask(Task):
     def export(self, folder: Path, modules: Mapping[str, nn.Module]) -> None:
         modules["tokenizer"].save_pretrained(folder)
 
+    def record(self) -> dict[str, str]:
+        return {f"teacher {name} (sha256)": sha256 for name, sha256 in self.teachers.items()}
+
     def summary(self) -> dict[str, object]:
         spec = self.tokenizer.spec()
         height, width = self.tokenizer.config.image_size
@@ -259,6 +281,8 @@ class TokenizerTask(Task):
         if self.gan is not None:
             count = sum(p.numel() for p in self.gan.critic.parameters())
             facts["critic parameters"] = f"{count:,}"
+        for name, sha256 in self.teachers.items():
+            facts[f"teacher {name}"] = f"sha256 {sha256}"
         return facts | {
             "tokens/image": spec.length,
             "bits/image": spec.bits,

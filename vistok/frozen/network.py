@@ -49,7 +49,7 @@ class FeatureNetwork(Frozen):
                 f"uint8 [B, 3, H, W] (round with `(x * 255).round().clamp(0, 255).byte()`)"
             )
         with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
-            with _exact_convolutions(pixels.is_cuda):
+            with exact_convolutions(pixels.is_cuda):
                 return self.look(pixels).float()
 
     def look(self, pixels: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ def unit(maps: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _exact_convolutions(cuda: bool) -> Iterator[None]:
+def exact_convolutions(cuda: bool) -> Iterator[None]:
     """TF32 off inside: its 10-bit products move a feature by about 1e-3."""
     if not cuda:
         yield
