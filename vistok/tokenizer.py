@@ -8,6 +8,7 @@ Letters: B batch, H W pixels, N latents, L positions, F factors, D width.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,7 @@ import vistok.regularizers
 import vistok.spaces  # noqa: F401
 from vistok.config import Config, ConfigError, PartOf, validate
 from vistok.dice import Draws, Progress, Rng
+from vistok.frozen.text import TextEncoder, TextEncoderConfig
 from vistok.hub import Saved
 from vistok.modes import evaluating
 from vistok.origin import Origin
@@ -41,6 +43,8 @@ class TokenizerConfig(Config):
     quantizer: Annotated[Any, PartOf("quantizer")]
     regularizers: tuple[Annotated[Any, PartOf("regularizer")], ...] = ()
     decoder: Annotated[Any, PartOf("decoder")]
+    text: TextEncoderConfig | None = None
+    """Which text encoder's features encoder or decoder read (their own `text` says how)."""
     licence: str | None = Field(default=None)
     """Licence of the weights; kept with them."""
 
@@ -66,6 +70,7 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         self._spec = self.quantizer.spec(self.encoder.grid, self.decoder.cut)
         self._check_regularizers()
         self.origin: Origin | None = None  # of imported weights
+        self._text_encoder: list[Any] = []  # in a list, so that it is no submodule
 
     def _check_regularizers(self) -> None:
         """ConfigError for what would otherwise fail when the first dice are thrown."""
@@ -127,6 +132,22 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
     ) -> Painted:
         """values [B, N, D] -> the painted space, differentiable and unclamped."""
         return self.decoder(values, present, condition, draws)
+
+    def condition(self, texts: Sequence[str], null: Tensor | None = None) -> Condition:
+        """The condition of B texts; `null` [B] bool: samples that see none of it.
+
+        The text encoder is loaded when it is first needed and is no part of the saved model.
+        """
+        if self.config.text is None:
+            raise ValueError(
+                "this tokenizer's config names no text encoder; give tokenizer.text, or features: "
+                "Condition(text=[B, M, C])"
+            )
+        if not self._text_encoder:
+            self._text_encoder.append(TextEncoder(self.config.text))
+        device = next(self.parameters()).device
+        features, mask = self._text_encoder[0].to(device)(texts)
+        return Condition(text=features, text_mask=mask, null=null)
 
     # -- what users call ------------------------------------------------------------------------
 

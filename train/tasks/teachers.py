@@ -22,11 +22,15 @@ def load_teacher(name: str) -> tuple[Tokenizer, str]:
     """
     if hollow():
         return _hollow(name), ""
-    if _released(name):
-        teacher = pretrained.load(name)
-    else:
-        teacher = Tokenizer.from_pretrained(str(model_folder(name)))
+    teacher = open_tokenizer(name)
     return teacher, content_sha256(teacher.state_dict())
+
+
+def open_tokenizer(name: str) -> Tokenizer:
+    """The tokenizer of a saved folder, a run, a released name or a hub id."""
+    if _released(name):
+        return pretrained.load(name)
+    return Tokenizer.from_pretrained(str(model_folder(name)))
 
 
 def _released(name: str) -> bool:

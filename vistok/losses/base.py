@@ -14,6 +14,9 @@ class Loss(nn.Module):
     wants_teacher: str | None = None
     """The saved or released tokenizer that `teach` has to hand in before `bind`; None = none."""
 
+    needs_pixels: bool = True
+    """Whether it looks at `Reconstruction.pixels`, which may cost another network to paint."""
+
     def teach(self, tokenizer: nn.Module, sha256: str) -> None:
         """Take the tokenizer that `wants_teacher` names; it is frozen and never saved."""
         raise NotImplementedError

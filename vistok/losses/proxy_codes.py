@@ -56,6 +56,8 @@ class Teacher(Frozen):
 class ProxyCodesLoss(Loss):
     """Reads `painted.prediction`, logits [B, K, h, w]; its teacher is handed in by `teach`."""
 
+    needs_pixels = False
+
     def __init__(self, config: ProxyCodesConfig) -> None:
         super().__init__()
         self.config = config

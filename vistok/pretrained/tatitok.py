@@ -12,6 +12,7 @@ from vistok.pretrained.base import Entry, Release, pair, same
 from vistok.pretrained.titok import TiTok
 from vistok.tokenizer import TokenizerConfig
 
+CLIP = "openai/clip-vit-large-patch14-336"  # the weights of open_clip's ViT-L-14-336 "openai"
 _LICENCE = "Apache-2.0"
 
 
@@ -29,12 +30,14 @@ class TATiTok(TiTok):
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
         model = official.get("model", {}).get("vq_model", {})
         tree = super().config(official)
+        length = model.get("text_context_length", 77)
         tree["decoder"]["text"] = {
             "dim": model.get("text_embed_dim", 768),
-            "length": model.get("text_context_length", 77),
+            "length": length,
             "padding": "attended",
             "optional": False,
         }
+        tree["text"] = {"network": "clip", "path": CLIP, "layer": "last", "length": length}
         return tree
 
     def extend(self, model: dict[str, Any], config: TokenizerConfig) -> dict[str, Any]:
