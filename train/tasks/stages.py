@@ -39,7 +39,8 @@ def start_from(tokenizer: Tokenizer, init: InitConfig) -> None:
         mine, given = _tensors(tokenizer, ours, init), _tensors(source, theirs, init)
         if set(mine) != set(given) or any(mine[k].shape != given[k].shape for k in mine):
             raise ConfigError(
-                f"task.init: {theirs} of {init.path} does not fit {ours}: {_difference(mine, given)}"
+                f"task.init: {theirs} of {init.path} does not fit {ours}: "
+                f"{_difference(mine, given)}"
             )
         for name, tensor in mine.items():
             tensor.data.copy_(given[name])
