@@ -52,7 +52,7 @@ class ViTDecoderConfig(Config):
     """codes: logits over the codes of a `paints: {kind: codes}` (TiTok's proxy codes)."""
     codes: int = Field(default=1024, ge=2)
     """K of that head."""
-    conv: bool = False
+    head_conv: bool = False
     """A 3x3 convolution behind the patches (TiTok's pixel head)."""
     smooth: int = Field(default=0, ge=0)
     """Width of a residual pair of 3x3 convolutions behind the patches; 0 = none."""
@@ -106,7 +106,7 @@ class ViTDecoder(nn.Module):
             self.head = CodeLogits(width, grid, config.codes)
         else:
             self.head = Unpatchify(
-                config.patch_size, width, grid, smooth=config.smooth, conv=config.conv
+                config.patch_size, width, grid, smooth=config.smooth, conv=config.head_conv
             )
         init_weights(self, inner)
         if config.head == "pixels":

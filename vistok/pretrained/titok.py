@@ -103,7 +103,7 @@ class TiTok(Family):
         }
 
     def _decoder(self, model: Mapping, constants: Mapping, legacy: bool) -> dict[str, Any]:
-        head: dict[str, Any] = {"conv": True, "head_gain": 1.0}
+        head: dict[str, Any] = {"head_conv": True, "head_gain": 1.0}
         if legacy:
             codes = constants.get("proxy_codebook", PROXY_CODES)
             head = {"head": "codes", "codes": codes}
