@@ -61,7 +61,8 @@ def kinds(*families: str):
 def small(family: str, kind: str) -> dict:
     """A part's default config as plain data, with small sizes."""
     fields = entries(family)[kind].config.model_fields
-    return {"kind": kind} | {name: value for name, value in SMALL.items() if name in fields}
+    fits = lambda name: name in fields and fields[name].annotation is not bool
+    return {"kind": kind} | {name: value for name, value in SMALL.items() if fits(name)}
 
 
 def tokenizer(seed: int = 0, **parts) -> Tokenizer:

@@ -7,7 +7,7 @@ Letters: B batch, C channels, h w positions of a map.
 
 from __future__ import annotations
 
-from itertools import pairwise
+import itertools
 from typing import Literal
 
 import torch
@@ -111,7 +111,7 @@ class Level(nn.Module):
     ) -> None:
         super().__init__()
         widths = [inside] + [out] * config.blocks
-        self.blocks = nn.ModuleList(ResBlock(config, a, b) for a, b in pairwise(widths))
+        self.blocks = nn.ModuleList(ResBlock(config, a, b) for a, b in itertools.pairwise(widths))
         self.way = way
 
     def forward(self, x: Tensor) -> Tensor:
