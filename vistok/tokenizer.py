@@ -194,6 +194,8 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         tokens.check()
         values = self.values(tokens)
         present = None if tokens.keep is None else tokens.kept().to(values.device)
+        if present is not None and self._spec.cut == "none" and bool(present.all()):
+            present = None  # such decoders take no mask, not even one that hides nothing
         with evaluating(self):
             painted = self.paint(values, present, condition)
         return self.paints.back(painted.estimate).clamp(0, 1)

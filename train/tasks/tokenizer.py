@@ -81,8 +81,6 @@ class TokenizerTask(Task):
                 loss.teach(teacher, sha256)
             loss.bind(self.tokenizer)
         critics = [loss for loss in self.losses if isinstance(loss, AdversarialLoss)]
-        if len(critics) > 1:
-            raise ConfigError("task.losses: more than one adversarial loss; keep one")
         self.gan = critics[0] if critics else None
         last = self.tokenizer.decoder.last_layer
         if self.gan is not None and self.gan.config.adaptive and not last.requires_grad:
