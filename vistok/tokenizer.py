@@ -170,7 +170,7 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         spec = self.spec()
         if length is not None:
             spec.check_length(length)
-        self._check_pixels(pixels)
+        self.check_pixels(pixels)
         pixels = pixels.to(next(self.parameters()))
         with evaluating(self):
             quantized = self.quantize(self.latents(pixels, condition))
@@ -227,7 +227,7 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         present = keep_mask(self._spec, draws.keep, batch, device)
         return present if draws.present is None else present & draws.present.to(device)
 
-    def _check_pixels(self, pixels: Tensor) -> None:
+    def check_pixels(self, pixels: Tensor) -> None:
         height, width = self.config.image_size
         if pixels.ndim != 4 or tuple(pixels.shape[1:]) != (3, height, width):
             raise ValueError(

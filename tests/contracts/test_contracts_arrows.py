@@ -27,7 +27,8 @@ MAY = {
     **{room: FROZEN | {room} for room in ROOMS},
     "tokenizer": FROZEN | set(ROOMS),
     "pretrained": FROZEN | set(ROOMS) | {"tokenizer", "pretrained"},
-    "cli": FROZEN | set(ROOMS) | {"tokenizer", "pretrained", "errors"},
+    "editing": FROZEN | set(ROOMS) | {"tokenizer"},
+    "cli": FROZEN | set(ROOMS) | {"tokenizer", "pretrained", "editing", "errors"},
 }
 
 
