@@ -33,7 +33,7 @@ DROPOUT = ({"kind": "nested_dropout"},)
         ("encoder.transformer.wdith", 3, "encoder.transformer.wdith: unknown .*'width'.*depth"),
         ("regularizers.0.lenghts", "pow2", "regularizers.0.lenghts: unknown .*'lengths'"),
         ("quantizer.kind", "fsqq", "quantizer.kind: unknown kind 'fsqq'; did you mean 'fsq'.*vq"),
-        ("quantizer", {"levels": [3]}, "quantizer: no 'kind' given .*one of binary, fsq, lfq, vq"),
+        ("quantizer", {"levels": [3]}, "quantizer: no 'kind' given .*one of binary, fsq, kl, lfq, vq"),
         ("quantizer", "fsq", "quantizer: got 'fsq'; input should be a valid dictionary"),
         ("regularizers.0.lengths", "pow3", "regularizers.0.lengths: got 'pow3'; .*'uniform_pow2'"),
         ("regularizers", {"kind": "nested_dropout"}, "regularizers: got .*; .*tuple"),
@@ -62,7 +62,7 @@ def test_names_of_losses_are_checked(fails, tree):
 def test_missing_parts_name_what_is_expected(fails, tree):
     data = tree()
     del data["encoder"]
-    with fails(ConfigError, r"c: task.encoder: missing; .*encoder \(kind: vit"):
+    with fails(ConfigError, r"c: task.encoder: missing; .*encoder \(kind: cnn \| vit"):
         validate(TokenizerConfig, data, "c", path=("task",))
     with fails(ConfigError, r"c: \(top level\): got 5"):
         validate(TokenizerConfig, 5, "c")
