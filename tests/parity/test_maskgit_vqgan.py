@@ -5,7 +5,8 @@ import torch
 from einops import rearrange
 from safetensors.torch import load_file
 
-from vistok.pretrained import from_official, to_official
+from vistok.config import ConfigError
+from vistok.pretrained import FAMILIES, from_official, to_official
 from vistok.records import Latents
 
 CASE = "maskgit_vqgan"
@@ -59,3 +60,11 @@ def test_weights_go_back(recording, weights):
     tokenizer.origin = None  # as if it had been trained here
     again, written = to_official(tokenizer, "maskgit_vqgan")
     assert again.keys() == weights.keys() and written == recording.config
+
+
+def test_what_the_official_layout_cannot_say_is_refused(recording, weights, fails):
+    tokenizer = from_official("maskgit_vqgan", weights, recording.config)
+    for part, change in (("decoder", {"pixel_std": 0.5}), ("encoder", {"bias_in": True})):
+        changed = getattr(tokenizer.config, part).model_copy(update=change)
+        with fails(ConfigError, next(iter(change)), "no place in the official layout"):
+            FAMILIES["maskgit_vqgan"].official(tokenizer.config.model_copy(update={part: changed}))

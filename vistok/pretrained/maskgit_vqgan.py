@@ -73,7 +73,7 @@ class MaskGITVQGAN(Family):
 
     def official(self, config: TokenizerConfig) -> dict[str, Any]:
         quantizer = config.quantizer
-        return {
+        tree = {
             "vqgan": official_decoder(config.decoder, config.image_size, quantizer.dim),
             "quantizer": {
                 "num_embeddings": quantizer.codebook_size,
@@ -81,6 +81,8 @@ class MaskGITVQGAN(Family):
                 "commitment_cost": quantizer.loss_weights["codebook"],
             },
         }
+        _only_if_same(config.encoder, self.config(tree)["encoder"])
+        return tree
 
     def entries(self, config: TokenizerConfig) -> list[Entry]:
         conv = config.encoder.conv
@@ -107,9 +109,9 @@ def decoder_tree(network: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def official_decoder(decoder: Any, image_size: tuple[int, int], dim: int) -> dict[str, Any]:
-    """The inverse of `decoder_tree`."""
+    """The inverse of `decoder_tree`; ConfigError for a decoder that the official code lacks."""
     conv = decoder.conv
-    return {
+    network = {
         "channel_mult": list(conv.channel_mult),
         "num_resolutions": len(conv.channel_mult),
         "dropout": conv.dropout,
@@ -119,6 +121,19 @@ def official_decoder(decoder: Any, image_size: tuple[int, int], dim: int) -> dic
         "resolution": image_size[0],
         "z_channels": dim,
     }
+    _only_if_same(decoder, decoder_tree(network))
+    return network
+
+
+def _only_if_same(part: Any, tree: dict[str, Any]) -> None:
+    """ConfigError unless the official constants say all that the part's config says."""
+    again = type(part).model_validate(tree)
+    for name in type(part).model_fields:
+        if getattr(part, name) != getattr(again, name):
+            raise ConfigError(
+                f"maskgit_vqgan: {name}={getattr(part, name)!r} has no place in the official "
+                f"layout; expected {getattr(again, name)!r}"
+            )
 
 
 def decoder_entries(decoder: Any, ours: str, theirs: str) -> list[Entry]:
@@ -142,6 +157,8 @@ def _conv(network: Mapping[str, Any]) -> dict[str, Any]:
         "channel_mult": list(network["channel_mult"]),
         "blocks": network["num_res_blocks"],
         "mid_blocks": network["num_res_blocks"],
+        "norm_groups": 32,
+        "norm_eps": 1e-6,
         "bias": False,
         "shortcut": "output",
         "dropout": network.get("dropout", 0.0),
