@@ -33,7 +33,11 @@ DROPOUT = ({"kind": "nested_dropout"},)
         ("encoder.transformer.wdith", 3, "encoder.transformer.wdith: unknown .*'width'.*depth"),
         ("regularizers.0.lenghts", "pow2", "regularizers.0.lenghts: unknown .*'lengths'"),
         ("quantizer.kind", "fsqq", "quantizer.kind: unknown kind 'fsqq'; did you mean 'fsq'.*vq"),
-        ("quantizer", {"levels": [3]}, "quantizer: no 'kind' given .*one of binary, fsq, kl, lfq, vq"),
+        (
+            "quantizer",
+            {"levels": [3]},
+            "quantizer: no 'kind' given .*one of binary, fsq, kl, lfq, vq",
+        ),
         ("quantizer", "fsq", "quantizer: got 'fsq'; input should be a valid dictionary"),
         ("regularizers.0.lengths", "pow3", "regularizers.0.lengths: got 'pow3'; .*'uniform_pow2'"),
         ("regularizers", {"kind": "nested_dropout"}, "regularizers: got .*; .*tuple"),

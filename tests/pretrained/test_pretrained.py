@@ -223,3 +223,18 @@ def test_research_weights_are_not_pushed_by_accident(fails):
         update={"licence": "Apache-2.0 (research purposes)"}))  # fmt: skip
     with fails(ValueError, "explicit word", "research_only=True"):
         tokenizer.push_to_hub("someone/something")
+
+
+def test_bare_weights_of_known_constants(tmp_path, fails):
+    from vistok.pretrained.maskgit_vqgan import NETWORK
+
+    family, state, _ = official("maskgit_vqgan")
+    torch.save(state, tmp_path / "maskgit-vqgan.bin")
+    # Recognised by its keys; the released sizes do not fit these small ones.
+    with fails(WeightsError, "maskgit-vqgan.bin", "maskgit_vqgan config"):
+        load(tmp_path / "maskgit-vqgan.bin")
+    assert NETWORK["resolution"] == 256
+    _, state, _ = official("titok-pixel")
+    torch.save(state, tmp_path / "titok.bin")
+    with fails(ConfigError, "config.json: no such config"):
+        load(tmp_path / "titok.bin")

@@ -63,19 +63,28 @@ def _local(path: Path, family: str | None, config: Mapping[str, Any] | str | Pat
     folder = path if path.is_dir() else path.parent
     if not isinstance(config, Mapping):
         config = _config(folder, config)
-    if family is not None:
-        return Found(family_of(family), state, config, str(path))
-    for own in FAMILIES.values():
-        if own.recognises(config, state):
+    chosen = FAMILIES.values() if family is None else (family_of(family),)
+    for own in chosen:
+        if config is None:  # some releases are bare weights whose constants we know
+            known = [r.config for r in own.releases if r.config is not None]
+            if known and own.recognises({}, state):
+                return Found(own, state, known[0], str(path))
+        elif family is not None or own.recognises(config, state):
             return Found(own, state, config, str(path))
+    if config is None:
+        raise ConfigError(
+            f"{folder / _CONFIGS[0]}: no such config; official weights need their official config "
+            "beside them, or config=PATH"
+        )
     raise ConfigError(
         f"{path}: no family recognises its config and keys; say which it is: family= one of "
         f"{', '.join(FAMILIES)}"
     )
 
 
-def _config(folder: Path, given: str | Path | None) -> Mapping[str, Any]:
-    """An official config: plain JSON or YAML, never resolved (it came with the weights)."""
+def _config(folder: Path, given: str | Path | None) -> Mapping[str, Any] | None:
+    """An official config: plain JSON or YAML, never resolved (it came with the weights). None: no
+    file was named and there is none."""
     tried = [Path(given)] if given is not None else [folder / name for name in _CONFIGS]
     for path in tried:
         if not path.is_file():
@@ -89,10 +98,9 @@ def _config(folder: Path, given: str | Path | None) -> Mapping[str, Any]:
         if not isinstance(data, Mapping):
             raise ConfigError(f"{path}: expected a mapping, the official config")
         return data
-    raise ConfigError(
-        f"{tried[0]}: no such config; official weights need their official config beside them "
-        "(config.json), or config=PATH"
-    )
+    if given is not None:
+        raise ConfigError(f"{given}: no such config; expected the official config.json")
+    return None
 
 
 def _download(release: Release, local_files_only: bool) -> Path:

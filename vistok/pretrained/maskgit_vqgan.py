@@ -33,14 +33,17 @@ class MaskGITVQGAN(Family):
             "maskgit-vqgan",
             "fun-research/TiTok",
             "maskgit-vqgan-imagenet-f16-256.bin",
-            "Apache-2.0",
+            "Apache-2.0 (weights trained on ImageNet: research purposes)",
             config={"vqgan": NETWORK, "quantizer": QUANTIZER},
             published="rFID 2.28 (ImageNet val 256, 256 tokens)",
             recipe="configs/maskgit_vqgan.yaml",
+            research_only=True,
         ),
     )
 
     def recognises(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
+        if not config:
+            return {"encoder.down.0.block.0.norm1.weight", "decoder.conv_in.weight"} <= set(keys)
         return "vqgan" in config and "quantizer" in config
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
