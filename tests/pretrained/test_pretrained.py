@@ -228,7 +228,7 @@ def test_research_weights_are_not_pushed_by_accident(fails):
 def test_bare_weights_of_known_constants(tmp_path, fails):
     from vistok.pretrained.maskgit_vqgan import NETWORK
 
-    family, state, _ = official("maskgit_vqgan")
+    _, state, _ = official("maskgit_vqgan")
     torch.save(state, tmp_path / "maskgit-vqgan.bin")
     # Recognised by its keys; the released sizes do not fit these small ones.
     with fails(WeightsError, "maskgit-vqgan.bin", "maskgit_vqgan config"):
