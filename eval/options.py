@@ -27,4 +27,9 @@ class Options:
     guidance: tuple[float, ...] = (1.0,)
     seed: int = 0
     workers: int = 0
+    reference: str | None = None  # a file of statistics that gFID is measured against
+    reference_rfid: bool = False  # rFID too
+    allow_mismatch: tuple[str, ...] = ()  # fields in which that file and the pictures may differ
+    cache: str | None = None  # folder of outcomes; None keeps nothing
+    fresh: bool = False  # what lies there is evaluated again
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
