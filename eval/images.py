@@ -181,9 +181,7 @@ class Views:
             mine.update(network(to_uint8(batch.pixels)))
             one.step(batch.index)
         one.finish(len(self))
-        real = RealStats(
-            mine.reduce(), network_of(network), **self.protocol, made=provenance()
-        )
+        real = RealStats(mine.reduce(), network_of(network), **self.protocol, made=provenance())
         if path is not None and distributed.rank() == 0:
             real.save(path, exact=True)
         passes.clear()

@@ -7,6 +7,8 @@ from typing import Literal
 
 import torch
 
+from eval.sweep import EVERY
+
 PFIDMode = Literal["full", "quick", "both", "none"]
 DEFAULT = ("rfid", "pfid", "gfid", "pictures")
 
@@ -31,5 +33,6 @@ class Options:
     reference_rfid: bool = False  # rFID too
     allow_mismatch: tuple[str, ...] = ()  # fields in which that file and the pictures may differ
     cache: str | None = None  # folder of outcomes; None keeps nothing
+    save_every: float = EVERY  # seconds between two saves of a long pass
     fresh: bool = False  # what lies there is evaluated again
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

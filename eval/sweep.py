@@ -90,7 +90,7 @@ class Pass:
         self, path: Path | None, states: Any, about: dict[str, Any], every: float, read: bool = True
     ) -> None:
         self.path, self.about, self.every = path, about, every
-        self.seen = torch.zeros(2, dtype=torch.int64)  # how many samples, and the sum of their places
+        self.seen = torch.zeros(2, dtype=torch.int64)  # samples, and the sum of their places
         self.done = 0
         self._states = {"states": states, "seen": self.seen}
         for _, leaf in leaves(self._states):  # an unknown kind is an error before any work
@@ -118,7 +118,8 @@ class Pass:
         if self.path is None:
             return
         started = time.monotonic()
-        write_tensors(self.path, dict(_all(self._states)), "pass", {**self.about, "done": self.done})
+        about = {**self.about, "done": self.done}
+        write_tensors(self.path, dict(_all(self._states)), "pass", about)
         self._saved = time.monotonic()
         self._wait = max(self.every, _COST * (self._saved - started) if self.every else 0)
 
