@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from eval.bench import Bench
+from eval.images import network_of
 from eval.jobs import Job, Outcome, do
 from eval.rows import Row
 from eval.runs import Run
@@ -102,8 +103,7 @@ class Ledger:
 def facts_of(job: Job, bench: Bench) -> dict[str, Any]:
     """All that a job's numbers depend on, as JSON."""
     real = bench.references.get(job.protocol)
-    seen = bench.perceptual
-    looked = () if seen is None else seen if isinstance(seen, list | tuple) else (seen,)
+    looked = (bench.features, *(() if bench.perceptual is None else (bench.perceptual,)))
     return {
         "protocol": job.protocol,
         "version": job.version,
@@ -111,8 +111,7 @@ def facts_of(job: Job, bench: Bench) -> dict[str, Any]:
         "tokenizer": _model(bench.run),
         "generator": None if job.generator is None else _model(job.generator),
         "data": bench.views.identity,
-        "features": [bench.features.name, bench.features.sha256],
-        "perceptual": [[network.name, network.sha256] for network in looked],
+        "networks": [network_of(network).model_dump() for network in looked],
         "reference": None if real is None else real.identity,
         "seed": bench.seed,
         "precision": "fp32",  # the only one that `images.exact` allows

@@ -43,6 +43,7 @@ def adm(tmp_path):
     return make
 
 
+@pytest.mark.filterwarnings("ignore:Fréchet")
 @pytest.mark.parametrize("ending", ["safetensors", "npz"])
 def test_a_file_says_what_it_was_made_of(tmp_path, features, runs, ending):
     path = tmp_path / "out" / f"ref.{ending}"
