@@ -118,7 +118,7 @@ def test_a_pickle_in_an_npz_is_refused(tmp_path, fails):
 
 def test_gfid_is_measured_against_a_file(runs, made):
     path, real = made()
-    options = dict(protocols=("rfid", "gfid"), samples=21)
+    options = dict(protocols=("rfid", "gfid"), samples=21, limit=24)
     with_file = evaluate(runs, Options(**options, reference=str(path)))
     plain = evaluate(runs, Options(**options))
     for row in (*with_file.find("gFID"), *with_file.find("gFID-untrained")):
@@ -225,9 +225,8 @@ def test_another_reference_is_another_key(runs, made, tmp_path, monkeypatch):
     )
     rows = [go(str(path)).find("gFID")[0].value for path in (first, second, first)]
     assert rows[0] == rows[2] != rows[1]
-    assert ["found 0 of 2" in done[0], "found 1 of 2" in done[2], "found 2 of 2" in done[4]] == [
-        True, True, True,
-    ]  # fmt: skip
+    assert "found 0 of" in done[0] and "found 1 of" in done[2] and "rfid of tok" in done[2]
+    assert len(done) == 5  # the third time nothing is evaluated
     # The same numbers measured on another day are the same reference.
     again, _ = made(name="again.safetensors")
     monkeypatch.setattr("eval.ledger.Ledger.measure", None)
