@@ -1,4 +1,5 @@
-"""`python -m eval RUN... --report PATH` and `python -m eval speed RUN...`; the same under torchrun.
+"""`python -m eval RUN... --report PATH`, `python -m eval reference DATA --out FILE` and
+`python -m eval speed RUN...`; the same under torchrun.
 
 A first argument that is exactly a verb is the verb; a folder of that name is `./speed`.
 """
@@ -12,7 +13,7 @@ import click
 
 from vistok.errors import one_line_errors
 
-VERBS = ("speed",)
+VERBS = ("speed", "reference")
 
 
 def _numbers(context, parameter, text: str) -> tuple[float, ...]:
@@ -63,6 +64,24 @@ def _numbers(context, parameter, text: str) -> tuple[float, ...]:
     callback=lambda context, parameter, text: tuple(text.split(",")),
     help="What is measured, separated by commas.",
 )
+@click.option("--reference", type=click.Path(dir_okay=False), help="Statistics for gFID.")
+@click.option("--reference-rfid", is_flag=True, help="rFID is measured against them too.")
+@click.option(
+    "--allow-mismatch",
+    multiple=True,
+    metavar="FIELD",
+    callback=lambda context, parameter, texts: _fields(texts),
+    help="Let the reference differ in network, crop, filter, size, split, count or data.",
+)
+@click.option("--cache", type=click.Path(file_okay=False), help="Default: eval_cache beside.")
+@click.option(
+    "--save-every",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="Seconds after which a long pass is saved there, to go on after a kill.",
+)
+@click.option("--fresh", is_flag=True, help="Measure again what the cache folder holds.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--workers", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--device", help="cpu, cuda, ...; default: a GPU if there is one.")
@@ -71,7 +90,9 @@ def evaluate(runs: tuple[str, ...], report: str | None, device: str | None, **gi
     """Measure RUNS (run folders or saved models) and write a report.
 
     Tokenizers: rFID, PSNR, SSIM, perceptual distance, codebook use, bytes, pFID, at every prefix
-    length. Generators (named together with their tokenizer): gFID.
+    length. Generators (named together with their tokenizer): gFID. A results.json of an earlier
+    evaluation among RUNS: its rows are shown beside. What the cache folder (default: eval_cache
+    beside the report) holds is not measured again, and a killed evaluation goes on.
     """
     from eval.launch import process_group
     from eval.measure import evaluate
@@ -80,8 +101,11 @@ def evaluate(runs: tuple[str, ...], report: str | None, device: str | None, **gi
     from eval.tables import summary
 
     target = None if report is None else _target(report)
+    if given["cache"] is None and target is not None:
+        given["cache"] = str(target.parent / "eval_cache")
     with process_group(device) as (chosen, first):
-        results = evaluate(runs, Options(device=chosen, **given))
+        say = click.echo if first else lambda line: None
+        results = evaluate(runs, Options(device=chosen, **given), say)
         if not first:
             return
         click.echo(summary(results))
@@ -142,6 +166,44 @@ def speed(runs: tuple[str, ...], report: str | None, device: str | None, **given
             click.echo(f"wrote {path}")
 
 
+@click.command()
+@click.argument("data", nargs=-1, metavar="RUN|KEY=VALUE...")
+@click.option("--out", required=True, type=click.Path(dir_okay=False), help=".safetensors or .npz")
+@click.option("--data", "more", multiple=True, metavar="KEY=VALUE", help="The same as a word.")
+@click.option("--split", type=click.Choice(["train", "val"]), default="train", show_default=True)
+@click.option("--features", default="vistok-cnn", show_default=True, help="Feature network.")
+@click.option("--weights", type=click.Path(), help="Its weight file, if not in the usual place.")
+@click.option("--limit", type=click.IntRange(2), help="Only the first so many pictures.")
+@click.option("--batch", type=click.IntRange(1), help="Pictures at a time; default: 32, GPU 256.")
+@click.option("--workers", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--device", help="cpu, cuda, ...; default: a GPU if there is one.")
+@one_line_errors
+def reference(data: tuple[str, ...], more: tuple[str, ...], device: str | None, **given) -> None:
+    """Feature statistics of a data set, for --reference: those of a run, or kind=... and so on.
+
+    Pictures are cropped as for evaluation (no random window, no mirroring), the training split too.
+    """
+    from eval.launch import process_group
+    from eval.reference import make_reference
+
+    with process_group(device) as (chosen, first):
+        real = make_reference([*data, *more], device=chosen, **given)
+        if first:
+            shown = real.reference
+            click.echo(f"{shown.name}, {shown.split} split: {shown.count:,} pictures")
+            click.echo(f"wrote {given['out']}")
+
+
+def _fields(texts: tuple[str, ...]) -> tuple[str, ...]:
+    from eval.compare import FIELDS
+
+    found = tuple(name for text in texts for name in text.split(","))
+    for name in found:
+        if name not in FIELDS:
+            raise click.BadParameter(f"'{name}': expected one of {', '.join(FIELDS)}")
+    return found
+
+
 def _target(report: str) -> Path:
     path = Path(report)
     if path.suffix != ".html":
@@ -153,7 +215,8 @@ def _target(report: str) -> Path:
 def main() -> None:
     verb = sys.argv[1] if len(sys.argv) > 1 else ""
     if verb in VERBS:
-        speed(args=sys.argv[2:], prog_name=f"python -m eval {verb}")
+        command = {"speed": speed, "reference": reference}[verb]
+        command(args=sys.argv[2:], prog_name=f"python -m eval {verb}")
     else:
         evaluate(prog_name="python -m eval")
 

@@ -17,6 +17,7 @@ from eval.images import exact
 from eval.options import Options
 from eval.rows import Row
 from eval.runs import Pair, Run
+from eval.sweep import Passes
 from vistok import distributed
 
 PROTOCOLS = {
@@ -36,6 +37,7 @@ class Job:
     settings: dict[str, Any] = field(default_factory=dict)  # JSON; whatever changes the outcome
     generator: Run | None = None  # whose weights the outcome also depends on
     once: bool = False  # the first rank alone does it
+    version: int = 1  # of the protocol; raised whenever the same settings give other numbers
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,19 @@ def jobs_of(pair: Pair, options: Options) -> list[Job]:
     return found
 
 
-def do(job: Job, bench: Bench) -> Outcome:
-    """Run one job on every rank (or on the first, if it says so)."""
+def do(job: Job, bench: Bench, passes: Passes | None = None) -> Outcome:
+    """Run one job on every rank (or on the first, if it says so); `passes`: where its long loops
+    are kept."""
     if job.once and distributed.rank() > 0:
         return Outcome()
-    own = replace(bench, protocol=job.protocol, facts={}, skipped=[], pictures=[])
+    own = replace(
+        bench,
+        protocol=job.protocol,
+        facts={},
+        skipped=[],
+        pictures=[],
+        passes=passes or Passes(),
+    )
     with exact():
         rows = job.work(own)
     return Outcome(tuple(rows), own.facts, tuple(own.skipped), tuple(own.pictures))

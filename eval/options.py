@@ -7,6 +7,8 @@ from typing import Literal
 
 import torch
 
+from eval.sweep import EVERY
+
 PFIDMode = Literal["full", "quick", "both", "none"]
 DEFAULT = ("rfid", "pfid", "gfid", "pictures")
 
@@ -27,4 +29,10 @@ class Options:
     guidance: tuple[float, ...] = (1.0,)
     seed: int = 0
     workers: int = 0
+    reference: str | None = None  # a file of statistics that gFID is measured against
+    reference_rfid: bool = False  # rFID too
+    allow_mismatch: tuple[str, ...] = ()  # fields in which that file and the pictures may differ
+    cache: str | None = None  # folder of outcomes; None keeps nothing
+    save_every: float = EVERY  # seconds between two saves of a long pass
+    fresh: bool = False  # what lies there is evaluated again
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

@@ -7,6 +7,7 @@ config.json names the weights of the tokenizer whose tokens it learned).
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,8 @@ from typing import Annotated, Any, Literal
 import torch
 import yaml
 
-import vistok.data  # noqa: F401  (registers the data sets)
 from vistok.config import Config, ConfigError, PartOf, validate
+from vistok.data import Stream  # importing the package also registers the data sets
 from vistok.hub import read_json
 from vistok.registry import build
 from vistok.tokenizer import Tokenizer, TokenizerConfig
@@ -91,6 +92,11 @@ def resolve(paths: Sequence[str | Path]) -> list[Pair]:
     if len({f.resolve() for f in folders}) < len(folders):
         raise RunError(f"a run is named twice in {', '.join(map(str, folders))}; name each once")
     runs = [_read(f, name) for f, name in zip(folders, _names(folders), strict=True)]
+    places = [run.model.resolve() for run in runs]
+    for number, run in enumerate(runs):
+        first = places.index(run.model.resolve())
+        if first < number:
+            raise RunError(f"{run.folder} and {folders[first]} are one model; name it once")
     tokenizers = [run for run in runs if run.kind == "tokenizer"]
     owned: dict[str, list[Run]] = {run.name: [] for run in tokenizers}
     for run in runs:
@@ -101,21 +107,7 @@ def resolve(paths: Sequence[str | Path]) -> list[Pair]:
 
 def open_data(run: Run, overrides: Sequence[str] = ()) -> Any:
     """The validation split that a tokenizer run is evaluated on: its own data, or `--data`."""
-    tree = (run.config or {}).get("data")
-    changes = _tree(overrides)
-    if "kind" in changes and (tree or {}).get("kind") != changes["kind"]:
-        tree = {}  # another kind of data: nothing of the old one can apply
-    if tree is None and "kind" not in changes:
-        raise RunError(
-            f"{run.folder}: a pretrained folder names no data; say what to evaluate on, e.g. "
-            "--data kind=photos --data size=32"
-        )
-    data = build(validate(_Data, {"data": {**(tree or {}), **changes}}, "--data").data)
-    opened = data.open("val")
-    if opened.spec is not None:
-        raise RunError(
-            f"{run.folder}: its data are cached tokens; give pictures with --data kind=..."
-        )
+    opened = open_split(run, overrides, "val")
     wanted = tuple(run.tokenizer.config.image_size)
     if opened.size is not None and tuple(opened.size) != wanted:
         raise RunError(
@@ -125,13 +117,45 @@ def open_data(run: Run, overrides: Sequence[str] = ()) -> Any:
     return opened
 
 
+def open_split(
+    run: Run | None, overrides: Sequence[str] = (), split: Literal["train", "val"] = "val"
+) -> Any:
+    """A split as evaluation sees it, of a run's data or of `overrides` alone: read by index,
+    cropped at the centre (or as `adm`), never padded or mirrored."""
+    tree = None if run is None else (run.config or {}).get("data")
+    changes = _tree(overrides)
+    if "kind" in changes and (tree or {}).get("kind") != changes["kind"]:
+        tree = {}  # another kind of data: nothing of the old one can apply
+    if tree is None and "kind" not in changes:
+        raise RunError(
+            ("no data named" if run is None else f"{run.folder}: a pretrained folder names no data")
+            + "; say which pictures, e.g. --data kind=photos --data size=32"
+        )
+    config = validate(_Data, {"data": {**(tree or {}), **changes}}, "--data").data
+    if split == "train":
+        still = {"min_share": 1.0, "pad": 0, "flip": False, "streaming": False}
+        if getattr(config, "crop", "") == "random":
+            still["crop"] = "center"
+        own = type(config).model_fields
+        config = config.model_copy(update={k: v for k, v in still.items() if k in own})
+    opened = build(config).open(split)
+    where = "data" if run is None else run.folder
+    if isinstance(opened, Stream):
+        raise RunError(
+            f"{where}: the {split} split is read as a stream; evaluation needs one read by index"
+        )
+    if opened.spec is not None:
+        raise RunError(f"{where}: its data are cached tokens; give pictures with --data kind=...")
+    return opened
+
+
 class _Data(Config):
     data: Annotated[Any, PartOf("data")]
 
 
 def _read(folder: Path, name: str) -> Run:
     if not folder.is_dir():
-        raise RunError(f"{folder}: no such folder; expected a run that training wrote")
+        raise RunError(_nowhere(folder))
     model = folder / "model" if (folder / "config.yaml").is_file() else folder
     if not (model / "config.json").is_file():
         inside = "" if model == folder else "; training writes it when it finishes"
@@ -149,6 +173,21 @@ def _read(folder: Path, name: str) -> Run:
         config = yaml.safe_load((folder / "config.yaml").read_text())
     history = _history(folder / "metrics.jsonl")
     return Run(name, folder, model, kind, described, sha256(weights), config, history)
+
+
+def _nowhere(folder: Path) -> str:
+    """What may be meant by a path that is no folder."""
+    wanted = "expected a run that training wrote, or a folder made by save_pretrained"
+    if folder.exists():
+        return f"{folder}: a file; {wanted}, or a results.json"
+    up = folder.parent
+    while not up.is_dir():
+        up = up.parent
+    missing = folder.parts[len(up.parts)]
+    there = sorted(p.name for p in up.iterdir() if p.is_dir() and not p.name.startswith("."))
+    close = difflib.get_close_matches(missing, there, n=1, cutoff=0.5)
+    hint = f"did you mean {up / close[0]}? " if close else ""
+    return f"{folder}: no such folder (there is no '{missing}' in {up}); {hint}{wanted}"
 
 
 def _kind(model: Path) -> tuple[Literal["tokenizer", "generator"], dict[str, Any]]:

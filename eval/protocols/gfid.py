@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from eval.bench import Bench
-from eval.images import bar, shares, to_uint8
+from eval.images import to_uint8
 from eval.jobs import Job
 from eval.options import Options
 from eval.rows import Decode, Row
 from eval.runs import Pair, Run, class_names, untrained
-from vistok import distributed
 from vistok.metrics import FeatureStats
 from vistok.tokens import Tokens
 
@@ -78,11 +77,9 @@ def sample_stats(
 ) -> FeatureStats:
     """Feature statistics of `samples` decoded samples, over all ranks."""
     stats = bench.new_stats()
-    with bar(samples, title) as progress:
-        for index in shares(samples, bench.batch):
-            tokens = sample(bench, model, index, length, guidance)
-            stats.update(bench.features(to_uint8(bench.tokenizer.decode(tokens))))
-            progress.update(len(index) * distributed.world_size())
+    for index in bench.numbers(title, samples, stats):
+        tokens = sample(bench, model, index, length, guidance)
+        stats.update(bench.features(to_uint8(bench.tokenizer.decode(tokens))))
     return stats.reduce()
 
 
@@ -98,13 +95,14 @@ def _row(
 ) -> Row:
     title = f"{generator.name}: {metric}, guidance {guidance:g}, length {length}"
     stats = sample_stats(bench, model, length, guidance, samples, title)
-    where = (
-        f"tokens of {bench.run.name}; reference: the {bench.views.reference.split} pictures, not "
-        "training statistics"
-    )
+    split = bench.views.reference.split
+    where = f"tokens of {bench.run.name}"
+    if bench.reference is None:
+        where += f"; reference: the {split} pictures, not training statistics"
     return bench.frechet_row(
         metric,
         stats,
+        bench.reference,
         run=generator.name,
         weights=generator.sha256,
         length=length,

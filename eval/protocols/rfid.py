@@ -52,6 +52,12 @@ class Measures:
         self.perceptual = None if bench.perceptual is None else MeanDistance().to(bench.device)
         self.bytes = torch.zeros((), dtype=torch.float64, device=bench.device)
 
+    @property
+    def states(self) -> dict[str, Any]:
+        """All that `update` changes."""
+        names = ("stats", "psnr", "ssim", "perceptual", "bytes")
+        return {name: getattr(self, name) for name in names}
+
     def update(self, tokens: Tokens, pixels: Tensor) -> None:
         """Tokens of the prefix and the real pixels [B, 3, H, W] in 0..1 they came from."""
         painted = to_uint8(self.bench.tokenizer.decode(tokens))
@@ -69,7 +75,7 @@ class Measures:
         bench, spec, at = self.bench, self.bench.spec, {"length": self.length}
         psnr = self.psnr.compute()
         rows = [
-            bench.frechet_row("rFID", self.stats.reduce(), **at),
+            bench.frechet_row("rFID", self.stats.reduce(), bench.reference, **at),
             bench.row("PSNR", psnr.pooled, note="of the squared error over all pixels", **at),
             bench.row("PSNR-mean", psnr.mean, note="mean over images", **at),
         ]
@@ -103,7 +109,7 @@ def run(bench: Bench) -> list[Row]:
     lengths = {length: Measures(bench, length) for length in spec.sweep}
     floor = MeanColourPSNR().to(bench.device)
     codes = CodebookStats(spec).to(bench.device) if spec.vocab else None
-    for batch in bench.views.batches(f"{bench.run.name}: reconstruct"):
+    for batch in bench.sweep(f"{bench.run.name}: reconstruct", [lengths, floor, codes]):
         tokens = tokenizer.encode(batch.pixels)
         floor.update(to_uint8(batch.pixels))
         if codes is not None:

@@ -47,7 +47,7 @@ class _Loads(HTMLParser):
 def test_end_to_end(report):
     folder, printed = report
     assert sorted(path.name for path in folder.iterdir()) == [
-        "report.html", "report.md", "results.json",
+        "eval_cache", "report.html", "report.md", "results.json",
     ]  # fmt: skip
     for words in ("rFID[vistok-cnn, photos]", "@1", "@4", "gFID-untrained", "report.html"):
         assert words in printed

@@ -35,8 +35,14 @@ def test_mistakes(runs, tmp_path, fails):
         resolve([gen])
     with fails(RunError, "no such folder"):
         resolve([tmp_path / "nothing"])
+    with fails(RunError, "there is no 'tko'", f"did you mean {tok}", "save_pretrained"):
+        resolve([tok.with_name("tko") / "model"])
+    with fails(RunError, "config.yaml: a file", "results.json"):
+        resolve([tok / "config.yaml"])
     with fails(RunError, "twice"):
         resolve([tok, tok])
+    with fails(RunError, "are one model"):
+        resolve([tok, tok / "model"])
     empty = tmp_path / "empty"
     empty.mkdir()
     with fails(RunError, "config.json", "save_pretrained"):

@@ -119,6 +119,17 @@ class FeatureStats:
             )
         return (self._scatter / (self.count - 1)).cpu().numpy()
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """All of it as tensors, to go on from exactly here."""
+        count = torch.tensor(self.count, dtype=torch.int64)
+        return {"count": count, "mean": self._mean, "scatter": self._scatter}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state_dict` gave; it stays on this one's device."""
+        device = self._mean.device
+        self.count = int(state["count"])
+        self._mean, self._scatter = state["mean"].to(device), state["scatter"].to(device)
+
     def save(self, path: str | Path) -> None:
         """Write an .npz of count, mean and scatter (renamed into place)."""
         path = Path(path)
