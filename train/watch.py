@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from train.meter import Meter, memory
 from vistok import distributed
+from vistok.data.base import text_of
 
 
 class Watch:
@@ -147,15 +148,15 @@ class Watch:
         for name in ("metrics.jsonl", "alarms.jsonl"):
             path = self.folder / name
             if path.is_file():
-                lines = path.read_text().splitlines()
+                lines = text_of(path).splitlines()
                 kept = [line for line in lines if _step_of(line) <= start]
                 path.write_text("".join(line + "\n" for line in kept))
 
 
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
         return math.inf  # a line cut off by a kill
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -245,6 +246,7 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
         tree = OmegaConf.load(path)
         if not OmegaConf.is_dict(tree):
             raise ConfigError(f"{path}: expected `key: value` lines at the top level")
+        _check_references(OmegaConf.to_container(tree), path)
         for override in overrides:
             key, equals, text = override.partition("=")
             if not equals or not key:
@@ -262,6 +264,26 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     ) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: cannot be read: {reason}") from None
+
+
+_REFERENCE = re.compile(r"\$\{[\w.\[\]-]*\}")  # ${a}, ${a.b[0]}
+
+
+def _check_references(tree: Any, path: Path, place: str = "") -> None:
+    """ConfigError for `${resolver:...}`: a file may have come with a run of somebody else, and only
+    its own keys are put into it, never the environment."""
+    if isinstance(tree, dict | list):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            _check_references(value, path, f"{place}.{key}" if place else str(key))
+    elif isinstance(tree, str):
+        rest, before = tree, ""
+        while rest != before:
+            before, rest = rest, _REFERENCE.sub("", rest)
+        if "${" in rest:
+            raise ConfigError(
+                f"{path}: {place}: got {_short(tree)}; only references to other keys like "
+                f"${{name}} are followed: give the value as {place}=... on the command line"
+            )
 
 
 def to_yaml(config: BaseModel) -> str:
