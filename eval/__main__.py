@@ -56,6 +56,13 @@ def _numbers(context, parameter, text: str) -> tuple[float, ...]:
     callback=_numbers,
     help="Guidance scales of gFID, separated by commas.",
 )
+@click.option(
+    "--protocols",
+    default="rfid,pfid,gfid,pictures",
+    show_default=True,
+    callback=lambda context, parameter, text: tuple(text.split(",")),
+    help="What is measured, separated by commas.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--workers", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--device", help="cpu, cuda, ...; default: a GPU if there is one.")
@@ -67,7 +74,8 @@ def evaluate(runs: tuple[str, ...], report: str | None, device: str | None, **gi
     length. Generators (named together with their tokenizer): gFID.
     """
     from eval.launch import process_group
-    from eval.measure import Options, evaluate
+    from eval.measure import evaluate
+    from eval.options import Options
     from eval.report import write_report
     from eval.tables import summary
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from eval.images import Views, network_of
+from eval.real import RealStats
 from eval.rows import Row, finite
 from eval.runs import Run
 from vistok.frozen import FeatureNetwork, PerceptualNetwork
@@ -29,6 +30,8 @@ class Bench:
     stamp: dict[str, Any] = field(default_factory=dict)  # versions, commit, date
     facts: dict[str, Any] = field(default_factory=dict)
     skipped: list[dict[str, str]] = field(default_factory=list)
+    pictures: list[dict[str, Any]] = field(default_factory=list)  # grids for the report
+    protocol: str = ""  # the name that its rows carry
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -52,6 +55,7 @@ class Bench:
         if finite(value) is None:
             note = f"{note + '; ' if note else ''}the value is {float(value)}"
         common = {
+            "protocol": self.protocol,
             "run": self.run.name,
             "weights": self.run.sha256,
             "samples": len(self.views),
@@ -61,17 +65,22 @@ class Bench:
         }
         return Row(metric=metric, value=finite(value), note=note, **{**common, **rest})
 
-    def frechet_row(self, metric: str, stats: FeatureStats, **rest: Any) -> Row:
-        """Fréchet distance of painted pictures (already summed over ranks) to the real ones."""
-        real = self.views.stats(self.features)
+    def frechet_row(
+        self, metric: str, stats: FeatureStats, real: RealStats | None = None, **rest: Any
+    ) -> Row:
+        """Fréchet distance of painted pictures (already summed over ranks) to real ones: the
+        pictures of this bench, or `real`."""
+        against = self.views.stats(self.features) if real is None else real.stats
         with warnings.catch_warnings():  # its warning becomes the row's note
             warnings.simplefilter("ignore")
-            value = frechet_distance(stats, real)
-        fewest = min(stats.count, real.count)
+            value = frechet_distance(stats, against)
+        fewest = min(stats.count, against.count)
         if fewest < self.features.dim:
             few = f"biased upwards: {fewest} pictures for {self.features.dim} features"
             rest["note"] = f"{rest['note']}; {few}" if rest.get("note") else few
         common = {"features": network_of(self.features), "samples": stats.count}
+        if real is not None:
+            common |= real.protocol
         return self.row(metric, value, **{**common, **rest})
 
     def new_stats(self) -> FeatureStats:

@@ -6,38 +6,19 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from eval import pictures
 from eval.bench import Bench
-from eval.images import Views, exact
-from eval.protocols import gfid, pfid, rfid
-from eval.rows import Results, Row, provenance
+from eval.images import Views
+from eval.jobs import Outcome, do, jobs_of
+from eval.options import Options
+from eval.rows import Results, provenance
 from eval.runs import Pair, RunError, open_data, resolve
 from vistok import distributed
 from vistok.frozen import feature_network, perceptual_network
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line asks for."""
-
-    features: str = "vistok-cnn"
-    weights: str | None = None
-    perceptual: str = "vistok-cnn"
-    data: tuple[str, ...] = ()
-    limit: int | None = None
-    batch: int | None = None  # None: 256 on a GPU, 32 on a CPU, whose caches hold no more
-    samples: int | None = None  # None: as many as there are pictures
-    pfid: pfid.Mode = "both"
-    guidance: tuple[float, ...] = (1.0,)
-    seed: int = 0
-    workers: int = 0
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 def evaluate(paths: Sequence[str | Path], options: Options) -> Results:
@@ -49,25 +30,21 @@ def evaluate(paths: Sequence[str | Path], options: Options) -> Results:
     for pair in pairs:
         for generator in pair.generators:
             _check_pair(pair, generator)
+    jobs = [jobs_of(pair, options) for pair in pairs]
     stamp = provenance()
     shared: dict[str, Views] = {}  # runs on the same pictures share their statistics
-    rows: list[Row] = []
-    runs, grids, codebooks, skipped, data = [], [], {}, [], {}
-    for pair, dataset in zip(pairs, datasets, strict=True):
+    outcomes: dict[str, list[Outcome]] = {}
+    runs, data = [], {}
+    for pair, own, dataset in zip(pairs, jobs, datasets, strict=True):
         views = Views(dataset, batch, options.limit, options.device, options.workers)
         # The whole record: one manifest may be cropped to several sizes.
         views = shared.setdefault(json.dumps(views.record, sort_keys=True, default=str), views)
         pair.tokenizer.tokenizer.to(options.device)
         bench = Bench(pair.tokenizer, views, *networks, options.seed, stamp)
-        with exact():
-            rows += _measure(bench, pair, options)
-        if distributed.rank() == 0:
-            grids += _grids(bench, pair, options)
+        outcomes[pair.tokenizer.name] = [do(job, bench) for job in own]
         runs += [run.facts() for run in (pair.tokenizer, *pair.generators)]
-        if "codebook" in bench.facts:
-            codebooks[pair.tokenizer.name] = bench.facts["codebook"]
-        skipped += bench.skipped
         data[pair.tokenizer.name] = views.record
+    every = [outcome for done in outcomes.values() for outcome in done]
     facts = {
         "command": shlex.join(["python", "-m", "eval", *sys.argv[1:]]),
         "pairs": {p.tokenizer.name: [g.name for g in p.generators] for p in pairs},
@@ -75,32 +52,23 @@ def evaluate(paths: Sequence[str | Path], options: Options) -> Results:
         "features": {"name": networks[0].name, "sha256": networks[0].sha256},
         "world_size": distributed.world_size(),
         "device": str(options.device),
-        "codebook": codebooks,
-        "skipped": skipped,
-        "pictures": grids,
+        "skipped": [one for outcome in every for one in outcome.skipped],
+        "pictures": [one for outcome in every for one in outcome.pictures],
+        **_by_fact(outcomes),
         **stamp,
     }
-    return Results(schema=1, rows=tuple(rows), runs=tuple(runs), facts=facts)
+    rows = tuple(row for outcome in every for row in outcome.rows)
+    return Results(rows=rows, runs=tuple(runs), facts=facts)
 
 
-def _measure(bench: Bench, pair: Pair, options: Options) -> list[Row]:
-    rows = rfid.run(bench)
-    rows += pfid.run(bench, options.pfid)
-    samples = len(bench.views) if options.samples is None else options.samples
-    for generator in pair.generators:
-        rows += gfid.run(bench, generator, options.guidance, samples)
-    if not pair.generators:
-        bench.skip("gFID", "no generator of this tokenizer's tokens among the runs")
-    return rows
-
-
-def _grids(bench: Bench, pair: Pair, options: Options) -> list[dict[str, Any]]:
-    grids = [pictures.reconstructions(bench)]
-    if bench.spec.vocab:
-        grids.append(pictures.perturbed(bench))
-    for generator in pair.generators:
-        grids += [pictures.generated(bench, generator, scale) for scale in options.guidance]
-    return grids
+def _by_fact(outcomes: dict[str, list[Outcome]]) -> dict[str, dict[str, Any]]:
+    """{fact: {tokenizer run: what its jobs found}}."""
+    found: dict[str, dict[str, Any]] = {}
+    for run, done in outcomes.items():
+        for outcome in done:
+            for name, fact in outcome.facts.items():
+                found.setdefault(name, {})[run] = fact
+    return found
 
 
 def _networks(options: Options) -> tuple[Any, Any]:

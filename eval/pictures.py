@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,14 +16,38 @@ from torch import Tensor
 
 from eval.bench import Bench
 from eval.images import exact, to_uint8
+from eval.jobs import Job
+from eval.options import Options
 from eval.protocols import gfid, pfid
-from eval.runs import class_names
+from eval.rows import Row
+from eval.runs import Pair, Run, class_names
 from vistok.metrics.perturbed import QUICK_GRID, Cell
 
 COUNT = 8  # pictures of a strip
 _CLASSES = 10  # rows of generated pictures at most
 _LOSSLESS = 96  # pixels of a side up to which strips are PNG; larger ones would weigh too much
 _SEARCHED = 256  # pictures among which one of each class is looked for
+
+
+def jobs(pair: Pair, options: Options) -> list[Job]:
+    """All grids of a tokenizer and its generators; they are the same on every rank."""
+    settings = {"guidance": list(options.guidance)}
+    drawn = [Job("pictures", _of_tokenizer, once=True)]
+    work = lambda generator: lambda bench: _of_generator(bench, generator, options.guidance)
+    return drawn + [Job("pictures", work(g), settings, g, once=True) for g in pair.generators]
+
+
+def _of_tokenizer(bench: Bench) -> list[Row]:
+    bench.pictures.append(reconstructions(bench))
+    if bench.spec.vocab:
+        bench.pictures.append(perturbed(bench))
+    return []
+
+
+def _of_generator(bench: Bench, generator: Run, guidance: Sequence[float]) -> list[Row]:
+    generator.generator.to(bench.device).eval()
+    bench.pictures += [generated(bench, generator, scale) for scale in guidance]
+    return []
 
 
 def strip(pictures: Tensor) -> str:
@@ -94,7 +119,7 @@ def perturbed(bench: Bench) -> dict[str, Any]:
         near = tokenizer.quantizer.neighbours(quantized.anchors, max(c.delta for c in cells))
         rows = [("original", to_uint8(pixels))]
         for cell in cells:
-            job = pfid.Job(spec.steps, cell, False)
+            job = pfid.Painting(spec.steps, cell, False)
             numbers = torch.tensor(index, device=near.device)
             moved = pfid.perturb(spec, quantized.indices, near, numbers, job, bench.seed)
             painted = tokenizer.decode(pfid.tokens_of(bench, moved, spec.steps))

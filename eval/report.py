@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from eval import charts
 from eval.rows import Results, Row
-from eval.tables import length_table, markdown, tables
+from eval.tables import length_table, markdown, plain_row, tables
 from eval.words import shown, word
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -155,7 +155,7 @@ def _plain(value: Any) -> Any:
 def _view(results: Results) -> dict[str, Any]:
     """What HTML and Markdown both show."""
     facts = results.facts
-    used = list(dict.fromkeys(row.metric for row in results.rows if row.perturbation is None))
+    used = list(dict.fromkeys(row.metric for row in results.rows if plain_row(row)))
     sets = list(dict.fromkeys(row.reference.name for row in results.rows))
     return {
         "names": [run["name"] for run in results.runs],
@@ -186,9 +186,7 @@ def _cards(results: Results) -> list[dict[str, Any]]:
     cards = []
     for run in results.runs:
         rows = [
-            r
-            for r in results.rows
-            if r.run == run["name"] and r.metric in _TILES and r.perturbation is None
+            r for r in results.rows if r.run == run["name"] and r.metric in _TILES and plain_row(r)
         ]
         longest = max((r.length for r in rows if r.length is not None), default=None)
         tiles = []

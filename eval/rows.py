@@ -13,11 +13,12 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
-SCHEMA = 1
+SCHEMA = 2
+_READ = (1, 2)  # 2 added fields that 1 does not have; all of them have defaults
 
 
 class Record(BaseModel):
@@ -64,10 +65,20 @@ class Perturbation(Record):
     expected: float
 
 
+class Damage(Record):
+    """What was done to the tokens before they were decoded."""
+
+    kind: Literal["bit_flip", "drop_tail", "drop_head"]
+    share: float
+    """Of the bits that were flipped, or of the positions that were lost."""
+
+
 class Row(Record):
     """One number."""
 
     metric: str
+    protocol: str = ""
+    """Name of the protocol that measured it: rfid, pfid, gfid, ..."""
     value: float | None
     """None: infinite or undefined; `note` says why."""
     run: str
@@ -85,6 +96,13 @@ class Row(Record):
     condition: str = "none"
     precision: str = "fp32"
     perturbation: Perturbation | None = None
+    damage: Damage | None = None
+    tap: str | None = None
+    """Features a linear probe looked at."""
+    codec: str | None = None
+    """What made the bytes: packed or entropy-coded tokens, JPEG, WebP, AVIF."""
+    bytes: float | None = None
+    """Mean size of a picture at which this was measured."""
     versions: dict[str, str] = Field(default_factory=dict)
     commit: str | None = None
     date: str = ""
@@ -132,10 +150,11 @@ class Results(Record):
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
         version = data.get("schema") if isinstance(data, dict) else None
-        if version != SCHEMA:
+        if version not in _READ:
             raise ValueError(f"{path}: schema {version!r}; expected {SCHEMA}: evaluate again")
         for row in data.get("rows", ()):
             row.pop("display", None)  # follows from the rest
+        data["schema"] = SCHEMA
         try:
             return cls.model_validate(data)
         except ValidationError as error:

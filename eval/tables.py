@@ -60,8 +60,14 @@ def tables(results: Results) -> list[Table]:
     return [_table(results, run) for run in results.runs]
 
 
+def plain_row(row: Row) -> bool:
+    """Whether a row stands for itself: no cell of a grid, no point of a curve."""
+    special = (row.perturbation, row.damage, row.tap, row.codec)
+    return all(one is None for one in special)
+
+
 def _table(results: Results, run: dict[str, Any]) -> Table:
-    rows = [row for row in results.rows if row.run == run["name"] and row.perturbation is None]
+    rows = [row for row in results.rows if row.run == run["name"] and plain_row(row)]
     lengths = tuple(sorted({row.length for row in rows if row.length is not None}))
     groups: dict[tuple, list[Row]] = {}
     for row in rows:

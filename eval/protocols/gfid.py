@@ -15,11 +15,29 @@ from torch import Tensor
 
 from eval.bench import Bench
 from eval.images import bar, shares, to_uint8
+from eval.jobs import Job
+from eval.options import Options
 from eval.rows import Decode, Row
-from eval.runs import Run, class_names, untrained
+from eval.runs import Pair, Run, class_names, untrained
 from vistok import distributed
 from vistok.metrics import FeatureStats
 from vistok.tokens import Tokens
+
+
+def jobs(pair: Pair, options: Options) -> list[Job]:
+    """One for each generator; one that says what is missing where there is none."""
+    settings = {"guidance": list(options.guidance), "samples": options.samples}
+    work = lambda generator: (
+        lambda bench: run(bench, generator, options.guidance, options.samples or len(bench.views))
+    )
+    if not pair.generators:
+        return [Job("gfid", _nothing)]
+    return [Job("gfid", work(one), settings, one) for one in pair.generators]
+
+
+def _nothing(bench: Bench) -> list[Row]:
+    bench.skip("gFID", "no generator of this tokenizer's tokens among the runs")
+    return []
 
 
 def run(bench: Bench, generator: Run, guidance: Sequence[float], samples: int) -> list[Row]:

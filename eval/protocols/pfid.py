@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from eval.bench import Bench
 from eval.images import to_uint8
+from eval.jobs import Job
+from eval.options import Options, PFIDMode
 from eval.rows import Decode, Perturbation, Row
+from eval.runs import Pair
 from vistok.distributed import sum_
 from vistok.metrics import FeatureStats
 from vistok.metrics.perturbed import (
@@ -35,11 +38,10 @@ from vistok.metrics.perturbed import (
 from vistok.quantizers.base import pick_rank
 from vistok.tokens import Tokens, TokenSpec
 
-Mode = Literal["full", "quick", "both", "none"]
 _PUBLISHED = 4096  # codes for which the deltas were chosen
 
 
-class Job(NamedTuple):
+class Painting(NamedTuple):
     """One Fréchet distance that has to be painted; several numbers may share it."""
 
     length: int
@@ -56,11 +58,15 @@ class Number:
     cells: tuple[tuple[Cell, Cell], ...]  # (as published, as used)
     quick: bool
 
-    def jobs(self) -> list[Job]:
-        return [Job(self.length, used, self.quick) for _, used in self.cells]
+    def jobs(self) -> list[Painting]:
+        return [Painting(self.length, used, self.quick) for _, used in self.cells]
 
 
-def run(bench: Bench, mode: Mode = "both") -> list[Row]:
+def jobs(pair: Pair, options: Options) -> list[Job]:
+    return [Job("pfid", lambda bench: run(bench, options.pfid), {"mode": options.pfid})]
+
+
+def run(bench: Bench, mode: PFIDMode = "both") -> list[Row]:
     """pFID-v1 (15 cells), pFID-v1-rel where K is not 4096, pFID-v1-quick at each length."""
     if mode == "none":
         bench.skip(NAME, "asked for by --pfid none")
@@ -81,7 +87,7 @@ def branch_codes(spec: TokenSpec) -> int:
     return math.prod(spec.vocab[: len(spec.vocab) // spec.branches])
 
 
-def plan(spec: TokenSpec, mode: Mode, own_subset: bool) -> list[Number]:
+def plan(spec: TokenSpec, mode: PFIDMode, own_subset: bool) -> list[Number]:
     """The numbers to report; `own_subset`: quick ones use fewer pictures than full ones."""
     codes, whole = branch_codes(spec), spec.steps
     pairs = lambda grid, used: tuple(zip(grid, used, strict=True))
@@ -105,7 +111,9 @@ class _Done:
     tokens: Tensor  # [] tokens that could
 
 
-def paint(bench: Bench, jobs: list[Job], subset: frozenset[int] | None) -> dict[Job, _Done]:
+def paint(
+    bench: Bench, jobs: list[Painting], subset: frozenset[int] | None
+) -> dict[Painting, _Done]:
     """Statistics of the painted pictures of every job, summed over ranks."""
     zero = lambda: torch.zeros((), dtype=torch.float64, device=bench.device)
     done = {job: _Done(bench.new_stats(), zero(), zero()) for job in jobs}
@@ -135,7 +143,7 @@ def paint(bench: Bench, jobs: list[Job], subset: frozenset[int] | None) -> dict[
 
 
 def perturb(
-    spec: TokenSpec, clean: Tensor, near: Tensor, index: Tensor, job: Job, seed: int
+    spec: TokenSpec, clean: Tensor, near: Tensor, index: Tensor, job: Painting, seed: int
 ) -> Tensor:
     """Clean indices [B, L, F] -> the same with the first positions perturbed as `job` says.
 
@@ -172,7 +180,9 @@ def _members(index: Tensor, subset: frozenset[int] | None) -> Tensor | None:
     return torch.tensor(inside, dtype=torch.int64, device=index.device)
 
 
-def _rows(bench: Bench, number: Number, done: dict[Job, _Done], subset: str | None) -> list[Row]:
+def _rows(
+    bench: Bench, number: Number, done: dict[Painting, _Done], subset: str | None
+) -> list[Row]:
     """The cells, and their mean."""
     spec = bench.spec
     note = (

@@ -12,7 +12,10 @@ from torch import Tensor
 
 from eval.bench import Bench
 from eval.images import network_of, to_uint8
+from eval.jobs import Job
+from eval.options import Options
 from eval.rows import Row
+from eval.runs import Pair
 from vistok.distributed import sum_
 from vistok.metrics import PSNR, SSIM, CodebookStats, CodebookUse, MeanColourPSNR
 from vistok.metrics.accumulator import Accumulator
@@ -88,6 +91,10 @@ class Measures:
             rows.append(bench.row("bits/image", bits, note="codes alone", **at))
             rows.append(bench.row("bytes/image", total, note="packed, with the header", **at))
         return rows
+
+
+def jobs(pair: Pair, options: Options) -> list[Job]:
+    return [Job("rfid", run)]
 
 
 def run(bench: Bench) -> list[Row]:

@@ -70,7 +70,7 @@ def measure_speed(
         **provenance(),
     }
     runs = tuple(run.facts() for pair in pairs for run in (pair.tokenizer, *pair.generators))
-    return Results(schema=1, rows=tuple(rows), runs=runs, facts=facts)
+    return Results(rows=tuple(rows), runs=runs, facts=facts)
 
 
 class _Speed:

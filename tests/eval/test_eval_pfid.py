@@ -6,7 +6,7 @@ from eval_tokenizers import PatchTokenizer
 
 from eval.images import exact
 from eval.protocols import pfid, rfid
-from eval.protocols.pfid import Job
+from eval.protocols.pfid import Painting
 from vistok.metrics import frechet_distance
 from vistok.metrics.perturbed import Cell
 
@@ -14,7 +14,7 @@ from vistok.metrics.perturbed import Cell
 def distances(bench, cells, length=None):
     length = length or bench.spec.steps
     with exact():
-        done = pfid.paint(bench, [Job(length, cell, False) for cell in cells], None)
+        done = pfid.paint(bench, [Painting(length, cell, False) for cell in cells], None)
         real = bench.views.stats(bench.features)
         return [frechet_distance(one.stats, real) for one in done.values()], list(done.values())
 
@@ -65,7 +65,7 @@ def test_only_kept_tokens_are_perturbed(bench, make_tokenizer):
     pixels = torch.rand(6, 3, 8, 8)
     quantized = tokenizer.quantize(tokenizer.latents(pixels))
     near = tokenizer.quantizer.neighbours(quantized.anchors, 12)
-    job = Job(2, Cell(1.0, 12), False)
+    job = Painting(2, Cell(1.0, 12), False)
     moved = pfid.perturb(spec, quantized.indices, near, torch.arange(6), job, 0)
     assert torch.equal(moved[:, 2:], quantized.indices[:, 2:])
     assert not torch.equal(moved[:, :2], quantized.indices[:, :2])

@@ -75,7 +75,7 @@ def test_the_page_loads_nothing(report):
 def test_results_json(report, tmp_path, fails):
     path = report[0] / "results.json"
     data = json.loads(path.read_text())
-    assert data["schema"] == 1 and set(data) == {"schema", "rows", "runs", "facts"}
+    assert data["schema"] == 2 and set(data) == {"schema", "rows", "runs", "facts"}
     results = Results.load(path)
     assert [row.display for row in results.rows] == [row["display"] for row in data["rows"]]
     assert {row.samples for row in results.rows} == {20}
@@ -83,9 +83,9 @@ def test_results_json(report, tmp_path, fails):
     results.save(tmp_path / "again.json")
     assert json.loads((tmp_path / "again.json").read_text()) == data
     assert render_html(results) == render_html(Results.load(tmp_path / "again.json"))
-    data["schema"] = 2
+    data["schema"] = 3
     path.write_text(json.dumps(data))
-    with fails(ValueError, "schema 2", "expected 1"):
+    with fails(ValueError, "schema 3", "expected 2"):
         Results.load(path)
 
 
@@ -115,7 +115,7 @@ def test_names_are_escaped(tmp_path):
     book = {"codes": 2, "used": 1, "sorted_counts": [[0, 2], [1, 0]], "position_entropy": [1.0]}
     facts = {"pictures": [grid], "skipped": skipped, "command": EVIL, "codebook": {EVIL: book},
              "features": {"name": EVIL, "sha256": EVIL}, "commit": EVIL, "date": EVIL}  # fmt: skip
-    results = Results(schema=1, rows=tuple(rows), runs=(run, run), facts=facts)
+    results = Results(rows=tuple(rows), runs=(run, run), facts=facts)
     for path in write_report(results, tmp_path / "report.html"):
         if path.suffix == ".json":
             continue

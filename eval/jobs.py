@@ -1,0 +1,69 @@
+"""What a protocol has to do: named pieces of work, each with all that its numbers depend on.
+
+A protocol module (eval/protocols) offers `jobs(pair, options) -> list[Job]`. A job never knows of
+the others; a bench of its own collects what it makes, so that its outcome can be kept, found again
+and shown beside others.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from eval.bench import Bench
+from eval.images import exact
+from eval.options import Options
+from eval.rows import Row
+from eval.runs import Pair, Run
+from vistok import distributed
+
+PROTOCOLS = {
+    "rfid": "eval.protocols.rfid",
+    "pfid": "eval.protocols.pfid",
+    "gfid": "eval.protocols.gfid",
+    "pictures": "eval.pictures",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of a protocol: `work(bench)` returns rows and leaves the rest on the bench."""
+
+    protocol: str
+    work: Callable[[Bench], list[Row]]
+    settings: dict[str, Any] = field(default_factory=dict)  # JSON; whatever changes the outcome
+    generator: Run | None = None  # whose weights the outcome also depends on
+    once: bool = False  # the first rank alone does it
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job made. All of it is JSON but for the rows, which are records."""
+
+    rows: tuple[Row, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)  # under the fact's name, for this run
+    skipped: tuple[dict[str, str], ...] = ()
+    pictures: tuple[dict[str, Any], ...] = ()
+
+
+def jobs_of(pair: Pair, options: Options) -> list[Job]:
+    """All jobs of the protocols that were asked for; ValueError for an unknown protocol."""
+    for name in options.protocols:
+        if name not in PROTOCOLS:
+            raise ValueError(f"unknown protocol '{name}'; valid: {', '.join(PROTOCOLS)}")
+    found = []
+    for name in options.protocols:
+        found += importlib.import_module(PROTOCOLS[name]).jobs(pair, options)
+    return found
+
+
+def do(job: Job, bench: Bench) -> Outcome:
+    """Run one job on every rank (or on the first, if it says so)."""
+    if job.once and distributed.rank() > 0:
+        return Outcome()
+    own = replace(bench, protocol=job.protocol, facts={}, skipped=[], pictures=[])
+    with exact():
+        rows = job.work(own)
+    return Outcome(tuple(rows), own.facts, tuple(own.skipped), tuple(own.pictures))

@@ -1,0 +1,30 @@
+"""What the command line asks of an evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+PFIDMode = Literal["full", "quick", "both", "none"]
+DEFAULT = ("rfid", "pfid", "gfid", "pictures")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything that a protocol may be told; what changes its numbers is in its jobs' settings."""
+
+    protocols: tuple[str, ...] = DEFAULT
+    features: str = "vistok-cnn"
+    weights: str | None = None
+    perceptual: str = "vistok-cnn"
+    data: tuple[str, ...] = ()
+    limit: int | None = None
+    batch: int | None = None  # None: 256 on a GPU, 32 on a CPU, whose caches hold no more
+    samples: int | None = None  # None: as many as there are pictures
+    pfid: PFIDMode = "both"
+    guidance: tuple[float, ...] = (1.0,)
+    seed: int = 0
+    workers: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
