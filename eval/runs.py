@@ -117,6 +117,11 @@ def open_data(run: Run, overrides: Sequence[str] = ()) -> Any:
         raise RunError(
             f"{run.folder}: its data are cached tokens; give pictures with --data kind=..."
         )
+    if opened.frames is not None:
+        raise RunError(
+            f"{run.folder}: the data are clips of {opened.frames} frames; this tokenizer takes "
+            "pictures: give some with --data kind=..."
+        )
     wanted = tuple(run.tokenizer.config.image_size)
     if opened.size is not None and tuple(opened.size) != wanted:
         raise RunError(

@@ -12,6 +12,7 @@ from typing import Any
 
 from train.config import TrainConfig
 from train.text import duration, fact, fit, size
+from vistok.files import write_text
 
 _WAIT = 0.05  # share of the time spent waiting for data above which something should change
 _PEAKS = ("peak_memory_gb", "peak_rss_gb")
@@ -142,9 +143,7 @@ def finish(
     tokenizer = (record.get("tokenizer") or {}).get("name")
     rows = read_metrics(folder / "metrics.jsonl")
     summary = summarise(config, rows, {"bad_samples": names, **(counts or {})}, tokenizer)
-    draft = folder / ".writing_summary.json"
-    draft.write_text(json.dumps(summary, indent=2) + "\n")
-    draft.replace(folder / "summary.json")
+    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary_text(summary, width)
 
 

@@ -10,6 +10,7 @@ import torch
 from huggingface_hub import ModelHubMixin
 
 from vistok.config import ConfigError
+from vistok.files import write_text
 from vistok.weights import WeightsError, load_strict, read_safetensors, write_safetensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -65,7 +66,7 @@ class Saved(ModelHubMixin):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         folder = Path(save_directory)
-        (folder / CONFIG).write_text(json.dumps(self.describe(), indent=2) + "\n")
+        write_text(folder / CONFIG, json.dumps(self.describe(), indent=2) + "\n")
         write_safetensors(self.state_dict(), folder / WEIGHTS)
 
 

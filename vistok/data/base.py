@@ -114,7 +114,7 @@ def manifest_hash(lines: Iterable[str]) -> str:
 
 
 def text_of(path: Path) -> str:
-    """A file of text as programs write it; DataError, naming it, if its bytes are something else."""
+    """The text of a file that a program wrote; DataError, naming it, if it is something else."""
     try:
         return path.read_text("utf-8")
     except UnicodeDecodeError as error:
