@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import threading
 
 
 def begin(_: int) -> None:
-    """torch's `worker_init_fn`: memory for pictures, and a longer life than one SIGTERM."""
-    _keep_memory()
-    signal.signal(signal.SIGTERM, _pass_over)
+    """torch's `worker_init_fn`: memory for pictures, and SIGTERM from the parent alone.
 
-
-def _pass_over(number: int, frame: object) -> None:
-    """Schedulers send SIGTERM to every process of a job; a run that is about to finish its step and
-    save needs its workers. The next one counts: torch ends workers so that do not end themselves.
+    Schedulers send SIGTERM to every process of a job; a run that is about to finish its step and
+    save needs its workers. The parent ends them when it is done, torch's watchdog when it has died.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _keep_memory()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_heed_the_parent, daemon=True).start()
+
+
+def _heed_the_parent() -> None:
+    parent = multiprocessing.parent_process().pid
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def _keep_memory() -> None:
