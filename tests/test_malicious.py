@@ -119,7 +119,7 @@ KINDS = {
         "classes=c.json train=data/train.tar val=data/val.tar",
         ["c.json"],
     ),
-    "video": ("path=data/train.csv val_path=data/val.csv", _both("data/{}.csv")),
+    "video": ("path=data/train.csv val_path=data/val.csv", ["data/train.csv"]),
     "huggingface": (
         "path=parquet val_split=val cache_dir=new data_files.train=data/train.parquet "
         "data_files.val=data/val.parquet",
