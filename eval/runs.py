@@ -20,6 +20,7 @@ import yaml
 
 from vistok.config import Config, ConfigError, PartOf, validate
 from vistok.data import Stream  # importing the package also registers the data sets
+from vistok.data.base import one_line, text_of
 from vistok.hub import read_json
 from vistok.registry import build
 from vistok.tokenizer import Tokenizer, TokenizerConfig
@@ -146,6 +147,11 @@ def open_split(
         )
     if opened.spec is not None:
         raise RunError(f"{where}: its data are cached tokens; give pictures with --data kind=...")
+    if opened.frames is not None:
+        raise RunError(
+            f"{where}: the data are clips of {opened.frames} frames; this tokenizer takes "
+            "pictures: give some with --data kind=..."
+        )
     return opened
 
 
@@ -169,8 +175,7 @@ def _read(folder: Path, name: str) -> Run:
     kind, described = _kind(model)
     config = None
     if (folder / "config.yaml").is_file():
-        # Written by training, resolved; nothing that came with a run is resolved again.
-        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config = _written_config(folder / "config.yaml")
     history = _history(folder / "metrics.jsonl")
     return Run(name, folder, model, kind, described, sha256(weights), config, history)
 
@@ -188,6 +193,15 @@ def _nowhere(folder: Path) -> str:
     close = difflib.get_close_matches(missing, there, n=1, cutoff=0.5)
     hint = f"did you mean {up / close[0]}? " if close else ""
     return f"{folder}: no such folder (there is no '{missing}' in {up}); {hint}{wanted}"
+def _written_config(path: Path) -> dict[str, Any]:
+    """What training wrote, resolved; nothing that came with a run is resolved again."""
+    try:
+        config = yaml.safe_load(text_of(path))
+    except yaml.YAMLError as error:
+        raise RunError(f"{path}: not the YAML that training writes ({one_line(error)})") from None
+    if not isinstance(config, dict) or not isinstance(config.get("data") or {}, dict):
+        raise RunError(f"{path}: not a training config; expected keys, and keys below `data`")
+    return config
 
 
 def _kind(model: Path) -> tuple[Literal["tokenizer", "generator"], dict[str, Any]]:
@@ -232,7 +246,7 @@ def _history(path: Path) -> tuple[dict[str, Any], ...]:
     """Lines of metrics.jsonl; a last line that a kill cut off is left out."""
     if not path.is_file():
         return ()
-    lines = path.read_text().splitlines()
+    lines = text_of(path).splitlines()
     rows = []
     for number, line in enumerate(lines, 1):
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -273,6 +274,7 @@ def _load(path: Path, inside: tuple[Path, ...]) -> Any:
     tree = OmegaConf.load(path)
     if not OmegaConf.is_dict(tree):
         raise ConfigError(f"{path}: expected `key: value` lines at the top level")
+    _check_references(OmegaConf.to_container(tree), path)
     base = OmegaConf.to_container(tree, resolve=False).get("base")
     if base is None:
         return tree
@@ -293,6 +295,24 @@ def _over(below: Any, above: Any) -> Any:
     both = {**below, **above}
     shared = below.keys() & above.keys()
     return {k: _over(below[k], above[k]) if k in shared else v for k, v in both.items()}
+_REFERENCE = re.compile(r"\$\{[\w.\[\]-]*\}")  # ${a}, ${a.b[0]}
+
+
+def _check_references(tree: Any, path: Path, place: str = "") -> None:
+    """ConfigError for `${resolver:...}`: a file may have come with a run of somebody else, and only
+    its own keys are put into it, never the environment."""
+    if isinstance(tree, dict | list):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            _check_references(value, path, f"{place}.{key}" if place else str(key))
+    elif isinstance(tree, str):
+        rest, before = tree, ""
+        while rest != before:
+            before, rest = rest, _REFERENCE.sub("", rest)
+        if "${" in rest:
+            raise ConfigError(
+                f"{path}: {place}: got {_short(tree)}; only references to other keys like "
+                f"${{name}} are followed: give the value as {place}=... on the command line"
+            )
 
 
 def to_yaml(config: BaseModel) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,15 @@ def measure_speed(
     datasets = [open_data(pair.tokenizer, data) for pair in pairs]
     rows: list[Row] = []
     clock = Clock(device, repeats)
-    for pair, dataset in zip(pairs, datasets, strict=True):
-        size = (*batch, (pair.tokenizer.config or {}).get("batch_size") or 32)[0]
-        views = Views(dataset, min(size, len(dataset)), device=device)
-        rows += _Speed(pair, views, clock).rows()
-    for config in configs:
-        rows += config.rows(clock, batch, precision)
-    if lookup:
-        rows += lookup_rows(clock)
-    clock.close()
+    with closing(clock):
+        for pair, dataset in zip(pairs, datasets, strict=True):
+            size = (*batch, (pair.tokenizer.config or {}).get("batch_size") or 32)[0]
+            views = Views(dataset, min(size, len(dataset)), device=device)
+            rows += _Speed(pair, views, clock).rows()
+        for config in configs:
+            rows += config.rows(clock, batch, precision)
+        if lookup:
+            rows += lookup_rows(clock)
     limits = {str(k).removeprefix("torch."): statistics.median(v) for k, v in clock.limits.items()}
     facts = {
         "command": " ".join(["python -m eval", *sys.argv[1:]]),

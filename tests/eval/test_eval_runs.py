@@ -69,6 +69,8 @@ def test_data(runs, fails):
     assert len(open_data(run, ["kind=photos", "size=8"])) == 24  # the run's kind: an overlay
     with fails(RunError, "32x32", "8x8", "size=8"):
         open_data(run, ["size=32"])
+    with fails(RunError, "clips of 4 frames", "takes pictures"):
+        open_data(run, ["frames=4"])
     with fails(ConfigError, "key=value"):
         open_data(run, ["size"])
     with fails(ConfigError, "val_cuont", "val_count"):

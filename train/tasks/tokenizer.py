@@ -17,7 +17,7 @@ from torchvision.utils import make_grid
 
 import vistok.losses  # noqa: F401  (registers the losses)
 from train.collapse import CollapseConfig, UsageWindow
-from train.tasks.base import Phase, Task
+from train.tasks.base import Phase, Task, check_pictures
 from train.tasks.stages import InitConfig, start_from
 from train.tasks.teachers import load_teacher
 from vistok import distributed
@@ -61,6 +61,7 @@ class TokenizerTask(Task):
     judged_by = ("psnr", 1)
 
     def __init__(self, config: TokenizerTaskConfig, data) -> None:
+        check_pictures(data, "tokenizer")
         self.config = config
         self.tokenizer = Tokenizer(config.tokenizer)
         for init in config.init:

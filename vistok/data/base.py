@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
@@ -110,6 +111,16 @@ def manifest_hash(lines: Iterable[str]) -> str:
     for line in lines:
         digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
     return digest.hexdigest()
+
+
+def text_of(path: Path) -> str:
+    """The text of a file that a program wrote; DataError, naming it, if it is something else."""
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not text in UTF-8 ({error}); it is damaged or another file: move it away"
+        ) from None
 
 
 def one_line(reason: object) -> str:

@@ -148,6 +148,8 @@ def _opened(config: HuggingFaceConfig, split: str, stream: bool) -> tuple[Any, s
         raise
     except Exception as error:  # the library's errors, and those of every file system below it
         cause = f"; {one_line(error.__cause__)}" if error.__cause__ is not None else ""
+        if config.data_files is not None:
+            cause += f"; data_files: {_plain(config.data_files)}"
         raise DataError(
             f"{where}: the split '{split}' cannot be opened ({one_line(error)}{cause})"
         ) from None

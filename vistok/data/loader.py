@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from vistok.data import workers as worker
 from vistok.data.base import BadSample, DataError, Dataset, Sample
 from vistok.data.order import Order, eval_indices
 from vistok.data.quarantine import Quarantine
@@ -313,7 +314,7 @@ class _Reader:
             # Its own generator: torch draws the workers' seed from it, and the global one is saved
             # and restored by training, bit for bit.
             generator=torch.Generator(),
-            worker_init_fn=_keep_memory,
+            worker_init_fn=worker.begin,
         )
         for loaded in loader:
             if loaded.batch is not None:
@@ -338,15 +339,3 @@ def _tensors(batch: LoadedBatch) -> LoadedBatch:
     small = {name: getattr(batch, name) for name in _SMALL}
     back = {n: torch.from_numpy(x) for n, x in small.items() if isinstance(x, np.ndarray)}
     return replace(batch, **back)
-
-
-def _keep_memory(_: int) -> None:
-    """In a worker: PIL keeps up to 16 MiB of what it frees for the next picture.
-
-    Fresh pages cost a fifth of a small picture's decoding. Blocks of one size, since PIL copies a
-    kept block to fit another one, which made pictures of mixed sizes slower than no memory at all.
-    """
-    from PIL import Image
-
-    Image.core.set_block_size(2**18)
-    Image.core.set_blocks_max(64)
