@@ -17,7 +17,8 @@ import torch
 
 from eval.images import Views
 from eval.protocols.clock import Clock, flops
-from eval.protocols.lookup import lookup_rows
+from eval.protocols.loading import loading_rows
+from eval.protocols.lookup import PEER_GB, lookup_rows
 from eval.protocols.steps import ConfigStep, TrainingStep, alone, is_config
 from eval.rows import Decode, Results, Row, provenance
 from eval.runs import Pair, Run, class_names, open_data, resolve
@@ -31,6 +32,8 @@ def measure_speed(
     batch: Sequence[int] = (),
     precision: Sequence[str] = (),
     lookup: bool = False,
+    peer_gb: float = PEER_GB,
+    loading: Sequence[str | Path] = (),
     repeats: int = 5,
     data: Sequence[str] = (),
     device: torch.device = torch.device("cpu"),
@@ -40,7 +43,8 @@ def measure_speed(
     Args:
         batch, precision: of the steps of config files, each with each; runs take one batch size
             and have their own precision.
-        lookup: also the table of codebook searches.
+        lookup: also the table of codebook searches; `peer_gb` bounds the other library's memory.
+        loading: folders of pictures whose loader is measured too.
     """
     alone()
     configs = [ConfigStep(Path(path)) for path in paths if is_config(path)]
@@ -51,6 +55,8 @@ def measure_speed(
     datasets = [open_data(pair.tokenizer, data) for pair in pairs]
     rows: list[Row] = []
     clock = Clock(device, repeats)
+    for folder in loading:  # first: its processes are forked from this one while it is small
+        rows += loading_rows(folder, repeats)
     for pair, dataset in zip(pairs, datasets, strict=True):
         size = (*batch, (pair.tokenizer.config or {}).get("batch_size") or 32)[0]
         views = Views(dataset, min(size, len(dataset)), device=device)
@@ -58,7 +64,7 @@ def measure_speed(
     for config in configs:
         rows += config.rows(clock, batch, precision)
     if lookup:
-        rows += lookup_rows(clock)
+        rows += lookup_rows(clock, peer_gb)
     clock.close()
     limits = {str(k).removeprefix("torch."): statistics.median(v) for k, v in clock.limits.items()}
     facts = {
@@ -181,4 +187,6 @@ def _form(row: Row) -> str:
         return f"{row.value / 1e9:.2f} G"
     if row.metric.endswith("share") or row.metric == "data-wait":
         return f"{100 * row.value:.1f} %"
+    if row.metric.endswith("seconds"):
+        return f"{row.value:.3f} s"
     return f"{row.value:.2f}" if row.metric.endswith("ratio") else f"{row.value:.1f}"

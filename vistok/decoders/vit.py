@@ -101,9 +101,10 @@ class ViTDecoder(nn.Module):
         cells = self.positions(cells)
         if present is not None and self.config.absence == "cut":
             mask = visible(present, self.cells)
-        y = self.transformer(torch.cat([cells, latents], dim=1), mask=mask)
-        pixels = (self.head(y[:, : self.cells]).float() + 1) / 2
-        return Painted(pixels, pixels, {"grid": y[:, : self.cells]})
+        x = torch.cat([cells, latents], dim=1)
+        grid = self.transformer(x, mask=mask, only=slice(self.cells))
+        pixels = (self.head(grid).float() + 1) / 2
+        return Painted(pixels, pixels, {"grid": grid})
 
     @property
     def cells(self) -> int:

@@ -79,11 +79,10 @@ class ViTEncoder(nn.Module):
         """x [B, 3, H, W] in 0..1 -> latents [B, N, D]."""
         patches = self.positions(self.patch_embed((x - 0.5) / self.config.pixel_std))  # [B, g, W]
         latents = self.latent_tokens.to(patches.dtype).expand(len(x), -1, -1)
-        y = self.transformer(torch.cat([patches, latents], dim=1), mask=self.mask)
-        patches, latents = y.split([patches.shape[1], latents.shape[1]], dim=1)
+        x = torch.cat([patches, latents], dim=1)
+        latents = self.transformer(x, mask=self.mask, only=slice(patches.shape[1], None))
         if self.config.slot_projection:
             values = torch.einsum("bnw,nwd->bnd", latents, self.slots.to(latents.dtype))
         else:
             values = self.proj(latents)
-        features = {"patches": patches, "latents": latents}
-        return Latents(self.latent_norm(values.float()), self.grid, features)
+        return Latents(self.latent_norm(values.float()), self.grid, {"latents": latents})
