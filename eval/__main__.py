@@ -138,6 +138,20 @@ def _precisions(context, parameter, text: str | None) -> tuple[str, ...]:
 @click.option("--batch", callback=_sizes, help="Pictures at a time, like 32 or (configs) 4,16.")
 @click.option("--precision", callback=_precisions, help="Of configs: fp32,bf16; default: its own.")
 @click.option("--lookup", is_flag=True, help="Also the table of codebook searches.")
+@click.option(
+    "--peer-gb",
+    type=float,
+    default=2.0,
+    show_default=True,
+    help="Of --lookup: scores that the other library may hold; 4.1 lets it run every size.",
+)
+@click.option(
+    "--loading",
+    multiple=True,
+    metavar="FOLDER",
+    help="Also its loader (pictures or parquet) at 128 and 256 px against bare decoding, and its "
+    "start at sample 10 million; may be repeated.",
+)
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--data", multiple=True, metavar="KEY=VALUE", help="Other data; may be repeated.")
 @click.option("--device", help="cpu, cuda, ...; default: a GPU if there is one.")
@@ -151,8 +165,8 @@ def speed(runs: tuple[str, ...], report: str | None, device: str | None, **given
     from eval.protocols.speed import measure_speed, speed_table
     from train.memory import keep_freed_memory
 
-    if not runs and not given["lookup"]:
-        raise click.UsageError("name a run, a config file or --lookup")
+    if not (runs or given["lookup"] or given["loading"]):
+        raise click.UsageError("name a run, a config file, --lookup or --loading")
     keep_freed_memory()  # as training does
     with process_group(device) as (chosen, first):
         results = measure_speed(runs, device=chosen, **given)

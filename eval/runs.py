@@ -193,6 +193,8 @@ def _nowhere(folder: Path) -> str:
     close = difflib.get_close_matches(missing, there, n=1, cutoff=0.5)
     hint = f"did you mean {up / close[0]}? " if close else ""
     return f"{folder}: no such folder (there is no '{missing}' in {up}); {hint}{wanted}"
+
+
 def _written_config(path: Path) -> dict[str, Any]:
     """What training wrote, resolved; nothing that came with a run is resolved again."""
     try:

@@ -295,6 +295,8 @@ def _over(below: Any, above: Any) -> Any:
     both = {**below, **above}
     shared = below.keys() & above.keys()
     return {k: _over(below[k], above[k]) if k in shared else v for k, v in both.items()}
+
+
 _REFERENCE = re.compile(r"\$\{[\w.\[\]-]*\}")  # ${a}, ${a.b[0]}
 
 

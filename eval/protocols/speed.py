@@ -18,7 +18,8 @@ import torch
 
 from eval.images import Views
 from eval.protocols.clock import Clock, flops
-from eval.protocols.lookup import lookup_rows
+from eval.protocols.loading import loading_rows
+from eval.protocols.lookup import PEER_GB, lookup_rows
 from eval.protocols.steps import ConfigStep, TrainingStep, alone, is_config
 from eval.rows import Decode, Results, Row, provenance
 from eval.runs import Pair, Run, class_names, open_data, resolve
@@ -32,6 +33,8 @@ def measure_speed(
     batch: Sequence[int] = (),
     precision: Sequence[str] = (),
     lookup: bool = False,
+    peer_gb: float = PEER_GB,
+    loading: Sequence[str | Path] = (),
     repeats: int = 5,
     data: Sequence[str] = (),
     device: torch.device = torch.device("cpu"),
@@ -41,7 +44,8 @@ def measure_speed(
     Args:
         batch, precision: of the steps of config files, each with each; runs take one batch size
             and have their own precision.
-        lookup: also the table of codebook searches.
+        lookup: also the table of codebook searches; `peer_gb` bounds the other library's memory.
+        loading: folders of pictures whose loader is measured too.
     """
     alone()
     configs = [ConfigStep(Path(path)) for path in paths if is_config(path)]
@@ -53,6 +57,8 @@ def measure_speed(
     rows: list[Row] = []
     clock = Clock(device, repeats)
     with closing(clock):
+        for folder in loading:  # first: its processes are forked from this one while it is small
+            rows += loading_rows(folder, repeats)
         for pair, dataset in zip(pairs, datasets, strict=True):
             size = (*batch, (pair.tokenizer.config or {}).get("batch_size") or 32)[0]
             views = Views(dataset, min(size, len(dataset)), device=device)
@@ -60,7 +66,7 @@ def measure_speed(
         for config in configs:
             rows += config.rows(clock, batch, precision)
         if lookup:
-            rows += lookup_rows(clock)
+            rows += lookup_rows(clock, peer_gb)
     limits = {str(k).removeprefix("torch."): statistics.median(v) for k, v in clock.limits.items()}
     facts = {
         "command": " ".join(["python -m eval", *sys.argv[1:]]),
@@ -182,4 +188,6 @@ def _form(row: Row) -> str:
         return f"{row.value / 1e9:.2f} G"
     if row.metric.endswith("share") or row.metric == "data-wait":
         return f"{100 * row.value:.1f} %"
+    if row.metric.endswith("seconds"):
+        return f"{row.value:.3f} s"
     return f"{row.value:.2f}" if row.metric.endswith("ratio") else f"{row.value:.1f}"
