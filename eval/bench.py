@@ -25,13 +25,19 @@ class Bench:
     run: Run
     views: Views
     features: FeatureNetwork
-    perceptual: PerceptualNetwork | None = None
+    perceptual: PerceptualNetwork | None = None  # the first of them
     seed: int = 0
     stamp: dict[str, Any] = field(default_factory=dict)  # versions, commit, date
     facts: dict[str, Any] = field(default_factory=dict)
     skipped: list[dict[str, str]] = field(default_factory=list)
     pictures: list[dict[str, Any]] = field(default_factory=list)  # grids for the report
     protocol: str = ""  # the name that its rows carry
+    more_perceptual: tuple[PerceptualNetwork, ...] = ()
+
+    @property
+    def perceptuals(self) -> tuple[PerceptualNetwork, ...]:
+        """All perceptual networks that were asked for."""
+        return () if self.perceptual is None else (self.perceptual, *self.more_perceptual)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -66,17 +72,23 @@ class Bench:
         return Row(metric=metric, value=finite(value), note=note, **{**common, **rest})
 
     def frechet_row(
-        self, metric: str, stats: FeatureStats, real: RealStats | None = None, **rest: Any
+        self,
+        metric: str,
+        stats: FeatureStats,
+        real: RealStats | None = None,
+        against: FeatureStats | None = None,
+        **rest: Any,
     ) -> Row:
         """Fréchet distance of painted pictures (already summed over ranks) to real ones: the
-        pictures of this bench, or `real`."""
-        against = self.views.stats(self.features) if real is None else real.stats
+        pictures of this bench, or `real`. `against`: other features of this bench's pictures."""
+        if against is None:
+            against = self.views.stats(self.features) if real is None else real.stats
         with warnings.catch_warnings():  # its warning becomes the row's note
             warnings.simplefilter("ignore")
             value = frechet_distance(stats, against)
         fewest = min(stats.count, against.count)
-        if fewest < self.features.dim:
-            few = f"biased upwards: {fewest} pictures for {self.features.dim} features"
+        if fewest < stats.dim:
+            few = f"biased upwards: {fewest} pictures for {stats.dim} features"
             rest["note"] = f"{rest['note']}; {few}" if rest.get("note") else few
         common = {"features": network_of(self.features), "samples": stats.count}
         if real is not None:

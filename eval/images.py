@@ -72,6 +72,7 @@ class Views:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: int = 0
     record: dict[str, Any] = field(init=False)
+    sides: dict[tuple, Any] = field(init=False, default_factory=dict)  # what eval.sets keeps here
     _stats: dict[str, FeatureStats] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -132,6 +133,10 @@ class Views:
             self._stats[key] = mine.reduce()
         return self._stats[key]
 
+    def remember(self, network: FeatureNetwork, stats: FeatureStats) -> None:
+        """The same statistics, made by somebody who looked at every picture for other reasons."""
+        self._stats.setdefault(f"{network.name} {network.sha256}", stats)
+
 
 def data_name(record: dict[str, Any]) -> str:
     """What numbers call a data set: the last folder of its source, else its kind (photos)."""
@@ -146,4 +151,4 @@ def shares(count: int, batch: int) -> list[Tensor]:
 
 
 def network_of(network: Any) -> Network:
-    return Network(name=network.name, sha256=network.sha256)
+    return Network(name=network.name, sha256=network.sha256, preprocess=network.preprocess)

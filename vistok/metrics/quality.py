@@ -5,7 +5,7 @@ PSNR = 10 log10(1 / MSE) for pixels in 0..1. Two conventions are in use and diff
 exact), `pooled` takes the PSNR of the squared error over all pixels.
 SSIM (Wang et al. 2004) in torchmetrics' convention: Gaussian window 11x11, sigma 1.5, reflect
 padding, k1 0.01, k2 0.03, mean over channels and the whole map, in fp64.
-MS-SSIM (Wang et al. 2003): the same window on five scales, which needs sides of 161 and more.
+MS-SSIM (Wang et al. 2003): the same window on five scales, which needs sides of 176 and more.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vistok.metrics.accumulator import Accumulator, pair, unit_range
 
 _WINDOW = 11
 SSIM_SIDE = _WINDOW // 2 + 1  # pixels that its reflected window needs
-MS_SSIM_SIDE = (_WINDOW - 1) * 2**4 + 1  # the window on pictures halved four times
+MS_SSIM_SIDE = _WINDOW * 2**4  # pictures halved four times must still hold the window
 
 
 class PSNRResult(NamedTuple):
