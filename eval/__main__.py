@@ -30,14 +30,33 @@ def _numbers(context, parameter, text: str) -> tuple[float, ...]:
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option("--report", type=click.Path(dir_okay=False), help="HTML file; the others go beside.")
 @click.option(
-    "--features", default="vistok-cnn", show_default=True, help="Network of Fréchet distances."
+    "--features",
+    default="vistok-cnn",
+    show_default=True,
+    help="Network of Fréchet distances: vistok-cnn, inception, dinov2 or clip.",
 )
 @click.option("--weights", type=click.Path(), help="Its weight file, if not in the usual place.")
 @click.option(
-    "--perceptual",
-    default="vistok-cnn",
+    "--metrics",
+    default="fid",
     show_default=True,
-    help="Perceptual network: vistok-cnn, lpips-vgg, lpips-alex or none.",
+    callback=lambda context, parameter, text: tuple(text.split(",")),
+    help="Beside PSNR and the like: fid, sfid, kid, is, precision, recall, density, coverage, "
+    "ms-ssim, separated by commas; or all.",
+)
+@click.option(
+    "--stored",
+    type=click.IntRange(2),
+    default=50_000,
+    show_default=True,
+    help="Feature vectors kept for KID, precision and recall; a keyed subset of a larger set.",
+)
+@click.option(
+    "--perceptual",
+    multiple=True,
+    default=("vistok-cnn",),
+    show_default=True,
+    help="Perceptual network: vistok-cnn, lpips-vgg, lpips-alex or none; may be repeated.",
 )
 @click.option("--data", multiple=True, metavar="KEY=VALUE", help="Other data; may be repeated.")
 @click.option("--limit", type=click.IntRange(2), help="Only the first so many pictures.")

@@ -30,13 +30,20 @@ class Bench:
     run: Run
     views: Views
     features: FeatureNetwork
-    perceptual: PerceptualNetwork | None = None
+    perceptual: PerceptualNetwork | None = None  # the first of them
     seed: int = 0
     stamp: dict[str, Any] = field(default_factory=dict)  # versions, commit, date
     facts: dict[str, Any] = field(default_factory=dict)
     skipped: list[dict[str, str]] = field(default_factory=list)
     pictures: list[dict[str, Any]] = field(default_factory=list)  # grids for the report
     protocol: str = ""  # the name that its rows carry
+    more_perceptual: tuple[PerceptualNetwork, ...] = ()
+
+    @property
+    def perceptuals(self) -> tuple[PerceptualNetwork, ...]:
+        """All perceptual networks that were asked for."""
+        return () if self.perceptual is None else (self.perceptual, *self.more_perceptual)
+
     references: dict[str, RealStats] = field(default_factory=dict)  # by protocol, where asked for
     passes: Passes = field(default_factory=Passes)
 
@@ -101,18 +108,25 @@ class Bench:
         return Row(metric=metric, value=finite(value), note=note, **{**common, **rest})
 
     def frechet_row(
-        self, metric: str, stats: FeatureStats, real: RealStats | None = None, **rest: Any
+        self,
+        metric: str,
+        stats: FeatureStats,
+        real: RealStats | None = None,
+        against: FeatureStats | None = None,
+        **rest: Any,
     ) -> Row:
         """Fréchet distance of painted pictures (already summed over ranks) to real ones: the
-        pictures of this bench, or `real` (what it does not know stays that of the pictures)."""
-        against = self.views.stats(self.features) if real is None else real.stats
+        pictures of this bench, or `real` (what it does not know stays that of the pictures).
+        `against`: other features of this bench's pictures."""
+        if against is None:
+            against = self.views.stats(self.features) if real is None else real.stats
         with warnings.catch_warnings():  # its warning becomes the row's note
             warnings.simplefilter("ignore")
             value = frechet_distance(stats, against)
         fewest = min(stats.count, against.count)
         notes = [rest.get("note", ""), "" if real is None else real.note]
-        if fewest < self.features.dim:
-            notes.append(f"biased upwards: {fewest} pictures for {self.features.dim} features")
+        if fewest < stats.dim:
+            notes.append(f"biased upwards: {fewest} pictures for {stats.dim} features")
         rest["note"] = "; ".join(filter(None, notes))
         common = {"features": network_of(self.features), "samples": stats.count}
         if real is not None:

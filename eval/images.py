@@ -83,6 +83,7 @@ class Views:
     cache: Cache = field(default_factory=Cache)
     record: dict[str, Any] = field(init=False)
     _real: dict[str, RealStats] = field(init=False, default_factory=dict)
+    sides: dict[tuple, Any] = field(init=False, default_factory=dict)  # what eval.sets keeps here
 
     def __post_init__(self) -> None:
         self.record = self.dataset.record()
@@ -187,6 +188,11 @@ class Views:
         passes.clear()
         return real
 
+    def remember(self, network: FeatureNetwork, stats: FeatureStats) -> None:
+        """The same statistics, made by somebody who looked at every picture for other reasons."""
+        made = RealStats(stats, network_of(network), **self.protocol, made=provenance())
+        self._real.setdefault(f"{network.name} {network.sha256}", made)
+
 
 def data_name(record: dict[str, Any]) -> str:
     """What numbers call a data set: the last folder of its source, else its kind (photos)."""
@@ -201,4 +207,4 @@ def shares(count: int, batch: int) -> list[Tensor]:
 
 
 def network_of(network: Any) -> Network:
-    return Network(name=network.name, sha256=network.sha256)
+    return Network(name=network.name, sha256=network.sha256, preprocess=network.preprocess)

@@ -103,7 +103,7 @@ class Ledger:
 def facts_of(job: Job, bench: Bench) -> dict[str, Any]:
     """All that a job's numbers depend on, as JSON."""
     real = bench.references.get(job.protocol)
-    looked = (bench.features, *(() if bench.perceptual is None else (bench.perceptual,)))
+    looked = (bench.features, *bench.perceptuals)
     return {
         "protocol": job.protocol,
         "version": job.version,

@@ -46,7 +46,7 @@ def evaluate(
     check_names(names, earlier)
     batch = options.batch or (256 if options.device.type == "cuda" else 32)
     datasets = [open_data(pair.tokenizer, options.data) for pair in pairs]
-    networks = _networks(options)
+    features, first, *more = _networks(options)
     for pair in pairs:
         for generator in pair.generators:
             _check_pair(pair, generator)
@@ -60,8 +60,9 @@ def evaluate(
         views = Views(dataset, batch, options.limit, options.device, options.workers, cache)
         # The whole record: one manifest may be cropped to several sizes.
         views = shared.setdefault(json.dumps(views.record, sort_keys=True, default=str), views)
-        bench = Bench(pair.tokenizer, views, *networks, options.seed, stamp)
-        bench.references = _references(options, views, networks[0])
+        bench = Bench(pair.tokenizer, views, features, first, options.seed, stamp)
+        bench.more_perceptual = tuple(more)
+        bench.references = _references(options, views, features)
         data[pair.tokenizer.name] = views.record
         plan += [(job, bench) for job in jobs_of(pair, options)]
     outcomes = _outcomes(plan, Ledger(cache), say)
@@ -71,7 +72,7 @@ def evaluate(
         "command": shlex.join(["python", "-m", "eval", *sys.argv[1:]]),
         "pairs": {p.tokenizer.name: [g.name for g in p.generators] for p in pairs},
         "data": data,
-        "features": {"name": networks[0].name, "sha256": networks[0].sha256},
+        "features": {"name": features.name, "sha256": features.sha256},
         "world_size": distributed.world_size(),
         "device": str(options.device),
         "skipped": [one for outcome in every for one in outcome.skipped],
@@ -142,14 +143,16 @@ def _by_fact(outcomes: dict[str, list[Outcome]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _networks(options: Options) -> tuple[Any, Any]:
+def _networks(options: Options) -> list[Any]:
+    """The feature network and the perceptual ones, at least one: None for none."""
     # Channels last: the same numbers to rounding, 1.6 times as fast on CPUs.
     place = {"device": options.device, "memory_format": torch.channels_last}
     features = feature_network(options.features, options.weights).to(**place)
-    if options.perceptual == "none":
-        return features, None
-    same = options.weights if options.perceptual == options.features else None
-    return features, perceptual_network(options.perceptual, same).to(**place)
+    names = list(dict.fromkeys(options.perceptual))
+    if names == ["none"]:
+        return [features, None]
+    weights = {options.features: options.weights}
+    return [features, *(perceptual_network(n, weights.get(n)).to(**place) for n in names)]
 
 
 def _check_pair(pair: Pair, generator: Any) -> None:

@@ -20,7 +20,9 @@ class Options:
     protocols: tuple[str, ...] = DEFAULT
     features: str = "vistok-cnn"
     weights: str | None = None
-    perceptual: str = "vistok-cnn"
+    metrics: tuple[str, ...] = ("fid",)  # of eval.sets.METRICS
+    stored: int = 50_000  # feature vectors kept for KID, precision and recall
+    perceptual: tuple[str, ...] = ("vistok-cnn",)  # ("none",): none
     data: tuple[str, ...] = ()
     limit: int | None = None
     batch: int | None = None  # None: 256 on a GPU, 32 on a CPU, whose caches hold no more

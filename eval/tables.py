@@ -10,9 +10,17 @@ from eval.words import shown, word
 
 BY_LENGTH = (
     "rFID",
+    "sFID",
+    "KID",
+    "IS",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
     "PSNR",
     "PSNR-mean",
     "SSIM",
+    "MS-SSIM",
     "perceptual",
     "LPIPS",
     "pFID-v1-quick",
@@ -20,6 +28,7 @@ BY_LENGTH = (
     "pFID-v1-rel",
     "gFID",
     "bits/image",
+    "bits/pixel",
     "bytes/image",
 )
 WHOLE = (

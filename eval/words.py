@@ -42,6 +42,45 @@ WORDS = {
         3,
         "Structural similarity (11x11 Gaussian window), 1 for identical pictures.",
     ),
+    "MS-SSIM": Word("MS-SSIM", "higher", 3, "SSIM over five scales; sides of 176 pixels or more."),
+    "sFID": Word(
+        "sFID",
+        "lower",
+        2,
+        "The Fréchet distance of spatial features (ADM's 17x17 positions, 7 channels).",
+    ),
+    "KID": Word(
+        "KID",
+        "lower",
+        5,
+        "Kernel distance of the features, a mean over random subsets; unbiased, so it may be a "
+        "little below 0.",
+    ),
+    "IS": Word(
+        "IS",
+        "higher",
+        2,
+        "Inception Score of the painted pictures: how sure the network is of each and how varied "
+        "the whole set; it never looks at real ones.",
+    ),
+    "precision": Word(
+        "precision",
+        "higher",
+        3,
+        "Share of painted pictures in the neighbourhoods of real ones.",
+    ),
+    "recall": Word(
+        "recall", "higher", 3, "Share of real pictures in the neighbourhoods of painted ones."
+    ),
+    "density": Word(
+        "density",
+        "higher",
+        3,
+        "How many real neighbourhoods a painted picture lies in, over k = 5; may exceed 1.",
+    ),
+    "coverage": Word(
+        "coverage", "higher", 3, "Share of real neighbourhoods (k = 5) that hold a painted picture."
+    ),
     "perceptual": Word(
         "perceptual distance",
         "lower",
@@ -50,6 +89,7 @@ WORDS = {
     ),
     "LPIPS": Word("LPIPS", "lower", 4, "Learned perceptual distance of the lpips package."),
     "bits/image": Word("bits/image", "", 0, "Stored bits of the kept codes."),
+    "bits/pixel": Word("bits/pixel", "", 4, "Stored bits of the kept codes over the pixels."),
     "bytes/image": Word(
         "bytes/image", "", 1, "Size of the packed tokens of a picture with their small header."
     ),

@@ -159,7 +159,7 @@ def test_the_key_knows_all_that_numbers_depend_on(runs, bench, make_tokenizer):
         {"run": dataclasses.replace(one.run, sha256="1")},
         {"run": dataclasses.replace(one.run, described=described)},
         {"perceptual": None},
-        {"features": type("Other", (), {"name": "vistok-cnn", "sha256": "1"})},
+        {"features": type("Other", (), {"preprocess": "", "name": "vistok-cnn", "sha256": "1"})},
         {"references": {"gfid": one.views.real(one.features)}},
     ]  # fmt: skip
     others += [(job, dataclasses.replace(one, **change)) for change in changes]

@@ -47,7 +47,9 @@ def test_attention_is_the_formula(qk_norm):
     assert torch.allclose(layer(x), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("mask", [None, causal_last(3, 4), visible(torch.eye(2, 4) > 0, 3)])
+@pytest.mark.parametrize(
+    "mask", [None, causal_last(3, 4), joined(3, torch.eye(2, 4) > 0, batch=2, device="cpu")]
+)
 @pytest.mark.parametrize("only", [slice(3, None), slice(3)], ids=["last", "first"])
 def test_wanted_positions_are_those_of_the_whole_run(mask, only):
     model, x, rotary = transformer(), torch.randn(2, 7, 16), rotary_table(torch.rand(7, 1), 8)
