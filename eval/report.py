@@ -189,9 +189,9 @@ def _comparison_blocks(results: Results) -> list[str]:
     table = comparison(results)
     if len(table.entries) < 2:
         return []
-    header = ["run", *table.facts, *(column.name for column in table.columns)]
+    header = ["run", *(column.name for column in table.columns), *table.facts]
     mark = lambda c: c.text + (" (best)" if c.best else "") + (" ≠" if c.differs else "")
-    body = [[entry.name, *entry.facts, *map(mark, entry.cells)] for entry in table.entries]
+    body = [[entry.name, *map(mark, entry.cells), *entry.facts] for entry in table.entries]
     blocks = [markdown(header, body)]
     if table.mixed:
         fields = _plain(", ".join(table.mixed))

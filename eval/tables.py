@@ -13,7 +13,6 @@ BY_LENGTH = (
     "PSNR",
     "PSNR-mean",
     "SSIM",
-    "MS-SSIM",
     "perceptual",
     "LPIPS",
     "pFID-v1-quick",
@@ -35,7 +34,7 @@ WHOLE = (
     "slot-redundancy",
     "gFID-untrained",
 )
-GUIDED = ("gFID", "gFID-val")  # metrics of which each guidance is another number
+UNGUIDED = ("gFID-untrained",)  # at one guidance only: the name need not say it
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,8 @@ def plain_row(row: Row) -> bool:
 
 
 def named(row: Row) -> str:
-    """The name of a number in tables: with network and data, and guidance where it matters."""
-    if row.decode.guidance is None or row.metric not in GUIDED:
+    """The name of a number in tables: with network and data, and guidance where it was sampled."""
+    if row.decode.guidance is None or row.metric in UNGUIDED:
         return row.display
     return f"{row.display} guidance {row.decode.guidance:g}"
 

@@ -9,7 +9,7 @@ import yaml
 
 from eval.comparison import longest
 from eval.rows import Results, Row
-from eval.tables import GUIDED, plain_row
+from eval.tables import UNGUIDED, plain_row
 from eval.words import shown, word
 
 _HONEST = {
@@ -31,6 +31,7 @@ def common(results: Results) -> dict[str, Any]:
     sets = list(dict.fromkeys(row.reference.name for row in results.rows))
     return {
         "names": [run["name"] for run in results.runs],
+        "tokenizers": _tokenizers(results),
         "lead": _lead(results),
         "honest": " ".join(_HONEST[name] for name in sets if name in _HONEST),
         "skipped": facts.get("skipped", []),
@@ -149,6 +150,13 @@ def config(run: dict[str, Any]) -> str:
     return json.dumps(run.get("model", {}), indent=2, ensure_ascii=False)
 
 
+def _tokenizers(results: Results) -> list[str]:
+    """Runs that are no generator of another: what a page is about."""
+    pairs = results.facts.get("pairs") or {}
+    owned = {generator for names in pairs.values() for generator in names}
+    return [run["name"] for run in results.runs if run["name"] not in owned]
+
+
 def _lead(results: Results) -> str:
     if not results.rows:
         return "No number was measured."
@@ -170,7 +178,7 @@ def _set(row: Row) -> str:
 def _tile(row: Row) -> dict[str, str]:
     better = word(row.metric).better
     note = {"lower": "lower is better", "higher": "higher is better", "": ""}[better]
-    if row.metric in GUIDED and row.decode.guidance is not None:
+    if row.decode.guidance is not None and row.metric not in UNGUIDED:
         note = f"guidance {row.decode.guidance:g}, {note}"
     unit = " dB" if row.metric.startswith("PSNR") else ""
     name, _, inside = row.display.partition("[")
