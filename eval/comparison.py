@@ -14,7 +14,7 @@ from typing import Any
 
 from eval.compare import differences
 from eval.rows import Results, Row
-from eval.tables import BY_LENGTH, WHOLE, named, plain_row
+from eval.tables import BY_LENGTH, WHOLE, by_run, named, plain_row
 from eval.words import shown, word
 
 _FLOORS = ("PSNR-mean-colour",)  # of the pictures, not of a run
@@ -80,11 +80,12 @@ def comparison(results: Results) -> Comparison:
     """The table of all runs."""
     found: dict[tuple, dict[tuple[str, str], Row]] = {}
     lines = _lines(results)
+    rows = by_run(row for row in results.rows if plain_row(row))
     owned = {name for names in (results.facts.get("pairs") or {}).values() for name in names}
     for line in lines:
         for run in filter(None, line):
             of = ", generated" if run in owned else ""
-            for row in longest(r for r in results.rows if r.run == run and plain_row(r)):
+            for row in longest(rows.get(run, ())):
                 if row.metric not in _FLOORS:
                     # A generator's KID stands beside its tokenizer's, not in its place.
                     name = named(row) + (of if not row.metric.startswith("gFID") else "")

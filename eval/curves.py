@@ -17,7 +17,7 @@ from eval.comparison import places
 from eval.correlation import CLAIM, Correlation, correlations
 from eval.figures import BASE, Point, Series, line_chart, scatter
 from eval.rows import Results, Row
-from eval.tables import plain_row
+from eval.tables import by_run, plain_row
 from eval.words import shown
 
 _SWEEP = (
@@ -156,11 +156,10 @@ def _relation(one: Correlation, colours: dict[str, int]) -> Relation:
 def _axis(results: Results, over: str) -> dict[tuple[str, int | None], float]:
     """{(run, length): kept tokens or bits}, for rows that have a place on that axis."""
     found: dict[tuple[str, int | None], float] = {}
+    rows = by_run(row for row in results.rows if row.length is not None)
     for run in results.runs:
         name, spec = run["name"], _spec(run)
-        for row in results.rows:
-            if row.run != name or row.length is None:
-                continue
+        for row in rows.get(name, ()):
             if spec is None:
                 if over == "tokens":
                     found[name, row.length] = float(row.length)
