@@ -86,7 +86,7 @@ def _tabular(title: str, header: Sequence[str], body: Sequence[Sequence[str]]) -
     line = lambda cells: " & ".join(cells) + r" \\"
     return "\n".join(
         [
-            f"% {' '.join(title.split())}",
+            f"% {tex(title)}",
             rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
             r"\toprule",
             line(header),

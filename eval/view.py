@@ -96,7 +96,7 @@ def record(results: Results) -> dict[str, Any]:
             values = _values(row)
             base = first.setdefault(row.metric, values)
             cells = [(v, v != b) for v, b in zip(values, base, strict=True)]
-            lines.append({"run": run["name"], "metric": row.metric, "cells": cells})
+            lines.append({"run": run["name"], "name": row.display, "cells": cells})
     mixed = any(differs for line in lines for _, differs in line["cells"])
     return {"fields": _FIELDS, "lines": lines, "mixed": mixed}
 

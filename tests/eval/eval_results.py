@@ -42,6 +42,9 @@ def strips(kind, run, size=32, lengths=(16, 4, 1), cells=4, seed=0):
         moved = (originals + far).clamp(0, 255).to(torch.uint8)
         rows.append((f"{length} tokens" if kind == "reconstructions" else f"α {length / 4}", moved))
         places.append({"tokens": length, "bits": length * 12} if kind == "reconstructions" else {})
+    if kind == "generated":
+        rows = [(f"class {i}", pictures) for i, (_, pictures) in enumerate(rows[1:])]
+        return grid(kind, run, rows, [])
     return grid(kind, run, rows, [f"class {i}" for i in range(cells)], places)
 
 
