@@ -176,7 +176,7 @@ def render_markdown(results: Results, html: str, numbers: str) -> str:
         blocks.append(markdown(["tokenizers and generators", "correlation"], body))
     if probes := view.probes(results):
         body = [[line["run"], *line["cells"]] for line in probes["lines"]]
-        blocks.append(markdown(["linear probe", *probes["columns"]], body))
+        blocks.append(markdown(["linear probe", *map(" ".join, probes["columns"])], body))
     text = (
         _environment(False)
         .get_template("report.md.j2")
@@ -235,10 +235,10 @@ def _grid(grid: dict[str, Any], several: bool) -> dict[str, Any]:
     width = grid["size"][1]
     heading = [grid["run"]] if several else []
     heading += [f"guidance {grid['guidance']:g}"] if "guidance" in grid else []
-    heading += [grid["note"]] if grid.get("note") else []
     pixels = shown_side(width)
     return {
         **grid,
+        "note": grid.get("note", ""),
         "heading": ", ".join(heading),
         "cells": grid.get("cells") or len(grid["columns"]),
         "pixels": pixels,

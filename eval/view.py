@@ -113,12 +113,12 @@ def probes(results: Results) -> dict[str, Any] | None:
     for name in names:
         found = [at.get((name, *column)) for column in columns]
         cells = ["" if r is None else shown(r.value, r.metric) for r in found]
-        notes = list(dict.fromkeys(r.note for r in found if r is not None and r.note))
+        notes = [f"{r.tap}: {r.note}" for r in found if r is not None and r.note]
         samples = sorted({r.samples for r in found if r is not None})
         lines.append(
             {"run": name, "cells": cells, "samples": ", ".join(map(str, samples)), "notes": notes}
         )
-    return {"columns": [f"{name} {tap}" for name, tap in columns], "lines": lines}
+    return {"columns": columns, "lines": lines}
 
 
 def detail(row: Row) -> dict[str, Any]:
