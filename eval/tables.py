@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ BY_LENGTH = (
     "pFID-v1",
     "pFID-v1-rel",
     "gFID",
+    "gFID-val",
     "bits/image",
     "bits/pixel",
     "bytes/image",
@@ -42,6 +44,7 @@ WHOLE = (
     "slot-redundancy",
     "gFID-untrained",
 )
+UNGUIDED = ("gFID-untrained",)  # at one guidance only: the name need not say it
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,16 @@ class Table:
 
 def tables(results: Results) -> list[Table]:
     """One table for each run, tokenizers followed by their generators."""
-    return [_table(results, run) for run in results.runs]
+    rows = by_run(row for row in results.rows if plain_row(row))
+    return [_table(rows.get(run["name"], []), run) for run in results.runs]
+
+
+def by_run(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """{run: its rows}, in order."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.run, []).append(row)
+    return found
 
 
 def plain_row(row: Row) -> bool:
@@ -75,8 +87,14 @@ def plain_row(row: Row) -> bool:
     return all(one is None for one in special)
 
 
-def _table(results: Results, run: dict[str, Any]) -> Table:
-    rows = [row for row in results.rows if row.run == run["name"] and plain_row(row)]
+def named(row: Row) -> str:
+    """The name of a number in tables: with network and data, and guidance where it was sampled."""
+    if row.decode.guidance is None or row.metric in UNGUIDED:
+        return row.display
+    return f"{row.display} guidance {row.decode.guidance:g}"
+
+
+def _table(rows: list[Row], run: dict[str, Any]) -> Table:
     lengths = tuple(sorted({row.length for row in rows if row.length is not None}))
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
@@ -89,9 +107,7 @@ def _table(results: Results, run: dict[str, Any]) -> Table:
 
 
 def _line(key: tuple, rows: list[Row], lengths: tuple[int, ...] | None) -> Line:
-    metric, name, guidance = key
-    if guidance is not None and metric == "gFID":
-        name += f" guidance {guidance:g}"
+    metric = key[0]
     if lengths is None:
         found = (rows[0],)
     else:
@@ -99,7 +115,7 @@ def _line(key: tuple, rows: list[Row], lengths: tuple[int, ...] | None) -> Line:
         found = tuple(at.get(length) for length in lengths)
     return Line(
         metric,
-        name,
+        named(rows[0]),
         word(metric).better,
         tuple("" if row is None else shown(row.value, metric) for row in found),
         tuple(None if row is None else row.value for row in found),
