@@ -7,6 +7,7 @@ A first argument that is exactly a verb is the verb; a folder of that name is `.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -166,6 +167,11 @@ def study(file: str, overrides: tuple[str, ...], only: tuple[str, ...], device: 
     from eval.study import options_of, read_study, run_study
     from eval.tables import summary
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            "a study is one process; on several GPUs give each its runs: CUDA_VISIBLE_DEVICES=0 "
+            "python -m eval study FILE --only NAME"
+        )
     with process_group(device) as (chosen, _):
         config = read_study(file, overrides)
         results, target = run_study(config, options_of(config, chosen), only)

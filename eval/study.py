@@ -149,7 +149,10 @@ def run_study(
 
 def options_of(study: StudyConfig, device: Any) -> Options:
     """The study's options; ConfigError or ValueError for what can be seen before training."""
-    options = Options(device=device, **study.evaluate.model_dump())
+    given = study.evaluate.model_dump()
+    if given.get("cache", "") is None:  # outcomes are kept with the study
+        given["cache"] = str(study.folder / "eval_cache")
+    options = Options(device=device, **given)
     for name in options.protocols:
         if name not in PROTOCOLS:
             raise ConfigError(

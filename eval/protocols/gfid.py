@@ -21,6 +21,7 @@ from eval.images import bar, shares, to_uint8
 from eval.jobs import Job
 from eval.options import Options
 from eval.probe import no_probe
+from eval.real import RealStats
 from eval.rows import Decode, Row
 from eval.runs import Pair, Run, class_names, untrained
 from eval.training_set import TrainingSet, training_set
@@ -44,7 +45,9 @@ def jobs(pair: Pair, options: Options) -> list[Job]:
     """One for each pass of each generator; one that says what is missing where there is none."""
     if not pair.generators:
         return [Job("gfid", lambda bench: _nothing(bench, pair, options))]
-    real = training_set(pair.tokenizer, options.data, options.train_limit or options.limit)
+    real: TrainingSet | str = "a reference was given instead"
+    if getattr(options, "reference", None) is None:
+        real = training_set(pair.tokenizer, options.data, options.train_limit or options.limit)
     found = []
     for generator in pair.generators:
         conditional = bool(class_names(generator.generator))
@@ -62,7 +65,7 @@ def jobs(pair: Pair, options: Options) -> list[Job]:
         if any(scale != 1.0 for scale in options.guidance) and not conditional:
             reason = f"{generator.name} has no classes: there is nothing to guide with"
             found.append(Job("gfid", _skip("gFID with guidance", reason), generator=generator))
-        if isinstance(real, str):
+        if isinstance(real, str) and getattr(options, "reference", None) is None:
             found.append(Job("gfid", _skip("gFID", real), generator=generator))
     return found
 
@@ -86,8 +89,11 @@ def run(
         note = f"baseline: the same generator with fresh weights (seed 0); {note}"
     title = f"{generator.name}: guidance {one.guidance:g}, length {one.length}"
     stats = sample_stats(bench, model, one.length, one.guidance, samples, title)
-    sides = {"gFID-val": None} if isinstance(real, str) else {"gFID": real.stats(bench)}
-    if one.trained:
+    sides: dict[str, RealStats | None] = {}
+    given = getattr(bench, "reference", None)  # --reference: instead of the training pictures
+    if given is not None or not isinstance(real, str):
+        sides["gFID"] = real.stats(bench) if given is None else given
+    if one.trained or not sides:
         sides["gFID-val"] = None
     common = {
         "run": generator.name,
@@ -109,7 +115,7 @@ def run(
         against = (
             f"reference: the {split} pictures, not training statistics"
             if side is None
-            else f"reference: training pictures ({side.reference.described})"
+            else f"reference: {side.reference.split} pictures ({side.reference.described})"
         )
         name = metric if one.trained else "gFID-untrained"
         rows.append(bench.frechet_row(name, stats, side, note=f"{note}; {against}", **common))

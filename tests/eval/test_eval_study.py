@@ -55,7 +55,7 @@ def small_study(tmp_path, tree, small_probe):
             "correlate": True,
         }
         path = tmp_path / "study.yaml"
-        path.write_text(yaml.safe_dump({**given, **changes}))
+        path.write_text(yaml.safe_dump({**given, **changes}, sort_keys=False))
         return path
 
     return make
@@ -79,7 +79,8 @@ def test_end_to_end_and_again(small_study, tmp_path, in_process):
     assert facts["runs"]["vq"]["task.tokenizer.quantizer"]["dim"] == 4
     first = facts["correlations"][0]
     assert (first["x"], first["y"], first["n"], first["probe"]) == ("rFID", "gFID", 3, "small")
-    assert (tmp_path / "out" / "report.html").is_file()
+    for name in ("report.html", "report.md"):
+        assert "With 3 tokenizers nothing" in (tmp_path / "out" / name).read_text()
     again = go(path)
     assert again.exit_code == 0 and len(in_process) == 9
     assert [r.value for r in Results.load(tmp_path / "out" / "results.json").rows] == [
