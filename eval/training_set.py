@@ -77,6 +77,11 @@ class TrainingSet:
     dataset: Dataset
     record: dict[str, Any] = field(repr=False)
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What says which pictures these are, wherever they lie: JSON."""
+        return {key: value for key, value in self.record.items() if key != "source"}
+
     def stats(self, bench: Bench) -> RealStats:
         """Statistics under the bench's feature network, over all ranks (every rank must ask)."""
         views = bench.views

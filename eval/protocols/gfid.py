@@ -44,7 +44,8 @@ class Pass:
 def jobs(pair: Pair, options: Options) -> list[Job]:
     """One for each pass of each generator; one that says what is missing where there is none."""
     if not pair.generators:
-        return [Job("gfid", lambda bench: _nothing(bench, pair, options))]
+        work = lambda bench: _nothing(bench, pair, options)
+        return [Job("gfid", work, {"probe": options.probe})]
     real: TrainingSet | str = "a reference was given instead"
     if getattr(options, "reference", None) is None:
         real = training_set(pair.tokenizer, options.data, options.train_limit or options.limit)
@@ -57,16 +58,16 @@ def jobs(pair: Pair, options: Options) -> list[Job]:
                 "guidance": one.guidance,
                 "trained": one.trained,
                 "samples": options.samples,
-                "training": real if isinstance(real, str) else real.record["manifest"],
+                "training": real if isinstance(real, str) else real.identity,
             }
             found.append(
                 Job("gfid", _work(generator, one, real, options.samples), settings, generator)
             )
         if any(scale != 1.0 for scale in options.guidance) and not conditional:
             reason = f"{generator.name} has no classes: there is nothing to guide with"
-            found.append(Job("gfid", _skip("gFID with guidance", reason), generator=generator))
+            found.append(_skip("gFID with guidance", reason, generator))
         if isinstance(real, str) and getattr(options, "reference", None) is None:
-            found.append(Job("gfid", _skip("gFID", real), generator=generator))
+            found.append(_skip("gFID", real, generator))
     return found
 
 
@@ -174,12 +175,12 @@ def _work(generator: Run, one: Pass, real: TrainingSet | str, samples: int | Non
     return lambda bench: run(bench, generator, one, samples or min(_MOST, len(bench.views)), real)
 
 
-def _skip(protocol: str, reason: str) -> Any:
+def _skip(protocol: str, reason: str, generator: Run) -> Job:
     def work(bench: Bench) -> list[Row]:
         bench.skip(protocol, reason)
         return []
 
-    return work
+    return Job("gfid", work, {"skipped": protocol, "reason": reason}, generator)
 
 
 def _nothing(bench: Bench, pair: Pair, options: Options) -> list[Row]:
