@@ -118,7 +118,8 @@ def run_study(
     """Train what is missing, evaluate, write the report: (results, path of the report).
 
     Args:
-        only: these runs alone; the report of a single one lies in its own folder.
+        only: these runs alone; the report of a single one lies in its own folder, that of several
+            in `only`.
     """
     from eval.measure import evaluate
     from eval.report import write_report
@@ -141,7 +142,9 @@ def run_study(
         train(config, on_cpu=options.device.type == "cpu")
     results = evaluate([config.folder for config in configs], options)
     results = _with_facts(study, results, names)
-    folder = study.folder / names[0] if len(only) == 1 else study.folder
+    folder = study.folder
+    if only:  # the report of all runs is not replaced by one of some
+        folder = folder / (names[0] if len(names) == 1 else "only")
     target = folder / "report.html"
     write_report(results, target)
     return results, target
