@@ -119,7 +119,7 @@ def run_study(
 
     Args:
         only: these runs alone; the report of a single one lies in its own folder, that of several
-            in `only`.
+            in `_only`.
     """
     from eval.measure import evaluate
     from eval.report import write_report
@@ -144,7 +144,7 @@ def run_study(
     results = _with_facts(study, results, names)
     folder = study.folder
     if only:  # the report of all runs is not replaced by one of some
-        folder = folder / (names[0] if len(names) == 1 else "only")
+        folder = folder / (names[0] if len(names) == 1 else "_only")
     target = folder / "report.html"
     write_report(results, target)
     return results, target
