@@ -18,6 +18,7 @@ from eval.jobs import Job, Outcome, jobs_of
 from eval.ledger import Ledger, facts_of
 from eval.merge import check_names, joined
 from eval.options import Options
+from eval.probe import recipe, with_probe
 from eval.real import RealStats
 from eval.rows import Results, provenance
 from eval.runs import Pair, RunError, open_data, resolve
@@ -50,6 +51,9 @@ def evaluate(
     for pair in pairs:
         for generator in pair.generators:
             _check_pair(pair, generator)
+    if options.probe is not None:
+        recipe(options.probe)  # a mistake in it shows before the first one is trained
+        pairs = [with_probe(pair, options) for pair in pairs]
     folder = None if options.cache is None else Path(options.cache)
     cache = Cache(folder, options.fresh, options.save_every)
     stamp = provenance()

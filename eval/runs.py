@@ -92,7 +92,7 @@ def resolve(paths: Sequence[str | Path]) -> list[Pair]:
     folders = [Path(path) for path in paths]
     if len({f.resolve() for f in folders}) < len(folders):
         raise RunError(f"a run is named twice in {', '.join(map(str, folders))}; name each once")
-    runs = [_read(f, name) for f, name in zip(folders, _names(folders), strict=True)]
+    runs = [read_run(f, name) for f, name in zip(folders, _names(folders), strict=True)]
     places = [run.model.resolve() for run in runs]
     for number, run in enumerate(runs):
         first = places.index(run.model.resolve())
@@ -118,11 +118,8 @@ def open_data(run: Run, overrides: Sequence[str] = ()) -> Any:
     return opened
 
 
-def open_split(
-    run: Run | None, overrides: Sequence[str] = (), split: Literal["train", "val"] = "val"
-) -> Any:
-    """A split as evaluation sees it, of a run's data or of `overrides` alone: read by index,
-    cropped at the centre (or as `adm`), never padded or mirrored."""
+def data_config(run: Run | None, overrides: Sequence[str] = ()) -> Config:
+    """The data config of a run: its own, or `overrides`, or those laid over its own."""
     tree = None if run is None else (run.config or {}).get("data")
     changes = _tree(overrides)
     if "kind" in changes and (tree or {}).get("kind") != changes["kind"]:
@@ -132,13 +129,35 @@ def open_split(
             ("no data named" if run is None else f"{run.folder}: a pretrained folder names no data")
             + "; say which pictures, e.g. --data kind=photos --data size=32"
         )
-    config = validate(_Data, {"data": {**(tree or {}), **changes}}, "--data").data
+    return validate(_Data, {"data": {**(tree or {}), **changes}}, "--data").data
+
+
+def still(config: Config) -> Config:
+    """A data config whose training samples are what validation would see: nothing random in them.
+
+    Random crops become the centre, padding goes, shards are read by index. (Evaluation loaders
+    never mirror.)
+    """
+    change: dict[str, Any] = {}
+    if getattr(config, "crop", None) == "random":
+        change |= {"crop": "center", "min_share": 1.0}
+    if getattr(config, "pad", 0):
+        change["pad"] = 0
+    if getattr(config, "streaming", False):
+        change["streaming"] = False
+    if getattr(config, "cache", False):  # they are read once: no need to keep them
+        change["cache"] = False
+    return config.model_copy(update=change)
+
+
+def open_split(
+    run: Run | None, overrides: Sequence[str] = (), split: Literal["train", "val"] = "val"
+) -> Any:
+    """A split as evaluation sees it, of a run's data or of `overrides` alone: read by index,
+    cropped at the centre (or as `adm`), never padded or mirrored."""
+    config = data_config(run, overrides)
     if split == "train":
-        still = {"min_share": 1.0, "pad": 0, "flip": False, "streaming": False}
-        if getattr(config, "crop", "") == "random":
-            still["crop"] = "center"
-        own = type(config).model_fields
-        config = config.model_copy(update={k: v for k, v in still.items() if k in own})
+        config = still(config)
     opened = build(config).open(split)
     where = "data" if run is None else run.folder
     if isinstance(opened, Stream):
@@ -159,7 +178,8 @@ class _Data(Config):
     data: Annotated[Any, PartOf("data")]
 
 
-def _read(folder: Path, name: str) -> Run:
+def read_run(folder: Path, name: str) -> Run:
+    """The run or pretrained folder `folder`, called `name`; RunError says what is wrong with it."""
     if not folder.is_dir():
         raise RunError(_nowhere(folder))
     model = folder / "model" if (folder / "config.yaml").is_file() else folder

@@ -34,6 +34,7 @@ def common(results: Results) -> dict[str, Any]:
         "tokenizers": _tokenizers(results),
         "lead": _lead(results),
         "honest": " ".join(_HONEST[name] for name in sets if name in _HONEST),
+        "study": facts.get("study", {}).get("sentences", ()),
         "skipped": facts.get("skipped", []),
         "words": [(word(m).title, word(m).explained) for m in used if word(m).explained],
         "protocol": protocol(results),

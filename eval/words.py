@@ -137,8 +137,14 @@ WORDS = {
         "gFID",
         "lower",
         2,
-        "Fréchet distance between generated pictures and the real validation pictures (not "
-        "training statistics).",
+        "Fréchet distance between generated pictures and real training pictures (or those of a "
+        "reference file), as papers give it; with and without guidance.",
+    ),
+    "gFID-val": Word(
+        "gFID, validation pictures",
+        "lower",
+        2,
+        "The same samples against the validation pictures that rFID uses, not the training ones.",
     ),
     "gFID-untrained": Word(
         "gFID, untrained",
