@@ -72,6 +72,8 @@ class Views:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: int = 0
     record: dict[str, Any] = field(init=False)
+    memo: dict[Any, Any] = field(init=False, default_factory=dict)
+    """What a protocol computed once for all runs on these pictures, under a key of its own."""
     _stats: dict[str, FeatureStats] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from eval.bench import Bench
 from eval.images import Views
-from eval.jobs import Outcome, do, jobs_of
+from eval.jobs import Outcome, do, jobs_of, rows_of
 from eval.options import Options
 from eval.rows import Results, provenance
 from eval.runs import Pair, RunError, open_data, resolve
@@ -57,8 +57,7 @@ def evaluate(paths: Sequence[str | Path], options: Options) -> Results:
         **_by_fact(outcomes),
         **stamp,
     }
-    rows = tuple(row for outcome in every for row in outcome.rows)
-    return Results(rows=rows, runs=tuple(runs), facts=facts)
+    return Results(rows=rows_of(every), runs=tuple(runs), facts=facts)
 
 
 def _by_fact(outcomes: dict[str, list[Outcome]]) -> dict[str, dict[str, Any]]:

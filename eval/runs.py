@@ -19,6 +19,7 @@ import yaml
 
 import vistok.data  # noqa: F401  (registers the data sets)
 from vistok.config import Config, ConfigError, PartOf, validate
+from vistok.data.base import Split
 from vistok.hub import read_json
 from vistok.registry import build
 from vistok.tokenizer import Tokenizer, TokenizerConfig
@@ -99,8 +100,8 @@ def resolve(paths: Sequence[str | Path]) -> list[Pair]:
     return [Pair(run, tuple(owned[run.name])) for run in tokenizers]
 
 
-def open_data(run: Run, overrides: Sequence[str] = ()) -> Any:
-    """The validation split that a tokenizer run is evaluated on: its own data, or `--data`."""
+def open_data(run: Run, overrides: Sequence[str] = (), split: Split = "val") -> Any:
+    """The pictures that a tokenizer run is evaluated on: its own data, or `--data`."""
     tree = (run.config or {}).get("data")
     changes = _tree(overrides)
     if "kind" in changes and (tree or {}).get("kind") != changes["kind"]:
@@ -111,7 +112,7 @@ def open_data(run: Run, overrides: Sequence[str] = ()) -> Any:
             "--data kind=photos --data size=32"
         )
     data = build(validate(_Data, {"data": {**(tree or {}), **changes}}, "--data").data)
-    opened = data.open("val")
+    opened = data.open(split)
     if opened.spec is not None:
         raise RunError(
             f"{run.folder}: its data are cached tokens; give pictures with --data kind=..."

@@ -31,6 +31,7 @@ WHOLE = (
     "codebook-factor-perplexity",
     "codebook-factor-entropy",
     "slot-redundancy",
+    "order-correlation",
     "gFID-untrained",
 )
 
