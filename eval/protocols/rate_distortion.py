@@ -33,6 +33,7 @@ from vistok.metrics.entropy_coding import (
     CoderMissing,
     Frequencies,
     PictureCoder,
+    coder_version,
     decode_set,
     encode_set,
     range_coder,
@@ -54,7 +55,12 @@ class Size:
 
 def jobs(pair: Pair, options: Options) -> list[Job]:
     views = training_views(pair, options, _TRAINING)
-    settings = {"training": _TRAINING, "sweep": list(SWEEP)}
+    settings = {
+        "training": _TRAINING,
+        "sweep": list(SWEEP),
+        "codecs": [[codec.version, codec.options] for codec in CODECS],
+        "coder": coder_version(),
+    }
     return [Job(NAME, lambda bench: run(bench, views), settings)]
 
 

@@ -13,6 +13,7 @@ so that every code can be coded. Letters: N pictures, L positions, F factors, K 
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -128,6 +129,14 @@ def range_coder() -> Any:
             "entropy coding needs the package constriction: pip install 'vistok[coding]'"
         ) from None
     return constriction.stream
+
+
+def coder_version() -> str | None:
+    """Of the range coder; None if it is not installed."""
+    try:
+        return importlib.metadata.version("constriction")
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def encode_set(spec: TokenSpec, indices: Tensor, positions: Sequence[int]) -> bytes:
