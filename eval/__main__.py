@@ -119,7 +119,8 @@ def _precisions(context, parameter, text: str | None) -> tuple[str, ...]:
 @click.option("--device", help="cpu, cuda, ...; default: a GPU if there is one.")
 @one_line_errors
 def speed(runs: tuple[str, ...], report: str | None, device: str | None, **given) -> None:
-    """Images/s of encode, decode, training step and sampling; FLOP/s against matrix products.
+    """Images/s, FLOP and peak memory of encode, decode, their parts, a training step and sampling;
+    FLOP/s against matrix products.
 
     Of a config file (.yaml) the training step alone is measured, on noise; it needs no run.
     """

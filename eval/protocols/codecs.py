@@ -21,7 +21,7 @@ from vistok.distributed import sum_
 
 SWEEP = (1, 10, 25, 50, 75, 90, 95)  # qualities of the plain curve
 _SEARCHED = 256  # pictures whose mean size the search for a quality looks at
-_NEAR = 0.1  # a size is matched if it is at most this share away
+NEAR = 0.1  # a size is matched if it is at most this share away
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def nearest_quality(views: Views, codec: Codec, target: float) -> tuple[int, flo
 
 
 def matched(found: float, target: float) -> bool:
-    return abs(found - target) <= _NEAR * target
+    return abs(found - target) <= NEAR * target
 
 
 def codec_rows(bench: Bench, codec: Codec, quality: int, note: str = "") -> list[Row]:

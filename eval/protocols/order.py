@@ -10,6 +10,7 @@ Dice are keyed by picture, so batches and ranks change nothing.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ _DECODES = 16384  # pictures painted at most: fewer pictures for longer sequence
 _LEAST = 32  # but no fewer than this
 _LINE = 16  # maps in a line of the report
 _SIDE = 64  # pixels of a map at most
+_STEP = 1 / 255
 
 
 def jobs(pair: Pair, options: Options) -> list[Job]:
@@ -120,7 +122,9 @@ def rank_correlation(change: Tensor) -> float:
 def pictures(run: str, maps: Tensor, count: int) -> dict[str, Any]:
     """The maps [L, H, W] as lines of small pictures: all on one scale, then each on its own.
 
-    Root mean square of the change, black (none) over orange to white (the largest).
+    Root mean square of the change, from black over orange to white. The one scale is logarithmic,
+    from a step of 8-bit pixels (what is below cannot be seen) to the largest change of all; a map's
+    own scale is linear, from nothing to its largest.
     """
     roots = maps.sqrt()
     height, width = maps.shape[1:]
@@ -129,8 +133,9 @@ def pictures(run: str, maps: Tensor, count: int) -> dict[str, Any]:
         # Areas, of the squares: a map made smaller keeps its mean change.
         size = max(1, round(height * shrink)), max(1, round(width * shrink))
         roots = F.interpolate(maps[None], size=size, mode="area")[0].sqrt()
-    one = heat(roots / roots.max().clamp_min(1e-12))
-    own = heat(roots / roots.amax((1, 2), keepdim=True).clamp_min(1e-12))
+    top = float(roots.max().clamp_min(2 * _STEP))
+    one = framed(heat((roots / _STEP).clamp_min(1).log() / math.log(top / _STEP)))
+    own = framed(heat(roots / roots.amax((1, 2), keepdim=True).clamp_min(1e-12)))
     rows, length = [], len(maps)
     line = min(_LINE, length)
     for start in range(0, length, line):
@@ -142,10 +147,15 @@ def pictures(run: str, maps: Tensor, count: int) -> dict[str, Any]:
             rows.append((f"{name}, {kind}", torch.cat([part, blank])))
     columns = [str(i + 1) for i in range(line)] if length == line else []
     note = (
-        f"root mean square change over {count} pictures; on the one scale white is "
-        f"{float(roots.max()):.3f} (pixels in 0..1)"
+        f"root mean square change of pixels in 0..1 over {count} pictures; the one scale is "
+        f"logarithmic from 1/255 (black) to {top:.3f} (white), each own scale linear from 0"
     )
     return {**grid(NAME, run, rows, columns), "note": note}
+
+
+def framed(maps: Tensor) -> Tensor:
+    """[n, 3, H, W] -> the same with a grey line around each."""
+    return F.pad(maps, (1, 1, 1, 1), value=110)
 
 
 def heat(share: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from eval.bench import Bench
 from eval.images import Views, bar, shares, to_uint8
 from eval.jobs import Job
 from eval.options import Options
-from eval.protocols.codecs import CODECS, SWEEP, Codec, codec_rows, matched, nearest_quality
+from eval.protocols.codecs import CODECS, NEAR, SWEEP, Codec, codec_rows, matched, nearest_quality
 from eval.protocols.common import Quality, all_codes, positions_of, training_views
 from eval.rows import Row
 from eval.runs import Pair, RunError
@@ -180,23 +180,28 @@ def baseline(bench: Bench, codec: Codec, sizes: list[Size]) -> list[Row]:
         for row in codec_rows(bench, codec, quality)
     ]
     by_quality: dict[int, list[str]] = {}
-    missed = []
+    missed: dict[str, list[Size]] = {}
+    nearest: list[float] = []
     for size in sizes:
         quality, found = nearest_quality(bench.views, codec, size.bytes)
-        named = f"{size.codec} @{size.length} ({size.bytes:.1f} bytes)"
         if matched(found, size.bytes):
+            named = f"{size.codec} @{size.length} ({size.bytes:.1f} bytes)"
             by_quality.setdefault(quality, []).append(named)
         else:
-            missed.append((named, found))
+            missed.setdefault(size.codec, []).append(size)
+            nearest.append(found)
     for quality, names in by_quality.items():
         note = f"matched to {bench.run.name} {', '.join(names)}"
         rows += codec_rows(bench, codec, quality, note)
     if missed:
-        names = ", ".join(name for name, _ in missed)
-        nearest = ", ".join(f"{n:.0f}" for n in sorted({found for _, found in missed}))
+        names = "; ".join(
+            f"{name} " + ", ".join(f"@{one.length} {one.bytes:.1f}" for one in own)
+            for name, own in missed.items()
+        )
         bench.skip(
             f"{NAME}, {codec.name} at matched bytes",
-            f"no quality comes within 10 % of {names}; nearest files have {nearest} bytes",
+            f"no quality comes within {NEAR:.0%} of these bytes: {names}; its nearest files have "
+            f"{min(nearest):.0f}",
         )
     return rows
 

@@ -84,7 +84,7 @@ def test_small_sizes_are_left_out_with_the_reason(bench, few):
     run(found)
     reasons = {one["protocol"]: one["reason"] for one in found.skipped}
     reason = reasons["rate_distortion, JPEG at matched bytes"]
-    assert "packed @16 (21.0 bytes)" in reason and "nearest files" in reason
+    assert "packed @1 " in reason and "@16 21.0;" in reason and "nearest files" in reason
 
 
 def test_a_size_in_reach_is_matched(bench, few):
