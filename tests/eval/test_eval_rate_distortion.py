@@ -57,7 +57,11 @@ def test_rows_of_a_flexible_tokenizer(bench, few):
         quality.setdefault((row.metric, row.length), set()).add(row.value)
     assert all(len(values) == 1 for values in quality.values())  # the way of writing changes none
     assert {m for m, _ in quality} == {"PSNR", "perceptual", "rFID"}
-    assert quality["PSNR", 16] > quality["PSNR", 8]
+    assert min(quality["PSNR", 16]) > max(quality["PSNR", 8])
+    # No file is as small as that: the reason is told once a codec.
+    reasons = {one["protocol"]: one["reason"] for one in found.skipped}
+    reason = reasons["rate_distortion, JPEG at matched bytes"]
+    assert "packed @1 " in reason and "@16 21.0;" in reason and "nearest files" in reason
 
 
 def test_baselines_are_measured_once_and_listed_once(bench, few, monkeypatch):
@@ -79,26 +83,17 @@ def test_baselines_are_measured_once_and_listed_once(bench, few, monkeypatch):
     assert sum(row.run == "a" for row in listed) == sum(row.run == "a" for row in one)
 
 
-def test_small_sizes_are_left_out_with_the_reason(bench, few):
-    found = bench(PatchTokenizer(8))
-    run(found)
-    reasons = {one["protocol"]: one["reason"] for one in found.skipped}
-    reason = reasons["rate_distortion, JPEG at matched bytes"]
-    assert "packed @1 " in reason and "@16 21.0;" in reason and "nearest files" in reason
-
-
 def test_a_size_in_reach_is_matched(bench, few):
-    found = bench(PixelTokenizer(16), count=12)  # 768 bytes of pixels
-    rows = run(found)
-    matched = [
-        row for row in rows if row.codec in ("JPEG", "WebP", "AVIF") and "matched" in row.note
-    ]
-    assert matched
+    tokenizer = PatchTokenizer(16, patch=1)  # 256 tokens of 9 bits
+    whole = PatchTokenizer.spec(tokenizer).model_copy(update={"cut": "none"})
+    tokenizer.spec = lambda: whole
+    rows = run(bench(tokenizer, count=12))
+    matched = [row for row in rows if "matched to tiny packed @256" in row.note]
+    assert {row.codec for row in matched} >= {"JPEG"} and len(matched) >= 3
+    (target,) = {row.bytes for row in rows if row.codec == "packed"}
+    assert target > 288
     for row in matched:
-        targets = [one.bytes for one in rows if one.run == "tiny" and f"{one.codec} @" in row.note]
-        assert any(abs(row.bytes - target) <= 0.1 * target for target in targets)
-    infinite = next(row for row in rows if row.run == "tiny" and row.metric == "PSNR")
-    assert infinite.value is None and "inf" in infinite.note
+        assert abs(row.bytes - target) <= 0.1 * target and row.run == row.codec
 
 
 @pytest.mark.parametrize("codec", codecs.CODECS, ids=lambda codec: codec.name)
