@@ -1,4 +1,6 @@
-"""`python -m eval RUN... --report PATH` and `python -m eval speed RUN...`; the same under torchrun.
+"""`python -m eval RUN... --report PATH`, and the verbs `speed RUN...` and `study FILE`.
+
+All but the study run under torchrun too.
 
 A first argument that is exactly a verb is the verb; a folder of that name is `./speed`.
 """
@@ -12,7 +14,7 @@ import click
 
 from vistok.errors import one_line_errors
 
-VERBS = ("speed",)
+VERBS = ("speed", "study")
 
 
 def _numbers(context, parameter, text: str) -> tuple[float, ...]:
@@ -51,10 +53,16 @@ def _numbers(context, parameter, text: str) -> tuple[float, ...]:
 )
 @click.option(
     "--guidance",
-    default="1.0",
+    default="1.0,1.5",
     show_default=True,
     callback=_numbers,
-    help="Guidance scales of gFID, separated by commas.",
+    help="Guidance scales of gFID, separated by commas; 1.0 is always measured.",
+)
+@click.option("--probe", metavar="tiny|s|b|FILE", help="Train an AR probe (once) for gFID.")
+@click.option(
+    "--train-limit",
+    type=click.IntRange(2),
+    help="Training pictures behind gFID; default: --limit, else 50,000.",
 )
 @click.option(
     "--protocols",
@@ -143,6 +151,33 @@ def speed(runs: tuple[str, ...], report: str | None, device: str | None, **given
             click.echo(f"wrote {path}")
 
 
+@click.command()
+@click.argument("file", metavar="FILE")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--only", multiple=True, metavar="NAME", help="This run alone; may be repeated.")
+@click.option("--device", help="cpu, cuda, ...; default: a GPU if there is one.")
+@one_line_errors
+def study(file: str, overrides: tuple[str, ...], only: tuple[str, ...], device: str | None) -> None:
+    """Train the runs of a study (YAML) that are missing, evaluate them and write one report.
+
+    KEY=VALUE is a key of the study (evaluate.limit=256) or of all its training configs (steps=100).
+    The same command goes on after a kill.
+    """
+    from eval.launch import process_group
+    from eval.study import options_of, read_study, run_study
+    from eval.tables import summary
+
+    with process_group(device) as (chosen, _):
+        config = read_study(file, overrides)
+        results, target = run_study(config, options_of(config, chosen), only)
+    click.echo(summary(results))
+    if config.correlate:
+        from eval.verdict import verdict_text
+
+        click.echo("\n" + verdict_text(results.facts["study"]))
+    click.echo(f"report: {target}")
+
+
 def _target(report: str) -> Path:
     path = Path(report)
     if path.suffix != ".html":
@@ -154,7 +189,9 @@ def _target(report: str) -> Path:
 def main() -> None:
     verb = sys.argv[1] if len(sys.argv) > 1 else ""
     if verb in VERBS:
-        speed(args=sys.argv[2:], prog_name=f"python -m eval {verb}")
+        {"speed": speed, "study": study}[verb](
+            args=sys.argv[2:], prog_name=f"python -m eval {verb}"
+        )
     else:
         evaluate(prog_name="python -m eval")
 

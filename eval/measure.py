@@ -15,6 +15,7 @@ from eval.bench import Bench
 from eval.images import Views
 from eval.jobs import Outcome, do, jobs_of, rows_of
 from eval.options import Options
+from eval.probe import recipe, with_probe
 from eval.rows import Results, provenance
 from eval.runs import Pair, RunError, open_data, resolve
 from vistok import distributed
@@ -30,6 +31,9 @@ def evaluate(paths: Sequence[str | Path], options: Options) -> Results:
     for pair in pairs:
         for generator in pair.generators:
             _check_pair(pair, generator)
+    if options.probe is not None:
+        recipe(options.probe)  # a mistake in it shows before the first one is trained
+        pairs = [with_probe(pair, options) for pair in pairs]
     jobs = [jobs_of(pair, options) for pair in pairs]
     stamp = provenance()
     shared: dict[str, Views] = {}  # runs on the same pictures share their statistics

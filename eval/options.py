@@ -24,7 +24,9 @@ class Options:
     batch: int | None = None  # None: 256 on a GPU, 32 on a CPU, whose caches hold no more
     samples: int | None = None  # None: as many as there are pictures
     pfid: PFIDMode = "both"
-    guidance: tuple[float, ...] = (1.0,)
+    guidance: tuple[float, ...] = (1.0, 1.5)  # gFID is always measured at 1.0 too
+    probe: str | None = None  # AR probe for gFID: tiny, s, b, or a YAML file
+    train_limit: int | None = None  # training pictures behind gFID; None: `limit`, else 50,000
     seed: int = 0
     workers: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

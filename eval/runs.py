@@ -19,7 +19,6 @@ import yaml
 
 import vistok.data  # noqa: F401  (registers the data sets)
 from vistok.config import Config, ConfigError, PartOf, validate
-from vistok.data.base import Split
 from vistok.hub import read_json
 from vistok.registry import build
 from vistok.tokenizer import Tokenizer, TokenizerConfig
@@ -91,7 +90,7 @@ def resolve(paths: Sequence[str | Path]) -> list[Pair]:
     folders = [Path(path) for path in paths]
     if len({f.resolve() for f in folders}) < len(folders):
         raise RunError(f"a run is named twice in {', '.join(map(str, folders))}; name each once")
-    runs = [_read(f, name) for f, name in zip(folders, _names(folders), strict=True)]
+    runs = [read_run(f, name) for f, name in zip(folders, _names(folders), strict=True)]
     tokenizers = [run for run in runs if run.kind == "tokenizer"]
     owned: dict[str, list[Run]] = {run.name: [] for run in tokenizers}
     for run in runs:
@@ -100,8 +99,8 @@ def resolve(paths: Sequence[str | Path]) -> list[Pair]:
     return [Pair(run, tuple(owned[run.name])) for run in tokenizers]
 
 
-def open_data(run: Run, overrides: Sequence[str] = (), split: Split = "val") -> Any:
-    """The pictures that a tokenizer run is evaluated on: its own data, or `--data`."""
+def data_config(run: Run, overrides: Sequence[str] = ()) -> Config:
+    """The data config of a tokenizer run: its own, or `--data`, or that laid over its own."""
     tree = (run.config or {}).get("data")
     changes = _tree(overrides)
     if "kind" in changes and (tree or {}).get("kind") != changes["kind"]:
@@ -111,8 +110,12 @@ def open_data(run: Run, overrides: Sequence[str] = (), split: Split = "val") -> 
             f"{run.folder}: a pretrained folder names no data; say what to evaluate on, e.g. "
             "--data kind=photos --data size=32"
         )
-    data = build(validate(_Data, {"data": {**(tree or {}), **changes}}, "--data").data)
-    opened = data.open(split)
+    return validate(_Data, {"data": {**(tree or {}), **changes}}, "--data").data
+
+
+def open_data(run: Run, overrides: Sequence[str] = ()) -> Any:
+    """The validation split that a tokenizer run is evaluated on: its own data, or `--data`."""
+    opened = build(data_config(run, overrides)).open("val")
     if opened.spec is not None:
         raise RunError(
             f"{run.folder}: its data are cached tokens; give pictures with --data kind=..."
@@ -130,7 +133,8 @@ class _Data(Config):
     data: Annotated[Any, PartOf("data")]
 
 
-def _read(folder: Path, name: str) -> Run:
+def read_run(folder: Path, name: str) -> Run:
+    """The run or pretrained folder `folder`, called `name`; RunError says what is wrong with it."""
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder; expected a run that training wrote")
     model = folder / "model" if (folder / "config.yaml").is_file() else folder

@@ -13,12 +13,14 @@ BY_LENGTH = (
     "PSNR",
     "PSNR-mean",
     "SSIM",
+    "MS-SSIM",
     "perceptual",
     "LPIPS",
     "pFID-v1-quick",
     "pFID-v1",
     "pFID-v1-rel",
     "gFID",
+    "gFID-val",
     "bits/image",
     "bytes/image",
 )
@@ -34,6 +36,7 @@ WHOLE = (
     "order-correlation",
     "gFID-untrained",
 )
+GUIDED = ("gFID", "gFID-val")  # metrics of which each guidance is another number
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,13 @@ def plain_row(row: Row) -> bool:
     return all(one is None for one in special)
 
 
+def named(row: Row) -> str:
+    """The name of a number in tables: with network and data, and guidance where it matters."""
+    if row.decode.guidance is None or row.metric not in GUIDED:
+        return row.display
+    return f"{row.display} guidance {row.decode.guidance:g}"
+
+
 def _table(results: Results, run: dict[str, Any]) -> Table:
     rows = [row for row in results.rows if row.run == run["name"] and plain_row(row)]
     lengths = tuple(sorted({row.length for row in rows if row.length is not None}))
@@ -81,9 +91,7 @@ def _table(results: Results, run: dict[str, Any]) -> Table:
 
 
 def _line(key: tuple, rows: list[Row], lengths: tuple[int, ...] | None) -> Line:
-    metric, name, guidance = key
-    if guidance is not None and metric == "gFID":
-        name += f" guidance {guidance:g}"
+    metric = key[0]
     if lengths is None:
         found = (rows[0],)
     else:
@@ -91,7 +99,7 @@ def _line(key: tuple, rows: list[Row], lengths: tuple[int, ...] | None) -> Line:
         found = tuple(at.get(length) for length in lengths)
     return Line(
         metric,
-        name,
+        named(rows[0]),
         word(metric).better,
         tuple("" if row is None else shown(row.value, metric) for row in found),
         tuple(None if row is None else row.value for row in found),

@@ -13,40 +13,22 @@ from eval.images import Views, network_of, to_uint8
 from eval.options import Options
 from eval.protocols.rfid import MeanDistance
 from eval.rows import Row
-from eval.runs import Pair, open_data
-from vistok.data.base import Dataset, Sample
+from eval.runs import Pair
+from eval.training_set import training_set
 from vistok.dice import Rng
 from vistok.distributed import sum_
 from vistok.metrics import PSNR
 from vistok.tokens import keep_mask
 
 
-class Spaced(Dataset):
-    """`count` samples of a data set at even distances: the first ones of a folder would all be of
-    its first class."""
+def training_views(pair: Pair, options: Options, count: int) -> Callable[[Bench], Views | str]:
+    """Bench -> views of up to `count` training pictures, or why there are none."""
 
-    def __init__(self, dataset: Dataset, count: int) -> None:
-        self.whole, self.count = dataset, min(count, len(dataset))
-        self.classes, self.size, self.frames = dataset.classes, dataset.size, dataset.frames
-
-    def __len__(self) -> int:
-        return self.count
-
-    def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
-        found = self.whole.sample(index * len(self.whole) // self.count, epoch, seed)
-        return Sample(index, found.pixels, found.label, found.name, fps=found.fps)
-
-    def record(self) -> dict[str, Any]:
-        return {**self.whole.record(), "spaced": self.count}
-
-
-def training_views(pair: Pair, options: Options, count: int) -> Callable[[Bench], Views]:
-    """Bench -> views of up to `count` pictures of the training split, evenly spaced, not mirrored;
-    DataError if the data have no such split."""
-
-    def make(bench: Bench) -> Views:
-        dataset = Spaced(open_data(pair.tokenizer, options.data, "train"), count)
-        return Views(dataset, bench.batch, None, bench.device, bench.views.workers)
+    def make(bench: Bench) -> Views | str:
+        found = training_set(pair.tokenizer, options.data, count)
+        if isinstance(found, str):
+            return found
+        return Views(found.dataset, bench.batch, None, bench.device, bench.views.workers)
 
     return make
 

@@ -22,9 +22,7 @@ from eval.jobs import Job
 from eval.options import Options
 from eval.protocols.common import training_views
 from eval.rows import Row
-from eval.runs import Pair, RunError
-from vistok.config import ConfigError
-from vistok.data.base import DataError
+from eval.runs import Pair
 from vistok.distributed import sum_
 from vistok.metrics.logistic import PENALTIES, STEPS, fit
 
@@ -40,15 +38,14 @@ def jobs(pair: Pair, options: Options) -> list[Job]:
     return [Job(NAME, lambda bench: run(bench, views), settings)]
 
 
-def run(bench: Bench, training: Callable[[Bench], Views]) -> list[Row]:
+def run(bench: Bench, training: Callable[[Bench], Views | str]) -> list[Row]:
     """Top-1 of each tap on the validation pictures."""
     if not bench.views.dataset.classes:
         bench.skip(NAME, "the data have no classes")
         return []
-    try:
-        views = training(bench)
-    except (RunError, ConfigError, DataError) as error:
-        bench.skip(NAME, f"no training pictures: {error}")
+    views = training(bench)
+    if isinstance(views, str):
+        bench.skip(NAME, views)
         return []
     classes = tuple(views.dataset.classes)
     if classes != tuple(bench.views.dataset.classes):

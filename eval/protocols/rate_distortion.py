@@ -25,9 +25,7 @@ from eval.options import Options
 from eval.protocols.codecs import CODECS, NEAR, SWEEP, Codec, codec_rows, matched, nearest_quality
 from eval.protocols.common import Quality, all_codes, positions_of, training_views
 from eval.rows import Row
-from eval.runs import Pair, RunError
-from vistok.config import ConfigError
-from vistok.data.base import DataError
+from eval.runs import Pair
 from vistok.distributed import sum_, world_size
 from vistok.metrics.entropy_coding import (
     CoderMissing,
@@ -64,7 +62,7 @@ def jobs(pair: Pair, options: Options) -> list[Job]:
     return [Job(NAME, lambda bench: run(bench, views), settings)]
 
 
-def run(bench: Bench, training: Callable[[Bench], Views] | None = None) -> list[Row]:
+def run(bench: Bench, training: Callable[[Bench], Views | str] | None = None) -> list[Row]:
     """Rows of the tokenizer at each length and way of writing, and of the codecs."""
     if not bench.spec.vocab:
         bench.skip(NAME, "continuous tokens have no bytes")
@@ -115,7 +113,7 @@ def _packed(bench: Bench) -> dict[int, tuple[float, float]]:
     return found
 
 
-def coded_sizes(bench: Bench, training: Callable[[Bench], Views] | None) -> list[Size]:
+def coded_sizes(bench: Bench, training: Callable[[Bench], Views | str] | None) -> list[Size]:
     """Entropy-coded sizes; a skip says why there are none."""
     try:
         range_coder()
@@ -126,10 +124,9 @@ def coded_sizes(bench: Bench, training: Callable[[Bench], Views] | None) -> list
     sizes = [one_stream(bench, codes, length) for length in spec.sweep]
     if training is None:
         return sizes
-    try:
-        views = training(bench)
-    except (RunError, ConfigError, DataError) as error:
-        bench.skip(f"{NAME}, arithmetic-picture", f"no training pictures: {error}")
+    views = training(bench)
+    if isinstance(views, str):
+        bench.skip(f"{NAME}, arithmetic-picture", views)
         return sizes
     known = Frequencies.of(spec, all_codes(bench, views, "encode training pictures"))
     headers = {length: header for length, (_, header) in _packed(bench).items()}

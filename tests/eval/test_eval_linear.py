@@ -6,7 +6,7 @@ from eval_tokenizers import PatchTokenizer
 
 from eval.images import Views, exact
 from eval.protocols import linear
-from eval.protocols.common import Spaced
+from eval.training_set import Picked
 from vistok.data import Dataset, Photos, PhotosConfig, Sample
 
 
@@ -65,14 +65,14 @@ def test_noise_stays_at_chance(bench):
 
 def test_the_encoders_own_features(bench, make_tokenizer):
     rows = run(
-        bench(make_tokenizer("fsq")), train=Spaced(Photos(PhotosConfig(size=8)).open("train"), 96)
+        bench(make_tokenizer("fsq")), train=Picked(Photos(PhotosConfig(size=8)).open("train"), 96)
     )
     taps = {row.tap for row in rows}
     assert {"encoder.patches/mean", "encoder.latents/mean", "codes/histogram"} <= taps
 
 
 def test_batch_size_changes_nothing(bench):
-    train = Spaced(Photos(PhotosConfig(size=8)).open("train"), 96)
+    train = Picked(Photos(PhotosConfig(size=8)).open("train"), 96)
     one = run(bench(PatchTokenizer(8)), train=train)
     two = run(bench(PatchTokenizer(8), batch=7), train=train)
     assert [(r.tap, r.value) for r in one] == [(r.tap, r.value) for r in two]
@@ -84,21 +84,14 @@ def test_histogram():
     assert linear.histogram(indices, (2, 3)).tolist() == expected
 
 
-def test_training_pictures_are_spread_over_the_set():
-    whole = Shades(1000)
-    part = Spaced(whole, 10)
-    assert len(part) == 10 and len(Spaced(whole, 5000)) == 1000
-    for index in range(10):
-        assert torch.equal(part[index].pixels, whole[100 * index].pixels)
-        assert part[index].index == index
-    assert part.record()["spaced"] == 10
-
-
 def test_what_does_not_apply(bench, monkeypatch):
     plain = Shades(20)
     plain.classes = ()
     found = bench(PatchTokenizer(8))
     assert run(found, plain) == [] and "no classes" in found.skipped[0]["reason"]
+    with exact():
+        assert linear.run(found, lambda bench: "no training pictures: none") == []
+    assert "no training pictures" in found.skipped[-1]["reason"]
     found = bench(PatchTokenizer(8))
     assert run(found, Shades(20, labelled=False)) == []
     assert "no label" in found.skipped[0]["reason"]

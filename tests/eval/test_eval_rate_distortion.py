@@ -10,7 +10,7 @@ from eval_tokenizers import PatchTokenizer, PixelTokenizer
 from eval.images import Views, exact, to_uint8
 from eval.jobs import Outcome, rows_of
 from eval.protocols import codecs, rate_distortion
-from eval.protocols.common import Spaced
+from eval.training_set import Picked
 from vistok.data import Photos, PhotosConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:Fréchet")
@@ -21,7 +21,7 @@ def training(count=96):
 
     def make(bench):
         size = bench.tokenizer.config.image_size[0]
-        return Views(Spaced(Photos(PhotosConfig(size=size)).open("train"), count), bench.batch)
+        return Views(Picked(Photos(PhotosConfig(size=size)).open("train"), count), bench.batch)
 
     return make
 
