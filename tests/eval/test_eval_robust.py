@@ -7,7 +7,8 @@ from eval_tokenizers import PatchTokenizer
 from eval.images import exact
 from eval.protocols import rfid, robust
 from eval.protocols.common import codes_of_others
-from eval.rows import Damage
+from eval.rows import Damage, Results
+from eval.tables import summary
 from vistok.dice import Rng
 from vistok.tokens import TokenSpec
 
@@ -76,6 +77,9 @@ def test_tail_loss_is_a_prefix(bench, make_tokenizer, absence):
     assert lost["drop_tail", 0.5] == pytest.approx(kept[2], rel=1e-6)
     assert lost["drop_tail", 0.75] == pytest.approx(kept[1], rel=1e-6)
     assert lost["drop_head", 0.5] != lost["drop_tail", 0.5]
+    text = summary(Results(rows=tuple(rows), runs=(), facts={}))
+    (line,) = [one for one in text.splitlines() if "drop_tail 50.0%" in one]
+    assert line.split()[-3] == f"{lost['drop_tail', 0.5]:.2f}"
     head = next(r for r in rows if r.damage == Damage(kind="drop_head", share=0.5))
     assert "2 of 4 tokens lost, the first ones; the decoder is told" in head.note
     flip = next(r for r in rows if r.damage.kind == "bit_flip" and r.damage.share == 0.05)
