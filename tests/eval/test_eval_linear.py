@@ -89,6 +89,7 @@ def test_what_does_not_apply(bench, monkeypatch):
     plain.classes = ()
     found = bench(PatchTokenizer(8))
     assert run(found, plain) == [] and "no classes" in found.skipped[0]["reason"]
+    found = bench(PatchTokenizer(8))
     with exact():
         assert linear.run(found, lambda bench: "no training pictures: none") == []
     assert "no training pictures" in found.skipped[-1]["reason"]
