@@ -89,6 +89,29 @@ class Browser:
         path.write_bytes(base64.b64decode(found["data"]))
         return path
 
+    def picture(self, box):
+        """PNG bytes of a part of the page: x, y, width, height."""
+        clip = {**dict(zip(("x", "y", "width", "height"), box, strict=True)), "scale": 1}
+        found = self._send("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
+        return base64.b64decode(found["data"])
+
+    def html(self):
+        """The document, read without running anything in it."""
+        node = self._send("DOM.getDocument")["root"]["nodeId"]
+        return self._send("DOM.getOuterHTML", nodeId=node)["outerHTML"]
+
+    def seen(self, selector):
+        """How many elements have a box, without running anything in the page."""
+        root = self._send("DOM.getDocument")["root"]["nodeId"]
+        nodes = self._send("DOM.querySelectorAll", nodeId=root, selector=selector)["nodeIds"]
+        return sum(bool(self._quads(node)) for node in nodes)
+
+    def _quads(self, node):
+        try:
+            return self._send("DOM.getContentQuads", nodeId=node)["quads"]
+        except AssertionError:  # it has no layout: hidden
+            return []
+
     def _send(self, method, **parameters):
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
