@@ -21,6 +21,11 @@ from vistok.metrics import PSNR
 from vistok.tokens import keep_mask
 
 
+def training_count(options: Options, most: int) -> int:
+    """Training pictures to look at: `most`, or fewer by --train-limit."""
+    return most if options.train_limit is None else min(most, options.train_limit)
+
+
 def training_views(pair: Pair, options: Options, count: int) -> Callable[[Bench], Views | str]:
     """Bench -> views of up to `count` training pictures, or why there are none."""
 

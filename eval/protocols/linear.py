@@ -20,7 +20,7 @@ from eval.bench import Bench
 from eval.images import Views
 from eval.jobs import Job
 from eval.options import Options
-from eval.protocols.common import training_views
+from eval.protocols.common import training_count, training_views
 from eval.rows import Row
 from eval.runs import Pair
 from vistok.distributed import sum_
@@ -33,8 +33,9 @@ _PIXELS = 32  # side of the pixel baseline's pictures
 
 
 def jobs(pair: Pair, options: Options) -> list[Job]:
-    views = training_views(pair, options, TRAINING)
-    settings = {"training": TRAINING, "penalties": list(PENALTIES), "steps": STEPS}
+    count = training_count(options, TRAINING)
+    views = training_views(pair, options, count)
+    settings = {"training": count, "penalties": list(PENALTIES), "steps": STEPS}
     return [Job(NAME, lambda bench: run(bench, views), settings)]
 
 

@@ -23,7 +23,7 @@ from eval.images import Views, bar, shares, to_uint8
 from eval.jobs import Job
 from eval.options import Options
 from eval.protocols.codecs import CODECS, NEAR, SWEEP, Codec, codec_rows, matched, nearest_quality
-from eval.protocols.common import Quality, all_codes, positions_of, training_views
+from eval.protocols.common import Quality, all_codes, positions_of, training_count, training_views
 from eval.rows import Row
 from eval.runs import Pair
 from vistok.distributed import sum_, world_size
@@ -52,9 +52,10 @@ class Size:
 
 
 def jobs(pair: Pair, options: Options) -> list[Job]:
-    views = training_views(pair, options, _TRAINING)
+    count = training_count(options, _TRAINING)
+    views = training_views(pair, options, count)
     settings = {
-        "training": _TRAINING,
+        "training": count,
         "sweep": list(SWEEP),
         "codecs": [[codec.version, codec.options] for codec in CODECS],
         "coder": coder_version(),
