@@ -62,7 +62,8 @@ def _numbers(context, parameter, text: str) -> tuple[float, ...]:
 @click.option(
     "--train-limit",
     type=click.IntRange(2),
-    help="Training pictures behind gFID; default: --limit, else 50,000.",
+    help="Training pictures behind gFID (default: --limit, else 50,000), probe (8,192) and "
+    "rate_distortion (4,096).",
 )
 @click.option(
     "--protocols",

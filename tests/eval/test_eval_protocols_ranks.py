@@ -19,7 +19,8 @@ def test_two_processes_give_the_same_numbers(runs, tmp_path):
         target = tmp_path / str(count) / "report.html"
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
                    f"--nproc_per_node={count}", "-m", "eval", str(runs[0]), "--limit", "20",
-                   "--batch", "3", "--train-limit", "200", "--protocols", PROTOCOLS, "--report", str(target)]  # fmt: skip
+                   "--batch", "3", "--train-limit", "200", "--protocols", PROTOCOLS,
+                   "--report", str(target)]  # fmt: skip
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
         found.append(Results.load(target.with_name("results.json")))
     one, two = found
