@@ -32,7 +32,8 @@ from vistok.tokens import Tokens
 NAME = "order"
 _DECODES = 16384  # pictures painted at most: fewer pictures for longer sequences
 _LEAST = 32  # but no fewer than this
-_LINE = 16  # maps in a line of the report
+_LINES = (8, 16)  # maps in a line of the report: what a screen holds, or twice that for more
+_FEW = 64  # maps
 _SIDE = 64  # pixels of a map at most
 _STEP = 1 / 255
 
@@ -137,7 +138,7 @@ def pictures(run: str, maps: Tensor, count: int) -> dict[str, Any]:
     one = framed(heat((roots / _STEP).clamp_min(1).log() / math.log(top / _STEP)))
     own = framed(heat(roots / roots.amax((1, 2), keepdim=True).clamp_min(1e-12)))
     rows, length = [], len(maps)
-    line = min(_LINE, length)
+    line = min(_LINES[length > _FEW], length)
     for start in range(0, length, line):
         stop = min(start + line, length)
         name = f"tokens {start + 1}-{stop}" if stop > start + 1 else f"token {stop}"

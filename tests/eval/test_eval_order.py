@@ -66,11 +66,11 @@ def test_maps_are_visible_and_scaled():
     maps = torch.zeros(18, 128, 64, dtype=torch.float64)
     maps[0, :64], maps[1] = 0.25, 0.0025  # rms 0.5 and 0.05
     grid = order.pictures("x", maps, 10)
-    assert len(grid["rows"]) == 4 and grid["cells"] == 16 and grid["size"] == [66, 34]
+    assert len(grid["rows"]) == 6 and grid["cells"] == 8 and grid["size"] == [66, 34]
     assert "0.500" in grid["note"]
     data = base64.b64decode(grid["rows"][0]["uri"].split(",")[1])
     one = Image.open(io.BytesIO(data)).convert("RGB")
-    assert one.size == (16 * 34, 66)
+    assert one.size == (8 * 34, 66)
     assert one.getpixel((5, 5)) == (255, 255, 255) and one.getpixel((5, 60)) == (0, 0, 0)
     assert one.getpixel((0, 0)) == (110, 110, 110)
     # log(0.05 * 255) / log(0.5 * 255) = 0.525: orange
