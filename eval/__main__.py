@@ -81,7 +81,8 @@ def _numbers(context, parameter, text: str) -> tuple[float, ...]:
 @click.option(
     "--train-limit",
     type=click.IntRange(2),
-    help="Training pictures behind gFID; default: --limit, else 50,000.",
+    help="Training pictures behind gFID (default: --limit, else 50,000), probe (8,192) and "
+    "rate_distortion (4,096).",
 )
 @click.option(
     "--protocols",
@@ -183,7 +184,8 @@ def _precisions(context, parameter, text: str | None) -> tuple[str, ...]:
 @click.option("--device", help="cpu, cuda, ...; default: a GPU if there is one.")
 @one_line_errors
 def speed(runs: tuple[str, ...], report: str | None, device: str | None, **given) -> None:
-    """Images/s of encode, decode, training step and sampling; FLOP/s against matrix products.
+    """Images/s, FLOP and peak memory of encode, decode, their parts, a training step and sampling;
+    FLOP/s against matrix products.
 
     Of a config file (.yaml) the training step alone is measured, on noise; it needs no run.
     """

@@ -83,7 +83,8 @@ class Views:
     cache: Cache = field(default_factory=Cache)
     record: dict[str, Any] = field(init=False)
     _real: dict[str, RealStats] = field(init=False, default_factory=dict)
-    sides: dict[tuple, Any] = field(init=False, default_factory=dict)  # what eval.sets keeps here
+    memo: dict[Any, Any] = field(init=False, default_factory=dict)
+    """What a protocol computed once for all runs on these pictures, under a key of its own."""
 
     def __post_init__(self) -> None:
         self.record = self.dataset.record()

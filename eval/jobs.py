@@ -8,7 +8,7 @@ and shown beside others.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,6 +24,10 @@ PROTOCOLS = {
     "rfid": "eval.protocols.rfid",
     "pfid": "eval.protocols.pfid",
     "gfid": "eval.protocols.gfid",
+    "rate_distortion": "eval.protocols.rate_distortion",
+    "robust": "eval.protocols.robust",
+    "order": "eval.protocols.order",
+    "probe": "eval.protocols.linear",
     "pictures": "eval.pictures",
 }
 
@@ -59,6 +63,21 @@ def jobs_of(pair: Pair, options: Options) -> list[Job]:
     for name in options.protocols:
         found += importlib.import_module(PROTOCOLS[name]).jobs(pair, options)
     return found
+
+
+def rows_of(outcomes: Iterable[Outcome]) -> tuple[Row, ...]:
+    """All rows, in order. What is no run's (a codec on the pictures) is measured alike beside each
+    tokenizer; it is listed once."""
+    rows: list[Row] = []
+    seen: set[str] = set()
+    for row in (row for outcome in outcomes for row in outcome.rows):
+        if not row.weights:
+            own = row.model_dump_json(exclude={"versions", "commit", "date"})
+            if own in seen:
+                continue
+            seen.add(own)
+        rows.append(row)
+    return tuple(rows)
 
 
 def do(job: Job, bench: Bench, passes: Passes | None = None) -> Outcome:

@@ -14,7 +14,7 @@ import torch
 from eval.bench import Bench
 from eval.compare import agreed
 from eval.images import Views
-from eval.jobs import Job, Outcome, jobs_of
+from eval.jobs import Job, Outcome, jobs_of, rows_of
 from eval.ledger import Ledger, facts_of
 from eval.merge import check_names, joined
 from eval.options import Options
@@ -84,8 +84,7 @@ def evaluate(
         **_by_fact(outcomes),
         **stamp,
     }
-    rows = tuple(row for outcome in every for row in outcome.rows)
-    return joined(Results(rows=rows, runs=tuple(runs), facts=facts), earlier)
+    return joined(Results(rows=rows_of(every), runs=tuple(runs), facts=facts), earlier)
 
 
 def _outcomes(

@@ -204,16 +204,16 @@ def real_side(bench: Bench, metrics: tuple[str, ...], stored: int = CAP) -> Side
     """
     network, views = bench.features, bench.views
     kinds = ("sfid" in metrics, bool({"kid", *MANIFOLD} & set(metrics)))
-    key = (network.name, network.sha256, network.preprocess, kinds, stored)
+    key = ("sides", network.name, network.sha256, network.preprocess, kinds, stored)
     if not any(kinds):
         return None
-    if key not in views.sides:
+    if key not in views.memo:
         mine = _Gathered(network, metrics, len(views), stored, bench.device)
         for batch in views.batches("real features"):
             mine.update(network.features(to_uint8(batch.pixels)), batch.index)
-        views.sides[key] = mine.whole()
-        views.remember(network, views.sides[key].pool)
-    return views.sides[key]
+        views.memo[key] = mine.whole()
+        views.remember(network, views.memo[key].pool)
+    return views.memo[key]
 
 
 def _noted(fields: dict[str, Any], *notes: str) -> dict[str, Any]:

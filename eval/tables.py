@@ -42,6 +42,7 @@ WHOLE = (
     "codebook-factor-perplexity",
     "codebook-factor-entropy",
     "slot-redundancy",
+    "order-correlation",
     "gFID-untrained",
 )
 UNGUIDED = ("gFID-untrained",)  # at one guidance only: the name need not say it
@@ -145,14 +146,43 @@ def length_table(table: Table) -> tuple[list[str], list[list[str]]]:
     return header, [[line.name, *line.cells] for line in table.lines]
 
 
+def special_tables(results: Results) -> list[tuple[list[str], list[list[str]]]]:
+    """(header, body) of damage, codecs and probes: a line each, a column for each number."""
+    kinds = {
+        "damage": lambda row: row.damage and f"{row.run} {row.damage.kind} {row.damage.share:.1%}",
+        "bytes an image": lambda row: row.codec and _coded(row),
+        "linear probe": lambda row: row.tap and f"{row.run} {row.tap}",
+    }
+    made = []
+    for title, label_of in kinds.items():
+        lines: dict[str, dict[str, str]] = {}
+        columns: dict[str, None] = {}
+        for row in results.rows:
+            if (label := label_of(row)) is not None:
+                lines.setdefault(label, {})[row.display] = shown(row.value, row.metric)
+                columns[row.display] = None
+        if lines:
+            body = [[label, *[own.get(c, "") for c in columns]] for label, own in lines.items()]
+            made.append(([title, *columns], body))
+    return made
+
+
+def _coded(row: Row) -> str:
+    length = "" if row.length is None else f" @{row.length}"
+    name = row.codec if row.run == row.codec else f"{row.run}{length} {row.codec}"
+    return f"{name} {row.bytes:.1f}"
+
+
 def summary(results: Results) -> str:
     """What the command line prints at the end."""
     blocks = []
     for table in tables(results):
-        blocks.append(plain(*length_table(table)))
+        if table.lines or not table.whole:
+            blocks.append(plain(*length_table(table)))
         if table.whole:
             body = [[line.name, *line.cells] for line in table.whole]
             blocks.append(plain([f"{table.run}, whole set", ""], body))
+    blocks += [plain(*table) for table in special_tables(results)]
     for one in results.facts.get("skipped", ()):
         blocks.append(f"not measured: {one['protocol']} of {one['run']}: {one['reason']}")
     return "\n\n".join(blocks)

@@ -146,6 +146,21 @@ WORDS = {
         2,
         "The same samples against the validation pictures that rFID uses, not the training ones.",
     ),
+    "probe-top1": Word(
+        "linear probe, top-1",
+        "higher",
+        3,
+        "Share of the validation pictures whose class a logistic regression finds from frozen "
+        "features of the named tap, fitted to training pictures. Read it beside its baselines: "
+        "raw pixels, and the commonest class (chance).",
+    ),
+    "order-correlation": Word(
+        "order correlation",
+        "",
+        3,
+        "Rank correlation of a token's position with how much the picture changes when its code "
+        "is drawn anew: -1 if each token matters less than the one before, 0 without an order.",
+    ),
     "gFID-untrained": Word(
         "gFID, untrained",
         "",

@@ -151,11 +151,24 @@ def test_speed(runs, tmp_path, monkeypatch):
         "encode-images/s",
         "decode-share",
         "sample-cache-gain",
+        "generate-images/s",
         "GFLOP/s",
         "not measured",
     ):
         assert words in result.output
-    assert Results.load(target).find("encode-images/s")[0].samples == 4
+    results = Results.load(target)
+    assert results.find("encode-images/s")[0].samples == 4
+    rate = lambda name: results.find(f"{name}-images/s")[0]
+    count = lambda name: float(rate(name).note.split()[0])  # GFLOP an image
+    assert count("encoder") == count("encode") > 0 and count("decoder") == count("decode") > 0
+    assert count("quantizer") == 0 and not results.find("quantizer-FLOP/s")  # fsq has no products
+    assert count("generate") == pytest.approx(count("sample-cached") + count("decode"), rel=0.02)
+    assert count("sample-uncached") > count("sample-cached") > 0
+    if sys.platform == "linux":
+        for part in ("encode", "decode", "encoder", "decoder", "lookup", "sample-cached"):
+            (peak,) = results.find(f"{part}-peak-GB")
+            held = float(peak.note.split()[1])
+            assert 0.05 < held <= peak.value + 1e-3 and peak.value < 16
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ class TextEncoder(Frozen):
             import transformers
         except ImportError:
             raise MissingWeights(
-                f"{self_name}: reading text needs transformers; pip install 'vistok[text]'"
+                f"{self_name}: reading text needs transformers; pip install 'vistok[features]'"
             ) from None
         kinds = {"clip": transformers.CLIPTextModel, "t5": transformers.T5EncoderModel}
         transformers.utils.logging.disable_progress_bar()
