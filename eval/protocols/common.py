@@ -72,6 +72,11 @@ class Quality:
         self.psnr = PSNR().to(bench.device)
         self.distance = None if bench.perceptual is None else MeanDistance().to(bench.device)
 
+    @property
+    def states(self) -> dict[str, Any]:
+        """All that `update` changes."""
+        return {"stats": self.stats, "psnr": self.psnr, "distance": self.distance}
+
     def update(self, painted: Tensor, pixels: Tensor) -> None:
         """painted [B, 3, H, W] uint8; pixels: the real ones in 0..1."""
         self.stats.update(self.bench.features(painted))

@@ -10,7 +10,9 @@ which is scored on the validation pictures. Taps:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -86,17 +88,32 @@ def collect(bench: Bench, views: Views, title: str) -> tuple[dict[str, Tensor], 
     """{tap: [N, d] float32} and labels [N] of all pictures, in order, on every rank."""
     found: dict[str, Tensor] = {}
     labels = torch.zeros(len(views), dtype=torch.int64, device=bench.device)
-    for batch in views.batches(f"{bench.run.name}: {title}"):
-        labels[batch.index] = batch.label
-        for tap, features in taps(bench, batch.pixels).items():
+    with every_tap(bench.tokenizer):
+        for batch in views.batches(f"{bench.run.name}: {title}"):
+            labels[batch.index] = batch.label
+            for tap, features in taps(bench, batch.pixels).items():
+                if tap not in found:
+                    found[tap] = features.new_zeros((len(views), features.shape[1]))
+                found[tap][batch.index] = features
+        # Every rank must sum the same taps, also one without pictures.
+        for tap, features in taps(bench, bench.views.pick([0])).items():
             if tap not in found:
                 found[tap] = features.new_zeros((len(views), features.shape[1]))
-            found[tap][batch.index] = features
-    # Every rank must sum the same taps, also one without pictures.
-    for tap, features in taps(bench, bench.views.pick([0])).items():
-        if tap not in found:
-            found[tap] = features.new_zeros((len(views), features.shape[1]))
     return {tap: sum_(found[tap]) for tap in sorted(found)}, sum_(labels)
+
+
+@contextmanager
+def every_tap(tokenizer: Any) -> Iterator[None]:
+    """Inside, encoders also give the taps that they leave out to save time."""
+    encoder = getattr(tokenizer, "encoder", None)
+    if not hasattr(encoder, "wants_patches"):
+        yield
+        return
+    encoder.wants_patches = True
+    try:
+        yield
+    finally:
+        encoder.wants_patches = False
 
 
 def taps(bench: Bench, pixels: Tensor) -> dict[str, Tensor]:

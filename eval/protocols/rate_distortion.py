@@ -85,7 +85,7 @@ def run(bench: Bench, training: Callable[[Bench], Views | str] | None = None) ->
 def tokenizer_quality(bench: Bench) -> dict[int, Quality]:
     """Measures of the reconstruction at each length."""
     found = {length: Quality(bench) for length in bench.spec.sweep}
-    for batch in bench.views.batches(f"{bench.run.name}: reconstruct"):
+    for batch in bench.sweep(f"{bench.run.name}: reconstruct", found):
         tokens = bench.tokenizer.encode(batch.pixels)
         for length, quality in found.items():
             cut = tokens if length == bench.spec.steps else tokens.prefix(length)

@@ -66,7 +66,8 @@ def run(bench: Bench) -> list[Row]:
     if others is not None and len(others) < 2:
         bench.skip(NAME, "lost tokens are replaced from other pictures; give 2 or more")
         return []
-    for batch in bench.views.batches(f"{bench.run.name}: damage ({len(cases)} kinds)"):
+    states = [(case.quality, case.hit) for case in cases]
+    for batch in bench.sweep(f"{bench.run.name}: damage ({len(cases)} kinds)", states):
         tokens = bench.tokenizer.encode(batch.pixels)
         clean = to_uint8(bench.tokenizer.decode(tokens))
         for case in cases:
