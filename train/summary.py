@@ -35,6 +35,7 @@ def summarise(
     rows: Iterable[Mapping[str, Any]],
     counts: Mapping[str, int] | None = None,
     tokenizer: str | None = None,
+    record: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Facts of a finished run, JSON.
 
@@ -42,6 +43,7 @@ def summarise(
         rows: of metrics.jsonl, over all resumes.
         counts: what the run counted besides: `bad_samples`.
         tokenizer: folder of the tokenizer whose tokens a generator learned, if known.
+        record: of the task.
     """
     rows = list(rows)
     train = [row for row in rows if row.get("split") == "train" and "images_per_s" in row]
@@ -71,6 +73,7 @@ def summarise(
         "validated_at": val[-1].get("step") if val else None,
         "skipped_steps": _skipped(train),
         **(counts or {}),
+        **(record or {}),
         "model": f"{config.folder}/model",
         "next": next_command(config, tokenizer),
         "warnings": [],
@@ -132,17 +135,20 @@ def finish(
     record: Mapping[str, Any],
     counts: Mapping[str, int] | None = None,
     width: int = 100,
+    task: Mapping[str, str] | None = None,
 ) -> str:
     """Write `folder/summary.json` from what the run left there; the text to print.
 
     Args:
         record: of the training data. counts: as in `summarise`; bad samples are counted here.
+        task: the task's own record.
     """
     bad = folder / "quarantine.jsonl"
     names = len(bad.read_text("utf-8").splitlines()) if bad.is_file() else 0
     tokenizer = (record.get("tokenizer") or {}).get("name")
     rows = read_metrics(folder / "metrics.jsonl")
-    summary = summarise(config, rows, {"bad_samples": names, **(counts or {})}, tokenizer)
+    counts = {"bad_samples": names, **(counts or {})}
+    summary = summarise(config, rows, counts, tokenizer, task)
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary_text(summary, width)
 
