@@ -68,6 +68,15 @@ DOORS = {
     "encode": ("vistok encode tok picture.png --out new", [*TOKENIZER, "picture.png"]),
     "decode": ("vistok decode tok picture.tok --out new", [*TOKENIZER, "picture.tok"]),
     "generate": ("vistok generate gen tok --out new.png --count 1", GENERATOR + TOKENIZER),
+    "edit": (
+        "vistok edit copy tok picture.png picture.png --positions 0 --out new.png",
+        [*TOKENIZER, "picture.png"],
+    ),
+    "import": ("vistok import weights/m.bin new --family maskgit-vqgan", ["weights/m.bin"]),
+    "import-folder": (
+        "vistok import weights new --family titok",
+        [f"weights/{name}" for name in ("pytorch_model.bin", "model.safetensors")],
+    ),
     "eval": ("eval tok --limit 8", ["tok/config.yaml", "tok/metrics.jsonl", *TOKENIZER]),
     "eval-generator": ("eval tok gen --limit 8", ["gen/config.yaml", *GENERATOR]),
     "speed": ("speed tok", ["tok/config.yaml", *TOKENIZER]),
@@ -278,6 +287,8 @@ def test_a_line_that_a_kill_cut_off_is_passed_over_whatever_it_says(here, comman
     "command",
     [
         "vistok info {}",
+        "vistok import {} new",
+        "vistok import {} new --family maskgit-vqgan",
         "vistok encode tok {} --out new",
         "vistok decode tok {} --out new",
         "vistok generate {} tok",

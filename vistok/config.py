@@ -263,6 +263,26 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
         raise ConfigError(f"{path}: cannot be read: {reason}") from None
 
 
+_REFERENCE = re.compile(r"\$\{[\w.\[\]-]*\}")  # ${a}, ${a.b[0]}
+
+
+def _check_references(tree: Any, path: Path, place: str = "") -> None:
+    """ConfigError for `${resolver:...}`: a file may have come with a run of somebody else, and only
+    its own keys are put into it, never the environment."""
+    if isinstance(tree, dict | list):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            _check_references(value, path, f"{place}.{key}" if place else str(key))
+    elif isinstance(tree, str):
+        rest, before = tree, ""
+        while rest != before:
+            before, rest = rest, _REFERENCE.sub("", rest)
+        if "${" in rest:
+            raise ConfigError(
+                f"{path}: {place}: got {_short(tree)}; only references to other keys like "
+                f"${{name}} are followed: give the value as {place}=... on the command line"
+            )
+
+
 def _load(path: Path, inside: tuple[Path, ...]) -> Any:
     """The OmegaConf tree of a file over that of its base, nothing resolved yet."""
     from omegaconf import OmegaConf
@@ -295,26 +315,6 @@ def _over(below: Any, above: Any) -> Any:
     both = {**below, **above}
     shared = below.keys() & above.keys()
     return {k: _over(below[k], above[k]) if k in shared else v for k, v in both.items()}
-
-
-_REFERENCE = re.compile(r"\$\{[\w.\[\]-]*\}")  # ${a}, ${a.b[0]}
-
-
-def _check_references(tree: Any, path: Path, place: str = "") -> None:
-    """ConfigError for `${resolver:...}`: a file may have come with a run of somebody else, and only
-    its own keys are put into it, never the environment."""
-    if isinstance(tree, dict | list):
-        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            _check_references(value, path, f"{place}.{key}" if place else str(key))
-    elif isinstance(tree, str):
-        rest, before = tree, ""
-        while rest != before:
-            before, rest = rest, _REFERENCE.sub("", rest)
-        if "${" in rest:
-            raise ConfigError(
-                f"{path}: {place}: got {_short(tree)}; only references to other keys like "
-                f"${{name}} are followed: give the value as {place}=... on the command line"
-            )
 
 
 def to_yaml(config: BaseModel) -> str:
