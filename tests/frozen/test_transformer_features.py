@@ -91,7 +91,9 @@ def test_clip_of_a_whole_clip_with_its_text(tmp_path):
     """The released file holds the text tower too; only the picture's half is read."""
     torch.manual_seed(0)
     vision = {**SMALL, "intermediate_size": 32, "image_size": 16, "patch_size": 8}
+    vision["projection_dim"] = 6
     text = {**SMALL, "intermediate_size": 32, "vocab_size": 20, "max_position_embeddings": 8}
+    text |= {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
     config = transformers.CLIPConfig(vision_config=vision, text_config=text, projection_dim=6)
     model = transformers.CLIPModel(config).eval()
     model.save_pretrained(tmp_path)
@@ -161,6 +163,9 @@ def test_other_files_are_refused(name, folders, tmp_path, fails):
     gone = sorted(key for key in state if key.endswith("weight"))[0]
     save_file({k: v for k, v in state.items() if k != gone}, tmp_path / "model.safetensors")
     with fails(BadWeights, "is absent or of another shape", "expected the files of"):
+        _open(name, tmp_path)
+    save_file({**state, gone: torch.zeros(3)}, tmp_path / "model.safetensors")
+    with fails(BadWeights, f"'{gone}' is absent or of another shape"):
         _open(name, tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"junk")
     with fails(BadWeights, "does not fit"):
