@@ -33,7 +33,11 @@ DROPOUT = ({"kind": "nested_dropout"},)
         ("encoder.transformer.wdith", 3, "encoder.transformer.wdith: unknown .*'width'.*depth"),
         ("regularizers.0.lenghts", "pow2", "regularizers.0.lenghts: unknown .*'lengths'"),
         ("quantizer.kind", "fsqq", "quantizer.kind: unknown kind 'fsqq'; did you mean 'fsq'.*vq"),
-        ("quantizer", {"levels": [3]}, "quantizer: no 'kind' given .*one of binary, fsq, lfq, vq"),
+        (
+            "quantizer",
+            {"levels": [3]},
+            "quantizer: no 'kind' given .*binary, fsq, kl, lfq, vq",
+        ),
         ("quantizer", "fsq", "quantizer: got 'fsq'; input should be a valid dictionary"),
         ("regularizers.0.lengths", "pow3", "regularizers.0.lengths: got 'pow3'; .*'uniform_pow2'"),
         ("regularizers", {"kind": "nested_dropout"}, "regularizers: got .*; .*tuple"),
@@ -62,7 +66,7 @@ def test_names_of_losses_are_checked(fails, tree):
 def test_missing_parts_name_what_is_expected(fails, tree):
     data = tree()
     del data["encoder"]
-    with fails(ConfigError, r"c: task.encoder: missing; .*encoder \(kind: vit"):
+    with fails(ConfigError, r"c: task.encoder: missing; .*encoder \(kind: cnn \| vit"):
         validate(TokenizerConfig, data, "c", path=("task",))
     with fails(ConfigError, r"c: \(top level\): got 5"):
         validate(TokenizerConfig, 5, "c")
@@ -233,3 +237,25 @@ def test_two_parts_of_one_kind_name_both_files(own_parts):
     for name in ("my_fsq_parts", "my_second_fsq"):
         with pytest.raises(ValueError, match=rf"'fsq' is registered twice: .*fsq\.py.*{name}\.py"):
             load_plugins([name])
+
+
+def test_a_base_is_laid_under(tmp_path, fails):
+    (tmp_path / "low.yaml").write_text(
+        "a: 1\npart: {kind: x, size: 3, deep: {u: 1}}\nlist: [1, 2]\n"
+    )
+    (tmp_path / "sub").mkdir()
+    top = tmp_path / "sub" / "top.yaml"
+    top.write_text("base: ../low.yaml\npart: {deep: {v: 2}}\nlist: [3]\nb: ${a}\n")
+    part = {"kind": "x", "size": 3, "deep": {"u": 1, "v": 2}}
+    assert read_yaml(top, ["a=5"]) == {"a": 5, "part": part, "list": [3], "b": 5}
+    top.write_text("base: ../low.yaml\npart: {kind: y}\n")
+    assert read_yaml(top)["part"] == {"kind": "y"}
+    (tmp_path / "low.yaml").write_text("base: sub/top.yaml\n")
+    with fails(ConfigError, "is its own base"):
+        read_yaml(top)
+    top.write_text("base: nowhere.yaml\n")
+    with fails(ConfigError, "nowhere.yaml: no such config file"):
+        read_yaml(top)
+    top.write_text("base: [1]\n")
+    with fails(ConfigError, "base: got"):
+        read_yaml(top)

@@ -347,7 +347,8 @@ class Loop:
                 shutil.rmtree(target, ignore_errors=True)
                 draft.rename(target)
             if hasattr(self, "watch"):
-                self.watch.say(finish(self.config, self.folder, self.data_record))
+                record = self.task.record()
+                self.watch.say(finish(self.config, self.folder, self.data_record, task=record))
             else:
                 print(f"finished {self.step} steps; the model is in {target}")
         self.accelerator.wait_for_everyone()

@@ -6,7 +6,7 @@ leaves the rest to AdamW.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import torch
@@ -27,6 +27,9 @@ class AdamWConfig(Config):
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = 1e-8
     weight_decay: float = Field(default=1e-4, ge=0)
+    no_decay: tuple[str, ...] = ()
+    """Modules and parameters that do not decay either, by a name between the dots of their path
+    (patch_embed, positions); vectors never do."""
 
 
 class SGDConfig(Config):
@@ -55,7 +58,7 @@ def adamw(config: AdamWConfig, named: Named, factors: Mapping[str, float]) -> li
         return []
     # One pass over the memory instead of ten, on GPUs and on CPUs.
     fused = named[0][1].device.type in ("cuda", "cpu") or None
-    groups = _groups(named, config.lr, config.weight_decay, factors)
+    groups = _groups(named, config.lr, config.weight_decay, factors, config.no_decay)
     return [torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, fused=fused)]
 
 
@@ -102,11 +105,18 @@ def with_lr(config: Config, lr: float | None) -> Config:
     return config.model_copy(update={"lr": lr})
 
 
-def _groups(named: Named, lr: float, decay: float, factors: Mapping[str, float]) -> list[dict]:
+def _groups(
+    named: Named,
+    lr: float,
+    decay: float,
+    factors: Mapping[str, float],
+    no_decay: Collection[str] = (),
+) -> list[dict]:
     """Parameter groups by (weight decay, learning rate), sharded and whole ones apart."""
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in named:
-        key = (decay if parameter.ndim >= 2 else 0.0, lr * _factor(name, factors))
+        decays = parameter.ndim >= 2 and not set(name.split(".")) & set(no_decay)
+        key = (decay if decays else 0.0, lr * _factor(name, factors))
         # torch's batched kernels take either kind, but not both in one call.
         groups.setdefault((*key, distributed.is_sharded(parameter)), []).append(parameter)
     return [

@@ -106,12 +106,14 @@ def _open(config: TrainConfig) -> tuple[dict[str, Any], list[str]]:
 
 def _unstarted(config: Config, notes: list[str]) -> Config:
     """The task without the weights it would start from: they change no number of a plan."""
-    init = getattr(config, "init", None)
-    if init is None:
+    stages = getattr(config, "init", ())
+    if not stages:
         return config
-    here = "" if Path(init.path).exists() else ", not found here"
-    notes.append(f"init: {', '.join(init.parts)} from {init.path} (not read by a dry run{here})")
-    return config.model_copy(update={"init": None})
+    for init in stages:
+        here = "" if Path(init.path).exists() else ", not a folder here"
+        names = ", ".join(init.parts)
+        notes.append(f"init: {names} from {init.path} (not read by a dry run{here})")
+    return config.model_copy(update={"init": ()})
 
 
 def _size(config: TrainConfig, task: Task, data: Any) -> tuple[int, int] | None:

@@ -158,11 +158,12 @@ def _check_ranks_agree(step: int, files: Mapping[str, Mapping[str, Tensor]]) -> 
 
 
 def _binding(loop: Loop) -> dict[str, Any]:
-    """What a checkpoint is tied to: the config's binding keys, flat, and the data's manifest."""
+    """What a checkpoint is tied to: the config's binding keys, flat, the data's manifest, and what
+    the task says."""
     config = loop.config.model_dump(mode="json")
     flat = _flatten({key: value for key, value in config.items() if key not in _FREE})
     flat = {key: value for key, value in flat.items() if not key.startswith(_FREE_INSIDE)}
-    return flat | {_MANIFEST: loop.data_record.get("manifest")}
+    return flat | {_MANIFEST: loop.data_record.get("manifest")} | loop.task.record()
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

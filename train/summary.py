@@ -34,6 +34,7 @@ def summarise(
     rows: Iterable[Mapping[str, Any]],
     counts: Mapping[str, int] | None = None,
     tokenizer: str | None = None,
+    record: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Facts of a finished run, JSON.
 
@@ -41,6 +42,7 @@ def summarise(
         rows: of metrics.jsonl, over all resumes.
         counts: what the run counted besides: `bad_samples`.
         tokenizer: folder of the tokenizer whose tokens a generator learned, if known.
+        record: of the task.
     """
     rows = list(rows)
     train = [row for row in rows if row.get("split") == "train" and "images_per_s" in row]
@@ -70,6 +72,7 @@ def summarise(
         "validated_at": val[-1].get("step") if val else None,
         "skipped_steps": _skipped(train),
         **(counts or {}),
+        **(record or {}),
         "model": f"{config.folder}/model",
         "next": next_command(config, tokenizer),
         "warnings": [],
@@ -131,17 +134,20 @@ def finish(
     record: Mapping[str, Any],
     counts: Mapping[str, int] | None = None,
     width: int = 100,
+    task: Mapping[str, str] | None = None,
 ) -> str:
     """Write `folder/summary.json` from what the run left there; the text to print.
 
     Args:
         record: of the training data. counts: as in `summarise`; bad samples are counted here.
+        task: the task's own record.
     """
     bad = folder / "quarantine.jsonl"
     names = len(bad.read_text("utf-8").splitlines()) if bad.is_file() else 0
     tokenizer = (record.get("tokenizer") or {}).get("name")
     rows = read_metrics(folder / "metrics.jsonl")
-    summary = summarise(config, rows, {"bad_samples": names, **(counts or {})}, tokenizer)
+    counts = {"bad_samples": names, **(counts or {})}
+    summary = summarise(config, rows, counts, tokenizer, task)
     draft = folder / ".writing_summary.json"
     draft.write_text(json.dumps(summary, indent=2) + "\n")
     draft.replace(folder / "summary.json")

@@ -50,19 +50,11 @@ def info(model: str) -> None:
 @one_line_errors
 def encode(model: str, images: tuple[str, ...], out: str, length: int | None) -> None:
     """Encode IMAGES (centre-cropped to the model's size) into .tok files."""
-    import torch
-
-    from vistok.data.images import read
-    from vistok.data.transforms import Transform, TransformConfig
-
     tokenizer = _tokenizer(model)
-    transform = Transform(TransformConfig(size=tokenizer.config.image_size), "val")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     for path in images:
-        pixels = transform(read(path), 0)[None].float() / 255
-        with torch.inference_mode():
-            data = tokenizer.encode(pixels, length).to_bytes()[0]
+        data = tokenizer.encode(_read([path], tokenizer), length).to_bytes()[0]
         target = folder / f"{Path(path).stem}.tok"
         target.write_bytes(data)
         click.echo(f"{path} -> {target} ({len(data)} bytes)")
@@ -157,11 +149,128 @@ def check(data: tuple[str, ...], out: str | None, workers: int, limit: int | Non
     sys.exit(report["exit_code"])
 
 
+@main.group()
+def edit() -> None:
+    """Change pictures through their tokens; nothing is trained."""
+
+
+@edit.command("copy")
+@click.argument("model")
+@click.argument("image", type=click.Path())
+@click.argument("source", type=click.Path())
+@click.option("--positions", required=True, help="Token positions, such as 0,3 or 0-3.")
+@click.option("--out", default="edited.png", show_default=True)
+@one_line_errors
+def edit_copy(model: str, image: str, source: str, positions: str, out: str) -> None:
+    """Give IMAGE the tokens of SOURCE at some positions, and decode."""
+    from vistok.editing import copy_tokens
+
+    tokenizer = _tokenizer(model)
+    target, given = (tokenizer.encode(_read([path], tokenizer)) for path in (image, source))
+    edited = copy_tokens(target, given, _positions(positions))
+    _write(tokenizer.decode(edited), Path(out))
+    click.echo(out)
+
+
+@edit.command("inpaint")
+@click.argument("model")
+@click.argument("image", type=click.Path())
+@click.argument("mask", type=click.Path())
+@click.option("--steps", default=300, show_default=True)
+@click.option("--lr", default=0.1, show_default=True)
+@click.option("--every", default=0, show_default=True, help="Steps between re-encodings; 0: none.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--out", default="edited.png", show_default=True)
+@one_line_errors
+def edit_inpaint(model: str, image: str, mask: str, out: str, every: int, **settings: Any) -> None:
+    """Fill what is black in MASK (a picture of IMAGE's size) from the rest."""
+    from vistok.editing import inpaint
+
+    tokenizer = _tokenizer(model)
+    pixels, hole = _read([image, mask], tokenizer).split(1)
+    known = (hole.mean(1, keepdim=True) > 0.5).float()
+    found = inpaint(tokenizer, pixels, known, _edit_config(settings), every=every)
+    _write(found.pixels, Path(out))
+    click.echo(f"{out} (loss {found.losses[0, 0]:.4g} -> {found.losses[-1, 0]:.4g})")
+
+
+@edit.command("match")
+@click.argument("model")
+@click.argument("image", type=click.Path())
+@click.argument("target", type=click.Path())
+@click.option("--steps", default=300, show_default=True)
+@click.option("--lr", default=0.1, show_default=True)
+@click.option("--pull", default=0.0, show_default=True, help="Weight of staying near IMAGE.")
+@click.option("--noise", default=0.0, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--out", default="edited.png", show_default=True)
+@one_line_errors
+def edit_match(model: str, image: str, target: str, out: str, **settings: Any) -> None:
+    """Start from IMAGE and optimise its tokens towards TARGET's pixels."""
+    from vistok.editing import match, optimise
+
+    tokenizer = _tokenizer(model)
+    pixels, wanted = _read([image, target], tokenizer).split(1)
+    found = optimise(tokenizer, match(wanted), pixels, _edit_config(settings))
+    _write(found.pixels, Path(out))
+    click.echo(f"{out} (loss {found.losses[0, 0]:.4g} -> {found.losses[-1, 0]:.4g})")
+
+
+@main.command("import")
+@click.argument("name")
+@click.argument("out", type=click.Path(file_okay=False))
+@click.option("--family", help="Which system it is, if the config does not tell.")
+@click.option("--config", type=click.Path(dir_okay=False), help="The official config of a file.")
+@one_line_errors
+def import_(name: str, out: str, family: str | None, config: str | None) -> None:
+    """Convert released weights into vistok's format.
+
+    NAME: a released name (titok-l32, ...), or a folder or file in the official format. The licence
+    and what is needed to export the official layout again stay in the folder OUT.
+    """
+    from vistok.pretrained import load
+
+    tokenizer = load(name, family=family, config=config)
+    tokenizer.save_pretrained(out)
+    origin = tokenizer.origin
+    click.echo(f"{name} ({origin.family}) -> {out}")
+    click.echo(f"licence: {origin.licence or 'not stated; look at where the weights came from'}")
+
+
 def _tokenizer(path: str) -> Any:
     from vistok.hub import model_folder
     from vistok.tokenizer import Tokenizer
 
     return Tokenizer.from_pretrained(str(model_folder(path)))
+
+
+def _read(paths: list[str], tokenizer: Any) -> Any:
+    """Pictures, centre-cropped to the tokenizer's size: [B, 3, H, W] in 0..1."""
+    import torch
+
+    from vistok.data.images import read
+    from vistok.data.transforms import Transform, TransformConfig
+
+    transform = Transform(TransformConfig(size=tokenizer.config.image_size), "val")
+    return torch.stack([transform(read(path), 0) for path in paths]).float() / 255
+
+
+def _edit_config(settings: dict[str, Any]) -> Any:
+    from vistok.config import validate
+    from vistok.editing import EditConfig
+
+    return validate(EditConfig, settings, "options")
+
+
+def _positions(text: str) -> list[int]:
+    """ "0,3-5" -> [0, 3, 4, 5]."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ValueError(f"--positions {text}: expected numbers and ranges, such as 0,3-5")
+        found += range(int(first), int(last or first) + 1)
+    return found
 
 
 def _class(name: str, classes: tuple[str, ...]) -> int:

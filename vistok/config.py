@@ -233,18 +233,16 @@ def _expected(model: type, loc: tuple) -> str:
 def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Read one of our YAML files and lay `key.sub=value` overrides over it.
 
-    Raises `ConfigError` when the file is missing or broken, or an override is not `key=value`.
+    A file may name a `base: other.yaml` beside it, which it is laid over: mappings are merged, all
+    else (lists too) is replaced, and a mapping that changes its `kind` starts anew. Raises
+    `ConfigError` when a file is missing or broken, or an override is not `key=value`.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such config file; expected the path of a YAML file")
     try:
-        tree = OmegaConf.load(path)
-        if not OmegaConf.is_dict(tree):
-            raise ConfigError(f"{path}: expected `key: value` lines at the top level")
+        tree = _load(path, ())
         for override in overrides:
             key, equals, text = override.partition("=")
             if not equals or not key:
@@ -262,6 +260,39 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     ) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: cannot be read: {reason}") from None
+
+
+def _load(path: Path, inside: tuple[Path, ...]) -> Any:
+    """The OmegaConf tree of a file over that of its base, nothing resolved yet."""
+    from omegaconf import OmegaConf
+
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such config file; expected the path of a YAML file")
+    if path.resolve() in inside:
+        raise ConfigError(f"{path}: is its own base; expected a chain of files that ends")
+    tree = OmegaConf.load(path)
+    if not OmegaConf.is_dict(tree):
+        raise ConfigError(f"{path}: expected `key: value` lines at the top level")
+    base = OmegaConf.to_container(tree, resolve=False).get("base")
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base: got {base!r}; expected the name of a YAML file")
+    del tree["base"]
+    below = _load(path.parent / base, (*inside, path.resolve()))
+    plain = lambda one: OmegaConf.to_container(one, resolve=False)
+    return OmegaConf.create(_over(plain(below), plain(tree)))
+
+
+def _over(below: Any, above: Any) -> Any:
+    """`above` laid over `below`."""
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    if "kind" in above and above["kind"] != below.get("kind"):
+        return above
+    both = {**below, **above}
+    shared = below.keys() & above.keys()
+    return {k: _over(below[k], above[k]) if k in shared else v for k, v in both.items()}
 
 
 def to_yaml(config: BaseModel) -> str:

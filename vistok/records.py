@@ -6,7 +6,7 @@ T frames, H W pixels, D width, d code width, n features of a tap, c their channe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -43,6 +43,15 @@ class Condition:
     frames: Tensor | None = None  # [B, 3, t, H, W]
     prefix: Tokens | None = None  # what is already known
     null: Tensor | None = None  # [B] bool: these samples see the learned "nothing" (guidance)
+
+    def rows(self, start: int, stop: int) -> Condition:
+        """The condition of samples start..stop of the batch."""
+        cut = {
+            name: value[start:stop]
+            for name in ("label", "text", "text_mask", "pooled", "fps", "frames", "null")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **cut)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ Letters: B batch, H W pixels, N latents, L positions, F factors, D width.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -22,8 +24,10 @@ import vistok.regularizers
 import vistok.spaces  # noqa: F401
 from vistok.config import Config, ConfigError, PartOf, validate
 from vistok.dice import Draws, Progress, Rng
+from vistok.frozen.text import TextEncoder, TextEncoderConfig
 from vistok.hub import Saved
 from vistok.modes import evaluating
+from vistok.origin import Origin
 from vistok.records import Batch, Condition, Latents, Painted, Quantized, Reconstruction
 from vistok.registry import build
 from vistok.spaces.pixels import PixelsConfig
@@ -39,6 +43,8 @@ class TokenizerConfig(Config):
     quantizer: Annotated[Any, PartOf("quantizer")]
     regularizers: tuple[Annotated[Any, PartOf("regularizer")], ...] = ()
     decoder: Annotated[Any, PartOf("decoder")]
+    text: TextEncoderConfig | None = None
+    """Which text encoder's features encoder or decoder read (their own `text` says how)."""
     licence: str | None = Field(default=None)
     """Licence of the weights; kept with them."""
 
@@ -54,8 +60,8 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
-        self.reads = build(config.reads)
-        self.paints = build(config.paints)
+        self.reads = build(config.reads, config.image_size)
+        self.paints = build(config.paints, config.image_size)
         self.quantizer = build(config.quantizer)
         self.encoder = build(config.encoder, config.image_size, self.quantizer.latent_dim)
         latents = math.prod(self.encoder.grid)
@@ -63,6 +69,8 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         self.regularizers = [build(part) for part in config.regularizers]
         self._spec = self.quantizer.spec(self.encoder.grid, self.decoder.cut)
         self._check_regularizers()
+        self.origin: Origin | None = None  # of imported weights
+        self._text_encoder: list[Any] = []  # in a list, so that it is no submodule
 
     def _check_regularizers(self) -> None:
         """ConfigError for what would otherwise fail when the first dice are thrown."""
@@ -86,14 +94,24 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
 
     # -- the sentence ---------------------------------------------------------------------------
 
-    def forward(self, batch: Batch, draws: Draws | None = None) -> Reconstruction:
-        """One training or evaluation pass over `batch.pixels` [B, 3, H, W] in 0..1."""
-        latents = self.latents(batch.pixels, draws=draws)
+    def forward(
+        self,
+        batch: Batch,
+        draws: Draws | None = None,
+        condition: Condition | None = None,
+        pixels: bool = True,
+    ) -> Reconstruction:
+        """One training or evaluation pass over `batch.pixels` [B, 3, H, W] in 0..1.
+
+        `pixels=False` leaves the way back from the painted space out, where no loss looks at it
+        (proxy codes: another tokenizer's decoder would run for nothing).
+        """
+        latents = self.latents(batch.pixels, condition, draws)
         quantized = self.quantize(latents, draws)
         present = self._present(draws, len(batch.pixels), batch.pixels.device)
-        painted = self.paint(quantized.values, present, draws=draws)
+        painted = self.paint(quantized.values, present, condition, draws)
         target = batch.pixels if batch.target is None else batch.target
-        pixels = self.paints.back(painted.estimate)
+        pixels = self.paints.back(painted.estimate) if pixels else None
         return Reconstruction(pixels, target, painted, quantized, latents, draws)
 
     def latents(
@@ -114,6 +132,22 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
     ) -> Painted:
         """values [B, N, D] -> the painted space, differentiable and unclamped."""
         return self.decoder(values, present, condition, draws)
+
+    def condition(self, texts: Sequence[str], null: Tensor | None = None) -> Condition:
+        """The condition of B texts; `null` [B] bool: samples that see none of it.
+
+        The text encoder is loaded when it is first needed and is no part of the saved model.
+        """
+        if self.config.text is None:
+            raise ValueError(
+                "this tokenizer's config names no text encoder; give tokenizer.text, or features: "
+                "Condition(text=[B, M, C])"
+            )
+        if not self._text_encoder:
+            self._text_encoder.append(TextEncoder(self.config.text))
+        device = next(self.parameters()).device
+        features, mask = self._text_encoder[0].to(device)(texts)
+        return Condition(text=features, text_mask=mask, null=null)
 
     # -- what users call ------------------------------------------------------------------------
 
@@ -136,7 +170,7 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         spec = self.spec()
         if length is not None:
             spec.check_length(length)
-        self._check_pixels(pixels)
+        self.check_pixels(pixels)
         pixels = pixels.to(next(self.parameters()))
         with evaluating(self):
             quantized = self.quantize(self.latents(pixels, condition))
@@ -160,6 +194,8 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         tokens.check()
         values = self.values(tokens)
         present = None if tokens.keep is None else tokens.kept().to(values.device)
+        if present is not None and self._spec.cut == "none" and bool(present.all()):
+            present = None  # such decoders take no mask, not even one that hides nothing
         with evaluating(self):
             painted = self.paint(values, present, condition)
         return self.paints.back(painted.estimate).clamp(0, 1)
@@ -191,7 +227,7 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         present = keep_mask(self._spec, draws.keep, batch, device)
         return present if draws.present is None else present & draws.present.to(device)
 
-    def _check_pixels(self, pixels: Tensor) -> None:
+    def check_pixels(self, pixels: Tensor) -> None:
         height, width = self.config.image_size
         if pixels.ndim != 4 or tuple(pixels.shape[1:]) != (3, height, width):
             raise ValueError(
@@ -212,6 +248,30 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
 
     def describe(self) -> dict[str, Any]:
         return self.config.model_dump(mode="json")
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        super()._save_pretrained(save_directory)
+        if self.origin is not None:
+            self.origin.save(Path(save_directory))
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **options: Any) -> Tokenizer:
+        tokenizer = super().from_pretrained(name, **options)
+        tokenizer.origin = Origin.load(Path(name)) if Path(name).is_dir() else None
+        return tokenizer
+
+    def push_to_hub(self, *args: Any, research_only: bool = False, **options: Any) -> Any:
+        """As in huggingface_hub; weights that are for research only need `research_only=True`.
+
+        Raises ValueError without it, naming the licence.
+        """
+        licence = self.config.licence or ""
+        if "research" in licence.lower() and not research_only:
+            raise ValueError(
+                f"these weights are licensed '{licence}'; pushing them needs your explicit word: "
+                "push_to_hub(..., research_only=True)"
+            )
+        return super().push_to_hub(*args, **options)
 
     @classmethod
     def from_description(cls, data: dict[str, Any], source: str) -> Tokenizer:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 
@@ -67,6 +68,16 @@ def sha256(path: str | Path) -> str:
     """Hash of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of names, types, shapes and numbers: the same whatever file they came from."""
+    seen = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        seen.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        seen.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return seen.hexdigest()
 
 
 def _some(names: list[str]) -> str:

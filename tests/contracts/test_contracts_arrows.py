@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 BASE = {
     *("records", "tokens", "dice", "config", "registry", "distributed", "weights", "hub"),
-    *("modes", "packing", "radix"),
+    *("modes", "packing", "radix", "foreign", "origin"),
 }
 LAYERS = BASE | {"layers"}
 FROZEN = LAYERS | {"frozen"}
@@ -26,7 +26,9 @@ MAY = {
     "frozen": FROZEN,
     **{room: FROZEN | {room} for room in ROOMS},
     "tokenizer": FROZEN | set(ROOMS),
-    "cli": FROZEN | set(ROOMS) | {"tokenizer", "errors"},
+    "pretrained": FROZEN | set(ROOMS) | {"tokenizer", "pretrained"},
+    "editing": FROZEN | set(ROOMS) | {"tokenizer"},
+    "cli": FROZEN | set(ROOMS) | {"tokenizer", "pretrained", "editing", "errors"},
 }
 
 

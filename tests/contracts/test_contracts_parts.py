@@ -5,13 +5,14 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import vistok.generators
 import vistok.losses  # noqa: F401  (registers the losses)
 from vistok.config import Config, validate
 from vistok.dice import Draws, Progress, Rng
 from vistok.losses.adversarial import AdversarialLoss
-from vistok.records import Batch, Condition
+from vistok.records import Batch, Condition, Painted
 from vistok.registry import build, entries
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens import Tokens, TokenSpec
@@ -40,6 +41,14 @@ SMALL = {
     "start": 0,
     "network": "vistok-cnn",
     "classes": 2,
+    "conv": {
+        "channels": 8,
+        "channel_mult": [1, 1, 2],
+        "blocks": 1,
+        "mid_blocks": 1,
+        "norm_groups": 4,
+    },
+    "norm_groups": 4,
 }
 
 
@@ -52,7 +61,8 @@ def kinds(*families: str):
 def small(family: str, kind: str) -> dict:
     """A part's default config as plain data, with small sizes."""
     fields = entries(family)[kind].config.model_fields
-    return {"kind": kind} | {name: value for name, value in SMALL.items() if name in fields}
+    fits = lambda name: name in fields and fields[name].annotation is not bool
+    return {"kind": kind} | {name: value for name, value in SMALL.items() if fits(name)}
 
 
 def tokenizer(seed: int = 0, **parts) -> Tokenizer:
@@ -161,8 +171,9 @@ def test_dice_are_keyed_by_the_seed(family, kind):
 @kinds("encoder", "quantizer", "decoder")
 def test_bf16_autocast_is_finite_and_near_fp32(family, kind):
     model = tokenizer_with(family, kind).train()
+    keep = None if model.spec().cut == "none" else torch.tensor([1, 2, 3, 4])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        result = model(batch(), Draws(keep=torch.tensor([1, 2, 3, 4])))
+        result = model(batch(), Draws(keep=keep))
         loss = (result.pixels - result.target).square().mean()
         loss = loss + sum(result.quantized.losses.values())
     assert result.pixels.isfinite().all() and result.quantized.values.dtype == torch.float32
@@ -176,6 +187,9 @@ def test_bf16_autocast_is_finite_and_near_fp32(family, kind):
 def test_tokens_are_deterministic_and_exact_as_bytes(family, kind):
     model = tokenizer_with(family, kind).eval()
     tokens = model.encode(batch().pixels)
+    if tokens.indices is None:  # continuous: nothing to pack
+        assert torch.equal(tokens.values, model.encode(batch().pixels).values)
+        return
     assert torch.equal(tokens.indices, model.encode(batch().pixels).indices)
     assert torch.equal(model.decode(tokens), model.decode(tokens))
     for cut in (tokens, *(tokens.prefix(n) for n in model.spec().sweep)):
@@ -192,11 +206,18 @@ def test_tokens_are_deterministic_and_exact_as_bytes(family, kind):
 def test_losses_give_weighted_scalars_with_gradients(family, kind):
     model = tokenizer().train()
     loss = build(validate(entries(family)[kind].config, small(family, kind)))
-    loss.bind(tokenizer(image_size=32))  # as large as the pictures below
+    large = tokenizer(image_size=32, quantizer=small("quantizer", "vq"))  # as the pictures below
+    if loss.wants_teacher is not None:
+        loss.teach(large, "")
+    loss.bind(large)
     pixels = torch.rand(2, 3, 32, 32)
     fake = torch.rand(2, 3, 32, 32, requires_grad=True)
     result = model(batch(2))
-    result = type(result)(fake, pixels, result.painted, result.quantized, result.latents)
+    painted = result.painted
+    if loss.wants_teacher is not None:  # logits over the teacher's 16 codes at 4 positions
+        logits = F.avg_pool2d(fake, 16).repeat(1, 6, 1, 1)[:, :16]
+        painted = Painted(logits, logits)
+    result = type(result)(fake, pixels, painted, result.quantized, result.latents)
     terms = loss(result, batch(2), Progress(5, 10))
     assert terms and all(t.ndim == 0 and t.isfinite() for t in terms.values())
     assert set(loss.weights(Progress(5, 10))) <= set(terms)

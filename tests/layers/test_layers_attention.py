@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vistok.layers.attention import Attention, KVCache
-from vistok.layers.masks import causal_last, visible
+from vistok.layers.masks import causal_last, joined
 from vistok.layers.positions import rotary_table
 from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
 
@@ -30,7 +30,7 @@ def test_causal_last_mask():
 
 
 def test_visible_mask():
-    mask = visible(torch.tensor([[True, False], [True, True]]), 3)
+    mask = joined(3, torch.tensor([[True, False], [True, True]]), batch=2, device="cpu")
     assert mask.shape == (2, 1, 1, 5)
     assert mask[:, 0, 0].int().tolist() == [[1, 1, 1, 1, 0], [1] * 5]
 
@@ -84,7 +84,7 @@ def test_a_cache_keeps_its_order():
 def test_keys_that_are_cut_equal_a_shorter_sequence():
     model, x = transformer(), torch.randn(2, 9, 16)
     present = torch.arange(5)[None] < torch.tensor([[2], [4]])
-    y = model(x, mask=visible(present, 4))
+    y = model(x, mask=joined(4, present, batch=len(present), device="cpu"))
     for row, kept in enumerate((2, 4)):
         alone = model(x[row : row + 1, : 4 + kept])
         assert torch.allclose(y[row, : 4 + kept], alone[0], atol=1e-5)
@@ -118,7 +118,11 @@ def test_widths_that_do_not_divide(wrong):
 def test_bf16_is_near_fp32(how):
     # On CPUs bf16 goes another way than torch's fused kernel.
     layer, x = Attention(16, 2), torch.randn(2, 6, 16)
-    mask = visible(torch.tensor([[True, False], [True, True]]), 4) if how == "mask" else None
+    mask = (
+        joined(4, torch.tensor([[True, False], [True, True]]), batch=2, device="cpu")
+        if how == "mask"
+        else None
+    )
     expected = layer(x, mask=mask, causal=how == "causal")
     found = layer.bfloat16()(x.bfloat16(), mask=mask, causal=how == "causal")
     assert found.dtype == torch.bfloat16

@@ -8,7 +8,7 @@ from torch import nn
 
 from vistok.dice import Progress
 from vistok.losses.adversarial import AdversarialConfig, AdversarialLoss
-from vistok.losses.discriminators import PatchGAN, PatchGANConfig
+from vistok.losses.discriminators import BlurCriticConfig, PatchGAN, PatchGANConfig
 from vistok.losses.perceptual import PerceptualConfig
 from vistok.losses.reconstruction import ReconstructionConfig
 from vistok.records import Batch, Painted, Reconstruction
@@ -195,3 +195,26 @@ def test_patchgan_norms(norm: Literal["group", "batch", "none"]):
         grey = net.layers[0](torch.zeros_like(x))
         assert torch.allclose(net.layers[0](torch.full_like(x, 0.5) * 2 - 1), grey)
         assert torch.equal(net(x), net.layers(x * 2 - 1))
+
+
+# -- the blurring critic ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", [16, 33, 64])
+def test_blur_critic_pools_to_a_fixed_grid(side):
+    net = build(BlurCriticConfig(width=8, norm_groups=4, layers=2, pool=4))
+    x = torch.rand(2, 3, side, side + 2)
+    assert net(x).shape == (2, 1, 4, 4)
+    assert [stage[0].weight.shape[:2] for stage in net.stages] == [(8, 8), (16, 8)]
+    assert {layer.negative_slope for layer in net.modules() if isinstance(layer, nn.LeakyReLU)} == {
+        0.1
+    }
+
+
+def test_blur_critic_sees_pixels_as_they_are():
+    net = build(BlurCriticConfig(width=8, norm_groups=4, layers=1, pool=2))
+    x = torch.rand(1, 3, 16, 16)
+    maps = net.stages(net.enter(x))
+    assert torch.equal(net(x), net.to_logits(nn.functional.adaptive_max_pool2d(maps, 2)))
+    with pytest.raises(ValueError, match="width=12 must be a multiple of norm_groups=8"):
+        BlurCriticConfig(width=12, norm_groups=8)

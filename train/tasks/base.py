@@ -94,6 +94,11 @@ class Task:
         """Facts worth printing before training: parameters, tokens, bits."""
         return {}
 
+    def record(self) -> dict[str, str]:
+        """Facts that the run's results hang on, besides its config and data: they are written into
+        its summary, and a checkpoint of other facts is refused."""
+        return {}
+
     def run(self, config, data, accelerator: Accelerator, folder: Path) -> None:
         """The work of a task without phases.
 

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 import vistok.losses  # noqa: F401  (registers the losses)
 from train.collapse import CollapseConfig, UsageWindow
 from train.tasks.base import Phase, Task
+from train.tasks.stages import InitConfig, start_from
+from train.tasks.teachers import load_teacher
 from vistok import distributed
 from vistok.config import Config, ConfigError, PartOf
 from vistok.dice import Draws, Progress, Rng
@@ -25,27 +27,17 @@ from vistok.losses.adversarial import AdversarialLoss
 from vistok.losses.reconstruction import ReconstructionConfig
 from vistok.metrics.codebook import CodebookStats
 from vistok.metrics.quality import PSNR
-from vistok.records import Batch, Reconstruction
+from vistok.records import Batch, Condition, Reconstruction
 from vistok.registry import build, register
 from vistok.tokenizer import Tokenizer, TokenizerConfig
-
-
-class InitConfig(Config):
-    path: str
-    """Folder of a saved tokenizer (or a hub id)."""
-    parts: tuple[Literal["encoder", "quantizer", "decoder"], ...] = (
-        "encoder",
-        "quantizer",
-        "decoder",
-    )
 
 
 class TokenizerTaskConfig(Config):
     kind: Literal["tokenizer"] = "tokenizer"
     tokenizer: TokenizerConfig
     losses: tuple[Annotated[Any, PartOf("loss")], ...] = (ReconstructionConfig(),)
-    init: InitConfig | None = None
-    """Start parts from a saved tokenizer."""
+    init: tuple[InitConfig, ...] = ()
+    """Start parts from saved tokenizers: one, or a list, in order."""
     freeze: tuple[str, ...] = ()
     """Names of parts (or of anything inside: `encoder.patch_embed`) that do not train."""
     lr: dict[str, float] = Field(default_factory=dict)
@@ -54,6 +46,13 @@ class TokenizerTaskConfig(Config):
     """When to raise the alarm that the codebook is collapsing; null = never."""
     term_gradients_every: int = Field(default=500, ge=0)
     """Steps between looks at each loss term's gradient at the decoder's last layer; 0 = never."""
+
+    @field_validator("init", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        if value is None:
+            return ()
+        return (value,) if isinstance(value, dict | InitConfig) else value
 
 
 @register("task", TokenizerTaskConfig)
@@ -64,8 +63,8 @@ class TokenizerTask(Task):
     def __init__(self, config: TokenizerTaskConfig, data) -> None:
         self.config = config
         self.tokenizer = Tokenizer(config.tokenizer)
-        if config.init is not None:
-            _start_from(self.tokenizer, config.init)
+        for init in config.init:
+            start_from(self.tokenizer, init)
         _check_names(self.tokenizer, "freeze", config.freeze)
         _check_names(self.tokenizer, "lr", config.lr)
         for name, parameter in self.tokenizer.named_parameters():
@@ -73,11 +72,15 @@ class TokenizerTask(Task):
                 parameter.requires_grad_(False)
         self.losses = nn.ModuleList(build(loss) for loss in config.losses)
         self.helpers = (self.losses,)
+        self._check_terms()
+        self.teachers: dict[str, str] = {}  # name -> sha256
         for loss in self.losses:
+            if loss.wants_teacher is not None:
+                teacher, sha256 = load_teacher(loss.wants_teacher)
+                self.teachers[loss.wants_teacher] = sha256
+                loss.teach(teacher, sha256)
             loss.bind(self.tokenizer)
         critics = [loss for loss in self.losses if isinstance(loss, AdversarialLoss)]
-        if len(critics) > 1:
-            raise ConfigError("task.losses: more than one adversarial loss; keep one")
         self.gan = critics[0] if critics else None
         last = self.tokenizer.decoder.last_layer
         if self.gan is not None and self.gan.config.adaptive and not last.requires_grad:
@@ -85,6 +88,8 @@ class TokenizerTask(Task):
                 "task.losses: adaptive=true balances at the decoder's last layer, which "
                 "task.freeze keeps from training; set adaptive=false or freeze less"
             )
+        # Losses on codes alone (proxy codes) leave the way back to pixels out.
+        self.needs_pixels = any(loss.needs_pixels for loss in self.losses)
         self.modules = {"tokenizer": self.tokenizer}
         self.phases = (Phase("tokenizer", lr_factors=config.lr),)
         if self.gan is not None:
@@ -97,6 +102,29 @@ class TokenizerTask(Task):
         if config.collapse is not None and self.tokenizer.spec().vocab:
             self.window = UsageWindow(self.tokenizer.spec())
             self.kept = {"window": self.window}
+
+    def _check_terms(self) -> None:
+        """ConfigError if two losses give a term of one name: the first would be lost."""
+        seen = set(self.tokenizer.quantizer.loss_weights)
+        for loss, part in zip(self.losses, self.config.losses, strict=True):
+            for name in loss.weights(Progress(0, 1)):
+                if name in seen:
+                    raise ConfigError(
+                        f"task.losses: '{part.kind}' gives the term '{name}', which another loss "
+                        "gives already; keep one of them"
+                    )
+                seen.add(name)
+
+    def _condition(self, batch: Batch, draws: Draws | None = None) -> Condition | None:
+        """What the tokenizer reads besides pixels: the batch's texts, some of them dropped."""
+        if self.config.tokenizer.text is None:
+            return None
+        if batch.text is None:
+            raise ConfigError(
+                "data: this tokenizer reads text, and the data give none; use a kind with texts "
+                "(webdataset, huggingface), or data.caption for a text of each class"
+            )
+        return self.tokenizer.condition(batch.text, None if draws is None else draws.null)
 
     @property
     def wants_data(self) -> bool:
@@ -112,9 +140,10 @@ class TokenizerTask(Task):
 
     @torch.no_grad()
     def prepare(self, batch: Batch, rng: Rng) -> None:
-        latents = self.tokenizer.latents(batch.pixels).values.flatten(0, 1)
+        latents = self.tokenizer.latents(batch.pixels, self._condition(batch))
         quantizer = self.tokenizer.quantizer
-        quantizer.initialise(distributed.gather(latents), rng.child("codebook"))
+        rows = latents.values.flatten(0, 1)
+        quantizer.initialise(distributed.gather(rows), rng.child("codebook"))
 
     def step(self, phase: Phase, batch: Batch, draws: Draws, progress: Progress) -> dict:
         if phase.module == "critic":
@@ -123,7 +152,8 @@ class TokenizerTask(Task):
         for part in self.config.freeze:
             # Its dropout and its statistics (usage, EMA codebook) rest too.
             self.tokenizer.get_submodule(part).eval()
-        reconstruction = self.modules["tokenizer"](batch, draws)
+        condition = self._condition(batch, draws)
+        reconstruction = self.modules["tokenizer"](batch, draws, condition, self.needs_pixels)
         if self.gan is not None and progress.step >= self.gan.critic_start:
             self._painted.append((reconstruction.target, reconstruction.pixels.detach()))
         if self.window is not None:
@@ -215,12 +245,13 @@ class TokenizerTask(Task):
         psnr = {length: PSNR().to(device) for length in spec.sweep}
         codes = CodebookStats(spec).to(device) if spec.vocab else None
         for batch in batches:
-            tokens = tokenizer.encode(batch.pixels)
+            condition = self._condition(batch)
+            tokens = tokenizer.encode(batch.pixels, condition=condition)
             if codes is not None:
                 codes.update(tokens.indices)
             for length, metric in psnr.items():
                 cut = tokens if length == spec.steps else tokens.prefix(length)
-                metric.update(tokenizer.decode(cut), batch.pixels)
+                metric.update(tokenizer.decode(cut, condition), batch.pixels)
         results = {
             "psnr" if length == spec.steps else f"psnr@{length}": metric.compute().pooled
             for length, metric in psnr.items()
@@ -239,17 +270,22 @@ class TokenizerTask(Task):
     def pictures(self, batch: Batch, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """Rows: originals, then reconstructions from the longest prefix to the shortest."""
         tokenizer = modules["tokenizer"].eval()
-        pixels = batch.pixels[:8]
-        tokens = tokenizer.encode(pixels)
+        pixels, condition = batch.pixels[:8], self._condition(batch)
+        if condition is not None:
+            condition = condition.rows(0, len(pixels))
+        tokens = tokenizer.encode(pixels, condition=condition)
         spec = tokenizer.spec()
         rows = [pixels]
         for length in reversed(spec.sweep):
             cut = tokens if length == spec.steps else tokens.prefix(length)
-            rows.append(tokenizer.decode(cut))
+            rows.append(tokenizer.decode(cut, condition))
         return {"reconstructions": make_grid(torch.cat(rows).float().cpu(), nrow=len(pixels))}
 
     def export(self, folder: Path, modules: Mapping[str, nn.Module]) -> None:
         modules["tokenizer"].save_pretrained(folder)
+
+    def record(self) -> dict[str, str]:
+        return {f"teacher {name} (sha256)": sha256 for name, sha256 in self.teachers.items()}
 
     def summary(self) -> dict[str, object]:
         spec = self.tokenizer.spec()
@@ -259,22 +295,13 @@ class TokenizerTask(Task):
         if self.gan is not None:
             count = sum(p.numel() for p in self.gan.critic.parameters())
             facts["critic parameters"] = f"{count:,}"
+        for name, sha256 in self.teachers.items():
+            facts[f"teacher {name}"] = f"sha256 {sha256}"
         return facts | {
             "tokens/image": spec.length,
             "bits/image": spec.bits,
             "bpp": f"{spec.bits / (height * width):.4f}",
         }
-
-
-def _start_from(tokenizer: Tokenizer, init: InitConfig) -> None:
-    source = Tokenizer.from_pretrained(init.path)
-    for part in init.parts:
-        mine, theirs = getattr(tokenizer, part), getattr(source, part)
-        try:
-            mine.load_state_dict(theirs.state_dict())
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"task.init: {part} of {init.path} does not fit: {reason}") from None
 
 
 def _inside(name: str, part: str) -> bool:

@@ -1,5 +1,5 @@
 """Decoders: code vectors -> pixels."""
 
-from vistok.decoders import vit
+from vistok.decoders import cnn, vit
 
-__all__ = ["vit"]
+__all__ = ["cnn", "vit"]

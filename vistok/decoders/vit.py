@@ -17,9 +17,12 @@ from torch import Tensor, nn
 
 from vistok.config import Config
 from vistok.dice import Draws
-from vistok.layers.masks import visible
+from vistok.layers.heads import CodeLogits
+from vistok.layers.masks import joined
+from vistok.layers.norms import make_norm
 from vistok.layers.patchify import Unpatchify, patch_grid
 from vistok.layers.positions import PositionKind, PositionTable
+from vistok.layers.text import TextInput, TextInputConfig
 from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
 from vistok.records import Condition, Painted
 from vistok.registry import register
@@ -28,6 +31,7 @@ from vistok.registry import register
 class ViTDecoderConfig(Config):
     kind: Literal["vit"] = "vit"
     patch_size: int = Field(default=16, ge=1)
+    """Of the grid that is painted; with `head: codes` the pixels of one code."""
     transformer: TransformerConfig = TransformerConfig()
     positions: PositionKind = "sincos"
     position_base: float = Field(default=10000.0, gt=1)
@@ -36,8 +40,27 @@ class ViTDecoderConfig(Config):
     """Each latent slot has its own input projection."""
     absence: Literal["mask_token", "cut", "none"] = "none"
     """What a missing latent is; none: only whole sequences can be decoded."""
+    class_token: bool = False
+    """A learned token in front of the grid, which nothing reads (TiTok's CLIP heritage)."""
+    norm_in: bool = False
+    """The transformer's norm also before the first block (TiTok's ln_pre)."""
+    text: TextInputConfig | None = None
+    """Text features behind the latents (TA-TiTok, TexTok); null = none are read."""
+    token_std: Literal["unit", "width"] = "unit"
+    """Of learned tokens and tables at the start: the own scale of each, or width**-0.5 (TiTok)."""
+    head: Literal["pixels", "codes"] = "pixels"
+    """codes: logits over the codes of a `paints: {kind: codes}` (TiTok's proxy codes)."""
+    codes: int = Field(default=1024, ge=2)
+    """K of that head."""
+    head_conv: bool = False
+    """A 3x3 convolution behind the patches (TiTok's pixel head)."""
     smooth: int = Field(default=0, ge=0)
     """Width of a residual pair of 3x3 convolutions behind the patches; 0 = none."""
+    head_gain: float = Field(default=0.1, gt=0)
+    """Scale of the pixel head at the start: pictures begin near grey, contrast is learned."""
+    pixel_mean: float = 0.5
+    pixel_std: float = Field(default=0.5, gt=0)
+    """Pixels are the head's output * pixel_std + pixel_mean."""
 
 
 @register("decoder", ViTDecoderConfig)
@@ -55,20 +78,40 @@ class ViTDecoder(nn.Module):
         width = config.transformer.width
         grid = patch_grid(image_size, config.patch_size)
         self.cut = "none" if config.absence == "none" else "token"
+        self.cells = grid[0] * grid[1]
+        token, table = width**-0.5, 0.02
+        place = 1.0  # of the latents' table
+        if config.token_std == "width":
+            table = place = token
         if config.slot_projection:
             self.slots = nn.Parameter(torch.randn(latents, dim, width) * dim**-0.5)
         else:
             self.embed = nn.Linear(dim, width)
-        self.mask_token = nn.Parameter(torch.randn(width) * width**-0.5)
-        self.positions = PositionTable(config.positions, grid, width, config.position_base)
-        self.latent_positions = nn.Parameter(torch.randn(latents, width))
+        self.mask_token = nn.Parameter(torch.randn(width) * token)
+        lead = int(config.class_token)
+        if config.class_token:
+            self.class_token = nn.Parameter(torch.randn(width) * token)
+        self.positions = PositionTable(
+            config.positions, grid, width, config.position_base, lead, table
+        )
+        self.latent_positions = nn.Parameter(torch.randn(latents, width) * place)
+        self.text = None if config.text is None else TextInput(config.text, width, table)
         if config.absence == "mask_token":
-            self.absent = nn.Parameter(torch.randn(width) * width**-0.5)
-        self.transformer = Transformer(config.transformer)
-        self.head = Unpatchify(config.patch_size, width, grid, smooth=config.smooth)
-        init_weights(self, config.transformer)
-        with torch.no_grad():
-            self.head.proj.weight.mul_(0.1)  # start near grey: contrast must be learned
+            self.absent = nn.Parameter(torch.randn(width) * token)
+        inner = config.transformer
+        norm = inner.norm if config.norm_in else "none"
+        self.norm_in = make_norm(norm, width, inner.norm_eps)
+        self.transformer = Transformer(inner)
+        if config.head == "codes":
+            self.head = CodeLogits(width, grid, config.codes)
+        else:
+            self.head = Unpatchify(
+                config.patch_size, width, grid, smooth=config.smooth, conv=config.head_conv
+            )
+        init_weights(self, inner)
+        if config.head == "pixels":
+            with torch.no_grad():
+                self.head.proj.weight.mul_(config.head_gain)
         if config.smooth:
             nn.init.zeros_(self.head.smooth[-1].weight)
 
@@ -79,13 +122,13 @@ class ViTDecoder(nn.Module):
         condition: Condition | None = None,
         draws: Draws | None = None,
     ) -> Painted:
-        """values [B, N, D], present [B, N] bool (None = all) -> pixels [B, 3, H, W], unclamped."""
+        """values [B, N, D], present [B, N] bool (None = all) -> pixels [B, 3, H, W], unclamped;
+        with `head: codes` logits [B, K, h, w]."""
         if self.config.slot_projection:
             latents = torch.einsum("bnd,ndw->bnw", values.to(self.slots.dtype), self.slots)
         else:
             latents = self.embed(values.to(self.embed.weight.dtype))
         latents = latents + self.latent_positions.to(latents.dtype)
-        mask = None
         if present is None and self.config.absence == "mask_token":
             # Nothing is absent, but a parameter that is in no graph stops DDP.
             present = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
@@ -98,17 +141,23 @@ class ViTDecoder(nn.Module):
             if self.config.absence == "mask_token":
                 latents = torch.where(present[..., None], latents, self.absent.to(latents.dtype))
         cells = self.mask_token.to(latents.dtype).expand(len(values), self.cells, -1)
-        cells = self.positions(cells)
-        if present is not None and self.config.absence == "cut":
-            mask = visible(present, self.cells)
-        y = self.transformer(torch.cat([cells, latents], dim=1), mask=mask)
-        pixels = (self.head(y[:, : self.cells]).float() + 1) / 2
-        return Painted(pixels, pixels, {"grid": y[:, : self.cells]})
-
-    @property
-    def cells(self) -> int:
-        """g: patches of the image."""
-        return self.head.grid[0] * self.head.grid[1]
+        if self.config.class_token:
+            first = self.class_token.to(latents.dtype).expand(len(values), 1, -1)
+            cells = torch.cat([first, cells], dim=1)
+        y = torch.cat([self.positions(cells), latents], dim=1)
+        cut = present is not None and self.config.absence == "cut"
+        pieces = [cells.shape[1], present if cut else latents.shape[1]]
+        if self.text is not None:
+            tokens, seen = self.text(condition, len(values), y)
+            pieces.append(tokens.shape[1] if seen is None else seen)
+            y = torch.cat([y, tokens], dim=1)
+        mask = joined(*pieces, batch=len(values), device=y.device)
+        y = self.transformer(self.norm_in(y), mask=mask)
+        grid = y[:, int(self.config.class_token) :][:, : self.cells]
+        out = self.head(grid).float()
+        if self.config.head == "pixels":
+            out = out * self.config.pixel_std + self.config.pixel_mean
+        return Painted(out, out, {"grid": grid})
 
     @property
     def last_layer(self) -> nn.Parameter:

@@ -1,5 +1,5 @@
 """Encoders: pixels -> latents."""
 
-from vistok.encoders import vit
+from vistok.encoders import cnn, vit
 
-__all__ = ["vit"]
+__all__ = ["cnn", "vit"]

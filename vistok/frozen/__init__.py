@@ -16,7 +16,7 @@ from vistok.frozen.files import BadWeights, MissingWeights
 from vistok.frozen.network import FeatureNetwork, PerceptualNetwork
 
 FEATURES = ("vistok-cnn", "inception")
-PERCEPTUAL = ("vistok-cnn", "lpips-vgg", "lpips-alex")
+PERCEPTUAL = ("vistok-cnn", "lpips-vgg", "lpips-alex", "convnext-s-logits")
 
 __all__ = [
     "FEATURES",
@@ -58,6 +58,10 @@ def perceptual_network(name: str, weights: str | Path | None = None) -> Perceptu
         from vistok.frozen.lpips import LPIPS
 
         return LPIPS(name.removeprefix("lpips-"), weights)
+    if name == "convnext-s-logits":
+        from vistok.frozen.convnext import ConvNeXtLogits
+
+        return ConvNeXtLogits(weights)
     return EmbeddedDistance(weights)
 
 

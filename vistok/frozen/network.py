@@ -49,7 +49,7 @@ class FeatureNetwork(Frozen):
                 f"uint8 [B, 3, H, W] (round with `(x * 255).round().clamp(0, 255).byte()`)"
             )
         with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
-            with _exact_convolutions(pixels.is_cuda):
+            with exact_convolutions(pixels.is_cuda):
                 return self.look(pixels).float()
 
     def look(self, pixels: Tensor) -> Tensor:
@@ -62,6 +62,11 @@ class PerceptualNetwork(Frozen):
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         """pred, target [B, 3, H, W] in 0..1 -> distance [B] float32; gradients flow to `pred`."""
+        self.check(pred, target)
+        return self.compare(pred, target)
+
+    def check(self, pred: Tensor, target: Tensor) -> None:
+        """ValueError unless both are pictures of one shape."""
         if pred.shape != target.shape or pred.ndim != 4 or pred.shape[1] != 3:
             raise ValueError(
                 f"{self.name}: pred is {tuple(pred.shape)}, target {tuple(target.shape)}; "
@@ -71,6 +76,9 @@ class PerceptualNetwork(Frozen):
             raise ValueError(
                 f"{self.name}: pred is {pred.dtype}, target {target.dtype}; expected float in 0..1"
             )
+
+    def compare(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Checked pictures -> [B]: LPIPS's way, weighed squares between unit vectors of maps."""
         with torch.no_grad():
             seen = self.maps(target)
         distance = pred.new_zeros(len(pred), dtype=torch.float32)
@@ -99,7 +107,7 @@ def unit(maps: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _exact_convolutions(cuda: bool) -> Iterator[None]:
+def exact_convolutions(cuda: bool) -> Iterator[None]:
     """TF32 off inside: its 10-bit products move a feature by about 1e-3."""
     if not cuda:
         yield

@@ -20,7 +20,13 @@ def causal_last(first: int, last: int) -> Tensor:
     return mask
 
 
-def visible(present: Tensor, before: int) -> Tensor:
-    """present [B, N] -> [B, 1, 1, before+N]: keys that exist, behind `before` that always do."""
-    always = present.new_ones(present.shape[0], before)
-    return torch.cat([always, present], dim=1)[:, None, None]
+def joined(*parts: Tensor | int, batch: int, device: torch.device | str) -> Tensor | None:
+    """Keys of a sequence in pieces -> [B, 1, 1, L]: a piece is bool [B, n], or n that all exist.
+
+    None if every piece exists whole: an attention without a mask is the faster one.
+    """
+    if all(isinstance(part, int) for part in parts):
+        return None
+    ones = lambda n: torch.ones(batch, n, dtype=torch.bool, device=device)
+    rows = [ones(part) if isinstance(part, int) else part for part in parts]
+    return torch.cat(rows, dim=1)[:, None, None]

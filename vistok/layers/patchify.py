@@ -28,15 +28,22 @@ class Unpatchify(nn.Module):
     """Linear to p*p*3 values a patch (row, column, colour; colour fastest), laid out as an image.
 
     [B, h*w, D] -> [B, 3, H, W]. `smooth` adds a zero-initialised residual 3x3 convolution pair of
-    that width, which removes the borders between patches.
+    that width, which removes the borders between patches; `conv` a plain 3x3 convolution (TiTok).
     """
 
     def __init__(
-        self, patch_size: int, width: int, grid: tuple[int, int], channels: int = 3, smooth: int = 0
+        self,
+        patch_size: int,
+        width: int,
+        grid: tuple[int, int],
+        channels: int = 3,
+        smooth: int = 0,
+        conv: bool = False,
     ) -> None:
         super().__init__()
         self.grid, self.patch_size = grid, patch_size
         self.proj = nn.Linear(width, patch_size * patch_size * channels)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if conv else None
         self.smooth = None
         if smooth:
             self.smooth = nn.Sequential(
@@ -49,12 +56,16 @@ class Unpatchify(nn.Module):
         h, w = self.grid
         p = self.patch_size
         image = rearrange(self.proj(x), "b (h w) (p q c) -> b c (h p) (w q)", h=h, w=w, p=p, q=p)
+        if self.conv is not None:
+            image = self.conv(image)
         return image if self.smooth is None else image + self.smooth(image)
 
     @property
     def last_layer(self) -> nn.Parameter:
         """The weight whose gradients balance losses against each other."""
-        return self.proj.weight if self.smooth is None else self.smooth[-1].weight
+        if self.smooth is not None:
+            return self.smooth[-1].weight
+        return self.proj.weight if self.conv is None else self.conv.weight
 
 
 def patch_grid(image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:

@@ -36,18 +36,28 @@ def sincos(positions: Tensor, width: int, base: float = 10000.0) -> Tensor:
 
 
 class PositionTable(nn.Module):
-    """Adds a table [L, D] to the first n positions of [B, n, D]."""
+    """Adds a table [L, D] to the first n positions of [B, n, D].
+
+    `lead` rows in front of the grid's are for tokens that lie in no cell (a class token); the
+    sin-cos table is zero there.
+    """
 
     def __init__(
-        self, kind: PositionKind, grid: tuple[int, ...], width: int, base: float = 10000.0
+        self,
+        kind: PositionKind,
+        grid: tuple[int, ...],
+        width: int,
+        base: float = 10000.0,
+        lead: int = 0,
+        std: float = 0.02,
     ) -> None:
         super().__init__()
         self.kind = kind
         length = grid_positions(grid).shape[0]
         if kind == "learned":
-            self.table = nn.Parameter(torch.randn(length, width) * 0.02)
+            self.table = nn.Parameter(torch.randn(lead + length, width) * std)
         elif kind == "sincos":
-            table = sincos(grid_positions(grid), width, base)
+            table = torch.cat([torch.zeros(lead, width), sincos(grid_positions(grid), width, base)])
             self.register_buffer("table", table, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -38,6 +38,8 @@ class TransformerConfig(Config):
     """Network dropout on residual branches; the only draws that are torch's own."""
     init: Literal["fan_in", "trunc_normal"] = "fan_in"
     """fan_in: std 1/sqrt(fan-in); trunc_normal: std 0.02 (TiTok, GPT-2)."""
+    branch_scale: Literal["depth", "none"] = "depth"
+    """depth: the last layer of a residual branch starts divided by sqrt(2 depth) (GPT-2)."""
 
     @model_validator(mode="after")
     def _divides(self) -> TransformerConfig:
@@ -115,7 +117,7 @@ class Transformer(nn.Module):
 
 
 def init_weights(module: nn.Module, config: TransformerConfig) -> None:
-    """Initialise every linear and convolution of `module`, then shrink the residual branches."""
+    """Initialise every linear and convolution of `module`; perhaps shrink residual branches."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             fan_in = layer.weight[0].numel()
@@ -123,6 +125,8 @@ def init_weights(module: nn.Module, config: TransformerConfig) -> None:
             nn.init.trunc_normal_(layer.weight, std=std, a=-3 * std, b=3 * std)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+    if config.branch_scale == "none":
+        return
     for layer in module.modules():
         if isinstance(layer, Block):
             with torch.no_grad():

@@ -11,6 +11,16 @@ from vistok.records import Batch, Reconstruction
 class Loss(nn.Module):
     """Base of all losses. `forward` gives unweighted terms under the papers' names."""
 
+    wants_teacher: str | None = None
+    """The saved or released tokenizer that `teach` has to hand in before `bind`; None = none."""
+
+    needs_pixels: bool = True
+    """Whether it looks at `Reconstruction.pixels`, which may cost another network to paint."""
+
+    def teach(self, tokenizer: nn.Module, sha256: str) -> None:
+        """Take the tokenizer that `wants_teacher` names; it is frozen and never saved."""
+        raise NotImplementedError
+
     def bind(self, tokenizer: nn.Module) -> None:
         """Look at the tokenizer once (its last layer, its widths) before training."""
 

@@ -1,13 +1,18 @@
-"""PatchGAN (pix2pix, arXiv 1611.07004): a convolutional critic with one logit a patch."""
+"""Convolutional critics with one logit a patch: PatchGAN and the blurring one of MaskGIT's line.
+
+PatchGAN is pix2pix's (arXiv 1611.07004). The other halves its maps by a blur instead of a stride,
+which leaves no aliases to look at, and pools them to a fixed grid: TiTok, TA-TiTok, One-D-Piece.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vistok.config import Config
+from vistok.layers.conv import Blur
 from vistok.registry import register
 
 
@@ -54,3 +59,49 @@ def _norm(kind: str, width: int) -> nn.Module:
     if kind == "batch":
         return nn.BatchNorm2d(width)
     return nn.GroupNorm(8, width) if kind == "group" else nn.Identity()
+
+
+class BlurCriticConfig(Config):
+    kind: Literal["blur"] = "blur"
+    width: int = Field(default=128, ge=1)
+    """Channels of the first layer and the first stage; each further stage doubles them."""
+    layers: int = Field(default=3, ge=1)
+    """Stages; each halves the map."""
+    norm_groups: int = Field(default=32, ge=1)
+    """Of the group norms (eps 1e-5); width is a multiple of it."""
+    slope: float = Field(default=0.1, ge=0)
+    """Of the leaky ReLUs on their negative side."""
+    pool: int = Field(default=16, ge=1)
+    """Side of the logits: the last map's maxima over pool x pool cells, whatever its size."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> BlurCriticConfig:
+        if self.width % self.norm_groups:
+            raise ValueError(
+                f"width={self.width} must be a multiple of norm_groups={self.norm_groups}"
+            )
+        return self
+
+
+@register("discriminator", BlurCriticConfig)
+class BlurCritic(nn.Module):
+    """[B, 3, H, W] in 0..1, as it is -> logits [B, 1, pool, pool]; torch's initialisation."""
+
+    def __init__(self, config: BlurCriticConfig) -> None:
+        super().__init__()
+        width, act = config.width, lambda: nn.LeakyReLU(config.slope)
+        self.enter = nn.Sequential(nn.Conv2d(3, width, 5, padding=2), act())
+        stages = []
+        for i in range(config.layers):
+            inside, width = width, config.width * 2**i
+            conv = nn.Conv2d(inside, width, 3, padding=1)
+            norm = nn.GroupNorm(config.norm_groups, width, eps=1e-5)
+            stages.append(nn.Sequential(conv, Blur(), norm, act()))
+        self.stages = nn.Sequential(*stages)
+        self.pool = nn.AdaptiveMaxPool2d(config.pool)
+        self.to_logits = nn.Sequential(
+            nn.Conv2d(width, width, 1), act(), nn.Conv2d(width, 1, 5, padding=2)
+        )
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.to_logits(self.pool(self.stages(self.enter(pixels))))

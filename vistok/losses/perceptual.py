@@ -1,4 +1,4 @@
-"""Perceptual loss: distance between a frozen network's features of prediction and target."""
+"""Perceptual loss: distance between a frozen network's views of prediction and target."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from vistok.registry import register
 
 class PerceptualConfig(Config):
     kind: Literal["perceptual"] = "perceptual"
-    network: Literal["lpips-vgg", "lpips-alex", "vistok-cnn"] = "lpips-vgg"
-    """vistok-cnn is the embedded network; its distance is no LPIPS."""
+    network: Literal["lpips-vgg", "lpips-alex", "vistok-cnn", "convnext-s-logits"] = "lpips-vgg"
+    """vistok-cnn is the embedded network; its distance is no LPIPS. convnext-s-logits compares the
+    logits of an ImageNet classifier (TiTok) and is meant to stand beside LPIPS in the list of
+    losses: alone it leaves grey noise. TA-TiTok's lpips-convnext_s-1.0-0.1 at weight 1.1 is
+    lpips-vgg with weight 1.0 and convnext-s-logits with weight 0.1."""
     weights_path: str | None = None
     """Local weights; None = where the network's library keeps or downloads them."""
     weight: float = Field(default=1.0, ge=0)
@@ -32,6 +35,8 @@ class PerceptualLoss(Loss):
         super().__init__()
         self.config = config
         self.network = perceptual_network(config.network, config.weights_path)
+        # Named apart, since both kinds may be asked for at once.
+        self.name = "logits" if config.network.endswith("-logits") else "perceptual"
 
     def forward(
         self, reconstruction: Reconstruction, batch: Batch, progress: Progress
@@ -39,7 +44,7 @@ class PerceptualLoss(Loss):
         if progress.step < self.config.start:
             return {}
         distance = self.network(reconstruction.pixels, reconstruction.target)
-        return {"perceptual": distance.float().mean()}
+        return {self.name: distance.float().mean()}
 
     def weights(self, progress: Progress) -> dict[str, float]:
-        return {"perceptual": self.config.weight}
+        return {self.name: self.config.weight}

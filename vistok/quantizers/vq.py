@@ -19,6 +19,7 @@ from vistok import distributed
 from vistok.config import Config
 from vistok.dice import Draws, Rng
 from vistok.quantizers.base import Quantizer, straight_through
+from vistok.quantizers.clustering import Anchors, blend
 from vistok.quantizers.nearest import nearest_code, nearest_codes
 from vistok.records import Quantized
 from vistok.registry import register
@@ -42,6 +43,8 @@ class VQConfig(Config):
     """uniform(-1/K, 1/K); normal(0, 1); latents of the first batch; their k-means centres."""
     revive_below: float = Field(default=0.0, ge=0)
     """Replace a code by a recent latent when its running usage falls below this share of 1/K."""
+    cluster: bool = False
+    """Move codes onto data, the further the less they are used (TA-TiTok's online clustering)."""
     loss_weights: dict[Literal["codebook", "commitment"], float] = {
         "codebook": 1.0,
         "commitment": 0.25,
@@ -53,6 +56,10 @@ class VQConfig(Config):
             raise ValueError(
                 "update=gradient learns the codebook by its loss: give loss_weights.codebook a "
                 "weight, or set update=ema"
+            )
+        if self.cluster and (self.update == "ema" or self.revive_below):
+            raise ValueError(
+                "cluster=true moves codes by itself: use update=gradient and revive_below=0"
             )
         return self
 
@@ -85,7 +92,8 @@ class VQ(Quantizer):
         else:
             nn.init.normal_(codebook)
         self.codebook = nn.Parameter(codebook, requires_grad=not self.ema)
-        self.register_buffer("usage", torch.full((size,), 1.0 / size))
+        # Clustering starts from no usage at all: every code may move.
+        self.register_buffer("usage", torch.full((size,), 0.0 if config.cluster else 1.0 / size))
         self.register_buffer("filled", torch.tensor(config.init not in ("data", "kmeans")))
         if self.ema:
             self.register_buffer("embed_sum", codebook.detach().clone() / size)
@@ -93,6 +101,7 @@ class VQ(Quantizer):
         self.register_buffer("_hits", torch.zeros(size), persistent=False)
         self.register_buffer("_sums", torch.zeros(size, dim), persistent=False)
         self._recent: list[Tensor] = []
+        self._anchors = Anchors()
 
     @property
     def wants_data(self) -> bool:
@@ -107,6 +116,7 @@ class VQ(Quantizer):
         return F.normalize(rows, dim=-1, eps=_NORM_EPS) if self.config.l2_norm else rows
 
     def quantize(self, z: Tensor, draws: Draws) -> Quantized:
+        raw = z
         if self.config.l2_norm:
             z = F.normalize(z, dim=-1, eps=_NORM_EPS)
         with torch.no_grad():
@@ -117,12 +127,25 @@ class VQ(Quantizer):
             losses = {"codebook": F.mse_loss(chosen, z.detach()), **losses}
         if self.training:
             self._count(z.detach().flatten(0, 1), indices.flatten())
+            if self.config.cluster:
+                flat = z.detach().flatten(0, 1)
+                self._anchors.add(raw.detach().flatten(0, 1), flat, self.codes().detach())
         values = straight_through(chosen.detach(), z)
         return Quantized(values, values, indices[..., None], z.detach()[:, :, None], losses)
 
     def lookup(self, indices: Tensor) -> Tensor:
         # Only the rows that were asked for are normalised, and differentiated.
         return self._given(F.embedding(indices[..., 0].long(), self.codebook))
+
+    def distances(self, z: Tensor) -> Tensor:
+        """z [..., d] -> squared distances to all codes [..., K] fp32, differentiable."""
+        z, codes = self._given(z), self.codes()
+        squares = z.square().sum(-1, keepdim=True) + codes.square().sum(-1)
+        return squares - 2 * (z @ codes.T)
+
+    def soft(self, z: Tensor, temperature: float = 1.0) -> Tensor:
+        """z [..., d] -> shares of all codes [..., K], softmax(-distance / temperature)."""
+        return (self.distances(z) / -temperature).softmax(-1)
 
     def neighbours(self, anchors: Tensor, count: int) -> Tensor:
         batch, length = anchors.shape[:2]
@@ -163,6 +186,9 @@ class VQ(Quantizer):
             # Laplace smoothing keeps the mean of a code that is almost never hit finite.
             smooth = (self.usage + 1e-5 / len(self.usage)) / (1 + 1e-5)
             self.codebook.copy_(self.embed_sum / smooth[:, None])
+        if self.config.cluster:
+            share = blend(self.usage, decay)[:, None]
+            self.codebook.copy_(self.codebook * (1 - share) + self._anchors.take() * share)
         revived = self._revive(rng) if self.config.revive_below else 0
         self.forget()
         return {"revived_codes": float(revived)} if self.config.revive_below else {}
@@ -172,6 +198,7 @@ class VQ(Quantizer):
         self._hits.zero_()
         self._sums.zero_()
         self._recent.clear()
+        self._anchors.clear()
 
     def _revive(self, rng: Rng) -> int:
         dead = self.usage < self.config.revive_below / len(self.usage)

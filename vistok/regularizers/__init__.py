@@ -1,5 +1,10 @@
 """Regularizers of the token sequence: each only throws dice; the parts obey."""
 
-from vistok.regularizers import latent_perturbation, nested_dropout, tail_token_drop
+from vistok.regularizers import (
+    condition_dropout,
+    latent_perturbation,
+    nested_dropout,
+    tail_token_drop,
+)
 
-__all__ = ["latent_perturbation", "nested_dropout", "tail_token_drop"]
+__all__ = ["condition_dropout", "latent_perturbation", "nested_dropout", "tail_token_drop"]

@@ -1,5 +1,5 @@
 """Spaces: what is read and painted; pixels are the identity."""
 
-from vistok.spaces import pixels
+from vistok.spaces import codes, pixels
 
-__all__ = ["pixels"]
+__all__ = ["codes", "pixels"]

@@ -19,7 +19,7 @@ class PixelsConfig(Config):
 class Pixels(nn.Module):
     """The identity, both ways. (A space is a Module, so its way in is `enter`, not `to`.)"""
 
-    def __init__(self, config: PixelsConfig) -> None:
+    def __init__(self, config: PixelsConfig, image_size: tuple[int, int]) -> None:
         super().__init__()
 
     def enter(self, pixels: Tensor, draws: Draws | None = None) -> Tensor:

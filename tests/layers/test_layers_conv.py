@@ -1,0 +1,75 @@
+"""Convolution blocks on hand-made numbers."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vistok.config import validate
+from vistok.layers.conv import Blur, ConvConfig, ConvNorm, ResBlock, Upsample
+
+
+def small(**options) -> ConvConfig:
+    return ConvConfig(**{"channels": 4, "channel_mult": (1, 2), "norm_groups": 2} | options)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shortcut", ["input", "output"])
+def test_a_block_adds_what_its_shortcut_says(shortcut, bias):
+    block = ResBlock(small(shortcut=shortcut, bias=bias), 4, 8)
+    x = torch.randn(2, 4, 5, 6)
+    with torch.no_grad():
+        y = block.conv1(F.silu(F.group_norm(x, 2, block.norm1.weight, block.norm1.bias, 1e-6)))
+        y = block.conv2(F.silu(F.group_norm(y, 2, block.norm2.weight, block.norm2.bias, 1e-6)))
+        added = F.conv2d(
+            x if shortcut == "input" else y, block.shortcut.weight, block.shortcut.bias
+        )
+        torch.testing.assert_close(block(x), y + added)
+    assert block.shortcut.weight.shape[:2] == (8, 4 if shortcut == "input" else 8)
+    assert all((conv.bias is not None) == bias for conv in (block.conv1, block.conv2))
+
+
+def test_a_block_of_one_width_adds_its_input():
+    block = ResBlock(small(shortcut="output"), 4, 4)
+    x = torch.randn(1, 4, 3, 3)
+    torch.nn.init.zeros_(block.conv2.weight)
+    torch.nn.init.zeros_(block.conv2.bias)
+    assert block.shortcut is None and torch.equal(block(x), x)
+
+
+def test_the_norm_does_not_see_the_layout():
+    norm = ConvNorm(small(), 4)
+    x = 3 + torch.randn(2, 4, 16, 16)
+    assert torch.equal(norm(x.contiguous(memory_format=torch.channels_last)), norm(x))
+
+
+def test_upsampling_repeats_then_convolves():
+    layer, x = Upsample(2), torch.randn(1, 2, 3, 2)
+    repeated = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    torch.testing.assert_close(layer(x), layer.conv(repeated))
+
+
+def test_blur_by_hand():
+    blur = Blur(4)
+    line = torch.tensor([1.0, 3.0, 3.0, 1.0])
+    assert torch.equal(blur.kernel[0, 0], line[:, None] * line / 64)
+    x = torch.zeros(1, 2, 6, 6)
+    x[0, 0, 2, 2] = 64.0  # one zero goes around: window 1 of each axis starts at position 1
+    y = blur(x)
+    assert y.shape == (1, 2, 3, 3) and not y[0, 1].any()
+    assert y[0, 0].tolist() == [[1, 3, 0], [3, 9, 0], [0, 0, 0]]
+    # An odd side of 5 becomes 3; three zeros are needed, one in front and two behind.
+    x = torch.zeros(1, 1, 1, 5)
+    x[..., 4] = 64.0
+    padded = F.pad(x, (1, 2, 1, 2))
+    assert blur(x).shape == (1, 1, 1, 3)
+    torch.testing.assert_close(blur(x), F.conv2d(padded, blur.kernel, stride=2))
+    assert not blur.state_dict()
+
+
+def test_levels_and_what_does_not_fit(fails):
+    config = ConvConfig()
+    assert config.widths == (128, 128, 256, 256, 512) and config.grid((256, 128)) == (16, 8)
+    with fails(ValueError, r"image_size=\(40, 32\)", "multiple of 16", "5 levels"):
+        config.grid((40, 32))
+    with fails(ValueError, "channels=12", "norm_groups=32"):
+        validate(ConvConfig, {"channels": 12})

@@ -1,0 +1,240 @@
+"""Importers: every key accounted for, files of every layout, and nothing that runs code."""
+
+import argparse
+import json
+import shutil
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import save_file
+
+from vistok.cli import main
+from vistok.config import ConfigError
+from vistok.foreign import read_state
+from vistok.pretrained import from_official, load, release_of, releases, to_official
+from vistok.pretrained.table import FAMILIES
+from vistok.tokenizer import Tokenizer
+from vistok.weights import WeightsError
+
+SIZES = {
+    "small": {"width": 32, "layers": 1, "heads": 2},
+    "base": {"width": 32, "layers": 2, "heads": 2},
+}
+PIXELS = {"channel_mult": [1, 1, 2], "num_resolutions": 3, "dropout": 0.0, "hidden_channels": 32,
+          "num_channels": 3, "num_res_blocks": 1, "resolution": 16, "z_channels": 8}  # fmt: skip
+CONSTANTS = {"size_table": SIZES, "proxy_codebook": 24, "pixel_decoder": PIXELS}
+COMMON = {"token_size": 4, "vit_enc_model_size": "small", "vit_dec_model_size": "base",
+          "vit_enc_patch_size": 4, "vit_dec_patch_size": 4, "num_latent_tokens": 4,
+          "codebook_size": 16, "use_l2_norm": True, "commitment_cost": 0.25}  # fmt: skip
+TEXT = {"text_context_length": 5, "text_embed_dim": 6}
+ONE_STAGE = {"finetune_decoder": False, "is_legacy": False}
+MODELS = {
+    "titok": COMMON,
+    "titok-stage1": {**COMMON, "finetune_decoder": False},
+    "titok-pixel": {**COMMON, **ONE_STAGE, "use_l2_norm": False},
+    "titok-vae": {**COMMON, **ONE_STAGE, "quantize_mode": "vae"},
+    "tatitok": {**COMMON, **ONE_STAGE, **TEXT, "clustering_vq": True},
+    "one_d_piece": {**COMMON, "strict_length_assertion": False},
+}
+
+
+def official(name):
+    """(family, state, config) of a tiny model with random weights."""
+    if name == "maskgit_vqgan":
+        config = {"vqgan": PIXELS, "quantizer": {"num_embeddings": 24, "embedding_dim": 8}}
+        family = name
+    else:
+        family = name.split("-")[0]
+        config = {
+            "model": {"vq_model": MODELS[name]},
+            "dataset": {"preprocessing": {"crop_size": 16}},
+            "constants": CONSTANTS,
+        }
+    from vistok.config import validate
+    from vistok.tokenizer import TokenizerConfig
+
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(validate(TokenizerConfig, FAMILIES[family].config(config)))
+    state, _ = to_official(tokenizer, family)
+    return family, {key: torch.randn_like(value) for key, value in state.items()}, config
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A one-stage TiTok in its official layout."""
+    _, state, config = official("titok-pixel")
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["maskgit_vqgan", *MODELS])
+def test_both_ways_bit_for_bit(name, tmp_path):
+    family, state, config = official(name)
+    state[
+        "quantize.embedding.weight" if "quantize.embedding.weight" in state else "latent_tokens"
+    ] = state.get("quantize.embedding.weight", state.get("latent_tokens")).half()
+    tokenizer = from_official(family, state, config)
+    tokenizer.save_pretrained(tmp_path / "ours")
+    saved = Tokenizer.from_pretrained(tmp_path / "ours")
+    for one in (tokenizer, saved):
+        back, back_config = to_official(one)
+        assert back_config == config and set(back) == set(state)
+        assert all(back[k].dtype == v.dtype and torch.equal(back[k], v) for k, v in state.items())
+    ours = FAMILIES[family].official(tokenizer.config)
+    assert from_official(family, back, ours).config == tokenizer.config
+
+
+@pytest.mark.parametrize(
+    "name", ["titok", "titok-pixel", "tatitok", "one_d_piece", "maskgit_vqgan"]
+)
+def test_the_family_is_recognised(name, tmp_path):
+    family, state, config = official(name)
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load(tmp_path).origin.family == family
+
+
+def test_every_key_is_accounted_for(fails):
+    family, state, config = official("titok-pixel")
+    key = "encoder.transformer.0.ln_1.weight"
+    cases = [
+        ({k: v for k, v in state.items() if k != key}, ["missing encoder.transformer.0.ln_1"]),
+        ({**state, "stray": torch.zeros(1)}, ["unexpected stray"]),
+        ({**state, key: state[key][:-1]}, [key, r"shape \(31,\)", r"expected \(32,\)"]),
+        ({**state, key: state[key] * float("nan")}, [key, "not finite"]),
+    ]
+    for broken, words in cases:
+        with fails(WeightsError, "somewhere", *words):
+            from_official(family, broken, config, "somewhere")
+
+
+def test_configs_that_cannot_be(fails):
+    family, state, config = official("titok-pixel")
+    vq = config["model"]["vq_model"]
+    for change, word in (
+        ({"quantize_mode": "vae", "finetune_decoder": True}, "finetune_decoder"),
+        ({"finetune_decoder": True}, "is_legacy"),
+        ({"vit_enc_model_size": "huge"}, "model size 'huge'"),
+    ):
+        with fails(ConfigError, word):
+            from_official(family, state, {**config, "model": {"vq_model": {**vq, **change}}})
+    with fails(ConfigError, "official config.json"):
+        from_official(family, state, {"model": {}})
+    with pytest.warns(UserWarning, match="brand_new"):
+        from_official(family, state, {**config, "model": {"vq_model": {**vq, "brand_new": 1}}})
+    with fails(ValueError, "unknown family 'titoc'; did you mean 'titok'"):
+        from_official("titoc", state, config)
+
+
+def test_stage_one_weights_have_no_pixels(fails):
+    family, state, config = official("titok-stage1")
+    tokenizer = from_official(family, state, config)
+    tokens = tokenizer.encode(torch.rand(1, 3, 16, 16))
+    with fails(ValueError, "paints.decoder"):
+        tokenizer.decode(tokens)
+
+
+def test_checkpoints_of_trainers(folder):
+    """Nested, prefixed, with configs as objects beside: averaged weights come first."""
+    state = read_state(folder / "model.safetensors")
+    wrapped = {f"module._orig_mod.{k}": v for k, v in state.items()}
+    other = {k: v + 1 for k, v in wrapped.items()}
+    saved = {
+        "plain.pt": state,
+        "nested.ckpt": {"state_dict": wrapped, "args": argparse.Namespace(lr=1), "step": 3},
+        "averaged.pth": {"model": other, "ema": wrapped, "optimizer": {"state": {}}},
+        "deep.bin": {"model": {"state_dict": wrapped}},
+    }
+    for name, data in saved.items():
+        torch.save(data, folder / name)
+        found = read_state(folder / name)
+        assert set(found) == set(state) and all(torch.equal(found[k], state[k]) for k in state)
+
+
+def test_sharded_folders(folder, fails):
+    state = read_state(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    keys = sorted(state)
+    parts = {"one.safetensors": keys[::2], "two.safetensors": keys[1::2]}
+    for name, own in parts.items():
+        save_file({k: state[k] for k in own}, folder / name)
+    index = {"weight_map": {k: name for name, own in parts.items() for k in own}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert set(read_state(folder)) == set(state)
+    index["weight_map"][keys[0]] = "../outside.safetensors"
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with fails(WeightsError, "outside its folder"):
+        read_state(folder)
+
+
+def test_broken_and_malicious_files(folder, broken, tmp_path, fails, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.rglob("*"))
+    for bad in sorted([*broken.glob("*.safetensors"), *broken.glob("malicious.*")]):
+        if bad.suffix not in (".safetensors", ".bin", ".pt", ".pth", ".ckpt"):
+            continue
+        place = folder / "model.safetensors" if bad.suffix == ".safetensors" else folder / bad.name
+        kept = (folder / "model.safetensors").read_bytes()
+        shutil.copy(bad, place)
+        with fails((WeightsError, ConfigError), place.name.replace(".", r"\.")):
+            load(place, config=folder / "config.json")
+        # Even a pickle that calls itself safetensors.
+        shutil.copy(bad, folder / "model.safetensors")
+        with fails((WeightsError, ConfigError), folder.name):
+            load(folder)
+        (folder / "model.safetensors").write_bytes(kept)
+        if place.name != "model.safetensors":
+            place.unlink()
+    assert set(tmp_path.rglob("*")) == before, "a file was made while loading"
+    assert not list(tmp_path.glob("*pwned*"))
+
+
+def test_releases_are_named(fails):
+    assert {"titok-l32", "titok-bl64-vq8k", "tatitok-bl32-vq", "one-d-piece-s256",
+            "maskgit-vqgan"} <= set(releases())  # fmt: skip
+    for family, release in releases().values():
+        assert release.hub.count("/") == 1 and release.licence and release.published
+        assert family.name in FAMILIES
+    with fails(ValueError, "unknown release 'titok-l33'; did you mean 'titok-l32'"):
+        release_of("titok-l33")
+    with fails(ConfigError, "titok-l32", "by hand"):  # no network in tests
+        load("titok-l32", local_files_only=True)
+
+
+def test_import_command(folder, tmp_path):
+    out = tmp_path / "ours"
+    result = CliRunner().invoke(main, ["import", str(folder), str(out)])
+    assert result.exit_code == 0, result.output
+    assert "licence" in result.output
+    tokenizer = Tokenizer.from_pretrained(out)
+    assert tokenizer.origin.family == "titok"
+    info = CliRunner().invoke(main, ["info", str(out)])
+    assert info.exit_code == 0 and "tokens/image" in info.output
+    result = CliRunner().invoke(main, ["import", str(tmp_path / "no.safetensors"), str(out)])
+    assert result.exit_code == 1 and result.stderr.startswith("error: ")
+
+
+def test_research_weights_are_not_pushed_by_accident(fails):
+    family, state, config = official("titok-pixel")
+    tokenizer = from_official(family, state, config)
+    object.__setattr__(tokenizer, "config", tokenizer.config.model_copy(
+        update={"licence": "Apache-2.0 (research purposes)"}))  # fmt: skip
+    with fails(ValueError, "explicit word", "research_only=True"):
+        tokenizer.push_to_hub("someone/something")
+
+
+def test_bare_weights_of_known_constants(tmp_path, fails):
+    from vistok.pretrained.maskgit_vqgan import NETWORK
+
+    _, state, _ = official("maskgit_vqgan")
+    torch.save(state, tmp_path / "maskgit-vqgan.bin")
+    # Recognised by its keys; the released sizes do not fit these small ones.
+    with fails(WeightsError, "maskgit-vqgan.bin", "maskgit_vqgan config"):
+        load(tmp_path / "maskgit-vqgan.bin")
+    assert NETWORK["resolution"] == 256
+    _, state, _ = official("titok-pixel")
+    torch.save(state, tmp_path / "titok.bin")
+    with fails(ConfigError, "config.json: no such config"):
+        load(tmp_path / "titok.bin")

@@ -1,0 +1,128 @@
+"""Edits through tokens: copies, optimisation, in-painting, and the command."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from vistok.cli import main
+from vistok.editing import (
+    EditConfig,
+    copy_tokens,
+    inpaint,
+    match,
+    noise_scale,
+    optimise,
+    weighted,
+)
+
+
+@pytest.fixture
+def pictures():
+    return torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(5))
+
+
+def test_copied_tokens_and_nothing_else(make_tokenizer, pictures, fails):
+    tokenizer = make_tokenizer("vq")
+    tokens = tokenizer.encode(pictures)
+    other = tokenizer.encode(1 - pictures)
+    edited = copy_tokens(tokens, other, [0, -1])
+    assert torch.equal(edited.indices[:, [0, 3]], other.indices[:, [0, 3]])
+    assert torch.equal(edited.indices[:, [1, 2]], tokens.indices[:, [1, 2]])
+    one = copy_tokens(tokens, tokenizer.encode(1 - pictures[:1]), [2])
+    assert (one.indices[:, 2] == other.indices[0, 2]).all()
+    with fails(ValueError, "position 4", "0..3"):
+        copy_tokens(tokens, other, [4])
+    with fails(ValueError, "encode both with one tokenizer"):
+        copy_tokens(tokens, make_tokenizer("fsq").encode(pictures), [0])
+
+
+def test_noise_falls_to_zero_at_two_thirds():
+    scales = [noise_scale(i, 10) for i in range(10)]
+    assert scales[0] == 1 and scales[6:] == pytest.approx([0] * 4, abs=1e-12)
+    assert scales == sorted(scales, reverse=True)
+    assert noise_scale(3, 10) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("quantizer", ["vq", "fsq"])
+def test_the_loss_falls_and_the_model_is_left_alone(make_tokenizer, pictures, quantizer, after):
+    tokenizer = make_tokenizer(quantizer).train()
+    before = {k: v.clone() for k, v in tokenizer.state_dict().items()}
+    config = EditConfig(steps=40, lr=0.05, after_quantizer=after)
+    tokens = tokenizer.encode(pictures)
+    goal = tokenizer.decode(replace(tokens, indices=(tokens.indices + 5) % 12))
+    found = optimise(tokenizer, match(goal), pictures, config)
+    assert (found.losses[-5:].mean(0) < found.losses[0]).all()
+    assert 0 <= found.pixels.min() and found.pixels.max() <= 1
+    assert tokenizer.training and all(p.requires_grad for p in tokenizer.parameters())
+    assert all(p.grad is None for p in tokenizer.parameters())
+    assert all(torch.equal(before[k], v) for k, v in tokenizer.state_dict().items())
+    if after:
+        assert found.tokens is None
+    else:  # a picture of real codes
+        assert torch.allclose(tokenizer.decode(found.tokens), found.pixels, atol=1e-6)
+
+
+def test_pictures_do_not_see_each_other(make_tokenizer, pictures):
+    tokenizer, config = make_tokenizer("vq"), EditConfig(steps=4, noise=0.1, seed=3)
+    both = optimise(tokenizer, match(pictures.flip(0)), pictures, config)
+    one = optimise(tokenizer, match(pictures[1:]), pictures[:1], config)
+    assert torch.allclose(both.values[:1], one.values, atol=1e-5)
+
+
+def test_pull_ema_reset_and_stop(make_tokenizer, pictures, fails):
+    tokenizer = make_tokenizer("vq")
+    start = tokenizer.latents(pictures).values.detach()
+    far = lambda **k: (
+        optimise(tokenizer, match(1 - pictures), pictures, EditConfig(steps=15, **k)).values
+    )
+    assert (far(pull=100.0) - start).norm() < (far() - start).norm()
+    assert far(pull=100.0, pull_to="zero").norm() < far().norm()
+    seen = []
+    optimise(
+        tokenizer,
+        weighted((2.0, match(pictures))),
+        pictures,
+        EditConfig(steps=9),
+        reset=lambda step: start * 0 if step.number == 1 else None,
+        callback=lambda step: seen.append(step.tokens.norm()) or step.number == 3,
+    )
+    assert len(seen) == 4 and seen[2] < seen[1]
+    with fails(ValueError, "one loss for each of 2 pictures"):
+        optimise(tokenizer, lambda pixels: pixels.mean(), pictures, EditConfig(steps=1))
+
+
+def test_inpainting_keeps_what_is_known(make_tokenizer, pictures, fails):
+    tokenizer, mask = make_tokenizer("vq"), torch.ones(1, 1, 8, 8)
+    mask[..., 2:5, 3:6] = 0
+    found = inpaint(tokenizer, pictures, mask, EditConfig(steps=6), every=2)
+    assert torch.equal(found.pixels * mask, pictures * mask)
+    with fails(ValueError, "mask has shape", "1 for known"):
+        inpaint(tokenizer, pictures, torch.ones(1, 1, 4, 4))
+
+
+def test_the_command(make_tokenizer, tmp_path):
+    make_tokenizer("vq").save_pretrained(tmp_path / "model")
+    for name, colour in (("a", (250, 10, 90)), ("b", (10, 200, 30)), ("mask", (0, 0, 0))):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / f"{name}.png")
+    a, b, mask = (str(tmp_path / f"{n}.png") for n in ("a", "b", "mask"))
+    out, model = str(tmp_path / "out.png"), str(tmp_path / "model")
+    for given in (
+        ["copy", model, a, b, "--positions", "0,2-3"],
+        ["inpaint", model, a, mask, "--steps", "2"],
+        ["match", model, a, b, "--steps", "2", "--noise", "0.1"],
+    ):
+        result = CliRunner().invoke(main, ["edit", *given, "--out", out])
+        assert result.exit_code == 0, result.output
+        assert Image.open(out).size == (8, 8)
+    for given, said in (
+        (["copy", model, a, b, "--positions", "0-x"], "--positions 0-x"),
+        (["match", model, a, b, "--steps", "0"], "steps"),
+    ):
+        result = CliRunner().invoke(main, ["edit", *given, "--out", out])
+        assert (
+            result.exit_code == 1 and result.stderr.startswith("error: ") and said in result.stderr
+        )

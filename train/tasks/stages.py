@@ -1,0 +1,68 @@
+"""Where a stage begins: parts of a tokenizer take the weights of saved or released ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, field_validator
+from torch import nn
+
+from train.tasks.teachers import open_tokenizer
+from vistok.config import Config, ConfigError
+from vistok.tokenizer import Tokenizer
+
+
+class InitConfig(Config):
+    """The weights of some parts."""
+
+    path: str
+    """A run, a folder made by save_pretrained, a hub id, or a released name (maskgit-vqgan)."""
+    parts: dict[str, str] = Field(
+        default={"encoder": "encoder", "quantizer": "quantizer", "decoder": "decoder"}
+    )
+    """Names of ours: names of theirs, modules or single tensors (paints.codebook:
+    quantizer.codebook). A list stands for equal names."""
+
+    @field_validator("parts", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {name: name for name in value} if isinstance(value, list | tuple) else value
+
+
+def start_from(tokenizer: Tokenizer, init: InitConfig) -> None:
+    """Copy the parts that `init` names; ConfigError says which of them does not fit."""
+    source = open_tokenizer(init.path)
+    for ours, theirs in init.parts.items():
+        mine, given = _tensors(tokenizer, ours, init), _tensors(source, theirs, init)
+        if set(mine) != set(given) or any(mine[k].shape != given[k].shape for k in mine):
+            raise ConfigError(
+                f"task.init: {theirs} of {init.path} does not fit {ours}: "
+                f"{_difference(mine, given)}"
+            )
+        for name, tensor in mine.items():
+            tensor.data.copy_(given[name])
+
+
+def _tensors(tokenizer: nn.Module, name: str, init: InitConfig) -> dict[str, Any]:
+    """Parameters and saved buffers of a module by their names inside it; of a tensor, itself."""
+    saved = tokenizer.state_dict(keep_vars=True)
+    found = {k[len(name) + 1 :]: v for k, v in saved.items() if k.startswith(f"{name}.")}
+    if name in saved:
+        found = {"": saved[name]}
+    if not found:
+        parts = ", ".join(dict.fromkeys(key.split(".")[0] for key in saved))
+        raise ConfigError(
+            f"task.init: '{name}' names no part of the tokenizer ({init.path}); expected one of "
+            f"{parts}, or a module or tensor inside one"
+        )
+    return found
+
+
+def _difference(mine: dict[str, Any], given: dict[str, Any]) -> str:
+    missing, extra = sorted(set(mine) - set(given)), sorted(set(given) - set(mine))
+    if missing:
+        return f"it lacks {missing[0]} ({len(missing)} of {len(mine)} tensors)"
+    if extra:
+        return f"{extra[0]} has no place here ({len(extra)} tensors)"
+    name = next(k for k in mine if mine[k].shape != given[k].shape)
+    return f"{name} has shape {tuple(given[name].shape)}, expected {tuple(mine[name].shape)}"

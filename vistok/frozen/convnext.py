@@ -1,0 +1,56 @@
+"""`convnext-s-logits`: distance between the class logits of ConvNeXt-S (arXiv 2201.03545).
+
+TiTok's perceptual loss: torchvision's ImageNet classifier sees both pictures at 224 x 224 (bilinear
+with antialiasing), and the distance is the mean squared difference of its 1000 logits.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vistok.frozen.files import Source, check_state, hollow, read_state, sha256
+from vistok.frozen.network import PerceptualNetwork
+from vistok.layers.resize import resize
+
+_SIDE = 224
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+_FILE = "convnext_small-0c510722.pth"  # IMAGENET1K_V1
+_SOURCE = Source(
+    "convnext-s-logits",
+    _FILE,
+    "torchvision (PyTorch)",
+    f"https://download.pytorch.org/models/{_FILE}",
+)
+
+
+class ConvNeXtLogits(PerceptualNetwork):
+    """Mean squared difference between the 1000 class logits of two pictures."""
+
+    def __init__(self, weights: str | Path | None = None) -> None:
+        from torchvision.models import convnext_small
+
+        path = None if hollow() else _SOURCE.find(weights)
+        super().__init__(_SOURCE.network, "" if path is None else sha256(path))
+        with torch.device("meta"):
+            network = convnext_small(weights=None)
+        if path is not None:
+            state = {key: value.float() for key, value in read_state(path, self.name).items()}
+            check_state(network.state_dict(), state, self.name)
+            network.load_state_dict(state, assign=True)
+        self.network = network
+        for name, values in (("mean", _MEAN), ("std", _STD)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+        self.freeze()
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Pixels [B, 3, H, W] in 0..1 -> [B, 1000] float32."""
+        seen = resize(pixels, _SIDE, "bilinear", antialias=True)
+        return self.network((seen - self.mean) / self.std).float()
+
+    def compare(self, pred: Tensor, target: Tensor) -> Tensor:
+        with torch.no_grad():
+            seen = self.logits(target)
+        return (self.logits(pred) - seen).square().mean(-1)

@@ -1,0 +1,107 @@
+"""Text encoders, frozen: captions -> features that encoders, decoders and generators read.
+
+One door over `transformers`: CLIP's text tower (TA-TiTok reads its last layer after the final
+norm; MaskGen the one before the last) and T5 (TexTok). Features of a text never change, so they
+are kept. Letters: B texts, M positions, C width.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from vistok.config import Config
+from vistok.frozen.files import MissingWeights
+from vistok.frozen.network import Frozen
+from vistok.weights import content_sha256
+
+_KEPT = 1024  # texts whose features are kept, on the CPU
+
+
+class TextEncoderConfig(Config):
+    """A text encoder and the features that are taken from it."""
+
+    network: Literal["clip", "t5"] = "clip"
+    path: str = "openai/clip-vit-large-patch14-336"
+    """A folder or hub id in `transformers` format, with safetensors weights and its tokenizer."""
+    layer: Literal["last", "penultimate"] = "last"
+    """last: after the final norm; penultimate: what enters the last block, without a norm."""
+    length: int = Field(default=77, ge=2)
+    """M: texts are padded and cut to it."""
+
+
+class TextEncoder(Frozen):
+    def __init__(self, config: TextEncoderConfig) -> None:
+        """Raises MissingWeights, one line, if the library or the weights are not here."""
+        self_name = f"{config.network}:{config.path}"
+        try:
+            import transformers
+        except ImportError:
+            raise MissingWeights(
+                f"{self_name}: reading text needs transformers; pip install 'vistok[text]'"
+            ) from None
+        kinds = {"clip": transformers.CLIPTextModel, "t5": transformers.T5EncoderModel}
+        transformers.utils.logging.disable_progress_bar()
+        try:
+            # Nothing executable: safetensors only, and no code from the repository.
+            options = {"trust_remote_code": False}
+            words = transformers.AutoTokenizer.from_pretrained(config.path, **options)
+            network = kinds[config.network].from_pretrained(
+                config.path, use_safetensors=True, dtype=torch.float32
+            )
+        except (OSError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise MissingWeights(
+                f"{self_name}: not to be had ({reason}); download the repository and give its "
+                "folder as text.path"
+            ) from None
+        super().__init__(self_name, content_sha256(network.state_dict()))
+        self.config, self.words, self.network = config, words, network
+        self._kept: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+        self.freeze()
+
+    @property
+    def dim(self) -> int:
+        """C."""
+        return self.network.config.hidden_size
+
+    @torch.no_grad()
+    def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """B texts -> features [B, M, C] fp32 and which positions are text [B, M] bool.
+
+        The end token counts as text, padding does not; '' is a text like any other.
+        """
+        new = [text for text in dict.fromkeys(texts) if text not in self._kept]
+        if new:
+            self._kept.update(zip(new, self._encode(new), strict=True))
+        rows = [self._kept[text] for text in texts]
+        for text in texts:
+            self._kept.move_to_end(text)
+        while len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        device = next(self.network.parameters()).device
+        features, mask = zip(*rows, strict=True)
+        return torch.stack(features).to(device), torch.stack(mask).to(device)
+
+    def _encode(self, texts: list[str]) -> list[tuple[Tensor, Tensor]]:
+        read = self.words(
+            texts,
+            padding="max_length",
+            truncation=True,
+            max_length=self.config.length,
+            return_tensors="pt",
+        )
+        device = next(self.network.parameters()).device
+        ids, mask = read["input_ids"].to(device), read["attention_mask"].to(device)
+        with torch.autocast(device.type, enabled=False):
+            # CLIP's own padding is looked at, as its training did: no mask goes in.
+            given = {} if self.config.network == "clip" else {"attention_mask": mask}
+            out = self.network(input_ids=ids, output_hidden_states=True, **given)
+        last = out.last_hidden_state
+        chosen = last if self.config.layer == "last" else out.hidden_states[-2]
+        return list(zip(chosen.float().cpu(), mask.bool().cpu(), strict=True))

@@ -1,0 +1,155 @@
+"""Residual convolution blocks, and the pyramid that CNN encoders and decoders share.
+
+The families descend from one network (DDPM's, then taming-transformers') and differ in a few
+words, which are the options of `ConvConfig`.
+Letters: B batch, C channels, h w positions of a map.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from vistok.config import Config
+
+
+class ConvConfig(Config):
+    """A pyramid of levels; each halves the map of the one before it, level 0 is the image's."""
+
+    channels: int = Field(default=128, ge=1)
+    """Channels of level 0 before its multiplier."""
+    channel_mult: tuple[int, ...] = Field(default=(1, 1, 2, 2, 4), min_length=1)
+    """Level i has channels x channel_mult[i]; five levels divide the sides by 16."""
+    blocks: int = Field(default=2, ge=1)
+    """Residual blocks of a level."""
+    mid_blocks: int = Field(default=2, ge=0)
+    """Residual blocks between encoder and latents, and between latents and decoder."""
+    norm_groups: int = Field(default=32, ge=1)
+    """Groups of the group norms; every level's channels are a multiple of it."""
+    norm_eps: float = Field(default=1e-6, gt=0)
+    bias: bool = True
+    """Of the 3x3 and 1x1 convolutions inside blocks."""
+    shortcut: Literal["input", "output"] = "input"
+    """What a block adds to its branch where the number of channels changes: a 1x1 convolution of
+    its input, as everybody does, or of the branch itself, so that the input is lost: a slip of
+    MaskGIT's JAX code that its released weights depend on."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _divides(self) -> ConvConfig:
+        for mult in self.channel_mult:
+            if mult < 1 or self.channels * mult % self.norm_groups:
+                raise ValueError(
+                    f"channels={self.channels} x channel_mult {mult} must be a multiple of "
+                    f"norm_groups={self.norm_groups}"
+                )
+        return self
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level."""
+        return tuple(self.channels * mult for mult in self.channel_mult)
+
+    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """(h, w) of the last level's map; ValueError if the sides cannot be halved that often."""
+        stride = 2 ** (len(self.channel_mult) - 1)
+        if image_size[0] % stride or image_size[1] % stride:
+            raise ValueError(
+                f"image_size={tuple(image_size)} is not a multiple of {stride}, as the "
+                f"{len(self.channel_mult)} levels of channel_mult want it; use another size"
+            )
+        return image_size[0] // stride, image_size[1] // stride
+
+
+class ConvNorm(nn.GroupNorm):
+    """Group norm of a map [B, C, h, w], computed on contiguous channels.
+
+    On CPUs torch's group norm of a channels-last tensor is slow and rounds differently.
+    """
+
+    def __init__(self, config: ConvConfig, channels: int) -> None:
+        super().__init__(config.norm_groups, channels, eps=config.norm_eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if x.is_cuda else x.contiguous())
+
+
+class ResBlock(nn.Module):
+    """Norm, SiLU, 3x3 convolution, twice, added to the input; [B, C, h, w] -> [B, C', h, w]."""
+
+    def __init__(self, config: ConvConfig, inside: int, out: int) -> None:
+        super().__init__()
+        self.from_input = config.shortcut == "input"
+        self.norm1 = ConvNorm(config, inside)
+        self.conv1 = nn.Conv2d(inside, out, 3, padding=1, bias=config.bias)
+        self.norm2 = ConvNorm(config, out)
+        self.dropout = nn.Dropout(config.dropout)
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=config.bias)
+        self.shortcut = None
+        if inside != out:
+            seen = inside if self.from_input else out
+            self.shortcut = nn.Conv2d(seen, out, 1, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(F.silu(self.norm1(x)))
+        y = self.conv2(self.dropout(F.silu(self.norm2(y))))
+        if self.shortcut is not None:
+            x = self.shortcut(x if self.from_input else y)
+        return x + y
+
+
+class Level(nn.Module):
+    """Blocks of one resolution, and the way to the next one, if any."""
+
+    def __init__(
+        self, config: ConvConfig, inside: int, out: int, way: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        widths = [inside] + [out] * config.blocks
+        self.blocks = nn.ModuleList(ResBlock(config, a, b) for a, b in itertools.pairwise(widths))
+        self.way = way
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x if self.way is None else self.way(x)
+
+
+class Upsample(nn.Module):
+    """Each position four times, then a 3x3 convolution: [B, C, h, w] -> [B, C, 2h, 2w]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Blur(nn.Module):
+    """A binomial low-pass filter of stride 2, each channel alone: [B, C, h, w] -> half the sides.
+
+    Zeros around the map as TensorFlow's SAME has them: the odd one goes right and bottom.
+    """
+
+    def __init__(self, size: int = 4) -> None:
+        super().__init__()
+        line = torch.ones(1)
+        for _ in range(size - 1):
+            line = F.pad(line, (1, 0)) + F.pad(line, (0, 1))  # a row of Pascal's triangle
+        kernel = line[:, None] * line
+        self.register_buffer("kernel", (kernel / kernel.sum())[None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size, channels = self.kernel.shape[-1], x.shape[1]
+        pads = []
+        for side in (x.shape[-1], x.shape[-2]):
+            pad = max((-(-side // 2) - 1) * 2 + size - side, 0)
+            pads += [pad // 2, pad - pad // 2]
+        kernel = self.kernel.to(x.dtype).expand(channels, 1, size, size)
+        return F.conv2d(F.pad(x, pads), kernel, stride=2, groups=channels)

@@ -1,0 +1,67 @@
+"""Released tokenizers: their weights, in and out of vistok.
+
+    from_official(family, state_dict, config) -> Tokenizer
+    to_official(tokenizer) -> (state_dict, config)
+    load("titok-l32"), load("a/local/folder"), load("weights.bin", config=..., family=...)
+
+One file a family; no network code outside `find`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vistok.pretrained import exchange
+from vistok.pretrained.base import Family, Release
+from vistok.pretrained.table import FAMILIES, family_of, release_of, releases
+from vistok.tokenizer import Tokenizer
+
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "Release",
+    "from_official",
+    "load",
+    "release_of",
+    "releases",
+    "to_official",
+]
+
+
+def from_official(
+    family: str, state: Mapping[str, Tensor], config: Mapping[str, Any], source: str = "state dict"
+) -> Tokenizer:
+    """The tokenizer of an official state dict and config; errors as in `exchange`."""
+    return exchange.from_official(family_of(family), state, config, source)
+
+
+def to_official(tokenizer: Tokenizer, family: str | None = None) -> tuple[dict, dict]:
+    """(state dict, config) in the official layout of a family, that of its import by default."""
+    if family is None:
+        if tokenizer.origin is None:
+            raise ValueError(
+                "this tokenizer was not imported, so its official layout is not known; say "
+                f"family=... ({', '.join(FAMILIES)})"
+            )
+        family = tokenizer.origin.family
+    return exchange.to_official(family_of(family), tokenizer)
+
+
+def load(
+    name: str | Path,
+    *,
+    family: str | None = None,
+    config: Mapping[str, Any] | str | Path | None = None,
+    local_files_only: bool = False,
+) -> Tokenizer:
+    """A released tokenizer by name, or one from a local file or folder in the official format."""
+    from vistok.pretrained.find import find
+
+    found = find(name, family, config, local_files_only)
+    return exchange.from_official(
+        found.family, found.state, found.config, found.source, found.release, found.licence
+    )

@@ -1,0 +1,102 @@
+"""What a released family is: releases, a config mapping, a key table. Both ways, and strict.
+
+A family never builds or reads anything; `vistok.pretrained.exchange` does, by its tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from vistok.tokenizer import TokenizerConfig
+
+Load = Callable[..., Tensor]
+Save = Callable[[Tensor], tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of ours and the official ones it is made of.
+
+    No official ones: a counter of ours that importing leaves as it was built (usage of codes).
+    """
+
+    ours: str
+    theirs: tuple[str, ...]
+    load: Load = lambda tensor: tensor
+    save: Save = lambda tensor: (tensor,)
+
+
+@dataclass(frozen=True)
+class Release:
+    """Published weights. `config`: the official one, for files that do not carry their own."""
+
+    name: str
+    hub: str
+    file: str
+    licence: str
+    config: Mapping[str, Any] | None = None
+    sha256: str | None = None
+    published: str = ""
+    """The paper's own figures, with their protocol."""
+    recipe: str = ""
+    """Config file that trains it."""
+    research_only: bool = False
+
+
+class Family:
+    """Base of the families; subclasses live one in a file."""
+
+    name: str
+    releases: tuple[Release, ...] = ()
+    inert: tuple[str, ...] = ()
+    """Patterns (fnmatch) of official keys that the model does not read; they are carried along."""
+
+    def recognises(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
+        """Whether an official config and state dict look like this family."""
+        raise NotImplementedError
+
+    def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
+        """Official config -> tree of a TokenizerConfig. ValueError names what is not supported."""
+        raise NotImplementedError
+
+    def official(self, config: TokenizerConfig) -> dict[str, Any]:
+        """The inverse, for models that were trained here."""
+        raise NotImplementedError
+
+    def entries(self, config: TokenizerConfig) -> list[Entry]:
+        """The whole key table of a model."""
+        raise NotImplementedError
+
+
+def squeeze(*axes: int) -> dict[str, Any]:
+    """Load and save of a tensor whose official form has axes of length 1 (1x1 convolutions)."""
+
+    def load(tensor: Tensor) -> Tensor:
+        for axis in sorted(axes, reverse=True):
+            tensor = tensor.squeeze(axis)
+        return tensor
+
+    def save(tensor: Tensor) -> tuple[Tensor, ...]:
+        for axis in sorted(axes):
+            tensor = tensor.unsqueeze(axis)
+        return (tensor,)
+
+    return {"load": load, "save": save}
+
+
+def same(ours: str, theirs: str, **how: Any) -> Entry:
+    return Entry(ours, (theirs,), **how)
+
+
+def pair(ours: str, theirs: str) -> list[Entry]:
+    """A layer's weight and bias under other names."""
+    return [same(f"{ours}.{kind}", f"{theirs}.{kind}") for kind in ("weight", "bias")]
+
+
+def own(*names: str) -> list[Entry]:
+    """Buffers of ours that no release has."""
+    return [Entry(name, ()) for name in names]

@@ -1,0 +1,120 @@
+"""Official state dict and config <-> Tokenizer, by a family's tables, every key accounted for."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vistok.config import validate
+from vistok.origin import Origin
+from vistok.pretrained.base import Entry, Family
+from vistok.tokenizer import Tokenizer, TokenizerConfig
+from vistok.weights import WeightsError, load_strict
+
+
+def from_official(
+    family: Family,
+    state: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    source: str = "state dict",
+    release: str | None = None,
+    licence: str | None = None,
+) -> Tokenizer:
+    """A tokenizer in evaluation mode that holds the official weights.
+
+    Raises ConfigError for a config that the family cannot map, WeightsError for missing,
+    unexpected, misshapen or non-finite tensors: one line with source and key.
+    """
+    tree = family.config(config) | {"licence": licence}
+    tokenizer = Tokenizer(validate(TokenizerConfig, tree, f"{source} ({family.name})"))
+    entries = family.entries(tokenizer.config)
+    inert = _account(family, entries, state, source)
+    own = tokenizer.state_dict()
+    _check_table(family, entries, own)
+    loaded = dict(own)
+    for entry in entries:
+        if not entry.theirs:
+            continue
+        parts = [state[key] for key in entry.theirs]
+        try:
+            tensor = entry.load(
+                *(part.float() if part.is_floating_point() else part for part in parts)
+            )
+        except (RuntimeError, IndexError) as error:
+            raise WeightsError(f"{source}: {entry.theirs[0]}: {error}") from None
+        if tensor.shape != own[entry.ours].shape:
+            official = entry.save(own[entry.ours])[0].shape
+            raise WeightsError(
+                f"{source}: {entry.theirs[0]} has shape {tuple(parts[0].shape)}; expected "
+                f"{tuple(official)} by its config"
+            )
+        for key, part in zip(entry.theirs, parts, strict=True):
+            if part.is_floating_point() and not part.isfinite().all():
+                raise WeightsError(f"{source}: {key} has values that are not finite")
+        loaded[entry.ours] = tensor.to(own[entry.ours].dtype)
+    load_strict(tokenizer, loaded, source)
+    types = {
+        k: str(t.dtype) for k, t in state.items() if t.dtype != torch.float32 and k not in inert
+    }
+    tokenizer.origin = Origin(family.name, dict(config), inert, types, release, licence)
+    return tokenizer.eval()
+
+
+def to_official(family: Family, tokenizer: Tokenizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(state dict, config) in the official layout, dtypes as they came; inert keys come along."""
+    origin = tokenizer.origin
+    own = tokenizer.state_dict()
+    state: dict[str, Tensor] = {}
+    for entry in family.entries(tokenizer.config):
+        if entry.theirs:
+            state.update(zip(entry.theirs, entry.save(own[entry.ours].detach().cpu()), strict=True))
+    config = family.official(tokenizer.config)
+    if origin is not None:
+        config = dict(origin.config)
+        for key, name in origin.types.items():
+            if key in state:
+                state[key] = state[key].to(getattr(torch, name.removeprefix("torch.")))
+        state.update(origin.inert)
+    return {key: tensor.contiguous().clone() for key, tensor in state.items()}, config
+
+
+def _account(
+    family: Family, entries: list[Entry], state: Mapping[str, Tensor], source: str
+) -> dict[str, Tensor]:
+    """The inert tensors; WeightsError if a key is missing or nobody's."""
+    wanted = [key for entry in entries for key in entry.theirs]
+    missing = [key for key in wanted if key not in state]
+    extra = [key for key in state if key not in set(wanted)]
+    inert = {k: state[k] for k in extra if any(fnmatch.fnmatch(k, p) for p in family.inert)}
+    unknown = [key for key in extra if key not in inert]
+    if missing or unknown:
+        said = []
+        if missing:
+            near = difflib.get_close_matches(missing[0], unknown, n=1, cutoff=0.8)
+            hint = f" (is it {near[0]}?)" if near else ""
+            said.append(f"missing {missing[0]}{hint}{_more(missing)}")
+        if unknown:
+            said.append(f"unexpected {unknown[0]}{_more(unknown)}")
+        raise WeightsError(
+            f"{source}: {'; '.join(said)}; these are not the weights of this {family.name} config"
+        )
+    return inert
+
+
+def _more(keys: list[str]) -> str:
+    return f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+
+
+def _check_table(family: Family, entries: list[Entry], own: Mapping[str, Tensor]) -> None:
+    """A table that forgets one of our tensors is a mistake of ours."""
+    named = {entry.ours for entry in entries}
+    forgotten, invented = sorted(set(own) - named), sorted(named - set(own))
+    if forgotten or invented:
+        raise AssertionError(
+            f"{family.name}: its key table lacks {forgotten[:3]} and invents {invented[:3]}"
+        )

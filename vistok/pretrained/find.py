@@ -1,0 +1,124 @@
+"""Where a pretrained tokenizer lies: a released name, a local folder, a file. The only network
+code of this package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import Tensor
+
+from vistok.config import ConfigError
+from vistok.foreign import SUFFIXES, read_state
+from vistok.pretrained.base import Family, Release
+from vistok.pretrained.table import FAMILIES, family_of, release_of, releases
+from vistok.weights import WeightsError, sha256
+
+_CONFIGS = ("config.json", "config.yaml", "config.yml")
+
+
+@dataclass(frozen=True)
+class Found:
+    """Official weights, read and recognised."""
+
+    family: Family
+    state: dict[str, Tensor]
+    config: Mapping[str, Any]
+    source: str
+    release: str | None = None
+    licence: str | None = None
+
+
+def find(
+    name: str | Path,
+    family: str | None = None,
+    config: Mapping[str, Any] | str | Path | None = None,
+    local_files_only: bool = False,
+) -> Found:
+    """The weights and config behind a name or path; one-line errors say what is missing."""
+    path = Path(name)
+    if path.exists():
+        return _local(path, family, config)
+    if path.suffix in SUFFIXES or str(name).startswith((".", "/")):
+        raise ConfigError(f"{name}: no such file or folder; expected official weights, or a name "
+                          f"of {', '.join(list(releases())[:3])}, ...")  # fmt: skip
+    own, release = release_of(str(name))
+    path = _download(release, local_files_only)
+    if release.sha256 is not None and path.is_file() and sha256(path) != release.sha256:
+        raise WeightsError(
+            f"{path}: its sha256 is {sha256(path)[:16]}..., that of {release.name} "
+            f"{release.sha256[:16]}...; download it again"
+        )
+    chosen = config if config is not None else release.config
+    found = _local(path, own.name, chosen)
+    return Found(own, found.state, found.config, found.source, release.name, release.licence)
+
+
+def _local(path: Path, family: str | None, config: Mapping[str, Any] | str | Path | None) -> Found:
+    state = read_state(path)
+    folder = path if path.is_dir() else path.parent
+    if not isinstance(config, Mapping):
+        config = _config(folder, config)
+    chosen = FAMILIES.values() if family is None else (family_of(family),)
+    for own in chosen:
+        if config is None:  # some releases are bare weights whose constants we know
+            known = [r.config for r in own.releases if r.config is not None]
+            if known and own.recognises({}, state):
+                return Found(own, state, known[0], str(path))
+        elif family is not None or own.recognises(config, state):
+            return Found(own, state, config, str(path))
+    if config is None:
+        raise ConfigError(
+            f"{folder / _CONFIGS[0]}: no such config; official weights need their official config "
+            "beside them, or config=PATH"
+        )
+    raise ConfigError(
+        f"{path}: no family recognises its config and keys; say which it is: family= one of "
+        f"{', '.join(FAMILIES)}"
+    )
+
+
+def _config(folder: Path, given: str | Path | None) -> Mapping[str, Any] | None:
+    """An official config: plain JSON or YAML, never resolved (it came with the weights). None: no
+    file was named and there is none."""
+    tried = [Path(given)] if given is not None else [folder / name for name in _CONFIGS]
+    for path in tried:
+        if not path.is_file():
+            continue
+        try:
+            text = path.read_text()
+            data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        except (ValueError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise ConfigError(f"{path}: not readable as JSON or YAML ({reason})") from None
+        if not isinstance(data, Mapping):
+            raise ConfigError(f"{path}: expected a mapping, the official config")
+        return data
+    if given is not None:
+        raise ConfigError(f"{given}: no such config; expected the official config.json")
+    return None
+
+
+def _download(release: Release, local_files_only: bool) -> Path:
+    """Weights and config of a hub repository, through the hub's own cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = [release.file, *_CONFIGS]
+    try:
+        folder = Path(
+            snapshot_download(
+                release.hub, allow_patterns=patterns, local_files_only=local_files_only
+            )
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ConfigError(
+            f"{release.name}: the hub does not give {release.hub} ({reason}); download "
+            f"{release.file} and config.json by hand and name the folder instead"
+        ) from None
+    return folder / release.file if (folder / release.file).is_file() else folder

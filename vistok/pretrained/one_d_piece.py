@@ -1,0 +1,53 @@
+"""One-D-Piece (arXiv 2501.10064): legacy two-stage TiTok whose decoder takes any prefix.
+
+The official code has no `is_legacy` switch: it is always on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from vistok.pretrained.base import Release
+from vistok.pretrained.titok import TiTok
+from vistok.tokenizer import TokenizerConfig
+
+_LICENCE = "as stated on the hub card (code: Apache-2.0)"
+
+
+class OneDPiece(TiTok):
+    name = "one_d_piece"
+    keys = TiTok.keys | {"strict_length_assertion"}
+
+    def recognises(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
+        model = config.get("model")
+        if not isinstance(model, Mapping) or not isinstance(model.get("vq_model"), Mapping):
+            return False
+        return model.get("type") == "one_d_piece" or "strict_length_assertion" in model["vq_model"]
+
+    def legacy(self, model: Mapping[str, Any]) -> bool:
+        return True
+
+    def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
+        tree = super().config(official)
+        # Strict models take whole sequences only, as plain TiTok does.
+        if not official["model"]["vq_model"].get("strict_length_assertion", True):
+            tree["decoder"]["absence"] = "cut"
+            tree["regularizers"] = [{"kind": "tail_token_drop", "per": "batch"}]
+        return tree
+
+    def extend(self, model: dict[str, Any], config: TokenizerConfig) -> dict[str, Any]:
+        del model["is_legacy"]
+        return model | {"strict_length_assertion": config.decoder.absence == "none"}
+
+    releases = tuple(
+        Release(
+            f"one-d-piece-{size}256",
+            f"turing-motors/One-D-Piece-{size.upper()}-256",
+            "model.safetensors",
+            _LICENCE,
+            published=f"rFID {rfid} (ImageNet val 256, 256 tokens)",
+            recipe=f"configs/one_d_piece_{size}256.yaml",
+        )
+        for size, rfid in (("s", "1.48"), ("b", "1.11"), ("l", "1.08"))
+    )

@@ -1,0 +1,58 @@
+"""Online clustering of a codebook: codes that are not used move onto data (CVQ-VAE, 2307.15139).
+
+    usage_k <- decay usage_k + (1 - decay) p_k          share of the global batch
+    alpha_k  = exp(-usage_k K 10 / (1 - decay) - 1e-3)  about 1 for a dead code, 0 for a healthy one
+    code_k  <- (1 - alpha_k) code_k + alpha_k anchor_k  anchor: the batch's latent nearest to code k
+
+The original moves codes inside the forward pass, before the optimiser; ours move after its step,
+once a step, so that micro-batches and ranks agree. Letters: K codes, d width, n latents.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vistok import distributed
+from vistok.quantizers.nearest import nearest_code
+
+
+class Anchors:
+    """The latent of this step that is nearest to each code, over micro-batches and ranks."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self._rows: Tensor | None = None  # [K, d] as they came
+        self._far: Tensor | None = None  # [K] squared distance, as it was compared
+
+    @torch.no_grad()
+    def add(self, z: Tensor, compared: Tensor, codes: Tensor) -> None:
+        """
+        Args:
+            z: [n, d] latents as they came. compared: [n, d] as distances see them (normalised).
+            codes: [K, d] as distances see them.
+        """
+        nearest = nearest_code(codes, compared)  # [K]
+        far = (compared[nearest] - codes).square().sum(-1)
+        rows = z[nearest]
+        if self._rows is not None:
+            closer = self._far <= far
+            rows = torch.where(closer[:, None], self._rows, rows)
+            far = torch.where(closer, self._far, far)
+        self._rows, self._far = rows, far
+
+    @torch.no_grad()
+    def take(self) -> Tensor:
+        """[K, d] over all ranks; every rank must call it in the same step."""
+        far = distributed.gather(self._far[None])  # [ranks, K]
+        rows = distributed.gather(self._rows[None])  # [ranks, K, d]
+        best = far.argmin(0)
+        self.clear()
+        return rows[best, torch.arange(rows.shape[1], device=rows.device)]
+
+
+def blend(usage: Tensor, decay: float) -> Tensor:
+    """[K] running usage -> [K] how far each code moves to its anchor, 0..1."""
+    return torch.exp(-(usage * len(usage) * 10) / (1 - decay) - 1e-3)

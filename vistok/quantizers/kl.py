@@ -1,0 +1,65 @@
+"""Continuous latents with a Gaussian posterior (KL-regularised, as in latent diffusion's VAE).
+
+The encoder emits a mean and a log variance; training samples (`draws.noise`), evaluation takes the
+mean. Tokens are continuous: no codes, no bytes, no pFID.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from vistok.config import Config
+from vistok.dice import Draws, Progress, Rng
+from vistok.quantizers.base import Quantizer
+from vistok.records import Quantized
+from vistok.registry import register
+from vistok.tokens import TokenSpec
+
+
+class KLConfig(Config):
+    kind: Literal["kl"] = "kl"
+    dim: int = Field(default=16, ge=1)
+    """Channels of a token; the encoder emits twice as many."""
+    logvar_range: tuple[float, float] = (-30.0, 20.0)
+    """Log variances are clamped to it."""
+    loss_weights: dict[Literal["kl"], float] = {"kl": 1e-6}
+
+
+@register("quantizer", KLConfig)
+class KL(Quantizer):
+    remedy = "continuous latents have no codebook"
+
+    def __init__(self, config: KLConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.latent_dim, self.value_dim = 2 * config.dim, config.dim
+        self.vocab = ()
+        self.loss_weights = config.loss_weights
+
+    def draw(self, spec: TokenSpec, index: Tensor, rng: Rng, progress: Progress) -> Draws:
+        """noise [B, L, D]: the posterior's sample."""
+        return Draws(noise=rng.normal(index, (spec.length, self.config.dim)))
+
+    def posterior(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, N, 2 D] -> mean and (clamped) log variance, [B, N, D] each."""
+        mean, logvar = z.float().chunk(2, dim=-1)
+        return mean, logvar.clamp(*self.config.logvar_range)
+
+    def quantize(self, z: Tensor, draws: Draws) -> Quantized:
+        """Loss kl: of the posterior to N(0, 1), summed over a sample's tokens and channels, mean
+        over samples."""
+        mean, logvar = self.posterior(z)
+        kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar)
+        values = mean
+        if draws.noise is not None:
+            values = mean + (0.5 * logvar).exp() * draws.noise.to(mean)
+        return Quantized(values, values, None, None, {"kl": kl.sum((1, 2)).mean()})
+
+    def lookup(self, indices: Tensor) -> Tensor:
+        raise ValueError("continuous latents have no codes to look up; decode their values")
+
+    def neighbours(self, anchors: Tensor, count: int) -> Tensor:
+        raise ValueError("continuous latents have no neighbouring codes")
