@@ -180,25 +180,25 @@ def test_a_page_without_room_leaves_out_its_longest_parts(monkeypatch):
 
 @pytest.mark.slow
 def test_many_runs_of_large_pictures_fit():
-    """16 runs with 256 px strips that are noise, the worst for a picture format."""
+    """10 runs with 256 px strips that are noise, the worst for a picture format."""
     noise = torch.Generator().manual_seed(0)
     uris = [
         strip(torch.randint(0, 256, (8, 3, 256, 256), generator=noise, dtype=torch.uint8))
         for _ in range(3)
     ]
-    results = made(16, pictures=False)
+    results = made(10, pictures=False)
     grids = [
         {
             **{"kind": "reconstructions", "run": f"variant-{i}", "size": [256, 256], "cells": 8},
             "columns": [str(c) for c in range(8)],
             "rows": [{"label": f"{k} tokens", "uri": uris[k % 3], "tokens": k} for k in range(9)],
         }
-        for i in range(16)
+        for i in range(10)
     ]
-    assert sum(len(r["uri"]) for g in grids for r in g["rows"]) > 5 * fitting.LIMIT
+    assert sum(len(r["uri"]) for g in grids for r in g["rows"]) > 3 * fitting.LIMIT
     results = results.model_copy(update={"facts": {**results.facts, "pictures": grids}})
     page = render_html(results)
-    assert len(page.encode()) <= fitting.LIMIT and page.count("data:image/webp") > 16
+    assert len(page.encode()) <= fitting.LIMIT and page.count("data:image/webp") > 10
 
 
 def test_tables_as_files(results, tmp_path):
@@ -224,7 +224,7 @@ def test_exports_are_escaped():
     evil = r"=cmd & \input{x} 50% $a_b^c ~#{} <|>"
     results = Results(rows=(row("PSNR", evil, 1.0),), runs=(run_facts(evil),))
     text = latex(results)
-    for raw in (r"\input", " & \\", "50% ", "$a", "a_b"):
+    for raw in (r"\input", "cmd &", "50% ", " $a", "a_b"):
         assert raw not in text.split("\\toprule")[1], raw
     assert tex("a_b & 5% [x]") == r"a\_b \& 5\% {[}x{]}"
     (_, line) = list(csv.reader(io.StringIO(comparison_csv(results))))
