@@ -135,16 +135,16 @@ def data_config(run: Run | None, overrides: Sequence[str] = ()) -> Config:
 def still(config: Config) -> Config:
     """A data config whose training samples are what validation would see: nothing random in them.
 
-    Random crops become the centre, padding goes, shards are read by index. (Evaluation loaders
-    never mirror.)
+    Random crops become the centre, padding and mirroring go, shards are read by index.
     """
     change: dict[str, Any] = {}
     if getattr(config, "crop", None) == "random":
         change |= {"crop": "center", "min_share": 1.0}
     if getattr(config, "pad", 0):
         change["pad"] = 0
-    if getattr(config, "streaming", False):
-        change["streaming"] = False
+    for name in ("flip", "streaming"):
+        if getattr(config, name, False):
+            change[name] = False
     if getattr(config, "cache", False):  # they are read once: no need to keep them
         change["cache"] = False
     return config.model_copy(update=change)

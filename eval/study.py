@@ -53,10 +53,10 @@ class StudyConfig(Config):
     """Name of the study."""
     out: str = "runs/studies/{name}"
     """Folder of the study; {name} is filled in. Each run is a folder in it."""
-    base: str
+    train: str
     """Training config (YAML) that every run starts from."""
     set: dict[str, Any] = {}
-    """Keys (with dots) of the base that are other values in every run."""
+    """Keys (with dots) of that config that are other values in every run."""
     runs: dict[str, dict[str, Any]] = Field(min_length=1)
     """The runs: a name, and the keys in which it differs."""
     evaluate: Evaluation = Evaluation()
@@ -90,7 +90,7 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
             theirs[key] = text
     tree = read_yaml(path, own)
     study = validate(StudyConfig, tree, str(path))
-    # Text, as it stood on the command line: it is read with the base, like the train command's.
+    # Text, as it stood on the command line: it is read with the config, like the train command's.
     last = {name: {**changes, **_raw(theirs)} for name, changes in study.runs.items()}
     return study.model_copy(update={"runs": last})
 
@@ -109,7 +109,7 @@ def run_config(study: StudyConfig, name: str) -> TrainConfig:
     changes |= {"name": name, "out": str(study.folder / name)}
     as_text = lambda value: value if isinstance(value, _Raw) else json.dumps(value)
     overrides = [f"{key}={as_text(value)}" for key, value in changes.items()]
-    return validate(TrainConfig, read_yaml(study.base, overrides), f"runs.{name} ({study.base})")
+    return validate(TrainConfig, read_yaml(study.train, overrides), f"runs.{name} ({study.train})")
 
 
 def run_study(
@@ -132,7 +132,7 @@ def run_study(
     for config in configs:
         if config.task.kind != "tokenizer":
             raise ConfigError(
-                f"{study.base}: trains a {config.task.kind}; a study needs tokenizers"
+                f"{study.train}: trains a {config.task.kind}; a study needs tokenizers"
             )
     for place, config in enumerate(configs, 1):
         if finished(config):
@@ -171,7 +171,7 @@ def _with_facts(study: StudyConfig, results: Results, names: Sequence[str]) -> R
     facts: dict[str, Any] = {
         "name": study.name,
         "runs": {name: dict(study.runs[name]) for name in names},
-        "base": study.base,
+        "train": study.train,
         "set": dict(study.set),
     }
     if study.correlate:

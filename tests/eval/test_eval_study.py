@@ -40,7 +40,7 @@ def small_study(tmp_path, tree, small_probe):
         given = {
             "name": "s",
             "out": str(tmp_path / "out"),
-            "base": str(tmp_path / "base.yaml"),
+            "train": str(tmp_path / "base.yaml"),
             "set": {"steps": 2, "task.losses": [{"kind": "reconstruction", "l2": 1.0}]},
             "runs": {
                 "fsq": {},
@@ -178,7 +178,7 @@ def test_overrides_reach_the_study_or_its_trainings(small_study):
         ({"evaluate": {"protocols": ["rfdi"]}}, (), ("rfdi", "rfid")),
         ({"evaluate": {"probe": "huge"}}, (), ("huge", "tiny")),
         ({"runs": {"a": {"task.tokenizer.quantiser": 1}}}, (), ("runs.a", "quantiser")),
-        ({"base": "nowhere.yaml"}, (), ("nowhere.yaml", "no such")),
+        ({"train": "nowhere.yaml"}, (), ("nowhere.yaml", "no such")),
         ({}, ("stpes=3",), ("stpes", "steps")),
         ({}, ("--only", "b"), ("--only b", "fsq, vq, lfq")),
     ],
