@@ -73,7 +73,7 @@ def evaluate(
     runs = [run.facts() for pair in pairs for run in (pair.tokenizer, *pair.generators)]
     every = [outcome for done in outcomes.values() for outcome in done]
     facts = {
-        "command": shlex.join(["python", "-m", "eval", *sys.argv[1:]]),
+        "commands": [shlex.join(["python", "-m", "eval", *sys.argv[1:]])],
         "pairs": {p.tokenizer.name: [g.name for g in p.generators] for p in pairs},
         "data": data,
         "features": {"name": features.name, "sha256": features.sha256},

@@ -57,7 +57,7 @@ def cards(results: Results) -> list[dict[str, Any]]:
 def commands(results: Results) -> list[str]:
     """The exact commands: of every evaluation that is in these results."""
     facts = results.facts
-    return [one for one in (*facts.get("commands", ()), facts.get("command", "")) if one]
+    return [one for one in dict.fromkeys((*facts.get("commands", ()), facts.get("command"))) if one]
 
 
 def protocol(results: Results) -> list[tuple[str, str]]:
