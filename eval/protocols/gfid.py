@@ -21,11 +21,13 @@ from eval.images import to_uint8
 from eval.jobs import Job
 from eval.options import Options
 from eval.probe import no_probe
+from eval.protocols.rfid import MS_SSIM
 from eval.real import RealStats
 from eval.rows import Decode, Row
 from eval.runs import Pair, Run, class_names, untrained
+from eval.sets import SetMeasures, wanted
 from eval.training_set import TrainingSet, training_set
-from vistok.metrics import FeatureStats
+from vistok.metrics.stored import CAP
 from vistok.tokens import Tokens, TokenSpec
 
 _MOST = 50_000  # samples, unless told otherwise: as many as published gFIDs have
@@ -48,6 +50,7 @@ def jobs(pair: Pair, options: Options) -> list[Job]:
     real: TrainingSet | str = "a reference was given instead"
     if options.reference is None:
         real = training_set(pair.tokenizer, options.data, options.train_limit or options.limit)
+    further = tuple(m for m in wanted(options.metrics, (MS_SSIM,)) if m not in ("fid", MS_SSIM))
     found = []
     for generator in pair.generators:
         conditional = bool(class_names(generator.generator))
@@ -59,9 +62,12 @@ def jobs(pair: Pair, options: Options) -> list[Job]:
                 "samples": options.samples,
                 "training": real if isinstance(real, str) else real.identity,
             }
-            found.append(
-                Job("gfid", _work(generator, one, real, options.samples), settings, generator)
-            )
+            whole = one.trained and one.length == pair.tokenizer.spec.steps
+            extra = further if whole else ()
+            if extra:
+                settings |= {"metrics": list(extra), "stored": options.stored}
+            work = _work(generator, one, real, options, extra)
+            found.append(Job("gfid", work, settings, generator))
         if any(scale != 1.0 for scale in options.guidance) and not conditional:
             reason = f"{generator.name} has no classes: there is nothing to guide with"
             found.append(_skip("gFID with guidance", reason, generator))
@@ -79,16 +85,25 @@ def passes(spec: TokenSpec, guidance: Sequence[float], conditional: bool) -> lis
 
 
 def run(
-    bench: Bench, generator: Run, one: Pass, samples: int, real: TrainingSet | str
+    bench: Bench,
+    generator: Run,
+    one: Pass,
+    samples: int,
+    real: TrainingSet | str,
+    metrics: tuple[str, ...] = (),
+    stored: int = CAP,
 ) -> list[Row]:
-    """The rows of one pass: gFID (if there are training pictures) and gFID-val."""
+    """The rows of one pass: gFID (if there are training pictures), gFID-val, and further measures
+    of the set (`metrics` of eval.sets) against the validation pictures."""
     model = generator.generator.to(bench.device).eval()
     note = f"tokens of {bench.run.name}"
     if not one.trained:
         model = untrained(model).to(bench.device)
         note = f"baseline: the same generator with fresh weights (seed 0); {note}"
     title = f"{generator.name}: guidance {one.guidance:g}, length {one.length}"
-    stats = sample_stats(bench, model, one.length, one.guidance, samples, title)
+    measures = SetMeasures(bench, samples, metrics, "gFID-val", stored)
+    sample_into(measures, bench, model, one, samples, title)
+    stats = measures.painted.pool.reduce()
     sides: dict[str, RealStats | None] = {}
     given = bench.reference  # --reference: instead of the training pictures
     if given is not None or not isinstance(real, str):
@@ -119,6 +134,9 @@ def run(
         )
         name = metric if one.trained else "gFID-untrained"
         rows.append(bench.frechet_row(name, stats, side, note=f"{note}; {against}", **common))
+    if metrics:
+        against = f"reference: the {bench.views.reference.split} pictures"
+        rows += measures.rows(note=f"{note}; {against}", **common)
     return rows
 
 
@@ -141,15 +159,13 @@ def sample(bench: Bench, model: Any, index: Tensor, length: int, guidance: float
     )
 
 
-def sample_stats(
-    bench: Bench, model: Any, length: int, guidance: float, samples: int, title: str
-) -> FeatureStats:
-    """Feature statistics of `samples` decoded samples, over all ranks."""
-    stats = bench.new_stats()
-    for index in bench.numbers(title, samples, stats):
-        tokens = sample(bench, model, index, length, guidance)
-        stats.update(bench.features(to_uint8(bench.tokenizer.decode(tokens))))
-    return stats.reduce()
+def sample_into(
+    measures: SetMeasures, bench: Bench, model: Any, one: Pass, samples: int, title: str
+) -> None:
+    """Add this rank's share of `samples` decoded samples to the measures."""
+    for index in bench.numbers(title, samples, measures):
+        tokens = sample(bench, model, index, one.length, one.guidance)
+        measures.update(to_uint8(bench.tokenizer.decode(tokens)), index)
 
 
 def pictures(
@@ -168,8 +184,18 @@ def pictures(
     return torch.cat(painted).cpu().unflatten(0, index.shape)
 
 
-def _work(generator: Run, one: Pass, real: TrainingSet | str, samples: int | None) -> Any:
-    return lambda bench: run(bench, generator, one, samples or min(_MOST, len(bench.views)), real)
+def _work(
+    generator: Run,
+    one: Pass,
+    real: TrainingSet | str,
+    options: Options,
+    metrics: tuple[str, ...],
+) -> Any:
+    def work(bench: Bench) -> list[Row]:
+        samples = options.samples or min(_MOST, len(bench.views))
+        return run(bench, generator, one, samples, real, metrics, options.stored)
+
+    return work
 
 
 def _skip(protocol: str, reason: str, generator: Run) -> Job:

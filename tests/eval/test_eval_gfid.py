@@ -10,6 +10,7 @@ from eval.images import Views, exact
 from eval.options import Options
 from eval.protocols import gfid
 from eval.runs import Pair, open_data, resolve
+from eval.sets import SetMeasures
 from eval.training_set import training_set
 
 
@@ -46,6 +47,19 @@ def test_rows(pair):
     assert rows[1].display == "gFID-val[vistok-cnn, photos]" and rows[1].reference.split == "val"
 
 
+def test_further_measures_of_the_samples(pair):
+    make, generator = pair
+    bench = make()
+    with exact():
+        rows = gfid.run(bench, generator, gfid.Pass(4, 1.0), 24, "none", ("kid", "precision"))
+    found = {row.metric: row for row in rows}
+    assert list(found) == ["gFID-val", "KID", "precision"]
+    assert all(r.run == "gen" and r.samples == 24 and "tokens of tok" in r.note for r in rows)
+    options = Options(guidance=(1.0,), metrics=("fid", "kid", "ms-ssim"))
+    jobs = gfid.jobs(Pair(bench.run, (generator,)), options)
+    assert [job.settings.get("metrics") for job in jobs] == [["kid"], None, None, None]
+
+
 def test_a_job_for_each_pass_knows_what_it_depends_on(pair):
     make, generator = pair
     jobs = gfid.jobs(Pair(make().run, (generator,)), Options(guidance=(1.0, 1.5), limit=9))
@@ -59,9 +73,13 @@ def test_a_job_for_each_pass_knows_what_it_depends_on(pair):
 def test_batches_change_nothing_and_classes_are_even(pair):
     make, generator = pair
     with exact():
-        one, two = [
-            gfid.sample_stats(make(batch), generator.generator, 4, 1.0, 21, "") for batch in (21, 4)
-        ]
+        found = []
+        for batch in (21, 4):
+            measures = SetMeasures(bench := make(batch), 21)
+            one = gfid.Pass(4, 1.0)
+            gfid.sample_into(measures, bench, generator.generator, one, 21, "")
+            found.append(measures.painted.pool.reduce())
+    one, two = found
     assert one.count == two.count == 21
     assert one.mean == pytest.approx(two.mean, abs=1e-5)
     labels = gfid.labels_of(generator.generator, torch.arange(21))
