@@ -73,8 +73,7 @@ def test_damage_shows_in_each(small):
     clean, poor = found(small(PixelTokenizer(8))), found(small(PatchTokenizer(8, patch=8)))
     for name in ("rFID", "sFID", "KID"):
         assert poor[name].value > clean[name].value + 1e-4, name
-    for name in ("recall", "coverage"):
-        assert poor[name].value < clean[name].value, name
+    assert poor["recall"].value < clean["recall"].value
 
 
 def test_batches_change_nothing(small):
