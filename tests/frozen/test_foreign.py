@@ -94,11 +94,16 @@ def test_inception_also_gives_what_isc_and_sfid_need(inception_file):
 
 
 @pytest.mark.slow
-def test_same_pixels_same_distances_as_torch_fidelity(inception_file):
-    """Their whole program on the same uint8 pictures, with the features cut to 16 of 2048 so that
-    a few pictures have a covariance of full rank; then KID, precision and the score as they are."""
-    from torch_fidelity import calculate_metrics
+def test_same_pixels_same_numbers_as_torch_fidelity(inception_file):
+    """Their reading of the same uint8 pictures, then their measures.
+
+    For FID the features are cut to 6 of 2048, so that a few pictures have a covariance of full
+    rank, which their roots need.
+    """
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    from torch_fidelity.metric_isc import isc_features_to_metric
+    from torch_fidelity.metric_kid import kid_features_to_metric
+    from torch_fidelity.metric_prc import prc_features_to_metric
     from torch_fidelity.utils import (
         create_feature_extractor,
         extract_featuresdict_from_input_id_cached,
@@ -109,7 +114,7 @@ def test_same_pixels_same_distances_as_torch_fidelity(inception_file):
     class Pictures(torch.utils.data.Dataset):
         def __init__(self, seed: int, low: int) -> None:
             generator = torch.Generator().manual_seed(seed)
-            self.pixels = torch.randint(low, 256, (26, 3, 8, 8), generator=generator).byte()
+            self.pixels = torch.randint(low, 256, (14, 3, 8, 8), generator=generator).byte()
 
         def __len__(self) -> int:
             return len(self.pixels)
@@ -119,39 +124,37 @@ def test_same_pixels_same_distances_as_torch_fidelity(inception_file):
 
     painted, real = Pictures(0, 0), Pictures(1, 60)
     asked = {
-        **{"input1": painted, "input2": real, "cuda": False, "verbose": False, "batch_size": 16},
-        **{"feature_extractor_weights_path": str(inception_file), "save_cpu_ram": True},
-        **{
-            "feature_extractor": "inception-v3-compat",
-            "kid_subsets": 10,
-            "kid_subset_size": 12,
-            "cache": False,
-        },
+        **{"input1": painted, "input2": real, "cuda": False, "verbose": False, "batch_size": 5},
+        **{"feature_extractor_weights_path": str(inception_file), "cache": False},
+        "save_cpu_ram": True,  # no worker processes
     }
-    theirs = calculate_metrics(isc=True, kid=True, prc=True, **asked)
-    extractor = create_feature_extractor("inception-v3-compat", ["2048"], **asked)
-    two = [extract_featuresdict_from_input_id_cached(i, extractor, **asked)["2048"] for i in (1, 2)]
-    cut = [fid_features_to_statistics(x[:, :16].double()) for x in two]
-    their_fid = fid_statistics_to_metric(*cut, verbose=False)["frechet_inception_distance"]
+    layers = ["2048", "logits_unbiased"]
+    extractor = create_feature_extractor("inception-v3-compat", layers, **asked)
+    theirs = [extract_featuresdict_from_input_id_cached(i, extractor, **asked) for i in (1, 2)]
+    x, y = (one["2048"] for one in theirs)
+    stats = [fid_features_to_statistics(side[:, :6].double()) for side in (x, y)]
+    fid = fid_statistics_to_metric(*stats, verbose=False)["frechet_inception_distance"]
+    their_kid = kid_features_to_metric(x, y, kid_subsets=9, kid_subset_size=10, verbose=False)
+    score = isc_features_to_metric(theirs[0]["logits_unbiased"])["inception_score_mean"]
+    prc = prc_features_to_metric(x, y, verbose=False)
 
     network = feature_network("inception", inception_file)
-    for batch in (1, 26):
-        score = InceptionScore(1008, 26)
-        sides = []
-        for pictures in (painted, real):
-            seen = [network.features(part) for part in pictures.pixels.split(batch)]
-            sides.append(torch.cat([one.pool for one in seen]))
-            if pictures is painted:
-                score.update(torch.cat([one.logits for one in seen]), torch.arange(26))
-        near, far = (FeatureStats.of(x[:, :16]) for x in sides)
-        assert frechet_distance(near, far) == pytest.approx(their_fid, rel=1e-5)
-        assert kid(*sides, 10, 12).mean == pytest.approx(
-            theirs["kernel_inception_distance_mean"], rel=1e-4, abs=1e-6
+    other = network(real.pixels)
+    for batch in (1, 14):
+        seen = [network.features(part) for part in painted.pixels.split(batch)]
+        mine, ours = torch.cat([one.pool for one in seen]), InceptionScore(1008, 14)
+        ours.update(torch.cat([one.logits for one in seen]), torch.arange(14))
+        near, far = (FeatureStats.of(side[:, :6]) for side in (mine, other))
+        assert frechet_distance(near, far) == pytest.approx(fid, rel=1e-5)
+        assert frechet_distance(near, near) < 1e-9
+        found = kid(mine, other, 9, 10).mean
+        assert found == pytest.approx(
+            their_kid["kernel_inception_distance_mean"], rel=1e-4, abs=1e-6
         )
-        found = prdc(*sides)
-        assert found.precision == pytest.approx(theirs["precision"], abs=1e-6)
-        assert found.recall == pytest.approx(theirs["recall"], abs=1e-6)
-        assert score.compute().mean == pytest.approx(theirs["inception_score_mean"], rel=1e-5)
+        both = prdc(mine, other)
+        assert both.precision == pytest.approx(prc["precision"], abs=1e-6)
+        assert both.recall == pytest.approx(prc["recall"], abs=1e-6)
+        assert ours.compute().mean == pytest.approx(score, rel=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:.*weights:UserWarning")

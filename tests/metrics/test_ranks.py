@@ -8,11 +8,20 @@ import sys
 
 import pytest
 
-SETS = """
-import sys, torch, torch.distributed as dist
+START = """
+import sys, torch, numpy as np, torch.distributed as dist
 torch.set_num_threads(1)
 rank, world = int(sys.argv[1]), int(sys.argv[3])
 dist.init_process_group("gloo", init_method=sys.argv[2], rank=rank, world_size=world)
+"""
+
+END = """
+print("equal", flush=True)
+dist.barrier()  # a rank that leaves early can abort its peer
+dist.destroy_process_group()
+"""
+
+SETS = """
 from vistok.metrics import FeatureStats, FeatureStore, InceptionScore, frechet_distance, kid, prdc
 g = torch.Generator().manual_seed(0)
 real, fake = torch.randn(2, 61, 16, generator=g) * 3 + 50
@@ -36,16 +45,9 @@ whole = numbers(torch.arange(61), sync_on_compute=False)
 shared = numbers(torch.arange(61)[rank::world])
 torch.testing.assert_close(shared, whole, rtol=1e-6, atol=1e-9)
 assert torch.equal(shared[1:7], whole[1:7])  # of the same vectors in the same order
-print("equal", flush=True)
-dist.barrier()
-dist.destroy_process_group()
 """
 
-SCRIPT = """
-import sys, torch, numpy as np, torch.distributed as dist
-torch.set_num_threads(1)
-rank = int(sys.argv[1])
-dist.init_process_group("gloo", init_method=sys.argv[2], rank=rank, world_size=2)
+PICTURES = """
 from vistok.metrics import PSNR, SSIM, CodebookStats, FeatureStats
 from vistok.tokens import TokenSpec
 g = torch.Generator().manual_seed(0)
@@ -75,17 +77,14 @@ np.testing.assert_allclose(once.mean, everything.mean, rtol=1e-13)
 np.testing.assert_allclose(once.cov, everything.cov, rtol=1e-10, atol=1e-12)
 half = FeatureStats.of(features[rank * 11 : 11 + rank * 19]).reduce()
 np.testing.assert_allclose(half.cov, everything.cov, rtol=1e-10, atol=1e-12)
-print("equal", flush=True)
-dist.barrier()  # a rank that leaves early can abort its peer
-dist.destroy_process_group()
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("script", "world"), [(SCRIPT, 2), (SETS, 2), (SETS, 4)])
+@pytest.mark.parametrize(("script", "world"), [(PICTURES + SETS, 2), (SETS, 4)])
 def test_ranks_equal_one(script, world, tmp_path):
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", script]
+    command = [sys.executable, "-c", START + script + END]
     ranks = [
         subprocess.Popen(
             [*command, str(rank), f"file://{tmp_path}/meeting", str(world)],
