@@ -149,17 +149,16 @@ class Rehearsal:
                 yield phase, lambda p=phase: self.task.step(p, batch, draws, progress)["loss"]
 
     def _batch(self, count: int) -> Batch:
-        pixels = tokens = label = text = None
+        pixels = tokens = label = None
         spec = getattr(self.data, "spec", None)
         if spec is not None:
             shape = (count, spec.length, len(spec.vocab))
             tokens = Tokens(spec, indices=torch.zeros(shape, dtype=Tokens.dtype(spec)))
         else:
             pixels = torch.zeros(count, 3, *self.size)
-            text = tuple("" for _ in range(count))
         if getattr(self.data, "classes", ()):
             label = torch.zeros(count, dtype=torch.long)
-        return Batch(torch.arange(count), pixels=pixels, label=label, text=text, tokens=tokens)
+        return Batch(torch.arange(count), pixels=pixels, label=label, tokens=tokens)
 
     def _modules(self) -> list[nn.Module]:
         task = self.task

@@ -56,13 +56,6 @@ class TokenizerConfig(Config):
         return data
 
 
-class _Aside(list):
-    """Holds a module that is no part of the model: not saved, and shared by the model's copies."""
-
-    def __deepcopy__(self, memo: dict) -> _Aside:
-        return self
-
-
 class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"]):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
@@ -77,7 +70,7 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         self._spec = self.quantizer.spec(self.encoder.grid, self.decoder.cut)
         self._check_regularizers()
         self.origin: Origin | None = None  # of imported weights
-        self._text_encoder = _Aside()
+        self._text_encoder: list[Any] = []  # in a list, so that it is no submodule
 
     def _check_regularizers(self) -> None:
         """ConfigError for what would otherwise fail when the first dice are thrown."""
@@ -150,18 +143,11 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
                 "this tokenizer's config names no text encoder; give tokenizer.text, or features: "
                 "Condition(text=[B, M, C])"
             )
-        device = next(self.parameters()).device
-        encoder = self.text_encoder()
-        if next(encoder.parameters()).device != device:
-            encoder.to(device)
-        features, mask = encoder(texts)
-        return Condition(text=features, text_mask=mask, null=null)
-
-    def text_encoder(self) -> TextEncoder:
-        """Ours, loaded the first time; MissingWeights if it is not to be had."""
         if not self._text_encoder:
             self._text_encoder.append(TextEncoder(self.config.text))
-        return self._text_encoder[0]
+        device = next(self.parameters()).device
+        features, mask = self._text_encoder[0].to(device)(texts)
+        return Condition(text=features, text_mask=mask, null=null)
 
     # -- what users call ------------------------------------------------------------------------
 
@@ -232,9 +218,10 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
 
     def part_parameters(self) -> dict[str, int]:
         """Parameters of each part; of a space only if it has some."""
-        names = ("encoder", "quantizer", "decoder", "reads", "paints")
-        counts = {n: sum(p.numel() for p in getattr(self, n).parameters()) for n in names}
-        return {n: count for n, count in counts.items() if count or n not in ("reads", "paints")}
+        spaces = ("reads", "paints")
+        names = ("encoder", "quantizer", "decoder", *spaces)
+        counts = {name: sum(p.numel() for p in getattr(self, name).parameters()) for name in names}
+        return {name: count for name, count in counts.items() if count or name not in spaces}
 
     def _present(self, draws: Draws | None, batch: int, device: torch.device) -> Tensor | None:
         if draws is None or (draws.keep is None and draws.present is None):

@@ -72,8 +72,6 @@ class TokenizerTask(Task):
                 parameter.requires_grad_(False)
         self.losses = nn.ModuleList(build(loss) for loss in config.losses)
         self.helpers = (self.losses,)
-        if config.tokenizer.text is not None:
-            self.helpers += (self.tokenizer.text_encoder(),)
         self._check_terms()
         self.teachers: dict[str, str] = {}  # name -> sha256
         for loss in self.losses:
@@ -287,11 +285,7 @@ class TokenizerTask(Task):
         modules["tokenizer"].save_pretrained(folder)
 
     def record(self) -> dict[str, str]:
-        looked = {f"teacher {name} (sha256)": sha256 for name, sha256 in self.teachers.items()}
-        if self.config.tokenizer.text is not None:
-            text = self.tokenizer.text_encoder()
-            looked[f"text encoder {text.name} (sha256)"] = text.sha256
-        return looked
+        return {f"teacher {name} (sha256)": sha256 for name, sha256 in self.teachers.items()}
 
     def summary(self) -> dict[str, object]:
         spec = self.tokenizer.spec()

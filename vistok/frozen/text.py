@@ -16,29 +16,11 @@ from pydantic import Field
 from torch import Tensor
 
 from vistok.config import Config
-from vistok.frozen.files import MissingWeights, hollow
+from vistok.frozen.files import MissingWeights
 from vistok.frozen.network import Frozen
 from vistok.weights import content_sha256
 
 _KEPT = 1024  # texts whose features are kept, on the CPU
-# Shapes of encoders that recipes name: a plan needs them where the repositories are not.
-_SHAPES = {
-    "openai/clip-vit-large-patch14-336": {
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-    },
-    "google/flan-t5-xl": {
-        "vocab_size": 32128,
-        "d_model": 2048,
-        "d_ff": 5120,
-        "d_kv": 64,
-        "num_layers": 24,
-        "num_heads": 32,
-        "feed_forward_proj": "gated-gelu",
-    },
-}
 
 
 class TextEncoderConfig(Config):
@@ -64,30 +46,21 @@ class TextEncoder(Frozen):
                 f"{self_name}: reading text needs transformers; pip install 'vistok[text]'"
             ) from None
         kinds = {"clip": transformers.CLIPTextModel, "t5": transformers.T5EncoderModel}
-        kind = kinds[config.network]
         transformers.utils.logging.disable_progress_bar()
         try:
             # Nothing executable: safetensors only, and no code from the repository.
-            if hollow():
-                shape = _SHAPES.get(config.path)
-                named = kind.config_class
-                network = kind(
-                    named.from_pretrained(config.path) if shape is None else named(**shape)
-                )
-                words = None
-            else:
-                options = {"trust_remote_code": False}
-                words = transformers.AutoTokenizer.from_pretrained(config.path, **options)
-                network = kind.from_pretrained(
-                    config.path, use_safetensors=True, dtype=torch.float32
-                )
+            options = {"trust_remote_code": False}
+            words = transformers.AutoTokenizer.from_pretrained(config.path, **options)
+            network = kinds[config.network].from_pretrained(
+                config.path, use_safetensors=True, dtype=torch.float32
+            )
         except (OSError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:160]
             raise MissingWeights(
                 f"{self_name}: not to be had ({reason}); download the repository and give its "
                 "folder as text.path"
             ) from None
-        super().__init__(self_name, "" if hollow() else content_sha256(network.state_dict()))
+        super().__init__(self_name, content_sha256(network.state_dict()))
         self.config, self.words, self.network = config, words, network
         self._kept: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
         self.freeze()
@@ -103,9 +76,6 @@ class TextEncoder(Frozen):
 
         The end token counts as text, padding does not; '' is a text like any other.
         """
-        if self.words is None:  # only the shape of it
-            ids = torch.zeros(len(texts), self.config.length, dtype=torch.long)
-            return self._look(ids, torch.ones_like(ids))
         new = [text for text in dict.fromkeys(texts) if text not in self._kept]
         if new:
             self._kept.update(zip(new, self._encode(new), strict=True))
@@ -128,15 +98,10 @@ class TextEncoder(Frozen):
         )
         device = next(self.network.parameters()).device
         ids, mask = read["input_ids"].to(device), read["attention_mask"].to(device)
-        features, seen = self._look(ids, mask)
-        return list(zip(features.cpu(), seen.cpu(), strict=True))
-
-    def _look(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Word numbers and which of them are text [B, M] -> features [B, M, C] fp32, bool mask."""
-        with torch.autocast(ids.device.type, enabled=False):
+        with torch.autocast(device.type, enabled=False):
             # CLIP's own padding is looked at, as its training did: no mask goes in.
             given = {} if self.config.network == "clip" else {"attention_mask": mask}
             out = self.network(input_ids=ids, output_hidden_states=True, **given)
         last = out.last_hidden_state
         chosen = last if self.config.layer == "last" else out.hidden_states[-2]
-        return chosen.float(), mask.bool()
+        return list(zip(chosen.float().cpu(), mask.bool().cpu(), strict=True))
