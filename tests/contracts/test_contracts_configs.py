@@ -15,7 +15,8 @@ from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens
 
 TOKENIZERS = [name for name in TRAINING if read_config(TRAINING[name]).task.kind == "tokenizer"]
-CUT = [n for n in TINY if getattr(read_config(TINY[n]).task.tokenizer.decoder, "absence", "") == "cut"]
+DECODERS = {name: read_config(path).task.tokenizer.decoder for name, path in TINY.items()}
+CUT = [name for name, decoder in DECODERS.items() if getattr(decoder, "absence", "") == "cut"]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,8 @@ def place(runs, monkeypatch):
 
 def pictures(count: int = 4) -> Batch:
     pixels = torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-    return Batch(torch.arange(count), pixels=pixels, text=("a cat.", "a dog.", "", "a rocket.")[:count])
+    texts = ("a cat.", "a dog.", "", "a rocket.")
+    return Batch(torch.arange(count), pixels=pixels, text=texts[:count])
 
 
 def made(name: str) -> Tokenizer:

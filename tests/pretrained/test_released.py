@@ -1,5 +1,7 @@
 """Every release has its recipe, of the size that the original has; README lists them all."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -29,7 +31,7 @@ def test_the_recipe_trains_what_was_released(name):
     release = RELEASES[name]
     configs = [validate(TrainConfig, read_yaml(ROOT / file)) for file in release.recipe]
     assert configs
-    for before, after in zip(configs, configs[1:], strict=False):
+    for before, after in pairwise(configs):
         assert after.task.init[0].path == before.folder
         assert after.task.tokenizer == before.task.tokenizer
     if release.config is not None:

@@ -37,8 +37,8 @@ class TransformerConfig(Config):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Network dropout on residual branches; the only draws that are torch's own."""
     init: Literal["fan_in", "trunc_normal", "torch"] = "fan_in"
-    """fan_in: std 1/sqrt(fan-in); trunc_normal: std 0.02 (TiTok, GPT-2); torch: what its layers have
-    when they are made (TA-TiTok's decoder)."""
+    """fan_in: std 1/sqrt(fan-in); trunc_normal: std 0.02 (TiTok, GPT-2); torch: as its layers are
+    made (TA-TiTok's decoder)."""
     branch_scale: Literal["depth", "none"] = "depth"
     """depth: the last layer of a residual branch starts divided by sqrt(2 depth) (GPT-2)."""
 

@@ -41,7 +41,7 @@ class Release:
     config: Mapping[str, Any] | None = None
     sha256: str | None = None
     rfid: float | None = None
-    """The authors' own figure, over `protocol`; another feature network or resize is another one."""
+    """The authors' own figure, over `protocol`."""
     gfid: float | None = None
     """The same of their generator on these tokens: 50,000 samples against ADM's reference batch."""
     protocol: str = "ImageNet val 256, 50,000 pictures against themselves"
