@@ -13,7 +13,7 @@ GENERATOR_ARGS := steps=150 warmup=15 validate_every=0
 EVAL_ARGS := --limit 256 --samples 210 --guidance 1.0,1.5
 else
 RUN := runs/quickstart
-EVAL_ARGS := --guidance 1.0,1.5
+EVAL_ARGS := --guidance 1.0,1.5 --train-limit 10000
 endif
 
 .PHONY: quickstart test lint clean
@@ -34,7 +34,7 @@ lint: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet -e ".[dev,hf,video]"
+	$(PY) -m pip install --quiet -e ".[dev,hf,video,coding]"
 	touch $@
 
 clean:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from eval.images import Views, network_of
+from eval.images import Views, bar, network_of, shares
 from eval.real import RealStats
 from eval.rows import Row, finite
 from eval.runs import Run
+from eval.sweep import Passes
+from vistok import distributed
 from vistok.frozen import FeatureNetwork, PerceptualNetwork
 from vistok.metrics import FeatureStats, frechet_distance
+from vistok.records import Batch
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import TokenSpec
 
@@ -25,13 +30,22 @@ class Bench:
     run: Run
     views: Views
     features: FeatureNetwork
-    perceptual: PerceptualNetwork | None = None
+    perceptual: PerceptualNetwork | None = None  # the first of them
     seed: int = 0
     stamp: dict[str, Any] = field(default_factory=dict)  # versions, commit, date
     facts: dict[str, Any] = field(default_factory=dict)
     skipped: list[dict[str, str]] = field(default_factory=list)
     pictures: list[dict[str, Any]] = field(default_factory=list)  # grids for the report
     protocol: str = ""  # the name that its rows carry
+    more_perceptual: tuple[PerceptualNetwork, ...] = ()
+
+    @property
+    def perceptuals(self) -> tuple[PerceptualNetwork, ...]:
+        """All perceptual networks that were asked for."""
+        return () if self.perceptual is None else (self.perceptual, *self.more_perceptual)
+
+    references: dict[str, RealStats] = field(default_factory=dict)  # by protocol, where asked for
+    passes: Passes = field(default_factory=Passes)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -48,6 +62,34 @@ class Bench:
     @property
     def batch(self) -> int:
         return self.views.batch
+
+    @property
+    def reference(self) -> RealStats | None:
+        """Statistics that this protocol was told to compare with (`--reference`), if any."""
+        return self.references.get(self.protocol)
+
+    def sweep(self, title: str, states: Any) -> Iterator[Batch]:
+        """This rank's batches of the real pictures, for a loop that adds each to `states`.
+
+        `states`: all accumulators that the loop changes (`eval.sweep.leaves` says what may be one);
+        a pass that was killed goes on where it was saved. Every picture is seen exactly once over
+        all ranks, which is checked; the loop must not end early, and must not talk to other ranks.
+        """
+        one = self.passes.begin(states, self.batch)
+        for batch in self.views.batches(title, one.done):
+            yield batch
+            one.step(batch.index)
+        one.finish(len(self.views))
+
+    def numbers(self, title: str, count: int, states: Any) -> Iterator[Tensor]:
+        """The same over the sample numbers 0..count-1: this rank's batches [B] of them."""
+        one, world = self.passes.begin(states, self.batch), distributed.world_size()
+        with bar(count, title, done=one.done * self.batch * world) as progress:
+            for index in shares(count, self.batch)[one.done :]:
+                yield index
+                one.step(index)
+                progress.update(len(index) * world)
+        one.finish(count)
 
     def row(self, metric: str, value: float, **rest: Any) -> Row:
         """A row of this bench; `value` may be infinite, which becomes null and a note."""
@@ -66,18 +108,26 @@ class Bench:
         return Row(metric=metric, value=finite(value), note=note, **{**common, **rest})
 
     def frechet_row(
-        self, metric: str, stats: FeatureStats, real: RealStats | None = None, **rest: Any
+        self,
+        metric: str,
+        stats: FeatureStats,
+        real: RealStats | None = None,
+        against: FeatureStats | None = None,
+        **rest: Any,
     ) -> Row:
         """Fréchet distance of painted pictures (already summed over ranks) to real ones: the
-        pictures of this bench, or `real`."""
-        against = self.views.stats(self.features) if real is None else real.stats
+        pictures of this bench, or `real` (what it does not know stays that of the pictures).
+        `against`: other features of this bench's pictures."""
+        if against is None:
+            against = self.views.stats(self.features) if real is None else real.stats
         with warnings.catch_warnings():  # its warning becomes the row's note
             warnings.simplefilter("ignore")
             value = frechet_distance(stats, against)
         fewest = min(stats.count, against.count)
-        if fewest < self.features.dim:
-            few = f"biased upwards: {fewest} pictures for {self.features.dim} features"
-            rest["note"] = f"{rest['note']}; {few}" if rest.get("note") else few
+        notes = [rest.get("note", ""), "" if real is None else real.note]
+        if fewest < stats.dim:
+            notes.append(f"biased upwards: {fewest} pictures for {stats.dim} features")
+        rest["note"] = "; ".join(filter(None, notes))
         common = {"features": network_of(self.features), "samples": stats.count}
         if real is not None:
             common |= real.protocol

@@ -1,17 +1,15 @@
-"""Which charts a report holds: results -> figures. Drawing itself is in `figures`."""
+"""Charts of one run: pFID's maps, its codebook, its positions, its training. `curves` has those of
+all runs on one axis; drawing itself is in `figures`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from eval.figures import Series, bar_chart, heat_map, line_chart
-from eval.rows import Results, Row, display
-from eval.words import shown, word
+from eval.rows import Results, display
 
-_SWEEP = ("PSNR", "rFID", "perceptual", "LPIPS", "SSIM", "pFID-v1-quick", "gFID", "bytes/image")
 _LOSSES = (
     "loss",
     "l1",
@@ -26,46 +24,6 @@ _LOSSES = (
     "critic_loss",
 )
 _POINTS = 300  # of a loss curve; more cannot be seen
-
-
-def sweep_charts(results: Results) -> list[Markup]:
-    """Each metric over the kept length, one line a run; only where there are two lengths."""
-    charts = []
-    names = [run["name"] for run in results.runs]
-    for metric in _SWEEP:
-        series = []
-        for place, run in enumerate(names):
-            rows = _one_guidance(results.find(metric, run))
-            points = tuple(sorted((float(r.length), r.value) for r in rows if r.value is not None))
-            if len(points) > 1:
-                series.append(Series(run, points, place=place))
-        if not series:
-            continue
-        ticks = sorted({x for s in series for x, _ in s.points})
-        if metric == "PSNR":
-            series += _floors(results, ticks)
-        first = results.find(metric)[0]
-        charts.append(
-            line_chart(
-                _title(metric, first),
-                series,
-                log_x=True,
-                x_ticks=ticks,
-                x_title="kept length",
-                form=lambda v, m=metric: shown(v, m),
-            )
-        )
-    return charts
-
-
-def _floors(results: Results, ticks: Sequence[float]) -> list[Series]:
-    """The mean-colour PSNR of each data set, dashed."""
-    rows = results.find("PSNR-mean-colour")
-    values = dict.fromkeys(row.value for row in rows if row.value is not None)
-    return [
-        Series("mean colour", ((ticks[0], v), (ticks[-1], v)), dots=False, dashed=True, place=5)
-        for v in values
-    ]
 
 
 def heat_maps(results: Results, run: str) -> list[Markup]:
@@ -111,6 +69,18 @@ def codebook_charts(facts: dict[str, Any]) -> list[Markup]:
                 form=lambda v: f"{v:.2f}",
             )
         )
+    return charts
+
+
+def order_charts(facts: dict[str, Any]) -> list[Markup]:
+    """What each position carries: its entropy, and how far its code moves the picture."""
+    charts = []
+    for key, title, form in (
+        ("entropy", "entropy of each position (bits)", lambda v: f"{v:.2f}"),
+        ("change", "mean squared change of the picture", lambda v: f"{v:.2g}"),
+    ):
+        if facts.get(key):
+            charts.append(bar_chart(title, facts[key], x_title="position", form=form))
     return charts
 
 
@@ -167,15 +137,3 @@ def _same(lines: list[dict], a: str, b: str) -> bool:
 
 def _positive(lines: list[dict], key: str) -> bool:
     return all(line[key] > 0 for line in lines if isinstance(line.get(key), int | float))
-
-
-def _one_guidance(rows: list[Row]) -> list[Row]:
-    """gFID's sweep is at one guidance: that of the rows below full length."""
-    scales = [row.decode.guidance for row in rows]
-    most = max(set(scales), key=scales.count) if scales else None
-    return [row for row in rows if row.decode.guidance == most]
-
-
-def _title(metric: str, row: Row) -> str:
-    unit = " (dB)" if metric == "PSNR" else ""
-    return display(word(metric).title.removesuffix(unit), row.features, row.reference) + unit

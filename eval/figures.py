@@ -1,7 +1,8 @@
 """Small charts as SVG text: they follow the page's theme, print sharply and need no library.
 
-Colours are CSS variables of the page (--series-1 .. --series-6, --ink, --rule), so the same SVG
-serves light and dark. Every text is escaped here.
+Colours are CSS variables of the page (--series-1 .. --series-8, --base, --ink, --rule), so the same
+SVG serves light and dark. More lines than colours differ by their dashes. Every text is escaped
+here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from markupsafe import Markup, escape
 
 _WIDTH, _HEIGHT = 340, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 26, 34
-SERIES = 6
+SERIES = 8
+BASE = -1  # the place of what is no run: floors and codecs
+_DASHES = ("", "6 4", "2 3", "9 3 2 3")
+_LABEL = 5.6  # width of a character of a label, about
+_APART = 27  # between the labels of an axis
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,28 @@ class Series:
     dots: bool = True
     dashed: bool = False
     place: int | None = None  # colour; None = its place in the chart
+    dash: int | None = None  # which pattern; None = as the colour's round says
+
+    def stroke(self, place: int) -> str:
+        """SVG attributes of its line, as the place-th of a chart."""
+        own = self.place if self.place is not None else place
+        turn = self.dash if self.dash is not None else max(0, own // SERIES)
+        dash = _DASHES[1 if self.dashed and turn == 0 else turn % len(_DASHES)]
+        return f'stroke="{colour(own)}"' + (f' stroke-dasharray="{dash}"' if dash else "")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One named dot of a scatter plot."""
+
+    name: str
+    x: float
+    y: float
+    place: int = 0
+
+
+def colour(place: int) -> str:
+    return "var(--base)" if place == BASE else f"var(--series-{place % SERIES + 1})"
 
 
 def line_chart(
@@ -50,40 +77,75 @@ def line_chart(
     form = form or _number
     fx = _scale([p[0] for p in points], log_x, _LEFT, _WIDTH - _RIGHT, pad=0.03)
     fy = _scale([p[1] for p in points], log_y, _HEIGHT - _BOTTOM, _TOP, pad=0.08)
-    xs = [p[0] for p in points]
     body = [_y_axis(fy, [p[1] for p in points], log_y, form)]
-    ticks = x_ticks if x_ticks is not None else _ticks(min(xs), max(xs), 4)
-    for tick in ticks:
-        x = fx(tick)
-        body.append(_text(x, _HEIGHT - _BOTTOM + 15, _number(tick), "middle"))
+    body += _x_axis(fx, [p[0] for p in points], log_x, x_ticks)
     if x_title:
         body.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 5, x_title, "middle", "axis"))
     for place, (one, own) in enumerate(kept):
-        colour = f"var(--series-{(one.place if one.place is not None else place) % SERIES + 1})"
         path = " ".join(
             f"{'M' if i == 0 else 'L'}{fx(x):.1f} {fy(y):.1f}" for i, (x, y) in enumerate(own)
         )
-        dash = ' stroke-dasharray="5 4"' if one.dashed else ""
-        body.append(
-            f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="2" '
-            f'stroke-linejoin="round"{dash}/>'
-        )
-        for x, y in own if one.dots else ():
+        stroke = one.stroke(place)
+        if len(own) > 1:
+            body.append(
+                f'<path d="{path}" fill="none" {stroke} stroke-width="2" stroke-linejoin="round"/>'
+            )
+        fill = colour(one.place if one.place is not None else place)
+        for x, y in own if one.dots or len(own) == 1 else ():
             tip = escape(f"{one.name} at {_number(x)}: {form(y)}")
             body.append(
-                f'<circle cx="{fx(x):.1f}" cy="{fy(y):.1f}" r="4" fill="{colour}">'
-                f"<title>{tip}</title></circle>"
+                f'<circle cx="{fx(x):.1f}" cy="{fy(y):.1f}" r="{3.5 if len(kept) < 7 else 2.5}" '
+                f'fill="{fill}"><title>{tip}</title></circle>'
             )
     return _frame(title, body) + legend(series)
 
 
+def scatter(title: str, points: Sequence[Point], *, x_title: str = "", y_title: str = "") -> Markup:
+    """Named dots; a name that would cover another or a dot shows only when pointed at."""
+    if not points:
+        return Markup("")
+    left, top = _LEFT + 6, _TOP + 14  # room for the name of the y axis
+    fx = _scale([p.x for p in points], False, left, _WIDTH - _RIGHT, pad=0.08)
+    fy = _scale([p.y for p in points], False, _HEIGHT - _BOTTOM, top, pad=0.08)
+    body = [_y_axis(fy, [p.y for p in points], False, _number)]
+    body += _x_axis(fx, [p.x for p in points], False, None)
+    body.append(_text((left + _WIDTH - _RIGHT) / 2, _HEIGHT - 5, x_title, "middle", "axis"))
+    body.append(_text(2, 29, y_title, "start", "axis"))
+    at = [(fx(p.x), fy(p.y)) for p in points]
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in at]
+    for point, (x, y) in zip(points, at, strict=True):
+        tip = escape(f"{point.name}: {_number(point.x)}, {_number(point.y)}")
+        body.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{colour(point.place)}">'
+            f"<title>{tip}</title></circle>"
+        )
+        wide = _LABEL * len(point.name)
+        for anchor, dx, dy, start in (
+            *(("start", 8, 4, 8.0), ("end", -8, 4, -8 - wide)),
+            *(("middle", 0, -9, -wide / 2), ("middle", 0, 17, -wide / 2)),
+        ):
+            box = (x + start, y + dy - 9, x + start + wide, y + dy + 2)
+            inside = box[0] >= left and box[2] <= _WIDTH and box[1] > top - 8
+            inside = inside and box[3] < _HEIGHT - _BOTTOM
+            if inside and not any(_meet(box, other) for other in taken):
+                taken.append(box)
+                body.append(_text(x + dx, y + dy, point.name, anchor, "tick"))
+                break
+    return _frame(title, body)
+
+
+def _meet(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether two boxes (left, top, right, bottom) overlap."""
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
 def legend(series: Sequence[Series]) -> Markup:
-    """Names beside their colours; nothing for a single line."""
+    """Names beside their lines; nothing for a single line."""
     if len(series) < 2:
         return Markup("")
     keys = "".join(
-        f'<span class="key"><i style="background:var(--series-'
-        f'{(s.place if s.place is not None else i) % SERIES + 1})"></i>{escape(s.name)}</span>'
+        f'<span class="key"><svg viewBox="0 0 22 6"><path d="M0 3H22" {s.stroke(i)} '
+        f'stroke-width="3"/></svg>{escape(s.name)}</span>'
         for i, s in enumerate(series)
     )
     return Markup(f'<div class="legend">{keys}</div>')
@@ -187,6 +249,22 @@ def _y_axis(fy: Callable, values: Sequence[float], log: bool, form: Callable) ->
         )
         parts.append(_text(_LEFT - 6, y + 4, form(tick), "end"))
     return "".join(parts)
+
+
+def _x_axis(
+    fx: Callable, values: Sequence[float], log: bool, ticks: Sequence[float] | None
+) -> list[str]:
+    """Labels of the x axis; one that would touch the last is left out."""
+    low, high = min(values), max(values)
+    if ticks is None:
+        ticks = _log_ticks(low, high) if log else _ticks(low, high, 4)
+    parts, last = [], -math.inf
+    for tick in ticks:
+        x = fx(tick)
+        if x - last >= _APART:
+            parts.append(_text(x, _HEIGHT - _BOTTOM + 15, _number(tick), "middle"))
+            last = x
+    return parts
 
 
 def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> str:

@@ -6,6 +6,7 @@ one rank, and statistics are summed at the end.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,13 +17,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from eval.rows import Network, Reference
+from eval.real import RealStats
+from eval.rows import Network, Reference, provenance
+from eval.sweep import Cache, digest
 from vistok import distributed
 from vistok.data import EvalLoader, to_device
 from vistok.data.order import eval_indices
 from vistok.frozen import FeatureNetwork
 from vistok.metrics import FeatureStats
 from vistok.records import Batch
+
+log = logging.getLogger(__name__)
 
 
 def to_uint8(pixels: Tensor) -> Tensor:
@@ -33,10 +38,14 @@ def to_uint8(pixels: Tensor) -> Tensor:
     return (pixels.float() * 255 + 0.5).clamp(0, 255).to(torch.uint8)
 
 
-def bar(total: int, title: str, unit: str = "img") -> tqdm:
-    """A progress bar with an ETA, on the first rank only; it leaves no line behind."""
+def bar(total: int, title: str, unit: str = "img", done: int = 0) -> tqdm:
+    """A progress bar with an ETA, on the first rank only; it leaves no line behind.
+
+    `done`: what an earlier evaluation did, which says nothing about the speed of this one.
+    """
     return tqdm(
         total=total,
+        initial=min(done, total),
         desc=title,
         unit=unit,
         dynamic_ncols=True,
@@ -71,8 +80,11 @@ class Views:
     limit: int | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: int = 0
+    cache: Cache = field(default_factory=Cache)
     record: dict[str, Any] = field(init=False)
-    _stats: dict[str, FeatureStats] = field(init=False, default_factory=dict)
+    _real: dict[str, RealStats] = field(init=False, default_factory=dict)
+    memo: dict[Any, Any] = field(init=False, default_factory=dict)
+    """What a protocol computed once for all runs on these pictures, under a key of its own."""
 
     def __post_init__(self) -> None:
         self.record = self.dataset.record()
@@ -81,7 +93,8 @@ class Views:
         """Pictures over all ranks."""
         return len(self.dataset) if self.limit is None else min(self.limit, len(self.dataset))
 
-    def loader(self) -> EvalLoader:
+    def loader(self, done: int = 0) -> EvalLoader:
+        """This rank's batches but for the first `done` ones."""
         return EvalLoader(
             self.dataset,
             self.batch,
@@ -89,14 +102,17 @@ class Views:
             rank=distributed.rank(),
             world=distributed.world_size(),
             limit=self.limit,
+            start=done * self.batch * distributed.world_size(),  # batches are dealt out in turn
         )
 
-    def batches(self, title: str) -> Iterator[Batch]:
-        """This rank's batches on the device, pixels float32 in 0..1, behind a progress bar."""
-        with bar(len(self), title) as progress:
-            for batch in self.loader():
+    def batches(self, title: str, done: int = 0) -> Iterator[Batch]:
+        """This rank's batches on the device, pixels float32 in 0..1, behind a progress bar;
+        without the first `done` ones."""
+        world = distributed.world_size()
+        with bar(len(self), title, done=done * self.batch * world) as progress:
+            for batch in self.loader(done):
                 yield to_device(batch, self.device)
-                progress.update(len(batch.index) * distributed.world_size())
+                progress.update(len(batch.index) * world)
 
     def pick(self, index: Sequence[int]) -> Tensor:
         """[n, 3, H, W] in 0..1 of single pictures, for the report's grids."""
@@ -122,15 +138,61 @@ class Views:
             "size": tuple(self.dataset.size) if self.dataset.size else None,
         }
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What says which pictures these are, wherever they lie: JSON, a part of cache keys."""
+        where = {k: v for k, v in self.record.items() if k != "source"}
+        return {**where, "name": data_name(self.record), "used": len(self)}
+
     def stats(self, network: FeatureNetwork) -> FeatureStats:
         """Feature statistics of the real pictures, over all ranks; computed once a network."""
-        key = f"{network.name} {network.sha256}"
-        if key not in self._stats:
-            mine = FeatureStats(network.dim, self.device)
-            for batch in self.batches("real features"):
-                mine.update(network(to_uint8(batch.pixels)))
-            self._stats[key] = mine.reduce()
-        return self._stats[key]
+        return self.real(network).stats
+
+    def real(self, network: FeatureNetwork) -> RealStats:
+        """The same with their protocol; kept in memory and in the cache folder."""
+        name = f"{network.name} {network.sha256}"
+        if name not in self._real:
+            key = digest({"real": self.identity, "network": name, "device": self.device.type})
+            path = self.cache.path(f"real-{key[:32]}.safetensors")
+            found = None if self.cache.fresh else self._kept(path, network)
+            self._real[name] = self._measured(network, key, path) if found is None else found
+        return self._real[name]
+
+    def _kept(self, path: Path | None, network: FeatureNetwork) -> RealStats | None:
+        """Statistics of an earlier evaluation, if every rank can read them."""
+        found = None
+        if path is not None and path.is_file():
+            try:
+                found = RealStats.load(path)
+            except ValueError as error:
+                log.warning("%s; the real features are measured again", error)
+            if found is not None and (
+                found.network != network_of(network)
+                or found.reference.model_copy(update={"described": ""})
+                != self.reference.model_copy(update={"described": ""})
+            ):
+                log.warning("%s: of other pictures; the real features are measured again", path)
+                found = None
+        return None if distributed.agree(float(found is None), self.device) else found
+
+    def _measured(self, network: FeatureNetwork, key: str, path: Path | None) -> RealStats:
+        mine = FeatureStats(network.dim, self.device)
+        passes = self.cache.passes(key)
+        one = passes.begin(mine, self.batch)
+        for batch in self.batches("real features", one.done):
+            mine.update(network(to_uint8(batch.pixels)))
+            one.step(batch.index)
+        one.finish(len(self))
+        real = RealStats(mine.reduce(), network_of(network), **self.protocol, made=provenance())
+        if path is not None and distributed.rank() == 0:
+            real.save(path, exact=True)
+        passes.clear()
+        return real
+
+    def remember(self, network: FeatureNetwork, stats: FeatureStats) -> None:
+        """The same statistics, made by somebody who looked at every picture for other reasons."""
+        made = RealStats(stats, network_of(network), **self.protocol, made=provenance())
+        self._real.setdefault(f"{network.name} {network.sha256}", made)
 
 
 def data_name(record: dict[str, Any]) -> str:
@@ -146,4 +208,4 @@ def shares(count: int, batch: int) -> list[Tensor]:
 
 
 def network_of(network: Any) -> Network:
-    return Network(name=network.name, sha256=network.sha256)
+    return Network(name=network.name, sha256=network.sha256, preprocess=network.preprocess)

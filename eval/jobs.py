@@ -8,7 +8,7 @@ and shown beside others.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,12 +17,17 @@ from eval.images import exact
 from eval.options import Options
 from eval.rows import Row
 from eval.runs import Pair, Run
+from eval.sweep import Passes
 from vistok import distributed
 
 PROTOCOLS = {
     "rfid": "eval.protocols.rfid",
     "pfid": "eval.protocols.pfid",
     "gfid": "eval.protocols.gfid",
+    "rate_distortion": "eval.protocols.rate_distortion",
+    "robust": "eval.protocols.robust",
+    "order": "eval.protocols.order",
+    "probe": "eval.protocols.linear",
     "pictures": "eval.pictures",
 }
 
@@ -36,6 +41,7 @@ class Job:
     settings: dict[str, Any] = field(default_factory=dict)  # JSON; whatever changes the outcome
     generator: Run | None = None  # whose weights the outcome also depends on
     once: bool = False  # the first rank alone does it
+    version: int = 1  # of the protocol; raised whenever the same settings give other numbers
 
 
 @dataclass(frozen=True)
@@ -59,11 +65,34 @@ def jobs_of(pair: Pair, options: Options) -> list[Job]:
     return found
 
 
-def do(job: Job, bench: Bench) -> Outcome:
-    """Run one job on every rank (or on the first, if it says so)."""
+def rows_of(outcomes: Iterable[Outcome]) -> tuple[Row, ...]:
+    """All rows, in order. What is no run's (a codec on the pictures) is measured alike beside each
+    tokenizer; it is listed once."""
+    rows: list[Row] = []
+    seen: set[str] = set()
+    for row in (row for outcome in outcomes for row in outcome.rows):
+        if not row.weights:
+            own = row.model_dump_json(exclude={"versions", "commit", "date"})
+            if own in seen:
+                continue
+            seen.add(own)
+        rows.append(row)
+    return tuple(rows)
+
+
+def do(job: Job, bench: Bench, passes: Passes | None = None) -> Outcome:
+    """Run one job on every rank (or on the first, if it says so); `passes`: where its long loops
+    are kept."""
     if job.once and distributed.rank() > 0:
         return Outcome()
-    own = replace(bench, protocol=job.protocol, facts={}, skipped=[], pictures=[])
+    own = replace(
+        bench,
+        protocol=job.protocol,
+        facts={},
+        skipped=[],
+        pictures=[],
+        passes=passes or Passes(),
+    )
     with exact():
         rows = job.work(own)
     return Outcome(tuple(rows), own.facts, tuple(own.skipped), tuple(own.pictures))

@@ -5,51 +5,78 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from eval.bench import Bench
+from eval.compare import agreed
 from eval.images import Views
-from eval.jobs import Outcome, do, jobs_of
+from eval.jobs import Job, Outcome, jobs_of, rows_of
+from eval.ledger import Ledger, facts_of
+from eval.merge import check_names, joined
 from eval.options import Options
+from eval.probe import recipe, with_probe
+from eval.real import RealStats
 from eval.rows import Results, provenance
 from eval.runs import Pair, RunError, open_data, resolve
+from eval.sweep import Cache, digest
 from vistok import distributed
-from vistok.frozen import feature_network, perceptual_network
+from vistok.frozen import FeatureNetwork, feature_network, perceptual_network
 
 
-def evaluate(paths: Sequence[str | Path], options: Options) -> Results:
-    """Measure all runs. Mistakes in names, configs, data and weights show before any work."""
-    pairs = resolve(paths)
+def evaluate(
+    paths: Sequence[str | Path], options: Options, say: Callable[[str], None] = lambda line: None
+) -> Results:
+    """Measure all runs. Mistakes in names, configs, data and weights show before any work.
+
+    Args:
+        paths: run folders and saved models; files that end in .json are results of an earlier
+            evaluation, whose rows are taken over as they are.
+        say: gets a line on what was measured before and one on what is measured now.
+    """
+    earlier = [Results.load(path) for path in paths if Path(path).suffix == ".json"]
+    folders = [path for path in paths if Path(path).suffix != ".json"]
+    if earlier and not folders:
+        check_names((), earlier)
+        return joined(earlier[0], earlier[1:])
+    pairs = resolve(folders)
+    names = [run.name for pair in pairs for run in (pair.tokenizer, *pair.generators)]
+    check_names(names, earlier)
     batch = options.batch or (256 if options.device.type == "cuda" else 32)
     datasets = [open_data(pair.tokenizer, options.data) for pair in pairs]
-    networks = _networks(options)
+    features, first, *more = _networks(options)
     for pair in pairs:
         for generator in pair.generators:
             _check_pair(pair, generator)
-    jobs = [jobs_of(pair, options) for pair in pairs]
+    if options.probe is not None:
+        recipe(options.probe)  # a mistake in it shows before the first one is trained
+        pairs = [with_probe(pair, options) for pair in pairs]
+    folder = None if options.cache is None else Path(options.cache)
+    cache = Cache(folder, options.fresh, options.save_every)
     stamp = provenance()
     shared: dict[str, Views] = {}  # runs on the same pictures share their statistics
-    outcomes: dict[str, list[Outcome]] = {}
-    runs, data = [], {}
-    for pair, own, dataset in zip(pairs, jobs, datasets, strict=True):
-        views = Views(dataset, batch, options.limit, options.device, options.workers)
+    plan: list[tuple[Job, Bench]] = []
+    data: dict[str, Any] = {}
+    for pair, dataset in zip(pairs, datasets, strict=True):
+        views = Views(dataset, batch, options.limit, options.device, options.workers, cache)
         # The whole record: one manifest may be cropped to several sizes.
         views = shared.setdefault(json.dumps(views.record, sort_keys=True, default=str), views)
-        pair.tokenizer.tokenizer.to(options.device)
-        bench = Bench(pair.tokenizer, views, *networks, options.seed, stamp)
-        outcomes[pair.tokenizer.name] = [do(job, bench) for job in own]
-        runs += [run.facts() for run in (pair.tokenizer, *pair.generators)]
+        bench = Bench(pair.tokenizer, views, features, first, options.seed, stamp)
+        bench.more_perceptual = tuple(more)
+        bench.references = _references(options, views, features)
         data[pair.tokenizer.name] = views.record
+        plan += [(job, bench) for job in jobs_of(pair, options)]
+    outcomes = _outcomes(plan, Ledger(cache), say)
+    runs = [run.facts() for pair in pairs for run in (pair.tokenizer, *pair.generators)]
     every = [outcome for done in outcomes.values() for outcome in done]
     facts = {
         "command": shlex.join(["python", "-m", "eval", *sys.argv[1:]]),
         "pairs": {p.tokenizer.name: [g.name for g in p.generators] for p in pairs},
         "data": data,
-        "features": {"name": networks[0].name, "sha256": networks[0].sha256},
+        "features": {"name": features.name, "sha256": features.sha256},
         "world_size": distributed.world_size(),
         "device": str(options.device),
         "skipped": [one for outcome in every for one in outcome.skipped],
@@ -57,8 +84,56 @@ def evaluate(paths: Sequence[str | Path], options: Options) -> Results:
         **_by_fact(outcomes),
         **stamp,
     }
-    rows = tuple(row for outcome in every for row in outcome.rows)
-    return Results(rows=rows, runs=tuple(runs), facts=facts)
+    return joined(Results(rows=rows_of(every), runs=tuple(runs), facts=facts), earlier)
+
+
+def _outcomes(
+    plan: list[tuple[Job, Bench]], ledger: Ledger, say: Callable[[str], None]
+) -> dict[str, list[Outcome]]:
+    """{tokenizer run: the outcomes of its jobs, in order}, found or measured."""
+    keys = [digest(facts_of(job, bench)) + bench.run.name for job, bench in plan]
+    if len(set(keys)) < len(keys):
+        job = next(j for (j, _), key in zip(plan, keys, strict=True) if keys.count(key) > 1)
+        raise ValueError(f"two jobs of {job.protocol} have the same settings: {job.settings}")
+    found = [ledger.find(job, bench) for job, bench in plan]
+    known, new = [], []
+    for (job, bench), outcome in zip(plan, found, strict=True):
+        whose = bench.run.name if job.generator is None else job.generator.name
+        (new if outcome is None else known).append(f"{job.protocol} of {whose}")
+    if ledger.cache.folder is not None:
+        say(f"{ledger.cache.folder}: found {len(known)} of {len(plan)} outcomes" + _listed(known))
+        if new:
+            say(f"evaluating {len(new)}" + _listed(new))
+    outcomes: dict[str, list[Outcome]] = {}
+    for (job, bench), outcome in zip(plan, found, strict=True):
+        if outcome is None:
+            bench.tokenizer.to(bench.device)
+            outcome = ledger.measure(job, bench)
+        outcomes.setdefault(bench.run.name, []).append(outcome)
+    return outcomes
+
+
+def _listed(names: list[str]) -> str:
+    return f": {', '.join(names)}" if names else ""
+
+
+def _references(options: Options, views: Views, network: FeatureNetwork) -> dict[str, RealStats]:
+    """The reference file for each protocol that compares with it; MismatchError, ValueError."""
+    if options.reference is None:
+        if options.reference_rfid:
+            raise ValueError("--reference-rfid needs a file: --reference FILE")
+        return {}
+    wanted = {"gfid", "rfid"} if options.reference_rfid else {"gfid"}
+    used = sorted(wanted & set(options.protocols))
+    if not used:
+        raise ValueError(
+            f"--reference {options.reference}: none of {','.join(options.protocols)} compares with "
+            "it; add gfid to --protocols, or --reference-rfid for rfid"
+        )
+    real, source = RealStats.load(options.reference), f"--reference {options.reference}"
+    return {
+        name: agreed(real, views, network, name, options.allow_mismatch, source) for name in used
+    }
 
 
 def _by_fact(outcomes: dict[str, list[Outcome]]) -> dict[str, dict[str, Any]]:
@@ -71,14 +146,16 @@ def _by_fact(outcomes: dict[str, list[Outcome]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _networks(options: Options) -> tuple[Any, Any]:
+def _networks(options: Options) -> list[Any]:
+    """The feature network and the perceptual ones, at least one: None for none."""
     # Channels last: the same numbers to rounding, 1.6 times as fast on CPUs.
     place = {"device": options.device, "memory_format": torch.channels_last}
     features = feature_network(options.features, options.weights).to(**place)
-    if options.perceptual == "none":
-        return features, None
-    same = options.weights if options.perceptual == options.features else None
-    return features, perceptual_network(options.perceptual, same).to(**place)
+    names = list(dict.fromkeys(options.perceptual))
+    if names == ["none"]:
+        return [features, None]
+    weights = {options.features: options.weights}
+    return [features, *(perceptual_network(n, weights.get(n)).to(**place) for n in names)]
 
 
 def _check_pair(pair: Pair, generator: Any) -> None:

@@ -81,8 +81,15 @@ def choose(dataset: Any, limit: int, count: int = COUNT) -> list[int]:
     return chosen[:count]
 
 
-def grid(kind: str, run: str, rows: list[tuple[str, Tensor]], columns: list[str]) -> dict[str, Any]:
-    """A grid of strips; rows are (label, [n, 3, H, W] uint8)."""
+def grid(
+    kind: str,
+    run: str,
+    rows: list[tuple[str, Tensor]],
+    columns: list[str],
+    places: Sequence[dict[str, int]] = (),
+) -> dict[str, Any]:
+    """A grid of strips; rows are (label, [n, 3, H, W] uint8), `places` says more of each."""
+    more = places or [{} for _ in rows]
     height, width = rows[0][1].shape[-2:]
     return {
         "kind": kind,
@@ -90,7 +97,10 @@ def grid(kind: str, run: str, rows: list[tuple[str, Tensor]], columns: list[str]
         "size": [height, width],
         "columns": columns,
         "cells": len(rows[0][1]),
-        "rows": [{"label": label, "uri": strip(pictures)} for label, pictures in rows],
+        "rows": [
+            {"label": label, "uri": strip(pictures), **extra}
+            for (label, pictures), extra in zip(rows, more, strict=True)
+        ],
     }
 
 
@@ -101,11 +111,13 @@ def reconstructions(bench: Bench) -> dict[str, Any]:
     with exact():
         pixels = bench.views.pick(index)
         tokens = bench.tokenizer.encode(pixels)
-        rows = [("original", to_uint8(pixels))]
+        rows, places = [("original", to_uint8(pixels))], [{}]
         for length in reversed(spec.sweep):
+            kept = spec.positions(length)
+            places.append({"tokens": kept, "bits": kept * sum(spec.factor_bits)})
             cut = tokens if length == spec.steps else tokens.prefix(length)
             rows.append((_tokens(bench, length), to_uint8(bench.tokenizer.decode(cut))))
-    return grid("reconstructions", bench.run.name, rows, _labels(bench, index))
+    return grid("reconstructions", bench.run.name, rows, _labels(bench, index), places)
 
 
 def perturbed(bench: Bench) -> dict[str, Any]:

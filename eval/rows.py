@@ -32,6 +32,8 @@ class Network(Record):
 
     name: str
     sha256: str
+    preprocess: str = ""
+    """What it does to pixels before it looks; names the preset where there are several."""
 
 
 class Reference(Record):

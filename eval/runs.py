@@ -7,6 +7,7 @@ config.json names the weights of the tokenizer whose tokens it learned).
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,9 @@ from typing import Annotated, Any, Literal
 import torch
 import yaml
 
-import vistok.data  # noqa: F401  (registers the data sets)
 from vistok.config import Config, ConfigError, PartOf, validate
+from vistok.data import Stream  # importing the package also registers the data sets
+from vistok.data.base import one_line, text_of
 from vistok.hub import read_json
 from vistok.registry import build
 from vistok.tokenizer import Tokenizer, TokenizerConfig
@@ -90,7 +92,12 @@ def resolve(paths: Sequence[str | Path]) -> list[Pair]:
     folders = [Path(path) for path in paths]
     if len({f.resolve() for f in folders}) < len(folders):
         raise RunError(f"a run is named twice in {', '.join(map(str, folders))}; name each once")
-    runs = [_read(f, name) for f, name in zip(folders, _names(folders), strict=True)]
+    runs = [read_run(f, name) for f, name in zip(folders, _names(folders), strict=True)]
+    places = [run.model.resolve() for run in runs]
+    for number, run in enumerate(runs):
+        first = places.index(run.model.resolve())
+        if first < number:
+            raise RunError(f"{run.folder} and {folders[first]} are one model; name it once")
     tokenizers = [run for run in runs if run.kind == "tokenizer"]
     owned: dict[str, list[Run]] = {run.name: [] for run in tokenizers}
     for run in runs:
@@ -101,21 +108,7 @@ def resolve(paths: Sequence[str | Path]) -> list[Pair]:
 
 def open_data(run: Run, overrides: Sequence[str] = ()) -> Any:
     """The validation split that a tokenizer run is evaluated on: its own data, or `--data`."""
-    tree = (run.config or {}).get("data")
-    changes = _tree(overrides)
-    if "kind" in changes and (tree or {}).get("kind") != changes["kind"]:
-        tree = {}  # another kind of data: nothing of the old one can apply
-    if tree is None and "kind" not in changes:
-        raise RunError(
-            f"{run.folder}: a pretrained folder names no data; say what to evaluate on, e.g. "
-            "--data kind=photos --data size=32"
-        )
-    data = build(validate(_Data, {"data": {**(tree or {}), **changes}}, "--data").data)
-    opened = data.open("val")
-    if opened.spec is not None:
-        raise RunError(
-            f"{run.folder}: its data are cached tokens; give pictures with --data kind=..."
-        )
+    opened = open_split(run, overrides, "val")
     wanted = tuple(run.tokenizer.config.image_size)
     if opened.size is not None and tuple(opened.size) != wanted:
         raise RunError(
@@ -125,13 +118,70 @@ def open_data(run: Run, overrides: Sequence[str] = ()) -> Any:
     return opened
 
 
+def data_config(run: Run | None, overrides: Sequence[str] = ()) -> Config:
+    """The data config of a run: its own, or `overrides`, or those laid over its own."""
+    tree = None if run is None else (run.config or {}).get("data")
+    changes = _tree(overrides)
+    if "kind" in changes and (tree or {}).get("kind") != changes["kind"]:
+        tree = {}  # another kind of data: nothing of the old one can apply
+    if tree is None and "kind" not in changes:
+        raise RunError(
+            ("no data named" if run is None else f"{run.folder}: a pretrained folder names no data")
+            + "; say which pictures, e.g. --data kind=photos --data size=32"
+        )
+    return validate(_Data, {"data": {**(tree or {}), **changes}}, "--data").data
+
+
+def still(config: Config) -> Config:
+    """A data config whose training samples are what validation would see: nothing random in them.
+
+    Random crops become the centre, padding goes, shards are read by index. (Evaluation loaders
+    never mirror.)
+    """
+    change: dict[str, Any] = {}
+    if getattr(config, "crop", None) == "random":
+        change |= {"crop": "center", "min_share": 1.0}
+    if getattr(config, "pad", 0):
+        change["pad"] = 0
+    if getattr(config, "streaming", False):
+        change["streaming"] = False
+    if getattr(config, "cache", False):  # they are read once: no need to keep them
+        change["cache"] = False
+    return config.model_copy(update=change)
+
+
+def open_split(
+    run: Run | None, overrides: Sequence[str] = (), split: Literal["train", "val"] = "val"
+) -> Any:
+    """A split as evaluation sees it, of a run's data or of `overrides` alone: read by index,
+    cropped at the centre (or as `adm`), never padded or mirrored."""
+    config = data_config(run, overrides)
+    if split == "train":
+        config = still(config)
+    opened = build(config).open(split)
+    where = "data" if run is None else run.folder
+    if isinstance(opened, Stream):
+        raise RunError(
+            f"{where}: the {split} split is read as a stream; evaluation needs one read by index"
+        )
+    if opened.spec is not None:
+        raise RunError(f"{where}: its data are cached tokens; give pictures with --data kind=...")
+    if opened.frames is not None:
+        raise RunError(
+            f"{where}: the data are clips of {opened.frames} frames; this tokenizer takes "
+            "pictures: give some with --data kind=..."
+        )
+    return opened
+
+
 class _Data(Config):
     data: Annotated[Any, PartOf("data")]
 
 
-def _read(folder: Path, name: str) -> Run:
+def read_run(folder: Path, name: str) -> Run:
+    """The run or pretrained folder `folder`, called `name`; RunError says what is wrong with it."""
     if not folder.is_dir():
-        raise RunError(f"{folder}: no such folder; expected a run that training wrote")
+        raise RunError(_nowhere(folder))
     model = folder / "model" if (folder / "config.yaml").is_file() else folder
     if not (model / "config.json").is_file():
         inside = "" if model == folder else "; training writes it when it finishes"
@@ -145,10 +195,35 @@ def _read(folder: Path, name: str) -> Run:
     kind, described = _kind(model)
     config = None
     if (folder / "config.yaml").is_file():
-        # Written by training, resolved; nothing that came with a run is resolved again.
-        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config = _written_config(folder / "config.yaml")
     history = _history(folder / "metrics.jsonl")
     return Run(name, folder, model, kind, described, sha256(weights), config, history)
+
+
+def _nowhere(folder: Path) -> str:
+    """What may be meant by a path that is no folder."""
+    wanted = "expected a run that training wrote, or a folder made by save_pretrained"
+    if folder.exists():
+        return f"{folder}: a file; {wanted}, or a results.json"
+    up = folder.parent
+    while not up.is_dir():
+        up = up.parent
+    missing = folder.parts[len(up.parts)]
+    there = sorted(p.name for p in up.iterdir() if p.is_dir() and not p.name.startswith("."))
+    close = difflib.get_close_matches(missing, there, n=1, cutoff=0.5)
+    hint = f"did you mean {up / close[0]}? " if close else ""
+    return f"{folder}: no such folder (there is no '{missing}' in {up}); {hint}{wanted}"
+
+
+def _written_config(path: Path) -> dict[str, Any]:
+    """What training wrote, resolved; nothing that came with a run is resolved again."""
+    try:
+        config = yaml.safe_load(text_of(path))
+    except yaml.YAMLError as error:
+        raise RunError(f"{path}: not the YAML that training writes ({one_line(error)})") from None
+    if not isinstance(config, dict) or not isinstance(config.get("data") or {}, dict):
+        raise RunError(f"{path}: not a training config; expected keys, and keys below `data`")
+    return config
 
 
 def _kind(model: Path) -> tuple[Literal["tokenizer", "generator"], dict[str, Any]]:
@@ -193,7 +268,7 @@ def _history(path: Path) -> tuple[dict[str, Any], ...]:
     """Lines of metrics.jsonl; a last line that a kill cut off is left out."""
     if not path.is_file():
         return ()
-    lines = path.read_text().splitlines()
+    lines = text_of(path).splitlines()
     rows = []
     for number, line in enumerate(lines, 1):
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +11,26 @@ from eval.words import shown, word
 
 BY_LENGTH = (
     "rFID",
+    "sFID",
+    "KID",
+    "IS",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
     "PSNR",
     "PSNR-mean",
     "SSIM",
+    "MS-SSIM",
     "perceptual",
     "LPIPS",
     "pFID-v1-quick",
     "pFID-v1",
     "pFID-v1-rel",
     "gFID",
+    "gFID-val",
     "bits/image",
+    "bits/pixel",
     "bytes/image",
 )
 WHOLE = (
@@ -31,8 +42,10 @@ WHOLE = (
     "codebook-factor-perplexity",
     "codebook-factor-entropy",
     "slot-redundancy",
+    "order-correlation",
     "gFID-untrained",
 )
+UNGUIDED = ("gFID-untrained",)  # at one guidance only: the name need not say it
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,16 @@ class Table:
 
 def tables(results: Results) -> list[Table]:
     """One table for each run, tokenizers followed by their generators."""
-    return [_table(results, run) for run in results.runs]
+    rows = by_run(row for row in results.rows if plain_row(row))
+    return [_table(rows.get(run["name"], []), run) for run in results.runs]
+
+
+def by_run(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """{run: its rows}, in order."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.run, []).append(row)
+    return found
 
 
 def plain_row(row: Row) -> bool:
@@ -66,8 +88,14 @@ def plain_row(row: Row) -> bool:
     return all(one is None for one in special)
 
 
-def _table(results: Results, run: dict[str, Any]) -> Table:
-    rows = [row for row in results.rows if row.run == run["name"] and plain_row(row)]
+def named(row: Row) -> str:
+    """The name of a number in tables: with network and data, and guidance where it was sampled."""
+    if row.decode.guidance is None or row.metric in UNGUIDED:
+        return row.display
+    return f"{row.display} guidance {row.decode.guidance:g}"
+
+
+def _table(rows: list[Row], run: dict[str, Any]) -> Table:
     lengths = tuple(sorted({row.length for row in rows if row.length is not None}))
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
@@ -80,9 +108,7 @@ def _table(results: Results, run: dict[str, Any]) -> Table:
 
 
 def _line(key: tuple, rows: list[Row], lengths: tuple[int, ...] | None) -> Line:
-    metric, name, guidance = key
-    if guidance is not None and metric == "gFID":
-        name += f" guidance {guidance:g}"
+    metric = key[0]
     if lengths is None:
         found = (rows[0],)
     else:
@@ -90,7 +116,7 @@ def _line(key: tuple, rows: list[Row], lengths: tuple[int, ...] | None) -> Line:
         found = tuple(at.get(length) for length in lengths)
     return Line(
         metric,
-        name,
+        named(rows[0]),
         word(metric).better,
         tuple("" if row is None else shown(row.value, metric) for row in found),
         tuple(None if row is None else row.value for row in found),
@@ -120,14 +146,43 @@ def length_table(table: Table) -> tuple[list[str], list[list[str]]]:
     return header, [[line.name, *line.cells] for line in table.lines]
 
 
+def special_tables(results: Results) -> list[tuple[list[str], list[list[str]]]]:
+    """(header, body) of damage, codecs and probes: a line each, a column for each number."""
+    kinds = {
+        "damage": lambda row: row.damage and f"{row.run} {row.damage.kind} {row.damage.share:.1%}",
+        "bytes an image": lambda row: row.codec and _coded(row),
+        "linear probe": lambda row: row.tap and f"{row.run} {row.tap}",
+    }
+    made = []
+    for title, label_of in kinds.items():
+        lines: dict[str, dict[str, str]] = {}
+        columns: dict[str, None] = {}
+        for row in results.rows:
+            if (label := label_of(row)) is not None:
+                lines.setdefault(label, {})[row.display] = shown(row.value, row.metric)
+                columns[row.display] = None
+        if lines:
+            body = [[label, *[own.get(c, "") for c in columns]] for label, own in lines.items()]
+            made.append(([title, *columns], body))
+    return made
+
+
+def _coded(row: Row) -> str:
+    length = "" if row.length is None else f" @{row.length}"
+    name = row.codec if row.run == row.codec else f"{row.run}{length} {row.codec}"
+    return f"{name} {row.bytes:.1f}"
+
+
 def summary(results: Results) -> str:
     """What the command line prints at the end."""
     blocks = []
     for table in tables(results):
-        blocks.append(plain(*length_table(table)))
+        if table.lines or not table.whole:
+            blocks.append(plain(*length_table(table)))
         if table.whole:
             body = [[line.name, *line.cells] for line in table.whole]
             blocks.append(plain([f"{table.run}, whole set", ""], body))
+    blocks += [plain(*table) for table in special_tables(results)]
     for one in results.facts.get("skipped", ()):
         blocks.append(f"not measured: {one['protocol']} of {one['run']}: {one['reason']}")
     return "\n\n".join(blocks)

@@ -42,6 +42,45 @@ WORDS = {
         3,
         "Structural similarity (11x11 Gaussian window), 1 for identical pictures.",
     ),
+    "MS-SSIM": Word("MS-SSIM", "higher", 3, "SSIM over five scales; sides of 176 pixels or more."),
+    "sFID": Word(
+        "sFID",
+        "lower",
+        2,
+        "The Fréchet distance of spatial features (ADM's 17x17 positions, 7 channels).",
+    ),
+    "KID": Word(
+        "KID",
+        "lower",
+        5,
+        "Kernel distance of the features, a mean over random subsets; unbiased, so it may be a "
+        "little below 0.",
+    ),
+    "IS": Word(
+        "IS",
+        "higher",
+        2,
+        "Inception Score of the painted pictures: how sure the network is of each and how varied "
+        "the whole set; it never looks at real ones.",
+    ),
+    "precision": Word(
+        "precision",
+        "higher",
+        3,
+        "Share of painted pictures in the neighbourhoods of real ones.",
+    ),
+    "recall": Word(
+        "recall", "higher", 3, "Share of real pictures in the neighbourhoods of painted ones."
+    ),
+    "density": Word(
+        "density",
+        "higher",
+        3,
+        "How many real neighbourhoods a painted picture lies in, over k = 5; may exceed 1.",
+    ),
+    "coverage": Word(
+        "coverage", "higher", 3, "Share of real neighbourhoods (k = 5) that hold a painted picture."
+    ),
     "perceptual": Word(
         "perceptual distance",
         "lower",
@@ -50,6 +89,7 @@ WORDS = {
     ),
     "LPIPS": Word("LPIPS", "lower", 4, "Learned perceptual distance of the lpips package."),
     "bits/image": Word("bits/image", "", 0, "Stored bits of the kept codes."),
+    "bits/pixel": Word("bits/pixel", "", 4, "Stored bits of the kept codes over the pixels."),
     "bytes/image": Word(
         "bytes/image", "", 1, "Size of the packed tokens of a picture with their small header."
     ),
@@ -97,8 +137,29 @@ WORDS = {
         "gFID",
         "lower",
         2,
-        "Fréchet distance between generated pictures and the real validation pictures (not "
-        "training statistics).",
+        "Fréchet distance between generated pictures and real training pictures (or those of a "
+        "reference file), as papers give it; with and without guidance.",
+    ),
+    "gFID-val": Word(
+        "gFID, validation pictures",
+        "lower",
+        2,
+        "The same samples against the validation pictures that rFID uses, not the training ones.",
+    ),
+    "probe-top1": Word(
+        "linear probe, top-1",
+        "higher",
+        3,
+        "Share of the validation pictures whose class a logistic regression finds from frozen "
+        "features of the named tap, fitted to training pictures. Read it beside its baselines: "
+        "raw pixels, and the commonest class (chance).",
+    ),
+    "order-correlation": Word(
+        "order correlation",
+        "",
+        3,
+        "Rank correlation of a token's position with how much the picture changes when its code "
+        "is drawn anew: -1 if each token matters less than the one before, 0 without an order.",
     ),
     "gFID-untrained": Word(
         "gFID, untrained",

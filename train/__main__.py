@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from train import signals
+
+if __name__ == "__main__":
+    signals.install()  # first of all: what is imported below takes seconds
+
 import click
 
 from vistok.config import load_plugins, read_yaml, validate

@@ -13,6 +13,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 
 from train.config import TrainConfig
 from vistok.config import ConfigError
+from vistok.data.order import check_split
 
 # How gloo and NCCL say, among much else, that somebody is gone.
 _LOST = ("closed by peer", "Connection reset", "Broken pipe", "Timed out", "NCCL", "Socket")
@@ -55,15 +56,5 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
             f"the launcher started {launched} processes but {accelerator.num_processes} found each "
             "other; on CPUs launch with: torchrun --nproc_per_node N -m train CONFIG"
         )
-    check_split(config, accelerator.num_processes)
+    check_split(config.batch_size, accelerator.num_processes, config.accumulate)
     return accelerator
-
-
-def check_split(config: TrainConfig, world: int) -> None:
-    """ConfigError unless the batch splits over processes and micro-batches."""
-    share = world * config.accumulate
-    if config.batch_size % share:
-        raise ConfigError(
-            f"batch_size={config.batch_size} does not split over {world} processes x "
-            f"accumulate={config.accumulate}; use a multiple of {share}"
-        )

@@ -38,6 +38,7 @@ from vistok.data.order import Order
 from vistok.data.select import of_each_class, select
 from vistok.data.stream import Stream
 from vistok.dice import Progress, Rng, warmup_cosine
+from vistok.files import write_text
 from vistok.hub import WEIGHTS
 from vistok.records import Batch
 from vistok.registry import build
@@ -56,7 +57,7 @@ def train(config: TrainConfig) -> Path:
     if not task.phases:
         task.run(config, data, accelerator, folder)
         if accelerator.is_main_process:
-            (folder / "config.yaml").write_text(to_yaml(config))
+            write_text(folder / "config.yaml", to_yaml(config))
         return folder
     if data is None:
         raise ConfigError("data: missing; this task trains on data, expected e.g. {kind: photos}")
@@ -120,7 +121,7 @@ class Loop:
         self._begin()
         if self.accelerator.is_main_process:
             # Only now: a run that is refused must not change what an earlier one left.
-            (self.folder / "config.yaml").write_text(to_yaml(self.config))
+            write_text(self.folder / "config.yaml", to_yaml(self.config))
             if self.config.resume != "auto":
                 checkpoint.set_aside(self.folder / "checkpoints", after=self.step)
         if self.step >= self.config.steps:
@@ -152,6 +153,9 @@ class Loop:
                 self.watch.say(f"stopped by signal {self.stop.number} after step {self.step}")
                 sys.exit(128 + self.stop.number)
         self._export()
+        if self.stop.number is not None:  # so that what was to follow does not
+            self.watch.say(f"stopped by signal {self.stop.number}; the run is complete")
+            sys.exit(128 + self.stop.number)
 
     def _say(self, text: str) -> None:
         self.watch.say(text)  # there is none yet when the guard is made

@@ -15,12 +15,12 @@ from torch import nn
 
 from train.averaging import Average
 from train.config import TrainConfig
-from train.launch import check_split
 from train.planned import CachePlan, Memory, Part, Plan, Schedule, Stage
 from train.rehearsal import Rehearsal, Work, build_hollow
 from train.tasks.base import Task
 from train.tasks.tokenizer import TokenizerTaskConfig
 from vistok.config import Config, ConfigError, validate
+from vistok.data.order import check_split
 from vistok.dice import Progress
 from vistok.frozen.network import Frozen
 from vistok.hub import CONFIG, read_json
@@ -38,9 +38,10 @@ def make_plan(config: TrainConfig, world: int = 1, sharded: bool = False) -> Pla
     Raises ConfigError for what would stop the run too, and where the task cannot be built without
     its data (a generator needs the tokens' spec, a classifier the classes).
     """
-    check_split(config, world)
+    check_split(config.batch_size, world, config.accumulate)
     sets, notes = _open(config)
     if config.task.kind == "cache":
+        build(config.task, sets.get("train"))  # refuses what the run would refuse
         return _cache_plan(config, sets, notes)
     train_set = sets.get("train")
     if train_set is None and config.task.kind != "tokenizer":

@@ -1,17 +1,29 @@
-"""SIGTERM and SIGINT: finish the step, save, and exit with 143 or 130."""
+"""SIGTERM and SIGINT, from the first line of the process to its last: exit codes 143 and 130.
+
+While a run trains, a signal is a request: finish the step, save, exit. Before that and after it
+there is nothing to save, and the process ends at once. A thread sees to that, told by Python's
+wake-up pipe: the main thread may wait inside a library (for other processes, for a collective) that
+lets no Python handler run.
+"""
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
+import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:  # this module is imported before anything heavy is
+    import torch
 
-from vistok import distributed
-
-_ONE_REQUEST = 2.0  # seconds
+_CAUGHT = (signal.SIGTERM, signal.SIGINT)
+_ONE_REQUEST = 5.0  # seconds; launchers send SIGINT to a process and to its group
+_ears: _Ears | None = None
 
 
 class StopRequest:
@@ -23,24 +35,104 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Note the signals instead of dying of them; the second one is not waited for."""
+        """Note signals instead of ending at once.
 
-        def note(number: int, frame: object) -> None:
-            now = time.monotonic()
-            # Launchers send a signal to the process and to its group: that is one request.
-            if self.number is not None and now - self._since > _ONE_REQUEST:
-                raise KeyboardInterrupt
-            self.number, self._since = number, now
-
-        caught = (signal.SIGTERM, signal.SIGINT)
-        handlers = {number: signal.signal(number, note) for number in caught}
+        A second SIGTERM changes nothing (who sends it has SIGKILL, too); a second Ctrl-C ends.
+        """
+        undo = install() if _ears is None else lambda: None
+        ears = _ears
+        ears.request = self
         try:
             yield
         finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+            sys.stdout.flush()  # what comes now ends the process without it
+            ears.request, ears.place = None, "while it was ending"
+            undo()
+
+    def note(self, number: int) -> bool:
+        """Take a signal down; whether it is one that must not be waited for."""
+        if self.number is None:
+            self.number, self._since = number, time.monotonic()
+            return False
+        return number == signal.SIGINT and time.monotonic() - self._since > _ONE_REQUEST
 
     def agreed(self, device: torch.device) -> bool:
         """Whether any rank was asked; all ranks then know the signal."""
-        self.number = int(distributed.agree(float(self.number or 0), device)) or None
-        return self.number is not None
+        from vistok import distributed
+
+        found = int(distributed.agree(float(self.number or 0), device))
+        if found:  # else one may have come just now: it is left for the next time
+            self.number = found
+        return bool(found)
+
+
+def install() -> Callable[[], None]:
+    """Take over both signals in this process; the function that gives them back."""
+    global _ears
+    ears = _ears = _Ears()
+
+    def undo() -> None:
+        global _ears
+        ears.close()
+        _ears = None
+
+    return undo
+
+
+class _Ears:
+    """The thread, its pipe, and what a signal means at the moment."""
+
+    def __init__(self) -> None:
+        self.request: StopRequest | None = None
+        self.place = "before the first step, with nothing to save"
+        read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        # The handlers themselves do nothing: the pipe has each signal's number.
+        self._before = {number: signal.signal(number, _nothing) for number in _CAUGHT}
+        self._pipe_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        os.register_at_fork(after_in_child=self._in_child)
+        atexit.register(self._deaf)
+        self._open, self._pid = True, os.getpid()
+        threading.Thread(target=self._listen, args=(read,), daemon=True).start()
+
+    def close(self) -> None:
+        self._open = False
+        signal.set_wakeup_fd(self._pipe_before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self._write)
+        atexit.unregister(self._deaf)
+
+    def _listen(self, pipe: int) -> None:
+        while numbers := os.read(pipe, 64):
+            for number in numbers:
+                if number in _CAUGHT:
+                    request = self.request
+                    if request is None or request.note(number):
+                        self._leave(number)
+        os.close(pipe)
+
+    def _leave(self, number: int) -> None:
+        place = self.place if self.request is None else "for the second time, without saving"
+        rank = os.environ.get("RANK")
+        who = "" if rank is None else f"process {rank} was "
+        os.write(2, f"{who}stopped by signal {number} {place}\n".encode())
+        os._exit(128 + number)
+
+    def _in_child(self) -> None:
+        """A fork shares the pipe, and must not speak for us; Ctrl-C is its parent's business."""
+        if self._open:
+            self._open = False
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _deaf(self) -> None:
+        """Python is shutting down, and threads with it: the signals do what they always did."""
+        if self._open and os.getpid() == self._pid:
+            for number in _CAUGHT:
+                signal.signal(number, signal.SIG_DFL)
+
+
+def _nothing(number: int, frame: object) -> None:
+    pass

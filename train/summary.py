@@ -12,6 +12,7 @@ from typing import Any
 
 from train.config import TrainConfig
 from train.text import duration, fact, fit, size
+from vistok.files import write_text
 
 _WAIT = 0.05  # share of the time spent waiting for data above which something should change
 _PEAKS = ("peak_memory_gb", "peak_rss_gb")
@@ -148,9 +149,7 @@ def finish(
     rows = read_metrics(folder / "metrics.jsonl")
     counts = {"bad_samples": names, **(counts or {})}
     summary = summarise(config, rows, counts, tokenizer, task)
-    draft = folder / ".writing_summary.json"
-    draft.write_text(json.dumps(summary, indent=2) + "\n")
-    draft.replace(folder / "summary.json")
+    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary_text(summary, width)
 
 

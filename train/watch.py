@@ -11,6 +11,7 @@ import math
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -21,6 +22,8 @@ from tqdm import tqdm
 
 from train.meter import Meter, memory
 from vistok import distributed
+from vistok.data.base import text_of
+from vistok.files import unwritten, write_text
 
 
 class Watch:
@@ -93,8 +96,11 @@ class Watch:
             return
         # JSON has no NaN: what could not be said is null.
         plain = {k: v if math.isfinite(v) else None for k, v in row.items()}
-        self._file.write(json.dumps({"step": step, "split": split, **plain}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"step": step, "split": split, **plain}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise unwritten(self._file.name, error) from None
         if self.config.trackers:
             self.accelerator.log({f"{split}/{k}": v for k, v in row.items()}, step=step)
 
@@ -127,7 +133,8 @@ class Watch:
     def close(self) -> None:
         if self.main:
             self._bar.close()
-            self._file.close()
+            with suppress(OSError):  # a full disk, which `write` has told
+                self._file.close()
             if self.config.trackers:
                 self.accelerator.end_training()
 
@@ -147,15 +154,15 @@ class Watch:
         for name in ("metrics.jsonl", "alarms.jsonl"):
             path = self.folder / name
             if path.is_file():
-                lines = path.read_text().splitlines()
+                lines = text_of(path).splitlines()
                 kept = [line for line in lines if _step_of(line) <= start]
-                path.write_text("".join(line + "\n" for line in kept))
+                write_text(path, "".join(line + "\n" for line in kept))
 
 
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
         return math.inf  # a line cut off by a kill
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -230,19 +231,21 @@ def _expected(model: type, loc: tuple) -> str:
     return getattr(current, "__name__", str(current))
 
 
-def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def read_yaml(
+    path: str | Path, overrides: Sequence[str] = (), layered: bool = True
+) -> dict[str, Any]:
     """Read one of our YAML files and lay `key.sub=value` overrides over it.
 
     A file may name a `base: other.yaml` beside it, which it is laid over: mappings are merged, all
-    else (lists too) is replaced, and a mapping that changes its `kind` starts anew. Raises
-    `ConfigError` when a file is missing or broken, or an override is not `key=value`.
+    else (lists too) is replaced, and a mapping that changes its `kind` starts anew. `layered=False`
+    leaves `base` as it stands (a study's is a key of its own). Raises `ConfigError` when a file is missing or broken, or an override is not `key=value`.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     path = Path(path)
     try:
-        tree = _load(path, ())
+        tree = _load(path, (), layered)
         for override in overrides:
             key, equals, text = override.partition("=")
             if not equals or not key:
@@ -262,7 +265,27 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
         raise ConfigError(f"{path}: cannot be read: {reason}") from None
 
 
-def _load(path: Path, inside: tuple[Path, ...]) -> Any:
+_REFERENCE = re.compile(r"\$\{[\w.\[\]-]*\}")  # ${a}, ${a.b[0]}
+
+
+def _check_references(tree: Any, path: Path, place: str = "") -> None:
+    """ConfigError for `${resolver:...}`: a file may have come with a run of somebody else, and only
+    its own keys are put into it, never the environment."""
+    if isinstance(tree, dict | list):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            _check_references(value, path, f"{place}.{key}" if place else str(key))
+    elif isinstance(tree, str):
+        rest, before = tree, ""
+        while rest != before:
+            before, rest = rest, _REFERENCE.sub("", rest)
+        if "${" in rest:
+            raise ConfigError(
+                f"{path}: {place}: got {_short(tree)}; only references to other keys like "
+                f"${{name}} are followed: give the value as {place}=... on the command line"
+            )
+
+
+def _load(path: Path, inside: tuple[Path, ...], layered: bool = True) -> Any:
     """The OmegaConf tree of a file over that of its base, nothing resolved yet."""
     from omegaconf import OmegaConf
 
@@ -273,8 +296,9 @@ def _load(path: Path, inside: tuple[Path, ...]) -> Any:
     tree = OmegaConf.load(path)
     if not OmegaConf.is_dict(tree):
         raise ConfigError(f"{path}: expected `key: value` lines at the top level")
+    _check_references(OmegaConf.to_container(tree), path)
     base = OmegaConf.to_container(tree, resolve=False).get("base")
-    if base is None:
+    if base is None or not layered:
         return tree
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base: got {base!r}; expected the name of a YAML file")

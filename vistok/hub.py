@@ -10,9 +10,11 @@ import torch
 from huggingface_hub import ModelHubMixin
 
 from vistok.config import ConfigError
-from vistok.weights import load_strict, read_safetensors, write_safetensors
+from vistok.files import write_text
+from vistok.weights import WeightsError, load_strict, read_safetensors, write_safetensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 class Saved(ModelHubMixin):
@@ -57,12 +59,14 @@ class Saved(ModelHubMixin):
                 token=token,
             )
         module = cls.from_description(read_json(folder / CONFIG), str(folder / CONFIG))
+        if not (folder / WEIGHTS).is_file() and _pickles(folder):
+            raise WeightsError(f"{folder}: no {WEIGHTS} in it{_pickles(folder)}")
         load_strict(module, read_safetensors(folder / WEIGHTS), folder / WEIGHTS)
         return module.to(map_location).eval()
 
     def _save_pretrained(self, save_directory: Path) -> None:
         folder = Path(save_directory)
-        (folder / CONFIG).write_text(json.dumps(self.describe(), indent=2) + "\n")
+        write_text(folder / CONFIG, json.dumps(self.describe(), indent=2) + "\n")
         write_safetensors(self.state_dict(), folder / WEIGHTS)
 
 
@@ -76,10 +80,18 @@ def model_folder(path: str | Path) -> Path | str:
             return folder
     if Path(path).exists() or str(path).count("/") != 1 or str(path).startswith("."):
         raise ConfigError(
-            f"{path}: no {WEIGHTS} in it or in its 'model' folder; expected a finished run, a "
-            "folder made by save_pretrained, or a hub id owner/name"
+            f"{path}: no {WEIGHTS} in it or in its 'model' folder{_pickles(Path(path))}; expected "
+            "a finished run, a folder made by save_pretrained, or a hub id owner/name"
         )
     return str(path)
+
+
+def _pickles(folder: Path) -> str:
+    """Why weights that do lie there do not count."""
+    names = sorted(p.name for p in folder.glob("*") if p.suffix in _PICKLED)
+    if not names:
+        return ""
+    return f", and {names[0]} is never read: a pickle can run code, convert it to safetensors"
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,56 +1,124 @@
-"""gFID: Fréchet distance of sampled and decoded pictures to the real ones.
+"""gFID: Fréchet distance of sampled and decoded pictures to real ones.
 
-The reference is the set of real pictures that the tokenizer is evaluated on (the validation
-pictures), not training statistics: every row says so. Samples are spread evenly over the classes,
-and their dice are keyed by sample number, so batches and ranks cannot change them.
+`gFID` is taken to statistics of the training pictures, as papers do it; `gFID-val` to the very
+pictures that rFID uses, from the same samples. Each is measured with and without guidance.
+Generators are runs that were named, or the AR probe (`--probe`, eval/probe.py), by which gFID
+becomes a property of the tokenizer. Samples are spread evenly over the classes, and their dice are
+keyed by sample number, so batches and ranks cannot change them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from eval.bench import Bench
-from eval.images import bar, shares, to_uint8
+from eval.images import to_uint8
 from eval.jobs import Job
 from eval.options import Options
+from eval.probe import no_probe
+from eval.real import RealStats
 from eval.rows import Decode, Row
 from eval.runs import Pair, Run, class_names, untrained
-from vistok import distributed
+from eval.training_set import TrainingSet, training_set
 from vistok.metrics import FeatureStats
-from vistok.tokens import Tokens
+from vistok.tokens import Tokens, TokenSpec
+
+_MOST = 50_000  # samples, unless told otherwise: as many as published gFIDs have
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One set of samples; a job of its own, so that an interrupted sweep loses only one."""
+
+    length: int
+    guidance: float
+    trained: bool = True  # else the same generator with fresh weights: the baseline
 
 
 def jobs(pair: Pair, options: Options) -> list[Job]:
-    """One for each generator; one that says what is missing where there is none."""
-    settings = {"guidance": list(options.guidance), "samples": options.samples}
-    work = lambda generator: (
-        lambda bench: run(bench, generator, options.guidance, options.samples or len(bench.views))
-    )
+    """One for each pass of each generator; one that says what is missing where there is none."""
     if not pair.generators:
-        return [Job("gfid", _nothing)]
-    return [Job("gfid", work(one), settings, one) for one in pair.generators]
+        work = lambda bench: _nothing(bench, pair, options)
+        return [Job("gfid", work, {"probe": options.probe})]
+    real: TrainingSet | str = "a reference was given instead"
+    if options.reference is None:
+        real = training_set(pair.tokenizer, options.data, options.train_limit or options.limit)
+    found = []
+    for generator in pair.generators:
+        conditional = bool(class_names(generator.generator))
+        for one in passes(pair.tokenizer.spec, options.guidance, conditional):
+            settings = {
+                "length": one.length,
+                "guidance": one.guidance,
+                "trained": one.trained,
+                "samples": options.samples,
+                "training": real if isinstance(real, str) else real.identity,
+            }
+            found.append(
+                Job("gfid", _work(generator, one, real, options.samples), settings, generator)
+            )
+        if any(scale != 1.0 for scale in options.guidance) and not conditional:
+            reason = f"{generator.name} has no classes: there is nothing to guide with"
+            found.append(_skip("gFID with guidance", reason, generator))
+        if isinstance(real, str) and options.reference is None:
+            found.append(_skip("gFID", real, generator))
+    return found
 
 
-def _nothing(bench: Bench) -> list[Row]:
-    bench.skip("gFID", "no generator of this tokenizer's tokens among the runs")
-    return []
+def passes(spec: TokenSpec, guidance: Sequence[float], conditional: bool) -> list[Pass]:
+    """Whole sequences without and with guidance; shorter prefixes and the baseline without."""
+    scales = (1.0, *guidance) if conditional else (1.0,)
+    found = [Pass(spec.steps, scale) for scale in dict.fromkeys(scales)]
+    found += [Pass(length, 1.0) for length in spec.sweep[:-1]]
+    return [*found, Pass(spec.steps, 1.0, trained=False)]
 
 
-def run(bench: Bench, generator: Run, guidance: Sequence[float], samples: int) -> list[Row]:
-    """gFID at each guidance, of an untrained twin, and at shorter prefixes (first guidance)."""
+def run(
+    bench: Bench, generator: Run, one: Pass, samples: int, real: TrainingSet | str
+) -> list[Row]:
+    """The rows of one pass: gFID (if there are training pictures) and gFID-val."""
     model = generator.generator.to(bench.device).eval()
-    spec, rows = bench.spec, []
-    for scale in guidance:
-        rows.append(_row(bench, generator, "gFID", model, spec.steps, scale, samples))
-    for length in spec.sweep[:-1]:
-        rows.append(_row(bench, generator, "gFID", model, length, guidance[0], samples))
-    twin = untrained(model).to(bench.device)
-    note = "baseline: the same generator with fresh weights (seed 0)"
-    rows.append(_row(bench, generator, "gFID-untrained", twin, spec.steps, 1.0, samples, note=note))
+    note = f"tokens of {bench.run.name}"
+    if not one.trained:
+        model = untrained(model).to(bench.device)
+        note = f"baseline: the same generator with fresh weights (seed 0); {note}"
+    title = f"{generator.name}: guidance {one.guidance:g}, length {one.length}"
+    stats = sample_stats(bench, model, one.length, one.guidance, samples, title)
+    sides: dict[str, RealStats | None] = {}
+    given = bench.reference  # --reference: instead of the training pictures
+    if given is not None or not isinstance(real, str):
+        sides["gFID"] = real.stats(bench) if given is None else given
+    if one.trained or not sides:
+        sides["gFID-val"] = None
+    common = {
+        "run": generator.name,
+        "weights": generator.sha256,
+        "length": one.length,
+        "decode": Decode(
+            guidance=one.guidance,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            seed=bench.seed,
+            steps=bench.spec.positions(one.length),
+        ),
+        "condition": "class" if class_names(model) else "none",
+    }
+    rows = []
+    for metric, side in sides.items():
+        split = bench.views.reference.split
+        against = (
+            f"reference: the {split} pictures, not training statistics"
+            if side is None
+            else f"reference: {side.reference.split} pictures ({side.reference.described})"
+        )
+        name = metric if one.trained else "gFID-untrained"
+        rows.append(bench.frechet_row(name, stats, side, note=f"{note}; {against}", **common))
     return rows
 
 
@@ -78,47 +146,10 @@ def sample_stats(
 ) -> FeatureStats:
     """Feature statistics of `samples` decoded samples, over all ranks."""
     stats = bench.new_stats()
-    with bar(samples, title) as progress:
-        for index in shares(samples, bench.batch):
-            tokens = sample(bench, model, index, length, guidance)
-            stats.update(bench.features(to_uint8(bench.tokenizer.decode(tokens))))
-            progress.update(len(index) * distributed.world_size())
+    for index in bench.numbers(title, samples, stats):
+        tokens = sample(bench, model, index, length, guidance)
+        stats.update(bench.features(to_uint8(bench.tokenizer.decode(tokens))))
     return stats.reduce()
-
-
-def _row(
-    bench: Bench,
-    generator: Run,
-    metric: str,
-    model: Any,
-    length: int,
-    guidance: float,
-    samples: int,
-    note: str = "",
-) -> Row:
-    title = f"{generator.name}: {metric}, guidance {guidance:g}, length {length}"
-    stats = sample_stats(bench, model, length, guidance, samples, title)
-    where = (
-        f"tokens of {bench.run.name}; reference: the {bench.views.reference.split} pictures, not "
-        "training statistics"
-    )
-    return bench.frechet_row(
-        metric,
-        stats,
-        run=generator.name,
-        weights=generator.sha256,
-        length=length,
-        decode=Decode(
-            guidance=guidance,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
-            seed=bench.seed,
-            steps=bench.spec.positions(length),
-        ),
-        condition="class" if class_names(model) else "none",
-        note=f"{note}; {where}" if note else where,
-    )
 
 
 def pictures(
@@ -135,3 +166,23 @@ def pictures(
         for part in index.flatten().split(bench.batch)
     ]
     return torch.cat(painted).cpu().unflatten(0, index.shape)
+
+
+def _work(generator: Run, one: Pass, real: TrainingSet | str, samples: int | None) -> Any:
+    return lambda bench: run(bench, generator, one, samples or min(_MOST, len(bench.views)), real)
+
+
+def _skip(protocol: str, reason: str, generator: Run) -> Job:
+    def work(bench: Bench) -> list[Row]:
+        bench.skip(protocol, reason)
+        return []
+
+    return Job("gfid", work, {"skipped": protocol, "reason": reason}, generator)
+
+
+def _nothing(bench: Bench, pair: Pair, options: Options) -> list[Row]:
+    reason = "no generator of this tokenizer's tokens among the runs (--probe trains one)"
+    if options.probe is not None:
+        reason = no_probe(pair.tokenizer, options) or reason
+    bench.skip("gFID", reason)
+    return []

@@ -21,11 +21,16 @@ from vistok.records import Latents
 VECTORS = (512, 4096)
 SIZES = (1024, 4096, 16384, 262144)
 DIMS = (8, 12, 64, 256)
-_PEER_SCORES = 2**31  # bytes: it holds all of them, some in several copies
+PEER_GB = 2.0
 
 
-def lookup_rows(clock: Clock) -> Iterator[Row]:
-    """Vectors/s and their ratio to the other library, for every size."""
+def lookup_rows(clock: Clock, peer_gb: float = PEER_GB) -> Iterator[Row]:
+    """Vectors/s and their ratio to the other library, for every size.
+
+    Args:
+        peer_gb: of scores, up to which the other library is run: it holds all of them, some in
+            several copies.
+    """
     for size in SIZES:
         for dim in DIMS:
             for cosine in (False, True):
@@ -33,17 +38,18 @@ def lookup_rows(clock: Clock) -> Iterator[Row]:
                 theirs = _theirs(size, dim, cosine)
                 theirs = None if theirs is None else theirs.to(clock.device)
                 for count in VECTORS:
-                    yield from _compare(clock, ours, theirs, count, cosine)
+                    fits = 4 * count * size <= peer_gb * 2**30
+                    yield from _compare(clock, ours, theirs, count, cosine, fits)
 
 
 def _compare(
-    clock: Clock, ours: VQ, theirs: nn.Module | None, count: int, cosine: bool
+    clock: Clock, ours: VQ, theirs: nn.Module | None, count: int, cosine: bool, fits: bool
 ) -> Iterator[Row]:
     size, dim = ours.codebook.shape
     z = torch.randn(1, count, dim, device=clock.device)
     reason = "vector-quantize-pytorch is not installed"
-    if theirs is not None and 4 * count * size > _PEER_SCORES:
-        theirs, reason = None, "vector-quantize-pytorch would hold all scores: not run"
+    if theirs is not None and not fits:
+        theirs, reason = None, "vector-quantize-pytorch would hold all scores: see --peer-gb"
     for backward in (False, True):
         mine = _run(ours, lambda x: _our_loss(ours, x), z, backward)
         other = theirs and _run(theirs, lambda x: _their_loss(theirs, x), z, backward)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from eval.bench import Bench
-from eval.images import to_uint8
+from eval.images import bar, to_uint8
 from eval.jobs import Job
 from eval.options import Options, PFIDMode
 from eval.rows import Decode, Perturbation, Row
@@ -79,7 +79,9 @@ def run(bench: Bench, mode: PFIDMode = "both") -> list[Row]:
     numbers = plan(bench.spec, mode, subset is not None)
     jobs = list(dict.fromkeys(job for number in numbers for job in number.jobs()))
     done = paint(bench, jobs, subset)
-    return [row for number in numbers for row in _rows(bench, number, done, note)]
+    cells = sum(len(number.cells) for number in numbers)
+    with bar(cells, f"{bench.run.name}: distances", "cell") as progress:
+        return [row for number in numbers for row in _rows(bench, number, done, note, progress)]
 
 
 def branch_codes(spec: TokenSpec) -> int:
@@ -119,7 +121,7 @@ def paint(
     done = {job: _Done(bench.new_stats(), zero(), zero()) for job in jobs}
     most = max(job.cell.delta for job in jobs)
     title = f"{bench.run.name}: perturb ({len(jobs)} cells)"
-    for batch in bench.views.batches(title):
+    for batch in bench.sweep(title, done):
         tokenizer = bench.tokenizer
         quantized = tokenizer.quantize(tokenizer.latents(batch.pixels))
         near = tokenizer.quantizer.neighbours(quantized.anchors, most)  # [B, L, P, most, F/P]
@@ -181,9 +183,9 @@ def _members(index: Tensor, subset: frozenset[int] | None) -> Tensor | None:
 
 
 def _rows(
-    bench: Bench, number: Number, done: dict[Painting, _Done], subset: str | None
+    bench: Bench, number: Number, done: dict[Painting, _Done], subset: str | None, progress: Any
 ) -> list[Row]:
-    """The cells, and their mean."""
+    """The cells, and their mean; `progress` counts the cells."""
     spec = bench.spec
     note = (
         f"anchor=latent, N={spec.positions(number.length) * spec.branches}, "
@@ -196,6 +198,7 @@ def _rows(
     decode = Decode(seed=bench.seed)
     for (asked, used), job in zip(number.cells, number.jobs(), strict=True):
         one = done[job]
+        progress.update()
         cell = Perturbation(
             alpha=asked.alpha,
             delta=used.delta,

@@ -5,6 +5,7 @@ Pictures are rounded to 8 bits before any metric sees them, as a file would hold
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -16,12 +17,14 @@ from eval.jobs import Job
 from eval.options import Options
 from eval.rows import Row
 from eval.runs import Pair
+from eval.sets import SetMeasures, wanted
 from vistok.distributed import sum_
-from vistok.metrics import PSNR, SSIM, CodebookStats, CodebookUse, MeanColourPSNR
+from vistok.metrics import MSSSIM, PSNR, SSIM, CodebookStats, CodebookUse, MeanColourPSNR
 from vistok.metrics.accumulator import Accumulator
+from vistok.metrics.stored import CAP
 from vistok.tokens import Tokens
 
-_SSIM_SIDE = 6  # pixels that its reflected 11x11 window needs
+MS_SSIM = "ms-ssim"
 _CURVE = 512  # points of the sorted histogram that are kept for drawing
 
 
@@ -43,25 +46,41 @@ class MeanDistance(Accumulator):
 class Measures:
     """All measures of one prefix length."""
 
-    def __init__(self, bench: Bench, length: int) -> None:
-        self.bench, self.length = bench, length
-        self.stats = bench.new_stats()
+    def __init__(
+        self, bench: Bench, length: int, metrics: tuple[str, ...] = ("fid",), stored: int = CAP
+    ) -> None:
+        self.bench, self.length, self.size = bench, length, bench.tokenizer.config.image_size
+        sets = tuple(name for name in metrics if name != MS_SSIM)
+        self.sets = SetMeasures(bench, len(bench.views), sets, "rFID", stored)
         self.psnr = PSNR().to(bench.device)
-        small = min(bench.tokenizer.config.image_size) < _SSIM_SIDE
-        self.ssim = None if small else SSIM().to(bench.device)
-        self.perceptual = None if bench.perceptual is None else MeanDistance().to(bench.device)
+        kinds = {"SSIM": SSIM, **({"MS-SSIM": MSSSIM} if MS_SSIM in metrics else {})}
+        self.similar = {
+            name: kind().to(bench.device)
+            for name, kind in kinds.items()
+            if min(self.size) >= kind.side
+        }
+        self.too_small = {n: kind.side for n, kind in kinds.items() if n not in self.similar}
+        self.distances = [(one, MeanDistance().to(bench.device)) for one in bench.perceptuals]
         self.bytes = torch.zeros((), dtype=torch.float64, device=bench.device)
 
-    def update(self, tokens: Tokens, pixels: Tensor) -> None:
-        """Tokens of the prefix and the real pixels [B, 3, H, W] in 0..1 they came from."""
+    @property
+    def states(self) -> dict[str, Any]:
+        """All that `update` changes."""
+        distances = [distance for _, distance in self.distances]
+        parts = {"sets": self.sets, "psnr": self.psnr, "similar": self.similar}
+        return {**parts, "distances": distances, "bytes": self.bytes}
+
+    def update(self, tokens: Tokens, pixels: Tensor, index: Tensor) -> None:
+        """Tokens of the prefix, the real pixels [B, 3, H, W] in 0..1 they came from, their numbers
+        [B]."""
         painted = to_uint8(self.bench.tokenizer.decode(tokens))
-        self.stats.update(self.bench.features(painted))
+        self.sets.update(painted, index)
         real = to_uint8(pixels)
         self.psnr.update(painted, real)
-        if self.ssim is not None:
-            self.ssim.update(painted, real)
-        if self.perceptual is not None:
-            self.perceptual.update(self.bench.perceptual(painted.float() / 255, pixels))
+        for similarity in self.similar.values():
+            similarity.update(painted, real)
+        for network, distance in self.distances:
+            distance.update(network(painted.float() / 255, pixels))
         if tokens.indices is not None:
             self.bytes += sum(map(len, tokens.to_bytes()))
 
@@ -69,51 +88,47 @@ class Measures:
         bench, spec, at = self.bench, self.bench.spec, {"length": self.length}
         psnr = self.psnr.compute()
         rows = [
-            bench.frechet_row("rFID", self.stats.reduce(), **at),
+            *self.sets.rows(bench.reference, **at),
             bench.row("PSNR", psnr.pooled, note="of the squared error over all pixels", **at),
             bench.row("PSNR-mean", psnr.mean, note="mean over images", **at),
         ]
-        if self.ssim is not None:
-            rows.append(bench.row("SSIM", self.ssim.compute(), **at))
-        if self.perceptual is not None:
-            lpips = bench.perceptual.name.startswith("lpips")
-            rows.append(
-                bench.row(
-                    "LPIPS" if lpips else "perceptual",
-                    self.perceptual.compute(),
-                    features=network_of(bench.perceptual),
-                    **at,
-                )
-            )
+        rows += [bench.row(name, one.compute(), **at) for name, one in self.similar.items()]
+        for network, distance in self.distances:
+            name = "LPIPS" if network.name.startswith("lpips") else "perceptual"
+            rows.append(bench.row(name, distance.compute(), features=network_of(network), **at))
         if spec.vocab:
             bits = spec.positions(self.length) * sum(spec.factor_bits)
             total = float(sum_(self.bytes)) / len(bench.views)
             rows.append(bench.row("bits/image", bits, note="codes alone", **at))
+            rows.append(bench.row("bits/pixel", bits / math.prod(self.size), **at))
             rows.append(bench.row("bytes/image", total, note="packed, with the header", **at))
         return rows
 
 
 def jobs(pair: Pair, options: Options) -> list[Job]:
-    return [Job("rfid", run)]
+    metrics = wanted(options.metrics, (MS_SSIM,))
+    settings = {"metrics": list(metrics), "stored": options.stored}
+    return [Job("rfid", lambda bench: run(bench, metrics, options.stored), settings)]
 
 
-def run(bench: Bench) -> list[Row]:
-    """rFID, PSNR, SSIM, perceptual distance, bytes at each length; codebook use at full length."""
+def run(bench: Bench, metrics: tuple[str, ...] = ("fid",), stored: int = CAP) -> list[Row]:
+    """rFID and its like, PSNR, SSIM, perceptual distances, bytes at each length; codebook use at
+    full length."""
     spec, tokenizer = bench.spec, bench.tokenizer
-    lengths = {length: Measures(bench, length) for length in spec.sweep}
+    lengths = {length: Measures(bench, length, metrics, stored) for length in spec.sweep}
     floor = MeanColourPSNR().to(bench.device)
     codes = CodebookStats(spec).to(bench.device) if spec.vocab else None
-    for batch in bench.views.batches(f"{bench.run.name}: reconstruct"):
+    for batch in bench.sweep(f"{bench.run.name}: reconstruct", [lengths, floor, codes]):
         tokens = tokenizer.encode(batch.pixels)
         floor.update(to_uint8(batch.pixels))
         if codes is not None:
             codes.update(tokens.indices)
         for length, measures in lengths.items():
             cut = tokens if length == spec.steps else tokens.prefix(length)
-            measures.update(cut, batch.pixels)
+            measures.update(cut, batch.pixels, batch.index)
     rows = [row for measures in lengths.values() for row in measures.rows()]
-    if any(measures.ssim is None for measures in lengths.values()):
-        bench.skip("SSIM", "its 11x11 window needs pictures with sides of 6 pixels or more")
+    for name, side in next(iter(lengths.values())).too_small.items():
+        bench.skip(name, f"its 11x11 window needs pictures with sides of {side} pixels or more")
     note = "each picture's own mean colour: what 0 tokens of detail give"
     rows.append(bench.row("PSNR-mean-colour", floor.compute().pooled, length=None, note=note))
     if codes is None:

@@ -1,4 +1,5 @@
-"""How fast: encode, decode, a training step, sampling; and how near to the machine's own limit.
+"""How fast: encode, decode, each part, a training step, sampling; the memory that they take; and
+how near to the machine's own limit.
 
 Every number is the median of some repeats after a warm-up, all in one run, so that ratios compare
 like with like. FLOP are counted (2 for a multiply-add), not estimated; the limit is the rate of
@@ -10,6 +11,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ import torch
 
 from eval.images import Views
 from eval.protocols.clock import Clock, flops
-from eval.protocols.lookup import lookup_rows
+from eval.protocols.loading import loading_rows
+from eval.protocols.lookup import PEER_GB, lookup_rows
+from eval.protocols.parts import parts, peak_memory
 from eval.protocols.steps import ConfigStep, TrainingStep, alone, is_config
 from eval.rows import Decode, Results, Row, provenance
 from eval.runs import Pair, Run, class_names, open_data, resolve
@@ -31,6 +35,8 @@ def measure_speed(
     batch: Sequence[int] = (),
     precision: Sequence[str] = (),
     lookup: bool = False,
+    peer_gb: float = PEER_GB,
+    loading: Sequence[str | Path] = (),
     repeats: int = 5,
     data: Sequence[str] = (),
     device: torch.device = torch.device("cpu"),
@@ -40,7 +46,8 @@ def measure_speed(
     Args:
         batch, precision: of the steps of config files, each with each; runs take one batch size
             and have their own precision.
-        lookup: also the table of codebook searches.
+        lookup: also the table of codebook searches; `peer_gb` bounds the other library's memory.
+        loading: folders of pictures whose loader is measured too.
     """
     alone()
     configs = [ConfigStep(Path(path)) for path in paths if is_config(path)]
@@ -51,15 +58,17 @@ def measure_speed(
     datasets = [open_data(pair.tokenizer, data) for pair in pairs]
     rows: list[Row] = []
     clock = Clock(device, repeats)
-    for pair, dataset in zip(pairs, datasets, strict=True):
-        size = (*batch, (pair.tokenizer.config or {}).get("batch_size") or 32)[0]
-        views = Views(dataset, min(size, len(dataset)), device=device)
-        rows += _Speed(pair, views, clock).rows()
-    for config in configs:
-        rows += config.rows(clock, batch, precision)
-    if lookup:
-        rows += lookup_rows(clock)
-    clock.close()
+    with closing(clock):
+        for folder in loading:  # first: its processes are forked from this one while it is small
+            rows += loading_rows(folder, repeats)
+        for pair, dataset in zip(pairs, datasets, strict=True):
+            size = (*batch, (pair.tokenizer.config or {}).get("batch_size") or 32)[0]
+            views = Views(dataset, min(size, len(dataset)), device=device)
+            rows += _Speed(pair, views, clock).rows()
+        for config in configs:
+            rows += config.rows(clock, batch, precision)
+        if lookup:
+            rows += lookup_rows(clock, peer_gb)
     limits = {str(k).removeprefix("torch."): statistics.median(v) for k, v in clock.limits.items()}
     facts = {
         "command": " ".join(["python -m eval", *sys.argv[1:]]),
@@ -89,6 +98,8 @@ class _Speed:
             tokens = tokenizer.encode(pixels)
             rows = self.timed("encode", run, lambda: tokenizer.encode(pixels))
             rows += self.timed("decode", run, lambda: tokenizer.decode(tokens))
+            for name, function in parts(tokenizer, pixels).items():
+                rows += self.timed(name, run, function)
         rows += self.training(run)
         for generator in self.pair.generators:
             rows += self.sampling(generator)
@@ -102,17 +113,21 @@ class _Speed:
         run: Run,
         function: Callable[[], Any],
         precision: str = "fp32",
-        count: bool = True,
         **rest: Any,
     ) -> list[Row]:
-        """images/s; FLOP/s and its share of the matrix-product rate of the same precision."""
+        """images/s, peak memory; where there are matrix products: FLOP/s and its share of their
+        rate in the same precision."""
         kind = torch.bfloat16 if precision == "bf16" else torch.float32
         # A compiled step is counted as it is without compilation.
-        work = flops(getattr(function, "plain", function)) if count else 0
+        work = flops(getattr(function, "plain", function))
         timing = self.clock.time(function, kind, work)
         rate = len(self.batch.index) / timing.seconds
-        rows = [self.row(f"{name}-images/s", rate, run, precision, **rest)]
-        if count:
+        each = f"{work / len(self.batch.index) / 1e9:.3g} GFLOP an image in matrix products"
+        rows = [self.row(f"{name}-images/s", rate, run, precision, note=each, **rest)]
+        peak, how = peak_memory(function, self.views.device)
+        held = None if peak is None else peak / 2**30
+        rows.append(self.row(f"{name}-peak-GB", held, run, precision, note=how, **rest))
+        if work:
             rows.append(self.row(f"{name}-FLOP/s", work / timing.seconds, run, precision, **rest))
             limit, side = timing.limit / 1e9, self.clock.side
             note = f"of {limit:.0f} GFLOP/s for {side}-wide matrix products"
@@ -132,13 +147,15 @@ class _Speed:
         labels = index % count if count else None
         decode = Decode(guidance=1.0, seed=0, steps=run.spec.length)
         sample = lambda cache: model.sample(labels, index=index, cache=cache)
+        paint = self.pair.tokenizer.tokenizer.decode
         with torch.no_grad():
-            rest = {"count": False, "decode": decode}
-            rows = self.timed("sample-cached", run, lambda: sample(True), **rest)
-            rows += self.timed("sample-uncached", run, lambda: sample(False), **rest)
-        ratio = rows[0].value / rows[1].value
+            rows = self.timed("sample-cached", run, lambda: sample(True), decode=decode)
+            slow = self.timed("sample-uncached", run, lambda: sample(False), decode=decode)
+            whole = self.timed("generate", run, lambda: paint(sample(True)), decode=decode)
+        ratio = rows[0].value / slow[0].value
         note = "images/s with over without keys and values kept"
-        return [*rows, self.row("sample-cache-gain", ratio, run, note=note, decode=decode)]
+        gain = self.row("sample-cache-gain", ratio, run, note=note, decode=decode)
+        return [*rows, *slow, gain, *whole]
 
     def data_wait(self, run: Run) -> list[Row]:
         """Share of training time spent waiting for data, from the run's metrics.jsonl."""
@@ -179,6 +196,10 @@ def speed_table(results: Results) -> str:
 def _form(row: Row) -> str:
     if row.metric.endswith("FLOP/s"):
         return f"{row.value / 1e9:.2f} G"
+    if row.metric.endswith("peak-GB"):
+        return f"{row.value:.3f}"
     if row.metric.endswith("share") or row.metric == "data-wait":
         return f"{100 * row.value:.1f} %"
+    if row.metric.endswith("seconds"):
+        return f"{row.value:.3f} s"
     return f"{row.value:.2f}" if row.metric.endswith("ratio") else f"{row.value:.1f}"

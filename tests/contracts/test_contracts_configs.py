@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.recipes import FILES, TINY, TRAINING, read_config, what_it_is, write_stand_ins
+from eval.study import read_study, run_config
+from tests.recipes import CONFIGS, FILES, TINY, TRAINING, read_config, what_it_is, write_stand_ins
 from train.config import TrainConfig
 from vistok.config import read_yaml, to_yaml, validate
 from vistok.dice import Draws, Progress, Rng
@@ -58,8 +59,9 @@ def condition(tokenizer: Tokenizer):
 
 
 def test_every_file_is_known_and_there_are_some():
-    assert {"train", "launch"} <= {what_it_is(path) for path in FILES.values()}
+    assert {what_it_is(path) for path in FILES.values()} == {"train", "launch", "study"}
     assert {"quickstart.yaml", "feature_net.yaml", "titok_l32_stage1.yaml"} <= set(TRAINING)
+    assert {"studies/perturbation.yaml", "probes/probe-tiny.yaml"} <= set(FILES)
     assert len(TINY) >= 10 and len(CUT) >= 2
 
 
@@ -68,6 +70,15 @@ def test_a_config_is_valid_and_survives_yaml(name, tmp_path):
     config = read_config(TRAINING[name])
     (tmp_path / "again.yaml").write_text(to_yaml(config))
     assert validate(TrainConfig, read_yaml(tmp_path / "again.yaml")) == config
+
+
+@pytest.mark.parametrize("name", [n for n, p in FILES.items() if what_it_is(p) == "study"])
+def test_every_run_of_a_study_is_a_valid_config(name, monkeypatch):
+    monkeypatch.chdir(CONFIGS.parent)  # a study names its base from there
+    study = read_study(FILES[name])
+    assert study.runs
+    for run in study.runs:
+        validate(TrainConfig, run_config(study, run).model_dump(mode="json"))
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

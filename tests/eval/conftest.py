@@ -59,3 +59,32 @@ def runs(tmp_path, make_tokenizer):
     model.save_pretrained(second / "model")
     (second / "config.yaml").write_text(yaml.safe_dump({"name": "gen"}))
     return first, second
+
+
+@pytest.fixture
+def small_probe(tmp_path):
+    """The recipe of a probe that trains in a moment."""
+    path = tmp_path / "small.yaml"
+    generator = {"kind": "gpt", "transformer": {"width": 16, "depth": 1, "heads": 2}}
+    recipe = {"task": {"kind": "generator", "generator": generator}, "steps": 2, "batch_size": 8}
+    path.write_text(yaml.safe_dump({**recipe, "ema": None, "trackers": []}))
+    return path
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Trainings run in this process, which saves the start of one; the names of those that ran."""
+    from train.config import TrainConfig
+    from train.loop import train
+    from vistok.config import read_yaml, validate
+
+    ran = []
+
+    def work(command, lock, on_cpu):
+        config = validate(TrainConfig, read_yaml(command[-1]))
+        train(config)
+        ran.append(config.name)
+        return 0, ""
+
+    monkeypatch.setattr("eval.training._run", work)
+    return ran

@@ -1,12 +1,16 @@
-"""gFID: even classes, keyed samples, baseline, prefixes."""
+"""gFID: both references, even classes, keyed samples, baseline, prefixes."""
+
+import json
 
 import pytest
 import torch
 
 from eval.bench import Bench
 from eval.images import Views, exact
+from eval.options import Options
 from eval.protocols import gfid
-from eval.runs import open_data, resolve
+from eval.runs import Pair, open_data, resolve
+from eval.training_set import training_set
 
 
 @pytest.fixture
@@ -21,19 +25,35 @@ def pair(runs, features):
 
 def test_rows(pair):
     make, generator = pair
+    bench = make()
+    real = training_set(bench.run, ("count=40",), 30)
+    rows = []
     with exact():
-        rows = gfid.run(make(), generator, (1.0, 2.0), samples=21)
-    found = [(r.metric, r.length, r.decode.guidance, r.samples) for r in rows]
+        for one in gfid.passes(bench.spec, (2.0,), True):
+            rows += gfid.run(bench, generator, one, 21, real)
+    found = [(r.metric, r.length, r.decode.guidance, r.reference.count) for r in rows]
     assert found == [
-        ("gFID", 4, 1.0, 21),
-        ("gFID", 4, 2.0, 21),
-        ("gFID", 1, 1.0, 21),
-        ("gFID", 2, 1.0, 21),
-        ("gFID-untrained", 4, 1.0, 21),
+        *(("gFID", 4, 1.0, 30), ("gFID-val", 4, 1.0, 24)),
+        *(("gFID", 4, 2.0, 30), ("gFID-val", 4, 2.0, 24)),
+        *(("gFID", 1, 1.0, 30), ("gFID-val", 1, 1.0, 24)),
+        *(("gFID", 2, 1.0, 30), ("gFID-val", 2, 1.0, 24)),
+        ("gFID-untrained", 4, 1.0, 30),
     ]
-    assert all(r.run == "gen" and r.condition == "class" for r in rows)
-    assert "not training statistics" in rows[0].note and "seed 0" in rows[-1].note
-    assert rows[0].display == "gFID[vistok-cnn, photos]" and rows[0].reference.split == "val"
+    assert all(r.run == "gen" and r.condition == "class" and r.samples == 21 for r in rows)
+    assert "30 of 40" in rows[0].note and "not training statistics" in rows[1].note
+    assert "seed 0" in rows[-1].note
+    assert rows[0].display == "gFID[vistok-cnn, photos]" and rows[0].reference.split == "train"
+    assert rows[1].display == "gFID-val[vistok-cnn, photos]" and rows[1].reference.split == "val"
+
+
+def test_a_job_for_each_pass_knows_what_it_depends_on(pair):
+    make, generator = pair
+    jobs = gfid.jobs(Pair(make().run, (generator,)), Options(guidance=(1.0, 1.5), limit=9))
+    assert [(j.settings["length"], j.settings["guidance"]) for j in jobs] == [
+        (4, 1.0), (4, 1.5), (1, 1.0), (2, 1.0), (4, 1.0)
+    ]  # fmt: skip
+    assert len({json.dumps(j.settings) for j in jobs}) == 5
+    assert all(j.generator is generator and j.settings["training"]["count"] == 9 for j in jobs)
 
 
 def test_batches_change_nothing_and_classes_are_even(pair):

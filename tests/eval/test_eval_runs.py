@@ -35,8 +35,14 @@ def test_mistakes(runs, tmp_path, fails):
         resolve([gen])
     with fails(RunError, "no such folder"):
         resolve([tmp_path / "nothing"])
+    with fails(RunError, "there is no 'tko'", f"did you mean {tok}", "save_pretrained"):
+        resolve([tok.with_name("tko") / "model"])
+    with fails(RunError, "config.yaml: a file", "results.json"):
+        resolve([tok / "config.yaml"])
     with fails(RunError, "twice"):
         resolve([tok, tok])
+    with fails(RunError, "are one model"):
+        resolve([tok, tok / "model"])
     empty = tmp_path / "empty"
     empty.mkdir()
     with fails(RunError, "config.json", "save_pretrained"):
@@ -63,6 +69,8 @@ def test_data(runs, fails):
     assert len(open_data(run, ["kind=photos", "size=8"])) == 24  # the run's kind: an overlay
     with fails(RunError, "32x32", "8x8", "size=8"):
         open_data(run, ["size=32"])
+    with fails(RunError, "clips of 4 frames", "takes pictures"):
+        open_data(run, ["frames=4"])
     with fails(ConfigError, "key=value"):
         open_data(run, ["size"])
     with fails(ConfigError, "val_cuont", "val_count"):

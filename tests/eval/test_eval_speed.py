@@ -1,5 +1,6 @@
 """`python -m eval speed`: config files, the machine's limit, and the search of a codebook."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from eval.__main__ import speed
 from eval.protocols import clock as clocks
 from eval.protocols import lookup
 from eval.protocols.clock import Clock, flops, largest_products
+from eval.protocols.parts import peak_memory
 from eval.rows import Results
 
 TRANSFORMER = {"width": 16, "depth": 1, "heads": 2}
@@ -122,3 +124,13 @@ def test_both_libraries_are_given_the_same_work(cosine):
         lookup._run(module, lambda x, m=module, f=loss: f(m, x), z, True)()
         learns = [p for p in module.parameters() if p.grad is not None]
         assert len(learns) == (0 if cosine else 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
+def test_peak_memory_is_that_of_the_call():
+    device = torch.device("cpu")
+    peak, note = peak_memory(lambda: None, device)
+    more, _ = peak_memory(lambda: torch.ones(64, 2**20).sum(), device)  # 256 MB
+    assert more - peak == pytest.approx(2**28, rel=0.1) and "resident" in note
+    again, _ = peak_memory(lambda: None, device)
+    assert again < peak + 2**25  # the mark starts again

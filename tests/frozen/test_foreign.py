@@ -73,6 +73,87 @@ def test_inception_is_torch_fidelity(inception_file, monkeypatch):
     assert feature_network("inception").sha256 == ours.sha256
 
 
+def test_inception_also_gives_what_isc_and_sfid_need(inception_file):
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    ours = feature_network("inception", inception_file)
+    theirs = FeatureExtractorInceptionV3(
+        "reference", ["logits_unbiased"], feature_extractor_weights_path=str(inception_file)
+    )
+    maps = []  # the block begins with the branch that ADM's `mixed_6/conv` is
+    theirs.Mixed_6d.register_forward_hook(lambda module, given, made: maps.append(made))
+    pixels = torch.randint(0, 256, (2, 3, 40, 30), dtype=torch.uint8)
+    seen = ours.features(pixels)
+    assert torch.equal(seen.logits, theirs(pixels)[0]) and ours.classes == seen.logits.shape[1]
+    assert torch.equal(seen.pool, ours(pixels))
+    assert seen.spatial.shape == (2, 2023) == (2, ours.spatial_dim)
+    last = seen.spatial.view(2, 17, 17, 7)  # channels last, as published statistics have them
+    assert torch.equal(last, maps[0][:, :7].permute(0, 2, 3, 1)) and last.std() > 0
+    assert "299" in ours.preprocess
+    assert not ours.network.Mixed_6d.branch1x1._forward_hooks  # nothing is left behind
+
+
+@pytest.mark.slow
+def test_same_pixels_same_distances_as_torch_fidelity(inception_file):
+    """Their whole program on the same uint8 pictures, with the features cut to 16 of 2048 so that
+    a few pictures have a covariance of full rank; then KID, precision and the score as they are."""
+    from torch_fidelity import calculate_metrics
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    from torch_fidelity.utils import (
+        create_feature_extractor,
+        extract_featuresdict_from_input_id_cached,
+    )
+
+    from vistok.metrics import FeatureStats, InceptionScore, frechet_distance, kid, prdc
+
+    class Pictures(torch.utils.data.Dataset):
+        def __init__(self, seed: int, low: int) -> None:
+            generator = torch.Generator().manual_seed(seed)
+            self.pixels = torch.randint(low, 256, (26, 3, 8, 8), generator=generator).byte()
+
+        def __len__(self) -> int:
+            return len(self.pixels)
+
+        def __getitem__(self, i: int) -> torch.Tensor:
+            return self.pixels[i]
+
+    painted, real = Pictures(0, 0), Pictures(1, 60)
+    asked = {
+        **{"input1": painted, "input2": real, "cuda": False, "verbose": False, "batch_size": 16},
+        **{"feature_extractor_weights_path": str(inception_file), "save_cpu_ram": True},
+        **{
+            "feature_extractor": "inception-v3-compat",
+            "kid_subsets": 10,
+            "kid_subset_size": 12,
+            "cache": False,
+        },
+    }
+    theirs = calculate_metrics(isc=True, kid=True, prc=True, **asked)
+    extractor = create_feature_extractor("inception-v3-compat", ["2048"], **asked)
+    two = [extract_featuresdict_from_input_id_cached(i, extractor, **asked)["2048"] for i in (1, 2)]
+    cut = [fid_features_to_statistics(x[:, :16].double()) for x in two]
+    their_fid = fid_statistics_to_metric(*cut, verbose=False)["frechet_inception_distance"]
+
+    network = feature_network("inception", inception_file)
+    for batch in (1, 26):
+        score = InceptionScore(1008, 26)
+        sides = []
+        for pictures in (painted, real):
+            seen = [network.features(part) for part in pictures.pixels.split(batch)]
+            sides.append(torch.cat([one.pool for one in seen]))
+            if pictures is painted:
+                score.update(torch.cat([one.logits for one in seen]), torch.arange(26))
+        near, far = (FeatureStats.of(x[:, :16]) for x in sides)
+        assert frechet_distance(near, far) == pytest.approx(their_fid, rel=1e-5)
+        assert kid(*sides, 10, 12).mean == pytest.approx(
+            theirs["kernel_inception_distance_mean"], rel=1e-4, abs=1e-6
+        )
+        found = prdc(*sides)
+        assert found.precision == pytest.approx(theirs["precision"], abs=1e-6)
+        assert found.recall == pytest.approx(theirs["recall"], abs=1e-6)
+        assert score.compute().mean == pytest.approx(theirs["inception_score_mean"], rel=1e-5)
+
+
 @pytest.mark.filterwarnings("ignore:.*weights:UserWarning")
 def test_lpips_is_the_package(alex_file, monkeypatch):
     import lpips

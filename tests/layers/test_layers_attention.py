@@ -47,6 +47,34 @@ def test_attention_is_the_formula(qk_norm):
     assert torch.allclose(layer(x), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "mask", [None, causal_last(3, 4), joined(3, torch.eye(2, 4) > 0, batch=2, device="cpu")]
+)
+@pytest.mark.parametrize("only", [slice(3, None), slice(3)], ids=["last", "first"])
+def test_wanted_positions_are_those_of_the_whole_run(mask, only):
+    model, x, rotary = transformer(), torch.randn(2, 7, 16), rotary_table(torch.rand(7, 1), 8)
+    whole = model(x, rotary, mask)[:, only]
+    expected = torch.autograd.grad(whole.square().sum(), [*model.parameters()])
+    part = model(x, rotary, mask, only=only)
+    assert torch.allclose(part, whole, atol=1e-5)
+    found = torch.autograd.grad(part.square().sum(), [*model.parameters()])
+    for a, b in zip(found, expected, strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_the_last_block_works_on_wanted_positions_alone():
+    model, rows = transformer(), []
+    model.blocks[0].mlp.register_forward_hook(lambda _, inputs, out: rows.append(out.shape[1]))
+    model.blocks[1].mlp.register_forward_hook(lambda _, inputs, out: rows.append(out.shape[1]))
+    model(torch.randn(2, 7, 16), only=slice(5, None))
+    assert rows == [7, 2]
+
+
+def test_wanted_positions_of_a_causal_run_are_refused(fails):
+    with fails(ValueError, "causal", "mask"):
+        transformer()(torch.randn(1, 3, 16), causal=True, only=slice(1))
+
+
 @pytest.mark.parametrize("options", [{}, {"qk_norm": True, "mlp": "swiglu", "norm": "rmsnorm"}])
 @pytest.mark.parametrize("rope", [False, True])
 def test_cached_steps_equal_one_causal_run(options, rope):

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from vistok.metrics import PSNR, SSIM, MeanColourPSNR
+from vistok.metrics import MSSSIM, PSNR, SSIM, MeanColourPSNR
 
 
 def _images(count: int = 6, side: int = 16, seed: int = 0) -> torch.Tensor:
@@ -76,6 +76,21 @@ def test_ssim_orders_damage():
         values.append(ssim.compute())
     assert values[0] == pytest.approx(1)
     assert values[0] > values[1] > values[2]
+
+
+def test_ms_ssim_is_torchmetrics_mean_over_images():
+    from torchmetrics.image import MultiScaleStructuralSimilarityIndexMeasure
+
+    target = _images(3, 176)
+    pred = (0.7 * target + 0.3 * _images(3, 176, seed=1)).clamp(0, 1)
+    theirs = MultiScaleStructuralSimilarityIndexMeasure(data_range=1.0, reduction="none")
+    each = [float(theirs(pred[i : i + 1].double(), target[i : i + 1].double())) for i in range(3)]
+    ours = MSSSIM()
+    ours.update(pred[:1], target[:1])
+    ours.update(pred[1:], target[1:])
+    assert ours.compute() == pytest.approx(sum(each) / 3, rel=1e-6) and 0.5 < ours.compute() < 1
+    with pytest.raises(ValueError, match=r"MSSSIM of 175x176 pixels: .* sides of 176"):
+        MSSSIM().update(pred[:, :, 1:], target[:, :, 1:])
 
 
 def test_refusals_are_one_line():

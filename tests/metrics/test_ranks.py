@@ -1,4 +1,4 @@
-"""Two processes: merged over ranks, every measure equals a single pass over all samples."""
+"""Two and four processes: merged over ranks, every measure equals a single pass."""
 
 from __future__ import annotations
 
@@ -7,6 +7,39 @@ import subprocess
 import sys
 
 import pytest
+
+SETS = """
+import sys, torch, torch.distributed as dist
+torch.set_num_threads(1)
+rank, world = int(sys.argv[1]), int(sys.argv[3])
+dist.init_process_group("gloo", init_method=sys.argv[2], rank=rank, world_size=world)
+from vistok.metrics import FeatureStats, FeatureStore, InceptionScore, frechet_distance, kid, prdc
+g = torch.Generator().manual_seed(0)
+real, fake = torch.randn(2, 61, 16, generator=g) * 3 + 50
+logits = 2 * torch.randn(61, 7, generator=g)
+
+def numbers(rows, **alone):
+    near, far = FeatureStats.of(real[rows]), FeatureStats.of(fake[rows])
+    stores = [FeatureStore(16).update(x[rows], rows) for x in (real, fake)]
+    score = InceptionScore(7, 61, **alone)
+    for part in rows.split(9):
+        score.update(logits[part], part)
+    if not alone:
+        near, far = near.reduce(), far.reduce()
+        x, y = (store.gathered() for store in stores)
+    else:
+        x, y = real, fake
+    found = [frechet_distance(near, far), *kid(y, x, 5, 30)[:2], *prdc(y, x), *score.compute()[:2]]
+    return torch.tensor(found, dtype=torch.float64)
+
+whole = numbers(torch.arange(61), sync_on_compute=False)
+shared = numbers(torch.arange(61)[rank::world])
+torch.testing.assert_close(shared, whole, rtol=1e-6, atol=1e-9)
+assert torch.equal(shared[1:7], whole[1:7])  # of the same vectors in the same order
+print("equal", flush=True)
+dist.barrier()
+dist.destroy_process_group()
+"""
 
 SCRIPT = """
 import sys, torch, numpy as np, torch.distributed as dist
@@ -49,18 +82,19 @@ dist.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_two_ranks_equal_one(tmp_path):
+@pytest.mark.parametrize(("script", "world"), [(SCRIPT, 2), (SETS, 2), (SETS, 4)])
+def test_ranks_equal_one(script, world, tmp_path):
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", SCRIPT]
+    command = [sys.executable, "-c", script]
     ranks = [
         subprocess.Popen(
-            [*command, str(rank), f"file://{tmp_path}/meeting"],
+            [*command, str(rank), f"file://{tmp_path}/meeting", str(world)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env=env,
         )
-        for rank in range(2)
+        for rank in range(world)
     ]
     for process in ranks:
         output = process.communicate(timeout=120)[0]

@@ -1,7 +1,5 @@
-"""Replays recordings of FID, PSNR and SSIM as the usual programs compute them.
-
-KID, Inception Score and precision/recall of the same recordings have no code here yet.
-"""
+"""Replays recordings of FID, KID, Inception Score, precision/recall, PSNR and SSIM as the usual
+programs compute them."""
 
 from __future__ import annotations
 
@@ -14,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vistok.metrics import PSNR, SSIM, FeatureStats, frechet_distance
+from vistok.metrics import PSNR, SSIM, FeatureStats, InceptionScore, frechet_distance, prdc
+from vistok.metrics.kernel import polynomial_mmd
 
 ROOT = Path(
     os.environ.get("VISTOK_PARITY_DIR", Path(__file__).parents[2].parent / "shared" / "parity")
@@ -70,6 +69,41 @@ def test_fid(recording):
         kind = "fid_rank_deficient_abs" if row["singular"] else "fid_abs"
         assert abs(ours - row["fid"]) <= case["tolerance"][kind], (row["x"], row["y"])
         assert ours >= 0
+
+
+def test_kid(recording):
+    case, io = recording
+    atol = case["tolerance"]["kid_abs"]
+    for row in case["kid"]:
+        key = f"kid.{row['x']}{row['y']}"
+        x, y = (io[f"features.{row[name]}"] for name in "xy")
+        drawn = zip(io[f"{key}.idx_x"], io[f"{key}.idx_y"], strict=True)
+        ours = torch.tensor([polynomial_mmd(x[i], y[j]) for i, j in drawn], dtype=torch.float64)
+        torch.testing.assert_close(ours, io[f"{key}.values"], rtol=0, atol=atol)
+        assert abs(float(ours.mean()) - row["mean"]) <= atol
+        assert abs(float(ours.std(correction=0)) - row["std"]) <= atol
+
+
+def test_inception_score(recording):
+    case, io = recording
+    logits, atol = io["is.logits"], case["tolerance"]["is_abs"]
+    order = torch.randperm(len(logits))  # the order of arrival does not matter
+    for row in case["inception_score"]:
+        assert not row["shuffle"]
+        score = InceptionScore(logits.shape[1], len(logits), row["splits"], seed=None)
+        for index in order.split(77):
+            score.update(logits[index], index)
+        mean, std, _ = score.compute()
+        assert abs(mean - row["mean"]) <= atol and abs(std - row["std"]) <= atol
+
+
+def test_precision_and_recall(recording):
+    case, io = recording
+    assert case["tolerance"]["precision_recall"] == "exact"
+    for row in case["precision_recall"]:
+        generated, real = (io[f"features.{row[name]}"] for name in ("generated", "real"))
+        ours = prdc(generated, real, row["k"])
+        assert (ours.precision, ours.recall) == (row["precision"], row["recall"]), row
 
 
 def test_psnr(recording):

@@ -62,6 +62,30 @@ def test_a_generator_on_pictures_says_what_it_needs(write, tmp_path):
     assert "cached tokens" in fails(write(tree), f"out={tmp_path}/run")
 
 
+CLIPS = {**TINY["data"], "frames": 4}
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("task", "who"),
+    [
+        (TINY["task"], "tokenizer"),
+        ({"kind": "cache", "tokenizer": "nowhere"}, "tokenizer"),
+        ({"kind": "classifier"}, "classifier"),
+    ],
+    ids=["tokenizer", "cache", "classifier"],
+)
+def test_clips_for_a_task_of_pictures_are_refused_at_once(write, tmp_path, task, who, dry):
+    text = fails(write({**TINY, "task": task, "data": CLIPS}), f"out={tmp_path}/run", *dry)
+    assert f"data: gives clips of 4 frames, but this {who} takes pictures" in text
+    assert not list(tmp_path.glob("run/*"))  # no work was begun
+
+
+def test_clips_for_a_generator_are_no_tokens(write, tmp_path):
+    tree = {**TINY, "task": {"kind": "generator"}, "data": CLIPS}
+    assert "cached tokens" in fails(write(tree), f"out={tmp_path}/run")
+
+
 def test_length_dropout_needs_a_decoder_that_can(write, tmp_path):
     text = fails(write(TINY), f"out={tmp_path}/run", "task.tokenizer.decoder.absence=none")
     assert "nested_dropout" in text and "decoder.absence" in text

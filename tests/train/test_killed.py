@@ -114,3 +114,88 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_the_run_goes_on_after(tmp_pat
     again = command(file, out, "steps=8")
     assert again.returncode == 0 and "resumed from" in again.stdout
     assert (saved / "step_00000008").is_dir()
+
+
+# One process that fills its own small disk, twice, and makes space again.
+ON_A_SMALL_DISK = """
+import os, shutil, sys
+from pathlib import Path
+import torch
+from click.testing import CliRunner
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from train import checkpoint
+from train.__main__ import main
+
+torch.set_num_threads(1)
+disk, config = Path(sys.argv[1]), sys.argv[2]
+
+def go(steps):
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+    result = CliRunner().invoke(main, [config, f"out={disk}/run", f"steps={steps}"])
+    assert "Traceback" not in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    errors = [line for line in result.stderr.splitlines() if "error: " in line]
+    assert len(errors) == (result.exit_code == 1), result.output
+    return errors[0].partition("error: ")[2] if errors else ""
+
+def fill(spare):
+    with open(disk / "filler", "ab") as file:
+        try:
+            while shutil.disk_usage(disk).free > spare:
+                file.write(bytes(min(4096, shutil.disk_usage(disk).free - spare)))
+                file.flush()
+        except OSError:
+            pass
+
+saved = disk / "run/checkpoints"
+assert go(4) == ""
+old = {path.name: path.read_bytes() for path in (saved / "step_00000004").iterdir()}
+metrics = (disk / "run/metrics.jsonl").read_bytes()
+
+def same():
+    assert [path.name for path in saved.iterdir()] == ["step_00000004"], list(saved.iterdir())
+    assert old == {path.name: path.read_bytes() for path in (saved / "step_00000004").iterdir()}
+    checkpoint.verify(saved / "step_00000004")
+    assert (disk / "run/metrics.jsonl").read_bytes().startswith(metrics)
+
+fill(0)
+print("full:", go(8)); same()
+(disk / "filler").unlink()
+fill(2**19)
+print("short:", go(8)); same()
+(disk / "filler").unlink()
+looked = checkpoint._check_space
+checkpoint._check_space = lambda *given: (looked(*given), fill(0))
+print("meanwhile:", go(8)); same()
+checkpoint._check_space = looked
+(disk / "filler").unlink()
+print("after:", go(8))
+checkpoint.verify(saved / "step_00000008")
+"""
+
+
+def test_a_small_tmpfs_that_is_full_and_is_emptied(tmp_path, write):
+    disk, script = tmp_path / "disk", tmp_path / "script.py"
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o size=8m tmpfs {disk}"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a tmpfs (unshare -rm)")
+    script.write_text(ON_A_SMALL_DISK)
+    file = write({**TINY, "steps": 4, "save_every": 4})
+    inside = ["unshare", "-rm", "sh", "-c", f'{mount} && exec "$@"', "sh"]
+    done = subprocess.run(
+        [*inside, sys.executable, str(script), str(disk), str(file)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    said = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    assert "cannot be written (No space left on device)" in said["full"]
+    assert "step_00000008: cannot be written (it needs" in said["short"]
+    assert "step_00000008: cannot be written" in said["meanwhile"]
+    assert "No space left on device" in said["meanwhile"] and said["after"] == ""
+    for how in ("full", "short", "meanwhile"):
+        assert "start the same command again" in said[how]

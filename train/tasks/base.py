@@ -9,8 +9,25 @@ from pathlib import Path
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from vistok.config import ConfigError
+from vistok.data.base import Dataset
+from vistok.data.stream import Stream
 from vistok.dice import Draws, Progress, Rng
 from vistok.records import Batch
+
+
+def check_pictures(data: Dataset | Stream | None, task: str) -> None:
+    """ConfigError unless the samples are pictures; None is not looked at."""
+    if data is not None and data.frames is not None:
+        raise ConfigError(
+            f"data: gives clips of {data.frames} frames, but this {task} takes pictures; use a "
+            "kind of pictures (folder, parquet, webdataset), or frames=null where that is allowed"
+        )
+    if data is not None and data.spec is not None:
+        raise ConfigError(
+            f"data: gives cached tokens, but this {task} takes pictures; use a kind of pictures "
+            "(folder, parquet, webdataset)"
+        )
 
 
 @dataclass(frozen=True)

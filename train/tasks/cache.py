@@ -9,6 +9,7 @@ Training samples may be cached as several crops; validation samples are always c
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,8 @@ import torch
 from pydantic import Field
 from tqdm import tqdm
 
-from train.tasks.base import Task
+from train.signals import StopRequest
+from train.tasks.base import Task, check_pictures
 from vistok.config import Config, ConfigError
 from vistok.data.cache import TokenCacheWriter
 from vistok.data.crops import Crops, open_crops
@@ -43,6 +45,7 @@ class CacheTaskConfig(Config):
 @register("task", CacheTaskConfig)
 class CacheTask(Task):
     def __init__(self, config: CacheTaskConfig, data) -> None:
+        check_pictures(data, "tokenizer")
         self.config = config
 
     def run(self, config, data, accelerator, folder: Path) -> None:
@@ -74,14 +77,18 @@ class CacheTask(Task):
                     crops=rows,
                     leader=accelerator.is_main_process,
                 )
-            with writer:
-                self._fill(writer, dataset, tokenizer, config, accelerator, split)
+            stop = StopRequest()
+            with stop.listening(), writer:
+                self._fill(writer, dataset, tokenizer, config, accelerator, split, stop)
         if accelerator.is_main_process:
             print(f"tokens are cached in {folder / 'train'} and {folder / 'val'}")
 
     @torch.no_grad()
-    def _fill(self, writer, dataset, tokenizer, config, accelerator, split: str) -> None:
+    def _fill(
+        self, writer, dataset, tokenizer, config, accelerator, split: str, stop: StopRequest
+    ) -> None:
         world = accelerator.num_processes
+        reads = "encoder" in tokenizer.config.reading  # else codes do not depend on texts
         batches = iter(
             EvalLoader(
                 dataset,
@@ -102,20 +109,30 @@ class CacheTask(Task):
         )
         share = config.batch_size * world
         for start in range(writer.written, writer.count, share):
-            stop = min(start + share, writer.count)
+            end = min(start + share, writer.count)
             batch = next(batches, None)  # a rank may have none in the last turn
             if batch is not None:
                 moved = to_device(batch, accelerator.device)
-                tokens = tokenizer.encode(moved.pixels)
+                condition = tokenizer.condition_of(moved) if reads else None
+                tokens = tokenizer.encode(moved.pixels, condition=condition)
                 if world == 1:
                     writer.write(tokens, moved.label)
                 else:
                     writer.put(int(batch.index[0]), tokens, moved.label)
-            if world > 1 and writer.due(stop):
+            stopped = stop.agreed(accelerator.device)
+            if world > 1 and (stopped or writer.due(end)):
                 writer.force()
                 accelerator.wait_for_everyone()
-                writer.count_up(stop)
-            bar.update(stop - start)
+                writer.count_up(end)
+            bar.update(end - start)
+            if stopped:
+                bar.close()
+                if accelerator.is_main_process:
+                    print(
+                        f"stopped by signal {stop.number}; {end} of {writer.count} rows of {split} "
+                        "are kept: the same command goes on from there"
+                    )
+                sys.exit(128 + stop.number)
         bar.close()
 
 

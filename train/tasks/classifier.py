@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from train.tasks.base import Phase, Task
+from train.tasks.base import Phase, Task, check_pictures
 from vistok import distributed
 from vistok.config import Config, ConfigError, PartOf
 from vistok.dice import Draws, Progress
@@ -36,6 +36,7 @@ class ClassifierTask(Task):
         self.config = config
         if data is None:
             raise ConfigError("data: missing; a classifier trains on labelled pictures")
+        check_pictures(data, "classifier")
         classes = len(data.classes)
         if classes != config.network.classes:
             raise ConfigError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
@@ -45,6 +46,7 @@ class Sample:
     name: str = ""
     tokens: Tensor | None = None  # [L, F] of type `Tokens.dtype(spec)`; [L, dim] if continuous
     fps: float | None = None  # frames per second of a clip's pixels
+    text: str | None = None  # what the picture shows, where the data set says so (`texts`)
 
 
 class Raw(NamedTuple):
@@ -73,6 +75,8 @@ class Dataset:
     """Whether training mirrors half of the samples (done on the device, by the loader's dice)."""
     spec: TokenSpec | None = None
     """Of the tokens, if the samples are cached tokens."""
+    texts: bool = False
+    """Whether every sample has a text."""
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -110,6 +114,16 @@ def manifest_hash(lines: Iterable[str]) -> str:
     for line in lines:
         digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
     return digest.hexdigest()
+
+
+def text_of(path: Path) -> str:
+    """The text of a file that a program wrote; DataError, naming it, if it is something else."""
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not text in UTF-8 ({error}); it is damaged or another file: move it away"
+        ) from None
 
 
 def one_line(reason: object) -> str:

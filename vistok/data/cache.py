@@ -255,6 +255,8 @@ def map_arrays(path: Path, spec: TokenSpec, count: int, mode: str) -> tuple[np.n
     for name, want, dtype in expected:
         try:
             array = np.load(path / name, mmap_mode=mode, allow_pickle=False)
+            if not isinstance(array, np.ndarray):
+                raise ValueError("an archive; expected one array")
         except (OSError, ValueError, EOFError) as error:
             raise DataError(
                 f"token cache {path}: {name} cannot be read ({error}); write the cache anew"

@@ -8,6 +8,8 @@ in the record (`ignored`). A broken picture is found when it is read (`BadSample
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +26,7 @@ from vistok.data.base import (
     held_out,
     manifest_hash,
 )
+from vistok.data.captions import Caption
 from vistok.data.transforms import Transform, TransformConfig
 from vistok.registry import register
 
@@ -62,27 +65,61 @@ class Folder:
 
     def open(self, split: Split) -> Dataset:
         """List the files of a split; DataError if the folder is missing, empty or not given."""
-        config = self.config
-        if split == "val" and config.val_path is None and config.val_share is None:
-            raise DataError(
-                f"data.folder {config.path}: no validation split; give val_path or val_share"
-            )
-        if split == "train" and config.path is None:
-            raise DataError("data.folder: no training split; give path")
-        root = config.val_path if split == "val" and config.val_path else config.path
-        names, ignored = files_below(root)
-        classes = _classes(names)
-        if split == "val" and config.val_path and config.path:
-            classes = known(classes, _classes(files_below(config.path)[0]), config)
-        if config.val_share is not None:
-            keep = split == "val"
-            names = [n for n in names if held_out(n, config.val_share) == keep]
-            if not names:
-                raise DataError(
-                    f"data.folder {root}: val_share={config.val_share} leaves no picture to the "
-                    f"{split} split; change val_share or give val_path"
-                )
-        return FolderDataset(Path(root).expanduser(), names, classes, ignored, config, split)
+        found, rows, classes = open_split(self.config, split, _list, _classes, "picture")
+        names = [found.names[i] for i in rows]
+        return FolderDataset(found.root, names, classes, found.ignored, self.config, split)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a place (a folder, or a list of files) holds."""
+
+    root: Path
+    names: list[str]  # relative to root
+    labels: list[str]  # "" = unlabelled
+    groups: list[str]  # what `val_share` keeps together
+    ignored: int = 0  # files of other endings
+
+
+def open_split(
+    config: Any,
+    split: Split,
+    read: Callable[[str, Any], Listed],
+    named: Callable[[Listed], tuple[str, ...]],
+    what: str,
+) -> tuple[Listed, Sequence[int], tuple[str, ...]]:
+    """(the files of a split's place, which of them are the split's, class names).
+
+    Args:
+        config: with `path`, `val_path` and `val_share`. read: (place, config) -> its files.
+        named: their class names. what: one of them, for messages.
+    """
+    kind, share = f"data.{config.kind}", config.val_share
+    if split == "val" and config.val_path is None and share is None:
+        raise DataError(f"{kind} {config.path}: no validation split; give val_path or val_share")
+    if split == "train" and config.path is None:
+        raise DataError(f"{kind}: no training split; give path")
+    place = config.val_path if split == "val" and config.val_path else config.path
+    found = read(place, config)
+    classes = named(found)
+    if split == "val" and config.val_path and config.path:
+        classes = _known(classes, named(read(config.path, config)), config)
+    if share is None:
+        return found, range(len(found.names)), classes
+    rows = [i for i, group in enumerate(found.groups) if held_out(group, share) == (split == "val")]
+    if not rows:
+        raise DataError(
+            f"{kind} {place}: val_share={share} leaves no {what} to the {split} split; change "
+            f"val_share or give val_path"
+        )
+    return found, rows, classes
+
+
+def list_folder(place: str, endings: tuple[str, ...], kind: str, what: str) -> Listed:
+    """The files of a folder; the label is the first sub-folder."""
+    names, ignored = files_below(place, endings, kind, what)
+    labels = [name.split("/", 1)[0] if "/" in name else "" for name in names]
+    return Listed(Path(place).expanduser(), names, labels, names, ignored)
 
 
 class FolderDataset(Dataset):
@@ -101,6 +138,8 @@ class FolderDataset(Dataset):
         self.ignored, self.val_share = ignored, config.val_share
         self.transform = Transform(config, split)
         self.size, self.flip = self.transform.hw, self.transform.flip
+        self.caption = Caption(config, classes)
+        self.texts = self.caption.given
         self._label = {name: label for label, name in enumerate(classes)}
 
     def __len__(self) -> int:
@@ -110,7 +149,9 @@ class FolderDataset(Dataset):
         name = self.names[index]
         image = images.read(self.root / name, shown(name))
         pixels = self.transform(image, index, epoch, seed)
-        return Sample(index, pixels, self._label_of(name), shown(name))
+        label = self._label_of(name)
+        text = self.caption(label, shown(name))
+        return Sample(index, pixels, label, shown(name), text=text)
 
     def raw(self, index: int) -> Raw:
         name = self.names[index]
@@ -129,6 +170,7 @@ class FolderDataset(Dataset):
             "classes": len(self.classes),
             "ignored": self.ignored,
             **self.transform.record(),
+            **self.caption.record(),
             "manifest": manifest_hash(lines),
         }
 
@@ -142,9 +184,7 @@ def shown(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def files_below(
-    root: str, endings: tuple[str, ...] = ENDINGS, kind: str = "folder", what: str = "picture"
-) -> tuple[list[str], int]:
+def files_below(root: str, endings: tuple[str, ...], kind: str, what: str) -> tuple[list[str], int]:
     """(relative paths of all files of these endings, sorted bytewise; how many were left out)."""
     base = Path(root).expanduser()
     if not base.is_dir():
@@ -171,12 +211,15 @@ def files_below(
     return sorted(names, key=os.fsencode), ignored
 
 
-def _classes(names: list[str]) -> tuple[str, ...]:
-    folders = {name.split("/", 1)[0] for name in names if "/" in name}
-    return tuple(sorted(folders, key=os.fsencode))
+def _list(place: str, config: FolderConfig) -> Listed:
+    return list_folder(place, ENDINGS, "folder", "picture")
 
 
-def known(val: tuple[str, ...], train: tuple[str, ...], config: Any) -> tuple[str, ...]:
+def _classes(found: Listed) -> tuple[str, ...]:
+    return tuple(sorted({label for label in found.labels if label}, key=os.fsencode))
+
+
+def _known(val: tuple[str, ...], train: tuple[str, ...], config: Any) -> tuple[str, ...]:
     """The training classes, if the validation folder has no others."""
     for name in val:
         if name not in train:

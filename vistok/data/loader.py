@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from vistok.data import workers as worker
 from vistok.data.base import BadSample, DataError, Dataset, Sample
 from vistok.data.order import Order, eval_indices
 from vistok.data.quarantine import Quarantine
@@ -256,7 +257,7 @@ class Collate:
     def __init__(self, dataset: Dataset | Stream, slots: Slots | None = None) -> None:
         self.labelled, self.flips = bool(dataset.classes), dataset.flip
         self.spec, self.slots = dataset.spec, slots
-        self.clips = dataset.frames is not None
+        self.clips, self.texts = dataset.frames is not None, dataset.texts
 
     def __call__(self, rows: list[Row]) -> _Loaded:
         bad = [item for row in rows for item in row.bad]
@@ -272,6 +273,7 @@ class Collate:
             index=torch.tensor([s.index for s in samples], dtype=torch.int64),
             pixels=torch.stack([s.pixels for s in samples]) if stacked else None,
             label=torch.tensor([s.label for s in samples]) if self.labelled else None,
+            text=tuple(s.text for s in samples) if self.texts else None,
             fps=torch.tensor([s.fps for s in samples]) if self.clips else None,
             tokens=self._tokens(samples) if self.spec else None,
             flip=torch.tensor([row.flip for row in rows]) if self.flips else None,
@@ -313,7 +315,7 @@ class _Reader:
             # Its own generator: torch draws the workers' seed from it, and the global one is saved
             # and restored by training, bit for bit.
             generator=torch.Generator(),
-            worker_init_fn=_keep_memory,
+            worker_init_fn=worker.begin,
         )
         for loaded in loader:
             if loaded.batch is not None:
@@ -338,15 +340,3 @@ def _tensors(batch: LoadedBatch) -> LoadedBatch:
     small = {name: getattr(batch, name) for name in _SMALL}
     back = {n: torch.from_numpy(x) for n, x in small.items() if isinstance(x, np.ndarray)}
     return replace(batch, **back)
-
-
-def _keep_memory(_: int) -> None:
-    """In a worker: PIL keeps up to 16 MiB of what it frees for the next picture.
-
-    Fresh pages cost a fifth of a small picture's decoding. Blocks of one size, since PIL copies a
-    kept block to fit another one, which made pictures of mixed sizes slower than no memory at all.
-    """
-    from PIL import Image
-
-    Image.core.set_block_size(2**18)
-    Image.core.set_blocks_max(64)

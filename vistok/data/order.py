@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vistok.config import ConfigError
 from vistok.dice import Rng
 
 
@@ -32,11 +33,7 @@ class Order:
 
     def positions(self, step: int, rank: int = 0, world: int = 1) -> range:
         """The positions that `rank` of `world` takes in optimiser step `step`."""
-        if self.batch_size % world:
-            raise ValueError(
-                f"batch_size={self.batch_size} does not split over {world} processes; "
-                f"expected a multiple of {world}"
-            )
+        check_split(self.batch_size, world)
         share = self.batch_size // world
         start = step * self.batch_size + rank * share
         return range(start, start + share)
@@ -60,6 +57,16 @@ class Order:
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_epochs": {}}  # workers compute their own
+
+
+def check_split(batch_size: int, world: int, accumulate: int = 1) -> None:
+    """ConfigError unless a global batch splits over processes and their micro-batches."""
+    share = world * accumulate
+    if batch_size % share:
+        raise ConfigError(
+            f"batch_size={batch_size} does not split over {world} processes x "
+            f"accumulate={accumulate}; use a multiple of {share}"
+        )
 
 
 def eval_indices(

@@ -6,7 +6,7 @@ import json
 import logging
 from pathlib import Path
 
-from vistok.data.base import DataError
+from vistok.data.base import DataError, text_of
 
 # The share is taken over at least so many rows: two bad ones in the first hundred are bad luck.
 _SETTLED = 1000
@@ -55,7 +55,7 @@ class Quarantine:
         """Names of an earlier part of this run; a line that a crash cut off is passed over."""
         names = set()
         if self.path is not None and self.path.is_file():
-            for line in self.path.read_text("utf-8").splitlines():
+            for line in text_of(self.path).splitlines():
                 try:
                     names.add(json.loads(line)["name"])
                 except (ValueError, KeyError, TypeError):

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from vistok.config import ConfigError
+from vistok.data import workers as worker
 from vistok.data.base import DataError
 from vistok.data.loader import Collate, LoadedBatch, Row, mirrored
 from vistok.data.quarantine import Quarantine
@@ -94,6 +95,7 @@ class StreamLoader:
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,
             generator=torch.Generator(),  # see `loader`: the global one is left alone
+            worker_init_fn=worker.begin,
         )
 
     def __len__(self) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,10 +30,10 @@ from vistok.data.base import (
     Dataset,
     Sample,
     Split,
-    held_out,
     manifest_hash,
 )
-from vistok.data.folder import files_below, known, shown
+from vistok.data.captions import Caption
+from vistok.data.folder import Listed, list_folder, open_split, shown
 from vistok.data.transforms import Transform, TransformConfig
 from vistok.dice import Rng
 from vistok.registry import register
@@ -92,17 +92,6 @@ class VideoConfig(TransformConfig):
         return self
 
 
-@dataclass(frozen=True)
-class Listed:
-    """What a folder or a csv holds."""
-
-    root: Path
-    names: list[str]  # relative to root
-    labels: list[str]  # "" = unlabelled
-    groups: list[str]  # what `val_share` keeps together
-    ignored: int = 0  # files of other endings
-
-
 @register("data", VideoConfig)
 class Video:
     """The data part `video`."""
@@ -112,28 +101,8 @@ class Video:
 
     def open(self, split: Split) -> Dataset:
         """List the files of a split; DataError if they are missing, none, or cannot be decoded."""
-        config = self.config
-        if split == "val" and config.val_path is None and config.val_share is None:
-            raise DataError(
-                f"data.video {config.path}: no validation split; give val_path or val_share"
-            )
-        if split == "train" and config.path is None:
-            raise DataError("data.video: no training split; give path")
-        place = config.val_path if split == "val" and config.val_path else config.path
-        listed = _list(place, config)
-        classes = _classes(listed)
-        if split == "val" and config.val_path and config.path:
-            classes = known(classes, _classes(_list(config.path, config)), config)
-        rows = range(len(listed.names))
-        if config.val_share is not None:
-            keep = split == "val"
-            rows = [i for i in rows if held_out(listed.groups[i], config.val_share) == keep]
-            if not rows:
-                raise DataError(
-                    f"data.video {place}: val_share={config.val_share} leaves no clip to the "
-                    f"{split} split; change val_share or give val_path"
-                )
-        return VideoDataset(listed, rows, classes, config, split)
+        found, rows, classes = open_split(self.config, split, _list, _classes, "clip")
+        return VideoDataset(found, rows, classes, self.config, split)
 
 
 class VideoDataset(Dataset):
@@ -142,7 +111,7 @@ class VideoDataset(Dataset):
     def __init__(
         self,
         listed: Listed,
-        rows: list[int] | range,
+        rows: Sequence[int],
         classes: tuple[str, ...],
         config: VideoConfig,
         split: Split,
@@ -152,6 +121,8 @@ class VideoDataset(Dataset):
         self.names = [listed.names[i] for i in rows]
         number = {"": UNLABELLED} | {name: label for label, name in enumerate(classes)}
         self.labels = [number[listed.labels[i]] for i in rows]
+        self.caption = Caption(config, classes)
+        self.texts = self.caption.given
         self.transform = Transform(config, split)
         self.size, self.flip, self.frames = self.transform.hw, self.transform.flip, config.frames
         drawn = config.start == "random" and split != "train"
@@ -188,7 +159,9 @@ class VideoDataset(Dataset):
             except BadSample as short:
                 raise BadSample(name, f"{short.reason}: {cut.reason}") from None
         fps = self.config.fps or probe.fps / self.config.stride
-        return Sample(index, pixels, self.labels[index], name, fps=fps)
+        label = self.labels[index]
+        text = self.caption(label, name)
+        return Sample(index, pixels, label, name, fps=fps, text=text)
 
     def record(self) -> dict[str, Any]:
         """`manifest` covers names, file sizes and labels; a missing file has size -1."""
@@ -213,6 +186,7 @@ class VideoDataset(Dataset):
             "pad_frames": config.pad_frames,
             "decoder": self.decoded_by,
             **self.transform.record(),
+            **self.caption.record(),
             "manifest": manifest_hash(lines),
         }
 
@@ -279,9 +253,7 @@ def _is_csv(place: str) -> bool:
 def _list(place: str, config: VideoConfig) -> Listed:
     if _is_csv(place):
         return _rows(Path(place).expanduser(), config)
-    names, ignored = files_below(place, ENDINGS, "video", "video")
-    labels = [name.split("/", 1)[0] if "/" in name else "" for name in names]
-    return Listed(Path(place).expanduser(), names, labels, names, ignored)
+    return list_folder(place, ENDINGS, "video", "video")
 
 
 def _rows(path: Path, config: VideoConfig) -> Listed:

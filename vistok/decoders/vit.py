@@ -142,8 +142,8 @@ class ViTDecoder(nn.Module):
                 latents = torch.where(present[..., None], latents, self.absent.to(latents.dtype))
         cells = self.mask_token.to(latents.dtype).expand(len(values), self.cells, -1)
         if self.config.class_token:
-            first = self.class_token.to(latents.dtype).expand(len(values), 1, -1)
-            cells = torch.cat([first, cells], dim=1)
+            token = self.class_token.to(latents.dtype).expand(len(values), 1, -1)
+            cells = torch.cat([token, cells], dim=1)
         y = torch.cat([self.positions(cells), latents], dim=1)
         cut = present is not None and self.config.absence == "cut"
         pieces = [cells.shape[1], present if cut else latents.shape[1]]
@@ -152,8 +152,9 @@ class ViTDecoder(nn.Module):
             pieces.append(tokens.shape[1] if seen is None else seen)
             y = torch.cat([y, tokens], dim=1)
         mask = joined(*pieces, batch=len(values), device=y.device)
-        y = self.transformer(self.norm_in(y), mask=mask)
-        grid = y[:, int(self.config.class_token) :][:, : self.cells]
+        first = int(self.config.class_token)
+        wanted = slice(first, first + self.cells)
+        grid = self.transformer(self.norm_in(y), mask=mask, only=wanted)
         out = self.head(grid).float()
         if self.config.head == "pixels":
             out = out * self.config.pixel_std + self.config.pixel_mean

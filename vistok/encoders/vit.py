@@ -71,6 +71,10 @@ class ViTEncoderConfig(Config):
 
 @register("encoder", ViTEncoderConfig)
 class ViTEncoder(nn.Module):
+    wants_patches: bool = False
+    """Whether the tap `patches` is given too; the last block then works for all positions, which
+    costs a tenth of a small encoder."""
+
     def __init__(self, config: ViTEncoderConfig, image_size: tuple[int, int], dim: int) -> None:
         """
         Args:
@@ -128,14 +132,20 @@ class ViTEncoder(nn.Module):
             pieces = (y.shape[1], tokens.shape[1] if seen is None else seen)
             mask = joined(*pieces, batch=len(x), device=y.device)
             y = torch.cat([y, tokens], dim=1)
-        y = self.transformer(self.norm_in(y), mask=mask)
-        first = y[:, int(config.class_token) :]
-        patches, latents = first[:, :cells], first[:, cells : cells + config.num_latents]
+        first = int(config.class_token)
+        features = {}
+        if self.wants_patches:
+            y = self.transformer(self.norm_in(y), mask=mask)[:, first:]
+            features["patches"] = y[:, :cells]
+            latents = y[:, cells : cells + config.num_latents]
+        else:
+            wanted = slice(first + cells, first + cells + config.num_latents)
+            latents = self.transformer(self.norm_in(y), mask=mask, only=wanted)
         if config.slot_projection:
             values = torch.einsum("bnw,nwd->bnd", latents, self.slots.to(latents.dtype))
         else:
             values = self.proj(_reinterpreted(latents) if config.reinterpret else latents)
-        features = {"patches": patches, "latents": latents}
+        features["latents"] = latents
         return Latents(self.latent_norm(values.float()), self.grid, features)
 
 

@@ -1,8 +1,9 @@
 """Networks that are only looked through, behind one door.
 
-`feature_network(name)` gives pictures -> vectors, `perceptual_network(name)` pairs of pictures ->
-distances. Weights come from the package (`vistok-cnn`), a path, the folder $VISTOK_WEIGHTS or the
-usual download; what is missing is said in one line and never replaced by something else.
+`feature_network(name)` gives pictures -> vectors, `video_network(name)` clips -> vectors,
+`perceptual_network(name)` pairs of pictures -> distances. Weights come from the package
+(`vistok-cnn`), a path, the folder $VISTOK_WEIGHTS or the usual download; what is missing is said in
+one line and never replaced by something else.
 """
 
 from __future__ import annotations
@@ -13,23 +14,28 @@ from pathlib import Path
 from vistok.frozen.cnn import CNNConfig, ResNet9
 from vistok.frozen.embedded import EmbeddedDistance, EmbeddedFeatures, save_weights
 from vistok.frozen.files import BadWeights, MissingWeights
-from vistok.frozen.network import FeatureNetwork, PerceptualNetwork
+from vistok.frozen.network import FeatureNetwork, Features, PerceptualNetwork, VideoNetwork
 
-FEATURES = ("vistok-cnn", "inception")
+FEATURES = ("vistok-cnn", "inception", "dinov2", "clip")
+VIDEO = ("i3d", "videomae")
 PERCEPTUAL = ("vistok-cnn", "lpips-vgg", "lpips-alex", "convnext-s-logits")
 
 __all__ = [
     "FEATURES",
     "PERCEPTUAL",
+    "VIDEO",
     "BadWeights",
     "CNNConfig",
     "FeatureNetwork",
+    "Features",
     "MissingWeights",
     "PerceptualNetwork",
     "ResNet9",
+    "VideoNetwork",
     "feature_network",
     "perceptual_network",
     "save_weights",
+    "video_network",
 ]
 
 
@@ -45,7 +51,30 @@ def feature_network(name: str, weights: str | Path | None = None) -> FeatureNetw
         from vistok.frozen.inception import Inception
 
         return Inception(weights)
+    if name in ("dinov2", "clip"):
+        from vistok.frozen.hf import CLIPVision, DINOv2
+
+        return (DINOv2 if name == "dinov2" else CLIPVision)(weights)
     return EmbeddedFeatures(weights)
+
+
+def video_network(
+    name: str, weights: str | Path | None = None, clips: str = "larp"
+) -> VideoNetwork:
+    """Clips [B, 3, T, H, W], uint8 or 0..1 -> [B, D] float32; `name` is one of VIDEO.
+
+    Args:
+        weights: as in `feature_network`; these networks are never downloaded.
+        clips: the preset of preprocessing, which changes FVD: larp, omnitokenizer, styleganv.
+    """
+    _check(name, VIDEO, "video network")
+    if name == "i3d":
+        from vistok.frozen.i3d import I3D
+
+        return I3D(weights, clips)
+    from vistok.frozen.hf import VideoMAE
+
+    return VideoMAE(weights, clips)
 
 
 def perceptual_network(name: str, weights: str | Path | None = None) -> PerceptualNetwork:

@@ -19,7 +19,7 @@ from torch import Tensor
 from vistok.config import validate
 from vistok.frozen.cnn import WEIGHTS, CNNConfig, ResNet9
 from vistok.frozen.files import BadWeights, MissingWeights, check_state, hollow, read_state, sha256
-from vistok.frozen.network import FeatureNetwork, PerceptualNetwork
+from vistok.frozen.network import FeatureNetwork, Features, PerceptualNetwork
 
 NAME = "vistok-cnn"
 
@@ -81,16 +81,20 @@ def load_weights(path: str | Path | None = None) -> tuple[ResNet9, str]:
 
 
 class EmbeddedFeatures(FeatureNetwork):
-    """Pooled features of the last two stages, 320 wide."""
+    """Pooled features of the last two stages, 320 wide, and the logits of CIFAR-10's classes."""
+
+    preprocess = "bilinear, antialiased, to 32; CIFAR-10 mean and std"
 
     def __init__(self, weights: str | Path | None = None) -> None:
         network, digest = load_weights(weights)
         super().__init__(NAME, digest)
         self.network, self.dim = network, network.dim
+        self.classes = network.config.classes
         self.freeze()
 
-    def look(self, pixels: Tensor) -> Tensor:
-        return self.network.features(pixels.float() / 255)[1]
+    def look(self, pixels: Tensor) -> Features:
+        pool = self.network.features(pixels.float() / 255)[1]
+        return Features(pool, logits=self.network.head(pool))
 
 
 class EmbeddedDistance(PerceptualNetwork):

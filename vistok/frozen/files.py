@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,10 +34,11 @@ class Source:
     file: str  # its file name
     project: str  # who publishes it
     url: str  # where; a name that ends in -<hex>.pth is checked against that hash
+    fetched: bool = True  # False: `url` is a page for people, nothing is ever downloaded
 
     def find(self, weights: str | Path | None = None) -> Path:
         """The file: `weights` (a file or its folder), else $VISTOK_WEIGHTS, else torch's own cache
-        of downloads, which is filled from `url` if it lacks the file.
+        of downloads, which is filled from `url` if it lacks the file (and `fetched` allows it).
 
         Raises MissingWeights; an explicit `weights` is never replaced by something else.
         """
@@ -55,6 +57,8 @@ class Source:
         cache = Path(torch.hub.get_dir()) / "checkpoints" / self.file
         if cache.is_file():
             return cache
+        if not self.fetched:
+            raise MissingWeights(f"{self.network}: no weights here; {self._advice()}")
         stem = self.file.rpartition(".")[0].rpartition("-")[2]
         try:
             cache.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +102,8 @@ def read_state(path: str | Path, network: str) -> dict[str, Tensor]:
         f"{network}: {path} is not a usable weight file ({why}); "
         f"expected a state dict in .safetensors or .pth"
     )
+    if _is_torchscript(path):
+        raise fail("it is TorchScript, which is code, and no code of a file is ever run")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -114,6 +120,14 @@ def read_state(path: str | Path, network: str) -> dict[str, Tensor]:
     ):
         raise fail("it does not map names to tensors")
     return dict(state)
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    return any("/code/" in name or name.endswith("/constants.pkl") for name in names)
 
 
 def check_state(expected: dict[str, Tensor], state: dict[str, Tensor], network: str) -> None:

@@ -2,6 +2,11 @@
 
 Its definition contains the TF1-style bilinear resize to 299 without antialias and (x - 128) / 128.
 torchvision's Inception is another network and not interchangeable.
+
+The same look gives the two other things that published numbers are made of: the logits without
+their bias (Inception Score), and for sFID the map that ADM's evaluator takes (Dhariwal and Nichol
+2021): `mixed_6/conv`, which is the first branch of Mixed_6d here, after its ReLU; its first 7
+channels at 17x17 positions, channels last, 2023 numbers.
 """
 
 from __future__ import annotations
@@ -13,9 +18,11 @@ import torch
 from torch import Tensor
 
 from vistok.frozen.files import BadWeights, Source, hollow, read_state, sha256
-from vistok.frozen.network import FeatureNetwork
+from vistok.frozen.network import FeatureNetwork, Features
 
 NAME = "inception"
+_LAYERS = ["2048", "logits_unbiased"]
+_CHANNELS = 7
 SOURCE = Source(
     network=NAME,
     file="weights-inception-2015-12-05-6726825d.pth",
@@ -26,9 +33,10 @@ SOURCE = Source(
 
 
 class Inception(FeatureNetwork):
-    """2048 pooled features, as published FIDs use them."""
+    """2048 pooled features, as published FIDs use them; 2023 spatial ones; 1008 logits."""
 
-    dim = 2048
+    dim, spatial_dim, classes = 2048, _CHANNELS * 17 * 17, 1008
+    preprocess = "TF1 bilinear, not antialiased, to 299; (x - 128) / 128"
 
     def __init__(self, weights: str | Path | None = None) -> None:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -47,7 +55,7 @@ class Inception(FeatureNetwork):
         safe.seek(0)
         try:
             self.network = FeatureExtractorInceptionV3(
-                "inception-v3-compat", ["2048"], feature_extractor_weights_path=safe
+                "inception-v3-compat", _LAYERS, feature_extractor_weights_path=safe
             )
         except RuntimeError as error:
             lines = [line.strip() for line in str(error).splitlines()]
@@ -57,8 +65,15 @@ class Inception(FeatureNetwork):
             ) from None
         self.freeze()
 
-    def look(self, pixels: Tensor) -> Tensor:
-        return self.network(pixels)[0]
+    def look(self, pixels: Tensor) -> Features:
+        maps: list[Tensor] = []
+        keep = lambda module, given, made: maps.append(made[:, :_CHANNELS])
+        hook = self.network.Mixed_6d.branch1x1.register_forward_hook(keep)
+        try:
+            pool, logits = self.network(pixels)
+        finally:
+            hook.remove()
+        return Features(pool, maps[0].permute(0, 2, 3, 1).flatten(1), logits)
 
 
 def _without_weights(kind: type) -> torch.nn.Module:
@@ -67,4 +82,4 @@ def _without_weights(kind: type) -> torch.nn.Module:
     nothing = io.BytesIO()
     torch.save({}, nothing)
     nothing.seek(0)
-    return hollow_kind("inception-v3-compat", ["2048"], feature_extractor_weights_path=nothing)
+    return hollow_kind("inception-v3-compat", _LAYERS, feature_extractor_weights_path=nothing)

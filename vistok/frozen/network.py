@@ -1,15 +1,26 @@
 """What every frozen network is: parameters without gradient, evaluation mode for good.
 
-Letters: B batch, H W pixels, c channels, h w positions of a map, D feature width.
+Letters: B batch, T frames, H W pixels, c channels, h w positions of a map, D feature width,
+S spatial feature width, C classes.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Features:
+    """Everything that one look at pictures gives, float32; None: this network has no such thing."""
+
+    pool: Tensor  # [B, D] Fréchet distance, KID, precision and recall
+    spatial: Tensor | None = None  # [B, S] a map, flattened: sFID
+    logits: Tensor | None = None  # [B, C] Inception Score
 
 
 class Frozen(nn.Module):
@@ -17,6 +28,7 @@ class Frozen(nn.Module):
 
     name: str
     sha256: str
+    preprocess: str = ""  # what it does to pixels first; part of every number made with it
 
     def __init__(self, name: str, sha256: str) -> None:
         super().__init__()
@@ -36,9 +48,15 @@ class FeatureNetwork(Frozen):
     """Pictures -> one vector each, for Fréchet distances and the like."""
 
     dim: int
+    spatial_dim: int | None = None
+    classes: int | None = None
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """pixels [B, 3, H, W] uint8 -> features [B, D] float32, no gradient.
+        """pixels [B, 3, H, W] uint8 -> features [B, D] float32, no gradient; see `features`."""
+        return self.features(pixels).pool
+
+    def features(self, pixels: Tensor) -> Features:
+        """The same with the spatial features and logits of those networks that have them.
 
         fp32 throughout, whatever the autocast state; TF32 off. Raises ValueError for anything that
         is not uint8, since features of unrounded pixels are not comparable with published ones.
@@ -48,12 +66,51 @@ class FeatureNetwork(Frozen):
                 f"{self.name}: pixels are {tuple(pixels.shape)} {pixels.dtype}; expected "
                 f"uint8 [B, 3, H, W] (round with `(x * 255).round().clamp(0, 255).byte()`)"
             )
-        with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
-            with exact_convolutions(pixels.is_cuda):
-                return self.look(pixels).float()
+        with _plainly(pixels):
+            seen = self.look(pixels)
+        single = lambda tensor: None if tensor is None else tensor.float()
+        return Features(single(seen.pool), single(seen.spatial), single(seen.logits))
 
-    def look(self, pixels: Tensor) -> Tensor:
-        """The network itself: checked uint8 pixels -> [B, D]."""
+    def look(self, pixels: Tensor) -> Features:
+        """The network itself: checked uint8 pixels -> features of any float type."""
+        raise NotImplementedError
+
+
+class VideoNetwork(Frozen):
+    """Clips -> one vector each, for Fréchet video distances.
+
+    How frames become the network's square is a named preset of `vistok.frozen.clips`, since the
+    programs in use differ there.
+    """
+
+    dim: int
+    side: int  # of the square that the network sees
+    prepare: Callable[[Tensor, int], Tensor]
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """clips [B, 3, T, H, W], uint8 or float in 0..1 -> features [B, D] float32, no gradient.
+
+        fp32 throughout, TF32 off. Raises ValueError for other shapes and ranges.
+        """
+        if clips.ndim != 5 or clips.shape[1] != 3 or clips.numel() == 0:
+            raise ValueError(
+                f"{self.name}: clips are {tuple(clips.shape)}; expected [B, 3, T, H, W]"
+            )
+        if clips.dtype == torch.uint8:
+            clips = clips.float() / 255
+        elif not clips.is_floating_point():
+            raise ValueError(f"{self.name}: clips are {clips.dtype}; expected uint8 or 0..1 float")
+        low, high = float(clips.min()), float(clips.max())
+        if not (low >= -1e-3 and high <= 1 + 1e-3):
+            raise ValueError(
+                f"{self.name}: clips have values from {low:.4g} to {high:.4g}; expected 0..1 "
+                f"(clamp reconstructions)"
+            )
+        with _plainly(clips):
+            return self.look(self.prepare(clips.float(), self.side)).float()
+
+    def look(self, clips: Tensor) -> Tensor:
+        """The network itself: clips [B, 3, T, side, side] in 0..1 -> [B, D]."""
         raise NotImplementedError
 
 
@@ -104,6 +161,14 @@ def unit(maps: Tensor) -> Tensor:
     """
     length = (maps**2).sum(1, keepdim=True).clamp_min(1e-20).sqrt()
     return maps / (length + 1e-10)
+
+
+@contextlib.contextmanager
+def _plainly(pixels: Tensor) -> Iterator[None]:
+    """No gradient and fp32 throughout, whatever the autocast state."""
+    with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
+        with exact_convolutions(pixels.is_cuda):
+            yield
 
 
 @contextlib.contextmanager

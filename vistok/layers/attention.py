@@ -73,17 +73,28 @@ class Attention(nn.Module):
         mask: Tensor | None = None,
         causal: bool = False,
         cache: KVCache | None = None,
+        only: slice | None = None,
     ) -> Tensor:
         """
         Args:
             rotary: cos and sin [L, d / 2] for these L positions.
             mask: bool, True = may look, broadcast to [B, h, L, M].
             causal: position i sees 0..i (of what the cache holds and itself).
+            only: the positions that ask, and come out; all are still seen. Not with `causal`.
         """
-        q, k, v = rearrange(self.qkv(x), "b l (three h d) -> three b h l d", three=3, h=self.heads)
+        if causal and only is not None:
+            raise ValueError(f"attention: causal=True with only={only}; expected a mask instead")
+        # Parts first, heads second: their gradients then need one copy on the way back, not two.
+        q, k, v = (
+            rearrange(part, "b l (h d) -> b h l d", h=self.heads)
+            for part in self.qkv(x).chunk(3, dim=-1)
+        )
         q, k = self.norm_q(q).to(v.dtype), self.norm_k(k).to(v.dtype)
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
+        if only is not None:
+            q = q[:, :, only]
+            mask = mask if mask is None or mask.shape[-2] == 1 else mask[..., only, :]
         if cache is not None:
             k, v = cache.append(k, v)
         if causal and k.shape[2] != q.shape[2]:

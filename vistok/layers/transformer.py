@@ -84,8 +84,11 @@ class Block(nn.Module):
         mask: Tensor | None = None,
         causal: bool = False,
         cache: KVCache | None = None,
+        only: slice | None = None,
     ) -> Tensor:
-        y = self.attention(self.norm_attention(x), rotary, mask, causal, cache)
+        """`only`: the positions that come out, [B, n, D]; the others are looked at, no more."""
+        y = self.attention(self.norm_attention(x), rotary, mask, causal, cache, only)
+        x = x if only is None else x[:, only]
         x = x + self.dropout(self.scale_attention(y))
         return x + self.dropout(self.scale_mlp(self.mlp(self.norm_mlp(x))))
 
@@ -106,9 +109,13 @@ class Transformer(nn.Module):
         mask: Tensor | None = None,
         causal: bool = False,
         caches: list[KVCache] | None = None,
+        only: slice | None = None,
     ) -> Tensor:
+        """`only`: the positions that are wanted, [B, n, D]; the last block makes no others."""
+        last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
-            x = block(x, rotary, mask, causal, None if caches is None else caches[i])
+            cache = None if caches is None else caches[i]
+            x = block(x, rotary, mask, causal, cache, only if i == last else None)
         return self.norm(x)
 
     def new_caches(self, batch: int, capacity: int, like: Tensor) -> list[KVCache]:

@@ -1,4 +1,5 @@
-"""Measures: Fréchet distance, image quality, codebook use, the dice of pFID. None elsewhere.
+"""Measures: Fréchet distances, KID, Inception Score, precision and recall, image quality, codebook
+use, the dice of pFID. None elsewhere.
 
 The names below are found when they are asked for, since torchmetrics takes a second to import.
 """
@@ -11,28 +12,45 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vistok.metrics.codebook import CodebookStats, CodebookUse
     from vistok.metrics.frechet import FeatureStats, frechet_distance
-    from vistok.metrics.quality import PSNR, SSIM, MeanColourPSNR, PSNRResult
+    from vistok.metrics.inception_score import InceptionScore
+    from vistok.metrics.kernel import kid
+    from vistok.metrics.manifold import prdc
+    from vistok.metrics.quality import MSSSIM, PSNR, SSIM, MeanColourPSNR, PSNRResult
+    from vistok.metrics.stored import FeatureStore
+    from vistok.metrics.video import FrechetVideoDistance
 
 _HOMES = {
     "CodebookStats": "codebook",
     "CodebookUse": "codebook",
     "FeatureStats": "frechet",
     "frechet_distance": "frechet",
+    "InceptionScore": "inception_score",
+    "kid": "kernel",
+    "prdc": "manifold",
+    "FeatureStore": "stored",
+    "FrechetVideoDistance": "video",
     "MeanColourPSNR": "quality",
+    "MSSSIM": "quality",
     "PSNR": "quality",
     "PSNRResult": "quality",
     "SSIM": "quality",
 }
 
 __all__ = [
+    "MSSSIM",
     "PSNR",
     "SSIM",
     "CodebookStats",
     "CodebookUse",
     "FeatureStats",
+    "FeatureStore",
+    "FrechetVideoDistance",
+    "InceptionScore",
     "MeanColourPSNR",
     "PSNRResult",
     "frechet_distance",
+    "kid",
+    "prdc",
 ]
 
 

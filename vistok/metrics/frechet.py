@@ -113,11 +113,26 @@ class FeatureStats:
     @property
     def cov(self) -> np.ndarray:
         """[D, D] float64, divisor count - 1."""
+        return self.covariance()
+
+    def covariance(self, ddof: int = 1) -> np.ndarray:
+        """[D, D] float64, divisor count - ddof."""
         if self.count < 2:
             raise ValueError(
                 f"feature statistics of {self.count} samples have no covariance; expected 2 or more"
             )
-        return (self._scatter / (self.count - 1)).cpu().numpy()
+        return (self._scatter / (self.count - ddof)).cpu().numpy()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All of it as tensors, to go on from exactly here."""
+        count = torch.tensor(self.count, dtype=torch.int64)
+        return {"count": count, "mean": self._mean, "scatter": self._scatter}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state_dict` gave; it stays on this one's device."""
+        device = self._mean.device
+        self.count = int(state["count"])
+        self._mean, self._scatter = state["mean"].to(device), state["scatter"].to(device)
 
     def save(self, path: str | Path) -> None:
         """Write an .npz of count, mean and scatter (renamed into place)."""
@@ -160,8 +175,10 @@ class FeatureStats:
         return self
 
 
-def frechet_distance(a: FeatureStats, b: FeatureStats) -> float:
+def frechet_distance(a: FeatureStats, b: FeatureStats, ddof: int = 1) -> float:
     """FID of two sets; 0 for equal ones, never negative or NaN, the same in both directions.
+
+    ddof: covariances are divided by count - ddof; 1 is usual, LARP's FVD has 0.
 
     Warns in one line when a set has fewer samples than feature dimensions: the number is exact for
     these samples, but biased upwards by far more than usual.
@@ -177,7 +194,7 @@ def frechet_distance(a: FeatureStats, b: FeatureStats) -> float:
                 f"than dimensions, compare only with the same number of samples",
                 stacklevel=2,
             )
-    cov_a, cov_b = torch.from_numpy(a.cov), torch.from_numpy(b.cov)
+    cov_a, cov_b = (torch.from_numpy(side.covariance(ddof)) for side in (a, b))
     gap = a.mean - b.mean
     traces = float(cov_a.trace() + cov_b.trace())
     distance = float(gap @ gap) + traces - 2 * _overlap(cov_a, cov_b, traces)

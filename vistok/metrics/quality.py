@@ -1,10 +1,11 @@
-"""PSNR and SSIM of reconstructions, as running sums.
+"""PSNR, SSIM and MS-SSIM of reconstructions, as running sums.
 
 PSNR = 10 log10(1 / MSE) for pixels in 0..1. Two conventions are in use and differ by decibels:
 `mean` averages the PSNR of each image (usual in tokenizer papers; infinite as soon as one image is
 exact), `pooled` takes the PSNR of the squared error over all pixels.
 SSIM (Wang et al. 2004) in torchmetrics' convention: Gaussian window 11x11, sigma 1.5, reflect
 padding, k1 0.01, k2 0.03, mean over channels and the whole map, in fp64.
+MS-SSIM (Wang et al. 2003): the same window on five scales, which needs sides of 176 and more.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from torch import Tensor
 from vistok.metrics.accumulator import Accumulator, pair, unit_range
 
 _WINDOW = 11
+SSIM_SIDE = _WINDOW // 2 + 1  # pixels that its reflected window needs
+MS_SSIM_SIDE = _WINDOW * 2**4  # pictures halved four times must still hold the window
 
 
 class PSNRResult(NamedTuple):
@@ -75,25 +78,42 @@ class SSIM(Accumulator):
     """`update(pred, target)`, both [B, C, H, W] in 0..1 or uint8; `compute()`: mean over images."""
 
     higher_is_better = True
+    side = SSIM_SIDE
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.add_sum("similarity", torch.zeros((), dtype=torch.float64))
 
     def update(self, pred: Tensor, target: Tensor) -> None:
+        pred, target = pair(pred, target)
+        if min(target.shape[2:]) < self.side:
+            raise ValueError(
+                f"{type(self).__name__} of {target.shape[2]}x{target.shape[3]} pixels: its 11x11 "
+                f"window needs sides of {self.side} or more"
+            )
+        self.similarity += self.each(pred, target).sum().to(self.similarity.device)
+        self.images += len(target)
+
+    def each(self, pred: Tensor, target: Tensor) -> Tensor:
+        """[B] of float64 images in 0..1."""
         from torchmetrics.functional.image import structural_similarity_index_measure
 
-        pred, target = pair(pred, target)
-        if min(target.shape[2:]) <= _WINDOW // 2:
-            raise ValueError(
-                f"SSIM of {target.shape[2]}x{target.shape[3]} pixels: its 11x11 window needs sides "
-                f"of {_WINDOW // 2 + 1} or more"
-            )
-        each = structural_similarity_index_measure(
+        return structural_similarity_index_measure(
             pred, target, sigma=1.5, kernel_size=_WINDOW, reduction="none", data_range=1.0
         )
-        self.similarity += each.sum().to(self.similarity.device)
-        self.images += len(target)
 
     def compute(self) -> float:
         return float(self.similarity) / self.seen()
+
+
+class MSSSIM(SSIM):
+    """Multi-scale SSIM with the paper's five weights; negative contrast terms count as 0."""
+
+    side = MS_SSIM_SIDE
+
+    def each(self, pred: Tensor, target: Tensor) -> Tensor:
+        from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+        return multiscale_structural_similarity_index_measure(
+            pred, target, sigma=1.5, kernel_size=_WINDOW, reduction="none", data_range=1.0
+        )

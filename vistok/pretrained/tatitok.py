@@ -37,7 +37,13 @@ class TATiTok(TiTok):
             "padding": "attended",
             "optional": False,
         }
-        tree["text"] = {"network": "clip", "path": CLIP, "layer": "last", "length": length}
+        tree["text"] = {
+            "network": "clip",
+            "path": CLIP,
+            "layer": "last",
+            "length": length,
+            "pad_id": 0,  # open_clip's; padding is attended to here
+        }
         return tree
 
     def extend(self, model: dict[str, Any], config: TokenizerConfig) -> dict[str, Any]:

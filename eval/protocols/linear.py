@@ -1,0 +1,142 @@
+"""Linear probe: how much a frozen tokenizer's insides say of the class.
+
+At each tap the features of training pictures fit a logistic regression (vistok.metrics.logistic),
+which is scored on the validation pictures. Taps:
+- latents, codes: what enters and what leaves the quantizer, all positions side by side (`flat`) or
+  their mean; `codes/histogram`: how often each code occurs, where there are few enough codes.
+- encoder.NAME: the features that the encoder offers, mean over their positions.
+- pixels (no network) and chance (always the commonest training class): the baselines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eval.bench import Bench
+from eval.images import Views
+from eval.jobs import Job
+from eval.options import Options
+from eval.protocols.common import training_count, training_views
+from eval.rows import Row
+from eval.runs import Pair
+from vistok.distributed import sum_
+from vistok.metrics.logistic import PENALTIES, STEPS, fit
+
+NAME = "probe"
+TRAINING = 8192  # pictures
+_WIDEST = 8192  # features of a tap
+_PIXELS = 32  # side of the pixel baseline's pictures
+
+
+def jobs(pair: Pair, options: Options) -> list[Job]:
+    count = training_count(options, TRAINING)
+    views = training_views(pair, options, count)
+    settings = {"training": count, "penalties": list(PENALTIES), "steps": STEPS}
+    return [Job(NAME, lambda bench: run(bench, views), settings)]
+
+
+def run(bench: Bench, training: Callable[[Bench], Views | str]) -> list[Row]:
+    """Top-1 of each tap on the validation pictures."""
+    if not bench.views.dataset.classes:
+        bench.skip(NAME, "the data have no classes")
+        return []
+    views = training(bench)
+    if isinstance(views, str):
+        bench.skip(NAME, views)
+        return []
+    classes = tuple(views.dataset.classes)
+    if classes != tuple(bench.views.dataset.classes):
+        bench.skip(NAME, "the classes of the training and the validation split differ")
+        return []
+    known, labels = collect(bench, views, "probe, training pictures")
+    seen, truth = collect(bench, bench.views, "probe, validation pictures")
+    if min(int(labels.min()), int(truth.min())) < 0:
+        bench.skip(NAME, "some pictures have no label")
+        return []
+    common = labels.bincount(minlength=len(classes)).argmax()
+    chance = float((truth == common).double().mean())
+    rows = [
+        bench.row(
+            "probe-top1",
+            chance,
+            tap="chance",
+            note=f"always '{classes[int(common)]}', commonest of {len(labels)} training pictures",
+        )
+    ]
+    for tap, features in known.items():
+        width = features.shape[1]
+        if width > _WIDEST:
+            bench.skip(f"{NAME}, {tap}", f"{width} features; at most {_WIDEST} are fitted")
+            continue
+        probe = fit(features, labels, len(classes))
+        note = (
+            f"logistic regression of {width} features on {len(labels)} training pictures, at most "
+            f"{STEPS} L-BFGS steps, penalty {probe.penalty:g}; on these "
+            f"{probe.top1(features, labels):.3f}"
+        )
+        rows.append(bench.row("probe-top1", probe.top1(seen[tap], truth), tap=tap, note=note))
+    return rows
+
+
+def collect(bench: Bench, views: Views, title: str) -> tuple[dict[str, Tensor], Tensor]:
+    """{tap: [N, d] float32} and labels [N] of all pictures, in order, on every rank."""
+    found: dict[str, Tensor] = {}
+    labels = torch.zeros(len(views), dtype=torch.int64, device=bench.device)
+    with every_tap(bench.tokenizer):
+        for batch in views.batches(f"{bench.run.name}: {title}"):
+            labels[batch.index] = batch.label
+            for tap, features in taps(bench, batch.pixels).items():
+                if tap not in found:
+                    found[tap] = features.new_zeros((len(views), features.shape[1]))
+                found[tap][batch.index] = features
+        # Every rank must sum the same taps, also one without pictures.
+        for tap, features in taps(bench, bench.views.pick([0])).items():
+            if tap not in found:
+                found[tap] = features.new_zeros((len(views), features.shape[1]))
+    return {tap: sum_(found[tap]) for tap in sorted(found)}, sum_(labels)
+
+
+@contextmanager
+def every_tap(tokenizer: Any) -> Iterator[None]:
+    """Inside, encoders also give the taps that they leave out to save time."""
+    encoder = getattr(tokenizer, "encoder", None)
+    if not hasattr(encoder, "wants_patches"):
+        yield
+        return
+    encoder.wants_patches = True
+    try:
+        yield
+    finally:
+        encoder.wants_patches = False
+
+
+def taps(bench: Bench, pixels: Tensor) -> dict[str, Tensor]:
+    """pixels [B, 3, H, W] -> {tap: [B, d]}; taps that are the same as another are left out."""
+    tokenizer, spec = bench.tokenizer, bench.spec
+    latents = tokenizer.latents(pixels)
+    quantized = tokenizer.quantize(latents)
+    small = F.adaptive_avg_pool2d(pixels, _PIXELS) if max(pixels.shape[-2:]) > _PIXELS else pixels
+    found = {"pixels": small.flatten(1)}
+    for name, values in (("latents", latents.values), ("codes", quantized.clean)):
+        found[f"{name}/flat"] = values.flatten(1)
+        found[f"{name}/mean"] = values.mean(1)
+    if quantized.indices is not None and spec.codebook_size <= _WIDEST:
+        found["codes/histogram"] = histogram(quantized.indices, spec.vocab)
+    for name, values in latents.features.items():
+        found[f"encoder.{name}/mean"] = values.mean(1)
+    return {tap: values.float() for tap, values in found.items()}
+
+
+def histogram(indices: Tensor, vocab: tuple[int, ...]) -> Tensor:
+    """indices [B, L, F] -> [B, K]: share of the positions that hold each code."""
+    size, code = 1, 0
+    for factor, one in enumerate(vocab):
+        code, size = code + indices[..., factor].long() * size, size * one
+    share = torch.zeros((len(indices), size), device=indices.device)
+    return share.scatter_add_(1, code, torch.full_like(code, 1, dtype=share.dtype)) / code.shape[1]

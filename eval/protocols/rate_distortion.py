@@ -1,0 +1,209 @@
+"""What a byte buys: the tokenizer at each length beside JPEG, WebP and AVIF (One-D-Piece,
+arXiv 2501.10064).
+
+Bytes of the tokens are those of real strings, and each entropy-coded one is decoded and compared:
+- packed: `Tokens.to_bytes`, one string a picture, with its header.
+- arithmetic-picture: the same header, then the codes by a range coder with frequencies of training
+  pictures at each position; each picture decodes alone.
+- arithmetic: all pictures in one stream, whose frequencies adapt as it goes; no header, and no
+  picture decodes without those before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eval.bench import Bench
+from eval.images import Views, bar, shares, to_uint8
+from eval.jobs import Job
+from eval.options import Options
+from eval.protocols.codecs import CODECS, NEAR, SWEEP, Codec, codec_rows, matched, nearest_quality
+from eval.protocols.common import Quality, all_codes, positions_of, training_count, training_views
+from eval.rows import Row
+from eval.runs import Pair
+from vistok.distributed import sum_, world_size
+from vistok.metrics.entropy_coding import (
+    CoderMissing,
+    Frequencies,
+    PictureCoder,
+    coder_version,
+    decode_set,
+    encode_set,
+    range_coder,
+)
+
+NAME = "rate_distortion"
+_TRAINING = 4096  # pictures that the static model's frequencies come from
+
+
+@dataclass(frozen=True)
+class Size:
+    """Mean bytes of a picture's tokens at one length, by one way to write them."""
+
+    codec: str
+    length: int
+    bytes: float
+    note: str
+
+
+def jobs(pair: Pair, options: Options) -> list[Job]:
+    count = training_count(options, _TRAINING)
+    views = training_views(pair, options, count)
+    settings = {
+        "training": count,
+        "sweep": list(SWEEP),
+        "codecs": [[codec.version, codec.options] for codec in CODECS],
+        "coder": coder_version(),
+    }
+    return [Job(NAME, lambda bench: run(bench, views), settings)]
+
+
+def run(bench: Bench, training: Callable[[Bench], Views | str] | None = None) -> list[Row]:
+    """Rows of the tokenizer at each length and way of writing, and of the codecs."""
+    if not bench.spec.vocab:
+        bench.skip(NAME, "continuous tokens have no bytes")
+        return []
+    sizes = packed_sizes(bench) + coded_sizes(bench, training)
+    measured = tokenizer_quality(bench)
+    rows = [
+        row
+        for size in sizes
+        for row in measured[size.length].rows(
+            length=size.length, codec=size.codec, bytes=size.bytes, note=size.note
+        )
+    ]
+    for codec in CODECS:
+        rows += baseline(bench, codec, sizes)
+    return rows
+
+
+def tokenizer_quality(bench: Bench) -> dict[int, Quality]:
+    """Measures of the reconstruction at each length."""
+    found = {length: Quality(bench) for length in bench.spec.sweep}
+    for batch in bench.sweep(f"{bench.run.name}: reconstruct", found):
+        tokens = bench.tokenizer.encode(batch.pixels)
+        for length, quality in found.items():
+            cut = tokens if length == bench.spec.steps else tokens.prefix(length)
+            quality.update(to_uint8(bench.tokenizer.decode(cut)), batch.pixels)
+    return found
+
+
+def packed_sizes(bench: Bench) -> list[Size]:
+    return [
+        Size("packed", length, mean, f"bit-packed, {header:.1f} bytes of it header")
+        for length, (mean, header) in _packed(bench).items()
+    ]
+
+
+def _packed(bench: Bench) -> dict[int, tuple[float, float]]:
+    """{length: mean bytes, and of the header alone}. Both are the same for every picture: packed
+    codes have a fixed width, and pictures of one size one header."""
+    spec = bench.spec
+    first = bench.tokenizer.encode(bench.views.pick([0]))
+    found = {}
+    for length in spec.sweep:
+        cut = first if length == spec.steps else first.prefix(length)
+        size = len(cut.to_bytes()[0])
+        codes = -(-len(positions_of(bench, length)) * sum(spec.factor_bits) // 8)
+        found[length] = (float(size), float(size - codes))
+    return found
+
+
+def coded_sizes(bench: Bench, training: Callable[[Bench], Views | str] | None) -> list[Size]:
+    """Entropy-coded sizes; a skip says why there are none."""
+    try:
+        range_coder()
+    except CoderMissing as error:
+        bench.skip(NAME, str(error))
+        return []
+    codes, spec = all_codes(bench), bench.spec
+    sizes = [one_stream(bench, codes, length) for length in spec.sweep]
+    if training is None:
+        return sizes
+    views = training(bench)
+    if isinstance(views, str):
+        bench.skip(f"{NAME}, arithmetic-picture", views)
+        return sizes
+    known = Frequencies.of(spec, all_codes(bench, views, "encode training pictures"))
+    headers = {length: header for length, (_, header) in _packed(bench).items()}
+    return sizes + [
+        alone(bench, codes, known, length, headers[length], len(views)) for length in spec.sweep
+    ]
+
+
+def one_stream(bench: Bench, codes: Tensor, length: int) -> Size:
+    positions = positions_of(bench, length)
+    data = encode_set(bench.spec, codes, positions)
+    _same(decode_set(bench.spec, data, len(codes), positions), codes[:, positions], "arithmetic")
+    note = (
+        f"range coder, adaptive frequencies at each position, {len(codes)} pictures in one stream"
+    )
+    return Size("arithmetic", length, len(data) / len(codes), note)
+
+
+def alone(
+    bench: Bench, codes: Tensor, known: Frequencies, length: int, header: float, training: int
+) -> Size:
+    """Each picture by itself; the ranks share the pictures."""
+    coder = PictureCoder(known, positions_of(bench, length))
+    total = torch.zeros((), dtype=torch.float64)
+    with bar(len(codes), f"{bench.run.name}: code {length}") as progress:
+        for index in shares(len(codes), bench.batch):
+            strings = coder.encode(codes[index])
+            _same(coder.decode(strings), codes[index][:, coder.positions], "arithmetic-picture")
+            total += sum(map(len, strings))
+            progress.update(len(index) * world_size())
+    mean = float(sum_(total)) / len(codes) + header
+    note = (
+        f"header of {header:.1f} bytes, then a range coder with the frequencies of {training} "
+        "training pictures at each position (known to both sides, not counted)"
+    )
+    return Size("arithmetic-picture", length, mean, note)
+
+
+def baseline(bench: Bench, codec: Codec, sizes: list[Size]) -> list[Row]:
+    """The plain sweep, then the qualities that come nearest to the tokenizer's sizes."""
+    if not codec.here:
+        bench.skip(f"{NAME}, {codec.name}", f"this Pillow was built without {codec.module}")
+        return []
+    rows = [
+        row
+        for quality in SWEEP
+        if quality >= codec.lowest
+        for row in codec_rows(bench, codec, quality)
+    ]
+    by_quality: dict[int, list[str]] = {}
+    missed: dict[str, list[Size]] = {}
+    nearest: list[float] = []
+    for size in sizes:
+        quality, found = nearest_quality(bench.views, codec, size.bytes)
+        if matched(found, size.bytes):
+            named = f"{size.codec} @{size.length} ({size.bytes:.1f} bytes)"
+            by_quality.setdefault(quality, []).append(named)
+        else:
+            missed.setdefault(size.codec, []).append(size)
+            nearest.append(found)
+    for quality, names in by_quality.items():
+        note = f"matched to {bench.run.name} {', '.join(names)}"
+        rows += codec_rows(bench, codec, quality, note)
+    if missed:
+        names = "; ".join(
+            f"{name} " + ", ".join(f"@{one.length} {one.bytes:.1f}" for one in own)
+            for name, own in missed.items()
+        )
+        bench.skip(
+            f"{NAME}, {codec.name} at matched bytes",
+            f"no quality comes within {NEAR:.0%} of these bytes: {names}; its nearest files have "
+            f"{min(nearest):.0f}",
+        )
+    return rows
+
+
+def _same(decoded: np.ndarray, codes: Tensor, name: str) -> None:
+    if not np.array_equal(decoded, codes.numpy()):
+        raise RuntimeError(f"{name}: decoding gave other tokens than were coded; report this")

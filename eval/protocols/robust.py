@@ -1,0 +1,152 @@
+"""What a damaged token sequence still shows: flipped bits, tokens lost at the tail or the head.
+
+- bit_flip: each bit of the packed codes flips on its own with the share's chance; the same dice
+  serve all shares, so a larger share flips the same bits and more. An index that leaves the
+  codebook is taken modulo its size (`Tokens.from_bytes` would refuse it).
+- drop_tail, drop_head: the last (first) positions are lost. A decoder that knows absence (cut:
+  token) is told which are missing; for any other, a lost token is replaced by the code of another
+  picture of the set at the same position, a draw from that position's own frequencies.
+
+Dice are keyed by picture, so batches and ranks change nothing.
+Letters: B batch, N pictures, L positions, F factors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from eval.bench import Bench
+from eval.images import to_uint8
+from eval.jobs import Job
+from eval.options import Options
+from eval.protocols.common import Quality, all_codes, codes_of_others
+from eval.rows import Damage, Decode, Row
+from eval.runs import Pair
+from vistok.dice import Rng
+from vistok.distributed import sum_
+from vistok.modes import evaluating
+from vistok.tokens import Tokens, TokenSpec
+
+NAME = "robust"
+FLIPS = (0.0, 0.001, 0.005, 0.01, 0.05)  # chances of a bit
+LOSSES = (0.0, 0.125, 0.25, 0.5, 0.75)  # shares of the positions
+
+
+def jobs(pair: Pair, options: Options) -> list[Job]:
+    settings = {"flips": list(FLIPS), "losses": list(LOSSES), "seed": options.seed}
+    return [Job(NAME, run, settings)]
+
+
+@dataclass
+class _Case:
+    """One damage and what is measured under it."""
+
+    damage: Damage
+    quality: Quality
+    lost: int = 0  # positions
+    hit: Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))
+    """Flipped bits, all bits, indices taken modulo, all indices."""
+
+
+def run(bench: Bench) -> list[Row]:
+    """PSNR, perceptual and Fréchet distance under each damage."""
+    if not bench.spec.vocab:
+        bench.skip(NAME, "continuous tokens have no bits, and no codes to replace them by")
+        return []
+    cases = [_Case(Damage(kind="bit_flip", share=share), Quality(bench)) for share in FLIPS]
+    for kind in ("drop_tail", "drop_head"):
+        cases += [
+            _Case(Damage(kind=kind, share=lost / bench.spec.length), Quality(bench), lost)
+            for lost in losses(bench.spec)
+        ]
+    others = None if bench.spec.cut == "token" else all_codes(bench)
+    if others is not None and len(others) < 2:
+        bench.skip(NAME, "lost tokens are replaced from other pictures; give 2 or more")
+        return []
+    states = [(case.quality, case.hit) for case in cases]
+    for batch in bench.sweep(f"{bench.run.name}: damage ({len(cases)} kinds)", states):
+        tokens = bench.tokenizer.encode(batch.pixels)
+        clean = to_uint8(bench.tokenizer.decode(tokens))
+        for case in cases:
+            painted = clean
+            if case.damage.share > 0:
+                painted = to_uint8(_decode(bench, case, tokens, batch.index, others))
+            case.quality.update(painted, batch.pixels)
+    return [row for case in cases for row in _rows(bench, case)]
+
+
+def losses(spec: TokenSpec) -> list[int]:
+    """Lost positions, each number once; one position at least is left."""
+    counts = {round(share * spec.length) for share in LOSSES}
+    return sorted(n for n in counts if n < spec.length)
+
+
+def flip_bits(
+    spec: TokenSpec, indices: Tensor, index: Tensor, share: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    """indices [B, L, F] -> the same after bit flips, and [4] counts: flipped bits, bits, indices
+    outside the codebook, indices."""
+    bits = spec.factor_bits
+    most = max(bits)
+    dice = Rng(seed, "robust/flip").uniform(index.cpu(), (spec.length, len(bits), most))
+    inside = torch.arange(most) < torch.tensor(bits)[:, None]  # [F, most]: bits that are stored
+    flipped = (dice < share) & inside
+    mask = (flipped * 2 ** torch.arange(most)).sum(-1).to(indices.device)
+    moved = indices.long() ^ mask
+    vocab = torch.tensor(spec.vocab, device=indices.device)
+    outside = moved >= vocab
+    stored = len(index) * spec.length * sum(bits)
+    counts = (int(flipped.sum()), stored, int(outside.sum()), moved.numel())
+    return moved % vocab, torch.tensor(counts, dtype=torch.float64)
+
+
+def lost_positions(spec: TokenSpec, damage: Damage, lost: int) -> Tensor:
+    """[L] bool."""
+    place = torch.arange(spec.length)
+    return place < lost if damage.kind == "drop_head" else place >= spec.length - lost
+
+
+def _decode(
+    bench: Bench, case: _Case, tokens: Tokens, index: Tensor, others: Tensor | None
+) -> Tensor:
+    """[B, 3, H, W] in 0..1 painted from the damaged tokens."""
+    spec, tokenizer, damage = bench.spec, bench.tokenizer, case.damage
+    remade = lambda indices: Tokens.of(spec, indices, size=tokens.size)
+    if damage.kind == "bit_flip":
+        moved, counts = flip_bits(spec, tokens.indices, index, damage.share, bench.seed)
+        case.hit += counts
+        return tokenizer.decode(remade(moved))
+    gone = lost_positions(spec, damage, case.lost)
+    if others is not None:
+        drawn = codes_of_others(others, index, Rng(bench.seed, f"{NAME}/{damage.kind}"))
+        gone = gone.to(tokens.indices.device)[:, None]
+        return tokenizer.decode(remade(torch.where(gone, drawn.to(tokens.indices), tokens.indices)))
+    present = (~gone).to(tokens.indices.device).expand(len(tokens), -1)
+    with evaluating(tokenizer):
+        painted = tokenizer.paint(tokenizer.values(tokens), present)
+    return tokenizer.paints.back(painted.estimate).clamp(0, 1)
+
+
+def _rows(bench: Bench, case: _Case) -> list[Row]:
+    damage, spec = case.damage, bench.spec
+    decode = Decode(seed=bench.seed)
+    if damage.share == 0:
+        note = "not damaged"
+    elif damage.kind == "bit_flip":
+        flipped, bits, outside, indices = sum_(case.hit).tolist()
+        note = (
+            f"{flipped / bits:.4%} of the code bits flipped; {outside / indices:.4%} of the "
+            "indices left the codebook and were taken modulo its size"
+        )
+    else:
+        where = "last" if damage.kind == "drop_tail" else "first"
+        how = "the decoder is told that they are absent"
+        if spec.cut != "token":
+            how = "replaced by the codes of other pictures at the same positions"
+        elif damage.kind == "drop_head":
+            how += ", at a place where no prefix leaves a gap"
+        note = f"{case.lost} of {spec.length} tokens lost, the {where} ones; {how}"
+    return case.quality.rows(damage=damage, decode=decode, note=note)

@@ -1,0 +1,71 @@
+"""Sequence lengths that vary are data, not shapes: each phase is compiled once and for all."""
+
+import copy
+import functools
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch._dynamo.utils import counters
+
+from tests.train.conftest import STATEFUL, TINY
+from vistok.records import Batch
+from vistok.tokenizer import Tokenizer
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """What `torch.compile` compiles from now on: a counter of graphs a call. A recompile raises."""
+    real, made = torch.compile, []
+
+    def compile(module):
+        # Traced and differentiated as inductor would have it, without its minute of g++.
+        made.append(CompileCounterWithBackend("aot_eager"))
+        return real(module, backend=made[-1])
+
+    torch._dynamo.reset()
+    counters.clear()
+    monkeypatch.setattr(torch, "compile", compile)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        yield made
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def keeps(monkeypatch):
+    """The kept lengths [B] of each throw of dice."""
+    seen, draw = [], Tokenizer.draw
+
+    @functools.wraps(draw)
+    def spy(self, *args):
+        draws = draw(self, *args)
+        seen.append(draws.keep.flatten().tolist())
+        return draws
+
+    monkeypatch.setattr(Tokenizer, "draw", spy)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("tree", "phases"), [(TINY, 1), (STATEFUL, 2)], ids=["nested-dropout", "tail-token-drop-gan"]
+)
+@pytest.mark.slow
+def test_every_length_runs_in_one_graph_a_phase(run, compiled, keeps, tree, phases):
+    tree = copy.deepcopy(tree)
+    # Alone: how far a perturbation reaches is read from its dice, which ends a graph.
+    lengths = tree["task"]["tokenizer"]["regularizers"][0]
+    tree["task"]["tokenizer"]["regularizers"] = [{**lengths, "per": "sample"}]
+    run(tree, compile=True, save_every=0)
+    steps = [step for step in keeps if len(step) == 8]  # others are of a rehearsal
+    assert len(steps) == 12 and len(set().union(*steps)) > 2
+    assert any(len(set(step)) > 1 for step in steps)  # mixed in a batch
+    assert len({tuple(sorted(step)) for step in steps}) > 3  # and mixed anew in every step
+    assert [phase.frame_count for phase in compiled] == [1] * phases
+    assert counters["stats"]["unique_graphs"] == phases and not counters["graph_break"]
+
+
+def test_the_watch_sees_a_shape_that_varies(compiled, make_tokenizer):
+    model = torch.compile(make_tokenizer())
+    model(Batch(torch.arange(4), torch.rand(4, 3, 8, 8)))
+    with pytest.raises(torch._dynamo.exc.RecompileError):
+        model(Batch(torch.arange(3), torch.rand(3, 3, 8, 8)))

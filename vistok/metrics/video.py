@@ -1,0 +1,48 @@
+"""Fréchet video distance (Unterthiner et al. 2018): the Fréchet distance over clips.
+
+The mathematics is that of pictures (`vistok.metrics.frechet`); the network sees [B, 3, T, H, W].
+Programs differ in two conventions, and in the preprocessing that the network's own preset names:
+
+- covariance: divided by n - 1 (VideoGPT, TATS, OmniTokenizer, StyleGAN-V) or by n (LARP, ddof = 0);
+- square root: of the symmetric form by SVD, or of the plain product by `sqrtm`. Both stand for the
+  sum of singular values that is computed here, and agree with it to the rounding of their own.
+
+FVD falls with the number of clips: compare only at equal numbers.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vistok.frozen.network import VideoNetwork
+from vistok.metrics.frechet import FeatureStats, frechet_distance
+
+
+class FrechetVideoDistance:
+    """`update(clips, real=...)` on every batch, `compute()` at the end, on every rank."""
+
+    def __init__(self, network: VideoNetwork, ddof: int = 1) -> None:
+        self.network, self.ddof = network, ddof
+        self.real, self.painted = FeatureStats(network.dim), FeatureStats(network.dim)
+
+    def update(self, clips: Tensor, real: bool) -> None:
+        """clips [B, 3, T, H, W], uint8 or float in 0..1."""
+        (self.real if real else self.painted).update(self.network(clips))
+
+    def merge(self, other: FrechetVideoDistance) -> FrechetVideoDistance:
+        """Add what another one with the same network has seen."""
+        mine, theirs = self._identity, other._identity
+        if mine != theirs:
+            raise ValueError(f"cannot merge {theirs} into {mine}: another network or convention")
+        self.real.merge(other.real)
+        self.painted.merge(other.painted)
+        return self
+
+    @property
+    def _identity(self) -> tuple:
+        network = self.network
+        return network.name, network.sha256, network.preprocess, self.ddof
+
+    def compute(self) -> float:
+        """Over all ranks; warns in one line for fewer clips than features."""
+        return frechet_distance(self.real.reduce(), self.painted.reduce(), self.ddof)
