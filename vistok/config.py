@@ -237,8 +237,9 @@ def read_yaml(
     """Read one of our YAML files and lay `key.sub=value` overrides over it.
 
     A file may name a `base: other.yaml` beside it, which it is laid over: mappings are merged, all
-    else (lists too) is replaced, and a mapping that changes its `kind` starts anew. `layered=False`
-    leaves `base` as it stands (a study's is a key of its own). Raises `ConfigError` when a file is missing or broken, or an override is not `key=value`.
+    else (lists too) is replaced, and a mapping that changes its `kind` starts anew; with
+    `layered=False` it is left as it stands (a study's base is a key of its own). Raises
+    `ConfigError` when a file is missing or broken, or an override is not `key=value`.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
