@@ -24,9 +24,11 @@ from train.optim import make_optimizers, with_lr
 from train.tasks.base import Phase, Task
 from vistok.config import Config
 from vistok.dice import Progress
+from vistok.frozen.text import BlankText
 from vistok.layers import attention
 from vistok.records import Batch
 from vistok.registry import build
+from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens
 
 _PAIR = 2  # samples of a counted step: FLOP are proportional to them
@@ -60,6 +62,10 @@ class Rehearsal:
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         with self.mode:
             _pretend(self._modules())
+        for module in self._modules():
+            if isinstance(module, Tokenizer) and module.config.text is not None:
+                dim = next(how.dim for how in module.config.reading.values())
+                module.text_encoder = BlankText(module.config.text.length, dim)
 
     # -- what is asked --------------------------------------------------------------------------
 
@@ -158,7 +164,8 @@ class Rehearsal:
             pixels = torch.zeros(count, 3, *self.size)
         if getattr(self.data, "classes", ()):
             label = torch.zeros(count, dtype=torch.long)
-        return Batch(torch.arange(count), pixels=pixels, label=label, tokens=tokens)
+        text = ("",) * count
+        return Batch(torch.arange(count), pixels, label=label, text=text, tokens=tokens)
 
     def _modules(self) -> list[nn.Module]:
         task = self.task

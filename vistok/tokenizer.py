@@ -26,12 +26,18 @@ from vistok.config import Config, ConfigError, PartOf, validate
 from vistok.dice import Draws, Progress, Rng
 from vistok.frozen.text import TextEncoder, TextEncoderConfig
 from vistok.hub import Saved
+from vistok.layers.text import TextInputConfig
 from vistok.modes import evaluating
 from vistok.origin import Origin
 from vistok.records import Batch, Condition, Latents, Painted, Quantized, Reconstruction
 from vistok.registry import build
 from vistok.spaces.pixels import PixelsConfig
 from vistok.tokens import Tokens, TokenSpec, keep_mask
+
+NO_TEXTS = (
+    "data: this tokenizer reads text, and the data give none; use texts of the data (text=txt of "
+    "webdataset, text_column of huggingface), or data.caption for one of each class"
+)
 
 
 class TokenizerConfig(Config):
@@ -54,6 +60,33 @@ class TokenizerConfig(Config):
         if isinstance(data, dict) and isinstance(data.get("image_size"), int):
             data = {**data, "image_size": (data["image_size"],) * 2}
         return data
+
+    @property
+    def reading(self) -> dict[str, TextInputConfig]:
+        """The parts that read text, and how."""
+        parts = {"encoder": self.encoder, "decoder": self.decoder}
+        found = {name: getattr(part, "text", None) for name, part in parts.items()}
+        return {name: how for name, how in found.items() if how is not None}
+
+    @model_validator(mode="after")
+    def _texts(self) -> TokenizerConfig:
+        """What would otherwise fail at the first batch."""
+        reading = self.reading
+        if self.text is not None and not reading:
+            raise ValueError(
+                "text names a text encoder, and no part reads text; set encoder.text or "
+                "decoder.text, or leave text out"
+            )
+        for name, how in reading.items():
+            if self.text is not None and how.length != self.text.length:
+                raise ValueError(
+                    f"{name}.text.length={how.length}, but text.length={self.text.length}; give "
+                    "both the same"
+                )
+        if len({how.dim for how in reading.values()}) > 1:
+            dims = ", ".join(f"{name}.text.dim={how.dim}" for name, how in reading.items())
+            raise ValueError(f"{dims}: one text encoder has one width; give both the same")
+        return self
 
 
 class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"]):
@@ -87,6 +120,13 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
                     f"'{regularizer.throws}'; keep one of them"
                 )
             claimed[regularizer.throws] = part.kind
+            if regularizer.throws == "null" and not any(
+                how.optional for how in self.config.reading.values()
+            ):
+                raise ConfigError(
+                    f"regularizers: '{part.kind}' drops texts, and no part reads text that may "
+                    "be missing; set encoder.text or decoder.text, with optional: true"
+                )
             try:
                 regularizer.check(self._spec)
             except ValueError as error:
@@ -143,11 +183,30 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
                 "this tokenizer's config names no text encoder; give tokenizer.text, or features: "
                 "Condition(text=[B, M, C])"
             )
+        device = next(self.parameters()).device
+        features, mask = self.text_encoder.to(device)(texts)
+        return Condition(text=features, text_mask=mask, null=null)
+
+    def condition_of(self, batch: Batch, draws: Draws | None = None) -> Condition | None:
+        """What is read besides the pixels of a batch of data: None, or its texts, which are kept
+        from the samples that `draws.null` names. ConfigError if the data give no texts."""
+        if self.config.text is None:
+            return None
+        if batch.text is None:
+            raise ConfigError(NO_TEXTS)
+        return self.condition(batch.text, None if draws is None else draws.null)
+
+    @property
+    def text_encoder(self) -> Any:
+        """Texts -> (features, mask), loaded at the first look; it may be set to share one."""
         if not self._text_encoder:
             self._text_encoder.append(TextEncoder(self.config.text))
-        device = next(self.parameters()).device
-        features, mask = self._text_encoder[0].to(device)(texts)
-        return Condition(text=features, text_mask=mask, null=null)
+        return self._text_encoder[0]
+
+    @text_encoder.setter
+    def text_encoder(self, encoder: Any) -> None:
+        # Not as an attribute: torch would file a module as a part of the model.
+        self._text_encoder = [encoder]
 
     # -- what users call ------------------------------------------------------------------------
 
@@ -217,9 +276,11 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         return draws.join(self.quantizer.draw(self._spec, index, rng, progress), "quantizer")
 
     def part_parameters(self) -> dict[str, int]:
-        """Parameters of each part."""
-        parts = {"encoder": self.encoder, "quantizer": self.quantizer, "decoder": self.decoder}
-        return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+        """Parameters of each part; of a space only if it has some."""
+        spaces = ("reads", "paints")
+        names = ("encoder", "quantizer", "decoder", *spaces)
+        counts = {name: sum(p.numel() for p in getattr(self, name).parameters()) for name in names}
+        return {name: count for name, count in counts.items() if count or name not in spaces}
 
     def _present(self, draws: Draws | None, batch: int, device: torch.device) -> Tensor | None:
         if draws is None or (draws.keep is None and draws.present is None):

@@ -79,6 +79,9 @@ def tokenizer(seed: int = 0, **parts) -> Tokenizer:
 def tokenizer_with(family: str, kind: str, **options) -> Tokenizer:
     part = small(family, kind)
     if family == "regularizer":
+        if entries(family)[kind].part.throws == "null":  # there must be something to leave out
+            text = {"text": {"dim": 4, "length": 3}}
+            options["decoder"] = small("decoder", "vit") | {"absence": "mask_token"} | text
         return tokenizer(regularizers=[part], **options)
     if family == "decoder" and "absence" in entries(family)[kind].config.model_fields:
         part["absence"] = "mask_token"

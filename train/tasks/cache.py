@@ -88,6 +88,7 @@ class CacheTask(Task):
         self, writer, dataset, tokenizer, config, accelerator, split: str, stop: StopRequest
     ) -> None:
         world = accelerator.num_processes
+        reads = "encoder" in tokenizer.config.reading  # else codes do not depend on texts
         batches = iter(
             EvalLoader(
                 dataset,
@@ -112,7 +113,8 @@ class CacheTask(Task):
             batch = next(batches, None)  # a rank may have none in the last turn
             if batch is not None:
                 moved = to_device(batch, accelerator.device)
-                tokens = tokenizer.encode(moved.pixels)
+                condition = tokenizer.condition_of(moved) if reads else None
+                tokens = tokenizer.encode(moved.pixels, condition=condition)
                 if world == 1:
                     writer.write(tokens, moved.label)
                 else:

@@ -7,6 +7,7 @@ Stages are configs: `init` starts parts from a saved tokenizer, `freeze` keeps p
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,7 +30,7 @@ from vistok.metrics.codebook import CodebookStats
 from vistok.metrics.quality import PSNR
 from vistok.records import Batch, Condition, Reconstruction
 from vistok.registry import build, register
-from vistok.tokenizer import Tokenizer, TokenizerConfig
+from vistok.tokenizer import NO_TEXTS, Tokenizer, TokenizerConfig
 
 
 class TokenizerTaskConfig(Config):
@@ -62,6 +63,8 @@ class TokenizerTask(Task):
 
     def __init__(self, config: TokenizerTaskConfig, data) -> None:
         check_pictures(data, "tokenizer")
+        if data is not None and config.tokenizer.text is not None and not data.texts:
+            raise ConfigError(NO_TEXTS)
         self.config = config
         self.tokenizer = Tokenizer(config.tokenizer)
         for init in config.init:
@@ -118,14 +121,7 @@ class TokenizerTask(Task):
 
     def _condition(self, batch: Batch, draws: Draws | None = None) -> Condition | None:
         """What the tokenizer reads besides pixels: the batch's texts, some of them dropped."""
-        if self.config.tokenizer.text is None:
-            return None
-        if batch.text is None:
-            raise ConfigError(
-                "data: this tokenizer reads text, and the data give none; use a kind with texts "
-                "(webdataset, huggingface), or data.caption for a text of each class"
-            )
-        return self.tokenizer.condition(batch.text, None if draws is None else draws.null)
+        return self.tokenizer.condition_of(batch, draws)
 
     @property
     def wants_data(self) -> bool:
@@ -154,7 +150,8 @@ class TokenizerTask(Task):
             # Its dropout and its statistics (usage, EMA codebook) rest too.
             self.tokenizer.get_submodule(part).eval()
         condition = self._condition(batch, draws)
-        reconstruction = self.modules["tokenizer"](batch, draws, condition, self.needs_pixels)
+        seen = replace(batch, text=None)  # a compiled model would be made anew for each new text
+        reconstruction = self.modules["tokenizer"](seen, draws, condition, self.needs_pixels)
         if self.gan is not None and progress.step >= self.gan.critic_start:
             self._painted.append((reconstruction.target, reconstruction.pixels.detach()))
         if self.window is not None:
@@ -286,7 +283,11 @@ class TokenizerTask(Task):
         modules["tokenizer"].save_pretrained(folder)
 
     def record(self) -> dict[str, str]:
-        return {f"teacher {name} (sha256)": sha256 for name, sha256 in self.teachers.items()}
+        facts = {f"teacher {name} (sha256)": sha256 for name, sha256 in self.teachers.items()}
+        if self.config.tokenizer.text is not None:
+            encoder = self.tokenizer.text_encoder
+            facts[f"text encoder {encoder.name} (sha256)"] = encoder.sha256
+        return facts
 
     def summary(self) -> dict[str, object]:
         spec = self.tokenizer.spec()

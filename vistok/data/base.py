@@ -46,6 +46,7 @@ class Sample:
     name: str = ""
     tokens: Tensor | None = None  # [L, F] of type `Tokens.dtype(spec)`; [L, dim] if continuous
     fps: float | None = None  # frames per second of a clip's pixels
+    text: str | None = None  # what the picture shows, where the data set says so (`texts`)
 
 
 class Raw(NamedTuple):
@@ -74,6 +75,8 @@ class Dataset:
     """Whether training mirrors half of the samples (done on the device, by the loader's dice)."""
     spec: TokenSpec | None = None
     """Of the tokens, if the samples are cached tokens."""
+    texts: bool = False
+    """Whether every sample has a text."""
 
     def __len__(self) -> int:
         raise NotImplementedError

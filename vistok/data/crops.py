@@ -56,6 +56,7 @@ class CroppedDataset(Dataset):
     ) -> None:
         self.pictures, self.kind, self.size, self.crop_range = pictures, crops, hw, crop_range
         self.classes, self.crops = pictures.classes, _COUNT[crops]
+        self.texts = pictures.texts
         self._last: tuple[int, Sample] | None = None
 
     def __len__(self) -> int:
@@ -65,7 +66,8 @@ class CroppedDataset(Dataset):
         number, crop = divmod(index, self.crops)
         whole = self._whole(number)
         pixels = cut(whole.pixels, self.kind, self.size)[crop]
-        return Sample(index, pixels, whole.label, f"{whole.name} crop {crop}")
+        name = f"{whole.name} crop {crop}"
+        return Sample(index, pixels, whole.label, name, text=whole.text)
 
     def record(self) -> dict[str, Any]:
         how = {"kind": self.kind, "size": list(self.size), "centre": _CENTRE[self.kind]}

@@ -26,6 +26,7 @@ from vistok.data.base import (
     held_out,
     manifest_hash,
 )
+from vistok.data.captions import Caption
 from vistok.data.transforms import Transform, TransformConfig
 from vistok.registry import register
 
@@ -137,6 +138,8 @@ class FolderDataset(Dataset):
         self.ignored, self.val_share = ignored, config.val_share
         self.transform = Transform(config, split)
         self.size, self.flip = self.transform.hw, self.transform.flip
+        self.caption = Caption(config, classes)
+        self.texts = self.caption.given
         self._label = {name: label for label, name in enumerate(classes)}
 
     def __len__(self) -> int:
@@ -146,7 +149,9 @@ class FolderDataset(Dataset):
         name = self.names[index]
         image = images.read(self.root / name, shown(name))
         pixels = self.transform(image, index, epoch, seed)
-        return Sample(index, pixels, self._label_of(name), shown(name))
+        label = self._label_of(name)
+        text = self.caption(label, shown(name))
+        return Sample(index, pixels, label, shown(name), text=text)
 
     def raw(self, index: int) -> Raw:
         name = self.names[index]
@@ -165,6 +170,7 @@ class FolderDataset(Dataset):
             "classes": len(self.classes),
             "ignored": self.ignored,
             **self.transform.record(),
+            **self.caption.record(),
             "manifest": manifest_hash(lines),
         }
 

@@ -5,6 +5,7 @@
 - Rows are taken as Arrow has them, so pictures are decoded here, by `images`, like all others.
 - Label -1 or null means unlabelled; with `need_label` such a row is a bad sample. A label that has
   no class name is always a bad sample. Class names come from the data set's ClassLabel.
+- With `text_column` a text that is null or empty makes a bad sample.
 - A picture that is only named (`path` without `bytes`) is a bad sample; an `imagefolder` is the
   exception, since there the library itself lists the files.
 - No data set's own code is ever run, and formats that unpickle or connect to programs are refused.
@@ -21,7 +22,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vistok.config import ConfigError
 from vistok.data import images
@@ -35,6 +36,7 @@ from vistok.data.base import (
     manifest_hash,
     one_line,
 )
+from vistok.data.captions import Caption, one_source, own_text
 from vistok.data.shards import given_names
 from vistok.data.source import LARGEST, Source
 from vistok.data.stream import Entry, Stream
@@ -42,6 +44,7 @@ from vistok.data.transforms import Transform, TransformConfig
 from vistok.registry import register
 
 FORMATS = ("arrow", "cache", "imagefolder", "json", "parquet", "webdataset")
+_Content = tuple[str, bytes | str, int, str | None]
 _ROWS = 16  # read at a time: a few pictures, whatever the size of the row group
 
 
@@ -69,6 +72,8 @@ class HuggingFaceConfig(TransformConfig):
     """How many classes, their names, or a file of names, where the label is a bare number."""
     need_label: bool = False
     """Whether an unlabelled row (-1 or null) is a bad sample."""
+    text_column: str | None = None
+    """Column of the texts; null: texts are not looked at."""
     cache_dir: str | None = None
     """Where the library keeps what it fetched or converted; null: its own place."""
     streaming: bool = False
@@ -79,6 +84,11 @@ class HuggingFaceConfig(TransformConfig):
     """Streaming: samples of a lane that are held and shuffled; 0 = the order of the shard."""
     lanes: int | None = Field(default=None, ge=1)
     """Streaming: parts that are read side by side; null: processes x workers of the first start."""
+
+    @model_validator(mode="after")
+    def _one_text(self) -> HuggingFaceConfig:
+        one_source(self, "text_column")
+        return self
 
 
 @register("data", HuggingFaceConfig)
@@ -162,16 +172,18 @@ class _Rows:
         self.config, self.split, self.features = config, split, features
         self.follow = builder == "imagefolder"
         self.transform = Transform(config, split)
-        self.columns = [config.image_column]
-        if config.label_column is not None:
-            self.columns.append(config.label_column)
+        more = (config.label_column, config.text_column)
+        self.columns = [config.image_column, *(c for c in more if c is not None)]
         for column in self.columns if features is not None else ():
             if column not in features:
                 raise DataError(
                     f"data.huggingface {config.path}: no column '{column}'; it has "
-                    f"{', '.join(features)}: set image_column or label_column (null: unlabelled)"
+                    f"{', '.join(features)}: set image_column, label_column (null: unlabelled) "
+                    f"or text_column"
                 )
         self.classes = self._names()
+        self.caption = Caption(config, self.classes)
+        self.texts = self.caption.given or config.text_column is not None
 
     def _names(self) -> tuple[str, ...]:
         config = self.config
@@ -191,8 +203,8 @@ class _Rows:
         place = row if shard is None else f"{shard}:{row}"
         return f"{one_line(self.config.path)}[{place}]"
 
-    def content(self, row: dict[str, Any], name: str) -> tuple[str, bytes | str, int] | BadSample:
-        """(name, bytes or path of the picture, label), or why the row cannot be used."""
+    def content(self, row: dict[str, Any], name: str) -> _Content | BadSample:
+        """(name, bytes or path of the picture, label, text), or why the row cannot be used."""
         picture = row[self.config.image_column]
         if isinstance(picture, dict):
             path, picture = picture.get("path"), picture.get("bytes")
@@ -215,10 +227,21 @@ class _Rows:
                 label = UNLABELLED
             elif type(label) is not int or not 0 <= label < len(self.classes):
                 return BadSample(name, f"label {label!r}; expected 0..{len(self.classes) - 1}")
-        return name, picture, label
+        try:
+            return name, picture, label, self._text(row, label, name)
+        except ValueError as error:
+            return BadSample(name, str(error))
+        except BadSample as bad:
+            return bad
+
+    def _text(self, row: dict[str, Any], label: int, name: str) -> str | None:
+        column = self.config.text_column
+        if column is None:
+            return self.caption(label, name)
+        return own_text(row[column], f"column '{column}'")
 
     def sample(self, content: Any, index: int, epoch: int, seed: int) -> Sample:
-        name, data, label = content
+        name, data, label, text = content
         if isinstance(data, str):
             try:
                 with Source(data) as file:
@@ -226,7 +249,8 @@ class _Rows:
             except DataError as error:
                 raise BadSample(name, str(error)) from None
         image = images.decode(data, name)
-        return Sample(index, self.transform(image, index, epoch, seed), label, name)
+        pixels = self.transform(image, index, epoch, seed)
+        return Sample(index, pixels, label, name, text=text)
 
     def record(self, count: int, fingerprint: str) -> dict[str, Any]:
         config = self.config
@@ -241,6 +265,8 @@ class _Rows:
             "count": count,
             "classes": len(self.classes),
             **self.transform.record(),
+            **self.caption.record(),
+            **({"text": {"column": config.text_column}} if config.text_column else {}),
             "manifest": manifest_hash([*facts, f"split {split}", f"count {count}", fingerprint]),
         }
 
@@ -250,7 +276,7 @@ class RowDataset(Dataset):
 
     def __init__(self, table: Any, rows: _Rows) -> None:
         self._rows, self.classes = rows, rows.classes
-        self.size, self.flip = rows.transform.hw, rows.transform.flip
+        self.size, self.flip, self.texts = rows.transform.hw, rows.transform.flip, rows.texts
         self._table = table.select_columns(rows.columns).with_format("arrow")
         if not len(table):
             raise DataError(f"data.huggingface {rows.config.path}: no rows; expected one or more")
@@ -277,7 +303,7 @@ class RowStream(Stream):
     def __init__(self, table: Any, rows: _Rows) -> None:
         config = rows.config
         self._rows, self.classes = rows, rows.classes
-        self.size, self.flip = rows.transform.hw, rows.transform.flip
+        self.size, self.flip, self.texts = rows.transform.hw, rows.transform.flip, rows.texts
         # Only columns and Arrow tables: pictures stay undecoded, and rows can be passed over.
         self._table = table.select_columns(rows.columns).with_format("arrow")
         self.shards, self.shuffle, self.lanes = table.num_shards, config.shuffle, config.lanes

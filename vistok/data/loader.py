@@ -257,7 +257,7 @@ class Collate:
     def __init__(self, dataset: Dataset | Stream, slots: Slots | None = None) -> None:
         self.labelled, self.flips = bool(dataset.classes), dataset.flip
         self.spec, self.slots = dataset.spec, slots
-        self.clips = dataset.frames is not None
+        self.clips, self.texts = dataset.frames is not None, dataset.texts
 
     def __call__(self, rows: list[Row]) -> _Loaded:
         bad = [item for row in rows for item in row.bad]
@@ -273,6 +273,7 @@ class Collate:
             index=torch.tensor([s.index for s in samples], dtype=torch.int64),
             pixels=torch.stack([s.pixels for s in samples]) if stacked else None,
             label=torch.tensor([s.label for s in samples]) if self.labelled else None,
+            text=tuple(s.text for s in samples) if self.texts else None,
             fps=torch.tensor([s.fps for s in samples]) if self.clips else None,
             tokens=self._tokens(samples) if self.spec else None,
             flip=torch.tensor([row.flip for row in rows]) if self.flips else None,

@@ -27,6 +27,7 @@ from vistok.data.base import (
     held_out,
     manifest_hash,
 )
+from vistok.data.captions import Caption
 from vistok.data.memory import Pictures
 from vistok.data.shards import Shards, class_names, find
 from vistok.data.transforms import Transform, TransformConfig
@@ -107,6 +108,8 @@ class ParquetDataset(Dataset):
                 f"or more"
             )
         self.classes = self._names()
+        self.caption = Caption(config, self.classes)
+        self.texts = self.caption.given
         self._memory = Pictures(self._decoded()) if config.cache else None
 
     def __len__(self) -> int:
@@ -118,7 +121,8 @@ class ParquetDataset(Dataset):
             image, label = self._memory[index]
         else:
             image, label = self._read(index)
-        return Sample(index, self.transform.finish(image, index, epoch, seed), label, name)
+        pixels = self.transform.finish(image, index, epoch, seed)
+        return Sample(index, pixels, label, name, text=self.caption(label, name))
 
     def raw(self, index: int) -> Raw:
         row = self._row(index)
@@ -146,6 +150,7 @@ class ParquetDataset(Dataset):
             "count": len(self),
             "classes": len(self.classes),
             **self.transform.record(),
+            **self.caption.record(),
             "files": files,
             "manifest": manifest_hash([*facts, *held]),
         }

@@ -29,9 +29,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vistok.config import Config
 from vistok.data import images
 from vistok.data.base import BadSample, DataError, Dataset, Sample, Split, manifest_hash
+from vistok.data.captions import Caption, CaptionConfig
 from vistok.dice import Rng
 from vistok.registry import register
 
@@ -52,7 +52,7 @@ _SMALLEST = 0.45  # side of a view's window, as a share of the shorter side; uni
 _LEVELS = (8, 4, 2, 1)  # the photographs made smaller by these, smallest first
 
 
-class PhotosConfig(Config):
+class PhotosConfig(CaptionConfig):
     """Random views of scikit-image's photographs."""
 
     kind: Literal["photos"] = "photos"
@@ -92,6 +92,8 @@ class PhotosDataset(Dataset):
     def __init__(self, config: PhotosConfig, split: Split) -> None:
         self.config, self.split = config, split
         self.size, self.frames = (config.size, config.size), config.frames
+        self.caption = Caption(config, self.classes)
+        self.texts = self.caption.given
         self._count = config.count if split == "train" else config.val_count
         self._rng = Rng(config.seed, f"views/{split}")
         folder = _folder()
@@ -116,7 +118,8 @@ class PhotosDataset(Dataset):
         if mirrored < 0.5:
             pixels = pixels.flip(-1)
         name = f"photos/{self.split}/{index} ({self.classes[label]})"
-        return Sample(index, pixels, label, name, fps=FPS if self.frames else None)
+        fps, text = FPS if self.frames else None, self.caption(label, name)
+        return Sample(index, pixels, label, name, fps=fps, text=text)
 
     def record(self) -> dict[str, Any]:
         """`manifest` covers the parameters and the photographs' files."""
@@ -140,6 +143,7 @@ class PhotosDataset(Dataset):
             "filter": "bicubic",
             "flip": "inside the view",
             **moves,
+            **self.caption.record(),
             "manifest": manifest_hash(facts),
         }
 

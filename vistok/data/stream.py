@@ -53,6 +53,8 @@ class Stream:
     """T of its clips; None = pictures."""
     spec: TokenSpec | None = None
     """Of the tokens, if the samples are cached tokens."""
+    texts: bool = False
+    """Whether every sample has a text."""
     count: int
     """Samples of an epoch, broken ones included."""
     shards: int

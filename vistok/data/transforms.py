@@ -17,8 +17,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from vistok.config import Config
 from vistok.data.base import Split
+from vistok.data.captions import CaptionConfig
 from vistok.data.images import to_tensor
 from vistok.dice import Rng
 
@@ -30,7 +30,7 @@ Filter = Literal["bicubic", "bilinear", "lanczos", "box"]
 _WIDE = 16_000_000  # pixels of a scaled strip above which `adm` computes its middle alone
 
 
-class TransformConfig(Config):
+class TransformConfig(CaptionConfig):
     """How a picture of any size becomes pixels [3, H, W]; the base of the picture data configs."""
 
     size: int | tuple[int, int] = 32

@@ -32,6 +32,7 @@ from vistok.data.base import (
     Split,
     manifest_hash,
 )
+from vistok.data.captions import Caption
 from vistok.data.folder import Listed, list_folder, open_split, shown
 from vistok.data.transforms import Transform, TransformConfig
 from vistok.dice import Rng
@@ -120,6 +121,8 @@ class VideoDataset(Dataset):
         self.names = [listed.names[i] for i in rows]
         number = {"": UNLABELLED} | {name: label for label, name in enumerate(classes)}
         self.labels = [number[listed.labels[i]] for i in rows]
+        self.caption = Caption(config, classes)
+        self.texts = self.caption.given
         self.transform = Transform(config, split)
         self.size, self.flip, self.frames = self.transform.hw, self.transform.flip, config.frames
         drawn = config.start == "random" and split != "train"
@@ -156,7 +159,9 @@ class VideoDataset(Dataset):
             except BadSample as short:
                 raise BadSample(name, f"{short.reason}: {cut.reason}") from None
         fps = self.config.fps or probe.fps / self.config.stride
-        return Sample(index, pixels, self.labels[index], name, fps=fps)
+        label = self.labels[index]
+        text = self.caption(label, name)
+        return Sample(index, pixels, label, name, fps=fps, text=text)
 
     def record(self) -> dict[str, Any]:
         """`manifest` covers names, file sizes and labels; a missing file has size -1."""
@@ -181,6 +186,7 @@ class VideoDataset(Dataset):
             "pad_frames": config.pad_frames,
             "decoder": self.decoded_by,
             **self.transform.record(),
+            **self.caption.record(),
             "manifest": manifest_hash(lines),
         }
 

@@ -2,8 +2,9 @@
 
 A sample is a picture member and, if `classes` is given, a label: the integer in its `.cls` member,
 or `label_key` of its `.json` member. Without `classes` labels are not looked at. What cannot be
-used is a bad sample with a reason: no picture, no label, a label that is no number, a key that the
-shard had before, a name that leads out of the archive, the half sample at the end of a cut shard.
+used is a bad sample with a reason: no picture, no label, a label that is no number, with `text` a
+text that is missing, empty or not UTF-8, a key that the shard had before, a name that leads out of
+the archive, the half sample at the end of a cut shard.
 
 Training reads streams (`streaming: true`): a block of each lane is held undecoded, so `shuffle`
 times the size of a sample for each lane. Validation, and `streaming: false`, read by index; the
@@ -32,6 +33,7 @@ from vistok.data.base import (
     manifest_hash,
     one_line,
 )
+from vistok.data.captions import Caption, one_source, own_text
 from vistok.data.shards import given_names
 from vistok.data.source import HEADERS, Source
 from vistok.data.stream import Entry, Stream
@@ -40,6 +42,8 @@ from vistok.data.transforms import Transform, TransformConfig
 from vistok.registry import register
 
 log = logging.getLogger(__name__)
+
+_Content = tuple[str, bytes, int, str | None]
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif")
 
@@ -58,6 +62,8 @@ class WebDatasetConfig(TransformConfig):
     """How many classes, their names, or a file of names; null: unlabelled."""
     label_key: str | None = None
     """Key of the class number in the `.json` member; null: the `.cls` member holds the number."""
+    text: str | None = None
+    """Ending of the member with the sample's text, such as txt; null: texts are not looked at."""
     count: int | None = Field(default=None, ge=1)
     """Training samples; null: counted in the headers of local shards (needed for URLs)."""
     streaming: bool = True
@@ -76,6 +82,7 @@ class WebDatasetConfig(TransformConfig):
                 source.check(pattern)
         if self.label_key is not None and self.classes is None:
             raise ValueError(f"label_key={self.label_key} needs classes; give a count or names")
+        one_source(self, "text")
         if isinstance(self.classes, int) and self.classes < 1:
             raise ValueError(f"classes={self.classes}: expected 1 or more")
         return self
@@ -109,6 +116,8 @@ class _Tars:
         self.shards, self.config, self.split = shards, config, split
         self.transform = Transform(config, split)
         self.classes = given_names(config.classes)
+        self.caption = Caption(config, self.classes)
+        self.texts = self.caption.given or config.text is not None
         self.endings = PICTURES if config.image is None else (config.image.lower(),)
         self.label = "cls" if config.label_key is None else "json"
 
@@ -128,15 +137,25 @@ class _Tars:
             )
         return found[0]
 
-    def content(self, shard: int, group: Group) -> tuple[str, bytes, int] | BadSample:
-        """(name, bytes of the picture, label), or why the sample cannot be used."""
+    def content(self, shard: int, group: Group) -> _Content | BadSample:
+        """(name, bytes of the picture, label, text), or why the sample cannot be used."""
         name = self.name(shard, group.key)
         if group.problem is not None:
             return BadSample(name, group.problem)
         try:
-            return name, group.contents[self.picture(group)], self.label_of(group)
+            picture, label = group.contents[self.picture(group)], self.label_of(group)
+            return name, picture, label, self.text_of(group, label, name)
+        except BadSample as bad:
+            return bad
         except ValueError as error:
             return BadSample(name, str(error))
+
+    def text_of(self, group: Group, label: int, name: str) -> str | None:
+        """The text; ValueError or BadSample if there should be one and is none."""
+        ending = self.config.text
+        if ending is None:
+            return self.caption(label, name)
+        return own_text(group.contents.get(ending.lower()), f".{ending.lower()} member")
 
     def label_of(self, group: Group) -> int:
         """The class number; ValueError if there is none."""
@@ -160,10 +179,11 @@ class _Tars:
             raise ValueError(f"label {label!r}; expected 0..{len(self.classes) - 1}")
         return label
 
-    def decode(self, content: tuple[str, bytes, int], index: int, epoch: int, seed: int) -> Sample:
-        name, data, label = content
+    def decode(self, content: _Content, index: int, epoch: int, seed: int) -> Sample:
+        name, data, label, text = content
         image = images.decode(data, name)
-        return Sample(index, self.transform(image, index, epoch, seed), label, name)
+        pixels = self.transform(image, index, epoch, seed)
+        return Sample(index, pixels, label, name, text=text)
 
     def record(self, count: int) -> dict[str, Any]:
         """`manifest` covers names, and sizes of local shards."""
@@ -178,6 +198,8 @@ class _Tars:
             "count": count,
             "classes": len(self.classes),
             **self.transform.record(),
+            **self.caption.record(),
+            **({"text": {"member": self.config.text}} if self.config.text else {}),
             "shards": len(self.shards),
             "manifest": manifest_hash(lines),
         }
@@ -189,7 +211,7 @@ class TarStream(Stream):
     def __init__(self, tars: _Tars) -> None:
         config = tars.config
         self._tars, self.classes = tars, tars.classes
-        self.size, self.flip = tars.transform.hw, tars.transform.flip
+        self.size, self.flip, self.texts = tars.transform.hw, tars.transform.flip, tars.texts
         self.shards, self.shuffle, self.lanes = len(tars.shards), config.shuffle, config.lanes
         self.count = config.count or self._counted()
 
@@ -228,7 +250,7 @@ class TarDataset(Dataset):
 
     def __init__(self, tars: _Tars) -> None:
         self._tars, self.classes = tars, tars.classes
-        self.size, self.flip = tars.transform.hw, tars.transform.flip
+        self.size, self.flip, self.texts = tars.transform.hw, tars.transform.flip, tars.texts
         places: list[tuple[int, int]] = []
         self._problems: dict[int, BadSample] = {}
         for shard, name in enumerate(tars.shards):

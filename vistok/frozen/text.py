@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from vistok.config import Config
 from vistok.frozen.files import MissingWeights
@@ -21,6 +21,8 @@ from vistok.frozen.network import Frozen
 from vistok.weights import content_sha256
 
 _KEPT = 1024  # texts whose features are kept, on the CPU
+_TOGETHER = 16  # texts that go in at once, always: products of one shape give a text one result,
+# whoever is beside it, so that what was kept and what is made afresh are the same bits
 
 
 class TextEncoderConfig(Config):
@@ -33,6 +35,9 @@ class TextEncoderConfig(Config):
     """last: after the final norm; penultimate: what enters the last block, without a norm."""
     length: int = Field(default=77, ge=2)
     """M: texts are padded and cut to it."""
+    pad_id: int | None = Field(default=None, ge=0)
+    """Token that fills texts up; null: the tokenizer's own. open_clip, which TA-TiTok and MaskGen
+    were trained with, fills with 0, and CLIP's features of padding depend on it."""
 
 
 class TextEncoder(Frozen):
@@ -89,6 +94,14 @@ class TextEncoder(Frozen):
         return torch.stack(features).to(device), torch.stack(mask).to(device)
 
     def _encode(self, texts: list[str]) -> list[tuple[Tensor, Tensor]]:
+        made: list[tuple[Tensor, Tensor]] = []
+        for start in range(0, len(texts), _TOGETHER):
+            part = texts[start : start + _TOGETHER]
+            whole = part + [""] * (_TOGETHER - len(part))
+            made += self._look(whole)[: len(part)]
+        return made
+
+    def _look(self, texts: list[str]) -> list[tuple[Tensor, Tensor]]:
         read = self.words(
             texts,
             padding="max_length",
@@ -98,6 +111,8 @@ class TextEncoder(Frozen):
         )
         device = next(self.network.parameters()).device
         ids, mask = read["input_ids"].to(device), read["attention_mask"].to(device)
+        if self.config.pad_id is not None:
+            ids = ids.masked_fill(mask == 0, self.config.pad_id)
         with torch.autocast(device.type, enabled=False):
             # CLIP's own padding is looked at, as its training did: no mask goes in.
             given = {} if self.config.network == "clip" else {"attention_mask": mask}
@@ -105,3 +120,16 @@ class TextEncoder(Frozen):
         last = out.last_hidden_state
         chosen = last if self.config.layer == "last" else out.hidden_states[-2]
         return list(zip(chosen.float().cpu(), mask.bool().cpu(), strict=True))
+
+
+class BlankText(nn.Module):
+    """Stands in for a text encoder where only shapes count (a dry run): features of zeros."""
+
+    def __init__(self, length: int, dim: int) -> None:
+        super().__init__()
+        self.length, self.dim = length, dim
+
+    def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """As TextEncoder's; every position counts as text."""
+        shape = (len(texts), self.length)
+        return torch.zeros(*shape, self.dim), torch.ones(shape, dtype=torch.bool)

@@ -36,8 +36,9 @@ class TransformerConfig(Config):
     """Initial value of a learned gain on each residual branch; None = no gain."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Network dropout on residual branches; the only draws that are torch's own."""
-    init: Literal["fan_in", "trunc_normal"] = "fan_in"
-    """fan_in: std 1/sqrt(fan-in); trunc_normal: std 0.02 (TiTok, GPT-2)."""
+    init: Literal["fan_in", "trunc_normal", "torch"] = "fan_in"
+    """fan_in: std 1/sqrt(fan-in); trunc_normal: std 0.02 (TiTok, GPT-2); torch: as its layers are
+    made (TA-TiTok's decoder)."""
     branch_scale: Literal["depth", "none"] = "depth"
     """depth: the last layer of a residual branch starts divided by sqrt(2 depth) (GPT-2)."""
 
@@ -126,7 +127,13 @@ class Transformer(nn.Module):
 def init_weights(module: nn.Module, config: TransformerConfig) -> None:
     """Initialise every linear and convolution of `module`; perhaps shrink residual branches."""
     for layer in module.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
+        if config.init == "torch":
+            if isinstance(layer, Attention):  # as nn.MultiheadAttention makes them
+                nn.init.xavier_uniform_(layer.qkv.weight)
+                for linear in (layer.qkv, layer.out):
+                    if linear.bias is not None:
+                        nn.init.zeros_(linear.bias)
+        elif isinstance(layer, nn.Linear | nn.Conv2d):
             fan_in = layer.weight[0].numel()
             std = fan_in**-0.5 if config.init == "fan_in" else 0.02
             nn.init.trunc_normal_(layer.weight, std=std, a=-3 * std, b=3 * std)

@@ -40,10 +40,14 @@ class Release:
     licence: str
     config: Mapping[str, Any] | None = None
     sha256: str | None = None
-    published: str = ""
-    """The paper's own figures, with their protocol."""
-    recipe: str = ""
-    """Config file that trains it."""
+    rfid: float | None = None
+    """The authors' own figure, over `protocol`."""
+    gfid: float | None = None
+    """The same of their generator on these tokens: 50,000 samples against ADM's reference batch."""
+    protocol: str = "ImageNet val 256, 50,000 pictures against themselves"
+    """How `rfid` was measured."""
+    recipe: tuple[str, ...] = ()
+    """Config files that train it, one a stage."""
     research_only: bool = False
 
 

@@ -35,8 +35,8 @@ class MaskGITVQGAN(Family):
             "maskgit-vqgan-imagenet-f16-256.bin",
             "Apache-2.0 (weights trained on ImageNet: research purposes)",
             config={"vqgan": NETWORK, "quantizer": QUANTIZER},
-            published="rFID 2.28 (ImageNet val 256, 256 tokens)",
-            recipe="configs/maskgit_vqgan.yaml",
+            rfid=2.28,
+            recipe=("configs/maskgit_vqgan.yaml",),
             research_only=True,
         ),
     )

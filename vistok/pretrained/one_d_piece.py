@@ -46,8 +46,9 @@ class OneDPiece(TiTok):
             f"turing-motors/One-D-Piece-{size.upper()}-256",
             "model.safetensors",
             _LICENCE,
-            published=f"rFID {rfid} (ImageNet val 256, 256 tokens)",
-            recipe=f"configs/one_d_piece_{size}256.yaml",
+            rfid=rfid,
+            gfid=gfid,
+            recipe=tuple(f"configs/one_d_piece_{size}256_stage{stage}.yaml" for stage in (1, 2)),
         )
-        for size, rfid in (("s", "1.48"), ("b", "1.11"), ("l", "1.08"))
+        for size, rfid, gfid in (("s", 1.48, 2.67), ("b", 1.11, 2.70), ("l", 1.08, 2.35))
     )

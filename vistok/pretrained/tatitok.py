@@ -37,7 +37,13 @@ class TATiTok(TiTok):
             "padding": "attended",
             "optional": False,
         }
-        tree["text"] = {"network": "clip", "path": CLIP, "layer": "last", "length": length}
+        tree["text"] = {
+            "network": "clip",
+            "path": CLIP,
+            "layer": "last",
+            "length": length,
+            "pad_id": 0,  # open_clip's; padding is attended to here
+        }
         return tree
 
     def extend(self, model: dict[str, Any], config: TokenizerConfig) -> dict[str, Any]:
@@ -57,15 +63,17 @@ class TATiTok(TiTok):
             f"turkeyju/tokenizer_tatitok_{name}",
             "model.safetensors",
             _LICENCE,
-            published=f"rFID {rfid} (ImageNet val 256, 'A photo of a {{class}}.')",
-            recipe=f"configs/tatitok_{name}.yaml",
+            rfid=rfid,
+            protocol="ImageNet val 256, 50,000 pictures against themselves, none of which it was "
+            "trained on (DataComp), with the caption 'A photo of a {class}.'",
+            recipe=(f"configs/tatitok_{name}.yaml",),
         )
         for name, rfid in (
-            ("bl32_vq", "3.95"),
-            ("bl64_vq", "2.43"),
-            ("bl128_vq", "1.53"),
-            ("bl32_vae", "1.53"),
-            ("bl64_vae", "1.47"),
-            ("sl128_vae", "0.90"),
+            ("bl32_vq", 3.95),
+            ("bl64_vq", 2.43),
+            ("bl128_vq", 1.53),
+            ("bl32_vae", 1.53),
+            ("bl64_vae", 1.47),
+            ("sl128_vae", 0.90),
         )
     )

@@ -200,23 +200,23 @@ class TiTok(Family):
             table += pair("decoder.head.conv", "decoder.conv_out")
         return table
 
-    def _release(name: str, published: str, recipe: str) -> Release:
+    def _release(name: str, rfid: float, *recipe: str, gfid: float | None = None) -> Release:
         hub = f"yucornetto/tokenizer_titok_{name.replace('-', '_')}_imagenet"
         return Release(
-            f"titok-{name}", hub, "model.safetensors", _LICENCE,
-            published=f"rFID {published} (ImageNet val 256)", recipe=recipe, research_only=True,
+            f"titok-{name}", hub, "model.safetensors", _LICENCE, rfid=rfid, gfid=gfid,
+            recipe=tuple(f"configs/titok_{file}.yaml" for file in recipe), research_only=True,
         )  # fmt: skip
 
     releases = (
-        _release("l32", "2.21", "configs/titok_l32.yaml"),
-        _release("b64", "1.70", "configs/titok_b64.yaml"),
-        _release("s128", "1.71", "configs/titok_s128.yaml"),
-        _release("bl64-vq8k", "2.06", "configs/titok_bl64_vq8k.yaml"),
-        _release("bl128-vq8k", "1.49", "configs/titok_bl128_vq8k.yaml"),
-        _release("sl256-vq8k", "1.03", "configs/titok_sl256_vq8k.yaml"),
-        _release("ll32-vae-c16", "1.61", "configs/titok_ll32_vae.yaml"),
-        _release("bl64-vae-c16", "1.25", "configs/titok_bl64_vae.yaml"),
-        _release("bl128-vae-c16", "0.84", "configs/titok_bl128_vae.yaml"),
+        _release("l32", 2.21, "l32_stage1", "l32_stage2", gfid=2.77),
+        _release("b64", 1.70, "b64_stage1", "b64_stage2", gfid=2.48),
+        _release("s128", 1.71, "s128_stage1", "s128_stage2", gfid=1.97),
+        _release("bl64-vq8k", 2.06, "bl64_vq8k"),
+        _release("bl128-vq8k", 1.49, "bl128_vq8k"),
+        _release("sl256-vq8k", 1.03, "sl256_vq8k"),
+        _release("ll32-vae-c16", 1.61, "ll32_vae"),
+        _release("bl64-vae-c16", 1.25, "bl64_vae"),
+        _release("bl128-vae-c16", 0.84, "bl128_vae"),
     )
 
 

@@ -1,0 +1,82 @@
+"""Every release has its recipe, of the size that the original has; README lists them all."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from tests.pretrained.released import ROOT, recipe_tokenizer, table
+from train.config import TrainConfig
+from vistok.config import read_yaml, validate
+from vistok.pretrained import releases
+
+RELEASES = {name: release for name, (_, release) in releases().items()}
+# Of the cards (shared/recipes): millions of parameters. The tolerance is half a percent.
+ENCODER = {"small": 25.8, "base": 85.9, "large": 303.4}
+CODES_DECODER = {"small": 27.0, "base": 88.1, "large": 306.8}  # with the head of proxy codes
+PIXEL_DECODER = {"large": 303.6}
+MASKGIT = {"encoder": 23.8, "decoder": 30.5}
+
+
+def size_of(part) -> str:
+    return {512: "small", 768: "base", 1024: "large"}[part.transformer.width]
+
+
+def millions(module: torch.nn.Module) -> float:
+    return sum(p.numel() for p in module.parameters()) / 1e6
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_the_recipe_trains_what_was_released(name):
+    release = RELEASES[name]
+    configs = [validate(TrainConfig, read_yaml(ROOT / file)) for file in release.recipe]
+    assert configs
+    for before, after in pairwise(configs):
+        assert after.task.init[0].path == before.folder
+        assert after.task.tokenizer == before.task.tokenizer
+    if release.config is not None:
+        family = releases()[name][0]
+        trained = family.official(configs[-1].task.tokenizer)
+        assert family.config(trained) == family.config(release.config)
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_parameters_are_those_of_the_card(name):
+    tokenizer = recipe_tokenizer(RELEASES[name])
+    encoder, decoder = tokenizer.encoder, tokenizer.decoder
+    if name == "maskgit-vqgan":
+        assert millions(encoder) == pytest.approx(MASKGIT["encoder"], rel=0.005)
+        assert millions(decoder) == pytest.approx(MASKGIT["decoder"], rel=0.005)
+        return
+    words = name.removeprefix("tatitok-").removeprefix("titok-").removeprefix("one-d-piece-")
+    sizes = {"s": "small", "b": "base", "l": "large"}
+    named = [sizes[letter] for letter in words.rstrip("-").split("-")[0] if letter in sizes]
+    assert (size_of(encoder.config), size_of(decoder.config)) == (named[0], named[-1])
+    assert encoder.config.num_latents == int("".join(c for c in words.split("-")[0] if c.isdigit()))
+    assert millions(encoder) == pytest.approx(ENCODER[named[0]], rel=0.005)
+    if decoder.config.head == "codes":
+        assert millions(decoder) == pytest.approx(CODES_DECODER[named[-1]], rel=0.005)
+        assert millions(tokenizer.paints.decoder) == pytest.approx(MASKGIT["decoder"], rel=0.005)
+    else:
+        assert millions(decoder) == pytest.approx(PIXEL_DECODER[named[-1]], rel=0.005)
+
+
+def test_the_network_is_the_importers():
+    """A recipe's network and that of the weights are one, read from the official config's words."""
+    for name, (family, release) in releases().items():
+        if name == "maskgit-vqgan":
+            continue
+        ours = validate(TrainConfig, read_yaml(ROOT / release.recipe[-1])).task.tokenizer
+        again = family.config(family.official(ours))
+        theirs = type(ours).model_validate(again)
+        for part in ("image_size", "reads", "paints", "encoder", "regularizers", "text"):
+            assert getattr(ours, part) == getattr(theirs, part), (name, part)
+        for part in ("quantizer", "decoder"):
+            mine, given = (getattr(one, part).model_dump() for one in (ours, theirs))
+            for tree in (mine, given):  # how it starts, no matter to weights
+                tree.get("transformer", {}).pop("init", None)
+            assert mine == given, (name, part)
+
+
+def test_the_readme_lists_every_release():
+    assert table() in (ROOT / "README.md").read_text(), "python -m tests.pretrained.released"
