@@ -48,6 +48,14 @@ COMMANDS = {
     "python -m eval runs/quickstart runs/quickstart/generator --report runs/quickstart/report.html":
         "--limit 16 --samples 14 --pfid quick --data kind=photos --data val_count=16",
     "python -m eval speed runs/quickstart runs/quickstart/generator": "--repeats 1",
+    "python -m eval runs/quickstart --protocols rate_distortion,robust,order,probe --report "
+    "runs/quickstart/more.html": "--limit 16 --train-limit 32 --data kind=photos "
+    "--data val_count=16 --data count=64",
+    "python -m eval reference runs/quickstart --out runs/train_stats.safetensors": "--limit 8",
+    "python -m eval study configs/studies/lengths.yaml": None,  # tests/eval/test_eval_study.py
+    "vistok edit copy runs/quickstart picture.png other.png --positions 0-3 --out copied.png": "",
+    "vistok edit inpaint runs/quickstart picture.png mask.png --steps 100 --out filled.png":
+        "--steps 2",
 }  # fmt: skip
 
 
@@ -66,7 +74,8 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("train", "eval", "configs", "vistok"):
         (folder / name).symlink_to(ROOT / name)
-    Image.new("RGB", (50, 40), (200, 120, 40)).save(folder / "picture.png")
+    for name in ("picture", "other", "mask"):
+        Image.new("RGB", (50, 40), (200, 120, 40)).save(folder / f"{name}.png")
     for i in range(30):
         (folder / "my/pictures/cats").mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 40), (8 * i, 90, 40)).save(folder / f"my/pictures/cats/{i}.png")
