@@ -88,7 +88,7 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
             own.append(override)
         else:
             theirs[key] = text
-    tree = read_yaml(path, own, layered=False)
+    tree = read_yaml(path, own)
     study = validate(StudyConfig, tree, str(path))
     # Text, as it stood on the command line: it is read with the config, like the train command's.
     last = {name: {**changes, **_raw(theirs)} for name, changes in study.runs.items()}

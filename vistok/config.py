@@ -231,14 +231,11 @@ def _expected(model: type, loc: tuple) -> str:
     return getattr(current, "__name__", str(current))
 
 
-def read_yaml(
-    path: str | Path, overrides: Sequence[str] = (), layered: bool = True
-) -> dict[str, Any]:
+def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Read one of our YAML files and lay `key.sub=value` overrides over it.
 
     A file may name a `base: other.yaml` beside it, which it is laid over: mappings are merged, all
-    else (lists too) is replaced, and a mapping that changes its `kind` starts anew; with
-    `layered=False` it is left as it stands (a study's base is a key of its own). Raises
+    else (lists too) is replaced, and a mapping that changes its `kind` starts anew. Raises
     `ConfigError` when a file is missing or broken, or an override is not `key=value`.
     """
     from omegaconf import OmegaConf
@@ -246,7 +243,7 @@ def read_yaml(
 
     path = Path(path)
     try:
-        tree = _load(path, (), layered)
+        tree = _load(path, ())
         for override in overrides:
             key, equals, text = override.partition("=")
             if not equals or not key:
@@ -286,7 +283,7 @@ def _check_references(tree: Any, path: Path, place: str = "") -> None:
             )
 
 
-def _load(path: Path, inside: tuple[Path, ...], layered: bool = True) -> Any:
+def _load(path: Path, inside: tuple[Path, ...]) -> Any:
     """The OmegaConf tree of a file over that of its base, nothing resolved yet."""
     from omegaconf import OmegaConf
 
@@ -299,7 +296,7 @@ def _load(path: Path, inside: tuple[Path, ...], layered: bool = True) -> Any:
         raise ConfigError(f"{path}: expected `key: value` lines at the top level")
     _check_references(OmegaConf.to_container(tree), path)
     base = OmegaConf.to_container(tree, resolve=False).get("base")
-    if base is None or not layered:
+    if base is None:
         return tree
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base: got {base!r}; expected the name of a YAML file")
