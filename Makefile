@@ -34,7 +34,7 @@ lint: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet -e ".[dev,hf,video,coding]"
+	$(PY) -m pip install --quiet -e ".[dev,hf,video,features,coding]"
 	touch $@
 
 clean:
