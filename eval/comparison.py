@@ -14,7 +14,7 @@ from typing import Any
 
 from eval.compare import differences
 from eval.rows import Results, Row
-from eval.tables import BY_LENGTH, WHOLE, named, plain_row
+from eval.tables import BY_LENGTH, WHOLE, by_run, named, plain_row
 from eval.words import shown, word
 
 _FLOORS = ("PSNR-mean-colour",)  # of the pictures, not of a run
@@ -25,6 +25,15 @@ class Column:
     name: str  # as displayed: with network, data and guidance
     metric: str
     better: str  # "higher", "lower" or ""
+
+    @property
+    def title(self) -> str:
+        return self.name.partition("[")[0]
+
+    @property
+    def inside(self) -> str:
+        """What stands behind the title: network, data, guidance."""
+        return "".join(self.name.partition("[")[1:])
 
 
 @dataclass(frozen=True)
@@ -71,11 +80,16 @@ def comparison(results: Results) -> Comparison:
     """The table of all runs."""
     found: dict[tuple, dict[tuple[str, str], Row]] = {}
     lines = _lines(results)
+    rows = by_run(row for row in results.rows if plain_row(row))
+    owned = {name for names in (results.facts.get("pairs") or {}).values() for name in names}
     for line in lines:
         for run in filter(None, line):
-            for row in longest(r for r in results.rows if r.run == run and plain_row(r)):
+            of = ", generated" if run in owned else ""
+            for row in longest(rows.get(run, ())):
                 if row.metric not in _FLOORS:
-                    found.setdefault((row.metric, named(row)), {}).setdefault(line, row)
+                    # A generator's KID stands beside its tokenizer's, not in its place.
+                    name = named(row) + (of if not row.metric.startswith("gFID") else "")
+                    found.setdefault((row.metric, name), {}).setdefault(line, row)
     order = {metric: place for place, metric in enumerate((*BY_LENGTH, *WHOLE))}
     keys = sorted(found, key=lambda key: order.get(key[0], len(order)))
     columns = tuple(Column(name, metric, word(metric).better) for metric, name in keys)

@@ -17,7 +17,7 @@ from eval.comparison import places
 from eval.correlation import CLAIM, Correlation, correlations
 from eval.figures import BASE, Point, Series, line_chart, scatter
 from eval.rows import Results, Row
-from eval.tables import GUIDED, plain_row
+from eval.tables import by_run, plain_row
 from eval.words import shown
 
 _SWEEP = (
@@ -72,12 +72,14 @@ def rate_charts(results: Results) -> list[Markup]:
     """Each metric over bytes an image: tokenizers at their lengths, picture codecs dashed."""
     rows = [r for r in results.rows if r.codec is not None and r.bytes and r.value is not None]
     colours, charts = places(results), []
+    ways = [codec for codec in dict.fromkeys(r.codec for r in rows) if codec not in _BASELINES]
+    ways = [*_PLAIN, *(codec for codec in ways if codec not in _PLAIN)]  # each its own dashes
     for group in _by_display(rows):
         lines = []
         for (run, codec), own in _grouped(group, lambda r: (r.run, r.codec)).items():
             base = codec in _BASELINES
             name = codec if base else run if codec in _PLAIN else f"{run}, {codec}"
-            turn = _BASELINES.index(codec) + 1 if base else (0 if codec in _PLAIN else 1)
+            turn = _BASELINES.index(codec) + 1 if base else ways.index(codec)
             points = tuple(sorted({(row.bytes, row.value) for row in own}))
             place = BASE if base else colours.get(run, 0)
             marked = name + _mark(group[0], own[0])
@@ -140,7 +142,8 @@ def _relation(one: Correlation, colours: dict[str, int]) -> Relation:
         ("Spearman", one.spearman, one.spearman_p),
         ("Pearson", one.pearson, one.pearson_p),
     ):
-        chance = "" if p is None else f" (p {p:.2g})" if p >= 1e-3 else " (p < 0.001)"
+        small = p is None or one.n < CLAIM  # a p-value would be read as a claim
+        chance = "" if small else f" (p {p:.2g})" if p >= 1e-3 else " (p < 0.001)"
         said.append(f"{name} undefined" if value is None else f"{name} {value:+.2f}{chance}")
     if one.n < CLAIM:
         said.append(f"too few tokenizers for any claim (fewer than {CLAIM})")
@@ -153,11 +156,10 @@ def _relation(one: Correlation, colours: dict[str, int]) -> Relation:
 def _axis(results: Results, over: str) -> dict[tuple[str, int | None], float]:
     """{(run, length): kept tokens or bits}, for rows that have a place on that axis."""
     found: dict[tuple[str, int | None], float] = {}
+    rows = by_run(row for row in results.rows if row.length is not None)
     for run in results.runs:
         name, spec = run["name"], _spec(run)
-        for row in results.rows:
-            if row.run != name or row.length is None:
-                continue
+        for row in rows.get(name, ()):
             if spec is None:
                 if over == "tokens":
                     found[name, row.length] = float(row.length)
@@ -217,10 +219,8 @@ def _undamaged(results: Results, damaged: Row) -> Row | None:
 
 def _one_guidance(rows: list[Row]) -> list[Row]:
     """A sweep of gFID is at one guidance: that of the rows below full length."""
-    if not rows or rows[0].metric not in GUIDED:
-        return rows
     scales = [row.decode.guidance for row in rows]
-    most = max(set(scales), key=scales.count)
+    most = max(dict.fromkeys(scales), key=scales.count, default=None)
     return [row for row in rows if row.decode.guidance == most]
 
 

@@ -15,6 +15,8 @@ _TEX = {
     **{mark: f"\\{mark}" for mark in "&%$#_{}"},
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "[": "{[}",  # after \\ it would be the option of the line break
+    "]": "{]}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
@@ -46,11 +48,11 @@ def comparison_csv(results: Results) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     names = [column.name for column in table.columns]
-    writer.writerow(map(_safe, ["run", "generator", *table.facts, *names, "protocol differs in"]))
+    writer.writerow(map(_safe, ["run", "generator", *names, *table.facts, "protocol differs in"]))
     for entry in table.entries:
         values = ["" if c.value is None else repr(c.value) for c in entry.cells]
-        left = map(_safe, (entry.run, entry.generator, *entry.facts))
-        writer.writerow([*left, *values, "; ".join(entry.differs)])
+        texts = [_safe(text) for text in (entry.run, entry.generator, *entry.facts)]
+        writer.writerow([*texts[:2], *values, *texts[2:], "; ".join(entry.differs)])
     return file.getvalue()
 
 
@@ -61,10 +63,10 @@ def tex(text: str) -> str:
 
 def _comparison_tex(table: Comparison) -> str:
     arrows = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", "": ""}
-    header = ["run", *map(tex, table.facts)]
-    header += [tex(column.name) + arrows[column.better] for column in table.columns]
+    header = ["run", *(tex(column.name) + arrows[column.better] for column in table.columns)]
+    header += map(tex, table.facts)
     body = [
-        [tex(entry.name), *map(tex, entry.facts), *map(_cell_tex, entry.cells)]
+        [tex(entry.name), *map(_cell_tex, entry.cells), *map(tex, entry.facts)]
         for entry in table.entries
     ]
     return _tabular("All runs at full length", header, body)
@@ -86,7 +88,7 @@ def _tabular(title: str, header: Sequence[str], body: Sequence[Sequence[str]]) -
     line = lambda cells: " & ".join(cells) + r" \\"
     return "\n".join(
         [
-            f"% {' '.join(title.split())}",
+            f"% {tex(title)}",
             rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
             r"\toprule",
             line(header),

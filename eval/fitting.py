@@ -33,8 +33,9 @@ class Plan:
         """What this plan takes away from these grids, to be read."""
         said = [f"pictures compressed again as WebP of quality {self.quality}"]
         most = lambda values: max(values, default=0)
-        cells = most(g.get("cells") or len(g["columns"]) for g in pictures)
-        rows = most(len(g["rows"]) - 1 for g in pictures)
+        strips = [g for g in pictures if g["kind"] != "order"]
+        cells = most(g.get("cells") or len(g["columns"]) for g in strips)
+        rows = most(len(g["rows"]) - 1 for g in strips)
         side = most(max(g["size"]) for g in pictures)
         runs = len({g["run"] for g in pictures})
         if self.cells and cells > self.cells:
@@ -84,9 +85,9 @@ def _guess(pictures: Sequence[dict[str, Any]], plan: Plan) -> float:
     """About what `_apply` would weigh, without doing it."""
     total = 0.0
     for grid in _runs(pictures, plan.runs):
-        cells = grid.get("cells") or len(grid["columns"])
+        cells, fewer = _cells(grid, plan)
         rows = _thin(grid, plan.rows)
-        share = min(1.0, (plan.cells or cells) / max(cells, 1))
+        share = fewer / max(cells, 1)
         share *= min(1.0, (plan.side or 10**6) / max(grid["size"])) ** 2
         total += sum(len(row["uri"]) * share * 0.5 + _FRAME for row in rows)
     return total
@@ -103,8 +104,7 @@ def _apply(pictures: Sequence[dict[str, Any]], plan: Plan) -> list[dict[str, Any
 
 
 def _shrink(grid: dict[str, Any], plan: Plan) -> dict[str, Any]:
-    cells = grid.get("cells") or len(grid["columns"])
-    fewer = min(cells, plan.cells or cells)
+    cells, fewer = _cells(grid, plan)
     height, width = grid["size"]
     scale = min(1.0, (plan.side or max(height, width)) / max(height, width))
     size = [max(1, round(height * scale)), max(1, round(width * scale))]
@@ -131,12 +131,18 @@ def _again(uri: str, cells: int, fewer: int, size: Sequence[int], quality: int |
     return uri if image.size == whole and len(uri) <= len(new) else new
 
 
+def _cells(grid: dict[str, Any], plan: Plan) -> tuple[int, int]:
+    """Pictures of a strip, and how many of them stay. Those of `order` are one a token."""
+    cells = grid.get("cells") or len(grid["columns"])
+    return cells, cells if grid["kind"] == "order" else min(cells, plan.cells or cells)
+
+
 def _thin(grid: dict[str, Any], rows: int | None) -> list[dict[str, Any]]:
     """Evenly spaced rows with both ends; originals always stay."""
     all_rows = grid["rows"]
-    head = all_rows[:1] if grid["kind"] != "generated" else []
+    head = all_rows[:1] if grid["kind"] in ("reconstructions", "perturbed") else []
     rest = all_rows[len(head) :]
-    if rows is None or len(rest) <= rows:
+    if rows is None or len(rest) <= rows or grid["kind"] == "order":
         return list(all_rows)
     steps = max(1, rows - 1)
     chosen = sorted({round(i * (len(rest) - 1) / steps) for i in range(rows)})

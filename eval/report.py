@@ -47,6 +47,12 @@ _PARTS = {  # what may be left out of a page that is too long, first to last
     "codebooks": "codebook histograms",
     "maps": "pFID maps",
     "tables": "each run's own table",
+    "record": "the protocol of every distance",
+    "exported": "links to the tables as files, which lie beside this page",
+    "bits": "curves against bits",
+    "damages": "curves under damage",
+    "rates": "rate-distortion curves",
+    "sweeps": "curves over the kept length",
 }
 
 
@@ -74,18 +80,18 @@ def render_html(results: Results, stem: str = "report") -> str:
         for row in grid["rows"]:
             checked(row["uri"])
     left_out: list[str] = []
-    drawn = _drawn(results)
-    size = len(_page(results, stem, drawn, [], left_out).encode())
+    drawn = _drawn(results, stem)
+    size = len(_page(results, drawn, [], left_out).encode())
     for part, name in _PARTS.items():
         if size > _TEXT and drawn[part]:
-            drawn[part] = []
+            drawn[part] = type(drawn[part])()
             left_out.append(name)
-            size = len(_page(results, stem, drawn, [], left_out).encode())
+            size = len(_page(results, drawn, [], left_out).encode())
     kept, taken = fitting.fit(pictures, fitting.LIMIT - size - 10_000)
-    return _page(results, stem, drawn, kept, [*left_out, *taken])
+    return _page(results, drawn, kept, [*left_out, *taken])
 
 
-def _drawn(results: Results) -> dict[str, Any]:
+def _drawn(results: Results, stem: str) -> dict[str, Any]:
     """Charts and tables, which do not depend on the pictures."""
     runs = results.runs
     several = len(places(results)) > 1
@@ -93,6 +99,10 @@ def _drawn(results: Results) -> dict[str, Any]:
     training = [{"run": run["name"], "charts": charts.training_charts(run)} for run in runs]
     maps = [(run["name"], charts.heat_maps(results, run["name"])) for run in runs]
     orders = results.facts.get("order", {}).items()
+    exported = {
+        f"{stem}.csv": "data:text/csv;charset=utf-8," + quote(exports.comparison_csv(results)),
+        f"{stem}.tex": "data:application/x-tex;charset=utf-8," + quote(exports.latex(results)),
+    }
     return {
         "comparison": comparison(results),
         "cards": view.cards(results),
@@ -109,12 +119,13 @@ def _drawn(results: Results) -> dict[str, Any]:
         "codebooks": [{"run": run, "charts": charts.codebook_charts(one)} for run, one in books],
         "maps": [{"run": run, "charts": found} for run, found in maps if found],
         "tables": tables(results),
+        "record": view.record(results),
+        "exported": exported,
     }
 
 
 def _page(
     results: Results,
-    stem: str,
     drawn: dict[str, Any],
     pictures: Sequence[dict[str, Any]],
     left_out: Sequence[str],
@@ -135,10 +146,6 @@ def _page(
         "words": "Meaning",
         "protocol": "Protocol",
     }
-    exported = {
-        f"{stem}.csv": "data:text/csv;charset=utf-8," + quote(exports.comparison_csv(results)),
-        f"{stem}.tex": "data:application/x-tex;charset=utf-8," + quote(exports.latex(results)),
-    }
     read = lambda name: Markup((_TEMPLATES / name).read_text(encoding="utf-8"))
     return (
         _environment(True)
@@ -150,7 +157,6 @@ def _page(
             script=read("report.js"),
             groups=groups,
             order_grids=[_grid(g, several) for g in pictures if g["kind"] == "order"],
-            exported=exported,
             left_out=left_out,
             sections=[(anchor, title) for anchor, title in names.items() if title],
         )
@@ -170,7 +176,7 @@ def render_markdown(results: Results, html: str, numbers: str) -> str:
         blocks.append(markdown(["tokenizers and generators", "correlation"], body))
     if probes := view.probes(results):
         body = [[line["run"], *line["cells"]] for line in probes["lines"]]
-        blocks.append(markdown(["linear probe", *probes["columns"]], body))
+        blocks.append(markdown(["linear probe", *map(" ".join, probes["columns"])], body))
     text = (
         _environment(False)
         .get_template("report.md.j2")
@@ -189,9 +195,9 @@ def _comparison_blocks(results: Results) -> list[str]:
     table = comparison(results)
     if len(table.entries) < 2:
         return []
-    header = ["run", *table.facts, *(column.name for column in table.columns)]
+    header = ["run", *(column.name for column in table.columns), *table.facts]
     mark = lambda c: c.text + (" (best)" if c.best else "") + (" ≠" if c.differs else "")
-    body = [[entry.name, *entry.facts, *map(mark, entry.cells)] for entry in table.entries]
+    body = [[entry.name, *map(mark, entry.cells), *entry.facts] for entry in table.entries]
     blocks = [markdown(header, body)]
     if table.mixed:
         fields = _plain(", ".join(table.mixed))
@@ -229,10 +235,10 @@ def _grid(grid: dict[str, Any], several: bool) -> dict[str, Any]:
     width = grid["size"][1]
     heading = [grid["run"]] if several else []
     heading += [f"guidance {grid['guidance']:g}"] if "guidance" in grid else []
-    heading += [grid["note"]] if grid.get("note") else []
     pixels = shown_side(width)
     return {
         **grid,
+        "note": grid.get("note", ""),
         "heading": ", ".join(heading),
         "cells": grid.get("cells") or len(grid["columns"]),
         "pixels": pixels,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,6 @@ BY_LENGTH = (
     "PSNR",
     "PSNR-mean",
     "SSIM",
-    "MS-SSIM",
     "perceptual",
     "LPIPS",
     "pFID-v1-quick",
@@ -35,7 +35,7 @@ WHOLE = (
     "slot-redundancy",
     "gFID-untrained",
 )
-GUIDED = ("gFID", "gFID-val")  # metrics of which each guidance is another number
+UNGUIDED = ("gFID-untrained",)  # at one guidance only: the name need not say it
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,16 @@ class Table:
 
 def tables(results: Results) -> list[Table]:
     """One table for each run, tokenizers followed by their generators."""
-    return [_table(results, run) for run in results.runs]
+    rows = by_run(row for row in results.rows if plain_row(row))
+    return [_table(rows.get(run["name"], []), run) for run in results.runs]
+
+
+def by_run(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """{run: its rows}, in order."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.run, []).append(row)
+    return found
 
 
 def plain_row(row: Row) -> bool:
@@ -70,14 +79,13 @@ def plain_row(row: Row) -> bool:
 
 
 def named(row: Row) -> str:
-    """The name of a number in tables: with network and data, and guidance where it matters."""
-    if row.decode.guidance is None or row.metric not in GUIDED:
+    """The name of a number in tables: with network and data, and guidance where it was sampled."""
+    if row.decode.guidance is None or row.metric in UNGUIDED:
         return row.display
     return f"{row.display} guidance {row.decode.guidance:g}"
 
 
-def _table(results: Results, run: dict[str, Any]) -> Table:
-    rows = [row for row in results.rows if row.run == run["name"] and plain_row(row)]
+def _table(rows: list[Row], run: dict[str, Any]) -> Table:
     lengths = tuple(sorted({row.length for row in rows if row.length is not None}))
     groups: dict[tuple, list[Row]] = {}
     for row in rows:

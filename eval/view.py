@@ -9,7 +9,7 @@ import yaml
 
 from eval.comparison import longest
 from eval.rows import Results, Row
-from eval.tables import GUIDED, plain_row
+from eval.tables import UNGUIDED, by_run, plain_row
 from eval.words import shown, word
 
 _HONEST = {
@@ -31,13 +31,13 @@ def common(results: Results) -> dict[str, Any]:
     sets = list(dict.fromkeys(row.reference.name for row in results.rows))
     return {
         "names": [run["name"] for run in results.runs],
+        "tokenizers": _tokenizers(results),
         "lead": _lead(results),
         "honest": " ".join(_HONEST[name] for name in sets if name in _HONEST),
         "study": facts.get("study", {}).get("sentences", ()),
         "skipped": facts.get("skipped", []),
         "words": [(word(m).title, word(m).explained) for m in used if word(m).explained],
         "protocol": protocol(results),
-        "record": record(results),
         "commands": commands(results),
         "date": facts.get("date", ""),
     }
@@ -46,9 +46,9 @@ def common(results: Results) -> dict[str, Any]:
 def cards(results: Results) -> list[dict[str, Any]]:
     """The headline of every run: its numbers at full length."""
     found = []
+    tiled = by_run(r for r in results.rows if plain_row(r) and r.metric in _TILES)
     for run in results.runs:
-        own = (r for r in results.rows if r.run == run["name"] and plain_row(r))
-        rows = longest(r for r in own if r.metric in _TILES)
+        rows = longest(tiled.get(run["name"], ()))
         tiles = [_tile(row) for metric in _TILES for row in rows if row.metric == metric]
         found.append({"run": run["name"], "kind": _kind(run), "tiles": tiles})
     return found
@@ -91,13 +91,13 @@ def record(results: Results) -> dict[str, Any]:
     its metric is marked. Without networks: whatever was measured first."""
     chosen = [r for r in results.rows if r.features is not None and plain_row(r)] or results.rows
     lines, first = [], {}
+    own = by_run(row for row in chosen if plain_row(row))
     for run in results.runs:
-        rows = longest(r for r in chosen if r.run == run["name"] and plain_row(r))
-        for row in rows:
+        for row in longest(own.get(run["name"], ())):
             values = _values(row)
             base = first.setdefault(row.metric, values)
             cells = [(v, v != b) for v, b in zip(values, base, strict=True)]
-            lines.append({"run": run["name"], "metric": row.metric, "cells": cells})
+            lines.append({"run": run["name"], "name": row.display, "cells": cells})
     mixed = any(differs for line in lines for _, differs in line["cells"])
     return {"fields": _FIELDS, "lines": lines, "mixed": mixed}
 
@@ -114,12 +114,12 @@ def probes(results: Results) -> dict[str, Any] | None:
     for name in names:
         found = [at.get((name, *column)) for column in columns]
         cells = ["" if r is None else shown(r.value, r.metric) for r in found]
-        notes = list(dict.fromkeys(r.note for r in found if r is not None and r.note))
+        notes = [f"{r.tap}: {r.note}" for r in found if r is not None and r.note]
         samples = sorted({r.samples for r in found if r is not None})
         lines.append(
             {"run": name, "cells": cells, "samples": ", ".join(map(str, samples)), "notes": notes}
         )
-    return {"columns": [f"{name} {tap}" for name, tap in columns], "lines": lines}
+    return {"columns": columns, "lines": lines}
 
 
 def detail(row: Row) -> dict[str, Any]:
@@ -150,6 +150,13 @@ def config(run: dict[str, Any]) -> str:
     return json.dumps(run.get("model", {}), indent=2, ensure_ascii=False)
 
 
+def _tokenizers(results: Results) -> list[str]:
+    """Runs that are no generator of another: what a page is about."""
+    pairs = results.facts.get("pairs") or {}
+    owned = {generator for names in pairs.values() for generator in names}
+    return [run["name"] for run in results.runs if run["name"] not in owned]
+
+
 def _lead(results: Results) -> str:
     if not results.rows:
         return "No number was measured."
@@ -171,7 +178,7 @@ def _set(row: Row) -> str:
 def _tile(row: Row) -> dict[str, str]:
     better = word(row.metric).better
     note = {"lower": "lower is better", "higher": "higher is better", "": ""}[better]
-    if row.metric in GUIDED and row.decode.guidance is not None:
+    if row.decode.guidance is not None and row.metric not in UNGUIDED:
         note = f"guidance {row.decode.guidance:g}, {note}"
     unit = " dB" if row.metric.startswith("PSNR") else ""
     name, _, inside = row.display.partition("[")

@@ -13,7 +13,7 @@ function sortable(table) {
   const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
   const worth = cell => {
     const text = cell.dataset.value ?? cell.textContent.trim().replace(/,/g, "");
-    const number = text === "" ? NaN : Number.parseFloat(text);
+    const number = text === "∞" ? Infinity : Number.parseFloat(text);
     return { empty: text === "", number, text: text.toLowerCase() };
   };
   heads.forEach((head, place) => {
@@ -28,7 +28,8 @@ function sortable(table) {
       const numbers = rows.every(([one]) => one.empty || !Number.isNaN(one.number));
       rows.sort(([a], [b]) => {
         if (a.empty || b.empty) return a.empty - b.empty;  // missing ones last, either way
-        const order = numbers ? a.number - b.number : a.text.localeCompare(b.text);
+        const order = !numbers ? a.text.localeCompare(b.text)
+          : a.number === b.number ? 0 : a.number - b.number;
         return down ? -order : order;
       });
       body.append(...rows.map(([, row]) => row));
@@ -124,12 +125,13 @@ function viewer(root) {
     };
     const head = make("div", { class: "controls" },
       make("b", {}, `picture ${cell + 1} of ${cells}`), step(-1), step(1), close);
-    const row = make("div", { class: "tiles-zoom" }, tile([original], "original"));
+    const pair = (...tiles) => make("div", { class: "pair" }, ...tiles);
+    const row = make("div", { class: "tiles-zoom" }, pair(tile([original], "original")));
     for (const strip of chosen) {
       const image = strip.querySelector("img");
       const run = strip.closest("[data-lane]").dataset.lane, said = strip.dataset.label;
-      row.append(tile([image], `${run}: ${said}`));
-      row.append(tile([image, original], `${run}: difference x${Number(gain.value) || 4}`));
+      const apart = tile([image, original], `${run}: difference x${Number(gain.value) || 4}`);
+      row.append(pair(tile([image], `${run}: ${said}`), apart));
     }
     zoom.replaceChildren(head, row);
   }

@@ -30,7 +30,7 @@ class Browser:
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
         # The browser reads commands at 3 and writes to 4, whatever numbers our pipes have.
-        both = f"exec 3<&{theirs_in} 4>&{theirs_out}; exec \"$@\""
+        both = f'exec 3<&{theirs_in} 4>&{theirs_out}; exec "$@"'
         self._process = subprocess.Popen(
             ["bash", "-c", both, "bash", chromium(), *flags],
             pass_fds=(theirs_in, theirs_out),
@@ -88,6 +88,29 @@ class Browser:
         found = self._send("Page.captureScreenshot", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(found["data"]))
         return path
+
+    def picture(self, box):
+        """PNG bytes of a part of the page: x, y, width, height."""
+        clip = {**dict(zip(("x", "y", "width", "height"), box, strict=True)), "scale": 1}
+        found = self._send("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
+        return base64.b64decode(found["data"])
+
+    def html(self):
+        """The document, read without running anything in it."""
+        node = self._send("DOM.getDocument")["root"]["nodeId"]
+        return self._send("DOM.getOuterHTML", nodeId=node)["outerHTML"]
+
+    def seen(self, selector):
+        """How many elements have a box, without running anything in the page."""
+        root = self._send("DOM.getDocument")["root"]["nodeId"]
+        nodes = self._send("DOM.querySelectorAll", nodeId=root, selector=selector)["nodeIds"]
+        return sum(bool(self._quads(node)) for node in nodes)
+
+    def _quads(self, node):
+        try:
+            return self._send("DOM.getContentQuads", nodeId=node)["quads"]
+        except AssertionError:  # it has no layout: hidden
+            return []
 
     def _send(self, method, **parameters):
         self._number += 1

@@ -39,8 +39,12 @@ def strips(kind, run, size=32, lengths=(16, 4, 1), cells=4, seed=0):
     rows, places = [("original", originals)], [{}]
     for length in lengths:
         far = torch.randint(-30, 31, originals.shape, generator=own) * 4 // (length + 3)
-        rows.append((f"{length} tokens", (originals + far).clamp(0, 255).to(torch.uint8)))
-        places.append({"tokens": length, "bits": length * 12})
+        moved = (originals + far).clamp(0, 255).to(torch.uint8)
+        rows.append((f"{length} tokens" if kind == "reconstructions" else f"α {length / 4}", moved))
+        places.append({"tokens": length, "bits": length * 12} if kind == "reconstructions" else {})
+    if kind == "generated":
+        rows = [(f"class {i}", pictures) for i, (_, pictures) in enumerate(rows[1:])]
+        return grid(kind, run, rows, [])
     return grid(kind, run, rows, [f"class {i}" for i in range(cells)], places)
 
 
@@ -92,9 +96,17 @@ def made(count=3, size=32, pictures=True, lengths=(16, 4, 1), cells=4):
             "sorted_counts": [[rank, 4096 - rank] for rank in range(0, 4096, 64)],
         }
         facts["order"][name] = {"entropy": [9.0, 5.0, 1.0], "change": [0.1, 0.02, 0.001]}
-    for codec in ("JPEG", "WebP", "AVIF"):
+    for place, codec in enumerate(("JPEG", "WebP", "AVIF")):
         rows += [
-            row("PSNR", codec, 10 + b**0.4, None, protocol="rate_distortion", codec=codec, bytes=b)
+            row(
+                "PSNR",
+                codec,
+                10 + place + b**0.4,
+                None,
+                protocol="rate_distortion",
+                codec=codec,
+                bytes=b,
+            )
             for b in (20.0, 40.0, 80.0)
         ]
     facts |= {
