@@ -40,7 +40,8 @@ def verdict(results: Results) -> dict[str, Any]:
         }
         for one in found
     ]
-    return {"correlations": lines, "sentences": [*_sentences(found)] or [_NOTHING]}
+    said = _sentences(found) or [_NOTHING]
+    return {"correlations": lines, "sentences": [*said, *_doubts(results)]}
 
 
 _NOTHING = (
@@ -66,6 +67,40 @@ def _sentences(found: tuple[Correlation, ...]) -> list[str]:
         numbers = f"{what}: rank correlation {_told(p)} with {p.x}, {_told(r)} with rFID"
         said.append(f"{numbers}. {_claim(n, p, r)}")
     return said
+
+
+def _doubts(results: Results) -> list[str]:
+    """Signs that the numbers do not measure what their names say; whole sequences only."""
+    said = []
+    behind = _not_below(results, "gFID", "gFID-untrained")
+    if behind:
+        said.append(
+            f"Doubt: the trained generator's gFID is not below that of fresh weights for "
+            f"{', '.join(behind)}: there gFID tells how the decoder paints, not what was learned. "
+            "Train tokenizers and probes longer before anything is concluded."
+        )
+    for name in ("pFID-v1", "pFID-v1-quick"):
+        nearer = _not_below(results, "rFID", name)
+        if nearer:
+            said.append(
+                f"Doubt: {name} is not above rFID for {', '.join(nearer)}: there swapped codes "
+                "bring blurred pictures nearer to real ones, and it is no measure of robustness."
+            )
+    return said
+
+
+def _not_below(results: Results, low: str, high: str) -> list[str]:
+    """Runs whose `low` is not below their `high`, both at full length and without guidance."""
+    longest: dict[tuple[str, str], tuple[int, float]] = {}
+    for row in results.rows:
+        counts = row.metric in (low, high) and row.decode.guidance in (None, 1.0)
+        if counts and row.value is not None:
+            now = (row.length or 0, row.value)
+            key = (row.run, row.metric)
+            longest[key] = max(longest.get(key, now), now, key=lambda one: one[0])
+    runs = dict.fromkeys(run for run, _ in longest)
+    both = [run for run in runs if {(run, low), (run, high)} <= set(longest)]
+    return [run for run in both if longest[run, low][1] >= longest[run, high][1]]
 
 
 def _claim(n: int, p: Correlation, r: Correlation) -> str:

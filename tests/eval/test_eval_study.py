@@ -218,7 +218,8 @@ def results_of(points):
 def test_a_verdict_on_four_tokenizers_claims_nothing():
     found = verdict(results_of([(1, 1, 1), (2, 2, 2), (3, 3, 3), (4, 4, 4)]))
     assert {one["spearman"] for one in found["correlations"]} == {1.0}
-    (sentence,) = found["sentences"]
+    sentence, doubt = found["sentences"]  # equal pFID and rFID are doubtful too
+    assert "not above rFID for t0, t1, t2, t3" in doubt
     assert "With 4 tokenizers nothing may be claimed" in sentence and "0.083" in sentence
     assert "Spearman" in verdict_text(found)
 
@@ -226,7 +227,7 @@ def test_a_verdict_on_four_tokenizers_claims_nothing():
 def test_a_verdict_on_many():
     scattered = [5, 2, 9, 1, 7, 3, 8, 4, 6, 10, 12, 11]
     found = verdict(results_of([(r, p, p) for p, r in enumerate(scattered, 1)]))
-    (sentence,) = found["sentences"]
+    sentence = found["sentences"][0]
     assert "1.00 (n = 12" in sentence and "pFID-v1-quick goes with gFID" in sentence
     assert "95% bootstrap" in sentence and "nothing of other data" in sentence
     same = verdict(results_of([(p, p, p) for p in range(1, 13)]))
@@ -234,6 +235,16 @@ def test_a_verdict_on_many():
     flat = verdict(results_of([(1, p, p) for p in range(1, 7)]))
     assert "undefined" in flat["sentences"][0]
     assert json.loads(json.dumps(found)) == found
+
+
+def test_a_verdict_names_what_makes_its_numbers_doubtful():
+    found = results_of([(1, 2, 3), (3, 2, 3)])
+    fresh = [r.model_copy(update={"metric": "gFID-untrained", "value": 3.0 + place})
+             for place, r in enumerate(found.find("gFID"))]  # fmt: skip
+    doubts = verdict(found.model_copy(update={"rows": (*found.rows, *fresh)}))["sentences"][1:]
+    assert len(doubts) == 2
+    assert "for t0/probe-tiny: there gFID tells how" in doubts[0]
+    assert "pFID-v1-quick is not above rFID for t1:" in doubts[1]
 
 
 def test_a_verdict_without_points():
