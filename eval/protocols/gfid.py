@@ -83,6 +83,10 @@ def run(
 ) -> list[Row]:
     """The rows of one pass: gFID (if there are training pictures) and gFID-val."""
     model = generator.generator.to(bench.device).eval()
+    if not readable(bench, model):
+        reason = "the decoder reads text, and samples have none; evaluate with a data.caption"
+        bench.skip("gFID", reason, generator.name)
+        return []
     note = f"tokens of {bench.run.name}"
     if not one.trained:
         model = untrained(model).to(bench.device)
@@ -107,7 +111,7 @@ def run(
             seed=bench.seed,
             steps=bench.spec.positions(one.length),
         ),
-        "condition": "class" if class_names(model) else "none",
+        "condition": _condition_name(bench, model),
     }
     rows = []
     for metric, side in sides.items():
@@ -120,6 +124,27 @@ def run(
         name = metric if one.trained else "gFID-untrained"
         rows.append(bench.frechet_row(name, stats, side, note=f"{note}; {against}", **common))
     return rows
+
+
+def readable(bench: Bench, model: Any) -> bool:
+    """Whether samples have the texts that the tokenizer's decoder reads, if it reads any."""
+    return bench.condition_name == "none" or (
+        bench.captions(labels_of(model, torch.zeros(1, dtype=torch.int64)), 1) is not None
+    )
+
+
+def _condition_name(bench: Bench, model: Any) -> str:
+    given = (["class"] if class_names(model) else []) + [bench.condition_name]
+    return ", ".join(name for name in given if name != "none") or "none"
+
+
+def painted(bench: Bench, model: Any, index: Tensor, length: int, guidance: float) -> Tensor:
+    """[B, 3, H, W] uint8: the samples of numbers `index` [B], under captions of their classes."""
+    tokens, condition = sample(bench, model, index, length, guidance), None
+    if bench.condition_name != "none":
+        texts = bench.captions(labels_of(model, index), len(index))
+        condition = bench.tokenizer.condition(texts)
+    return to_uint8(bench.decode(tokens, condition))
 
 
 def labels_of(model: Any, index: Tensor) -> Tensor | None:
@@ -147,8 +172,7 @@ def sample_stats(
     """Feature statistics of `samples` decoded samples, over all ranks."""
     stats = bench.new_stats()
     for index in bench.numbers(title, samples, stats):
-        tokens = sample(bench, model, index, length, guidance)
-        stats.update(bench.features(to_uint8(bench.tokenizer.decode(tokens))))
+        stats.update(bench.features(painted(bench, model, index, length, guidance)))
     return stats.reduce()
 
 
@@ -161,11 +185,9 @@ def pictures(
     """
     count = max(1, len(class_names(model)))
     index = torch.tensor(classes)[:, None] + count * torch.arange(each)  # [classes, each]
-    painted = [
-        to_uint8(bench.tokenizer.decode(sample(bench, model, part, bench.spec.steps, guidance)))
-        for part in index.flatten().split(bench.batch)
-    ]
-    return torch.cat(painted).cpu().unflatten(0, index.shape)
+    parts = index.flatten().split(bench.batch)
+    made = [painted(bench, model, part, bench.spec.steps, guidance) for part in parts]
+    return torch.cat(made).cpu().unflatten(0, index.shape)
 
 
 def _work(generator: Run, one: Pass, real: TrainingSet | str, samples: int | None) -> Any:
