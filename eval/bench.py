@@ -18,9 +18,9 @@ from eval.sweep import Passes
 from vistok import distributed
 from vistok.frozen import FeatureNetwork, PerceptualNetwork
 from vistok.metrics import FeatureStats, frechet_distance
-from vistok.records import Batch
+from vistok.records import Batch, Condition, Latents
 from vistok.tokenizer import Tokenizer
-from vistok.tokens import TokenSpec
+from vistok.tokens import Tokens, TokenSpec
 
 
 @dataclass
@@ -68,6 +68,51 @@ class Bench:
         """Statistics that this protocol was told to compare with (`--reference`), if any."""
         return self.references.get(self.protocol)
 
+    @property
+    def condition_name(self) -> str:
+        """What the tokenizer is given besides pixels and tokens, as rows say it: "none", or "text"
+        and where that came from: other captions are another measurement."""
+        config, dataset = self.tokenizer.config, self.views.dataset
+        if getattr(config, "text", None) is None:
+            return "none"
+        if not dataset.texts and all(how.optional for how in config.reading.values()):
+            return "none"
+        kind, what = next(iter(self.views.record.get("text", {"?": "?"}).items()))
+        return f"text: {kind} {what}"
+
+    def condition(self, batch: Batch) -> Condition | None:
+        """The texts of a batch of data for a tokenizer that reads them; None for others, and where
+        the data have none for one that can do without. ConfigError for one that cannot."""
+        return None if self.condition_name == "none" else self.tokenizer.condition_of(batch)
+
+    def encode(self, batch: Batch, condition: Condition | None) -> Tokens:
+        """Tokens of the batch's pixels, under its `condition`."""
+        if condition is None:
+            return self.tokenizer.encode(batch.pixels)
+        return self.tokenizer.encode(batch.pixels, condition=condition)
+
+    def latents(self, batch: Batch, condition: Condition | None) -> Latents:
+        """What the quantizer is given of the batch's pixels."""
+        if condition is None:
+            return self.tokenizer.latents(batch.pixels)
+        return self.tokenizer.latents(batch.pixels, condition)
+
+    def captions(self, labels: Tensor | None, count: int) -> tuple[str, ...] | None:
+        """Texts of `count` generated samples, of classes `labels` [count] if they have any; None
+        unless the data's texts are captions that say what these are."""
+        caption = self.views.dataset.caption
+        if caption is None or not caption.given or (caption.needs_class and labels is None):
+            return None
+        return tuple(
+            caption(int(n), "a sample") for n in ([0] * count if labels is None else labels)
+        )
+
+    def decode(self, tokens: Tokens, condition: Condition | None) -> Tensor:
+        """Pixels [B, 3, H, W] in 0..1 of tokens, under the `condition` of those same samples."""
+        if condition is None:
+            return self.tokenizer.decode(tokens)
+        return self.tokenizer.decode(tokens, condition)
+
     def sweep(self, title: str, states: Any) -> Iterator[Batch]:
         """This rank's batches of the real pictures, for a loop that adds each to `states`.
 
@@ -102,6 +147,7 @@ class Bench:
             "weights": self.run.sha256,
             "samples": len(self.views),
             "length": self.spec.steps,
+            "condition": self.condition_name,
             **self.views.protocol,
             **self.stamp,
         }

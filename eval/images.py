@@ -116,7 +116,14 @@ class Views:
 
     def pick(self, index: Sequence[int]) -> Tensor:
         """[n, 3, H, W] in 0..1 of single pictures, for the report's grids."""
-        return torch.stack([self.dataset[i].pixels for i in index]).to(self.device).float() / 255
+        return self.chosen(index).pixels
+
+    def chosen(self, index: Sequence[int]) -> Batch:
+        """Single pictures with their texts, on the device, pixels float32 in 0..1."""
+        samples = [self.dataset[i] for i in index]
+        texts = tuple(s.text for s in samples) if self.dataset.texts else None
+        pixels = torch.stack([s.pixels for s in samples])
+        return to_device(Batch(torch.tensor(list(index)), pixels, text=texts), self.device)
 
     @property
     def reference(self) -> Reference:

@@ -46,6 +46,8 @@ def _of_tokenizer(bench: Bench) -> list[Row]:
 
 def _of_generator(bench: Bench, generator: Run, guidance: Sequence[float]) -> list[Row]:
     generator.generator.to(bench.device).eval()
+    if not gfid.readable(bench, generator.generator):
+        return []
     bench.pictures += [generated(bench, generator, scale) for scale in guidance]
     return []
 
@@ -109,14 +111,15 @@ def reconstructions(bench: Bench) -> dict[str, Any]:
     index = choose(bench.views.dataset, len(bench.views))
     spec = bench.spec
     with exact():
-        pixels = bench.views.pick(index)
-        tokens = bench.tokenizer.encode(pixels)
+        batch = bench.views.chosen(index)
+        pixels, condition = batch.pixels, bench.condition(batch)
+        tokens = bench.encode(batch, condition)
         rows, places = [("original", to_uint8(pixels))], [{}]
         for length in reversed(spec.sweep):
             kept = spec.positions(length)
             places.append({"tokens": kept, "bits": kept * sum(spec.factor_bits)})
             cut = tokens if length == spec.steps else tokens.prefix(length)
-            rows.append((_tokens(bench, length), to_uint8(bench.tokenizer.decode(cut))))
+            rows.append((_tokens(bench, length), to_uint8(bench.decode(cut, condition))))
     return grid("reconstructions", bench.run.name, rows, _labels(bench, index), places)
 
 
@@ -126,15 +129,16 @@ def perturbed(bench: Bench) -> dict[str, Any]:
     spec, tokenizer = bench.spec, bench.tokenizer
     cells = [Cell(a, min(d, pfid.branch_codes(spec))) for a, d in (Cell(0.0, 200), *QUICK_GRID)]
     with exact():
-        pixels = bench.views.pick(index)
-        quantized = tokenizer.quantize(tokenizer.latents(pixels))
+        batch = bench.views.chosen(index)
+        pixels, condition = batch.pixels, bench.condition(batch)
+        quantized = tokenizer.quantize(bench.latents(batch, condition))
         near = tokenizer.quantizer.neighbours(quantized.anchors, max(c.delta for c in cells))
         rows = [("original", to_uint8(pixels))]
         for cell in cells:
             job = pfid.Painting(spec.steps, cell, False)
             numbers = torch.tensor(index, device=near.device)
             moved = pfid.perturb(spec, quantized.indices, near, numbers, job, bench.seed)
-            painted = tokenizer.decode(pfid.tokens_of(bench, moved, spec.steps))
+            painted = bench.decode(pfid.tokens_of(bench, moved, spec.steps), condition)
             label = f"α {cell.alpha:g}, δ {cell.delta}" if cell.alpha else "not perturbed"
             rows.append((label, to_uint8(painted)))
     return grid("perturbed", bench.run.name, rows, _labels(bench, index))

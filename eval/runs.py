@@ -115,6 +115,13 @@ def open_data(run: Run, overrides: Sequence[str] = ()) -> Any:
             f"{run.folder}: the data have {opened.size[0]}x{opened.size[1]} pixels; this tokenizer "
             f"takes {wanted[0]}x{wanted[1]}: use --data size={wanted[0]}"
         )
+    config = run.tokenizer.config
+    needed = config.text is not None and not all(how.optional for how in config.reading.values())
+    if needed and not opened.texts:
+        raise RunError(
+            f"{run.folder}: this tokenizer reads text, and the data give none: use "
+            "--data 'caption=A photo of a {class}.', or another text of the data"
+        )
     return opened
 
 

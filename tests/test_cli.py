@@ -58,3 +58,53 @@ def test_mistakes_are_one_line(model, picture, tmp_path):
     assert "torn.tok" in mistake("decode", model, tmp_path / "torn.tok", "--out", tmp_path)
     assert "not a generator" in mistake("generate", model, model)
     assert "missing.tok" in mistake("decode", model, tmp_path / "missing.tok", "--out", tmp_path)
+
+
+def reading(tree, folder, encoder: bool, optional: bool):
+    """A saved tokenizer whose decoder (and encoder) reads text."""
+    from tests import tiny_text
+    from vistok.config import validate
+    from vistok.tokenizer import Tokenizer, TokenizerConfig
+
+    config = tree()
+    config["text"] = {"path": tiny_text.clip(folder / "clip"), "length": tiny_text.LENGTH}
+    text = {"dim": tiny_text.WIDTH, "length": tiny_text.LENGTH, "optional": optional}
+    for part in ("encoder", "decoder") if encoder else ("decoder",):
+        config[part]["text"] = text
+    Tokenizer(validate(TokenizerConfig, config)).save_pretrained(folder / "model")
+    return folder / "model"
+
+
+def test_text_goes_to_the_parts_that_read_it(tree, picture, tmp_path):
+    model, out = reading(tree, tmp_path, encoder=False, optional=False), tmp_path / "out"
+    call("encode", model, picture, "--out", out)  # codes do not depend on a text
+    assert "encoder reads no text; its decoder does" in mistake(
+        "encode", model, picture, "--out", out, "--text", "a cat"
+    )
+    code = out / "picture.tok"
+    assert "reads text: say what the image shows, --text" in mistake("decode", model, code)
+    painted = []
+    for text in ("a cat", "", "a cat"):
+        call("decode", model, code, "--out", out, "--text", text)
+        painted.append(Image.open(out / "picture.png").tobytes())
+    assert painted[0] == painted[2] != painted[1]
+    edited = tmp_path / "edited.png"
+    copy = ("edit", "copy", model, picture, picture, "--positions", "0", "--out", edited)
+    assert "--text" in mistake(*copy)
+    call(*copy, "--text", "a cat")
+    assert Image.open(edited).tobytes() == painted[0]
+    for verb in ("match", "inpaint"):
+        work = ("edit", verb, model, picture, picture, "--steps", 2, "--out", edited)
+        assert "--text" in mistake(*work)
+        assert "loss" in call(*work, "--text", "a cat")
+
+
+def test_text_that_may_be_missing(tree, model, picture, tmp_path):
+    reader = reading(tree, tmp_path / "reader", encoder=True, optional=True)
+    codes = []
+    for text in ((), ("--text", "a cat"), ("--text", "zzzz")):
+        call("encode", reader, picture, "--out", tmp_path, *text)
+        codes.append((tmp_path / "picture.tok").read_bytes())
+        call("decode", reader, tmp_path / "picture.tok", "--out", tmp_path, *text)
+    assert len(set(codes)) > 1
+    assert "reads no text: leave it out" in mistake("encode", model, picture, "--text", "x")

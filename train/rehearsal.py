@@ -65,7 +65,7 @@ class Rehearsal:
         for module in self._modules():
             if isinstance(module, Tokenizer) and module.config.text is not None:
                 dim = next(how.dim for how in module.config.reading.values())
-                module.text_encoder = BlankText(module.config.text.length, dim)
+                module.use_text_encoder(BlankText(module.config.text.length, dim))
 
     # -- what is asked --------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ import click
 
 from vistok.errors import one_line_errors
 
+_TEXT = click.option("--text", help="What the images show, for a tokenizer that reads text.")
+
 
 @click.group()
 @click.version_option(package_name="vistok")
@@ -47,14 +49,19 @@ def info(model: str) -> None:
 @click.argument("images", nargs=-1, required=True, type=click.Path())
 @click.option("--out", default=".", show_default=True, help="Folder for the .tok files.")
 @click.option("--length", type=int, help="Keep a prefix of this many tokens.")
+@_TEXT
 @one_line_errors
-def encode(model: str, images: tuple[str, ...], out: str, length: int | None) -> None:
+def encode(
+    model: str, images: tuple[str, ...], out: str, length: int | None, text: str | None
+) -> None:
     """Encode IMAGES (centre-cropped to the model's size) into .tok files."""
     tokenizer = _tokenizer(model)
+    condition = _condition(tokenizer, text, "encoder")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     for path in images:
-        data = tokenizer.encode(_read([path], tokenizer), length).to_bytes()[0]
+        tokens = tokenizer.encode(_read([path], tokenizer), length, condition)
+        data = tokens.to_bytes()[0]
         target = folder / f"{Path(path).stem}.tok"
         target.write_bytes(data)
         click.echo(f"{path} -> {target} ({len(data)} bytes)")
@@ -65,12 +72,16 @@ def encode(model: str, images: tuple[str, ...], out: str, length: int | None) ->
 @click.argument("files", nargs=-1, required=True, type=click.Path())
 @click.option("--out", default=".", show_default=True, help="Folder for the PNG files.")
 @click.option("--length", type=int, help="Decode only this prefix.")
+@_TEXT
 @one_line_errors
-def decode(model: str, files: tuple[str, ...], out: str, length: int | None) -> None:
+def decode(
+    model: str, files: tuple[str, ...], out: str, length: int | None, text: str | None
+) -> None:
     """Decode .tok FILES into PNG images."""
     from vistok.tokens import Tokens
 
     tokenizer = _tokenizer(model)
+    condition = _condition(tokenizer, text, "decoder")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     for path in files:
@@ -81,7 +92,7 @@ def decode(model: str, files: tuple[str, ...], out: str, length: int | None) -> 
         if length is not None:
             tokens = tokens.prefix(length)
         target = folder / f"{Path(path).stem}.png"
-        _write(tokenizer.decode(tokens), target)
+        _write(tokenizer.decode(tokens, condition), target)
         click.echo(f"{path} -> {target}")
 
 
@@ -97,9 +108,16 @@ def decode(model: str, files: tuple[str, ...], out: str, length: int | None) -> 
 @click.option("--top-p", default=1.0, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", default="generated.png", show_default=True)
+@_TEXT
 @one_line_errors
 def generate(
-    generator: str, tokenizer: str, name: str | None, count: int, out: str, **settings: Any
+    generator: str,
+    tokenizer: str,
+    name: str | None,
+    count: int,
+    out: str,
+    text: str | None,
+    **settings: Any,
 ) -> None:
     """Sample images from GENERATOR and decode them with TOKENIZER into one grid."""
     import torch
@@ -107,15 +125,17 @@ def generate(
     from vistok.generators import load_generator
     from vistok.hub import model_folder
 
-    model = load_generator(model_folder(generator))
-    labels = None
+    model, painter = load_generator(model_folder(generator)), _tokenizer(tokenizer)
+    condition, labels = _condition(painter, text, "decoder"), None
     if model.classes:
         chosen = range(len(model.classes)) if name is None else [_class(name, model.classes)]
         labels = torch.tensor([c for c in chosen for _ in range(count)])
     elif name is not None:
         raise ValueError(f"--class {name}: this generator was trained without classes")
     tokens = model.sample(labels, batch=None if labels is not None else count, **settings)
-    _write(_tokenizer(tokenizer).decode(tokens), Path(out), columns=count)
+    if condition is not None:
+        condition = condition.pick([0] * len(tokens))
+    _write(painter.decode(tokens, condition), Path(out), columns=count)
     click.echo(out)
 
 
@@ -160,15 +180,21 @@ def edit() -> None:
 @click.argument("source", type=click.Path())
 @click.option("--positions", required=True, help="Token positions, such as 0,3 or 0-3.")
 @click.option("--out", default="edited.png", show_default=True)
+@_TEXT
 @one_line_errors
-def edit_copy(model: str, image: str, source: str, positions: str, out: str) -> None:
+def edit_copy(
+    model: str, image: str, source: str, positions: str, out: str, text: str | None
+) -> None:
     """Give IMAGE the tokens of SOURCE at some positions, and decode."""
     from vistok.editing import copy_tokens
 
     tokenizer = _tokenizer(model)
-    target, given = (tokenizer.encode(_read([path], tokenizer)) for path in (image, source))
+    condition = _condition(tokenizer, text)
+    target, given = (
+        tokenizer.encode(_read([path], tokenizer), condition=condition) for path in (image, source)
+    )
     edited = copy_tokens(target, given, _positions(positions))
-    _write(tokenizer.decode(edited), Path(out))
+    _write(tokenizer.decode(edited, condition), Path(out))
     click.echo(out)
 
 
@@ -181,15 +207,19 @@ def edit_copy(model: str, image: str, source: str, positions: str, out: str) -> 
 @click.option("--every", default=0, show_default=True, help="Steps between re-encodings; 0: none.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", default="edited.png", show_default=True)
+@_TEXT
 @one_line_errors
-def edit_inpaint(model: str, image: str, mask: str, out: str, every: int, **settings: Any) -> None:
+def edit_inpaint(
+    model: str, image: str, mask: str, out: str, every: int, text: str | None, **settings: Any
+) -> None:
     """Fill what is black in MASK (a picture of IMAGE's size) from the rest."""
     from vistok.editing import inpaint
 
     tokenizer = _tokenizer(model)
     pixels, hole = _read([image, mask], tokenizer).split(1)
-    known = (hole.mean(1, keepdim=True) > 0.5).float()
-    found = inpaint(tokenizer, pixels, known, _edit_config(settings), every=every)
+    known, condition = (hole.mean(1, keepdim=True) > 0.5).float(), _condition(tokenizer, text)
+    config = _edit_config(settings)
+    found = inpaint(tokenizer, pixels, known, config, every=every, condition=condition)
     _write(found.pixels, Path(out))
     click.echo(f"{out} (loss {found.losses[0, 0]:.4g} -> {found.losses[-1, 0]:.4g})")
 
@@ -204,14 +234,18 @@ def edit_inpaint(model: str, image: str, mask: str, out: str, every: int, **sett
 @click.option("--noise", default=0.0, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", default="edited.png", show_default=True)
+@_TEXT
 @one_line_errors
-def edit_match(model: str, image: str, target: str, out: str, **settings: Any) -> None:
+def edit_match(
+    model: str, image: str, target: str, out: str, text: str | None, **settings: Any
+) -> None:
     """Start from IMAGE and optimise its tokens towards TARGET's pixels."""
     from vistok.editing import match, optimise
 
     tokenizer = _tokenizer(model)
     pixels, wanted = _read([image, target], tokenizer).split(1)
-    found = optimise(tokenizer, match(wanted), pixels, _edit_config(settings))
+    config, condition = _edit_config(settings), _condition(tokenizer, text)
+    found = optimise(tokenizer, match(wanted), pixels, config, condition=condition)
     _write(found.pixels, Path(out))
     click.echo(f"{out} (loss {found.losses[0, 0]:.4g} -> {found.losses[-1, 0]:.4g})")
 
@@ -242,6 +276,28 @@ def _tokenizer(path: str) -> Any:
     from vistok.tokenizer import Tokenizer
 
     return Tokenizer.from_pretrained(str(model_folder(path)))
+
+
+def _condition(tokenizer: Any, text: str | None, *parts: str) -> Any:
+    """The condition of one image for these parts (none named: all); None if they are given none.
+
+    ValueError if they need a text, or there is one that they would not look at.
+    """
+    reading = tokenizer.config.reading
+    hows = [how for part, how in reading.items() if part in parts or not parts]
+    if text is None:
+        if all(how.optional for how in hows):
+            return None
+        raise ValueError(
+            "this tokenizer reads text: say what the image shows, --text 'A photo of a cat.' "
+            "(--text '' for none)"
+        )
+    if not hows:
+        where = f"; its {' and '.join(reading)} does" if reading else ""
+        raise ValueError(
+            f"--text: {' and '.join(parts) or 'this tokenizer'} reads no text{where}: leave it out"
+        )
+    return tokenizer.condition([text])
 
 
 def _read(paths: list[str], tokenizer: Any) -> Any:

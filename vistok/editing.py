@@ -233,6 +233,7 @@ def inpaint(
     *,
     paste: bool = True,
     every: int = 0,
+    condition: Condition | None = None,
 ) -> Edited:
     """Fill the pixels that `mask` [B or 1, 1, H, W] marks 0 from those that it marks 1.
 
@@ -252,9 +253,10 @@ def inpaint(
         if not every or (step.number + 1) % every or step.number + 1 == config.steps:
             return None
         mixed = pixels * mask + step.pixels.clamp(0, 1) * (1 - mask)
-        return _start(tokenizer, mixed, config.after_quantizer, None)[0]
+        return _start(tokenizer, mixed, config.after_quantizer, condition)[0]
 
-    found = optimise(tokenizer, match(pixels, mask), holes, config, reset=composite)
+    aim = match(pixels, mask)
+    found = optimise(tokenizer, aim, holes, config, condition=condition, reset=composite)
     if not paste:
         return found
     return replace(found, pixels=pixels * mask + found.pixels * (1 - mask))

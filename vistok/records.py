@@ -46,8 +46,12 @@ class Condition:
 
     def rows(self, start: int, stop: int) -> Condition:
         """The condition of samples start..stop of the batch."""
+        return self.pick(slice(start, stop))
+
+    def pick(self, which: Tensor | slice) -> Condition:
+        """The condition of some samples of the batch: their places, or a slice of them."""
         cut = {
-            name: value[start:stop]
+            name: value[which]
             for name in ("label", "text", "text_mask", "pooled", "fps", "frames", "null")
             if (value := getattr(self, name)) is not None
         }

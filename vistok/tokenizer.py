@@ -198,14 +198,13 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
 
     @property
     def text_encoder(self) -> Any:
-        """Texts -> (features, mask), loaded at the first look; it may be set to share one."""
+        """Texts -> (features, mask), loaded at the first look."""
         if not self._text_encoder:
-            self._text_encoder.append(TextEncoder(self.config.text))
+            self.use_text_encoder(TextEncoder(self.config.text))
         return self._text_encoder[0]
 
-    @text_encoder.setter
-    def text_encoder(self, encoder: Any) -> None:
-        # Not as an attribute: torch would file a module as a part of the model.
+    def use_text_encoder(self, encoder: Any) -> None:
+        """Look through this one: several tokenizers may share it."""
         self._text_encoder = [encoder]
 
     # -- what users call ------------------------------------------------------------------------

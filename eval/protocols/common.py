@@ -43,7 +43,8 @@ def all_codes(bench: Bench, views: Views | None = None, title: str = "encode") -
     views, spec = views or bench.views, bench.spec
     codes = torch.zeros((len(views), spec.length, len(spec.vocab)), dtype=torch.int64)
     for batch in views.batches(f"{bench.run.name}: {title}"):
-        codes[batch.index.cpu()] = bench.tokenizer.encode(batch.pixels).indices.cpu().long()
+        tokens = bench.encode(batch, bench.condition(batch))
+        codes[batch.index.cpu()] = tokens.indices.cpu().long()
     return sum_(codes)
 
 

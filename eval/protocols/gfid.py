@@ -96,6 +96,10 @@ def run(
     """The rows of one pass: gFID (if there are training pictures), gFID-val, and further measures
     of the set (`metrics` of eval.sets) against the validation pictures."""
     model = generator.generator.to(bench.device).eval()
+    if not readable(bench, model):
+        reason = "the decoder reads text, and samples have none; evaluate with a data.caption"
+        bench.skip("gFID", reason, generator.name)
+        return []
     note = f"tokens of {bench.run.name}"
     if not one.trained:
         model = untrained(model).to(bench.device)
@@ -122,7 +126,7 @@ def run(
             seed=bench.seed,
             steps=bench.spec.positions(one.length),
         ),
-        "condition": "class" if class_names(model) else "none",
+        "condition": _condition_name(bench, model),
     }
     rows = []
     for metric, side in sides.items():
@@ -138,6 +142,27 @@ def run(
         against = f"reference: the {bench.views.reference.split} pictures"
         rows += measures.rows(note=f"{note}; {against}", **common)
     return rows
+
+
+def readable(bench: Bench, model: Any) -> bool:
+    """Whether samples have the texts that the tokenizer's decoder reads, if it reads any."""
+    return bench.condition_name == "none" or (
+        bench.captions(labels_of(model, torch.zeros(1, dtype=torch.int64)), 1) is not None
+    )
+
+
+def _condition_name(bench: Bench, model: Any) -> str:
+    given = (["class"] if class_names(model) else []) + [bench.condition_name]
+    return ", ".join(name for name in given if name != "none") or "none"
+
+
+def painted(bench: Bench, model: Any, index: Tensor, length: int, guidance: float) -> Tensor:
+    """[B, 3, H, W] uint8: the samples of numbers `index` [B], under captions of their classes."""
+    tokens, condition = sample(bench, model, index, length, guidance), None
+    if bench.condition_name != "none":
+        texts = bench.captions(labels_of(model, index), len(index))
+        condition = bench.tokenizer.condition(texts)
+    return to_uint8(bench.decode(tokens, condition))
 
 
 def labels_of(model: Any, index: Tensor) -> Tensor | None:
@@ -164,8 +189,7 @@ def sample_into(
 ) -> None:
     """Add this rank's share of `samples` decoded samples to the measures."""
     for index in bench.numbers(title, samples, measures):
-        tokens = sample(bench, model, index, one.length, one.guidance)
-        measures.update(to_uint8(bench.tokenizer.decode(tokens)), index)
+        measures.update(painted(bench, model, index, one.length, one.guidance), index)
 
 
 def pictures(
@@ -177,11 +201,9 @@ def pictures(
     """
     count = max(1, len(class_names(model)))
     index = torch.tensor(classes)[:, None] + count * torch.arange(each)  # [classes, each]
-    painted = [
-        to_uint8(bench.tokenizer.decode(sample(bench, model, part, bench.spec.steps, guidance)))
-        for part in index.flatten().split(bench.batch)
-    ]
-    return torch.cat(painted).cpu().unflatten(0, index.shape)
+    parts = index.flatten().split(bench.batch)
+    made = [painted(bench, model, part, bench.spec.steps, guidance) for part in parts]
+    return torch.cat(made).cpu().unflatten(0, index.shape)
 
 
 def _work(

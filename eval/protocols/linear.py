@@ -27,6 +27,7 @@ from eval.rows import Row
 from eval.runs import Pair
 from vistok.distributed import sum_
 from vistok.metrics.logistic import PENALTIES, STEPS, fit
+from vistok.records import Batch
 
 NAME = "probe"
 TRAINING = 8192  # pictures
@@ -91,12 +92,12 @@ def collect(bench: Bench, views: Views, title: str) -> tuple[dict[str, Tensor], 
     with every_tap(bench.tokenizer):
         for batch in views.batches(f"{bench.run.name}: {title}"):
             labels[batch.index] = batch.label
-            for tap, features in taps(bench, batch.pixels).items():
+            for tap, features in taps(bench, batch).items():
                 if tap not in found:
                     found[tap] = features.new_zeros((len(views), features.shape[1]))
                 found[tap][batch.index] = features
         # Every rank must sum the same taps, also one without pictures.
-        for tap, features in taps(bench, bench.views.pick([0])).items():
+        for tap, features in taps(bench, views.chosen([0])).items():
             if tap not in found:
                 found[tap] = features.new_zeros((len(views), features.shape[1]))
     return {tap: sum_(found[tap]) for tap in sorted(found)}, sum_(labels)
@@ -116,10 +117,10 @@ def every_tap(tokenizer: Any) -> Iterator[None]:
         encoder.wants_patches = False
 
 
-def taps(bench: Bench, pixels: Tensor) -> dict[str, Tensor]:
-    """pixels [B, 3, H, W] -> {tap: [B, d]}; taps that are the same as another are left out."""
-    tokenizer, spec = bench.tokenizer, bench.spec
-    latents = tokenizer.latents(pixels)
+def taps(bench: Bench, batch: Batch) -> dict[str, Tensor]:
+    """Pixels of a batch -> {tap: [B, d]}; taps that are the same as another are left out."""
+    tokenizer, spec, pixels = bench.tokenizer, bench.spec, batch.pixels
+    latents = bench.latents(batch, bench.condition(batch))
     quantized = tokenizer.quantize(latents)
     small = F.adaptive_avg_pool2d(pixels, _PIXELS) if max(pixels.shape[-2:]) > _PIXELS else pixels
     found = {"pixels": small.flatten(1)}

@@ -93,18 +93,20 @@ def changes(bench: Bench, codes: Tensor, count: int) -> tuple[Tensor, Tensor]:
     height, width = tokenizer.config.image_size
     maps = torch.zeros((spec.length, height, width), dtype=torch.float64, device=bench.device)
     differ = torch.zeros(spec.length, dtype=torch.float64)
-    made = lambda indices: tokenizer.decode(
-        Tokens.of(spec, indices.to(bench.device), size=(1, height, width))
+    reads = bench.condition_name != "none"
+    made = lambda indices, condition: bench.decode(
+        Tokens.of(spec, indices.to(bench.device), size=(1, height, width)), condition
     )
     with bar(count * spec.length, f"{bench.run.name}: resample each position") as progress:
         for index in shares(count, bench.batch):
             own = codes[index]
-            clean = made(own)
+            condition = bench.condition(bench.views.chosen(index.tolist())) if reads else None
+            clean = made(own, condition)
             drawn = codes_of_others(codes, index, Rng(bench.seed, NAME))
             for position in range(spec.length):
                 moved = own.clone()
                 moved[:, position] = drawn[:, position]
-                maps[position] += (made(moved) - clean).double().square().mean(1).sum(0)
+                maps[position] += (made(moved, condition) - clean).double().square().mean(1).sum(0)
                 differ[position] += (moved != own).any(-1).any(-1).sum()
                 progress.update(len(index) * world_size())
     return sum_(maps).cpu() / count, sum_(differ) / count

@@ -11,21 +11,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vistok.records import Condition
+
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def parts(tokenizer: Any, pixels: Tensor) -> dict[str, Callable[[], Any]]:
+def parts(
+    tokenizer: Any, pixels: Tensor, condition: Condition | None = None
+) -> dict[str, Callable[[], Any]]:
     """{part: a call of it alone} on what the parts before it made of `pixels` [B, 3, H, W].
 
     The encoder includes the space it reads, the decoder the one it paints; indices -> values, which
     `decode` does first, is the quantizer's lookup.
     """
-    latents = tokenizer.latents(pixels)
+    latents = tokenizer.latents(pixels, condition)
     quantized = tokenizer.quantize(latents)
     found = {
-        "encoder": lambda: tokenizer.latents(pixels),
+        "encoder": lambda: tokenizer.latents(pixels, condition),
         "quantizer": lambda: tokenizer.quantize(latents),
-        "decoder": lambda: tokenizer.paints.back(tokenizer.paint(quantized.clean).estimate),
+        "decoder": lambda: tokenizer.paints.back(
+            tokenizer.paint(quantized.clean, condition=condition).estimate
+        ),
     }
     if quantized.indices is not None:
         found["lookup"] = lambda: tokenizer.quantizer.lookup(quantized.indices)

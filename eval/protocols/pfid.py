@@ -123,7 +123,8 @@ def paint(
     title = f"{bench.run.name}: perturb ({len(jobs)} cells)"
     for batch in bench.sweep(title, done):
         tokenizer = bench.tokenizer
-        quantized = tokenizer.quantize(tokenizer.latents(batch.pixels))
+        condition = bench.condition(batch)
+        quantized = tokenizer.quantize(bench.latents(batch, condition))
         near = tokenizer.quantizer.neighbours(quantized.anchors, most)  # [B, L, P, most, F/P]
         rows = _members(batch.index, subset)
         for job, one in done.items():
@@ -134,7 +135,8 @@ def paint(
             clean = quantized.indices[pick]
             moved = perturb(bench.spec, clean, near[pick], index, job, bench.seed)
             tokens = tokens_of(bench, moved, job.length)
-            one.stats.update(bench.features(to_uint8(tokenizer.decode(tokens))))
+            own = None if condition is None else condition.pick(pick)
+            one.stats.update(bench.features(to_uint8(bench.decode(tokens, own))))
             one.changed += changed(bench.spec, clean, moved)
             branches = near.shape[2]
             one.tokens += len(index) * bench.spec.positions(job.length) * branches

@@ -86,10 +86,11 @@ def tokenizer_quality(bench: Bench) -> dict[int, Quality]:
     """Measures of the reconstruction at each length."""
     found = {length: Quality(bench) for length in bench.spec.sweep}
     for batch in bench.sweep(f"{bench.run.name}: reconstruct", found):
-        tokens = bench.tokenizer.encode(batch.pixels)
+        condition = bench.condition(batch)
+        tokens = bench.encode(batch, condition)
         for length, quality in found.items():
             cut = tokens if length == bench.spec.steps else tokens.prefix(length)
-            quality.update(to_uint8(bench.tokenizer.decode(cut)), batch.pixels)
+            quality.update(to_uint8(bench.decode(cut, condition)), batch.pixels)
     return found
 
 
@@ -104,7 +105,8 @@ def _packed(bench: Bench) -> dict[int, tuple[float, float]]:
     """{length: mean bytes, and of the header alone}. Both are the same for every picture: packed
     codes have a fixed width, and pictures of one size one header."""
     spec = bench.spec
-    first = bench.tokenizer.encode(bench.views.pick([0]))
+    batch = bench.views.chosen([0])
+    first = bench.encode(batch, bench.condition(batch))
     found = {}
     for length in spec.sweep:
         cut = first if length == spec.steps else first.prefix(length)

@@ -22,6 +22,7 @@ from vistok.distributed import sum_
 from vistok.metrics import MSSSIM, PSNR, SSIM, CodebookStats, CodebookUse, MeanColourPSNR
 from vistok.metrics.accumulator import Accumulator
 from vistok.metrics.stored import CAP
+from vistok.records import Condition
 from vistok.tokens import Tokens
 
 MS_SSIM = "ms-ssim"
@@ -70,10 +71,12 @@ class Measures:
         parts = {"sets": self.sets, "psnr": self.psnr, "similar": self.similar}
         return {**parts, "distances": distances, "bytes": self.bytes}
 
-    def update(self, tokens: Tokens, pixels: Tensor, index: Tensor) -> None:
+    def update(
+        self, tokens: Tokens, pixels: Tensor, index: Tensor, condition: Condition | None = None
+    ) -> None:
         """Tokens of the prefix, the real pixels [B, 3, H, W] in 0..1 they came from, their numbers
-        [B]."""
-        painted = to_uint8(self.bench.tokenizer.decode(tokens))
+        [B], and what their decoder reads besides."""
+        painted = to_uint8(self.bench.decode(tokens, condition))
         self.sets.update(painted, index)
         real = to_uint8(pixels)
         self.psnr.update(painted, real)
@@ -114,18 +117,19 @@ def jobs(pair: Pair, options: Options) -> list[Job]:
 def run(bench: Bench, metrics: tuple[str, ...] = ("fid",), stored: int = CAP) -> list[Row]:
     """rFID and its like, PSNR, SSIM, perceptual distances, bytes at each length; codebook use at
     full length."""
-    spec, tokenizer = bench.spec, bench.tokenizer
+    spec = bench.spec
     lengths = {length: Measures(bench, length, metrics, stored) for length in spec.sweep}
     floor = MeanColourPSNR().to(bench.device)
     codes = CodebookStats(spec).to(bench.device) if spec.vocab else None
     for batch in bench.sweep(f"{bench.run.name}: reconstruct", [lengths, floor, codes]):
-        tokens = tokenizer.encode(batch.pixels)
+        condition = bench.condition(batch)
+        tokens = bench.encode(batch, condition)
         floor.update(to_uint8(batch.pixels))
         if codes is not None:
             codes.update(tokens.indices)
         for length, measures in lengths.items():
             cut = tokens if length == spec.steps else tokens.prefix(length)
-            measures.update(cut, batch.pixels, batch.index)
+            measures.update(cut, batch.pixels, batch.index, condition)
     rows = [row for measures in lengths.values() for row in measures.rows()]
     for name, side in next(iter(lengths.values())).too_small.items():
         bench.skip(name, f"its 11x11 window needs pictures with sides of {side} pixels or more")

@@ -28,6 +28,7 @@ from eval.runs import Pair
 from vistok.dice import Rng
 from vistok.distributed import sum_
 from vistok.modes import evaluating
+from vistok.records import Condition
 from vistok.tokens import Tokens, TokenSpec
 
 NAME = "robust"
@@ -68,12 +69,14 @@ def run(bench: Bench) -> list[Row]:
         return []
     states = [(case.quality, case.hit) for case in cases]
     for batch in bench.sweep(f"{bench.run.name}: damage ({len(cases)} kinds)", states):
-        tokens = bench.tokenizer.encode(batch.pixels)
-        clean = to_uint8(bench.tokenizer.decode(tokens))
+        condition = bench.condition(batch)
+        tokens = bench.encode(batch, condition)
+        clean = to_uint8(bench.decode(tokens, condition))
         for case in cases:
             painted = clean
             if case.damage.share > 0:
-                painted = to_uint8(_decode(bench, case, tokens, batch.index, others))
+                damaged = _decode(bench, case, tokens, batch.index, others, condition)
+                painted = to_uint8(damaged)
             case.quality.update(painted, batch.pixels)
     return [row for case in cases for row in _rows(bench, case)]
 
@@ -110,7 +113,12 @@ def lost_positions(spec: TokenSpec, damage: Damage, lost: int) -> Tensor:
 
 
 def _decode(
-    bench: Bench, case: _Case, tokens: Tokens, index: Tensor, others: Tensor | None
+    bench: Bench,
+    case: _Case,
+    tokens: Tokens,
+    index: Tensor,
+    others: Tensor | None,
+    condition: Condition | None,
 ) -> Tensor:
     """[B, 3, H, W] in 0..1 painted from the damaged tokens."""
     spec, tokenizer, damage = bench.spec, bench.tokenizer, case.damage
@@ -118,15 +126,16 @@ def _decode(
     if damage.kind == "bit_flip":
         moved, counts = flip_bits(spec, tokens.indices, index, damage.share, bench.seed)
         case.hit += counts
-        return tokenizer.decode(remade(moved))
+        return bench.decode(remade(moved), condition)
     gone = lost_positions(spec, damage, case.lost)
     if others is not None:
         drawn = codes_of_others(others, index, Rng(bench.seed, f"{NAME}/{damage.kind}"))
         gone = gone.to(tokens.indices.device)[:, None]
-        return tokenizer.decode(remade(torch.where(gone, drawn.to(tokens.indices), tokens.indices)))
+        mixed = torch.where(gone, drawn.to(tokens.indices), tokens.indices)
+        return bench.decode(remade(mixed), condition)
     present = (~gone).to(tokens.indices.device).expand(len(tokens), -1)
     with evaluating(tokenizer):
-        painted = tokenizer.paint(tokenizer.values(tokens), present)
+        painted = tokenizer.paint(tokenizer.values(tokens), present, condition)
     return tokenizer.paints.back(painted.estimate).clamp(0, 1)
 
 

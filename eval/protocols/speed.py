@@ -95,11 +95,17 @@ class _Speed:
         # The FLOP counter fails in inference mode, and on expanded parameters that want gradients.
         tokenizer = run.tokenizer.to(self.views.device).eval().requires_grad_(False)
         with torch.no_grad():
-            tokens = tokenizer.encode(pixels)
-            rows = self.timed("encode", run, lambda: tokenizer.encode(pixels))
-            rows += self.timed("decode", run, lambda: tokenizer.decode(tokens))
-            for name, function in parts(tokenizer, pixels).items():
-                rows += self.timed(name, run, function)
+            # The text encoder is not timed: it is frozen, and keeps what it has seen.
+            text = None if self.batch.text is None else tokenizer.condition_of(self.batch)
+            named = {} if text is None else {"condition": "text"}
+            self.text = text
+            tokens = tokenizer.encode(pixels, condition=text)
+            rows = self.timed(
+                "encode", run, lambda: tokenizer.encode(pixels, condition=text), **named
+            )
+            rows += self.timed("decode", run, lambda: tokenizer.decode(tokens, text), **named)
+            for name, function in parts(tokenizer, pixels, text).items():
+                rows += self.timed(name, run, function, **named)
         rows += self.training(run)
         for generator in self.pair.generators:
             rows += self.sampling(generator)
@@ -151,7 +157,9 @@ class _Speed:
         with torch.no_grad():
             rows = self.timed("sample-cached", run, lambda: sample(True), decode=decode)
             slow = self.timed("sample-uncached", run, lambda: sample(False), decode=decode)
-            whole = self.timed("generate", run, lambda: paint(sample(True)), decode=decode)
+            whole = self.timed(
+                "generate", run, lambda: paint(sample(True), self.text), decode=decode
+            )
         ratio = rows[0].value / slow[0].value
         note = "images/s with over without keys and values kept"
         gain = self.row("sample-cache-gain", ratio, run, note=note, decode=decode)

@@ -77,6 +77,8 @@ class Dataset:
     """Of the tokens, if the samples are cached tokens."""
     texts: bool = False
     """Whether every sample has a text."""
+    caption: Any = None
+    """`captions.Caption`: class -> text, where texts are made so."""
 
     def __len__(self) -> int:
         raise NotImplementedError

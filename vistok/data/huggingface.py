@@ -277,6 +277,7 @@ class RowDataset(Dataset):
     def __init__(self, table: Any, rows: _Rows) -> None:
         self._rows, self.classes = rows, rows.classes
         self.size, self.flip, self.texts = rows.transform.hw, rows.transform.flip, rows.texts
+        self.caption = rows.caption
         self._table = table.select_columns(rows.columns).with_format("arrow")
         if not len(table):
             raise DataError(f"data.huggingface {rows.config.path}: no rows; expected one or more")

@@ -251,6 +251,7 @@ class TarDataset(Dataset):
     def __init__(self, tars: _Tars) -> None:
         self._tars, self.classes = tars, tars.classes
         self.size, self.flip, self.texts = tars.transform.hw, tars.transform.flip, tars.texts
+        self.caption = tars.caption
         places: list[tuple[int, int]] = []
         self._problems: dict[int, BadSample] = {}
         for shard, name in enumerate(tars.shards):
