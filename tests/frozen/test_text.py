@@ -144,3 +144,14 @@ def test_code_in_the_folder_is_never_run(encoder, folders, tmp_path):
     except MissingWeights as error:
         assert "\n" not in str(error)
     assert not (tmp_path / "ran").exists()
+
+
+def test_texts_always_go_in_by_the_same_number(encoder, monkeypatch):
+    """Products of another shape may round otherwise, and a resumed run must repeat every bit."""
+    one, sizes = encoder(), []
+    look = one._look
+    monkeypatch.setattr(one, "_look", lambda texts: sizes.append(len(texts)) or look(texts))
+    one(["a"])
+    one(["a", "b", "c"])
+    one([f"{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(40)])
+    assert sizes == [text._TOGETHER] * 5

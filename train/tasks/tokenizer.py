@@ -7,7 +7,6 @@ Stages are configs: `init` starts parts from a saved tokenizer, `freeze` keeps p
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -150,8 +149,7 @@ class TokenizerTask(Task):
             # Its dropout and its statistics (usage, EMA codebook) rest too.
             self.tokenizer.get_submodule(part).eval()
         condition = self._condition(batch, draws)
-        seen = replace(batch, text=None)  # a compiled model would be made anew for each new text
-        reconstruction = self.modules["tokenizer"](seen, draws, condition, self.needs_pixels)
+        reconstruction = self.modules["tokenizer"](batch, draws, condition, self.needs_pixels)
         if self.gan is not None and progress.step >= self.gan.critic_start:
             self._painted.append((reconstruction.target, reconstruction.pixels.detach()))
         if self.window is not None:
