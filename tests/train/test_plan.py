@@ -255,7 +255,8 @@ def test_a_checkpoint_is_as_large_as_planned(run):
 
 
 def test_titok_s_costs_what_it_should():
-    """116 GFLOP in its layers' products; attention's own two products add 14.5 in plain form."""
+    """117 GFLOP in its layers' products and 14.5 in attention's own two, less what the last blocks
+    leave out: they make the positions that are wanted alone, 128 latents and 256 patches of 384."""
     transformer = {"width": 512, "depth": 8, "heads": 8}
     both = {"kind": "vit", "patch_size": 16, "transformer": transformer}
     tree = copy.deepcopy(TINY)
@@ -270,9 +271,10 @@ def test_titok_s_costs_what_it_should():
     length, width, layers = 256 + 128, 512, 16
     attention = 3 * layers * 4 * length**2 * width
     layer = 3 * layers * 2 * length * 12 * width**2
-    assert stage.flops == pytest.approx(131.5e9, rel=0.01)
-    assert stage.flops - attention == pytest.approx(119e9, rel=0.02)
-    assert stage.flops - attention == pytest.approx(layer, rel=0.01)
+    unwanted = 3 * 2 * length * 9 * width**2 + attention / layers
+    assert stage.flops == pytest.approx(125.15e9, rel=0.01)
+    assert stage.flops + unwanted - attention == pytest.approx(119e9, rel=0.02)
+    assert stage.flops + unwanted - attention == pytest.approx(layer, rel=0.01)
 
 
 def test_stages_follow_what_starts_late():
