@@ -35,7 +35,9 @@ def _compare(tokenizer, batch, draws, condition=None):
         tokenizer.zero_grad()
         result = model(batch, draws, condition)
         (result.pixels - batch.pixels).square().mean().backward()
-        return result, [p.grad.clone() for p in tokenizer.parameters() if p.grad is not None]
+        # A parameter that the loss does not reach has no gradient, or one of zeros.
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in tokenizer.parameters()]
+        return result, [grad.clone() for grad in grads]
 
     eager, expected = gradients(tokenizer)
     # Traced and differentiated as inductor would have it, without its minute of g++.
