@@ -27,7 +27,7 @@ quickstart: $(VENV)/installed
 	$(PY) -m eval $(RUN) $(RUN)/generator --report $(RUN)/report.html $(EVAL_ARGS)
 
 test: $(VENV)/installed
-	$(PY) -m pytest tests
+	$(PY) -m pytest tests -n 2 --dist loadfile
 
 lint: $(VENV)/installed
 	$(PY) -m ruff check .
