@@ -67,15 +67,12 @@ class TrainingSet:
         """Statistics under the bench's feature network, over all ranks (every rank must ask)."""
         views = bench.views
         own = Views(self.dataset, views.batch, None, views.device, views.workers, views.cache)
-        known = (json.dumps(self.record, sort_keys=True, default=str), str(views.device))
-        own = _SHARED.setdefault(known, own)
+        known = ("training", json.dumps(self.record, sort_keys=True, default=str))
+        own = views.memo.setdefault(known, own)  # runs on the same pictures share them
         described = f"{own.reference.described}; {self.record.get('picked', 'all of it')}"
         found = own.real(bench.features)
         reference = found.reference.model_copy(update={"described": described})
         return replace(found, reference=reference)
-
-
-_SHARED: dict[tuple[str, str], Views] = {}
 
 
 def training_set(run: Run, overrides: Sequence[str], limit: int | None) -> TrainingSet | str:
