@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 import torch
 import yaml
 
+from eval.released import place
 from vistok.config import Config, ConfigError, PartOf, validate
 from vistok.data import Stream  # importing the package also registers the data sets
 from vistok.data.base import one_line, text_of
@@ -89,7 +90,7 @@ def resolve(paths: Sequence[str | Path]) -> list[Pair]:
     """Read all runs and bring generators to their tokenizers; RunError says what does not fit."""
     if not paths:
         raise RunError("no run given; expected the folder of a run, e.g. runs/quickstart/tokenizer")
-    folders = [Path(path) for path in paths]
+    folders = [place(path) for path in paths]
     if len({f.resolve() for f in folders}) < len(folders):
         raise RunError(f"a run is named twice in {', '.join(map(str, folders))}; name each once")
     runs = [read_run(f, name) for f, name in zip(folders, _names(folders), strict=True)]
@@ -209,7 +210,10 @@ def read_run(folder: Path, name: str) -> Run:
 
 def _nowhere(folder: Path) -> str:
     """What may be meant by a path that is no folder."""
-    wanted = "expected a run that training wrote, or a folder made by save_pretrained"
+    wanted = (
+        "expected a run that training wrote, a folder made by save_pretrained, or a released name "
+        "such as titok-l32"
+    )
     if folder.exists():
         return f"{folder}: a file; {wanted}, or a results.json"
     up = folder.parent

@@ -89,3 +89,16 @@ def test_a_cut_off_last_line_is_no_history(runs, line):
     with open(runs[0] / "metrics.jsonl", "a") as file:
         file.write(line)
     assert len(resolve([runs[0]])[0].tokenizer.history) == 6
+
+
+def test_a_released_name_is_converted_once(make_tokenizer, tmp_path, monkeypatch):
+    from vistok import pretrained
+
+    asked = []
+    load = lambda name: (asked.append(name), make_tokenizer("vq"))[1]
+    monkeypatch.setattr(pretrained, "load", load)
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        (pair,) = resolve(["titok-l32"])
+    assert asked == ["titok-l32"] and pair.tokenizer.name == "titok-l32"
+    assert pair.tokenizer.folder == pair.tokenizer.model
