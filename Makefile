@@ -27,7 +27,7 @@ quickstart: $(VENV)/installed
 	$(PY) -m eval $(RUN) $(RUN)/generator --report $(RUN)/report.html $(EVAL_ARGS)
 
 test: $(VENV)/installed
-	$(PY) -m pytest tests -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests -n 2 --dist loadfile  # a worker a core, a file a worker
 
 lint: $(VENV)/installed
 	$(PY) -m ruff check .
