@@ -17,6 +17,10 @@ from vistok.errors import one_line_errors
 VERBS = ("speed", "reference", "study")
 
 
+def _words(context, parameter, text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
 def _numbers(context, parameter, text: str) -> tuple[float, ...]:
     try:
         values = tuple(float(part) for part in text.split(","))
@@ -41,7 +45,7 @@ def _numbers(context, parameter, text: str) -> tuple[float, ...]:
     "--metrics",
     default="fid",
     show_default=True,
-    callback=lambda context, parameter, text: tuple(text.split(",")),
+    callback=_words,
     help="Beside PSNR and the like: fid, sfid, kid, is, precision, recall, density, coverage, "
     "ms-ssim, separated by commas; or all.",
 )
@@ -88,7 +92,7 @@ def _numbers(context, parameter, text: str) -> tuple[float, ...]:
     "--protocols",
     default="rfid,pfid,gfid,pictures",
     show_default=True,
-    callback=lambda context, parameter, text: tuple(text.split(",")),
+    callback=_words,
     help="What is measured, separated by commas.",
 )
 @click.option("--reference", type=click.Path(dir_okay=False), help="Statistics for gFID.")

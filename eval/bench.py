@@ -38,14 +38,13 @@ class Bench:
     pictures: list[dict[str, Any]] = field(default_factory=list)  # grids for the report
     protocol: str = ""  # the name that its rows carry
     more_perceptual: tuple[PerceptualNetwork, ...] = ()
+    references: dict[str, RealStats] = field(default_factory=dict)  # by protocol, where asked for
+    passes: Passes = field(default_factory=Passes)
 
     @property
     def perceptuals(self) -> tuple[PerceptualNetwork, ...]:
         """All perceptual networks that were asked for."""
         return () if self.perceptual is None else (self.perceptual, *self.more_perceptual)
-
-    references: dict[str, RealStats] = field(default_factory=dict)  # by protocol, where asked for
-    passes: Passes = field(default_factory=Passes)
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -220,8 +220,7 @@ def edit_inpaint(
     known, condition = (hole.mean(1, keepdim=True) > 0.5).float(), _condition(tokenizer, text)
     config = _edit_config(settings)
     found = inpaint(tokenizer, pixels, known, config, every=every, condition=condition)
-    _write(found.pixels, Path(out))
-    click.echo(f"{out} (loss {found.losses[0, 0]:.4g} -> {found.losses[-1, 0]:.4g})")
+    _write_edited(found, out)
 
 
 @edit.command("match")
@@ -246,8 +245,7 @@ def edit_match(
     pixels, wanted = _read([image, target], tokenizer).split(1)
     config, condition = _edit_config(settings), _condition(tokenizer, text)
     found = optimise(tokenizer, match(wanted), pixels, config, condition=condition)
-    _write(found.pixels, Path(out))
-    click.echo(f"{out} (loss {found.losses[0, 0]:.4g} -> {found.losses[-1, 0]:.4g})")
+    _write_edited(found, out)
 
 
 @main.command("import")
@@ -309,6 +307,12 @@ def _read(paths: list[str], tokenizer: Any) -> Any:
 
     transform = Transform(TransformConfig(size=tokenizer.config.image_size), "val")
     return torch.stack([transform(read(path), 0) for path in paths]).float() / 255
+
+
+def _write_edited(found: Any, out: str) -> None:
+    """The picture that an optimisation found, and how far its loss fell."""
+    _write(found.pixels, Path(out))
+    click.echo(f"{out} (loss {found.losses[0, 0]:.4g} -> {found.losses[-1, 0]:.4g})")
 
 
 def _edit_config(settings: dict[str, Any]) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import urllib.error
 
 import pytest
 import torch
@@ -11,17 +10,7 @@ import torch
 from vistok.frozen import BadWeights, MissingWeights, feature_network, perceptual_network
 from vistok.frozen.files import FOLDER
 
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch, tmp_path):
-    """No folder of weights, an empty cache, and no network."""
-
-    def refuse(*args, **kwargs):
-        raise urllib.error.URLError("no network in tests")
-
-    monkeypatch.delenv(FOLDER, raising=False)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+pytestmark = pytest.mark.usefixtures("offline")
 
 
 @pytest.fixture(scope="module")

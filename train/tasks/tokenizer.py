@@ -27,7 +27,7 @@ from vistok.losses.adversarial import AdversarialLoss
 from vistok.losses.reconstruction import ReconstructionConfig
 from vistok.metrics.codebook import CodebookStats
 from vistok.metrics.quality import PSNR
-from vistok.records import Batch, Condition, Reconstruction
+from vistok.records import Batch, Reconstruction
 from vistok.registry import build, register
 from vistok.tokenizer import NO_TEXTS, Tokenizer, TokenizerConfig
 
@@ -118,10 +118,6 @@ class TokenizerTask(Task):
                     )
                 seen.add(name)
 
-    def _condition(self, batch: Batch, draws: Draws | None = None) -> Condition | None:
-        """What the tokenizer reads besides pixels: the batch's texts, some of them dropped."""
-        return self.tokenizer.condition_of(batch, draws)
-
     @property
     def wants_data(self) -> bool:
         return self.tokenizer.quantizer.wants_data
@@ -136,7 +132,7 @@ class TokenizerTask(Task):
 
     @torch.no_grad()
     def prepare(self, batch: Batch, rng: Rng) -> None:
-        latents = self.tokenizer.latents(batch.pixels, self._condition(batch))
+        latents = self.tokenizer.latents(batch.pixels, self.tokenizer.condition_of(batch))
         quantizer = self.tokenizer.quantizer
         rows = latents.values.flatten(0, 1)
         quantizer.initialise(distributed.gather(rows), rng.child("codebook"))
@@ -148,7 +144,7 @@ class TokenizerTask(Task):
         for part in self.config.freeze:
             # Its dropout and its statistics (usage, EMA codebook) rest too.
             self.tokenizer.get_submodule(part).eval()
-        condition = self._condition(batch, draws)
+        condition = self.tokenizer.condition_of(batch, draws)
         reconstruction = self.modules["tokenizer"](batch, draws, condition, self.needs_pixels)
         if self.gan is not None and progress.step >= self.gan.critic_start:
             self._painted.append((reconstruction.target, reconstruction.pixels.detach()))
@@ -241,7 +237,7 @@ class TokenizerTask(Task):
         psnr = {length: PSNR().to(device) for length in spec.sweep}
         codes = CodebookStats(spec).to(device) if spec.vocab else None
         for batch in batches:
-            condition = self._condition(batch)
+            condition = self.tokenizer.condition_of(batch)
             tokens = tokenizer.encode(batch.pixels, condition=condition)
             if codes is not None:
                 codes.update(tokens.indices)
@@ -266,7 +262,7 @@ class TokenizerTask(Task):
     def pictures(self, batch: Batch, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """Rows: originals, then reconstructions from the longest prefix to the shortest."""
         tokenizer = modules["tokenizer"].eval()
-        pixels, condition = batch.pixels[:8], self._condition(batch)
+        pixels, condition = batch.pixels[:8], self.tokenizer.condition_of(batch)
         if condition is not None:
             condition = condition.rows(0, len(pixels))
         tokens = tokenizer.encode(pixels, condition=condition)

@@ -14,7 +14,7 @@ from vistok.config import validate
 from vistok.origin import Origin
 from vistok.pretrained.base import Entry, Family
 from vistok.tokenizer import Tokenizer, TokenizerConfig
-from vistok.weights import WeightsError, load_strict
+from vistok.weights import WeightsError
 
 
 def from_official(
@@ -57,7 +57,7 @@ def from_official(
             if part.is_floating_point() and not part.isfinite().all():
                 raise WeightsError(f"{source}: {key} has values that are not finite")
         loaded[entry.ours] = tensor.to(own[entry.ours].dtype)
-    load_strict(tokenizer, loaded, source)
+    tokenizer.load_state_dict(loaded)  # keys, shapes and numbers were looked at above
     types = {
         k: str(t.dtype) for k, t in state.items() if t.dtype != torch.float32 and k not in inert
     }
@@ -89,7 +89,8 @@ def _account(
     """The inert tensors; WeightsError if a key is missing or nobody's."""
     wanted = [key for entry in entries for key in entry.theirs]
     missing = [key for key in wanted if key not in state]
-    extra = [key for key in state if key not in set(wanted)]
+    known = set(wanted)
+    extra = [key for key in state if key not in known]
     inert = {k: state[k] for k in extra if any(fnmatch.fnmatch(k, p) for p in family.inert)}
     unknown = [key for key in extra if key not in inert]
     if missing or unknown:

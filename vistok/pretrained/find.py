@@ -48,11 +48,13 @@ def find(
                           f"of {', '.join(list(releases())[:3])}, ...")  # fmt: skip
     own, release = release_of(str(name))
     path = _download(release, local_files_only)
-    if release.sha256 is not None and path.is_file() and sha256(path) != release.sha256:
-        raise WeightsError(
-            f"{path}: its sha256 is {sha256(path)[:16]}..., that of {release.name} "
-            f"{release.sha256[:16]}...; download it again"
-        )
+    if release.sha256 is not None and path.is_file():
+        found = sha256(path)
+        if found != release.sha256:
+            raise WeightsError(
+                f"{path}: its sha256 is {found[:16]}..., that of {release.name} "
+                f"{release.sha256[:16]}...; download it again"
+            )
     chosen = config if config is not None else release.config
     found = _local(path, own.name, chosen)
     return Found(own, found.state, found.config, found.source, release.name, release.licence)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vistok.pretrained.base import Release
-from vistok.pretrained.titok import TiTok
+from vistok.pretrained.titok import TiTok, within
 from vistok.tokenizer import TokenizerConfig
 
 _LICENCE = "as stated on the hub card (code: Apache-2.0)"
@@ -20,10 +20,11 @@ class OneDPiece(TiTok):
     keys = TiTok.keys | {"strict_length_assertion"}
 
     def recognises(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
-        model = config.get("model")
-        if not isinstance(model, Mapping) or not isinstance(model.get("vq_model"), Mapping):
+        model = within(config, "model", "vq_model")
+        if not isinstance(model, Mapping):
             return False
-        return model.get("type") == "one_d_piece" or "strict_length_assertion" in model["vq_model"]
+        named = within(config, "model", "type") == "one_d_piece"
+        return named or "strict_length_assertion" in model
 
     def legacy(self, model: Mapping[str, Any]) -> bool:
         return True

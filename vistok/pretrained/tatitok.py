@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vistok.pretrained.base import Entry, Release, pair, same
-from vistok.pretrained.titok import TiTok
+from vistok.pretrained.titok import TiTok, within
 from vistok.tokenizer import TokenizerConfig
 
 CLIP = "openai/clip-vit-large-patch14-336"  # the weights of open_clip's ViT-L-14-336 "openai"
@@ -21,8 +21,7 @@ class TATiTok(TiTok):
     keys = TiTok.keys | {"text_context_length", "text_embed_dim"}
 
     def recognises(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
-        model = config.get("model")
-        vq = model.get("vq_model") if isinstance(model, Mapping) else None
+        vq = within(config, "model", "vq_model")
         return isinstance(vq, Mapping) and (
             "text_context_length" in vq or "decoder.text_guidance_proj.weight" in set(keys)
         )

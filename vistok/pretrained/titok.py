@@ -36,18 +36,18 @@ class TiTok(Family):
     # -- configs --------------------------------------------------------------------------------
 
     def recognises(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
-        model = _get(config, "model", "vq_model")
+        model = within(config, "model", "vq_model")
         return (
             isinstance(model, Mapping)
             and "num_latent_tokens" in model
             and "text_context_length" not in model
             and "strict_length_assertion" not in model
-            and _get(config, "model", "type") != "one_d_piece"
+            and within(config, "model", "type") != "one_d_piece"
         )
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
-        model = _get(official, "model", "vq_model")
-        size = _get(official, "dataset", "preprocessing", "crop_size")
+        model = within(official, "model", "vq_model")
+        size = within(official, "dataset", "preprocessing", "crop_size")
         if not isinstance(model, Mapping) or size is None:
             raise ConfigError(
                 f"{self.name}: the config lacks model.vq_model or dataset.preprocessing.crop_size; "
@@ -220,7 +220,8 @@ class TiTok(Family):
     )
 
 
-def _get(tree: Any, *path: str) -> Any:
+def within(tree: Any, *path: str) -> Any:
+    """What lies at a path of nested mappings; None where it ends early."""
     for name in path:
         tree = tree.get(name) if isinstance(tree, Mapping) else None
     return tree
