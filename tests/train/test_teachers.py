@@ -102,3 +102,12 @@ def test_a_term_has_one_owner(run, fails):
     tree["task"]["losses"] = [{"kind": "reconstruction"}, {"kind": "reconstruction", "l2": 0.5}]
     with fails(ConfigError, "'reconstruction' gives the term 'l2'", "keep one"):
         run(tree)
+
+
+def test_a_wrong_name_is_told_where_it_was_given(fails):
+    from train.tasks.teachers import open_tokenizer
+
+    with fails(ConfigError, "^task.losses: teacher: unknown release 'maskgit'"):
+        open_tokenizer("maskgit")
+    with fails(ConfigError, "^task.init: unknown release 'maskgit'"):
+        open_tokenizer("maskgit", "task.init")

@@ -31,7 +31,7 @@ class InitConfig(Config):
 
 def start_from(tokenizer: Tokenizer, init: InitConfig) -> None:
     """Copy the parts that `init` names; ConfigError says which of them does not fit."""
-    source = open_tokenizer(init.path)
+    source = open_tokenizer(init.path, "task.init")
     for ours, theirs in init.parts.items():
         mine, given = _tensors(tokenizer, ours, init), _tensors(source, theirs, init)
         if set(mine) != set(given) or any(mine[k].shape != given[k].shape for k in mine):

@@ -13,6 +13,8 @@ from vistok.hub import CONFIG, model_folder, read_json
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.weights import content_sha256
 
+TEACHER = "task.losses: teacher"
+
 
 def load_teacher(name: str) -> tuple[Tokenizer, str]:
     """(tokenizer, sha256 of its tensors) of a saved folder, a run, a released name or a hub id.
@@ -26,21 +28,21 @@ def load_teacher(name: str) -> tuple[Tokenizer, str]:
     return teacher, content_sha256(teacher.state_dict())
 
 
-def open_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer of a saved folder, a run, a released name or a hub id."""
-    if _released(name):
+def open_tokenizer(name: str, key: str = TEACHER) -> Tokenizer:
+    """The tokenizer of a saved folder, a run, a released name or a hub id; `key` asks for it."""
+    if _released(name, key):
         return pretrained.load(name)
     return Tokenizer.from_pretrained(str(model_folder(name)))
 
 
-def _released(name: str) -> bool:
+def _released(name: str, key: str = TEACHER) -> bool:
     """Whether it is a released name; ConfigError for a word that is none and no folder either."""
     if Path(name).exists() or "/" in name:
         return False
     try:
         pretrained.release_of(name)
     except ValueError as error:
-        raise ConfigError(f"task.losses: teacher: {error}; or the folder of a tokenizer") from None
+        raise ConfigError(f"{key}: {error}; or the folder of a tokenizer") from None
     return True
 
 
