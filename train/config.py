@@ -11,6 +11,7 @@ import vistok.data  # noqa: F401  (registers the data sets)
 from train.optim import AdamWConfig
 from train.parallel import Sharding
 from vistok.config import Config, PartOf
+from vistok.precision import Precision
 
 
 class TrainConfig(Config):
@@ -38,8 +39,8 @@ class TrainConfig(Config):
     """Gradient norm above which gradients are scaled down; null = never."""
     ema: float | None = Field(default=0.999, ge=0, lt=1)
     """Decay of the averaged weights, min(ema, (1+t)/(10+t)); null = none."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 autocasts the networks; quantizers stay in fp32."""
+    precision: Precision = "fp32"
+    """bf16 autocasts the networks, quantizers stay in fp32. auto: bf16 where it is in hardware."""
     compile: bool = False
     """torch.compile each trained network."""
     sharding: Sharding = "auto"

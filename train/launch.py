@@ -14,6 +14,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from train.config import TrainConfig
 from vistok.config import ConfigError
 from vistok.data.order import check_split
+from vistok.precision import has_bf16
 
 # How gloo and NCCL say, among much else, that somebody is gone.
 _LOST = ("closed by peer", "Connection reset", "Broken pipe", "Timed out", "NCCL", "Socket")
@@ -35,6 +36,18 @@ def one_line_losses(accelerator: Accelerator, where: Callable[[], str]) -> Itera
         raise ConnectionError(
             f"process {accelerator.process_index} lost another process {where()} ({reason[:200]})"
         ) from error
+
+
+def slow_precision(config: TrainConfig, device: torch.device) -> str | None:
+    """A warning, if the run computes in bf16 what this device can only imitate."""
+    keys = {"precision": config, "optimizer.precision": config.optimizer}
+    found = [key for key, part in keys.items() if getattr(part, "precision", None) == "bf16"]
+    if not found or has_bf16(device):
+        return None
+    return (
+        f"{', '.join(f'{key}=bf16' for key in found)}: this {device.type.upper()} has no bf16 "
+        f"instructions, products can take 100 times as long as in fp32; use auto or fp32"
+    )
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:

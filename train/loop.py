@@ -24,7 +24,7 @@ from train.config import TrainConfig
 from train.feed import Loader, make_loader
 from train.gradients import norms_and_clip
 from train.guard import Guard
-from train.launch import make_accelerator, one_line_losses
+from train.launch import make_accelerator, one_line_losses, slow_precision
 from train.meter import Meter, make_meter
 from train.optim import make_optimizers, with_lr
 from train.parallel import Parallel, share_batch_norm, wants_sharding
@@ -134,6 +134,8 @@ class Loop:
         self.watch = Watch(self.accelerator, self.folder, self.config, self.step, meter)
         if meter.reason:
             self.watch.say(f"no tflops in the log: a step cannot be counted ({meter.reason})")
+        if slow := slow_precision(self.config, self.device):
+            self.watch.say(slow)
         if self.step == 0:
             for name, value in self.task.summary().items():
                 self.watch.say(f"{name}: {value}")

@@ -16,6 +16,7 @@ from torch import nn
 from train.muon import Muon
 from vistok import distributed
 from vistok.config import Config
+from vistok.precision import Precision
 from vistok.registry import build, register
 
 Named = list[tuple[str, nn.Parameter]]
@@ -46,8 +47,9 @@ class MuonConfig(Config):
     """Of the matrices inside transformer blocks; updates have AdamW's size (arXiv 2502.16982)."""
     momentum: float = 0.95
     weight_decay: float = Field(default=0.05, ge=0)
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the orthogonalisation: bf16 is fast, but depends on the last bit of a gradient."""
+    precision: Precision = "fp32"
+    """Of the orthogonalisation: bf16 is fast, but depends on the last bit of a gradient. auto: bf16
+    where the hardware has it."""
     rest: AdamWConfig = AdamWConfig(lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05)
     """Everything else: embeddings, heads, convolutions, norms, tokens."""
 

@@ -22,11 +22,12 @@ from eval.protocols.clock import Clock, flops
 from eval.protocols.loading import loading_rows
 from eval.protocols.lookup import PEER_GB, lookup_rows
 from eval.protocols.parts import parts, peak_memory
-from eval.protocols.steps import ConfigStep, TrainingStep, alone, is_config
+from eval.protocols.steps import NO_BF16, ConfigStep, TrainingStep, alone, is_config
 from eval.rows import Decode, Results, Row, provenance
 from eval.runs import Pair, Run, class_names, open_data, resolve
 from eval.tables import plain
 from vistok.data import to_device
+from vistok.precision import has_bf16
 
 
 def measure_speed(
@@ -144,6 +145,8 @@ class _Speed:
         """Forward, backward and optimiser of the run's own task at this batch size."""
         if run.config is None:
             return [self.row("train-images/s", None, run, note="no config.yaml: not a run folder")]
+        if run.config.get("precision") == "bf16" and not has_bf16(self.views.device):
+            return [self.row("train-images/s", None, run, "bf16", note=NO_BF16)]
         step = TrainingStep(run.config, self.batch, str(run.folder / "config.yaml"))
         return self.timed("train", run, step, step.precision)
 

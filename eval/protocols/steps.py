@@ -19,8 +19,11 @@ from eval.rows import Reference, Row, provenance
 from vistok import distributed
 from vistok.config import ConfigError, read_yaml, validate
 from vistok.dice import Progress, Rng
+from vistok.precision import has_bf16
 from vistok.records import Batch
 from vistok.registry import build
+
+NO_BF16 = "this device has no bf16 instructions; fp32 can be measured"
 
 
 class TrainingStep:
@@ -63,16 +66,18 @@ class TrainingStep:
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     def __call__(self) -> None:
-        self._step(self.wrapped)
+        self._step(self.wrapped, cast=self.precision == "bf16")
 
     def plain(self) -> None:
-        """The same step without compilation: compiled products cannot be counted."""
-        self._step(self.bare)
+        """The same step to be counted: not compiled, and in fp32.
 
-    def _step(self, modules: dict) -> None:
+        Compiled products have no count; plain attention in bf16 takes some CPUs minutes.
+        """
+        self._step(self.bare, cast=False)
+
+    def _step(self, modules: dict, cast: bool) -> None:
         self.task.modules.update(modules)
         for phase in self.task.phases:
-            cast = self.precision == "bf16"
             with torch.autocast(self.device.type, torch.bfloat16) if cast else nullcontext():
                 loss: Tensor = self.task.step(phase, self.batch, self.draws, self.progress)["loss"]
             loss.backward()
@@ -111,22 +116,26 @@ class ConfigStep:
     def _measure(self, clock: Clock, tree: dict, size: int) -> Iterator[Row]:
         from train.config import TrainConfig
 
-        side = validate(TrainConfig, tree, str(self.path)).task.tokenizer.image_size
+        config = validate(TrainConfig, tree, str(self.path))
+        side = config.task.tokenizer.image_size
         pixels = torch.rand(size, 3, *side, generator=torch.Generator().manual_seed(0))
         batch = Batch(torch.arange(size), pixels.to(clock.device))
-        if clock.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(clock.device)
-        step = TrainingStep(tree, batch, str(self.path))
-        count, shapes = flops(step.plain), largest_products(step.plain)
-        timing = clock.time(step, step.dtype, count, shapes)
         common = {
             "run": self.name,
             "reference": Reference(name="noise", split="none", manifest="", count=size),
             "samples": size,
             "size": side,
-            "precision": step.precision,
+            "precision": config.precision,
             **provenance(),
         }
+        if config.precision == "bf16" and not has_bf16(clock.device):
+            yield Row(metric="train-images/s", value=None, note=NO_BF16, **common)
+            return
+        if clock.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(clock.device)
+        step = TrainingStep(tree, batch, str(self.path))
+        count, shapes = flops(step.plain), largest_products(step.plain)
+        timing = clock.time(step, step.dtype, count, shapes)
         each = f"{count / size / 1e9:.1f} GFLOP an image"
         yield Row(metric="train-images/s", value=size / timing.seconds, note=each, **common)
         yield Row(metric="train-FLOP/s", value=count / timing.seconds, **common)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 BASE = {
     *("records", "tokens", "dice", "config", "registry", "distributed", "weights", "hub"),
-    *("modes", "packing", "radix", "files", "foreign", "origin"),
+    *("modes", "packing", "precision", "radix", "files", "foreign", "origin"),
 }
 LAYERS = BASE | {"layers"}
 FROZEN = LAYERS | {"frozen"}

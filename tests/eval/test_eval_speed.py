@@ -39,7 +39,8 @@ def small(monkeypatch):
     monkeypatch.setattr("train.memory.keep_freed_memory", lambda: True)
 
 
-def test_a_config_file_is_measured_at_every_size_and_precision(tmp_path):
+def test_a_config_file_is_measured_at_every_size_and_precision(tmp_path, monkeypatch):
+    monkeypatch.setattr("eval.protocols.steps.has_bf16", lambda device: True)  # it need not be fast
     path, target = tmp_path / "small.yaml", tmp_path / "speed.json"
     path.write_text(yaml.safe_dump(TREE))
     arguments = [str(path), "--batch", "2,3", "--precision", "fp32,bf16", "--repeats", "1"]
@@ -57,6 +58,17 @@ def test_a_config_file_is_measured_at_every_size_and_precision(tmp_path):
         quotient = rates[row.precision, row.samples].value / row.value
         assert quotient == pytest.approx(each, abs=0.06e9) and quotient > 1e5
     assert set(results.facts["matrix_product_flops"]) == {"float32", "bfloat16"}
+
+
+def test_bf16_is_not_measured_where_it_is_imitated(tmp_path, monkeypatch):
+    monkeypatch.setattr("eval.protocols.steps.has_bf16", lambda device: False)
+    path, target = tmp_path / "small.yaml", tmp_path / "speed.json"
+    path.write_text(yaml.safe_dump({**TREE, "precision": "bf16", "batch_size": 2}))
+    result = CliRunner().invoke(speed, [str(path), "--repeats", "1", "--report", str(target)])
+    assert result.exit_code == 0, result.output
+    (row,) = Results.load(target).rows
+    assert (row.metric, row.value, row.precision) == ("train-images/s", None, "bf16")
+    assert "not measured" in result.output and "no bf16 instructions" in result.output
 
 
 @pytest.mark.parametrize(

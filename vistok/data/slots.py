@@ -62,7 +62,10 @@ class Slots:
             pixels = torch.empty(place.shape, dtype=torch.uint8, pin_memory=True)
         else:
             pixels = self._kept.empty(place.shape)
-        pixels.copy_(self._memory[place.slot, : pixels.numel()].view(place.shape))
+        # By numpy, in this thread: torch would split the copy over threads that then spin on cores
+        # which the workers decode on.
+        source = self._memory[place.slot, : pixels.numel()].numpy()
+        np.copyto(pixels.numpy(), source.reshape(place.shape))
         if int(self._numbers[place.slot]) != place.number:
             raise RuntimeError(
                 f"slot {place.slot} holds batch {int(self._numbers[place.slot])}; expected "

@@ -1,0 +1,62 @@
+"""`precision: auto` is what the hardware has; bf16 that it must imitate is told."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+
+from tests.train.conftest import TINY
+from train.config import TrainConfig
+from train.launch import slow_precision
+from vistok import precision
+from vistok.config import validate
+
+MUON = {"kind": "muon", "precision": "auto"}
+
+
+def config_of(**changes):
+    return validate(TrainConfig, {**TINY, **changes}, "test")
+
+
+@pytest.mark.parametrize(("native", "becomes"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_settled_where_a_config_is_read(monkeypatch, native, becomes):
+    monkeypatch.setattr(precision, "has_bf16", lambda: native)
+    config = config_of(precision="auto", optimizer=MUON)
+    assert (config.precision, config.optimizer.precision) == (becomes, becomes)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_what_is_given_is_never_changed(monkeypatch, native):
+    monkeypatch.setattr(precision, "has_bf16", lambda: native)
+    assert [config_of(precision=p).precision for p in ("fp32", "bf16")] == ["fp32", "bf16"]
+
+
+def test_a_run_records_what_it_computed(run, monkeypatch):
+    monkeypatch.setattr(precision, "has_bf16", lambda: False)
+    folder = run(TINY, precision="auto", optimizer=MUON, steps=2, warmup=0)
+    saved = yaml.safe_load((folder / "config.yaml").read_text())
+    assert (saved["precision"], saved["optimizer"]["precision"]) == ("fp32", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"precision": "bf16"}, "precision=bf16: this CPU"),
+        ({"optimizer": {**MUON, "precision": "bf16"}}, "optimizer.precision=bf16: this CPU"),
+        ({"precision": "fp32"}, None),
+    ],
+)
+def test_bf16_that_is_imitated_is_told(monkeypatch, changes, words):
+    config, cpu = config_of(**changes), torch.device("cpu")
+    monkeypatch.setattr("train.launch.has_bf16", lambda device: True)
+    assert slow_precision(config, cpu) is None
+    monkeypatch.setattr("train.launch.has_bf16", lambda device: False)
+    told = slow_precision(config, cpu)
+    assert told is None if words is None else told.startswith(words)
+
+
+def test_the_answer_is_about_a_device():
+    assert precision.has_bf16("cpu") in (True, False)
+    if not torch.cuda.is_available():
+        assert precision.has_bf16() == precision.has_bf16("cpu")

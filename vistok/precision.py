@@ -1,0 +1,32 @@
+"""What `precision` may say in a config, and whether the hardware at hand has bf16 at all.
+
+Most laptops' CPUs have no bf16 instructions; there a product in bf16 takes some hundred times as
+long as one in fp32. `auto` becomes fp32 or bf16 where a config is read, so that a run's own config,
+its checkpoints and its report name what was computed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import AfterValidator
+
+
+def has_bf16(device: torch.device | str | None = None) -> bool:
+    """Whether `device` (default: where training would run) multiplies bf16 matrices natively."""
+    kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")).type
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # CPUs: torch hands bf16 products to oneDNN where this holds, and else computes them one by one.
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _settled(precision: str) -> str:
+    if precision != "auto":
+        return precision
+    return "bf16" if has_bf16() else "fp32"
+
+
+Precision = Annotated[Literal["fp32", "bf16", "auto"], AfterValidator(_settled)]
+"""Of a config; `auto` is bf16 where the hardware has it, else fp32, and is settled on reading."""
