@@ -12,13 +12,18 @@ from typing import Annotated, Literal
 import torch
 from pydantic import AfterValidator
 
+_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")  # of x86; the last of ARM
+
 
 def has_bf16(device: torch.device | str | None = None) -> bool:
     """Whether `device` (default: where training would run) multiplies bf16 matrices natively."""
     kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")).type
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # CPUs: torch hands bf16 products to oneDNN where this holds, and else computes them one by one.
+    if hasattr(torch.cpu, "get_capabilities"):
+        known = torch.cpu.get_capabilities()
+        return any(known.get(name, False) for name in _INSTRUCTIONS)
+    # Before that function: whether oneDNN takes bf16 at all, for which AVX512 alone is enough.
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 

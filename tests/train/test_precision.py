@@ -56,6 +56,20 @@ def test_bf16_that_is_imitated_is_told(monkeypatch, changes, words):
     assert told is None if words is None else told.startswith(words)
 
 
+@pytest.mark.parametrize(
+    ("known", "native"),
+    [
+        ({"avx512_f": True, "avx512_bf16": True, "amx_bf16": False}, True),
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"neon": True, "bf16": True}, True),
+        ({}, False),
+    ],
+)
+def test_a_cpu_is_asked_for_its_instructions(monkeypatch, known, native):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    assert precision.has_bf16("cpu") is native
+
+
 def test_the_answer_is_about_a_device():
     assert precision.has_bf16("cpu") in (True, False)
     if not torch.cuda.is_available():
