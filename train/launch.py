@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
 
 from train.config import TrainConfig
 from vistok.config import ConfigError
@@ -38,14 +38,19 @@ def one_line_losses(accelerator: Accelerator, where: Callable[[], str]) -> Itera
         ) from error
 
 
+def precisions(config: TrainConfig) -> dict[str, str]:
+    """Key -> fp32 or bf16, of everything that may be computed in either."""
+    parts = {"precision": config, "optimizer.precision": config.optimizer}
+    return {key: part.precision for key, part in parts.items() if hasattr(part, "precision")}
+
+
 def slow_precision(config: TrainConfig, device: torch.device) -> str | None:
     """A warning, if the run computes in bf16 what this device can only imitate."""
-    keys = {"precision": config, "optimizer.precision": config.optimizer}
-    found = [key for key, part in keys.items() if getattr(part, "precision", None) == "bf16"]
+    found = [f"{key}=bf16" for key, value in precisions(config).items() if value == "bf16"]
     if not found or has_bf16(device):
         return None
     return (
-        f"{', '.join(f'{key}=bf16' for key in found)}: this {device.type.upper()} has no bf16 "
+        f"{', '.join(found)}: this {device.type.upper()} has no bf16 "
         f"instructions, products can take 100 times as long as in fp32; use auto or fp32"
     )
 
@@ -70,4 +75,11 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
             "other; on CPUs launch with: torchrun --nproc_per_node N -m train CONFIG"
         )
     check_split(config.batch_size, accelerator.num_processes, config.accumulate)
+    first, *others = gather_object([precisions(config)])
+    for process, theirs in enumerate(others, 1):
+        if theirs != first:
+            raise ConfigError(
+                f"precision: auto is {first} on process 0 and {theirs} on process {process}; say "
+                "fp32 or bf16 for machines that differ"
+            )
     return accelerator

@@ -279,7 +279,7 @@ class Loop:
         if state is not None:
             resume.restore_optimizers(self, state, path)
             if self.accelerator.is_main_process:
-                print(f"resumed from {path}")
+                print(f"resumed from {path}{resume.changed_precision(self, state)}")
 
     def _prepare(self) -> None:
         """Show the task the first batch, before anything is wrapped."""

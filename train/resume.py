@@ -18,6 +18,7 @@ from torch import Tensor
 
 from train import checkpoint
 from train.checkpoint import CheckpointError, Keep, State
+from train.launch import precisions
 from train.optim_state import load_optimizer, optimizer_state
 from vistok import distributed
 from vistok.config import ConfigError
@@ -56,6 +57,7 @@ def collect(loop: Loop) -> State:
         "optimizers": {},
         "ema_updates": {name: average.updates for name, average in loop.averages.items()},
         "skipped": loop.guard.skipped,
+        "precisions": precisions(loop.config),
     }
     if isinstance(loop.loader, StreamLoader):
         parts = gather_object([loop.loader.positions])
@@ -128,6 +130,16 @@ def restore_modules(loop: Loop, path: Path) -> State:
     loop.step, loop.stream = state.step, state.facts.get("stream")
     loop.guard.skipped = state.facts["skipped"]
     return state
+
+
+def changed_precision(loop: Loop, state: State) -> str:
+    """What `auto` made of another machine, or the user: ", precision: bf16 before, fp32 now"."""
+    before, now = state.facts.get("precisions", {}), precisions(loop.config)
+    return "".join(
+        f", {key}: {before[key]} before, {now[key]} now"
+        for key in now
+        if before.get(key, now[key]) != now[key]
+    )
 
 
 def restore_optimizers(loop: Loop, state: State, path: Path) -> None:

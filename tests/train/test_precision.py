@@ -6,11 +6,11 @@ import pytest
 import torch
 import yaml
 
-from tests.train.conftest import TINY
+from tests.train.conftest import TINY, rewound
 from train.config import TrainConfig
 from train.launch import slow_precision
 from vistok import precision
-from vistok.config import validate
+from vistok.config import ConfigError, validate
 
 MUON = {"kind": "muon", "precision": "auto"}
 
@@ -74,3 +74,18 @@ def test_the_answer_is_about_a_device():
     assert precision.has_bf16("cpu") in (True, False)
     if not torch.cuda.is_available():
         assert precision.has_bf16() == precision.has_bf16("cpu")
+
+
+def test_a_resume_in_another_precision_is_told(run, capsys, monkeypatch):
+    rewound(run(TINY, precision="fp32", optimizer=MUON | {"precision": "fp32"}))
+    monkeypatch.setattr(precision, "has_bf16", lambda: True)
+    run(TINY, precision="fp32", optimizer=MUON)
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("resumed from")]
+    assert line.endswith(", optimizer.precision: fp32 before, bf16 now")
+
+
+def test_processes_must_settle_alike(run, fails, monkeypatch):
+    others = [{"precision": "fp32"}, {"precision": "bf16"}]
+    monkeypatch.setattr("train.launch.gather_object", lambda mine: others)
+    with fails(ConfigError, "'bf16'} on process 1", "say fp32 or bf16"):
+        run(TINY)
