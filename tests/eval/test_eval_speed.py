@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from eval.__main__ import speed
 from eval.protocols import clock as clocks
 from eval.protocols import lookup
+from eval.protocols import speed as speeds
 from eval.protocols.clock import Clock, flops, largest_products
 from eval.protocols.parts import peak_memory
 from eval.rows import Results
@@ -69,6 +70,15 @@ def test_bf16_is_not_measured_where_it_is_imitated(tmp_path, monkeypatch):
     (row,) = Results.load(target).rows
     assert (row.metric, row.value, row.precision) == ("train-images/s", None, "bf16")
     assert "not measured" in result.output and "no bf16 instructions" in result.output
+
+
+def test_nor_the_step_of_a_run_that_was_trained_elsewhere(monkeypatch):
+    monkeypatch.setattr("eval.protocols.speed.has_bf16", lambda device: False)
+    views = SimpleNamespace(device=torch.device("cpu"))
+    row = lambda metric, value, run, precision, note: (metric, value, precision, note)
+    run = SimpleNamespace(config={"precision": "bf16"})
+    (found,) = speeds._Speed.training(SimpleNamespace(views=views, row=row), run)
+    assert found[:3] == ("train-images/s", None, "bf16") and "no bf16" in found[3]
 
 
 @pytest.mark.parametrize(
