@@ -93,5 +93,11 @@ class TrainConfig(Config):
         return self
 
     @property
+    def precisions(self) -> dict[str, str]:
+        """Key -> fp32 or bf16, of everything that may be computed in either."""
+        parts = {"precision": self, "optimizer.precision": self.optimizer}
+        return {key: part.precision for key, part in parts.items() if hasattr(part, "precision")}
+
+    @property
     def folder(self) -> str:
         return self.out.format(name=self.name)

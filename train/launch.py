@@ -38,15 +38,9 @@ def one_line_losses(accelerator: Accelerator, where: Callable[[], str]) -> Itera
         ) from error
 
 
-def precisions(config: TrainConfig) -> dict[str, str]:
-    """Key -> fp32 or bf16, of everything that may be computed in either."""
-    parts = {"precision": config, "optimizer.precision": config.optimizer}
-    return {key: part.precision for key, part in parts.items() if hasattr(part, "precision")}
-
-
 def slow_precision(config: TrainConfig, device: torch.device) -> str | None:
     """A warning, if the run computes in bf16 what this device can only imitate."""
-    found = [f"{key}=bf16" for key, value in precisions(config).items() if value == "bf16"]
+    found = [f"{key}=bf16" for key, value in config.precisions.items() if value == "bf16"]
     if not found or has_bf16(device):
         return None
     return (
@@ -75,7 +69,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
             "other; on CPUs launch with: torchrun --nproc_per_node N -m train CONFIG"
         )
     check_split(config.batch_size, accelerator.num_processes, config.accumulate)
-    first, *others = gather_object([precisions(config)])
+    first, *others = gather_object([config.precisions])
     for process, theirs in enumerate(others, 1):
         if theirs != first:
             raise ConfigError(

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from train import checkpoint
 from train.checkpoint import CheckpointError, Keep, State
-from train.launch import precisions
 from train.optim_state import load_optimizer, optimizer_state
 from vistok import distributed
 from vistok.config import ConfigError
@@ -57,7 +56,7 @@ def collect(loop: Loop) -> State:
         "optimizers": {},
         "ema_updates": {name: average.updates for name, average in loop.averages.items()},
         "skipped": loop.guard.skipped,
-        "precisions": precisions(loop.config),
+        "precisions": loop.config.precisions,
     }
     if isinstance(loop.loader, StreamLoader):
         parts = gather_object([loop.loader.positions])
@@ -134,7 +133,7 @@ def restore_modules(loop: Loop, path: Path) -> State:
 
 def changed_precision(loop: Loop, state: State) -> str:
     """What `auto` made of another machine, or the user: ", precision: bf16 before, fp32 now"."""
-    before, now = state.facts.get("precisions", {}), precisions(loop.config)
+    before, now = state.facts.get("precisions", {}), loop.config.precisions
     return "".join(
         f", {key}: {before[key]} before, {now[key]} now"
         for key in now

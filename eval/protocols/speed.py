@@ -27,7 +27,6 @@ from eval.rows import Decode, Results, Row, provenance
 from eval.runs import Pair, Run, class_names, open_data, resolve
 from eval.tables import plain
 from vistok.data import to_device
-from vistok.precision import has_bf16
 
 
 def measure_speed(
@@ -145,9 +144,9 @@ class _Speed:
         """Forward, backward and optimiser of the run's own task at this batch size."""
         if run.config is None:
             return [self.row("train-images/s", None, run, note="no config.yaml: not a run folder")]
-        if run.config.get("precision") == "bf16" and not has_bf16(self.views.device):
-            return [self.row("train-images/s", None, run, "bf16", note=NO_BF16)]
         step = TrainingStep(run.config, self.batch, str(run.folder / "config.yaml"))
+        if step.imitated:
+            return [self.row("train-images/s", None, run, step.precision, note=NO_BF16)]
         return self.timed("train", run, step, step.precision)
 
     def sampling(self, run: Run) -> list[Row]:

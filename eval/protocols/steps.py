@@ -65,19 +65,22 @@ class TrainingStep:
         """Of the step's matrix products."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
+    @property
+    def imitated(self) -> bool:
+        """Whether it would take hours: bf16 on a device that has no instructions for it."""
+        return self.precision == "bf16" and not has_bf16(self.device)
+
     def __call__(self) -> None:
-        self._step(self.wrapped, cast=self.precision == "bf16")
+        self._step(self.wrapped)
 
     def plain(self) -> None:
-        """The same step to be counted: not compiled, and in fp32.
+        """The same step without compilation: compiled products cannot be counted."""
+        self._step(self.bare)
 
-        Compiled products have no count; plain attention in bf16 takes some CPUs minutes.
-        """
-        self._step(self.bare, cast=False)
-
-    def _step(self, modules: dict, cast: bool) -> None:
+    def _step(self, modules: dict) -> None:
         self.task.modules.update(modules)
         for phase in self.task.phases:
+            cast = self.precision == "bf16"
             with torch.autocast(self.device.type, torch.bfloat16) if cast else nullcontext():
                 loss: Tensor = self.task.step(phase, self.batch, self.draws, self.progress)["loss"]
             loss.backward()
@@ -116,24 +119,23 @@ class ConfigStep:
     def _measure(self, clock: Clock, tree: dict, size: int) -> Iterator[Row]:
         from train.config import TrainConfig
 
-        config = validate(TrainConfig, tree, str(self.path))
-        side = config.task.tokenizer.image_size
+        side = validate(TrainConfig, tree, str(self.path)).task.tokenizer.image_size
         pixels = torch.rand(size, 3, *side, generator=torch.Generator().manual_seed(0))
         batch = Batch(torch.arange(size), pixels.to(clock.device))
+        if clock.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(clock.device)
+        step = TrainingStep(tree, batch, str(self.path))
         common = {
             "run": self.name,
             "reference": Reference(name="noise", split="none", manifest="", count=size),
             "samples": size,
             "size": side,
-            "precision": config.precision,
+            "precision": step.precision,
             **provenance(),
         }
-        if config.precision == "bf16" and not has_bf16(clock.device):
+        if step.imitated:
             yield Row(metric="train-images/s", value=None, note=NO_BF16, **common)
             return
-        if clock.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(clock.device)
-        step = TrainingStep(tree, batch, str(self.path))
         count, shapes = flops(step.plain), largest_products(step.plain)
         timing = clock.time(step, step.dtype, count, shapes)
         each = f"{count / size / 1e9:.1f} GFLOP an image"

@@ -15,6 +15,7 @@ from eval.protocols import speed as speeds
 from eval.protocols.clock import Clock, flops, largest_products
 from eval.protocols.parts import peak_memory
 from eval.rows import Results
+from vistok.records import Batch
 
 TRANSFORMER = {"width": 16, "depth": 1, "heads": 2}
 PART = {"kind": "vit", "patch_size": 4, "transformer": TRANSFORMER}
@@ -72,12 +73,13 @@ def test_bf16_is_not_measured_where_it_is_imitated(tmp_path, monkeypatch):
     assert "not measured" in result.output and "no bf16 instructions" in result.output
 
 
-def test_nor_the_step_of_a_run_that_was_trained_elsewhere(monkeypatch):
-    monkeypatch.setattr("eval.protocols.speed.has_bf16", lambda device: False)
-    views = SimpleNamespace(device=torch.device("cpu"))
+def test_nor_the_step_of_a_run_that_was_trained_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setattr("eval.protocols.steps.has_bf16", lambda device: False)
+    batch = Batch(torch.arange(2), torch.rand(2, 3, 8, 8))
     row = lambda metric, value, run, precision, note: (metric, value, precision, note)
-    run = SimpleNamespace(config={"precision": "bf16"})
-    (found,) = speeds._Speed.training(SimpleNamespace(views=views, row=row), run)
+    config = {**TREE, "data": None, "precision": "bf16"}
+    run = SimpleNamespace(config=config, folder=tmp_path)
+    (found,) = speeds._Speed.training(SimpleNamespace(batch=batch, row=row), run)
     assert found[:3] == ("train-images/s", None, "bf16") and "no bf16" in found[3]
 
 

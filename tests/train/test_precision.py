@@ -56,6 +56,12 @@ def test_bf16_that_is_imitated_is_told(monkeypatch, changes, words):
     assert told is None if words is None else told.startswith(words)
 
 
+def test_a_run_tells_it(run, capsys, monkeypatch):
+    monkeypatch.setattr("train.launch.has_bf16", lambda device: False)
+    run(TINY, precision="bf16", steps=1, warmup=0)
+    assert "precision=bf16: this CPU has no bf16 instructions" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("known", "native"),
     [
