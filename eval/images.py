@@ -180,7 +180,7 @@ class Views:
             ):
                 log.warning("%s: of other pictures; the real features are measured again", path)
                 found = None
-        return None if distributed.agree(float(found is None), self.device) else found
+        return None if distributed.agree(found is None) else found
 
     def _measured(self, network: FeatureNetwork, key: str, path: Path | None) -> RealStats:
         mine = FeatureStats(network.dim, self.device)

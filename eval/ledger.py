@@ -42,7 +42,7 @@ class Ledger:
         found = None
         if distributed.rank() == 0 and not self.cache.fresh:
             found = self._read(job, bench)
-        if distributed.agree(float(found is not None), bench.device):
+        if distributed.agree(found is not None):
             return found or Outcome()
         return None
 

@@ -40,8 +40,8 @@ def work(rows: slice) -> dict[str, torch.Tensor]:
     ).train()
     quantizer.initialise(distributed.gather(z.flatten(0, 1)), Rng(0))
     for step in range(3):
-        quantizer(Latents(z, (5,)))
-        out["revived"] = torch.tensor(quantizer.after_step(Rng(0, "r", step))["revived_codes"])
+        quantizer.remember(quantizer(Latents(z, (5,))))
+        out["revived"] = quantizer.after_step(Rng(0, "r", step))["revived_codes"]
     out |= {f"vq.{k}": v.detach().clone() for k, v in quantizer.state_dict().items()}
 
     logits = z.flatten(0, 1).clone().requires_grad_()
@@ -74,7 +74,16 @@ def process(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
     assert (distributed.rank(), distributed.world_size()) == (rank, 2)
-    torch.save(work(slice(rank * 4, rank * 4 + 4)), Path(folder) / f"{rank}.pt")
+    out = work(slice(rank * 4, rank * 4 + 4))
+    torch.save(out, Path(folder) / f"{rank}.pt")
+    # As beside NCCL, which carries no tensors of the CPU: they go over a group of their own.
+    dist.get_backend = lambda: "nccl"
+    own = distributed._group(torch.zeros(1))
+    assert own is distributed._group(torch.zeros(2)) and own is not None
+    assert distributed._group(torch.zeros(1, device="meta")) is None
+    assert distributed.gather(torch.tensor([rank])).tolist() == [0, 1]
+    assert distributed.sum_(torch.tensor([rank + 1])).tolist() == [3]
+    assert distributed.agree(rank == 1) == 1.0 and distributed.agree(torch.tensor(rank)) == 1.0
     dist.destroy_process_group()
 
 

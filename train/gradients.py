@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 from torch import Tensor, nn
 
@@ -26,14 +28,15 @@ def norms_and_clip(module: nn.Module, limit: float | None) -> dict[str, Tensor]:
         # NaN passes through clamp as NaN; the guard drops such a step before it is taken.
         factor = torch.clamp(limit / (total + 1e-6), max=1.0)
         torch._foreach_mul_(gradients, factor)
-    rows: dict[str, list[int]] = {}
-    for row, (name, _) in enumerate(named):
-        rows.setdefault(name.partition(".")[0], []).append(row)
-    return {"": total} | {part: torch.linalg.vector_norm(norms[r]) for part, r in rows.items()}
+    # Parts lie side by side: they are cut out, not picked by indices, which would have to travel.
+    sizes = Counter(name.partition(".")[0] for name, _ in named)
+    parts = zip(sizes, norms.split([*sizes.values()]), strict=True)
+    return {"": total} | {part: torch.linalg.vector_norm(own) for part, own in parts}
 
 
 def _over_ranks(norms: Tensor, gradients: list[Tensor]) -> Tensor:
     """Norms of shares -> norms of the whole; those of replicated gradients stay."""
-    cut = torch.tensor([distributed.is_sharded(g) for g in gradients], device=norms.device)
+    cut = torch.tensor([distributed.is_sharded(g) for g in gradients])
+    cut = cut.to(norms.device, non_blocking=True)
     squares = distributed.sum_(torch.where(cut, norms.square(), torch.zeros_like(norms)))
     return torch.where(cut, squares.sqrt(), norms)

@@ -55,10 +55,10 @@ class Guard:
             norms: of `gradients.norms_and_clip`.
         """
         self._history.append((step, module, norms))
-        # One number is read from the device, whatever the number of terms.
+        # The one number that a turn reads from the device: no part may move before it is known.
         seen = [scalars["loss"].detach().float() for scalars, _ in micro_batches]
         finite = torch.isfinite(torch.stack([*seen, norms[""].to(seen[0].device)])).all()
-        if not distributed.agree(float(not finite), self.accelerator.device):
+        if not distributed.agree(~finite):
             return True
         self._report(step, module, micro_batches, norms)
         return False

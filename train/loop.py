@@ -149,7 +149,7 @@ class Loop:
         self.loader = loader = make_loader(self, self.config.steps, self.config.workers)
         for batch in loader:
             self._train_step(to_device(batch, self.device), loader)
-            if self.stop.agreed(self.device) and self.step < self.config.steps:
+            if self.stop.agreed() and self.step < self.config.steps:
                 if not (_every(self.step, self.config.save_every) or self.guard.in_a_row):
                     self._save()  # else it was just saved, or must not be
                 self.watch.say(f"stopped by signal {self.stop.number} after step {self.step}")
@@ -232,7 +232,7 @@ class Loop:
         for i in range(config.accumulate):
             part = batch
             if config.accumulate > 1:
-                part = select(batch, torch.arange(i * size, (i + 1) * size))
+                part = select(batch, slice(i * size, (i + 1) * size))
             with self.parallel.micro_batch(wrapped, last=i == config.accumulate - 1):
                 with self.accelerator.autocast():
                     thrown = draws.rows(i * size, (i + 1) * size)
@@ -320,7 +320,7 @@ class Loop:
         self.watch.pause()
         with self.accelerator.autocast():
             metrics = self.task.validate(self._batches(), self.evaluated())
-        if self.stop.agreed(self.device):
+        if self.stop.agreed():
             metrics = {}
         if metrics:
             self.watch.write(self.step, metrics, "val")

@@ -123,7 +123,7 @@ def restore_modules(loop: Loop, path: Path) -> State:
     for name, average in loop.averages.items():
         file = path / f"ema.{name}.safetensors"
         load_strict(average.module, _file(state, f"ema.{name}", path), file)
-        average.restore(state.facts["ema_updates"][name])
+        average.updates = state.facts["ema_updates"][name]
     for twin in loop.twins.values():
         twin.copy()
     loop.step, loop.stream = state.step, state.facts.get("stream")

@@ -16,10 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:  # this module is imported before anything heavy is
-    import torch
 
 _CAUGHT = (signal.SIGTERM, signal.SIGINT)
 _ONE_REQUEST = 5.0  # seconds; launchers send SIGINT to a process and to its group
@@ -38,15 +34,21 @@ class StopRequest:
         """Note signals instead of ending at once.
 
         A second SIGTERM changes nothing (who sends it has SIGKILL, too); a second Ctrl-C ends.
+        After an error a signal is still a request: launchers send one to a process that lost
+        another, and its message must come out.
         """
         undo = install() if _ears is None else lambda: None
-        ears = _ears
+        ears, request = _ears, self
         ears.request = self
         try:
             yield
+            request = None
+        except SystemExit:
+            request = None
+            raise
         finally:
             sys.stdout.flush()  # what comes now ends the process without it
-            ears.request, ears.place = None, "while it was ending"
+            ears.request, ears.place = request, "while it was ending"
             undo()
 
     def note(self, number: int) -> bool:
@@ -56,11 +58,11 @@ class StopRequest:
             return False
         return number == signal.SIGINT and time.monotonic() - self._since > _ONE_REQUEST
 
-    def agreed(self, device: torch.device) -> bool:
+    def agreed(self) -> bool:
         """Whether any rank was asked; all ranks then know the signal."""
         from vistok import distributed
 
-        found = int(distributed.agree(float(self.number or 0), device))
+        found = int(distributed.agree(self.number or 0))
         if found:  # else one may have come just now: it is left for the next time
             self.number = found
         return bool(found)

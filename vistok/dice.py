@@ -27,6 +27,7 @@ class Draws:
     present: Tensor | None = None  # [B, N] bool: any other mask over latents
     levels: Tensor | None = None  # [B, S] bool: blocks that count (scale dropout)
     ranks: Tensor | None = None  # [B, L, P] int64: 0 = clean, r = r-th nearest code
+    top_rank: int | None = None  # no rank is larger, in whatever step: a shape must not vary
     uniform: Tensor | None = None  # [B, L, ...] in [0, 1): stochastic VQ, Bernoulli bits
     chosen: Tensor | None = None  # [B, L, F] int64: the same with the outcome imposed
     null: Tensor | None = None  # [B] bool: condition dropout
@@ -36,9 +37,9 @@ class Draws:
     mask: Tensor | None = None  # [B, L] bool: generators
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Draws:
-        """Apply `function` to every field that was thrown."""
+        """Apply `function` to every tensor that was thrown."""
         thrown = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Draws(**{k: None if v is None else function(v) for k, v in thrown.items()})
+        return replace(self, **{k: function(v) for k, v in thrown.items() if isinstance(v, Tensor)})
 
     def to(self, device: torch.device | str) -> Draws:
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))

@@ -1,6 +1,12 @@
-"""Reductions over processes: the one place where ranks talk. Without a process group: no-ops."""
+"""Reductions over processes: the one place where ranks talk. Without a process group: no-ops.
+
+Tensors of a GPU go the way of the default backend; those of the CPU never touch a GPU, since it
+would have to finish its work first: where the default backend (NCCL) cannot carry them, gloo does.
+"""
 
 from __future__ import annotations
+
+import weakref
 
 import torch
 import torch.distributed as dist
@@ -18,10 +24,7 @@ def rank() -> int:
 def sum_(tensor: Tensor) -> Tensor:
     """Sum over ranks, in place, no gradient."""
     if world_size() > 1:
-        there = _reachable(tensor)
-        dist.all_reduce(there)
-        if there is not tensor:
-            tensor.copy_(there)
+        dist.all_reduce(tensor, group=_group(tensor))
     return tensor
 
 
@@ -38,19 +41,20 @@ def gather(tensor: Tensor) -> Tensor:
     """Concatenate equal shares of all ranks along the first axis, in order of rank, no gradient."""
     if world_size() == 1:
         return tensor
-    there = _reachable(tensor.contiguous())
-    parts = [torch.empty_like(there) for _ in range(world_size())]
-    dist.all_gather(parts, there)
-    return torch.cat(parts).to(tensor.device)
+    tensor = tensor.contiguous()
+    parts = [torch.empty_like(tensor) for _ in range(world_size())]
+    dist.all_gather(parts, tensor, group=_group(tensor))
+    return torch.cat(parts)
 
 
-def agree(flag: float, device: torch.device | str = "cpu") -> float:
-    """The largest of all ranks' flags: what one rank saw, every rank acts on."""
+def agree(flag: float | Tensor) -> float:
+    """The largest of all ranks' flags (numbers or scalars of one device): what one rank saw, every
+    rank acts on."""
     if world_size() == 1:
-        return flag
-    there = _reachable(torch.tensor(float(flag), device=device))
-    dist.all_reduce(there, dist.ReduceOp.MAX)
-    return float(there)
+        return float(flag)
+    largest = torch.as_tensor(flag, dtype=torch.float32).clone()
+    dist.all_reduce(largest, dist.ReduceOp.MAX, group=_group(largest))
+    return float(largest)
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -89,11 +93,25 @@ def is_sharded(tensor: Tensor) -> bool:
     return hasattr(tensor, "full_tensor")
 
 
-def _reachable(tensor: Tensor) -> Tensor:
-    """The tensor, moved to the GPU where the backend (NCCL) cannot see the CPU."""
+def _group(tensor: Tensor) -> dist.ProcessGroup | None:
+    """The processes, over a backend that carries this tensor; None = the default one."""
     if tensor.device.type == "cpu" and dist.get_backend() == "nccl":
-        return tensor.cuda()
-    return tensor
+        return _over_gloo(dist.group.WORLD)
+    return None
+
+
+def _over_gloo(world: dist.ProcessGroup) -> dist.ProcessGroup:
+    """Made when the ranks first need it. torch owns it: it must end with the processes' group."""
+    made = _gloo[world]() if world in _gloo else None
+    if made is None:
+        made = dist.new_group(backend="gloo")
+        _gloo[world] = weakref.ref(made)
+    return made
+
+
+_gloo: weakref.WeakKeyDictionary[dist.ProcessGroup, weakref.ref[dist.ProcessGroup]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 class _Mean(torch.autograd.Function):

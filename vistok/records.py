@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Batch:
     """What a loader yields. `index` is the place in the data set's order: the key of all dice."""
 
-    index: Tensor  # [B] int64
+    index: Tensor  # [B] int64, always on the CPU
     pixels: Tensor | None = None  # [B, 3, (T,) H, W] 0..1 float (uint8 until it is on the device)
     target: Tensor | None = None  # like pixels: what must be rebuilt, if it is not `pixels`
     label: Tensor | None = None  # [B] int64

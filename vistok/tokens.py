@@ -185,8 +185,10 @@ class Tokens:
             self, indices=pick(self.indices), values=pick(self.values), keep=pick(self.keep)
         )
 
-    def to(self, device: torch.device | str) -> Tokens:
-        move = lambda tensor: None if tensor is None else tensor.to(device)
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Tokens:
+        move = lambda tensor: (
+            None if tensor is None else tensor.to(device, non_blocking=non_blocking)
+        )
         return replace(
             self, indices=move(self.indices), values=move(self.values), keep=move(self.keep)
         )
@@ -277,12 +279,14 @@ def keep_mask(
     place = torch.arange(spec.length, device=device)
     if spec.cut not in ("block", "inside"):
         return place[None] < keep[:, None]
-    # Lists, so that shapes depend on no tensor: one graph when compiled, no wait on a GPU.
+    # Lists, so that shapes depend on no tensor: one graph when compiled, no wait on a GPU. For the
+    # same reason they go there from the host: `torch.tensor(..., device=...)` waits.
     sizes = spec.block_lengths
-    block = torch.tensor([i for i, n in enumerate(sizes) for _ in range(n)], device=device)
+    there = lambda rows: torch.tensor(rows).to(device, non_blocking=True)
+    block = there([i for i, n in enumerate(sizes) for _ in range(n)])
     if spec.cut == "block":
         return block[None] < keep[:, None]
-    inside = torch.tensor([i for n in sizes for i in range(n)], device=device)
+    inside = there([i for n in sizes for i in range(n)])
     return inside[None] < (keep[:, None] if keep.ndim == 1 else keep[:, block])
 
 

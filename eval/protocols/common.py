@@ -44,7 +44,7 @@ def all_codes(bench: Bench, views: Views | None = None, title: str = "encode") -
     codes = torch.zeros((len(views), spec.length, len(spec.vocab)), dtype=torch.int64)
     for batch in views.batches(f"{bench.run.name}: {title}"):
         tokens = bench.encode(batch, bench.condition(batch))
-        codes[batch.index.cpu()] = tokens.indices.cpu().long()
+        codes[batch.index] = tokens.indices.cpu().long()
     return sum_(codes)
 
 

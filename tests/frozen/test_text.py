@@ -71,9 +71,9 @@ def test_the_last_layer_and_the_one_before_it(encoder, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_kept_features_are_those_made_afresh_bit_for_bit(encoder, kind, monkeypatch):
-    monkeypatch.setattr(text, "_KEPT", 5)
     words = ["".join(chr(97 + (i * k) % 26) for k in range(i % 5)) for i in range(40)]
     used = encoder(kind)
+    monkeypatch.setattr(text, "_KEPT", 5 * used(["a"])[0].nbytes)
     for start in range(0, 40, 7):
         used(words[start : start + 7])
     assert len(used._kept) <= 5

@@ -16,7 +16,7 @@ def vq(rows=None, **options) -> VQ:
     rows = torch.tensor(rows)
     quantizer = VQ(VQConfig(codebook_size=len(rows), dim=rows.shape[1], **options))
     with torch.no_grad():
-        quantizer._set_rows(slice(None), rows)
+        quantizer._set_rows(torch.ones(len(rows), dtype=torch.bool), rows)
     return quantizer
 
 
@@ -205,10 +205,10 @@ def test_kmeans_initialisation_is_a_fixed_point_near_the_data():
 def test_dead_codes_become_recent_latents():
     quantizer = vq([[0.0], [50.0], [60.0], [70.0]], decay=0.5, revive_below=0.5).train()
     # usage: (.625, .125 x 3); 0.125 is not below 0.5 / 4.
-    quantizer(lat([[1.0], [2.0], [3.0]]))
+    quantizer.remember(quantizer(lat([[1.0], [2.0], [3.0]])))
     assert quantizer.after_step(Rng(0)) == {"revived_codes": 0.0}
     # then (.8125, .0625 x 3): three are dead. Only this step's latents are taken.
-    quantizer(lat([[4.0], [5.0], [6.0]]))
+    quantizer.remember(quantizer(lat([[4.0], [5.0], [6.0]])))
     assert quantizer.after_step(Rng(0)) == {"revived_codes": 3.0}
     assert quantizer.codebook[0].item() == 0
     assert sorted(quantizer.codebook[1:].flatten().tolist()) == [4, 5, 6]
@@ -219,7 +219,7 @@ def test_dead_codes_become_recent_latents():
 def test_revival_is_keyed():
     def run(seed: int):
         quantizer = vq([[0.0]] + [[50.0]] * 3, decay=0.01, revive_below=0.5).train()
-        quantizer(lat(torch.arange(30.0)[:, None] / 30))
+        quantizer.remember(quantizer(lat(torch.arange(30.0)[:, None] / 30)))
         quantizer.after_step(Rng(seed))
         return quantizer.codebook.flatten().tolist()
 

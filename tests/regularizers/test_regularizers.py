@@ -113,7 +113,8 @@ def ranks(batch: int = 400, epoch: float = 0.0, length: int = 30, seed: int = 0,
     draws = build(config).draw(
         spec(length), torch.arange(batch), Rng(seed, "p"), Progress(0, 1, epoch)
     )
-    assert {k for k, v in vars(draws).items() if v is not None} <= {"ranks"}
+    assert {k for k, v in vars(draws).items() if v is not None} <= {"ranks", "top_rank"}
+    assert draws.ranks is None or draws.ranks.max() <= draws.top_rank
     return draws.ranks
 
 

@@ -44,15 +44,15 @@ def test_a_signal_is_a_request_and_so_is_the_same_one_again(heard, number):
 def test_a_request_is_not_lost_while_ranks_agree(heard, monkeypatch):
     from vistok import distributed
 
-    def late(flag, device):
+    def late(flag):
         os.kill(os.getpid(), signal.SIGTERM)
         soon(lambda: heard.number is not None)
         return flag
 
     monkeypatch.setattr(distributed, "agree", late)
-    assert not heard.agreed("cpu")
+    assert not heard.agreed()
     monkeypatch.undo()
-    assert heard.agreed("cpu") and heard.number == signal.SIGTERM
+    assert heard.agreed() and heard.number == signal.SIGTERM
 
 
 def test_a_second_ctrl_c_is_not_waited_for_but_a_second_sigterm_is(monkeypatch):
@@ -62,6 +62,33 @@ def test_a_second_ctrl_c_is_not_waited_for_but_a_second_sigterm_is(monkeypatch):
     clock[0] += 60
     assert not request.note(signal.SIGTERM)
     assert request.note(signal.SIGINT) and request.number == signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "last"),
+    [
+        ("raise ConnectionError('lost')", 1, "said"),
+        ("sys.exit(143)", 143, "stopped by signal 15 while it was ending"),
+        ("pass", 143, "stopped by signal 15 while it was ending"),
+    ],
+)
+def test_an_error_is_said_before_a_signal_ends_the_process(end, code, last):
+    """As when a launcher ends the process that has just found out that another one is gone."""
+    script = f"""
+import os, signal, sys, time
+from train import signals
+signals.install()
+try:
+    with signals.StopRequest().listening():
+        {end}
+finally:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.5)
+    print("said", file=sys.stderr)
+    os._exit(1)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (code, last)
 
 
 def test_handlers_are_given_back():

@@ -80,7 +80,7 @@ class Task:
         """{"loss": scalar to minimise, name: scalar to log, ...} of one micro-batch."""
         raise NotImplementedError
 
-    def after_step(self, rng: Rng, progress: Progress) -> dict[str, float]:
+    def after_step(self, rng: Rng, progress: Progress) -> dict[str, float | Tensor]:
         """Running statistics once a step, after all phases; what to log of them."""
         return {}
 

@@ -119,7 +119,7 @@ class CacheTask(Task):
                     writer.write(tokens, moved.label)
                 else:
                     writer.put(int(batch.index[0]), tokens, moved.label)
-            stopped = stop.agreed(accelerator.device)
+            stopped = stop.agreed()
             if world > 1 and (stopped or writer.due(end)):
                 writer.force()
                 accelerator.wait_for_everyone()

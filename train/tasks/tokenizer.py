@@ -148,6 +148,7 @@ class TokenizerTask(Task):
         reconstruction = self.modules["tokenizer"](batch, draws, condition, self.needs_pixels)
         if self.gan is not None and progress.step >= self.gan.critic_start:
             self._painted.append((reconstruction.target, reconstruction.pixels.detach()))
+        self.tokenizer.quantizer.remember(reconstruction.quantized)
         if self.window is not None:
             self.window.add(reconstruction.quantized.indices)
         return self._weigh(reconstruction, batch, progress)
@@ -192,7 +193,7 @@ class TokenizerTask(Task):
         return norms
 
     @torch.no_grad()
-    def after_step(self, rng: Rng, progress: Progress) -> dict[str, float]:
+    def after_step(self, rng: Rng, progress: Progress) -> dict[str, float | Tensor]:
         self._painted.clear()
         if self.gan is not None:
             self.gan.after_step()

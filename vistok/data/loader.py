@@ -144,16 +144,19 @@ class EvalLoader:
 
 
 def to_device(batch: Batch, device: torch.device | str) -> Batch:
-    """The batch on `device`: uint8 pixels -> float32 in 0..1, mirrored where its dice say so."""
+    """The batch on `device`: uint8 pixels -> float32 in 0..1, mirrored where its dice say so.
+
+    `index` stays on the CPU: it keys dice, and asking a GPU for it would wait for all its work.
+    """
     move = lambda tensor: None if tensor is None else tensor.to(device, non_blocking=True)
     moved = Batch(
-        index=move(batch.index),
+        index=batch.index,
         pixels=_float(move(batch.pixels)),
         target=_float(move(batch.target)),
         label=move(batch.label),
         text=batch.text,
         fps=move(batch.fps),
-        tokens=None if batch.tokens is None else batch.tokens.to(device),
+        tokens=None if batch.tokens is None else batch.tokens.to(device, non_blocking=True),
         latents=move(batch.latents),
     )
     flip = move(getattr(batch, "flip", None))

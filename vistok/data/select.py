@@ -10,15 +10,19 @@ from torch import Tensor
 from vistok.records import Batch
 
 
-def select(batch: Batch, rows: Tensor) -> Batch:
-    """The samples `rows` [n] int64 of a batch, in that order."""
+def select(batch: Batch, rows: Tensor | slice) -> Batch:
+    """Some samples of a batch: those of `rows` [n] int64, in that order, or of a slice.
+
+    A slice is a view, and needs nothing from the host.
+    """
+    places = range(len(batch.index))[rows] if isinstance(rows, slice) else rows.tolist()
     cut = {}
     for field in fields(batch):
         value = getattr(batch, field.name)
         if isinstance(value, Tensor):
-            cut[field.name] = value[rows.to(value.device)]
+            cut[field.name] = value[rows]
         elif isinstance(value, tuple):
-            cut[field.name] = tuple(value[i] for i in rows.tolist())
+            cut[field.name] = tuple(value[i] for i in places)
         elif value is not None:  # Tokens
             cut[field.name] = value.select(rows)
     return replace(batch, **cut)

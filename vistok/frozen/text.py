@@ -20,7 +20,7 @@ from vistok.frozen.files import MissingWeights
 from vistok.frozen.network import Frozen
 from vistok.weights import content_sha256
 
-_KEPT = 1024  # texts whose features are kept, on the CPU
+_KEPT = 2**28  # bytes of features that are kept, beside the network: 1,134 texts of CLIP-L
 _TOGETHER = 16  # texts that go in at once, always: products of one shape give a text one result,
 # whoever is beside it, so that what was kept and what is made afresh are the same bits
 
@@ -81,17 +81,20 @@ class TextEncoder(Frozen):
 
         The end token counts as text, padding does not; '' is a text like any other.
         """
+        device = next(self.network.parameters()).device
+        if self._kept and next(iter(self._kept.values()))[0].device != device:
+            self._kept.clear()  # the network has moved
         new = [text for text in dict.fromkeys(texts) if text not in self._kept]
         if new:
             self._kept.update(zip(new, self._encode(new), strict=True))
         rows = [self._kept[text] for text in texts]
         for text in texts:
             self._kept.move_to_end(text)
-        while len(self._kept) > _KEPT:
+        most = _KEPT // (4 * self.config.length * self.dim)
+        while len(self._kept) > most:
             self._kept.popitem(last=False)
-        device = next(self.network.parameters()).device
         features, mask = zip(*rows, strict=True)
-        return torch.stack(features).to(device), torch.stack(mask).to(device)
+        return torch.stack(features), torch.stack(mask)
 
     def _encode(self, texts: list[str]) -> list[tuple[Tensor, Tensor]]:
         made: list[tuple[Tensor, Tensor]] = []
@@ -110,7 +113,8 @@ class TextEncoder(Frozen):
             return_tensors="pt",
         )
         device = next(self.network.parameters()).device
-        ids, mask = read["input_ids"].to(device), read["attention_mask"].to(device)
+        move = lambda name: read[name].to(device, non_blocking=True)
+        ids, mask = move("input_ids"), move("attention_mask")
         if self.config.pad_id is not None:
             ids = ids.masked_fill(mask == 0, self.config.pad_id)
         with torch.autocast(device.type, enabled=False):
@@ -119,7 +123,8 @@ class TextEncoder(Frozen):
             out = self.network(input_ids=ids, output_hidden_states=True, **given)
         last = out.last_hidden_state
         chosen = last if self.config.layer == "last" else out.hidden_states[-2]
-        return list(zip(chosen.float().cpu(), mask.bool().cpu(), strict=True))
+        # Copies: a row that is kept must not keep the others.
+        return [(f.clone(), m.clone()) for f, m in zip(chosen.float(), mask.bool(), strict=True)]
 
 
 class BlankText(nn.Module):

@@ -51,7 +51,7 @@ class Quantizer(nn.Module):
             result = self.quantize(latents.values.float(), draws)
             if draws.ranks is None:
                 return result
-            indices = self.perturb(result.anchors, draws.ranks)
+            indices = self.perturb(result.anchors, draws.ranks, draws.top_rank)
             moved = (draws.ranks > 0).any(-1, keepdim=True)  # [B, L, 1]
             # The gradient goes on to the latents and never to the codebook (RobusTok).
             values = torch.where(
@@ -79,19 +79,30 @@ class Quantizer(nn.Module):
         """
         raise NotImplementedError
 
-    def perturb(self, anchors: Tensor, ranks: Tensor) -> Tensor:
-        """ranks [B, L, P] -> indices [B, L, F] of the r-th nearest codes (0 = the clean one)."""
+    def perturb(self, anchors: Tensor, ranks: Tensor, top: int | None = None) -> Tensor:
+        """ranks [B, L, P] -> indices [B, L, F] of the r-th nearest codes (0 = the clean one).
+
+        Args:
+            top: no rank is larger; None asks the ranks, which a GPU has to finish its work for.
+        """
+        top = int(ranks.max()) if top is None else top
         with torch.autocast(anchors.device.type, enabled=False):
-            near = self.neighbours(anchors, int(ranks.max()) + 1)
+            near = self.neighbours(anchors, top + 1)
         return pick_rank(near, ranks)
+
+    def remember(self, quantized: Quantized) -> None:
+        """Keep of a forward pass of training what `after_step` wants whole (latents to revive codes
+        with). Called beside `forward`, not by it: what grows from one micro-batch to the next would
+        be compiled anew for each."""
 
     @torch.no_grad()
     def initialise(self, z: Tensor, rng: Rng) -> None:
         """Set the codebook from latents [n, latent_dim] of the global batch, if it wants data."""
 
     @torch.no_grad()
-    def after_step(self, rng: Rng) -> dict[str, float]:
-        """Update running statistics once an optimiser step; what happened, to be logged."""
+    def after_step(self, rng: Rng) -> dict[str, float | Tensor]:
+        """Update running statistics once an optimiser step; what happened, to be logged: scalars,
+        which stay on the device."""
         return {}
 
     @torch.no_grad()

@@ -23,6 +23,9 @@ class Anchors:
     def __init__(self) -> None:
         self.clear()
 
+    def __bool__(self) -> bool:
+        return self._rows is not None
+
     def clear(self) -> None:
         self._rows: Tensor | None = None  # [K, d] as they came
         self._far: Tensor | None = None  # [K] squared distance, as it was compared

@@ -85,13 +85,13 @@ class FSQ(Quantizer):
         # Not by the expanded square over all codes: its rounding swaps the clean code with a
         # neighbour once in 60,000 tokens, and rank 0 must be the clean code.
         costs = [
-            (flat[:, i, None] - self._steps(i).to(flat.device)).square()
+            (flat[:, i, None] - self._steps(i, flat.device)).square()
             for i in range(len(self.levels))
         ]
         near = (nearest_on_grid(costs, count) * self.basis).sum(-1)
         return near.view(batch, length, 1, -1, 1)
 
-    def _steps(self, channel: int) -> Tensor:
+    def _steps(self, channel: int, device: torch.device) -> Tensor:
         """[L_i] code values of one channel."""
         level = self.levels[channel]
-        return (torch.arange(level) - level // 2) / (level // 2)
+        return (torch.arange(level, device=device) - level // 2) / (level // 2)

@@ -153,11 +153,14 @@ class VQ(Quantizer):
         return near.view(batch, length, 1, -1, 1)
 
     def _count(self, z: Tensor, indices: Tensor) -> None:
-        self._hits += torch.bincount(indices, minlength=len(self._hits)).to(self._hits)
+        # Not `bincount`: it asks a GPU for the largest index first.
+        self._hits.index_add_(0, indices, torch.ones_like(indices, dtype=self._hits.dtype))
         if self.ema:
             self._sums.index_add_(0, indices, z)
-        if self.config.revive_below:
-            self._recent.append(z)
+
+    def remember(self, quantized: Quantized) -> None:
+        if self.training and self.config.revive_below:
+            self._recent.append(quantized.anchors.flatten(0, 2))
 
     @torch.no_grad()
     def initialise(self, z: Tensor, rng: Rng) -> None:
@@ -169,29 +172,32 @@ class VQ(Quantizer):
             rows = kmeans(z, rows)
             if self.config.l2_norm:
                 rows = F.normalize(rows, dim=-1, eps=_NORM_EPS)
-        self._set_rows(slice(None), rows)
+        self._set_rows(torch.ones_like(self.usage, dtype=torch.bool), rows)
         self.filled.fill_(True)
 
     @torch.no_grad()
-    def after_step(self, rng: Rng) -> dict[str, float]:
+    def after_step(self, rng: Rng) -> dict[str, float | Tensor]:
+        if not self.training:  # frozen: it has counted nothing
+            return {}
         hits = distributed.sum_(self._hits)
         total = hits.sum()
-        if total == 0:
-            return {}
         decay = self.config.decay
-        self.usage.lerp_(hits / total, 1 - decay)
+        # Nothing moves if nothing was counted, which only the device knows: it is not asked.
+        counted, total = total > 0, total.clamp(min=1)
+        share = torch.where(counted, 1 - decay, 0.0).to(hits)
+        self.usage.lerp_(hits / total, share)
         if self.ema:
-            sums = distributed.sum_(self._sums) / total
-            self.embed_sum.lerp_(sums, 1 - decay)
+            self.embed_sum.lerp_(distributed.sum_(self._sums) / total, share)
             # Laplace smoothing keeps the mean of a code that is almost never hit finite.
             smooth = (self.usage + 1e-5 / len(self.usage)) / (1 + 1e-5)
-            self.codebook.copy_(self.embed_sum / smooth[:, None])
-        if self.config.cluster:
+            means = self.embed_sum / smooth[:, None]
+            self.codebook.copy_(torch.where(counted, means, self.codebook))
+        if self.config.cluster and self._anchors:
             share = blend(self.usage, decay)[:, None]
             self.codebook.copy_(self.codebook * (1 - share) + self._anchors.take() * share)
-        revived = self._revive(rng) if self.config.revive_below else 0
+        events = {"revived_codes": self._revive(rng)} if self._recent else {}
         self.forget()
-        return {"revived_codes": float(revived)} if self.config.revive_below else {}
+        return events
 
     @torch.no_grad()
     def forget(self) -> None:
@@ -200,26 +206,32 @@ class VQ(Quantizer):
         self._recent.clear()
         self._anchors.clear()
 
-    def _revive(self, rng: Rng) -> int:
+    def _revive(self, rng: Rng) -> Tensor:
+        """Codes below the limit become latents of this step, in a keyed order; how many they are.
+
+        As many rows are drawn as there are codes: a GPU is not asked for the number of dead ones.
+        """
         dead = self.usage < self.config.revive_below / len(self.usage)
         pool = distributed.gather(torch.cat(self._recent))
-        count = int(dead.sum())
-        if count:
-            self._set_rows(dead, _random_rows(pool, count, rng.child("revive")))
-        return count
+        rows = _random_rows(pool, len(dead), rng.child("revive"))
+        self._set_rows(dead, rows[(dead.cumsum(0) - 1).clamp(min=0)])
+        return dead.sum()
 
-    def _set_rows(self, where: Tensor | slice, rows: Tensor) -> None:
-        """Give codes new vectors and the usage of an average code."""
-        self.codebook[where] = rows.to(self.codebook)
-        self.usage[where] = 1.0 / len(self.usage)
+    def _set_rows(self, which: Tensor, rows: Tensor) -> None:
+        """Give the codes `which` [K] new vectors, of `rows` [K, d], and an average code's usage."""
+        rows = torch.where(which[:, None], rows.to(self.codebook), self.codebook)
+        self.codebook.copy_(rows)
+        self.usage.masked_fill_(which, 1.0 / len(self.usage))
         if self.ema:
-            self.embed_sum[where] = rows.to(self.embed_sum) / len(self.usage)
+            sums = torch.where(which[:, None], rows / len(self.usage), self.embed_sum)
+            self.embed_sum.copy_(sums)
 
 
 def _random_rows(pool: Tensor, count: int, rng: Rng) -> Tensor:
     """`count` rows of pool [n, d], without repetition as long as there are enough."""
     order = torch.from_numpy(rng.generator().permutation(len(pool)))
-    return pool[order.repeat(-(-count // len(pool)))[:count].to(pool.device)]
+    rows = order.repeat(-(-count // len(pool)))[:count]
+    return pool[rows.to(pool.device, non_blocking=True)]
 
 
 def kmeans(points: Tensor, centres: Tensor, steps: int = 10) -> Tensor:

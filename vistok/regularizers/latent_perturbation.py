@@ -60,7 +60,8 @@ class LatentPerturbation(Regularizer):
         u, v = rng.uniform(index, (2, *shape)).unbind(1)
         ranks = perturbation_ranks(u, (v.double() * neighbours).long(), rate)
         images = self._images(index, rng)
-        return Draws(ranks=torch.where(images[:, None, None], ranks, 0))
+        ranks = torch.where(images[:, None, None], ranks, 0)
+        return Draws(ranks=ranks, top_rank=self.config.neighbours - 1)
 
     def _images(self, index: Tensor, rng: Rng) -> Tensor:
         """[B] bool: which images of this process's share are perturbed."""

@@ -1,0 +1,195 @@
+"""A training step never waits for the device, but for the guard's one number a turn.
+
+The meta device stands in for a GPU: its tensors have no numbers, so that whoever asks for one is
+caught, and so is a copy from the host that is not `non_blocking`.
+"""
+
+from __future__ import annotations
+
+import copy
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from tests.recipes import TINY as RECIPES
+from tests.recipes import write_stand_ins
+from tests.train.conftest import STATEFUL, TINY
+from train.config import TrainConfig
+from train.feed import make_loader
+from train.launch import make_accelerator
+from train.loop import Loop
+from train.meter import Meter
+from train.watch import Watch
+from vistok.config import read_yaml, validate
+from vistok.data import TokenCacheWriter, to_device
+from vistok.registry import build
+from vistok.tokens import Tokens, TokenSpec
+
+META = torch.device("meta")
+
+
+class Waits(TorchDispatchMode):
+    """Counts what would make the host wait: `.reads` of numbers, `.copies` (their operators)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads, self.copies = 0, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        if func is torch.ops.aten._local_scalar_dense.default and given[0].device == META:
+            self.reads += 1
+            return given[0].dtype != torch.bool and 0  # nothing is wrong
+        out = func(*args, **kwargs)
+        made = [x for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
+        # A number of the host goes along with the kernel's arguments, and waits for nothing.
+        host = [x for x in given if x.device.type == "cpu" and (x.ndim or func in MOVES)]
+        if host and any(x.device == META for x in (*given, *made)) and not soon(func, args, kwargs):
+            self.copies.append(str(func))
+        return out
+
+
+MOVES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+
+
+def soon(func, args, kwargs) -> bool:
+    """Whether the copy is asked for without waiting."""
+    return func in MOVES and bool(kwargs.get("non_blocking", len(args) > 2 and args[2]))
+
+
+@pytest.fixture
+def watched(tmp_path, monkeypatch):
+    """watched(tree, steps) trains on the meta device; (turns taken, Waits)."""
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    real = torch.autocast
+    on_cpu = lambda device_type, *args, **kwargs: real(
+        "cpu" if device_type == "meta" else device_type, *args, **kwargs
+    )
+    monkeypatch.setattr(torch, "autocast", on_cpu)
+
+    def go(tree: dict, steps: int = 4) -> tuple[int, Waits]:
+        for state in (AcceleratorState, GradientState, PartialState):
+            state._reset_state()
+        tree = {**copy.deepcopy(tree), "out": str(tmp_path / "run"), "log_every": 1000}
+        config = validate(TrainConfig, {**tree, "save_every": 0, "grid_every": 0})
+        accelerator = make_accelerator(config)
+        accelerator.state.device = META
+        folder = Path(config.folder)
+        folder.mkdir(parents=True)
+        data = build(config.data)
+        task = build(config.task, data.open("train"))
+        # What comes before the first step may take its time.
+        monkeypatch.setattr(type(task), "wants_data", False)
+        loop = Loop(config, task, data.open("train"), data.open("val"), accelerator, folder)
+        loop._begin()
+        loop.watch = Watch(accelerator, folder, config, 0, Meter())
+        turns, step = [], task.step
+        monkeypatch.setattr(task, "step", lambda *args: (turns.append(1), step(*args))[1])
+        loader = iter(feed := make_loader(loop, config.steps, 0))
+        for count in (1, steps):  # the first step is not looked at: it fetches text encoders
+            turns.clear()
+            with Waits() as waits:
+                for batch in islice(loader, count):
+                    loop._train_step(to_device(batch, loop.device), feed)
+        loop.watch.close()
+        assert loop.guard.skipped == 0
+        return len(turns) // config.accumulate, waits
+
+    yield go
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+
+
+def check(turns: int, waits: Waits) -> None:
+    assert turns and waits.reads == turns
+    assert not waits.copies, waits.copies
+
+
+def with_parts(top: dict | None = None, **parts) -> dict:
+    tree = copy.deepcopy(TINY)
+    tree["task"]["tokenizer"] |= parts
+    return tree | (top or {})
+
+
+PERTURBED = [{"kind": "latent_perturbation", "neighbours": 4, "proportion": 0.5}]
+PERCEPTUAL = [
+    {"kind": "reconstruction", "l1": 1.0},
+    {"kind": "perceptual", "network": "vistok-cnn", "weight": 0.1},
+]
+TREES = {
+    "vq-ema-revival-perturbation-gan": STATEFUL | {"ema": 0.9, "clip": 1.0},
+    "vq-clustering": with_parts(
+        quantizer={"kind": "vq", "codebook_size": 16, "dim": 4, "cluster": True, "l2_norm": True}
+    ),
+    "fsq": with_parts(regularizers=PERTURBED),
+    "lfq": with_parts(quantizer={"kind": "lfq"}, regularizers=PERTURBED),
+    "binary": with_parts(quantizer={"kind": "binary"}, regularizers=PERTURBED),
+    "kl": with_parts(quantizer={"kind": "kl"}),
+    "accumulated-muon": with_parts({"accumulate": 2, "optimizer": {"kind": "muon"}, "ema": 0.9}),
+    "bf16-perceptual": with_parts({"precision": "bf16", "task": {**TINY["task"]}}),
+}
+TREES["bf16-perceptual"]["task"]["losses"] = PERCEPTUAL
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_tokenizer(watched, name):
+    check(*watched(TREES[name]))
+
+
+@pytest.mark.parametrize("name", ["titok_stage1", "titok_stage2", "tatitok_vq", "textok"])
+def test_a_recipe(watched, tmp_path, monkeypatch, name):
+    """Proxy codes and a teacher, a frozen encoder, and encoders of text."""
+    tree = read_yaml(RECIPES[name])
+    monkeypatch.chdir(tmp_path)
+    write_stand_ins(tmp_path / "runs")
+    check(*watched(tree))
+
+
+def test_a_generator(watched, tmp_path):
+    spec = TokenSpec(blocks=((6,),), vocab=(16,), dim=4)
+    about = {"source": {}, "tokenizer": "t", "sha256": "0", "classes": ("a", "b")}
+    with TokenCacheWriter(tmp_path / "tokens", spec, 24, **about) as writer:
+        writer.write(
+            Tokens.of(spec, torch.zeros(24, 6, 1, dtype=torch.int64)), torch.arange(24) % 2
+        )
+    width = {"width": 16, "depth": 1, "heads": 2}
+    tree = TINY | {
+        "task": {"kind": "generator", "generator": {"kind": "gpt", "transformer": width}},
+        "data": {"kind": "tokens", "path": str(tmp_path / "tokens"), "val_share": 0.2},
+    }
+    check(*watched(tree))
+
+
+def test_a_classifier(watched):
+    network = {"kind": "resnet9", "widths": [8, 8, 8, 8], "classes": 7}
+    tree = TINY | {
+        "task": {"kind": "classifier", "network": network},
+        "optimizer": {"kind": "sgd"},
+        "ema": None,
+    }
+    check(*watched(tree))
+
+
+def test_who_asks_is_caught(watched, monkeypatch):
+    """The witness itself: a number that is read, and copies that wait."""
+    from train.tasks.tokenizer import TokenizerTask
+
+    weigh = TokenizerTask._weigh
+
+    def curious(self, reconstruction, batch, progress):
+        terms = weigh(self, reconstruction, batch, progress)
+        float(terms["loss"].detach())
+        torch.ones(2).to(META)
+        reconstruction.target[torch.arange(2)]
+        return terms
+
+    monkeypatch.setattr(TokenizerTask, "_weigh", curious)
+    turns, waits = watched(TINY)
+    assert waits.reads == 2 * turns
+    assert {name.split(".")[1] for name in waits.copies} == {"_to_copy", "index"}
