@@ -10,6 +10,7 @@ import json
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,22 @@ from vistok import distributed
 
 _REMEMBERED = 100  # steps of gradient norms that are dumped when a run stops
 _SHOWN = 8  # samples that a message names; the file names all
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a phase found in a step, before its module moves."""
+
+    module: str
+    micro_batches: Sequence[tuple[Mapping[str, Tensor], Tensor]]
+    """(scalars by name, the indices of their samples) each."""
+    norms: Mapping[str, Tensor]
+    """Of `gradients.norms_and_clip`."""
+
+    def is_finite(self) -> Tensor:
+        """Scalar bool on the device, of this rank."""
+        seen = [scalars["loss"].detach().float() for scalars, _ in self.micro_batches]
+        return torch.isfinite(torch.stack([*seen, self.norms[""].to(seen[0].device)])).all()
 
 
 class Guard:
@@ -41,51 +58,42 @@ class Guard:
         self.skipped = self.in_a_row = 0
         self._history: deque[tuple[int, str, Mapping[str, Tensor]]] = deque(maxlen=_REMEMBERED)
 
-    def passes(
-        self,
-        step: int,
-        module: str,
-        micro_batches: Sequence[tuple[Mapping[str, Tensor], Tensor]],
-        norms: Mapping[str, Tensor],
-    ) -> bool:
-        """Whether the step may be taken; the same answer on every rank.
-
-        Args:
-            micro_batches: (its scalars by name, indices of its samples) each.
-            norms: of `gradients.norms_and_clip`.
-        """
-        self._history.append((step, module, norms))
-        # The one number that a turn reads from the device: no part may move before it is known.
-        seen = [scalars["loss"].detach().float() for scalars, _ in micro_batches]
-        finite = torch.isfinite(torch.stack([*seen, norms[""].to(seen[0].device)])).all()
-        if not distributed.agree(~finite):
+    def passes(self, step: int, turns: Sequence[Turn]) -> bool:
+        """Whether the step may be taken; the same answer on every rank."""
+        if not turns:  # nobody's turn: nothing to know
             return True
-        self._report(step, module, micro_batches, norms)
-        return False
+        self._history.extend((step, turn.module, turn.norms) for turn in turns)
+        # The one read of a step: nothing may move before it is known whether everything may.
+        bad = torch.stack([~turn.is_finite() for turn in turns]).float()
+        for turn, is_bad in zip(turns, distributed.largest_(bad).tolist(), strict=True):
+            if is_bad:  # what comes after it may only have followed
+                self._report(step, turn)
+                return False
+        return True
 
     def took(self) -> None:
         """A whole step was taken."""
         self.in_a_row = 0
 
-    def _report(self, step: int, module: str, micro_batches: list, norms: Mapping) -> None:
+    def _report(self, step: int, turn: Turn) -> None:
         self.skipped += 1
         self.in_a_row += 1
         mine = {
             "process": self.accelerator.process_index,
-            "terms": sorted({n for scalars, _ in micro_batches for n in _broken(scalars)}),
+            "terms": sorted({n for scalars, _ in turn.micro_batches for n in _broken(scalars)}),
             "samples": [
                 sample
-                for scalars, index in micro_batches
+                for scalars, index in turn.micro_batches
                 if _broken(scalars)
                 for sample in index.tolist()
             ],
         }
         everywhere = gather_object([mine])
-        parts = [part for part in _broken(norms) if part]
+        parts = [part for part in _broken(turn.norms) if part]
         fact = {
             "step": step,
             "alarm": "not finite",
-            "module": module,
+            "module": turn.module,
             "gradients": parts,
             "ranks": [rank for rank in everywhere if rank["terms"]],
         }

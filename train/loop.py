@@ -1,8 +1,9 @@
 """THE loop: one for every task, on one process or many.
 
 A step takes the process's share of the global batch, throws all dice for it at once, splits it
-into micro-batches, and lets each phase of the task have its turn. Position, dice and schedules are
-functions of the step, so a resumed run cannot differ from one that never stopped.
+into micro-batches, and lets each phase of the task have its turn: all gradients first, then, if all
+of them are finite, all moves. Position, dice and schedules are functions of the step, so a resumed
+run cannot differ from one that never stopped.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from train.averaging import Average, has_batch_norm
 from train.config import TrainConfig
 from train.feed import Loader, make_loader
 from train.gradients import norms_and_clip
-from train.guard import Guard
+from train.guard import Guard, Turn
 from train.launch import make_accelerator, one_line_losses, slow_precision
 from train.meter import Meter, make_meter
 from train.optim import make_optimizers, with_lr
@@ -176,22 +177,23 @@ class Loop:
         for module in self.bare.values():
             module.train()
         before = [buffer.clone() for buffer in self._statistics]
+        due = [p for p in task.phases if progress.step >= p.start and not progress.step % p.every]
+        turns = [self._turn(phase, batch, draws, progress) for phase in due]
         facts: dict[str, float] = {}
-        for phase in task.phases:
-            if progress.step < phase.start or progress.step % phase.every:
-                continue
-            taken, rates = self._turn(phase, batch, draws, progress)
-            facts |= rates
-            if not taken:
-                task.forget()
-                for buffer, value in zip(self._statistics, before, strict=True):
-                    buffer.copy_(value)
-                break
-        else:
+        if self.guard.passes(self.step + 1, turns):
+            for turn in turns:
+                facts |= self._move(turn, progress)
             self.guard.took()
             self.watch.add(task.after_step(rng, progress))
             for average in (*self.averages.values(), *self.twins.values()):
                 average.update()
+        else:
+            task.forget()
+            for buffer, value in zip(self._statistics, before, strict=True):
+                buffer.copy_(value)
+        for turn in turns:
+            for optimizer in self.optimizers[turn.module]:
+                optimizer.zero_grad(set_to_none=True)
         for alarm in task.alarms(progress):
             self.guard.note({"step": self.step + 1, **alarm})
             self.watch.say(f"step {self.step + 1}: {alarm['text']}")
@@ -218,15 +220,10 @@ class Loop:
         elif last or _every(self.step, config.save_every):
             self._save()
 
-    def _turn(
-        self, phase: Phase, batch: Batch, draws, progress: Progress
-    ) -> tuple[bool, dict[str, float]]:
-        """One phase's share of a step: micro-batches, clipping, the optimiser's move.
-
-        Whether it moved (a loss or gradient that is not finite forbids it), and its rates.
-        """
+    def _turn(self, phase: Phase, batch: Batch, draws, progress: Progress) -> Turn:
+        """One phase's share of a step: micro-batches, their gradients, clipping; nothing moves."""
         config, name = self.config, phase.module
-        wrapped, optimizers = self.task.modules[name], self.optimizers[name]
+        wrapped = self.task.modules[name]
         size = len(batch.index) // config.accumulate
         seen = []
         for i in range(config.accumulate):
@@ -240,23 +237,23 @@ class Loop:
                 self.accelerator.backward(scalars["loss"] / config.accumulate)
             seen.append((scalars, part.index))
         self.parallel.finish(wrapped)
-        norms = norms_and_clip(self.bare[name], config.clip)
-        if not self.guard.passes(self.step + 1, name, seen, norms):
-            for optimizer in optimizers:
-                optimizer.zero_grad(set_to_none=True)
-            return False, {}
+        return Turn(name, seen, norms_and_clip(self.bare[name], config.clip))
+
+    def _move(self, turn: Turn, progress: Progress) -> dict[str, float]:
+        """The optimisers of one phase; its rate."""
+        config, name = self.config, turn.module
         prefix = "" if name == self.task.phases[0].module else f"{name}_"
-        for scalars, _ in seen:
+        for scalars, _ in turn.micro_batches:
             self.watch.add({prefix + n if n == "loss" else n: v for n, v in scalars.items()})
-        self.watch.add({f"{name}_grad_norm{part and '/' + part}": n for part, n in norms.items()})
+        norms = turn.norms.items()
+        self.watch.add({f"{name}_grad_norm{part and '/' + part}": norm for part, norm in norms})
         # Set, not scheduled: a rate is a function of the step alone, so it needs no state.
         rate = warmup_cosine(progress.step, config.steps, config.warmup, config.final_lr)
-        for optimizer in optimizers:
+        for optimizer in self.optimizers[name]:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * rate
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        return True, {f"{prefix}lr": optimizers[0].param_groups[0]["lr"]}
+        return {f"{prefix}lr": self.optimizers[name][0].param_groups[0]["lr"]}
 
     # -- beginning ------------------------------------------------------------------------------
 

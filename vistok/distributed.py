@@ -47,14 +47,16 @@ def gather(tensor: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def agree(flag: float | Tensor) -> float:
-    """The largest of all ranks' flags (numbers or scalars of one device): what one rank saw, every
-    rank acts on."""
-    if world_size() == 1:
-        return float(flag)
-    largest = torch.as_tensor(flag, dtype=torch.float32).clone()
-    dist.all_reduce(largest, dist.ReduceOp.MAX, group=_group(largest))
-    return float(largest)
+def largest_(tensor: Tensor) -> Tensor:
+    """The largest over ranks, element by element, in place, no gradient."""
+    if world_size() > 1:
+        dist.all_reduce(tensor, dist.ReduceOp.MAX, group=_group(tensor))
+    return tensor
+
+
+def agree(flag: float) -> float:
+    """The largest of all ranks' flags: what one rank saw, every rank acts on."""
+    return float(largest_(torch.tensor(float(flag))))
 
 
 def whole(tensor: Tensor) -> Tensor:

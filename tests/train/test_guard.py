@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from tests.train.conftest import STATEFUL, TINY, lines, rewound
 from train.collapse import UsageWindow, expected_codes
 from vistok.config import load_plugins
+from vistok.losses.adversarial import AdversarialLoss
 from vistok.tokens import TokenSpec
 
 
@@ -57,6 +58,26 @@ def test_a_bad_step_changes_nothing_and_is_named(run, where, capsys):
     row = lines(folder)[-1]
     assert row["skipped_steps"] == 1
     assert all(value is None or math.isfinite(value) for value in row.values() if value != "train")
+
+
+def test_a_bad_turn_of_the_critic_holds_the_tokenizer_back_too(run, monkeypatch):
+    whole, turns = AdversarialLoss.criticise, []
+
+    def spoilt(self, critic, real, fake):
+        loss, logged = whole(self, critic, real, fake)
+        turns.extend([1] * (type(fake) is torch.Tensor))  # not those of a rehearsal
+        return (loss * math.nan if len(turns) == 4 else loss), logged  # it begins at step 2
+
+    monkeypatch.setattr(AdversarialLoss, "criticise", spoilt)
+    folder = run({**STATEFUL, "steps": 6, "save_every": 1, "keep_last": 10, "warmup": 0})
+    saved = folder / "checkpoints"
+    for name in ("tokenizer", "critic", "ema.tokenizer", "optimizer.tokenizer"):
+        before, after = (
+            load_file(saved / f"step_0000000{step}" / f"{name}.safetensors") for step in (5, 6)
+        )
+        assert all(torch.equal(before[key], after[key]) for key in before), name
+    (alarm,) = alarms(folder)
+    assert (alarm["step"], alarm["module"]) == (6, "critic")
 
 
 def test_training_goes_on_after_a_bad_step_and_resumes_exactly(run):

@@ -32,7 +32,7 @@ def check_pictures(data: Dataset | Stream | None, task: str) -> None:
 
 @dataclass(frozen=True)
 class Phase:
-    """One optimiser's turn in a step."""
+    """One optimiser's turn in a step; every phase looks at weights as they were before the step."""
 
     module: str  # name in Task.modules: whose parameters move
     every: int = 1  # steps between its turns
