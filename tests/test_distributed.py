@@ -83,7 +83,8 @@ def process(rank: int, port: int, folder: str) -> None:
     assert distributed._group(torch.zeros(1, device="meta")) is None
     assert distributed.gather(torch.tensor([rank])).tolist() == [0, 1]
     assert distributed.sum_(torch.tensor([rank + 1])).tolist() == [3]
-    assert distributed.agree(rank == 1) == 1.0 and distributed.agree(torch.tensor(rank)) == 1.0
+    assert distributed.agree(rank == 1) == 1.0
+    assert distributed.largest_(torch.tensor([rank, 1 - rank, -1])).tolist() == [1, 1, -1]
     dist.destroy_process_group()
 
 

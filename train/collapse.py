@@ -41,7 +41,8 @@ class UsageWindow(nn.Module):
     @torch.no_grad()
     def add(self, indices: Tensor) -> None:
         """indices [B, L, F] of this rank's share of a batch."""
-        self.seen[(indices + self.firsts).flatten()] = True
+        # Not `seen[...] = True`: that takes a scalar of the host, which waits.
+        self.seen.index_fill_(0, (indices + self.firsts).flatten(), True)
         self.tokens += indices.shape[0] * indices.shape[1] * distributed.world_size()
 
     @torch.no_grad()

@@ -18,7 +18,7 @@ def norms_and_clip(module: nn.Module, limit: float | None) -> dict[str, Tensor]:
     """
     named = [(name, p.grad) for name, p in module.named_parameters() if p.grad is not None]
     if not named:
-        return {"": torch.zeros(())}
+        return {"": torch.zeros((), device=next(module.parameters()).device)}
     gradients = [distributed.local(grad.detach()) for _, grad in named]
     norms = torch.stack(torch._foreach_norm(gradients))
     if any(distributed.is_sharded(grad) for _, grad in named):

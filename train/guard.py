@@ -10,7 +10,7 @@ import json
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,14 @@ class Turn:
 
     module: str
     micro_batches: Sequence[tuple[Mapping[str, Tensor], Tensor]]
-    """(scalars by name, the indices of their samples) each."""
+    """(scalars by name, without graphs; the indices of their samples) each."""
     norms: Mapping[str, Tensor]
     """Of `gradients.norms_and_clip`."""
 
     def is_finite(self) -> Tensor:
         """Scalar bool on the device, of this rank."""
-        seen = [scalars["loss"].detach().float() for scalars, _ in self.micro_batches]
-        return torch.isfinite(torch.stack([*seen, self.norms[""].to(seen[0].device)])).all()
+        seen = [scalars["loss"].float() for scalars, _ in self.micro_batches]
+        return torch.isfinite(torch.stack([*seen, self.norms[""]])).all()
 
 
 class Guard:
@@ -56,13 +56,13 @@ class Guard:
     ) -> None:
         self.accelerator, self.folder, self.limit, self.say = accelerator, folder, limit, say
         self.skipped = self.in_a_row = 0
-        self._history: deque[tuple[int, str, Mapping[str, Tensor]]] = deque(maxlen=_REMEMBERED)
+        self._history: deque[tuple[int, Sequence[Turn]]] = deque(maxlen=_REMEMBERED)
 
     def passes(self, step: int, turns: Sequence[Turn]) -> bool:
         """Whether the step may be taken; the same answer on every rank."""
         if not turns:  # nobody's turn: nothing to know
             return True
-        self._history.extend((step, turn.module, turn.norms) for turn in turns)
+        self._history.append((step, [replace(turn, micro_batches=()) for turn in turns]))
         # The one read of a step: nothing may move before it is known whether everything may.
         bad = torch.stack([~turn.is_finite() for turn in turns]).float()
         for turn, is_bad in zip(turns, distributed.largest_(bad).tolist(), strict=True):
@@ -105,8 +105,10 @@ class Guard:
         dump = self.folder / "gradient_norms.jsonl"
         if self.accelerator.is_main_process:
             rows = [
-                {"step": s, "module": m, **{part or "all": _plain(n) for part, n in norm.items()}}
-                for s, m, norm in self._history
+                {"step": s, "module": t.module}
+                | {p or "all": _plain(n) for p, n in t.norms.items()}
+                for s, turns in self._history
+                for t in turns
             ]
             dump.write_text("".join(json.dumps(row) + "\n" for row in rows))
         raise FloatingPointError(

@@ -235,7 +235,8 @@ class Loop:
                     thrown = draws.rows(i * size, (i + 1) * size)
                     scalars = self.task.step(phase, part, thrown, progress)
                 self.accelerator.backward(scalars["loss"] / config.accumulate)
-            seen.append((scalars, part.index))
+            # Without their graphs, which would live on until everything has moved.
+            seen.append(({n: value.detach() for n, value in scalars.items()}, part.index))
         self.parallel.finish(wrapped)
         return Turn(name, seen, norms_and_clip(self.bare[name], config.clip))
 

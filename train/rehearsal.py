@@ -180,7 +180,7 @@ class Rehearsal:
 class _Answers(TorchDispatchMode):
     """Answers where a step asks for a value, which fake tensors do not have.
 
-    No FLOP depends on the answers: they are step counters of optimisers.
+    No FLOP depends on the answers: they are keys of dice, and step counters of optimisers.
     """
 
     def __torch_dispatch__(

@@ -42,7 +42,11 @@ class Draws:
         return replace(self, **{k: function(v) for k, v in thrown.items() if isinstance(v, Tensor)})
 
     def to(self, device: torch.device | str) -> Draws:
-        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+        # What is not pinned is staged first, and staging may wait for the device.
+        pin = torch.device(device).type == "cuda"
+        return self.map(
+            lambda tensor: (tensor.pin_memory() if pin else tensor).to(device, non_blocking=True)
+        )
 
     def rows(self, start: int, stop: int) -> Draws:
         """The dice of samples start..stop of the batch (a micro-batch)."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -180,18 +181,18 @@ class Tokens:
 
     def select(self, rows: slice | Tensor) -> Tokens:
         """Some of the samples."""
-        pick = lambda tensor: None if tensor is None else tensor[rows]
-        return replace(
-            self, indices=pick(self.indices), values=pick(self.values), keep=pick(self.keep)
-        )
+        return self._map(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Tokens:
-        move = lambda tensor: (
-            None if tensor is None else tensor.to(device, non_blocking=non_blocking)
-        )
-        return replace(
-            self, indices=move(self.indices), values=move(self.values), keep=move(self.keep)
-        )
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Tokens:
+        """In page-locked memory, for a copy to a GPU that nobody waits for."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Tokens:
+        held = {"indices": self.indices, "values": self.values, "keep": self.keep}
+        return replace(self, **{k: function(v) for k, v in held.items() if v is not None})
 
     def kept(self) -> Tensor:
         """[B, L] bool: positions inside the prefix."""

@@ -1,6 +1,7 @@
 """A whole training step of a config, to be timed: forward, backward, clipping, optimisers.
 
-A config needs no run and no data: pictures are noise, which costs the same.
+Without what the loop does around it: the guard's read, averages, logging. A config needs no run
+and no data: pictures are noise, which costs the same.
 """
 
 from __future__ import annotations
@@ -78,15 +79,16 @@ class TrainingStep:
         self._step(self.bare)
 
     def _step(self, modules: dict) -> None:
+        from train.gradients import norms_and_clip
+
         self.task.modules.update(modules)
         for phase in self.task.phases:
             cast = self.precision == "bf16"
             with torch.autocast(self.device.type, torch.bfloat16) if cast else nullcontext():
                 loss: Tensor = self.task.step(phase, self.batch, self.draws, self.progress)["loss"]
             loss.backward()
-            if self.config.clip is not None:
-                parameters = self.bare[phase.module].parameters()
-                torch.nn.utils.clip_grad_norm_(parameters, self.config.clip)
+            norms_and_clip(self.bare[phase.module], self.config.clip)
+        for phase in self.task.phases:
             for optimizer in self.optimizers[phase.module]:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)

@@ -135,8 +135,15 @@ def test_evaluation_counts_nothing():
     quantizer = vq([[0.0], [10.0]], update="ema").eval()
     quantizer(lat([[1.0]]))
     before = quantizer.codebook.clone()
-    quantizer.after_step(Rng(0))
+    quantizer.train().after_step(Rng(0))
     assert torch.equal(quantizer.codebook, before) and float(quantizer.usage[0]) == 0.5
+
+
+def test_what_a_frozen_step_counted_is_dropped():
+    quantizer = vq([[0.0], [10.0]], update="ema").train()
+    quantizer(lat([[1.0]]))
+    assert quantizer.eval().after_step(Rng(0)) == {} and float(quantizer.usage[0]) == 0.5
+    assert not quantizer._hits.any() and not quantizer._sums.any()
 
 
 def test_usage_is_tracked_for_gradient_codebooks_too():

@@ -40,7 +40,7 @@ def test_a_bad_step_changes_nothing_and_is_named(run, where, capsys):
     tree["task"]["losses"][1]["adaptive"] = False  # it would see the gradient first
     folder = run({**tree, "steps": 6, "save_every": 1, "keep_last": 10, "warmup": 0})
     saved = folder / "checkpoints"
-    for name in ("tokenizer", "critic", "ema.tokenizer", "optimizer.tokenizer"):
+    for name in ("tokenizer", "critic", "ema.tokenizer", "optimizer.tokenizer", "optimizer.critic"):
         before, after = (
             load_file(saved / f"step_0000000{step}" / f"{name}.safetensors") for step in (5, 6)
         )
@@ -71,7 +71,7 @@ def test_a_bad_turn_of_the_critic_holds_the_tokenizer_back_too(run, monkeypatch)
     monkeypatch.setattr(AdversarialLoss, "criticise", spoilt)
     folder = run({**STATEFUL, "steps": 6, "save_every": 1, "keep_last": 10, "warmup": 0})
     saved = folder / "checkpoints"
-    for name in ("tokenizer", "critic", "ema.tokenizer", "optimizer.tokenizer"):
+    for name in ("tokenizer", "critic", "ema.tokenizer", "optimizer.tokenizer", "optimizer.critic"):
         before, after = (
             load_file(saved / f"step_0000000{step}" / f"{name}.safetensors") for step in (5, 6)
         )

@@ -73,6 +73,15 @@ def test_everything_with_state_is_one_graph_a_module(run, compiled, keeps, accum
     assert counters["stats"]["unique_graphs"] == 2 and not counters["graph_break"]
 
 
+@pytest.mark.slow
+def test_clusters_are_one_graph_for_all_micro_batches(run, compiled, keeps):
+    tree = copy.deepcopy(TINY)
+    quantizer = {"kind": "vq", "codebook_size": 16, "dim": 4, "cluster": True}
+    tree["task"]["tokenizer"]["quantizer"] = quantizer
+    train_on_mixed_lengths(run, keeps, tree | {"accumulate": 2})
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+
+
 def test_the_watch_sees_a_shape_that_varies(compiled, make_tokenizer):
     model = torch.compile(make_tokenizer())
     model(Batch(torch.arange(4), torch.rand(4, 3, 8, 8)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -195,10 +195,10 @@ class _Loaded:
     def pin_memory(self) -> _Loaded:  # torch calls this by name
         if self.batch is None:
             return self
-        pin = lambda tensor: None if tensor is None else tensor.pin_memory()
         batch = _tensors(self.batch)
-        batch = replace(batch, pixels=pin(batch.pixels), label=pin(batch.label))
-        return replace(self, batch=batch)
+        moved = {f.name: getattr(batch, f.name) for f in fields(batch) if f.name != "index"}
+        pinned = {k: v.pin_memory() for k, v in moved.items() if isinstance(v, Tensor | Tokens)}
+        return replace(self, batch=replace(batch, **pinned))
 
 
 class _TrainRows:

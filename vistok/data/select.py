@@ -11,7 +11,7 @@ from vistok.records import Batch
 
 
 def select(batch: Batch, rows: Tensor | slice) -> Batch:
-    """Some samples of a batch: those of `rows` [n] int64, in that order, or of a slice.
+    """Some samples of a batch: those of `rows` [n] int64 on the CPU, in that order, or of a slice.
 
     A slice is a view, and needs nothing from the host.
     """

@@ -218,7 +218,7 @@ def _join(batches: list[LoadedBatch], pin: bool) -> LoadedBatch:
         values = [getattr(batch, name) for batch in batches]
         if isinstance(values[0], Tensor):
             joined[name] = torch.cat(values) if len(values) > 1 else values[0]
-            if pin and name in ("pixels", "label"):
+            if pin and name != "index":
                 joined[name] = joined[name].pin_memory()
         elif isinstance(values[0], tuple):
             joined[name] = sum(values, ())

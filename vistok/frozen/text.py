@@ -20,7 +20,7 @@ from vistok.frozen.files import MissingWeights
 from vistok.frozen.network import Frozen
 from vistok.weights import content_sha256
 
-_KEPT = 2**28  # bytes of features that are kept, beside the network: 1,134 texts of CLIP-L
+_KEPT = 2**30  # bytes of features that are kept, beside the network: 1,024 texts of T5-XL
 _TOGETHER = 16  # texts that go in at once, always: products of one shape give a text one result,
 # whoever is beside it, so that what was kept and what is made afresh are the same bits
 
@@ -118,7 +118,8 @@ class TextEncoder(Frozen):
         if self.config.pad_id is not None:
             ids = ids.masked_fill(mask == 0, self.config.pad_id)
         with torch.autocast(device.type, enabled=False):
-            # CLIP's own padding is looked at, as its training did: no mask goes in.
+            # CLIP's own padding is looked at, as its training did: no mask goes in. T5's mask makes
+            # transformers wait for the device: it asks whether any text has padding.
             given = {} if self.config.network == "clip" else {"attention_mask": mask}
             out = self.network(input_ids=ids, output_hidden_states=True, **given)
         last = out.last_hidden_state

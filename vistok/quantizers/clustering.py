@@ -11,24 +11,25 @@ once a step, so that micro-batches and ranks agree. Letters: K codes, d width, n
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vistok import distributed
 from vistok.quantizers.nearest import nearest_code
 
 
-class Anchors:
-    """The latent of this step that is nearest to each code, over micro-batches and ranks."""
+class Anchors(nn.Module):
+    """The latent of this step that is nearest to each of K codes, over micro-batches and ranks.
 
-    def __init__(self) -> None:
-        self.clear()
+    Kept in buffers of one shape, so that a compiled step is one graph for all its micro-batches.
+    """
 
-    def __bool__(self) -> bool:
-        return self._rows is not None
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(size, dim), persistent=False)  # as they came
+        self.register_buffer("far", torch.full((size,), torch.inf), persistent=False)
 
     def clear(self) -> None:
-        self._rows: Tensor | None = None  # [K, d] as they came
-        self._far: Tensor | None = None  # [K] squared distance, as it was compared
+        self.far.fill_(torch.inf)
 
     @torch.no_grad()
     def add(self, z: Tensor, compared: Tensor, codes: Tensor) -> None:
@@ -39,18 +40,15 @@ class Anchors:
         """
         nearest = nearest_code(codes, compared)  # [K]
         far = (compared[nearest] - codes).square().sum(-1)
-        rows = z[nearest]
-        if self._rows is not None:
-            closer = self._far <= far
-            rows = torch.where(closer[:, None], self._rows, rows)
-            far = torch.where(closer, self._far, far)
-        self._rows, self._far = rows, far
+        closer = far < self.far
+        self.rows.copy_(torch.where(closer[:, None], z[nearest], self.rows))
+        self.far.copy_(torch.where(closer, far, self.far))
 
     @torch.no_grad()
     def take(self) -> Tensor:
         """[K, d] over all ranks; every rank must call it in the same step."""
-        far = distributed.gather(self._far[None])  # [ranks, K]
-        rows = distributed.gather(self._rows[None])  # [ranks, K, d]
+        far = distributed.gather(self.far[None])  # [ranks, K]
+        rows = distributed.gather(self.rows[None])  # [ranks, K, d]
         best = far.argmin(0)
         self.clear()
         return rows[best, torch.arange(rows.shape[1], device=rows.device)]

@@ -101,7 +101,7 @@ class VQ(Quantizer):
         self.register_buffer("_hits", torch.zeros(size), persistent=False)
         self.register_buffer("_sums", torch.zeros(size, dim), persistent=False)
         self._recent: list[Tensor] = []
-        self._anchors = Anchors()
+        self._anchors = Anchors(size, dim) if config.cluster else None
 
     @property
     def wants_data(self) -> bool:
@@ -177,7 +177,8 @@ class VQ(Quantizer):
 
     @torch.no_grad()
     def after_step(self, rng: Rng) -> dict[str, float | Tensor]:
-        if not self.training:  # frozen: it has counted nothing
+        if not self.training:  # frozen
+            self.forget()
             return {}
         hits = distributed.sum_(self._hits)
         total = hits.sum()
@@ -192,8 +193,8 @@ class VQ(Quantizer):
             smooth = (self.usage + 1e-5 / len(self.usage)) / (1 + 1e-5)
             means = self.embed_sum / smooth[:, None]
             self.codebook.copy_(torch.where(counted, means, self.codebook))
-        if self.config.cluster and self._anchors:
-            share = blend(self.usage, decay)[:, None]
+        if self.config.cluster:
+            share = torch.where(counted, blend(self.usage, decay), 0.0)[:, None]
             self.codebook.copy_(self.codebook * (1 - share) + self._anchors.take() * share)
         events = {"revived_codes": self._revive(rng)} if self._recent else {}
         self.forget()
@@ -204,7 +205,8 @@ class VQ(Quantizer):
         self._hits.zero_()
         self._sums.zero_()
         self._recent.clear()
-        self._anchors.clear()
+        if self.config.cluster:
+            self._anchors.clear()
 
     def _revive(self, rng: Rng) -> Tensor:
         """Codes below the limit become latents of this step, in a keyed order; how many they are.
@@ -229,8 +231,9 @@ class VQ(Quantizer):
 
 def _random_rows(pool: Tensor, count: int, rng: Rng) -> Tensor:
     """`count` rows of pool [n, d], without repetition as long as there are enough."""
-    order = torch.from_numpy(rng.generator().permutation(len(pool)))
-    rows = order.repeat(-(-count // len(pool)))[:count]
+    # Not a permutation of all: the pool is a whole batch of latents, and a GPU waits meanwhile.
+    some = rng.generator().choice(len(pool), min(count, len(pool)), replace=False)
+    rows = torch.from_numpy(some).repeat(-(-count // len(some)))[:count]
     return pool[rows.to(pool.device, non_blocking=True)]
 
 
