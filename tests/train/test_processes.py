@@ -31,7 +31,8 @@ def gan_tree() -> dict:
     for part in ("encoder", "decoder"):
         # A bias of keys has no gradient but rounding noise, which Adam would blow up.
         tree["task"]["tokenizer"][part]["transformer"]["bias"] = False
-    tree["task"]["tokenizer"]["quantizer"]["revive_below"] = 0.5
+    # A code that a few steps do not hit is below it.
+    tree["task"]["tokenizer"]["quantizer"]["revive_below"] = 0.97
     # Nor has the critic's last bias, as long as real and fake cancel.
     return tree | {"optimizer": {"kind": "adamw", "lr": 1e-3, "eps": 1e-4}}
 
@@ -126,7 +127,8 @@ def test_many_processes_train_like_one(runs, name, world):
     # That the ranks are equal among themselves, to the bit, every save asserts.
     key = "quantizer.codebook"
     assert farthest({key: weights(one)[key]}, {key: weights(many)[key]}) < 1e-6
-    assert all(x.get("revived_codes") == y.get("revived_codes") for x, y in zip(a, b, strict=True))
+    revived = [[row["revived_codes"] for row in rows] for rows in (a, b)]
+    assert revived[0] == revived[1] and sum(revived[0]) > 0
 
 
 def test_sharded_modules_train_like_whole_ones(runs):
