@@ -27,7 +27,7 @@ import train.__main__ as training
 import vistok.cli as tool
 from eval import __main__ as evaluation
 from tests.conftest import tokenizer_tree
-from tests.train.conftest import TINY
+from tests.train.conftest import TINY, forget_accelerate
 from vistok.config import read_yaml
 
 MARK = "PWNED"  # the shared malicious files make the same one
@@ -238,10 +238,7 @@ def here(world, tmp_path, monkeypatch) -> Path:
 
 def call(command: str) -> Result:
     """A command line, in this process."""
-    from accelerate.state import AcceleratorState, GradientState, PartialState
-
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
+    forget_accelerate()
     name, *args = command.split()
     commands = {"train": training.main, "vistok": tool.main}
     commands |= {"eval": evaluation.evaluate, "speed": evaluation.speed}

@@ -80,18 +80,23 @@ STATEFUL["task"]["losses"] = [
 ]
 
 
+def forget_accelerate() -> None:
+    """Accelerate remembers a process's first settings, whoever asks next: begin anew."""
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+
+
 @pytest.fixture
 def run(tmp_path):
     """run(tree, folder, **overrides) trains in this process; the run's folder."""
-    from accelerate.state import AcceleratorState, GradientState, PartialState
-
     from train.config import TrainConfig
     from train.loop import train
     from vistok.config import validate
 
     def go(tree: dict, folder: str = "run", **overrides) -> Path:
-        for state in (AcceleratorState, GradientState, PartialState):
-            state._reset_state()
+        forget_accelerate()
         tree = {**copy.deepcopy(tree), "out": str(tmp_path / folder), **overrides}
         return train(validate(TrainConfig, tree))
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 
+from tests.train.conftest import forget_accelerate
 from train.config import TrainConfig
 from train.loop import train
 from vistok.config import load_plugins, read_yaml, validate
@@ -19,8 +19,7 @@ def main(paths: list[str]) -> None:
     load_plugins(["tests.train.parts"])
     torch.set_num_threads(1)
     for path in paths:
-        for state in (AcceleratorState, GradientState, PartialState):
-            state._reset_state()
+        forget_accelerate()
         train(validate(TrainConfig, read_yaml(path), path))
 
 

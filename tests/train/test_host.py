@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from tests.recipes import TINY as RECIPES
 from tests.recipes import write_stand_ins
-from tests.train.conftest import STATEFUL, TINY
+from tests.train.conftest import STATEFUL, TINY, forget_accelerate
 from train.collapse import UsageWindow
 from train.config import TrainConfig
 from train.feed import make_loader
@@ -75,8 +75,6 @@ def soon(func, args, kwargs) -> bool:
 @pytest.fixture
 def watched(tmp_path, monkeypatch):
     """watched(tree, steps) trains on the meta device; (steps, Waits)."""
-    from accelerate.state import AcceleratorState, GradientState, PartialState
-
     real = torch.autocast
     on_cpu = lambda device_type, *args, **kwargs: real(
         "cpu" if device_type == "meta" else device_type, *args, **kwargs
@@ -84,8 +82,7 @@ def watched(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "autocast", on_cpu)
 
     def go(tree: dict, steps: int = 4) -> tuple[int, Waits]:
-        for state in (AcceleratorState, GradientState, PartialState):
-            state._reset_state()
+        forget_accelerate()
         tree = {**copy.deepcopy(tree), "out": str(tmp_path / "run"), "log_every": 1000}
         config = validate(TrainConfig, {**tree, "save_every": 0, "grid_every": 0})
         accelerator = make_accelerator(config)
@@ -110,8 +107,7 @@ def watched(tmp_path, monkeypatch):
         return loop.step - first, waits
 
     yield go
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
+    forget_accelerate()
 
 
 def check(steps: int, waits: Waits) -> None:

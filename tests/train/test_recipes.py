@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from tests.recipes import TINY, read_config, write_clip
-from tests.train.conftest import lines
+from tests.train.conftest import forget_accelerate, lines
 from train.__main__ import main
 from vistok.data.loader import EvalLoader, to_device
 from vistok.dice import Draws, Progress, Rng
@@ -36,8 +36,6 @@ def place(tmp_path_factory):
 @pytest.fixture
 def trained(place, monkeypatch):
     """trained(name) -> the run's folder, after it and what it starts from were trained, once."""
-    from accelerate.state import AcceleratorState, GradientState, PartialState
-
     monkeypatch.chdir(place)
 
     def go(name: str):
@@ -45,8 +43,7 @@ def trained(place, monkeypatch):
         if name in BEFORE:
             go(BEFORE[name])
         if not folder.exists():
-            for state in (AcceleratorState, GradientState, PartialState):
-                state._reset_state()
+            forget_accelerate()
             arguments = [str(TINY[name]), "log_every=1", "trackers=[]"]
             done = CliRunner().invoke(main, arguments, catch_exceptions=False)
             assert done.exit_code == 0, done.output
