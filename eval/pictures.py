@@ -11,7 +11,6 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from eval.bench import Bench
@@ -136,8 +135,7 @@ def perturbed(bench: Bench) -> dict[str, Any]:
         rows = [("original", to_uint8(pixels))]
         for cell in cells:
             job = pfid.Painting(spec.steps, cell, False)
-            numbers = torch.tensor(index, device=near.device)
-            moved = pfid.perturb(spec, quantized.indices, near, numbers, job, bench.seed)
+            moved = pfid.perturb(spec, quantized.indices, near, batch.index, job, bench.seed)
             painted = bench.decode(pfid.tokens_of(bench, moved, spec.steps), condition)
             label = f"α {cell.alpha:g}, δ {cell.delta}" if cell.alpha else "not perturbed"
             rows.append((label, to_uint8(painted)))

@@ -70,7 +70,7 @@ class _Gathered:
         if self.spatial is not None:
             self.spatial.update(seen.spatial)
         if self.store is not None:
-            vectors, index = seen.pool.cpu(), index.cpu()
+            vectors = seen.pool.cpu()
             rows = slice(None) if self.members is None else torch.isin(index, self.members)
             self.store.update(vectors[rows], index[rows])
 

@@ -54,7 +54,7 @@ def codes_of_others(codes: Tensor, index: Tensor, rng: Rng) -> Tensor:
     Args:
         codes: [N, L, F] of all pictures, 2 or more. index: [B] which pictures these are.
     """
-    index, (count, length) = index.cpu(), codes.shape[:2]
+    count, length = codes.shape[:2]
     step = 1 + rng.integers(index, count - 1, (length,))  # never the picture itself
     return codes[(index[:, None] + step) % count, torch.arange(length)]
 

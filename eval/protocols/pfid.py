@@ -156,7 +156,7 @@ def perturb(
         index: [B] places of the pictures: the key of the draws.
     """
     kept = spec.positions(job.length)
-    ranks = batch_ranks(index.cpu(), kept, job.cell, near.shape[2], seed).to(near.device)
+    ranks = batch_ranks(index, kept, job.cell, near.shape[2], seed).to(near.device)
     picked = pick_rank(near[:, :kept], ranks).to(clean)
     # Rank 0 is the clean code by definition; a float tie must not change it.
     share = clean.shape[-1] // near.shape[2]
@@ -181,7 +181,7 @@ def _members(index: Tensor, subset: frozenset[int] | None) -> Tensor | None:
     if subset is None:
         return None
     inside = [row for row, i in enumerate(index.tolist()) if i in subset]
-    return torch.tensor(inside, dtype=torch.int64, device=index.device)
+    return torch.tensor(inside, dtype=torch.int64)
 
 
 def _rows(

@@ -94,7 +94,7 @@ def flip_bits(
     outside the codebook, indices."""
     bits = spec.factor_bits
     most = max(bits)
-    dice = Rng(seed, "robust/flip").uniform(index.cpu(), (spec.length, len(bits), most))
+    dice = Rng(seed, "robust/flip").uniform(index, (spec.length, len(bits), most))
     inside = torch.arange(most) < torch.tensor(bits)[:, None]  # [F, most]: bits that are stored
     flipped = (dice < share) & inside
     mask = (flipped * 2 ** torch.arange(most)).sum(-1).to(indices.device)

@@ -17,6 +17,9 @@ from torch import Tensor
 
 from eval.protocols.clock import Clock, flops, largest_products
 from eval.rows import Reference, Row, provenance
+from train.config import TrainConfig
+from train.gradients import norms_and_clip
+from train.optim import make_optimizers, with_lr
 from vistok import distributed
 from vistok.config import ConfigError, read_yaml, validate
 from vistok.dice import Progress, Rng
@@ -32,9 +35,6 @@ class TrainingStep:
 
     def __init__(self, config: Any, batch: Batch, source: str) -> None:
         """`config` is a tree of TrainConfig, read from `source`."""
-        from train.config import TrainConfig
-        from train.optim import make_optimizers, with_lr
-
         config = self.config = validate(TrainConfig, config, source)
         data = None if config.data is None else build(config.data).open("train")
         task, self.batch, self.device = build(config.task, data), batch, batch.pixels.device
@@ -79,8 +79,6 @@ class TrainingStep:
         self._step(self.bare)
 
     def _step(self, modules: dict) -> None:
-        from train.gradients import norms_and_clip
-
         self.task.modules.update(modules)
         for phase in self.task.phases:
             cast = self.precision == "bf16"
@@ -119,8 +117,6 @@ class ConfigStep:
                 yield from self._measure(clock, changed, size)
 
     def _measure(self, clock: Clock, tree: dict, size: int) -> Iterator[Row]:
-        from train.config import TrainConfig
-
         side = validate(TrainConfig, tree, str(self.path)).task.tokenizer.image_size
         pixels = torch.rand(size, 3, *side, generator=torch.Generator().manual_seed(0))
         batch = Batch(torch.arange(size), pixels.to(clock.device))
