@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from vistok.errors import one_line_errors
+from vistok.config.errors import one_line_errors
 
 VERBS = ("speed", "reference", "study")
 
@@ -64,9 +64,9 @@ def _numbers(context, parameter, text: str) -> tuple[float, ...]:
     help="Perceptual network: vistok-cnn, lpips-vgg, lpips-alex or none; may be repeated.",
 )
 @click.option("--data", multiple=True, metavar="KEY=VALUE", help="Other data; may be repeated.")
-@click.option("--limit", type=click.IntRange(2), help="Only the first so many pictures.")
-@click.option("--batch", type=click.IntRange(1), help="Pictures at a time; default: 32, GPU 256.")
-@click.option("--samples", type=click.IntRange(2), help="Generated pictures; default: as real.")
+@click.option("--limit", type=click.IntRange(2), help="Only the first so many images.")
+@click.option("--batch", type=click.IntRange(1), help="Images at a time; default: 32, GPU 256.")
+@click.option("--samples", type=click.IntRange(2), help="Generated images; default: as real.")
 @click.option(
     "--pfid",
     type=click.Choice(["full", "quick", "both", "none"]),
@@ -85,7 +85,7 @@ def _numbers(context, parameter, text: str) -> tuple[float, ...]:
 @click.option(
     "--train-limit",
     type=click.IntRange(2),
-    help="Training pictures behind gFID (default: --limit, else 50,000), probe (8,192) and "
+    help="Training images behind gFID (default: --limit, else 50,000), probe (8,192) and "
     "rate_distortion (4,096).",
 )
 @click.option(
@@ -125,11 +125,11 @@ def evaluate(runs: tuple[str, ...], report: str | None, device: str | None, **gi
     evaluation among RUNS: its rows are shown beside. What the cache folder (default: eval_cache
     beside the report) holds is not measured again, and a killed evaluation goes on.
     """
-    from eval.launch import process_group
-    from eval.measure import evaluate
-    from eval.options import Options
-    from eval.report import write_report
-    from eval.tables import summary
+    from vistok.eval.launch import process_group
+    from vistok.eval.measure import evaluate
+    from vistok.eval.options import Options
+    from vistok.eval.report import write_report
+    from vistok.eval.tables import summary
 
     target = None if report is None else _target(report)
     if given["cache"] is None and target is not None:
@@ -166,7 +166,7 @@ def _precisions(context, parameter, text: str | None) -> tuple[str, ...]:
 @click.command()
 @click.argument("runs", nargs=-1, metavar="RUN|CONFIG...")
 @click.option("--report", type=click.Path(dir_okay=False), help="JSON file for the numbers.")
-@click.option("--batch", callback=_sizes, help="Pictures at a time, like 32 or (configs) 4,16.")
+@click.option("--batch", callback=_sizes, help="Images at a time, like 32 or (configs) 4,16.")
 @click.option("--precision", callback=_precisions, help="Of configs: fp32,bf16; default: its own.")
 @click.option("--lookup", is_flag=True, help="Also the table of codebook searches.")
 @click.option(
@@ -180,7 +180,7 @@ def _precisions(context, parameter, text: str | None) -> tuple[str, ...]:
     "--loading",
     multiple=True,
     metavar="FOLDER",
-    help="Also its loader (pictures or parquet) at 128 and 256 px against bare decoding, and its "
+    help="Also its loader (images or parquet) at 128 and 256 px against bare decoding, and its "
     "start at sample 10 million; may be repeated.",
 )
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
@@ -193,9 +193,9 @@ def speed(runs: tuple[str, ...], report: str | None, device: str | None, **given
 
     Of a config file (.yaml) the training step alone is measured, on noise; it needs no run.
     """
-    from eval.launch import process_group
-    from eval.protocols.speed import measure_speed, speed_table
-    from train.memory import keep_freed_memory
+    from vistok.eval.launch import process_group
+    from vistok.eval.protocols.speed import measure_speed, speed_table
+    from vistok.train.memory import keep_freed_memory
 
     if not (runs or given["lookup"] or given["loading"]):
         raise click.UsageError("name a run, a config file, --lookup or --loading")
@@ -219,29 +219,29 @@ def speed(runs: tuple[str, ...], report: str | None, device: str | None, **given
 @click.option("--split", type=click.Choice(["train", "val"]), default="train", show_default=True)
 @click.option("--features", default="vistok-cnn", show_default=True, help="Feature network.")
 @click.option("--weights", type=click.Path(), help="Its weight file, if not in the usual place.")
-@click.option("--limit", type=click.IntRange(2), help="Only the first so many pictures.")
-@click.option("--batch", type=click.IntRange(1), help="Pictures at a time; default: 32, GPU 256.")
+@click.option("--limit", type=click.IntRange(2), help="Only the first so many images.")
+@click.option("--batch", type=click.IntRange(1), help="Images at a time; default: 32, GPU 256.")
 @click.option("--workers", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--device", help="cpu, cuda, ...; default: a GPU if there is one.")
 @one_line_errors
 def reference(data: tuple[str, ...], more: tuple[str, ...], device: str | None, **given) -> None:
     """Feature statistics of a data set, for --reference: those of a run, or kind=... and so on.
 
-    Pictures are cropped as for evaluation (no random window, no mirroring), the training split too.
+    Images are cropped as for evaluation (no random window, no mirroring), the training split too.
     """
-    from eval.launch import process_group
-    from eval.reference import make_reference
+    from vistok.eval.launch import process_group
+    from vistok.eval.reference import make_reference
 
     with process_group(device) as (chosen, first):
         real = make_reference([*data, *more], device=chosen, **given)
         if first:
             shown = real.reference
-            click.echo(f"{shown.name}, {shown.split} split: {shown.count:,} pictures")
+            click.echo(f"{shown.name}, {shown.split} split: {shown.count:,} images")
             click.echo(f"wrote {given['out']}")
 
 
 def _fields(texts: tuple[str, ...]) -> tuple[str, ...]:
-    from eval.compare import FIELDS
+    from vistok.eval.compare import FIELDS
 
     found = tuple(name for text in texts for name in text.split(","))
     for name in found:
@@ -262,9 +262,9 @@ def study(file: str, overrides: tuple[str, ...], only: tuple[str, ...], device: 
     KEY=VALUE is a key of the study (evaluate.limit=256) or of all its training configs (steps=100).
     The same command goes on after a kill.
     """
-    from eval.launch import process_group
-    from eval.study import options_of, read_study, run_study
-    from eval.tables import summary
+    from vistok.eval.launch import process_group
+    from vistok.eval.study import options_of, read_study, run_study
+    from vistok.eval.tables import summary
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
@@ -276,7 +276,7 @@ def study(file: str, overrides: tuple[str, ...], only: tuple[str, ...], device: 
         results, target = run_study(config, options_of(config, chosen), only)
     click.echo(summary(results))
     if config.correlate:
-        from eval.verdict import verdict_text
+        from vistok.eval.verdict import verdict_text
 
         click.echo("\n" + verdict_text(results.facts["study"]))
     click.echo(f"report: {target}")

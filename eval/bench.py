@@ -1,4 +1,4 @@
-"""What a protocol works with: one tokenizer run, its pictures, the networks that look."""
+"""What a protocol works with: one tokenizer run, its images, the networks that look."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from vistok.eval.images import Views, bar, network_of, shares
+from vistok.eval.real import RealStats
+from vistok.eval.rows import Row, finite
+from vistok.eval.runs import Run
+from vistok.eval.sweep import Passes
 
-from eval.images import Views, bar, network_of, shares
-from eval.real import RealStats
-from eval.rows import Row, finite
-from eval.runs import Run
-from eval.sweep import Passes
-from vistok import distributed
+from vistok.core.records import Batch, Condition, Latents
 from vistok.frozen import FeatureNetwork, PerceptualNetwork
 from vistok.metrics import FeatureStats, frechet_distance
-from vistok.records import Batch, Condition, Latents
+from vistok.runtime import distributed
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens, TokenSpec
 
@@ -113,10 +113,10 @@ class Bench:
         return self.tokenizer.decode(tokens, condition)
 
     def sweep(self, title: str, states: Any) -> Iterator[Batch]:
-        """This rank's batches of the real pictures, for a loop that adds each to `states`.
+        """This rank's batches of the real images, for a loop that adds each to `states`.
 
         `states`: all accumulators that the loop changes (`eval.sweep.leaves` says what may be one);
-        a pass that was killed goes on where it was saved. Every picture is seen exactly once over
+        a pass that was killed goes on where it was saved. Every image is seen exactly once over
         all ranks, which is checked; the loop must not end early, and must not talk to other ranks.
         """
         one = self.passes.begin(states, self.batch)
@@ -145,7 +145,7 @@ class Bench:
             "run": self.run.name,
             "weights": self.run.sha256,
             "samples": len(self.views),
-            "length": self.spec.steps,
+            "length": self.spec.max_prefix,
             "condition": self.condition_name,
             **self.views.protocol,
             **self.stamp,
@@ -160,9 +160,9 @@ class Bench:
         against: FeatureStats | None = None,
         **rest: Any,
     ) -> Row:
-        """Fréchet distance of painted pictures (already summed over ranks) to real ones: the
-        pictures of this bench, or `real` (what it does not know stays that of the pictures).
-        `against`: other features of this bench's pictures."""
+        """Fréchet distance of decoded images (already summed over ranks) to real ones: the
+        images of this bench, or `real` (what it does not know stays that of the images).
+        `against`: other features of this bench's images."""
         if against is None:
             against = self.views.stats(self.features) if real is None else real.stats
         with warnings.catch_warnings():  # its warning becomes the row's note
@@ -171,7 +171,7 @@ class Bench:
         fewest = min(stats.count, against.count)
         notes = [rest.get("note", ""), "" if real is None else real.note]
         if fewest < stats.dim:
-            notes.append(f"biased upwards: {fewest} pictures for {stats.dim} features")
+            notes.append(f"biased upwards: {fewest} images for {stats.dim} features")
         rest["note"] = "; ".join(filter(None, notes))
         common = {"features": network_of(self.features), "samples": stats.count}
         if real is not None:

@@ -6,22 +6,21 @@ from __future__ import annotations
 from typing import Any
 
 from markupsafe import Markup
-
-from eval.figures import Series, bar_chart, heat_map, line_chart
-from eval.rows import Results, display
+from vistok.eval.figures import Series, bar_chart, heat_map, line_chart
+from vistok.eval.rows import Results, display
 
 _LOSSES = (
     "loss",
     "l1",
     "l2",
     "perceptual",
-    "gan",
+    "adversarial",
     "nll",
     "commitment",
     "codebook",
     "entropy_sample",
     "entropy_batch",
-    "critic_loss",
+    "discriminator_loss",
 )
 _POINTS = 300  # of a loss curve; more cannot be seen
 
@@ -73,11 +72,11 @@ def codebook_charts(facts: dict[str, Any]) -> list[Markup]:
 
 
 def order_charts(facts: dict[str, Any]) -> list[Markup]:
-    """What each position carries: its entropy, and how far its code moves the picture."""
+    """What each position carries: its entropy, and how far its code moves the image."""
     charts = []
     for key, title, form in (
         ("entropy", "entropy of each position (bits)", lambda v: f"{v:.2f}"),
-        ("change", "mean squared change of the picture", lambda v: f"{v:.2g}"),
+        ("change", "mean squared change of the image", lambda v: f"{v:.2g}"),
     ):
         if facts.get(key):
             charts.append(bar_chart(title, facts[key], x_title="position", form=form))

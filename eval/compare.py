@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from eval.images import Views, network_of
-from eval.real import UNKNOWN, RealStats
-from eval.rows import Row
+from vistok.eval.images import Views, network_of
+from vistok.eval.real import UNKNOWN, RealStats
+from vistok.eval.rows import Row
+
 from vistok.frozen import FeatureNetwork
 
 FIELDS = ("network", "crop", "filter", "size", "split", "count", "data")
@@ -56,7 +57,7 @@ class MismatchError(ValueError):
 
 @dataclass(frozen=True)
 class Mismatch:
-    """One field in which a reference file and the pictures of an evaluation differ."""
+    """One field in which a reference file and the images of an evaluation differ."""
 
     field: str
     here: Any
@@ -93,9 +94,9 @@ def agreed(
 def mismatches(
     real: RealStats, views: Views, network: FeatureNetwork, protocol: str
 ) -> list[Mismatch]:
-    """Fields in which the reference is known to differ from the pictures that are painted.
+    """Fields in which the reference is known to differ from the images that are decoded.
 
-    Of generated pictures (gfid) neither split nor number must be those of the reference: training
+    Of generated images (gfid) neither split nor number must be those of the reference: training
     statistics are what they are compared with. Of reconstructions (rfid) all must agree.
     """
     here, own, there = views.protocol, network_of(network), real.network

@@ -1,7 +1,7 @@
 """All runs in one table: a row for each at its full length, a column for each number.
 
 A tokenizer shares its row with its generator where it has one; several generators have rows of
-their own. Numbers of other pictures, networks or guidance are other columns; numbers in one column
+their own. Numbers of other images, networks or guidance are other columns; numbers in one column
 whose protocols still differ from its first are marked, and never compete for the best.
 """
 
@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from eval.compare import differences
-from eval.rows import Results, Row
-from eval.tables import BY_LENGTH, WHOLE, by_run, named, plain_row
-from eval.words import shown, word
+from vistok.eval.compare import differences
+from vistok.eval.rows import Results, Row
+from vistok.eval.tables import BY_LENGTH, WHOLE, by_run, named, plain_row
+from vistok.eval.words import shown, word
 
-_FLOORS = ("PSNR-mean-colour",)  # of the pictures, not of a run
+_FLOORS = ("PSNR-mean-color",)  # of the images, not of a run
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Entry:
 
     run: str
     generator: str  # "" where it has none
-    place: int  # colour of the run in all charts
+    place: int  # color of the run in all charts
     facts: tuple[str, ...]  # one for each of Comparison.facts
     cells: tuple[Cell, ...]
 
@@ -95,12 +95,12 @@ def comparison(results: Results) -> Comparison:
     columns = tuple(Column(name, metric, word(metric).better) for metric, name in keys)
     cells = [_cells(found[key], column) for key, column in zip(keys, columns, strict=True)]
     runs = {run["name"]: run for run in results.runs}
-    colours = places(results)
+    colors = places(results)
     entries = tuple(
         Entry(
             line[0],
             line[1],
-            colours.get(line[0], 0),
+            colors.get(line[0], 0),
             _facts(runs.get(line[0], {})),
             tuple(column.get(line, Cell()) for column in cells),
         )
@@ -110,7 +110,7 @@ def comparison(results: Results) -> Comparison:
 
 
 def places(results: Results) -> dict[str, int]:
-    """{run: its colour}: tokenizers in turn; a generator has that of its tokenizer."""
+    """{run: its color}: tokenizers in turn; a generator has that of its tokenizer."""
     found: dict[str, int] = {}
     pairs = results.facts.get("pairs") or {}
     owned = {generator for names in pairs.values() for generator in names}

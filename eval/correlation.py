@@ -2,7 +2,7 @@
 
 A point is a tokenizer at its full length: x is its rFID (or pFID), y the gFID of a generator of its
 tokens. Points are joined through facts["pairs"], and rows of different protocols never stand in one
-correlation: each combination of networks, pictures, samples, decode settings and generator recipe
+correlation: each combination of networks, images, samples, decode settings and generator recipe
 has its own. A tokenizer's length and codebook are its own properties, not the protocol's.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval.rows import Results, Row
+from vistok.eval.rows import Results, Row
 
 X = ("rFID", "pFID-v1", "pFID-v1-rel", "pFID-v1-quick")
 Y = ("gFID", "gFID-val")

@@ -1,6 +1,6 @@
 """Charts that hold all runs: over kept length, bytes and damage; tokenizers against generators.
 
-One chart holds one number: the same metric, network and pictures. A line whose protocol differs
+One chart holds one number: the same metric, network and images. A line whose protocol differs
 from the chart's first says in what.
 """
 
@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
-
-from eval.compare import differences
-from eval.comparison import places
-from eval.correlation import CLAIM, Correlation, correlations
-from eval.figures import BASE, Point, Series, line_chart, scatter
-from eval.rows import Results, Row
-from eval.tables import by_run, plain_row
-from eval.words import shown
+from vistok.eval.compare import differences
+from vistok.eval.comparison import places
+from vistok.eval.correlation import CLAIM, Correlation, correlations
+from vistok.eval.figures import BASE, Point, Series, line_chart, scatter
+from vistok.eval.rows import Results, Row
+from vistok.eval.tables import by_run, plain_row
+from vistok.eval.words import shown
 
 _SWEEP = (
     *("PSNR", "rFID", "perceptual", "LPIPS", "SSIM", "MS-SSIM", "pFID-v1-quick", "gFID"),
@@ -69,9 +68,9 @@ def sweep_charts(results: Results, over: str) -> list[Markup]:
 
 
 def rate_charts(results: Results) -> list[Markup]:
-    """Each metric over bytes an image: tokenizers at their lengths, picture codecs dashed."""
+    """Each metric over bytes an image: tokenizers at their lengths, image codecs dashed."""
     rows = [r for r in results.rows if r.codec is not None and r.bytes and r.value is not None]
-    colours, charts = places(results), []
+    colors, charts = places(results), []
     ways = [codec for codec in dict.fromkeys(r.codec for r in rows) if codec not in _BASELINES]
     ways = [*_PLAIN, *(codec for codec in ways if codec not in _PLAIN)]  # each its own dashes
     for group in _by_display(rows):
@@ -81,7 +80,7 @@ def rate_charts(results: Results) -> list[Markup]:
             name = codec if base else run if codec in _PLAIN else f"{run}, {codec}"
             turn = _BASELINES.index(codec) + 1 if base else ways.index(codec)
             points = tuple(sorted({(row.bytes, row.value) for row in own}))
-            place = BASE if base else colours.get(run, 0)
+            place = BASE if base else colors.get(run, 0)
             marked = name + _mark(group[0], own[0])
             lines.append(Series(marked, points, place=place, dash=turn or None))
         metric = group[0].metric
@@ -130,10 +129,10 @@ def relations(results: Results) -> list[Relation]:
     return [_relation(one, places(results)) for one in correlations(results)]
 
 
-def _relation(one: Correlation, colours: dict[str, int]) -> Relation:
+def _relation(one: Correlation, colors: dict[str, int]) -> Relation:
     guidance = "" if one.guidance is None else f" guidance {one.guidance:g}"
     recipe = f", {one.recipe}" if one.recipe else ""
-    points = [Point(name, x, y, colours.get(name, 0)) for name, x, y in one.points]
+    points = [Point(name, x, y, colors.get(name, 0)) for name, x, y in one.points]
     chart = scatter(
         f"{one.x} and {one.y}", points, x_title=one.x_title, y_title=f"{one.y_title}{guidance}"
     )
@@ -163,8 +162,8 @@ def _axis(results: Results, over: str) -> dict[tuple[str, int | None], float]:
             if spec is None:
                 if over == "tokens":
                     found[name, row.length] = float(row.length)
-            elif row.length <= spec.steps:
-                positions = spec.positions(row.length)
+            elif row.length <= spec.max_prefix:
+                positions = spec.positions_in(row.length)
                 each = 1 if over == "tokens" else sum(spec.factor_bits)
                 if each:
                     found[name, row.length] = float(positions * each)
@@ -182,14 +181,14 @@ def _spec(run: dict[str, Any]) -> Any:
 
 
 def _lines(results: Results, rows: list[Row], x: Any) -> list[Series]:
-    """One line a run, in the runs' order and colours."""
-    colours = places(results)
+    """One line a run, in the runs' order and colors."""
+    colors = places(results)
     lines = []
     for run, own in _grouped(rows, lambda row: row.run).items():
         points = tuple(sorted((float(x(row)), row.value) for row in own if row.value is not None))
         if points:
             name = run + _mark(rows[0], own[0])
-            lines.append(Series(name, points, place=colours.get(run, 0)))
+            lines.append(Series(name, points, place=colors.get(run, 0)))
     return lines
 
 
@@ -200,11 +199,11 @@ def _mark(first: Row, row: Row) -> str:
 
 
 def _floors(results: Results, ticks: list[float], first: Row) -> list[Series]:
-    """The mean-colour PSNR of the chart's pictures, dashed."""
-    rows = [r for r in results.find("PSNR-mean-colour") if r.reference == first.reference]
+    """The mean-color PSNR of the chart's images, dashed."""
+    rows = [r for r in results.find("PSNR-mean-color") if r.reference == first.reference]
     values = dict.fromkeys(row.value for row in rows if row.value is not None)
     return [
-        Series("mean colour", ((ticks[0], v), (ticks[-1], v)), dots=False, dashed=True, place=BASE)
+        Series("mean color", ((ticks[0], v), (ticks[-1], v)), dots=False, dashed=True, place=BASE)
         for v in values
     ]
 

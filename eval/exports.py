@@ -6,9 +6,9 @@ import csv
 import io
 from collections.abc import Sequence
 
-from eval.comparison import Cell, Comparison, comparison
-from eval.rows import Results
-from eval.tables import Table, tables
+from vistok.eval.comparison import Cell, Comparison, comparison
+from vistok.eval.rows import Results
+from vistok.eval.tables import Table, tables
 
 _TEX = {
     "\\": r"\textbackslash{}",
@@ -34,7 +34,7 @@ def latex(results: Results) -> str:
     parts = [
         "% Made by python -m eval. Needs \\usepackage{booktabs}. Best values are bold; a number",
         "% marked $\\neq$ has another protocol than the first of its column. Two numbers compare",
-        "% only when network, pictures, samples and decode settings agree: see results.json.",
+        "% only when network, images, samples and decode settings agree: see results.json.",
         "",
         _comparison_tex(comparison(results)),
     ]

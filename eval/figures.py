@@ -1,7 +1,7 @@
 """Small charts as SVG text: they follow the page's theme, print sharply and need no library.
 
-Colours are CSS variables of the page (--series-1 .. --series-8, --base, --ink, --rule), so the same
-SVG serves light and dark. More lines than colours differ by their dashes. Every text is escaped
+Colors are CSS variables of the page (--series-1 .. --series-8, --base, --ink, --rule), so the same
+SVG serves light and dark. More lines than colors differ by their dashes. Every text is escaped
 here.
 """
 
@@ -30,15 +30,15 @@ class Series:
     points: tuple[tuple[float, float], ...]
     dots: bool = True
     dashed: bool = False
-    place: int | None = None  # colour; None = its place in the chart
-    dash: int | None = None  # which pattern; None = as the colour's round says
+    place: int | None = None  # color; None = its place in the chart
+    dash: int | None = None  # which pattern; None = as the color's round says
 
     def stroke(self, place: int) -> str:
         """SVG attributes of its line, as the place-th of a chart."""
         own = self.place if self.place is not None else place
         turn = self.dash if self.dash is not None else max(0, own // SERIES)
         dash = _DASHES[1 if self.dashed and turn == 0 else turn % len(_DASHES)]
-        return f'stroke="{colour(own)}"' + (f' stroke-dasharray="{dash}"' if dash else "")
+        return f'stroke="{color(own)}"' + (f' stroke-dasharray="{dash}"' if dash else "")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Point:
     place: int = 0
 
 
-def colour(place: int) -> str:
+def color(place: int) -> str:
     return "var(--base)" if place == BASE else f"var(--series-{place % SERIES + 1})"
 
 
@@ -90,7 +90,7 @@ def line_chart(
             body.append(
                 f'<path d="{path}" fill="none" {stroke} stroke-width="2" stroke-linejoin="round"/>'
             )
-        fill = colour(one.place if one.place is not None else place)
+        fill = color(one.place if one.place is not None else place)
         for x, y in own if one.dots or len(own) == 1 else ():
             tip = escape(f"{one.name} at {_number(x)}: {form(y)}")
             body.append(
@@ -116,7 +116,7 @@ def scatter(title: str, points: Sequence[Point], *, x_title: str = "", y_title: 
     for point, (x, y) in zip(points, at, strict=True):
         tip = escape(f"{point.name}: {_number(point.x)}, {_number(point.y)}")
         body.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{colour(point.place)}">'
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{color(point.place)}">'
             f"<title>{tip}</title></circle>"
         )
         wide = _LABEL * len(point.name)

@@ -1,6 +1,6 @@
 """A page stays below its size, whatever the runs, lengths and pixels; what it leaves out it says.
 
-Pictures go first through stronger compression, then fewer of them, fewer lengths, fewer pixels and
+Images go first through stronger compression, then fewer of them, fewer lengths, fewer pixels and
 at last fewer runs: the first step of the ladder that fits. results.json keeps all of them.
 """
 
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval.images import bar
-from eval.viewer import checked
+from vistok.eval.images import bar
+from vistok.eval.viewer import checked
 
 LIMIT = 10_000_000  # bytes of the whole page
 _FRAME = 700  # bytes of markup around a strip, at most about
@@ -31,7 +31,7 @@ class Plan:
 
     def words(self, pictures: Sequence[dict[str, Any]]) -> tuple[str, ...]:
         """What this plan takes away from these grids, to be read."""
-        said = [f"pictures compressed again as WebP of quality {self.quality}"]
+        said = [f"images compressed again as WebP of quality {self.quality}"]
         most = lambda values: max(values, default=0)
         strips = [g for g in pictures if g["kind"] != "order"]
         cells = most(g.get("cells") or len(g["columns"]) for g in strips)
@@ -39,13 +39,13 @@ class Plan:
         side = most(max(g["size"]) for g in pictures)
         runs = len({g["run"] for g in pictures})
         if self.cells and cells > self.cells:
-            said.append(f"the first {self.cells} of {cells} pictures")
+            said.append(f"the first {self.cells} of {cells} images")
         if self.rows and rows > self.rows:
             said.append(f"at most {self.rows} of {rows} lengths, perturbations or classes")
         if self.side and side > self.side:
-            said.append(f"pictures of {side} pixels shown with {self.side}")
+            said.append(f"images of {side} pixels shown with {self.side}")
         if self.runs is not None and runs > self.runs:
-            said.append(f"pictures of the first {self.runs} of {runs} runs")
+            said.append(f"images of the first {self.runs} of {runs} runs")
         return tuple(said)
 
 
@@ -73,7 +73,7 @@ def fit(
             made = _apply(pictures, plan)
             if weight(made) <= budget:
                 return made, plan.words(pictures)
-    return [], ("all pictures",)
+    return [], ("all images",)
 
 
 def weight(pictures: Sequence[dict[str, Any]]) -> int:
@@ -96,7 +96,7 @@ def _guess(pictures: Sequence[dict[str, Any]], plan: Plan) -> float:
 def _apply(pictures: Sequence[dict[str, Any]], plan: Plan) -> list[dict[str, Any]]:
     kept = _runs(pictures, plan.runs)
     made = []
-    with bar(len(kept), "fit pictures into the page", "grid") as progress:
+    with bar(len(kept), "fit images into the page", "grid") as progress:
         for grid in kept:
             made.append(_shrink(grid, plan))
             progress.update(1)
@@ -132,7 +132,7 @@ def _again(uri: str, cells: int, fewer: int, size: Sequence[int], quality: int |
 
 
 def _cells(grid: dict[str, Any], plan: Plan) -> tuple[int, int]:
-    """Pictures of a strip, and how many of them stay. Those of `order` are one a token."""
+    """Images of a strip, and how many of them stay. Those of `order` are one a token."""
     cells = grid.get("cells") or len(grid["columns"])
     return cells, cells if grid["kind"] == "order" else min(cells, plan.cells or cells)
 

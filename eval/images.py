@@ -1,6 +1,6 @@
-"""The one loop over real pictures, and the one place where pixels become uint8.
+"""The one loop over real images, and the one place where pixels become uint8.
 
-Everything here gives the same numbers on one process and on many: each picture is seen by exactly
+Everything here gives the same numbers on one process and on many: each image is seen by exactly
 one rank, and statistics are summed at the end.
 """
 
@@ -16,16 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from tqdm import tqdm
+from vistok.eval.real import RealStats
+from vistok.eval.rows import Network, Reference, provenance
+from vistok.eval.sweep import Cache, digest
 
-from eval.real import RealStats
-from eval.rows import Network, Reference, provenance
-from eval.sweep import Cache, digest
-from vistok import distributed
+from vistok.core.records import Batch
 from vistok.data import EvalLoader, to_device
 from vistok.data.order import eval_indices
 from vistok.frozen import FeatureNetwork
 from vistok.metrics import FeatureStats
-from vistok.records import Batch
+from vistok.runtime import distributed
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +70,9 @@ def exact() -> Iterator[None]:
 
 @dataclass
 class Views:
-    """The real pictures of one data set, with the statistics that several protocols share.
+    """The real images of one data set, with the statistics that several protocols share.
 
-    `limit` takes the first pictures of the set; `reference` then counts those.
+    `limit` takes the first images of the set; `reference` then counts those.
     """
 
     dataset: Any
@@ -84,13 +84,13 @@ class Views:
     record: dict[str, Any] = field(init=False)
     _real: dict[str, RealStats] = field(init=False, default_factory=dict)
     memo: dict[Any, Any] = field(init=False, default_factory=dict)
-    """What a protocol computed once for all runs on these pictures, under a key of its own."""
+    """What a protocol computed once for all runs on these images, under a key of its own."""
 
     def __post_init__(self) -> None:
         self.record = self.dataset.record()
 
     def __len__(self) -> int:
-        """Pictures over all ranks."""
+        """Images over all ranks."""
         return len(self.dataset) if self.limit is None else min(self.limit, len(self.dataset))
 
     def loader(self, done: int = 0) -> EvalLoader:
@@ -115,11 +115,11 @@ class Views:
                 progress.update(len(batch.index) * world)
 
     def pick(self, index: Sequence[int]) -> Tensor:
-        """[n, 3, H, W] in 0..1 of single pictures, for the report's grids."""
+        """[n, 3, H, W] in 0..1 of single images, for the report's grids."""
         return self.chosen(index).pixels
 
     def chosen(self, index: Sequence[int]) -> Batch:
-        """Single pictures with their texts, on the device, pixels float32 in 0..1."""
+        """Single images with their texts, on the device, pixels float32 in 0..1."""
         samples = [self.dataset[i] for i in index]
         texts = tuple(s.text for s in samples) if self.dataset.texts else None
         pixels = torch.stack([s.pixels for s in samples])
@@ -137,7 +137,7 @@ class Views:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """Row fields that follow from the pictures."""
+        """Row fields that follow from the images."""
         return {
             "reference": self.reference,
             "crop": str(self.record.get("crop", "")),
@@ -147,12 +147,12 @@ class Views:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What says which pictures these are, wherever they lie: JSON, a part of cache keys."""
+        """What says which images these are, wherever they lie: JSON, a part of cache keys."""
         where = {k: v for k, v in self.record.items() if k != "source"}
         return {**where, "name": data_name(self.record), "used": len(self)}
 
     def stats(self, network: FeatureNetwork) -> FeatureStats:
-        """Feature statistics of the real pictures, over all ranks; computed once a network."""
+        """Feature statistics of the real images, over all ranks; computed once a network."""
         return self.real(network).stats
 
     def real(self, network: FeatureNetwork) -> RealStats:
@@ -178,7 +178,7 @@ class Views:
                 or found.reference.model_copy(update={"described": ""})
                 != self.reference.model_copy(update={"described": ""})
             ):
-                log.warning("%s: of other pictures; the real features are measured again", path)
+                log.warning("%s: of other images; the real features are measured again", path)
                 found = None
         return None if distributed.agree(found is None) else found
 
@@ -197,7 +197,7 @@ class Views:
         return real
 
     def remember(self, network: FeatureNetwork, stats: FeatureStats) -> None:
-        """The same statistics, made by somebody who looked at every picture for other reasons."""
+        """The same statistics, made by somebody who looked at every image for other reasons."""
         made = RealStats(stats, network_of(network), **self.protocol, made=provenance())
         self._real.setdefault(f"{network.name} {network.sha256}", made)
 

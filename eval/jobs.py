@@ -12,23 +12,24 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from eval.bench import Bench
-from eval.images import exact
-from eval.options import Options
-from eval.rows import Row
-from eval.runs import Pair, Run
-from eval.sweep import Passes
-from vistok import distributed
+from vistok.eval.bench import Bench
+from vistok.eval.images import exact
+from vistok.eval.options import Options
+from vistok.eval.rows import Row
+from vistok.eval.runs import Pair, Run
+from vistok.eval.sweep import Passes
+
+from vistok.runtime import distributed
 
 PROTOCOLS = {
-    "rfid": "eval.protocols.rfid",
-    "pfid": "eval.protocols.pfid",
-    "gfid": "eval.protocols.gfid",
-    "rate_distortion": "eval.protocols.rate_distortion",
-    "robust": "eval.protocols.robust",
-    "order": "eval.protocols.order",
-    "probe": "eval.protocols.linear",
-    "pictures": "eval.pictures",
+    "rfid": "vistok.eval.protocols.rfid",
+    "pfid": "vistok.eval.protocols.pfid",
+    "gfid": "vistok.eval.protocols.gfid",
+    "rate_distortion": "vistok.eval.protocols.rate_distortion",
+    "robust": "vistok.eval.protocols.robust",
+    "order": "vistok.eval.protocols.order",
+    "probe": "vistok.eval.protocols.linear",
+    "pictures": "vistok.eval.pictures",
 }
 
 
@@ -66,7 +67,7 @@ def jobs_of(pair: Pair, options: Options) -> list[Job]:
 
 
 def rows_of(outcomes: Iterable[Outcome]) -> tuple[Row, ...]:
-    """All rows, in order. What is no run's (a codec on the pictures) is measured alike beside each
+    """All rows, in order. What is no run's (a codec on the images) is measured alike beside each
     tokenizer; it is listed once."""
     rows: list[Row] = []
     seen: set[str] = set()

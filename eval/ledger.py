@@ -1,7 +1,7 @@
 """The cache of outcomes: what has been measured before is found again, not measured again.
 
 An outcome is kept as one JSON file under the hash of all that its numbers depend on: protocol and
-its settings, weights and configs of tokenizer and generator, which pictures, which networks, which
+its settings, weights and configs of tokenizer and generator, which images, which networks, which
 reference, seed, precision, kind of device. Names, folders, batch size and the number of processes
 are no part of it: a run that was renamed is found, and shown by its new name. Versions, commit and
 date of a row stay those of its measurement. Who wants other code to count: --fresh.
@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
+from vistok.eval.bench import Bench
+from vistok.eval.images import network_of
+from vistok.eval.jobs import Job, Outcome, do
+from vistok.eval.rows import Row
+from vistok.eval.runs import Run
+from vistok.eval.sweep import Cache, digest, replacing
 
-from eval.bench import Bench
-from eval.images import network_of
-from eval.jobs import Job, Outcome, do
-from eval.rows import Row
-from eval.runs import Run
-from eval.sweep import Cache, digest, replacing
-from vistok import distributed
+from vistok.runtime import distributed
 
 SCHEMA = 1
 _KIND = "vistok-outcome"
@@ -154,7 +154,7 @@ def _file(protocol: str, key: str) -> str:
 def _outcome(data: dict[str, Any]) -> Outcome:
     rows, dicts = tuple(map(Row.model_validate, data["rows"])), (data["skipped"], data["pictures"])
     if not all(isinstance(one, dict) for one in (data["facts"], *dicts[0], *dicts[1])):
-        raise ValueError("facts, skipped and pictures are not as they were written")
+        raise ValueError("facts, skipped and images are not as they were written")
     return Outcome(rows, data["facts"], *map(tuple, dicts))
 
 

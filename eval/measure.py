@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from vistok.eval.bench import Bench
+from vistok.eval.compare import agreed
+from vistok.eval.images import Views
+from vistok.eval.jobs import Job, Outcome, jobs_of, rows_of
+from vistok.eval.ledger import Ledger, facts_of
+from vistok.eval.merge import check_names, joined
+from vistok.eval.options import Options
+from vistok.eval.probe import recipe, with_probe
+from vistok.eval.real import RealStats
+from vistok.eval.rows import Results, provenance
+from vistok.eval.runs import Pair, RunError, open_data, resolve
+from vistok.eval.sweep import Cache, digest
 
-from eval.bench import Bench
-from eval.compare import agreed
-from eval.images import Views
-from eval.jobs import Job, Outcome, jobs_of, rows_of
-from eval.ledger import Ledger, facts_of
-from eval.merge import check_names, joined
-from eval.options import Options
-from eval.probe import recipe, with_probe
-from eval.real import RealStats
-from eval.rows import Results, provenance
-from eval.runs import Pair, RunError, open_data, resolve
-from eval.sweep import Cache, digest
-from vistok import distributed
 from vistok.frozen import FeatureNetwork, feature_network, perceptual_network
+from vistok.runtime import distributed
 
 
 def evaluate(
@@ -57,7 +57,7 @@ def evaluate(
     folder = None if options.cache is None else Path(options.cache)
     cache = Cache(folder, options.fresh, options.save_every)
     stamp = provenance()
-    shared: dict[str, Views] = {}  # runs on the same pictures share their statistics
+    shared: dict[str, Views] = {}  # runs on the same images share their statistics
     plan: list[tuple[Job, Bench]] = []
     data: dict[str, Any] = {}
     for pair, dataset in zip(pairs, datasets, strict=True):

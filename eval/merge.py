@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from eval.rows import Results
+from vistok.eval.rows import Results
 
 
 def check_names(names: Sequence[str], earlier: Sequence[Results]) -> None:
@@ -36,7 +36,7 @@ def joined(results: Results, earlier: Sequence[Results]) -> Results:
 
 
 def _fact(own: Any, other: Any) -> Any:
-    """Lists (pictures, skipped) and what is kept by run are joined."""
+    """Lists (images, skipped) and what is kept by run are joined."""
     if isinstance(own, list) and isinstance(other, list):
         return own + other
     if isinstance(own, dict) and isinstance(other, dict):

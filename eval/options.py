@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-
-from eval.sweep import EVERY
+from vistok.eval.sweep import EVERY
 
 PFIDMode = Literal["full", "quick", "both", "none"]
 DEFAULT = ("rfid", "pfid", "gfid", "pictures")
@@ -26,16 +25,16 @@ class Options:
     data: tuple[str, ...] = ()
     limit: int | None = None
     batch: int | None = None  # None: 256 on a GPU, 32 on a CPU, whose caches hold no more
-    samples: int | None = None  # None: as many as there are pictures
+    samples: int | None = None  # None: as many as there are images
     pfid: PFIDMode = "both"
     guidance: tuple[float, ...] = (1.0, 1.5)  # gFID is always measured at 1.0 too
     probe: str | None = None  # AR probe for gFID: tiny, s, b, or a YAML file
-    train_limit: int | None = None  # training pictures behind gFID; None: `limit`, else 50,000
+    train_limit: int | None = None  # training images behind gFID; None: `limit`, else 50,000
     seed: int = 0
     workers: int = 0
     reference: str | None = None  # a file of statistics that gFID is measured against
     reference_rfid: bool = False  # rFID too
-    allow_mismatch: tuple[str, ...] = ()  # fields in which that file and the pictures may differ
+    allow_mismatch: tuple[str, ...] = ()  # fields in which that file and the images may differ
     cache: str | None = None  # folder of outcomes; None keeps nothing
     save_every: float = EVERY  # seconds between two saves of a long pass
     fresh: bool = False  # what lies there is evaluated again

@@ -1,4 +1,4 @@
-"""The pictures of a report: strips of small images as data URIs, kept in results.json.
+"""The images of a report: strips of small images as data URIs, kept in results.json.
 
 A grid is a list of strips (rows); a strip is one image file with its cells side by side, so that a
 browser scales it as a whole and a report holds few files.
@@ -12,20 +12,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
+from vistok.eval.bench import Bench
+from vistok.eval.images import exact, to_uint8
+from vistok.eval.jobs import Job
+from vistok.eval.options import Options
+from vistok.eval.protocols import gfid, pfid
+from vistok.eval.rows import Row
+from vistok.eval.runs import Pair, Run, class_names
 
-from eval.bench import Bench
-from eval.images import exact, to_uint8
-from eval.jobs import Job
-from eval.options import Options
-from eval.protocols import gfid, pfid
-from eval.rows import Row
-from eval.runs import Pair, Run, class_names
 from vistok.metrics.perturbed import QUICK_GRID, Cell
 
-COUNT = 8  # pictures of a strip
-_CLASSES = 10  # rows of generated pictures at most
+COUNT = 8  # images of a strip
+_CLASSES = 10  # rows of generated images at most
 _LOSSLESS = 96  # pixels of a side up to which strips are PNG; larger ones would weigh too much
-_SEARCHED = 256  # pictures among which one of each class is looked for
+_SEARCHED = 256  # images among which one of each class is looked for
 
 
 def jobs(pair: Pair, options: Options) -> list[Job]:
@@ -67,7 +67,7 @@ def strip(pictures: Tensor) -> str:
 
 
 def choose(dataset: Any, limit: int, count: int = COUNT) -> list[int]:
-    """Places of `count` pictures: one of each class in turn as far as they go, else the first."""
+    """Places of `count` images: one of each class in turn as far as they go, else the first."""
     size = min(limit, len(dataset))
     if not dataset.classes:
         return list(range(min(count, size)))
@@ -114,16 +114,16 @@ def reconstructions(bench: Bench) -> dict[str, Any]:
         pixels, condition = batch.pixels, bench.condition(batch)
         tokens = bench.encode(batch, condition)
         rows, places = [("original", to_uint8(pixels))], [{}]
-        for length in reversed(spec.sweep):
-            kept = spec.positions(length)
+        for length in reversed(spec.eval_lengths):
+            kept = spec.positions_in(length)
             places.append({"tokens": kept, "bits": kept * sum(spec.factor_bits)})
-            cut = tokens if length == spec.steps else tokens.prefix(length)
+            cut = tokens if length == spec.max_prefix else tokens.prefix(length)
             rows.append((_tokens(bench, length), to_uint8(bench.decode(cut, condition))))
     return grid("reconstructions", bench.run.name, rows, _labels(bench, index), places)
 
 
 def perturbed(bench: Bench) -> dict[str, Any]:
-    """The same pictures decoded from perturbed tokens, in growing strength."""
+    """The same images decoded from perturbed tokens, in growing strength."""
     index = choose(bench.views.dataset, len(bench.views))
     spec, tokenizer = bench.spec, bench.tokenizer
     cells = [Cell(a, min(d, pfid.branch_codes(spec))) for a, d in (Cell(0.0, 200), *QUICK_GRID)]
@@ -131,14 +131,14 @@ def perturbed(bench: Bench) -> dict[str, Any]:
         batch = bench.views.chosen(index)
         pixels, condition = batch.pixels, bench.condition(batch)
         quantized = tokenizer.quantize(bench.latents(batch, condition))
-        near = tokenizer.quantizer.neighbours(quantized.anchors, max(c.delta for c in cells))
+        near = tokenizer.quantizer.neighbours(quantized.queries, max(c.delta for c in cells))
         rows = [("original", to_uint8(pixels))]
         for cell in cells:
-            job = pfid.Painting(spec.steps, cell, False)
+            job = pfid.Decoding(spec.max_prefix, cell, False)
             moved = pfid.perturb(spec, quantized.indices, near, batch.index, job, bench.seed)
-            painted = bench.decode(pfid.tokens_of(bench, moved, spec.steps), condition)
+            decoded = bench.decode(pfid.tokens_of(bench, moved, spec.max_prefix), condition)
             label = f"α {cell.alpha:g}, δ {cell.delta}" if cell.alpha else "not perturbed"
-            rows.append((label, to_uint8(painted)))
+            rows.append((label, to_uint8(decoded)))
     return grid("perturbed", bench.run.name, rows, _labels(bench, index))
 
 
@@ -148,8 +148,8 @@ def generated(bench: Bench, generator: Any, guidance: float) -> dict[str, Any]:
     names = class_names(model) or ["samples"]
     shown = sorted({i * len(names) // _CLASSES for i in range(_CLASSES)})
     with exact():
-        painted = gfid.pictures(bench, model, shown, COUNT, guidance)
-    rows = [(names[label], row) for label, row in zip(shown, painted, strict=True)]
+        decoded = gfid.pictures(bench, model, shown, COUNT, guidance)
+    rows = [(names[label], row) for label, row in zip(shown, decoded, strict=True)]
     note = f"{len(shown)} of {len(names)} classes" if len(shown) < len(names) else ""
     return {
         **grid("generated", generator.name, rows, []),
@@ -166,5 +166,5 @@ def _labels(bench: Bench, index: list[int]) -> list[str]:
 
 
 def _tokens(bench: Bench, length: int) -> str:
-    unit = "block" if bench.spec.cut == "block" else "token"
+    unit = "block" if bench.spec.prefix == "block" else "token"
     return f"{length} {unit}{'' if length == 1 else 's'}"

@@ -2,7 +2,7 @@
 
 It makes gFID a property of the tokenizer: every tokenizer gets the same network, budget and data.
 A recipe is a training config of configs/probes by name (`tiny`, `s`, `b`), or a YAML file of one's
-own. Tokens of the training pictures (centre crops; of endless views as many as the budget will see)
+own. Tokens of the training images (center crops; of endless views as many as the budget will see)
 are cached, then the GPT is trained by the train command. A finished probe lies below its
 tokenizer's run folder under a name with the hash of all that it depends on, and is found again.
 
@@ -21,15 +21,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eval.options import Options
-from eval.runs import Pair, Run, data_config, read_run, still
-from eval.training import ROOT, finished, train
-from train.config import TrainConfig
-from vistok import distributed
+from vistok.eval.options import Options
+from vistok.eval.runs import Pair, Run, data_config, read_run, still
+from vistok.eval.training import ROOT, finished, train
+from vistok.train.config import TrainConfig
+
 from vistok.config import ConfigError, read_yaml, validate
+from vistok.config.registry import build
 from vistok.data import DataError, Dataset, Stream, TokenCache
 from vistok.data.tokens import CachedTokensConfig
-from vistok.registry import build
+from vistok.runtime import distributed
 from vistok.tokens import TokenSpec
 
 PRESETS = ("tiny", "s", "b")
@@ -117,7 +118,7 @@ def no_probe(run: Run, options: Options) -> str | None:
 
 
 def _open(run: Run, options: Options) -> Dataset | str:
-    """The pictures whose tokens a probe learns, or why there can be no probe."""
+    """The images whose tokens a probe learns, or why there can be no probe."""
     try:
         vocabulary(run.spec)
     except ValueError as error:
@@ -125,9 +126,9 @@ def _open(run: Run, options: Options) -> Dataset | str:
     try:
         opened = build(_pictures(run, options)).open("train")
     except DataError as error:
-        return f"no training pictures to learn from: {error}"
+        return f"no training images to learn from: {error}"
     if isinstance(opened, Stream):
-        return "its training pictures can only be read as a stream, and a cache needs an order"
+        return "its training images can only be read as a stream, and a cache needs an order"
     return opened
 
 
@@ -144,7 +145,7 @@ def _pictures(run: Run, options: Options) -> Any:
 
 
 def _trained(run: Run, options: Options, chosen: Recipe, record: dict[str, Any]) -> Path:
-    """The folder of the finished probe. `record`: of the pictures whose tokens it learns."""
+    """The folder of the finished probe. `record`: of the images whose tokens it learns."""
     pictures = _pictures(run, options)
     facts = {
         "tokenizer": run.sha256,
@@ -211,13 +212,13 @@ def _generator_config(run: Run, folder: Path, chosen: Recipe, seed: int) -> Trai
     joined = vocabulary(run.spec)
     if joined is not None:
         task["generator"] |= {"regroup": joined, "head": None}
-    if _unlabelled(tokens / "train"):
+    if _unlabeled(tokens / "train"):
         task["generator"]["classes"] = 0
     tree = {**chosen.tree, "name": chosen.name, "out": str(folder), "seed": seed, "task": task}
     return validate(TrainConfig, {**tree, "data": data.model_dump()}, f"probe of {run.name}")
 
 
-def _unlabelled(path: Path) -> bool:
+def _unlabeled(path: Path) -> bool:
     """Whether a sample lacks its class: then the probe cannot be conditional."""
     import numpy as np
 

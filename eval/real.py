@@ -1,4 +1,4 @@
-"""The real side of a Fréchet distance: statistics of real pictures and how they were made.
+"""The real side of a Fréchet distance: statistics of real images and how they were made.
 
 A reference file holds mean [D], cov [D, D] (divisor count - 1) in fp64 and a protocol record, as
 .safetensors or as .npz (mu, sigma, count, protocol). An .npz of the kind that ADM published (mu,
@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import ValidationError
+from vistok.eval.rows import Network, Reference
+from vistok.eval.sweep import digest, read_tensors, replacing, write_tensors
 
-from eval.rows import Network, Reference
-from eval.sweep import digest, read_tensors, replacing, write_tensors
 from vistok.metrics import FeatureStats
-from vistok.weights import sha256
+from vistok.storage.weights import sha256
 
 SCHEMA = 1
 UNKNOWN = "unknown"  # the split of statistics that do not name it; their count is 0
@@ -34,7 +34,7 @@ class StatsError(ValueError):
 
 @dataclass(frozen=True)
 class RealStats:
-    """Statistics and all that must agree with the pictures they are compared to.
+    """Statistics and all that must agree with the images they are compared to.
 
     None: the file does not say. A reference whose count is 0 does not say that either.
     """

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from vistok.eval.images import Views, exact
+from vistok.eval.real import RealStats, StatsError
+from vistok.eval.runs import open_split, resolve
 
-from eval.images import Views, exact
-from eval.real import RealStats, StatsError
-from eval.runs import open_split, resolve
-from vistok import distributed
 from vistok.frozen import feature_network
+from vistok.runtime import distributed
 
 
 def make_reference(
@@ -27,12 +27,12 @@ def make_reference(
     workers: int = 0,
     device: torch.device | str = "cpu",
 ) -> RealStats:
-    """Measure the pictures of a split and write `out`; every rank sees its share of them once.
+    """Measure the images of a split and write `out`; every rank sees its share of them once.
 
     Args:
         data: the folder of a run (its data are meant), `key=value` words that change or name the
             data, or both.
-        limit: only the first so many pictures, in the data's order.
+        limit: only the first so many images, in the data's order.
     """
     out, device = Path(out), torch.device(device)
     if out.suffix not in (".safetensors", ".npz"):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vistok import distributed, pretrained
-from vistok.hub import WEIGHTS
+from vistok import pretrained
+from vistok.runtime import distributed
+from vistok.storage.hub import WEIGHTS
 
 FOLDER = Path("runs/released")
 

@@ -2,7 +2,7 @@
 
 Nothing is computed here that is not in the rows but correlations over them. Any results.json can be
 shown again: `write_report(Results.load(path), target)`. All text goes through jinja2's autoescape;
-styles, scripts, charts and pictures are inline, so the page loads nothing.
+styles, scripts, charts and images are inline, so the page loads nothing.
 """
 
 from __future__ import annotations
@@ -14,28 +14,27 @@ from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
-
-from eval import charts, curves, exports, fitting, view
-from eval.comparison import comparison, places
-from eval.rows import Results
-from eval.tables import length_table, markdown, tables
-from eval.viewer import checked, shown_side, viewers
+from vistok.eval import charts, curves, exports, fitting, view
+from vistok.eval.comparison import comparison, places
+from vistok.eval.rows import Results
+from vistok.eval.tables import length_table, markdown, tables
+from vistok.eval.viewer import checked, shown_side, viewers
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_TEXT = 6_000_000  # bytes of a page without pictures, beyond which parts are left out
+_TEXT = 6_000_000  # bytes of a page without images, beyond which parts are left out
 _GRIDS = {
     "reconstructions": (
         "Reconstructions",
-        "The first row is real; below it the same pictures, painted by every run from fewer and "
+        "The first row is real; below it the same images, decoded by every run from fewer and "
         "fewer tokens. A run without so few tokens shows its shortest.",
     ),
     "perturbed": (
         "Perturbed tokens",
-        "The same pictures with a share α of the tokens replaced by one of their δ nearest codes: "
+        "The same images with a share α of the tokens replaced by one of their δ nearest codes: "
         "what pFID measures. The maps hold the Fréchet distance of every cell.",
     ),
     "generated": (
-        "Generated pictures",
+        "Generated images",
         "Samples of the generator, one class a row: the first ones of those behind gFID, not "
         "chosen.",
     ),
@@ -92,7 +91,7 @@ def render_html(results: Results, stem: str = "report") -> str:
 
 
 def _drawn(results: Results, stem: str) -> dict[str, Any]:
-    """Charts and tables, which do not depend on the pictures."""
+    """Charts and tables, which do not depend on the images."""
     runs = results.runs
     several = len(places(results)) > 1
     books = results.facts.get("codebook", {}).items()
@@ -208,13 +207,13 @@ def _comparison_blocks(results: Results) -> list[str]:
 def _groups(
     pictures: Sequence[dict[str, Any]],
     drawn: dict[str, Any],
-    colours: dict[str, int],
+    colors: dict[str, int],
     several: bool,
 ) -> list[dict[str, Any]]:
-    """The groups of pictures, in reading order; pFID's maps stand under its pictures."""
+    """The groups of images, in reading order; pFID's maps stand under its images."""
     groups = []
     for kind, (title, caption) in _GRIDS.items():
-        slides = viewers(pictures, kind, colours)
+        slides = viewers(pictures, kind, colors)
         grids = [g for g in pictures if g["kind"] == kind] if not slides else []
         maps = drawn["maps"] if kind == "perturbed" else []
         if slides or grids or maps:

@@ -28,7 +28,7 @@ class Record(BaseModel):
 
 
 class Network(Record):
-    """A frozen network that looked at the pictures."""
+    """A frozen network that looked at the images."""
 
     name: str
     sha256: str
@@ -37,7 +37,7 @@ class Network(Record):
 
 
 class Reference(Record):
-    """The set of real pictures: its name, its manifest hash, and how many of it were used."""
+    """The set of real images: its name, its manifest hash, and how many of it were used."""
 
     name: str
     split: str
@@ -47,7 +47,7 @@ class Reference(Record):
 
 
 class Decode(Record):
-    """How token sequences were made and painted. None: not applicable."""
+    """How token sequences were made and decoded. None: not applicable."""
 
     guidance: float | None = None
     temperature: float | None = None
@@ -104,7 +104,7 @@ class Row(Record):
     codec: str | None = None
     """What made the bytes: packed or entropy-coded tokens, JPEG, WebP, AVIF."""
     bytes: float | None = None
-    """Mean size of a picture at which this was measured."""
+    """Mean size of a image at which this was measured."""
     versions: dict[str, str] = Field(default_factory=dict)
     commit: str | None = None
     date: str = ""
@@ -118,7 +118,7 @@ class Row(Record):
 
 
 class Results(Record):
-    """results.json as a whole. `facts` holds what is no number: histograms, pictures, command."""
+    """results.json as a whole. `facts` holds what is no number: histograms, images, command."""
 
     schema_: int = Field(default=SCHEMA, alias="schema")
     rows: tuple[Row, ...] = ()

@@ -17,16 +17,16 @@ from typing import Annotated, Any, Literal
 
 import torch
 import yaml
+from vistok.eval.released import place
 
-from eval.released import place
 from vistok.config import Config, ConfigError, PartOf, validate
+from vistok.config.registry import build
 from vistok.data import Stream  # importing the package also registers the data sets
 from vistok.data.base import one_line, text_of
-from vistok.hub import read_json
-from vistok.registry import build
+from vistok.storage.hub import read_json
+from vistok.storage.weights import sha256
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens import TokenSpec
-from vistok.weights import sha256
 
 
 class RunError(ValueError):
@@ -135,7 +135,7 @@ def data_config(run: Run | None, overrides: Sequence[str] = ()) -> Config:
     if tree is None and "kind" not in changes:
         raise RunError(
             ("no data named" if run is None else f"{run.folder}: a pretrained folder names no data")
-            + "; say which pictures, e.g. --data kind=photos --data size=32"
+            + "; say which images, e.g. --data kind=photos --data size=32"
         )
     return validate(_Data, {"data": {**(tree or {}), **changes}}, "--data").data
 
@@ -143,7 +143,7 @@ def data_config(run: Run | None, overrides: Sequence[str] = ()) -> Config:
 def still(config: Config) -> Config:
     """A data config whose training samples are what validation would see: nothing random in them.
 
-    Random crops become the centre, padding and mirroring go, shards are read by index.
+    Random crops become the center, padding and mirroring go, shards are read by index.
     """
     change: dict[str, Any] = {}
     if getattr(config, "crop", None) == "random":
@@ -162,7 +162,7 @@ def open_split(
     run: Run | None, overrides: Sequence[str] = (), split: Literal["train", "val"] = "val"
 ) -> Any:
     """A split as evaluation sees it, of a run's data or of `overrides` alone: read by index,
-    cropped at the centre (or as `adm`), never padded or mirrored."""
+    cropped at the center (or as `adm`), never padded or mirrored."""
     config = data_config(run, overrides)
     if split == "train":
         config = still(config)
@@ -173,11 +173,11 @@ def open_split(
             f"{where}: the {split} split is read as a stream; evaluation needs one read by index"
         )
     if opened.spec is not None:
-        raise RunError(f"{where}: its data are cached tokens; give pictures with --data kind=...")
+        raise RunError(f"{where}: its data are cached tokens; give images with --data kind=...")
     if opened.frames is not None:
         raise RunError(
             f"{where}: the data are clips of {opened.frames} frames; this tokenizer takes "
-            "pictures: give some with --data kind=..."
+            "images: give some with --data kind=..."
         )
     return opened
 

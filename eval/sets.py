@@ -1,9 +1,9 @@
-"""All measures of a set of painted pictures as a whole, against the real pictures of a bench.
+"""All measures of a set of decoded images as a whole, against the real images of a bench.
 
-FID, sFID, KID, Inception Score, precision, recall, density, coverage: of one look at each picture.
+FID, sFID, KID, Inception Score, precision, recall, density, coverage: of one look at each image.
 Sums are kept for the first two and the score. The others need the feature vectors themselves; of a
 set larger than `stored` a keyed subset of that size is taken on both sides, and the rows say so.
-The real side is looked at once for each network and kept with the bench's pictures.
+The real side is looked at once for each network and kept with the bench's images.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from vistok.eval.bench import Bench
+from vistok.eval.images import bar, network_of, to_uint8
+from vistok.eval.real import RealStats
+from vistok.eval.rows import Row
 
-from eval.bench import Bench
-from eval.images import bar, network_of, to_uint8
-from eval.real import RealStats
-from eval.rows import Row
 from vistok.frozen import FeatureNetwork, Features
 from vistok.metrics import FeatureStats, FeatureStore, InceptionScore, kid, prdc
 from vistok.metrics.kernel import SIZE
@@ -42,7 +42,7 @@ def wanted(names: Sequence[str], others: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 class _Gathered:
-    """What one side, real or painted, has shown so far, on this rank."""
+    """What one side, real or decoded, has shown so far, on this rank."""
 
     def __init__(
         self,
@@ -93,10 +93,10 @@ class Side:
 
 
 class SetMeasures:
-    """`update(painted, index)` on every batch, then `rows()` on every rank.
+    """`update(decoded, index)` on every batch, then `rows()` on every rank.
 
     Args:
-        count: pictures of the painted set, over all ranks; their numbers are 0..count-1.
+        count: images of the decoded set, over all ranks; their numbers are 0..count-1.
         metrics: names of METRICS.
         frechet: the name of the FID's row ("rFID", "gFID"); the other names say what they are.
         stored: feature vectors that are kept of each side at most.
@@ -112,30 +112,30 @@ class SetMeasures:
     ) -> None:
         self.bench, self.count, self.frechet, self.stored = bench, count, frechet, stored
         self.metrics, network = wanted(metrics), bench.features
-        self.painted = _Gathered(network, self.metrics, count, stored, bench.device)
+        self.decoded = _Gathered(network, self.metrics, count, stored, bench.device)
         self.score = None
         if "is" in self.metrics and network.classes and count >= 10:
             self.score = InceptionScore(network.classes, count).to(bench.device)
 
-    def update(self, painted: Tensor, index: Tensor) -> None:
-        """painted [B, 3, H, W] uint8, their numbers in the set [B]."""
-        seen = self.bench.features.features(painted)
-        self.painted.update(seen, index)
+    def update(self, decoded: Tensor, index: Tensor) -> None:
+        """decoded [B, 3, H, W] uint8, their numbers in the set [B]."""
+        seen = self.bench.features.features(decoded)
+        self.decoded.update(seen, index)
         if self.score is not None:
             self.score.update(seen.logits, index)
 
     @property
     def states(self) -> dict[str, Any]:
         """All that `update` changes."""
-        return {"painted": self.painted, "score": self.score}
+        return {"decoded": self.decoded, "score": self.score}
 
     def rows(self, reference: RealStats | None = None, **rest: Any) -> list[Row]:
         """One row for each metric, in METRICS' order; what cannot be measured is said.
 
-        reference: other real pictures that the FID is taken to.
+        reference: other real images that the FID is taken to.
         """
         bench, network = self.bench, self.bench.features
-        mine, real, rows = self.painted.whole(), real_side(bench, self.metrics, self.stored), []
+        mine, real, rows = self.decoded.whole(), real_side(bench, self.metrics, self.stored), []
         common = {"features": network_of(network), "samples": mine.pool.count, **rest}
         if "fid" in self.metrics:
             rows.append(bench.frechet_row(self.frechet, mine.pool, reference, **rest))
@@ -148,7 +148,7 @@ class SetMeasures:
             rows += self._kid(mine, real, common)
         if "is" in self.metrics:
             if self.score is None:
-                why = "no logits" if not network.classes else "fewer than 10 pictures"
+                why = "no logits" if not network.classes else "fewer than 10 images"
                 self._skip("IS", f"{network.name}: {why}")
             else:
                 score = self.score.compute()
@@ -162,19 +162,19 @@ class SetMeasures:
         x, y = mine.vectors, real.vectors
         size = min(SIZE, len(x), len(y))
         if size < 2:
-            self._skip("KID", "fewer than 2 pictures")
+            self._skip("KID", "fewer than 2 images")
             return []
         found = kid(x, y, size=size)
         note = f"mean over {found.subsets} subsets of {size}, their spread is {found.std:.4g}"
         if size < SIZE:
-            note += f"; subsets of {SIZE} are usual, the set has fewer pictures"
+            note += f"; subsets of {SIZE} are usual, the set has fewer images"
         common = {**common, "samples": len(x)}
         return [self.bench.row("KID", found.mean, **_noted(common, note, self._kept(x)))]
 
     def _manifold(self, mine: Side, real: Side, common: dict[str, Any]) -> list[Row]:
         x, y, device = mine.vectors, real.vectors, self.bench.device
         if min(len(x), len(y)) <= _BALLS:
-            self._skip("precision and recall", f"{_BALLS} neighbours need more pictures")
+            self._skip("precision and recall", f"{_BALLS} neighbours need more images")
             return []
         with bar(2 * (len(x) + len(y)), "neighbours", "row") as progress:
             found = prdc(x.to(device), y.to(device), _NEIGHBOURS, _BALLS, progress.update)
@@ -182,7 +182,7 @@ class SetMeasures:
         for name in MANIFOLD:
             if name in self.metrics:
                 k = _NEIGHBOURS if name in ("precision", "recall") else _BALLS
-                note = f"k = {k}, {len(x)} painted and {len(y)} real pictures"
+                note = f"k = {k}, {len(x)} decoded and {len(y)} real images"
                 kept = _noted({**common, "samples": len(x)}, note, self._kept(x))
                 rows.append(self.bench.row(name, getattr(found, name), **kept))
         return rows
@@ -190,7 +190,7 @@ class SetMeasures:
     def _kept(self, vectors: Tensor) -> str:
         if len(vectors) == self.count:
             return ""
-        return f"a keyed subset (seed 0) of {len(vectors)} of {self.count} pictures"
+        return f"a keyed subset (seed 0) of {len(vectors)} of {self.count} images"
 
     def _skip(self, metric: str, reason: str) -> None:
         if not any(one["protocol"] == metric for one in self.bench.skipped):
@@ -198,7 +198,7 @@ class SetMeasures:
 
 
 def real_side(bench: Bench, metrics: tuple[str, ...], stored: int = CAP) -> Side | None:
-    """The bench's real pictures, looked at once for each network and kind of measures.
+    """The bench's real images, looked at once for each network and kind of measures.
 
     None where the plain statistics that the bench has anyway are enough.
     """

@@ -21,13 +21,13 @@ from typing import Any, get_type_hints
 
 import click
 from pydantic import Field, create_model, field_validator
+from vistok.eval.jobs import PROTOCOLS
+from vistok.eval.options import Options
+from vistok.eval.probe import recipe
+from vistok.eval.rows import Results
+from vistok.eval.training import finished, train
+from vistok.train.config import TrainConfig
 
-from eval.jobs import PROTOCOLS
-from eval.options import Options
-from eval.probe import recipe
-from eval.rows import Results
-from eval.training import finished, train
-from train.config import TrainConfig
 from vistok.config import Config, ConfigError, read_yaml, validate
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -121,8 +121,8 @@ def run_study(
         only: these runs alone; the report of a single one lies in its own folder, that of several
             in `_only`.
     """
-    from eval.measure import evaluate
-    from eval.report import write_report
+    from vistok.eval.measure import evaluate
+    from vistok.eval.report import write_report
 
     for name in only:
         if name not in study.runs:
@@ -175,7 +175,7 @@ def _with_facts(study: StudyConfig, results: Results, names: Sequence[str]) -> R
         "set": dict(study.set),
     }
     if study.correlate:
-        from eval.verdict import verdict
+        from vistok.eval.verdict import verdict
 
         facts |= verdict(results)
     return results.model_copy(update={"facts": {**results.facts, "study": facts}})

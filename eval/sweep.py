@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistok import distributed
+from vistok.runtime import distributed
 
 EVERY = 30.0  # seconds between two saves of a pass
 _COST = 20  # a save that took a second is followed by 20 seconds of work at least
@@ -67,7 +67,7 @@ class Passes:
     begun: int = field(default=0, init=False)
 
     def begin(self, states: Any, batch: int) -> Pass:
-        """The next pass. `states`: accumulators, see `leaves`; `batch`: pictures at a time."""
+        """The next pass. `states`: accumulators, see `leaves`; `batch`: images at a time."""
         number, self.begun = self.begun, self.begun + 1
         rank, world = distributed.rank(), distributed.world_size()
         path = self.cache.path(f"part-{self.key[:32]}.{number}.{rank}of{world}.safetensors")

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from eval.rows import Results, Row
-from eval.words import shown, word
+from vistok.eval.rows import Results, Row
+from vistok.eval.words import shown, word
 
 BY_LENGTH = (
     "rFID",
@@ -34,7 +34,7 @@ BY_LENGTH = (
     "bytes/image",
 )
 WHOLE = (
-    "PSNR-mean-colour",
+    "PSNR-mean-color",
     "codebook-usage",
     "codebook-perplexity",
     "codebook-entropy",

@@ -1,4 +1,4 @@
-"""The training pictures as the real side of gFID: centre crops, not mirrored, a recorded choice.
+"""The training images as the real side of gFID: center crops, not mirrored, a recorded choice.
 
 Published gFIDs compare samples with statistics of the training set. Where that is larger than the
 limit, a keyed choice of it stands for it, and the reference's manifest says so. Data whose training
@@ -13,17 +13,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from vistok.eval.bench import Bench
+from vistok.eval.images import Views
+from vistok.eval.real import RealStats
+from vistok.eval.runs import Run, data_config, still
 
-from eval.bench import Bench
-from eval.images import Views
-from eval.real import RealStats
-from eval.runs import Run, data_config, still
+from vistok.config.registry import build
+from vistok.core.rng import Rng
 from vistok.data import DataError, Dataset, Sample, Stream
 from vistok.data.base import manifest_hash
-from vistok.dice import Rng
-from vistok.registry import build
 
-LIMIT = 50_000  # pictures behind training statistics, unless told otherwise
+LIMIT = 50_000  # images behind training statistics, unless told otherwise
 
 
 class Picked(Dataset):
@@ -53,14 +53,14 @@ class Picked(Dataset):
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Training pictures of a run's data. Statistics of one set are computed once for all runs."""
+    """Training images of a run's data. Statistics of one set are computed once for all runs."""
 
     dataset: Dataset
     record: dict[str, Any] = field(repr=False)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What says which pictures these are, wherever they lie: JSON."""
+        """What says which images these are, wherever they lie: JSON."""
         return {key: value for key, value in self.record.items() if key != "source"}
 
     def stats(self, bench: Bench) -> RealStats:
@@ -68,7 +68,7 @@ class TrainingSet:
         views = bench.views
         own = Views(self.dataset, views.batch, None, views.device, views.workers, views.cache)
         known = ("training", json.dumps(self.record, sort_keys=True, default=str))
-        own = views.memo.setdefault(known, own)  # runs on the same pictures share them
+        own = views.memo.setdefault(known, own)  # runs on the same images share them
         described = f"{own.reference.described}; {self.record.get('picked', 'all of it')}"
         found = own.real(bench.features)
         reference = found.reference.model_copy(update={"described": described})
@@ -76,16 +76,16 @@ class TrainingSet:
 
 
 def training_set(run: Run, overrides: Sequence[str], limit: int | None) -> TrainingSet | str:
-    """The training pictures of a run's data, or why there are none."""
+    """The training images of a run's data, or why there are none."""
     try:
         dataset = build(still(data_config(run, overrides))).open("train")
     except DataError as error:
-        return f"no training pictures: {error}"
+        return f"no training images: {error}"
     if isinstance(dataset, Stream):
-        return "no training pictures: its training split can only be read as a stream"
+        return "no training images: its training split can only be read as a stream"
     wanted = tuple(run.tokenizer.config.image_size)
     if dataset.size is not None and tuple(dataset.size) != wanted:
-        return f"no training pictures of {wanted[0]}x{wanted[1]}: the split has {dataset.size}"
+        return f"no training images of {wanted[0]}x{wanted[1]}: the split has {dataset.size}"
     limit = LIMIT if limit is None else limit
     if limit < len(dataset):
         dataset = Picked(dataset, limit)

@@ -12,11 +12,11 @@ import math
 from typing import Any
 
 import numpy as np
+from vistok.eval.correlation import CLAIM, Correlation, correlations
+from vistok.eval.rows import Results
+from vistok.eval.tables import plain
 
-from eval.correlation import CLAIM, Correlation, correlations
-from eval.rows import Results
-from eval.tables import plain
-from vistok.dice import Rng
+from vistok.core.rng import Rng
 
 _RESAMPLES = 5000
 _LEVEL = 0.05
@@ -76,7 +76,7 @@ def _doubts(results: Results) -> list[str]:
     if behind:
         said.append(
             f"Doubt: the trained generator's gFID is not below that of fresh weights for "
-            f"{', '.join(behind)}: there gFID tells how the decoder paints, not what was learned. "
+            f"{', '.join(behind)}: there gFID tells how the decoder gives, not what was learned. "
             "Train tokenizers and probes longer before anything is concluded."
         )
     for name in ("pFID-v1", "pFID-v1-quick"):
@@ -84,7 +84,7 @@ def _doubts(results: Results) -> list[str]:
         if nearer:
             said.append(
                 f"Doubt: {name} is not above rFID for {', '.join(nearer)}: there swapped codes "
-                "bring blurred pictures nearer to real ones, and it is no measure of robustness."
+                "bring blurred images nearer to real ones, and it is no measure of robustness."
             )
     return said
 
@@ -139,8 +139,8 @@ def difference(p: Correlation, r: Correlation) -> tuple[float, float]:
 
     at = {run: x for run, x, _ in r.points}
     rows = np.array([(x, at[run], y) for run, x, y in p.points if run in at])
-    dice = Rng(0, "bootstrap of tokenizers").generator()
-    drawn = rows[dice.integers(len(rows), size=(_RESAMPLES, len(rows)))]  # [resamples, n, 3]
+    draws = Rng(0, "bootstrap of tokenizers").generator()
+    drawn = rows[draws.integers(len(rows), size=(_RESAMPLES, len(rows)))]  # [resamples, n, 3]
     ranks = rankdata(drawn, axis=1)
     ranks -= ranks.mean(1, keepdims=True)
     spread = np.sqrt((ranks**2).sum(1))  # [resamples, 3]

@@ -6,11 +6,10 @@ import json
 from typing import Any
 
 import yaml
-
-from eval.comparison import longest
-from eval.rows import Results, Row
-from eval.tables import UNGUIDED, by_run, plain_row
-from eval.words import shown, word
+from vistok.eval.comparison import longest
+from vistok.eval.rows import Results, Row
+from vistok.eval.tables import UNGUIDED, by_run, plain_row
+from vistok.eval.words import shown, word
 
 _HONEST = {
     "photos": "held-out views of the same seven photographs that training looked at, not unseen "
@@ -61,7 +60,7 @@ def commands(results: Results) -> list[str]:
 
 
 def protocol(results: Results) -> list[tuple[str, str]]:
-    """What holds for all numbers, and every set of real pictures and every network."""
+    """What holds for all numbers, and every set of real images and every network."""
     facts = results.facts
     lines = []
     networks = {(r.features.name, r.features.sha256) for r in results.rows if r.features}
@@ -70,9 +69,7 @@ def protocol(results: Results) -> list[tuple[str, str]]:
     lines += [("network", f"{name}, sha256 {digest}") for name, digest in sorted(networks)]
     references = {(r.reference, r.crop, r.filter): r.reference for r in results.rows}
     for (_, crop, filter_), r in references.items():
-        lines.append(
-            ("reference", f"{r.name}, {r.split} split, {r.count:,} pictures, {r.described}")
-        )
+        lines.append(("reference", f"{r.name}, {r.split} split, {r.count:,} images, {r.described}"))
         lines.append(("reference manifest", r.manifest))
         lines.append(("crop and filter", f"{crop or 'none'}; {filter_ or 'none'}"))
     lines.append(("precision", ", ".join(sorted({row.precision for row in results.rows}))))
@@ -172,7 +169,7 @@ def _lead(results: Results) -> str:
 def _set(row: Row) -> str:
     size = "" if row.size is None else f" of {row.size[0]}x{row.size[1]} pixels"
     r = row.reference
-    return f"{r.count:,} {r.name} pictures{size} ({r.split} split)"
+    return f"{r.count:,} {r.name} images{size} ({r.split} split)"
 
 
 def _tile(row: Row) -> dict[str, str]:

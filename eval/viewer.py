@@ -1,4 +1,4 @@
-"""The pictures of a page: the same pictures of all runs together, with one slider.
+"""The images of a page: the same images of all runs together, with one slider.
 
 Grids of reconstructions (and of perturbed tokens) that begin with the same originals become one
 viewer: the originals once, then a lane for each run with a strip for each length. A page without
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-_CELL = 128  # pixels on the page to which small pictures are enlarged, by a whole factor
+_CELL = 128  # pixels on the page to which small images are enlarged, by a whole factor
 _SLIDING = {"reconstructions": "kept length", "perturbed": "perturbation"}
 _PICTURE = re.compile(r"data:image/(png|webp|jpeg);base64,[A-Za-z0-9+/=]*")
 
@@ -30,7 +30,7 @@ class Lane:
     """One run's strips, in the order in which a page lists them."""
 
     run: str
-    place: int  # colour
+    place: int  # color
     strips: tuple[Strip, ...]
 
 
@@ -55,7 +55,7 @@ class Viewer:
 
     @property
     def lossless(self) -> bool:
-        """Whether differences between its pictures are exact."""
+        """Whether differences between its images are exact."""
         uris = [s.uri for lane in self.lanes for s in lane.strips]
         return all(uri.startswith("data:image/png") for uri in [self.original.uri, *uris])
 
@@ -71,8 +71,8 @@ def shown_side(width: int) -> int:
     return _CELL // width * width if width <= _CELL else _CELL
 
 
-def viewers(pictures: Iterable[dict[str, Any]], kind: str, colours: dict[str, int]) -> list[Viewer]:
-    """One for each set of originals; ValueError for a picture that is not inside the file."""
+def viewers(pictures: Iterable[dict[str, Any]], kind: str, colors: dict[str, int]) -> list[Viewer]:
+    """One for each set of originals; ValueError for a image that is not inside the file."""
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for grid in pictures:
         if grid["kind"] == kind and kind in _SLIDING and grid["rows"]:
@@ -89,27 +89,27 @@ def viewers(pictures: Iterable[dict[str, Any]], kind: str, colours: dict[str, in
                 cells=first.get("cells") or len(first["columns"]),
                 columns=tuple(first["columns"]),
                 original=_strip(first["rows"][0], 0),
-                lanes=tuple(_lane(grid, colours) for grid in grids),
+                lanes=tuple(_lane(grid, colors) for grid in grids),
             )
         )
     return found
 
 
 def checked(uri: str) -> str:
-    """A page loads nothing: a picture is a data URI of a bitmap, whatever results.json says."""
+    """A page loads nothing: a image is a data URI of a bitmap, whatever results.json says."""
     if not _PICTURE.fullmatch(uri):
         raise ValueError(
-            f"picture {uri[:60]!r}: expected data:image/png, webp or jpeg in base64; evaluate again"
+            f"image {uri[:60]!r}: expected data:image/png, webp or jpeg in base64; evaluate again"
         )
     return uri
 
 
-def _lane(grid: dict[str, Any], colours: dict[str, int]) -> Lane:
+def _lane(grid: dict[str, Any], colors: dict[str, int]) -> Lane:
     rows = grid["rows"][1:]
     # Older reconstructions have no numbers: they run from the longest to the shortest.
     number = lambda i: i if grid["kind"] == "perturbed" else len(rows) - i
     strips = tuple(_strip(row, row.get("tokens", number(i))) for i, row in enumerate(rows))
-    return Lane(grid["run"], colours.get(grid["run"], 0), strips)
+    return Lane(grid["run"], colors.get(grid["run"], 0), strips)
 
 
 def _strip(row: dict[str, Any], at: int) -> Strip:

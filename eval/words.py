@@ -18,29 +18,29 @@ WORDS = {
         "rFID",
         "lower",
         2,
-        "Fréchet distance between features of the reconstructions and of the same real pictures; "
+        "Fréchet distance between features of the reconstructions and of the same real images; "
         "0 means that the network cannot tell the two sets apart.",
     ),
     "PSNR": Word(
         "PSNR (dB)",
         "higher",
         2,
-        "Peak signal-to-noise ratio of the squared error pooled over all pixels of all pictures.",
+        "Peak signal-to-noise ratio of the squared error pooled over all pixels of all images.",
     ),
     "PSNR-mean": Word(
-        "PSNR, mean (dB)", "higher", 2, "The PSNR of each picture, averaged over pictures."
+        "PSNR, mean (dB)", "higher", 2, "The PSNR of each image, averaged over images."
     ),
-    "PSNR-mean-colour": Word(
-        "PSNR of mean colour (dB)",
+    "PSNR-mean-color": Word(
+        "PSNR of mean color (dB)",
         "",
         2,
-        "The floor: every picture painted in its own mean colour.",
+        "The floor: every image decoded in its own mean color.",
     ),
     "SSIM": Word(
         "SSIM",
         "higher",
         3,
-        "Structural similarity (11x11 Gaussian window), 1 for identical pictures.",
+        "Structural similarity (11x11 Gaussian window), 1 for identical images.",
     ),
     "MS-SSIM": Word("MS-SSIM", "higher", 3, "SSIM over five scales; sides of 176 pixels or more."),
     "sFID": Word(
@@ -60,38 +60,38 @@ WORDS = {
         "IS",
         "higher",
         2,
-        "Inception Score of the painted pictures: how sure the network is of each and how varied "
+        "Inception Score of the decoded images: how sure the network is of each and how varied "
         "the whole set; it never looks at real ones.",
     ),
     "precision": Word(
         "precision",
         "higher",
         3,
-        "Share of painted pictures in the neighbourhoods of real ones.",
+        "Share of decoded images in the neighbourhoods of real ones.",
     ),
     "recall": Word(
-        "recall", "higher", 3, "Share of real pictures in the neighbourhoods of painted ones."
+        "recall", "higher", 3, "Share of real images in the neighbourhoods of decoded ones."
     ),
     "density": Word(
         "density",
         "higher",
         3,
-        "How many real neighbourhoods a painted picture lies in, over k = 5; may exceed 1.",
+        "How many real neighbourhoods a decoded image lies in, over k = 5; may exceed 1.",
     ),
     "coverage": Word(
-        "coverage", "higher", 3, "Share of real neighbourhoods (k = 5) that hold a painted picture."
+        "coverage", "higher", 3, "Share of real neighbourhoods (k = 5) that hold a decoded image."
     ),
     "perceptual": Word(
         "perceptual distance",
         "lower",
         4,
-        "Squared difference of unit-normalised maps of the embedded network; not LPIPS.",
+        "Squared difference of unit-normalized maps of the embedded network; not LPIPS.",
     ),
     "LPIPS": Word("LPIPS", "lower", 4, "Learned perceptual distance of the lpips package."),
     "bits/image": Word("bits/image", "", 0, "Stored bits of the kept codes."),
     "bits/pixel": Word("bits/pixel", "", 4, "Stored bits of the kept codes over the pixels."),
     "bytes/image": Word(
-        "bytes/image", "", 1, "Size of the packed tokens of a picture with their small header."
+        "bytes/image", "", 1, "Size of the packed tokens of a image with their small header."
     ),
     "codebook-usage": Word(
         "codebook usage", "higher", 3, "Share of all codes that occur somewhere in the set."
@@ -109,7 +109,7 @@ WORDS = {
         "slot redundancy",
         "lower",
         3,
-        "Share of pairs of token positions of one picture that hold the same code.",
+        "Share of pairs of token positions of one image that hold the same code.",
     ),
     "pFID-v1": Word(
         "pFID-v1",
@@ -137,28 +137,28 @@ WORDS = {
         "gFID",
         "lower",
         2,
-        "Fréchet distance between generated pictures and real training pictures (or those of a "
+        "Fréchet distance between generated images and real training images (or those of a "
         "reference file), as papers give it; with and without guidance.",
     ),
     "gFID-val": Word(
-        "gFID, validation pictures",
+        "gFID, validation images",
         "lower",
         2,
-        "The same samples against the validation pictures that rFID uses, not the training ones.",
+        "The same samples against the validation images that rFID uses, not the training ones.",
     ),
     "probe-top1": Word(
         "linear probe, top-1",
         "higher",
         3,
-        "Share of the validation pictures whose class a logistic regression finds from frozen "
-        "features of the named tap, fitted to training pictures. Read it beside its baselines: "
+        "Share of the validation images whose class a logistic regression finds from frozen "
+        "features of the named tap, fitted to training images. Read it beside its baselines: "
         "raw pixels, and the commonest class (chance).",
     ),
     "order-correlation": Word(
         "order correlation",
         "",
         3,
-        "Rank correlation of a token's position with how much the picture changes when its code "
+        "Rank correlation of a token's position with how much the image changes when its code "
         "is drawn anew: -1 if each token matters less than the one before, 0 without an order.",
     ),
     "gFID-untrained": Word(

@@ -46,7 +46,7 @@ QUANTIZERS = {
 
 
 def tokenizer_tree(
-    quantizer: str = "fsq", absence: str = "mask_token", regularizers=(), **encoder
+    quantizer: str = "fsq", missing: str = "mask_token", regularizers=(), **encoder
 ) -> dict:
     """The config of an 8x8 tokenizer with four latents, as YAML would give it."""
     return {
@@ -63,7 +63,7 @@ def tokenizer_tree(
         "decoder": {
             "kind": "vit",
             "patch_size": 4,
-            "absence": absence,
+            "missing": missing,
             "transformer": dict(TRANSFORMER),
         },
     }
@@ -71,13 +71,13 @@ def tokenizer_tree(
 
 @pytest.fixture
 def tree():
-    """tree(quantizer, absence, regularizers, ...) -> a tokenizer's config as plain data."""
+    """tree(quantizer, missing, regularizers, ...) -> a tokenizer's config as plain data."""
     return tokenizer_tree
 
 
 @pytest.fixture
 def make_tokenizer():
-    """make_tokenizer(quantizer, absence, regularizers, ...) -> a tiny tokenizer in evaluation."""
+    """make_tokenizer(quantizer, missing, regularizers, ...) -> a tiny tokenizer in evaluation."""
     from vistok.config import validate
     from vistok.tokenizer import Tokenizer, TokenizerConfig
 

@@ -1,4 +1,4 @@
-"""Edits through tokens: copies, optimisation, in-painting, and the command."""
+"""Edits through tokens: copies, optimization, inpainting, and the command."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from vistok.editing import (
     inpaint,
     match,
     noise_scale,
-    optimise,
+    optimize,
     weighted,
 )
 
@@ -54,7 +54,7 @@ def test_the_loss_falls_and_the_model_is_left_alone(make_tokenizer, pictures, qu
     config = EditConfig(steps=40, lr=0.05, after_quantizer=after)
     tokens = tokenizer.encode(pictures)
     goal = tokenizer.decode(replace(tokens, indices=(tokens.indices + 5) % 12))
-    found = optimise(tokenizer, match(goal), pictures, config)
+    found = optimize(tokenizer, match(goal), pictures, config)
     assert (found.losses[-5:].mean(0) < found.losses[0]).all()
     assert 0 <= found.pixels.min() and found.pixels.max() <= 1
     assert tokenizer.training and all(p.requires_grad for p in tokenizer.parameters())
@@ -62,14 +62,14 @@ def test_the_loss_falls_and_the_model_is_left_alone(make_tokenizer, pictures, qu
     assert all(torch.equal(before[k], v) for k, v in tokenizer.state_dict().items())
     if after:
         assert found.tokens is None
-    else:  # a picture of real codes
+    else:  # a image of real codes
         assert torch.allclose(tokenizer.decode(found.tokens), found.pixels, atol=1e-6)
 
 
 def test_pictures_do_not_see_each_other(make_tokenizer, pictures):
     tokenizer, config = make_tokenizer("vq"), EditConfig(steps=4, noise=0.1, seed=3)
-    both = optimise(tokenizer, match(pictures.flip(0)), pictures, config)
-    one = optimise(tokenizer, match(pictures[1:]), pictures[:1], config)
+    both = optimize(tokenizer, match(pictures.flip(0)), pictures, config)
+    one = optimize(tokenizer, match(pictures[1:]), pictures[:1], config)
     assert torch.allclose(both.values[:1], one.values, atol=1e-5)
 
 
@@ -77,12 +77,12 @@ def test_pull_ema_reset_and_stop(make_tokenizer, pictures, fails):
     tokenizer = make_tokenizer("vq")
     start = tokenizer.latents(pictures).values.detach()
     far = lambda **k: (
-        optimise(tokenizer, match(1 - pictures), pictures, EditConfig(steps=15, **k)).values
+        optimize(tokenizer, match(1 - pictures), pictures, EditConfig(steps=15, **k)).values
     )
     assert (far(pull=100.0) - start).norm() < (far() - start).norm()
     assert far(pull=100.0, pull_to="zero").norm() < far().norm()
     seen = []
-    optimise(
+    optimize(
         tokenizer,
         weighted((2.0, match(pictures))),
         pictures,
@@ -91,8 +91,8 @@ def test_pull_ema_reset_and_stop(make_tokenizer, pictures, fails):
         callback=lambda step: seen.append(step.tokens.norm()) or step.number == 3,
     )
     assert len(seen) == 4 and seen[2] < seen[1]
-    with fails(ValueError, "one loss for each of 2 pictures"):
-        optimise(tokenizer, lambda pixels: pixels.mean(), pictures, EditConfig(steps=1))
+    with fails(ValueError, "one loss for each of 2 images"):
+        optimize(tokenizer, lambda pixels: pixels.mean(), pictures, EditConfig(steps=1))
 
 
 def test_inpainting_keeps_what_is_known(make_tokenizer, pictures, fails):
@@ -106,8 +106,8 @@ def test_inpainting_keeps_what_is_known(make_tokenizer, pictures, fails):
 
 def test_the_command(make_tokenizer, tmp_path):
     make_tokenizer("vq").save_pretrained(tmp_path / "model")
-    for name, colour in (("a", (250, 10, 90)), ("b", (10, 200, 30)), ("mask", (0, 0, 0))):
-        Image.new("RGB", (8, 8), colour).save(tmp_path / f"{name}.png")
+    for name, color in (("a", (250, 10, 90)), ("b", (10, 200, 30)), ("mask", (0, 0, 0))):
+        Image.new("RGB", (8, 8), color).save(tmp_path / f"{name}.png")
     a, b, mask = (str(tmp_path / f"{n}.png") for n in ("a", "b", "mask"))
     out, model = str(tmp_path / "out.png"), str(tmp_path / "model")
     for given in (

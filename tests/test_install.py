@@ -18,10 +18,10 @@ pytestmark = pytest.mark.slow
 def site(tmp_path_factory):
     """vistok alone, installed into an empty folder from a copy of the sources."""
     source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     ignore = shutil.ignore_patterns("__pycache__")
-    for name in ("vistok", "train", "eval"):
+    for name in ("vistok", "train", "eval", "configs"):
         shutil.copytree(ROOT / name, source / name, ignore=ignore)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     done = subprocess.run(

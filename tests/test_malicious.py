@@ -19,13 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import vistok.train.__main__ as training
 import yaml
 from click.testing import CliRunner, Result
 from PIL import Image
+from vistok.eval import __main__ as evaluation
 
-import train.__main__ as training
 import vistok.cli as tool
-from eval import __main__ as evaluation
 from tests.conftest import tokenizer_tree
 from tests.train.conftest import TINY, forget_accelerate
 from vistok.config import read_yaml
@@ -65,12 +65,12 @@ STEP = "tok/checkpoints/step_00000002"
 KEPT = ("tokenizer", "ema.tokenizer", "optimizer.tokenizer", "task.window")
 DOORS = {
     "info": ("vistok info tok", TOKENIZER),
-    "encode": ("vistok encode tok picture.png --out new", [*TOKENIZER, "picture.png"]),
-    "decode": ("vistok decode tok picture.tok --out new", [*TOKENIZER, "picture.tok"]),
+    "encode": ("vistok encode tok image.png --out new", [*TOKENIZER, "image.png"]),
+    "decode": ("vistok decode tok image.tok --out new", [*TOKENIZER, "picture.tok"]),
     "generate": ("vistok generate gen tok --out new.png --count 1", GENERATOR + TOKENIZER),
     "edit": (
-        "vistok edit copy tok picture.png picture.png --positions 0 --out new.png",
-        [*TOKENIZER, "picture.png"],
+        "vistok edit copy tok image.png image.png --positions 0 --out new.png",
+        [*TOKENIZER, "image.png"],
     ),
     "import": ("vistok import weights/m.bin new --family maskgit-vqgan", ["weights/m.bin"]),
     "import-folder": (
@@ -148,7 +148,7 @@ KINDS = {
 }
 for name, (keys, files) in KINDS.items():
     given = " ".join(f"data.{item}" for item in (f"kind={name.split()[0]}", *keys.split()))
-    DOORS[name.replace(" ", "-")] = (f"train pictures.yaml out=new {given}", files)
+    DOORS[name.replace(" ", "-")] = (f"train images.yaml out=new {given}", files)
 for place, file in (
     ("folder/train", "folder/train/a/1.png"),
     ("train.parquet", "train.parquet"),
@@ -184,12 +184,12 @@ def world(tmp_path_factory) -> Path:
         patch.chdir(root)
         for name, tree in trees.items():
             Path(f"{name}.yaml").write_text(yaml.safe_dump(tree))
-        Image.new("RGB", (30, 20), (250, 10, 90)).save("picture.png")
+        Image.new("RGB", (30, 20), (250, 10, 90)).save("image.png")
         for command in (
             "train small.yaml out=tok",
             "train cache.yaml out=cache",
             "train generator.yaml out=gen",
-            "vistok encode tok picture.png",
+            "vistok encode tok image.png",
         ):
             result = call(command)
             assert result.exit_code == 0, result.output
@@ -204,7 +204,7 @@ def _data(root: Path, split: str) -> None:
     """One sample of every kind."""
     for folder in ("folder", "clips"):
         (root / folder / split / "a").mkdir(parents=True)
-    first, second = (Image.new("RGB", (16, 16), colour) for colour in ("red", "blue"))
+    first, second = (Image.new("RGB", (16, 16), color) for color in ("red", "blue"))
     first.save(root / f"folder/{split}/a/1.png")
     first.save(root / f"clips/{split}/a/1.gif", save_all=True, append_images=[second] * 3)
     (root / f"{split}.csv").write_text(f"path,label\nclips/{split}/a/1.gif,a\n")

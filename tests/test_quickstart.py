@@ -1,6 +1,6 @@
 """What `make quickstart` promises, read from the results it left.
 
-The numbers of the full run that README shows are committed (without pictures) and judged here; a
+The numbers of the full run that README shows are committed (without images) and judged here; a
 run that lies in runs/ is judged too. FAST=1, which .ci/run makes first, must run every stage and
 make every figure; its values are not judged.
 """
@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-from eval.rows import Results
+from vistok.eval.rows import Results
 
 ROOT = Path(__file__).parents[1]
 COMMITTED = ROOT / "eval/gallery/quickstart_results.json"
@@ -55,7 +54,7 @@ def test_every_stage_ran_and_every_figure_is_there(name):
     page = (folder / "report.html").read_text()
     for part in (
         "Reconstructions",
-        "Generated pictures",
+        "Generated images",
         "Perturbed tokens",
         "Codebook",
         "Training",
@@ -73,7 +72,7 @@ def test_the_full_run_keeps_its_promises(which):
     found = Results.load(COMMITTED) if which == "committed" else results("quickstart")[0]
     psnr = {length: value(found, "PSNR", length) for length in LENGTHS}
     assert psnr[16] >= 19.5
-    assert psnr[16] >= value(found, "PSNR-mean-colour", None) + 4
+    assert psnr[16] >= value(found, "PSNR-mean-color", None) + 4
     assert psnr[16] >= psnr[1] + 1.5
     for shorter, longer in pairwise(LENGTHS):
         assert psnr[longer] >= psnr[shorter] - 0.1

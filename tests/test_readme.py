@@ -31,10 +31,10 @@ COMMANDS = {
     "make quickstart": None,  # .ci/run, with FAST=1
     "make test": None,  # this run
     "vistok info runs/quickstart": "",
-    "vistok encode runs/quickstart picture.png --length 8 --out codes": "",
-    "vistok decode runs/quickstart codes/picture.tok --out codes": "",
+    "vistok encode runs/quickstart image.png --length 8 --out codes": "",
+    "vistok decode runs/quickstart codes/image.tok --out codes": "",
     "vistok generate runs/quickstart/generator runs/quickstart --class coffee --out coffee.png": "",
-    'python -m train configs/quickstart.yaml name=mine "data={kind: folder, path: my/pictures, '
+    'python -m train configs/quickstart.yaml name=mine "data={kind: folder, path: my/images, '
     'val_share: 0.1, size: 32}"': _SMALL,
     "python -m train configs/cifar10/tiny.yaml": f"{_SMALL} data.cache=false "
     f"data.train={DATA}/cifar10/train-00000-*.parquet data.val={DATA}/cifar10/test-*.parquet",
@@ -53,8 +53,8 @@ COMMANDS = {
     "--data val_count=16 --data count=64",
     "python -m eval reference runs/quickstart --out runs/train_stats.safetensors": "--limit 8",
     "python -m eval study configs/studies/lengths.yaml": None,  # tests/eval/test_eval_study.py
-    "vistok edit copy runs/quickstart picture.png other.png --positions 0-3 --out copied.png": "",
-    "vistok edit inpaint runs/quickstart picture.png mask.png --steps 100 --out filled.png":
+    "vistok edit copy runs/quickstart image.png other.png --positions 0-3 --out copied.png": "",
+    "vistok edit inpaint runs/quickstart image.png mask.png --steps 100 --out filled.png":
         "--steps 2",
 }  # fmt: skip
 
@@ -74,11 +74,11 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("train", "eval", "configs", "vistok"):
         (folder / name).symlink_to(ROOT / name)
-    for name in ("picture", "other", "mask"):
+    for name in ("image", "other", "mask"):
         Image.new("RGB", (50, 40), (200, 120, 40)).save(folder / f"{name}.png")
     for i in range(30):
-        (folder / "my/pictures/cats").mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (40, 40), (8 * i, 90, 40)).save(folder / f"my/pictures/cats/{i}.png")
+        (folder / "my/images/cats").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), (8 * i, 90, 40)).save(folder / f"my/images/cats/{i}.png")
     go(folder, f"python -m train configs/quickstart.yaml {_RUN}")
     for command in ("quickstart_tokens", "quickstart"):
         line = f"python -m train configs/generators/{command}.yaml"
@@ -121,7 +121,8 @@ def test_the_python_snippet_runs(place):
 
 
 def test_the_yaml_snippet_is_a_config():
-    from train.config import TrainConfig
+    from vistok.train.config import TrainConfig
+
     from vistok.config import validate
 
     for block in blocks("yaml"):

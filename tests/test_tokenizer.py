@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from vistok.config import ConfigError, validate
-from vistok.dice import Draws
-from vistok.modes import evaluating
-from vistok.records import Batch
+from vistok.core.draws import Draws
+from vistok.core.records import Batch
+from vistok.runtime.modes import evaluating
+from vistok.storage.weights import WeightsError, read_safetensors, write_safetensors
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens import Tokens, TokenSpec
-from vistok.weights import WeightsError, read_safetensors, write_safetensors
 
 QUANTIZERS = ["fsq", "vq", "vq_ema", "lfq", "bsq", "binary", "binary_sign"]
 
@@ -29,22 +29,22 @@ def test_pixels_to_tokens_to_pixels(make_tokenizer, quantizer):
     assert tokens.spec == spec and tokens.size == (1, 8, 8) and tokens.keep is None
     assert tokens.indices.shape == (3, 4, len(spec.vocab))
     assert tokens.indices.dtype == Tokens.dtype(spec)
-    painted = tokenizer.decode(tokens.check())
-    assert painted.shape == (3, 3, 8, 8) and painted.dtype == torch.float32
-    assert float(painted.min()) >= 0 and float(painted.max()) <= 1
-    # The way of training without dice gives the same picture, bit for bit.
+    decoded = tokenizer.decode(tokens.check())
+    assert decoded.shape == (3, 3, 8, 8) and decoded.dtype == torch.float32
+    assert float(decoded.min()) >= 0 and float(decoded.max()) <= 1
+    # The way of training without draws gives the same image, bit for bit.
     whole = tokenizer(Batch(index=torch.arange(3), pixels=pixels()))
-    assert torch.equal(whole.pixels.clamp(0, 1), painted)
+    assert torch.equal(whole.pixels.clamp(0, 1), decoded)
     assert torch.equal(whole.target, pixels())
     # And so do bytes.
     back = Tokens.from_bytes(tokens.to_bytes(), spec)
-    assert torch.equal(tokenizer.decode(back), painted)
+    assert torch.equal(tokenizer.decode(back), decoded)
 
 
-@pytest.mark.parametrize("absence", ["mask_token", "cut"])
-def test_prefixes(make_tokenizer, absence):
-    tokenizer = make_tokenizer(absence=absence)
-    assert tokenizer.spec().cut == "token" and tokenizer.spec().sweep == (1, 2, 4)
+@pytest.mark.parametrize("missing", ["mask_token", "drop"])
+def test_prefixes(make_tokenizer, missing):
+    tokenizer = make_tokenizer(missing=missing)
+    assert tokenizer.spec().prefix == "token" and tokenizer.spec().eval_lengths == (1, 2, 4)
     tokens = tokenizer.encode(pixels())
     whole = tokenizer.decode(tokens)
     for length in (1, 2, 3):
@@ -65,7 +65,7 @@ def test_prefixes(make_tokenizer, absence):
 
 
 def test_a_cut_prefix_equals_a_decoder_that_was_given_only_it(make_tokenizer):
-    tokenizer = make_tokenizer(absence="cut")
+    tokenizer = make_tokenizer(missing="drop")
     tokens = tokenizer.encode(pixels())
     decoder, table = tokenizer.decoder, tokenizer.decoder.latent_positions
     for length in (1, 3):
@@ -78,20 +78,20 @@ def test_a_cut_prefix_equals_a_decoder_that_was_given_only_it(make_tokenizer):
 
 def test_mask_tokens_are_all_alike(make_tokenizer):
     # Behind the prefix every latent is one learned vector, without a position of its own.
-    tokenizer = make_tokenizer(absence="mask_token")
+    tokenizer = make_tokenizer(missing="mask_token")
     cut = tokenizer.encode(pixels()).prefix(2)
     before = tokenizer.decode(cut)
     with torch.no_grad():
         tokenizer.decoder.latent_positions[2:] *= -3
     assert torch.equal(tokenizer.decode(cut), before)
     with torch.no_grad():
-        tokenizer.decoder.absent *= -1
+        tokenizer.decoder.missing_token *= -1
     assert not torch.allclose(tokenizer.decode(cut), before, atol=1e-3)
 
 
 def test_training_keep_equals_the_prefix(make_tokenizer):
-    for absence in ("mask_token", "cut"):
-        tokenizer = make_tokenizer(absence=absence)
+    for missing in ("mask_token", "drop"):
+        tokenizer = make_tokenizer(missing=missing)
         keep = torch.tensor([1, 3, 4])
         trained = tokenizer(Batch(torch.arange(3), pixels()), Draws(keep=keep))
         decoded = tokenizer.decode(tokenizer.encode(pixels()).prefix(keep))
@@ -115,12 +115,12 @@ def test_causal_latents_do_not_depend_on_later_ones(make_tokenizer):
 
 
 def test_a_decoder_without_absence(make_tokenizer, fails):
-    tokenizer = make_tokenizer(absence="none")
-    assert tokenizer.spec().cut == "none"
+    tokenizer = make_tokenizer(missing="refuse")
+    assert tokenizer.spec().prefix == "none"
     with fails(ValueError, "length=2.*whole sequences"):
         tokenizer.encode(pixels(), length=2)
-    flexible = make_tokenizer(absence="cut")
-    with fails(ValueError, "cannot leave latents out", "mask_token or cut"):
+    flexible = make_tokenizer(missing="drop")
+    with fails(ValueError, "cannot leave latents out", "mask_token or drop"):
         tokenizer.decode(flexible.encode(pixels(), length=2))
 
 
@@ -149,8 +149,8 @@ def test_network_dropout_is_off_in_encode_and_decode(make_tokenizer):
 def test_steps_are_differentiable(make_tokenizer):
     tokenizer = make_tokenizer("vq")
     x = pixels().requires_grad_()
-    painted = tokenizer.paint(tokenizer.quantize(tokenizer.latents(x)).values)
-    painted.estimate.sum().backward()
+    decoded = tokenizer.reconstruct(tokenizer.quantize(tokenizer.latents(x)).values)
+    decoded.estimate.sum().backward()
     assert float(x.grad.abs().sum()) > 0
 
 
@@ -204,10 +204,10 @@ def test_wrong_tokens_are_one_line(make_tokenizer, fails):
     with fails(ValueError, r"expected \[B, 4, 1\]"):
         tokenizer.decode(Tokens(spec, tokens.indices[:, :3]))
     with fails(ValueError, r"blocks \(\(5,\),\).*decodes \(\(4,\),\)"):
-        other = TokenSpec(blocks=((5,),), vocab=(12,), cut="token")
+        other = TokenSpec(blocks=((5,),), vocab=(12,), prefix="token")
         tokenizer.decode(Tokens(other, torch.zeros(1, 5, 1, dtype=torch.uint8)))
     with fails(ValueError, "product 13"):
-        other = TokenSpec(blocks=((4,),), vocab=(13,), cut="token")
+        other = TokenSpec(blocks=((4,),), vocab=(13,), prefix="token")
         tokenizer.decode(Tokens(other, torch.zeros(1, 4, 1, dtype=torch.uint8)))
     with fails(ValueError, r"size=\(16, 16\)"):
         tokenizer.spec((16, 16))
@@ -345,7 +345,7 @@ def test_pushing_sends_the_same_two_files(make_tokenizer, monkeypatch):
 def test_a_space_key_and_image_side_are_shorthand(tree):
     config = validate(TokenizerConfig, tree())
     assert config.image_size == (8, 8)
-    assert config.reads.kind == config.paints.kind == "pixels"
+    assert config.input_space.kind == config.output_space.kind == "pixels"
 
 
 def test_part_parameters_add_up(make_tokenizer):

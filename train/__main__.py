@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from train import signals
+from vistok.train import signals
 
 if __name__ == "__main__":
     signals.install()  # first of all: what is imported below takes seconds
@@ -10,7 +10,7 @@ if __name__ == "__main__":
 import click
 
 from vistok.config import load_plugins, read_yaml, validate
-from vistok.errors import one_line_errors
+from vistok.config.errors import one_line_errors
 
 
 @click.command()
@@ -26,17 +26,17 @@ def main(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
     """
     plugins = [o.removeprefix("plugins=") for o in overrides if o.startswith("plugins=")]
     tree = read_yaml(config, [o for o in overrides if not o.startswith("plugins=")])
-    from train.config import TrainConfig  # heavy: parts, torch
+    from vistok.train.config import TrainConfig
 
     load_plugins(name for names in plugins for name in names.strip("[]").split(","))
     resolved = validate(TrainConfig, tree, config)
     if dry_run:
-        from train.dry import print_plan
+        from vistok.train.dry import print_plan
 
         print_plan(resolved)
         return
-    from train.loop import train
-    from train.memory import keep_freed_memory
+    from vistok.train.loop import train
+    from vistok.train.memory import keep_freed_memory
 
     keep_freed_memory()
     train(resolved)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vistok import distributed
 from vistok.config import ConfigError
+from vistok.runtime import distributed
 
 
 class Average:

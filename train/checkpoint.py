@@ -1,7 +1,7 @@
 """Checkpoints: written whole or not at all, found by their closing manifest, read without code.
 
 A checkpoint is a folder `step_00001000`: one safetensors file for each module, each average and
-each optimiser, `state.json` for counters, and last of all `manifest.json` with the size and sha256
+each optimizer, `state.json` for counters, and last of all `manifest.json` with the size and sha256
 of every file and a seal over itself. It is written beside its place, synced, and renamed into it;
 what a kill leaves behind begins with a dot and is swept away by the next save.
 """
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from vistok import __version__
 from vistok.config import ConfigError
-from vistok.weights import WeightsError, read_safetensors, sha256, write_safetensors
+from vistok.storage.weights import WeightsError, read_safetensors, sha256, write_safetensors
 
 _FORMAT = 2
 _MANIFEST, _STATE = "manifest.json", "state.json"

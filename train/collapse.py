@@ -12,8 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from vistok import distributed
 from vistok.config import Config
+from vistok.runtime import distributed
 from vistok.tokens import TokenSpec
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import vistok.train.tasks
 from pydantic import Field, model_validator
+from vistok.train.optim import AdamWConfig
+from vistok.train.parallel import Sharding
 
-import train.tasks  # noqa: F401  (registers the tasks)
 import vistok.data  # noqa: F401  (registers the data sets)
-from train.optim import AdamWConfig
-from train.parallel import Sharding
 from vistok.config import Config, PartOf
-from vistok.precision import Precision
+from vistok.runtime.precision import Precision
 
 
 class TrainConfig(Config):
@@ -25,9 +25,9 @@ class TrainConfig(Config):
     data: Annotated[Any, PartOf("data")] | None = None
     """What it is trained on."""
     steps: int = Field(default=1, ge=1)
-    """Optimiser steps."""
+    """Optimizer steps."""
     batch_size: int = Field(default=256, ge=1)
-    """Samples of one optimiser step, over all processes and micro-batches."""
+    """Samples of one optimizer step, over all processes and micro-batches."""
     accumulate: int = Field(default=1, ge=1)
     """Micro-batches into which each process splits its share."""
     optimizer: Annotated[Any, PartOf("optimizer")] = AdamWConfig()
@@ -57,7 +57,7 @@ class TrainConfig(Config):
     validate_limit: int | None = Field(default=None, ge=1)
     """Validation samples; null = all."""
     grid_every: int = Field(default=1000, ge=0)
-    """Steps between pictures; 0 = only at the end."""
+    """Steps between images; 0 = only at the end."""
     save_every: int = Field(default=1000, ge=0)
     """Steps between checkpoints; 0 = only at the end."""
     keep_last: int = Field(default=2, ge=1)

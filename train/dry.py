@@ -7,11 +7,10 @@ import os
 import shutil
 
 import click
-
-from train.config import TrainConfig
-from train.parallel import wants_sharding
-from train.plan import make_plan
-from train.plan_text import config_text, plan_text
+from vistok.train.config import TrainConfig
+from vistok.train.parallel import wants_sharding
+from vistok.train.plan import make_plan
+from vistok.train.plan_text import config_text, plan_text
 
 
 def print_plan(config: TrainConfig) -> None:

@@ -9,7 +9,7 @@ from vistok.data.stream import Stream
 from vistok.data.stream_loader import StreamLoader
 
 if TYPE_CHECKING:
-    from train.loop import Loop
+    from vistok.train.loop import Loop
 
 Loader = TrainLoader | StreamLoader
 

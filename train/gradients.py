@@ -7,7 +7,7 @@ from collections import Counter
 import torch
 from torch import Tensor, nn
 
-from vistok import distributed
+from vistok.runtime import distributed
 
 
 def norms_and_clip(module: nn.Module, limit: float | None) -> dict[str, Tensor]:

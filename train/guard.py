@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from vistok import distributed
+from vistok.runtime import distributed
 
 _REMEMBERED = 100  # steps of gradient norms that are dumped when a run stops
 _SHOWN = 8  # samples that a message names; the file names all

@@ -1,8 +1,8 @@
 """THE loop: one for every task, on one process or many.
 
-A step takes the process's share of the global batch, throws all dice for it at once, splits it
+A step takes the process's share of the global batch, samples all draws for it at once, splits it
 into micro-batches, and lets each phase of the task have its turn: all gradients first, then, if all
-of them are finite, all moves. Position, dice and schedules are functions of the step, so a resumed
+of them are finite, all moves. Position, draws and schedules are functions of the step, so a resumed
 run cannot differ from one that never stopped.
 """
 
@@ -18,31 +18,32 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
+from vistok.train import checkpoint, resume
+from vistok.train.averaging import Average, has_batch_norm
+from vistok.train.config import TrainConfig
+from vistok.train.feed import Loader, make_loader
+from vistok.train.gradients import norms_and_clip
+from vistok.train.guard import Guard, Turn
+from vistok.train.launch import make_accelerator, one_line_losses, slow_precision
+from vistok.train.meter import Meter, make_meter
+from vistok.train.optim import make_optimizers, with_lr
+from vistok.train.parallel import Parallel, share_batch_norm, wants_sharding
+from vistok.train.signals import StopRequest
+from vistok.train.summary import finish
+from vistok.train.tasks.base import Phase, Task
+from vistok.train.watch import Watch
 
-from train import checkpoint, resume
-from train.averaging import Average, has_batch_norm
-from train.config import TrainConfig
-from train.feed import Loader, make_loader
-from train.gradients import norms_and_clip
-from train.guard import Guard, Turn
-from train.launch import make_accelerator, one_line_losses, slow_precision
-from train.meter import Meter, make_meter
-from train.optim import make_optimizers, with_lr
-from train.parallel import Parallel, share_batch_norm, wants_sharding
-from train.signals import StopRequest
-from train.summary import finish
-from train.tasks.base import Phase, Task
-from train.watch import Watch
 from vistok.config import ConfigError, to_yaml
+from vistok.config.registry import build
+from vistok.core.records import Batch
+from vistok.core.rng import Rng
+from vistok.core.schedules import Progress, warmup_cosine
 from vistok.data.loader import EvalLoader, to_device
 from vistok.data.order import Order
 from vistok.data.select import of_each_class, select
 from vistok.data.stream import Stream
-from vistok.dice import Progress, Rng, warmup_cosine
-from vistok.files import write_text
-from vistok.hub import WEIGHTS
-from vistok.records import Batch
-from vistok.registry import build
+from vistok.storage.files import write_text
+from vistok.storage.hub import WEIGHTS
 
 
 def train(config: TrainConfig) -> Path:
@@ -207,7 +208,7 @@ class Loop:
         self._look_and_save()
 
     def _look_and_save(self) -> None:
-        """Validation, pictures and the checkpoint of this step, where they are due."""
+        """Validation, images and the checkpoint of this step, where they are due."""
         config, last = self.config, self.step == self.config.steps
         self.score = None
         if last or _every(self.step, config.validate_every):
@@ -232,8 +233,8 @@ class Loop:
                 part = select(batch, slice(i * size, (i + 1) * size))
             with self.parallel.micro_batch(wrapped, last=i == config.accumulate - 1):
                 with self.accelerator.autocast():
-                    thrown = draws.rows(i * size, (i + 1) * size)
-                    scalars = self.task.step(phase, part, thrown, progress)
+                    sampled = draws.rows(i * size, (i + 1) * size)
+                    scalars = self.task.step(phase, part, sampled, progress)
                 self.accelerator.backward(scalars["loss"] / config.accumulate)
             # Without their graphs, which would live on until everything has moved.
             seen.append(({n: value.detach() for n, value in scalars.items()}, part.index))
@@ -241,7 +242,7 @@ class Loop:
         return Turn(name, seen, norms_and_clip(self.bare[name], config.clip))
 
     def _move(self, turn: Turn, progress: Progress) -> dict[str, float]:
-        """The optimisers of one phase; its rate."""
+        """The optimizers of one phase; its rate."""
         config, name = self.config, turn.module
         prefix = "" if name == self.task.phases[0].module else f"{name}_"
         for scalars, _ in turn.micro_batches:

@@ -1,7 +1,7 @@
 """How hard the machine works: achieved FLOP/s, their share of its peak, and peak memory.
 
 Model FLOP are counted once, at the start, as a plan counts them: forward and backward of one image,
-losses included, attention in its plain form, nothing that is computed twice. Optimisers are left
+losses included, attention in its plain form, nothing that is computed twice. Optimizers are left
 out, so the share is the MFU of the literature.
 """
 
@@ -13,11 +13,10 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-
-from train.config import TrainConfig
-from train.peaks import peak_of
-from train.plan import stages_of
-from train.planned import Stage
+from vistok.train.config import TrainConfig
+from vistok.train.peaks import peak_of
+from vistok.train.plan import stages_of
+from vistok.train.planned import Stage
 
 
 @dataclass(frozen=True)

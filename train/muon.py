@@ -1,4 +1,4 @@
-"""Muon: momentum whose update is orthogonalised (Jordan 2024; scale of arXiv 2502.16982).
+"""Muon: momentum whose update is orthogonalized (Jordan 2024; scale of arXiv 2502.16982).
 
 For a matrix with momentum M the step is lr * 0.2 sqrt(max(rows, columns)) * U V^T, where U S V^T is
 the SVD of M, approached by five Newton-Schulz iterations. torch has a Muon too, which iterates in
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vistok import distributed
+from vistok.runtime import distributed
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315  # quintic with the steepest slope at 0 (Jordan 2024)
 _STEPS = 5
@@ -64,7 +64,7 @@ class Muon(torch.optim.Optimizer):
             if "momentum" not in state:
                 state["momentum"] = torch.zeros_like(parameter.grad)
             buffer = state["momentum"].lerp_(parameter.grad, 1 - momentum)
-            # Only a whole matrix can be orthogonalised; every rank does a sharded one's.
+            # Only a whole matrix can be orthogonalized; every rank does a sharded one's.
             moved.append(distributed.whole(parameter.grad.lerp(buffer, momentum)))
         return torch.stack(moved)
 

@@ -1,6 +1,6 @@
-"""Optimisers by config; matrices decay, vectors (biases, norms, single tokens) do not.
+"""Optimizers by config; matrices decay, vectors (biases, norms, single tokens) do not.
 
-A config becomes a list of torch optimisers over one module, since Muon moves only matrices and
+A config becomes a list of torch optimizers over one module, since Muon moves only matrices and
 leaves the rest to AdamW.
 """
 
@@ -12,12 +12,12 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import nn
+from vistok.train.muon import Muon
 
-from train.muon import Muon
-from vistok import distributed
 from vistok.config import Config
-from vistok.precision import Precision
-from vistok.registry import build, register
+from vistok.config.registry import build, register
+from vistok.runtime import distributed
+from vistok.runtime.precision import Precision
 
 Named = list[tuple[str, nn.Parameter]]
 
@@ -48,7 +48,7 @@ class MuonConfig(Config):
     momentum: float = 0.95
     weight_decay: float = Field(default=0.05, ge=0)
     precision: Precision = "fp32"
-    """Of the orthogonalisation: bf16 is fast, but depends on the last bit of a gradient. auto: bf16
+    """Of the orthogonalization: bf16 is fast, but depends on the last bit of a gradient. auto: bf16
     where the hardware has it."""
     rest: AdamWConfig = AdamWConfig(lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05)
     """Everything else: embeddings, heads, convolutions, norms, tokens."""
@@ -72,11 +72,11 @@ def sgd(config: SGDConfig, named: Named, factors: Mapping[str, float]) -> list:
 
 @register("optimizer", MuonConfig)
 def muon(config: MuonConfig, named: Named, factors: Mapping[str, float]) -> list:
-    """Orthogonalised momentum for hidden matrices (Jordan 2024), AdamW for the rest."""
+    """Orthogonalized momentum for hidden matrices (Jordan 2024), AdamW for the rest."""
     hidden = [(n, p) for n, p in named if p.ndim == 2 and ".blocks." in f".{n}"]
     others = [(n, p) for n, p in named if not (p.ndim == 2 and ".blocks." in f".{n}")]
     rest = adamw(config.rest, others, factors)
-    if not hidden:  # a critic of convolutions
+    if not hidden:  # a discriminator of convolutions
         return rest
     groups = _groups(hidden, config.lr, config.weight_decay, factors)
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
@@ -86,7 +86,7 @@ def muon(config: MuonConfig, named: Named, factors: Mapping[str, float]) -> list
 def make_optimizers(
     config: Config, module: nn.Module, factors: Mapping[str, float] | None = None
 ) -> list[torch.optim.Optimizer]:
-    """Optimisers over the trainable parameters of a bare module.
+    """Optimizers over the trainable parameters of a bare module.
 
     Args:
         factors: learning-rate factor by name prefix ("encoder" -> 0.1); the longest match wins.
@@ -98,7 +98,7 @@ def make_optimizers(
 
 
 def with_lr(config: Config, lr: float | None) -> Config:
-    """The config at another learning rate (a critic's own); None leaves it as it is."""
+    """The config at another learning rate (a discriminator's own); None leaves it as it is."""
     if lr is None:
         return config
     if isinstance(config, MuonConfig):

@@ -1,4 +1,4 @@
-"""Optimiser state by parameter name, whole tensors: what any number of processes can load.
+"""Optimizer state by parameter name, whole tensors: what any number of processes can load.
 
 Settings (rates, decay, betas) are the config's and not saved.
 """
@@ -10,15 +10,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from vistok.train.checkpoint import CheckpointError
 
-from train.checkpoint import CheckpointError
-from vistok import distributed
+from vistok.runtime import distributed
 
 
 def optimizer_state(
     optimizers: list[torch.optim.Optimizer], module: nn.Module
 ) -> tuple[dict[str, Tensor], list[list[str]]]:
-    """A module's optimisers: tensors `name/key`, and who moves which names.
+    """A module's optimizers: tensors `name/key`, and who moves which names.
 
     Names are the bare module's, so that a run with any wrapper can load them. Every rank must call
     it: sharded state is gathered.
@@ -41,11 +41,11 @@ def load_optimizer(
     moved: list[list[str]],
     source: Path,
 ) -> None:
-    """The inverse; CheckpointError if the optimisers move other parameters."""
+    """The inverse; CheckpointError if the optimizers move other parameters."""
     names = {parameter: name for name, parameter in module.named_parameters()}
     if _moved(optimizers, names) != moved:
         raise CheckpointError(
-            f"{source}: its optimisers moved other parameters; it was saved by another config: "
+            f"{source}: its optimizers moved other parameters; it was saved by another config: "
             "use resume=never"
         )
     owner = {
@@ -76,7 +76,7 @@ def _placed(key: str, value: Tensor, parameter: nn.Parameter) -> Tensor:
 def _moved(
     optimizers: list[torch.optim.Optimizer], names: Mapping[nn.Parameter, str]
 ) -> list[list[str]]:
-    """Names of the parameters that each optimiser moves, sorted."""
+    """Names of the parameters that each optimizer moves, sorted."""
     return [
         sorted(names[p] for group in optimizer.param_groups for p in group["params"])
         for optimizer in optimizers

@@ -1,7 +1,7 @@
 """How a module is spread over processes: alone, replicated (DDP), or sharded (FSDP2).
 
 `accelerate launch` with an FSDP config, or `sharding=full`, shards the module of the first phase
-block by block; critics are small and stay replicated. Some parameters stay whole: a quantizer
+block by block; discriminators are small and stay whole. So do some parameters: a quantizer
 writes its codebook outside of any graph, and losses are balanced at the decoder's last layer.
 Their gradients are averaged here.
 """
@@ -19,11 +19,11 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from vistok.train.averaging import has_batch_norm
 
-from train.averaging import has_batch_norm
-from vistok import distributed
 from vistok.config import ConfigError
 from vistok.layers.transformer import Block
+from vistok.runtime import distributed
 
 Sharding = Literal["auto", "none", "full"]
 

@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from vistok.train.averaging import Average
+from vistok.train.config import TrainConfig
+from vistok.train.planned import CachePlan, Memory, Part, Plan, Schedule, Stage
+from vistok.train.rehearsal import Rehearsal, Work, build_hollow
+from vistok.train.tasks.base import Task
+from vistok.train.tasks.tokenizer import TokenizerTaskConfig
 
-from train.averaging import Average
-from train.config import TrainConfig
-from train.planned import CachePlan, Memory, Part, Plan, Schedule, Stage
-from train.rehearsal import Rehearsal, Work, build_hollow
-from train.tasks.base import Task
-from train.tasks.tokenizer import TokenizerTaskConfig
 from vistok.config import Config, ConfigError, validate
+from vistok.config.registry import build
+from vistok.core.schedules import Progress
 from vistok.data.order import check_split
-from vistok.dice import Progress
 from vistok.frozen.network import Frozen
-from vistok.hub import CONFIG, read_json
-from vistok.registry import build
+from vistok.storage.hub import CONFIG, read_json
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens import TokenSpec
 
@@ -95,7 +95,7 @@ def _open(config: TrainConfig) -> tuple[dict[str, Any], list[str]]:
     if config.data is None:
         return {}, ["data: none given; epochs unknown"]
     choice = config.data
-    if getattr(choice, "cache", False):  # decoding every picture would take minutes
+    if getattr(choice, "cache", False):  # decoding every image would take minutes
         choice = choice.model_copy(update={"cache": False})
     try:
         part = build(choice)

@@ -6,15 +6,14 @@ from collections.abc import Iterable
 
 import yaml
 from pydantic import BaseModel
-
-from train.planned import CachePlan, Part, Plan
-from train.text import GAP, amount, count, fact, fit, size
+from vistok.train.planned import CachePlan, Part, Plan
+from vistok.train.text import GAP, amount, count, fact, fit, size
 
 _CUTS = {
     "none": "",
     "token": ", or any prefix",
     "block": ", or its first blocks",
-    "inside": ", or a prefix of each block",
+    "per_block": ", or a prefix of each block",
 }
 
 
@@ -65,7 +64,7 @@ def _tokens(plan: Plan) -> Iterable[tuple[str, str]]:
     if plan.spec is None:
         return
     spec = plan.spec
-    yield "tokens/image", f"{spec.length:,}{_CUTS[spec.cut]}"
+    yield "tokens/image", f"{spec.length:,}{_CUTS[spec.prefix]}"
     if not spec.vocab:
         yield "vocabulary", f"continuous, width {spec.dim}"
         return
@@ -89,7 +88,7 @@ def _work(plan: Plan) -> Iterable[tuple[str, str]]:
         yield "" if number else "whole step", f"{amount(stage.flops)}FLOP/image {when}"
     if plan.optimizer_flops:
         share = plan.optimizer_flops / (plan.stages[-1].flops * plan.schedule.batch)
-        yield "optimiser", f"{amount(plan.optimizer_flops)}FLOP/step, {share:.1%} on top"
+        yield "optimizer", f"{amount(plan.optimizer_flops)}FLOP/step, {share:.1%} on top"
     yield "whole run", f"{amount(plan.flops)}FLOP"
 
 
@@ -98,7 +97,7 @@ def _memory(plan: Plan) -> Iterable[tuple[str, str]]:
     rows = {
         "weights": (memory.weights, ""),
         "gradients": (memory.gradients, "and buckets" if plan.schedule.world > 1 else ""),
-        "optimiser": (memory.optimizer, ""),
+        "optimizer": (memory.optimizer, ""),
         "EMA": (memory.ema, ""),
         "activations": (memory.activations, f"{micro:,} x {size(memory.activations / micro)}"),
         "all": (memory.total, "a process, an estimate"),

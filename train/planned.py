@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vistok.tokens import Tokens, TokenSpec
 
 if TYPE_CHECKING:
-    from train.rehearsal import Work
+    from vistok.train.rehearsal import Work
 
 _LABEL = 8  # bytes of a cached label
 
@@ -26,7 +26,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Stage:
-    """Steps between two switches (a loss or a critic that starts late) that cost alike."""
+    """Steps between two switches (a loss or a discriminator that starts late) that cost alike."""
 
     start: int  # first step
     flops: float  # of one image's share of a step, forward and backward, losses included
@@ -86,7 +86,7 @@ class Plan:
     name: str
     folder: str
     task: str
-    size: tuple[int, int] | None  # (H, W) of the pictures it sees
+    size: tuple[int, int] | None  # (H, W) of the images it sees
     spec: TokenSpec | None
     parts: tuple[Part, ...]
     model: str  # name of the network that is trained first
@@ -101,7 +101,7 @@ class Plan:
 
     @property
     def flops(self) -> float:
-        """Of the whole run, optimisers left out."""
+        """Of the whole run, optimizers left out."""
         ends = [*(stage.start for stage in self.stages[1:]), self.schedule.steps]
         spans = zip(self.stages, ends, strict=True)
         return sum(s.flops * (end - s.start) for s, end in spans) * self.schedule.batch

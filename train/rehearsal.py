@@ -1,4 +1,4 @@
-"""One training step without arithmetic: its FLOP, the activations it saves, its optimiser's state.
+"""One training step without arithmetic: its FLOP, the activations it saves, its optimizer's state.
 
 The task was built on the meta device. Here its weights become fake tensors, which have a shape, a
 type and a device name (so that autocast and the parts take the ways they take in training), but no
@@ -19,15 +19,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+from vistok.train.optim import make_optimizers, with_lr
+from vistok.train.tasks.base import Phase, Task
 
-from train.optim import make_optimizers, with_lr
-from train.tasks.base import Phase, Task
 from vistok.config import Config
-from vistok.dice import Progress
+from vistok.config.registry import build
+from vistok.core.records import Batch
+from vistok.core.schedules import Progress
 from vistok.frozen.text import BlankText
 from vistok.layers import attention
-from vistok.records import Batch
-from vistok.registry import build
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens
 
@@ -53,8 +53,8 @@ class Rehearsal:
 
     Args:
         task: from `build_hollow`; it is of no other use afterwards.
-        size: (H, W) of its pictures; None = it reads tokens.
-        data: gives the tokens' spec, and whether there are labels; None = pictures alone.
+        size: (H, W) of its images; None = it reads tokens.
+        data: gives the tokens' spec, and whether there are labels; None = images alone.
     """
 
     def __init__(self, task: Task, size: tuple[int, int] | None, data: Any, seed: int) -> None:
@@ -115,7 +115,7 @@ class Rehearsal:
         return worst
 
     def optimizer(self, config: Config) -> tuple[float, int]:
-        """(FLOP of one step of all optimisers, bytes of their state); gradients come for it."""
+        """(FLOP of one step of all optimizers, bytes of their state); gradients come for it."""
         work, size = 0.0, 0
         with self._stage():
             for phase in self.task.phases:
@@ -180,7 +180,7 @@ class Rehearsal:
 class _Answers(TorchDispatchMode):
     """Answers where a step asks for a value, which fake tensors do not have.
 
-    No FLOP depends on the answers: they are keys of dice, and step counters of optimisers.
+    No FLOP depends on the answers: they are keys of draws, and step counters of optimizers.
     """
 
     def __torch_dispatch__(

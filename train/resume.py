@@ -1,7 +1,7 @@
 """What a checkpoint holds of a run, and how a run goes on from it.
 
 A checkpoint belongs to its config: a key that would change what was trained so far is refused by
-name. How long, how often and on how many processes may change; so may the optimiser's settings,
+name. How long, how often and on how many processes may change; so may the optimizer's settings,
 which always come from the config.
 """
 
@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
+from vistok.train import checkpoint
+from vistok.train.checkpoint import CheckpointError, Keep, State
+from vistok.train.optim_state import load_optimizer, optimizer_state
 
-from train import checkpoint
-from train.checkpoint import CheckpointError, Keep, State
-from train.optim_state import load_optimizer, optimizer_state
-from vistok import distributed
 from vistok.config import ConfigError
 from vistok.data.stream_loader import StreamLoader
-from vistok.weights import load_strict
+from vistok.runtime import distributed
+from vistok.storage.weights import load_strict
 
 if TYPE_CHECKING:
-    from train.loop import Loop
+    from vistok.train.loop import Loop
 
 # Keys that may differ between a checkpoint and the run that goes on from it.
 _FREE = {
@@ -142,7 +142,7 @@ def changed_precision(loop: Loop, state: State) -> str:
 
 
 def restore_optimizers(loop: Loop, state: State, path: Path) -> None:
-    """Put a checkpoint's optimiser state into a run whose modules are wrapped, or sharded."""
+    """Put a checkpoint's optimizer state into a run whose modules are wrapped, or sharded."""
     for name, optimizers in loop.optimizers.items():
         moved, names = _file(state, f"optimizer.{name}", path), state.facts["optimizers"][name]
         load_optimizer(optimizers, loop.bare[name], moved, names, path)

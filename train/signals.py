@@ -60,7 +60,7 @@ class StopRequest:
 
     def agreed(self) -> bool:
         """Whether any rank was asked; all ranks then know the signal."""
-        from vistok import distributed
+        from vistok.runtime import distributed
 
         found = int(distributed.agree(self.number or 0))
         if found:  # else one may have come just now: it is left for the next time

@@ -10,9 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from train.config import TrainConfig
-from train.text import duration, fact, fit, size
-from vistok.files import write_text
+from vistok.train.config import TrainConfig
+from vistok.train.text import duration, fact, fit, size
+
+from vistok.storage.files import write_text
 
 _WAIT = 0.05  # share of the time spent waiting for data above which something should change
 _PEAKS = ("peak_memory_gb", "peak_rss_gb")
@@ -30,7 +31,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [row for row in rows if isinstance(row, dict)]
 
 
-def summarise(
+def summarize(
     config: TrainConfig,
     rows: Iterable[Mapping[str, Any]],
     counts: Mapping[str, int] | None = None,
@@ -81,7 +82,7 @@ def summarise(
     if facts["data_wait"] is not None and facts["data_wait"] > _WAIT:
         facts["warnings"].append(
             f"{facts['data_wait']:.0%} of the training time was spent waiting for data (workers="
-            f"{config.workers}): raise `workers`, or keep smaller pictures on a faster disk"
+            f"{config.workers}): raise `workers`, or keep smaller images on a faster disk"
         )
     return {name: value for name, value in facts.items() if value is not None}
 
@@ -140,7 +141,7 @@ def finish(
     """Write `folder/summary.json` from what the run left there; the text to print.
 
     Args:
-        record: of the training data. counts: as in `summarise`; bad samples are counted here.
+        record: of the training data. counts: as in `summarize`; bad samples are counted here.
         task: the task's own record.
     """
     bad = folder / "quarantine.jsonl"
@@ -148,7 +149,7 @@ def finish(
     tokenizer = (record.get("tokenizer") or {}).get("name")
     rows = read_metrics(folder / "metrics.jsonl")
     counts = {"bad_samples": names, **(counts or {})}
-    summary = summarise(config, rows, counts, tokenizer, task)
+    summary = summarize(config, rows, counts, tokenizer, task)
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary_text(summary, width)
 

@@ -1,7 +1,7 @@
-"""Watching a run: metrics.jsonl, trackers, the progress bar, pictures, throughput.
+"""Watching a run: metrics.jsonl, trackers, the progress bar, images, throughput.
 
 Scalars are summed on the device and read once every `log_every` steps, so that watching costs no
-synchronisation inside a step.
+synchronization inside a step.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from accelerate import Accelerator
 from torch import Tensor
 from torchvision.utils import save_image
 from tqdm import tqdm
+from vistok.train.meter import Meter, memory
 
-from train.meter import Meter, memory
-from vistok import distributed
 from vistok.data.base import text_of
-from vistok.files import unwritten, write_text
+from vistok.runtime import distributed
+from vistok.storage.files import unwritten, write_text
 
 
 class Watch:
@@ -167,7 +167,7 @@ def _step_of(line: str) -> float:
 
 
 def _main_losses(means: dict[str, float]) -> list[str]:
-    order = ("loss", "l2", "l1", "perceptual", "gan", "commitment", "accuracy")
+    order = ("loss", "l2", "l1", "perceptual", "adversarial", "commitment", "accuracy")
     return [name for name in order if name in means][:4]
 
 

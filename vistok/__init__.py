@@ -15,9 +15,9 @@ _LAZY = {
     "TokenizerConfig": "vistok.tokenizer",
     "Tokens": "vistok.tokens",
     "TokenSpec": "vistok.tokens",
-    "Batch": "vistok.records",
-    "Condition": "vistok.records",
-    "Draws": "vistok.dice",
+    "Batch": "vistok.core.records",
+    "Condition": "vistok.core.records",
+    "Draws": "vistok.core.draws",
     "Generator": "vistok.generators.base",
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from vistok.errors import one_line_errors
+from vistok.config.errors import one_line_errors
 
 _TEXT = click.option("--text", help="What the images show, for a tokenizer that reads text.")
 
@@ -32,12 +32,14 @@ def info(model: str) -> None:
         "vocabulary": " x ".join(map(str, spec.vocab)) or f"continuous, width {spec.dim}",
         "bits/image": spec.bits,
         "bpp": f"{spec.bits / (height * width):.4f}",
-        "prefixes": ", ".join(map(str, spec.sweep)) if spec.cut != "none" else "whole only",
+        "prefixes": ", ".join(map(str, spec.eval_lengths))
+        if spec.prefix != "none"
+        else "whole only",
         "encoder": config.encoder.kind,
         "quantizer": config.quantizer.kind,
         "decoder": config.decoder.kind,
         "regularizers": ", ".join(r.kind for r in config.regularizers) or "none",
-        "licence": config.licence or "not stated",
+        "license": config.license or "not stated",
     }
     rows |= {f"{n} parameters": f"{c:,}" for n, c in tokenizer.part_parameters().items()}
     for name, value in rows.items():
@@ -54,7 +56,7 @@ def info(model: str) -> None:
 def encode(
     model: str, images: tuple[str, ...], out: str, length: int | None, text: str | None
 ) -> None:
-    """Encode IMAGES (centre-cropped to the model's size) into .tok files."""
+    """Encode IMAGES (center-cropped to the model's size) into .tok files."""
     tokenizer = _tokenizer(model)
     condition = _condition(tokenizer, text, "encoder")
     folder = Path(out)
@@ -123,10 +125,10 @@ def generate(
     import torch
 
     from vistok.generators import load_generator
-    from vistok.hub import model_folder
+    from vistok.storage.hub import model_folder
 
-    model, painter = load_generator(model_folder(generator)), _tokenizer(tokenizer)
-    condition, labels = _condition(painter, text, "decoder"), None
+    model, owner = load_generator(model_folder(generator)), _tokenizer(tokenizer)
+    condition, labels = _condition(owner, text, "decoder"), None
     if model.classes:
         chosen = range(len(model.classes)) if name is None else [_class(name, model.classes)]
         labels = torch.tensor([c for c in chosen for _ in range(count)])
@@ -135,7 +137,7 @@ def generate(
     tokens = model.sample(labels, batch=None if labels is not None else count, **settings)
     if condition is not None:
         condition = condition.pick([0] * len(tokens))
-    _write(painter.decode(tokens, condition), Path(out), columns=count)
+    _write(owner.decode(tokens, condition), Path(out), columns=count)
     click.echo(out)
 
 
@@ -147,7 +149,7 @@ def generate(
 def check(data: tuple[str, ...], out: str | None, workers: int, limit: int | None) -> None:
     """Scan DATA before training on it: sizes, classes, duplicates, what cannot be read.
 
-    DATA: a folder of pictures, .parquet files or globs, .tar shards, clips, or a YAML config with a
+    DATA: a folder of images, .parquet files or globs, .tar shards, clips, or a YAML config with a
     key `data`; then key=value of the data config, e.g. label_column=null. Exit code 0: nothing
     found; 1: usable, with findings; 2: cannot be scanned, or not one sample is usable.
     """
@@ -171,7 +173,7 @@ def check(data: tuple[str, ...], out: str | None, workers: int, limit: int | Non
 
 @main.group()
 def edit() -> None:
-    """Change pictures through their tokens; nothing is trained."""
+    """Change images through their tokens; nothing is trained."""
 
 
 @edit.command("copy")
@@ -212,7 +214,7 @@ def edit_copy(
 def edit_inpaint(
     model: str, image: str, mask: str, out: str, every: int, text: str | None, **settings: Any
 ) -> None:
-    """Fill what is black in MASK (a picture of IMAGE's size) from the rest."""
+    """Fill what is black in MASK (a image of IMAGE's size) from the rest."""
     from vistok.editing import inpaint
 
     tokenizer = _tokenizer(model)
@@ -238,13 +240,13 @@ def edit_inpaint(
 def edit_match(
     model: str, image: str, target: str, out: str, text: str | None, **settings: Any
 ) -> None:
-    """Start from IMAGE and optimise its tokens towards TARGET's pixels."""
-    from vistok.editing import match, optimise
+    """Start from IMAGE and optimize its tokens towards TARGET's pixels."""
+    from vistok.editing import match, optimize
 
     tokenizer = _tokenizer(model)
     pixels, wanted = _read([image, target], tokenizer).split(1)
     config, condition = _edit_config(settings), _condition(tokenizer, text)
-    found = optimise(tokenizer, match(wanted), pixels, config, condition=condition)
+    found = optimize(tokenizer, match(wanted), pixels, config, condition=condition)
     _write_edited(found, out)
 
 
@@ -257,7 +259,7 @@ def edit_match(
 def import_(name: str, out: str, family: str | None, config: str | None) -> None:
     """Convert released weights into vistok's format.
 
-    NAME: a released name (titok-l32, ...), or a folder or file in the official format. The licence
+    NAME: a released name (titok-l32, ...), or a folder or file in the official format. The license
     and what is needed to export the official layout again stay in the folder OUT.
     """
     from vistok.pretrained import load
@@ -266,11 +268,11 @@ def import_(name: str, out: str, family: str | None, config: str | None) -> None
     tokenizer.save_pretrained(out)
     origin = tokenizer.origin
     click.echo(f"{name} ({origin.family}) -> {out}")
-    click.echo(f"licence: {origin.licence or 'not stated; look at where the weights came from'}")
+    click.echo(f"license: {origin.license or 'not stated; look at where the weights came from'}")
 
 
 def _tokenizer(path: str) -> Any:
-    from vistok.hub import model_folder
+    from vistok.storage.hub import model_folder
     from vistok.tokenizer import Tokenizer
 
     return Tokenizer.from_pretrained(str(model_folder(path)))
@@ -299,7 +301,7 @@ def _condition(tokenizer: Any, text: str | None, *parts: str) -> Any:
 
 
 def _read(paths: list[str], tokenizer: Any) -> Any:
-    """Pictures, centre-cropped to the tokenizer's size: [B, 3, H, W] in 0..1."""
+    """Images, center-cropped to the tokenizer's size: [B, 3, H, W] in 0..1."""
     import torch
 
     from vistok.data.images import read
@@ -310,7 +312,7 @@ def _read(paths: list[str], tokenizer: Any) -> Any:
 
 
 def _write_edited(found: Any, out: str) -> None:
-    """The picture that an optimisation found, and how far its loss fell."""
+    """The image that an optimization found, and how far its loss fell."""
     _write(found.pixels, Path(out))
     click.echo(f"{out} (loss {found.losses[0, 0]:.4g} -> {found.losses[-1, 0]:.4g})")
 

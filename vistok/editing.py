@@ -1,4 +1,4 @@
-"""Edit pictures through their tokens: copy tokens, fill holes, follow any differentiable loss.
+"""Edit images through their tokens: copy tokens, fill holes, follow any differentiable loss.
 
 No generator and no training: a frozen tokenizer with few tokens is enough ("Highly Compressed
 Tokenizer Can Generate Without Training", Lao Beyer et al., ICML 2025, arXiv 2506.08257).
@@ -17,22 +17,22 @@ from pydantic import Field
 from torch import Tensor
 
 from vistok.config import Config
-from vistok.dice import Rng
-from vistok.modes import evaluating
-from vistok.records import Condition, Latents
+from vistok.core.records import Condition, Latents
+from vistok.core.rng import Rng
+from vistok.runtime.modes import evaluating
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens
 
 Objective = Callable[[Tensor], Tensor]
-"""Pixels [B, 3, H, W] (differentiable, not clamped) -> loss of each picture [B]."""
+"""Pixels [B, 3, H, W] (differentiable, not clamped) -> loss of each image [B]."""
 
 
 class EditConfig(Config):
-    """Settings of `optimise`; the defaults are those of the published code."""
+    """Settings of `optimize`; the defaults are those of the published code."""
 
     after_quantizer: bool = False
     """Move the code vectors that the decoder sees; false: the latents in front of the quantizer,
-    with its straight-through gradient, so that every picture is one of real codes."""
+    with its straight-through gradient, so that every image is one of real codes."""
     lr: float = Field(default=0.1, gt=0)
     """Of plain Adam."""
     steps: int = Field(default=600, ge=1)
@@ -60,10 +60,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Edited:
-    """What `optimise` found."""
+    """What `optimize` found."""
 
     pixels: Tensor  # [B, 3, H, W] in 0..1
-    values: Tensor  # [B, N, D], averaged: what was optimised
+    values: Tensor  # [B, N, D], averaged: what was optimized
     losses: Tensor  # [steps, B]
     tokens: Tokens | None  # the codes; None if the code vectors themselves moved, or have no codes
 
@@ -94,7 +94,7 @@ def noise_scale(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * share))
 
 
-def optimise(
+def optimize(
     tokenizer: Tokenizer,
     objective: Objective,
     start: Tensor | Tokens,
@@ -105,7 +105,7 @@ def optimise(
     reset: Callable[[Step], Tensor | None] | None = None,
     callback: Callable[[Step], bool | None] | None = None,
 ) -> Edited:
-    """Move the tokens of pictures so that `objective` of their decoding falls; samples are
+    """Move the tokens of images so that `objective` of their decoding falls; samples are
     independent of each other.
 
     Args:
@@ -121,13 +121,13 @@ def optimise(
         parameter.requires_grad_(False)
     try:
         with evaluating(tokenizer), torch.enable_grad():
-            return _optimise(tokenizer, objective, start, config, condition, noise, reset, callback)
+            return _optimize(tokenizer, objective, start, config, condition, noise, reset, callback)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
 
 
-def _optimise(tokenizer, objective, start, config, condition, noise, reset, callback) -> Edited:
+def _optimize(tokenizer, objective, start, config, condition, noise, reset, callback) -> Edited:
     seed, grid = _start(tokenizer, start, config.after_quantizer, condition)
     live = seed.clone().requires_grad_()
     average = None
@@ -136,15 +136,15 @@ def _optimise(tokenizer, objective, start, config, condition, noise, reset, call
     rng, losses = Rng(config.seed, "editing"), []
     for number in range(config.steps):
         if config.noise:
-            thrown = _noise(rng, number, live) if noise is None else noise[number].to(live)
+            sampled = _noise(rng, number, live) if noise is None else noise[number].to(live)
             with torch.no_grad():
-                live += config.noise * noise_scale(number, config.steps) * thrown
+                live += config.noise * noise_scale(number, config.steps) * sampled
         pixels = _decode(tokenizer, live, grid, config.after_quantizer, condition)
         loss = objective(pixels)
         if loss.shape != (len(live),):
             raise ValueError(
                 f"the objective gave shape {tuple(loss.shape)}; expected one loss for each of "
-                f"{len(live)} pictures"
+                f"{len(live)} images"
             )
         total = loss
         if config.pull:
@@ -173,7 +173,7 @@ def _noise(rng: Rng, step: int, like: Tensor) -> Tensor:
 
 
 def _start(tokenizer, start, after_quantizer: bool, condition) -> tuple[Tensor, tuple[int, ...]]:
-    """What is optimised [B, N, D], and the latents' grid."""
+    """What is optimized [B, N, D], and the latents' grid."""
     grid = tokenizer.encoder.grid
     with torch.no_grad():
         if isinstance(start, Tokens):
@@ -194,7 +194,9 @@ def _start(tokenizer, start, after_quantizer: bool, condition) -> tuple[Tensor, 
 def _decode(tokenizer, values: Tensor, grid, after_quantizer: bool, condition) -> Tensor:
     if not after_quantizer:
         values = tokenizer.quantize(Latents(values, grid)).values
-    return tokenizer.paints.back(tokenizer.paint(values, condition=condition).estimate)
+    return tokenizer.output_space.inverse(
+        tokenizer.reconstruct(values, condition=condition).estimate
+    )
 
 
 def _tokens(tokenizer, values: Tensor, grid) -> Tokens | None:
@@ -211,7 +213,7 @@ def _tokens(tokenizer, values: Tensor, grid) -> Tokens | None:
 
 def match(target: Tensor, mask: Tensor | None = None) -> Objective:
     """Mean squared difference to `target` [B, 3, H, W]; where `mask` (1 = counts) is given, of
-    known pixels only: in-painting."""
+    known pixels only: inpainting."""
     mask = torch.ones_like(target[:1, :1]) if mask is None else mask
 
     def objective(pixels: Tensor) -> Tensor:
@@ -237,7 +239,7 @@ def inpaint(
 ) -> Edited:
     """Fill the pixels that `mask` [B or 1, 1, H, W] marks 0 from those that it marks 1.
 
-    Starts from the picture with grey holes. `every` > 0: so often the tokens are set to those of
+    Starts from the image with grey holes. `every` > 0: so often the tokens are set to those of
     the known pixels and the current fill together. `paste` puts the known pixels back at the end.
     """
     if mask.shape[-2:] != pixels.shape[-2:] or mask.shape[1] != 1:
@@ -256,7 +258,7 @@ def inpaint(
         return _start(tokenizer, mixed, config.after_quantizer, condition)[0]
 
     aim = match(pixels, mask)
-    found = optimise(tokenizer, aim, holes, config, condition=condition, reset=composite)
+    found = optimize(tokenizer, aim, holes, config, condition=condition, reset=composite)
     if not paste:
         return found
     return replace(found, pixels=pixels * mask + found.pixels * (1 - mask))

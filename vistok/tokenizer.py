@@ -1,7 +1,7 @@
 """The tokenizer: the one sentence that every system of this field says.
 
 pixels -> (space) -> encoder -> quantizer -> decoder -> (space) -> pixels in 0..1. Regularizers
-only throw dice; `draws=None` is evaluation.
+only sample draws; `draws=None` is evaluation.
 Letters: B batch, H W pixels, N latents, L positions, F factors, D width.
 """
 
@@ -23,15 +23,17 @@ import vistok.quantizers
 import vistok.regularizers
 import vistok.spaces  # noqa: F401
 from vistok.config import Config, ConfigError, PartOf, validate
-from vistok.dice import Draws, Progress, Rng
+from vistok.config.registry import build
+from vistok.core.draws import Draws
+from vistok.core.records import Batch, Condition, Decoded, Latents, Quantized, Reconstruction
+from vistok.core.rng import Rng
+from vistok.core.schedules import Progress
 from vistok.frozen.text import TextEncoder, TextEncoderConfig
-from vistok.hub import Saved
 from vistok.layers.text import TextInputConfig
-from vistok.modes import evaluating
-from vistok.origin import Origin
-from vistok.records import Batch, Condition, Latents, Painted, Quantized, Reconstruction
-from vistok.registry import build
+from vistok.runtime.modes import evaluating
 from vistok.spaces.pixels import PixelsConfig
+from vistok.storage.hub import Saved
+from vistok.storage.origin import Origin
 from vistok.tokens import Tokens, TokenSpec, keep_mask
 
 NO_TEXTS = (
@@ -43,16 +45,16 @@ NO_TEXTS = (
 class TokenizerConfig(Config):
     image_size: tuple[int, int] = (256, 256)
     """(H, W) in pixels."""
-    reads: Annotated[Any, PartOf("space")] = PixelsConfig()
-    paints: Annotated[Any, PartOf("space")] = PixelsConfig()
+    input_space: Annotated[Any, PartOf("space")] = PixelsConfig()
+    output_space: Annotated[Any, PartOf("space")] = PixelsConfig()
     encoder: Annotated[Any, PartOf("encoder")]
     quantizer: Annotated[Any, PartOf("quantizer")]
     regularizers: tuple[Annotated[Any, PartOf("regularizer")], ...] = ()
     decoder: Annotated[Any, PartOf("decoder")]
     text: TextEncoderConfig | None = None
     """Which text encoder's features encoder or decoder read (their own `text` says how)."""
-    licence: str | None = Field(default=None)
-    """Licence of the weights; kept with them."""
+    license: str | None = Field(default=None)
+    """License of the weights; kept with them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -93,34 +95,34 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
-        self.reads = build(config.reads, config.image_size)
-        self.paints = build(config.paints, config.image_size)
+        self.input_space = build(config.input_space, config.image_size)
+        self.output_space = build(config.output_space, config.image_size)
         self.quantizer = build(config.quantizer)
         self.encoder = build(config.encoder, config.image_size, self.quantizer.latent_dim)
         latents = math.prod(self.encoder.grid)
         self.decoder = build(config.decoder, config.image_size, latents, self.quantizer.value_dim)
         self.regularizers = [build(part) for part in config.regularizers]
-        self._spec = self.quantizer.spec(self.encoder.grid, self.decoder.cut)
+        self._spec = self.quantizer.spec(self.encoder.grid, self.decoder.prefix)
         self._check_regularizers()
         self.origin: Origin | None = None  # of imported weights
         self._text_encoder: list[Any] = []  # in a list, so that it is no submodule
 
     def _check_regularizers(self) -> None:
-        """ConfigError for what would otherwise fail when the first dice are thrown."""
+        """ConfigError for what would otherwise fail when the first draws are sampled."""
         claimed: dict[str, str] = {}
         for part, regularizer in zip(self.config.regularizers, self.regularizers, strict=True):
-            if regularizer.needs_cut and self.decoder.cut == "none":
+            if regularizer.needs_prefix and self.decoder.prefix == "none":
                 raise ConfigError(
-                    f"regularizers: '{part.kind}' shortens sequences, but decoder.absence is "
-                    "'none'; set it to 'mask_token' or 'cut'"
+                    f"regularizers: '{part.kind}' shortens sequences, but decoder.missing is "
+                    "'refuse'; set it to 'mask_token' or 'drop'"
                 )
-            if regularizer.throws in claimed:
+            if regularizer.fills in claimed:
                 raise ConfigError(
-                    f"regularizers: '{claimed[regularizer.throws]}' and '{part.kind}' both throw "
-                    f"'{regularizer.throws}'; keep one of them"
+                    f"regularizers: '{claimed[regularizer.fills]}' and '{part.kind}' both fill "
+                    f"'{regularizer.fills}'; keep one of them"
                 )
-            claimed[regularizer.throws] = part.kind
-            if regularizer.throws == "null" and not any(
+            claimed[regularizer.fills] = part.kind
+            if regularizer.fills == "null" and not any(
                 how.optional for how in self.config.reading.values()
             ):
                 raise ConfigError(
@@ -143,34 +145,34 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
     ) -> Reconstruction:
         """One training or evaluation pass over `batch.pixels` [B, 3, H, W] in 0..1.
 
-        `pixels=False` leaves the way back from the painted space out, where no loss looks at it
+        `pixels=False` leaves the way back from the decoded space out, where no loss looks at it
         (proxy codes: another tokenizer's decoder would run for nothing).
         """
         latents = self.latents(batch.pixels, condition, draws)
         quantized = self.quantize(latents, draws)
         present = self._present(draws, len(batch.pixels), batch.pixels.device)
-        painted = self.paint(quantized.values, present, condition, draws)
+        decoded = self.reconstruct(quantized.values, present, condition, draws)
         target = batch.pixels if batch.target is None else batch.target
-        pixels = self.paints.back(painted.estimate) if pixels else None
-        return Reconstruction(pixels, target, painted, quantized, latents, draws)
+        pixels = self.output_space.inverse(decoded.estimate) if pixels else None
+        return Reconstruction(pixels, target, decoded, quantized, latents, draws)
 
     def latents(
         self, pixels: Tensor, condition: Condition | None = None, draws: Draws | None = None
     ) -> Latents:
         """pixels [B, 3, H, W] in 0..1 -> latents [B, N, D], differentiable."""
-        return self.encoder(self.reads.enter(pixels, draws), condition)
+        return self.encoder(self.input_space(pixels, draws), condition)
 
     def quantize(self, latents: Latents, draws: Draws | None = None) -> Quantized:
         return self.quantizer(latents, draws)
 
-    def paint(
+    def reconstruct(
         self,
         values: Tensor,
         present: Tensor | None = None,
         condition: Condition | None = None,
         draws: Draws | None = None,
-    ) -> Painted:
-        """values [B, N, D] -> the painted space, differentiable and unclamped."""
+    ) -> Decoded:
+        """values [B, N, D] -> the decoded space, differentiable and unclamped."""
         return self.decoder(values, present, condition, draws)
 
     def condition(self, texts: Sequence[str], null: Tensor | None = None) -> Condition:
@@ -252,11 +254,11 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         tokens.check()
         values = self.values(tokens)
         present = None if tokens.keep is None else tokens.kept().to(values.device)
-        if present is not None and self._spec.cut == "none" and bool(present.all()):
+        if present is not None and self._spec.prefix == "none" and bool(present.all()):
             present = None  # such decoders take no mask, not even one that hides nothing
         with evaluating(self):
-            painted = self.paint(values, present, condition)
-        return self.paints.back(painted.estimate).clamp(0, 1)
+            decoded = self.reconstruct(values, present, condition)
+        return self.output_space.inverse(decoded.estimate).clamp(0, 1)
 
     def values(self, tokens: Tokens) -> Tensor:
         """The code vectors [B, N, D] that the decoder sees."""
@@ -266,7 +268,7 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         return self.quantizer.lookup(tokens.indices.to(device).long())
 
     def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
-        """A training step's dice for samples `index` [B], from every regularizer and part."""
+        """Draws of a training step for samples `index` [B], from every regularizer and part."""
         draws = Draws()
         for config, regularizer in zip(self.config.regularizers, self.regularizers, strict=True):
             rng = Rng(seed, config.kind, progress.step)
@@ -276,7 +278,7 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
 
     def part_parameters(self) -> dict[str, int]:
         """Parameters of each part; of a space only if it has some."""
-        spaces = ("reads", "paints")
+        spaces = ("input_space", "output_space")
         names = ("encoder", "quantizer", "decoder", *spaces)
         counts = {name: sum(p.numel() for p in getattr(self, name).parameters()) for name in names}
         return {name: count for name, count in counts.items() if count or name not in spaces}
@@ -323,12 +325,12 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
     def push_to_hub(self, *args: Any, research_only: bool = False, **options: Any) -> Any:
         """As in huggingface_hub; weights that are for research only need `research_only=True`.
 
-        Raises ValueError without it, naming the licence.
+        Raises ValueError without it, naming the license.
         """
-        licence = self.config.licence or ""
-        if "research" in licence.lower() and not research_only:
+        license = self.config.license or ""
+        if "research" in license.lower() and not research_only:
             raise ValueError(
-                f"these weights are licensed '{licence}'; pushing them needs your explicit word: "
+                f"these weights are licensed '{license}'; pushing them needs your explicit word: "
                 "push_to_hub(..., research_only=True)"
             )
         return super().push_to_hub(*args, **options)

@@ -1,6 +1,6 @@
-"""JPEG, WebP and AVIF as PIL writes them: bytes and quality of the real pictures, by quality.
+"""JPEG, WebP and AVIF as PIL writes them: bytes and quality of the real images, by quality.
 
-Each (codec, quality) is measured once for a set of pictures, whatever number of tokenizers is
+Each (codec, quality) is measured once for a set of images, whatever number of tokenizers is
 compared with it.
 """
 
@@ -12,15 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from vistok.eval.bench import Bench
+from vistok.eval.images import Views, to_uint8
+from vistok.eval.protocols.common import Quality
+from vistok.eval.rows import Row
 
-from eval.bench import Bench
-from eval.images import Views, to_uint8
-from eval.protocols.common import Quality
-from eval.rows import Row
-from vistok.distributed import sum_
+from vistok.runtime.distributed import sum_
 
 SWEEP = (1, 10, 25, 50, 75, 90, 95)  # qualities of the plain curve
-_SEARCHED = 256  # pictures whose mean size the search for a quality looks at
+_SEARCHED = 256  # images whose mean size the search for a quality looks at
 NEAR = 0.1  # a size is matched if it is at most this share away
 
 
@@ -73,13 +73,13 @@ _HIGHEST = 95
 
 
 def mean_bytes(views: Views, codec: Codec, quality: int) -> float:
-    """Mean size over the first pictures, the same on every rank."""
+    """Mean size over the first images, the same on every rank."""
     key = ("codec bytes", codec.name, quality)
     if key not in views.memo:
         count = min(_SEARCHED, len(views))
-        if "codec pictures" not in views.memo:
-            views.memo["codec pictures"] = [views.dataset[i].pixels for i in range(count)]
-        sizes = [len(codec.encode(one, quality)) for one in views.memo["codec pictures"]]
+        if "codec images" not in views.memo:
+            views.memo["codec images"] = [views.dataset[i].pixels for i in range(count)]
+        sizes = [len(codec.encode(one, quality)) for one in views.memo["codec images"]]
         views.memo[key] = sum(sizes) / count
     return views.memo[key]
 
@@ -103,7 +103,7 @@ def matched(found: float, target: float) -> bool:
 
 
 def codec_rows(bench: Bench, codec: Codec, quality: int, note: str = "") -> list[Row]:
-    """PSNR, perceptual and Fréchet distance at one quality, on all pictures."""
+    """PSNR, perceptual and Fréchet distance at one quality, on all images."""
     views = bench.views
     seen = None if bench.perceptual is None else bench.perceptual.sha256
     key = ("codec rows", codec.name, quality, bench.features.sha256, seen)
@@ -114,8 +114,8 @@ def codec_rows(bench: Bench, codec: Codec, quality: int, note: str = "") -> list
             real = to_uint8(batch.pixels).cpu()
             files = [codec.encode(one, quality) for one in real]
             total += sum(map(len, files))
-            painted = torch.stack([codec.decode(one) for one in files])
-            quality_of.update(painted.to(batch.pixels.device), batch.pixels)
+            decoded = torch.stack([codec.decode(one) for one in files])
+            quality_of.update(decoded.to(batch.pixels.device), batch.pixels)
         mean = float(sum_(total)) / len(views)
         views.memo[key] = quality_of.rows(
             run=codec.name, weights="", codec=codec.name, bytes=mean, length=None

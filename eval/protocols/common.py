@@ -1,4 +1,4 @@
-"""What several protocols need: all codes of a set, some training pictures, measures of pictures."""
+"""What several protocols need: all codes of a set, some training images, measures of images."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from vistok.eval.bench import Bench
+from vistok.eval.images import Views, network_of, to_uint8
+from vistok.eval.options import Options
+from vistok.eval.protocols.rfid import MeanDistance
+from vistok.eval.rows import Row
+from vistok.eval.runs import Pair
+from vistok.eval.training_set import training_set
 
-from eval.bench import Bench
-from eval.images import Views, network_of, to_uint8
-from eval.options import Options
-from eval.protocols.rfid import MeanDistance
-from eval.rows import Row
-from eval.runs import Pair
-from eval.training_set import training_set
-from vistok.dice import Rng
-from vistok.distributed import sum_
+from vistok.core.rng import Rng
 from vistok.metrics import PSNR
+from vistok.runtime.distributed import sum_
 from vistok.tokens import keep_mask
 
 
 def training_count(options: Options, most: int) -> int:
-    """Training pictures to look at: `most`, or fewer by --train-limit."""
+    """Training images to look at: `most`, or fewer by --train-limit."""
     return most if options.train_limit is None else min(most, options.train_limit)
 
 
 def training_views(pair: Pair, options: Options, count: int) -> Callable[[Bench], Views | str]:
-    """Bench -> views of up to `count` training pictures, or why there are none."""
+    """Bench -> views of up to `count` training images, or why there are none."""
 
     def make(bench: Bench) -> Views | str:
         found = training_set(pair.tokenizer, options.data, count)
@@ -39,7 +39,7 @@ def training_views(pair: Pair, options: Options, count: int) -> Callable[[Bench]
 
 
 def all_codes(bench: Bench, views: Views | None = None, title: str = "encode") -> Tensor:
-    """[N, L, F] int64 on the CPU: the codes of all pictures, by index, on every rank."""
+    """[N, L, F] int64 on the CPU: the codes of all images, by index, on every rank."""
     views, spec = views or bench.views, bench.spec
     codes = torch.zeros((len(views), spec.length, len(spec.vocab)), dtype=torch.int64)
     for batch in views.batches(f"{bench.run.name}: {title}"):
@@ -49,24 +49,24 @@ def all_codes(bench: Bench, views: Views | None = None, title: str = "encode") -
 
 
 def codes_of_others(codes: Tensor, index: Tensor, rng: Rng) -> Tensor:
-    """[B, L, F]: at each position the code of another picture there, each from one of its own.
+    """[B, L, F]: at each position the code of another image there, each from one of its own.
 
     Args:
-        codes: [N, L, F] of all pictures, 2 or more. index: [B] which pictures these are.
+        codes: [N, L, F] of all images, 2 or more. index: [B] which images these are.
     """
     count, length = codes.shape[:2]
-    step = 1 + rng.integers(index, count - 1, (length,))  # never the picture itself
+    step = 1 + rng.integers(index, count - 1, (length,))  # never the image itself
     return codes[(index[:, None] + step) % count, torch.arange(length)]
 
 
 def positions_of(bench: Bench, length: int) -> list[int]:
     """The positions that a prefix of `length` keeps."""
-    keep = None if length == bench.spec.steps else torch.tensor([length])
+    keep = None if length == bench.spec.max_prefix else torch.tensor([length])
     return keep_mask(bench.spec, keep, 1, "cpu")[0].nonzero()[:, 0].tolist()
 
 
 class Quality:
-    """PSNR, perceptual and Fréchet distance of pictures to the real ones they stand for."""
+    """PSNR, perceptual and Fréchet distance of images to the real ones they stand for."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench, self.stats = bench, bench.new_stats()
@@ -78,12 +78,12 @@ class Quality:
         """All that `update` changes."""
         return {"stats": self.stats, "psnr": self.psnr, "distance": self.distance}
 
-    def update(self, painted: Tensor, pixels: Tensor) -> None:
-        """painted [B, 3, H, W] uint8; pixels: the real ones in 0..1."""
-        self.stats.update(self.bench.features(painted))
-        self.psnr.update(painted, to_uint8(pixels))
+    def update(self, decoded: Tensor, pixels: Tensor) -> None:
+        """decoded [B, 3, H, W] uint8; pixels: the real ones in 0..1."""
+        self.stats.update(self.bench.features(decoded))
+        self.psnr.update(decoded, to_uint8(pixels))
         if self.distance is not None:
-            self.distance.update(self.bench.perceptual(painted.float() / 255, pixels))
+            self.distance.update(self.bench.perceptual(decoded.float() / 255, pixels))
 
     def rows(self, **about: Any) -> list[Row]:
         """The rows, over all ranks; `about` are fields that they share."""

@@ -1,9 +1,9 @@
-"""gFID: Fréchet distance of sampled and decoded pictures to real ones.
+"""gFID: Fréchet distance of sampled and decoded images to real ones.
 
-`gFID` is taken to statistics of the training pictures, as papers do it; `gFID-val` to the very
-pictures that rFID uses, from the same samples. Each is measured with and without guidance.
+`gFID` is taken to statistics of the training images, as papers do it; `gFID-val` to the very
+images that rFID uses, from the same samples. Each is measured with and without guidance.
 Generators are runs that were named, or the AR probe (`--probe`, eval/probe.py), by which gFID
-becomes a property of the tokenizer. Samples are spread evenly over the classes, and their dice are
+becomes a property of the tokenizer. Samples are spread evenly over the classes, and their draws are
 keyed by sample number, so batches and ranks cannot change them.
 """
 
@@ -15,18 +15,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from vistok.eval.bench import Bench
+from vistok.eval.images import to_uint8
+from vistok.eval.jobs import Job
+from vistok.eval.options import Options
+from vistok.eval.probe import no_probe
+from vistok.eval.protocols.rfid import MS_SSIM
+from vistok.eval.real import RealStats
+from vistok.eval.rows import Decode, Row
+from vistok.eval.runs import Pair, Run, class_names, untrained
+from vistok.eval.sets import SetMeasures, wanted
+from vistok.eval.training_set import TrainingSet, training_set
 
-from eval.bench import Bench
-from eval.images import to_uint8
-from eval.jobs import Job
-from eval.options import Options
-from eval.probe import no_probe
-from eval.protocols.rfid import MS_SSIM
-from eval.real import RealStats
-from eval.rows import Decode, Row
-from eval.runs import Pair, Run, class_names, untrained
-from eval.sets import SetMeasures, wanted
-from eval.training_set import TrainingSet, training_set
 from vistok.metrics.stored import CAP
 from vistok.tokens import Tokens, TokenSpec
 
@@ -62,7 +62,7 @@ def jobs(pair: Pair, options: Options) -> list[Job]:
                 "samples": options.samples,
                 "training": real if isinstance(real, str) else real.identity,
             }
-            whole = one.trained and one.length == pair.tokenizer.spec.steps
+            whole = one.trained and one.length == pair.tokenizer.spec.max_prefix
             extra = further if whole else ()
             if extra:
                 settings |= {"metrics": list(extra), "stored": options.stored}
@@ -79,9 +79,9 @@ def jobs(pair: Pair, options: Options) -> list[Job]:
 def passes(spec: TokenSpec, guidance: Sequence[float], conditional: bool) -> list[Pass]:
     """Whole sequences without and with guidance; shorter prefixes and the baseline without."""
     scales = (1.0, *guidance) if conditional else (1.0,)
-    found = [Pass(spec.steps, scale) for scale in dict.fromkeys(scales)]
-    found += [Pass(length, 1.0) for length in spec.sweep[:-1]]
-    return [*found, Pass(spec.steps, 1.0, trained=False)]
+    found = [Pass(spec.max_prefix, scale) for scale in dict.fromkeys(scales)]
+    found += [Pass(length, 1.0) for length in spec.eval_lengths[:-1]]
+    return [*found, Pass(spec.max_prefix, 1.0, trained=False)]
 
 
 def run(
@@ -93,8 +93,8 @@ def run(
     metrics: tuple[str, ...] = (),
     stored: int = CAP,
 ) -> list[Row]:
-    """The rows of one pass: gFID (if there are training pictures), gFID-val, and further measures
-    of the set (`metrics` of eval.sets) against the validation pictures."""
+    """The rows of one pass: gFID (if there are training images), gFID-val, and further measures
+    of the set (`metrics` of eval.sets) against the validation images."""
     model = generator.generator.to(bench.device).eval()
     if not readable(bench, model):
         reason = "the decoder reads text, and samples have none; evaluate with a data.caption"
@@ -107,9 +107,9 @@ def run(
     title = f"{generator.name}: guidance {one.guidance:g}, length {one.length}"
     measures = SetMeasures(bench, samples, metrics, "gFID-val", stored)
     sample_into(measures, bench, model, one, samples, title)
-    stats = measures.painted.pool.reduce()
+    stats = measures.decoded.pool.reduce()
     sides: dict[str, RealStats | None] = {}
-    given = bench.reference  # --reference: instead of the training pictures
+    given = bench.reference  # --reference: instead of the training images
     if given is not None or not isinstance(real, str):
         sides["gFID"] = real.stats(bench) if given is None else given
     if one.trained or not sides:
@@ -124,7 +124,7 @@ def run(
             top_k=0,
             top_p=1.0,
             seed=bench.seed,
-            steps=bench.spec.positions(one.length),
+            steps=bench.spec.positions_in(one.length),
         ),
         "condition": _condition_name(bench, model),
     }
@@ -132,14 +132,14 @@ def run(
     for metric, side in sides.items():
         split = bench.views.reference.split
         against = (
-            f"reference: the {split} pictures, not training statistics"
+            f"reference: the {split} images, not training statistics"
             if side is None
-            else f"reference: {side.reference.split} pictures ({side.reference.described})"
+            else f"reference: {side.reference.split} images ({side.reference.described})"
         )
         name = metric if one.trained else "gFID-untrained"
         rows.append(bench.frechet_row(name, stats, side, note=f"{note}; {against}", **common))
     if metrics:
-        against = f"reference: the {bench.views.reference.split} pictures"
+        against = f"reference: the {bench.views.reference.split} images"
         rows += measures.rows(note=f"{note}; {against}", **common)
     return rows
 
@@ -156,7 +156,7 @@ def _condition_name(bench: Bench, model: Any) -> str:
     return ", ".join(name for name in given if name != "none") or "none"
 
 
-def painted(bench: Bench, model: Any, index: Tensor, length: int, guidance: float) -> Tensor:
+def decoded(bench: Bench, model: Any, index: Tensor, length: int, guidance: float) -> Tensor:
     """[B, 3, H, W] uint8: the samples of numbers `index` [B], under captions of their classes."""
     tokens, condition = sample(bench, model, index, length, guidance), None
     if bench.condition_name != "none":
@@ -174,7 +174,7 @@ def labels_of(model: Any, index: Tensor) -> Tensor | None:
 def sample(bench: Bench, model: Any, index: Tensor, length: int, guidance: float) -> Tokens:
     """Token sequences of the sample numbers `index` [B], stopped at `length`."""
     index = index.to(bench.device)
-    whole = length == bench.spec.steps
+    whole = length == bench.spec.max_prefix
     return model.sample(
         labels_of(model, index),
         None if whole else length,
@@ -189,7 +189,7 @@ def sample_into(
 ) -> None:
     """Add this rank's share of `samples` decoded samples to the measures."""
     for index in bench.numbers(title, samples, measures):
-        measures.update(painted(bench, model, index, one.length, one.guidance), index)
+        measures.update(decoded(bench, model, index, one.length, one.guidance), index)
 
 
 def pictures(
@@ -202,7 +202,7 @@ def pictures(
     count = max(1, len(class_names(model)))
     index = torch.tensor(classes)[:, None] + count * torch.arange(each)  # [classes, each]
     parts = index.flatten().split(bench.batch)
-    made = [painted(bench, model, part, bench.spec.steps, guidance) for part in parts]
+    made = [decoded(bench, model, part, bench.spec.max_prefix, guidance) for part in parts]
     return torch.cat(made).cpu().unflatten(0, index.shape)
 
 

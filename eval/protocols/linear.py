@@ -1,7 +1,7 @@
 """Linear probe: how much a frozen tokenizer's insides say of the class.
 
-At each tap the features of training pictures fit a logistic regression (vistok.metrics.logistic),
-which is scored on the validation pictures. Taps:
+At each tap the features of training images fit a logistic regression (vistok.metrics.logistic),
+which is scored on the validation images. Taps:
 - latents, codes: what enters and what leaves the quantizer, all positions side by side (`flat`) or
   their mean; `codes/histogram`: how often each code occurs, where there are few enough codes.
 - encoder.NAME: the features that the encoder offers, mean over their positions.
@@ -17,22 +17,22 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from vistok.eval.bench import Bench
+from vistok.eval.images import Views
+from vistok.eval.jobs import Job
+from vistok.eval.options import Options
+from vistok.eval.protocols.common import training_count, training_views
+from vistok.eval.rows import Row
+from vistok.eval.runs import Pair
 
-from eval.bench import Bench
-from eval.images import Views
-from eval.jobs import Job
-from eval.options import Options
-from eval.protocols.common import training_count, training_views
-from eval.rows import Row
-from eval.runs import Pair
-from vistok.distributed import sum_
+from vistok.core.records import Batch
 from vistok.metrics.logistic import PENALTIES, STEPS, fit
-from vistok.records import Batch
+from vistok.runtime.distributed import sum_
 
 NAME = "probe"
-TRAINING = 8192  # pictures
+TRAINING = 8192  # images
 _WIDEST = 8192  # features of a tap
-_PIXELS = 32  # side of the pixel baseline's pictures
+_PIXELS = 32  # side of the pixel baseline's images
 
 
 def jobs(pair: Pair, options: Options) -> list[Job]:
@@ -43,7 +43,7 @@ def jobs(pair: Pair, options: Options) -> list[Job]:
 
 
 def run(bench: Bench, training: Callable[[Bench], Views | str]) -> list[Row]:
-    """Top-1 of each tap on the validation pictures."""
+    """Top-1 of each tap on the validation images."""
     if not bench.views.dataset.classes:
         bench.skip(NAME, "the data have no classes")
         return []
@@ -55,10 +55,10 @@ def run(bench: Bench, training: Callable[[Bench], Views | str]) -> list[Row]:
     if classes != tuple(bench.views.dataset.classes):
         bench.skip(NAME, "the classes of the training and the validation split differ")
         return []
-    known, labels = collect(bench, views, "probe, training pictures")
-    seen, truth = collect(bench, bench.views, "probe, validation pictures")
+    known, labels = collect(bench, views, "probe, training images")
+    seen, truth = collect(bench, bench.views, "probe, validation images")
     if min(int(labels.min()), int(truth.min())) < 0:
-        bench.skip(NAME, "some pictures have no label")
+        bench.skip(NAME, "some images have no label")
         return []
     common = labels.bincount(minlength=len(classes)).argmax()
     chance = float((truth == common).double().mean())
@@ -67,7 +67,7 @@ def run(bench: Bench, training: Callable[[Bench], Views | str]) -> list[Row]:
             "probe-top1",
             chance,
             tap="chance",
-            note=f"always '{classes[int(common)]}', commonest of {len(labels)} training pictures",
+            note=f"always '{classes[int(common)]}', commonest of {len(labels)} training images",
         )
     ]
     for tap, features in known.items():
@@ -77,7 +77,7 @@ def run(bench: Bench, training: Callable[[Bench], Views | str]) -> list[Row]:
             continue
         probe = fit(features, labels, len(classes))
         note = (
-            f"logistic regression of {width} features on {len(labels)} training pictures, at most "
+            f"logistic regression of {width} features on {len(labels)} training images, at most "
             f"{STEPS} L-BFGS steps, penalty {probe.penalty:g}; on these "
             f"{probe.top1(features, labels):.3f}"
         )
@@ -86,7 +86,7 @@ def run(bench: Bench, training: Callable[[Bench], Views | str]) -> list[Row]:
 
 
 def collect(bench: Bench, views: Views, title: str) -> tuple[dict[str, Tensor], Tensor]:
-    """{tap: [N, d] float32} and labels [N] of all pictures, in order, on every rank."""
+    """{tap: [N, d] float32} and labels [N] of all images, in order, on every rank."""
     found: dict[str, Tensor] = {}
     labels = torch.zeros(len(views), dtype=torch.int64, device=bench.device)
     with every_tap(bench.tokenizer):
@@ -96,7 +96,7 @@ def collect(bench: Bench, views: Views, title: str) -> tuple[dict[str, Tensor], 
                 if tap not in found:
                     found[tap] = features.new_zeros((len(views), features.shape[1]))
                 found[tap][batch.index] = features
-        # Every rank must sum the same taps, also one without pictures.
+        # Every rank must sum the same taps, also one without images.
         for tap, features in taps(bench, views.chosen([0])).items():
             if tap not in found:
                 found[tap] = features.new_zeros((len(views), features.shape[1]))

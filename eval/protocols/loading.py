@@ -1,8 +1,8 @@
 """How fast samples come: the loader beside a bare loop of the same work, and a start far in.
 
-`measure_loading` decodes and resizes the same pictures in a plain pool of processes and through
+`measure_loading` decodes and resizes the same images in a plain pool of processes and through
 `TrainLoader`, in turn, and reports the medians; the loader does more (hashing the order, checking
-headers, planes of a tensor, batching), and the ratio is what that costs. Where pictures have the
+headers, planes of a tensor, batching), and the ratio is what that costs. Where images have the
 wanted size already, nothing is resized and the planes alone are a fifth of the work.
 """
 
@@ -18,9 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from eval.rows import Reference, Row, provenance
+from vistok.eval.rows import Reference, Row, provenance
+
+from vistok.config.registry import build
 from vistok.data import DataError, Dataset, FolderConfig, Order, ParquetConfig, TrainLoader
-from vistok.registry import build
 
 SIZES = (128, 256)
 PICTURES = 2000
@@ -48,7 +49,7 @@ def loading_rows(folder: str | Path, repeats: int, batch: int = 32) -> Iterator[
             "size": (size, size),
             **provenance(),
         }
-        note = f"{facts['workers']} processes, {facts['pictures']} pictures"
+        note = f"{facts['workers']} processes, {facts['images']} images"
         yield Row(metric="decode-images/s", value=facts["raw"], note=note, **common)
         yield Row(metric="loader-images/s", value=facts["loader"], note=note, **common)
         note = "loader over bare read, decode and resize"
@@ -62,7 +63,7 @@ def loading_rows(folder: str | Path, repeats: int, batch: int = 32) -> Iterator[
 
 
 def open_pictures(folder: str | Path, size: int) -> Dataset:
-    """The pictures in class folders or, where there are none, in the parquet shards below."""
+    """The images in class folders or, where there are none, in the parquet shards below."""
     shards = sorted(Path(folder).rglob("*.parquet"))
     if shards:
         config: Any = ParquetConfig(train=tuple(map(str, shards)), size=size)
@@ -81,10 +82,10 @@ def measure_loading(
     repeats: int = 3,
     dataset: Dataset | None = None,
 ) -> dict[str, Any]:
-    """Images/s of a bare pool and of the loader over a folder's pictures, and their ratio.
+    """Images/s of a bare pool and of the loader over a folder's images, and their ratio.
 
     Args:
-        folder: pictures in class folders or parquet; read in turn until there are `pictures`.
+        folder: images in class folders or parquet; read in turn until there are `images`.
         size: side of the square they are cropped and resized to.
         workers: processes of each; None = the cores this process may use.
         batch: samples of a batch of the loader.
@@ -138,7 +139,7 @@ def _loader_rate(dataset: Dataset, steps: int, batch: int, workers: int, seed: i
 
 
 def _raw_rate(dataset: Dataset, count: int, size: int, workers: int, seed: int) -> float:
-    """The same pictures in the same order, read, decoded and resized, the pixels thrown away."""
+    """The same images in the same order, read, decoded and resized, the pixels thrown away."""
     order = Order(len(dataset), 1, seed)
     indices = [order.at(i)[1] for i in range(count)]
     context = multiprocessing.get_context("fork")
@@ -148,7 +149,7 @@ def _raw_rate(dataset: Dataset, count: int, size: int, workers: int, seed: int) 
         done = sum(pool.imap_unordered(_decode_resize, indices, chunksize=32))
         seconds = time.perf_counter() - began
     if done != count:
-        raise DataError(f"{done} of {count} pictures were decoded")
+        raise DataError(f"{done} of {count} images were decoded")
     return count / seconds
 
 

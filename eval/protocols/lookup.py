@@ -1,6 +1,6 @@
 """The search of a codebook, against vector-quantize-pytorch where that is installed.
 
-Both quantise the same vectors in training mode, without a running mean: `forward` without
+Both quantize the same vectors in training mode, without a running mean: `forward` without
 gradients, `backward` with those of latents and, for euclid, of the codebook (the other library
 does not learn a cosine codebook by gradients, so there both codebooks are fixed).
 """
@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
+from vistok.eval.protocols.clock import Clock
+from vistok.eval.rows import Reference, Row, provenance
 
-from eval.protocols.clock import Clock
-from eval.rows import Reference, Row, provenance
+from vistok.core.records import Latents
 from vistok.quantizers.vq import VQ, VQConfig
-from vistok.records import Latents
 
 VECTORS = (512, 4096)
 SIZES = (1024, 4096, 16384, 262144)

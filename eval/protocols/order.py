@@ -1,11 +1,11 @@
 """What each token position carries, for one-dimensional sequences (One-D-Piece, arXiv 2501.10064).
 
 Entropy: of the codes seen at the position over the set. Change: the position's code is replaced by
-that of another picture at the same position (a draw from the position's own frequencies, so that
-the decoder sees only codes that occur there), and the mean squared change of the painted picture is
+that of another image at the same position (a draw from the position's own frequencies, so that
+the decoder sees only codes that occur there), and the mean squared change of the decoded image is
 taken; a map shows where. One-D-Piece draws any code uniformly, also ones that never occur.
 
-Dice are keyed by picture, so batches and ranks change nothing.
+Draws are keyed by image, so batches and ranks change nothing.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from vistok.eval.bench import Bench
+from vistok.eval.images import bar, shares
+from vistok.eval.jobs import Job
+from vistok.eval.options import Options
+from vistok.eval.pictures import grid
+from vistok.eval.protocols.common import all_codes, codes_of_others
+from vistok.eval.rows import Decode, Row
+from vistok.eval.runs import Pair
 
-from eval.bench import Bench
-from eval.images import bar, shares
-from eval.jobs import Job
-from eval.options import Options
-from eval.pictures import grid
-from eval.protocols.common import all_codes, codes_of_others
-from eval.rows import Decode, Row
-from eval.runs import Pair
-from vistok.dice import Rng
-from vistok.distributed import sum_, world_size
+from vistok.core.rng import Rng
+from vistok.runtime.distributed import sum_, world_size
 from vistok.tokens import Tokens
 
 NAME = "order"
-_DECODES = 16384  # pictures painted at most: fewer pictures for longer sequences
+_DECODES = 16384  # images decoded at most: fewer images for longer sequences
 _LEAST = 32  # but no fewer than this
 _LINES = (8, 16)  # maps in a line of the report: what a screen holds, or twice that for more
 _FEW = 64  # maps
@@ -53,7 +53,7 @@ def run(bench: Bench) -> list[Row]:
         return []
     codes = all_codes(bench)
     if len(codes) < 2:
-        bench.skip(NAME, "a code of another picture needs 2 pictures or more")
+        bench.skip(NAME, "a code of another image needs 2 images or more")
         return []
     count = min(len(codes), max(_LEAST, _DECODES // spec.length))
     maps, differ = changes(bench, codes, count)
@@ -65,7 +65,7 @@ def run(bench: Bench) -> list[Row]:
         "pictures": count,
     }
     bench.pictures.append(pictures(bench.run.name, maps, count))
-    note = f"{count} pictures, each position drawn from those of {len(codes)} pictures"
+    note = f"{count} images, each position drawn from those of {len(codes)} images"
     rank = rank_correlation(change)
     return [
         bench.row(
@@ -83,11 +83,11 @@ def entropies(codes: Tensor) -> Tensor:
 
 
 def changes(bench: Bench, codes: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Mean squared change [L, H, W] over the first `count` pictures and the channels, and the share
+    """Mean squared change [L, H, W] over the first `count` images and the channels, and the share
     [L] of draws that gave another code; over all ranks.
 
     Args:
-        codes: [N, L, F] of all pictures.
+        codes: [N, L, F] of all images.
     """
     spec, tokenizer = bench.spec, bench.tokenizer
     height, width = tokenizer.config.image_size
@@ -123,7 +123,7 @@ def rank_correlation(change: Tensor) -> float:
 
 
 def pictures(run: str, maps: Tensor, count: int) -> dict[str, Any]:
-    """The maps [L, H, W] as lines of small pictures: all on one scale, then each on its own.
+    """The maps [L, H, W] as lines of small images: all on one scale, then each on its own.
 
     Root mean square of the change, from black over orange to white. The one scale is logarithmic,
     from a step of 8-bit pixels (what is below cannot be seen) to the largest change of all; a map's
@@ -150,7 +150,7 @@ def pictures(run: str, maps: Tensor, count: int) -> dict[str, Any]:
             rows.append((f"{name}, {kind}", torch.cat([part, blank])))
     columns = [str(i + 1) for i in range(line)] if length == line else []
     note = (
-        f"root mean square change of pixels in 0..1 over {count} pictures; the one scale is "
+        f"root mean square change of pixels in 0..1 over {count} images; the one scale is "
         f"logarithmic from 1/255 (black) to {top:.3f} (white), each own scale linear from 0"
     )
     return {**grid(NAME, run, rows, columns), "note": note}
@@ -170,5 +170,5 @@ def heat(share: Tensor) -> Tensor:
     place = share.clamp(0, 1) * (len(stops) - 1)
     low = place.floor().clamp_max(len(stops) - 2).long()
     part = (place - low)[..., None]
-    colour = stops[low] * (1 - part) + stops[low + 1] * part
-    return (colour + 0.5).to(torch.uint8).permute(0, 3, 1, 2)
+    color = stops[low] * (1 - part) + stops[low + 1] * part
+    return (color + 0.5).to(torch.uint8).permute(0, 3, 1, 2)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vistok.records import Condition
+from vistok.core.records import Condition
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -21,7 +21,7 @@ def parts(
 ) -> dict[str, Callable[[], Any]]:
     """{part: a call of it alone} on what the parts before it made of `pixels` [B, 3, H, W].
 
-    The encoder includes the space it reads, the decoder the one it paints; indices -> values, which
+    The encoder includes its input space, the decoder its output space; indices -> values, which
     `decode` does first, is the quantizer's lookup.
     """
     latents = tokenizer.latents(pixels, condition)
@@ -29,8 +29,8 @@ def parts(
     found = {
         "encoder": lambda: tokenizer.latents(pixels, condition),
         "quantizer": lambda: tokenizer.quantize(latents),
-        "decoder": lambda: tokenizer.paints.back(
-            tokenizer.paint(quantized.clean, condition=condition).estimate
+        "decoder": lambda: tokenizer.output_space.inverse(
+            tokenizer.reconstruct(quantized.clean, condition=condition).estimate
         ),
     }
     if quantized.indices is not None:

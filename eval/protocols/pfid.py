@@ -1,7 +1,7 @@
 """pFID-v1: Fréchet distance after a share of the tokens was replaced by near codes.
 
 Encode once, find each token's nearest codes once, then for every cell (alpha, delta) of the grid
-gather the codes at the drawn ranks, decode, and compare with the real pictures. A tokenizer that
+gather the codes at the drawn ranks, decode, and compare with the real images. A tokenizer that
 decodes prefixes is measured at every length of its sweep: only kept tokens are perturbed.
 
 Letters: B batch, L positions, P branches, F factors, N tokens of an image, K codes of a branch.
@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from vistok.eval.bench import Bench
+from vistok.eval.images import bar, to_uint8
+from vistok.eval.jobs import Job
+from vistok.eval.options import Options, PFIDMode
+from vistok.eval.rows import Decode, Perturbation, Row
+from vistok.eval.runs import Pair
 
-from eval.bench import Bench
-from eval.images import bar, to_uint8
-from eval.jobs import Job
-from eval.options import Options, PFIDMode
-from eval.rows import Decode, Perturbation, Row
-from eval.runs import Pair
-from vistok.distributed import sum_
 from vistok.metrics import FeatureStats
 from vistok.metrics.perturbed import (
     FULL_GRID,
@@ -36,17 +35,18 @@ from vistok.metrics.perturbed import (
     relative,
 )
 from vistok.quantizers.base import pick_rank
+from vistok.runtime.distributed import sum_
 from vistok.tokens import Tokens, TokenSpec
 
 _PUBLISHED = 4096  # codes for which the deltas were chosen
 
 
-class Painting(NamedTuple):
-    """One Fréchet distance that has to be painted; several numbers may share it."""
+class Decoding(NamedTuple):
+    """One Fréchet distance that has to be decoded; several numbers may share it."""
 
     length: int
     cell: Cell
-    quick: bool  # over the quick variant's subset of the pictures
+    quick: bool  # over the quick variant's subset of the images
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Number:
     cells: tuple[tuple[Cell, Cell], ...]  # (as published, as used)
     quick: bool
 
-    def jobs(self) -> list[Painting]:
-        return [Painting(self.length, used, self.quick) for _, used in self.cells]
+    def jobs(self) -> list[Decoding]:
+        return [Decoding(self.length, used, self.quick) for _, used in self.cells]
 
 
 def jobs(pair: Pair, options: Options) -> list[Job]:
@@ -78,7 +78,7 @@ def run(bench: Bench, mode: PFIDMode = "both") -> list[Row]:
     subset = None if note is not None else frozenset(chosen.tolist())
     numbers = plan(bench.spec, mode, subset is not None)
     jobs = list(dict.fromkeys(job for number in numbers for job in number.jobs()))
-    done = paint(bench, jobs, subset)
+    done = reconstruct(bench, jobs, subset)
     cells = sum(len(number.cells) for number in numbers)
     with bar(cells, f"{bench.run.name}: distances", "cell") as progress:
         return [row for number in numbers for row in _rows(bench, number, done, note, progress)]
@@ -90,8 +90,8 @@ def branch_codes(spec: TokenSpec) -> int:
 
 
 def plan(spec: TokenSpec, mode: PFIDMode, own_subset: bool) -> list[Number]:
-    """The numbers to report; `own_subset`: quick ones use fewer pictures than full ones."""
-    codes, whole = branch_codes(spec), spec.steps
+    """The numbers to report; `own_subset`: quick ones use fewer images than full ones."""
+    codes, whole = branch_codes(spec), spec.max_prefix
     pairs = lambda grid, used: tuple(zip(grid, used, strict=True))
     numbers = []
     if mode in ("full", "both"):
@@ -101,7 +101,7 @@ def plan(spec: TokenSpec, mode: PFIDMode, own_subset: bool) -> list[Number]:
             numbers.append(Number(f"{NAME}-rel", whole, pairs(FULL_GRID, scaled), False))
     if mode in ("quick", "both"):
         cells = pairs(QUICK_GRID, clip(QUICK_GRID, codes))
-        lengths = spec.sweep
+        lengths = spec.eval_lengths
         numbers += [Number(f"{NAME}-quick", k, cells, own_subset) for k in lengths]
     return numbers
 
@@ -113,10 +113,10 @@ class _Done:
     tokens: Tensor  # [] tokens that could
 
 
-def paint(
-    bench: Bench, jobs: list[Painting], subset: frozenset[int] | None
-) -> dict[Painting, _Done]:
-    """Statistics of the painted pictures of every job, summed over ranks."""
+def reconstruct(
+    bench: Bench, jobs: list[Decoding], subset: frozenset[int] | None
+) -> dict[Decoding, _Done]:
+    """Statistics of the decoded images of every job, summed over ranks."""
     zero = lambda: torch.zeros((), dtype=torch.float64, device=bench.device)
     done = {job: _Done(bench.new_stats(), zero(), zero()) for job in jobs}
     most = max(job.cell.delta for job in jobs)
@@ -125,7 +125,7 @@ def paint(
         tokenizer = bench.tokenizer
         condition = bench.condition(batch)
         quantized = tokenizer.quantize(bench.latents(batch, condition))
-        near = tokenizer.quantizer.neighbours(quantized.anchors, most)  # [B, L, P, most, F/P]
+        near = tokenizer.quantizer.neighbours(quantized.queries, most)  # [B, L, P, most, F/P]
         rows = _members(batch.index, subset)
         for job, one in done.items():
             pick = rows if job.quick and subset is not None else slice(None)
@@ -139,7 +139,7 @@ def paint(
             one.stats.update(bench.features(to_uint8(bench.decode(tokens, own))))
             one.changed += changed(bench.spec, clean, moved)
             branches = near.shape[2]
-            one.tokens += len(index) * bench.spec.positions(job.length) * branches
+            one.tokens += len(index) * bench.spec.positions_in(job.length) * branches
     return {
         job: _Done(one.stats.reduce(), sum_(one.changed), sum_(one.tokens))
         for job, one in done.items()
@@ -147,15 +147,15 @@ def paint(
 
 
 def perturb(
-    spec: TokenSpec, clean: Tensor, near: Tensor, index: Tensor, job: Painting, seed: int
+    spec: TokenSpec, clean: Tensor, near: Tensor, index: Tensor, job: Decoding, seed: int
 ) -> Tensor:
     """Clean indices [B, L, F] -> the same with the first positions perturbed as `job` says.
 
     Args:
         near: [B, L, P, count, F/P] nearest codes, best first.
-        index: [B] places of the pictures: the key of the draws.
+        index: [B] places of the images: the key of the draws.
     """
-    kept = spec.positions(job.length)
+    kept = spec.positions_in(job.length)
     ranks = batch_ranks(index, kept, job.cell, near.shape[2], seed).to(near.device)
     picked = pick_rank(near[:, :kept], ranks).to(clean)
     # Rank 0 is the clean code by definition; a float tie must not change it.
@@ -173,11 +173,11 @@ def changed(spec: TokenSpec, clean: Tensor, moved: Tensor) -> Tensor:
 
 def tokens_of(bench: Bench, indices: Tensor, length: int) -> Tokens:
     tokens = Tokens.of(bench.spec, indices, size=(1, *bench.tokenizer.config.image_size))
-    return tokens if length == bench.spec.steps else tokens.prefix(length)
+    return tokens if length == bench.spec.max_prefix else tokens.prefix(length)
 
 
 def _members(index: Tensor, subset: frozenset[int] | None) -> Tensor | None:
-    """[n] rows of the batch whose pictures are in the subset."""
+    """[n] rows of the batch whose images are in the subset."""
     if subset is None:
         return None
     inside = [row for row, i in enumerate(index.tolist()) if i in subset]
@@ -185,12 +185,12 @@ def _members(index: Tensor, subset: frozenset[int] | None) -> Tensor | None:
 
 
 def _rows(
-    bench: Bench, number: Number, done: dict[Painting, _Done], subset: str | None, progress: Any
+    bench: Bench, number: Number, done: dict[Decoding, _Done], subset: str | None, progress: Any
 ) -> list[Row]:
     """The cells, and their mean; `progress` counts the cells."""
     spec = bench.spec
     note = (
-        f"anchor=latent, N={spec.positions(number.length) * spec.branches}, "
+        f"query=latent, N={spec.positions_in(number.length) * spec.branches}, "
         f"K={branch_codes(spec)}, {_deltas(number)}"
     )
     if number.name.endswith("-quick"):

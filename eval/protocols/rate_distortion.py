@@ -2,11 +2,11 @@
 arXiv 2501.10064).
 
 Bytes of the tokens are those of real strings, and each entropy-coded one is decoded and compared:
-- packed: `Tokens.to_bytes`, one string a picture, with its header.
-- arithmetic-picture: the same header, then the codes by a range coder with frequencies of training
-  pictures at each position; each picture decodes alone.
-- arithmetic: all pictures in one stream, whose frequencies adapt as it goes; no header, and no
-  picture decodes without those before it.
+- packed: `Tokens.to_bytes`, one string a image, with its header.
+- arithmetic-image: the same header, then the codes by a range coder with frequencies of training
+  images at each position; each image decodes alone.
+- arithmetic: all images in one stream, whose frequencies adapt as it goes; no header, and no
+  image decodes without those before it.
 """
 
 from __future__ import annotations
@@ -17,17 +17,31 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from vistok.eval.bench import Bench
+from vistok.eval.images import Views, bar, shares, to_uint8
+from vistok.eval.jobs import Job
+from vistok.eval.options import Options
+from vistok.eval.protocols.codecs import (
+    CODECS,
+    NEAR,
+    SWEEP,
+    Codec,
+    codec_rows,
+    matched,
+    nearest_quality,
+)
+from vistok.eval.protocols.common import (
+    Quality,
+    all_codes,
+    positions_of,
+    training_count,
+    training_views,
+)
+from vistok.eval.rows import Row
+from vistok.eval.runs import Pair
 
-from eval.bench import Bench
-from eval.images import Views, bar, shares, to_uint8
-from eval.jobs import Job
-from eval.options import Options
-from eval.protocols.codecs import CODECS, NEAR, SWEEP, Codec, codec_rows, matched, nearest_quality
-from eval.protocols.common import Quality, all_codes, positions_of, training_count, training_views
-from eval.rows import Row
-from eval.runs import Pair
-from vistok.distributed import sum_, world_size
-from vistok.metrics.entropy_coding import (
+from vistok.runtime.distributed import sum_, world_size
+from vistok.tokens.entropy_coding import (
     CoderMissing,
     Frequencies,
     PictureCoder,
@@ -38,12 +52,12 @@ from vistok.metrics.entropy_coding import (
 )
 
 NAME = "rate_distortion"
-_TRAINING = 4096  # pictures that the static model's frequencies come from
+_TRAINING = 4096  # images that the static model's frequencies come from
 
 
 @dataclass(frozen=True)
 class Size:
-    """Mean bytes of a picture's tokens at one length, by one way to write them."""
+    """Mean bytes of a image's tokens at one length, by one way to write them."""
 
     codec: str
     length: int
@@ -84,12 +98,12 @@ def run(bench: Bench, training: Callable[[Bench], Views | str] | None = None) ->
 
 def tokenizer_quality(bench: Bench) -> dict[int, Quality]:
     """Measures of the reconstruction at each length."""
-    found = {length: Quality(bench) for length in bench.spec.sweep}
+    found = {length: Quality(bench) for length in bench.spec.eval_lengths}
     for batch in bench.sweep(f"{bench.run.name}: reconstruct", found):
         condition = bench.condition(batch)
         tokens = bench.encode(batch, condition)
         for length, quality in found.items():
-            cut = tokens if length == bench.spec.steps else tokens.prefix(length)
+            cut = tokens if length == bench.spec.max_prefix else tokens.prefix(length)
             quality.update(to_uint8(bench.decode(cut, condition)), batch.pixels)
     return found
 
@@ -102,14 +116,14 @@ def packed_sizes(bench: Bench) -> list[Size]:
 
 
 def _packed(bench: Bench) -> dict[int, tuple[float, float]]:
-    """{length: mean bytes, and of the header alone}. Both are the same for every picture: packed
-    codes have a fixed width, and pictures of one size one header."""
+    """{length: mean bytes, and of the header alone}. Both are the same for every image: packed
+    codes have a fixed width, and images of one size one header."""
     spec = bench.spec
     batch = bench.views.chosen([0])
     first = bench.encode(batch, bench.condition(batch))
     found = {}
-    for length in spec.sweep:
-        cut = first if length == spec.steps else first.prefix(length)
+    for length in spec.eval_lengths:
+        cut = first if length == spec.max_prefix else first.prefix(length)
         size = len(cut.to_bytes()[0])
         codes = -(-len(positions_of(bench, length)) * sum(spec.factor_bits) // 8)
         found[length] = (float(size), float(size - codes))
@@ -124,17 +138,18 @@ def coded_sizes(bench: Bench, training: Callable[[Bench], Views | str] | None) -
         bench.skip(NAME, str(error))
         return []
     codes, spec = all_codes(bench), bench.spec
-    sizes = [one_stream(bench, codes, length) for length in spec.sweep]
+    sizes = [one_stream(bench, codes, length) for length in spec.eval_lengths]
     if training is None:
         return sizes
     views = training(bench)
     if isinstance(views, str):
-        bench.skip(f"{NAME}, arithmetic-picture", views)
+        bench.skip(f"{NAME}, arithmetic-image", views)
         return sizes
-    known = Frequencies.of(spec, all_codes(bench, views, "encode training pictures"))
+    known = Frequencies.of(spec, all_codes(bench, views, "encode training images"))
     headers = {length: header for length, (_, header) in _packed(bench).items()}
     return sizes + [
-        alone(bench, codes, known, length, headers[length], len(views)) for length in spec.sweep
+        alone(bench, codes, known, length, headers[length], len(views))
+        for length in spec.eval_lengths
     ]
 
 
@@ -142,16 +157,14 @@ def one_stream(bench: Bench, codes: Tensor, length: int) -> Size:
     positions = positions_of(bench, length)
     data = encode_set(bench.spec, codes, positions)
     _same(decode_set(bench.spec, data, len(codes), positions), codes[:, positions], "arithmetic")
-    note = (
-        f"range coder, adaptive frequencies at each position, {len(codes)} pictures in one stream"
-    )
+    note = f"range coder, adaptive frequencies at each position, {len(codes)} images in one stream"
     return Size("arithmetic", length, len(data) / len(codes), note)
 
 
 def alone(
     bench: Bench, codes: Tensor, known: Frequencies, length: int, header: float, training: int
 ) -> Size:
-    """Each picture by itself; the ranks share the pictures."""
+    """Each image by itself; the ranks share the images."""
     coder = PictureCoder(known, positions_of(bench, length))
     total = torch.zeros((), dtype=torch.float64)
     with bar(len(codes), f"{bench.run.name}: code {length}") as progress:
@@ -163,7 +176,7 @@ def alone(
     mean = float(sum_(total)) / len(codes) + header
     note = (
         f"header of {header:.1f} bytes, then a range coder with the frequencies of {training} "
-        "training pictures at each position (known to both sides, not counted)"
+        "training images at each position (known to both sides, not counted)"
     )
     return Size("arithmetic-picture", length, mean, note)
 

@@ -1,6 +1,6 @@
 """Reconstruction at every prefix length of the sweep, and how the codebook is used.
 
-Pictures are rounded to 8 bits before any metric sees them, as a file would hold them.
+Images are rounded to 8 bits before any metric sees them, as a file would hold them.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from vistok.eval.bench import Bench
+from vistok.eval.images import network_of, to_uint8
+from vistok.eval.jobs import Job
+from vistok.eval.options import Options
+from vistok.eval.rows import Row
+from vistok.eval.runs import Pair
+from vistok.eval.sets import SetMeasures, wanted
 
-from eval.bench import Bench
-from eval.images import network_of, to_uint8
-from eval.jobs import Job
-from eval.options import Options
-from eval.rows import Row
-from eval.runs import Pair
-from eval.sets import SetMeasures, wanted
-from vistok.distributed import sum_
-from vistok.metrics import MSSSIM, PSNR, SSIM, CodebookStats, CodebookUse, MeanColourPSNR
+from vistok.core.records import Condition
+from vistok.metrics import MSSSIM, PSNR, SSIM, CodebookStats, CodebookUse, MeanColorPSNR
 from vistok.metrics.accumulator import Accumulator
 from vistok.metrics.stored import CAP
-from vistok.records import Condition
+from vistok.runtime.distributed import sum_
 from vistok.tokens import Tokens
 
 MS_SSIM = "ms-ssim"
@@ -76,14 +76,14 @@ class Measures:
     ) -> None:
         """Tokens of the prefix, the real pixels [B, 3, H, W] in 0..1 they came from, their numbers
         [B], and what their decoder reads besides."""
-        painted = to_uint8(self.bench.decode(tokens, condition))
-        self.sets.update(painted, index)
+        decoded = to_uint8(self.bench.decode(tokens, condition))
+        self.sets.update(decoded, index)
         real = to_uint8(pixels)
-        self.psnr.update(painted, real)
+        self.psnr.update(decoded, real)
         for similarity in self.similar.values():
-            similarity.update(painted, real)
+            similarity.update(decoded, real)
         for network, distance in self.distances:
-            distance.update(network(painted.float() / 255, pixels))
+            distance.update(network(decoded.float() / 255, pixels))
         if tokens.indices is not None:
             self.bytes += sum(map(len, tokens.to_bytes()))
 
@@ -100,7 +100,7 @@ class Measures:
             name = "LPIPS" if network.name.startswith("lpips") else "perceptual"
             rows.append(bench.row(name, distance.compute(), features=network_of(network), **at))
         if spec.vocab:
-            bits = spec.positions(self.length) * sum(spec.factor_bits)
+            bits = spec.positions_in(self.length) * sum(spec.factor_bits)
             total = float(sum_(self.bytes)) / len(bench.views)
             rows.append(bench.row("bits/image", bits, note="codes alone", **at))
             rows.append(bench.row("bits/pixel", bits / math.prod(self.size), **at))
@@ -118,8 +118,8 @@ def run(bench: Bench, metrics: tuple[str, ...] = ("fid",), stored: int = CAP) ->
     """rFID and its like, PSNR, SSIM, perceptual distances, bytes at each length; codebook use at
     full length."""
     spec = bench.spec
-    lengths = {length: Measures(bench, length, metrics, stored) for length in spec.sweep}
-    floor = MeanColourPSNR().to(bench.device)
+    lengths = {length: Measures(bench, length, metrics, stored) for length in spec.eval_lengths}
+    floor = MeanColorPSNR().to(bench.device)
     codes = CodebookStats(spec).to(bench.device) if spec.vocab else None
     for batch in bench.sweep(f"{bench.run.name}: reconstruct", [lengths, floor, codes]):
         condition = bench.condition(batch)
@@ -128,13 +128,13 @@ def run(bench: Bench, metrics: tuple[str, ...] = ("fid",), stored: int = CAP) ->
         if codes is not None:
             codes.update(tokens.indices)
         for length, measures in lengths.items():
-            cut = tokens if length == spec.steps else tokens.prefix(length)
+            cut = tokens if length == spec.max_prefix else tokens.prefix(length)
             measures.update(cut, batch.pixels, batch.index, condition)
     rows = [row for measures in lengths.values() for row in measures.rows()]
     for name, side in next(iter(lengths.values())).too_small.items():
-        bench.skip(name, f"its 11x11 window needs pictures with sides of {side} pixels or more")
-    note = "each picture's own mean colour: what 0 tokens of detail give"
-    rows.append(bench.row("PSNR-mean-colour", floor.compute().pooled, length=None, note=note))
+        bench.skip(name, f"its 11x11 window needs images with sides of {side} pixels or more")
+    note = "each image's own mean color: what 0 tokens of detail give"
+    rows.append(bench.row("PSNR-mean-color", floor.compute().pooled, length=None, note=note))
     if codes is None:
         bench.skip("codebook", "continuous tokens have no codebook")
         return rows

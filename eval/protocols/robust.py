@@ -1,14 +1,14 @@
 """What a damaged token sequence still shows: flipped bits, tokens lost at the tail or the head.
 
-- bit_flip: each bit of the packed codes flips on its own with the share's chance; the same dice
+- bit_flip: each bit of the packed codes flips on its own with the share's chance; the same draws
   serve all shares, so a larger share flips the same bits and more. An index that leaves the
   codebook is taken modulo its size (`Tokens.from_bytes` would refuse it).
-- drop_tail, drop_head: the last (first) positions are lost. A decoder that knows absence (cut:
+- drop_tail, drop_head: the last (first) positions are lost. A decoder that knows missing (cut:
   token) is told which are missing; for any other, a lost token is replaced by the code of another
-  picture of the set at the same position, a draw from that position's own frequencies.
+  image of the set at the same position, a draw from that position's own frequencies.
 
-Dice are keyed by picture, so batches and ranks change nothing.
-Letters: B batch, N pictures, L positions, F factors.
+Draws are keyed by image, so batches and ranks change nothing.
+Letters: B batch, N images, L positions, F factors.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from vistok.eval.bench import Bench
+from vistok.eval.images import to_uint8
+from vistok.eval.jobs import Job
+from vistok.eval.options import Options
+from vistok.eval.protocols.common import Quality, all_codes, codes_of_others
+from vistok.eval.rows import Damage, Decode, Row
+from vistok.eval.runs import Pair
 
-from eval.bench import Bench
-from eval.images import to_uint8
-from eval.jobs import Job
-from eval.options import Options
-from eval.protocols.common import Quality, all_codes, codes_of_others
-from eval.rows import Damage, Decode, Row
-from eval.runs import Pair
-from vistok.dice import Rng
-from vistok.distributed import sum_
-from vistok.modes import evaluating
-from vistok.records import Condition
+from vistok.core.records import Condition
+from vistok.core.rng import Rng
+from vistok.runtime.distributed import sum_
+from vistok.runtime.modes import evaluating
 from vistok.tokens import Tokens, TokenSpec
 
 NAME = "robust"
@@ -63,9 +63,9 @@ def run(bench: Bench) -> list[Row]:
             _Case(Damage(kind=kind, share=lost / bench.spec.length), Quality(bench), lost)
             for lost in losses(bench.spec)
         ]
-    others = None if bench.spec.cut == "token" else all_codes(bench)
+    others = None if bench.spec.prefix == "token" else all_codes(bench)
     if others is not None and len(others) < 2:
-        bench.skip(NAME, "lost tokens are replaced from other pictures; give 2 or more")
+        bench.skip(NAME, "lost tokens are replaced from other images; give 2 or more")
         return []
     states = [(case.quality, case.hit) for case in cases]
     for batch in bench.sweep(f"{bench.run.name}: damage ({len(cases)} kinds)", states):
@@ -73,11 +73,11 @@ def run(bench: Bench) -> list[Row]:
         tokens = bench.encode(batch, condition)
         clean = to_uint8(bench.decode(tokens, condition))
         for case in cases:
-            painted = clean
+            decoded = clean
             if case.damage.share > 0:
                 damaged = _decode(bench, case, tokens, batch.index, others, condition)
-                painted = to_uint8(damaged)
-            case.quality.update(painted, batch.pixels)
+                decoded = to_uint8(damaged)
+            case.quality.update(decoded, batch.pixels)
     return [row for case in cases for row in _rows(bench, case)]
 
 
@@ -94,9 +94,9 @@ def flip_bits(
     outside the codebook, indices."""
     bits = spec.factor_bits
     most = max(bits)
-    dice = Rng(seed, "robust/flip").uniform(index, (spec.length, len(bits), most))
+    draws = Rng(seed, "robust/flip").uniform(index, (spec.length, len(bits), most))
     inside = torch.arange(most) < torch.tensor(bits)[:, None]  # [F, most]: bits that are stored
-    flipped = (dice < share) & inside
+    flipped = (draws < share) & inside
     mask = (flipped * 2 ** torch.arange(most)).sum(-1).to(indices.device)
     moved = indices.long() ^ mask
     vocab = torch.tensor(spec.vocab, device=indices.device)
@@ -120,7 +120,7 @@ def _decode(
     others: Tensor | None,
     condition: Condition | None,
 ) -> Tensor:
-    """[B, 3, H, W] in 0..1 painted from the damaged tokens."""
+    """[B, 3, H, W] in 0..1 decoded from the damaged tokens."""
     spec, tokenizer, damage = bench.spec, bench.tokenizer, case.damage
     remade = lambda indices: Tokens.of(spec, indices, size=tokens.size)
     if damage.kind == "bit_flip":
@@ -135,8 +135,8 @@ def _decode(
         return bench.decode(remade(mixed), condition)
     present = (~gone).to(tokens.indices.device).expand(len(tokens), -1)
     with evaluating(tokenizer):
-        painted = tokenizer.paint(tokenizer.values(tokens), present, condition)
-    return tokenizer.paints.back(painted.estimate).clamp(0, 1)
+        decoded = tokenizer.reconstruct(tokenizer.values(tokens), present, condition)
+    return tokenizer.output_space.inverse(decoded.estimate).clamp(0, 1)
 
 
 def _rows(bench: Bench, case: _Case) -> list[Row]:
@@ -153,8 +153,8 @@ def _rows(bench: Bench, case: _Case) -> list[Row]:
     else:
         where = "last" if damage.kind == "drop_tail" else "first"
         how = "the decoder is told that they are absent"
-        if spec.cut != "token":
-            how = "replaced by the codes of other pictures at the same positions"
+        if spec.prefix != "token":
+            how = "replaced by the codes of other images at the same positions"
         elif damage.kind == "drop_head":
             how += ", at a place where no prefix leaves a gap"
         note = f"{case.lost} of {spec.length} tokens lost, the {where} ones; {how}"

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from vistok.eval.images import Views
+from vistok.eval.protocols.clock import Clock, flops
+from vistok.eval.protocols.loading import loading_rows
+from vistok.eval.protocols.lookup import PEER_GB, lookup_rows
+from vistok.eval.protocols.parts import parts, peak_memory
+from vistok.eval.protocols.steps import NO_BF16, ConfigStep, TrainingStep, alone, is_config
+from vistok.eval.rows import Decode, Results, Row, provenance
+from vistok.eval.runs import Pair, Run, class_names, open_data, resolve
+from vistok.eval.tables import plain
 
-from eval.images import Views
-from eval.protocols.clock import Clock, flops
-from eval.protocols.loading import loading_rows
-from eval.protocols.lookup import PEER_GB, lookup_rows
-from eval.protocols.parts import parts, peak_memory
-from eval.protocols.steps import NO_BF16, ConfigStep, TrainingStep, alone, is_config
-from eval.rows import Decode, Results, Row, provenance
-from eval.runs import Pair, Run, class_names, open_data, resolve
-from eval.tables import plain
 from vistok.data import to_device
 
 
@@ -47,7 +47,7 @@ def measure_speed(
         batch, precision: of the steps of config files, each with each; runs take one batch size
             and have their own precision.
         lookup: also the table of codebook searches; `peer_gb` bounds the other library's memory.
-        loading: folders of pictures whose loader is measured too.
+        loading: folders of images whose loader is measured too.
     """
     alone()
     configs = [ConfigStep(Path(path)) for path in paths if is_config(path)]
@@ -141,7 +141,7 @@ class _Speed:
         return rows
 
     def training(self, run: Run) -> list[Row]:
-        """Forward, backward and optimiser of the run's own task at this batch size."""
+        """Forward, backward and optimizer of the run's own task at this batch size."""
         if run.config is None:
             return [self.row("train-images/s", None, run, note="no config.yaml: not a run folder")]
         step = TrainingStep(run.config, self.batch, str(run.folder / "config.yaml"))
@@ -155,12 +155,12 @@ class _Speed:
         labels = index % count if count else None
         decode = Decode(guidance=1.0, seed=0, steps=run.spec.length)
         sample = lambda cache: model.sample(labels, index=index, cache=cache)
-        paint = self.pair.tokenizer.tokenizer.decode
+        reconstruct = self.pair.tokenizer.tokenizer.decode
         with torch.no_grad():
             rows = self.timed("sample-cached", run, lambda: sample(True), decode=decode)
             slow = self.timed("sample-uncached", run, lambda: sample(False), decode=decode)
             whole = self.timed(
-                "generate", run, lambda: paint(sample(True), self.text), decode=decode
+                "generate", run, lambda: reconstruct(sample(True), self.text), decode=decode
             )
         ratio = rows[0].value / slow[0].value
         note = "images/s with over without keys and values kept"
@@ -181,7 +181,7 @@ class _Speed:
         common = {
             "weights": run.sha256,
             "samples": len(self.batch.index),
-            "length": run.spec.steps,
+            "length": run.spec.max_prefix,
             **self.views.protocol,
             **self.stamp,
         }

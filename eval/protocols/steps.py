@@ -1,7 +1,7 @@
-"""A whole training step of a config, to be timed: forward, backward, clipping, optimisers.
+"""A whole training step of a config, to be timed: forward, backward, clipping, optimizers.
 
 Without what the loop does around it: the guard's read, averages, logging. A config needs no run
-and no data: pictures are noise, which costs the same.
+and no data: images are noise, which costs the same.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from vistok.eval.protocols.clock import Clock, flops, largest_products
+from vistok.eval.rows import Reference, Row, provenance
+from vistok.train.config import TrainConfig
+from vistok.train.gradients import norms_and_clip
+from vistok.train.optim import make_optimizers, with_lr
 
-from eval.protocols.clock import Clock, flops, largest_products
-from eval.rows import Reference, Row, provenance
-from train.config import TrainConfig
-from train.gradients import norms_and_clip
-from train.optim import make_optimizers, with_lr
-from vistok import distributed
 from vistok.config import ConfigError, read_yaml, validate
-from vistok.dice import Progress, Rng
-from vistok.precision import has_bf16
-from vistok.records import Batch
-from vistok.registry import build
+from vistok.config.registry import build
+from vistok.core.records import Batch
+from vistok.core.rng import Rng
+from vistok.core.schedules import Progress
+from vistok.runtime import distributed
+from vistok.runtime.precision import has_bf16
 
 NO_BF16 = "this device has no bf16 instructions; fp32 can be measured"
 
 
 class TrainingStep:
-    """Call it for one optimiser step, compiled if the config says so; `plain()` never is."""
+    """Call it for one optimizer step, compiled if the config says so; `plain()` never is."""
 
     def __init__(self, config: Any, batch: Batch, source: str) -> None:
         """`config` is a tree of TrainConfig, read from `source`."""
@@ -109,7 +110,7 @@ class ConfigStep:
         """Rows of every precision and batch size; without any given, of the config's own."""
         tree = read_yaml(self.path)
         if tree.get("task", {}).get("kind") != "tokenizer":
-            raise ConfigError(f"{self.path}: task.kind is not tokenizer; only those have pictures")
+            raise ConfigError(f"{self.path}: task.kind is not tokenizer; only those have images")
         for precision in precisions or (tree.get("precision", "fp32"),):
             for size in batches or (tree.get("batch_size", 32),):
                 # On noise: a config is timed before its data are there.

@@ -1,4 +1,4 @@
-"""Made-up pictures, and the shared real ones if they are on this machine."""
+"""Made-up images, and the shared real ones if they are on this machine."""
 
 import os
 from pathlib import Path
@@ -28,7 +28,7 @@ def shared() -> Path:
 
 @pytest.fixture
 def picture():
-    """picture(width, height, seed) -> a random PIL RGB image."""
+    """image(width, height, seed) -> a random PIL RGB image."""
 
     def make(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
         rng = np.random.default_rng(seed)
@@ -39,7 +39,7 @@ def picture():
 
 @pytest.fixture
 def tree(tmp_path, picture) -> Path:
-    """A folder of two classes, nested, with a hidden file, a text file and a broken picture."""
+    """A folder of two classes, nested, with a hidden file, a text file and a broken image."""
     for name in (
         "b/2.png",
         "b/deep/er/1.jpg",
@@ -52,13 +52,13 @@ def tree(tmp_path, picture) -> Path:
         path = tmp_path / "tree" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         picture(seed=len(name)).save(path)
-    (tmp_path / "tree" / "a" / "notes.txt").write_text("no picture")
+    (tmp_path / "tree" / "a" / "notes.txt").write_text("no image")
     (tmp_path / "tree" / "a" / "._9.jpg").write_bytes(b"resource fork")
     return tmp_path / "tree"
 
 
 class Numbers(Dataset):
-    """Sample i is a flat picture of value i; those in `broken` cannot be used."""
+    """Sample i is a flat image of value i; those in `broken` cannot be used."""
 
     classes = ("even", "odd")
     size = (2, 2)

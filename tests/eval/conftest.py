@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from vistok.eval.bench import Bench
+from vistok.eval.images import Views
 
-from eval.bench import Bench
-from eval.images import Views
 from vistok.data import Photos, PhotosConfig
 from vistok.frozen import feature_network, perceptual_network
 
@@ -39,7 +39,7 @@ def bench(features, perceptual):
 def runs(tmp_path, make_tokenizer):
     """A tokenizer's run folder and that of a generator of its tokens."""
     from vistok.generators import gpt
-    from vistok.weights import sha256
+    from vistok.storage.weights import sha256
 
     tokenizer = make_tokenizer("fsq")
     first, second = tmp_path / "tok", tmp_path / "gen"
@@ -74,8 +74,9 @@ def small_probe(tmp_path):
 @pytest.fixture
 def in_process(monkeypatch):
     """Trainings run in this process, which saves the start of one; the names of those that ran."""
-    from train.config import TrainConfig
-    from train.loop import train
+    from vistok.train.config import TrainConfig
+    from vistok.train.loop import train
+
     from vistok.config import read_yaml, validate
 
     ran = []
@@ -86,5 +87,5 @@ def in_process(monkeypatch):
         ran.append(config.name)
         return 0, ""
 
-    monkeypatch.setattr("eval.training._run", work)
+    monkeypatch.setattr("vistok.eval.training._run", work)
     return ran

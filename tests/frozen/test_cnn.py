@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vistok.config import Config, PartOf, validate
+from vistok.config.registry import build
 from vistok.frozen import (
     BadWeights,
     CNNConfig,
@@ -20,7 +21,6 @@ from vistok.frozen import (
     save_weights,
 )
 from vistok.frozen.cnn import WEIGHTS
-from vistok.registry import build
 
 SMALL = CNNConfig(widths=(4, 6, 8, 10))
 

@@ -84,9 +84,9 @@ def test_inception_also_gives_what_isc_and_sfid_need(inception_file):
 
 @pytest.mark.slow
 def test_same_pixels_same_numbers_as_torch_fidelity(inception_file):
-    """Their reading of the same uint8 pictures, then their measures.
+    """Their reading of the same uint8 images, then their measures.
 
-    For FID the features are cut to 6 of 2048, so that a few pictures have a covariance of full
+    For FID the features are cut to 6 of 2048, so that a few images have a covariance of full
     rank, which their roots need.
     """
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
@@ -100,7 +100,7 @@ def test_same_pixels_same_numbers_as_torch_fidelity(inception_file):
 
     from vistok.metrics import FeatureStats, InceptionScore, frechet_distance, kid, prdc
 
-    class Pictures(torch.utils.data.Dataset):
+    class Images(torch.utils.data.Dataset):
         def __init__(self, seed: int, low: int) -> None:
             generator = torch.Generator().manual_seed(seed)
             self.pixels = torch.randint(low, 256, (14, 3, 8, 8), generator=generator).byte()
@@ -111,9 +111,9 @@ def test_same_pixels_same_numbers_as_torch_fidelity(inception_file):
         def __getitem__(self, i: int) -> torch.Tensor:
             return self.pixels[i]
 
-    painted, real = Pictures(0, 0), Pictures(1, 60)
+    decoded, real = Images(0, 0), Images(1, 60)
     asked = {
-        **{"input1": painted, "input2": real, "cuda": False, "verbose": False, "batch_size": 5},
+        **{"input1": decoded, "input2": real, "cuda": False, "verbose": False, "batch_size": 5},
         **{"feature_extractor_weights_path": str(inception_file), "cache": False},
         "save_cpu_ram": True,  # no worker processes
     }
@@ -130,7 +130,7 @@ def test_same_pixels_same_numbers_as_torch_fidelity(inception_file):
     network = feature_network("inception", inception_file)
     other = network(real.pixels)
     for batch in (1, 14):
-        seen = [network.features(part) for part in painted.pixels.split(batch)]
+        seen = [network.features(part) for part in decoded.pixels.split(batch)]
         mine, ours = torch.cat([one.pool for one in seen]), InceptionScore(1008, 14)
         ours.update(torch.cat([one.logits for one in seen]), torch.arange(14))
         near, far = (FeatureStats.of(side[:, :6]) for side in (mine, other))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests import tiny_text
+from tests.support import tiny_text
 from vistok.config import validate
 from vistok.frozen import text
 from vistok.frozen.files import MissingWeights

@@ -54,7 +54,7 @@ def _open(name, weights=None, **rest):
     return (video_network if name == "videomae" else feature_network)(name, weights, **rest)
 
 
-def _normalised(pixels, mean, std):
+def _normalized(pixels, mean, std):
     shape = (3, 1, 1)
     return (pixels - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
 
@@ -68,7 +68,7 @@ def test_dinov2_is_the_librarys(folders):
     ours = _open("dinov2", folder)
     pixels = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)  # nothing to resize
     with torch.no_grad():
-        theirs = model(_normalised(pixels / 255, *IMAGENET)).pooler_output
+        theirs = model(_normalized(pixels / 255, *IMAGENET)).pooler_output
     torch.testing.assert_close(ours(pixels), theirs, rtol=1e-4, atol=1e-5)
     assert ours.dim == 16 == theirs.shape[1] and ours.sha256 == sha256(folder / "model.safetensors")
     assert "bicubic" in ours.preprocess and "224" in ours.preprocess
@@ -82,13 +82,13 @@ def test_clip_is_the_librarys(folders):
     ours = _open("clip", folder)
     pixels = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
     with torch.no_grad():
-        theirs = model(_normalised(pixels / 255, *CLIP)).image_embeds
+        theirs = model(_normalized(pixels / 255, *CLIP)).image_embeds
     torch.testing.assert_close(ours(pixels), theirs, rtol=1e-4, atol=1e-5)
     assert ours.dim == 6 and "CLIP mean" in ours.preprocess and "to 16" in ours.preprocess
 
 
 def test_clip_of_a_whole_clip_with_its_text(tmp_path):
-    """The released file holds the text tower too; only the picture's half is read."""
+    """The released file holds the text tower too; only the image's half is read."""
     torch.manual_seed(0)
     vision = {**SMALL, "intermediate_size": 32, "image_size": 16, "patch_size": 8}
     vision["projection_dim"] = 6
@@ -99,7 +99,7 @@ def test_clip_of_a_whole_clip_with_its_text(tmp_path):
     model.save_pretrained(tmp_path)
     pixels = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
     with torch.no_grad():
-        x = model.vision_model(_normalised(pixels / 255, *CLIP)).pooler_output
+        x = model.vision_model(_normalized(pixels / 255, *CLIP)).pooler_output
         theirs = model.visual_projection(x)
     torch.testing.assert_close(_open("clip", tmp_path)(pixels), theirs, rtol=1e-4, atol=1e-5)
 
@@ -109,7 +109,7 @@ def test_videomae_is_the_librarys(folders):
     ours = _open("videomae", folder, clips="styleganv")
     clips = torch.rand(2, 3, 4, 16, 16)
     with torch.no_grad():
-        tokens = model(_normalised(clips.transpose(1, 2), *IMAGENET)).last_hidden_state
+        tokens = model(_normalized(clips.transpose(1, 2), *IMAGENET)).last_hidden_state
     torch.testing.assert_close(ours(clips), tokens.mean(1), rtol=1e-4, atol=1e-5)
     assert ours.preprocess.startswith("styleganv; to 16")
     with pytest.raises(ValueError, match="clips of 5 frames; expected exactly 4"):

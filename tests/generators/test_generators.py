@@ -7,21 +7,24 @@ import pytest
 import torch
 
 from vistok.config import ConfigError, validate
-from vistok.dice import Progress, Rng
+from vistok.core.records import Condition
+from vistok.core.rng import Rng
+from vistok.core.schedules import Progress
 from vistok.generators import load_generator
 from vistok.generators.gpt import GPT, GPTConfig
 from vistok.generators.heads import choose_head, make_head
 from vistok.generators.sampling import SamplingConfig, choose, guide
-from vistok.records import Condition
 from vistok.tokens import Tokens, TokenSpec
 
 SMALL = {"width": 16, "depth": 1, "heads": 2, "norm": "rmsnorm", "mlp": "swiglu", "bias": False}
 HEADS = {"joint": (6,), "independent": (3, 2), "causal": (3, 2), "bernoulli": (2, 2, 2)}
 
 
-def gpt(vocab=(6,), length: int = 4, classes: int = 2, cut="none", blocks=None, **options) -> GPT:
+def gpt(
+    vocab=(6,), length: int = 4, classes: int = 2, prefix="none", blocks=None, **options
+) -> GPT:
     torch.manual_seed(2)
-    spec = TokenSpec(blocks=blocks or ((length,),), vocab=vocab, cut=cut)
+    spec = TokenSpec(blocks=blocks or ((length,),), vocab=vocab, prefix=prefix)
     data = {"transformer": SMALL, "classes": classes, **options}
     return GPT(validate(GPTConfig, data), spec)
 
@@ -287,17 +290,17 @@ def test_wrong_settings(fails, settings, words):
 
 
 def test_stopping_at_a_prefix_gives_the_prefix_of_the_whole():
-    model = lively(gpt(cut="token"))
+    model = lively(gpt(prefix="token"))
     whole = model.sample(LABELS, seed=1, guidance=1.5)
     for length in (1, 3):
         part = model.sample(LABELS, length=length, seed=1, guidance=1.5)
         assert torch.equal(part.indices, whole.prefix(length).indices)
         assert part.keep.tolist() == [length] * 6
     assert whole.keep is None
-    blocks = lively(gpt(cut="block", blocks=((1,), (3,), (2,))))
+    blocks = lively(gpt(prefix="block", blocks=((1,), (3,), (2,))))
     whole, part = blocks.sample(LABELS, seed=1), blocks.sample(LABELS, length=2, seed=1)
     assert torch.equal(part.indices, whole.prefix(2).indices) and not part.indices[:, 4:].any()
-    inside = lively(gpt(cut="inside", blocks=((3,), (3,))))
+    inside = lively(gpt(prefix="per_block", blocks=((3,), (3,))))
     whole, part = inside.sample(LABELS, seed=1), inside.sample(LABELS, length=2, seed=1)
     assert torch.equal(part.indices, whole.prefix(2).indices)
 
@@ -372,7 +375,7 @@ def test_large_vocabularies_are_regrouped():
 
 @pytest.mark.parametrize("head", HEADS)
 def test_saved_and_loaded_samples_are_equal(tmp_path, head):
-    model = lively(gpt(HEADS[head], head=head, cut="token"))
+    model = lively(gpt(HEADS[head], head=head, prefix="token"))
     model.classes, model.tokenizer = ("cat", "dog"), {"name": "t", "sha256": "ab"}
     model.save_pretrained(tmp_path)
     for loaded in (load_generator(tmp_path), GPT.from_pretrained(tmp_path)):

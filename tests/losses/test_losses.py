@@ -6,19 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from vistok.dice import Progress
+from vistok.config.registry import build
+from vistok.core.records import Batch, Decoded, Reconstruction
+from vistok.core.schedules import Progress
 from vistok.losses.adversarial import AdversarialConfig, AdversarialLoss
-from vistok.losses.discriminators import BlurCriticConfig, PatchGAN, PatchGANConfig
+from vistok.losses.discriminators import BlurDiscriminatorConfig, PatchGAN, PatchGANConfig
 from vistok.losses.perceptual import PerceptualConfig
 from vistok.losses.reconstruction import ReconstructionConfig
-from vistok.records import Batch, Painted, Reconstruction
-from vistok.registry import build
 
 BATCH = Batch(index=torch.arange(1))
 
 
 def rebuilt(pixels, target) -> Reconstruction:
-    return Reconstruction(pixels, target, Painted(pixels, pixels), None, None)
+    return Reconstruction(pixels, target, Decoded(pixels, pixels), None, None)
 
 
 def at(step: int) -> Progress:
@@ -59,11 +59,11 @@ def test_perceptual_distance_is_zero_for_equal_pictures():
     assert not any(p.requires_grad for p in loss.parameters())
 
 
-# -- the critic ------------------------------------------------------------------------------------
+# -- the discriminator ------------------------------------------------------------------------
 
 
 class Value(nn.Module):
-    """A critic whose logit is scale x the first pixel."""
+    """A discriminator whose logit is scale x the first pixel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Value(nn.Module):
 
 def gan(**options) -> AdversarialLoss:
     loss = AdversarialLoss(AdversarialConfig(**{"start": 0} | options))
-    loss.critic.discriminator = Value()
+    loss.discriminator.discriminator = Value()
     return loss
 
 
@@ -86,28 +86,28 @@ def column(*values) -> torch.Tensor:
 def test_hinge_by_hand():
     loss = gan()
     # real logits 4 and 1, fake -3 and 0.5
-    total, logged = loss.criticise(loss.critic, column(2.0, 0.5), column(-1.5, 0.25))
+    total, logged = loss.discriminate(loss.discriminator, column(2.0, 0.5), column(-1.5, 0.25))
     # (relu(1 - 4) + relu(1 - 1)) / 2 = 0; (relu(1 - 3) + relu(1 + 0.5)) / 2 = 0.75; half of it
-    assert total.item() == logged["disc"].item() == pytest.approx(0.375)
+    assert total.item() == logged["discriminator"].item() == pytest.approx(0.375)
     assert logged["logits_real"].item() == 2.5 and logged["logits_fake"].item() == -1.25
-    assert logged["disc_accuracy"].item() == 0.75  # one of two fakes is taken for real
+    assert logged["discriminator_accuracy"].item() == 0.75  # one of two fakes is taken for real
     fake = torch.tensor([[-1.5], [0.25]], requires_grad=True)
-    term = loss(rebuilt(fake, fake), BATCH, at(0))["gan"]
+    term = loss(rebuilt(fake, fake), BATCH, at(0))["adversarial"]
     assert term.item() == pytest.approx(1.25)  # - mean(-3, 0.5)
     term.backward()
     assert fake.grad.flatten().tolist() == [-1, -1]  # - scale / 2
 
 
-def test_generator_phase_leaves_nothing_in_the_critic():
+def test_generator_phase_leaves_nothing_in_the_discriminator():
     loss = AdversarialLoss(AdversarialConfig(start=0, discriminator=PatchGANConfig(width=8)))
     fake = torch.rand(2, 3, 32, 32, requires_grad=True)
-    loss(rebuilt(fake, fake), BATCH, at(0))["gan"].backward()
+    loss(rebuilt(fake, fake), BATCH, at(0))["adversarial"].backward()
     assert float(fake.grad.abs().sum()) > 0
-    assert all(p.grad is None and p.requires_grad for p in loss.critic.parameters())
-    # In its own phase it learns, and the pictures do not.
-    total, _ = loss.criticise(loss.critic, torch.rand(2, 3, 32, 32), fake.detach())
+    assert all(p.grad is None and p.requires_grad for p in loss.discriminator.parameters())
+    # In its own phase it learns, and the images do not.
+    total, _ = loss.discriminate(loss.discriminator, torch.rand(2, 3, 32, 32), fake.detach())
     total.backward()
-    assert all(p.grad is not None for p in loss.critic.parameters())
+    assert all(p.grad is not None for p in loss.discriminator.parameters())
 
 
 def test_start_ramp_and_weight():
@@ -119,10 +119,13 @@ def test_start_ramp_and_weight():
         True,
         True,
     ]
-    weights = [loss.weights(at(step))["gan"] for step in (2, 3, 4, 6, 50)]
+    weights = [loss.weights(at(step))["adversarial"] for step in (2, 3, 4, 6, 50)]
     assert weights == pytest.approx([0, 0.2, 0.4, 0.8, 0.8])
-    assert loss.critic_start == 3 and gan(start=3, critic_start=1).critic_start == 1
-    assert gan(start=3, critic_start=0).critic_start == 0
+    assert (
+        loss.discriminator_start == 3
+        and gan(start=3, discriminator_start=1).discriminator_start == 1
+    )
+    assert gan(start=3, discriminator_start=0).discriminator_start == 0
     assert gan(weight=0.0)(rebuilt(fake, fake), BATCH, at(5)) == {}
 
 
@@ -142,33 +145,33 @@ def test_adaptive_weight_by_hand():
 def test_lecam_by_hand_over_two_steps():
     loss = gan(lecam=0.5, lecam_decay=0.9)
     # Step 1, EMAs 0: real mean logit 3, fake mean -1.
-    total, logged = loss.criticise(loss.critic, column(1.0, 2.0), column(-0.5, -0.5))
+    total, logged = loss.discriminate(loss.discriminator, column(1.0, 2.0), column(-0.5, -0.5))
     # relu(3 - 0)^2 + relu(0 + 1)^2
     assert logged["lecam"].item() == pytest.approx(10.0)
-    assert total.item() == pytest.approx(logged["disc"].item() + 0.5 * 10.0)
-    assert loss.critic.ema_real.item() == 0  # used before it is moved
+    assert total.item() == pytest.approx(logged["discriminator"].item() + 0.5 * 10.0)
+    assert loss.discriminator.ema_real.item() == 0  # used before it is moved
     loss.after_step()
-    assert loss.critic.ema_real.item() == pytest.approx(0.3)
-    assert loss.critic.ema_fake.item() == pytest.approx(-0.1)
+    assert loss.discriminator.ema_real.item() == pytest.approx(0.3)
+    assert loss.discriminator.ema_fake.item() == pytest.approx(-0.1)
     # Step 2 in two micro-batches: real means 2 and 4, fake means 0 and 1.
-    _, first = loss.criticise(loss.critic, column(1.0), column(0.0))
-    _, second = loss.criticise(loss.critic, column(2.0), column(0.5))
+    _, first = loss.discriminate(loss.discriminator, column(1.0), column(0.0))
+    _, second = loss.discriminate(loss.discriminator, column(2.0), column(0.5))
     assert first["lecam"].item() == pytest.approx((2 + 0.1) ** 2 + 0.3**2)
     assert second["lecam"].item() == pytest.approx((4 + 0.1) ** 2)  # relu(0.3 - 1) = 0
     loss.after_step()
-    assert loss.critic.ema_real.item() == pytest.approx(0.9 * 0.3 + 0.1 * 3)
-    assert loss.critic.ema_fake.item() == pytest.approx(0.9 * -0.1 + 0.1 * 0.5)
-    before = loss.critic.ema_real.clone()
+    assert loss.discriminator.ema_real.item() == pytest.approx(0.9 * 0.3 + 0.1 * 3)
+    assert loss.discriminator.ema_fake.item() == pytest.approx(0.9 * -0.1 + 0.1 * 0.5)
+    before = loss.discriminator.ema_real.clone()
     loss.after_step()  # nothing happened since
-    assert torch.equal(loss.critic.ema_real, before)
-    assert {"ema_real", "ema_fake"} <= set(loss.critic.state_dict())
+    assert torch.equal(loss.discriminator.ema_real, before)
+    assert {"ema_real", "ema_fake"} <= set(loss.discriminator.state_dict())
 
 
 def test_lecam_off_leaves_no_trace():
     loss = gan()
-    _, logged = loss.criticise(loss.critic, column(1.0), column(0.0))
+    _, logged = loss.discriminate(loss.discriminator, column(1.0), column(0.0))
     loss.after_step()
-    assert "lecam" not in logged and loss.critic.ema_real.item() == 0
+    assert "lecam" not in logged and loss.discriminator.ema_real.item() == 0
 
 
 # -- PatchGAN --------------------------------------------------------------------------------------
@@ -190,19 +193,19 @@ def test_patchgan_norms(norm: Literal["group", "batch", "none"]):
     weight = net.layers[2].weight.detach()
     assert float(weight.std()) == pytest.approx(0.02, rel=0.1)
     x = torch.rand(2, 3, 16, 16)
-    # Pictures are shifted to -1..1 inside: grey is zero.
+    # Images are shifted to -1..1 inside: grey is zero.
     with torch.no_grad():
         grey = net.layers[0](torch.zeros_like(x))
         assert torch.allclose(net.layers[0](torch.full_like(x, 0.5) * 2 - 1), grey)
         assert torch.equal(net(x), net.layers(x * 2 - 1))
 
 
-# -- the blurring critic ---------------------------------------------------------------------------
+# -- the blurring discriminator ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("side", [16, 33, 64])
 def test_blur_critic_pools_to_a_fixed_grid(side):
-    net = build(BlurCriticConfig(width=8, norm_groups=4, layers=2, pool=4))
+    net = build(BlurDiscriminatorConfig(width=8, norm_groups=4, layers=2, pool=4))
     x = torch.rand(2, 3, side, side + 2)
     assert net(x).shape == (2, 1, 4, 4)
     assert [stage[0].weight.shape[:2] for stage in net.stages] == [(8, 8), (16, 8)]
@@ -212,9 +215,9 @@ def test_blur_critic_pools_to_a_fixed_grid(side):
 
 
 def test_blur_critic_sees_pixels_as_they_are():
-    net = build(BlurCriticConfig(width=8, norm_groups=4, layers=1, pool=2))
+    net = build(BlurDiscriminatorConfig(width=8, norm_groups=4, layers=1, pool=2))
     x = torch.rand(1, 3, 16, 16)
     maps = net.stages(net.enter(x))
     assert torch.equal(net(x), net.to_logits(nn.functional.adaptive_max_pool2d(maps, 2)))
     with pytest.raises(ValueError, match="width=12 must be a multiple of norm_groups=8"):
-        BlurCriticConfig(width=12, norm_groups=8)
+        BlurDiscriminatorConfig(width=12, norm_groups=8)

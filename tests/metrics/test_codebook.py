@@ -1,4 +1,4 @@
-"""Codebook use: hand-made numbers, factorised vocabularies, prefixes, merging."""
+"""Codebook use: hand-made numbers, factorized vocabularies, prefixes, merging."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_vocabularies_beyond_counting_keep_their_factors():
 
 
 def test_only_kept_positions_count():
-    spec = TokenSpec(blocks=((3,),), vocab=(4,), cut="token")
+    spec = TokenSpec(blocks=((3,),), vocab=(4,), prefix="token")
     use = _use(spec, [[1, 2, 0], [1, 1, 1]], [[True, True, False], [True, False, False]])
     assert use.counts.tolist() == [0, 2, 1, 0] and use.positions == 3
     assert use.redundancy == 0 and use.position_entropy.tolist() == [0, 0, 0]

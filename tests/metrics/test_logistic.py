@@ -10,9 +10,9 @@ def clouds(count: int = 300, width: int = 4, seed: int = 0):
     """Three classes around the corners of a triangle, in the first two of `width` features."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 3
-    centres = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 4.0]])
+    centers = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 4.0]])
     features = torch.randn((count, width), generator=generator)
-    features[:, :2] += centres[labels]
+    features[:, :2] += centers[labels]
     return features, labels
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from vistok.metrics import MSSSIM, PSNR, SSIM, MeanColourPSNR
+from vistok.metrics import MSSSIM, PSNR, SSIM, MeanColorPSNR
 
 
 def _images(count: int = 6, side: int = 16, seed: int = 0) -> torch.Tensor:
@@ -43,10 +43,10 @@ def test_bytes_and_floats_agree():
     assert one.compute() == two.compute()
 
 
-def test_mean_colour():
+def test_mean_color():
     target = torch.zeros(1, 3, 2, 2)
-    target[0, 0, 0] = 1.0  # red: half ones, error 0.25; the other colours are flat
-    floor = MeanColourPSNR()
+    target[0, 0, 0] = 1.0  # red: half ones, error 0.25; the other colors are flat
+    floor = MeanColorPSNR()
     floor.update(target)
     assert floor.compute().mean == pytest.approx(-10 * math.log10(0.25 / 3), abs=1e-5)
 

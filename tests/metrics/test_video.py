@@ -36,9 +36,9 @@ def _clips(count: int, seed: int, side: int = 16) -> torch.Tensor:
     return (0.6 * start + 0.3 * pace * time + noise).clamp(0, 1)
 
 
-def _distance(real, painted, ddof=1, batch=10**6, network=None) -> float:
+def _distance(real, decoded, ddof=1, batch=10**6, network=None) -> float:
     fvd = FrechetVideoDistance(network or Stub(), ddof)
-    for clips, side in ((real, True), (painted, False)):
+    for clips, side in ((real, True), (decoded, False)):
         for part in clips.split(batch):
             fvd.update(part, real=side)
     return fvd.compute()
@@ -108,7 +108,7 @@ def test_presets():
     wide = torch.arange(12.0).expand(1, 3, 2, 4, 12) / 12
     torch.testing.assert_close(
         preset("styleganv")(wide, 4), wide[..., 4:8]
-    )  # the centre, untouched
+    )  # the center, untouched
     stretched = preset("larp")(wide, 4)
     assert stretched[..., 0].max() < wide[..., 2].max() and stretched[..., 3].min() > 9 / 12
     with pytest.raises(ValueError, match="unknown preset of clips 'lrap'; valid: larp, omni"):

@@ -2,8 +2,8 @@
 
 import torch
 
+from vistok.core.records import Latents
 from vistok.quantizers.fsq import FSQ, FSQConfig
-from vistok.records import Latents
 
 CASE = "fsq"
 

@@ -4,10 +4,11 @@ import pytest
 import torch
 from einops import rearrange
 
-from vistok.dice import Draws, robustok_ratio
+from vistok.config.registry import build
+from vistok.core.draws import Draws
+from vistok.core.records import Latents
+from vistok.core.schedules import robustok_ratio
 from vistok.quantizers.vq import VQ, VQConfig
-from vistok.records import Latents
-from vistok.registry import build
 from vistok.regularizers.latent_perturbation import LatentPerturbationConfig, perturbation_ranks
 
 CASE = "latent_perturbation"
@@ -54,7 +55,7 @@ def test_perturbation(recording):
 
         clean = result.indices[..., 0]
         assert torch.equal(clean, io["clean_indices"])
-        moved = quantizer.perturb(result.anchors, ranks)[..., 0]
+        moved = quantizer.perturb(result.queries, ranks)[..., 0]
         assert torch.equal(moved, io[name + "indices"])
         assert torch.equal(moved != clean, io[name + "changed"])
         assert int((moved != clean).sum()) == numbers["tokens_changed"]

@@ -6,8 +6,8 @@ from einops import rearrange
 from safetensors.torch import load_file
 
 from vistok.config import ConfigError
+from vistok.core.records import Latents
 from vistok.pretrained import FAMILIES, from_official, to_official
-from vistok.records import Latents
 
 CASE = "maskgit_vqgan"
 
@@ -43,8 +43,8 @@ def test_maskgit_vqgan(recording, weights):
         torch.testing.assert_close(result.values, flat(io["z_quantized"]), **close)
         terms = [quantizer.loss_weights[name] * term for name, term in result.losses.items()]
         torch.testing.assert_close(sum(terms), io["vq_loss"], **close)
-        painted = tokenizer.paint(flat(io["z_quantized"])).estimate
-        torch.testing.assert_close(painted, io["recon_unclamped"], **close)
+        decoded = tokenizer.reconstruct(flat(io["z_quantized"])).estimate
+        torch.testing.assert_close(decoded, io["recon_unclamped"], **close)
 
     # End to end.
     tokens = tokenizer.encode(io["image"])

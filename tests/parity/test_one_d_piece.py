@@ -1,10 +1,10 @@
 """One-D-Piece against turingmotors/One-D-Piece: any prefix decodes, training drops the tail."""
 
 import torch
-from parity_family import built, check_codes, check_encoder, flat
 
-from vistok.dice import Draws
-from vistok.records import Batch
+from tests.support.parity_family import built, check_codes, check_encoder, flat
+from vistok.core.draws import Draws
+from vistok.core.records import Batch
 
 CASE = "one_d_piece"
 
@@ -18,9 +18,9 @@ def test_prefixes(recording):
     tokens = tokenizer.encode(io["image"])
     for length in recording.case["run"]["lengths"]:
         present = (torch.arange(count) < length).expand(len(values), -1)
-        painted = tokenizer.paint(values, present)
-        recording.close(painted.prediction, f"decoder_out_len{length}")
-        recording.close(tokenizer.paints.back(painted.estimate), f"recon_len{length}")
+        decoded = tokenizer.reconstruct(values, present)
+        recording.close(decoded.prediction, f"decoder_out_len{length}")
+        recording.close(tokenizer.output_space.inverse(decoded.estimate), f"recon_len{length}")
         decoded = tokenizer.decode(tokens.prefix(length))
         recording.close(decoded, io[f"recon_len{length}"].clamp(0, 1), f"recon_len{length}")
         name = f"recon_sliced_tokens_len{length}"

@@ -1,10 +1,10 @@
 """TA-TiTok (VQ) against bytedance/1d-tokenizer: text in the decoder, online clustering."""
 
 import torch
-from parity_family import built, check_codes, check_decoder, check_encoder, flat
 
-from vistok.dice import Rng
-from vistok.records import Latents
+from tests.support.parity_family import built, check_codes, check_decoder, check_encoder, flat
+from vistok.core.records import Latents
+from vistok.core.rng import Rng
 
 CASE = "tatitok_vq"
 

@@ -1,7 +1,8 @@
 """TiTok against bytedance/1d-tokenizer: two-stage with proxy codes and pixel decoder."""
 
 import torch.nn.functional as F
-from parity_family import built, check_codes, check_decoder, check_encoder
+
+from tests.support.parity_family import built, check_codes, check_decoder, check_encoder
 
 CASE = "titok_vq"
 
@@ -11,10 +12,10 @@ def test_titok_two_stage(recording):
     tokenizer = built(recording, "titok")
     check_encoder(recording, tokenizer)
     quantized = check_codes(recording, tokenizer)
-    painted = check_decoder(recording, tokenizer)
-    soft = tokenizer.paints.expected(io["decoder_out"])
+    decoded = check_decoder(recording, tokenizer)
+    soft = tokenizer.output_space.expected(io["decoder_out"])
     recording.close(soft, io["soft_pixel_latents"].flatten(2).transpose(1, 2), "soft_pixel_latents")
-    cross_entropy = F.cross_entropy(painted.prediction.flatten(2), io["proxy_codes"])
+    cross_entropy = F.cross_entropy(decoded.prediction.flatten(2), io["proxy_codes"])
     recording.close(cross_entropy, "stage1_ce_loss")
     weights = tokenizer.quantizer.loss_weights
     total = cross_entropy + sum(weights[k] * v for k, v in quantized.losses.items())

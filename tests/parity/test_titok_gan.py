@@ -1,19 +1,19 @@
-"""TiTok's critic, hinge, LeCam and start step against bytedance/1d-tokenizer."""
+"""TiTok's discriminator, hinge, LeCam and start step against bytedance/1d-tokenizer."""
 
 import torch
 from safetensors.torch import load_file
 
-from vistok.dice import Progress
+from vistok.config.registry import build
+from vistok.core.records import Batch, Decoded, Reconstruction
+from vistok.core.schedules import Progress
 from vistok.losses.adversarial import AdversarialConfig, AdversarialLoss
-from vistok.losses.discriminators import BlurCriticConfig
+from vistok.losses.discriminators import BlurDiscriminatorConfig
 from vistok.losses.reconstruction import ReconstructionConfig
-from vistok.records import Batch, Painted, Reconstruction
-from vistok.registry import build
 
 CASE = "titok_gan"
 
 
-def critic_state(weights: dict) -> dict:
+def discriminator_state(weights: dict) -> dict:
     """The official keys under ours; its blur kernels are constants here."""
     names = {"block_in": "enter", "blocks": "stages", "to_logits": "to_logits"}
     state = {}
@@ -29,7 +29,7 @@ def losses_of(recording) -> tuple[AdversarialLoss, torch.nn.Module]:
     assert official["reconstruction_loss"] == "l2" and official["discriminator_factor"] == 1.0
     gan = build(
         AdversarialConfig(
-            discriminator=BlurCriticConfig(
+            discriminator=BlurDiscriminatorConfig(
                 width=shape["hidden_channels"], layers=shape["num_stages"]
             ),
             weight=official["discriminator_weight"],
@@ -39,10 +39,10 @@ def losses_of(recording) -> tuple[AdversarialLoss, torch.nn.Module]:
         )
     )
     weights = load_file(recording.folder / "weights.safetensors")
-    gan.critic.discriminator.load_state_dict(critic_state(weights))
+    gan.discriminator.discriminator.load_state_dict(discriminator_state(weights))
     for key, kernel in weights.items():
         if key.endswith(".kernel"):
-            assert torch.equal(gan.critic.discriminator.stages[0][1].kernel, kernel.float())
+            assert torch.equal(gan.discriminator.discriminator.stages[0][1].kernel, kernel.float())
     return gan, build(ReconstructionConfig(l2=official["reconstruction_weight"]))
 
 
@@ -50,13 +50,15 @@ def generator_terms(losses, fake, real, step: int) -> dict[str, torch.Tensor]:
     """All terms, and "total": their sum as the tokenizer task weighs them."""
     batch, progress = Batch(torch.arange(len(real))), Progress(step, 100)
     gan, pixels = losses
-    result = Reconstruction(fake, real, Painted(fake, fake), None, None)
+    result = Reconstruction(fake, real, Decoded(fake, fake), None, None)
     terms = pixels(result, batch, progress)
     total = sum(pixels.weights(progress)[name] * term for name, term in terms.items())
     terms |= gan(result, batch, progress)
-    if "gan" in terms:
-        factor = gan.balance(total, terms["gan"], None)  # constant: no last layer is looked at
-        terms["weighted"] = gan.weights(progress)["gan"] * factor * terms["gan"]
+    if "adversarial" in terms:
+        factor = gan.balance(
+            total, terms["adversarial"], None
+        )  # constant: no last layer is looked at
+        terms["weighted"] = gan.weights(progress)["adversarial"] * factor * terms["adversarial"]
         total = total + terms["weighted"]
     return {**terms, "total": total}
 
@@ -68,32 +70,32 @@ def test_titok_gan(recording):
     near = {"atol": 1e-9, "rtol": 1e-4}
     losses = losses_of(recording)
     gan, start = losses[0], losses[0].config.start
-    assert gan.critic_start == start
+    assert gan.discriminator_start == start
     steps = sum(name.startswith("real_") for name in io)
     assert steps
     for i in range(steps):
         real, fake = io[f"real_{i}"], io[f"fake_{i}"].requires_grad_()
         with torch.no_grad():
-            logits = gan.critic(real)
+            logits = gan.discriminator(real)
         if f"disc_logits_real_{i}" in io:
             torch.testing.assert_close(logits, io[f"disc_logits_real_{i}"], **close)
 
         terms = generator_terms(losses, fake, real, start)
         before = generator_terms(losses, fake, real, start - 1)
-        assert "gan" not in before
+        assert "adversarial" not in before
         for name, value in {
             "gen_total": terms["total"],
             "gen_recon": terms["l2"],
-            "gen_gan_unweighted": terms["gan"],
+            "gen_gan_unweighted": terms["adversarial"],
             "gen_gan_weighted": terms["weighted"],
             "gen_total_before_start": before["total"],
         }.items():
             torch.testing.assert_close(value, io[f"{name}_{i}"], **near)
         terms["total"].backward()
         assert fake.grad.isfinite().all() and fake.grad.abs().sum() > 0
-        assert all(p.grad is None for p in gan.critic.parameters())
+        assert all(p.grad is None for p in gan.discriminator.parameters())
 
-        loss, logged = gan.criticise(gan.critic, real, fake.detach())
+        loss, logged = gan.discriminate(gan.discriminator, real, fake.detach())
         for name, value in {
             "disc_total": loss,
             "disc_lecam": gan.config.lecam * logged["lecam"],
@@ -102,9 +104,9 @@ def test_titok_gan(recording):
         }.items():
             torch.testing.assert_close(value, io[f"{name}_{i}"], **near)
         loss.backward()
-        assert all(p.grad.abs().sum() > 0 for p in gan.critic.parameters())
-        gan.critic.zero_grad(set_to_none=True)
+        assert all(p.grad.abs().sum() > 0 for p in gan.discriminator.parameters())
+        gan.discriminator.zero_grad(set_to_none=True)
         gan.after_step()
         for side in ("real", "fake"):
-            ema = getattr(gan.critic, f"ema_{side}")[None]
+            ema = getattr(gan.discriminator, f"ema_{side}")[None]
             torch.testing.assert_close(ema, io[f"lecam_ema_{side}_after_{i}"], **near)

@@ -1,6 +1,6 @@
-"""One-stage TiTok against bytedance/1d-tokenizer: the decoder paints pixels."""
+"""One-stage TiTok against bytedance/1d-tokenizer: the decoder predicts pixels."""
 
-from parity_family import built, check_codes, check_decoder, check_encoder
+from tests.support.parity_family import built, check_codes, check_decoder, check_encoder
 
 CASE = "titok_vq_pixel"
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from parity_family import built, check_encoder, condition, flat
 
-from vistok.dice import Draws
+from tests.support.parity_family import built, check_encoder, condition, flat
+from vistok.core.draws import Draws
 
 CASES = ("titok_vae", "tatitok_vae")
 
@@ -31,7 +31,7 @@ def test_continuous(recording):
         ("recon_from_sample", sampled.values),
         ("recon_from_mode", tokenizer.quantize(latents).values),
     ):
-        recording.close(tokenizer.paint(values, condition=text).estimate, name)
+        recording.close(tokenizer.reconstruct(values, condition=text).estimate, name)
     tokens = tokenizer.encode(io["image"])
     decoded = tokenizer.decode(tokens, condition=text)
     recording.close(decoded, io["recon_from_mode"].clamp(0, 1), "recon_from_mode")

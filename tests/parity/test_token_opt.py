@@ -1,9 +1,9 @@
-"""Token optimisation against lukaslaobeyer/token-opt: both kinds of tokens, noise, pull, EMA."""
+"""Token optimization against lukaslaobeyer/token-opt: both kinds of tokens, noise, pull, EMA."""
 
 import torch
-from parity_family import built, flat
 
-from vistok.editing import EditConfig, match, optimise
+from tests.support.parity_family import built, flat
+from vistok.editing import EditConfig, match, optimize
 
 CASE = "token_opt"
 
@@ -27,7 +27,7 @@ def test_variants(recording):
         if config.noise:
             noise = [flat(io[f"{name}_noise_{i}"]) for i in range(config.steps)]
         seen = []
-        found = optimise(
+        found = optimize(
             tokenizer, objective, io["seed_image"], config, noise=noise, callback=seen.append
         )
         expected = torch.stack([flat(step) for step in io[f"{name}_tokens_after_step"]])

@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 
 from vistok.cli import main
 from vistok.config import ConfigError
-from vistok.foreign import read_state
 from vistok.pretrained import from_official, load, release_of, releases, to_official
 from vistok.pretrained.table import FAMILIES
+from vistok.storage.foreign import read_state
+from vistok.storage.weights import WeightsError
 from vistok.tokenizer import Tokenizer
-from vistok.weights import WeightsError
 
 SIZES = {
     "small": {"width": 32, "layers": 1, "heads": 2},
@@ -89,7 +89,7 @@ def test_both_ways_bit_for_bit(name, tmp_path):
 @pytest.mark.parametrize(
     "name", ["titok", "titok-pixel", "tatitok", "one_d_piece", "maskgit_vqgan"]
 )
-def test_the_family_is_recognised(name, tmp_path):
+def test_the_family_is_recognized(name, tmp_path):
     family, state, config = official(name)
     save_file(state, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -132,7 +132,7 @@ def test_stage_one_weights_have_no_pixels(fails):
     family, state, config = official("titok-stage1")
     tokenizer = from_official(family, state, config)
     tokens = tokenizer.encode(torch.rand(1, 3, 16, 16))
-    with fails(ValueError, "paints.decoder"):
+    with fails(ValueError, "output_space.decoder"):
         tokenizer.decode(tokens)
 
 
@@ -195,7 +195,7 @@ def test_releases_are_named(fails):
     assert {"titok-l32", "titok-bl64-vq8k", "tatitok-bl32-vq", "one-d-piece-s256",
             "maskgit-vqgan"} <= set(releases())  # fmt: skip
     for family, release in releases().values():
-        assert release.hub.count("/") == 1 and release.licence and release.rfid
+        assert release.hub.count("/") == 1 and release.license and release.rfid
         assert family.name in FAMILIES
     with fails(ValueError, "unknown release 'titok-l33'; did you mean 'titok-l32'"):
         release_of("titok-l33")
@@ -207,7 +207,7 @@ def test_import_command(folder, tmp_path):
     out = tmp_path / "ours"
     result = CliRunner().invoke(main, ["import", str(folder), str(out)])
     assert result.exit_code == 0, result.output
-    assert "licence" in result.output
+    assert "license" in result.output
     tokenizer = Tokenizer.from_pretrained(out)
     assert tokenizer.origin.family == "titok"
     info = CliRunner().invoke(main, ["info", str(out)])
@@ -220,7 +220,7 @@ def test_research_weights_are_not_pushed_by_accident(fails):
     family, state, config = official("titok-pixel")
     tokenizer = from_official(family, state, config)
     object.__setattr__(tokenizer, "config", tokenizer.config.model_copy(
-        update={"licence": "Apache-2.0 (research purposes)"}))  # fmt: skip
+        update={"license": "Apache-2.0 (research purposes)"}))  # fmt: skip
     with fails(ValueError, "explicit word", "research_only=True"):
         tokenizer.push_to_hub("someone/something")
 

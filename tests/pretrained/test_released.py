@@ -4,9 +4,9 @@ from itertools import pairwise
 
 import pytest
 import torch
+from vistok.train.config import TrainConfig
 
-from tests.pretrained.released import ROOT, recipe_tokenizer, table
-from train.config import TrainConfig
+from tests.support.released import ROOT, recipe_tokenizer, table
 from vistok.config import read_yaml, validate
 from vistok.pretrained import releases
 
@@ -57,7 +57,9 @@ def test_parameters_are_those_of_the_card(name):
     assert own == pytest.approx(ENCODER[named[0]], rel=0.005)
     if decoder.config.head == "codes":
         assert millions(decoder) == pytest.approx(CODES_DECODER[named[-1]], rel=0.005)
-        assert millions(tokenizer.paints.decoder) == pytest.approx(MASKGIT["decoder"], rel=0.005)
+        assert millions(tokenizer.output_space.decoder) == pytest.approx(
+            MASKGIT["decoder"], rel=0.005
+        )
     else:
         assert millions(decoder) == pytest.approx(PIXEL_DECODER[named[-1]], rel=0.005)
 
@@ -70,7 +72,14 @@ def test_the_network_is_the_importers():
         ours = validate(TrainConfig, read_yaml(ROOT / release.recipe[-1])).task.tokenizer
         again = family.config(family.official(ours))
         theirs = type(ours).model_validate(again)
-        for part in ("image_size", "reads", "paints", "encoder", "regularizers", "text"):
+        for part in (
+            "image_size",
+            "input_space",
+            "output_space",
+            "encoder",
+            "regularizers",
+            "text",
+        ):
             assert getattr(ours, part) == getattr(theirs, part), (name, part)
         for part in ("quantizer", "decoder"):
             mine, given = (getattr(one, part).model_dump() for one in (ours, theirs))

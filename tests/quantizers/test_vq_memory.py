@@ -4,10 +4,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vistok.dice import Draws
+from vistok.core.draws import Draws
+from vistok.core.records import Latents
 from vistok.quantizers import nearest
 from vistok.quantizers.vq import VQ, VQConfig
-from vistok.records import Latents
 
 ROWS, DIM, VECTORS = 262_144, 4, 1200
 

@@ -1,12 +1,14 @@
-"""Regularizers: distributions of the dice they throw, keyed by sample."""
+"""Regularizers: distributions of the draws they sample, keyed by sample."""
 
 import pytest
 import torch
 
 from vistok.config import ConfigError
-from vistok.dice import Draws, Progress, Rng
-from vistok.records import Batch
-from vistok.registry import build
+from vistok.config.registry import build
+from vistok.core.draws import Draws
+from vistok.core.records import Batch
+from vistok.core.rng import Rng
+from vistok.core.schedules import Progress
 from vistok.regularizers.latent_perturbation import LatentPerturbationConfig, perturbation_ranks
 from vistok.regularizers.nested_dropout import NestedDropoutConfig, keep_lengths
 from vistok.regularizers.tail_token_drop import TailTokenDropConfig
@@ -17,7 +19,7 @@ LIMIT = {3: 16.3, 4: 18.5, 5: 20.5, 7: 24.3, 9: 27.9, 15: 37.7}
 
 
 def spec(length: int = 16, **rest) -> TokenSpec:
-    return TokenSpec(blocks=((length,),), vocab=(64,), cut="token", **rest)
+    return TokenSpec(blocks=((length,),), vocab=(64,), prefix="token", **rest)
 
 
 def keeps(config, length: int, count: int = 4000, step: int = 0) -> torch.Tensor:
@@ -90,7 +92,7 @@ def test_dice_belong_to_the_sample():
 
 
 def test_blocks_are_dropped_as_blocks():
-    blocks = TokenSpec(blocks=((1, 1), (2, 2), (4, 4)), vocab=(8,), cut="block")
+    blocks = TokenSpec(blocks=((1, 1), (2, 2), (4, 4)), vocab=(8,), prefix="block")
     config = NestedDropoutConfig(lengths="uniform")
     draws = build(config).draw(blocks, torch.arange(200), Rng(0), Progress(0, 1))
     assert set(draws.keep.tolist()) == {1, 2, 3}
@@ -217,7 +219,7 @@ def test_dice_change_training_and_their_absence_is_evaluation(make_tokenizer):
     noisy = tokenizer(batch, draws)
     assert torch.equal(noisy.quantized.indices, plain.quantized.indices)
     assert ((noisy.pixels - plain.pixels).abs().amax(dim=(1, 2, 3)) > 0).any()
-    # Evaluation throws no dice, in training mode neither.
+    # Evaluation samples nothing, in training mode neither.
     decoded = tokenizer.decode(tokenizer.train().encode(batch.pixels))
     assert torch.equal(decoded, plain.pixels.clamp(0, 1))
 
@@ -232,7 +234,7 @@ def test_the_dice_of_a_step_do_not_depend_on_the_split(make_tokenizer):
 
 
 def test_two_that_claim_one_field(make_tokenizer, fails):
-    with fails(ConfigError, "'nested_dropout' and 'tail_token_drop' both throw 'keep'"):
+    with fails(ConfigError, "'nested_dropout' and 'tail_token_drop' both fill 'keep'"):
         make_tokenizer(regularizers=[DROPOUT, {"kind": "tail_token_drop"}])
 
 
@@ -244,5 +246,5 @@ def test_lengths_that_do_not_fit_are_found_before_training(make_tokenizer, fails
 
 
 def test_a_decoder_that_cannot_cut_is_a_config_error(make_tokenizer, fails):
-    with fails(ConfigError, "'nested_dropout' shortens", "absence.*'mask_token' or 'cut'"):
-        make_tokenizer(absence="none", regularizers=[DROPOUT])
+    with fails(ConfigError, "'nested_dropout' shortens", "missing.*'mask_token' or 'drop'"):
+        make_tokenizer(missing="refuse", regularizers=[DROPOUT])

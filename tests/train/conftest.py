@@ -32,7 +32,7 @@ TINY = {
             "decoder": {
                 "kind": "vit",
                 "patch_size": 8,
-                "absence": "mask_token",
+                "missing": "mask_token",
                 "transformer": {"width": 16, "depth": 1, "heads": 2},
             },
         },
@@ -50,7 +50,8 @@ TINY = {
     "trackers": [],
 }
 
-# Everything that has state: EMA codebook from k-means, revival, perturbation, a critic with LeCam.
+# Everything that has state: EMA codebook from k-means, revival, perturbation, a discriminator
+# with LeCam.
 STATEFUL = copy.deepcopy(TINY)
 STATEFUL["task"]["tokenizer"] |= {
     "quantizer": {
@@ -66,13 +67,13 @@ STATEFUL["task"]["tokenizer"] |= {
         {"kind": "latent_perturbation", "proportion": 0.5, "neighbours": 4, "anneal": None},
     ],
 }
-STATEFUL["task"]["tokenizer"]["decoder"] |= {"absence": "cut"}
+STATEFUL["task"]["tokenizer"]["decoder"] |= {"missing": "drop"}
 STATEFUL["task"]["losses"] = [
     {"kind": "reconstruction", "l2": 1.0},
     {
         "kind": "adversarial",
         "start": 3,
-        "critic_start": 2,
+        "discriminator_start": 2,
         "ramp": 3,
         "lecam": 0.001,
         "discriminator": {"kind": "patchgan", "width": 8, "layers": 1},
@@ -91,8 +92,9 @@ def forget_accelerate() -> None:
 @pytest.fixture
 def run(tmp_path):
     """run(tree, folder, **overrides) trains in this process; the run's folder."""
-    from train.config import TrainConfig
-    from train.loop import train
+    from vistok.train.config import TrainConfig
+    from vistok.train.loop import train
+
     from vistok.config import validate
 
     def go(tree: dict, folder: str = "run", **overrides) -> Path:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-
-from train.averaging import Average
+from vistok.train.averaging import Average
 
 
 def test_after_a_hundred_steps_it_is_the_closed_form():

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from vistok.train import checkpoint
+from vistok.train.checkpoint import CheckpointError, Keep, State
 
 from tests.train.conftest import TINY, lines
-from train import checkpoint
-from train.checkpoint import CheckpointError, Keep, State
 from vistok.config import ConfigError
 
 
@@ -174,7 +174,7 @@ def test_a_pickle_in_place_of_any_file_is_refused_by_name(run, broken, monkeypat
     monkeypatch.chdir(tmp_path)  # it would leave PWNED in the current folder
     path = run(TINY, steps=4) / "checkpoints/step_00000004"
     names = [file.name for file in path.iterdir()]
-    assert len(names) == 6  # weights, average, optimiser, codes seen, state, manifest
+    assert len(names) == 6  # weights, average, optimizer, codes seen, state, manifest
     for name in names:
         good = (path / name).read_bytes()
         shutil.copy(broken / bomb, path / name)

@@ -9,9 +9,9 @@ import time
 
 import pytest
 from click.testing import CliRunner
+from vistok.train.__main__ import main
 
 from tests.train.conftest import ROOT, TINY
-from train.__main__ import main
 
 
 def fails(*args) -> str:
@@ -30,7 +30,7 @@ def fails(*args) -> str:
         ("steps=many", ["steps", "'many'", "integer"]),
         ("steps=0", ["steps", "0", "greater than or equal to 1"]),
         ("task.tokenizer.quantizer.levls=[8]", ["task.tokenizer.quantizer.levls", "'levels'"]),
-        ("task.kind=tokeniser", ["task.kind", "'tokeniser'", "'tokenizer'"]),
+        ("task.kind=tokenzier", ["task.kind", "'tokenzier'", "'tokenizer'"]),
         ("task.tokenizer.decoder.kind=vitt", ["decoder.kind", "'vitt'", "vit"]),
         ("data.kind=fotos", ["data.kind", "'fotos'", "'photos'"]),
         ("warmup=99", ["warmup=99", "steps=12"]),
@@ -77,7 +77,7 @@ CLIPS = {**TINY["data"], "frames": 4}
 )
 def test_clips_for_a_task_of_pictures_are_refused_at_once(write, tmp_path, task, who, dry):
     text = fails(write({**TINY, "task": task, "data": CLIPS}), f"out={tmp_path}/run", *dry)
-    assert f"data: gives clips of 4 frames, but this {who} takes pictures" in text
+    assert f"data: gives clips of 4 frames, but this {who} takes images" in text
     assert not list(tmp_path.glob("run/*"))  # no work was begun
 
 
@@ -87,8 +87,8 @@ def test_clips_for_a_generator_are_no_tokens(write, tmp_path):
 
 
 def test_length_dropout_needs_a_decoder_that_can(write, tmp_path):
-    text = fails(write(TINY), f"out={tmp_path}/run", "task.tokenizer.decoder.absence=none")
-    assert "nested_dropout" in text and "decoder.absence" in text
+    text = fails(write(TINY), f"out={tmp_path}/run", "task.tokenizer.decoder.missing=refuse")
+    assert "nested_dropout" in text and "decoder.missing" in text
 
 
 def test_an_empty_folder_is_one_line(write, tmp_path):

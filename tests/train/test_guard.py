@@ -9,9 +9,9 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
+from vistok.train.collapse import UsageWindow, expected_codes
 
 from tests.train.conftest import STATEFUL, TINY, lines, rewound
-from train.collapse import UsageWindow, expected_codes
 from vistok.config import load_plugins
 from vistok.losses.adversarial import AdversarialLoss
 from vistok.tokens import TokenSpec
@@ -19,7 +19,7 @@ from vistok.tokens import TokenSpec
 
 @pytest.fixture(autouse=True)
 def _parts():
-    load_plugins(["tests.train.parts"])
+    load_plugins(["tests.support.train_parts"])
 
 
 def poisoned(tree: dict, *steps: int, where: str = "loss") -> dict:
@@ -34,9 +34,15 @@ def alarms(folder) -> list[dict]:
 
 
 def nothing_moved(folder) -> None:
-    """Between steps 5 and 6, in any of what a run with a critic saves."""
+    """Between steps 5 and 6, in any of what a run with a discriminator saves."""
     saved = folder / "checkpoints"
-    for name in ("tokenizer", "critic", "ema.tokenizer", "optimizer.tokenizer", "optimizer.critic"):
+    for name in (
+        "tokenizer",
+        "discriminator",
+        "ema.tokenizer",
+        "optimizer.tokenizer",
+        "optimizer.discriminator",
+    ):
         before, after = (
             load_file(saved / f"step_0000000{step}" / f"{name}.safetensors") for step in (5, 6)
         )
@@ -45,7 +51,7 @@ def nothing_moved(folder) -> None:
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_bad_step_changes_nothing_and_is_named(run, where, capsys):
-    # All that has state: EMA codebook, revival, critic, LeCam. Step 5 is bad, of 6.
+    # All that has state: EMA codebook, revival, discriminator, LeCam. Step 5 is bad, of 6.
     tree = poisoned(STATEFUL, 5, where=where)
     tree["task"]["losses"][1]["adaptive"] = False  # it would see the gradient first
     folder = run({**tree, "steps": 6, "save_every": 1, "keep_last": 10, "warmup": 0})
@@ -66,18 +72,18 @@ def test_a_bad_step_changes_nothing_and_is_named(run, where, capsys):
 
 
 def test_a_bad_turn_of_the_critic_holds_the_tokenizer_back_too(run, monkeypatch):
-    whole, turns = AdversarialLoss.criticise, []
+    whole, turns = AdversarialLoss.discriminate, []
 
-    def spoilt(self, critic, real, fake):
-        loss, logged = whole(self, critic, real, fake)
+    def spoilt(self, discriminator, real, fake):
+        loss, logged = whole(self, discriminator, real, fake)
         turns.extend([1] * (type(fake) is torch.Tensor))  # not those of a rehearsal
         return (loss * math.nan if len(turns) == 4 else loss), logged  # it begins at step 2
 
-    monkeypatch.setattr(AdversarialLoss, "criticise", spoilt)
+    monkeypatch.setattr(AdversarialLoss, "discriminate", spoilt)
     folder = run({**STATEFUL, "steps": 6, "save_every": 1, "keep_last": 10, "warmup": 0})
     nothing_moved(folder)
     (alarm,) = alarms(folder)
-    assert (alarm["step"], alarm["module"]) == (6, "critic")
+    assert (alarm["step"], alarm["module"]) == (6, "discriminator")
 
 
 def test_training_goes_on_after_a_bad_step_and_resumes_exactly(run):
@@ -146,8 +152,8 @@ def test_each_term_is_weighed_at_the_last_layer(run):
     rows = lines(run({**STATEFUL, "task": {**STATEFUL["task"], "term_gradients_every": 5}}))
     shown = [row["step"] for row in rows if "last_layer_grad/l2" in row]
     assert shown == [1, 6, 11]
-    assert rows[0]["last_layer_grad/l2"] > 0 and "last_layer_grad/gan" not in rows[0]
-    assert rows[5]["last_layer_grad/gan"] > 0  # the GAN starts at step 3
+    assert rows[0]["last_layer_grad/l2"] > 0 and "last_layer_grad/adversarial" not in rows[0]
+    assert rows[5]["last_layer_grad/adversarial"] > 0  # the GAN starts at step 3
     assert not any("commitment" in name for name in rows[5] if name.startswith("last_layer"))
-    assert {"disc_accuracy", "adaptive_weight"} <= set(rows[5])
+    assert {"discriminator_accuracy", "adaptive_weight"} <= set(rows[5])
     assert {"tokenizer_grad_norm", "tokenizer_grad_norm/encoder"} <= set(rows[5])

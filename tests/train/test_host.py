@@ -15,25 +15,26 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from vistok.train.collapse import UsageWindow
+from vistok.train.config import TrainConfig
+from vistok.train.feed import make_loader
+from vistok.train.gradients import norms_and_clip
+from vistok.train.launch import make_accelerator
+from vistok.train.loop import Loop
+from vistok.train.meter import Meter
+from vistok.train.watch import Watch
 
-from tests.recipes import TINY as RECIPES
-from tests.recipes import write_stand_ins
+from tests.support.recipes import TINY as RECIPES
+from tests.support.recipes import write_stand_ins
 from tests.train.conftest import STATEFUL, TINY, forget_accelerate
-from train.collapse import UsageWindow
-from train.config import TrainConfig
-from train.feed import make_loader
-from train.gradients import norms_and_clip
-from train.launch import make_accelerator
-from train.loop import Loop
-from train.meter import Meter
-from train.watch import Watch
 from vistok.config import read_yaml, validate
+from vistok.config.registry import build
+from vistok.core.draws import Draws
+from vistok.core.records import Latents
+from vistok.core.rng import Rng
 from vistok.data import TokenCacheWriter, to_device
-from vistok.dice import Draws, Rng
 from vistok.frozen import text
 from vistok.quantizers.vq import VQ, VQConfig
-from vistok.records import Latents
-from vistok.registry import build
 from vistok.tokens import Tokens, TokenSpec, keep_mask
 
 META = torch.device("meta")
@@ -187,7 +188,7 @@ def test_what_torch_does_otherwise_on_cuda(monkeypatch):
     and `torch.tensor(1, device=...)` are seen to wait."""
     cuda = torch.device("cuda", 0)
     monkeypatch.setattr("tests.train.test_host.META", cuda)
-    spec = TokenSpec(blocks=((2,), (3,)), vocab=(16,), cut="block")
+    spec = TokenSpec(blocks=((2,), (3,)), vocab=(16,), prefix="block")
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), Waits() as waits:
         with cuda:
             config = VQConfig(codebook_size=16, dim=4, update="ema", revive_below=0.5)
@@ -212,7 +213,7 @@ def test_what_torch_does_otherwise_on_cuda(monkeypatch):
 
 def test_who_asks_is_caught(watched, monkeypatch):
     """The witness itself: a number that is read, and copies that wait."""
-    from train.tasks.tokenizer import TokenizerTask
+    from vistok.train.tasks.tokenizer import TokenizerTask
 
     weigh = TokenizerTask._weigh
 

@@ -11,9 +11,9 @@ import time
 
 import numpy as np
 import pytest
+from vistok.train import checkpoint
 
 from tests.train.conftest import ROOT, TINY, command
-from train import checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -24,9 +24,9 @@ SAVING = {**TINY, "steps": 120, "save_every": 1, "keep_last": 2, "warmup": 0}
 def go(tree: dict, out: str) -> None:
     """A child's whole life: the run, from wherever the one before it was killed."""
     import torch
+    from vistok.train.config import TrainConfig
+    from vistok.train.loop import train
 
-    from train.config import TrainConfig
-    from train.loop import train
     from vistok.config import validate
 
     torch.set_num_threads(1)
@@ -38,7 +38,7 @@ def go(tree: dict, out: str) -> None:
 
 def test_twenty_kills_lose_nothing(tmp_path):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["train.loop", "tests.train.conftest"])
+    context.set_forkserver_preload(["vistok.train.loop", "tests.train.conftest"])
 
     def start(name: str):
         child = context.Process(target=go, args=(SAVING, str(tmp_path / name)))
@@ -71,7 +71,7 @@ def test_twenty_kills_lose_nothing(tmp_path):
     for name in ("calm", "killed"):
         assert _step(checkpoint.find(tmp_path / name / "checkpoints", "auto")) == SAVING["steps"]
     folder = "checkpoints/step_00000120"
-    for file in (tmp_path / "calm" / folder).iterdir():  # weights, averages, optimiser, counters
+    for file in (tmp_path / "calm" / folder).iterdir():  # weights, averages, optimizer, counters
         other = tmp_path / "killed" / folder / file.name
         assert file.read_bytes() == other.read_bytes(), file.name
     model = "model/model.safetensors"
@@ -123,8 +123,8 @@ from pathlib import Path
 import torch
 from click.testing import CliRunner
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from train import checkpoint
-from train.__main__ import main
+from vistok.train import checkpoint
+from vistok.train.__main__ import main
 
 torch.set_num_threads(1)
 disk, config = Path(sys.argv[1]), sys.argv[2]

@@ -47,7 +47,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(run, tree):
     stopped = rewound(whole)
     run(tree, "stopped")
     assert untimed(stopped) == untimed(whole)
-    assert files(stopped, 12) == files(whole, 12)  # models, averages, optimisers, counters
+    assert files(stopped, 12) == files(whole, 12)  # models, averages, optimizers, counters
     model = "model/model.safetensors"
     assert (stopped / model).read_bytes() == (whole / model).read_bytes()
 
@@ -164,4 +164,4 @@ def test_a_critic_has_its_own_learning_rate_under_muon(run):
     tree = copy.deepcopy(STATEFUL)
     tree["task"]["losses"][1]["lr"] = 1e-5
     rows = lines(run({**tree, "optimizer": {"kind": "muon"}}))
-    assert max(row.get("critic_lr", 0) for row in rows) == pytest.approx(1e-5, rel=0.3)
+    assert max(row.get("discriminator_lr", 0) for row in rows) == pytest.approx(1e-5, rel=0.3)

@@ -8,7 +8,7 @@ import pytest
 
 FAULTS = """
 import resource, sys
-from train.memory import keep_freed_memory
+from vistok.train.memory import keep_freed_memory
 if sys.argv[1] == "keep" and not keep_freed_memory():
     print("other"); sys.exit()
 import torch

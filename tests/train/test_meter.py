@@ -6,12 +6,12 @@ import copy
 
 import pytest
 import torch
+from vistok.train.config import TrainConfig
+from vistok.train.meter import Meter, make_meter, memory, precision
+from vistok.train.peaks import peak_of
+from vistok.train.plan import make_plan
+from vistok.train.planned import Stage
 
-from train.config import TrainConfig
-from train.meter import Meter, make_meter, memory, precision
-from train.peaks import peak_of
-from train.plan import make_plan
-from train.planned import Stage
 from vistok.config import validate
 
 from .conftest import TINY, lines
@@ -45,7 +45,7 @@ def test_a_step_that_cannot_be_counted_stops_nothing(monkeypatch):
     def broken(*_):
         raise RuntimeError("no meta kernel\nfor my.op")
 
-    monkeypatch.setattr("train.meter.stages_of", broken)
+    monkeypatch.setattr("vistok.train.meter.stages_of", broken)
     meter = make_meter(config_of(steps=77), None, CPU, 1)
     assert meter.facts(0, 1, 1.0) == {}
     assert meter.reason == "no meta kernel for my.op"

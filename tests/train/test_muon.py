@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-
-from train.muon import Muon, orthogonal
-from train.optim import AdamWConfig, MuonConfig, make_optimizers
+from vistok.train.muon import Muon, orthogonal
+from vistok.train.optim import AdamWConfig, MuonConfig, make_optimizers
 
 
 def test_bf16_takes_torchs_steps():

@@ -10,18 +10,18 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from vistok.eval.protocols.clock import flops
+from vistok.train.config import TrainConfig
+from vistok.train.optim import make_optimizers, with_lr
+from vistok.train.plan import make_plan, stages_of
+from vistok.train.rehearsal import Rehearsal, build_hollow
 
-from eval.protocols.clock import flops
-from tests.recipes import TRAINING, read_config
-from train.config import TrainConfig
-from train.optim import make_optimizers, with_lr
-from train.plan import make_plan, stages_of
-from train.rehearsal import Rehearsal, build_hollow
+from tests.support.recipes import TRAINING, read_config
 from vistok.config import ConfigError, read_yaml, validate
+from vistok.config.registry import build
+from vistok.core.records import Batch
+from vistok.core.schedules import Progress
 from vistok.data.cache import TokenCacheWriter
-from vistok.dice import Progress
-from vistok.records import Batch
-from vistok.registry import build
 from vistok.tokens import Tokens, TokenSpec
 
 from .conftest import STATEFUL, TINY
@@ -76,7 +76,7 @@ def real(config: TrainConfig, data=None):
         rows = torch.stack([data[i].tokens for i in range(count)])
         labels = torch.tensor([data[i].label for i in range(count)])
         batch = Batch(torch.arange(count), tokens=Tokens(data.spec, indices=rows), label=labels)
-    from vistok.dice import Rng
+    from vistok.core.rng import Rng
 
     task.prepare(batch, Rng(0, "step"))
     for module in [*task.modules.values(), *task.helpers]:
@@ -307,7 +307,7 @@ def test_what_cannot_run_is_refused_dry_too(fails):
     tree = copy.deepcopy(TINY)
     tree["task"]["losses"] = [{"kind": "adversarial", "discriminator": {"kind": "patchgan"}}] * 2
     tree["task"]["tokenizer"]["image_size"] = 64
-    with fails(ConfigError, "gives the term 'gan', which another loss gives"):
+    with fails(ConfigError, "gives the term 'adversarial', which another loss gives"):
         make_plan(config_of(tree))
 
 
@@ -323,7 +323,7 @@ def test_a_rehearsal_leaves_generators_and_the_task_alone():
 
 
 def test_the_command_prints_config_and_plan_and_stops(empty, tmp_path_factory):
-    from train.__main__ import main
+    from vistok.train.__main__ import main
 
     path = tmp_path_factory.mktemp("configs") / "tiny.yaml"
     global _written

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from vistok.train.plan_text import plan_text, vocabulary
+from vistok.train.planned import CachePlan, Memory, Part, Plan, Schedule, Stage
+from vistok.train.text import amount, duration, size
 
-from train.plan_text import plan_text, vocabulary
-from train.planned import CachePlan, Memory, Part, Plan, Schedule, Stage
-from train.text import amount, duration, size
 from vistok.tokens import TokenSpec
 
-SPEC = TokenSpec(blocks=((128,),), vocab=(4096,), dim=12, cut="token")
+SPEC = TokenSpec(blocks=((128,),), vocab=(4096,), dim=12, prefix="token")
 PLAN = Plan(
     name="titok",
     folder="runs/titok",
@@ -46,12 +46,12 @@ bpp             0.0234
 forward         43.9 GFLOP/image, tokenizer alone
 whole step      252 GFLOP/image forward + backward, losses included
                 349 GFLOP/image from step 20,000
-optimiser       1 TFLOP/step, 1.1% on top
+optimizer       1 TFLOP/step, 1.1% on top
 whole run       44.2 EFLOP
 
 memory          weights       256 MiB
                 gradients     512 MiB  and buckets
-                optimiser     512 MiB
+                optimizer     512 MiB
                 EMA           128 MiB
                 activations     4 GiB  16 x 256 MiB
                 all          5.38 GiB  a process, an estimate

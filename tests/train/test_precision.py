@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import yaml
+from vistok.train.config import TrainConfig
+from vistok.train.launch import slow_precision
 
 from tests.train.conftest import TINY, rewound
-from train.config import TrainConfig
-from train.launch import slow_precision
-from vistok import precision
 from vistok.config import ConfigError, validate
+from vistok.runtime import precision
 
 MUON = {"kind": "muon", "precision": "auto"}
 
@@ -49,15 +49,15 @@ def test_a_run_records_what_it_computed(run, monkeypatch):
 )
 def test_bf16_that_is_imitated_is_told(monkeypatch, changes, words):
     config, cpu = config_of(**changes), torch.device("cpu")
-    monkeypatch.setattr("train.launch.has_bf16", lambda device: True)
+    monkeypatch.setattr("vistok.train.launch.has_bf16", lambda device: True)
     assert slow_precision(config, cpu) is None
-    monkeypatch.setattr("train.launch.has_bf16", lambda device: False)
+    monkeypatch.setattr("vistok.train.launch.has_bf16", lambda device: False)
     told = slow_precision(config, cpu)
     assert told is None if words is None else told.startswith(words)
 
 
 def test_a_run_tells_it(run, capsys, monkeypatch):
-    monkeypatch.setattr("train.launch.has_bf16", lambda device: False)
+    monkeypatch.setattr("vistok.train.launch.has_bf16", lambda device: False)
     run(TINY, precision="bf16", steps=1, warmup=0)
     assert "precision=bf16: this CPU has no bf16 instructions" in capsys.readouterr().out
 
@@ -92,6 +92,6 @@ def test_a_resume_in_another_precision_is_told(run, capsys, monkeypatch):
 
 def test_processes_must_settle_alike(run, fails, monkeypatch):
     others = [{"precision": "fp32"}, {"precision": "bf16"}]
-    monkeypatch.setattr("train.launch.gather_object", lambda mine: others)
+    monkeypatch.setattr("vistok.train.launch.gather_object", lambda mine: others)
     with fails(ConfigError, "'bf16'} on process 1", "say fp32 or bf16"):
         run(TINY)

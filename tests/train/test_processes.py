@@ -16,10 +16,10 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from safetensors.torch import load_file
+from vistok.train.config import TrainConfig
+from vistok.train.launch import make_accelerator
 
 from tests.train.conftest import ROOT, STATEFUL, TINY, command, lines, rewound
-from train.config import TrainConfig
-from train.launch import make_accelerator
 from vistok.config import ConfigError, read_yaml, validate
 
 pytestmark = pytest.mark.slow
@@ -33,7 +33,7 @@ def gan_tree() -> dict:
         tree["task"]["tokenizer"][part]["transformer"]["bias"] = False
     # A code that a few steps do not hit is below it.
     tree["task"]["tokenizer"]["quantizer"]["revive_below"] = 0.97
-    # Nor has the critic's last bias, as long as real and fake cancel.
+    # Nor has the discriminator's last bias, as long as real and fake cancel.
     return tree | {"optimizer": {"kind": "adamw", "lr": 1e-3, "eps": 1e-4}}
 
 
@@ -65,7 +65,7 @@ def launch(folder: Path, processes: int, trees: dict[str, dict]) -> None:
         plain = json.loads(json.dumps({**tree, "out": str(folder / name)}, default=str))
         files.append(folder / f"{name}.{processes}.yaml")
         files[-1].write_text(yaml.safe_dump(plain))
-    done = command(*files, processes=processes, module="tests.train.launched")
+    done = command(*files, processes=processes, module="tests.support.launched")
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -97,8 +97,8 @@ def weights(folder: Path, name: str = "tokenizer", step: int | None = None) -> d
     if step is not None:
         path = folder / "checkpoints" / f"step_{step:08d}"
     state = load_file(path / f"{name}.safetensors")
-    # As long as the hinge is open on both sides, the critic's last bias has a gradient of rounding
-    # noise alone, whose sign Adam follows.
+    # While the hinge is open on both sides, the discriminator's last bias has a gradient of
+    # rounding noise alone, whose sign Adam follows.
     return {key: value for key, value in state.items() if key != "discriminator.layers.5.bias"}
 
 
@@ -113,7 +113,7 @@ def world_of(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("world", [2, 4])
-@pytest.mark.parametrize("name", ["ema", "gan"])
+@pytest.mark.parametrize("name", ["ema", "adversarial"])
 def test_many_processes_train_like_one(runs, name, world):
     one, many = runs / f"{name}-1", runs / f"{name}-{world}"
     assert (world_of(one), world_of(many)) == (1, world)
@@ -121,7 +121,7 @@ def test_many_processes_train_like_one(runs, name, world):
     assert len(a) == len(b) == (20 if name == "ema" else 12)
     for x, y in zip(a, b, strict=True):
         assert abs(x["loss"] - y["loss"]) < 1e-5, x["step"]
-    files = ["tokenizer", "ema.tokenizer"] + (["critic"] if name == "gan" else [])
+    files = ["tokenizer", "ema.tokenizer"] + (["discriminator"] if name == "adversarial" else [])
     for file in files:
         assert farthest(weights(one, file), weights(many, file)) < 1e-5, file
     # That the ranks are equal among themselves, to the bit, every save asserts.
@@ -132,7 +132,7 @@ def test_many_processes_train_like_one(runs, name, world):
 
 
 def test_sharded_modules_train_like_whole_ones(runs):
-    for file in ("tokenizer", "ema.tokenizer", "critic", "optimizer.tokenizer"):
+    for file in ("tokenizer", "ema.tokenizer", "discriminator", "optimizer.tokenizer"):
         one, sharded = weights(runs / "gan-1", file), weights(runs / "sharded-2", file)
         assert farthest(one, sharded) < 1e-5, file
     assert world_of(runs / "sharded-2") == 2
@@ -153,7 +153,7 @@ def test_any_layout_goes_on_from_any_other(runs, tmp_path):
     launch(tmp_path, 1, {"a": gan_tree()})
     launch(tmp_path, 2, {"b": gan_tree() | {"sharding": "full"}, "c": gan_tree()})
     for target in "abc":
-        for file in ("tokenizer", "ema.tokenizer", "critic", "optimizer.tokenizer"):
+        for file in ("tokenizer", "ema.tokenizer", "discriminator", "optimizer.tokenizer"):
             assert farthest(weights(runs / "gan-1", file), weights(tmp_path / target, file)) < 1e-5
     assert [world_of(tmp_path / name) for name in "abc"] == [1, 2, 2]
 
@@ -208,7 +208,7 @@ def test_a_process_that_drifts_apart_is_found_at_the_next_checkpoint(tmp_path, w
     tree = gan_tree()
     tree["task"]["losses"].append({"kind": "drift", "step": 5})
     file = write(tree | {"out": str(tmp_path / "run")})
-    done = command(file, processes=2, module="tests.train.launched")
+    done = command(file, processes=2, module="tests.support.launched")
     assert done.returncode != 0
     assert "step 8: tokenizer/" in done.stderr and "is not that of process" in done.stderr
     assert [p.name for p in (tmp_path / "run/checkpoints").iterdir()] == ["step_00000004"]
@@ -261,7 +261,9 @@ def test_a_signal_to_the_launcher_saves_first(tmp_path, write):
 
 def test_processes_that_do_not_find_each_other_stop(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr("train.launch.Accelerator", lambda **_: SimpleNamespace(num_processes=1))
+    monkeypatch.setattr(
+        "vistok.train.launch.Accelerator", lambda **_: SimpleNamespace(num_processes=1)
+    )
     with pytest.raises(ConfigError, match=r"started 2 processes but 1 found.*torchrun"):
         make_accelerator(validate(TrainConfig, STATEFUL))
 
@@ -281,7 +283,7 @@ def test_a_batch_that_does_not_split_is_one_line(tmp_path, write):
     ],
 )
 def test_launch_settings_that_cannot_be_followed_are_refused(monkeypatch, env, words):
-    from train.parallel import wants_sharding
+    from vistok.train.parallel import wants_sharding
 
     for name, value in env.items():
         monkeypatch.setenv(name, value)

@@ -7,13 +7,15 @@ import math
 import pytest
 import torch
 from click.testing import CliRunner
+from vistok.train.__main__ import main
 
-from tests.recipes import TINY, read_config, write_clip
+from tests.support.recipes import TINY, read_config, write_clip
 from tests.train.conftest import forget_accelerate, lines
-from train.__main__ import main
+from vistok.config.registry import build
+from vistok.core.draws import Draws
+from vistok.core.rng import Rng
+from vistok.core.schedules import Progress
 from vistok.data.loader import EvalLoader, to_device
-from vistok.dice import Draws, Progress, Rng
-from vistok.registry import build
 from vistok.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.slow
@@ -54,7 +56,7 @@ def trained(place, monkeypatch):
 
 @pytest.mark.parametrize("name", TINY)
 def test_the_loss_falls(trained, name):
-    """On held-out pictures, from where the run (or its stage) began to what it left."""
+    """On held-out images, from where the run (or its stage) began to what it left."""
     folder, config = trained(name), read_config(TINY[name])
     data = build(config.data)
     task = build(config.task, data.open("train"))
@@ -82,11 +84,11 @@ def test_a_stage_goes_on_from_the_one_before(trained, name):
     now, before = (trained(one) / "model" for one in (name, BEFORE[name]))
     ours, theirs = (Tokenizer.from_pretrained(one).state_dict() for one in (now, before))
     if name.endswith("stage1"):  # the teacher's half rests
-        pairs = {"paints.decoder.": "decoder.", "paints.codebook": "quantizer.codebook"}
+        pairs = {"output_space.decoder.": "decoder.", "output_space.codebook": "quantizer.codebook"}
     else:
         pairs = {"encoder.": "encoder.", "quantizer.": "quantizer."}
-        learned = [key for key in ours if key.startswith(("decoder.", "paints."))]
-        assert any(key.startswith("paints.") for key in learned)
+        learned = [key for key in ours if key.startswith(("decoder.", "output_space."))]
+        assert any(key.startswith("output_space.") for key in learned)
         assert not any(torch.equal(ours[key], theirs[key]) for key in learned)
     for mine, given in pairs.items():
         keys = [key for key in theirs if key.startswith(given)]

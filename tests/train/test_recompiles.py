@@ -9,7 +9,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 
 from tests.train.conftest import STATEFUL, TINY
-from vistok.records import Batch
+from vistok.core.records import Batch
 from vistok.tokenizer import Tokenizer
 
 
@@ -33,7 +33,7 @@ def compiled(monkeypatch):
 
 @pytest.fixture
 def keeps(monkeypatch):
-    """The kept lengths [B] of each throw of dice."""
+    """The kept lengths [B] of each sample of draws."""
     seen, draw = [], Tokenizer.draw
 
     @functools.wraps(draw)
@@ -67,7 +67,7 @@ def test_nested_dropout_is_one_graph_for_every_length(run, compiled, keeps):
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_everything_with_state_is_one_graph_a_module(run, compiled, keeps, accumulate):
-    """Tail token drop, perturbation, an EMA codebook with revival, a critic."""
+    """Tail token drop, perturbation, an EMA codebook with revival, a discriminator."""
     train_on_mixed_lengths(run, keeps, STATEFUL | {"accumulate": accumulate})
     assert [phase.frame_count for phase in compiled] == [1, 1]
     assert counters["stats"]["unique_graphs"] == 2 and not counters["graph_break"]

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from vistok.train import checkpoint
+from vistok.train.signals import StopRequest, install
 
 from tests.train.conftest import ROOT, TINY
-from train import checkpoint
-from train.signals import StopRequest, install
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_signal_is_a_request_and_so_is_the_same_one_again(heard, number):
 
 
 def test_a_request_is_not_lost_while_ranks_agree(heard, monkeypatch):
-    from vistok import distributed
+    from vistok.runtime import distributed
 
     def late(flag):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -57,7 +57,7 @@ def test_a_request_is_not_lost_while_ranks_agree(heard, monkeypatch):
 
 def test_a_second_ctrl_c_is_not_waited_for_but_a_second_sigterm_is(monkeypatch):
     request, clock = StopRequest(), [100.0]
-    monkeypatch.setattr("train.signals.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("vistok.train.signals.time.monotonic", lambda: clock[0])
     assert not request.note(signal.SIGTERM)
     clock[0] += 60
     assert not request.note(signal.SIGTERM)
@@ -104,20 +104,20 @@ def test_handlers_are_given_back():
 LONG = {**TINY, "steps": 4, "save_every": 2, "validate_every": 2}
 # Where the signal comes, and what the last line says.
 MOMENTS = {
-    "train.config.TrainConfig.model_validate": "before the first step, with nothing to save",
-    "train.loop.make_accelerator": "before the first step, with nothing to save",
-    "train.loop.Loop._begin": "before the first step, with nothing to save",
-    "train.loop.Loop._train_step": "after step 1",
-    "train.checkpoint._write": "after step 2",
-    "train.tasks.tokenizer.TokenizerTask.validate": "after step 2",
-    "train.tasks.tokenizer.TokenizerTask.export": "the run is complete",
-    "train.watch.Watch.close": "while it was ending",
+    "vistok.train.config.TrainConfig.model_validate": "before the first step, with nothing to save",
+    "vistok.train.loop.make_accelerator": "before the first step, with nothing to save",
+    "vistok.train.loop.Loop._begin": "before the first step, with nothing to save",
+    "vistok.train.loop.Loop._train_step": "after step 1",
+    "vistok.train.checkpoint._write": "after step 2",
+    "vistok.train.tasks.tokenizer.TokenizerTask.validate": "after step 2",
+    "vistok.train.tasks.tokenizer.TokenizerTask.export": "the run is complete",
+    "vistok.train.watch.Watch.close": "while it was ending",
 }
 
 
 def live(file: str, out: str, moment: str, number: int, group: bool, *args: str) -> None:
     """A child's whole life, as `python -m train`; at `moment` it gets the signal."""
-    from train import signals
+    from vistok.train import signals
 
     os.setsid()
     signals.install()
@@ -135,7 +135,7 @@ def live(file: str, out: str, moment: str, number: int, group: bool, *args: str)
         return real(*args, **kwargs)
 
     setattr(owner, name, struck)
-    from train.__main__ import main
+    from vistok.train.__main__ import main
 
     sys.stdout = open(1, "w", closefd=False)
     sys.stderr = open(2, "w", closefd=False)
@@ -145,7 +145,7 @@ def live(file: str, out: str, moment: str, number: int, group: bool, *args: str)
 @pytest.fixture(scope="module")
 def context():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["train.loop", "tests.train.conftest"])
+    context.set_forkserver_preload(["vistok.train.loop", "tests.train.conftest"])
     return context
 
 
@@ -184,7 +184,7 @@ def test_any_moment_ends_with_the_code_and_one_line(killed, moment, number):
 
 @pytest.mark.slow
 def test_workers_outlive_a_signal_to_the_whole_group(killed):
-    moment = "train.loop.Loop._train_step"
+    moment = "vistok.train.loop.Loop._train_step"
     code, text, out = killed(moment, signal.SIGTERM, "workers=2", group=True)
     assert code == 143, text
     assert "after step 1" in text
@@ -195,7 +195,7 @@ def test_workers_outlive_a_signal_to_the_whole_group(killed):
 def test_an_interrupted_cache_keeps_its_rows(killed, run, write, tmp_path):
     tokenizer = run({**TINY, "steps": 1, "save_every": 0, "warmup": 0}, "tok")
     task = f"task={{kind: cache, tokenizer: {tokenizer}}}"
-    moment = "train.tasks.cache.to_device"
+    moment = "vistok.train.tasks.cache.to_device"
     code, text, out = killed(moment, signal.SIGTERM, task, "batch_size=8")
     assert code == 143 and "; 8 of 100 rows of train are kept" in text, text
     assert '"written": 8' in (out / "train/meta.json").read_text()

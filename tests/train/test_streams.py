@@ -16,7 +16,7 @@ from tests.train.conftest import TINY, command, lines
 
 @pytest.fixture
 def tree(tmp_path):
-    """A tiny run on four tar shards of 6..9 pictures, one of them broken."""
+    """A tiny run on four tar shards of 6..9 images, one of them broken."""
     rng = np.random.default_rng(0)
     for shard in range(4):
         with tarfile.open(tmp_path / f"s{shard}.tar", "w") as tar:

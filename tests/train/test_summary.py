@@ -6,9 +6,9 @@ import copy
 import json
 
 import pytest
+from vistok.train.config import TrainConfig
+from vistok.train.summary import finish, next_command, read_metrics, summarize, summary_text
 
-from train.config import TrainConfig
-from train.summary import finish, next_command, read_metrics, summarise, summary_text
 from vistok.config import validate
 
 from .conftest import TINY, lines
@@ -33,7 +33,7 @@ ROWS = [
 
 
 def test_the_facts_of_a_run():
-    s = summarise(config_of(), ROWS, {"bad_samples": 3})
+    s = summarize(config_of(), ROWS, {"bad_samples": 3})
     assert (s["steps"], s["samples"], s["epochs"]) == (12, 96, 0.96)
     assert s["training_seconds"] == 32 / 2 + 32 / 16 + 32 / 32
     assert s["images_per_s"] == 24 and s["tflops"] == pytest.approx(1.2) and s["mfu"] == 0.5
@@ -47,19 +47,19 @@ def test_the_facts_of_a_run():
 
 
 def test_little_waiting_is_no_warning():
-    assert summarise(config_of(), [train_row(12, 32.0, 0.049)])["warnings"] == []
-    assert summarise(config_of(), [train_row(12, 32.0, 0.051)])["warnings"]
+    assert summarize(config_of(), [train_row(12, 32.0, 0.049)])["warnings"] == []
+    assert summarize(config_of(), [train_row(12, 32.0, 0.051)])["warnings"]
 
 
 def test_skipped_steps_add_up_over_resumes():
     seen = [0, 2, 3, 1, 1]
     rows = [train_row(4 * i + 4, 32.0, skipped_steps=n) for i, n in enumerate(seen)]
-    assert summarise(config_of(), rows)["skipped_steps"] == 4
-    assert "skipped_steps" not in summarise(config_of(), ROWS)
+    assert summarize(config_of(), rows)["skipped_steps"] == 4
+    assert "skipped_steps" not in summarize(config_of(), ROWS)
 
 
 def test_a_run_that_logged_nothing_still_ends():
-    s = summarise(config_of(), [])
+    s = summarize(config_of(), [])
     assert s["steps"] == 12 and "images_per_s" not in s
     assert "finished" in summary_text(s)
 
@@ -79,7 +79,7 @@ def test_the_command_that_comes_next():
 
 
 def test_text_fits_but_for_the_command():
-    text = summary_text(summarise(config_of(), ROWS, {"skipped_steps": 2}), 80)
+    text = summary_text(summarize(config_of(), ROWS, {"skipped_steps": 2}), 80)
     assert text.splitlines() == [
         "finished        12 steps, 96 samples, 0.96 epochs",
         "training        19 s, 24 images/s (median)",
@@ -89,7 +89,7 @@ def test_text_fits_but_for_the_command():
         "skipped steps   2",
         "model           runs/tiny/model",
         "warning         42% of the training time was spent waiting for data (workers=0):",
-        "                raise `workers`, or keep smaller pictures on a faster disk",
+        "                raise `workers`, or keep smaller images on a faster disk",
         "next            python -m eval runs/tiny --report runs/tiny/report.html",
     ]
 

@@ -56,8 +56,8 @@ def cached(run):
 
 
 def test_a_cache_holds_what_the_tokenizer_says(cached):
+    from vistok.config.registry import build
     from vistok.data import PhotosConfig
-    from vistok.registry import build
 
     folder, tokens = cached
     tokenizer = Tokenizer.from_pretrained(folder / "model")
@@ -91,7 +91,7 @@ def test_a_cache_of_ten_crops_goes_on_in_the_middle_of_a_sample(run, tmp_path):
     tree["task"] |= {"crops": "ten", "crop_range": 1.25}
     whole = run(tree, "tokens")
     cache = TokenCache(whole / "train")
-    assert len(cache) == 7 and cache.crops == 10 and cache.centre == 4
+    assert len(cache) == 7 and cache.crops == 10 and cache.center == 4
     assert cache.meta["source"]["crops"]["range"] == 1.25
     assert TokenCache(whole / "val").crops == 1
     tokenizer = Tokenizer.from_pretrained(folder / "model")
@@ -138,7 +138,7 @@ def test_two_processes_write_the_same_cache(run, tmp_path, write):
 
 
 def test_a_cache_is_written_on_one_machine(monkeypatch):
-    from train.tasks.cache import _on_one_machine
+    from vistok.train.tasks.cache import _on_one_machine
 
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     _on_one_machine(2)
@@ -162,7 +162,7 @@ def test_a_generator_learns_and_remembers_its_tokenizer(run, cached):
     assert lines(trained, "val")[-1]["bits_per_image"] > 0
     generator = load_generator(trained / "model")
     assert generator.classes[0] == "astronaut"
-    from vistok.weights import sha256
+    from vistok.storage.weights import sha256
 
     assert generator.tokenizer["sha256"] == sha256(folder / "model" / "model.safetensors")
     drawn = generator.sample(torch.tensor([0, 6]), length=2, guidance=2.0)
@@ -182,7 +182,7 @@ def test_a_generator_resumes_exactly(run, cached):
 
 
 def test_a_generator_may_ignore_the_classes(run, cached):
-    from eval.protocols.gfid import labels_of
+    from vistok.eval.protocols.gfid import labels_of
 
     _, tokens = cached
     tree = {**GENERATOR, "data": {"kind": "tokens", "path": f"{tokens}/train", "val_share": 0.2}}
@@ -197,11 +197,11 @@ def test_a_generator_may_ignore_the_classes(run, cached):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Two classes of eight flat pictures each: red and blue, easy to tell apart."""
-    for name, colour in (("blue", (20, 30, 200)), ("red", (210, 30, 20))):
+    """Two classes of eight flat images each: red and blue, easy to tell apart."""
+    for name, color in (("blue", (20, 30, 200)), ("red", (210, 30, 20))):
         (tmp_path / "pictures" / name).mkdir(parents=True)
         for i in range(8):
-            image = Image.new("RGB", (40, 32), tuple(c + i for c in colour))
+            image = Image.new("RGB", (40, 32), tuple(c + i for c in color))
             image.save(tmp_path / "pictures" / name / f"{i}.png")
     return tmp_path / "pictures"
 
@@ -233,7 +233,7 @@ def test_batch_norm_says_where_it_does_not_fit(run, pictures, monkeypatch):
     }
     with pytest.raises(ValueError, match=r"batch norm.*ema=null"):
         run(tree)
-    from train.parallel import share_batch_norm
+    from vistok.train.parallel import share_batch_norm
 
     two = SimpleNamespace(num_processes=2, device=torch.device("cpu"))
     with pytest.raises(ValueError, match="batch norm"):
@@ -255,7 +255,7 @@ def test_a_wrong_number_of_classes_is_one_line(run, pictures):
 
 
 def test_one_broken_picture_is_counted_and_named_not_fatal(run, pictures, caplog):
-    (pictures / "red" / "broken.jpg").write_bytes(b"not a picture")
+    (pictures / "red" / "broken.jpg").write_bytes(b"not a image")
     data = {"kind": "folder", "path": str(pictures), "val_path": str(pictures / "blue")}
     folder = run({**TINY, "data": {**data, "size": 32}}, max_bad_share=0.5, validate_limit=2)
     noted = [json.loads(line) for line in (folder / "quarantine.jsonl").read_text().splitlines()]
@@ -266,7 +266,7 @@ def test_one_broken_picture_is_counted_and_named_not_fatal(run, pictures, caplog
 
 def test_too_many_broken_pictures_stop_training(run, pictures):
     for i in range(30):
-        (pictures / "red" / f"broken{i}.jpg").write_bytes(b"not a picture")
+        (pictures / "red" / f"broken{i}.jpg").write_bytes(b"not a image")
     data = {"kind": "folder", "path": str(pictures), "val_path": str(pictures / "blue")}
     with pytest.raises(DataError, match=r"quarantine"):
         run({**TINY, "data": {**data, "size": 32}}, steps=400, save_every=0)
@@ -285,7 +285,7 @@ def test_cifar10_is_one_config_away(run):
     rows = lines(folder)
     assert rows[-1]["loss"] < 0.75 * rows[0]["loss"]
     assert lines(folder, "val")[-1]["psnr"] > 13
-    from eval.__main__ import evaluate
+    from vistok.eval.__main__ import evaluate
 
     report = folder / "report.html"
     args = [str(folder), "--report", str(report), "--limit", "32", "--pfid", "none"]

@@ -7,14 +7,14 @@ from copy import deepcopy
 
 import pytest
 import torch
+from vistok.train.config import TrainConfig
+from vistok.train.plan import make_plan
+from vistok.train.tasks.teachers import load_teacher
 
 from tests.train.conftest import TINY, lines
-from train.config import TrainConfig
-from train.plan import make_plan
-from train.tasks.teachers import load_teacher
 from vistok.config import ConfigError, validate
+from vistok.storage.weights import content_sha256, read_safetensors
 from vistok.tokenizer import Tokenizer, TokenizerConfig
-from vistok.weights import content_sha256, read_safetensors
 
 CONV = {
     "channels": 4,
@@ -43,7 +43,7 @@ def student(teacher) -> dict:
     tree = deepcopy(TINY)
     tokenizer = tree["task"]["tokenizer"]
     tokenizer["decoder"] |= {"head": "codes", "codes": 16}
-    tokenizer["paints"] = {
+    tokenizer["output_space"] = {
         "kind": "codes",
         "codebook_size": 16,
         "dim": 4,
@@ -51,7 +51,7 @@ def student(teacher) -> dict:
         "decoder": {"kind": "cnn", "conv": CONV},
     }
     tree["task"]["losses"] = [{"kind": "proxy_codes", "teacher": str(teacher)}]
-    tree["task"]["freeze"] = ["paints"]
+    tree["task"]["freeze"] = ["output_space"]
     return tree | {"steps": 12, "optimizer": {"kind": "adamw", "lr": 1e-2}}
 
 
@@ -105,7 +105,7 @@ def test_a_term_has_one_owner(run, fails):
 
 
 def test_a_wrong_name_is_told_where_it_was_given(fails):
-    from train.tasks.teachers import open_tokenizer
+    from vistok.train.tasks.teachers import open_tokenizer
 
     with fails(ConfigError, "^task.losses: teacher: unknown release 'maskgit'"):
         open_tokenizer("maskgit")

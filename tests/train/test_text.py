@@ -7,15 +7,15 @@ import copy
 import pytest
 import torch
 from safetensors.torch import load_file
+from vistok.train.config import TrainConfig
+from vistok.train.plan import make_plan
 
-from tests import tiny_text
+from tests.support import tiny_text
 from tests.train.conftest import TINY, lines, rewound
-from train.config import TrainConfig
-from train.plan import make_plan
 from vistok.config import ConfigError, validate
+from vistok.config.registry import build
 from vistok.data import EvalLoader, PhotosConfig, TokenCache, to_device
 from vistok.frozen.files import MissingWeights
-from vistok.registry import build
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 
 CAPTION = "a {class}."
@@ -74,9 +74,9 @@ def test_the_loss_falls_and_texts_matter(run, request, kind):
     moved = batch.text[1:] + batch.text[:1]  # some texts of other classes
     assert any(a != b for a, b in zip(batch.text, moved, strict=True))
 
-    paint = lambda texts: tokenizer.decode(tokens, tokenizer.condition(texts))
+    reconstruct = lambda texts: tokenizer.decode(tokens, tokenizer.condition(texts))
     tokens = tokenizer.encode(batch.pixels, condition=tokenizer.condition_of(batch))
-    moves = (paint(batch.text) - paint(moved)).abs().amax((1, 2, 3))
+    moves = (reconstruct(batch.text) - reconstruct(moved)).abs().amax((1, 2, 3))
     other = torch.tensor([a != b for a, b in zip(batch.text, moved, strict=True)])
     assert (moves[other] > 1e-6).all() and (moves[~other] == 0).all()
 

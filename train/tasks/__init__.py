@@ -1,5 +1,5 @@
 """Tasks: what the loop trains. The loop never learns which one it runs."""
 
-from train.tasks import cache, classifier, generator, tokenizer
+from vistok.train.tasks import cache, classifier, generator, tokenizer
 
 __all__ = ["cache", "classifier", "generator", "tokenizer"]

@@ -10,29 +10,31 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from vistok.config import ConfigError
+from vistok.core.draws import Draws
+from vistok.core.records import Batch
+from vistok.core.rng import Rng
+from vistok.core.schedules import Progress
 from vistok.data.base import Dataset
 from vistok.data.stream import Stream
-from vistok.dice import Draws, Progress, Rng
-from vistok.records import Batch
 
 
 def check_pictures(data: Dataset | Stream | None, task: str) -> None:
-    """ConfigError unless the samples are pictures; None is not looked at."""
+    """ConfigError unless the samples are images; None is not looked at."""
     if data is not None and data.frames is not None:
         raise ConfigError(
-            f"data: gives clips of {data.frames} frames, but this {task} takes pictures; use a "
-            "kind of pictures (folder, parquet, webdataset), or frames=null where that is allowed"
+            f"data: gives clips of {data.frames} frames, but this {task} takes images; use a "
+            "kind of images (folder, parquet, webdataset), or frames=null where that is allowed"
         )
     if data is not None and data.spec is not None:
         raise ConfigError(
-            f"data: gives cached tokens, but this {task} takes pictures; use a kind of pictures "
+            f"data: gives cached tokens, but this {task} takes images; use a kind of images "
             "(folder, parquet, webdataset)"
         )
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One optimiser's turn in a step; every phase looks at weights as they were before the step."""
+    """One optimizer's turn in a step; every phase looks at weights as they were before the step."""
 
     module: str  # name in Task.modules: whose parameters move
     every: int = 1  # steps between its turns
@@ -70,14 +72,14 @@ class Task:
         return ()
 
     def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
-        """The dice of one step for this process's samples."""
+        """Draws of one step for this process's samples."""
         return Draws()
 
     def prepare(self, batch: Batch, rng: Rng) -> None:
         """Look at the first batch before the first step (data-dependent codebooks)."""
 
     def step(self, phase: Phase, batch: Batch, draws: Draws, progress: Progress) -> dict:
-        """{"loss": scalar to minimise, name: scalar to log, ...} of one micro-batch."""
+        """{"loss": scalar to minimize, name: scalar to log, ...} of one micro-batch."""
         raise NotImplementedError
 
     def after_step(self, rng: Rng, progress: Progress) -> dict[str, float | Tensor]:

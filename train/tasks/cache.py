@@ -2,7 +2,7 @@
 
 Writes `train/` and `val/` caches below the run's folder. An interrupted cache goes on where it
 stopped; a finished one is left alone. Several processes on one machine take batches in turn; each
-batch is the same whatever their number (`batch_size` pictures a process), and so are the bytes.
+batch is the same whatever their number (`batch_size` images a process), and so are the bytes.
 Training samples may be cached as several crops; validation samples are always cached once.
 """
 
@@ -16,18 +16,18 @@ from typing import Literal
 import torch
 from pydantic import Field
 from tqdm import tqdm
+from vistok.train.signals import StopRequest
+from vistok.train.tasks.base import Task, check_pictures
 
-from train.signals import StopRequest
-from train.tasks.base import Task, check_pictures
 from vistok.config import Config, ConfigError
+from vistok.config.registry import register
 from vistok.data.cache import TokenCacheWriter
 from vistok.data.crops import Crops, open_crops
 from vistok.data.loader import EvalLoader, to_device
 from vistok.data.stream import Stream
-from vistok.hub import WEIGHTS, model_folder
-from vistok.registry import register
+from vistok.storage.hub import WEIGHTS, model_folder
+from vistok.storage.weights import sha256
 from vistok.tokenizer import Tokenizer
-from vistok.weights import sha256
 
 
 class CacheTaskConfig(Config):
@@ -35,11 +35,11 @@ class CacheTaskConfig(Config):
     tokenizer: str
     """A tokenizer's run folder, or a folder made by save_pretrained."""
     limit: int | None = Field(default=None, ge=1)
-    """Training samples to tokenise; null = all."""
+    """Training samples to tokenize; null = all."""
     crops: Crops = 1
-    """Rows of each training sample: 1, 2 (centre and mirror) or ten (LlamaGen's)."""
+    """Rows of each training sample: 1, 2 (center and mirror) or ten (LlamaGen's)."""
     crop_range: float = Field(default=1.1, ge=1)
-    """ten: side of the picture that is cropped, as a multiple of data.size."""
+    """ten: side of the image that is cropped, as a multiple of data.size."""
 
 
 @register("task", CacheTaskConfig)
@@ -50,7 +50,7 @@ class CacheTask(Task):
 
     def run(self, config, data, accelerator, folder: Path) -> None:
         if data is None:
-            raise ConfigError("data: missing; give the data set to tokenise, e.g. {kind: photos}")
+            raise ConfigError("data: missing; give the data set to tokenize, e.g. {kind: photos}")
         source = Path(model_folder(self.config.tokenizer))
         tokenizer = Tokenizer.from_pretrained(str(source)).to(accelerator.device)
         digest = sha256(source / WEIGHTS)

@@ -10,14 +10,15 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
+from vistok.train.tasks.base import Phase, Task, check_pictures
 
-from train.tasks.base import Phase, Task, check_pictures
-from vistok import distributed
 from vistok.config import Config, ConfigError, PartOf
-from vistok.dice import Draws, Progress
+from vistok.config.registry import build, register
+from vistok.core.draws import Draws
+from vistok.core.records import Batch
+from vistok.core.schedules import Progress
 from vistok.frozen import CNNConfig, save_weights
-from vistok.records import Batch
-from vistok.registry import build, register
+from vistok.runtime import distributed
 
 
 class ClassifierTaskConfig(Config):
@@ -35,7 +36,7 @@ class ClassifierTask(Task):
     def __init__(self, config: ClassifierTaskConfig, data) -> None:
         self.config = config
         if data is None:
-            raise ConfigError("data: missing; a classifier trains on labelled pictures")
+            raise ConfigError("data: missing; a classifier trains on labeled images")
         check_pictures(data, "classifier")
         classes = len(data.classes)
         if classes != config.network.classes:

@@ -9,14 +9,16 @@ from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from vistok.train.tasks.base import Phase, Task
 
-from train.tasks.base import Phase, Task
-from vistok import distributed
 from vistok.config import Config, ConfigError, PartOf
-from vistok.dice import Draws, Progress, Rng
+from vistok.config.registry import build, register
+from vistok.core.draws import Draws
+from vistok.core.records import Batch, Condition
+from vistok.core.rng import Rng
+from vistok.core.schedules import Progress
 from vistok.generators.gpt import GPTConfig
-from vistok.records import Batch, Condition
-from vistok.registry import build, register
+from vistok.runtime import distributed
 
 
 class GeneratorTaskConfig(Config):

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import Field, field_validator
 from torch import nn
+from vistok.train.tasks.teachers import open_tokenizer
 
-from train.tasks.teachers import open_tokenizer
 from vistok.config import Config, ConfigError
 from vistok.tokenizer import Tokenizer
 
@@ -20,7 +20,7 @@ class InitConfig(Config):
     parts: dict[str, str] = Field(
         default={"encoder": "encoder", "quantizer": "quantizer", "decoder": "decoder"}
     )
-    """Names of ours: names of theirs, modules or single tensors (paints.codebook:
+    """Names of ours: names of theirs, modules or single tensors (output_space.codebook:
     quantizer.codebook). A list stands for equal names."""
 
     @field_validator("parts", mode="before")

@@ -9,9 +9,9 @@ import torch
 from vistok import pretrained
 from vistok.config import ConfigError, validate
 from vistok.frozen.files import hollow
-from vistok.hub import CONFIG, model_folder, read_json
+from vistok.storage.hub import CONFIG, model_folder, read_json
+from vistok.storage.weights import content_sha256
 from vistok.tokenizer import Tokenizer, TokenizerConfig
-from vistok.weights import content_sha256
 
 TEACHER = "task.losses: teacher"
 

@@ -14,21 +14,23 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torchvision.utils import make_grid
+from vistok.train.collapse import CollapseConfig, UsageWindow
+from vistok.train.tasks.base import Phase, Task, check_pictures
+from vistok.train.tasks.stages import InitConfig, start_from
+from vistok.train.tasks.teachers import load_teacher
 
 import vistok.losses  # noqa: F401  (registers the losses)
-from train.collapse import CollapseConfig, UsageWindow
-from train.tasks.base import Phase, Task, check_pictures
-from train.tasks.stages import InitConfig, start_from
-from train.tasks.teachers import load_teacher
-from vistok import distributed
 from vistok.config import Config, ConfigError, PartOf
-from vistok.dice import Draws, Progress, Rng
+from vistok.config.registry import build, register
+from vistok.core.draws import Draws
+from vistok.core.records import Batch, Reconstruction
+from vistok.core.rng import Rng
+from vistok.core.schedules import Progress
 from vistok.losses.adversarial import AdversarialLoss
 from vistok.losses.reconstruction import ReconstructionConfig
 from vistok.metrics.codebook import CodebookStats
 from vistok.metrics.quality import PSNR
-from vistok.records import Batch, Reconstruction
-from vistok.registry import build, register
+from vistok.runtime import distributed
 from vistok.tokenizer import NO_TEXTS, Tokenizer, TokenizerConfig
 
 
@@ -83,10 +85,14 @@ class TokenizerTask(Task):
                 self.teachers[loss.wants_teacher] = sha256
                 loss.teach(teacher, sha256)
             loss.bind(self.tokenizer)
-        critics = [loss for loss in self.losses if isinstance(loss, AdversarialLoss)]
-        self.gan = critics[0] if critics else None
+        discriminators = [loss for loss in self.losses if isinstance(loss, AdversarialLoss)]
+        self.adversarial = discriminators[0] if discriminators else None
         last = self.tokenizer.decoder.last_layer
-        if self.gan is not None and self.gan.config.adaptive and not last.requires_grad:
+        if (
+            self.adversarial is not None
+            and self.adversarial.config.adaptive
+            and not last.requires_grad
+        ):
             raise ConfigError(
                 "task.losses: adaptive=true balances at the decoder's last layer, which "
                 "task.freeze keeps from training; set adaptive=false or freeze less"
@@ -95,11 +101,13 @@ class TokenizerTask(Task):
         self.needs_pixels = any(loss.needs_pixels for loss in self.losses)
         self.modules = {"tokenizer": self.tokenizer}
         self.phases = (Phase("tokenizer", lr_factors=config.lr),)
-        if self.gan is not None:
-            self.modules["critic"] = self.gan.critic
-            lr = self.gan.config.lr
-            self.phases += (Phase("critic", start=self.gan.critic_start, lr=lr),)
-        self._painted: list[tuple[Tensor, Tensor]] = []  # (real, fake) of a step's micro-batches
+        if self.adversarial is not None:
+            self.modules["discriminator"] = self.adversarial.discriminator
+            lr = self.adversarial.config.lr
+            self.phases += (
+                Phase("discriminator", start=self.adversarial.discriminator_start, lr=lr),
+            )
+        self._decoded: list[tuple[Tensor, Tensor]] = []  # (real, fake) of a step's micro-batches
         self.window: UsageWindow | None = None
         self._usage: float | None = None  # of a window that this step ended
         if config.collapse is not None and self.tokenizer.spec().vocab:
@@ -135,19 +143,21 @@ class TokenizerTask(Task):
         latents = self.tokenizer.latents(batch.pixels, self.tokenizer.condition_of(batch))
         quantizer = self.tokenizer.quantizer
         rows = latents.values.flatten(0, 1)
-        quantizer.initialise(distributed.gather(rows), rng.child("codebook"))
+        quantizer.initialize(distributed.gather(rows), rng.child("codebook"))
 
     def step(self, phase: Phase, batch: Batch, draws: Draws, progress: Progress) -> dict:
-        if phase.module == "critic":
-            loss, logged = self.gan.criticise(self.modules["critic"], *self._painted.pop(0))
+        if phase.module == "discriminator":
+            loss, logged = self.adversarial.discriminate(
+                self.modules["discriminator"], *self._decoded.pop(0)
+            )
             return {"loss": loss, **logged}
         for part in self.config.freeze:
             # Its dropout and its statistics (usage, EMA codebook) rest too.
             self.tokenizer.get_submodule(part).eval()
         condition = self.tokenizer.condition_of(batch, draws)
         reconstruction = self.modules["tokenizer"](batch, draws, condition, self.needs_pixels)
-        if self.gan is not None and progress.step >= self.gan.critic_start:
-            self._painted.append((reconstruction.target, reconstruction.pixels.detach()))
+        if self.adversarial is not None and progress.step >= self.adversarial.discriminator_start:
+            self._decoded.append((reconstruction.target, reconstruction.pixels.detach()))
         self.tokenizer.quantizer.remember(reconstruction.quantized)
         if self.window is not None:
             self.window.add(reconstruction.quantized.indices)
@@ -168,11 +178,15 @@ class TokenizerTask(Task):
         if every and progress.step % every == 0:
             weighed = {n: w * terms[n] for n, w in weights.items() if n in terms}
             gradients = self._term_gradients(weighed)
-        total = sum((w * terms[n] for n, w in weights.items() if n in terms and n != "gan"), zero)
-        if "gan" in terms:
-            factor = self.gan.balance(total, terms["gan"], self.tokenizer.decoder.last_layer)
+        total = sum(
+            (w * terms[n] for n, w in weights.items() if n in terms and n != "adversarial"), zero
+        )
+        if "adversarial" in terms:
+            factor = self.adversarial.balance(
+                total, terms["adversarial"], self.tokenizer.decoder.last_layer
+            )
             terms["adaptive_weight"] = factor
-            total = total + weights["gan"] * factor * terms["gan"]
+            total = total + weights["adversarial"] * factor * terms["adversarial"]
         return {"loss": total, **terms, **gradients}
 
     def _term_gradients(self, weighed: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -194,9 +208,9 @@ class TokenizerTask(Task):
 
     @torch.no_grad()
     def after_step(self, rng: Rng, progress: Progress) -> dict[str, float | Tensor]:
-        self._painted.clear()
-        if self.gan is not None:
-            self.gan.after_step()
+        self._decoded.clear()
+        if self.adversarial is not None:
+            self.adversarial.after_step()
         events = self.tokenizer.quantizer.after_step(rng.child("codebook"))
         if self.window is not None and (progress.step + 1) % self.config.collapse.steps == 0:
             self.window.share()
@@ -206,9 +220,9 @@ class TokenizerTask(Task):
 
     @torch.no_grad()
     def forget(self) -> None:
-        self._painted.clear()
-        if self.gan is not None:
-            self.gan.forget()
+        self._decoded.clear()
+        if self.adversarial is not None:
+            self.adversarial.forget()
         self.tokenizer.quantizer.forget()
 
     def alarms(self, progress: Progress) -> list[dict]:
@@ -235,7 +249,7 @@ class TokenizerTask(Task):
         tokenizer = modules["tokenizer"].eval()
         spec = tokenizer.spec()
         device = next(tokenizer.parameters()).device  # where processes can add them up
-        psnr = {length: PSNR().to(device) for length in spec.sweep}
+        psnr = {length: PSNR().to(device) for length in spec.eval_lengths}
         codes = CodebookStats(spec).to(device) if spec.vocab else None
         for batch in batches:
             condition = self.tokenizer.condition_of(batch)
@@ -243,10 +257,10 @@ class TokenizerTask(Task):
             if codes is not None:
                 codes.update(tokens.indices)
             for length, metric in psnr.items():
-                cut = tokens if length == spec.steps else tokens.prefix(length)
+                cut = tokens if length == spec.max_prefix else tokens.prefix(length)
                 metric.update(tokenizer.decode(cut, condition), batch.pixels)
         results = {
-            "psnr" if length == spec.steps else f"psnr@{length}": metric.compute().pooled
+            "psnr" if length == spec.max_prefix else f"psnr@{length}": metric.compute().pooled
             for length, metric in psnr.items()
         }
         if codes is not None:
@@ -269,8 +283,8 @@ class TokenizerTask(Task):
         tokens = tokenizer.encode(pixels, condition=condition)
         spec = tokenizer.spec()
         rows = [pixels]
-        for length in reversed(spec.sweep):
-            cut = tokens if length == spec.steps else tokens.prefix(length)
+        for length in reversed(spec.eval_lengths):
+            cut = tokens if length == spec.max_prefix else tokens.prefix(length)
             rows.append(tokenizer.decode(cut, condition))
         return {"reconstructions": make_grid(torch.cat(rows).float().cpu(), nrow=len(pixels))}
 
@@ -289,9 +303,9 @@ class TokenizerTask(Task):
         height, width = self.tokenizer.config.image_size
         parts = self.tokenizer.part_parameters()
         facts = {f"{name} parameters": f"{count:,}" for name, count in parts.items()}
-        if self.gan is not None:
-            count = sum(p.numel() for p in self.gan.critic.parameters())
-            facts["critic parameters"] = f"{count:,}"
+        if self.adversarial is not None:
+            count = sum(p.numel() for p in self.adversarial.discriminator.parameters())
+            facts["discriminator parameters"] = f"{count:,}"
         for name, sha256 in self.teachers.items():
             facts[f"teacher {name}"] = f"sha256 {sha256}"
         return facts | {

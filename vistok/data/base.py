@@ -38,15 +38,15 @@ class BadSample(Exception):
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture, one clip or one cached token sequence."""
+    """One image, one clip or one cached token sequence."""
 
     index: int
     pixels: Tensor | None  # [3, H, W] uint8, a clip [3, T, H, W]
-    label: int = UNLABELLED  # -1 = unlabelled
+    label: int = UNLABELLED  # -1 = unlabeled
     name: str = ""
     tokens: Tensor | None = None  # [L, F] of type `Tokens.dtype(spec)`; [L, dim] if continuous
     fps: float | None = None  # frames per second of a clip's pixels
-    text: str | None = None  # what the picture shows, where the data set says so (`texts`)
+    text: str | None = None  # what the image shows, where the data set says so (`texts`)
 
 
 class Raw(NamedTuple):
@@ -70,9 +70,9 @@ class Dataset:
     size: tuple[int, int] | None = None
     """(H, W) of every sample's pixels."""
     frames: int | None = None
-    """T of every sample's pixels; None = pictures."""
+    """T of every sample's pixels; None = images."""
     flip: bool = False
-    """Whether training mirrors half of the samples (done on the device, by the loader's dice)."""
+    """Whether training mirrors half of the samples (done on the device, by the loader's draws)."""
     spec: TokenSpec | None = None
     """Of the tokens, if the samples are cached tokens."""
     texts: bool = False

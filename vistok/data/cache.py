@@ -1,8 +1,8 @@
 """The token cache on disk: `meta.json`, `tokens.npy`, `labels.npy` in one folder.
 
 tokens.npy  [count, L, F] in the smallest integer type of the spec ([count, L, dim] float32 if the
-            tokens are continuous); labels.npy [count] int64, -1 = unlabelled. Row = sample * crops
-            + crop, when each sample was tokenised from several crops.
+            tokens are continuous); labels.npy [count] int64, -1 = unlabeled. Row = sample * crops
+            + crop, when each sample was tokenized from several crops.
 meta.json   what they are: spec, count, written, crops, classes, source (a data record), tokenizer
             (name, sha256 of its weights). `written` is raised only after the rows are on disk, so
             an interrupted cache goes on where it stood. Of several processes on one machine each
@@ -35,7 +35,7 @@ class TokenCacheWriter:
         path: the folder.
         spec: of the tokens.
         count: rows of the finished cache (samples * crops).
-        source: record of the data set that is tokenised.
+        source: record of the data set that is tokenized.
         tokenizer, sha256: name of the tokenizer and hash of its weights.
         classes: class names of the labels.
         crops: rows of each sample.
@@ -89,7 +89,7 @@ class TokenCacheWriter:
         return self.written == self.count
 
     def write(self, tokens: Tokens, labels: Tensor | None = None) -> None:
-        """Append the next rows. labels: [B] integers, None = unlabelled."""
+        """Append the next rows. labels: [B] integers, None = unlabeled."""
         self.put(self.written, tokens, labels)
         self.written += len(tokens)
         if self.due(self.written):
@@ -193,7 +193,7 @@ class TokenCache:
         self.spec = _spec(self.path, self.meta)
         self.count, self.crops = self.meta["count"], self.meta["crops"]
         self.classes = tuple(self.meta["classes"])
-        self.centre = _centre(self.meta)
+        self.center = _center(self.meta)
         if self.meta["written"] != self.count:
             raise DataError(
                 f"token cache {self.path}: unfinished, {self.meta['written']} of {self.count} rows "
@@ -284,11 +284,11 @@ def _spec(path: Path, meta: dict[str, Any]) -> TokenSpec:
         raise DataError(f"token cache {error}") from None
 
 
-def _centre(meta: dict[str, Any]) -> int:
-    """Which of a sample's crops is its centre; the first, unless the source says otherwise."""
+def _center(meta: dict[str, Any]) -> int:
+    """Which of a sample's crops is its center; the first, unless the source says otherwise."""
     how = meta["source"].get("crops") if isinstance(meta["source"], dict) else None
-    centre = how.get("centre") if isinstance(how, dict) else None
-    return centre if type(centre) is int and 0 <= centre < meta["crops"] else 0
+    center = how.get("center") if isinstance(how, dict) else None
+    return center if type(center) is int and 0 <= center < meta["crops"] else 0
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Texts of samples: one that lies beside the picture, or a caption made of the class name.
+"""Texts of samples: one that lies beside the image, or a caption made of the class name.
 
 A sample that should have a text and has none is a bad sample, never an empty text: a tokenizer or
 generator that reads texts would learn from the hole.
@@ -58,7 +58,7 @@ class Caption:
     def __call__(self, label: int, name: str) -> str | None:
         """The text of a sample of class `label`; None without a caption.
 
-        BadSample `name` if it is unlabelled and the caption names the class.
+        BadSample `name` if it is unlabeled and the caption names the class.
         """
         if not self.needs_class:
             return self.template

@@ -2,7 +2,7 @@
 
 Works on any `Dataset`: on the stored files where the kind has them (`Dataset.raw`), else on samples
 as training would see them. What training would refuse (`BadSample`, a shard that cannot be opened)
-is a finding here; so are label troubles, duplicates and constant pictures. What is merely odd, like
+is a finding here; so are label troubles, duplicates and constant images. What is merely odd, like
 extreme shapes or modes that are converted, is reported and no finding.
 """
 
@@ -109,7 +109,7 @@ class _Looks:
 
 
 def _as_seen(dataset: Dataset, index: int, **file: Any) -> Look:
-    """A sample without a picture file, as evaluation would see it."""
+    """A sample without a image file, as evaluation would see it."""
     try:
         sample = dataset.sample(index)
     except BadSample as bad:

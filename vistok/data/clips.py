@@ -1,4 +1,4 @@
-"""Files of moving pictures -> chosen frames, upright 8-bit RGB, or `BadSample` with the reason.
+"""Files of moving images -> chosen frames, upright 8-bit RGB, or `BadSample` with the reason.
 
 What is decided here, once, for training and evaluation alike:
 - The kind of file is read from its content, never from its name; a playlist, which could name other

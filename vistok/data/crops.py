@@ -1,10 +1,10 @@
-"""Several crops of each picture, as rows of a token cache.
+"""Several crops of each image, as rows of a token cache.
 
-`2`: the centre crop and its mirror. `ten`: LlamaGen's set. The picture is made `crop_range` times
+`2`: the center crop and its mirror. `ten`: LlamaGen's set. The image is made `crop_range` times
 larger than the target (by the data set's own crop and filter; LlamaGen's is `crop: adm`), then come
-the windows top left, top right, bottom left, bottom right and centre, then the same five windows
-of the mirrored picture. Training draws one of a sample's crops for each epoch; whoever wants one
-picture a sample takes the centre.
+the windows top left, top right, bottom left, bottom right and center, then the same five windows
+of the mirrored image. Training draws one of a sample's crops for each epoch; whoever wants one
+image a sample takes the center.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from vistok.config import ConfigError
+from vistok.config.registry import build
 from vistok.data.base import Dataset, Sample, Split
-from vistok.registry import build
 
 Crops = Literal[1, 2, "ten"]
 _COUNT = {2: 2, "ten": 10}
@@ -25,15 +25,15 @@ _CENTRE = {2: 0, "ten": 4}
 def open_crops(config: Any, split: Split, crops: Crops, crop_range: float) -> Dataset:
     """The data set of a data config with `crops` rows a sample; 1 = as it is.
 
-    Random crops and padding give way to the centre where there are several crops. ConfigError if
-    the data has no pictures of a set size.
+    Random crops and padding give way to the center where there are several crops. ConfigError if
+    the data has no images of a set size.
     """
     if crops == 1:
         return build(config).open(split)
     size = getattr(config, "size", None)
     if size is None:
         raise ConfigError(
-            f"task.crops={crops}: data of kind {config.kind} has no size to crop to; use pictures"
+            f"task.crops={crops}: data of kind {config.kind} has no size to crop to; use images"
         )
     hw = (size, size) if isinstance(size, int) else tuple(size)
     change: dict[str, Any] = {}
@@ -70,13 +70,13 @@ class CroppedDataset(Dataset):
         return Sample(index, pixels, whole.label, name, text=whole.text)
 
     def record(self) -> dict[str, Any]:
-        how = {"kind": self.kind, "size": list(self.size), "centre": _CENTRE[self.kind]}
+        how = {"kind": self.kind, "size": list(self.size), "center": _CENTRE[self.kind]}
         if self.kind == "ten":
             how["range"] = self.crop_range
         return {**self.pictures.record(), "crops": how}
 
     def _whole(self, number: int) -> Sample:
-        """The picture before it is cropped; neighbouring rows are of the same one."""
+        """The image before it is cropped; neighbouring rows are of the same one."""
         if self._last is None or self._last[0] != number:
             self._last = (number, self.pictures.sample(number))
         return self._last[1]

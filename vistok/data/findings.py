@@ -24,7 +24,7 @@ _TITLES = {
     "labels": "label troubles",
     "same_bytes": "same file twice",
     "same_pixels": "same pixels, other file",
-    "constant": "constant pictures",
+    "constant": "constant images",
     "extreme_shapes": f"shapes beyond 1:{ASPECT:g}",
     "misnamed": "content is not what the ending says",
 }
@@ -42,7 +42,7 @@ class Look:
     label: int = UNLABELLED
     bytes: int = 0  # of the file; 0 = not a file
     stored: bytes = b""  # hash of the file
-    pixels: bytes = b""  # hash of the decoded picture
+    pixels: bytes = b""  # hash of the decoded image
     size: tuple[int, int] = (0, 0)  # width, height, upright
     format: str = ""
     mode: str = ""
@@ -126,9 +126,9 @@ class Findings:
             if len({bytes(self._stored[16 * i : 16 * i + 16]) for i in group}) > 1
             or not any(self._stored[16 * group[0] : 16 * group[0] + 16])
         ]
-        unlabelled = sum(1 for group in self._class if group == UNLABELLED)
+        unlabeled = sum(1 for group in self._class if group == UNLABELLED)
         troubled = {item["name"] for item in lists["labels"]}
-        if self._classes and len(troubled) < unlabelled < self.usable:
+        if self._classes and len(troubled) < unlabeled < self.usable:
             lists["labels"] += [
                 _item(self._name(i), "has no label, others have one")
                 for i, group in enumerate(self._class)
@@ -142,7 +142,7 @@ class Findings:
             "left_out": self.left_out,
             "classes": {"count": len(self._classes), "samples": dict(self._classes)},
             "samples_per_class": _spread(n for n in self._classes.values() if n),
-            "unlabelled": unlabelled,
+            "unlabeled": unlabeled,
             "bytes": _spread(self._bytes) | {"total": sum(self._bytes)},
             "width": _spread(width),
             "height": _spread(height),
@@ -185,7 +185,7 @@ def table(report: dict[str, Any]) -> str:
         "left out": f"{report['left_out']} files of other endings" * bool(report["left_out"]),
         "classes": f"{classes['count']}" + f", {empty} without a sample" * bool(empty),
         "samples a class": _range(per_class),
-        "unlabelled": f"{report['unlabelled']}" * bool(report["unlabelled"]),
+        "unlabeled": f"{report['unlabeled']}" * bool(report["unlabeled"]),
         "file size": _range(report["bytes"], _size),
         "total size": _size(report["bytes"]["total"]) * bool(report["bytes"]["total"]),
         "width": _range(report["width"]),

@@ -1,8 +1,8 @@
-"""A folder of pictures: the class is the first sub-folder, whatever is nested below it.
+"""A folder of images: the class is the first sub-folder, whatever is nested below it.
 
-Files directly in the folder are unlabelled (-1). Samples are sorted bytewise by relative path, so
+Files directly in the folder are unlabeled (-1). Samples are sorted bytewise by relative path, so
 they have the same index on every machine. Hidden files and other endings are left out and counted
-in the record (`ignored`). A broken picture is found when it is read (`BadSample`).
+in the record (`ignored`). A broken image is found when it is read (`BadSample`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from vistok.config.registry import register
 from vistok.data import images
 from vistok.data.base import (
     UNLABELLED,
@@ -28,13 +29,12 @@ from vistok.data.base import (
 )
 from vistok.data.captions import Caption
 from vistok.data.transforms import Transform, TransformConfig
-from vistok.registry import register
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 
 
 class FolderConfig(TransformConfig):
-    """Pictures in folders, one class a sub-folder."""
+    """Images in folders, one class a sub-folder."""
 
     kind: Literal["folder"] = "folder"
     path: str | None = None
@@ -65,7 +65,7 @@ class Folder:
 
     def open(self, split: Split) -> Dataset:
         """List the files of a split; DataError if the folder is missing, empty or not given."""
-        found, rows, classes = open_split(self.config, split, _list, _classes, "picture")
+        found, rows, classes = open_split(self.config, split, _list, _classes, "image")
         names = [found.names[i] for i in rows]
         return FolderDataset(found.root, names, classes, found.ignored, self.config, split)
 
@@ -76,7 +76,7 @@ class Listed:
 
     root: Path
     names: list[str]  # relative to root
-    labels: list[str]  # "" = unlabelled
+    labels: list[str]  # "" = unlabeled
     groups: list[str]  # what `val_share` keeps together
     ignored: int = 0  # files of other endings
 
@@ -123,7 +123,7 @@ def list_folder(place: str, endings: tuple[str, ...], kind: str, what: str) -> L
 
 
 class FolderDataset(Dataset):
-    """Pictures read from files. `names`: relative paths with forward slashes."""
+    """Images read from files. `names`: relative paths with forward slashes."""
 
     def __init__(
         self,
@@ -212,7 +212,7 @@ def files_below(root: str, endings: tuple[str, ...], kind: str, what: str) -> tu
 
 
 def _list(place: str, config: FolderConfig) -> Listed:
-    return list_folder(place, ENDINGS, "folder", "picture")
+    return list_folder(place, ENDINGS, "folder", "image")
 
 
 def _classes(found: Listed) -> tuple[str, ...]:

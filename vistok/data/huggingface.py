@@ -1,12 +1,12 @@
-"""Pictures through the Hugging Face `datasets` library: hub names, folders, local files.
+"""Images through the Hugging Face `datasets` library: hub names, folders, local files.
 
 - `path` is a name on the hub, a folder (of files, or made by `save_to_disk`), or a format
   (`parquet`, `arrow`, `webdataset`, `imagefolder`, `json`) whose files `data_files` names.
-- Rows are taken as Arrow has them, so pictures are decoded here, by `images`, like all others.
-- Label -1 or null means unlabelled; with `need_label` such a row is a bad sample. A label that has
+- Rows are taken as Arrow has them, so images are decoded here, by `images`, like all others.
+- Label -1 or null means unlabeled; with `need_label` such a row is a bad sample. A label that has
   no class name is always a bad sample. Class names come from the data set's ClassLabel.
 - With `text_column` a text that is null or empty makes a bad sample.
-- A picture that is only named (`path` without `bytes`) is a bad sample; an `imagefolder` is the
+- A image that is only named (`path` without `bytes`) is a bad sample; an `imagefolder` is the
   exception, since there the library itself lists the files.
 - No data set's own code is ever run, and formats that unpickle or connect to programs are refused.
 
@@ -25,6 +25,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from vistok.config import ConfigError
+from vistok.config.registry import register
 from vistok.data import images
 from vistok.data.base import (
     UNLABELLED,
@@ -41,11 +42,10 @@ from vistok.data.shards import given_names
 from vistok.data.source import LARGEST, Source
 from vistok.data.stream import Entry, Stream
 from vistok.data.transforms import Transform, TransformConfig
-from vistok.registry import register
 
 FORMATS = ("arrow", "cache", "imagefolder", "json", "parquet", "webdataset")
 _Content = tuple[str, bytes | str, int, str | None]
-_ROWS = 16  # read at a time: a few pictures, whatever the size of the row group
+_ROWS = 16  # read at a time: a few images, whatever the size of the row group
 
 
 class HuggingFaceConfig(TransformConfig):
@@ -65,13 +65,13 @@ class HuggingFaceConfig(TransformConfig):
     val_split: str | None = "validation"
     """Name of the validation split, or a slice like train[90%:]."""
     image_column: str = "image"
-    """Column of the pictures."""
+    """Column of the images."""
     label_column: str | None = "label"
-    """Column of the class numbers; null: unlabelled."""
+    """Column of the class numbers; null: unlabeled."""
     classes: int | tuple[str, ...] | str | None = None
     """How many classes, their names, or a file of names, where the label is a bare number."""
     need_label: bool = False
-    """Whether an unlabelled row (-1 or null) is a bad sample."""
+    """Whether an unlabeled row (-1 or null) is a bad sample."""
     text_column: str | None = None
     """Column of the texts; null: texts are not looked at."""
     cache_dir: str | None = None
@@ -178,7 +178,7 @@ class _Rows:
             if column not in features:
                 raise DataError(
                     f"data.huggingface {config.path}: no column '{column}'; it has "
-                    f"{', '.join(features)}: set image_column, label_column (null: unlabelled) "
+                    f"{', '.join(features)}: set image_column, label_column (null: unlabeled) "
                     f"or text_column"
                 )
         self.classes = self._names()
@@ -204,18 +204,18 @@ class _Rows:
         return f"{one_line(self.config.path)}[{place}]"
 
     def content(self, row: dict[str, Any], name: str) -> _Content | BadSample:
-        """(name, bytes or path of the picture, label, text), or why the row cannot be used."""
+        """(name, bytes or path of the image, label, text), or why the row cannot be used."""
         picture = row[self.config.image_column]
         if isinstance(picture, dict):
             path, picture = picture.get("path"), picture.get("bytes")
             if picture is None and path and self.follow:
                 picture = path
             elif picture is None and path:
-                return BadSample(name, "only names a file; expected the picture itself")
+                return BadSample(name, "only names a file; expected the image itself")
         elif isinstance(picture, str):
-            return BadSample(name, "holds text; expected the picture itself")
+            return BadSample(name, "holds text; expected the image itself")
         if picture is None:
-            return BadSample(name, "the picture is null")
+            return BadSample(name, "the image is null")
         if not isinstance(picture, bytes | str):
             return BadSample(name, f"holds {type(picture).__name__}; expected the bytes of a file")
         label = UNLABELLED
@@ -305,7 +305,7 @@ class RowStream(Stream):
         config = rows.config
         self._rows, self.classes = rows, rows.classes
         self.size, self.flip, self.texts = rows.transform.hw, rows.transform.flip, rows.texts
-        # Only columns and Arrow tables: pictures stay undecoded, and rows can be passed over.
+        # Only columns and Arrow tables: images stay undecoded, and rows can be passed over.
         self._table = table.select_columns(rows.columns).with_format("arrow")
         self.shards, self.shuffle, self.lanes = table.num_shards, config.shuffle, config.lanes
         split = (table.info.splits or {}).get(config.train_split)

@@ -1,12 +1,12 @@
-"""Bytes of any common picture file -> upright 8-bit RGB, or `BadSample` with the reason.
+"""Bytes of any common image file -> upright 8-bit RGB, or `BadSample` with the reason.
 
 What is decided here, once, for training and evaluation alike:
 - The kind of file is read from its content, never from its name: JPEG, PNG, WebP, BMP, GIF.
 - More than 100 Mpx declared in the header is refused before anything is decoded.
-- A file that is cut off is an error; no picture is ever completed with grey.
+- A file that is cut off is an error; no image is ever completed with grey.
 - EXIF orientation is applied; values outside 1..8 count as upright.
-- Transparency (LA, RGBA, palettes, colour keys) is composited on white. 16-bit grey is divided by
-  257. CMYK, grey, palette and 1-bit pictures become RGB. Of an animation: the first frame.
+- Transparency (LA, RGBA, palettes, color keys) is composited on white. 16-bit grey is divided by
+  257. CMYK, grey, palette and 1-bit images become RGB. Of an animation: the first frame.
 Damage that decodes without an error cannot be seen; only a checksum of the file would tell.
 """
 
@@ -46,7 +46,7 @@ def content(path: str | os.PathLike[str], name: str) -> bytes:
 
 
 def decode(data: bytes, name: str, limit: int = PIXEL_LIMIT) -> Image:
-    """An upright PIL image of mode RGB; BadSample if the bytes are no whole picture."""
+    """An upright PIL image of mode RGB; BadSample if the bytes are no whole image."""
     if not data:
         raise BadSample(name, "the file is empty (0 bytes)")
     try:
@@ -94,7 +94,7 @@ def to_tensor(image: Image) -> Tensor:
 
 
 def _open(data: bytes, name: str, limit: int) -> Image:
-    """The picture's header. `Image.open` is avoided: it warns by a global limit, and would try
+    """The image's header. `Image.open` is avoided: it warns by a global limit, and would try
     decoders (EPS, for one) that start other programs."""
     from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
@@ -112,7 +112,7 @@ def _open(data: bytes, name: str, limit: int) -> Image:
         image = GifImagePlugin.GifImageFile(file)
     else:
         raise BadSample(
-            name, f"not a picture: it starts with {data[:8]!r}; expected JPEG, PNG, WebP, BMP, GIF"
+            name, f"not a image: it starts with {data[:8]!r}; expected JPEG, PNG, WebP, BMP, GIF"
         )
     _check_size(image.size, name, limit)
     return image

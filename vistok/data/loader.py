@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from vistok.core.records import Batch
+from vistok.core.rng import Rng
 from vistok.data import workers as worker
 from vistok.data.base import BadSample, DataError, Dataset, Sample
 from vistok.data.order import Order, eval_indices
 from vistok.data.quarantine import Quarantine
 from vistok.data.slots import Place, Slots
 from vistok.data.stream import Stream
-from vistok.dice import Rng
-from vistok.records import Batch
 from vistok.tokens import Tokens
 
 _TRIES = 64  # bad samples in a row after which a data set is taken to be broken as a whole
@@ -40,7 +40,7 @@ class LoadedBatch(Batch):
 
 
 class TrainLoader:
-    """Batches of optimiser steps start_step .. steps-1, this rank's rows of each.
+    """Batches of optimizer steps start_step .. steps-1, this rank's rows of each.
 
     Args:
         dataset: what is read.
@@ -110,7 +110,7 @@ class EvalLoader:
     """Batches of an evaluation: each of the samples start .. limit-1 once, over all ranks.
 
     A rank may get one batch more than another, and the last batch may be short. A broken sample is
-    a `BadSample` error: a number over fewer pictures than it claims would be worthless.
+    a `BadSample` error: a number over fewer images than it claims would be worthless.
     """
 
     def __init__(
@@ -144,9 +144,9 @@ class EvalLoader:
 
 
 def to_device(batch: Batch, device: torch.device | str) -> Batch:
-    """The batch on `device`: uint8 pixels -> float32 in 0..1, mirrored where its dice say so.
+    """The batch on `device`: uint8 pixels -> float32 in 0..1, mirrored where its draws say so.
 
-    `index` stays on the CPU: it keys dice, and asking a GPU for it would wait for all its work.
+    `index` stays on the CPU: it keys draws, and asking a GPU for it would wait for all its work.
     """
     move = lambda tensor: None if tensor is None else tensor.to(device, non_blocking=True)
     moved = Batch(
@@ -258,7 +258,7 @@ class Collate:
     """Rows -> one batch."""
 
     def __init__(self, dataset: Dataset | Stream, slots: Slots | None = None) -> None:
-        self.labelled, self.flips = bool(dataset.classes), dataset.flip
+        self.labeled, self.flips = bool(dataset.classes), dataset.flip
         self.spec, self.slots = dataset.spec, slots
         self.clips, self.texts = dataset.frames is not None, dataset.texts
 
@@ -275,7 +275,7 @@ class Collate:
         batch = LoadedBatch(
             index=torch.tensor([s.index for s in samples], dtype=torch.int64),
             pixels=torch.stack([s.pixels for s in samples]) if stacked else None,
-            label=torch.tensor([s.label for s in samples]) if self.labelled else None,
+            label=torch.tensor([s.label for s in samples]) if self.labeled else None,
             text=tuple(s.text for s in samples) if self.texts else None,
             fps=torch.tensor([s.fps for s in samples]) if self.clips else None,
             tokens=self._tokens(samples) if self.spec else None,

@@ -1,4 +1,4 @@
-"""Decoded pictures kept in memory: one uint8 buffer for all, whatever their sizes.
+"""Decoded images kept in memory: one uint8 buffer for all, whatever their sizes.
 
 One flat buffer is shared by forked workers for good; a list of arrays would be copied page by page
 as reference counts change.
@@ -13,8 +13,8 @@ import numpy as np
 from vistok.data.base import BadSample
 
 
-class Pictures:
-    """Pictures [h, w, 3] uint8 by number, with their labels; a broken one keeps its reason."""
+class Images:
+    """Images [h, w, 3] uint8 by number, with their labels; a broken one keeps its reason."""
 
     def __init__(self, pictures: Iterable[tuple[np.ndarray, int] | BadSample]) -> None:
         buffer, starts, shapes, labels = bytearray(), [], [], []

@@ -1,7 +1,7 @@
 """Who sees which sample when: one global order, computed from (seed, position) alone.
 
 The cursor counts samples since the start of training. Epochs are laid end to end, each a keyed
-permutation of the data set; optimiser step s takes positions s*B .. (s+1)*B of that endless row, so
+permutation of the data set; optimizer step s takes positions s*B .. (s+1)*B of that endless row, so
 a batch may span the end of an epoch and nothing is ever dropped. A rank takes a contiguous share of
 the batch: the global batch does not depend on the number of processes. Resuming costs nothing: the
 position is the step.
@@ -12,11 +12,11 @@ from __future__ import annotations
 import numpy as np
 
 from vistok.config import ConfigError
-from vistok.dice import Rng
+from vistok.core.rng import Rng
 
 
 class Order:
-    """The order of training. `batch_size` is the global batch of an optimiser step."""
+    """The order of training. `batch_size` is the global batch of an optimizer step."""
 
     def __init__(self, count: int, batch_size: int, seed: int, shuffle: bool = True) -> None:
         if count < 1:
@@ -32,18 +32,18 @@ class Order:
         return epoch, int(self._permutation(epoch)[place]) if self.shuffle else place
 
     def positions(self, step: int, rank: int = 0, world: int = 1) -> range:
-        """The positions that `rank` of `world` takes in optimiser step `step`."""
+        """The positions that `rank` of `world` takes in optimizer step `step`."""
         check_split(self.batch_size, world)
         share = self.batch_size // world
         start = step * self.batch_size + rank * share
         return range(start, start + share)
 
     def indices(self, step: int, rank: int = 0, world: int = 1) -> list[tuple[int, int]]:
-        """[(epoch, index)] of the rank's rows of optimiser step `step`."""
+        """[(epoch, index)] of the rank's rows of optimizer step `step`."""
         return [self.at(position) for position in self.positions(step, rank, world)]
 
     def epoch(self, step: int) -> float:
-        """Passes over the data that are done before optimiser step `step`."""
+        """Passes over the data that are done before optimizer step `step`."""
         return step * self.batch_size / self.count
 
     def _permutation(self, epoch: int) -> np.ndarray:
@@ -74,7 +74,7 @@ def eval_indices(
 ) -> list[list[int]]:
     """The rank's batches of an evaluation: each index once over all ranks, nothing padded.
 
-    Batches are cut from start..count-1 in order and dealt out in turn, so that a picture has the
+    Batches are cut from start..count-1 in order and dealt out in turn, so that a image has the
     same neighbours whatever the number of processes. Ranks may get one batch more or less, and the
     last batch may be short: gather by `Batch.index`.
     """

@@ -1,9 +1,9 @@
-"""Pictures in parquet shards: a column `image` ({bytes, path} or plain bytes) and a label.
+"""Images in parquet shards: a column `image` ({bytes, path} or plain bytes) and a label.
 
-- Label -1 or null means unlabelled; with `need_label` such a row is a bad sample. A label that has
+- Label -1 or null means unlabeled; with `need_label` such a row is a bad sample. A label that has
   no class name is always a bad sample.
-- A null picture, or one that only names a file elsewhere, is a bad sample: no path is followed.
-- Shuffled reading of shards larger than memory reads a row group (100-1000 pictures) for nearly
+- A null image, or one that only names a file elsewhere, is a bad sample: no path is followed.
+- Shuffled reading of shards larger than memory reads a row group (100-1000 images) for nearly
   every sample: then raise `row_groups_mb`, or use a folder. Sets that fit: `cache: true`.
 """
 
@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from vistok.config.registry import register
 from vistok.data import images
 from vistok.data.base import (
     UNLABELLED,
@@ -28,14 +29,13 @@ from vistok.data.base import (
     manifest_hash,
 )
 from vistok.data.captions import Caption
-from vistok.data.memory import Pictures
+from vistok.data.memory import Images
 from vistok.data.shards import Shards, class_names, find
 from vistok.data.transforms import Transform, TransformConfig
-from vistok.registry import register
 
 
 class ParquetConfig(TransformConfig):
-    """Pictures in parquet shards, as the Hugging Face hub has them."""
+    """Images in parquet shards, as the Hugging Face hub has them."""
 
     kind: Literal["parquet"] = "parquet"
     train: str | tuple[str, ...] | None = None
@@ -45,13 +45,13 @@ class ParquetConfig(TransformConfig):
     val_share: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Share of the rows of `train` held out for validation, by a stable hash of file and row."""
     image_column: str = "image"
-    """Column of the pictures."""
+    """Column of the images."""
     label_column: str | None = "label"
-    """Column of the class numbers; null: unlabelled."""
+    """Column of the class numbers; null: unlabeled."""
     need_label: bool = False
-    """Whether an unlabelled row (-1 or null) is a bad sample."""
+    """Whether an unlabeled row (-1 or null) is a bad sample."""
     cache: bool = False
-    """Decode all pictures when opening and keep them in memory as uint8."""
+    """Decode all images when opening and keep them in memory as uint8."""
     row_groups_mb: int = Field(default=256, ge=1)
     """Memory for row groups that were read, in each process."""
 
@@ -87,7 +87,7 @@ class Parquet:
 
 
 class ParquetDataset(Dataset):
-    """Pictures read from the rows of shards."""
+    """Images read from the rows of shards."""
 
     def __init__(self, shards: Shards, config: ParquetConfig, split: Split) -> None:
         self.shards, self.config, self.split = shards, config, split
@@ -110,7 +110,7 @@ class ParquetDataset(Dataset):
         self.classes = self._names()
         self.caption = Caption(config, self.classes)
         self.texts = self.caption.given
-        self._memory = Pictures(self._decoded()) if config.cache else None
+        self._memory = Images(self._decoded()) if config.cache else None
 
     def __len__(self) -> int:
         return len(self.shards) if self._rows is None else len(self._rows)
@@ -170,7 +170,7 @@ class ParquetDataset(Dataset):
         return tuple(str(label) for label in range(int(top) + 1))
 
     def _read(self, index: int) -> tuple[Any, int]:
-        """(picture after `Transform.prepare`, label) from the shard."""
+        """(image after `Transform.prepare`, label) from the shard."""
         row = self._row(index)
         name, content = self.shards.name(row), self.shards.row(row)
         data, label = self._bytes(name, content), self._label(name, content)
@@ -181,7 +181,7 @@ class ParquetDataset(Dataset):
         if isinstance(picture, dict):
             picture = picture.get("bytes")
         if picture is None:
-            raise BadSample(name, "the picture is null")
+            raise BadSample(name, "the image is null")
         if not isinstance(picture, bytes):
             raise BadSample(name, f"holds {type(picture).__name__}; expected the bytes of a file")
         return picture

@@ -1,7 +1,7 @@
 """The offline data set: endless views of seven photographs that come inside scikit-image's wheel.
 
-Pictures, or (`frames`) clips that pan and zoom linearly from one view of a photograph to another:
-video without a video. Frame 0 shows what the picture of the same index shows.
+Images, or (`frames`) clips that pan and zoom linearly from one view of a photograph to another:
+video without a video. Frame 0 shows what the image of the same index shows.
 
 What it is and is not: a *view* is a random square window of one of the photographs. Training and
 validation views come from disjoint keys, so validation shows unseen views of the same seven
@@ -29,11 +29,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from vistok.config.registry import register
+from vistok.core.rng import Rng
 from vistok.data import images
 from vistok.data.base import BadSample, DataError, Dataset, Sample, Split, manifest_hash
 from vistok.data.captions import Caption, CaptionConfig
-from vistok.dice import Rng
-from vistok.registry import register
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -66,7 +66,7 @@ class PhotosConfig(CaptionConfig):
     """Which views they are."""
     frames: int | None = Field(default=None, ge=1)
     """Frames of a clip that pans and zooms from one view to another, at 8 frames a second; null:
-    pictures."""
+    images."""
 
 
 @register("data", PhotosConfig)
@@ -171,7 +171,7 @@ def _pyramid(path: Path) -> dict[int, Image]:
 
 
 def _window(size: tuple[int, int], share: float, x: float, y: float) -> np.ndarray:
-    """(left, top, side) of a window of a photograph of `size` (width, height), from dice."""
+    """(left, top, side) of a window of a photograph of `size` (width, height), from draws."""
     side = min(size) * (_SMALLEST + (1.0 - _SMALLEST) * share)
     return np.array([(size[0] - side) * x, (size[1] - side) * y, side])
 

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
-from vistok.records import Batch
+from vistok.core.records import Batch
 
 
 def select(batch: Batch, rows: Tensor | slice) -> Batch:
@@ -29,7 +29,7 @@ def select(batch: Batch, rows: Tensor | slice) -> Batch:
 
 
 def of_each_class(batch: Batch, count: int) -> Batch:
-    """`count` samples, the classes in turn, so that a picture shows as many as it can."""
+    """`count` samples, the classes in turn, so that a image shows as many as it can."""
     labels = [0] * len(batch.index) if batch.label is None else batch.label.tolist()
     turn = [labels[:i].count(label) for i, label in enumerate(labels)]
     order = sorted(range(len(labels)), key=lambda i: (turn[i], labels[i], i))

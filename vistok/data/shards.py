@@ -92,7 +92,7 @@ class Shards:
             if column not in columns:
                 raise DataError(
                     f"data.parquet {path}: no column '{column}'; it has {', '.join(columns)}: "
-                    f"set image_column or label_column (null: unlabelled)"
+                    f"set image_column or label_column (null: unlabeled)"
                 )
         meta = file.metadata
         groups = tuple(meta.row_group(g).num_rows for g in range(meta.num_row_groups))

@@ -1,7 +1,7 @@
 """How pixels get from a worker to the process that trains: through memory that is used again.
 
 torch's own way makes fresh shared memory for every batch, and the machine pays for each new page of
-it, twice; beside decoding small pictures that is a third of the work. Here each worker has a few
+it, twice; beside decoding small images that is a third of the work. Here each worker has a few
 slots for whole batches, made once. It writes its k-th batch into slot k modulo their number and
 sends the place; the receiver copies the pixels out. A slot is free again by then, as a worker is
 never asked for more than `prefetch` batches ahead; that this holds is checked at every batch by a
@@ -85,7 +85,7 @@ class _Kept:
         self._arrays: list[np.ndarray] = []
 
     def empty(self, shape: tuple[int, ...]) -> Tensor:
-        """An uninitialised uint8 tensor that shares memory with no tensor in use."""
+        """An uninitialized uint8 tensor that shares memory with no tensor in use."""
         size = math.prod(shape)
         for array in self._arrays:
             # Held by the list, the loop's name and the call itself: by nobody else.

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from vistok.data.base import DataError, one_line
 
-MOST_SHARDS = 2**23  # shard << 40 | offset is an int64: the key of a sample's dice
+MOST_SHARDS = 2**23  # shard << 40 | offset is an int64: the key of a sample's draws
 LARGEST = 2**29  # bytes of one read: what a damaged header asks for is never allocated
 _REFUSED = {
     "pipe": "it runs a shell command",
@@ -63,7 +63,7 @@ def check(pattern: str) -> None:
     if path.lower().endswith(_COMPRESSED):
         raise ValueError(
             f"'{pattern}': a compressed tar cannot be entered in the middle, so a run could not go "
-            f"on from where it stopped; unpack it to .tar (pictures are compressed already)"
+            f"on from where it stopped; unpack it to .tar (images are compressed already)"
         )
     if not path.endswith((".tar", "*", "}", "]")):
         raise ValueError(f"'{pattern}': expected a name or glob that ends in .tar")

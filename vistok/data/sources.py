@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from vistok.config import ConfigError, read_yaml, validate_part
+from vistok.config.registry import build, entries
 from vistok.data import shards
 from vistok.data.base import DataError, Dataset
 from vistok.data.folder import FolderConfig, FolderDataset
 from vistok.data.parquet import ParquetConfig
 from vistok.data.tarfiles import TarPictures
-from vistok.registry import build, entries
 
 VIDEO = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".csv")
 
@@ -33,7 +33,7 @@ def open_sources(paths: Sequence[str], overrides: Sequence[str] = ()) -> Sources
     """The data sets behind paths as a user names them.
 
     Args:
-        paths: a folder of pictures, parquet files or globs, .tar shards, single pictures, a folder
+        paths: a folder of images, parquet files or globs, .tar shards, single images, a folder
             or csv of clips, or one YAML config with a key `data`.
         overrides: key=value of the data config.
 
@@ -60,7 +60,7 @@ def open_sources(paths: Sequence[str], overrides: Sequence[str] = ()) -> Sources
             found.open.append(("", lone))
         else:
             raise DataError(
-                f"{path}: no such file or folder; expected a folder of pictures, .parquet or .tar "
+                f"{path}: no such file or folder; expected a folder of images, .parquet or .tar "
                 f"files, clips, or a YAML config with a key `data`"
             )
     return found

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from vistok.core.rng import Rng
 from vistok.data.base import BadSample, DataError, Sample
-from vistok.dice import Rng
 from vistok.tokens import TokenSpec
 
 _TRIES = 1000  # bad samples in a row after which a lane is taken to be broken as a whole
@@ -50,7 +50,7 @@ class Stream:
     flip: bool = False
     """Whether training mirrors half of the samples."""
     frames: int | None = None
-    """T of its clips; None = pictures."""
+    """T of its clips; None = images."""
     spec: TokenSpec | None = None
     """Of the tokens, if the samples are cached tokens."""
     texts: bool = False
@@ -191,8 +191,8 @@ class Lane:
                 )
         if size > 1:
             turn, offset = self._start
-            dice = Rng(self.seed, f"block/{self.lane}", turn).generator(offset)
-            self._block = [self._block[i] for i in dice.permutation(len(self._block))]
+            draws = Rng(self.seed, f"block/{self.lane}", turn).generator(offset)
+            self._block = [self._block[i] for i in draws.permutation(len(self._block))]
 
     def _at(self, turn: int) -> tuple[int, int]:
         """(epoch, shard) of a turn."""
@@ -200,6 +200,6 @@ class Lane:
         if epoch not in self._orders:
             while len(self._orders) > 1:
                 del self._orders[min(self._orders)]
-            dice = Rng(self.seed, "shards", epoch).generator()
-            self._orders[epoch] = dice.permutation(self.stream.shards)
+            draws = Rng(self.seed, "shards", epoch).generator()
+            self._orders[epoch] = draws.permutation(self.stream.shards)
         return epoch, int(self._orders[epoch][place])

@@ -35,11 +35,11 @@ log = logging.getLogger(__name__)
 
 
 class StreamLoader:
-    """Batches of optimiser steps start_step .. steps-1 of a stream, this rank's rows of each.
+    """Batches of optimizer steps start_step .. steps-1 of a stream, this rank's rows of each.
 
     Args:
         stream: what is read.
-        batch_size: the global batch of an optimiser step.
+        batch_size: the global batch of an optimizer step.
         seed: keys the order, crops and mirroring.
         lanes: how many; None = the stream's own wish, else processes x workers.
         positions: `.positions` of all ranks' loaders after step start_step - 1, joined; None at

@@ -1,6 +1,6 @@
-"""Pictures in a tar shard, for a scan: found by the reader of training, by place, none extracted.
+"""Images in a tar shard, for a scan: found by the reader of training, by place, none extracted.
 
-A sample is a run of members with one key (`tars.groups`): one picture and, if the shard has labels,
+A sample is a run of members with one key (`tars.groups`): one image and, if the shard has labels,
 one `cls` with the class number. What does not fit is an entry of `troubles`.
 """
 
@@ -20,7 +20,7 @@ _LABEL_BYTES = 32
 
 @dataclass(frozen=True)
 class Member:
-    """Where the bytes of one sample's picture lie in the shard."""
+    """Where the bytes of one sample's image lie in the shard."""
 
     key: str
     start: int
@@ -61,7 +61,7 @@ class TarPictures(Dataset):
                 f"{self.path}: no tar ({found[0].problem}); expected an uncompressed tar shard"
             )
         members, keys = [], set()
-        labelled = any("cls" in group.members for group in found)
+        labeled = any("cls" in group.members for group in found)
         for group in found:
             reason = self._reason(group, keys)
             keys.add(group.key)
@@ -69,7 +69,7 @@ class TarPictures(Dataset):
                 self.troubles.append((shown(_name(group)), reason))
                 continue
             (place,) = _pictures(group)
-            label, trouble = self._label(group) if labelled else (UNLABELLED, "")
+            label, trouble = self._label(group) if labeled else (UNLABELLED, "")
             members.append(Member(shown(group.key), *place, label, trouble))
         return members
 
@@ -81,7 +81,7 @@ class TarPictures(Dataset):
         if group.key in keys:
             return "the key is there twice; the first one counts"
         count = len(_pictures(group))
-        return None if count == 1 else f"has {count} pictures; expected one"
+        return None if count == 1 else f"has {count} images; expected one"
 
     def _label(self, group: Group) -> tuple[int, str]:
         if "cls" not in group.members:
@@ -98,7 +98,7 @@ class TarPictures(Dataset):
 
 
 def _pictures(group: Group) -> list[tuple[int, int]]:
-    """(place, size) of its pictures."""
+    """(place, size) of its images."""
     return [place for ending, place in group.members.items() if ending in PICTURES]
 
 

@@ -8,10 +8,10 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from vistok.config import Config
+from vistok.config.registry import register
+from vistok.core.rng import Rng
 from vistok.data.base import DataError, Dataset, Sample, Split, held_out, manifest_hash
 from vistok.data.cache import TokenCache, TokenCacheWriter
-from vistok.dice import Rng
-from vistok.registry import register
 
 __all__ = ["CachedTokens", "CachedTokensConfig", "TokenCache", "TokenCacheWriter"]
 
@@ -65,7 +65,7 @@ class CachedTokens:
 class CachedTokensDataset(Dataset):
     """Samples of a cache; with several crops, training draws one by (seed, epoch, index).
 
-    Validation takes the centre.
+    Validation takes the center.
     """
 
     def __init__(self, cache: TokenCache, val_share: float | None, split: Split) -> None:
@@ -87,14 +87,14 @@ class CachedTokensDataset(Dataset):
 
     def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
         row, crops = int(self._rows[index]), self.cache.crops
-        crop = self.cache.centre
+        crop = self.cache.center
         if crops > 1 and self.split == "train":
             crop = int(Rng(seed, "crop", epoch).generator(index).integers(crops))
         tokens, label = self.cache.row(row, crop)
         return Sample(index, None, label, f"{self.cache.path.name}[{row}]", tokens)
 
     def record(self) -> dict[str, Any]:
-        """`manifest` covers the tokenizer and the record of the pictures that were tokenised."""
+        """`manifest` covers the tokenizer and the record of the images that were tokenized."""
         meta = self.cache.meta
         facts = [f"{key} {meta[key]}" for key in ("spec", "count", "crops", "source", "tokenizer")]
         if self.val_share is not None:

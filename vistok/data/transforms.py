@@ -1,9 +1,9 @@
 """Crop and resize, always antialiased (PIL), always from keyed numbers.
 
 `center` and `random` cut the window out of the original and resize only that, so a 10000x20 strip
-costs no more than any picture. `adm` is the evaluation crop of ADM (halve with a box filter while
+costs no more than any image. `adm` is the evaluation crop of ADM (halve with a box filter while
 both sides are at least twice the target, then bicubic, then cut the middle), used by pFID and most
-published rFID numbers. Random crops are for training; the val split then takes the centre.
+published rFID numbers. Random crops are for training; the val split then takes the center.
 Mirroring is not done here but on the device (`loader.to_device`).
 """
 
@@ -17,10 +17,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from vistok.core.rng import Rng
 from vistok.data.base import Split
 from vistok.data.captions import CaptionConfig
 from vistok.data.images import to_tensor
-from vistok.dice import Rng
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,12 +31,12 @@ _WIDE = 16_000_000  # pixels of a scaled strip above which `adm` computes its mi
 
 
 class TransformConfig(CaptionConfig):
-    """How a picture of any size becomes pixels [3, H, W]; the base of the picture data configs."""
+    """How a image of any size becomes pixels [3, H, W]; the base of the image data configs."""
 
     size: int | tuple[int, int] = 32
     """Side of the square, or (height, width)."""
     crop: Crop = "center"
-    """Largest window at the centre, a random window (training only), or ADM's centre crop."""
+    """Largest window at the center, a random window (training only), or ADM's center crop."""
     filter: Filter = "bicubic"
     """Resampling filter, antialiased."""
     min_share: float = Field(default=1.0, gt=0.0, le=1.0)
@@ -95,12 +95,12 @@ class Transform:
     ) -> Tensor:
         """Frames [h, w, 3] uint8 of one size -> [3, T, H, W] uint8, one at a time.
 
-        The dice are those of the sample, so every frame is cut by the same window.
+        The draws are those of the sample, so every frame is cut by the same window.
         """
         return torch.stack([self(_as_image(f), index, epoch, seed) for f in frames], dim=1)
 
     def prepare(self, image: Image) -> Image:
-        """Everything that does not depend on the dice (what a cache may keep)."""
+        """Everything that does not depend on the draws (what a cache may keep)."""
         if self.crop == "random":
             return image
         if self.crop == "adm":
@@ -110,17 +110,17 @@ class Transform:
     def finish(self, image: Image | np.ndarray, index: int, epoch: int, seed: int) -> Tensor:
         """The part that varies. `image`: what `prepare` gave, PIL or [h, w, 3] uint8."""
         varies = self.crop == "random" or self.pad
-        dice = Rng(seed, "crop", epoch).generator(index).random(5) if varies else None
+        draws = Rng(seed, "crop", epoch).generator(index).random(5) if varies else None
         if self.crop == "random":
             image = _as_image(image)
-            box = _random(image.size, self.hw, self.min_share, *dice[:3])
+            box = _random(image.size, self.hw, self.min_share, *draws[:3])
             image = resize_window(image, box, self.hw, self.filter)
         if not self.pad and not isinstance(image, np.ndarray):
             return to_tensor(image)
         pixels_HWC = np.asarray(image)
         if self.pad:
-            rows = _reflected(self.hw[0], self.pad, dice[3])
-            columns = _reflected(self.hw[1], self.pad, dice[4])
+            rows = _reflected(self.hw[0], self.pad, draws[3])
+            columns = _reflected(self.hw[1], self.pad, draws[4])
             pixels_HWC = pixels_HWC[rows][:, columns]
         # A copy in any case: the array may be a view of a cache.
         return torch.from_numpy(pixels_HWC.transpose(2, 0, 1).copy())
@@ -140,7 +140,7 @@ def resize_window(
 
 
 def adm_crop(image: Image, side: int) -> Image:
-    """ADM's centre crop to side x side, rounding included."""
+    """ADM's center crop to side x side, rounding included."""
     from PIL.Image import Resampling
 
     while min(image.size) >= 2 * side:
@@ -149,7 +149,7 @@ def adm_crop(image: Image, side: int) -> Image:
     width, height = round(image.width * scale), round(image.height * scale)
     left, top = (width - side) // 2, (height - side) // 2
     if width * height > _WIDE:
-        # The same window of the same scaled picture, without the rest of it.
+        # The same window of the same scaled image, without the rest of it.
         box = (
             left * image.width / width,
             top * image.height / height,

@@ -1,9 +1,9 @@
 """Clips of a folder of videos, or of a csv that lists them: `frames` frames of each.
 
-- A folder: as for pictures, the class is the first sub-folder, and samples are sorted bytewise.
+- A folder: as for images, the class is the first sub-folder, and samples are sorted bytewise.
 - A csv: one clip a row, in the order of the rows; paths are relative to the csv's folder. Classes
-  are the labels that occur, sorted (as numbers if all are); an empty label is unlabelled (-1).
-- One sample a file: where its clip begins is thrown anew each epoch (`start: random`, training).
+  are the labels that occur, sorted (as numbers if all are); an empty label is unlabeled (-1).
+- One sample a file: where its clip begins is sampled anew each epoch (`start: random`, training).
 - A file with fewer frames than a clip needs is a bad sample, unless `pad_frames: repeat`. Of a file
   that is cut off, what decodes before the damage counts; nothing is ever made up.
 The first look at a file reads it once from end to end (not decoding it): its index is then kept.
@@ -22,6 +22,8 @@ import numpy as np
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from vistok.config.registry import register
+from vistok.core.rng import Rng
 from vistok.data import clips
 from vistok.data.base import (
     UNLABELLED,
@@ -35,8 +37,6 @@ from vistok.data.base import (
 from vistok.data.captions import Caption
 from vistok.data.folder import Listed, list_folder, open_split, shown
 from vistok.data.transforms import Transform, TransformConfig
-from vistok.dice import Rng
-from vistok.registry import register
 
 ENDINGS = (
     *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".m1v", ".m2v", ".ts"),
@@ -58,7 +58,7 @@ class VideoConfig(TransformConfig):
     path_column: str = "path"
     """csv: column of the files."""
     label_column: str | None = "label"
-    """csv: column of the class names. `label` may be missing; null: unlabelled."""
+    """csv: column of the class names. `label` may be missing; null: unlabeled."""
     group_column: str | None = None
     """csv: column of the source; `val_share` keeps all clips of one source on one side."""
     frames: int = Field(default=16, ge=1)
@@ -143,8 +143,8 @@ class VideoDataset(Dataset):
     def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
         name = shown(self.names[index])
         probe = self._probe(self.names[index])
-        dice = float(Rng(seed, "clip", epoch).generator(index).random())
-        place = {"random": dice, "first": 0.0, "middle": 0.5}[self.start]
+        draws = float(Rng(seed, "clip", epoch).generator(index).random())
+        place = {"random": draws, "first": 0.0, "middle": 0.5}[self.start]
         keys = (index, epoch, seed)
         try:
             pixels = self._read(probe, probe.frames, place, name, keys)

@@ -1,8 +1,8 @@
-"""Pictures in tar shards, as WebDataset has them: read front to back, or by index.
+"""Images in tar shards, as WebDataset has them: read front to back, or by index.
 
-A sample is a picture member and, if `classes` is given, a label: the integer in its `.cls` member,
+A sample is a image member and, if `classes` is given, a label: the integer in its `.cls` member,
 or `label_key` of its `.json` member. Without `classes` labels are not looked at. What cannot be
-used is a bad sample with a reason: no picture, no label, a label that is no number, with `text` a
+used is a bad sample with a reason: no image, no label, a label that is no number, with `text` a
 text that is missing, empty or not UTF-8, a key that the shard had before, a name that leads out of
 the archive, the half sample at the end of a cut shard.
 
@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from vistok.config.registry import register
 from vistok.data import images, source
 from vistok.data.base import (
     UNLABELLED,
@@ -39,7 +40,6 @@ from vistok.data.source import HEADERS, Source
 from vistok.data.stream import Entry, Stream
 from vistok.data.tars import Group, groups
 from vistok.data.transforms import Transform, TransformConfig
-from vistok.registry import register
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif")
 
 
 class WebDatasetConfig(TransformConfig):
-    """Pictures in tar shards: local paths, globs, braces, or any fsspec URL."""
+    """Images in tar shards: local paths, globs, braces, or any fsspec URL."""
 
     kind: Literal["webdataset"] = "webdataset"
     train: str | tuple[str, ...] | None = None
@@ -57,9 +57,9 @@ class WebDatasetConfig(TransformConfig):
     val: str | tuple[str, ...] | None = None
     """Shards of the validation split."""
     image: str | None = None
-    """Ending of the picture's member; null: the one of jpg, jpeg, png, webp, bmp, gif."""
+    """Ending of the image's member; null: the one of jpg, jpeg, png, webp, bmp, gif."""
     classes: int | tuple[str, ...] | str | None = None
-    """How many classes, their names, or a file of names; null: unlabelled."""
+    """How many classes, their names, or a file of names; null: unlabeled."""
     label_key: str | None = None
     """Key of the class number in the `.json` member; null: the `.cls` member holds the number."""
     text: str | None = None
@@ -127,18 +127,18 @@ class _Tars:
         return one_line(os.fsencode(text).decode("utf-8", "backslashreplace"))
 
     def picture(self, group: Group) -> str:
-        """The picture's ending; ValueError if there is none, or more than one."""
+        """The image's ending; ValueError if there is none, or more than one."""
         found = [ending for ending in group.members if ending in self.endings]
         if len(found) != 1:
             has = ", ".join(one_line(ending) for ending in group.members) or "nothing"
             raise ValueError(
-                f"{len(found) or 'no'} picture among its members ({has}); expected one of "
+                f"{len(found) or 'no'} image among its members ({has}); expected one of "
                 f"{' '.join(self.endings)}" + ("; set image" if found else "")
             )
         return found[0]
 
     def content(self, shard: int, group: Group) -> _Content | BadSample:
-        """(name, bytes of the picture, label, text), or why the sample cannot be used."""
+        """(name, bytes of the image, label, text), or why the sample cannot be used."""
         name = self.name(shard, group.key)
         if group.problem is not None:
             return BadSample(name, group.problem)

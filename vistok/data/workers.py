@@ -9,7 +9,7 @@ import threading
 
 
 def begin(_: int) -> None:
-    """torch's `worker_init_fn`: memory for pictures, and SIGTERM from the parent alone.
+    """torch's `worker_init_fn`: memory for images, and SIGTERM from the parent alone.
 
     Schedulers send SIGTERM to every process of a job; a run that is about to finish its step and
     save needs its workers. The parent ends them when it is done, torch's watchdog when it has died.
@@ -27,10 +27,10 @@ def _heed_the_parent() -> None:
 
 
 def _keep_memory() -> None:
-    """PIL keeps up to 16 MiB of what it frees for the next picture.
+    """PIL keeps up to 16 MiB of what it frees for the next image.
 
-    Fresh pages cost a fifth of a small picture's decoding. Blocks of one size, since PIL copies a
-    kept block to fit another one, which made pictures of mixed sizes slower than no memory at all.
+    Fresh pages cost a fifth of a small image's decoding. Blocks of one size, since PIL copies a
+    kept block to fit another one, which made images of mixed sizes slower than no memory at all.
     """
     from PIL import Image
 

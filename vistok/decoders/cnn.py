@@ -15,10 +15,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vistok.config import Config
-from vistok.dice import Draws
+from vistok.config.registry import register
+from vistok.core.draws import Draws
+from vistok.core.records import Condition, Decoded
 from vistok.layers.conv import ConvConfig, ConvNorm, Level, ResBlock, Upsample
-from vistok.records import Condition, Painted
-from vistok.registry import register
 
 
 class CNNDecoderConfig(Config):
@@ -31,7 +31,7 @@ class CNNDecoderConfig(Config):
 
 @register("decoder", CNNDecoderConfig)
 class CNNDecoder(nn.Module):
-    cut = "none"
+    prefix = "none"
     """A convolution needs the whole grid."""
 
     def __init__(
@@ -73,7 +73,7 @@ class CNNDecoder(nn.Module):
         present: Tensor | None = None,
         condition: Condition | None = None,
         draws: Draws | None = None,
-    ) -> Painted:
+    ) -> Decoded:
         """values [B, h*w, D], row-major -> pixels [B, 3, H, W], unclamped."""
         if present is not None:
             raise ValueError("a cnn decoder needs every latent: train without a length regularizer")
@@ -85,7 +85,7 @@ class CNNDecoder(nn.Module):
             y = level(y)
         y = self.conv_out(F.silu(self.norm(y))).float()
         pixels = y * self.config.pixel_std + self.config.pixel_mean
-        return Painted(pixels, pixels, features)
+        return Decoded(pixels, pixels, features)
 
     @property
     def last_layer(self) -> nn.Parameter:

@@ -2,7 +2,7 @@
 
 A grid of copies of one mask token and the latents go through one transformer; the grid comes out
 as patches. A latent that is not present is overwritten by a learned vector *after* its position
-was added (`absence: mask_token`, FlexTok) or not attended at all (`absence: cut`, One-D-Piece),
+was added (`missing: mask_token`, FlexTok) or not attended at all (`missing: drop`, One-D-Piece),
 which equals a shorter sequence without changing any shape.
 Letters: B batch, g patches, N latents, W width, D width of the values.
 """
@@ -16,7 +16,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vistok.config import Config
-from vistok.dice import Draws
+from vistok.config.registry import register
+from vistok.core.draws import Draws
+from vistok.core.records import Condition, Decoded
 from vistok.layers.heads import CodeLogits
 from vistok.layers.masks import joined
 from vistok.layers.norms import make_norm
@@ -24,21 +26,19 @@ from vistok.layers.patchify import Unpatchify, patch_grid
 from vistok.layers.positions import PositionKind, PositionTable
 from vistok.layers.text import TextInput, TextInputConfig
 from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
-from vistok.records import Condition, Painted
-from vistok.registry import register
 
 
 class ViTDecoderConfig(Config):
     kind: Literal["vit"] = "vit"
     patch_size: int = Field(default=16, ge=1)
-    """Of the grid that is painted; with `head: codes` the pixels of one code."""
+    """Of the grid that is decoded; with `head: codes` the pixels of one code."""
     transformer: TransformerConfig = TransformerConfig()
     positions: PositionKind = "sincos"
     position_base: float = Field(default=10000.0, gt=1)
     """Of the sin-cos frequencies."""
     slot_projection: bool = False
     """Each latent slot has its own input projection."""
-    absence: Literal["mask_token", "cut", "none"] = "none"
+    missing: Literal["mask_token", "drop", "refuse"] = "refuse"
     """What a missing latent is; none: only whole sequences can be decoded."""
     class_token: bool = False
     """A learned token in front of the grid, which nothing reads (TiTok's CLIP heritage)."""
@@ -49,7 +49,7 @@ class ViTDecoderConfig(Config):
     token_std: Literal["unit", "width"] = "unit"
     """Of learned tokens and tables at the start: the own scale of each, or width**-0.5 (TiTok)."""
     head: Literal["pixels", "codes"] = "pixels"
-    """codes: logits over the codes of a `paints: {kind: codes}` (TiTok's proxy codes)."""
+    """codes: logits over the codes of a `output_space: {kind: codes}` (TiTok's proxy codes)."""
     codes: int = Field(default=1024, ge=2)
     """K of that head."""
     head_conv: bool = False
@@ -57,7 +57,7 @@ class ViTDecoderConfig(Config):
     smooth: int = Field(default=0, ge=0)
     """Width of a residual pair of 3x3 convolutions behind the patches; 0 = none."""
     head_gain: float = Field(default=0.1, gt=0)
-    """Scale of the pixel head at the start: pictures begin near grey, contrast is learned."""
+    """Scale of the pixel head at the start: images begin near grey, contrast is learned."""
     pixel_mean: float = 0.5
     pixel_std: float = Field(default=0.5, gt=0)
     """Pixels are the head's output * pixel_std + pixel_mean."""
@@ -77,7 +77,7 @@ class ViTDecoder(nn.Module):
         self.config = config
         width = config.transformer.width
         grid = patch_grid(image_size, config.patch_size)
-        self.cut = "none" if config.absence == "none" else "token"
+        self.prefix = "none" if config.missing == "refuse" else "token"
         self.cells = grid[0] * grid[1]
         token, table = width**-0.5, 0.02
         place = 1.0  # of the latents' table
@@ -96,8 +96,8 @@ class ViTDecoder(nn.Module):
         )
         self.latent_positions = nn.Parameter(torch.randn(latents, width) * place)
         self.text = None if config.text is None else TextInput(config.text, width, table)
-        if config.absence == "mask_token":
-            self.absent = nn.Parameter(torch.randn(width) * token)
+        if config.missing == "mask_token":
+            self.missing_token = nn.Parameter(torch.randn(width) * token)
         inner = config.transformer
         norm = inner.norm if config.norm_in else "none"
         self.norm_in = make_norm(norm, width, inner.norm_eps)
@@ -121,7 +121,7 @@ class ViTDecoder(nn.Module):
         present: Tensor | None = None,
         condition: Condition | None = None,
         draws: Draws | None = None,
-    ) -> Painted:
+    ) -> Decoded:
         """values [B, N, D], present [B, N] bool (None = all) -> pixels [B, 3, H, W], unclamped;
         with `head: codes` logits [B, K, h, w]."""
         if self.config.slot_projection:
@@ -129,23 +129,25 @@ class ViTDecoder(nn.Module):
         else:
             latents = self.embed(values.to(self.embed.weight.dtype))
         latents = latents + self.latent_positions.to(latents.dtype)
-        if present is None and self.config.absence == "mask_token":
+        if present is None and self.config.missing == "mask_token":
             # Nothing is absent, but a parameter that is in no graph stops DDP.
             present = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
         if present is not None:
-            if self.config.absence == "none":
+            if self.config.missing == "refuse":
                 raise ValueError(
-                    "this decoder cannot leave latents out (absence: none); "
-                    "set decoder.absence to mask_token or cut and train with a length regularizer"
+                    "this decoder cannot leave latents out (missing: refuse); "
+                    "set decoder.missing to mask_token or drop and train with a length regularizer"
                 )
-            if self.config.absence == "mask_token":
-                latents = torch.where(present[..., None], latents, self.absent.to(latents.dtype))
+            if self.config.missing == "mask_token":
+                latents = torch.where(
+                    present[..., None], latents, self.missing_token.to(latents.dtype)
+                )
         cells = self.mask_token.to(latents.dtype).expand(len(values), self.cells, -1)
         if self.config.class_token:
             token = self.class_token.to(latents.dtype).expand(len(values), 1, -1)
             cells = torch.cat([token, cells], dim=1)
         y = torch.cat([self.positions(cells), latents], dim=1)
-        cut = present is not None and self.config.absence == "cut"
+        cut = present is not None and self.config.missing == "drop"
         pieces = [cells.shape[1], present if cut else latents.shape[1]]
         if self.text is not None:
             tokens, seen = self.text(condition, len(values), y)
@@ -158,7 +160,7 @@ class ViTDecoder(nn.Module):
         out = self.head(grid).float()
         if self.config.head == "pixels":
             out = out * self.config.pixel_std + self.config.pixel_mean
-        return Painted(out, out, {"grid": grid})
+        return Decoded(out, out, {"grid": grid})
 
     @property
     def last_layer(self) -> nn.Parameter:

@@ -14,9 +14,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vistok.config import Config
+from vistok.config.registry import register
+from vistok.core.records import Condition, Latents
 from vistok.layers.conv import ConvConfig, ConvNorm, Level, ResBlock
-from vistok.records import Condition, Latents
-from vistok.registry import register
 
 
 class CNNEncoderConfig(Config):

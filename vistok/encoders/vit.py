@@ -13,14 +13,14 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vistok.config import Config
+from vistok.config.registry import register
+from vistok.core.records import Condition, Latents
 from vistok.layers.masks import causal_last, joined
 from vistok.layers.norms import NormKind, make_norm
 from vistok.layers.patchify import PatchEmbed, patch_grid
 from vistok.layers.positions import PositionKind, PositionTable
 from vistok.layers.text import TextInput, TextInputConfig
 from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
-from vistok.records import Condition, Latents
-from vistok.registry import register
 
 
 class ViTEncoderConfig(Config):

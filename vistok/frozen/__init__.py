@@ -1,7 +1,7 @@
 """Networks that are only looked through, behind one door.
 
-`feature_network(name)` gives pictures -> vectors, `video_network(name)` clips -> vectors,
-`perceptual_network(name)` pairs of pictures -> distances. Weights come from the package
+`feature_network(name)` gives images -> vectors, `video_network(name)` clips -> vectors,
+`perceptual_network(name)` pairs of images -> distances. Weights come from the package
 (`vistok-cnn`), a path, the folder $VISTOK_WEIGHTS or the usual download; what is missing is said in
 one line and never replaced by something else.
 """

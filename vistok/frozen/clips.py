@@ -6,10 +6,10 @@
   Open-MAGVIT2 store clips in 8 bits before they measure. Truncation darkens a clip by half a grey
   level on average, so the two presets give different numbers on float clips, and equal ones on
   clips that came from 8 bits.
-- `styleganv`: the short side to the square's side, then the centre; unrounded. common_metrics'
+- `styleganv`: the short side to the square's side, then the center; unrounded. common_metrics'
   preset of that name.
 
-All of them are bilinear with pixel centres at half-integers and without antialias, frame by frame.
+All of them are bilinear with pixel centers at half-integers and without antialias, frame by frame.
 
 Letters: B batch, T frames, H W pixels, S side of the square.
 """
@@ -34,8 +34,8 @@ def truncated(clips: Tensor, side: int) -> Tensor:
     return _framewise((clips.clamp(0, 1) * 255).floor() / 255, (side, side))
 
 
-def centred(clips: Tensor, side: int) -> Tensor:
-    """The centre square of the clip whose short side is S."""
+def centerd(clips: Tensor, side: int) -> Tensor:
+    """The center square of the clip whose short side is S."""
     height, width = clips.shape[-2:]
     scale = side / min(height, width)
     size = (side, math.ceil(width * scale)) if height < width else (math.ceil(height * scale), side)
@@ -44,7 +44,7 @@ def centred(clips: Tensor, side: int) -> Tensor:
     return clips[..., top : top + side, left : left + side]
 
 
-PRESETS = {"larp": stretched, "omnitokenizer": truncated, "styleganv": centred}
+PRESETS = {"larp": stretched, "omnitokenizer": truncated, "styleganv": centerd}
 
 
 def preset(name: str):

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from vistok.config import Config
+from vistok.config.registry import register
 from vistok.layers.resize import resize
-from vistok.registry import register
 
 SIDE = 32  # pixels of the side the network was made for
 WEIGHTS = Path(__file__).parent / "weights" / "vistok-cnn.safetensors"
 
 
 class CNNConfig(Config):
-    """A ResNet-9 classifier for 32x32 pictures."""
+    """A ResNet-9 classifier for 32x32 images."""
 
     kind: Literal["resnet9"] = "resnet9"
     widths: tuple[int, int, int, int] = (32, 64, 128, 192)
@@ -33,7 +33,7 @@ class CNNConfig(Config):
     classes: int = 10
     """Number of labels."""
     mean: tuple[float, float, float] = (0.4914, 0.4822, 0.4465)
-    """Subtracted from pixels in 0..1, per colour (CIFAR-10's)."""
+    """Subtracted from pixels in 0..1, per color (CIFAR-10's)."""
     std: tuple[float, float, float] = (0.2470, 0.2435, 0.2616)
     """Divides pixels after that."""
 
@@ -62,7 +62,7 @@ class _Residual(nn.Module):
 
 @register("classifier", CNNConfig)
 class ResNet9(nn.Module):
-    """Labels of 32x32 pictures, and the features on the way there."""
+    """Labels of 32x32 images, and the features on the way there."""
 
     def __init__(self, config: CNNConfig | None = None) -> None:
         super().__init__()

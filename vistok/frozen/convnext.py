@@ -1,6 +1,6 @@
 """`convnext-s-logits`: distance between the class logits of ConvNeXt-S (arXiv 2201.03545).
 
-TiTok's perceptual loss: torchvision's ImageNet classifier sees both pictures at 224 x 224 (bilinear
+TiTok's perceptual loss: torchvision's ImageNet classifier sees both images at 224 x 224 (bilinear
 with antialiasing), and the distance is the mean squared difference of its 1000 logits.
 """
 
@@ -27,7 +27,7 @@ _SOURCE = Source(
 
 
 class ConvNeXtLogits(PerceptualNetwork):
-    """Mean squared difference between the 1000 class logits of two pictures."""
+    """Mean squared difference between the 1000 class logits of two images."""
 
     def __init__(self, weights: str | Path | None = None) -> None:
         from torchvision.models import convnext_small

@@ -98,7 +98,7 @@ class EmbeddedFeatures(FeatureNetwork):
 
 
 class EmbeddedDistance(PerceptualNetwork):
-    """Perceptual distance of vistok-cnn: unit-normalised maps, squared difference summed over
+    """Perceptual distance of vistok-cnn: unit-normalized maps, squared difference summed over
     channels, mean over positions and over the four stages. No learned weights; 0 to 2.
     """
 

@@ -1,7 +1,7 @@
 """Networks of the `transformers` library: `dinov2`, `clip`, `videomae`.
 
 A folder with config.json and model.safetensors (or pytorch_model.bin, read as plain tensors): the
-one that was passed, `$VISTOK_WEIGHTS/<folder>`, or for pictures the library's own download, which
+one that was passed, `$VISTOK_WEIGHTS/<folder>`, or for images the library's own download, which
 keeps the Hub's cache. torch-fidelity knows DINOv2 and CLIP too, but runs downloaded code to get
 them.
 
@@ -167,7 +167,7 @@ class DINOv2(FeatureNetwork):
 
 
 class CLIPVision(FeatureNetwork):
-    """The projected picture embedding (512 of ViT-B/32), not normalised."""
+    """The projected image embedding (512 of ViT-B/32), not normalized."""
 
     def __init__(self, weights: str | Path | None = None) -> None:
         network, digest = CLIP.open(weights)
@@ -199,17 +199,17 @@ class VideoMAE(VideoNetwork):
             raise ValueError(
                 f"videomae: clips of {clips.shape[2]} frames; expected exactly {self.frames}"
             )
-        frames = _normalised(clips.transpose(1, 2), _IMAGENET)  # [B, T, 3, H, W]
+        frames = _normalized(clips.transpose(1, 2), _IMAGENET)  # [B, T, 3, H, W]
         return self.network(pixel_values=frames).last_hidden_state.mean(1)
 
 
 def _square(pixels: Tensor, side: int, statistics: tuple) -> Tensor:
-    """uint8 [B, 3, H, W] -> normalised [B, 3, side, side]; values between the 256 levels stay."""
+    """uint8 [B, 3, H, W] -> normalized [B, 3, side, side]; values between the 256 levels stay."""
     small = resize(pixels.float() / 255, side, "bicubic", antialias=True).clamp(0, 1)
-    return _normalised(small, statistics)
+    return _normalized(small, statistics)
 
 
-def _normalised(pixels: Tensor, statistics: tuple) -> Tensor:
+def _normalized(pixels: Tensor, statistics: tuple) -> Tensor:
     mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in statistics)
     return (pixels - mean) / std
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Features:
-    """Everything that one look at pictures gives, float32; None: this network has no such thing."""
+    """Everything that one look at images gives, float32; None: this network has no such thing."""
 
     pool: Tensor  # [B, D] Fréchet distance, KID, precision and recall
     spatial: Tensor | None = None  # [B, S] a map, flattened: sFID
@@ -45,7 +45,7 @@ class Frozen(nn.Module):
 
 
 class FeatureNetwork(Frozen):
-    """Pictures -> one vector each, for Fréchet distances and the like."""
+    """Images -> one vector each, for Fréchet distances and the like."""
 
     dim: int
     spatial_dim: int | None = None
@@ -115,7 +115,7 @@ class VideoNetwork(Frozen):
 
 
 class PerceptualNetwork(Frozen):
-    """Two batches of pictures -> one distance each, differentiable in the first."""
+    """Two batches of images -> one distance each, differentiable in the first."""
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         """pred, target [B, 3, H, W] in 0..1 -> distance [B] float32; gradients flow to `pred`."""
@@ -123,7 +123,7 @@ class PerceptualNetwork(Frozen):
         return self.compare(pred, target)
 
     def check(self, pred: Tensor, target: Tensor) -> None:
-        """ValueError unless both are pictures of one shape."""
+        """ValueError unless both are images of one shape."""
         if pred.shape != target.shape or pred.ndim != 4 or pred.shape[1] != 3:
             raise ValueError(
                 f"{self.name}: pred is {tuple(pred.shape)}, target {tuple(target.shape)}; "
@@ -135,7 +135,7 @@ class PerceptualNetwork(Frozen):
             )
 
     def compare(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Checked pictures -> [B]: LPIPS's way, weighed squares between unit vectors of maps."""
+        """Checked images -> [B]: LPIPS's way, weighed squares between unit vectors of maps."""
         with torch.no_grad():
             seen = self.maps(target)
         distance = pred.new_zeros(len(pred), dtype=torch.float32)

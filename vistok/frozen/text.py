@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vistok.config import Config
 from vistok.frozen.files import MissingWeights
 from vistok.frozen.network import Frozen
-from vistok.weights import content_sha256
+from vistok.storage.weights import content_sha256
 
 _KEPT = 2**30  # bytes of features that are kept, beside the network: 1,024 texts of T5-XL
 _TOGETHER = 16  # texts that go in at once, always: products of one shape give a text one result,

@@ -11,10 +11,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from vistok.config import ConfigError, validate, validate_part
-from vistok.dice import Draws, Progress, Rng
-from vistok.hub import CONFIG, Saved, read_json
-from vistok.records import Condition
-from vistok.registry import build
+from vistok.config.registry import build
+from vistok.core.draws import Draws
+from vistok.core.records import Condition
+from vistok.core.rng import Rng
+from vistok.core.schedules import Progress
+from vistok.storage.hub import CONFIG, Saved, read_json
 from vistok.tokens import Tokens, TokenSpec
 
 
@@ -35,13 +37,13 @@ class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"
         self.tokenizer: dict[str, str] = {}
 
     def draw(self, index: Tensor, rng: Rng, progress: Progress) -> Draws:
-        """The dice of a training step."""
+        """Draws of a training step."""
         return Draws()
 
     def loss(
         self, tokens: Tokens, condition: Condition, draws: Draws | None = None
     ) -> dict[str, Tensor]:
-        """{"nll": mean nats a position, ...}; the first is what training minimises."""
+        """{"nll": mean nats a position, ...}; the first is what training minimizes."""
         raise NotImplementedError
 
     def sample(self, labels: Tensor | None, length: int | None = None, **settings: Any) -> Tokens:

@@ -14,15 +14,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vistok.config import Config
-from vistok.dice import Draws, Progress, Rng
+from vistok.config.registry import register
+from vistok.core.draws import Draws
+from vistok.core.records import Condition
+from vistok.core.rng import Rng
+from vistok.core.schedules import Progress
 from vistok.generators.base import Generator
 from vistok.generators.heads import HeadKind, choose_head, make_head
 from vistok.generators.sampling import SamplingConfig, choose
 from vistok.layers.positions import grid_positions, rotary_table
 from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
-from vistok.modes import evaluating
-from vistok.records import Condition
-from vistok.registry import register
+from vistok.runtime.modes import evaluating
 from vistok.tokens import Tokens, TokenSpec
 
 
@@ -118,11 +120,11 @@ class GPT(Generator):
         Args:
             labels: [B] classes; None = unconditional (then `batch` or `index` gives B).
             length: stop at this prefix, if the spec allows it; None = whole sequences.
-            seed, index: key the dice; sample numbers [B], 0..B-1 if None.
+            seed, index: key the draws; sample numbers [B], 0..B-1 if None.
             cache: keep keys and values; without it every step runs the whole sequence again.
         """
         spec = self.spec
-        length = spec.steps if length is None else spec.check_length(length)
+        length = spec.max_prefix if length is None else spec.check_length(length)
         settings = SamplingConfig(guidance, temperature, top_k, top_p)
         device = self.condition.weight.device
         rows = _batch_size(labels, index, batch)
@@ -131,7 +133,7 @@ class GPT(Generator):
             raise ValueError("top_k and top_p have no meaning for independent bits; leave them out")
         index = torch.arange(rows) if index is None else index.cpu()
         # A cut inside each block is no prefix of the sequence: everything is sampled, then cut.
-        steps = spec.length if spec.cut == "inside" else spec.positions(length)
+        steps = spec.length if spec.prefix == "per_block" else spec.positions_in(length)
         factors = len(self.inner.vocab)
         u = Rng(seed, "sampling").uniform(index, (spec.length, factors)).to(device)
         labels = None if labels is None else labels.to(device)
@@ -154,7 +156,7 @@ class GPT(Generator):
         if self.config.regroup is not None:
             tokens = tokens.regroup(spec.vocab)
         tokens = Tokens(spec, indices=tokens.indices)
-        return tokens if length == spec.steps else tokens.prefix(length)
+        return tokens if length == spec.max_prefix else tokens.prefix(length)
 
     # -- pieces ---------------------------------------------------------------------------------
 

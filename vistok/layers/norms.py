@@ -1,4 +1,4 @@
-"""Normalisation layers by name, with every epsilon explicit."""
+"""Normalization layers by name, with every epsilon explicit."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ class PatchEmbed(nn.Module):
 
 
 class Unpatchify(nn.Module):
-    """Linear to p*p*3 values a patch (row, column, colour; colour fastest), laid out as an image.
+    """Linear to p*p*3 values a patch (row, column, color; color fastest), laid out as an image.
 
-    [B, h*w, D] -> [B, 3, H, W]. `smooth` adds a zero-initialised residual 3x3 convolution pair of
+    [B, h*w, D] -> [B, 3, H, W]. `smooth` adds a zero-initialized residual 3x3 convolution pair of
     that width, which removes the borders between patches; `conv` a plain 3x3 convolution (TiTok).
     """
 

@@ -19,7 +19,7 @@ def resize(
 ) -> Tensor:
     """images [B, C, H, W] float -> [B, C, *size], in the same value range and dtype.
 
-    Pixel centres at half-integers (`align_corners=False`). An image that already has that size is
+    Pixel centers at half-integers (`align_corners=False`). An image that already has that size is
     returned as it is. Bicubic may leave the value range by a little; nothing is clamped.
 
     Args:

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vistok.config import Config
-from vistok.records import Condition
+from vistok.core.records import Condition
 
 
 class TextInputConfig(Config):
@@ -49,7 +49,7 @@ class TextInput(nn.Module):
             if not config.optional:
                 raise ValueError(
                     "this tokenizer reads text and got none; give condition="
-                    "tokenizer.condition(texts), with '' for pictures without a text"
+                    "tokenizer.condition(texts), with '' for images without a text"
                 )
             text = like.new_zeros(batch, config.length, config.dim)
             seen = torch.zeros(batch, config.length, dtype=torch.bool, device=like.device)

@@ -1,6 +1,6 @@
 """The pre-norm transformer that encoders, decoders and generators share.
 
-Initialisation is by fan-in: with the usual std of 0.02 a narrow network learns nothing in its first
+Initialization is by fan-in: with the usual std of 0.02 a narrow network learns nothing in its first
 thousand steps. The last layer of each residual branch is scaled down by the depth.
 """
 
@@ -125,7 +125,7 @@ class Transformer(nn.Module):
 
 
 def init_weights(module: nn.Module, config: TransformerConfig) -> None:
-    """Initialise every linear and convolution of `module`; perhaps shrink residual branches."""
+    """Initialize every linear and convolution of `module`; perhaps shrink residual branches."""
     for layer in module.modules():
         if config.init == "torch":
             if isinstance(layer, Attention):  # as nn.MultiheadAttention makes them

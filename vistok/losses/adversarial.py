@@ -1,6 +1,6 @@
 """Hinge GAN with start step, ramp, adaptive weight and LeCam (VQGAN, arXiv 2012.09841).
 
-Generator: -mean D(fake). Critic: (mean relu(1 - D(real)) + mean relu(1 + D(fake))) / 2, plus
+Generator: -mean D(fake). Discriminator: (mean relu(1 - D(real)) + mean relu(1 + D(fake))) / 2, plus
 LeCam (arXiv 2104.03310): relu(mean D(real) - ema_fake)^2 + relu(ema_real - mean D(fake))^2.
 The adaptive weight is |grad of the other losses| / (|grad of the GAN loss| + 1e-4) at the decoder's
 last layer, clamped, over the global batch.
@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from vistok import distributed
 from vistok.config import Config, ConfigError, PartOf
-from vistok.dice import Progress, ramp
+from vistok.config.registry import build, register
+from vistok.core.records import Batch, Reconstruction
+from vistok.core.schedules import Progress, ramp
 from vistok.losses.base import Loss
 from vistok.losses.discriminators import PatchGANConfig
-from vistok.modes import evaluating
-from vistok.records import Batch, Reconstruction
-from vistok.registry import build, register
+from vistok.runtime import distributed
+from vistok.runtime.modes import evaluating
 
 
 class AdversarialConfig(Config):
@@ -30,9 +30,9 @@ class AdversarialConfig(Config):
     discriminator: Annotated[Any, PartOf("discriminator")] = PatchGANConfig()
     weight: float = Field(default=0.5, ge=0)
     start: int = Field(default=20_000, ge=0)
-    """Step from which the generator sees the critic."""
-    critic_start: int | None = None
-    """Step from which the critic trains; None = `start`."""
+    """Step from which the generator sees the discriminator."""
+    discriminator_start: int | None = None
+    """Step from which the discriminator trains; None = `start`."""
     ramp: int = Field(default=0, ge=0)
     """Steps over which the weight grows from 0."""
     adaptive: bool = True
@@ -42,10 +42,10 @@ class AdversarialConfig(Config):
     """Weight of LeCam; 0.001 in TiTok and RobusTok."""
     lecam_decay: float = 0.999
     lr: float | None = None
-    """Of the critic; None = that of the model."""
+    """Of the discriminator; None = that of the model."""
 
 
-class Critic(nn.Module):
+class LeCamDiscriminator(nn.Module):
     """A discriminator with LeCam's running means, so that both are trained and saved as one."""
 
     def __init__(self, discriminator: nn.Module) -> None:
@@ -61,18 +61,18 @@ class Critic(nn.Module):
 
 @register("loss", AdversarialConfig)
 class AdversarialLoss(Loss):
-    """The generator's side is `forward`, the critic's is `criticise`."""
+    """The generator's side is `forward`, the discriminator's is `discriminate`."""
 
     def __init__(self, config: AdversarialConfig) -> None:
         super().__init__()
         self.config = config
-        self.critic = Critic(build(config.discriminator))
+        self.discriminator = LeCamDiscriminator(build(config.discriminator))
         self._means: list[Tensor] = []
 
     def bind(self, tokenizer: nn.Module) -> None:
-        with torch.no_grad(), evaluating(self.critic):
+        with torch.no_grad(), evaluating(self.discriminator):
             try:
-                self.critic(torch.zeros(1, 3, *tokenizer.config.image_size))
+                self.discriminator(torch.zeros(1, 3, *tokenizer.config.image_size))
             except RuntimeError:
                 raise ConfigError(
                     f"discriminator: images of {tokenizer.config.image_size} are too small for "
@@ -80,8 +80,8 @@ class AdversarialLoss(Loss):
                 ) from None
 
     @property
-    def critic_start(self) -> int:
-        start = self.config.critic_start
+    def discriminator_start(self) -> int:
+        start = self.config.discriminator_start
         return self.config.start if start is None else start
 
     def forward(
@@ -89,50 +89,52 @@ class AdversarialLoss(Loss):
     ) -> dict[str, Tensor]:
         if not self.config.weight or progress.step < self.config.start:
             return {}
-        self.critic.requires_grad_(False)  # it has its own phase
-        fake = self.critic(reconstruction.pixels)
-        self.critic.requires_grad_(True)
-        return {"gan": -fake.float().mean()}
+        self.discriminator.requires_grad_(False)  # it has its own phase
+        fake = self.discriminator(reconstruction.pixels)
+        self.discriminator.requires_grad_(True)
+        return {"adversarial": -fake.float().mean()}
 
     def weights(self, progress: Progress) -> dict[str, float]:
         return {
-            "gan": self.config.weight * ramp(progress.step, self.config.start, self.config.ramp)
+            "adversarial": self.config.weight
+            * ramp(progress.step, self.config.start, self.config.ramp)
         }
 
-    def balance(self, others: Tensor, gan: Tensor, last_layer: nn.Parameter) -> Tensor:
+    def balance(self, others: Tensor, adversarial: Tensor, last_layer: nn.Parameter) -> Tensor:
         """The adaptive weight (a scalar without gradient)."""
         if not self.config.adaptive:
-            return gan.new_ones(())
+            return adversarial.new_ones(())
         norms = [
             distributed.mean(torch.autograd.grad(loss, last_layer, retain_graph=True)[0]).norm()
-            for loss in (others, gan)
+            for loss in (others, adversarial)
         ]
         return (norms[0] / (norms[1] + 1e-4)).clamp(0.0, self.config.adaptive_max).detach()
 
-    def criticise(
-        self, critic: nn.Module, real: Tensor, fake: Tensor
+    def discriminate(
+        self, discriminator: nn.Module, real: Tensor, fake: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The critic's loss on real and detached fake images, and what to log.
+        """The discriminator's loss on real and detached fake images, and what to log.
 
         Args:
-            critic: ours, perhaps wrapped for several processes.
+            discriminator: ours, perhaps wrapped for several processes.
         """
         # One pass over both halves, so that a wrapped module runs once a step.
-        logits = critic(torch.cat([real, fake])).float()
+        logits = discriminator(torch.cat([real, fake])).float()
         on_real, on_fake = logits.chunk(2)
         hinge = (F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()) / 2
         logged = {
-            "disc": hinge,
+            "discriminator": hinge,
             "logits_real": on_real.mean(),
             "logits_fake": on_fake.mean(),
-            "disc_accuracy": ((on_real > 0).float().mean() + (on_fake < 0).float().mean()) / 2,
+            "discriminator_accuracy": ((on_real > 0).float().mean() + (on_fake < 0).float().mean())
+            / 2,
         }
         if not self.config.lecam:
             return hinge, logged
         means = [distributed.mean(half.mean()) for half in (on_real, on_fake)]
         lecam = (
-            F.relu(means[0] - self.critic.ema_fake).square()
-            + F.relu(self.critic.ema_real - means[1]).square()
+            F.relu(means[0] - self.discriminator.ema_fake).square()
+            + F.relu(self.discriminator.ema_real - means[1]).square()
         )
         self._means.append(torch.stack(means).detach())
         return hinge + self.config.lecam * lecam, {**logged, "lecam": lecam}
@@ -148,5 +150,5 @@ class AdversarialLoss(Loss):
             return
         real, fake = torch.stack(self._means).mean(0)
         self._means.clear()
-        for ema, mean in ((self.critic.ema_real, real), (self.critic.ema_fake, fake)):
+        for ema, mean in ((self.discriminator.ema_real, real), (self.discriminator.ema_fake, fake)):
             ema.lerp_(mean, 1 - self.config.lecam_decay)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vistok.dice import Progress
-from vistok.records import Batch, Reconstruction
+from vistok.core.records import Batch, Reconstruction
+from vistok.core.schedules import Progress
 
 
 class Loss(nn.Module):
@@ -15,7 +15,7 @@ class Loss(nn.Module):
     """The saved or released tokenizer that `teach` has to hand in before `bind`; None = none."""
 
     needs_pixels: bool = True
-    """Whether it looks at `Reconstruction.pixels`, which may cost another network to paint."""
+    """Whether it looks at `Reconstruction.pixels`, which may cost another network to decode."""
 
     def teach(self, tokenizer: nn.Module, sha256: str) -> None:
         """Take the tokenizer that `wants_teacher` names; it is frozen and never saved."""

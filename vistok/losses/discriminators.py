@@ -1,4 +1,4 @@
-"""Convolutional critics with one logit a patch: PatchGAN and the blurring one of MaskGIT's line.
+"""Convolutional discriminators, one logit per patch: PatchGAN, and the blurring one of MaskGIT.
 
 PatchGAN is pix2pix's (arXiv 1611.07004). The other halves its maps by a blur instead of a stride,
 which leaves no aliases to look at, and pools them to a fixed grid: TiTok, TA-TiTok, One-D-Piece.
@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vistok.config import Config
+from vistok.config.registry import register
 from vistok.layers.conv import Blur
-from vistok.registry import register
 
 
 class PatchGANConfig(Config):
@@ -61,7 +61,7 @@ def _norm(kind: str, width: int) -> nn.Module:
     return nn.GroupNorm(8, width) if kind == "group" else nn.Identity()
 
 
-class BlurCriticConfig(Config):
+class BlurDiscriminatorConfig(Config):
     kind: Literal["blur"] = "blur"
     width: int = Field(default=128, ge=1)
     """Channels of the first layer and the first stage; each further stage doubles them."""
@@ -75,7 +75,7 @@ class BlurCriticConfig(Config):
     """Side of the logits: the last map's maxima over pool x pool cells, whatever its size."""
 
     @model_validator(mode="after")
-    def _divides(self) -> BlurCriticConfig:
+    def _divides(self) -> BlurDiscriminatorConfig:
         if self.width % self.norm_groups:
             raise ValueError(
                 f"width={self.width} must be a multiple of norm_groups={self.norm_groups}"
@@ -83,11 +83,11 @@ class BlurCriticConfig(Config):
         return self
 
 
-@register("discriminator", BlurCriticConfig)
-class BlurCritic(nn.Module):
-    """[B, 3, H, W] in 0..1, as it is -> logits [B, 1, pool, pool]; torch's initialisation."""
+@register("discriminator", BlurDiscriminatorConfig)
+class BlurDiscriminator(nn.Module):
+    """[B, 3, H, W] in 0..1, as it is -> logits [B, 1, pool, pool]; torch's initialization."""
 
-    def __init__(self, config: BlurCriticConfig) -> None:
+    def __init__(self, config: BlurDiscriminatorConfig) -> None:
         super().__init__()
         width, act = config.width, lambda: nn.LeakyReLU(config.slope)
         self.enter = nn.Sequential(nn.Conv2d(3, width, 5, padding=2), act())

@@ -8,11 +8,11 @@ from pydantic import Field
 from torch import Tensor
 
 from vistok.config import Config
-from vistok.dice import Progress
+from vistok.config.registry import register
+from vistok.core.records import Batch, Reconstruction
+from vistok.core.schedules import Progress
 from vistok.frozen import perceptual_network
 from vistok.losses.base import Loss
-from vistok.records import Batch, Reconstruction
-from vistok.registry import register
 
 
 class PerceptualConfig(Config):

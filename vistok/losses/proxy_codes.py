@@ -1,7 +1,7 @@
-"""Cross-entropy against the codes that a frozen tokenizer gives to the same picture.
+"""Cross-entropy against the codes that a frozen tokenizer gives to the same image.
 
-TiTok's first stage (arXiv 2406.07550): the decoder paints logits over the codes of a 2D tokenizer,
-its teacher, and sees no pixel loss at all.
+TiTok's first stage (arXiv 2406.07550): the decoder predicts logits over the codes of a 2D
+tokenizer, its teacher, and sees no pixel loss at all.
 Letters: B batch, h w the teacher's grid, K its codes.
 """
 
@@ -15,11 +15,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vistok.config import Config, ConfigError
-from vistok.dice import Progress
+from vistok.config.registry import register
+from vistok.core.records import Batch, Reconstruction
+from vistok.core.schedules import Progress
 from vistok.frozen.network import Frozen, exact_convolutions
 from vistok.losses.base import Loss
-from vistok.records import Batch, Reconstruction
-from vistok.registry import register
 
 
 class ProxyCodesConfig(Config):
@@ -34,7 +34,7 @@ class Teacher(Frozen):
 
     def __init__(self, tokenizer: nn.Module, sha256: str) -> None:
         super().__init__("teacher", sha256)
-        self.reads, self.encoder = tokenizer.reads, tokenizer.encoder
+        self.input_space, self.encoder = tokenizer.input_space, tokenizer.encoder
         self.quantizer = tokenizer.quantizer
         self.image_size = tuple(tokenizer.config.image_size)
         self.spec = tokenizer.spec()
@@ -48,13 +48,13 @@ class Teacher(Frozen):
         """
         with torch.autocast(pixels.device.type, enabled=False):
             with exact_convolutions(pixels.is_cuda):
-                latents = self.encoder(self.reads.enter(pixels.float()))
+                latents = self.encoder(self.input_space(pixels.float()))
                 return self.quantizer(latents).indices[..., 0]
 
 
 @register("loss", ProxyCodesConfig)
 class ProxyCodesLoss(Loss):
-    """Reads `painted.prediction`, logits [B, K, h, w]; its teacher is handed in by `teach`."""
+    """Reads `decoded.prediction`, logits [B, K, h, w]; its teacher is handed in by `teach`."""
 
     needs_pixels = False
 
@@ -82,17 +82,17 @@ class ProxyCodesLoss(Loss):
         size = tuple(tokenizer.config.image_size)
         if size != self.teacher.image_size:
             raise ConfigError(
-                f"losses: teacher {self.config.teacher} reads pictures of "
+                f"losses: teacher {self.config.teacher} reads images of "
                 f"{self.teacher.image_size}, this tokenizer rebuilds {size}; use one size for both"
             )
 
     def forward(
         self, reconstruction: Reconstruction, batch: Batch, progress: Progress
     ) -> dict[str, Tensor]:
-        logits, spec = reconstruction.painted.prediction, self.teacher.spec
+        logits, spec = reconstruction.decoded.prediction, self.teacher.spec
         if logits.shape[1] != spec.vocab[0] or logits[0, 0].numel() != spec.length:
             raise ValueError(
-                f"proxy_codes: the decoder paints {tuple(logits.shape)}, its teacher has "
+                f"proxy_codes: the decoder gives {tuple(logits.shape)}, its teacher has "
                 f"{spec.vocab[0]} codes at {spec.length} positions; expected logits [B, K, h, w]"
             )
         codes = self.teacher(reconstruction.target)

@@ -9,10 +9,10 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from vistok.config import Config
-from vistok.dice import Progress
+from vistok.config.registry import register
+from vistok.core.records import Batch, Reconstruction
+from vistok.core.schedules import Progress
 from vistok.losses.base import Loss
-from vistok.records import Batch, Reconstruction
-from vistok.registry import register
 
 _TERMS = {"l1": F.l1_loss, "l2": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
 

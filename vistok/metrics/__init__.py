@@ -1,5 +1,5 @@
 """Measures: Fréchet distances, KID, Inception Score, precision and recall, image quality, codebook
-use, the dice of pFID. None elsewhere.
+use, the draws of pFID. None elsewhere.
 
 The names below are found when they are asked for, since torchmetrics takes a second to import.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vistok.metrics.inception_score import InceptionScore
     from vistok.metrics.kernel import kid
     from vistok.metrics.manifold import prdc
-    from vistok.metrics.quality import MSSSIM, PSNR, SSIM, MeanColourPSNR, PSNRResult
+    from vistok.metrics.quality import MSSSIM, PSNR, SSIM, MeanColorPSNR, PSNRResult
     from vistok.metrics.stored import FeatureStore
     from vistok.metrics.video import FrechetVideoDistance
 
@@ -29,7 +29,7 @@ _HOMES = {
     "prdc": "manifold",
     "FeatureStore": "stored",
     "FrechetVideoDistance": "video",
-    "MeanColourPSNR": "quality",
+    "MeanColorPSNR": "quality",
     "MSSSIM": "quality",
     "PSNR": "quality",
     "PSNRResult": "quality",
@@ -46,7 +46,7 @@ __all__ = [
     "FeatureStore",
     "FrechetVideoDistance",
     "InceptionScore",
-    "MeanColourPSNR",
+    "MeanColorPSNR",
     "PSNRResult",
     "frechet_distance",
     "kid",

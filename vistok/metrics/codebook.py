@@ -18,7 +18,7 @@ from torch import Tensor
 from vistok.metrics.accumulator import Accumulator
 from vistok.tokens import TokenSpec
 
-JOINT_LIMIT = 2**20  # codes: beyond it a factorised vocabulary is counted factor by factor only
+JOINT_LIMIT = 2**20  # codes: beyond it a factorized vocabulary is counted factor by factor only
 TABLE_LIMIT = 2**24  # positions x codes of the table behind the entropies per position (128 MB)
 _FACTOR_LIMIT = 2**26  # codes of all factors together
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vistok import distributed
+from vistok.runtime import distributed
 
 
 class FeatureStats:
@@ -66,7 +66,7 @@ class FeatureStats:
         if bad.any():
             raise ValueError(
                 f"features of {int(bad.sum())} of {len(x)} samples are not finite (first: row "
-                f"{int(bad.nonzero()[0])}); expected finite numbers, look at the pictures or the "
+                f"{int(bad.nonzero()[0])}); expected finite numbers, look at the images or the "
                 f"network's precision"
             )
         if len(x):

@@ -65,7 +65,7 @@ class InceptionScore(Accumulator):
                 f"logits are {tuple(logits.shape)}; expected [B, {self.shares.shape[1]}]"
             )
         if not torch.isfinite(logits).all():
-            raise ValueError("logits are not all finite; look at the pictures or the precision")
+            raise ValueError("logits are not all finite; look at the images or the precision")
         device = self.shares.device
         logp = logits.detach().to(device).double().log_softmax(1)
         split = self._split[index.cpu()].to(device)

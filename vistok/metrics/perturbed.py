@@ -1,4 +1,4 @@
-"""pFID-v1: the dice and the grid of the perturbed Fréchet distance.
+"""pFID-v1: the draws and the grid of the perturbed Fréchet distance.
 
 A share alpha of an image's tokens is replaced by one of its delta nearest codes (Qiu et al. 2025,
 "Robust Latent Matters", arXiv 2503.08354); the published grid was never released as code, so this

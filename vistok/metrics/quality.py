@@ -19,7 +19,7 @@ from vistok.metrics.accumulator import Accumulator, pair, unit_range
 
 _WINDOW = 11
 SSIM_SIDE = _WINDOW // 2 + 1  # pixels that its reflected window needs
-MS_SSIM_SIDE = _WINDOW * 2**4  # pictures halved four times must still hold the window
+MS_SSIM_SIDE = _WINDOW * 2**4  # images halved four times must still hold the window
 
 
 class PSNRResult(NamedTuple):
@@ -66,8 +66,8 @@ class PSNR(Accumulator):
         return PSNRResult(float(self.decibels) / images, float(pooled), images)
 
 
-class MeanColourPSNR(PSNR):
-    """The floor under any reconstruction: PSNR of each image's own mean colour."""
+class MeanColorPSNR(PSNR):
+    """The floor under any reconstruction: PSNR of each image's own mean color."""
 
     def update(self, target: Tensor) -> None:
         target = unit_range(target, "target")

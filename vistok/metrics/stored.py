@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vistok import distributed
-from vistok.dice import Rng
+from vistok.core.rng import Rng
+from vistok.runtime import distributed
 
 CAP = 50_000  # vectors: 400 MB of Inception features
 
@@ -46,7 +46,7 @@ class FeatureStore:
                 f"[B, {self.dim}] and B sample numbers"
             )
         if not torch.isfinite(features).all():
-            raise ValueError("features are not all finite; look at the pictures or the precision")
+            raise ValueError("features are not all finite; look at the images or the precision")
         self.count += len(features)
         if self.count > self.cap:
             raise ValueError(
@@ -77,7 +77,7 @@ class FeatureStore:
     def gathered(self) -> Tensor:
         """[n, D] float32 of all ranks, ordered by sample number; every rank calls.
 
-        Raises ValueError if a number came twice: a picture that counts double is a wrong number.
+        Raises ValueError if a number came twice: a image that counts double is a wrong number.
         """
         index, features = map(_joined, self.state_dict().values())
         order = index.argsort()

@@ -1,6 +1,6 @@
 """Fréchet video distance (Unterthiner et al. 2018): the Fréchet distance over clips.
 
-The mathematics is that of pictures (`vistok.metrics.frechet`); the network sees [B, 3, T, H, W].
+The mathematics is that of images (`vistok.metrics.frechet`); the network sees [B, 3, T, H, W].
 Programs differ in two conventions, and in the preprocessing that the network's own preset names:
 
 - covariance: divided by n - 1 (VideoGPT, TATS, OmniTokenizer, StyleGAN-V) or by n (LARP, ddof = 0);
@@ -23,11 +23,11 @@ class FrechetVideoDistance:
 
     def __init__(self, network: VideoNetwork, ddof: int = 1) -> None:
         self.network, self.ddof = network, ddof
-        self.real, self.painted = FeatureStats(network.dim), FeatureStats(network.dim)
+        self.real, self.decoded = FeatureStats(network.dim), FeatureStats(network.dim)
 
     def update(self, clips: Tensor, real: bool) -> None:
         """clips [B, 3, T, H, W], uint8 or float in 0..1."""
-        (self.real if real else self.painted).update(self.network(clips))
+        (self.real if real else self.decoded).update(self.network(clips))
 
     def merge(self, other: FrechetVideoDistance) -> FrechetVideoDistance:
         """Add what another one with the same network has seen."""
@@ -35,7 +35,7 @@ class FrechetVideoDistance:
         if mine != theirs:
             raise ValueError(f"cannot merge {theirs} into {mine}: another network or convention")
         self.real.merge(other.real)
-        self.painted.merge(other.painted)
+        self.decoded.merge(other.decoded)
         return self
 
     @property
@@ -45,4 +45,4 @@ class FrechetVideoDistance:
 
     def compute(self) -> float:
         """Over all ranks; warns in one line for fewer clips than features."""
-        return frechet_distance(self.real.reduce(), self.painted.reduce(), self.ddof)
+        return frechet_distance(self.real.reduce(), self.decoded.reduce(), self.ddof)

@@ -63,5 +63,5 @@ def load(
 
     found = find(name, family, config, local_files_only)
     return exchange.from_official(
-        found.family, found.state, found.config, found.source, found.release, found.licence
+        found.family, found.state, found.config, found.source, found.release, found.license
     )

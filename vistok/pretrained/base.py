@@ -37,14 +37,14 @@ class Release:
     name: str
     hub: str
     file: str
-    licence: str
+    license: str
     config: Mapping[str, Any] | None = None
     sha256: str | None = None
     rfid: float | None = None
     """The authors' own figure, over `protocol`."""
     gfid: float | None = None
     """The same of their generator on these tokens: 50,000 samples against ADM's reference batch."""
-    protocol: str = "ImageNet val 256, 50,000 pictures against themselves"
+    protocol: str = "ImageNet val 256, 50,000 images against themselves"
     """How `rfid` was measured."""
     recipe: tuple[str, ...] = ()
     """Config files that train it, one a stage."""
@@ -59,7 +59,7 @@ class Family:
     inert: tuple[str, ...] = ()
     """Patterns (fnmatch) of official keys that the model does not read; they are carried along."""
 
-    def recognises(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
+    def recognizes(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
         """Whether an official config and state dict look like this family."""
         raise NotImplementedError
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from vistok.config import validate
-from vistok.origin import Origin
 from vistok.pretrained.base import Entry, Family
+from vistok.storage.origin import Origin
+from vistok.storage.weights import WeightsError
 from vistok.tokenizer import Tokenizer, TokenizerConfig
-from vistok.weights import WeightsError
 
 
 def from_official(
@@ -23,14 +23,14 @@ def from_official(
     config: Mapping[str, Any],
     source: str = "state dict",
     release: str | None = None,
-    licence: str | None = None,
+    license: str | None = None,
 ) -> Tokenizer:
     """A tokenizer in evaluation mode that holds the official weights.
 
     Raises ConfigError for a config that the family cannot map, WeightsError for missing,
     unexpected, misshapen or non-finite tensors: one line with source and key.
     """
-    tree = family.config(config) | {"licence": licence}
+    tree = family.config(config) | {"license": license}
     tokenizer = Tokenizer(validate(TokenizerConfig, tree, f"{source} ({family.name})"))
     entries = family.entries(tokenizer.config)
     inert = _account(family, entries, state, source)
@@ -61,7 +61,7 @@ def from_official(
     types = {
         k: str(t.dtype) for k, t in state.items() if t.dtype != torch.float32 and k not in inert
     }
-    tokenizer.origin = Origin(family.name, dict(config), inert, types, release, licence)
+    tokenizer.origin = Origin(family.name, dict(config), inert, types, release, license)
     return tokenizer.eval()
 
 

@@ -13,24 +13,24 @@ import yaml
 from torch import Tensor
 
 from vistok.config import ConfigError
-from vistok.foreign import SUFFIXES, read_state
 from vistok.pretrained.base import Family, Release
 from vistok.pretrained.table import FAMILIES, family_of, release_of, releases
-from vistok.weights import WeightsError, sha256
+from vistok.storage.foreign import SUFFIXES, read_state
+from vistok.storage.weights import WeightsError, sha256
 
 _CONFIGS = ("config.json", "config.yaml", "config.yml")
 
 
 @dataclass(frozen=True)
 class Found:
-    """Official weights, read and recognised."""
+    """Official weights, read and recognized."""
 
     family: Family
     state: dict[str, Tensor]
     config: Mapping[str, Any]
     source: str
     release: str | None = None
-    licence: str | None = None
+    license: str | None = None
 
 
 def find(
@@ -57,7 +57,7 @@ def find(
             )
     chosen = config if config is not None else release.config
     found = _local(path, own.name, chosen)
-    return Found(own, found.state, found.config, found.source, release.name, release.licence)
+    return Found(own, found.state, found.config, found.source, release.name, release.license)
 
 
 def _local(path: Path, family: str | None, config: Mapping[str, Any] | str | Path | None) -> Found:
@@ -69,9 +69,9 @@ def _local(path: Path, family: str | None, config: Mapping[str, Any] | str | Pat
     for own in chosen:
         if config is None:  # some releases are bare weights whose constants we know
             known = [r.config for r in own.releases if r.config is not None]
-            if known and own.recognises({}, state):
+            if known and own.recognizes({}, state):
                 return Found(own, state, known[0], str(path))
-        elif family is not None or own.recognises(config, state):
+        elif family is not None or own.recognizes(config, state):
             return Found(own, state, config, str(path))
     if config is None:
         raise ConfigError(
@@ -79,7 +79,7 @@ def _local(path: Path, family: str | None, config: Mapping[str, Any] | str | Pat
             "beside them, or config=PATH"
         )
     raise ConfigError(
-        f"{path}: no family recognises its config and keys; say which it is: family= one of "
+        f"{path}: no family recognizes its config and keys; say which it is: family= one of "
         f"{', '.join(FAMILIES)}"
     )
 

@@ -41,7 +41,7 @@ class MaskGITVQGAN(Family):
         ),
     )
 
-    def recognises(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
+    def recognizes(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
         if not config:
             return {"encoder.down.0.block.0.norm1.weight", "decoder.conv_in.weight"} <= set(keys)
         return "vqgan" in config and "quantizer" in config

@@ -19,7 +19,7 @@ class OneDPiece(TiTok):
     name = "one_d_piece"
     keys = TiTok.keys | {"strict_length_assertion"}
 
-    def recognises(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
+    def recognizes(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
         model = within(config, "model", "vq_model")
         if not isinstance(model, Mapping):
             return False
@@ -33,13 +33,13 @@ class OneDPiece(TiTok):
         tree = super().config(official)
         # Strict models take whole sequences only, as plain TiTok does.
         if not official["model"]["vq_model"].get("strict_length_assertion", True):
-            tree["decoder"]["absence"] = "cut"
+            tree["decoder"]["missing"] = "drop"
             tree["regularizers"] = [{"kind": "tail_token_drop", "per": "batch"}]
         return tree
 
     def extend(self, model: dict[str, Any], config: TokenizerConfig) -> dict[str, Any]:
         del model["is_legacy"]
-        return model | {"strict_length_assertion": config.decoder.absence == "none"}
+        return model | {"strict_length_assertion": config.decoder.missing == "refuse"}
 
     releases = tuple(
         Release(

@@ -20,7 +20,7 @@ class TATiTok(TiTok):
     name = "tatitok"
     keys = TiTok.keys | {"text_context_length", "text_embed_dim"}
 
-    def recognises(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
+    def recognizes(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
         vq = within(config, "model", "vq_model")
         return isinstance(vq, Mapping) and (
             "text_context_length" in vq or "decoder.text_guidance_proj.weight" in set(keys)
@@ -63,7 +63,7 @@ class TATiTok(TiTok):
             "model.safetensors",
             _LICENCE,
             rfid=rfid,
-            protocol="ImageNet val 256, 50,000 pictures against themselves, none of which it was "
+            protocol="ImageNet val 256, 50,000 images against themselves, none of which it was "
             "trained on (DataComp), with the caption 'A photo of a {class}.'",
             recipe=(f"configs/tatitok_{name}.yaml",),
         )

@@ -35,7 +35,7 @@ class TiTok(Family):
 
     # -- configs --------------------------------------------------------------------------------
 
-    def recognises(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
+    def recognizes(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
         model = within(config, "model", "vq_model")
         return (
             isinstance(model, Mapping)
@@ -68,7 +68,7 @@ class TiTok(Family):
             )
         if finetuned and not legacy:
             raise ConfigError(
-                f"{self.name}: finetune_decoder needs is_legacy, whose head paints proxy codes"
+                f"{self.name}: finetune_decoder needs is_legacy, whose head predicts proxy codes"
             )
         tree = {
             "image_size": size,
@@ -78,7 +78,7 @@ class TiTok(Family):
         }
         if legacy:
             pixels = constants.get("pixel_decoder") if finetuned else None
-            tree["paints"] = {
+            tree["output_space"] = {
                 "kind": "codes",
                 "codebook_size": constants.get("proxy_codebook", PROXY_CODES),
                 "dim": (pixels or {}).get("z_channels", PROXY_DIM),
@@ -140,7 +140,7 @@ class TiTok(Family):
             "vit_dec_patch_size": decoder.patch_size,
             "num_latent_tokens": encoder.num_latents,
             "is_legacy": decoder.head == "codes",
-            "finetune_decoder": decoder.head == "codes" and config.paints.decoder is not None,
+            "finetune_decoder": decoder.head == "codes" and config.output_space.decoder is not None,
         }
         if quantizer.kind == "vq":
             model |= {
@@ -153,9 +153,9 @@ class TiTok(Family):
         if decoder.head == "codes":
             if decoder.codes != PROXY_CODES:
                 constants["proxy_codebook"] = decoder.codes
-            if config.paints.decoder is not None:
+            if config.output_space.decoder is not None:
                 constants["pixel_decoder"] = official_decoder(
-                    config.paints.decoder, config.image_size, config.paints.dim
+                    config.output_space.decoder, config.image_size, config.output_space.dim
                 )
         tree = {
             "model": {"vq_model": self.extend(model, config)},
@@ -192,9 +192,11 @@ class TiTok(Family):
         if decoder.head == "codes":
             table += _pointwise("decoder.head.up", "decoder.ffn.0")
             table += _pointwise("decoder.head.proj", "decoder.ffn.2")
-            if config.paints.decoder is not None:
-                table.append(same("paints.codebook", "pixel_quantize.embedding.weight"))
-                table += decoder_entries(config.paints.decoder, "paints.decoder", "pixel_decoder")
+            if config.output_space.decoder is not None:
+                table.append(same("output_space.codebook", "pixel_quantize.embedding.weight"))
+                table += decoder_entries(
+                    config.output_space.decoder, "output_space.decoder", "pixel_decoder"
+                )
         else:
             table += _pointwise("decoder.head.proj", "decoder.ffn.0")
             table += pair("decoder.head.conv", "decoder.conv_out")

@@ -1,6 +1,6 @@
 """Binary latents: each token is a vector of C bits (Instella-T2I, arXiv 2506.21022).
 
-logits = W z + b; bits are Bernoulli(sigmoid(logits / temperature)) while `draws.uniform` is thrown
+logits = W z + b; bits are Bernoulli(sigmoid(logits / temperature)) while `draws.uniform` is sampled
 and logits > 0 otherwise; the value of a token is bits @ embed. Straight-through: forward the bits,
 backward sigmoid(logits) without the temperature, or (`estimator: sign`) the logits clipped to
 [-1, 1] as for sign networks. The code loss p(1-p) pushes towards certainty.
@@ -15,12 +15,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vistok.config import Config
-from vistok.dice import Draws, Progress, Rng
+from vistok.config.registry import register
+from vistok.core.draws import Draws
+from vistok.core.records import Quantized
+from vistok.core.rng import Rng
+from vistok.core.schedules import Progress
 from vistok.quantizers.base import Quantizer, straight_through
 from vistok.quantizers.bits import flip_costs
 from vistok.quantizers.nearest import nearest_on_grid
-from vistok.records import Quantized
-from vistok.registry import register
 from vistok.tokens import TokenSpec
 
 
@@ -75,9 +77,9 @@ class Binary(Quantizer):
         with torch.autocast(indices.device.type, enabled=False):
             return indices.to(self.embed) @ self.embed
 
-    def neighbours(self, anchors: Tensor, count: int) -> Tensor:
+    def neighbours(self, queries: Tensor, count: int) -> Tensor:
         """Cheapest sets of flipped bits, codes being +-1 in the space of the logits."""
-        batch, length = anchors.shape[:2]
-        flat = anchors.flatten(0, 2).float()
+        batch, length = queries.shape[:2]
+        flat = queries.flatten(0, 2).float()
         near = nearest_on_grid(flip_costs(flat), count, flips=True)  # [n, count, C]
         return near.view(batch, length, 1, -1, flat.shape[1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vistok import distributed
+from vistok.runtime import distributed
 
 
 def bits_to_index(bits: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def sample_entropy(logits: Tensor) -> Tensor:
 def batch_entropy(logits: Tensor, group: int) -> Tensor:
     """Entropy of the mean code distribution over the global batch, in groups of bits.
 
-    The distribution over all 2^C codes does not factorise once it is averaged; it is computed
+    The distribution over all 2^C codes does not factorize once it is averaged; it is computed
     exactly inside groups of `group` neighbouring bits and the groups' entropies are added (an upper
     bound; exact for group = C). logits [n, C].
     """

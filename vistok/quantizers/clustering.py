@@ -4,7 +4,7 @@
     alpha_k  = exp(-usage_k K 10 / (1 - decay) - 1e-3)  about 1 for a dead code, 0 for a healthy one
     code_k  <- (1 - alpha_k) code_k + alpha_k anchor_k  anchor: the batch's latent nearest to code k
 
-The original moves codes inside the forward pass, before the optimiser; ours move after its step,
+The original moves codes inside the forward pass, before the optimizer; ours move after its step,
 once a step, so that micro-batches and ranks agree. Letters: K codes, d width, n latents.
 """
 
@@ -13,8 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vistok import distributed
 from vistok.quantizers.nearest import nearest_code
+from vistok.runtime import distributed
 
 
 class Anchors(nn.Module):
@@ -35,7 +35,7 @@ class Anchors(nn.Module):
     def add(self, z: Tensor, compared: Tensor, codes: Tensor) -> None:
         """
         Args:
-            z: [n, d] latents as they came. compared: [n, d] as distances see them (normalised).
+            z: [n, d] latents as they came. compared: [n, d] as distances see them (normalized).
             codes: [K, d] as distances see them.
         """
         nearest = nearest_code(codes, compared)  # [K]

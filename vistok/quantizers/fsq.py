@@ -15,11 +15,11 @@ from pydantic import Field
 from torch import Tensor
 
 from vistok.config import Config
-from vistok.dice import Draws
+from vistok.config.registry import register
+from vistok.core.draws import Draws
+from vistok.core.records import Quantized
 from vistok.quantizers.base import Quantizer, straight_through
 from vistok.quantizers.nearest import nearest_on_grid
-from vistok.records import Quantized
-from vistok.registry import register
 
 _SLOPE_ENDS = 2.5  # |z| at which tanh has 3 % of its slope left
 
@@ -69,19 +69,19 @@ class FSQ(Quantizer):
         # Integers before the products: fp32 holds indices up to 2**24 only.
         digits = (bounded.detach().round() + self.middle).long()
         indices = (digits * self.basis).sum(-1)
-        anchors = (bounded / self.middle).detach()[:, :, None]
+        queries = (bounded / self.middle).detach()[:, :, None]
         losses = {}
         if "saturation" in self.loss_weights:
             losses["saturation"] = (z.abs() - _SLOPE_ENDS).relu().square().mean()
-        return Quantized(values, values, indices[..., None], anchors, losses)
+        return Quantized(values, values, indices[..., None], queries, losses)
 
     def lookup(self, indices: Tensor) -> Tensor:
         digits = indices.long() // self.basis % self.sizes
         return (digits - self.middle) / self.middle
 
-    def neighbours(self, anchors: Tensor, count: int) -> Tensor:
-        batch, length = anchors.shape[:2]
-        flat = anchors.reshape(-1, anchors.shape[-1]).float()
+    def neighbours(self, queries: Tensor, count: int) -> Tensor:
+        batch, length = queries.shape[:2]
+        flat = queries.reshape(-1, queries.shape[-1]).float()
         # Not by the expanded square over all codes: its rounding swaps the clean code with a
         # neighbour once in 60,000 tokens, and rank 0 must be the clean code.
         costs = [

@@ -1,4 +1,4 @@
-"""Continuous latents with a Gaussian posterior (KL-regularised, as in latent diffusion's VAE).
+"""Continuous latents with a Gaussian posterior (KL-regularized, as in latent diffusion's VAE).
 
 The encoder emits a mean and a log variance; training samples (`draws.noise`), evaluation takes the
 mean. Tokens are continuous: no codes, no bytes, no pFID.
@@ -12,10 +12,12 @@ from pydantic import Field
 from torch import Tensor
 
 from vistok.config import Config
-from vistok.dice import Draws, Progress, Rng
+from vistok.config.registry import register
+from vistok.core.draws import Draws
+from vistok.core.records import Quantized
+from vistok.core.rng import Rng
+from vistok.core.schedules import Progress
 from vistok.quantizers.base import Quantizer
-from vistok.records import Quantized
-from vistok.registry import register
 from vistok.tokens import TokenSpec
 
 
@@ -61,5 +63,5 @@ class KL(Quantizer):
     def lookup(self, indices: Tensor) -> Tensor:
         raise ValueError("continuous latents have no codes to look up; decode their values")
 
-    def neighbours(self, anchors: Tensor, count: int) -> Tensor:
+    def neighbours(self, queries: Tensor, count: int) -> Tensor:
         raise ValueError("continuous latents have no neighbouring codes")

@@ -1,7 +1,7 @@
 """Lookup-free quantization: the sign of every channel (LFQ, arXiv 2310.05737; BSQ, 2406.07548).
 
 The code set is {-m, +m}^C. LFQ takes m = 1 and the latents as they are; BSQ (`sphere`) first
-normalises them to length 1 and takes m = 1/sqrt(C). Bit i of an index is 1 where channel i is
+normalizes them to length 1 and takes m = 1/sqrt(C). Bit i of an index is 1 where channel i is
 positive. The code distribution of the entropy terms is softmax(-|z - c|^2 / temperature) over all
 codes, which is a product of sigmoids with log odds 4 m z / temperature.
 """
@@ -15,7 +15,9 @@ from pydantic import Field
 from torch import Tensor
 
 from vistok.config import Config
-from vistok.dice import Draws
+from vistok.config.registry import register
+from vistok.core.draws import Draws
+from vistok.core.records import Quantized
 from vistok.quantizers.base import Quantizer, straight_through
 from vistok.quantizers.bits import (
     batch_entropy,
@@ -25,8 +27,6 @@ from vistok.quantizers.bits import (
     sample_entropy,
 )
 from vistok.quantizers.nearest import nearest_on_grid
-from vistok.records import Quantized
-from vistok.registry import register
 
 
 class LFQConfig(Config):
@@ -44,7 +44,7 @@ class LFQConfig(Config):
         "entropy_sample": 0.1,
         "entropy_batch": -0.1,
     }
-    """entropy_batch is maximised: its weight is negative."""
+    """entropy_batch is maximized: its weight is negative."""
 
 
 @register("quantizer", LFQConfig)
@@ -83,8 +83,8 @@ class LFQ(Quantizer):
     def _codes(self, bits: Tensor) -> Tensor:
         return (bits.float() * 2 - 1) * self.magnitude
 
-    def neighbours(self, anchors: Tensor, count: int) -> Tensor:
-        batch, length = anchors.shape[:2]
-        flat = anchors.flatten(0, 2).float()
+    def neighbours(self, queries: Tensor, count: int) -> Tensor:
+        batch, length = queries.shape[:2]
+        flat = queries.flatten(0, 2).float()
         near = bits_to_index(nearest_on_grid(flip_costs(flat, self.magnitude), count, flips=True))
         return near.view(batch, length, 1, -1, 1)

@@ -1,8 +1,8 @@
 """Vector quantization with a learned codebook (VQ-VAE, arXiv 1711.00937).
 
-One atom for the plain codebook of TiTok, the l2-normalised one of LlamaGen and RobusTok, EMA
-codebooks, k-means initialisation and the revival of dead codes. With `l2_norm` both latents and
-rows are normalised before the distance, and losses and straight-through see normalised vectors;
+One atom for the plain codebook of TiTok, the l2-normalized one of LlamaGen and RobusTok, EMA
+codebooks, k-means initialization and the revival of dead codes. With `l2_norm` both latents and
+rows are normalized before the distance, and losses and straight-through see normalized vectors;
 stored rows may have any length.
 """
 
@@ -15,14 +15,15 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vistok import distributed
 from vistok.config import Config
-from vistok.dice import Draws, Rng
+from vistok.config.registry import register
+from vistok.core.draws import Draws
+from vistok.core.records import Quantized
+from vistok.core.rng import Rng
 from vistok.quantizers.base import Quantizer, straight_through
 from vistok.quantizers.clustering import Anchors, blend
 from vistok.quantizers.nearest import nearest_code, nearest_codes
-from vistok.records import Quantized
-from vistok.registry import register
+from vistok.runtime import distributed
 
 _NORM_EPS = 1e-12
 
@@ -40,7 +41,7 @@ class VQConfig(Config):
     decay: float = Field(default=0.99, gt=0, lt=1)
     """Of the running means (EMA codebook, usage)."""
     init: Literal["uniform", "normal", "data", "kmeans"] = "uniform"
-    """uniform(-1/K, 1/K); normal(0, 1); latents of the first batch; their k-means centres."""
+    """uniform(-1/K, 1/K); normal(0, 1); latents of the first batch; their k-means centers."""
     revive_below: float = Field(default=0.0, ge=0)
     """Replace a code by a recent latent when its running usage falls below this share of 1/K."""
     cluster: bool = False
@@ -134,7 +135,7 @@ class VQ(Quantizer):
         return Quantized(values, values, indices[..., None], z.detach()[:, :, None], losses)
 
     def lookup(self, indices: Tensor) -> Tensor:
-        # Only the rows that were asked for are normalised, and differentiated.
+        # Only the rows that were asked for are normalized, and differentiated.
         return self._given(F.embedding(indices[..., 0].long(), self.codebook))
 
     def distances(self, z: Tensor) -> Tensor:
@@ -147,9 +148,9 @@ class VQ(Quantizer):
         """z [..., d] -> shares of all codes [..., K], softmax(-distance / temperature)."""
         return (self.distances(z) / -temperature).softmax(-1)
 
-    def neighbours(self, anchors: Tensor, count: int) -> Tensor:
-        batch, length = anchors.shape[:2]
-        near = nearest_codes(anchors.flatten(0, 2).float(), self.codes().detach(), count)
+    def neighbours(self, queries: Tensor, count: int) -> Tensor:
+        batch, length = queries.shape[:2]
+        near = nearest_codes(queries.flatten(0, 2).float(), self.codes().detach(), count)
         return near.view(batch, length, 1, -1, 1)
 
     def _count(self, z: Tensor, indices: Tensor) -> None:
@@ -160,11 +161,11 @@ class VQ(Quantizer):
 
     def remember(self, quantized: Quantized) -> None:
         if self.training and self.config.revive_below:
-            self._recent.append(quantized.anchors.flatten(0, 2))
+            self._recent.append(quantized.queries.flatten(0, 2))
 
     @torch.no_grad()
-    def initialise(self, z: Tensor, rng: Rng) -> None:
-        """Rows from latents z [n, d] of the global batch: random ones, or their k-means centres."""
+    def initialize(self, z: Tensor, rng: Rng) -> None:
+        """Rows from latents z [n, d] of the global batch: random ones, or their k-means centers."""
         if self.config.l2_norm:
             z = F.normalize(z.float(), dim=-1, eps=_NORM_EPS)
         rows = _random_rows(z, len(self.codebook), rng)
@@ -237,11 +238,11 @@ def _random_rows(pool: Tensor, count: int, rng: Rng) -> Tensor:
     return pool[rows.to(pool.device, non_blocking=True)]
 
 
-def kmeans(points: Tensor, centres: Tensor, steps: int = 10) -> Tensor:
-    """Lloyd's iterations from `centres` [K, d] over points [n, d]; empty centres stay."""
+def kmeans(points: Tensor, centers: Tensor, steps: int = 10) -> Tensor:
+    """Lloyd's iterations from `centers` [K, d] over points [n, d]; empty centers stay."""
     for _ in range(steps):
-        nearest = nearest_code(points, centres)
-        hits = torch.bincount(nearest, minlength=len(centres)).to(points)
-        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
-        centres = torch.where(hits[:, None] > 0, sums / hits.clamp(min=1)[:, None], centres)
-    return centres
+        nearest = nearest_code(points, centers)
+        hits = torch.bincount(nearest, minlength=len(centers)).to(points)
+        sums = torch.zeros_like(centers).index_add_(0, nearest, points)
+        centers = torch.where(hits[:, None] > 0, sums / hits.clamp(min=1)[:, None], centers)
+    return centers

@@ -1,4 +1,4 @@
-"""Regularizers of the token sequence: each only throws dice; the parts obey."""
+"""Regularizers of the token sequence: each only samples draws; the parts obey."""
 
 from vistok.regularizers import (
     condition_dropout,

@@ -1,23 +1,25 @@
-"""What a regularizer is: a thrower of dice."""
+"""What a regularizer is: a sampler of draws."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from vistok.dice import Draws, Progress, Rng
+from vistok.core.draws import Draws
+from vistok.core.rng import Rng
+from vistok.core.schedules import Progress
 from vistok.tokens import TokenSpec
 
 
 class Regularizer:
-    """Throws a training step's dice for the samples `index` [B]; has no forward and no weights."""
+    """Samples the draws of a training step for samples `index` [B]; has no forward, no weights."""
 
-    needs_cut: bool = False
+    needs_prefix: bool = False
     """True if it shortens sequences, which the decoder must then allow."""
-    throws: str
+    fills: str
     """The field of `Draws` that it fills."""
 
     def check(self, spec: TokenSpec) -> None:
-        """Raise ValueError if sequences of this spec cannot be regularised as configured."""
+        """Raise ValueError if sequences of this spec cannot be regularized as configured."""
 
     def draw(self, spec: TokenSpec, index: Tensor, rng: Rng, progress: Progress) -> Draws:
         raise NotImplementedError

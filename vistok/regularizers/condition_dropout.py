@@ -8,8 +8,10 @@ from pydantic import Field
 from torch import Tensor
 
 from vistok.config import Config
-from vistok.dice import Draws, Per, Progress, Rng
-from vistok.registry import register
+from vistok.config.registry import register
+from vistok.core.draws import Draws
+from vistok.core.rng import Per, Rng
+from vistok.core.schedules import Progress
 from vistok.regularizers.base import Regularizer
 from vistok.tokens import TokenSpec
 
@@ -23,7 +25,7 @@ class ConditionDropoutConfig(Config):
 
 @register("regularizer", ConditionDropoutConfig)
 class ConditionDropout(Regularizer):
-    throws = "null"
+    fills = "null"
 
     def __init__(self, config: ConditionDropoutConfig) -> None:
         self.config = config

@@ -13,11 +13,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vistok import distributed
 from vistok.config import Config
-from vistok.dice import Draws, Progress, Rng, robustok_ratio
-from vistok.registry import register
+from vistok.config.registry import register
+from vistok.core.draws import Draws
+from vistok.core.rng import Rng
+from vistok.core.schedules import Progress, robustok_ratio
 from vistok.regularizers.base import Regularizer
+from vistok.runtime import distributed
 from vistok.tokens import TokenSpec
 
 
@@ -40,7 +42,7 @@ class LatentPerturbationConfig(Config):
 
 @register("regularizer", LatentPerturbationConfig)
 class LatentPerturbation(Regularizer):
-    throws = "ranks"
+    fills = "ranks"
 
     def __init__(self, config: LatentPerturbationConfig) -> None:
         self.config = config

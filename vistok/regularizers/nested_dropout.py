@@ -12,8 +12,10 @@ from pydantic import Field
 from torch import Tensor
 
 from vistok.config import Config
-from vistok.dice import Draws, Per, Progress, Rng
-from vistok.registry import register
+from vistok.config.registry import register
+from vistok.core.draws import Draws
+from vistok.core.rng import Per, Rng
+from vistok.core.schedules import Progress
 from vistok.regularizers.base import Regularizer
 from vistok.tokens import TokenSpec
 
@@ -30,17 +32,17 @@ class NestedDropoutConfig(Config):
 
 @register("regularizer", NestedDropoutConfig)
 class NestedDropout(Regularizer):
-    needs_cut = True
-    throws = "keep"
+    needs_prefix = True
+    fills = "keep"
 
     def __init__(self, config: NestedDropoutConfig) -> None:
         self.config = config
 
     def check(self, spec: TokenSpec) -> None:
-        keep_lengths(torch.zeros(1), spec.steps, self.config.lengths)
+        keep_lengths(torch.zeros(1), spec.max_prefix, self.config.lengths)
 
     def draw(self, spec: TokenSpec, index: Tensor, rng: Rng, progress: Progress) -> Draws:
-        total = spec.steps
+        total = spec.max_prefix
         u = rng.uniform(index, (2,), per=self.config.per)
         keep = keep_lengths(u[:, 0], total, self.config.lengths)
         return Draws(keep=torch.where(u[:, 1] < self.config.full, total, keep))

@@ -1,4 +1,4 @@
-"""Spaces: what is read and painted; pixels are the identity."""
+"""Spaces: what is read and decoded; pixels are the identity."""
 
 from vistok.spaces import codes, pixels
 

@@ -1,6 +1,6 @@
-"""The codes of another tokenizer: logits over them are painted, its decoder makes the pixels.
+"""The codes of another tokenizer: logits over them are decoded, its decoder makes the pixels.
 
-TiTok's two-stage models and One-D-Piece paint logits over MaskGIT-VQGAN's codes ("proxy codes");
+TiTok's two-stage models and One-D-Piece predict logits over MaskGIT-VQGAN's codes ("proxy codes");
 the pixels are that tokenizer's decoding of the *expected* code vector, softmax(logits) @ codebook,
 so that gradients flow. Letters: B batch, K codes, h w their grid, d width of a code.
 """
@@ -14,9 +14,9 @@ from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from vistok.config import Config, PartOf
-from vistok.dice import Draws
+from vistok.config.registry import build, register
+from vistok.core.draws import Draws
 from vistok.layers.patchify import patch_grid
-from vistok.registry import build, register
 
 
 class CodesConfig(Config):
@@ -48,8 +48,10 @@ class Codes(nn.Module):
         latents = self.grid[0] * self.grid[1]
         self.decoder = build(config.decoder, image_size, latents, config.dim)
 
-    def enter(self, pixels: Tensor, draws: Draws | None = None) -> Tensor:
-        raise ValueError("kind 'codes' is painted and not read; set tokenizer.reads to pixels")
+    def forward(self, pixels: Tensor, draws: Draws | None = None) -> Tensor:
+        raise ValueError(
+            "kind 'codes' is decoded and not read; set tokenizer.input_space to pixels"
+        )
 
     def expected(self, logits: Tensor) -> Tensor:
         """logits [B, K, h, w] -> expected code vectors [B, h*w, d], fp32."""
@@ -57,16 +59,16 @@ class Codes(nn.Module):
             raise ValueError(
                 f"logits have shape {tuple(logits.shape)}; expected [B, "
                 f"{self.config.codebook_size}, {self.grid[0]}, {self.grid[1]}]: set "
-                "decoder.head=codes, decoder.codes and decoder.patch_size to fit `paints`"
+                "decoder.head=codes, decoder.codes and decoder.patch_size to fit `output_space`"
             )
         share = logits.float().softmax(1).flatten(2).transpose(1, 2)  # [B, h*w, K]
         return share @ self.codebook.float()
 
-    def back(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Tensor) -> Tensor:
         """logits [B, K, h, w] -> pixels [B, 3, H, W], unclamped."""
         if self.decoder is None:
             raise ValueError(
-                "these weights paint the codes of another tokenizer and have none of its decoder; "
-                "give paints.decoder and task.init the weights of that tokenizer"
+                "these weights decode into codes of another tokenizer and lack its decoder; "
+                "give output_space.decoder and task.init the weights of that tokenizer"
             )
         return self.decoder(self.expected(y)).estimate

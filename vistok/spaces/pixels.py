@@ -1,4 +1,4 @@
-"""Pixels: the space that every tokenizer reads and paints unless told otherwise."""
+"""Pixels: the space that every tokenizer reads and decodes into unless told otherwise."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from vistok.config import Config
-from vistok.dice import Draws
-from vistok.registry import register
+from vistok.config.registry import register
+from vistok.core.draws import Draws
 
 
 class PixelsConfig(Config):
@@ -17,13 +17,13 @@ class PixelsConfig(Config):
 
 @register("space", PixelsConfig)
 class Pixels(nn.Module):
-    """The identity, both ways. (A space is a Module, so its way in is `enter`, not `to`.)"""
+    """The identity, both ways. (A space is a Module, so its way in is `forward`.)"""
 
     def __init__(self, config: PixelsConfig, image_size: tuple[int, int]) -> None:
         super().__init__()
 
-    def enter(self, pixels: Tensor, draws: Draws | None = None) -> Tensor:
+    def forward(self, pixels: Tensor, draws: Draws | None = None) -> Tensor:
         return pixels
 
-    def back(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Tensor) -> Tensor:
         return y

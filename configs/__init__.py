@@ -1,0 +1,1 @@
+"""The configs that vistok ships, by system; `vistok train --list` names them."""

@@ -1,0 +1,14 @@
+"""What pyproject.toml cannot say: train/, eval/ and configs/ are packages of vistok too."""
+
+from setuptools import find_packages, setup
+
+TREES = ("train", "eval", "configs")
+below = [name for tree in TREES for name in find_packages(include=[tree, f"{tree}.*"])]
+
+setup(
+    packages=[
+        *find_packages(include=["vistok", "vistok.*"]),
+        *(f"vistok.{name}" for name in below),
+    ],
+    package_dir={f"vistok.{tree}": tree for tree in TREES},
+)

@@ -1,0 +1,110 @@
+"""The `vistok` command: what it prints, and that mistakes are one line."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from vistok.cli import main
+
+
+def call(*args: object) -> str:
+    result = CliRunner().invoke(main, [str(a) for a in args])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def mistake(*args: object) -> str:
+    result = CliRunner().invoke(main, [str(a) for a in args])
+    text = result.stderr.strip()
+    assert result.exit_code == 1 and text.startswith("error: ") and "\n" not in text, text
+    return text
+
+
+@pytest.fixture
+def model(make_tokenizer, tmp_path):
+    make_tokenizer().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def picture(tmp_path):
+    Image.new("RGB", (30, 20), (250, 10, 90)).save(tmp_path / "picture.png")
+    return tmp_path / "picture.png"
+
+
+def test_info_says_what_a_model_is(model):
+    text = call("info", model)
+    for part in ("tokens/image", "bits/image", "vocabulary", "encoder parameters"):
+        assert part in text
+
+
+def test_a_picture_goes_to_bytes_and_back(model, picture, tmp_path):
+    call("encode", model, picture, "--out", tmp_path / "codes")
+    call("decode", model, tmp_path / "codes/picture.tok", "--out", tmp_path / "back")
+    size = Image.open(tmp_path / "back/picture.png").size
+    from vistok.tokenizer import Tokenizer
+
+    assert size == Tokenizer.from_pretrained(model).config.image_size[::-1]
+
+
+def test_mistakes_are_one_line(model, picture, tmp_path):
+    assert "no model.safetensors" in mistake("info", tmp_path / "nowhere")
+    assert "length=99" in mistake("encode", model, picture, "--length", 99, "--out", tmp_path)
+    (tmp_path / "text.jpg").write_text("no image")
+    assert "text.jpg" in mistake("encode", model, tmp_path / "text.jpg", "--out", tmp_path)
+    (tmp_path / "torn.tok").write_bytes(b"\x10")
+    assert "torn.tok" in mistake("decode", model, tmp_path / "torn.tok", "--out", tmp_path)
+    assert "not a generator" in mistake("generate", model, model)
+    assert "missing.tok" in mistake("decode", model, tmp_path / "missing.tok", "--out", tmp_path)
+
+
+def reading(tree, folder, encoder: bool, optional: bool):
+    """A saved tokenizer whose decoder (and encoder) reads text."""
+    from tests.support import tiny_text
+    from vistok.config import validate
+    from vistok.tokenizer import Tokenizer, TokenizerConfig
+
+    config = tree()
+    config["text"] = {"path": tiny_text.clip(folder / "clip"), "length": tiny_text.LENGTH}
+    text = {"dim": tiny_text.WIDTH, "length": tiny_text.LENGTH, "optional": optional}
+    for part in ("encoder", "decoder") if encoder else ("decoder",):
+        config[part]["text"] = text
+    Tokenizer(validate(TokenizerConfig, config)).save_pretrained(folder / "model")
+    return folder / "model"
+
+
+def test_text_goes_to_the_parts_that_read_it(tree, picture, tmp_path):
+    model, out = reading(tree, tmp_path, encoder=False, optional=False), tmp_path / "out"
+    call("encode", model, picture, "--out", out)  # codes do not depend on a text
+    assert "encoder reads no text; its decoder does" in mistake(
+        "encode", model, picture, "--out", out, "--text", "a cat"
+    )
+    code = out / "picture.tok"
+    assert "reads text: say what the image shows, --text" in mistake("decode", model, code)
+    decoded = []
+    for text in ("a cat", "", "a cat"):
+        call("decode", model, code, "--out", out, "--text", text)
+        decoded.append(Image.open(out / "picture.png").tobytes())
+    assert decoded[0] == decoded[2] != decoded[1]
+    edited = tmp_path / "edited.png"
+    copy = ("edit", "copy", model, picture, picture, "--positions", "0", "--out", edited)
+    assert "--text" in mistake(*copy)
+    call(*copy, "--text", "a cat")
+    assert Image.open(edited).tobytes() == decoded[0]
+    for verb in ("match", "inpaint"):
+        work = ("edit", verb, model, picture, picture, "--steps", 2, "--out", edited)
+        assert "--text" in mistake(*work)
+        assert "loss" in call(*work, "--text", "a cat")
+
+
+def test_text_that_may_be_missing(tree, model, picture, tmp_path):
+    reader = reading(tree, tmp_path / "reader", encoder=True, optional=True)
+    codes = []
+    for text in ((), ("--text", "a cat"), ("--text", "zzzz")):
+        call("encode", reader, picture, "--out", tmp_path, *text)
+        codes.append((tmp_path / "picture.tok").read_bytes())
+        call("decode", reader, tmp_path / "picture.tok", "--out", tmp_path, *text)
+    assert len(set(codes)) > 1
+    assert "reads no text: leave it out" in mistake("encode", model, picture, "--text", "x")

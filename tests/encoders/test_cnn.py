@@ -1,0 +1,78 @@
+"""CNN encoder and decoder: shapes, order, scaling, sizes, refusals."""
+
+import pytest
+import torch
+
+from vistok.config import validate
+from vistok.decoders.cnn import CNNDecoder, CNNDecoderConfig
+from vistok.encoders.cnn import CNNEncoder, CNNEncoderConfig
+from vistok.tokenizer import Tokenizer, TokenizerConfig
+
+CONV = {"channels": 4, "channel_mult": (1, 2, 2), "blocks": 1, "mid_blocks": 1, "norm_groups": 2}
+
+
+def encoder(**options) -> CNNEncoder:
+    torch.manual_seed(0)
+    return CNNEncoder(CNNEncoderConfig(**{"conv": CONV} | options), (8, 16), 3)
+
+
+def decoder(latents: int = 8, **options) -> CNNDecoder:
+    torch.manual_seed(0)
+    return CNNDecoder(CNNDecoderConfig(**{"conv": CONV} | options), (8, 16), latents, 3)
+
+
+def test_positions_are_rows_of_the_picture():
+    net = encoder(kernel_out=1)
+    x = torch.rand(2, 3, 8, 16)
+    latents = net(x)
+    assert latents.grid == net.grid == (2, 4) and latents.values.shape == (2, 8, 3)
+    assert latents.features["grid"].shape == (2, 8, 8)
+    # Mirrored weights see a mirrored image as they saw the image: columns change places.
+    flipped = encoder(kernel_out=1)
+    with torch.no_grad():
+        for parameter in flipped.parameters():
+            if parameter.ndim == 4:
+                parameter.copy_(parameter.flip(-1))
+        mirrored = flipped(x.flip(-1)).values.view(2, 2, 4, 3).flip(2).flatten(1, 2)
+    torch.testing.assert_close(mirrored, latents.values, atol=1e-5, rtol=1e-4)
+
+
+def test_pixels_are_scaled_as_told():
+    x = torch.rand(1, 3, 8, 16)
+    plain, scaled = encoder(pixel_mean=0.0, pixel_std=1.0), encoder()
+    assert torch.equal(plain((x - 0.5) / 0.5).values, scaled(x).values)
+    values = torch.randn(1, 8, 3)
+    plain, scaled = decoder(pixel_mean=0.0, pixel_std=1.0), decoder()
+    raw = plain(values).estimate
+    assert raw.shape == (1, 3, 8, 16) and torch.equal(scaled(values).estimate, raw * 0.5 + 0.5)
+
+
+def test_what_a_decoder_refuses(fails):
+    with fails(ValueError, r"grid of \(2, 4\)", "gives 5 latents", "channel_mult"):
+        decoder(latents=5)
+    net = decoder()
+    assert net.prefix == "none" and net.last_layer is net.conv_out.weight
+    with fails(ValueError, "every latent"):
+        net(torch.randn(1, 8, 3), torch.ones(1, 8, dtype=torch.bool))
+
+
+def test_layout_of_the_input_changes_nothing():
+    """A grid that comes from rows of latents lies channels-last; so may images."""
+    x = torch.rand(2, 3, 8, 16)
+    net = encoder()
+    last = x.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(net(last).values, net(x).values, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("part", "millions"), [("encoder", 23.8), ("decoder", 30.5)])
+def test_the_released_network_has_its_size(part, millions):
+    conv = {"shortcut": "output", "bias": False}
+    tree = {
+        "encoder": {"kind": "cnn", "conv": conv, "bias_in": False, "kernel_out": 1},
+        "quantizer": {"kind": "vq", "codebook_size": 1024, "dim": 256, "l2_norm": False},
+        "decoder": {"kind": "cnn", "conv": conv},
+    }
+    with torch.device("meta"):
+        tokenizer = Tokenizer(validate(TokenizerConfig, tree))
+    assert tokenizer.spec().blocks == ((16, 16),)
+    assert tokenizer.part_parameters()[part] / 1e6 == pytest.approx(millions, rel=0.005)

@@ -1,0 +1,96 @@
+"""gFID: both references, even classes, keyed samples, baseline, prefixes."""
+
+import json
+
+import pytest
+import torch
+from vistok.eval.bench import Bench
+from vistok.eval.images import Views, exact
+from vistok.eval.options import Options
+from vistok.eval.protocols import gfid
+from vistok.eval.runs import Pair, open_data, resolve
+from vistok.eval.sets import SetMeasures
+from vistok.eval.training_set import training_set
+
+
+@pytest.fixture
+def pair(runs, features):
+    (pair,) = resolve(list(runs))
+
+    def make(batch=16):
+        return Bench(pair.tokenizer, Views(open_data(pair.tokenizer), batch), features)
+
+    return make, pair.generators[0]
+
+
+def test_rows(pair):
+    make, generator = pair
+    bench = make()
+    real = training_set(bench.run, ("count=40",), 30)
+    rows = []
+    with exact():
+        for one in gfid.passes(bench.spec, (2.0,), True):
+            rows += gfid.run(bench, generator, one, 21, real)
+    found = [(r.metric, r.length, r.decode.guidance, r.reference.count) for r in rows]
+    assert found == [
+        *(("gFID", 4, 1.0, 30), ("gFID-val", 4, 1.0, 24)),
+        *(("gFID", 4, 2.0, 30), ("gFID-val", 4, 2.0, 24)),
+        *(("gFID", 1, 1.0, 30), ("gFID-val", 1, 1.0, 24)),
+        *(("gFID", 2, 1.0, 30), ("gFID-val", 2, 1.0, 24)),
+        ("gFID-untrained", 4, 1.0, 30),
+    ]
+    assert all(r.run == "gen" and r.condition == "class" and r.samples == 21 for r in rows)
+    assert "30 of 40" in rows[0].note and "not training statistics" in rows[1].note
+    assert "seed 0" in rows[-1].note
+    assert rows[0].display == "gFID[vistok-cnn, photos]" and rows[0].reference.split == "train"
+    assert rows[1].display == "gFID-val[vistok-cnn, photos]" and rows[1].reference.split == "val"
+
+
+def test_further_measures_of_the_samples(pair):
+    make, generator = pair
+    bench = make()
+    with exact():
+        rows = gfid.run(bench, generator, gfid.Pass(4, 1.0), 24, "none", ("kid", "precision"))
+    found = {row.metric: row for row in rows}
+    assert list(found) == ["gFID-val", "KID", "precision"]
+    assert all(r.run == "gen" and r.samples == 24 and "tokens of tok" in r.note for r in rows)
+    options = Options(guidance=(1.0,), metrics=("fid", "kid", "ms-ssim"))
+    jobs = gfid.jobs(Pair(bench.run, (generator,)), options)
+    assert [job.settings.get("metrics") for job in jobs] == [["kid"], None, None, None]
+
+
+def test_a_job_for_each_pass_knows_what_it_depends_on(pair):
+    make, generator = pair
+    jobs = gfid.jobs(Pair(make().run, (generator,)), Options(guidance=(1.0, 1.5), limit=9))
+    assert [(j.settings["length"], j.settings["guidance"]) for j in jobs] == [
+        (4, 1.0), (4, 1.5), (1, 1.0), (2, 1.0), (4, 1.0)
+    ]  # fmt: skip
+    assert len({json.dumps(j.settings) for j in jobs}) == 5
+    assert all(j.generator is generator and j.settings["training"]["count"] == 9 for j in jobs)
+
+
+def test_batches_change_nothing_and_classes_are_even(pair):
+    make, generator = pair
+    with exact():
+        found = []
+        for batch in (21, 4):
+            measures = SetMeasures(bench := make(batch), 21)
+            one = gfid.Pass(4, 1.0)
+            gfid.sample_into(measures, bench, generator.generator, one, 21, "")
+            found.append(measures.decoded.pool.reduce())
+    one, two = found
+    assert one.count == two.count == 21
+    assert one.mean == pytest.approx(two.mean, abs=1e-5)
+    labels = gfid.labels_of(generator.generator, torch.arange(21))
+    assert labels.bincount().tolist() == [3] * 7
+
+
+def test_pictures_are_those_of_the_statistics(pair):
+    make, generator = pair
+    with exact():
+        bench = make()
+        shown = gfid.pictures(bench, generator.generator, [0, 3, 6], 2, 1.0)
+        tokens = gfid.sample(bench, generator.generator, torch.arange(14), 4, 1.0)
+        decoded = (bench.tokenizer.decode(tokens) * 255 + 0.5).byte()
+    assert shown.shape == (3, 2, 3, 8, 8)
+    assert torch.equal(shown[1, 1], decoded[10])  # class 3, second sample: number 3 + 7

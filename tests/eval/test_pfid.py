@@ -1,0 +1,107 @@
+"""pFID-v1: the self tests of its card (section 7), and which numbers are reported."""
+
+import pytest
+import torch
+from vistok.eval.images import exact
+from vistok.eval.protocols import pfid, rfid
+from vistok.eval.protocols.pfid import Decoding
+
+from tests.support.eval_tokenizers import PatchTokenizer
+from vistok.metrics import frechet_distance
+from vistok.metrics.perturbed import Cell
+
+
+def distances(bench, cells, length=None):
+    length = length or bench.spec.max_prefix
+    with exact():
+        done = pfid.reconstruct(bench, [Decoding(length, cell, False) for cell in cells], None)
+        real = bench.views.stats(bench.features)
+        return [frechet_distance(one.stats, real) for one in done.values()], list(done.values())
+
+
+@pytest.mark.filterwarnings("ignore:Fréchet")
+@pytest.mark.parametrize("quantizer", ["fsq", "vq", "lfq", "binary"])
+def test_no_share_or_no_neighbours_change_nothing(bench, make_tokenizer, quantizer):
+    found = bench(make_tokenizer(quantizer))
+    with exact():
+        clean = next(r for r in rfid.run(found) if r.metric == "rFID" and r.length == 4)
+    values, done = distances(found, [Cell(0.0, 200), Cell(1.0, 1)])
+    assert values == [clean.value] * 2
+    assert [float(one.changed) for one in done] == [0, 0]
+
+
+@pytest.mark.filterwarnings("ignore:Fréchet")
+def test_batch_size_changes_nothing(bench):
+    cells = [Cell(0.5, 20), Cell(0.9, 50)]
+    tokenizer = PatchTokenizer(8)
+    one, first = distances(bench(tokenizer, batch=24), cells)
+    two, second = distances(bench(tokenizer, batch=5), cells)
+    assert one == pytest.approx(two, rel=1e-6)
+    assert [float(a.changed) for a in first] == [float(b.changed) for b in second]
+
+
+@pytest.mark.filterwarnings("ignore:Fréchet")
+def test_share_of_changed_tokens(bench):
+    tokenizer = PatchTokenizer(16, patch=1)
+    cell = Cell(0.7, 50)
+    _, (done,) = distances(bench(tokenizer, count=64, batch=64), [cell])
+    changed = float(done.changed / done.tokens)
+    assert float(done.tokens) == 64 * 256
+    assert changed == pytest.approx(0.7 * 49 / 50, abs=0.005)
+
+
+@pytest.mark.filterwarnings("ignore:Fréchet")
+def test_grows_with_share_and_neighbourhood(bench):
+    found = bench(PatchTokenizer(16), count=48, batch=48)
+    cells = [Cell(a, d) for a in (0.3, 0.6, 0.9) for d in (20, 100, 400)]
+    values, _ = distances(found, cells)
+    grid = torch.tensor(values).view(3, 3)
+    assert (grid.diff(dim=0) > 0).all() and (grid.diff(dim=1) > 0).all()
+
+
+def test_only_kept_tokens_are_perturbed(bench, make_tokenizer):
+    tokenizer = make_tokenizer("fsq")
+    spec = tokenizer.spec()
+    pixels = torch.rand(6, 3, 8, 8)
+    quantized = tokenizer.quantize(tokenizer.latents(pixels))
+    near = tokenizer.quantizer.neighbours(quantized.queries, 12)
+    job = Decoding(2, Cell(1.0, 12), False)
+    moved = pfid.perturb(spec, quantized.indices, near, torch.arange(6), job, 0)
+    assert torch.equal(moved[:, 2:], quantized.indices[:, 2:])
+    assert not torch.equal(moved[:, :2], quantized.indices[:, :2])
+
+
+def test_plan(make_tokenizer):
+    spec = make_tokenizer("fsq").spec()  # 12 codes
+    numbers = pfid.plan(spec, "both", False)
+    names = [(n.name, n.length, len(n.cells)) for n in numbers]
+    assert names == [
+        ("pFID-v1", 4, 15),
+        ("pFID-v1-rel", 4, 15),
+        ("pFID-v1-quick", 1, 3),
+        ("pFID-v1-quick", 2, 3),
+        ("pFID-v1-quick", 4, 3),
+    ]
+    assert {used.delta for _, used in numbers[0].cells} == {12}
+    assert {used.delta for _, used in numbers[1].cells} == {2}
+    whole = spec.model_copy(update={"vocab": (4096,)})
+    assert [n.name for n in pfid.plan(whole, "full", False)] == ["pFID-v1"]
+
+
+@pytest.mark.filterwarnings("ignore:Fréchet")
+def test_rows_say_what_they_are(bench, make_tokenizer):
+    found = bench(make_tokenizer("vq"))
+    with exact():
+        rows = pfid.run(found, "both")
+    mean = next(row for row in rows if row.metric == "pFID-v1")
+    cells = [row for row in rows if row.metric == "pFID-v1-cell"]
+    assert len(cells) == 15
+    assert mean.value == pytest.approx(sum(row.value for row in cells) / 15)
+    for words in ("query=latent", "N=4", "K=12", "200 to 12"):
+        assert words in mean.note
+    quick = [row for row in rows if row.metric == "pFID-v1-quick"]
+    assert [row.length for row in quick] == [1, 2, 4] and "all 24 images" in quick[0].note
+    first = cells[0].perturbation
+    assert (first.alpha, first.delta, first.delta_asked) == (0.5, 12, 200)
+    with exact():
+        assert pfid.run(found, "none") == [] and "none" in found.skipped[-1]["reason"]

@@ -1,0 +1,148 @@
+"""Rate and distortion: real bytes, codecs at matched sizes, the same numbers for any batch."""
+
+import json
+import math
+import sys
+
+import pytest
+from vistok.eval.images import Views, exact, to_uint8
+from vistok.eval.jobs import Outcome, rows_of
+from vistok.eval.protocols import codecs, rate_distortion
+from vistok.eval.training_set import Picked
+
+from tests.support.eval_tokenizers import PatchTokenizer, PixelTokenizer
+from vistok.data import Photos, PhotosConfig
+
+pytestmark = pytest.mark.filterwarnings("ignore:Fréchet")
+
+
+def training(count=96):
+    """What a job hands to `run`: bench -> training images."""
+
+    def make(bench):
+        size = bench.tokenizer.config.image_size[0]
+        return Views(Picked(Photos(PhotosConfig(size=size)).open("train"), count), bench.batch)
+
+    return make
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Two points of each codec's sweep."""
+    monkeypatch.setattr(rate_distortion, "SWEEP", (10, 90))
+
+
+def run(bench, **options):
+    with exact():
+        return rate_distortion.run(bench, training(**options))
+
+
+def test_rows_of_a_flexible_tokenizer(bench, few):
+    pytest.importorskip("constriction")
+    found = bench(PatchTokenizer(8))  # 16 tokens of 9 bits
+    rows = run(found)
+    own = [row for row in rows if row.run == "tiny"]
+    sizes = {(row.codec, row.length): row.bytes for row in own}
+    assert {c for c, _ in sizes} == {"packed", "arithmetic", "arithmetic-picture"}
+    assert {k for _, k in sizes} == {1, 2, 4, 8, 16}
+    tokens = found.tokenizer.encode(found.views.pick(range(24)))
+    for length in (2, 16):
+        packed = (tokens if length == 16 else tokens.prefix(length)).to_bytes()
+        assert sizes["packed", length] == sum(map(len, packed)) / 24
+    # Patches of photographs are far from equally frequent colors.
+    assert sizes["arithmetic", 16] < 18 - 1
+    assert sizes["arithmetic", 4] < sizes["arithmetic", 8] < sizes["arithmetic", 16]
+    quality = {}
+    for row in own:
+        quality.setdefault((row.metric, row.length), set()).add(row.value)
+    assert all(len(values) == 1 for values in quality.values())  # the way of writing changes none
+    assert {m for m, _ in quality} == {"PSNR", "perceptual", "rFID"}
+    assert min(quality["PSNR", 16]) > max(quality["PSNR", 8])
+    # No file is as small as that: the reason is told once a codec.
+    reasons = {one["protocol"]: one["reason"] for one in found.skipped}
+    reason = reasons["rate_distortion, JPEG at matched bytes"]
+    assert "packed @1 " in reason and "@16 21.0;" in reason and "nearest files" in reason
+
+
+def test_baselines_are_measured_once_and_listed_once(bench, few, monkeypatch):
+    calls = []
+    encode = codecs.Codec.encode
+    count = lambda self, *args: calls.append(self.name) or encode(self, *args)
+    monkeypatch.setattr(codecs.Codec, "encode", count)
+    first = bench(PatchTokenizer(8), name="a")
+    one = run(first)
+    before, again = len(calls), bench(PatchTokenizer(8, patch=4), name="b")
+    again.views = first.views
+    two = run(again)
+    assert before > 0 and len(calls) - before <= 24 * 12  # only sizes not looked at before
+    plain = [row for row in one if row.run == "JPEG" and "matched" not in row.note]
+    assert [row.note.split(",")[0] for row in plain[::3]] == ["quality 10", "quality 90"]
+    listed = rows_of([Outcome(tuple(one)), Outcome(tuple(two))])
+    assert len(listed) < len(one) + len(two)
+    assert sum(row.run == "JPEG" and "matched" not in row.note for row in listed) == len(plain)
+    assert sum(row.run == "a" for row in listed) == sum(row.run == "a" for row in one)
+
+
+def test_a_size_in_reach_is_matched(bench, few):
+    tokenizer = PatchTokenizer(16, patch=1)  # 256 tokens of 9 bits
+    whole = PatchTokenizer.spec(tokenizer).model_copy(update={"prefix": "none"})
+    tokenizer.spec = lambda: whole
+    rows = run(bench(tokenizer, count=12))
+    matched = [row for row in rows if "matched to tiny packed @256" in row.note]
+    assert {row.codec for row in matched} >= {"JPEG"} and len(matched) >= 3
+    (target,) = {row.bytes for row in rows if row.codec == "packed"}
+    assert target > 288
+    for row in matched:
+        assert abs(row.bytes - target) <= 0.1 * target and row.run == row.codec
+
+
+@pytest.mark.parametrize("codec", codecs.CODECS, ids=lambda codec: codec.name)
+def test_codecs(bench, codec):
+    if not codec.here:
+        pytest.skip(f"this Pillow has no {codec.name}")
+    found = bench(PixelTokenizer(32), count=8)
+    views = found.views
+    sizes = [codecs.mean_bytes(views, codec, quality) for quality in (10, 50, 95)]
+    assert sizes == sorted(sizes) and sizes[0] < sizes[2]
+    for target in (sizes[1], sizes[1] + 3):
+        quality, size = codecs.nearest_quality(views, codec, target)
+        others = [codecs.mean_bytes(views, codec, q) for q in range(codec.lowest, 96)]
+        assert abs(size - target) == pytest.approx(min(abs(o - target) for o in others), abs=2)
+        assert others[quality - codec.lowest] == size
+    picture = to_uint8(views.pick([0]))[0]
+    error = (codec.decode(codec.encode(picture, 95)).float() - picture.float()).square().mean()
+    assert 10 * math.log10(255**2 / float(error)) > 25
+    with exact():
+        rows = codecs.codec_rows(found, codec, 50)
+    total = sum(len(codec.encode(one, 50)) for one in to_uint8(views.pick(range(8))))
+    assert {row.bytes for row in rows} == {total / 8} and {row.run for row in rows} == {codec.name}
+
+
+def test_batch_size_changes_nothing(bench, few):
+    one, two = run(bench(PatchTokenizer(8))), run(bench(PatchTokenizer(8), batch=7))
+    assert len(one) == len(two)
+    for a, b in zip(one, two, strict=True):
+        assert (a.metric, a.codec, a.length, a.bytes) == (b.metric, b.codec, b.length, b.bytes)
+        assert a.value == pytest.approx(b.value, rel=1e-5)
+
+
+def test_what_does_not_apply(bench, few, monkeypatch):
+    monkeypatch.setitem(sys.modules, "constriction", None)
+    found = bench(PatchTokenizer(8))
+    rows = run(found)
+    assert {row.codec for row in rows if row.run == "tiny"} == {"packed"}
+    assert any("pip install" in one["reason"] for one in found.skipped)
+    continuous = PatchTokenizer(8)
+    continuous.spec = lambda: PatchTokenizer.spec(continuous).model_copy(update={"vocab": ()})
+    found = bench(continuous)
+    assert run(found) == [] and "continuous" in found.skipped[0]["reason"]
+
+
+def test_settings_are_json(runs):
+    from vistok.eval.options import Options
+    from vistok.eval.runs import resolve
+
+    (pair,) = resolve(runs)
+    (job,) = rate_distortion.jobs(pair, Options())
+    assert json.loads(json.dumps(job.settings)) == job.settings
+    assert len(job.settings["codecs"]) == 3

@@ -1,0 +1,129 @@
+"""Evaluating tokenizers that read text: with the texts of the data, and rows that say so."""
+
+import pytest
+import torch
+import yaml
+from vistok.eval import pictures
+from vistok.eval.bench import Bench
+from vistok.eval.images import Views, exact
+from vistok.eval.protocols import gfid, linear, order, pfid, rate_distortion, rfid, robust
+from vistok.eval.runs import RunError, open_data, read_run
+
+from tests.support import tiny_text
+from vistok.config import ConfigError, validate
+from vistok.config.registry import build
+from vistok.data import PhotosConfig
+from vistok.tokenizer import Tokenizer, TokenizerConfig
+
+READS = {"dim": tiny_text.WIDTH, "length": tiny_text.LENGTH}
+NAME = "text: caption a {class}."
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return tiny_text.clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture
+def reader(tree, clip):
+    """reader(encoder's text, decoder's text) -> a tokenizer."""
+
+    def make(encoder=None, decoder=None) -> Tokenizer:
+        config = tree("fsq")
+        config["text"] = {"path": clip, "length": tiny_text.LENGTH}
+        for part, text in (("encoder", encoder), ("decoder", decoder)):
+            if text is not None:
+                config[part]["text"] = {**READS, **text}
+        torch.manual_seed(1)
+        return Tokenizer(validate(TokenizerConfig, config)).eval()
+
+    return make
+
+
+@pytest.fixture
+def captioned(bench):
+    def make(tokenizer, caption="a {class}.", count=16) -> Bench:
+        found = bench(tokenizer, count)
+        config = validate(PhotosConfig, {"size": 8, "val_count": count, "caption": caption})
+        found.views = Views(build(config).open("val"), 16)
+        return found
+
+    return make
+
+
+def values(rows):
+    return {(row.metric, row.length, str(row.damage)): row.value for row in rows}
+
+
+def test_numbers_are_taken_with_the_texts_of_the_data(reader, captioned):
+    tokenizer = reader({}, {"optional": False})
+    with exact():
+        one, other = (rfid.run(captioned(tokenizer, caption)) for caption in ("a {class}.", "zzzz"))
+    assert {row.condition for row in one} == {NAME}
+    assert {row.condition for row in other} == {"text: caption zzzz"}
+    by, others = values(one), values(other)
+    assert by["PSNR", 4, "None"] != others["PSNR", 4, "None"]
+    assert by["PSNR-mean-color", None, "None"] == others["PSNR-mean-color", None, "None"]
+
+
+def test_every_protocol_gives_the_decoder_its_text(reader, captioned):
+    bench = captioned(reader({}, {"optional": False}), count=6)
+    with exact():
+        rows = pfid.run(bench, "quick") + robust.run(bench) + order.run(bench)
+        rows += rate_distortion.run(bench, None)
+        taps = linear.collect(bench, bench.views, "probe")[0]
+    grids = [pictures.reconstructions(bench), pictures.perturbed(bench)]
+    assert all(len(grid["rows"]) > 1 for grid in grids)
+    assert {row.condition for row in rows if row.protocol != "codec"} >= {NAME}
+    assert taps["latents/mean"].shape[0] == 6
+    exact_rows = [r for r in rows if r.metric == "PSNR" and r.damage and r.damage.share == 0]
+    with exact():
+        plain = values(rfid.run(bench))
+    assert exact_rows[0].value == pytest.approx(plain["PSNR", 4, "None"], rel=1e-6)
+
+
+def test_text_that_may_be_missing_is_measured_without_where_there_is_none(reader, bench, captioned):
+    tokenizer = reader({}, {})
+    plain = bench(tokenizer, 16)
+    with exact():
+        rows, read = rfid.run(plain), rfid.run(captioned(tokenizer))
+    assert {row.condition for row in rows} == {"none"} and {r.condition for r in read} == {NAME}
+    assert values(rows)["PSNR", 4, "None"] != values(read)["PSNR", 4, "None"]
+
+
+def test_text_that_must_be_given_is_asked_for_before_anything_is_measured(
+    reader, bench, tmp_path, fails
+):
+    tokenizer = reader(None, {"optional": False})
+    tokenizer.save_pretrained(tmp_path / "run/model")
+    config = {"name": "run", "data": {"kind": "photos", "size": 8, "val_count": 8}}
+    (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(config))
+    run = read_run(tmp_path / "run", "run")
+    with fails(RunError, "reads text, and the data give none: use --data 'caption="):
+        open_data(run)
+    data = open_data(run, ["caption=A photo of a {class}."])
+    assert data[0].text == f"A photo of a {data.classes[data[0].label]}."
+    assert open_data(run, ["caption=''"])[0].text == ""
+    with fails(ConfigError, "the data give none"):
+        rfid.run(bench(tokenizer, 8))
+
+
+def test_samples_of_classes_are_painted_under_their_captions(reader, bench, captioned, runs):
+    tokenizer = reader(None, {"optional": False})
+    generator = read_run(runs[1], "gen")
+    model, index = generator.generator, torch.arange(7)
+    found = captioned(tokenizer)
+    with exact():
+        tokens = gfid.sample(found, model, index, 4, 1.0)
+        made = gfid.decoded(found, model, index, 4, 1.0)
+        texts = [f"a {name}." for name in found.views.dataset.classes]
+        wanted = tokenizer.decode(tokens, tokenizer.condition(texts))
+    assert torch.equal(made, (wanted * 255 + 0.5).clamp(0, 255).to(torch.uint8))
+    one = gfid.Pass(4, 1.0)
+    with exact():
+        rows = gfid.run(found, generator, one, 8, "no training images")
+        assert {row.condition for row in rows} == {f"class, {NAME}"}
+        told = bench(reader(None, {"optional": False}), 8)
+        told.views.dataset.texts = True  # texts of its own: none that fits a sample
+        assert gfid.run(told, generator, one, 8, "no training images") == []
+    assert "samples have none" in told.skipped[0]["reason"]

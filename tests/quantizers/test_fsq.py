@@ -1,0 +1,110 @@
+"""FSQ: bound, gradient, indices, neighbours."""
+
+import math
+
+import pytest
+import torch
+
+from vistok.core.records import Latents
+from vistok.quantizers.fsq import FSQ, FSQConfig
+
+
+def fsq(*levels) -> FSQ:
+    return FSQ(FSQConfig(levels=levels))
+
+
+def lat(z) -> Latents:
+    return Latents(z, (z.shape[1],))
+
+
+def test_first_level_is_the_fastest_digit():
+    quantizer = fsq(4, 3)
+    codes = quantizer.lookup(torch.arange(12)[None, :, None])[0]
+    # even 4: -1, -0.5, 0, 0.5; odd 3: -1, 0, 1
+    assert codes[:5].tolist() == [[-1, -1], [-0.5, -1], [0, -1], [0.5, -1], [-1, 0]]
+    assert codes[-1].tolist() == [0.5, 1]
+
+
+def test_bound_and_rounding_by_hand():
+    quantizer = fsq(4, 3)
+    z = torch.tensor([[[0.3, -0.4], [9.0, 9.0], [-9.0, -9.0], [0.0, 0.0]]])
+    half = (3 * 1.001 / 2, 2 * 1.001 / 2)
+    shift = math.atanh(0.5 / half[0])
+    bounded = quantizer.bound(z)[0]
+    assert bounded[0, 0].item() == pytest.approx(math.tanh(0.3 + shift) * half[0] - 0.5, abs=1e-6)
+    assert bounded[0, 1].item() == pytest.approx(math.tanh(-0.4) * half[1], abs=1e-6)
+    result = quantizer(lat(z))
+    # 0.3 -> 0.245 -> 0 (digit 2); -0.4 -> -0.38 -> 0 (digit 1)
+    assert result.indices.flatten().tolist() == [2 + 4 * 1, 3 + 4 * 2, 0, 2 + 4 * 1]
+    assert result.losses == {} and not list(quantizer.parameters())
+    assert quantizer.state_dict() == {}
+
+
+def test_gradient_is_that_of_the_bound():
+    quantizer = fsq(8, 5)
+    z = torch.randn(2, 6, 2, requires_grad=True)
+    g = torch.randn(2, 6, 2)
+    (quantizer(lat(z)).values * g).sum().backward()
+    slope = (1 - torch.tanh(z + quantizer.shift).square()) * quantizer.scale / quantizer.middle
+    assert torch.allclose(z.grad, g * slope.detach(), atol=1e-6)
+
+
+def full_sort(quantizer: FSQ, queries, count):
+    """Every code of the grid, by (sum of squares, index); squares in fp32 as they are stored."""
+    size = quantizer.vocab[0]
+    codes = quantizer.lookup(torch.arange(size)[:, None])
+    rows = []
+    for anchor in queries.flatten(0, 2):
+        distance = (anchor - codes).square().double()
+        total = distance[:, 0]
+        for i in range(1, codes.shape[1]):
+            total = distance[:, i] + total
+        rows.append(total.argsort(stable=True)[:count])
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("levels", [(4, 3), (8, 5, 5), (2, 2, 7), (8, 8, 8, 8)], ids=str)
+def test_neighbours_equal_a_full_sort(levels):
+    quantizer = fsq(*levels)
+    queries = quantizer(lat(torch.randn(2, 5, len(levels)))).queries
+    queries[0, 0] = 0  # ties in every direction
+    queries[0, 1] = 0.25
+    count = min(300, quantizer.vocab[0])
+    near = quantizer.neighbours(queries, count)
+    assert torch.equal(near.view(10, count), full_sort(quantizer, queries, count))
+
+
+def test_large_grids_are_never_listed():
+    quantizer = fsq(16, 16, 16, 16, 8)  # 2**19 codes
+    queries = quantizer(lat(torch.randn(1, 3, 5))).queries
+    near = quantizer.neighbours(queries, 50).view(3, 50)
+    assert torch.equal(near, full_sort(quantizer, queries, 50))
+    huge = fsq(*(8,) * 12)  # 2**36
+    queries = huge(lat(torch.randn(1, 2, 12))).queries
+    near = huge.neighbours(queries, 20)
+    codes = huge.lookup(near[:, :, 0])
+    distance = (codes - queries).square().sum(-1)
+    assert (distance.diff(dim=-1) > -1e-6).all()
+
+
+def test_rank_zero_is_the_clean_code_of_very_many():
+    # The expanded square |a|^2 + |e|^2 - 2 a.e gets one of these wrong.
+    quantizer = fsq(8, 8, 8, 8)
+    torch.manual_seed(0)
+    result = quantizer(lat(torch.randn(100, 1000, 4)))
+    zero = torch.zeros(100, 1000, 1, dtype=torch.long)
+    assert torch.equal(quantizer.perturb(result.queries, zero), result.indices)
+
+
+def test_levels_of_one_are_a_config_error():
+    with pytest.raises(ValueError, match="greater than or equal to 2"):
+        FSQConfig(levels=(8, 1))
+
+
+def test_saturation_is_only_computed_when_it_is_weighted():
+    z = torch.tensor([[[3.5, -4.5], [0.0, 2.5]]])
+    assert fsq(4, 3)(lat(z)).losses == {}
+    weighted = FSQ(FSQConfig(levels=(4, 3), loss_weights={"saturation": 0.1}))
+    # relu(|z| - 2.5)^2 = 1, 4, 0, 0
+    assert weighted(lat(z)).losses["saturation"].item() == 1.25
+    assert weighted.loss_weights == {"saturation": 0.1}

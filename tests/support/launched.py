@@ -1,0 +1,27 @@
+"""`torchrun ... -m tests.support.launched A.yaml B.yaml`: several runs in one launch.
+
+Starting processes and importing torch takes longer than the tiny runs themselves.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from vistok.train.config import TrainConfig
+from vistok.train.loop import train
+
+from tests.train.conftest import forget_accelerate
+from vistok.config import load_plugins, read_yaml, validate
+
+
+def main(paths: list[str]) -> None:
+    load_plugins(["tests.support.train_parts"])
+    torch.set_num_threads(1)
+    for path in paths:
+        forget_accelerate()
+        train(validate(TrainConfig, read_yaml(path), path))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

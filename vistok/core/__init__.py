@@ -1,0 +1,1 @@
+"""The ground floor: records, draws, keyed random numbers, schedules, shapes."""

@@ -1,0 +1,43 @@
+"""What depends on where training stands: ramps, learning-rate factors, annealing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands: everything a schedule may depend on."""
+
+    step: int  # optimizer steps done
+    steps: int  # of how many
+    epoch: float = 0.0  # passes over the data
+
+
+def ramp(step: int, start: int, length: int) -> float:
+    """0 before `start`, then linear to 1 over `length` steps (length 0: a jump)."""
+    if step < start:
+        return 0.0
+    return 1.0 if length <= 0 else min(1.0, (step - start + 1) / length)
+
+
+def warmup_cosine(step: int, steps: int, warmup: int, final: float) -> float:
+    """Learning-rate factor: linear warm-up, then half a cosine from 1 down to `final`."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    share = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+def robustok_ratio(epoch: float, start: float, end: float, end_ratio: float) -> float:
+    """RobusTok's annealing of alpha and delta: 1, then a line, then `end_ratio`.
+
+    The line falls by `end_ratio` in all, so it meets the end value only at end_ratio 0.5: that is
+    the original's formula, kept as published.
+    """
+    if epoch < start:
+        return 1.0
+    if epoch > end or start >= end:
+        return end_ratio
+    return 1.0 - (epoch - start) / (end - start) * end_ratio

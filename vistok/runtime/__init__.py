@@ -1,0 +1,1 @@
+"""Where arithmetic runs: processes, precision, evaluation mode."""

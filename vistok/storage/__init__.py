@@ -1,0 +1,1 @@
+"""Files: atomic writes, safetensors, foreign state dicts, saved models, import records."""

@@ -1,0 +1,149 @@
+"""Other people's weight files: state dicts from .safetensors and from torch's pickles.
+
+A pickle is read by torch's restricted loader (`weights_only=True`). Besides tensors it may hold
+the few types below, whose names are mapped onto stand-ins of ours that keep data and run nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vistok.storage.weights import WeightsError, read_safetensors
+
+SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+_INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_FILES = ("model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
+# Where trainers keep the weights inside a checkpoint; averaged ones are what papers measure.
+_AVERAGED = ("ema", "model_ema", "ema_model", "ema_state_dict", "shadow_params_named")
+_PLAIN = ("state_dict", "model", "model_state_dict", "module", "net", "tokenizer", "weights")
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+class Inert:
+    """Stands in for a class that a checkpoint names: its fields are kept, nothing is run."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+# argparse.Namespace and OmegaConf's nodes: configs that trainers put beside the weights.
+_STAND_INS = (
+    "argparse.Namespace",
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
+    "omegaconf.nodes.AnyNode",
+    "omegaconf.nodes.StringNode",
+    "omegaconf.nodes.IntegerNode",
+    "omegaconf.nodes.FloatNode",
+    "omegaconf.nodes.BooleanNode",
+    "typing.Any",
+    "collections.defaultdict",
+    "pathlib.PosixPath",
+)
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """A flat state dict on the CPU, of a file or of a folder that holds one (sharded or not).
+
+    Nested checkpoints are opened (averaged weights before plain ones) and the prefixes of wrappers
+    are cut off. Raises WeightsError, one line with the file's name, for anything else.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path)
+    if path.suffix not in SUFFIXES:
+        raise WeightsError(f"{path}: expected a weights file ({', '.join(SUFFIXES)}) or a folder")
+    if path.suffix == ".safetensors":
+        return _bare(read_safetensors(path))
+    return _bare(_tensors(_unpickle(path), path))
+
+
+def _read_folder(folder: Path) -> dict[str, Tensor]:
+    for name in _INDEX:
+        if (folder / name).is_file():
+            return _read_shards(folder / name)
+    for name in _FILES:
+        if (folder / name).is_file():
+            return read_state(folder / name)
+    found = sorted(p.name for p in folder.iterdir() if p.suffix in SUFFIXES)
+    if len(found) == 1:
+        return read_state(folder / found[0])
+    what = f"several weights files ({', '.join(found[:4])})" if found else "no weights file"
+    raise WeightsError(f"{folder}: {what}; name the file, or expected one of {', '.join(_FILES)}")
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    try:
+        names = json.loads(index.read_text())["weight_map"].values()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{index}: not an index of weight shards ({error})") from None
+    state: dict[str, Tensor] = {}
+    for name in sorted(set(map(str, names))):
+        if Path(name).name != name:
+            raise WeightsError(f"{index}: shard '{name}' lies outside its folder; refused")
+        state.update(read_state(index.parent / name))
+    return state
+
+
+def _unpickle(path: Path) -> Any:
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file")
+    allowed = [(Inert, name) for name in _STAND_INS]
+    try:
+        with torch.serialization.safe_globals(allowed):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = _reason(error)
+        raise WeightsError(
+            f"{path}: holds more than tensors and plain data, and reading that could run code "
+            f"({reason}); refused: ask for a .safetensors file"
+        ) from None
+    except Exception as error:  # every broken archive fails in a way of its own
+        raise WeightsError(f"{path}: not a readable weights file ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if "GLOBAL" in line or "Unsupported" in line]
+    return (named or lines or [type(error).__name__])[0][:160]
+
+
+def _tensors(data: Any, path: Path, depth: int = 0) -> dict[str, Tensor]:
+    """The state dict inside whatever a trainer saved."""
+    if isinstance(data, Mapping) and data and depth < 4:
+        tensors = {k: v for k, v in data.items() if isinstance(v, Tensor)}
+        if tensors and all(isinstance(key, str) for key in tensors):
+            return tensors
+        for key in (*_AVERAGED, *_PLAIN):
+            if isinstance(data.get(key), Mapping):
+                return _tensors(data[key], path, depth + 1)
+    keys = ", ".join(map(str, list(data)[:6])) if isinstance(data, Mapping) else type(data).__name__
+    raise WeightsError(
+        f"{path}: no state dict in it (found {keys}); expected tensors by name, or a checkpoint "
+        f"with one of {', '.join((*_AVERAGED[:2], *_PLAIN[:2]))}"
+    )
+
+
+def _bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Keys without the prefixes that wrappers put before all of them, in any order."""
+    state = dict(state)
+    while state:
+        for prefix in _PREFIXES:
+            if all(key.startswith(prefix) for key in state):
+                state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+                break
+        else:
+            return state
+    return state

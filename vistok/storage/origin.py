@@ -1,0 +1,56 @@
+"""Where imported weights came from: what is needed to give them back in their official layout.
+
+Kept beside the model as origin.json and, where the official state dict holds tensors that no part
+of ours reads, origin.safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vistok.storage.weights import read_safetensors, write_safetensors
+
+RECORD, TENSORS = "origin.json", "origin.safetensors"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """`config` is the official one, as it came; `types` those dtypes that are not float32."""
+
+    family: str
+    config: dict[str, Any]
+    inert: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    types: dict[str, str] = field(default_factory=dict, repr=False)
+    release: str | None = None
+    license: str | None = None
+
+    def save(self, folder: Path) -> None:
+        facts = {
+            "family": self.family,
+            "release": self.release,
+            "license": self.license,
+            "config": self.config,
+            "types": self.types,
+        }
+        (folder / RECORD).write_text(json.dumps(facts, indent=2) + "\n")
+        if self.inert:
+            write_safetensors(self.inert, folder / TENSORS)
+
+    @classmethod
+    def load(cls, folder: Path) -> Origin | None:
+        """The record of a saved model; None if it was not imported."""
+        path = folder / RECORD
+        if not path.is_file():
+            return None
+        try:
+            facts = json.loads(path.read_text())
+            inert = read_safetensors(folder / TENSORS) if (folder / TENSORS).is_file() else {}
+            return cls(inert=inert, **facts)
+        except (ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path}: not a record of an import ({reason})") from None
