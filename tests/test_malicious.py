@@ -27,7 +27,7 @@ from vistok.eval import __main__ as evaluation
 
 import vistok.cli as tool
 from tests.conftest import tokenizer_tree
-from tests.train.conftest import TINY, forget_accelerate
+from tests.support.training import TINY, forget_accelerate
 from vistok.config import read_yaml
 
 MARK = "PWNED"  # the shared malicious files make the same one

@@ -18,20 +18,21 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
-from vistok.train import checkpoint, resume
-from vistok.train.averaging import Average, has_batch_norm
+from vistok.train.checkpoint import files as checkpoint
+from vistok.train.checkpoint import resume
 from vistok.train.config import TrainConfig
-from vistok.train.feed import Loader, make_loader
-from vistok.train.gradients import norms_and_clip
-from vistok.train.guard import Guard, Turn
+from vistok.train.cost.throughput import Throughput, make_throughput
+from vistok.train.dataloader import Loader, make_loader
 from vistok.train.launch import make_accelerator, one_line_losses, slow_precision
-from vistok.train.meter import Meter, make_meter
-from vistok.train.optim import make_optimizers, with_lr
-from vistok.train.parallel import Parallel, share_batch_norm, wants_sharding
+from vistok.train.monitoring.logger import Logger
+from vistok.train.monitoring.summary import finish
+from vistok.train.nonfinite import NonFiniteCheck, Turn
+from vistok.train.optim.averaging import Average, has_batch_norm
+from vistok.train.optim.gradients import norms_and_clip
+from vistok.train.optim.optimizers import make_optimizers, with_lr
+from vistok.train.parallel.wrap import Parallel, share_batch_norm, wants_sharding
 from vistok.train.signals import StopRequest
-from vistok.train.summary import finish
 from vistok.train.tasks.base import Phase, Task
-from vistok.train.watch import Watch
 
 from vistok.config import ConfigError, to_yaml
 from vistok.config.registry import build
@@ -106,7 +107,7 @@ class Loop:
         self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
         self.order = Order(len(train_set), config.batch_size, config.seed)
         self.train_set, self.val_set = train_set, val_set
-        self.guard = Guard(accelerator, folder, config.max_skipped, self._say)
+        self.guard = NonFiniteCheck(accelerator, folder, config.max_skipped, self._say)
         self.stop = StopRequest()
         self.step, self.score = 0, None
         self.loader: Loader | None = None
@@ -129,13 +130,13 @@ class Loop:
         if self.step >= self.config.steps:
             self._export()
             return
-        meter = Meter()
+        throughput = Throughput()
         if self.accelerator.is_main_process:
             world = self.accelerator.num_processes
-            meter = make_meter(self.config, self.train_set, self.device, world)
-        self.watch = Watch(self.accelerator, self.folder, self.config, self.step, meter)
-        if meter.reason:
-            self.watch.say(f"no tflops in the log: a step cannot be counted ({meter.reason})")
+            throughput = make_throughput(self.config, self.train_set, self.device, world)
+        self.watch = Logger(self.accelerator, self.folder, self.config, self.step, throughput)
+        if throughput.reason:
+            self.watch.say(f"no tflops in the log: a step cannot be counted ({throughput.reason})")
         if slow := slow_precision(self.config, self.device):
             self.watch.say(slow)
         if self.step == 0:

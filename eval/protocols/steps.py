@@ -17,8 +17,8 @@ from torch import Tensor
 from vistok.eval.protocols.clock import Clock, flops, largest_products
 from vistok.eval.rows import Reference, Row, provenance
 from vistok.train.config import TrainConfig
-from vistok.train.gradients import norms_and_clip
-from vistok.train.optim import make_optimizers, with_lr
+from vistok.train.optim.gradients import norms_and_clip
+from vistok.train.optim.optimizers import make_optimizers, with_lr
 
 from vistok.config import ConfigError, read_yaml, validate
 from vistok.config.registry import build

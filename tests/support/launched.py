@@ -11,7 +11,7 @@ import torch
 from vistok.train.config import TrainConfig
 from vistok.train.loop import train
 
-from tests.train.conftest import forget_accelerate
+from tests.support.training import forget_accelerate
 from vistok.config import load_plugins, read_yaml, validate
 
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from vistok.train.__main__ import main
 
-from tests.train.conftest import ROOT, TINY
+from tests.support.training import ROOT, TINY
 
 
 def fails(*args) -> str:

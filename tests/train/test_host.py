@@ -15,18 +15,18 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from vistok.train.collapse import UsageWindow
 from vistok.train.config import TrainConfig
-from vistok.train.feed import make_loader
-from vistok.train.gradients import norms_and_clip
+from vistok.train.cost.throughput import Throughput
+from vistok.train.dataloader import make_loader
 from vistok.train.launch import make_accelerator
 from vistok.train.loop import Loop
-from vistok.train.meter import Meter
-from vistok.train.watch import Watch
+from vistok.train.monitoring.collapse import UsageWindow
+from vistok.train.monitoring.logger import Logger
+from vistok.train.optim.gradients import norms_and_clip
 
 from tests.support.recipes import TINY as RECIPES
 from tests.support.recipes import write_stand_ins
-from tests.train.conftest import STATEFUL, TINY, forget_accelerate
+from tests.support.training import STATEFUL, TINY, forget_accelerate
 from vistok.config import read_yaml, validate
 from vistok.config.registry import build
 from vistok.core.draws import Draws
@@ -96,7 +96,7 @@ def watched(tmp_path, monkeypatch):
         monkeypatch.setattr(type(task), "wants_data", False)
         loop = Loop(config, task, data.open("train"), data.open("val"), accelerator, folder)
         loop._begin()
-        loop.watch = Watch(accelerator, folder, config, 0, Meter())
+        loop.watch = Logger(accelerator, folder, config, 0, Throughput())
         loader = iter(feed := make_loader(loop, config.steps, 0))
         for count in (1, steps):  # the first step is not looked at: it fetches text encoders
             first = loop.step

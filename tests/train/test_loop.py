@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.train.conftest import STATEFUL, TINY, lines, rewound
+from tests.support.training import STATEFUL, TINY, lines, rewound
 from vistok.config import ConfigError
 
 TIMED = ("images_per_s", "data_wait", "tflops", "mfu", "peak_rss_gb")

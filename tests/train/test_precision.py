@@ -8,7 +8,7 @@ import yaml
 from vistok.train.config import TrainConfig
 from vistok.train.launch import slow_precision
 
-from tests.train.conftest import TINY, rewound
+from tests.support.training import TINY, rewound
 from vistok.config import ConfigError, validate
 from vistok.runtime import precision
 

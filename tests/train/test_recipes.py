@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from vistok.train.__main__ import main
 
 from tests.support.recipes import TINY, read_config, write_clip
-from tests.train.conftest import forget_accelerate, lines
+from tests.support.training import forget_accelerate, lines
 from vistok.config.registry import build
 from vistok.core.draws import Draws
 from vistok.core.rng import Rng

@@ -8,7 +8,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 
-from tests.train.conftest import STATEFUL, TINY
+from tests.support.training import STATEFUL, TINY
 from vistok.core.records import Batch
 from vistok.tokenizer import Tokenizer
 

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torchvision.utils import make_grid
-from vistok.train.collapse import CollapseConfig, UsageWindow
+from vistok.train.monitoring.collapse import CollapseConfig, UsageWindow
 from vistok.train.tasks.base import Phase, Task, check_pictures
 from vistok.train.tasks.stages import InitConfig, start_from
 from vistok.train.tasks.teachers import load_teacher

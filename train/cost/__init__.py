@@ -1,0 +1,1 @@
+"""What a run costs: its plan, FLOP, memory and throughput."""
