@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import vistok.train.jobs
-import vistok.train.tasks
 from pydantic import Field, model_validator
-from vistok.train.optim.optimizers import AdamWConfig
-from vistok.train.parallel.wrap import Sharding
 
-import vistok.data  # noqa: F401  (registers the data sets)
 from vistok.config import Config, PartOf
 from vistok.runtime.precision import Precision
+from vistok.train.optim.optimizers import AdamWConfig
+from vistok.train.parallel.wrap import Sharding
 
 
 class TrainConfig(Config):

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
 from vistok.eval.bench import Bench
 from vistok.eval.images import to_uint8
 from vistok.eval.jobs import Job
@@ -26,7 +27,6 @@ from vistok.eval.rows import Decode, Row
 from vistok.eval.runs import Pair, Run, class_names, untrained
 from vistok.eval.sets import SetMeasures, wanted
 from vistok.eval.training_set import TrainingSet, training_set
-
 from vistok.metrics.stored import CAP
 from vistok.tokens import Tokens, TokenSpec
 

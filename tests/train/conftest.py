@@ -14,10 +14,9 @@ from tests.support.training import TINY, cache_tree, forget_accelerate
 @pytest.fixture
 def run(tmp_path):
     """run(tree, folder, **overrides) trains in this process; the run's folder."""
+    from vistok.config import validate
     from vistok.train.config import TrainConfig
     from vistok.train.loop import train
-
-    from vistok.config import validate
 
     def go(tree: dict, folder: str = "run", **overrides) -> Path:
         forget_accelerate()

@@ -15,14 +15,6 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from vistok.train.config import TrainConfig
-from vistok.train.cost.throughput import Throughput
-from vistok.train.dataloader import make_loader
-from vistok.train.launch import make_accelerator
-from vistok.train.loop import Loop
-from vistok.train.monitoring.collapse import UsageWindow
-from vistok.train.monitoring.logger import Logger
-from vistok.train.optim.gradients import norms_and_clip
 
 from tests.support.recipes import TINY as RECIPES
 from tests.support.recipes import write_stand_ins
@@ -36,6 +28,14 @@ from vistok.data import TokenCacheWriter, to_device
 from vistok.frozen import text
 from vistok.quantizers.vq import VQ, VQConfig
 from vistok.tokens import Tokens, TokenSpec, keep_mask
+from vistok.train.config import TrainConfig
+from vistok.train.cost.throughput import Throughput
+from vistok.train.dataloader import make_loader
+from vistok.train.launch import make_accelerator
+from vistok.train.loop import Loop
+from vistok.train.monitoring.collapse import UsageWindow
+from vistok.train.monitoring.logger import Logger
+from vistok.train.optim.gradients import norms_and_clip
 
 META = torch.device("meta")
 ITEM = torch.ops.aten._local_scalar_dense.default

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
-from vistok.train.checkpoint import files as checkpoint
-from vistok.train.signals import StopRequest, install
 
 from tests.support.training import ROOT, TINY
+from vistok.train.checkpoint import files as checkpoint
+from vistok.train.signals import StopRequest, install
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import os
 import shutil
 
 import click
+
 from vistok.train.config import TrainConfig
 from vistok.train.cost.plan import make_plan
 from vistok.train.cost.plan_text import config_text, plan_text

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from vistok.train.tasks.base import Phase, Task
 
 from vistok.config import Config, ConfigError, PartOf
 from vistok.config.registry import build, register
@@ -19,6 +18,7 @@ from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.generators.gpt import GPTConfig
 from vistok.runtime import distributed
+from vistok.train.tasks.base import Phase, Task
 
 
 class GeneratorTaskConfig(Config):

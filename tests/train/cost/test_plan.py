@@ -10,11 +10,6 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from vistok.eval.protocols.clock import flops
-from vistok.train.config import TrainConfig
-from vistok.train.cost.plan import make_plan, stages_of
-from vistok.train.cost.trace import CostTrace, build_hollow
-from vistok.train.optim.optimizers import make_optimizers, with_lr
 
 from tests.support.recipes import TRAINING, read_config
 from tests.support.training import STATEFUL, TINY
@@ -23,7 +18,12 @@ from vistok.config.registry import build
 from vistok.core.records import Batch
 from vistok.core.schedules import Progress
 from vistok.data.cache import TokenCacheWriter
+from vistok.eval.protocols.clock import flops
 from vistok.tokens import Tokens, TokenSpec
+from vistok.train.config import TrainConfig
+from vistok.train.cost.plan import make_plan, stages_of
+from vistok.train.cost.trace import CostTrace, build_hollow
+from vistok.train.optim.optimizers import make_optimizers, with_lr
 
 ROOT = Path(__file__).parents[3]
 

@@ -6,14 +6,14 @@ import copy
 
 import pytest
 import torch
+
+from tests.support.training import TINY, lines
+from vistok.config import validate
 from vistok.train.config import TrainConfig
 from vistok.train.cost.peaks import peak_of
 from vistok.train.cost.plan import make_plan
 from vistok.train.cost.planned import Stage
 from vistok.train.cost.throughput import Throughput, make_throughput, memory, precision
-
-from tests.support.training import TINY, lines
-from vistok.config import validate
 
 CPU = torch.device("cpu")
 

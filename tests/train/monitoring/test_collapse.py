@@ -6,10 +6,10 @@ import copy
 
 import pytest
 import torch
-from vistok.train.monitoring.collapse import UsageWindow, expected_codes
 
 from tests.support.training import TINY, alarms, lines
 from vistok.tokens import TokenSpec
+from vistok.train.monitoring.collapse import UsageWindow, expected_codes
 
 
 def test_a_single_used_code_raises_the_alarm_with_remedies(run, capsys):

@@ -6,6 +6,9 @@ import copy
 import json
 
 import pytest
+
+from tests.support.training import TINY, lines
+from vistok.config import validate
 from vistok.train.config import TrainConfig
 from vistok.train.monitoring.summary import (
     finish,
@@ -14,9 +17,6 @@ from vistok.train.monitoring.summary import (
     summarize,
     summary_text,
 )
-
-from tests.support.training import TINY, lines
-from vistok.config import validate
 
 
 def config_of(**overrides) -> TrainConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+
 from vistok.train.optim.muon import Muon, orthogonal
 from vistok.train.optim.optimizers import AdamWConfig, MuonConfig, make_optimizers
 
