@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from vistok.data.loader import TrainLoader
+from vistok.data.order import Order
 from vistok.data.stream import Stream
 from vistok.data.stream_loader import StreamLoader
-
-if TYPE_CHECKING:
-    from vistok.train.loop import Loop
+from vistok.train.config import TrainConfig
+from vistok.train.state import RunState
 
 Loader = TrainLoader | StreamLoader
 
 
-def make_loader(loop: Loop, stop: int, workers: int) -> Loader:
-    """Batches from the loop's step up to `stop`, this rank's rows of each."""
-    config, accelerator = loop.config, loop.accelerator
+def make_loader(
+    config: TrainConfig,
+    data: Any,
+    order: Order,
+    accelerator: Accelerator,
+    folder: Path,
+    state: RunState,
+    steps: int | None = None,
+    workers: int | None = None,
+) -> Loader:
+    """Batches from the run's step on, this process's rows of each.
+
+    Args:
+        steps: where to end, workers: loader processes; None = as the config says.
+    """
     given = {
-        "start_step": loop.step,
-        "steps": stop,
-        "workers": workers,
+        "start_step": state.step,
+        "steps": config.steps if steps is None else steps,
+        "workers": config.workers if workers is None else workers,
         "rank": accelerator.process_index,
         "world": accelerator.num_processes,
-        "folder": loop.folder,
+        "folder": folder,
         "max_bad_share": config.max_bad_share,
-        "pin_memory": loop.device.type == "cuda",
+        "pin_memory": accelerator.device.type == "cuda",
     }
-    if isinstance(loop.train_set, Stream):
-        given |= loop.stream or {}
-        return StreamLoader(loop.train_set, config.batch_size, config.seed, **given)
-    return TrainLoader(loop.train_set, loop.order, **given)
+    if isinstance(data, Stream):
+        given |= state.stream or {}
+        return StreamLoader(data, config.batch_size, config.seed, **given)
+    return TrainLoader(data, order, **given)
+
+
+def stream_positions(loader: Loader) -> dict[str, Any] | None:
+    """Lanes and positions of a stream over all processes, for a checkpoint; None = no stream."""
+    if not isinstance(loader, StreamLoader):
+        return None
+    parts = gather_object([loader.positions])
+    positions = {lane: place for part in parts for lane, place in part.items()}
+    return {"lanes": loader.lanes, "positions": positions}

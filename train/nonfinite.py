@@ -1,4 +1,4 @@
-"""The guard: a step whose loss or gradient is not finite is skipped by all ranks, named, counted.
+"""Steps whose loss or gradient is not finite: skipped by all processes, named and counted.
 
 After too many in a row the run stops. Weights, averages and statistics never saw those steps, so
 the last checkpoint is good.
@@ -10,7 +10,7 @@ import json
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,85 +20,77 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from vistok.runtime import distributed
+from vistok.train.state import RunState
+from vistok.train.step import PhaseGradients
 
 _REMEMBERED = 100  # steps of gradient norms that are dumped when a run stops
 _SHOWN = 8  # samples that a message names; the file names all
 
 
-@dataclass(frozen=True)
-class Turn:
-    """What a phase found in a step, before its module moves."""
-
-    module: str
-    micro_batches: Sequence[tuple[Mapping[str, Tensor], Tensor]]
-    """(scalars by name, without graphs; the indices of their samples) each."""
-    norms: Mapping[str, Tensor]
-    """Of `gradients.norms_and_clip`."""
-
-    def is_finite(self) -> Tensor:
-        """Scalar bool on the device, of this rank."""
-        seen = [scalars["loss"].float() for scalars, _ in self.micro_batches]
-        return torch.isfinite(torch.stack([*seen, self.norms[""]])).all()
-
-
 class NonFiniteCheck:
-    """
+    """Decides whether a step may be taken, and stops the run after too many that may not.
+
     Args:
+        state: counts skipped steps over resumes.
         folder: where `alarms.jsonl` and `gradient_norms.jsonl` go.
         limit: skipped steps in a row after which the run stops.
         say: tells the user, if this is the main process.
 
-    `.skipped`: steps skipped so far; `.in_a_row`: those since the last good one.
+    `.in_a_row`: steps skipped since the last good one.
     """
 
     def __init__(
-        self, accelerator: Accelerator, folder: Path, limit: int, say: Callable[[str], None]
+        self,
+        state: RunState,
+        accelerator: Accelerator,
+        folder: Path,
+        limit: int,
+        say: Callable[[str], None],
     ) -> None:
-        self.accelerator, self.folder, self.limit, self.say = accelerator, folder, limit, say
-        self.skipped = self.in_a_row = 0
-        self._history: deque[tuple[int, Sequence[Turn]]] = deque(maxlen=_REMEMBERED)
+        self.state, self.accelerator = state, accelerator
+        self.folder, self.limit, self.say = folder, limit, say
+        self.in_a_row = 0
+        self._history: deque[tuple[int, Sequence[PhaseGradients]]] = deque(maxlen=_REMEMBERED)
 
-    def passes(self, step: int, turns: Sequence[Turn]) -> bool:
-        """Whether the step may be taken; the same answer on every rank."""
-        if not turns:  # nobody's turn: nothing to know
+    def passes(self, step: int, phases: Sequence[PhaseGradients]) -> bool:
+        """True if the step may be taken; the same answer on every rank."""
+        self._history.append((step, [replace(found, micro_batches=()) for found in phases]))
+        if not phases:  # nothing is due, so nothing is read
+            self.in_a_row = 0
             return True
-        self._history.append((step, [replace(turn, micro_batches=()) for turn in turns]))
         # The one read of a step: nothing may move before it is known whether everything may.
-        bad = torch.stack([~turn.is_finite() for turn in turns]).float()
-        for turn, is_bad in zip(turns, distributed.largest_(bad).tolist(), strict=True):
+        bad = torch.stack([~found.is_finite() for found in phases]).float()
+        for found, is_bad in zip(phases, distributed.largest_(bad).tolist(), strict=True):
             if is_bad:  # what comes after it may only have followed
-                self._report(step, turn)
+                self._report(step, found)
                 return False
+        self.in_a_row = 0
         return True
 
-    def took(self) -> None:
-        """A whole step was taken."""
-        self.in_a_row = 0
-
-    def _report(self, step: int, turn: Turn) -> None:
-        self.skipped += 1
+    def _report(self, step: int, found: PhaseGradients) -> None:
+        self.state.skipped += 1
         self.in_a_row += 1
         mine = {
             "process": self.accelerator.process_index,
-            "terms": sorted({n for scalars, _ in turn.micro_batches for n in _broken(scalars)}),
+            "terms": sorted({n for scalars, _ in found.micro_batches for n in _broken(scalars)}),
             "samples": [
                 sample
-                for scalars, index in turn.micro_batches
+                for scalars, index in found.micro_batches
                 if _broken(scalars)
                 for sample in index.tolist()
             ],
         }
         everywhere = gather_object([mine])
-        parts = [part for part in _broken(turn.norms) if part]
+        parts = [part for part in _broken(found.norms) if part]
         fact = {
             "step": step,
             "alarm": "not finite",
-            "module": turn.module,
+            "module": found.module,
             "gradients": parts,
             "ranks": [rank for rank in everywhere if rank["terms"]],
         }
         self.note(fact)
-        text = f"step {step} skipped: {_sentence(fact)}"
+        text = f"step {step} skipped: {_text(fact)}"
         if self.in_a_row < self.limit:
             self.say(f"{text} ({self.in_a_row} in a row, {self.limit} stop the run)")
             return
@@ -107,8 +99,8 @@ class NonFiniteCheck:
             rows = [
                 {"step": s, "module": t.module}
                 | {p or "all": _plain(n) for p, n in t.norms.items()}
-                for s, turns in self._history
-                for t in turns
+                for s, phases in self._history
+                for t in phases
             ]
             dump.write_text("".join(json.dumps(row) + "\n" for row in rows))
         raise FloatingPointError(
@@ -130,12 +122,12 @@ def _broken(scalars: Mapping[str, Tensor]) -> list[str]:
 
 
 def _plain(number: Tensor) -> float | str:
-    """For JSON, which has no word for nan and inf."""
+    """For JSON, which has no nan and inf."""
     value = float(number)
     return value if math.isfinite(value) else str(value)
 
 
-def _sentence(fact: Mapping[str, Any]) -> str:
+def _text(fact: Mapping[str, Any]) -> str:
     """What was not finite, and where."""
     if not fact["ranks"]:
         parts = ", ".join(fact["gradients"]) or "all parts"

@@ -8,13 +8,12 @@ from typing import Literal
 import torch
 from torch._subclasses import FakeTensor
 
-from vistok.config import Config
 from vistok.config.registry import register
-from vistok.losses.base import Loss
+from vistok.losses.base import Loss, LossConfig
 from vistok.runtime import distributed
 
 
-class PoisonConfig(Config):
+class PoisonConfig(LossConfig):
     kind: Literal["poison"] = "poison"
     steps: tuple[int, ...] = ()
     """Steps (from 0) at which it poisons."""
@@ -28,8 +27,7 @@ class Poison(Loss):
     """Not a number, in its value or in its gradient only."""
 
     def __init__(self, config: PoisonConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
 
     def forward(self, reconstruction, batch, progress):
         pixels, term = reconstruction.pixels, reconstruction.pixels.sum() * 0.0
@@ -44,7 +42,7 @@ class Poison(Loss):
         return {"poison": 1.0}
 
 
-class WitnessConfig(Config):
+class WitnessConfig(LossConfig):
     kind: Literal["witness"] = "witness"
     folder: str
     """Each process appends the samples of each of its micro-batches to `folder/RANK`."""
@@ -55,12 +53,12 @@ class Witness(Loss):
     """Writes down who saw which sample."""
 
     def __init__(self, config: WitnessConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.folder = Path(config.folder)
 
     def forward(self, reconstruction, batch, progress):
         if isinstance(reconstruction.pixels, FakeTensor):
-            return {}  # the rehearsal that counts a step's FLOP trains on nothing
+            return {}  # the cost trace that counts a step's FLOP trains on nothing
         with open(self.folder / str(distributed.rank()), "a") as file:
             file.write(" ".join(map(str, batch.index.tolist())) + "\n")
         return {}
@@ -69,7 +67,7 @@ class Witness(Loss):
         return {}
 
 
-class DriftConfig(Config):
+class DriftConfig(LossConfig):
     kind: Literal["drift"] = "drift"
     step: int = 0
     """Step at which process 1 changes one of its weights."""
@@ -80,7 +78,7 @@ class Drift(Loss):
     """A replica that goes its own way: what a faulty memory, or a forgotten reduction, does."""
 
     def __init__(self, config: DriftConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.step = config.step
 
     def bind(self, tokenizer):

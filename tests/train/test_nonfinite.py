@@ -65,13 +65,13 @@ def test_a_bad_step_changes_nothing_and_is_named(run, where, capsys):
     assert all(value is None or math.isfinite(value) for value in row.values() if value != "train")
 
 
-def test_a_bad_turn_of_the_critic_holds_the_tokenizer_back_too(run, monkeypatch):
-    whole, turns = AdversarialLoss.discriminate, []
+def test_a_bad_phase_of_the_discriminator_holds_the_tokenizer_back_too(run, monkeypatch):
+    whole, phases = AdversarialLoss.discriminate, []
 
     def spoilt(self, discriminator, real, fake):
         loss, logged = whole(self, discriminator, real, fake)
-        turns.extend([1] * (type(fake) is torch.Tensor))  # not those of a rehearsal
-        return (loss * math.nan if len(turns) == 4 else loss), logged  # it begins at step 2
+        phases.extend([1] * (type(fake) is torch.Tensor))  # not those of a cost trace
+        return (loss * math.nan if len(phases) == 4 else loss), logged  # it begins at step 2
 
     monkeypatch.setattr(AdversarialLoss, "discriminate", spoilt)
     folder = run({**STATEFUL, "steps": 6, "save_every": 1, "keep_last": 10, "warmup": 0})

@@ -36,8 +36,8 @@ class CheckpointError(ValueError):
 
 
 @dataclass(frozen=True)
-class State:
-    """Everything a run needs to go on: tensors by file, plain facts for state.json."""
+class Snapshot:
+    """Everything a run needs to resume: tensors by file, plain facts for state.json."""
 
     step: int
     tensors: Mapping[str, Mapping[str, Tensor]]
@@ -58,18 +58,18 @@ class Keep:
     """Those of steps that are a multiple of this; 0 = none."""
 
 
-def save(folder: Path, state: State, keep: Keep) -> Path:
+def save(folder: Path, snapshot: Snapshot, keep: Keep) -> Path:
     """Write `folder/step_XXXXXXXX`, then remove the complete ones that `keep` does not name.
 
     CheckpointError if it cannot be written (a full disk); older checkpoints are then untouched.
     """
-    target = folder / f"step_{state.step:08d}"
+    target = folder / f"step_{snapshot.step:08d}"
     draft = folder / f"{_DRAFT}{target.name}"
     try:
         sweep(folder)
         draft.mkdir(parents=True)
-        _check_space(folder, state)
-        _write(draft, state)
+        _check_space(folder, snapshot)
+        _write(draft, snapshot)
         if target.exists():
             _remove(target)
         draft.rename(target)
@@ -125,7 +125,7 @@ def set_aside(folder: Path, after: int) -> None:
 
 
 def find(folder: Path, resume: str) -> Path | None:
-    """The checkpoint to go on from: `auto` the newest undamaged one, `never` none, or a path."""
+    """The checkpoint to resume from: `auto` the newest undamaged one, `never` none, or a path."""
     if resume == "never":
         return None
     if resume != "auto":
@@ -157,7 +157,7 @@ def verify(path: Path) -> None:
             raise CheckpointError(f"{file}: its sha256 is not that of the manifest; it is damaged")
 
 
-def load(path: Path) -> State:
+def load(path: Path) -> Snapshot:
     """Read a verified checkpoint: the files of its manifest, nothing else that lies there."""
     names = [name for name in _manifest(path)["files"] if name.endswith(".safetensors")]
     facts = _json(path / _STATE)
@@ -167,13 +167,13 @@ def load(path: Path) -> State:
         raise CheckpointError(str(error)) from None
     if type(facts.get("step")) is not int:
         raise CheckpointError(f"{path / _STATE}: no step in it; it is damaged")
-    return State(facts["step"], tensors, facts)
+    return Snapshot(facts["step"], tensors, facts)
 
 
-def _write(draft: Path, state: State) -> None:
-    for name, tensors in state.tensors.items():
+def _write(draft: Path, snapshot: Snapshot) -> None:
+    for name, tensors in snapshot.tensors.items():
         write_safetensors(tensors, draft / f"{name}.safetensors")
-    facts = {"step": state.step, **state.facts}
+    facts = {"step": snapshot.step, **snapshot.facts}
     (draft / _STATE).write_text(json.dumps(facts, indent=1) + "\n")
     for path in draft.iterdir():
         _sync(path)
@@ -183,8 +183,8 @@ def _write(draft: Path, state: State) -> None:
     }
     manifest = {
         "format": _FORMAT,
-        "step": state.step,
-        "score": state.score,
+        "step": snapshot.step,
+        "score": snapshot.score,
         "files": files,
         "versions": {"vistok": __version__, "torch": torch.__version__},
     }
@@ -223,11 +223,11 @@ def _score(path: Path) -> float | None:
         return None  # damaged: it competes for nothing, and `find` will name it
 
 
-def _check_space(folder: Path, state: State) -> None:
+def _check_space(folder: Path, snapshot: Snapshot) -> None:
     """OSError before anything is written, if the disk cannot hold it."""
     need = _SPARE + sum(
         tensor.numel() * tensor.element_size()
-        for tensors in state.tensors.values()
+        for tensors in snapshot.tensors.values()
         for tensor in tensors.values()
     )
     free = shutil.disk_usage(folder).free

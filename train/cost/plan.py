@@ -14,22 +14,22 @@ from typing import Any
 from torch import nn
 
 from vistok.config import Config, ConfigError, validate
-from vistok.config.registry import build
+from vistok.config.registry import build, entry_of
 from vistok.core.schedules import Progress
 from vistok.data.order import check_split
 from vistok.frozen.network import Frozen
 from vistok.storage.hub import CONFIG, read_json
 from vistok.tokenizer import Tokenizer, TokenizerConfig
-from vistok.tokens import TokenSpec
 from vistok.train.config import TrainConfig
-from vistok.train.cost.planned import CachePlan, Memory, Part, Plan, Schedule, Stage
-from vistok.train.cost.trace import CostTrace, Work, build_hollow
+from vistok.train.cost.planned import JobPlan, Memory, Part, Plan, Schedule, Stage, Work
+from vistok.train.cost.trace import CostTrace, build_hollow
+from vistok.train.jobs.base import Job
 from vistok.train.optim.averaging import Average
 from vistok.train.tasks.base import Task
 from vistok.train.tasks.tokenizer import TokenizerTaskConfig
 
 
-def make_plan(config: TrainConfig, world: int = 1, sharded: bool = False) -> Plan | CachePlan:
+def make_plan(config: TrainConfig, world: int = 1, sharded: bool = False) -> Plan | JobPlan:
     """The plan of a run on `world` processes.
 
     Args:
@@ -40,33 +40,32 @@ def make_plan(config: TrainConfig, world: int = 1, sharded: bool = False) -> Pla
     """
     check_split(config.batch_size, world, config.accumulate)
     sets, notes = _open(config)
-    if config.task.kind == "cache":
-        build(config.task, sets.get("train"))  # refuses what the run would refuse
-        return _cache_plan(config, sets, notes)
-    train_set = sets.get("train")
-    if train_set is None and config.task.kind != "tokenizer":
+    train_set, kind = sets.get("train"), entry_of(config.task).part
+    if issubclass(kind, Job):
+        return _job_plan(config, build(config.task, train_set), sets, notes)
+    if train_set is None and kind.needs_data:
         raise ConfigError(
             f"data: {notes[0].partition(': ')[2]}; a {config.task.kind} takes its shape from its "
             "data: make or fetch it first, or point data at it"
         )
     task = build_hollow(_unstarted(config.task, notes), train_set)
-    size = _size(config, task, train_set)
     if config.ema is not None:
-        for name in task.averaged:
+        for name in task.ema:
             Average(task.modules[name], config.ema, name)  # refuses what cannot be averaged
-    trace = CostTrace(task, size, train_set, config.seed)
+    trace = CostTrace(task, config.seed)
     watched = _watched(task)
     stages, work, flops = _stages(config, trace, watched, notes)
     schedule = _schedule(config, world, sets)
     first = task.phases[0].module
     late = Progress(config.steps, config.steps, schedule.epochs or 0.0)
+    facts = task.facts()
     optimizer_flops, state = trace.optimizer(config.optimizer)
     return Plan(
         name=config.name,
         folder=config.folder,
         task=config.task.kind,
-        size=size,
-        spec=_spec(task),
+        sides=facts.sides,
+        spec=facts.spec,
         parts=_parts(watched, flops),
         model=first,
         forward=flops[first],
@@ -81,9 +80,9 @@ def make_plan(config: TrainConfig, world: int = 1, sharded: bool = False) -> Pla
 
 
 def stages_of(config: TrainConfig, data: Any) -> tuple[Stage, ...]:
-    """FLOP of one image's share of a step, by stage; cheap: nothing else of the plan is made."""
+    """FLOP of one sample's share of a step, by stage; cheap: nothing else of the plan is made."""
     task = build_hollow(_unstarted(config.task, []), data)
-    trace = CostTrace(task, _size(config, task, data), data, config.seed)
+    trace = CostTrace(task, config.seed)
     return _stages(config, trace, {}, [])[0]
 
 
@@ -117,21 +116,6 @@ def _unstarted(config: Config, notes: list[str]) -> Config:
     return config.model_copy(update={"init": ()})
 
 
-def _size(config: TrainConfig, task: Task, data: Any) -> tuple[int, int] | None:
-    tokenizer = getattr(task, "tokenizer", None)
-    if tokenizer is not None:
-        return tuple(tokenizer.config.image_size)
-    if getattr(data, "spec", None) is not None:
-        return None
-    return tuple(data.size) if data.size is not None else tuple(data[0].pixels.shape[-2:])
-
-
-def _spec(task: Task) -> TokenSpec | None:
-    if isinstance(getattr(task, "tokenizer", None), Tokenizer):
-        return task.tokenizer.spec()
-    return getattr(getattr(task, "generator", None), "spec", None)
-
-
 # -- networks ---------------------------------------------------------------------------------
 
 
@@ -143,7 +127,7 @@ def _watched(task: Task) -> dict[str, nn.Module]:
         if isinstance(module, Tokenizer):
             parts = {part: getattr(module, part) for part in module.part_parameters()}
             watched |= {f"{name}.{part}": inner for part, inner in parts.items()}
-    for helper in task.helpers:
+    for helper in task.buffers.helpers:
         for module in helper.modules():
             if isinstance(module, Frozen):
                 watched[module.name] = module
@@ -217,13 +201,15 @@ def _memory(
     sharded: bool,
 ) -> Memory:
     modules = task.modules.values()
-    tensors = {id(t): t for m in (*modules, *task.helpers) for t in (*m.parameters(), *m.buffers())}
+    tensors = {
+        id(t): t for m in (*modules, *task.buffers.helpers) for t in (*m.parameters(), *m.buffers())
+    }
     trained = {id(p): p for m in modules for p in m.parameters() if p.requires_grad}
     moving = sum(map(_bytes, trained.values()))
     resting = sum(map(_bytes, tensors.values())) - moving
     share = schedule.world if sharded else 1
     buckets = schedule.world > 1 and not sharded
-    copies = [task.modules[name] for name in task.averaged if config.ema is not None]
+    copies = [task.modules[name] for name in task.ema if config.ema is not None]
     ema = sum(_bytes(t) for m in copies for t in (*m.parameters(), *m.buffers()))
     saved = [m.state_dict() for m in (*modules, *copies)]
     bf16 = config.precision == "bf16"
@@ -276,27 +262,23 @@ def _times(steps: int, every: int) -> int:
     return math.ceil(steps / every) if every else 1
 
 
-# -- the cache task ---------------------------------------------------------------------------
+# -- jobs -------------------------------------------------------------------------------------
 
 
-def _cache_plan(config: TrainConfig, sets: Mapping[str, Any], notes: list[str]) -> CachePlan:
-    limit = config.task.limit
+def _job_plan(config: TrainConfig, job: Job, sets: Mapping[str, Any], notes: list[str]) -> JobPlan:
     sizes = {split: _length(data) for split, data in sets.items()}
-    counts = {split: number for split, number in sizes.items() if number is not None}
-    if limit is not None and "train" in counts:
-        counts["train"] = min(limit, counts["train"])
+    counts = {split: job.rows(split, size) for split, size in sizes.items() if size is not None}
     spec = flops = None
-    described = _described(config.task.tokenizer, notes)
+    described = None if job.tokenizer is None else _described(job.tokenizer, notes)
     if described is not None:
         task = build_hollow(TokenizerTaskConfig(tokenizer=described), None)
-        spec = task.tokenizer.spec()
-        trace = CostTrace(task, _size(config, task, None), None, config.seed)
-        watched = {"encoder": task.tokenizer.encoder, "quantizer": task.tokenizer.quantizer}
-        flops = sum(trace.flops(Progress(0, 1), watched)[1].values())
-    return CachePlan(
+        spec, tokenizer = task.facts().spec, task.modules["tokenizer"]
+        watched = {"encoder": tokenizer.encoder, "quantizer": tokenizer.quantizer}
+        flops = sum(CostTrace(task, config.seed).flops(Progress(0, 1), watched)[1].values())
+    return JobPlan(
         name=config.name,
         folder=config.folder,
-        tokenizer=config.task.tokenizer,
+        tokenizer=job.tokenizer,
         spec=spec,
         counts=counts,
         flops=flops,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import yaml
 from pydantic import BaseModel
 
-from vistok.train.cost.planned import CachePlan, Part, Plan
+from vistok.train.cost.planned import JobPlan, Part, Plan
 from vistok.train.monitoring.text import GAP, amount, count, fact, fit, size
+from vistok.train.tasks.base import Facts
 
 _CUTS = {
     "none": "",
@@ -18,9 +20,9 @@ _CUTS = {
 }
 
 
-def plan_text(plan: Plan | CachePlan, width: int = 80) -> str:
-    """What `--dry-run` prints below the config."""
-    blocks = _cache(plan) if isinstance(plan, CachePlan) else _run(plan)
+def plan_text(plan: Plan | JobPlan, width: int = 80) -> str:
+    """The text that `--dry-run` prints below the config."""
+    blocks = _job(plan) if isinstance(plan, JobPlan) else _run(plan)
     lines = [line for block in blocks for line in (*block, "")]
     lines += [fact("notes" if number == 0 else "", note) for number, note in enumerate(plan.notes)]
     return "\n".join(fit(lines, width)).rstrip() + "\n"
@@ -35,15 +37,15 @@ def config_text(config: BaseModel, width: int = 80) -> str:
 
 
 def _run(plan: Plan) -> Iterable[list[str]]:
-    yield _networks(plan.parts)
+    yield _networks(plan.parts, _unit(plan))
     yield [fact(name, value) for name, value in _tokens(plan)]
     yield [fact(name, value) for name, value in _work(plan)]
     yield [fact(name, value) for name, value in _memory(plan)]
     yield [fact(name, value) for name, value in _schedule(plan)]
 
 
-def _networks(parts: tuple[Part, ...]) -> list[str]:
-    head = ("part", "trained", "frozen", "forward FLOP/image")
+def _networks(parts: tuple[Part, ...], unit: str) -> list[str]:
+    head = ("part", "trained", "frozen", f"forward FLOP/{unit}")
     rows = [(p.name, count(p.trained), count(p.frozen), amount(p.flops)) for p in parts]
     if len(parts) > 1:
         trained, frozen = (sum(getattr(p, kind) for p in parts) for kind in ("trained", "frozen"))
@@ -60,19 +62,24 @@ def _networks(parts: tuple[Part, ...]) -> list[str]:
 
 
 def _tokens(plan: Plan) -> Iterable[tuple[str, str]]:
-    if plan.size is not None:
-        yield "image", f"{plan.size[0]} x {plan.size[1]}"
+    unit = _unit(plan)
+    if plan.sides is not None:
+        yield unit, " x ".join(map(str, plan.sides))
     if plan.spec is None:
         return
     spec = plan.spec
-    yield "tokens/image", f"{spec.length:,}{_CUTS[spec.prefix]}"
+    yield f"tokens/{unit}", f"{spec.length:,}{_CUTS[spec.prefix]}"
     if not spec.vocab:
         yield "vocabulary", f"continuous, width {spec.dim}"
         return
     yield "vocabulary", vocabulary(spec.vocab)
-    yield "bits/image", f"{spec.bits:,}"
-    if plan.size is not None:
-        yield "bpp", f"{spec.bits / (plan.size[0] * plan.size[1]):.4f}"
+    yield f"bits/{unit}", f"{spec.bits:,}"
+    if plan.sides is not None:
+        yield "bpp", f"{spec.bits / math.prod(plan.sides):.4f}"
+
+
+def _unit(plan: Plan) -> str:
+    return Facts(sides=plan.sides).unit
 
 
 def vocabulary(vocab: tuple[int, ...]) -> str:
@@ -83,10 +90,11 @@ def vocabulary(vocab: tuple[int, ...]) -> str:
 
 
 def _work(plan: Plan) -> Iterable[tuple[str, str]]:
-    yield "forward", f"{amount(plan.forward)}FLOP/image, {plan.model} alone"
+    unit = _unit(plan)
+    yield "forward", f"{amount(plan.forward)}FLOP/{unit}, {plan.model} alone"
     for number, stage in enumerate(plan.stages):
         when = f"from step {stage.start:,}" if number else "forward + backward, losses included"
-        yield "" if number else "whole step", f"{amount(stage.flops)}FLOP/image {when}"
+        yield "" if number else "whole step", f"{amount(stage.flops)}FLOP/{unit} {when}"
     if plan.optimizer_flops:
         share = plan.optimizer_flops / (plan.stages[-1].flops * plan.schedule.batch)
         yield "optimizer", f"{amount(plan.optimizer_flops)}FLOP/step, {share:.1%} on top"
@@ -101,7 +109,7 @@ def _memory(plan: Plan) -> Iterable[tuple[str, str]]:
         "optimizer": (memory.optimizer, ""),
         "EMA": (memory.ema, ""),
         "activations": (memory.activations, f"{micro:,} x {size(memory.activations / micro)}"),
-        "all": (memory.total, "a process, an estimate"),
+        "all": (memory.total, "per process, an estimate"),
     }
     if memory.activations_plain > 1.05 * memory.activations:
         extra = memory.activations_plain - memory.activations
@@ -132,8 +140,8 @@ def _schedule(plan: Plan) -> Iterable[tuple[str, str]]:
     yield "folder", plan.folder
 
 
-def _cache(plan: CachePlan) -> Iterable[list[str]]:
-    facts = [("tokenizer", plan.tokenizer)]
+def _job(plan: JobPlan) -> Iterable[list[str]]:
+    facts = [] if plan.tokenizer is None else [("tokenizer", plan.tokenizer)]
     if plan.spec is not None:
         vocab = vocabulary(plan.spec.vocab) if plan.spec.vocab else f"width {plan.spec.dim}"
         facts.append(("tokens/image", f"{plan.spec.length} of {vocab}"))

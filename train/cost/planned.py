@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vistok.tokens import Tokens, TokenSpec
 
-if TYPE_CHECKING:
-    from vistok.train.cost.trace import Work
-
 _LABEL = 8  # bytes of a cached label
+
+
+@dataclass(frozen=True)
+class Work:
+    """FLOP of one sample in one phase of a step; 2 for a multiply-add."""
+
+    forward: float  # losses and their networks included
+    backward: float
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Part:
     name: str
     trained: int  # parameters
     frozen: int  # parameters that no gradient moves: frozen networks, EMA codebooks
-    flops: float  # of its forward passes in a late step, for one image
+    flops: float  # of its forward passes in a late step, for one sample
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Stage:
     """Steps between two switches (a loss or a discriminator that starts late) that cost alike."""
 
     start: int  # first step
-    flops: float  # of one image's share of a step, forward and backward, losses included
+    flops: float  # of one sample's share of a step, forward and backward, losses included
 
 
 @dataclass(frozen=True)
@@ -86,11 +90,11 @@ class Plan:
     name: str
     folder: str
     task: str
-    size: tuple[int, int] | None  # (H, W) of the images it sees
+    sides: tuple[int, ...] | None  # (H, W) of the images it sees, (T, H, W) of clips
     spec: TokenSpec | None
     parts: tuple[Part, ...]
     model: str  # name of the network that is trained first
-    forward: float  # FLOP of one image through it
+    forward: float  # FLOP of one sample through it
     work: Mapping[str, Work]  # by phase, in the last step
     stages: tuple[Stage, ...]
     optimizer_flops: float  # of a step
@@ -108,15 +112,15 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class CachePlan:
-    """What the cache task will write."""
+class JobPlan:
+    """The files that a job will write."""
 
     name: str
     folder: str
-    tokenizer: str
+    tokenizer: str | None
     spec: TokenSpec | None  # None = the tokenizer is not here
-    counts: Mapping[str, int]  # samples by split
-    flops: float | None  # of encoding one image
+    counts: Mapping[str, int]  # samples to write, by split
+    flops: float | None  # of encoding one sample
     notes: tuple[str, ...]
 
     @property

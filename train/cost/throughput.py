@@ -1,8 +1,8 @@
 """How hard the machine works: achieved FLOP/s, their share of its peak, and peak memory.
 
-Model FLOP are counted once, at the start, as a plan counts them: forward and backward of one image,
-losses included, attention in its plain form, nothing that is computed twice. Optimizers are left
-out, so the share is the MFU of the literature.
+Model FLOP are counted once, at the start, as a plan counts them: forward and backward of one
+sample, losses included, attention in its plain form, nothing that is computed twice. Optimizers are
+left out, so the share is the MFU of the literature.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from vistok.train.cost.planned import Stage
 
 @dataclass(frozen=True)
 class Throughput:
-    """Turns images/s into FLOP/s.
+    """Turns samples/s into FLOP/s.
 
     Args:
-        stages: FLOP of an image by step; () = they could not be counted.
+        stages: FLOP of a sample by step; () = they could not be counted.
         peak: FLOP/s of all processes together; None = unknown.
         reason: why they could not be counted.
     """
@@ -35,7 +35,7 @@ class Throughput:
     reason: str = ""
 
     def flops(self, start: int, stop: int) -> float:
-        """Mean FLOP of one image over the steps start..stop-1."""
+        """Mean FLOP of one sample over the steps start..stop-1."""
         ends = [*(stage.start for stage in self.stages[1:]), stop]
         spans = [
             (stage.flops, max(0, min(end, stop) - max(stage.start, start)))
@@ -43,11 +43,11 @@ class Throughput:
         ]
         return sum(f * n for f, n in spans) / max(1, sum(n for _, n in spans))
 
-    def facts(self, start: int, stop: int, images_per_s: float) -> dict[str, float]:
+    def facts(self, start: int, stop: int, per_s: float) -> dict[str, float]:
         """`tflops` over all processes and, where the peak is known, `mfu`; {} without a count."""
         if not self.stages:
             return {}
-        rate = self.flops(start, stop) * images_per_s
+        rate = self.flops(start, stop) * per_s
         facts = {"tflops": rate / 1e12}
         return facts if self.peak is None else {**facts, "mfu": rate / self.peak}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,24 +22,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vistok.config import Config
 from vistok.config.registry import build
-from vistok.core.records import Batch
 from vistok.core.schedules import Progress
 from vistok.frozen.text import BlankText
 from vistok.layers import attention
 from vistok.tokenizer import Tokenizer
-from vistok.tokens import Tokens
-from vistok.train.optim.optimizers import make_optimizers, with_lr
+from vistok.train.cost.planned import Work
+from vistok.train.optim.optimizers import optimizers_of
 from vistok.train.tasks.base import Phase, Task
 
 _PAIR = 2  # samples of a counted step: FLOP are proportional to them
-
-
-@dataclass(frozen=True)
-class Work:
-    """FLOP of one image in one phase's turn; 2 for a multiply-add."""
-
-    forward: float  # losses and their networks included
-    backward: float
 
 
 def build_hollow(config: Config, data: Any) -> Task:
@@ -49,16 +40,14 @@ def build_hollow(config: Config, data: Any) -> Task:
 
 
 class CostTrace:
-    """Steps of a hollow task on fake tensors.
+    """Steps of a task on fake tensors.
 
     Args:
         task: from `build_hollow`; it is of no other use afterwards.
-        size: (H, W) of its images; None = it reads tokens.
-        data: gives the tokens' spec, and whether there are labels; None = images alone.
     """
 
-    def __init__(self, task: Task, size: tuple[int, int] | None, data: Any, seed: int) -> None:
-        self.task, self.size, self.data, self.seed = task, size, data, seed
+    def __init__(self, task: Task, seed: int) -> None:
+        self.task, self.seed = task, seed
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         with self.mode:
             _pretend(self._modules())
@@ -72,13 +61,13 @@ class CostTrace:
     def flops(
         self, progress: Progress, watched: Mapping[str, nn.Module]
     ) -> tuple[dict[str, Work], dict[str, float]]:
-        """({phase: Work}, {watched module: FLOP of its forward passes in a step}), for one image.
+        """({phase: Work}, {watched module: FLOP of its forward passes in a step}), for one sample.
 
         Attention is counted in its plain form: fused CPU kernels have no count.
         """
         work, parts = {}, dict.fromkeys(watched, 0.0)
         with self._stage(), sdpa_kernel(SDPBackend.MATH):
-            for phase, step in self._turns(_PAIR, progress):
+            for phase, step in self._phases(_PAIR, progress):
                 with FlopCounterMode(display=False) as counter:
                     total = counter.get_total_flops
                     with _on_the_way(watched, total, parts):
@@ -98,7 +87,7 @@ class CostTrace:
         worst = 0
         known = self._storages()
         with self._stage(), _fused_attention() if fused else nullcontext():
-            for _, step in self._turns(count, progress):
+            for _, step in self._phases(count, progress):
                 kept: dict[int, Any] = {}
 
                 def pack(tensor: Tensor, kept: dict[int, Any] = kept) -> Tensor:
@@ -119,11 +108,13 @@ class CostTrace:
         work, size = 0.0, 0
         with self._stage():
             for phase in self.task.phases:
-                module = self.task.modules[phase.module]
-                for parameter in module.parameters():
+                modules = {name: self.task.modules[name] for name in phase.modules}
+                for parameter in (p for module in modules.values() for p in module.parameters()):
                     if parameter.requires_grad:
                         parameter.grad = torch.empty_like(parameter)
-                made = make_optimizers(with_lr(config, phase.lr), module, phase.lr_factors)
+                made = [
+                    one for found in optimizers_of(config, phase, modules).values() for one in found
+                ]
                 with FlopCounterMode(display=False) as counter:
                     for optimizer in made:
                         optimizer.step()
@@ -141,35 +132,29 @@ class CostTrace:
         with torch.random.fork_rng(devices=[]), self.mode, _Answers():
             yield
 
-    def _turns(
+    def _phases(
         self, count: int, progress: Progress
     ) -> Iterator[tuple[Phase, Callable[[], Tensor]]]:
-        """(phase, its step -> loss) for each phase whose turn has come by then."""
+        """(phase, its step -> loss) for each phase that has started by then."""
         index = torch.arange(count)
         draws = self.task.draw(index, self.seed, progress)
-        batch = self._batch(count)
+        batch = self.task.example(count)
         for module in self._modules():
             module.train()
+        earlier: dict[str, Any] = {}
+
+        def step(phase: Phase) -> Tensor:
+            outcome = self.task.step(phase, batch, draws, progress, earlier)
+            earlier.update(outcome.handed)
+            return outcome.loss
+
         for phase in self.task.phases:
             if progress.step >= phase.start:
-                yield phase, lambda p=phase: self.task.step(p, batch, draws, progress)["loss"]
-
-    def _batch(self, count: int) -> Batch:
-        pixels = tokens = label = None
-        spec = getattr(self.data, "spec", None)
-        if spec is not None:
-            shape = (count, spec.length, len(spec.vocab))
-            tokens = Tokens(spec, indices=torch.zeros(shape, dtype=Tokens.dtype(spec)))
-        else:
-            pixels = torch.zeros(count, 3, *self.size)
-        if getattr(self.data, "classes", ()):
-            label = torch.zeros(count, dtype=torch.long)
-        text = ("",) * count
-        return Batch(torch.arange(count), pixels, label=label, text=text, tokens=tokens)
+                yield phase, partial(step, phase)
 
     def _modules(self) -> list[nn.Module]:
         task = self.task
-        return [*task.modules.values(), *task.helpers, *task.kept.values()]
+        return [*task.modules.values(), *task.buffers.helpers, *task.buffers.saved.values()]
 
     def _storages(self) -> set[int]:
         """Of weights and statistics: they are there anyway."""

@@ -26,11 +26,12 @@ from vistok.data.stream import Stream
 from vistok.storage.hub import WEIGHTS, model_folder
 from vistok.storage.weights import sha256
 from vistok.tokenizer import Tokenizer
+from vistok.train.jobs.base import Context, Job
 from vistok.train.signals import StopRequest
-from vistok.train.tasks.base import Task, check_pictures
+from vistok.train.tasks.base import check_media
 
 
-class CacheTaskConfig(Config):
+class CacheConfig(Config):
     kind: Literal["cache"] = "cache"
     tokenizer: str
     """A tokenizer's run folder, or a folder made by save_pretrained."""
@@ -42,14 +43,19 @@ class CacheTaskConfig(Config):
     """ten: side of the image that is cropped, as a multiple of data.size."""
 
 
-@register("task", CacheTaskConfig)
-class CacheTask(Task):
-    def __init__(self, config: CacheTaskConfig, data) -> None:
-        check_pictures(data, "tokenizer")
-        self.config = config
+@register("task", CacheConfig)
+class Cache(Job):
+    def __init__(self, config: CacheConfig, data) -> None:
+        check_media(data, "tokenizer")
+        self.config, self.tokenizer = config, config.tokenizer
 
-    def run(self, config, data, accelerator, folder: Path) -> None:
-        if data is None:
+    def rows(self, split: str, count: int) -> int:
+        limit = self.config.limit if split == "train" else None
+        return count if limit is None else min(limit, count)
+
+    def run(self, context: Context) -> None:
+        config, accelerator, folder = context.config, context.accelerator, context.folder
+        if context.data is None:
             raise ConfigError("data: missing; give the data set to tokenize, e.g. {kind: photos}")
         source = Path(model_folder(self.config.tokenizer))
         tokenizer = Tokenizer.from_pretrained(str(source)).to(accelerator.device)

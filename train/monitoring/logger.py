@@ -1,6 +1,6 @@
-"""Watching a run: metrics.jsonl, trackers, the progress bar, images, throughput.
+"""The log of a run: metrics.jsonl, trackers, the progress bar, images, throughput.
 
-Scalars are summed on the device and read once every `log_every` steps, so that watching costs no
+Scalars are summed on the device and read once every `log_every` steps, so that logging costs no
 synchronization inside a step.
 """
 
@@ -23,15 +23,27 @@ from tqdm import tqdm
 from vistok.data.base import text_of
 from vistok.runtime import distributed
 from vistok.storage.files import unwritten, write_text
+from vistok.train.config import TrainConfig
 from vistok.train.cost.throughput import Throughput, memory
 
 
 class Logger:
+    """
+    Args:
+        start: the step after which the log begins. unit: "image" or "clip", for the progress bar.
+    """
+
     def __init__(
-        self, accelerator: Accelerator, folder: Path, config, start: int, throughput: Throughput
+        self,
+        accelerator: Accelerator,
+        folder: Path,
+        config: TrainConfig,
+        start: int,
+        throughput: Throughput,
+        unit: str = "image",
     ) -> None:
         self.accelerator, self.folder, self.config = accelerator, folder, config
-        self.throughput = throughput
+        self.throughput, self.unit = throughput, unit
         self.main = accelerator.is_main_process
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
@@ -88,13 +100,13 @@ class Logger:
         self.write(step, row, "train")
         if self.main:
             shown = {n: f"{means[n]:.4g}" for n in _main_losses(means)}
-            self._bar.set_postfix(shown | {"images/s": f"{rate:.0f}"})
+            self._bar.set_postfix(shown | {f"{self.unit}s/s": f"{rate:.0f}"})
 
     def write(self, step: int, row: dict[str, float], split: str) -> None:
         """One line of metrics.jsonl, and the same to the trackers."""
         if not self.main:
             return
-        # JSON has no NaN: what could not be said is null.
+        # JSON has no NaN: such a number is null.
         plain = {k: v if math.isfinite(v) else None for k, v in row.items()}
         try:
             self._file.write(json.dumps({"step": step, "split": split, **plain}) + "\n")
@@ -111,11 +123,11 @@ class Logger:
     def resume(self) -> None:
         self._clock += time.perf_counter() - self._paused
 
-    def picture(self, step: int, name: str, image: Tensor) -> None:
+    def image(self, step: int, name: str, image: Tensor) -> None:
         """image [3, H, W] in 0..1 -> a PNG in the run's folder and in the trackers."""
         if not self.main:
             return
-        folder = self.folder / "pictures"
+        folder = self.folder / "images"
         folder.mkdir(exist_ok=True)
         # Small images are enlarged without smoothing, so that pixels stay visible.
         scale = max(1, round(1024 / image.shape[-1]))

@@ -1,4 +1,4 @@
-"""What became of a run: computed from its config and its metrics.jsonl, told in a few lines."""
+"""The summary of a finished run, computed from its config and its metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def summarize(
     counts: Mapping[str, int] | None = None,
     tokenizer: str | None = None,
     record: Mapping[str, str] | None = None,
+    unit: str = "image",
 ) -> dict[str, Any]:
     """Facts of a finished run, JSON.
 
@@ -43,7 +44,8 @@ def summarize(
         rows: of metrics.jsonl, over all resumes.
         counts: what the run counted besides: `bad_samples`.
         tokenizer: folder of the tokenizer whose tokens a generator learned, if known.
-        record: of the task.
+        record: the task's.
+        unit: of the samples, "image" or "clip".
     """
     rows = list(rows)
     train = [row for row in rows if row.get("split") == "train" and "images_per_s" in row]
@@ -56,6 +58,7 @@ def summarize(
     facts: dict[str, Any] = {
         "name": config.name,
         "task": config.task.kind,
+        "unit": unit,
         "steps": config.steps,
         "samples": config.steps * config.batch_size,
         "epochs": last.get("epoch"),
@@ -105,7 +108,8 @@ def summary_text(summary: Mapping[str, Any], width: int = 80) -> str:
     epochs = f", {s['epochs']:.4g} epochs" if s.get("epochs") is not None else ""
     lines = [fact("finished", f"{s['steps']:,} steps, {s['samples']:,} samples{epochs}")]
     if s.get("images_per_s"):
-        rate = f"{duration(s['training_seconds'])}, {s['images_per_s']:,.4g} images/s (median)"
+        speed = f"{s['images_per_s']:,.4g} {s.get('unit', 'image')}s/s (median)"
+        rate = f"{duration(s['training_seconds'])}, {speed}"
         lines.append(fact("training", rate))
         shares = [f"{s['data_wait']:.1%} waiting for data"]
         if "tflops" in s:
@@ -136,19 +140,20 @@ def finish(
     counts: Mapping[str, int] | None = None,
     width: int = 100,
     task: Mapping[str, str] | None = None,
+    unit: str = "image",
 ) -> str:
     """Write `folder/summary.json` from what the run left there; the text to print.
 
     Args:
         record: of the training data. counts: as in `summarize`; bad samples are counted here.
-        task: the task's own record.
+        task: the task's own record. unit: as in `summarize`.
     """
     bad = folder / "quarantine.jsonl"
     names = len(bad.read_text("utf-8").splitlines()) if bad.is_file() else 0
     tokenizer = (record.get("tokenizer") or {}).get("name")
     rows = read_metrics(folder / "metrics.jsonl")
     counts = {"bad_samples": names, **(counts or {})}
-    summary = summarize(config, rows, counts, tokenizer, task)
+    summary = summarize(config, rows, counts, tokenizer, task, unit)
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary_text(summary, width)
 

@@ -1,4 +1,4 @@
-"""Words and numbers for a terminal: facts in two columns, amounts with three digits."""
+"""Text for a terminal: facts in two columns, amounts with three digits."""
 
 from __future__ import annotations
 

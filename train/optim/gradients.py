@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +11,19 @@ from torch import Tensor, nn
 from vistok.runtime import distributed
 
 
-def norms_and_clip(module: nn.Module, limit: float | None) -> dict[str, Tensor]:
+def norms_and_clip(
+    module: nn.Module, limit: float | None, beside: Mapping[str, nn.Module] | None = None
+) -> dict[str, Tensor]:
     """{"": norm of all gradients, part: norm of that part's, ...}; scaled down to `limit` if any.
 
-    Parts are the direct children that have gradients. Norms are fp32 scalars on the device, taken
+    Parts are the module's direct children that have gradients, then the modules `beside` it, which
+    are clipped together with it. Norms are fp32 scalars on the device, taken
     before clipping; one gradient that is not finite makes the norm so, and all of them useless.
     """
-    named = [(name, p.grad) for name, p in module.named_parameters() if p.grad is not None]
+    parameters = [*module.named_parameters()]
+    for name, other in (beside or {}).items():
+        parameters += ((f"{name}.{inner}", p) for inner, p in other.named_parameters())
+    named = [(name, p.grad) for name, p in parameters if p.grad is not None]
     if not named:
         return {"": torch.zeros((), device=next(module.parameters()).device)}
     gradients = [distributed.local(grad.detach()) for _, grad in named]
@@ -25,7 +32,7 @@ def norms_and_clip(module: nn.Module, limit: float | None) -> dict[str, Tensor]:
         norms = _over_ranks(norms, [grad for _, grad in named])
     total = torch.linalg.vector_norm(norms)
     if limit is not None:
-        # NaN passes through clamp as NaN; the guard drops such a step before it is taken.
+        # NaN passes through clamp as NaN; such a step is dropped before anything moves.
         factor = torch.clamp(limit / (total + 1e-6), max=1.0)
         torch._foreach_mul_(gradients, factor)
     # Parts lie side by side: they are cut out, not picked by indices, which would have to travel.

@@ -18,6 +18,7 @@ from vistok.config.registry import build, register
 from vistok.runtime import distributed
 from vistok.runtime.precision import Precision
 from vistok.train.optim.muon import Muon
+from vistok.train.tasks.base import Phase
 
 Named = list[tuple[str, nn.Parameter]]
 
@@ -95,6 +96,19 @@ def make_optimizers(
     if not named:
         raise ValueError("nothing to train: every parameter is frozen; shorten task.freeze")
     return build(config, named, factors or {})
+
+
+def optimizers_of(
+    config: Config, phase: Phase, modules: Mapping[str, nn.Module]
+) -> dict[str, list[torch.optim.Optimizer]]:
+    """The optimizers of a phase, by the name of the bare module whose parameters they move."""
+    config = with_lr(config, phase.lr)
+    return {
+        name: make_optimizers(
+            config, modules[name], phase.lr_factors if name == phase.module else None
+        )
+        for name in phase.modules
+    }
 
 
 def with_lr(config: Config, lr: float | None) -> Config:

@@ -1,9 +1,9 @@
 """How a module is spread over processes: alone, replicated (DDP), or sharded (FSDP2).
 
 `accelerate launch` with an FSDP config, or `sharding=full`, shards the module of the first phase
-block by block; discriminators are small and stay whole. So do some parameters: a quantizer
+block by block; networks of losses are small and stay whole. So do some parameters: a quantizer
 writes its codebook outside of any graph, and losses are balanced at the decoder's last layer.
-Their gradients are averaged here.
+Gradients of those, and of networks that train beside a wrapped module, are averaged here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vistok.config import ConfigError
@@ -29,7 +29,7 @@ Sharding = Literal["auto", "none", "full"]
 
 
 def wants_sharding(sharding: Sharding, world: int) -> bool:
-    """Whether modules are sharded; ConfigError for launch settings that cannot be followed."""
+    """True if modules are sharded; ConfigError for launch settings that cannot be followed."""
     launched = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if launched and os.environ.get("FSDP_VERSION", "1") != "2":
         raise ConfigError(
@@ -50,7 +50,7 @@ def wants_sharding(sharding: Sharding, world: int) -> bool:
 
 
 class Parallel:
-    """Wraps modules, and keeps their gradients in step.
+    """Wraps modules, and exchanges their gradients.
 
     Args:
         sharded: FSDP2 for those that are asked for; else everything is replicated.
@@ -59,7 +59,8 @@ class Parallel:
 
     def __init__(self, accelerator: Accelerator, sharded: bool, compiled: bool) -> None:
         self.accelerator, self.sharded, self.compiled = accelerator, sharded, compiled
-        self._whole: dict[nn.Module, list[nn.Parameter]] = {}
+        self._whole: dict[nn.Module, list[nn.Parameter]] = {}  # of sharded modules
+        self._beside: dict[nn.Module, list[nn.Module]] = {}  # by the wrapped module
         if compiled:
             # Balancing losses walks a compiled graph more than once, so it must keep its buffers.
             torch._functorch.config.donated_buffer = False
@@ -70,7 +71,7 @@ class Parallel:
         """The module to call in training; the bare one keeps its names, and may be sharded in it.
 
         Args:
-            shard: whether sharding applies to this one. whole: parameters that are never cut.
+            shard: False = it is replicated in any case. whole: parameters that are never cut.
         """
         if self.sharded and shard:
             return self._shard(module, set(whole))
@@ -84,6 +85,24 @@ class Parallel:
             return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
         return self.accelerator.prepare_model(module, evaluation_mode=False)
 
+    def join(self, wrapped: nn.Module, module: nn.Module) -> None:
+        """Train a bare module beside a wrapped one: every process holds a whole copy.
+
+        Losses call it inside the wrapped module's step as often as they like, or not at all, which
+        DDP does not allow.
+        """
+        if self.compiled:
+            module.compile()
+        self._beside.setdefault(wrapped, []).append(module)
+
+    def autocast(self) -> AbstractContextManager:
+        """The precision of the run."""
+        return self.accelerator.autocast()
+
+    def backward(self, loss: Tensor) -> None:
+        """The backward pass of one micro-batch."""
+        self.accelerator.backward(loss)
+
     @contextmanager
     def micro_batch(self, wrapped: nn.Module, last: bool) -> Iterator[None]:
         """Gradients are exchanged with the last micro-batch only."""
@@ -95,8 +114,11 @@ class Parallel:
             yield
 
     def finish(self, wrapped: nn.Module) -> None:
-        """After the last backward: average what FSDP did not."""
-        for parameter in self._whole.get(wrapped, ()):
+        """After the last backward: average the gradients that no wrapper averaged."""
+        if self.accelerator.num_processes == 1:
+            return
+        beside = (p for module in self._beside.get(wrapped, ()) for p in module.parameters())
+        for parameter in (*self._whole.get(wrapped, ()), *beside):
             if parameter.grad is not None:
                 distributed.sum_(parameter.grad).div_(self.accelerator.num_processes)
 

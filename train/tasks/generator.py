@@ -18,7 +18,7 @@ from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.generators.gpt import GPTConfig
 from vistok.runtime import distributed
-from vistok.train.tasks.base import Phase, Task
+from vistok.train.tasks.base import Facts, Monitor, Outcome, Phase, Task, blank_batch
 
 
 class GeneratorTaskConfig(Config):
@@ -28,11 +28,12 @@ class GeneratorTaskConfig(Config):
 
 @register("task", GeneratorTaskConfig)
 class GeneratorTask(Task):
-    averaged = ("generator",)
+    ema = ("generator",)
     phases = (Phase("generator"),)
-    judged_by = ("nll", -1)
+    monitor = Monitor("nll")
 
     def __init__(self, config: GeneratorTaskConfig, data) -> None:
+        self.data = data
         if data is None or data.spec is None:
             raise ConfigError(
                 "data: a generator trains on cached tokens; expected {kind: tokens, path: ...}, "
@@ -54,9 +55,17 @@ class GeneratorTask(Task):
     def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
         return self.generator.draw(index, Rng(seed, "generator", progress.step), progress)
 
-    def step(self, phase: Phase, batch: Batch, draws: Draws, progress: Progress) -> dict:
+    def step(
+        self,
+        phase: Phase,
+        batch: Batch,
+        draws: Draws,
+        progress: Progress,
+        earlier: Mapping[str, Any],
+    ) -> Outcome:
         nats = self.modules["generator"](batch.tokens, self._condition(batch), draws)
-        return {"loss": nats.mean(), "bits_per_image": nats.detach().sum(-1).mean() / math.log(2)}
+        bits = nats.detach().sum(-1).mean() / math.log(2)
+        return Outcome({"loss": nats.mean(), "bits_per_image": bits})
 
     def _condition(self, batch: Batch) -> Condition:
         return Condition(label=batch.label if self.generator.classes else None)
@@ -84,12 +93,16 @@ class GeneratorTask(Task):
         generator.tokenizer = self.generator.tokenizer
         generator.save_pretrained(folder)
 
-    def summary(self) -> dict[str, object]:
+    def example(self, count: int) -> Batch:
+        return blank_batch(count, self.data)
+
+    def facts(self) -> Facts:
         spec = self.generator.spec
         count = sum(p.numel() for p in self.generator.parameters())
-        return {
+        lines = {
             "generator parameters": f"{count:,}",
             "tokens/image": spec.length,
             "vocabulary": " x ".join(map(str, self.generator.inner.vocab)),
             "head": self.generator.head_kind,
         }
+        return Facts(spec, lines=lines)

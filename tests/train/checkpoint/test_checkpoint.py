@@ -12,11 +12,11 @@ import torch
 from tests.support.training import TINY, lines
 from vistok.config import ConfigError
 from vistok.train.checkpoint import files as checkpoint
-from vistok.train.checkpoint.files import CheckpointError, Keep, State
+from vistok.train.checkpoint.files import CheckpointError, Keep, Snapshot
 
 
 def write(folder, step, keep=Keep(5), score=None):
-    state = State(step, {"model": {"w": torch.arange(4.0) + step}}, {"note": "x"}, score)
+    state = Snapshot(step, {"model": {"w": torch.arange(4.0) + step}}, {"note": "x"}, score)
     return checkpoint.save(folder, state, keep)
 
 

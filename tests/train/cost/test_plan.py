@@ -78,18 +78,18 @@ def real(config: TrainConfig, data=None):
     from vistok.core.rng import Rng
 
     task.prepare(batch, Rng(0, "step"))
-    for module in [*task.modules.values(), *task.helpers]:
+    for module in [*task.modules.values(), *task.buffers.helpers]:
         module.train()
     return task, batch, task.draw(batch.index, config.seed, progress), progress
 
 
 def saved_bytes(task, batch, draws, progress, bf16: bool) -> int:
     """What saved_tensors_hooks sees in a real step: the worst phase, each storage once."""
-    modules = [*task.modules.values(), *task.helpers]
+    modules = [*task.modules.values(), *task.buffers.helpers]
     known = {
         t.untyped_storage().data_ptr() for m in modules for t in (*m.parameters(), *m.buffers())
     }
-    worst = 0
+    worst, handed = 0, {}
     for phase in task.phases:
         kept = {}
 
@@ -101,7 +101,7 @@ def saved_bytes(task, batch, draws, progress, bf16: bool) -> int:
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                task.step(phase, batch, draws, progress)
+                handed |= task.step(phase, batch, draws, progress, handed).handed
         worst = max(worst, sum(storage.nbytes() for storage in kept.values()))
     return worst
 
@@ -168,11 +168,13 @@ def test_parameters_are_those_of_the_real_quickstart():
 def test_flops_are_those_of_real_steps(tree):
     config = config_of(tree)
     task, batch, draws, progress = real(config)
-    plan = make_plan(config)
+    plan, handed = make_plan(config), {}
     for phase in task.phases:
 
         def step(phase=phase):
-            task.step(phase, batch, draws, progress)["loss"].backward()
+            outcome = task.step(phase, batch, draws, progress, handed)
+            outcome.loss.backward()
+            handed.update(outcome.handed)
 
         work = plan.work[phase.module]
         counted = flops(step) / len(batch.index)
@@ -199,9 +201,9 @@ def test_a_generator_is_counted_like_a_real_one(tmp_path):
     task, batch, draws, progress = real(config, data)
     plan = make_plan(config)
     assert plan.parts[0].trained == sum(p.numel() for p in task.generator.parameters())
-    step = lambda: task.step(task.phases[0], batch, draws, progress)["loss"].backward()
+    step = lambda: task.step(task.phases[0], batch, draws, progress, {}).loss.backward()
     assert plan.stages[0].flops * len(batch.index) == pytest.approx(flops(step), rel=1e-9)
-    assert plan.size is None and plan.spec == spec
+    assert plan.sides is None and plan.spec == spec
     assert plan.schedule.epochs == 12 * 8 / len(data)
 
 
@@ -221,10 +223,12 @@ def test_weights_gradients_optimizer_and_ema_are_counted_exactly(kind):
     config = config_of(STATEFUL, optimizer={"kind": kind})
     task, batch, draws, progress = real(config)
     size = lambda tensors: sum(t.numel() * t.element_size() for t in tensors)
-    state = gradients = 0
+    state, gradients, handed = 0, 0, {}
     for phase in task.phases:
         module = task.modules[phase.module]
-        task.step(phase, batch, draws, progress)["loss"].backward()
+        outcome = task.step(phase, batch, draws, progress, handed)
+        outcome.loss.backward()
+        handed |= outcome.handed
         made = make_optimizers(with_lr(config.optimizer, phase.lr), module, phase.lr_factors)
         for optimizer in made:
             optimizer.step()
@@ -310,14 +314,14 @@ def test_what_cannot_run_is_refused_dry_too(fails):
         make_plan(config_of(tree))
 
 
-def test_a_rehearsal_leaves_generators_and_the_task_alone():
+def test_a_cost_trace_leaves_generators_and_the_task_alone():
     config = config_of(STATEFUL)
     before = torch.get_rng_state()
     stages_of(config, None)
     assert torch.equal(torch.get_rng_state(), before)
     task = build_hollow(config.task, None)
     assert all(p.is_meta for m in task.modules.values() for p in m.parameters())
-    CostTrace(task, (32, 32), None, 0)
+    CostTrace(task, 0)
     assert build(config.task, None).tokenizer.encoder.latent_tokens.device.type == "cpu"
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from vistok.tokens import TokenSpec
 from vistok.train.cost.plan_text import plan_text, vocabulary
-from vistok.train.cost.planned import CachePlan, Memory, Part, Plan, Schedule, Stage
+from vistok.train.cost.planned import JobPlan, Memory, Part, Plan, Schedule, Stage
 from vistok.train.monitoring.text import amount, duration, size
 
 SPEC = TokenSpec(blocks=((128,),), vocab=(4096,), dim=12, prefix="token")
@@ -14,7 +14,7 @@ PLAN = Plan(
     name="titok",
     folder="runs/titok",
     task="tokenizer",
-    size=(256, 256),
+    sides=(256, 256),
     spec=SPEC,
     parts=(
         Part("encoder", 25_685_516, 0, 21.9e9),
@@ -54,7 +54,7 @@ memory          weights       256 MiB
                 optimizer     512 MiB
                 EMA           128 MiB
                 activations     4 GiB  16 x 256 MiB
-                all          5.38 GiB  a process, an estimate
+                all          5.38 GiB  per process, an estimate
                 on CPUs      9.38 GiB  bf16 attention is not fused there
 
 samples         128,000,000 = 500,000 steps x 256
@@ -82,11 +82,11 @@ def test_no_line_is_wider_than_the_terminal(width):
 
 def test_a_cache_says_what_it_would_write():
     counts = {"train": 32_768, "val": 1_024}
-    text = plan_text(CachePlan("q", "runs/q/tokens", "runs/q", SPEC, counts, 5e9, ()))
+    text = plan_text(JobPlan("q", "runs/q/tokens", "runs/q", SPEC, counts, 5e9, ()))
     assert "cache           264 B an image" in text  # 128 int16 and a label
     assert "train           32,768 images -> runs/q/tokens/train, 8.25 MiB" in text
     assert "encoding        5 GFLOP/image" in text
-    lost = CachePlan("q", "runs/q/tokens", "runs/q", None, {}, None, ("task.tokenizer: not here",))
+    lost = JobPlan("q", "runs/q/tokens", "runs/q", None, {}, None, ("task.tokenizer: not here",))
     assert plan_text(lost).splitlines() == [
         "tokenizer       runs/q",
         "",
