@@ -43,6 +43,17 @@ def ema_tree() -> dict:
     return tree | {"steps": 20, "save_every": 20}
 
 
+def projector_tree() -> dict:
+    """A network that trains with the tokenizer, from the third step on, and one that does not."""
+    tree = ema_tree()
+    tree["task"]["losses"] = [
+        {"kind": "reconstruction"},
+        {"kind": "color_projector", "start": 2},
+        {"kind": "brightness_probe"},
+    ]
+    return tree | {"steps": 12, "save_every": 4, "accumulate": 2}
+
+
 def quickstart_tree() -> dict:
     overrides = (
         "steps=20 warmup=5 precision=fp32 optimizer.precision=fp32 log_every=1 trackers=[] "
@@ -83,8 +94,10 @@ def runs(tmp_path_factory) -> Path:
         }
         if world < 4:
             trees[f"quickstart-{world}"] = quickstart_tree()
+            trees[f"projector-{world}"] = projector_tree()
         if world == 2:
             trees["sharded-2"] = gan_tree() | {"sharding": "full"}
+            trees["projector-sharded-2"] = projector_tree() | {"sharding": "full"}
             trees["muon-2"] = ema_tree() | {"sharding": "full", "optimizer": {"kind": "muon"}}
             trees["muon-ddp-2"] = ema_tree() | {"optimizer": {"kind": "muon"}}
             trees["noema-2"] = ema_tree() | {"sharding": "full", "ema": None}
@@ -143,6 +156,16 @@ def test_sharded_modules_train_like_whole_ones(runs):
         assert psnr[0] == pytest.approx(psnr[1], abs=1e-3)
     exported = load_file(runs / "noema-2/model/model.safetensors")
     assert farthest(exported, weights(runs / "noema-2")) == 0.0
+
+
+@pytest.mark.parametrize("many", ["projector-2", "projector-sharded-2"])
+def test_networks_of_losses_train_like_on_one_process(runs, many):
+    assert (world_of(runs / "projector-1"), world_of(runs / many)) == (1, 2)
+    for file in ("tokenizer", "projector", "probe", "optimizer.projector", "ema.tokenizer"):
+        one, two = (weights(runs / name, file) for name in ("projector-1", many))
+        assert farthest(one, two) < 1e-5, file
+    moved = farthest(weights(runs / many, "projector", 4), weights(runs / many, "projector", 12))
+    assert moved > 1e-4
 
 
 def test_any_layout_goes_on_from_any_other(runs, tmp_path):
