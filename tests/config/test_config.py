@@ -164,7 +164,7 @@ PLUGIN = '''
 from typing import Literal
 
 from vistok.config import Config
-from vistok.quantizers.fsq import FSQ, FSQConfig
+from vistok.quantizers.atoms.fsq import FSQ, FSQConfig
 from vistok.config.registry import register
 
 

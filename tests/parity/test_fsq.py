@@ -3,7 +3,7 @@
 import torch
 
 from vistok.core.records import Latents
-from vistok.quantizers.fsq import FSQ, FSQConfig
+from vistok.quantizers.atoms.fsq import FSQ, FSQConfig
 
 CASE = "fsq"
 

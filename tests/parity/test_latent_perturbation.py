@@ -8,7 +8,7 @@ from vistok.config.registry import build
 from vistok.core.draws import Draws
 from vistok.core.records import Latents
 from vistok.core.schedules import robustok_ratio
-from vistok.quantizers.vq import VQ, VQConfig
+from vistok.quantizers.atoms.vq import VQ, VQConfig
 from vistok.regularizers.latent_perturbation import LatentPerturbationConfig, perturbation_ranks
 
 CASE = "latent_perturbation"

@@ -9,11 +9,11 @@ from torch import Tensor
 from vistok.config.registry import build
 from vistok.core.draws import Draws
 from vistok.core.records import Latents
+from vistok.quantizers.atoms.binary import BinaryConfig
+from vistok.quantizers.atoms.fsq import FSQConfig
+from vistok.quantizers.atoms.lfq import LFQConfig
+from vistok.quantizers.atoms.vq import VQConfig
 from vistok.quantizers.base import straight_through
-from vistok.quantizers.binary import BinaryConfig
-from vistok.quantizers.fsq import FSQConfig
-from vistok.quantizers.lfq import LFQConfig
-from vistok.quantizers.vq import VQConfig
 
 CONFIGS = {
     "vq_l2": VQConfig(codebook_size=13, dim=4),

@@ -10,9 +10,9 @@ from vistok.core.draws import Draws
 from vistok.core.records import Latents
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
-from vistok.quantizers import bits
-from vistok.quantizers.binary import Binary, BinaryConfig
-from vistok.quantizers.lfq import LFQ, LFQConfig
+from vistok.quantizers.atoms import bits
+from vistok.quantizers.atoms.binary import Binary, BinaryConfig
+from vistok.quantizers.atoms.lfq import LFQ, LFQConfig
 
 
 def lfq(count: int, **options) -> LFQ:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vistok.core.records import Latents
-from vistok.quantizers.fsq import FSQ, FSQConfig
+from vistok.quantizers.atoms.fsq import FSQ, FSQConfig
 
 
 def fsq(*levels) -> FSQ:

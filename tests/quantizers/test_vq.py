@@ -7,7 +7,7 @@ from vistok.core.draws import Draws
 from vistok.core.records import Latents
 from vistok.core.rng import Rng
 from vistok.quantizers import nearest
-from vistok.quantizers.vq import VQ, VQConfig, kmeans
+from vistok.quantizers.atoms.vq import VQ, VQConfig, kmeans
 
 
 def vq(rows=None, **options) -> VQ:

@@ -7,7 +7,7 @@ from torch.utils._pytree import tree_leaves
 from vistok.core.draws import Draws
 from vistok.core.records import Latents
 from vistok.quantizers import nearest
-from vistok.quantizers.vq import VQ, VQConfig
+from vistok.quantizers.atoms.vq import VQ, VQConfig
 
 ROWS, DIM, VECTORS = 262_144, 4, 1200
 

@@ -14,8 +14,8 @@ from vistok.core.records import Latents
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.losses.adversarial import AdversarialConfig, AdversarialLoss
-from vistok.quantizers.bits import batch_entropy
-from vistok.quantizers.vq import VQ, VQConfig
+from vistok.quantizers.atoms.bits import batch_entropy
+from vistok.quantizers.atoms.vq import VQ, VQConfig
 from vistok.regularizers.latent_perturbation import LatentPerturbationConfig
 from vistok.runtime import distributed
 from vistok.tokens import TokenSpec

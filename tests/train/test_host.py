@@ -26,7 +26,7 @@ from vistok.core.records import Latents
 from vistok.core.rng import Rng
 from vistok.data import TokenCacheWriter, to_device
 from vistok.frozen import text
-from vistok.quantizers.vq import VQ, VQConfig
+from vistok.quantizers.atoms.vq import VQ, VQConfig
 from vistok.tokens import Tokens, TokenSpec, keep_mask
 from vistok.train.collapse import UsageWindow
 from vistok.train.config import TrainConfig
