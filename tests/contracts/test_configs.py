@@ -56,8 +56,8 @@ def made(name: str) -> Tokenizer:
     tokenizer = Tokenizer(read_config(TINY[name]).task.tokenizer).eval()
     if tokenizer.quantizer.wants_data:
         with torch.no_grad():
-            rows = tokenizer.latents(pictures().pixels).values.flatten(0, 1)
-        tokenizer.quantizer.initialize(rows, Rng(0))
+            latents = tokenizer.latents(pictures().pixels)
+        tokenizer.quantizer.initialize(latents, Rng(0))
     return tokenizer
 
 

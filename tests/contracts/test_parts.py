@@ -149,7 +149,8 @@ def test_parts_are_built_on_the_meta_device(family, kind):
 @pytest.mark.parametrize("draws", [False, True])
 def test_forward_and_backward(family, kind, draws):
     model = tokenizer_with(family, kind).train()
-    model.quantizer.initialize(torch.randn(50, model.quantizer.latent_dim), Rng(0))
+    rows = torch.randn(1, 50, model.quantizer.latent_dim)
+    model.quantizer.initialize(Latents(rows, ((50,),)), Rng(0))
     draws = model.draw(batch().index, 0, Progress(0, 10)) if draws else None
     result = model(batch(), draws)
     assert result.pixels.shape == (4, 3, 8, 8) and result.pixels.isfinite().all()

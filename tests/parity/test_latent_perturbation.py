@@ -36,7 +36,7 @@ def test_perturbation(recording):
     for i, numbers in enumerate(recording.config["sets"]):
         name = f"set{i}."
         z = io["z"].clone().requires_grad_()
-        latents = Latents(rearrange(z, "b c h w -> b (h w) c"), (height, width))
+        latents = Latents(rearrange(z, "b c h w -> b (h w) c"), ((height, width),))
         u = io[name + "random_prob"].view(batch, length, 1)
         rank = io[name + "random_rank"].view(batch, length, 1)
         part = build(

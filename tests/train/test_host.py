@@ -198,7 +198,7 @@ def test_what_torch_does_otherwise_on_cuda(monkeypatch):
         waits.copies.clear()
         move = lambda tensor: tensor.to(cuda, non_blocking=True)
         draws = Draws(ranks=torch.zeros(3, 5, 1, dtype=torch.int64), top_rank=3).map(move)
-        quantized = quantizer(Latents(z, (5,)), draws)
+        quantized = quantizer(Latents(z, ((5,),)), draws)
         quantizer.remember(quantized)
         window.add(quantized.indices)
         keep_mask(spec, z[:, 0, 0].long(), 3, cuda)

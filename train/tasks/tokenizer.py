@@ -7,6 +7,7 @@ Stages are configs: `init` starts parts from a saved tokenizer, `freeze` keeps p
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -141,9 +142,8 @@ class TokenizerTask(Task):
     @torch.no_grad()
     def prepare(self, batch: Batch, rng: Rng) -> None:
         latents = self.tokenizer.latents(batch.pixels, self.tokenizer.condition_of(batch))
-        quantizer = self.tokenizer.quantizer
-        rows = latents.values.flatten(0, 1)
-        quantizer.initialize(distributed.gather(rows), rng.child("codebook"))
+        everyone = replace(latents, values=distributed.gather(latents.values))
+        self.tokenizer.quantizer.initialize(everyone, rng.child("codebook"))
 
     def step(self, phase: Phase, batch: Batch, draws: Draws, progress: Progress) -> dict:
         if phase.module == "discriminator":
@@ -279,7 +279,7 @@ class TokenizerTask(Task):
         tokenizer = modules["tokenizer"].eval()
         pixels, condition = batch.pixels[:8], self.tokenizer.condition_of(batch)
         if condition is not None:
-            condition = condition.rows(0, len(pixels))
+            condition = condition.select(slice(len(pixels)))
         tokens = tokenizer.encode(pixels, condition=condition)
         spec = tokenizer.spec()
         rows = [pixels]
@@ -300,7 +300,7 @@ class TokenizerTask(Task):
 
     def summary(self) -> dict[str, object]:
         spec = self.tokenizer.spec()
-        height, width = self.tokenizer.config.image_size
+        height, width = self.tokenizer.shape.image_size
         parts = self.tokenizer.part_parameters()
         facts = {f"{name} parameters": f"{count:,}" for name, count in parts.items()}
         if self.adversarial is not None:

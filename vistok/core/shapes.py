@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 if TYPE_CHECKING:
     from vistok.tokens import TokenSpec
 
@@ -63,3 +65,24 @@ class Layout:
     def count(self) -> int:
         """M: values of one sample."""
         return sum(map(cells, self.values))
+
+
+def check_pixels(pixels: Tensor, shape: Shape) -> None:
+    """ValueError unless pixels are floats [B, *channels and sides of the shape] in 0..1."""
+    if pixels.ndim < 2 or tuple(pixels.shape[1:]) != (shape.channels, *shape.sides):
+        advice = "resize and crop the image first"
+        if pixels.ndim != 2 + len(shape.sides):
+            advice = f"this tokenizer takes {'clips' if shape.is_clip else 'images'}"
+        expected = ", ".join(map(str, ("B", shape.channels, *shape.sides)))
+        raise ValueError(
+            f"pixels have shape {tuple(pixels.shape)}; expected [{expected}]: {advice}"
+        )
+    if not pixels.is_floating_point():
+        raise ValueError(
+            f"pixels have type {pixels.dtype}; expected floats in 0..1: divide uint8 by 255"
+        )
+    low, high = pixels.aminmax() if len(pixels) else (0.0, 1.0)
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # NaN fails it too
+        raise ValueError(
+            f"pixels lie in {low:.3g}..{high:.3g}; expected 0..1: do not rescale to -1..1"
+        )

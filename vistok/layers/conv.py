@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vistok.config import Config
+from vistok.core.shapes import Grid, Shape
 
 
 class ConvConfig(Config):
@@ -55,15 +56,20 @@ class ConvConfig(Config):
         """Channels of each level."""
         return tuple(self.channels * mult for mult in self.channel_mult)
 
-    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
+    def grid(self, shape: Shape) -> Grid:
         """(h, w) of the last level's map; ValueError if the sides cannot be halved that often."""
-        stride = 2 ** (len(self.channel_mult) - 1)
-        if image_size[0] % stride or image_size[1] % stride:
+        if shape.is_clip:
             raise ValueError(
-                f"image_size={tuple(image_size)} is not a multiple of {stride}, as the "
+                f"a cnn of 2D convolutions takes images, not clips of {shape.frames} frames; use "
+                "kind: vit for clips"
+            )
+        stride = 2 ** (len(self.channel_mult) - 1)
+        if any(side % stride for side in shape.sides):
+            raise ValueError(
+                f"image_size={shape.sides} is not a multiple of {stride}, as the "
                 f"{len(self.channel_mult)} levels of channel_mult want it; use another size"
             )
-        return image_size[0] // stride, image_size[1] // stride
+        return tuple(side // stride for side in shape.sides)
 
 
 class ConvNorm(nn.GroupNorm):

@@ -34,7 +34,7 @@ class PatchesConfig(Config):
         if any(side % part for side, part in zip(shape.sides, window, strict=True)):
             named = f"patches.size={self.size}"
             named += f", patches.frames={self.frames}" if shape.is_clip else ""
-            raise ValueError(f"sides={shape.sides} are not multiples of {named}; change one of them")
+            raise ValueError(f"sides={shape.sides} are no multiples of {named}; change one of them")
         return tuple(side // part for side, part in zip(shape.sides, window, strict=True))
 
     def window(self, shape: Shape) -> Grid:

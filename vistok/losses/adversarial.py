@@ -72,10 +72,10 @@ class AdversarialLoss(Loss):
     def bind(self, tokenizer: nn.Module) -> None:
         with torch.no_grad(), evaluating(self.discriminator):
             try:
-                self.discriminator(torch.zeros(1, 3, *tokenizer.config.image_size))
+                self.discriminator(torch.zeros(1, 3, *tokenizer.shape.image_size))
             except RuntimeError:
                 raise ConfigError(
-                    f"discriminator: images of {tokenizer.config.image_size} are too small for "
+                    f"discriminator: images of {tokenizer.shape.image_size} are too small for "
                     f"layers={getattr(self.config.discriminator, 'layers', '?')}; use fewer layers"
                 ) from None
 

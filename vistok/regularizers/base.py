@@ -1,4 +1,4 @@
-"""What a regularizer is: a sampler of draws."""
+"""Base class of regularizers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from vistok.tokens import TokenSpec
 
 
 class Regularizer:
-    """Samples the draws of a training step for samples `index` [B]; has no forward, no weights."""
+    """Samples which tokens are dropped or perturbed in a training step; other parts apply it.
+
+    It has no forward pass and no weights.
+    """
 
     needs_prefix: bool = False
     """True if it shortens sequences, which the decoder must then allow."""
-    fills: str
-    """The field of `Draws` that it fills."""
+    fills: tuple[str, ...]
+    """Fields of `Draws` that it fills."""
 
     def check(self, spec: TokenSpec) -> None:
         """Raise ValueError if sequences of this spec cannot be regularized as configured."""
 
     def draw(self, spec: TokenSpec, index: Tensor, rng: Rng, progress: Progress) -> Draws:
+        """The fields of a training step for samples `index` [B]."""
         raise NotImplementedError

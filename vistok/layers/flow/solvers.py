@@ -5,6 +5,7 @@ A velocity is any function (x [B, ...], time [B]) -> [B, ...]; nothing here know
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Literal
 
@@ -32,7 +33,7 @@ def solve(velocity: Velocity, noise: Tensor, grid: list[float], solver: Solver =
     """
     x, count = noise, len(noise)
     at = lambda t: torch.full((count,), t, dtype=noise.dtype, device=noise.device)
-    for now, then in zip(grid[:-1], grid[1:], strict=True):
+    for now, then in itertools.pairwise(grid):
         step = then - now
         slope = velocity(x, at(now))
         if solver == "midpoint":

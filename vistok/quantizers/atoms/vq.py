@@ -167,7 +167,7 @@ class VQ(Quantizer):
 
     @torch.no_grad()
     def initialize(self, latents: Latents, rng: Rng) -> None:
-        """Rows from latents [B, N, d] of the global batch: random ones, or their k-means centers."""
+        """Rows from latents [B, N, d] of the global batch: random ones or their k-means centers."""
         z = latents.values.flatten(0, 1)
         if self.config.l2_norm:
             z = F.normalize(z.float(), dim=-1, eps=_NORM_EPS)
