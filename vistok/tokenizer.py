@@ -34,6 +34,7 @@ from vistok.core.shapes import Shape, check_pixels
 from vistok.frozen.network import Frozen
 from vistok.frozen.text import TextEncoderConfig
 from vistok.layers.text import TextInputConfig
+from vistok.regularizers.base import check_all
 from vistok.runtime.modes import evaluating
 from vistok.spaces.pixels import PixelsConfig
 from vistok.storage.hub import Saved
@@ -107,37 +108,10 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
             spec = layout.spec.model_copy(update={"prefix": self.decoder.prefix})
             layout = replace(layout, spec=spec)
         self.layout = layout
-        self._check_regularizers()
+        optional = any(how.optional for how in config.reading.values())
+        check_all(self.regularizers, config.regularizers, self.spec(), optional)
         self.origin: Origin | None = None
         self._text_encoder: list[Any] = []  # in a list, so that it is no submodule
-
-    def _check_regularizers(self) -> None:
-        """ConfigError for what would otherwise fail when the first draws are sampled."""
-        claimed: dict[str, str] = {}
-        for part, regularizer in zip(self.config.regularizers, self.regularizers, strict=True):
-            if regularizer.needs_prefix and self.spec().prefix == "none":
-                raise ConfigError(
-                    f"regularizers: '{part.kind}' shortens sequences, but decoder.missing is "
-                    "'refuse'; set it to 'mask_token' or 'drop'"
-                )
-            for field in regularizer.fills:
-                if field in claimed:
-                    raise ConfigError(
-                        f"regularizers: '{claimed[field]}' and '{part.kind}' both fill '{field}'; "
-                        "keep one of them"
-                    )
-                claimed[field] = part.kind
-            if "null" in regularizer.fills and not any(
-                how.optional for how in self.config.reading.values()
-            ):
-                raise ConfigError(
-                    f"regularizers: '{part.kind}' drops texts, and no part reads text that may "
-                    "be missing; set encoder.text or decoder.text, with optional: true"
-                )
-            try:
-                regularizer.check(self.spec())
-            except ValueError as error:
-                raise ConfigError(f"regularizers: '{part.kind}': {error}") from None
 
     # -- one pass -------------------------------------------------------------------------------
 

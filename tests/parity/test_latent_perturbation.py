@@ -47,7 +47,7 @@ def test_perturbation(recording):
                 choose="first_local",
             )
         )
-        images = part._images(torch.arange(batch), None)
+        images = chosen_images(torch.arange(batch), config.proportion, config.choose, Rng(0))
         assert int(images.sum()) == numbers["images_perturbed"]
         ranks = perturbation_ranks(u, rank, numbers["alpha"])
         ranks = torch.where(images[:, None, None], ranks, 0)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 import vistok.losses  # noqa: F401  (registers the losses)
+from vistok.conditioning import NO_TEXTS
 from vistok.config import Config, ConfigError, PartOf
 from vistok.config.registry import build, register
 from vistok.core.draws import Draws
@@ -28,7 +29,7 @@ from vistok.losses.reconstruction import ReconstructionConfig
 from vistok.metrics.codebook import CodebookStats
 from vistok.metrics.quality import PSNR
 from vistok.runtime import distributed
-from vistok.tokenizer import NO_TEXTS, Tokenizer, TokenizerConfig
+from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.train.collapse import CollapseConfig, UsageWindow
 from vistok.train.tasks.base import Phase, Task, check_pictures
 from vistok.train.tasks.stages import InitConfig, start_from

@@ -26,6 +26,10 @@ class CNNDecoderConfig(Config):
     kind: Literal["cnn"] = "cnn"
     conv: ConvConfig = ConvConfig()
 
+    @classmethod
+    def tiny(cls) -> CNNDecoderConfig:
+        return cls(conv=ConvConfig.tiny())
+
 
 @register("decoder", CNNDecoderConfig)
 class CNNDecoder(Decoder):

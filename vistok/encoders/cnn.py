@@ -30,6 +30,10 @@ class CNNEncoderConfig(Config):
     kernel_out: Literal[1, 3] = 3
     """Side of the last convolution; 1 in MaskGIT-VQGAN."""
 
+    @classmethod
+    def tiny(cls) -> CNNEncoderConfig:
+        return cls(conv=ConvConfig.tiny())
+
 
 @register("encoder", CNNEncoderConfig)
 class CNNEncoder(Encoder):

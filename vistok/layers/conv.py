@@ -41,6 +41,10 @@ class ConvConfig(Config):
     MaskGIT's JAX code that its released weights depend on."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
+    @classmethod
+    def tiny(cls) -> ConvConfig:
+        return cls(channels=8, channel_mult=(1, 1, 2), blocks=1, mid_blocks=1, norm_groups=4)
+
     @model_validator(mode="after")
     def _divides(self) -> ConvConfig:
         for mult in self.channel_mult:

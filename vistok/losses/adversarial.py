@@ -44,6 +44,10 @@ class AdversarialConfig(Config):
     lr: float | None = None
     """Of the discriminator; None = that of the model."""
 
+    @classmethod
+    def tiny(cls) -> AdversarialConfig:
+        return cls(start=0, discriminator=PatchGANConfig.tiny())
+
 
 class LeCamDiscriminator(nn.Module):
     """A discriminator with LeCam's running means, so that both are trained and saved as one."""

@@ -18,6 +18,7 @@ from vistok.config import Config, PartOf
 from vistok.config.registry import build, register
 from vistok.core.draws import PartDraws
 from vistok.core.shapes import Shape
+from vistok.layers.conv import ConvConfig
 from vistok.layers.patchify import PatchesConfig
 from vistok.spaces.base import Space
 from vistok.spaces.pixels import Pixels, PixelsConfig
@@ -39,6 +40,15 @@ class CodesConfig(Config):
     """The other tokenizer's output space."""
     patch_size: int = Field(default=16, ge=1)
     """Pixels of the side of one code."""
+
+    @classmethod
+    def tiny(cls) -> CodesConfig:
+        return cls(
+            codebook_size=16,
+            dim=4,
+            patch_size=4,
+            decoder={"kind": "cnn", "conv": ConvConfig.tiny()},
+        )
 
 
 @register("space", CodesConfig)

@@ -39,6 +39,10 @@ class BinaryConfig(Config):
     loss_weights: dict[Literal["code"], float] = {"code": 0.0}
     """Weight of p(1-p); its published value is unknown."""
 
+    @classmethod
+    def tiny(cls) -> BinaryConfig:
+        return cls(bits=6, dim=4)
+
 
 @register("quantizer", BinaryConfig)
 class Binary(Quantizer):

@@ -34,6 +34,10 @@ class FSQConfig(Config):
     loss_weights: dict[Literal["saturation"], float] = {}
     """saturation: mean relu(|z| - 2.5)^2, keeps latents where the tanh still has a slope."""
 
+    @classmethod
+    def tiny(cls) -> FSQConfig:
+        return cls(levels=(4, 3, 2))
+
 
 @register("quantizer", FSQConfig)
 class FSQ(Quantizer):

@@ -47,6 +47,10 @@ class LFQConfig(Config):
     }
     """entropy_batch is maximized: its weight is negative."""
 
+    @classmethod
+    def tiny(cls) -> LFQConfig:
+        return cls(bits=6)
+
 
 @register("quantizer", LFQConfig)
 class LFQ(Quantizer):

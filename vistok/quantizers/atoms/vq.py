@@ -65,6 +65,10 @@ class VQConfig(Config):
             )
         return self
 
+    @classmethod
+    def tiny(cls) -> VQConfig:
+        return cls(codebook_size=16, dim=4)
+
 
 @register("quantizer", VQConfig)
 class VQ(Quantizer):

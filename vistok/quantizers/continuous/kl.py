@@ -29,6 +29,10 @@ class KLConfig(Config):
     """Log variances are clamped to it."""
     loss_weights: dict[Literal["kl"], float] = {"kl": 1e-6}
 
+    @classmethod
+    def tiny(cls) -> KLConfig:
+        return cls(dim=4)
+
 
 @register("quantizer", KLConfig)
 class KL(Quantizer):
