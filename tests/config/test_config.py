@@ -35,7 +35,7 @@ DROPOUT = ({"kind": "nested_dropout"},)
         (
             "quantizer",
             {"levels": [3]},
-            "quantizer: no 'kind' given .*binary, fsq, kl, lfq, vq",
+            "quantizer: no 'kind' given .*binary, fsq, lfq, vq, kl",
         ),
         ("quantizer", "fsq", "quantizer: got 'fsq'; input should be a valid dictionary"),
         ("regularizers.0.lengths", "pow3", "regularizers.0.lengths: got 'pow3'; .*'uniform_pow2'"),
