@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from vistok.core.draws import Draws
 from vistok.core.records import Batch
 from vistok.core.schedules import Progress, warmup_cosine
-from vistok.data.select import select
 from vistok.train.config import TrainConfig
 from vistok.train.optim.gradients import norms_and_clip
 from vistok.train.optim.optimizers import optimizers_of
@@ -99,10 +98,10 @@ class TrainingStep:
         wrapped, count = self.task.modules[phase.module], len(cuts)
         seen = []
         for i, cut in enumerate(cuts):
-            part = batch if count == 1 else select(batch, cut)
+            part = batch if count == 1 else batch.select(cut)
             with self.parallel.micro_batch(wrapped, last=i == count - 1):
                 with self.parallel.autocast():
-                    sampled = draws.rows(cut.start, cut.stop)
+                    sampled = draws.select(cut)
                     outcome = self.task.step(phase, part, sampled, progress, earlier[i])
                 self.parallel.backward(outcome.loss / count)
             earlier[i].update(outcome.handed)

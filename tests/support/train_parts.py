@@ -146,7 +146,7 @@ class BrightnessProbe(Loss):
     def hand_on(self, reconstruction, batch, progress):
         return reconstruction.pixels.detach()
 
-    def step(self, network, handed, batch, progress):
+    def step(self, network, handed, batch, draws, progress):
         colors = handed.flatten(2).mean(-1)
         error = F.mse_loss(network(colors)[:, 0], colors.mean(-1))
         return {"loss": error, "brightness": error}

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from vistok.config import Config, ConfigError
 from vistok.config.registry import build
+from vistok.core.draws import Draws, PartDraws
 from vistok.core.records import Batch, Reconstruction
+from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.losses.base import Loss
 from vistok.runtime import distributed
@@ -105,6 +107,20 @@ class Losses(nn.Module):
         self.networks[name] = getattr(loss, attribute)
         return name
 
+    def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
+        """Random draws of the losses that sample, each keyed by its own name."""
+        parts: dict[str, PartDraws] = {}
+        for loss in self.parts:
+            name = f"loss.{loss.key}"
+            sampled = loss.draw(index, Rng(seed, name, progress.step), progress)
+            if sampled is not None and name in parts:
+                raise ConfigError(
+                    f"task.losses: two losses sample as '{loss.key}'; give one of them a `name`"
+                )
+            if sampled is not None:
+                parts[name] = sampled
+        return Draws(parts=parts)
+
     # -- one step -------------------------------------------------------------------------------
 
     def terms(
@@ -170,11 +186,18 @@ class Losses(nn.Module):
         }
 
     def own_step(
-        self, phase: Phase, network: nn.Module, handed: Any, batch: Batch, progress: Progress
+        self,
+        phase: Phase,
+        network: nn.Module,
+        handed: Any,
+        batch: Batch,
+        draws: Draws,
+        progress: Progress,
     ) -> Outcome:
         """The phase of a loss's own network; arguments as in `Loss.step`."""
         loss = self._owners[phase.module]
-        scalars = loss.step(network, handed, batch, progress)
+        own = draws.part(f"loss.{loss.key}")
+        scalars = loss.step(network, handed, batch, own, progress)
         return Outcome({n if n == "loss" else f"{loss.prefix}{n}": v for n, v in scalars.items()})
 
     def after_step(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,8 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 import vistok.losses  # noqa: F401  (registers the losses)
-from vistok.config import Config, ConfigError, PartOf
+from vistok.conditioning import NO_TEXTS
+from vistok.config import Config, ConfigError, PartOf, validate
 from vistok.config.registry import register
 from vistok.core.draws import Draws
 from vistok.core.records import Batch
@@ -24,7 +26,7 @@ from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.losses.reconstruction import ReconstructionConfig
 from vistok.runtime import distributed
-from vistok.tokenizer import NO_TEXTS, Tokenizer, TokenizerConfig
+from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.train.monitoring.collapse import CollapseConfig, UsageWindow
 from vistok.train.tasks import reconstructions
 from vistok.train.tasks.base import (
@@ -61,6 +63,10 @@ class TokenizerTaskConfig(Config):
     term_gradients_every: int = Field(default=500, ge=0)
     """Steps between logs of each loss term's gradient at the decoder's last layer; 0 = never."""
 
+    sampling: dict[str, Any] = Field(default_factory=dict)
+    """Changes to the decoder's own sampling (steps, guidance) in validation and image grids; only
+    for decoders that sample."""
+
     @field_validator("init", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
@@ -76,11 +82,11 @@ class TokenizerTask(Task):
 
     def __init__(self, config: TokenizerTaskConfig, data) -> None:
         self.config, self.data = config, data
-        check_media(data, "tokenizer")
+        check_media(data, "tokenizer", config.tokenizer.frames)
         if data is not None and config.tokenizer.text is not None and not data.texts:
             raise ConfigError(NO_TEXTS)
         self.tokenizer = Tokenizer(config.tokenizer)
-        self.lengths = self._lengths()
+        self.lengths, self.sampling = self._lengths(), self._sampling()
         for init in config.init:
             start_from(self.tokenizer, init)
         _check_names(self.tokenizer, "freeze", config.freeze)
@@ -112,6 +118,17 @@ class TokenizerTask(Task):
                 raise ConfigError(f"task.validate_lengths: {error}") from None
         return tuple(sorted({*lengths, spec.max_prefix}))
 
+    def _sampling(self) -> Config | None:
+        """The decoder's sampling in validation; ConfigError for settings that it does not have."""
+        own, changes = self.tokenizer.sampling, self.config.sampling
+        if own is None and changes:
+            raise ConfigError(
+                f"task.sampling: {changes}, but this decoder does not sample; leave it out"
+            )
+        if own is None:
+            return None
+        return validate(type(own), {**own.model_dump(), **changes}, "task.sampling")
+
     @property
     def wants_data(self) -> bool:
         return self.tokenizer.quantizer.wants_data
@@ -122,14 +139,14 @@ class TokenizerTask(Task):
         return {*self.tokenizer.quantizer.parameters(), self.tokenizer.decoder.last_layer}
 
     def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
-        return self.tokenizer.draw(index, seed, progress)
+        draws = self.tokenizer.draw(index, seed, progress)
+        return draws.join(self.losses.draw(index, seed, progress), "losses")
 
     @torch.no_grad()
     def prepare(self, batch: Batch, rng: Rng) -> None:
         latents = self.tokenizer.latents(batch.pixels, self.tokenizer.condition_of(batch))
-        quantizer = self.tokenizer.quantizer
-        rows = latents.values.flatten(0, 1)
-        quantizer.initialize(distributed.gather(rows), rng.child("codebook"))
+        everyone = replace(latents, values=distributed.gather(latents.values))
+        self.tokenizer.quantizer.initialize(everyone, rng.child("codebook"))
 
     def step(
         self,
@@ -141,7 +158,8 @@ class TokenizerTask(Task):
     ) -> Outcome:
         name = phase.module
         if name != "tokenizer":
-            return self.losses.own_step(phase, self.modules[name], earlier[name], batch, progress)
+            network, handed = self.modules[name], earlier[name]
+            return self.losses.own_step(phase, network, handed, batch, draws, progress)
         for part in self.config.freeze:
             # Its dropout and its statistics (usage, EMA codebook) rest too.
             self.tokenizer.get_submodule(part).eval()
@@ -184,24 +202,25 @@ class TokenizerTask(Task):
 
     def validate(self, batches: Iterable[Batch], modules: Modules) -> dict[str, float]:
         """PSNR at each validated length, codebook usage and entropy."""
-        return reconstructions.validate(
-            modules["tokenizer"], batches, self.lengths, self.tokenizer.condition_of
-        )
+        return reconstructions.validate(modules["tokenizer"].eval(), batches, self._decoding)
 
     def _images(self, batch: Batch, modules: Modules) -> dict[str, Tensor]:
-        grid = reconstructions.image_grid(
-            modules["tokenizer"], batch, self.lengths, self.tokenizer.condition_of
-        )
+        tokenizer = modules["tokenizer"].eval()
+        grid = reconstructions.image_grid(tokenizer, batch, self._decoding)
         return {"reconstructions": grid}
+
+    @property
+    def _decoding(self) -> reconstructions.Decoding:
+        return reconstructions.Decoding(self.lengths, self.tokenizer.condition_of, self.sampling)
 
     def export(self, folder: Path, modules: Modules) -> None:
         modules["tokenizer"].save_pretrained(folder)
 
     def example(self, count: int) -> Batch:
-        return blank_batch(count, self.data, self.tokenizer.config.image_size)
+        return blank_batch(count, self.data, self.tokenizer.shape.sides)
 
     def facts(self) -> Facts:
-        spec, sides = self.tokenizer.spec(), tuple(self.tokenizer.config.image_size)
+        spec, sides = self.tokenizer.spec(), self.tokenizer.shape.sides
         unit = Facts(sides=sides).unit
         lines: dict[str, object] = {
             f"{name} parameters": f"{count:,}"

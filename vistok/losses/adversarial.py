@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vistok.config import ConfigError, PartOf
 from vistok.config.registry import build, register
+from vistok.core.draws import PartDraws
 from vistok.core.records import Batch, Reconstruction
 from vistok.core.schedules import Progress, ramp
 from vistok.layers.frames import frames
@@ -49,6 +50,10 @@ class AdversarialConfig(LossConfig):
     lr: float | None = None
     """Peak learning rate of the discriminator; null = that of the run."""
 
+    @classmethod
+    def tiny(cls) -> AdversarialConfig:
+        return cls(start=0, discriminator=PatchGANConfig.tiny())
+
 
 class LeCamDiscriminator(nn.Module):
     """A discriminator with LeCam's running means, so that both are trained and saved as one."""
@@ -79,10 +84,10 @@ class AdversarialLoss(Loss):
     def bind(self, tokenizer: nn.Module) -> None:
         with torch.no_grad(), evaluating(self.discriminator):
             try:
-                self.discriminator(torch.zeros(1, 3, *tokenizer.config.image_size))
+                self.discriminator(torch.zeros(1, 3, *tokenizer.shape.image_size))
             except RuntimeError:
                 raise ConfigError(
-                    f"discriminator: images of {tokenizer.config.image_size} are too small for "
+                    f"discriminator: images of {tokenizer.shape.image_size} are too small for "
                     f"layers={getattr(self.config.discriminator, 'layers', '?')}; use fewer layers"
                 ) from None
 
@@ -129,7 +134,12 @@ class AdversarialLoss(Loss):
         return frames(reconstruction.target), frames(reconstruction.pixels.detach())
 
     def step(
-        self, network: nn.Module, handed: tuple[Tensor, Tensor], batch: Batch, progress: Progress
+        self,
+        network: nn.Module,
+        handed: tuple[Tensor, Tensor],
+        batch: Batch,
+        draws: PartDraws,
+        progress: Progress,
     ) -> dict[str, Tensor]:
         loss, logged = self.discriminate(network, *handed)
         return {"loss": loss, **logged}

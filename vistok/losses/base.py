@@ -15,7 +15,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vistok.config import Config
+from vistok.core.draws import PartDraws
 from vistok.core.records import Batch, Reconstruction
+from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 
 
@@ -79,6 +81,13 @@ class Loss(nn.Module):
     def bind(self, tokenizer: nn.Module) -> None:
         """Look at the tokenizer once (its last layer, its widths) before training."""
 
+    def draw(self, index: Tensor, rng: Rng, progress: Progress) -> PartDraws | None:
+        """Random draws of one step for samples `index` [B]; None = the loss samples nothing.
+
+        `forward` finds them in `reconstruction.draws.part(f"loss.{key}")`, `step` receives them.
+        """
+        return None
+
     def forward(
         self, reconstruction: Reconstruction, batch: Batch, progress: Progress
     ) -> dict[str, Tensor]:
@@ -102,13 +111,19 @@ class Loss(nn.Module):
         raise NotImplementedError
 
     def step(
-        self, network: nn.Module, handed: Any, batch: Batch, progress: Progress
+        self,
+        network: nn.Module,
+        handed: Any,
+        batch: Batch,
+        draws: PartDraws,
+        progress: Progress,
     ) -> dict[str, Tensor]:
         """The phase of its own: {"loss": scalar to minimize, name: scalar to log}.
 
         Args:
             network: the one that `phase` names, perhaps wrapped for several processes.
             handed: what `hand_on` gave for this micro-batch, before anything moved.
+            draws: this loss's own, as `draw` gave them.
         """
         raise NotImplementedError
 
