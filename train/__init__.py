@@ -1,1 +1,1 @@
-"""What you launch: `python -m train CONFIG [key=value ...]` or `accelerate launch -m train ...`."""
+"""Training: `python -m train CONFIG [key=value ...]`, or `accelerate launch -m train ...`."""

@@ -128,7 +128,7 @@ def _plain(number: Tensor) -> float | str:
 
 
 def _text(fact: Mapping[str, Any]) -> str:
-    """What was not finite, and where."""
+    """One line about a step: the terms or gradients that were not finite, and where."""
     if not fact["ranks"]:
         parts = ", ".join(fact["gradients"]) or "all parts"
         return f"the gradient of {fact['module']} is not finite in {parts}"

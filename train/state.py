@@ -32,6 +32,6 @@ class RunState:
     skipped: int = 0
     """Steps that were not finite."""
     score: float | None = None
-    """How good the last validation found this step, higher is better; None = none was due."""
+    """The validation metric of this step, higher is better; None = none was due."""
     stream: dict[str, Any] | None = None
     """Lanes of a streamed data set and their positions; None = samples are read by index."""

@@ -26,7 +26,7 @@ from vistok.train.tasks.base import Phase, Task
 
 @dataclass(frozen=True)
 class PhaseGradients:
-    """What a phase found in a step, before its modules move."""
+    """The gradients of one phase in a step, before its modules move."""
 
     phase: Phase
     micro_batches: Sequence[tuple[Mapping[str, Tensor], Tensor]]

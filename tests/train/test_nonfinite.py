@@ -104,14 +104,3 @@ def test_too_many_in_a_row_stop_the_run_with_a_dump_of_norms(run, tmp_path, fail
     names = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert names[-1] == "step_00000004"  # steps 5 to 7 were bad
     assert lines(folder)[-1]["step"] == 6  # the step that stopped it has no line
-
-
-def test_each_term_is_weighed_at_the_last_layer(run):
-    rows = lines(run({**STATEFUL, "task": {**STATEFUL["task"], "term_gradients_every": 5}}))
-    shown = [row["step"] for row in rows if "last_layer_grad/l2" in row]
-    assert shown == [1, 6, 11]
-    assert rows[0]["last_layer_grad/l2"] > 0 and "last_layer_grad/adversarial" not in rows[0]
-    assert rows[5]["last_layer_grad/adversarial"] > 0  # the GAN starts at step 3
-    assert not any("commitment" in name for name in rows[5] if name.startswith("last_layer"))
-    assert {"discriminator_accuracy", "adaptive_weight"} <= set(rows[5])
-    assert {"tokenizer_grad_norm", "tokenizer_grad_norm/encoder"} <= set(rows[5])

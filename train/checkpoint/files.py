@@ -43,7 +43,7 @@ class Snapshot:
     tensors: Mapping[str, Mapping[str, Tensor]]
     facts: Mapping[str, Any]
     score: float | None = None
-    """How good validation found this step, higher is better; None = it was not looked at."""
+    """The validation metric of this step, higher is better; None = it was not validated."""
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ class Checkpointer:
             load_optimizer(optimizers, state.modules[name], moved, names, path)
 
     def changed_precision(self, snapshot: Snapshot) -> str:
-        """How precision differs from the checkpoint's: ", precision: bf16 before, fp32 now"."""
+        """Differences of precision from the checkpoint's: ", precision: bf16 before, fp32 now"."""
         before, now = snapshot.facts.get("precisions", {}), self.config.precisions
         return "".join(
             f", {key}: {before[key]} before, {now[key]} now"

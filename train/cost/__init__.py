@@ -1,1 +1,1 @@
-"""What a run costs: its plan, FLOP, memory and throughput."""
+"""Costs of a run: its plan, FLOP, memory and throughput."""

@@ -1,4 +1,4 @@
-"""`--dry-run`: what a run would be, on the terminal; nothing is trained, nothing is written."""
+"""`--dry-run`: print the plan of a run; nothing is trained, nothing is written."""
 
 from __future__ import annotations
 

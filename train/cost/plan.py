@@ -1,4 +1,4 @@
-"""What a run will be, known before it starts: `python -m train CONFIG --dry-run`.
+"""The plan of a run before it starts: `python -m train CONFIG --dry-run`.
 
 Parameters, tokens, FLOP, memory and the arithmetic of steps, computed from the config alone. No
 weights, no GPU and no data are needed, and nothing is written.
@@ -120,7 +120,7 @@ def _unstarted(config: Config, notes: list[str]) -> Config:
 
 
 def _watched(task: Task) -> dict[str, nn.Module]:
-    """What has a line of its own: parts of a tokenizer, other modules, networks of losses."""
+    """Modules with a line of their own: parts of a tokenizer, other modules, networks of losses."""
     watched: dict[str, nn.Module] = {}
     for name, module in task.modules.items():
         watched[name] = module
@@ -258,7 +258,7 @@ def _length(data: Any) -> int | None:
 
 
 def _times(steps: int, every: int) -> int:
-    """How often: each `every` steps and after the last; 0 = after the last only."""
+    """Number of times: each `every` steps and after the last; 0 = after the last only."""
     return math.ceil(steps / every) if every else 1
 
 

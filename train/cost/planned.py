@@ -1,4 +1,4 @@
-"""The records of a plan: what a run will be. All are plain facts and their arithmetic."""
+"""The records of a plan: plain facts about a run, and their arithmetic."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Plan:
 
     @property
     def flops(self) -> float:
-        """Of the whole run, optimizers left out."""
+        """FLOP of the whole run, optimizers left out."""
         ends = [*(stage.start for stage in self.stages[1:]), self.schedule.steps]
         spans = zip(self.stages, ends, strict=True)
         return sum(s.flops * (end - s.start) for s, end in spans) * self.schedule.batch

@@ -1,4 +1,4 @@
-"""How hard the machine works: achieved FLOP/s, their share of its peak, and peak memory.
+"""Throughput of a run: achieved FLOP/s, their share of its peak, and peak memory.
 
 Model FLOP are counted once, at the start, as a plan counts them: forward and backward of one
 sample, losses included, attention in its plain form, nothing that is computed twice. Optimizers are
@@ -66,7 +66,7 @@ def make_throughput(config: TrainConfig, data: Any, device: torch.device, world:
 
 
 def precision(config: TrainConfig) -> str:
-    """What most products of a run are computed in."""
+    """The precision of most matrix products of a run."""
     if config.precision == "bf16":
         return "bf16"
     return "fp32" if torch.get_float32_matmul_precision() == "highest" else "tf32"

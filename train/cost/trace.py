@@ -157,7 +157,7 @@ class CostTrace:
         return [*task.modules.values(), *task.buffers.helpers, *task.buffers.saved.values()]
 
     def _storages(self) -> set[int]:
-        """Of weights and statistics: they are there anyway."""
+        """Storages of weights and statistics, which are there anyway."""
         tensors = [t for m in self._modules() for t in (*m.parameters(), *m.buffers())]
         return {tensor.untyped_storage()._cdata for tensor in tensors}
 

@@ -13,7 +13,7 @@ from vistok.config import Config
 
 @dataclass(frozen=True)
 class Context:
-    """What a job is given to work with."""
+    """The surroundings of a job."""
 
     config: Config
     """The TrainConfig of the run."""
@@ -22,11 +22,11 @@ class Context:
     accelerator: Accelerator
     """The processes that share the work."""
     folder: Path
-    """Where to write."""
+    """The folder to write into."""
 
 
 class Job:
-    """Base of what writes files; built as `Job(config, train_set)`."""
+    """Base of jobs; built as `Job(config, train_set)`."""
 
     tokenizer: str | None = None
     """The saved tokenizer that encodes the data, for the plan; None = there is none."""
@@ -36,5 +36,5 @@ class Job:
         raise NotImplementedError
 
     def rows(self, split: str, count: int) -> int:
-        """How many samples of a split of `count` are written, for the plan."""
+        """Number of samples of a split of `count` that are written, for the plan."""
         return count

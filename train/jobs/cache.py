@@ -1,8 +1,8 @@
 """Extract tokens once: a frozen tokenizer over a data set, into a memory-mapped cache.
 
-Writes `train/` and `val/` caches below the run's folder. An interrupted cache goes on where it
+Writes `train/` and `val/` caches below the run's folder. An interrupted cache resumes where it
 stopped; a finished one is left alone. Several processes on one machine take batches in turn; each
-batch is the same whatever their number (`batch_size` images a process), and so are the bytes.
+batch is the same whatever their number (`batch_size` images per process), and so are the bytes.
 Training samples may be cached as several crops; validation samples are always cached once.
 """
 
@@ -38,9 +38,9 @@ class CacheConfig(Config):
     limit: int | None = Field(default=None, ge=1)
     """Training samples to tokenize; null = all."""
     crops: Crops = 1
-    """Rows of each training sample: 1, 2 (center and mirror) or ten (LlamaGen's)."""
+    """Crops of each training sample: 1, 2 (center and mirror) or ten (LlamaGen's)."""
     crop_range: float = Field(default=1.1, ge=1)
-    """ten: side of the image that is cropped, as a multiple of data.size."""
+    """Side of the image that is cropped, as a multiple of data.size; for crops: ten."""
 
 
 @register("task", CacheConfig)

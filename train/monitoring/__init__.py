@@ -1,1 +1,1 @@
-"""What a run tells: logs, images, the collapse alarm and the summary."""
+"""Reports of a run: logs, images, the collapse alarm and the summary."""

@@ -1,4 +1,4 @@
-"""The collapse alarm: how many codes a tokenizer used over the last so many steps of training.
+"""The collapse alarm: the codes that a tokenizer used over the last steps of training.
 
 Usage is the number of different codes, over the number that as many uniform draws would show: a
 large codebook and a short window do not look like a collapse.
@@ -19,15 +19,16 @@ from vistok.tokens import TokenSpec
 
 class CollapseConfig(Config):
     below: float = Field(default=0.05, gt=0, le=1)
-    """Share of the codebook below which the alarm is raised."""
+    """Usage below which the alarm is raised: codes seen, as a share of those that as many uniform
+    draws would show."""
     steps: int = Field(default=1000, ge=1)
-    """Steps that are looked at together."""
+    """Steps of one window of usage."""
 
 
 class UsageWindow(nn.Module):
     """Codes seen by all ranks since the window began; its buffers go into checkpoints.
 
-    A vocabulary of several factors is watched factor by factor; usage is their mean.
+    A vocabulary of several factors is counted factor by factor; usage is their mean.
     """
 
     def __init__(self, spec: TokenSpec) -> None:
@@ -51,7 +52,7 @@ class UsageWindow(nn.Module):
         self.seen.copy_(distributed.sum_(self.seen.to(torch.int32)) > 0)
 
     def usage(self) -> float:
-        """0..1 of what uniform draws would show; call `share` first."""
+        """Codes seen, as a share of those that uniform draws would show; call `share` first."""
         tokens = int(self.tokens)
         shares = [
             float(part.sum()) / expected_codes(size, tokens)
@@ -66,5 +67,5 @@ class UsageWindow(nn.Module):
 
 
 def expected_codes(size: int, draws: int) -> float:
-    """Different codes in `draws` uniform draws from `size`."""
+    """Expected number of different codes in `draws` uniform draws from `size`."""
     return size * -math.expm1(draws * math.log1p(-1.0 / size)) if size > 1 else 1.0

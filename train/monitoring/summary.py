@@ -90,7 +90,7 @@ def summarize(
 
 
 def next_command(config: TrainConfig, tokenizer: str | None = None) -> str:
-    """What to do with the model: the command that evaluates it, or how a network is used."""
+    """The command to run next: the one that evaluates the model, or that uses a network."""
     folder = shlex.quote(config.folder)
     if config.task.kind == "classifier":
         weights = shlex.quote(f"{config.folder}/model/model.safetensors")

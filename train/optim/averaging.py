@@ -40,7 +40,7 @@ class Average:
         return self._module
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Of the whole averaged module; of a sharded one every rank must ask for it."""
+        """The state of the whole averaged module; of a sharded one every rank must ask for it."""
         return self.module.state_dict()
 
     def copy(self) -> None:

@@ -26,9 +26,13 @@ Named = list[tuple[str, nn.Parameter]]
 class AdamWConfig(Config):
     kind: Literal["adamw"] = "adamw"
     lr: float = Field(default=1e-4, gt=0)
+    """Peak learning rate."""
     betas: tuple[float, float] = (0.9, 0.99)
+    """Decay of the running means of the gradient and of its square."""
     eps: float = 1e-8
+    """Added to the root of the squares."""
     weight_decay: float = Field(default=1e-4, ge=0)
+    """Decoupled decay of matrices, per step times the learning rate."""
     no_decay: tuple[str, ...] = ()
     """Modules and parameters that do not decay either, by a name between the dots of their path
     (patch_embed, positions); vectors never do."""
@@ -37,22 +41,29 @@ class AdamWConfig(Config):
 class SGDConfig(Config):
     kind: Literal["sgd"] = "sgd"
     lr: float = Field(default=0.1, gt=0)
+    """Peak learning rate."""
     momentum: float = 0.9
+    """Decay of the running sum of gradients."""
     nesterov: bool = True
+    """Nesterov's form of momentum."""
     weight_decay: float = Field(default=5e-4, ge=0)
+    """L2 penalty of matrices."""
 
 
 class MuonConfig(Config):
     kind: Literal["muon"] = "muon"
     lr: float = Field(default=4e-3, gt=0)
-    """Of the matrices inside transformer blocks; updates have AdamW's size (arXiv 2502.16982)."""
+    """Peak learning rate of the matrices inside transformer blocks; updates have AdamW's size
+    (arXiv 2502.16982)."""
     momentum: float = 0.95
+    """Decay of the running mean of gradients (Nesterov)."""
     weight_decay: float = Field(default=0.05, ge=0)
+    """Decoupled decay of these matrices, per step times the learning rate."""
     precision: Precision = "fp32"
-    """Of the orthogonalization: bf16 is fast, but depends on the last bit of a gradient. auto: bf16
-    where the hardware has it."""
+    """Precision of the orthogonalization: bf16 is fast, but depends on the last bit of a gradient.
+    auto: bf16 where the hardware has it."""
     rest: AdamWConfig = AdamWConfig(lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05)
-    """Everything else: embeddings, heads, convolutions, norms, tokens."""
+    """AdamW for everything else: embeddings, heads, convolutions, norms, tokens."""
 
 
 @register("optimizer", AdamWConfig)

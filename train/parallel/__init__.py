@@ -1,1 +1,1 @@
-"""How modules are spread over processes."""
+"""Modules on one process or several: whole, replicated or sharded."""

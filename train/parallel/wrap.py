@@ -1,4 +1,4 @@
-"""How a module is spread over processes: alone, replicated (DDP), or sharded (FSDP2).
+"""Modules on several processes: alone, replicated (DDP), or sharded (FSDP2).
 
 `accelerate launch` with an FSDP config, or `sharding=full`, shards the module of the first phase
 block by block; networks of losses are small and stay whole. So do some parameters: a quantizer

@@ -1,4 +1,4 @@
-"""Tasks: what the loop trains. The loop never learns which one it runs."""
+"""Tasks, which the loop trains without knowing which one it runs."""
 
 from vistok.train.tasks import classifier, generator, tokenizer
 

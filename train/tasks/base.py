@@ -56,7 +56,7 @@ class Outcome:
     scalars: Mapping[str, Tensor]
     """"loss" is minimized, all others are logged."""
     handed: Mapping[str, Any] = field(default_factory=dict)
-    """What later phases of the same step need, by their module's name; tensors detached."""
+    """Records for later phases of the same step, by their module's name; tensors detached."""
 
     @property
     def loss(self) -> Tensor:
@@ -65,7 +65,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Monitor:
-    """How a run of the task is watched."""
+    """Validation metric, images and alarms of a task."""
 
     metric: str = "loss"
     """The validation metric that tells a better checkpoint."""
@@ -78,7 +78,7 @@ class Monitor:
 
 @dataclass(frozen=True)
 class Buffers:
-    """Modules beside those that train."""
+    """Modules of a task besides those that train."""
 
     helpers: tuple[nn.Module, ...] = ()
     """Modules that only have to be on the device: losses with frozen networks."""
@@ -90,7 +90,7 @@ class Buffers:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a task before it trains."""
+    """Facts about a task that are known before it trains."""
 
     spec: TokenSpec | None = None
     """The tokens that it makes or reads."""
@@ -106,7 +106,7 @@ class Facts:
 
 
 class Task:
-    """Base of what trains: named modules, the phases in which they move, and one step's losses.
+    """Base of tasks: named modules, the phases in which they move, and one step's losses.
 
     The loop wraps the modules (several processes, compilation) and puts the wrapped ones back into
     `modules`; a task calls those in training and its own bare ones everywhere else.

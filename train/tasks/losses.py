@@ -178,7 +178,7 @@ class Losses(nn.Module):
     def hand_on(
         self, reconstruction: Reconstruction, batch: Batch, progress: Progress
     ) -> dict[str, Any]:
-        """What the phases that are due need of this micro-batch, by their network's name."""
+        """Records of this micro-batch for the phases that are due, by their network's name."""
         return {
             phase.module: self._owners[phase.module].hand_on(reconstruction, batch, progress)
             for phase in self.phases

@@ -22,12 +22,12 @@ _IMAGES, _CLIPS, _FRAMES = 8, 2, 4  # columns of a grid: images, or clips times 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How reconstructions are made."""
+    """Settings with which reconstructions are made."""
 
     lengths: tuple[int, ...]
     """Prefix lengths, ascending; the last is the whole sequence."""
     condition_of: Callable[[Batch], Condition | None]
-    """What encoder and decoder read besides the pixels of a batch."""
+    """A batch -> the condition that encoder and decoder read besides its pixels."""
     sampling: Config | None = None
     """Settings of a decoder that samples; its noise is keyed by sample number."""
 

@@ -20,7 +20,7 @@ def load_teacher(name: str) -> tuple[Tokenizer, str]:
     """(tokenizer, sha256 of its tensors) of a saved folder, a run, a released name or a hub id.
 
     The hash is of names and numbers, so that it is the same for a release and its conversion. On
-    the meta device there is only the shape of it, without a hash. ConfigError says what is missing.
+    the meta device it has no weights and no hash. ConfigError says what is missing.
     """
     if hollow():
         return _hollow(name), ""
@@ -29,14 +29,18 @@ def load_teacher(name: str) -> tuple[Tokenizer, str]:
 
 
 def open_tokenizer(name: str, key: str = TEACHER) -> Tokenizer:
-    """The tokenizer of a saved folder, a run, a released name or a hub id; `key` asks for it."""
+    """The tokenizer of a saved folder, a run, a released name or a hub id.
+
+    Args:
+        key: the config key that errors name.
+    """
     if _released(name, key):
         return pretrained.load(name)
     return Tokenizer.from_pretrained(str(model_folder(name)))
 
 
 def _released(name: str, key: str = TEACHER) -> bool:
-    """Whether it is a released name; ConfigError for a word that is none and no folder either."""
+    """True for a released name; ConfigError for a name that is neither released nor a folder."""
     if Path(name).exists() or "/" in name:
         return False
     try:

@@ -107,7 +107,7 @@ class Loss(nn.Module):
         raise NotImplementedError
 
     def hand_on(self, reconstruction: Reconstruction, batch: Batch, progress: Progress) -> Any:
-        """What `step` needs of a micro-batch that the tokenizer has seen; tensors detached."""
+        """Record of a micro-batch that the tokenizer has seen, for `step`; tensors detached."""
         raise NotImplementedError
 
     def step(
