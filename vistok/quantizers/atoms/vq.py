@@ -32,15 +32,15 @@ _NORM_EPS = 1e-12
 class VQConfig(Config):
     kind: Literal["vq"] = "vq"
     codebook_size: int = Field(default=4096, ge=2)
-    """K."""
+    """K, number of codes."""
     dim: int = Field(default=12, ge=1)
     """Width of a code."""
     l2_norm: bool = True
     """Distances between directions instead of vectors."""
     update: Literal["gradient", "ema"] = "gradient"
-    """How the codebook learns: by the codebook loss, or as a running mean of its latents."""
+    """Learning of the codebook: by the codebook loss, or as a running mean of its latents."""
     decay: float = Field(default=0.99, gt=0, lt=1)
-    """Of the running means (EMA codebook, usage)."""
+    """Decay of the running means (EMA codebook, usage)."""
     init: Literal["uniform", "normal", "data", "kmeans"] = "uniform"
     """uniform(-1/K, 1/K); normal(0, 1); latents of the first batch; their k-means centers."""
     revive_below: float = Field(default=0.0, ge=0)
