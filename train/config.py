@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 import vistok.data
-import vistok.train.tasks  # noqa: F401  (registers the tasks)
+import vistok.train.jobs
+import vistok.train.tasks  # noqa: F401  (registers tasks, jobs and data sets)
 from vistok.config import Config, PartOf
 from vistok.runtime.precision import Precision
 from vistok.train.optim.optimizers import AdamWConfig
