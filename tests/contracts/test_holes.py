@@ -5,6 +5,8 @@ The parts lie in tests/support/fake_parts.py; everything they need is in the con
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -227,6 +229,8 @@ def test_a_borrowed_network_is_saved_by_name_and_hash(tmp_path, fails):
     model = flow()
     assert not any("network" in key for key in model.state_dict())
     assert model.frozen_record() == {"fake-vae": "5" * 64}
+    assert model.input_space.network is model.output_space.network  # two spaces, one network
+    assert copy.deepcopy(model).input_space.network is model.input_space.network
     model.save_pretrained(tmp_path)
     again = Tokenizer.from_pretrained(tmp_path)
     tokens = model.eval().encode(batch().pixels)
