@@ -16,7 +16,7 @@ from vistok.train.config import TrainConfig
 
 from vistok.config import ConfigError, to_yaml, validate
 from vistok.data import FolderConfig, ParquetConfig, Photos, PhotosConfig
-from vistok.generators import gpt
+from vistok.generators import autoregressive
 from vistok.tokens import TokenSpec
 
 
@@ -52,11 +52,11 @@ def made(runs, small_probe):
 def test_every_discrete_spec_gets_a_head(vocab, branches, expected, head):
     spec = TokenSpec(blocks=((2,),), vocab=vocab, branches=branches)
     assert vocabulary(spec) == expected
-    config = gpt.GPTConfig(
+    config = autoregressive.AutoregressiveConfig(
         transformer={"width": 8, "depth": 1, "heads": 2}, regroup=expected, classes=0
     )
     with torch.device("meta"):
-        assert gpt.GPT(config, spec).head_kind == head
+        assert autoregressive.Autoregressive(config, spec).head_kind == head
 
 
 def test_what_gets_none_says_why(fails):

@@ -27,7 +27,10 @@ GENERATOR = {
     "name": "generator",
     "task": {
         "kind": "generator",
-        "generator": {"kind": "gpt", "transformer": {"width": 32, "depth": 1, "heads": 2}},
+        "generator": {
+            "kind": "autoregressive",
+            "transformer": {"width": 32, "depth": 1, "heads": 2},
+        },
     },
     "steps": 40,
     "batch_size": 16,

@@ -17,13 +17,13 @@ from vistok.core.draws import Draws
 from vistok.core.records import Batch, Condition
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
-from vistok.generators.gpt import GPTConfig
+from vistok.generators.autoregressive import AutoregressiveConfig
 from vistok.runtime import distributed
 
 
 class GeneratorTaskConfig(Config):
     kind: Literal["generator"] = "generator"
-    generator: Annotated[Any, PartOf("generator")] = GPTConfig()
+    generator: Annotated[Any, PartOf("generator")] = AutoregressiveConfig()
 
 
 @register("task", GeneratorTaskConfig)

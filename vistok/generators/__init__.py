@@ -1,6 +1,6 @@
 """Generators: token sequences from a TokenSpec alone."""
 
-from vistok.generators import gpt
+from vistok.generators import autoregressive
 from vistok.generators.base import Generator, load_generator
 
-__all__ = ["Generator", "gpt", "load_generator"]
+__all__ = ["Generator", "autoregressive", "load_generator"]

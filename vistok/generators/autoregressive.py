@@ -28,8 +28,8 @@ from vistok.runtime.modes import evaluating
 from vistok.tokens import Tokens, TokenSpec
 
 
-class GPTConfig(Config):
-    kind: Literal["gpt"] = "gpt"
+class AutoregressiveConfig(Config):
+    kind: Literal["autoregressive"] = "autoregressive"
     transformer: TransformerConfig = TransformerConfig(
         norm="rmsnorm", mlp="swiglu", mlp_ratio=8 / 3, bias=False
     )
@@ -46,12 +46,16 @@ class GPTConfig(Config):
     2**18."""
 
 
-@register("generator", GPTConfig)
-class GPT(Generator):
-    def __init__(self, config: GPTConfig, spec: TokenSpec, codes: nn.Module | None = None) -> None:
+@register("generator", AutoregressiveConfig)
+class Autoregressive(Generator):
+    def __init__(
+        self, config: AutoregressiveConfig, spec: TokenSpec, codes: nn.Module | None = None
+    ) -> None:
         super().__init__()
         if not spec.vocab:
-            raise ValueError("kind=gpt models discrete tokens; these are continuous (vocab=())")
+            raise ValueError(
+                "kind=autoregressive models discrete tokens; these are continuous (vocab=())"
+            )
         self.config, self.spec = config, spec
         self.inner = spec if config.regroup is None else spec.regroup(config.regroup)
         width, vocab = config.transformer.width, self.inner.vocab

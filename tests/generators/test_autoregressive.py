@@ -1,4 +1,4 @@
-"""GPT over tokens: likelihood, heads, sampling, guidance, prefixes, files."""
+"""Autoregressive over tokens: likelihood, heads, sampling, guidance, prefixes, files."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ from vistok.core.records import Condition
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.generators import load_generator
-from vistok.generators.gpt import GPT, GPTConfig
+from vistok.generators.autoregressive import Autoregressive, AutoregressiveConfig
 from vistok.generators.heads import choose_head, make_head
 from vistok.generators.sampling import SamplingConfig, choose, guide
 from vistok.tokens import Tokens, TokenSpec
@@ -20,16 +20,16 @@ SMALL = {"width": 16, "depth": 1, "heads": 2, "norm": "rmsnorm", "mlp": "swiglu"
 HEADS = {"joint": (6,), "independent": (3, 2), "causal": (3, 2), "bernoulli": (2, 2, 2)}
 
 
-def gpt(
+def make(
     vocab=(6,), length: int = 4, classes: int = 2, prefix="none", blocks=None, **options
-) -> GPT:
+) -> Autoregressive:
     torch.manual_seed(2)
     spec = TokenSpec(blocks=blocks or ((length,),), vocab=vocab, prefix=prefix)
     data = {"transformer": SMALL, "classes": classes, **options}
-    return GPT(validate(GPTConfig, data), spec)
+    return Autoregressive(validate(AutoregressiveConfig, data), spec)
 
 
-def lively(model: GPT) -> GPT:
+def lively(model: Autoregressive) -> Autoregressive:
     """Heads away from zero, so that everything has an influence."""
     torch.manual_seed(3)
     for parameter in model.head.out.parameters():
@@ -38,7 +38,7 @@ def lively(model: GPT) -> GPT:
     return model.eval()
 
 
-def tokens_of(model: GPT, batch: int = 5, seed: int = 0) -> Tokens:
+def tokens_of(model: Autoregressive, batch: int = 5, seed: int = 0) -> Tokens:
     generator = torch.Generator().manual_seed(seed)
     spec = model.spec
     columns = [torch.randint(v, (batch, spec.length), generator=generator) for v in spec.vocab]
@@ -52,7 +52,7 @@ def tokens_of(model: GPT, batch: int = 5, seed: int = 0) -> Tokens:
 @pytest.mark.parametrize("positions", ["rope", "learned"])
 def test_the_first_loss_is_log_v(head, positions):
     vocab = HEADS[head]
-    model = gpt(vocab, head=head, positions=positions)
+    model = make(vocab, head=head, positions=positions)
     loss = model.loss(tokens_of(model), Condition(label=torch.tensor([0, 1, 0, 1, 1])))
     assert loss["nll"].item() == pytest.approx(math.log(math.prod(vocab)), abs=1e-6)
 
@@ -60,7 +60,7 @@ def test_the_first_loss_is_log_v(head, positions):
 @pytest.mark.parametrize("head", HEADS)
 def test_probabilities_of_all_sequences_add_up_to_one(head):
     vocab = {"joint": (4,), "bernoulli": (2, 2)}.get(head, (2, 3))
-    model = lively(gpt(vocab, length=2, head=head))
+    model = lively(make(vocab, length=2, head=head))
     digits = itertools.product(*(range(v) for _ in range(2) for v in vocab))
     indices = torch.tensor(list(digits)).view(-1, 2, len(vocab))
     for label in (0, 1):
@@ -72,7 +72,7 @@ def test_probabilities_of_all_sequences_add_up_to_one(head):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_a_position_sees_only_what_is_before_it(head):
-    model = lively(gpt(HEADS[head], head=head))
+    model = lively(make(HEADS[head], head=head))
     tokens = tokens_of(model)
     other = Tokens(model.spec, tokens.indices.clone())
     other.indices[:, 2] = 1 - other.indices[:, 2].clamp(max=1)
@@ -85,7 +85,7 @@ def test_a_position_sees_only_what_is_before_it(head):
 
 
 def test_the_condition_counts_and_null_is_no_class():
-    model = lively(gpt())
+    model = lively(make())
     tokens = tokens_of(model)
     label = lambda value: Condition(label=torch.full((5,), value))
     zero, one = model(tokens, label(0)), model(tokens, label(1))
@@ -98,7 +98,7 @@ def test_the_condition_counts_and_null_is_no_class():
 
 
 def test_class_dropout_is_keyed_and_has_its_share():
-    model = gpt(class_dropout=0.25)
+    model = make(class_dropout=0.25)
     index = torch.arange(2000)
     null = model.draw(index, Rng(0, "generator", 3), Progress(3, 9)).null
     assert null.dtype == torch.bool
@@ -108,7 +108,7 @@ def test_class_dropout_is_keyed_and_has_its_share():
 
 
 def test_two_dimensional_tokens_turn_with_row_and_column():
-    flat, grid = gpt(), gpt(blocks=((2, 2),))
+    flat, grid = make(), make(blocks=((2, 2),))
     assert flat.rotary_cos.shape == grid.rotary_cos.shape == (5, 4)
     assert not torch.equal(flat.rotary_cos, grid.rotary_cos)
     assert flat.rotary_cos[0].eq(1).all() and grid.rotary_cos[0].eq(1).all()
@@ -142,7 +142,7 @@ def factors(t: torch.Tensor, vocab) -> torch.Tensor:
 def test_every_head_learns_a_toy_distribution(head, share):
     # Class c starts at 1 or 4. Independent factors cannot share a choice: theirs is certain.
     vocab = HEADS[head]
-    model = gpt(vocab, head=head).train()
+    model = make(vocab, head=head).train()
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for step in range(120):
@@ -179,7 +179,7 @@ LABELS = torch.tensor([0, 1, 1, 0, 0, 1])
 @pytest.mark.parametrize("positions", ["rope", "learned"])
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
 def test_the_cache_changes_nothing(head, positions, guidance):
-    model = lively(gpt(HEADS[head], head=head, positions=positions))
+    model = lively(make(HEADS[head], head=head, positions=positions))
     run = lambda cache: model.sample(LABELS, seed=4, guidance=guidance, cache=cache).indices
     assert torch.equal(run(True), run(False))
     assert len(run(True).unique()) > 1
@@ -187,7 +187,7 @@ def test_the_cache_changes_nothing(head, positions, guidance):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_samples_belong_to_their_index(head):
-    model = lively(gpt(HEADS[head], head=head))
+    model = lively(make(HEADS[head], head=head))
     whole = model.sample(LABELS, seed=4, guidance=1.5).indices
     parts = [
         model.sample(LABELS[rows], seed=4, guidance=1.5, index=torch.arange(6)[rows]).indices
@@ -201,7 +201,7 @@ def test_samples_belong_to_their_index(head):
 
 def test_samples_follow_the_model():
     # Frequencies of 3000 samples against the likelihood of each pair.
-    model = lively(gpt((3,), length=2))
+    model = lively(make((3,), length=2))
     label = torch.ones(3000, dtype=torch.long)
     seen = model.sample(label, seed=0).indices[..., 0].long()
     counts = torch.bincount(seen[:, 0] * 3 + seen[:, 1], minlength=9).double()
@@ -217,7 +217,7 @@ def test_guidance(head):
     c, u = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 3.0]])
     assert guide(torch.cat([c, u]), 3.0).tolist() == [[3.0, 0.0]]
     assert torch.equal(guide(c, 1.0), c)
-    model = lively(gpt(HEADS[head], head=head))
+    model = lively(make(HEADS[head], head=head))
     none = model.sample(LABELS, seed=0).indices
     assert torch.equal(model.sample(LABELS, seed=0, guidance=1 + 1e-9).indices, none)
     assert not torch.equal(model.sample(LABELS, seed=0, guidance=4.0).indices, none)
@@ -229,7 +229,7 @@ def test_guidance(head):
 
 @pytest.mark.parametrize("head", ["joint", "independent", "causal"])
 def test_the_best_code_alone_is_greedy(head):
-    model = lively(gpt(HEADS[head], head=head))
+    model = lively(make(HEADS[head], head=head))
     greedy = model.sample(LABELS, temperature=0, seed=0).indices
     assert torch.equal(model.sample(LABELS, top_k=1, seed=5).indices, greedy)
     assert torch.equal(model.sample(LABELS, top_p=1e-6, seed=5).indices, greedy)
@@ -290,23 +290,23 @@ def test_wrong_settings(fails, settings, words):
 
 
 def test_stopping_at_a_prefix_gives_the_prefix_of_the_whole():
-    model = lively(gpt(prefix="token"))
+    model = lively(make(prefix="token"))
     whole = model.sample(LABELS, seed=1, guidance=1.5)
     for length in (1, 3):
         part = model.sample(LABELS, length=length, seed=1, guidance=1.5)
         assert torch.equal(part.indices, whole.prefix(length).indices)
         assert part.keep.tolist() == [length] * 6
     assert whole.keep is None
-    blocks = lively(gpt(prefix="block", blocks=((1,), (3,), (2,))))
+    blocks = lively(make(prefix="block", blocks=((1,), (3,), (2,))))
     whole, part = blocks.sample(LABELS, seed=1), blocks.sample(LABELS, length=2, seed=1)
     assert torch.equal(part.indices, whole.prefix(2).indices) and not part.indices[:, 4:].any()
-    inside = lively(gpt(prefix="per_block", blocks=((3,), (3,))))
+    inside = lively(make(prefix="per_block", blocks=((3,), (3,))))
     whole, part = inside.sample(LABELS, seed=1), inside.sample(LABELS, length=2, seed=1)
     assert torch.equal(part.indices, whole.prefix(2).indices)
 
 
 def test_wrong_requests_are_one_line(fails):
-    model = gpt()
+    model = make()
     with fails(ValueError, "length=2.*whole sequences"):
         model.sample(LABELS, length=2)
     with fails(ValueError, r"labels lie in 0..2; expected 0..1"):
@@ -316,13 +316,13 @@ def test_wrong_requests_are_one_line(fails):
     with fails(ValueError, r"name \[2, 3\] numbers of samples"):
         model.sample(torch.tensor([0, 1]), batch=3)
     with fails(ValueError, "trained without classes"):
-        gpt(classes=0).sample(LABELS)
+        make(classes=0).sample(LABELS)
     with fails(ValueError, "no meaning for independent bits"):
-        gpt((2, 2), head="bernoulli").sample(LABELS, top_k=1)
+        make((2, 2), head="bernoulli").sample(LABELS, top_k=1)
 
 
 def test_sampling_leaves_the_mode_alone_and_works_in_bf16():
-    model = lively(gpt()).train()
+    model = lively(make()).train()
     model.sample(LABELS)
     assert model.training
     model.eval()
@@ -332,7 +332,7 @@ def test_sampling_leaves_the_mode_alone_and_works_in_bf16():
 
 
 def test_unconditional_models():
-    model = lively(gpt(classes=0))
+    model = lively(make(classes=0))
     tokens = model.sample(batch=3, seed=0)
     assert torch.equal(tokens.indices, model.sample(index=torch.arange(3), seed=0).indices)
     assert model.loss(tokens, Condition(label=torch.tensor([0, 5, 9])))["nll"].isfinite()
@@ -352,11 +352,11 @@ def test_heads_suit_their_vocabulary(fails):
     with fails(ValueError, "262144 codes is too wide.*regroup"):
         make_head("joint", 8, (2**18,))
     with fails(ValueError, "continuous"):
-        GPT(GPTConfig(), TokenSpec(blocks=((4,),), vocab=(), dim=3))
+        Autoregressive(AutoregressiveConfig(), TokenSpec(blocks=((4,),), vocab=(), dim=3))
 
 
 def test_large_vocabularies_are_regrouped():
-    model = gpt((2**18,), regroup=(64, 4096))
+    model = make((2**18,), regroup=(64, 4096))
     assert model.head_kind == "causal" and model.inner.vocab == (64, 4096)
     tokens = tokens_of(model)
     assert model.loss(tokens, Condition())["nll"].item() == pytest.approx(18 * math.log(2), 1e-6)
@@ -366,7 +366,7 @@ def test_large_vocabularies_are_regrouped():
     sampled = model.sample(batch=4)
     assert sampled.spec == model.spec and sampled.indices.dtype == torch.int32
     assert int(sampled.check().indices.max()) > 4096
-    bits = gpt((2,) * 12, regroup=(16, 16, 16))
+    bits = make((2,) * 12, regroup=(16, 16, 16))
     assert bits.sample(batch=2).check().spec.vocab == (2,) * 12
 
 
@@ -375,11 +375,11 @@ def test_large_vocabularies_are_regrouped():
 
 @pytest.mark.parametrize("head", HEADS)
 def test_saved_and_loaded_samples_are_equal(tmp_path, head):
-    model = lively(gpt(HEADS[head], head=head, prefix="token"))
+    model = lively(make(HEADS[head], head=head, prefix="token"))
     model.classes, model.tokenizer = ("cat", "dog"), {"name": "t", "sha256": "ab"}
     model.save_pretrained(tmp_path)
-    for loaded in (load_generator(tmp_path), GPT.from_pretrained(tmp_path)):
-        assert type(loaded) is GPT and not loaded.training
+    for loaded in (load_generator(tmp_path), Autoregressive.from_pretrained(tmp_path)):
+        assert type(loaded) is Autoregressive and not loaded.training
         assert (loaded.spec, loaded.config) == (model.spec, model.config)
         assert (loaded.classes, loaded.tokenizer) == (model.classes, model.tokenizer)
         assert torch.equal(
@@ -388,7 +388,7 @@ def test_saved_and_loaded_samples_are_equal(tmp_path, head):
 
 
 def test_a_regrouped_model_without_names_is_loaded_too(tmp_path):
-    model = lively(gpt((2**18,), regroup=(64, 4096), classes=3))
+    model = lively(make((2**18,), regroup=(64, 4096), classes=3))
     model.save_pretrained(tmp_path)
     loaded = load_generator(tmp_path)
     assert loaded.classes == () and loaded.config.classes == 3
@@ -401,8 +401,8 @@ def test_folders_that_hold_something_else(tmp_path, fails, make_tokenizer):
         load_generator(tmp_path / "tokenizer")
     with fails(ConfigError, "neither a local folder"):
         load_generator(tmp_path / "none")
-    gpt().save_pretrained(tmp_path / "gpt")
-    path = tmp_path / "gpt" / "config.json"
+    make().save_pretrained(tmp_path / "autoregressive")
+    path = tmp_path / "autoregressive" / "config.json"
     path.write_text(path.read_text().replace('"class_dropout"', '"class_drop"'))
     with fails(ConfigError, "class_drop: unknown key.*'class_dropout'"):
-        load_generator(tmp_path / "gpt")
+        load_generator(tmp_path / "autoregressive")
