@@ -27,6 +27,7 @@ from vistok.eval.runs import Pair, Run, class_names, untrained
 from vistok.eval.sets import SetMeasures, wanted
 from vistok.eval.training_set import TrainingSet, training_set
 
+from vistok.core.records import Condition
 from vistok.metrics.stored import CAP
 from vistok.tokens import Tokens, TokenSpec
 
@@ -176,11 +177,11 @@ def sample(bench: Bench, model: Any, index: Tensor, length: int, guidance: float
     index = index.to(bench.device)
     whole = length == bench.spec.max_prefix
     return model.sample(
-        labels_of(model, index),
-        None if whole else length,
-        seed=bench.seed,
+        Condition(label=labels_of(model, index)),
         index=index,
-        guidance=guidance,
+        seed=bench.seed,
+        length=None if whole else length,
+        sampling={"guidance": guidance},
     )
 
 

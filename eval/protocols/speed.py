@@ -26,6 +26,7 @@ from vistok.eval.rows import Decode, Results, Row, provenance
 from vistok.eval.runs import Pair, Run, class_names, open_data, resolve
 from vistok.eval.tables import plain
 
+from vistok.core.records import Condition
 from vistok.data import to_device
 
 
@@ -152,9 +153,9 @@ class _Speed:
     def sampling(self, run: Run) -> list[Row]:
         model, images = run.generator.to(self.views.device).eval(), len(self.batch.index)
         index, count = torch.arange(images, device=self.views.device), len(class_names(model))
-        labels = index % count if count else None
+        condition = Condition(label=index % count if count else None)
         decode = Decode(guidance=1.0, seed=0, steps=run.spec.length)
-        sample = lambda cache: model.sample(labels, index=index, cache=cache)
+        sample = lambda cache: model.sample(condition, index=index, sampling={"cache": cache})
         reconstruct = self.pair.tokenizer.tokenizer.decode
         with torch.no_grad():
             rows = self.timed("sample-cached", run, lambda: sample(True), decode=decode)

@@ -54,7 +54,8 @@ def runs(tmp_path, make_tokenizer):
     (first / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     transformer = {"width": 16, "depth": 1, "heads": 2}
     model = autoregressive.Autoregressive(
-        autoregressive.AutoregressiveConfig(transformer=transformer, classes=7), tokenizer.spec()
+        autoregressive.AutoregressiveConfig(transformer=transformer, condition={"classes": 7}),
+        tokenizer.spec(),
     )
     model.classes = ("astronaut", "chelsea", "coffee", "hubble", "ihc", "retina", "rocket")
     model.tokenizer = {"name": "tok", "sha256": sha256(first / "model" / "model.safetensors")}

@@ -53,7 +53,7 @@ def test_every_discrete_spec_gets_a_head(vocab, branches, expected, head):
     spec = TokenSpec(blocks=((2,),), vocab=vocab, branches=branches)
     assert vocabulary(spec) == expected
     config = autoregressive.AutoregressiveConfig(
-        transformer={"width": 8, "depth": 1, "heads": 2}, regroup=expected, classes=0
+        transformer={"width": 8, "depth": 1, "heads": 2}, regroup=expected
     )
     with torch.device("meta"):
         assert autoregressive.Autoregressive(config, spec).head_kind == head
@@ -174,7 +174,7 @@ def test_without_training_pictures_it_says_so(runs, small_probe, tmp_path, in_pr
 def test_presets(which):
     chosen = recipe(which)
     assert chosen.name == f"probe-{which}"
-    assert chosen.tree["task"]["generator"]["class_dropout"] > 0
+    assert chosen.tree["task"]["generator"]["condition"]["dropout"] > 0
 
 
 def test_mistakes_in_recipes(tmp_path, fails):
