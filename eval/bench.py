@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from vistok.core.records import Batch, Condition, Latents
 from vistok.eval.images import Views, bar, network_of, shares
 from vistok.eval.real import RealStats
 from vistok.eval.rows import Row, finite
 from vistok.eval.runs import Run
 from vistok.eval.sweep import Passes
-
-from vistok.core.records import Batch, Condition, Latents
 from vistok.frozen import FeatureNetwork, PerceptualNetwork
 from vistok.metrics import FeatureStats, frechet_distance
 from vistok.runtime import distributed

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from markupsafe import Markup
+
 from vistok.eval.figures import Series, bar_chart, heat_map, line_chart
 from vistok.eval.rows import Results, display
 

@@ -9,7 +9,6 @@ from typing import Any
 from vistok.eval.images import Views, network_of
 from vistok.eval.real import UNKNOWN, RealStats
 from vistok.eval.rows import Row
-
 from vistok.frozen import FeatureNetwork
 
 FIELDS = ("network", "crop", "filter", "size", "split", "count", "data")

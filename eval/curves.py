@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
+
 from vistok.eval.compare import differences
 from vistok.eval.comparison import places
 from vistok.eval.correlation import CLAIM, Correlation, correlations

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from vistok.eval.real import RealStats
-from vistok.eval.rows import Network, Reference, provenance
-from vistok.eval.sweep import Cache, digest
 
 from vistok.core.records import Batch
 from vistok.data import EvalLoader, to_device
 from vistok.data.order import eval_indices
+from vistok.eval.real import RealStats
+from vistok.eval.rows import Network, Reference, provenance
+from vistok.eval.sweep import Cache, digest
 from vistok.frozen import FeatureNetwork
 from vistok.metrics import FeatureStats
 from vistok.runtime import distributed

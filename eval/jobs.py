@@ -18,7 +18,6 @@ from vistok.eval.options import Options
 from vistok.eval.rows import Row
 from vistok.eval.runs import Pair, Run
 from vistok.eval.sweep import Passes
-
 from vistok.runtime import distributed
 
 PROTOCOLS = {

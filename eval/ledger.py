@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
+
 from vistok.eval.bench import Bench
 from vistok.eval.images import network_of
 from vistok.eval.jobs import Job, Outcome, do
 from vistok.eval.rows import Row
 from vistok.eval.runs import Run
 from vistok.eval.sweep import Cache, digest, replacing
-
 from vistok.runtime import distributed
 
 SCHEMA = 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from vistok.eval.bench import Bench
 from vistok.eval.compare import agreed
 from vistok.eval.images import Views
@@ -22,7 +23,6 @@ from vistok.eval.real import RealStats
 from vistok.eval.rows import Results, provenance
 from vistok.eval.runs import Pair, RunError, open_data, resolve
 from vistok.eval.sweep import Cache, digest
-
 from vistok.frozen import FeatureNetwork, feature_network, perceptual_network
 from vistok.runtime import distributed
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+
 from vistok.eval.sweep import EVERY
 
 PFIDMode = Literal["full", "quick", "both", "none"]

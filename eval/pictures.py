@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
+
 from vistok.eval.bench import Bench
 from vistok.eval.images import exact, to_uint8
 from vistok.eval.jobs import Job
@@ -19,7 +20,6 @@ from vistok.eval.options import Options
 from vistok.eval.protocols import gfid, pfid
 from vistok.eval.rows import Row
 from vistok.eval.runs import Pair, Run, class_names
-
 from vistok.metrics.perturbed import QUICK_GRID, Cell
 
 COUNT = 8  # images of a strip

@@ -21,17 +21,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vistok.eval.options import Options
-from vistok.eval.runs import Pair, Run, data_config, read_run, still
-from vistok.eval.training import ROOT, finished, train
-from vistok.train.config import TrainConfig
-
 from vistok.config import ConfigError, read_yaml, validate
 from vistok.config.registry import build
 from vistok.data import DataError, Dataset, Stream, TokenCache
 from vistok.data.tokens import CachedTokensConfig
+from vistok.eval.options import Options
+from vistok.eval.runs import Pair, Run, data_config, read_run, still
+from vistok.eval.training import ROOT, finished, train
 from vistok.runtime import distributed
 from vistok.tokens import TokenSpec
+from vistok.train.config import TrainConfig
 
 PRESETS = ("tiny", "s", "b")
 ELSEWHERE = Path("runs/probes")  # probes of folders that are no runs: they are not written to

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import ValidationError
+
 from vistok.eval.rows import Network, Reference
 from vistok.eval.sweep import digest, read_tensors, replacing, write_tensors
-
 from vistok.metrics import FeatureStats
 from vistok.storage.weights import sha256
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+
 from vistok.eval.images import Views, exact
 from vistok.eval.real import RealStats, StatsError
 from vistok.eval.runs import open_split, resolve
-
 from vistok.frozen import feature_network
 from vistok.runtime import distributed
 

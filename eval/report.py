@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
+
 from vistok.eval import charts, curves, exports, fitting, view
 from vistok.eval.comparison import comparison, places
 from vistok.eval.rows import Results

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from vistok.eval.released import place
 
 from vistok.config import Config, ConfigError, PartOf, validate
 from vistok.config.registry import build
 from vistok.data import Stream  # importing the package also registers the data sets
 from vistok.data.base import one_line, text_of
+from vistok.eval.released import place
 from vistok.storage.hub import read_json
 from vistok.storage.weights import sha256
 from vistok.tokenizer import Tokenizer, TokenizerConfig

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
 from vistok.eval.bench import Bench
 from vistok.eval.images import bar, network_of, to_uint8
 from vistok.eval.real import RealStats
 from vistok.eval.rows import Row
-
 from vistok.frozen import FeatureNetwork, Features
 from vistok.metrics import FeatureStats, FeatureStore, InceptionScore, kid, prdc
 from vistok.metrics.kernel import SIZE

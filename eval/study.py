@@ -21,14 +21,14 @@ from typing import Any, get_type_hints
 
 import click
 from pydantic import Field, create_model, field_validator
+
+from vistok.config import Config, ConfigError, read_yaml, validate
 from vistok.eval.jobs import PROTOCOLS
 from vistok.eval.options import Options
 from vistok.eval.probe import recipe
 from vistok.eval.rows import Results
 from vistok.eval.training import finished, train
 from vistok.train.config import TrainConfig
-
-from vistok.config import Config, ConfigError, read_yaml, validate
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _NOT_HERE = ("device", "data")  # of the machine; of the runs' own configs

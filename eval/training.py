@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
-from vistok.train.config import TrainConfig
 
 from vistok.config import to_yaml
 from vistok.storage.hub import WEIGHTS
+from vistok.train.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 _TAIL = 4096  # bytes of the child's output among which its error is looked for

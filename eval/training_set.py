@@ -13,15 +13,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from vistok.eval.bench import Bench
-from vistok.eval.images import Views
-from vistok.eval.real import RealStats
-from vistok.eval.runs import Run, data_config, still
 
 from vistok.config.registry import build
 from vistok.core.rng import Rng
 from vistok.data import DataError, Dataset, Sample, Stream
 from vistok.data.base import manifest_hash
+from vistok.eval.bench import Bench
+from vistok.eval.images import Views
+from vistok.eval.real import RealStats
+from vistok.eval.runs import Run, data_config, still
 
 LIMIT = 50_000  # images behind training statistics, unless told otherwise
 

@@ -12,11 +12,11 @@ import math
 from typing import Any
 
 import numpy as np
+
+from vistok.core.rng import Rng
 from vistok.eval.correlation import CLAIM, Correlation, correlations
 from vistok.eval.rows import Results
 from vistok.eval.tables import plain
-
-from vistok.core.rng import Rng
 
 _RESAMPLES = 5000
 _LEVEL = 0.05

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import yaml
+
 from vistok.eval.comparison import longest
 from vistok.eval.rows import Results, Row
 from vistok.eval.tables import UNGUIDED, by_run, plain_row

@@ -19,16 +19,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-import vistok.train.__main__ as training
 import yaml
 from click.testing import CliRunner, Result
 from PIL import Image
-from vistok.eval import __main__ as evaluation
 
 import vistok.cli as tool
+import vistok.train.__main__ as training
 from tests.conftest import tokenizer_tree
 from tests.train.conftest import TINY, forget_accelerate
 from vistok.config import read_yaml
+from vistok.eval import __main__ as evaluation
 
 MARK = "PWNED"  # the shared malicious files make the same one
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from vistok.eval.rows import Results
 
 ROOT = Path(__file__).parents[1]

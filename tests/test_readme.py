@@ -121,9 +121,8 @@ def test_the_python_snippet_runs(place):
 
 
 def test_the_yaml_snippet_is_a_config():
-    from vistok.train.config import TrainConfig
-
     from vistok.config import validate
+    from vistok.train.config import TrainConfig
 
     for block in blocks("yaml"):
         config = validate(TrainConfig, yaml.safe_load(block))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import vistok.train.tasks
 from pydantic import Field, model_validator
-from vistok.train.optim import AdamWConfig
-from vistok.train.parallel import Sharding
 
-import vistok.data  # noqa: F401  (registers the data sets)
+import vistok.data
+import vistok.train.tasks  # noqa: F401  (registers the tasks)
 from vistok.config import Config, PartOf
 from vistok.runtime.precision import Precision
+from vistok.train.optim import AdamWConfig
+from vistok.train.parallel import Sharding
 
 
 class TrainConfig(Config):

@@ -7,6 +7,7 @@ import os
 import shutil
 
 import click
+
 from vistok.train.config import TrainConfig
 from vistok.train.parallel import wants_sharding
 from vistok.train.plan import make_plan

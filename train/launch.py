@@ -10,11 +10,11 @@ from contextlib import contextmanager
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
-from vistok.train.config import TrainConfig
 
 from vistok.config import ConfigError
 from vistok.data.order import check_split
 from vistok.runtime.precision import has_bf16
+from vistok.train.config import TrainConfig
 
 # How gloo and NCCL say, among much else, that somebody is gone.
 _LOST = ("closed by peer", "Connection reset", "Broken pipe", "Timed out", "NCCL", "Socket")

@@ -18,6 +18,18 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
+
+from vistok.config import ConfigError, to_yaml
+from vistok.config.registry import build
+from vistok.core.records import Batch
+from vistok.core.rng import Rng
+from vistok.core.schedules import Progress, warmup_cosine
+from vistok.data.loader import EvalLoader, to_device
+from vistok.data.order import Order
+from vistok.data.select import of_each_class, select
+from vistok.data.stream import Stream
+from vistok.storage.files import write_text
+from vistok.storage.hub import WEIGHTS
 from vistok.train import checkpoint, resume
 from vistok.train.averaging import Average, has_batch_norm
 from vistok.train.config import TrainConfig
@@ -32,18 +44,6 @@ from vistok.train.signals import StopRequest
 from vistok.train.summary import finish
 from vistok.train.tasks.base import Phase, Task
 from vistok.train.watch import Watch
-
-from vistok.config import ConfigError, to_yaml
-from vistok.config.registry import build
-from vistok.core.records import Batch
-from vistok.core.rng import Rng
-from vistok.core.schedules import Progress, warmup_cosine
-from vistok.data.loader import EvalLoader, to_device
-from vistok.data.order import Order
-from vistok.data.select import of_each_class, select
-from vistok.data.stream import Stream
-from vistok.storage.files import write_text
-from vistok.storage.hub import WEIGHTS
 
 
 def train(config: TrainConfig) -> Path:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+
 from vistok.train.config import TrainConfig
 from vistok.train.peaks import peak_of
 from vistok.train.plan import stages_of

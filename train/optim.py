@@ -12,12 +12,12 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import nn
-from vistok.train.muon import Muon
 
 from vistok.config import Config
 from vistok.config.registry import build, register
 from vistok.runtime import distributed
 from vistok.runtime.precision import Precision
+from vistok.train.muon import Muon
 
 Named = list[tuple[str, nn.Parameter]]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from vistok.train.checkpoint import CheckpointError
 
 from vistok.runtime import distributed
+from vistok.train.checkpoint import CheckpointError
 
 
 def optimizer_state(

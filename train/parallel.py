@@ -19,11 +19,11 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from vistok.train.averaging import has_batch_norm
 
 from vistok.config import ConfigError
 from vistok.layers.transformer import Block
 from vistok.runtime import distributed
+from vistok.train.averaging import has_batch_norm
 
 Sharding = Literal["auto", "none", "full"]
 

@@ -12,12 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from vistok.train.averaging import Average
-from vistok.train.config import TrainConfig
-from vistok.train.planned import CachePlan, Memory, Part, Plan, Schedule, Stage
-from vistok.train.rehearsal import Rehearsal, Work, build_hollow
-from vistok.train.tasks.base import Task
-from vistok.train.tasks.tokenizer import TokenizerTaskConfig
 
 from vistok.config import Config, ConfigError, validate
 from vistok.config.registry import build
@@ -27,6 +21,12 @@ from vistok.frozen.network import Frozen
 from vistok.storage.hub import CONFIG, read_json
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens import TokenSpec
+from vistok.train.averaging import Average
+from vistok.train.config import TrainConfig
+from vistok.train.planned import CachePlan, Memory, Part, Plan, Schedule, Stage
+from vistok.train.rehearsal import Rehearsal, Work, build_hollow
+from vistok.train.tasks.base import Task
+from vistok.train.tasks.tokenizer import TokenizerTaskConfig
 
 
 def make_plan(config: TrainConfig, world: int = 1, sharded: bool = False) -> Plan | CachePlan:

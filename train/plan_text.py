@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import yaml
 from pydantic import BaseModel
+
 from vistok.train.planned import CachePlan, Part, Plan
 from vistok.train.text import GAP, amount, count, fact, fit, size
 

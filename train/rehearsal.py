@@ -19,8 +19,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
-from vistok.train.optim import make_optimizers, with_lr
-from vistok.train.tasks.base import Phase, Task
 
 from vistok.config import Config
 from vistok.config.registry import build
@@ -30,6 +28,8 @@ from vistok.frozen.text import BlankText
 from vistok.layers import attention
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens
+from vistok.train.optim import make_optimizers, with_lr
+from vistok.train.tasks.base import Phase, Task
 
 _PAIR = 2  # samples of a counted step: FLOP are proportional to them
 

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
-from vistok.train import checkpoint
-from vistok.train.checkpoint import CheckpointError, Keep, State
-from vistok.train.optim_state import load_optimizer, optimizer_state
 
 from vistok.config import ConfigError
 from vistok.data.stream_loader import StreamLoader
 from vistok.runtime import distributed
 from vistok.storage.weights import load_strict
+from vistok.train import checkpoint
+from vistok.train.checkpoint import CheckpointError, Keep, State
+from vistok.train.optim_state import load_optimizer, optimizer_state
 
 if TYPE_CHECKING:
     from vistok.train.loop import Loop

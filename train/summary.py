@@ -10,10 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from vistok.storage.files import write_text
 from vistok.train.config import TrainConfig
 from vistok.train.text import duration, fact, fit, size
-
-from vistok.storage.files import write_text
 
 _WAIT = 0.05  # share of the time spent waiting for data above which something should change
 _PEAKS = ("peak_memory_gb", "peak_rss_gb")

@@ -19,11 +19,11 @@ from accelerate import Accelerator
 from torch import Tensor
 from torchvision.utils import save_image
 from tqdm import tqdm
-from vistok.train.meter import Meter, memory
 
 from vistok.data.base import text_of
 from vistok.runtime import distributed
 from vistok.storage.files import unwritten, write_text
+from vistok.train.meter import Meter, memory
 
 
 class Watch:

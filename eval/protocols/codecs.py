@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
 from vistok.eval.bench import Bench
 from vistok.eval.images import Views, to_uint8
 from vistok.eval.protocols.common import Quality
 from vistok.eval.rows import Row
-
 from vistok.runtime.distributed import sum_
 
 SWEEP = (1, 10, 25, 50, 75, 90, 95)  # qualities of the plain curve

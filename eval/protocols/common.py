@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from vistok.core.rng import Rng
 from vistok.eval.bench import Bench
 from vistok.eval.images import Views, network_of, to_uint8
 from vistok.eval.options import Options
@@ -14,8 +16,6 @@ from vistok.eval.protocols.rfid import MeanDistance
 from vistok.eval.rows import Row
 from vistok.eval.runs import Pair
 from vistok.eval.training_set import training_set
-
-from vistok.core.rng import Rng
 from vistok.metrics import PSNR
 from vistok.runtime.distributed import sum_
 from vistok.tokens import keep_mask

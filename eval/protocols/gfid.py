@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from vistok.core.records import Condition
 from vistok.eval.bench import Bench
 from vistok.eval.images import to_uint8
 from vistok.eval.jobs import Job
@@ -26,8 +28,6 @@ from vistok.eval.rows import Decode, Row
 from vistok.eval.runs import Pair, Run, class_names, untrained
 from vistok.eval.sets import SetMeasures, wanted
 from vistok.eval.training_set import TrainingSet, training_set
-
-from vistok.core.records import Condition
 from vistok.metrics.stored import CAP
 from vistok.tokens import Tokens, TokenSpec
 

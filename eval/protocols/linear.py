@@ -17,6 +17,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from vistok.core.records import Batch
 from vistok.eval.bench import Bench
 from vistok.eval.images import Views
 from vistok.eval.jobs import Job
@@ -24,8 +26,6 @@ from vistok.eval.options import Options
 from vistok.eval.protocols.common import training_count, training_views
 from vistok.eval.rows import Row
 from vistok.eval.runs import Pair
-
-from vistok.core.records import Batch
 from vistok.metrics.logistic import PENALTIES, STEPS, fit
 from vistok.runtime.distributed import sum_
 

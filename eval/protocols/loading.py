@@ -18,10 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vistok.eval.rows import Reference, Row, provenance
-
 from vistok.config.registry import build
 from vistok.data import DataError, Dataset, FolderConfig, Order, ParquetConfig, TrainLoader
+from vistok.eval.rows import Reference, Row, provenance
 
 SIZES = (128, 256)
 PICTURES = 2000

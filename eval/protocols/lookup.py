@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
-from vistok.eval.protocols.clock import Clock
-from vistok.eval.rows import Reference, Row, provenance
 
 from vistok.core.records import Latents
+from vistok.eval.protocols.clock import Clock
+from vistok.eval.rows import Reference, Row, provenance
 from vistok.quantizers.vq import VQ, VQConfig
 
 VECTORS = (512, 4096)

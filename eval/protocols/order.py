@@ -16,6 +16,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from vistok.core.rng import Rng
 from vistok.eval.bench import Bench
 from vistok.eval.images import bar, shares
 from vistok.eval.jobs import Job
@@ -24,8 +26,6 @@ from vistok.eval.pictures import grid
 from vistok.eval.protocols.common import all_codes, codes_of_others
 from vistok.eval.rows import Decode, Row
 from vistok.eval.runs import Pair
-
-from vistok.core.rng import Rng
 from vistok.runtime.distributed import sum_, world_size
 from vistok.tokens import Tokens
 

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
 from vistok.eval.bench import Bench
 from vistok.eval.images import bar, to_uint8
 from vistok.eval.jobs import Job
 from vistok.eval.options import Options, PFIDMode
 from vistok.eval.rows import Decode, Perturbation, Row
 from vistok.eval.runs import Pair
-
 from vistok.metrics import FeatureStats
 from vistok.metrics.perturbed import (
     FULL_GRID,

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+
 from vistok.eval.bench import Bench
 from vistok.eval.images import Views, bar, shares, to_uint8
 from vistok.eval.jobs import Job
@@ -39,7 +40,6 @@ from vistok.eval.protocols.common import (
 )
 from vistok.eval.rows import Row
 from vistok.eval.runs import Pair
-
 from vistok.runtime.distributed import sum_, world_size
 from vistok.tokens.entropy_coding import (
     CoderMissing,

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from vistok.core.records import Condition
 from vistok.eval.bench import Bench
 from vistok.eval.images import network_of, to_uint8
 from vistok.eval.jobs import Job
@@ -17,8 +19,6 @@ from vistok.eval.options import Options
 from vistok.eval.rows import Row
 from vistok.eval.runs import Pair
 from vistok.eval.sets import SetMeasures, wanted
-
-from vistok.core.records import Condition
 from vistok.metrics import MSSSIM, PSNR, SSIM, CodebookStats, CodebookUse, MeanColorPSNR
 from vistok.metrics.accumulator import Accumulator
 from vistok.metrics.stored import CAP

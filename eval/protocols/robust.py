@@ -17,6 +17,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from vistok.core.records import Condition
+from vistok.core.rng import Rng
 from vistok.eval.bench import Bench
 from vistok.eval.images import to_uint8
 from vistok.eval.jobs import Job
@@ -24,9 +27,6 @@ from vistok.eval.options import Options
 from vistok.eval.protocols.common import Quality, all_codes, codes_of_others
 from vistok.eval.rows import Damage, Decode, Row
 from vistok.eval.runs import Pair
-
-from vistok.core.records import Condition
-from vistok.core.rng import Rng
 from vistok.runtime.distributed import sum_
 from vistok.runtime.modes import evaluating
 from vistok.tokens import Tokens, TokenSpec

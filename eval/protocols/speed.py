@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from vistok.core.records import Condition
+from vistok.data import to_device
 from vistok.eval.images import Views
 from vistok.eval.protocols.clock import Clock, flops
 from vistok.eval.protocols.loading import loading_rows
@@ -25,9 +28,6 @@ from vistok.eval.protocols.steps import NO_BF16, ConfigStep, TrainingStep, alone
 from vistok.eval.rows import Decode, Results, Row, provenance
 from vistok.eval.runs import Pair, Run, class_names, open_data, resolve
 from vistok.eval.tables import plain
-
-from vistok.core.records import Condition
-from vistok.data import to_device
 
 
 def measure_speed(

@@ -14,19 +14,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from vistok.eval.protocols.clock import Clock, flops, largest_products
-from vistok.eval.rows import Reference, Row, provenance
-from vistok.train.config import TrainConfig
-from vistok.train.gradients import norms_and_clip
-from vistok.train.optim import make_optimizers, with_lr
 
 from vistok.config import ConfigError, read_yaml, validate
 from vistok.config.registry import build
 from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
+from vistok.eval.protocols.clock import Clock, flops, largest_products
+from vistok.eval.rows import Reference, Row, provenance
 from vistok.runtime import distributed
 from vistok.runtime.precision import has_bf16
+from vistok.train.config import TrainConfig
+from vistok.train.gradients import norms_and_clip
+from vistok.train.optim import make_optimizers, with_lr
 
 NO_BF16 = "this device has no bf16 instructions; fp32 can be measured"
 

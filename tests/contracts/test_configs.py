@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from vistok.eval.study import read_study, run_config
-from vistok.train.config import TrainConfig
 
 from tests.support.recipes import (
     CONFIGS,
@@ -22,8 +20,10 @@ from vistok.core.draws import Draws
 from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
+from vistok.eval.study import read_study, run_config
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens
+from vistok.train.config import TrainConfig
 
 TOKENIZERS = [name for name in TRAINING if read_config(TRAINING[name]).task.kind == "tokenizer"]
 DECODERS = {name: read_config(path).task.tokenizer.decoder for name, path in TINY.items()}

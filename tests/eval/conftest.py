@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from vistok.eval.bench import Bench
-from vistok.eval.images import Views
 
 from vistok.data import Photos, PhotosConfig
+from vistok.eval.bench import Bench
+from vistok.eval.images import Views
 from vistok.frozen import feature_network, perceptual_network
 
 
@@ -77,10 +77,9 @@ def small_probe(tmp_path):
 @pytest.fixture
 def in_process(monkeypatch):
     """Trainings run in this process, which saves the start of one; the names of those that ran."""
+    from vistok.config import read_yaml, validate
     from vistok.train.config import TrainConfig
     from vistok.train.loop import train
-
-    from vistok.config import read_yaml, validate
 
     ran = []
 

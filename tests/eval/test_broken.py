@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from vistok.eval.__main__ import evaluate, reference
-from vistok.eval.images import Views, exact
 
 from vistok.data import BadSample
+from vistok.eval.__main__ import evaluate, reference
+from vistok.eval.images import Views, exact
 
 
 @pytest.fixture

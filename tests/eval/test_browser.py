@@ -4,10 +4,10 @@ import io
 
 import pytest
 from PIL import Image
-from vistok.eval.report import write_report
 
 from tests.support.eval_browser import Browser, chromium
 from tests.support.eval_results import made
+from vistok.eval.report import write_report
 
 pytestmark = pytest.mark.slow
 

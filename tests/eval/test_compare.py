@@ -1,6 +1,7 @@
 """Which rows compare: every protocol field counts, what is compared does not."""
 
 import pytest
+
 from vistok.eval.compare import differences
 from vistok.eval.rows import Damage, Decode, Network, Perturbation, Reference, Row
 

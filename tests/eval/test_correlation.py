@@ -1,6 +1,7 @@
 """Correlations of rFID and pFID with gFID: joined by pairs, never over two protocols."""
 
 import pytest
+
 from vistok.eval.correlation import coefficients, correlations
 from vistok.eval.rows import Decode, Network, Reference, Results, Row
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+
 from vistok.eval.bench import Bench
 from vistok.eval.images import Views, exact
 from vistok.eval.options import Options

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+
 from vistok.eval import jobs
 from vistok.eval.jobs import Job, Outcome
 from vistok.eval.ledger import facts_of, renamed

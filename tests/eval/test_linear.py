@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from vistok.eval.images import Views, exact
-from vistok.eval.protocols import linear
-from vistok.eval.training_set import Picked
 
 from tests.support.eval_tokenizers import PatchTokenizer
 from vistok.data import Dataset, Photos, PhotosConfig, Sample
+from vistok.eval.images import Views, exact
+from vistok.eval.protocols import linear
+from vistok.eval.training_set import Picked
 
 
 class Shades(Dataset):

@@ -2,13 +2,13 @@
 
 import pytest
 from click.testing import CliRunner
+
+from vistok.config.registry import build
+from vistok.data import PhotosConfig
 from vistok.eval.__main__ import speed
 from vistok.eval.protocols import loading
 from vistok.eval.protocols.loading import measure_loading, measure_start
 from vistok.eval.rows import Results
-
-from vistok.config.registry import build
-from vistok.data import PhotosConfig
 
 
 @pytest.fixture

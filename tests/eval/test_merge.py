@@ -1,10 +1,9 @@
 """Results of an earlier evaluation are shown beside new ones."""
 
+from vistok.config import validate
 from vistok.eval.measure import evaluate
 from vistok.eval.options import Options
 from vistok.eval.rows import Results
-
-from vistok.config import validate
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 
 

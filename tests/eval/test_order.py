@@ -6,12 +6,12 @@ import io
 import pytest
 import torch
 from PIL import Image
-from vistok.eval.images import exact
-from vistok.eval.protocols import order
-from vistok.eval.protocols.common import all_codes
 
 from tests.support.eval_tokenizers import PatchTokenizer, PixelTokenizer
 from vistok.core.rng import Rng
+from vistok.eval.images import exact
+from vistok.eval.protocols import order
+from vistok.eval.protocols.common import all_codes
 
 
 def run(bench):

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+
+from tests.support.eval_tokenizers import PatchTokenizer
 from vistok.eval.images import exact
 from vistok.eval.protocols import pfid, rfid
 from vistok.eval.protocols.pfid import Decoding
-
-from tests.support.eval_tokenizers import PatchTokenizer
 from vistok.metrics import frechet_distance
 from vistok.metrics.perturbed import Cell
 

@@ -6,18 +6,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
+
+from vistok.config import ConfigError, to_yaml, validate
+from vistok.data import FolderConfig, ParquetConfig, Photos, PhotosConfig
+from vistok.eval import training
 from vistok.eval.measure import evaluate
 from vistok.eval.options import Options
 from vistok.eval.probe import PRESETS, recipe, vocabulary
 from vistok.eval.runs import resolve
 from vistok.eval.training import TrainingError, finished
 from vistok.eval.training_set import Picked, still, training_set
-from vistok.train.config import TrainConfig
-
-from vistok.config import ConfigError, to_yaml, validate
-from vistok.data import FolderConfig, ParquetConfig, Photos, PhotosConfig
 from vistok.generators import autoregressive
 from vistok.tokens import TokenSpec
+from vistok.train.config import TrainConfig
 
 
 @pytest.fixture
@@ -111,19 +112,19 @@ def test_rows_have_both_references_and_every_guidance(made, in_process):
 
 
 def test_it_goes_on_after_a_kill_between_the_stages(runs, made, in_process, monkeypatch):
-    work = vistok.eval.training._run
+    work = training._run
 
     def killed(command, lock, on_cpu):
         if len(in_process) == 1:
             raise KeyboardInterrupt
         return work(command, lock, on_cpu)
 
-    monkeypatch.setattr("vistok.eval.training._run", killed)
+    monkeypatch.setattr("training._run", killed)
     with pytest.raises(KeyboardInterrupt):
         made()
     (folder,) = (runs[0] / "probes").iterdir()
     before = (folder / "tokens/train/meta.json").stat().st_mtime_ns
-    monkeypatch.setattr("vistok.eval.training._run", work)
+    monkeypatch.setattr("training._run", work)
     assert made().find("gFID")
     assert in_process == ["tokens", "small"]  # the tokens were not cached again
     assert (folder / "tokens/train/meta.json").stat().st_mtime_ns == before
@@ -224,7 +225,7 @@ def test_finished_means_this_config_and_all_its_steps(tmp_path, tree, in_process
     }
     config = validate(TrainConfig, given)
     assert not finished(config)
-    vistok.eval.training.train(config)
+    training.train(config)
     assert finished(config)
     assert not finished(validate(TrainConfig, {**given, "steps": 2}))
     # Begun again with more steps, and killed: its config is there, its steps are not.
@@ -241,4 +242,4 @@ def test_an_error_of_the_training_process_is_one_line(tmp_path, tree, fails):
         "data": {"kind": "folder", "path": str(tmp_path / "nowhere"), "val_share": 0.5, "size": 8},
     }
     with fails(TrainingError, "no such folder", "goes on"):
-        vistok.eval.training.train(validate(TrainConfig, given))
+        training.train(validate(TrainConfig, given))

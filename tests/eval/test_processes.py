@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+
 from vistok.eval.__main__ import evaluate
 from vistok.eval.launch import process_group
 from vistok.eval.rows import Results

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from vistok.eval.rows import Results
 
 ROOT = Path(__file__).parents[2]

@@ -5,13 +5,13 @@ import math
 import sys
 
 import pytest
+
+from tests.support.eval_tokenizers import PatchTokenizer, PixelTokenizer
+from vistok.data import Photos, PhotosConfig
 from vistok.eval.images import Views, exact, to_uint8
 from vistok.eval.jobs import Outcome, rows_of
 from vistok.eval.protocols import codecs, rate_distortion
 from vistok.eval.training_set import Picked
-
-from tests.support.eval_tokenizers import PatchTokenizer, PixelTokenizer
-from vistok.data import Photos, PhotosConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:Fréchet")
 

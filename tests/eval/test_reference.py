@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+
 from vistok.eval.__main__ import reference
 from vistok.eval.images import Views, exact
 from vistok.eval.measure import evaluate
@@ -12,7 +13,6 @@ from vistok.eval.options import Options
 from vistok.eval.real import RealStats, StatsError
 from vistok.eval.reference import make_reference
 from vistok.eval.runs import RunError, open_split
-
 from vistok.metrics import FeatureStats, frechet_distance
 
 PHOTOS = ["kind=photos", "size=8", "count=40"]

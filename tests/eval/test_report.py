@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+
 from vistok.eval.__main__ import evaluate, speed
 from vistok.eval.report import render_html, render_markdown, write_report
 from vistok.eval.rows import Reference, Results, Row, json_schema

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from tests.support.eval_results import PHOTOS, made, row, run_facts, strips
 from vistok.eval import curves, fitting
 from vistok.eval.comparison import comparison, places
 from vistok.eval.exports import comparison_csv, latex, tex
@@ -16,8 +18,6 @@ from vistok.eval.pictures import strip
 from vistok.eval.report import render_html, render_markdown, write_report
 from vistok.eval.rows import Decode, Results, json_schema
 from vistok.eval.viewer import viewers
-
-from tests.support.eval_results import PHOTOS, made, row, run_facts, strips
 
 ROOT = Path(__file__).parents[2]
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from vistok.eval.images import data_name, exact, to_uint8
-from vistok.eval.protocols import rfid
 
 from tests.support.eval_tokenizers import PixelTokenizer
+from vistok.eval.images import data_name, exact, to_uint8
+from vistok.eval.protocols import rfid
 
 
 def values(rows):

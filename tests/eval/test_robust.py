@@ -2,14 +2,14 @@
 
 import pytest
 import torch
+
+from tests.support.eval_tokenizers import PatchTokenizer
+from vistok.core.rng import Rng
 from vistok.eval.images import exact
 from vistok.eval.protocols import rfid, robust
 from vistok.eval.protocols.common import codes_of_others
 from vistok.eval.rows import Damage, Results
 from vistok.eval.tables import summary
-
-from tests.support.eval_tokenizers import PatchTokenizer
-from vistok.core.rng import Rng
 from vistok.tokens import TokenSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:Fréchet")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+
+from tests.support.eval_tokenizers import PatchTokenizer, PixelTokenizer
 from vistok.eval.images import exact, to_uint8
 from vistok.eval.jobs import do
 from vistok.eval.measure import _networks
 from vistok.eval.options import Options
 from vistok.eval.protocols import rfid
 from vistok.eval.sets import METRICS, SetMeasures, wanted
-
-from tests.support.eval_tokenizers import PatchTokenizer, PixelTokenizer
 from vistok.frozen import FeatureNetwork, Features
 
 

@@ -7,6 +7,8 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+
+from vistok.core.records import Batch
 from vistok.eval.__main__ import speed
 from vistok.eval.protocols import clock as clocks
 from vistok.eval.protocols import lookup
@@ -14,8 +16,6 @@ from vistok.eval.protocols import speed as speeds
 from vistok.eval.protocols.clock import Clock, flops, largest_products
 from vistok.eval.protocols.parts import peak_memory
 from vistok.eval.rows import Results
-
-from vistok.core.records import Batch
 
 TRANSFORMER = {"width": 16, "depth": 1, "heads": 2}
 PART = {"kind": "vit", "patch_size": 4, "transformer": TRANSFORMER}

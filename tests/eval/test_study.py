@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+
+from vistok.config import ConfigError
+from vistok.eval import training
 from vistok.eval.__main__ import study as command
 from vistok.eval.rows import Decode, Network, Reference, Results, Row
 from vistok.eval.study import options_of, read_study, run_config
 from vistok.eval.verdict import verdict, verdict_text
-
-from vistok.config import ConfigError
 
 ROOT = Path(__file__).parents[2]
 STUDIES = ROOT / "configs" / "studies"
@@ -94,7 +95,7 @@ def test_end_to_end_and_again(small_study, tmp_path, in_process):
 
 
 def test_it_goes_on_after_a_kill(small_study, tmp_path, in_process, monkeypatch):
-    path, work = small_study(), vistok.eval.training._run
+    path, work = small_study(), training._run
 
     def until(count):
         def run(*given):
@@ -102,7 +103,7 @@ def test_it_goes_on_after_a_kill(small_study, tmp_path, in_process, monkeypatch)
                 raise KeyboardInterrupt
             return work(*given)
 
-        monkeypatch.setattr("vistok.eval.training._run", run)
+        monkeypatch.setattr("training._run", run)
         return go(path)
 
     for count in (1, 4, 6):

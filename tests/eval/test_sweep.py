@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from vistok.eval.bench import Bench
 from vistok.eval.images import Views, exact
 from vistok.eval.measure import evaluate
 from vistok.eval.options import Options
 from vistok.eval.protocols import pfid, rfid
 from vistok.eval.sweep import Cache, leaves
-
 from vistok.metrics import PSNR, CodebookStats, FeatureStats
 
 ROOT = Path(__file__).parents[2]

@@ -3,16 +3,16 @@
 import pytest
 import torch
 import yaml
-from vistok.eval import pictures
-from vistok.eval.bench import Bench
-from vistok.eval.images import Views, exact
-from vistok.eval.protocols import gfid, linear, order, pfid, rate_distortion, rfid, robust
-from vistok.eval.runs import RunError, open_data, read_run
 
 from tests.support import tiny_text
 from vistok.config import ConfigError, validate
 from vistok.config.registry import build
 from vistok.data import PhotosConfig
+from vistok.eval import pictures
+from vistok.eval.bench import Bench
+from vistok.eval.images import Views, exact
+from vistok.eval.protocols import gfid, linear, order, pfid, rate_distortion, rfid, robust
+from vistok.eval.runs import RunError, open_data, read_run
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 
 READS = {"dim": tiny_text.WIDTH, "length": tiny_text.LENGTH}

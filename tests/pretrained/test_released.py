@@ -4,11 +4,11 @@ from itertools import pairwise
 
 import pytest
 import torch
-from vistok.train.config import TrainConfig
 
 from tests.support.released import ROOT, recipe_tokenizer, table
 from vistok.config import read_yaml, validate
 from vistok.pretrained import releases
+from vistok.train.config import TrainConfig
 
 RELEASES = {name: release for name, (_, release) in releases().items()}
 # Of the cards (shared/recipes): millions of parameters. The tolerance is half a percent.

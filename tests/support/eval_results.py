@@ -1,6 +1,7 @@
 """Made-up results with everything that a report can show: no network and no training."""
 
 import torch
+
 from vistok.eval.pictures import grid
 from vistok.eval.rows import Damage, Decode, Network, Perturbation, Reference, Results, Row
 

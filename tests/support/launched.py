@@ -8,11 +8,11 @@ from __future__ import annotations
 import sys
 
 import torch
-from vistok.train.config import TrainConfig
-from vistok.train.loop import train
 
 from tests.train.conftest import forget_accelerate
 from vistok.config import load_plugins, read_yaml, validate
+from vistok.train.config import TrainConfig
+from vistok.train.loop import train
 
 
 def main(paths: list[str]) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 import yaml
-from vistok.train.config import TrainConfig
 
 from vistok.config import read_yaml, validate
+from vistok.train.config import TrainConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = {str(path.relative_to(CONFIGS)): path for path in sorted(CONFIGS.rglob("*.yaml"))}

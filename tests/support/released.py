@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from vistok.train.config import TrainConfig
 
 from vistok.config import read_yaml, validate
 from vistok.pretrained import Release, releases
 from vistok.tokenizer import Tokenizer
+from vistok.train.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 HEAD = (

@@ -92,10 +92,9 @@ def forget_accelerate() -> None:
 @pytest.fixture
 def run(tmp_path):
     """run(tree, folder, **overrides) trains in this process; the run's folder."""
+    from vistok.config import validate
     from vistok.train.config import TrainConfig
     from vistok.train.loop import train
-
-    from vistok.config import validate
 
     def go(tree: dict, folder: str = "run", **overrides) -> Path:
         forget_accelerate()

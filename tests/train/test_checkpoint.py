@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from vistok.train import checkpoint
-from vistok.train.checkpoint import CheckpointError, Keep, State
 
 from tests.train.conftest import TINY, lines
 from vistok.config import ConfigError
+from vistok.train import checkpoint
+from vistok.train.checkpoint import CheckpointError, Keep, State
 
 
 def write(folder, step, keep=Keep(5), score=None):

@@ -9,9 +9,9 @@ import time
 
 import pytest
 from click.testing import CliRunner
-from vistok.train.__main__ import main
 
 from tests.train.conftest import ROOT, TINY
+from vistok.train.__main__ import main
 
 
 def fails(*args) -> str:

@@ -9,12 +9,12 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
-from vistok.train.collapse import UsageWindow, expected_codes
 
 from tests.train.conftest import STATEFUL, TINY, lines, rewound
 from vistok.config import load_plugins
 from vistok.losses.adversarial import AdversarialLoss
 from vistok.tokens import TokenSpec
+from vistok.train.collapse import UsageWindow, expected_codes
 
 
 @pytest.fixture(autouse=True)

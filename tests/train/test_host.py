@@ -15,14 +15,6 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from vistok.train.collapse import UsageWindow
-from vistok.train.config import TrainConfig
-from vistok.train.feed import make_loader
-from vistok.train.gradients import norms_and_clip
-from vistok.train.launch import make_accelerator
-from vistok.train.loop import Loop
-from vistok.train.meter import Meter
-from vistok.train.watch import Watch
 
 from tests.support.recipes import TINY as RECIPES
 from tests.support.recipes import write_stand_ins
@@ -36,6 +28,14 @@ from vistok.data import TokenCacheWriter, to_device
 from vistok.frozen import text
 from vistok.quantizers.vq import VQ, VQConfig
 from vistok.tokens import Tokens, TokenSpec, keep_mask
+from vistok.train.collapse import UsageWindow
+from vistok.train.config import TrainConfig
+from vistok.train.feed import make_loader
+from vistok.train.gradients import norms_and_clip
+from vistok.train.launch import make_accelerator
+from vistok.train.loop import Loop
+from vistok.train.meter import Meter
+from vistok.train.watch import Watch
 
 META = torch.device("meta")
 ITEM = torch.ops.aten._local_scalar_dense.default

@@ -11,9 +11,9 @@ import time
 
 import numpy as np
 import pytest
-from vistok.train import checkpoint
 
 from tests.train.conftest import ROOT, TINY, command
+from vistok.train import checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -24,10 +24,10 @@ SAVING = {**TINY, "steps": 120, "save_every": 1, "keep_last": 2, "warmup": 0}
 def go(tree: dict, out: str) -> None:
     """A child's whole life: the run, from wherever the one before it was killed."""
     import torch
-    from vistok.train.config import TrainConfig
-    from vistok.train.loop import train
 
     from vistok.config import validate
+    from vistok.train.config import TrainConfig
+    from vistok.train.loop import train
 
     torch.set_num_threads(1)
     with open(os.devnull, "w") as nowhere:

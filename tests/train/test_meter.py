@@ -6,13 +6,13 @@ import copy
 
 import pytest
 import torch
+
+from vistok.config import validate
 from vistok.train.config import TrainConfig
 from vistok.train.meter import Meter, make_meter, memory, precision
 from vistok.train.peaks import peak_of
 from vistok.train.plan import make_plan
 from vistok.train.planned import Stage
-
-from vistok.config import validate
 
 from .conftest import TINY, lines
 

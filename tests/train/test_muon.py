@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+
 from vistok.train.muon import Muon, orthogonal
 from vistok.train.optim import AdamWConfig, MuonConfig, make_optimizers
 

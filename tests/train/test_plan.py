@@ -10,11 +10,6 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from vistok.eval.protocols.clock import flops
-from vistok.train.config import TrainConfig
-from vistok.train.optim import make_optimizers, with_lr
-from vistok.train.plan import make_plan, stages_of
-from vistok.train.rehearsal import Rehearsal, build_hollow
 
 from tests.support.recipes import TRAINING, read_config
 from vistok.config import ConfigError, read_yaml, validate
@@ -22,7 +17,12 @@ from vistok.config.registry import build
 from vistok.core.records import Batch
 from vistok.core.schedules import Progress
 from vistok.data.cache import TokenCacheWriter
+from vistok.eval.protocols.clock import flops
 from vistok.tokens import Tokens, TokenSpec
+from vistok.train.config import TrainConfig
+from vistok.train.optim import make_optimizers, with_lr
+from vistok.train.plan import make_plan, stages_of
+from vistok.train.rehearsal import Rehearsal, build_hollow
 
 from .conftest import STATEFUL, TINY
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+
+from vistok.tokens import TokenSpec
 from vistok.train.plan_text import plan_text, vocabulary
 from vistok.train.planned import CachePlan, Memory, Part, Plan, Schedule, Stage
 from vistok.train.text import amount, duration, size
-
-from vistok.tokens import TokenSpec
 
 SPEC = TokenSpec(blocks=((128,),), vocab=(4096,), dim=12, prefix="token")
 PLAN = Plan(

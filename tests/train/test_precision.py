@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import yaml
-from vistok.train.config import TrainConfig
-from vistok.train.launch import slow_precision
 
 from tests.train.conftest import TINY, rewound
 from vistok.config import ConfigError, validate
 from vistok.runtime import precision
+from vistok.train.config import TrainConfig
+from vistok.train.launch import slow_precision
 
 MUON = {"kind": "muon", "precision": "auto"}
 

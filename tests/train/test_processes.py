@@ -16,11 +16,11 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from safetensors.torch import load_file
-from vistok.train.config import TrainConfig
-from vistok.train.launch import make_accelerator
 
 from tests.train.conftest import ROOT, STATEFUL, TINY, command, lines, rewound
 from vistok.config import ConfigError, read_yaml, validate
+from vistok.train.config import TrainConfig
+from vistok.train.launch import make_accelerator
 
 pytestmark = pytest.mark.slow
 

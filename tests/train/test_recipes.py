@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 from click.testing import CliRunner
-from vistok.train.__main__ import main
 
 from tests.support.recipes import TINY, read_config, write_clip
 from tests.train.conftest import forget_accelerate, lines
@@ -17,6 +16,7 @@ from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.data.loader import EvalLoader, to_device
 from vistok.tokenizer import Tokenizer
+from vistok.train.__main__ import main
 
 pytestmark = pytest.mark.slow
 BEFORE = {

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
-from vistok.train import checkpoint
-from vistok.train.signals import StopRequest, install
 
 from tests.train.conftest import ROOT, TINY
+from vistok.train import checkpoint
+from vistok.train.signals import StopRequest, install
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import copy
 import json
 
 import pytest
-from vistok.train.config import TrainConfig
-from vistok.train.summary import finish, next_command, read_metrics, summarize, summary_text
 
 from vistok.config import validate
+from vistok.train.config import TrainConfig
+from vistok.train.summary import finish, next_command, read_metrics, summarize, summary_text
 
 from .conftest import TINY, lines
 

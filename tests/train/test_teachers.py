@@ -7,14 +7,14 @@ from copy import deepcopy
 
 import pytest
 import torch
-from vistok.train.config import TrainConfig
-from vistok.train.plan import make_plan
-from vistok.train.tasks.teachers import load_teacher
 
 from tests.train.conftest import TINY, lines
 from vistok.config import ConfigError, validate
 from vistok.storage.weights import content_sha256, read_safetensors
 from vistok.tokenizer import Tokenizer, TokenizerConfig
+from vistok.train.config import TrainConfig
+from vistok.train.plan import make_plan
+from vistok.train.tasks.teachers import load_teacher
 
 CONV = {
     "channels": 4,

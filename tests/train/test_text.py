@@ -7,8 +7,6 @@ import copy
 import pytest
 import torch
 from safetensors.torch import load_file
-from vistok.train.config import TrainConfig
-from vistok.train.plan import make_plan
 
 from tests.support import tiny_text
 from tests.train.conftest import TINY, lines, rewound
@@ -17,6 +15,8 @@ from vistok.config.registry import build
 from vistok.data import EvalLoader, PhotosConfig, TokenCache, to_device
 from vistok.frozen.files import MissingWeights
 from vistok.tokenizer import Tokenizer, TokenizerConfig
+from vistok.train.config import TrainConfig
+from vistok.train.plan import make_plan
 
 CAPTION = "a {class}."
 READS = {"dim": tiny_text.WIDTH, "length": tiny_text.LENGTH}

@@ -16,8 +16,6 @@ from typing import Literal
 import torch
 from pydantic import Field
 from tqdm import tqdm
-from vistok.train.signals import StopRequest
-from vistok.train.tasks.base import Task, check_pictures
 
 from vistok.config import Config, ConfigError
 from vistok.config.registry import register
@@ -28,6 +26,8 @@ from vistok.data.stream import Stream
 from vistok.storage.hub import WEIGHTS, model_folder
 from vistok.storage.weights import sha256
 from vistok.tokenizer import Tokenizer
+from vistok.train.signals import StopRequest
+from vistok.train.tasks.base import Task, check_pictures
 
 
 class CacheTaskConfig(Config):

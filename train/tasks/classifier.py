@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
-from vistok.train.tasks.base import Phase, Task, check_pictures
 
 from vistok.config import Config, ConfigError, PartOf
 from vistok.config.registry import build, register
@@ -19,6 +18,7 @@ from vistok.core.records import Batch
 from vistok.core.schedules import Progress
 from vistok.frozen import CNNConfig, save_weights
 from vistok.runtime import distributed
+from vistok.train.tasks.base import Phase, Task, check_pictures
 
 
 class ClassifierTaskConfig(Config):

@@ -8,8 +8,6 @@ from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from vistok.train.tasks.base import Phase, Task
-from vistok.train.tasks.teachers import open_tokenizer
 
 from vistok.config import Config, ConfigError, PartOf
 from vistok.config.registry import build, register
@@ -25,6 +23,8 @@ from vistok.runtime import distributed
 from vistok.storage.hub import WEIGHTS, model_folder
 from vistok.storage.weights import sha256
 from vistok.tokens import TokenSpec
+from vistok.train.tasks.base import Phase, Task
+from vistok.train.tasks.teachers import open_tokenizer
 
 
 class GeneratorTaskConfig(Config):

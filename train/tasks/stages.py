@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import Field, field_validator
 from torch import nn
-from vistok.train.tasks.teachers import open_tokenizer
 
 from vistok.config import Config, ConfigError
 from vistok.tokenizer import Tokenizer
+from vistok.train.tasks.teachers import open_tokenizer
 
 
 class InitConfig(Config):

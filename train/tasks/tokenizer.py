@@ -14,10 +14,6 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torchvision.utils import make_grid
-from vistok.train.collapse import CollapseConfig, UsageWindow
-from vistok.train.tasks.base import Phase, Task, check_pictures
-from vistok.train.tasks.stages import InitConfig, start_from
-from vistok.train.tasks.teachers import load_teacher
 
 import vistok.losses  # noqa: F401  (registers the losses)
 from vistok.config import Config, ConfigError, PartOf
@@ -32,6 +28,10 @@ from vistok.metrics.codebook import CodebookStats
 from vistok.metrics.quality import PSNR
 from vistok.runtime import distributed
 from vistok.tokenizer import NO_TEXTS, Tokenizer, TokenizerConfig
+from vistok.train.collapse import CollapseConfig, UsageWindow
+from vistok.train.tasks.base import Phase, Task, check_pictures
+from vistok.train.tasks.stages import InitConfig, start_from
+from vistok.train.tasks.teachers import load_teacher
 
 
 class TokenizerTaskConfig(Config):

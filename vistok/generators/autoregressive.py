@@ -55,6 +55,13 @@ class AutoregressiveConfig(GeneratorConfig):
     sampling: AutoregressiveSampling = AutoregressiveSampling()
     """Default settings of sampling; they are saved with the model."""
 
+    @classmethod
+    def tiny(cls) -> AutoregressiveConfig:
+        transformer = TransformerConfig(
+            width=16, depth=1, heads=2, norm="rmsnorm", mlp="swiglu", bias=False
+        )
+        return cls(transformer=transformer)
+
     @property
     def wants_codes(self) -> bool:
         return self.embed != "learned"
