@@ -57,10 +57,7 @@ class AutoregressiveConfig(GeneratorConfig):
 
     @classmethod
     def tiny(cls) -> AutoregressiveConfig:
-        transformer = TransformerConfig(
-            width=16, depth=1, heads=2, norm="rmsnorm", mlp="swiglu", bias=False
-        )
-        return cls(transformer=transformer)
+        return cls(transformer=TransformerConfig.tiny())
 
     @property
     def wants_codes(self) -> bool:
