@@ -21,7 +21,7 @@ from vistok.core.draws import Draws, PartDraws
 from vistok.core.records import Batch, Condition
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
-from vistok.data import TokenCache, TokenCacheWriter
+from vistok.data import DataError, TokenCache, TokenCacheWriter
 from vistok.generators import Generator, GeneratorConfig, load_generator
 from vistok.generators.conditioning import ConditionTokens
 from vistok.generators.orders import random_mask
@@ -320,6 +320,13 @@ def test_unlabeled_samples_train_among_labeled_ones(kind, tmp_path):
     assert task.step(task.phases[0], batch, draws, Progress(0, 1))["loss"].isfinite()
     metrics = task.validate([batch, batch], task.modules)
     assert tuple(metrics) == task.generator.metrics
+
+
+def test_labels_of_a_cache_lie_in_its_classes(tmp_path, fails):
+    spec = TokenSpec(blocks=((4,),), vocab=(16,))
+    path = cached(tmp_path / "tokens", spec, torch.arange(24) % 3)
+    with fails(DataError, "label 2, but only 2 classes; expected 0..1, or -1 for none"):
+        build(validate_tokens(path)).open("train")
 
 
 def validate_tokens(path: Path) -> Config:

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from vistok.config import Config, ConfigError, validate, validate_part
 from vistok.config.registry import build
 from vistok.core.draws import Draws
-from vistok.core.records import Condition
+from vistok.core.records import Batch, Condition
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
-from vistok.generators.conditioning import ConditionConfig, check_condition
+from vistok.generators.conditioning import ConditionConfig, check_condition, read_condition
 from vistok.runtime.modes import evaluating
 from vistok.storage.hub import CONFIG, Saved, read_json
 from vistok.tokens import Tokens, TokenSpec
@@ -70,6 +70,13 @@ class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"
         self.config, self.spec = config, spec
         self.classes: tuple[str, ...] = ()
         self.tokenizer: dict[str, str] = {}
+
+    def condition_of(self, batch: Batch) -> Condition:
+        """The condition that this generator reads of a batch; unlabeled samples have none.
+
+        Raises ConfigError, one line, if the batch lacks text features that are read.
+        """
+        return read_condition(batch, self.config.condition)
 
     # -- training -------------------------------------------------------------------------------
 
