@@ -6,6 +6,7 @@ The made-up generator predicts masked positions, has no likelihood and cannot st
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ import vistok.generators  # noqa: F401  (registers the generators)
 from vistok.config import Config, ConfigError, registry, validate
 from vistok.config.registry import build, entries, register
 from vistok.core.draws import Draws, PartDraws
-from vistok.core.records import Batch, Condition
+from vistok.core.records import Condition
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.data import DataError, TokenCache, TokenCacheWriter
@@ -311,15 +312,13 @@ def test_a_masked_generator_without_likelihood(masked, tmp_path, fails, shape):
 def test_unlabeled_samples_train_among_labeled_ones(kind, tmp_path):
     spec = TokenSpec(blocks=((4,),), vocab=(16,))
     label = torch.arange(24) % 3 - 1  # a third of the samples has no class
-    data = build(validate_tokens(cached(tmp_path / "tokens", spec, label))).open("train")
-    config = small(kind).model_dump()
-    task = GeneratorTask(validate(GeneratorTaskConfig, {"generator": config}), data)
-    assert task.generator.num_classes == 2 and task.judged_by == task.generator.judged_by
-    batch = Batch(index=INDEX, label=label[:3], tokens=tokens_of(spec))
-    draws = task.draw(INDEX, 0, Progress(0, 1))
-    assert task.step(task.phases[0], batch, draws, Progress(0, 1))["loss"].isfinite()
-    metrics = task.validate([batch, batch], task.modules)
-    assert tuple(metrics) == task.generator.metrics
+    path = cached(tmp_path / "tokens", spec, label)
+    lines = trained(tmp_path / "run", small(kind).model_dump(mode="json"), path)
+    assert all(math.isfinite(line["loss"]) for line in lines if line["split"] == "train")
+    model = load_generator(tmp_path / "run" / "model")
+    assert model.num_classes == 2 and model.classes == ("cat", "dog")
+    found = [line for line in lines if line["split"] == "val"]
+    assert found and all(set(model.metrics) <= set(line) for line in found)
 
 
 def test_labels_of_a_cache_lie_in_its_classes(tmp_path, fails):

@@ -118,6 +118,11 @@ def test_an_autoregressive_generator_reads_text(tmp_path, positions):
         ({"classes": 0}, {"label": torch.tensor([0, 0])}, "without classes; leave labels out"),
         ({"classes": 3}, {"label": torch.tensor([0])}, "label is of 1 samples, index of 2"),
         ({"classes": 3}, {"pooled": torch.zeros(2, 4)}, "without condition.pooled; leave it out"),
+        (
+            {"classes": 3},
+            {"frames": torch.zeros(2, 3, 1, 8, 8)},
+            "cannot continue condition.frames",
+        ),
         ({"pooled": 6}, {"pooled": torch.zeros(2, 4)}, r"pooled has shape \[2, 4\]; expected \[2"),
         (
             {"text": {"dim": 5, "length": 2}},

@@ -130,6 +130,9 @@ def check_condition(condition: Condition, config: ConditionConfig, samples: int)
             raise ValueError(
                 f"condition.{name} is of {len(value)} samples, index of {samples}; give one each"
             )
+    for name in ("prefix", "frames"):
+        if getattr(condition, name) is not None:
+            raise ValueError(f"this generator cannot continue condition.{name}; leave it out")
     _check_labels(condition, config.classes or 0)
     text = None if config.text is None else (config.text.length, config.text.dim)
     _check_shape("text", condition.text, text)
