@@ -176,7 +176,7 @@ class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"
     def generate(
         self, condition: Condition, index: Tensor, seed: int, positions: int, settings: Any
     ) -> Tokens:
-        """What `sample` gives, before it is cut to its length.
+        """Samples before they are cut to their length; `sample` calls it.
 
         Args:
             condition: checked and on the generator's device.
