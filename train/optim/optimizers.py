@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from vistok.config import Config
+from vistok.config import Config, ConfigError
 from vistok.config.registry import build, register
 from vistok.runtime import distributed
 from vistok.runtime.precision import Precision
@@ -105,7 +105,7 @@ def make_optimizers(
     """
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     if not named:
-        raise ValueError("nothing to train: every parameter is frozen; shorten task.freeze")
+        raise ConfigError("nothing to train: every parameter is frozen; shorten task.freeze")
     return build(config, named, factors or {})
 
 

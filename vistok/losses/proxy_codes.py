@@ -95,8 +95,8 @@ class ProxyCodesLoss(Loss):
     ) -> dict[str, Tensor]:
         logits, spec = reconstruction.decoded.prediction, self.teacher.spec
         if logits.shape[1] != spec.vocab[0] or logits[0, 0].numel() != spec.length:
-            raise ValueError(
-                f"proxy_codes: the decoder gives {tuple(logits.shape)}, its teacher has "
+            raise ConfigError(
+                f"losses: proxy_codes: the decoder gives {tuple(logits.shape)}, its teacher has "
                 f"{spec.vocab[0]} codes at {spec.length} positions; expected logits [B, K, h, w]"
             )
         codes = self.teacher(reconstruction.target)
