@@ -20,15 +20,11 @@ from vistok.generators import GeneratorConfig
 from vistok.generators.autoregressive import AutoregressiveConfig
 from vistok.generators.base import SavedCodes
 from vistok.runtime import distributed
-<<<<<<< HEAD
-from vistok.train.tasks.base import Facts, Monitor, Outcome, Phase, Task, blank_batch
-=======
 from vistok.storage.hub import WEIGHTS, model_folder
 from vistok.storage.weights import sha256
 from vistok.tokens import TokenSpec
-from vistok.train.tasks.base import Phase, Task
+from vistok.train.tasks.base import Facts, Monitor, Outcome, Phase, Task, blank_batch
 from vistok.train.tasks.teachers import open_tokenizer
->>>>>>> main
 
 
 class GeneratorTaskConfig(Config):
@@ -40,10 +36,6 @@ class GeneratorTaskConfig(Config):
 class GeneratorTask(Task):
     ema = ("generator",)
     phases = (Phase("generator"),)
-<<<<<<< HEAD
-    monitor = Monitor("nll")
-=======
->>>>>>> main
 
     def __init__(self, config: GeneratorTaskConfig, data) -> None:
         self.data = data
@@ -59,12 +51,12 @@ class GeneratorTask(Task):
         self.generator.classes = tuple(data.classes) if self.generator.num_classes else ()
         self.generator.tokenizer = made_by
         self.modules = {"generator": self.generator}
-        self.judged_by = self.generator.judged_by
+        metric, sign = self.generator.judged_by
+        self.monitor = Monitor(metric, higher_is_better=sign > 0)
 
     def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
         return self.generator.draw(index, Rng(seed, "generator", progress.step), progress)
 
-<<<<<<< HEAD
     def step(
         self,
         phase: Phase,
@@ -73,16 +65,8 @@ class GeneratorTask(Task):
         progress: Progress,
         earlier: Mapping[str, Any],
     ) -> Outcome:
-        nats = self.modules["generator"](batch.tokens, self._condition(batch), draws)
-        bits = nats.detach().sum(-1).mean() / math.log(2)
-        return Outcome({"loss": nats.mean(), "bits_per_image": bits})
-
-    def _condition(self, batch: Batch) -> Condition:
-        return Condition(label=batch.label if self.generator.classes else None)
-=======
-    def step(self, phase: Phase, batch: Batch, draws: Draws, progress: Progress) -> dict:
-        return self.modules["generator"](batch.tokens, self.generator.condition_of(batch), draws)
->>>>>>> main
+        condition = self.generator.condition_of(batch)
+        return Outcome(self.modules["generator"](batch.tokens, condition, draws))
 
     @torch.no_grad()
     def validate(
@@ -106,24 +90,13 @@ class GeneratorTask(Task):
         generator.tokenizer = self.generator.tokenizer
         generator.save_pretrained(folder)
 
-<<<<<<< HEAD
     def example(self, count: int) -> Batch:
         return blank_batch(count, self.data)
 
     def facts(self) -> Facts:
-        spec = self.generator.spec
         count = sum(p.numel() for p in self.generator.parameters())
-        lines = {
-            "generator parameters": f"{count:,}",
-            "tokens/image": spec.length,
-            "vocabulary": " x ".join(map(str, self.generator.inner.vocab)),
-            "head": self.generator.head_kind,
-        }
-        return Facts(spec, lines=lines)
-=======
-    def summary(self) -> dict[str, object]:
-        count = sum(p.numel() for p in self.generator.parameters())
-        return {"generator parameters": f"{count:,}", **self.generator.summary()}
+        lines = {"generator parameters": f"{count:,}", **self.generator.summary()}
+        return Facts(self.generator.spec, lines=lines)
 
 
 def _with_classes(choice: GeneratorConfig, classes: int) -> GeneratorConfig:
@@ -153,4 +126,3 @@ def _codes(made_by: Mapping[str, str], spec: TokenSpec) -> nn.Module:
             "cache the tokens again, or train with embed=learned"
         )
     return tokenizer.quantizer
->>>>>>> main
