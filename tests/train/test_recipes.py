@@ -68,7 +68,8 @@ def test_the_loss_falls(trained, name):
     def loss() -> float:
         task.tokenizer.eval()
         with torch.no_grad():
-            return float(task.step(task.phases[0], batch, Draws(), Progress(1, config.steps))[term])
+            progress = Progress(1, config.steps)
+            return float(task.step(task.phases[0], batch, Draws(), progress, {}).scalars[term])
 
     before = loss()
     task.tokenizer.load_state_dict(Tokenizer.from_pretrained(folder / "model").state_dict())
