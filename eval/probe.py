@@ -24,7 +24,7 @@ from typing import Any
 from vistok.config import ConfigError, read_yaml, validate
 from vistok.config.registry import build
 from vistok.data import DataError, Dataset, Stream, TokenCache
-from vistok.data.tokens import CachedTokensConfig
+from vistok.data.kinds.tokens import CachedTokensConfig
 from vistok.eval.options import Options
 from vistok.eval.runs import Pair, Run, data_config, read_run, still
 from vistok.eval.training import ROOT, finished, train

@@ -17,7 +17,7 @@ from PIL import Image
 from tests.train.conftest import ROOT, TINY, command, lines, rewound
 from vistok.config import ConfigError
 from vistok.data import DataError
-from vistok.data.cache import TokenCache
+from vistok.data.token_cache import TokenCache
 from vistok.generators import load_generator
 from vistok.tokenizer import Tokenizer
 
@@ -84,7 +84,7 @@ def test_an_interrupted_cache_goes_on_where_it_stopped(run, cached):
 
 def test_a_cache_of_ten_crops_goes_on_in_the_middle_of_a_sample(run, tmp_path):
     from vistok.data import PhotosConfig
-    from vistok.data.crops import open_crops
+    from vistok.data.decode.crops import open_crops
 
     folder = run(TINY, "tokenizer", steps=4)
     tree = cache_tree(folder, limit=7)

@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from vistok.config import Config, ConfigError
 from vistok.config.registry import register
-from vistok.data.cache import TokenCacheWriter
-from vistok.data.crops import Crops, open_crops
-from vistok.data.loader import EvalLoader, to_device
-from vistok.data.stream import Stream
+from vistok.data.decode.crops import Crops, open_crops
+from vistok.data.loading.loader import EvalLoader, to_device
+from vistok.data.loading.stream import Stream
+from vistok.data.token_cache import TokenCacheWriter
 from vistok.storage.hub import WEIGHTS, model_folder
 from vistok.storage.weights import sha256
 from vistok.tokenizer import Tokenizer
