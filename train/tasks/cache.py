@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from vistok.config import Config, ConfigError
 from vistok.config.registry import register
+from vistok.data.batch import to_device
 from vistok.data.decode.crops import Crops, open_crops
-from vistok.data.loading.loader import EvalLoader, to_device
+from vistok.data.loading.loader import EvalLoader
 from vistok.data.loading.stream import Stream
 from vistok.data.token_cache import TokenCacheWriter
 from vistok.storage.hub import WEIGHTS, model_folder

@@ -56,7 +56,7 @@ class Raw(NamedTuple):
     data: bytes  # of the encoded file
     label: int = UNLABELLED
     trouble: str = ""  # what is wrong with the label, if anything
-    picture: bool = True  # whether `images.decode` is the door of these bytes; not so for clips
+    is_image: bool = True  # False: `images.decode` cannot read these bytes (clips)
 
 
 class Dataset:

@@ -33,27 +33,27 @@ def named(items) -> dict[str, str]:
     return {item["name"]: item["reason"] for item in items}
 
 
-def test_every_broken_picture_is_reported_as_its_manifest_asks(broken, tmp_path):
+def test_every_broken_image_is_reported_as_its_manifest_asks(broken, tmp_path):
     code, text = check(broken, "--out", tmp_path / "report.json")
     report = json.loads((tmp_path / "report.json").read_text())
     entries = json.loads((broken / "manifest.json").read_text())["files"]
-    pictures = [e for e in entries if e["kind"] == "image"]
-    errors = {e["file"] for e in pictures if e["expect"] == "error"}
+    images = [e for e in entries if e["kind"] == "image"]
+    errors = {e["file"] for e in images if e["expect"] == "error"}
     bad = named(report["findings"]["unreadable"])
     assert set(bad) == errors == set(UNREADABLE)
     assert all(words in bad[name] for name, words in UNREADABLE.items())
-    assert (report["samples"], report["usable"]) == (len(pictures), len(pictures) - len(bad))
+    assert (report["samples"], report["usable"]) == (len(images), len(images) - len(bad))
     assert report["modes"] == MODES and report["formats"] == {"PNG": 7, "JPEG": 5, "GIF": 1}
     assert report["orientations"] == {"6": 1}
     assert named(report["notes"]["extreme_shapes"]) == {"strip_10000x20.jpg": "10000x20"}
     assert named(report["notes"]["misnamed"]) == {"png_named.jpg": "holds PNG"}
     assert named(report["findings"]["constant"]) == {"one_by_one.png": "1x1"}
-    assert report["left_out"] == len(list(broken.iterdir())) - len(pictures)
+    assert report["left_out"] == len(list(broken.iterdir())) - len(images)
     assert code == report["exit_code"] == 1 and "unreadable: 5" in text
     assert "Traceback" not in text
 
 
-def test_each_broken_picture_alone(broken):
+def test_each_broken_image_alone(broken):
     entries = json.loads((broken / "manifest.json").read_text())["files"]
     for entry in entries:
         if entry["kind"] == "image":
@@ -106,21 +106,21 @@ def test_broken_tars(broken, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def pictures(tmp_path, picture):
+def images(tmp_path, make_image):
     """Two classes; a copy under another label, the same pixels in another file, a flat one."""
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     for name in ("a", "b"):
         (folder / name).mkdir(parents=True)
     for i in range(3):
-        picture(40, 30, i).save(folder / "a" / f"{i}.png")
+        make_image(40, 30, i).save(folder / "a" / f"{i}.png")
     shutil.copy(folder / "a" / "0.png", folder / "b" / "copy.png")
-    picture(40, 30, 1).save(folder / "b" / "same.bmp")
+    make_image(40, 30, 1).save(folder / "b" / "same.bmp")
     Image.new("L", (20, 70), 9).save(folder / "b" / "flat\x1b[2J.png")
     return folder
 
 
-def test_duplicates_and_constant_pictures(pictures, tmp_path):
-    report = run_check([str(pictures)])
+def test_duplicates_and_constant_images(images, tmp_path):
+    report = run_check([str(images)])
     assert report["findings"]["same_bytes"] == [
         {"names": ["a/0.png", "b/copy.png"], "labels_differ": True}
     ]
@@ -134,29 +134,29 @@ def test_duplicates_and_constant_pictures(pictures, tmp_path):
     assert report["aspect"]["min"] == pytest.approx(20 / 70)
     text = table(report)
     assert "a/0.png, b/copy.png (labels differ)" in text and "\x1b" not in text
-    shutil.rmtree(pictures / "b")
-    assert check(pictures)[0] == 0 and "nothing found" in check(pictures)[1]
-    (pictures / "top.png").write_bytes((pictures / "a" / "1.png").read_bytes())
-    labels = named(run_check([str(pictures)])["findings"]["labels"])
+    shutil.rmtree(images / "b")
+    assert check(images)[0] == 0 and "nothing found" in check(images)[1]
+    (images / "top.png").write_bytes((images / "a" / "1.png").read_bytes())
+    labels = named(run_check([str(images)])["findings"]["labels"])
     assert labels == {"top.png": "has no label, others have one"}
 
 
-def test_workers_and_limit(pictures):
-    whole = run_check([str(pictures)])
-    assert run_check([str(pictures)], workers=2) == whole
-    few = run_check([str(pictures)], limit=2)
+def test_workers_and_limit(images):
+    whole = run_check([str(images)])
+    assert run_check([str(images)], workers=2) == whole
+    few = run_check([str(images)], limit=2)
     assert few["samples"] == 2 and few["exit_code"] == 0
 
 
-def test_configs_overrides_and_both_splits(pictures, tmp_path):
+def test_configs_overrides_and_both_splits(images, tmp_path):
     config = tmp_path / "config.yaml"
-    data = f"{{kind: folder, path: {pictures}/a, val_path: {pictures}/b}}"
+    data = f"{{kind: folder, path: {images}/a, val_path: {images}/b}}"
     config.write_text(f"data: {data}\nsteps: 3\n")
     report = run_check([str(config)])
     assert report["findings"]["same_bytes"][0]["names"] == ["0.png", "val: copy.png"]
     report = run_check([str(config)], ["val_path=null"])
     assert report["samples"] == 3 and report["exit_code"] == 0
-    row = {"picture": (pictures / "a" / "0.png").read_bytes(), "number": 3}
+    row = {"picture": (images / "a" / "0.png").read_bytes(), "number": 3}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "x.parquet")
     code, text = check(tmp_path / "x.parquet")
     assert code == 2 and "no column 'image'" in text

@@ -15,9 +15,9 @@ from vistok.tokens import Tokens, TokenSpec
 
 
 @pytest.fixture
-def folder(tmp_path, picture):
+def folder(tmp_path, make_image):
     for i in range(3):
-        picture(70 + i, 50, i).save(tmp_path / f"{i}.png")
+        make_image(70 + i, 50, i).save(tmp_path / f"{i}.png")
     return tmp_path
 
 
@@ -53,10 +53,10 @@ def test_photographs_are_cropped_too_and_each_is_made_once(monkeypatch):
     assert data[7].pixels.shape == (3, 20, 20) and data.record()["size"] == [25, 25]
     made = []
     monkeypatch.setattr(
-        data.pictures, "sample", lambda i, take=data.pictures.sample: made.append(i) or take(i)
+        data.images, "sample", lambda i, take=data.images.sample: made.append(i) or take(i)
     )
     for row in range(13, 40):
-        assert data[row].label == data.pictures.sample(row // 10).label
+        assert data[row].label == data.images.sample(row // 10).label
     assert len(made) == 27 + 3  # 27 of them are this test's own
 
 

@@ -25,7 +25,7 @@ def array(data: bytes) -> np.ndarray:
     return np.asarray(images.decode(data, "made-up"))
 
 
-def test_manifest_pictures_do_what_they_should(shared):
+def test_manifest_images_do_what_they_should(shared):
     entries = json.loads((shared / "broken" / "manifest.json").read_text())["files"]
     entries = [entry for entry in entries if entry["kind"] == "image"]
     assert len(entries) >= 15
@@ -46,7 +46,7 @@ def test_manifest_pictures_do_what_they_should(shared):
                 assert transform(image, 0).shape == (3, 64, 64), entry["file"]
 
 
-def test_manifest_pictures_have_the_right_pixels(shared):
+def test_manifest_images_have_the_right_pixels(shared):
     read = lambda name: np.asarray(images.read(shared / "broken" / name)).astype(int)
     grey = read("grey.jpg")
     assert (grey[..., 0] == grey[..., 1]).all() and (grey[..., 0] == grey[..., 2]).all()
@@ -77,7 +77,7 @@ def test_orientation_of_real_files_is_that_of_pil(shared):
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("value", [0, 1, 3, 6, 8, 9, 65535])
-def test_orientation_tag(picture, order, value):
+def test_orientation_tag(make_image, order, value):
     mark = b"II*\0" if order == "<" else b"MM\0*"
     entry = struct.pack(order + "HHIHH", 0x0112, 3, 1, value, 0)
     block = mark + struct.pack(order + "IH", 8, 1) + entry + b"\0\0\0\0"
@@ -87,17 +87,17 @@ def test_orientation_tag(picture, order, value):
 
 
 @pytest.mark.parametrize("value", range(1, 9))
-def test_every_orientation_is_applied(picture, value):
+def test_every_orientation_is_applied(make_image, value):
     exif = Image.Exif()
     exif[0x0112] = value
-    data = encode(picture(), "PNG", exif=exif)
+    data = encode(make_image(), "PNG", exif=exif)
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     assert (array(data) == np.asarray(expected)).all()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "WEBP", "JPEG"])
-def test_kinds_are_told_by_content(picture, kind):
-    assert array(encode(picture(), kind)).shape == (30, 40, 3)
+def test_kinds_are_told_by_content(make_image, kind):
+    assert array(encode(make_image(), kind)).shape == (30, 40, 3)
 
 
 def test_transparency_is_composited_on_white():
@@ -109,19 +109,19 @@ def test_transparency_is_composited_on_white():
     assert array(encode(keyed, "PNG", transparency=7))[0, :, 0].tolist() == [255, 9]
 
 
-def test_size_is_refused_before_decoding(picture):
+def test_size_is_refused_before_decoding(make_image):
     for kind in ("PNG", "BMP", "GIF", "WEBP", "JPEG"):
         for lossless in (False, True):
             options = {"lossless": True} if lossless and kind == "WEBP" else {}
             with pytest.raises(BadSample, match="40x30 pixels, over the limit"):
-                images.decode(encode(picture(), kind, **options), "x", limit=1199)
-            images.decode(encode(picture(), kind, **options), "x", limit=1200)
+                images.decode(encode(make_image(), kind, **options), "x", limit=1199)
+            images.decode(encode(make_image(), kind, **options), "x", limit=1200)
 
 
 @pytest.mark.parametrize("form", ["VP8 ", "VP8L", "VP8X"])
-def test_webp_is_refused_before_its_decoder_allocates(picture, monkeypatch, form):
+def test_webp_is_refused_before_its_decoder_allocates(make_image, monkeypatch, form):
     options = {"VP8 ": {}, "VP8L": {"lossless": True}, "VP8X": {"exif": b"Exif\0\0II*\0"}}[form]
-    data = encode(picture(301, 203), "WEBP", **options)
+    data = encode(make_image(301, 203), "WEBP", **options)
     assert data[12:16] == form.encode()
     monkeypatch.setattr(WebPImagePlugin, "WebPImageFile", None)  # must not be reached
     with pytest.raises(BadSample, match="declares 301x203 pixels"):
@@ -129,20 +129,20 @@ def test_webp_is_refused_before_its_decoder_allocates(picture, monkeypatch, form
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "JPEG", "BMP"])
-def test_cut_off_files_are_errors_whatever_pil_was_told(picture, kind, monkeypatch):
+def test_cut_off_files_are_errors_whatever_pil_was_told(make_image, kind, monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    data = encode(picture(120, 100), kind)
+    data = encode(make_image(120, 100), kind)
     for share in (0.02, 0.5, 0.9):
         with pytest.raises(BadSample):
             images.decode(data[: int(len(data) * share)], "x")
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True  # left as it was
 
 
-def test_pil_limit_is_left_alone_and_silent(picture, monkeypatch):
+def test_pil_limit_is_left_alone_and_silent(make_image, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert array(encode(picture(), "PNG")).shape == (30, 40, 3)
+        assert array(encode(make_image(), "PNG")).shape == (30, 40, 3)
     assert Image.MAX_IMAGE_PIXELS == 500
 
 

@@ -24,23 +24,23 @@ def test_sorted_bytewise_class_is_the_first_folder(tree):
     assert (again[5].pixels == data[5].pixels).all()
 
 
-def test_manifest_sees_names_and_sizes(tree, picture):
+def test_manifest_sees_names_and_sizes(tree, make_image):
     before = open_folder(path=str(tree)).record()["manifest"]
     assert before == open_folder(path=str(tree)).record()["manifest"]
-    picture(50, 50).save(tree / "b" / "2.png")
+    make_image(50, 50).save(tree / "b" / "2.png")
     changed = open_folder(path=str(tree)).record()["manifest"]
     (tree / "b" / "2.png").rename(tree / "b" / "3.png")
     renamed = open_folder(path=str(tree)).record()["manifest"]
     assert len({before, changed, renamed}) == 3
 
 
-def test_flat_folder_is_unlabeled(tmp_path, picture):
-    picture().save(tmp_path / "x.png")
+def test_flat_folder_is_unlabeled(tmp_path, make_image):
+    make_image().save(tmp_path / "x.png")
     data = open_folder(path=str(tmp_path))
     assert data.classes == () and data[0].label == -1
 
 
-def test_held_out_share_is_stable_and_disjoint(tmp_path, picture):
+def test_held_out_share_is_stable_and_disjoint(tmp_path, make_image):
     for number in range(200):
         (tmp_path / f"{number:03}.png").write_bytes(b"unread")
     names = lambda split: set(open_folder(split, path=str(tmp_path), val_share=0.25).names)
@@ -50,19 +50,19 @@ def test_held_out_share_is_stable_and_disjoint(tmp_path, picture):
     assert names("val") - {"new.png"} == val
 
 
-def test_validation_folder_uses_the_training_classes(tree, tmp_path, picture):
+def test_validation_folder_uses_the_training_classes(tree, tmp_path, make_image):
     val = tmp_path / "val" / "b"
     val.mkdir(parents=True)
-    picture().save(val / "1.png")
+    make_image().save(val / "1.png")
     data = open_folder("val", path=str(tree), val_path=str(tmp_path / "val"))
     assert data[0].label == 1 and not data.flip
     (tmp_path / "val" / "c").mkdir()
-    picture().save(tmp_path / "val" / "c" / "1.png")
+    make_image().save(tmp_path / "val" / "c" / "1.png")
     with pytest.raises(DataError, match="class 'c' is not one of the 2 classes"):
         open_folder("val", path=str(tree), val_path=str(tmp_path / "val"))
 
 
-def test_broken_pictures_are_named(tree):
+def test_broken_images_are_named(tree):
     (tree / "a" / "0.jpg").write_bytes(b"<html>404</html>")
     with pytest.raises(BadSample, match=r"a/0\.jpg: not a image"):
         open_folder(path=str(tree))[0]

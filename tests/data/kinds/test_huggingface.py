@@ -146,7 +146,7 @@ def test_a_saved_folder(files, tmp_path, fails):
         part(files, tmp_path, path=str(tmp_path / "both"), val_split="test").open("val")
 
 
-def test_a_folder_of_pictures(tmp_path, tree):
+def test_a_folder_of_images(tmp_path, tree):
     (tree / "b/deep/er/1.jpg").rename(tree / "b/1.jpg")  # the library labels flat folders only
     (tree / "a/Z.webp").write_bytes(b"no image")
     (tree / "a/._9.jpg").unlink()
@@ -243,8 +243,8 @@ def test_no_code_of_a_data_set_runs(tmp_path, monkeypatch, fails, streaming):
 
 
 def test_no_path_in_a_row_is_followed(tmp_path, tree):
-    picture = str(tree / "a" / "y.png")
-    rows = {"image": [{"bytes": None, "path": picture}], "label": [0]}
+    image = str(tree / "a" / "y.png")
+    rows = {"image": [{"bytes": None, "path": image}], "label": [0]}
     features = datasets.Features(
         {
             "image": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
@@ -255,4 +255,4 @@ def test_no_path_in_a_row_is_followed(tmp_path, tree):
     opened = part(tmp_path, tmp_path / "cache", data_files=str(tmp_path / "a.parquet"))
     with pytest.raises(BadSample, match="only names a file"):
         opened.open("train")[0]
-    assert os.path.exists(picture)
+    assert os.path.exists(image)

@@ -18,10 +18,10 @@ def open_parquet(split="train", **values):
 
 
 @pytest.fixture
-def png(picture):
+def png(make_image):
     def make(seed: int) -> bytes:
         buffer = io.BytesIO()
-        picture(20, 16, seed).save(buffer, "PNG")
+        make_image(20, 16, seed).save(buffer, "PNG")
         return buffer.getvalue()
 
     return make
@@ -62,7 +62,7 @@ def test_row_groups_are_forgotten_beyond_the_limit(shards, monkeypatch):
     assert all(torch.equal(a, data[i].pixels) for i, a in enumerate(first))
 
 
-def test_memory_gives_the_same_pictures(shards):
+def test_memory_gives_the_same_images(shards):
     for extra in ({}, {"pad": 3}, {"crop": "random", "min_share": 0.5}):
         pattern = str(shards / "*.parquet")
         plain = open_parquet(train=pattern, **extra)

@@ -15,12 +15,12 @@ from vistok.config.registry import build
 from vistok.data import BadSample, DataError, EvalLoader, StreamLoader, WebDatasetConfig
 from vistok.data.kinds import tar_shards as places
 from vistok.data.kinds.tar_samples import groups
-from vistok.data.kinds.tar_shards import Source, braces, find
+from vistok.data.kinds.tar_shards import TarShard, braces, find
 
 
-def png(picture, seed):
+def png(make_image, seed):
     file = io.BytesIO()
-    picture(12, 10, seed).save(file, "png")
+    make_image(12, 10, seed).save(file, "png")
     return file.getvalue()
 
 
@@ -35,7 +35,7 @@ def write_tar(path, members, format=tarfile.USTAR_FORMAT):
 
 
 @pytest.fixture
-def shards(tmp_path, picture):
+def shards(tmp_path, make_image):
     """shards(7, 5, ...) -> a folder of tars with that many samples of two classes."""
 
     def make(*counts):
@@ -44,7 +44,7 @@ def shards(tmp_path, picture):
             members = []
             for key in itertools.islice(number, count):
                 members += [
-                    (f"{key:05d}.png", png(picture, key)),
+                    (f"{key:05d}.png", png(make_image, key)),
                     (f"{key:05d}.cls", b"%d\n" % (key % 2)),
                     (f"{key:05d}.json", json.dumps({"class": key % 2, "id": key}).encode()),
                 ]
@@ -59,7 +59,7 @@ def data(**options):
 
 
 def found(path, **options):
-    with Source(str(path)) as file:
+    with TarShard(str(path)) as file:
         return [(g.key, g.offset, g.after, g.problem) for g in groups(file, **options)]
 
 
@@ -293,7 +293,7 @@ def test_a_read_that_fails_is_tried_again(shards, monkeypatch, fails):
     path = shards(6) / "part-00.tar"
     waits, broken = [], [True, True, False] * 1000
     monkeypatch.setattr(time, "sleep", waits.append)
-    whole = Source._whole
+    whole = TarShard._whole
 
     def flaky(self, count):
         if broken.pop(0):
@@ -301,9 +301,9 @@ def test_a_read_that_fails_is_tried_again(shards, monkeypatch, fails):
         return whole(self, count)
 
     want = found(path)
-    monkeypatch.setattr(Source, "_whole", flaky)
+    monkeypatch.setattr(TarShard, "_whole", flaky)
     assert found(path) == want and waits[:2] == list(places._WAITS[:2])
-    monkeypatch.setattr(Source, "_whole", lambda *_: 1 / 0)
+    monkeypatch.setattr(TarShard, "_whole", lambda *_: 1 / 0)
     with fails(DataError, "part-00.tar: cannot be read at byte 0", "tried several times"):
         found(path)
     with fails(DataError, "gone.tar: cannot be read", "check the name"):

@@ -457,7 +457,7 @@ def test_clips_are_mirrored_left_to_right(folder):
     assert not torch.equal(expected, batch.pixels.float() / 255)
 
 
-def test_pictures_have_no_rate(numbers):
+def test_images_have_no_rate(numbers):
     assert next(iter(EvalLoader(numbers(4), 2))).fps is None
 
 
@@ -507,11 +507,11 @@ def test_photographs_pan_and_zoom(monkeypatch):
         steps = places.diff(dim=0)
         assert torch.allclose(steps, steps[:1].expand(4, 4), atol=1e-3)
         assert steps[0, :2].abs().sum() > 0 and (places >= 0).all()
-        picture = still[index]
-        assert clip.label == picture.label and clip.name == picture.name
-        away = (clip.pixels[:, 0].float() - picture.pixels.float()).abs().mean()
+        image = still[index]
+        assert clip.label == image.label and clip.name == image.name
+        away = (clip.pixels[:, 0].float() - image.pixels.float()).abs().mean()
         assert away < 4 and not torch.equal(clip.pixels[:, 0], clip.pixels[:, 4])
-        assert (clip.fps, picture.fps) == (8.0, None)
+        assert (clip.fps, image.fps) == (8.0, None)
     record, plain = moving.record(), still.record()
     assert (record["frames"], record["fps"]) == (5, 8.0) and "frames" not in plain
     assert record["manifest"] != plain["manifest"]

@@ -76,35 +76,35 @@ def test_both_ways_give_the_same_samples(shards):  # noqa: F811
 
 
 def test_a_resume_reads_no_sample_again_but_a_block(shards, monkeypatch):  # noqa: F811
-    from vistok.data.kinds.tar_shards import Source
+    from vistok.data.kinds.tar_shards import TarShard
 
     part = data(train=f"{shards(60)}/*.tar", shuffle=4)
     loader = StreamLoader(part.open("train"), 4, 0, steps=13)
     assert len(list(loader)) == 13
-    read, original = [], Source.read
+    read, original = [], TarShard.read
 
     def counted(self, count):
         result = original(self, count)
         read.append(len(result))
         return result
 
-    monkeypatch.setattr(Source, "read", counted)
-    pictures = lambda: sum(n > 200 and n != 512 for n in read)  # headers are 512, labels less
+    monkeypatch.setattr(TarShard, "read", counted)
+    images = lambda: sum(n > 200 and n != 512 for n in read)  # headers are 512, labels less
     stream, going = part.open("train"), {"start_step": 13, "positions": loader.positions}
     read.clear()
     next(iter(StreamLoader(stream, 4, 0, steps=14, **going)))
-    assert pictures() == 4  # a block
+    assert images() == 4  # a block
     read.clear()
     next(iter(StreamLoader(stream, 52, 0, steps=1)))
-    assert pictures() == 52
+    assert images() == 52
 
 
 def test_labels(tmp_path, shards, fails):  # noqa: F811
-    picture = (shards(1) / "part-00.tar").read_bytes()[512:1024]
+    image = (shards(1) / "part-00.tar").read_bytes()[512:1024]
     path = str(tmp_path / "labels.tar")
 
     def reason(member, content, **options):
-        write_tar(path, [("a.png", picture), (f"a.{member}", content)])
+        write_tar(path, [("a.png", image), (f"a.{member}", content)])
         with pytest.raises(BadSample) as caught:
             data(val=path, **options).open("val")[0]
         return str(caught.value)
@@ -117,7 +117,7 @@ def test_labels(tmp_path, shards, fails):  # noqa: F811
         )
     for content in (b'{"class": true}', b'{"class": "1"}', b'{"class": 2}'):
         assert "expected 0..1" in reason("json", content, classes=2, label_key="class")
-    assert "2 image among its members" in reason("jpg", picture, classes=2)
+    assert "2 images among its members" in reason("jpg", image, classes=2)
     assert "no image" in reason("cls", b"1", classes=2, image="webp")
     for names, content in (("names.txt", "cat\ndog\n"), ("names.json", '["cat", "dog"]')):
         (tmp_path / names).write_text(content)

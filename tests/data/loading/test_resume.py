@@ -24,14 +24,14 @@ KINDS = ("folder", "parquet", "tokens", "photos")
 
 
 @pytest.fixture
-def open_kind(tmp_path, picture):
+def open_kind(tmp_path, make_image):
     """open_kind(name): a training set of COUNT samples whose crops differ from epoch to epoch."""
 
     def folder():
         for i in range(COUNT):
             path = tmp_path / "folder" / "ab"[i % 2] / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            picture(20, 16, i).save(path)
+            make_image(20, 16, i).save(path)
         return FolderConfig(path=str(tmp_path / "folder"), size=8, crop="random", min_share=0.5)
 
     def parquet():

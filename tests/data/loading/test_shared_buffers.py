@@ -10,9 +10,9 @@ from vistok.data.loading.shared_buffers import Place, SharedBuffers, _Kept
 
 
 @pytest.fixture
-def folder(tmp_path, picture):
+def folder(tmp_path, make_image):
     for i in range(17):
-        picture(12, 12, i).save(tmp_path / f"{i:02}.png")
+        make_image(12, 12, i).save(tmp_path / f"{i:02}.png")
     return build(FolderConfig(path=str(tmp_path), size=12)).open("train")
 
 

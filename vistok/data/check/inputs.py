@@ -12,7 +12,7 @@ from typing import Any
 from vistok.config import ConfigError, read_yaml, validate_part
 from vistok.config.registry import build, entries
 from vistok.data.base import DataError, Dataset
-from vistok.data.check.tar_images import TarPictures
+from vistok.data.check.tar_images import TarImages
 from vistok.data.kinds import parquet_shards
 from vistok.data.kinds.folder import FolderConfig, FolderDataset
 from vistok.data.kinds.parquet import ParquetConfig
@@ -145,7 +145,7 @@ def _open_shards(found: Inputs, files: list[Path], config: ParquetConfig, prefix
 def _open_tars(found: Inputs, files: list[Path]) -> None:
     for file in files:
         try:
-            opened = TarPictures(file)
+            opened = TarImages(file)
         except DataError as error:
             found.troubles.append((str(file), str(error).removeprefix(f"{file}: ")))
             continue

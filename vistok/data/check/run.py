@@ -60,21 +60,21 @@ def look(dataset: Dataset, index: int) -> Look:
     file = {"label": raw.label, "trouble": raw.trouble, "bytes": len(raw.data)}
     file["stored"] = _hash(raw.data)
     try:
-        if not raw.picture:
+        if not raw.is_image:
             return _as_seen(dataset, index, **file)
         header = images.header(raw.data, raw.name)
-        picture = images.decode(raw.data, raw.name)
+        image = images.decode(raw.data, raw.name)
     except BadSample as bad:
         return Look(bad.name, bad.reason, **file)
     return Look(
         raw.name,
         **file,
-        pixels=_hash(np.asarray(picture)),
-        size=picture.size,
+        pixels=_hash(np.asarray(image)),
+        size=image.size,
         format=header.format,
         mode=header.mode,
         orientation=header.orientation,
-        constant=all(low == high for low, high in picture.getextrema()),
+        constant=all(low == high for low, high in image.getextrema()),
     )
 
 

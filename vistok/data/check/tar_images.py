@@ -12,8 +12,8 @@ from pathlib import Path
 from vistok.data.base import UNLABELLED, BadSample, DataError, Dataset, Raw
 from vistok.data.kinds.folder import shown
 from vistok.data.kinds.tar_samples import Group, groups
-from vistok.data.kinds.tar_shards import HEADERS, Source
-from vistok.data.kinds.webdataset import PICTURES
+from vistok.data.kinds.tar_shards import HEADERS, TarShard
+from vistok.data.kinds.webdataset import IMAGE_ENDINGS
 
 _LABEL_BYTES = 32
 
@@ -29,7 +29,7 @@ class Member:
     trouble: str  # with the label
 
 
-class TarPictures(Dataset):
+class TarImages(Dataset):
     """The whole samples of one shard; `troubles`: (member, reason) of everything else.
 
     Raises DataError if the file is no tar.
@@ -54,7 +54,7 @@ class TarPictures(Dataset):
         return Raw(name, data, member.label, member.trouble)
 
     def _index(self) -> list[Member]:
-        with Source(str(self.path), HEADERS) as file:
+        with TarShard(str(self.path), HEADERS) as file:
             found = list(groups(file, contents=False, repeats=False))
         if found and not found[0].members:
             raise DataError(
@@ -68,7 +68,7 @@ class TarPictures(Dataset):
             if reason is not None:
                 self.troubles.append((shown(_name(group)), reason))
                 continue
-            (place,) = _pictures(group)
+            (place,) = _images(group)
             label, trouble = self._label(group) if labeled else (UNLABELLED, "")
             members.append(Member(shown(group.key), *place, label, trouble))
         return members
@@ -80,7 +80,7 @@ class TarPictures(Dataset):
             return group.problem
         if group.key in keys:
             return "the key is there twice; the first one counts"
-        count = len(_pictures(group))
+        count = len(_images(group))
         return None if count == 1 else f"has {count} images; expected one"
 
     def _label(self, group: Group) -> tuple[int, str]:
@@ -97,9 +97,9 @@ class TarPictures(Dataset):
         return number, ""
 
 
-def _pictures(group: Group) -> list[tuple[int, int]]:
+def _images(group: Group) -> list[tuple[int, int]]:
     """(place, size) of its images."""
-    return [place for ending, place in group.members.items() if ending in PICTURES]
+    return [place for ending, place in group.members.items() if ending in IMAGE_ENDINGS]
 
 
 def _name(group: Group) -> str:

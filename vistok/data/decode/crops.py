@@ -44,23 +44,23 @@ def open_crops(config: Any, split: Split, crops: Crops, crop_range: float) -> Da
         change |= {"crop": "center", "min_share": 1.0}
     if getattr(config, "pad", 0):
         change["pad"] = 0
-    pictures = build(config.model_copy(update=change)).open(split)
-    return CroppedDataset(pictures, crops, hw, crop_range)
+    images = build(config.model_copy(update=change)).open(split)
+    return CroppedDataset(images, crops, hw, crop_range)
 
 
 class CroppedDataset(Dataset):
     """Row i is crop i % crops of sample i // crops; a resume in the middle of a sample is exact."""
 
     def __init__(
-        self, pictures: Dataset, crops: Crops, hw: tuple[int, int], crop_range: float
+        self, images: Dataset, crops: Crops, hw: tuple[int, int], crop_range: float
     ) -> None:
-        self.pictures, self.kind, self.size, self.crop_range = pictures, crops, hw, crop_range
-        self.classes, self.crops = pictures.classes, _COUNT[crops]
-        self.texts = pictures.texts
+        self.images, self.kind, self.size, self.crop_range = images, crops, hw, crop_range
+        self.classes, self.crops = images.classes, _COUNT[crops]
+        self.texts = images.texts
         self._last: tuple[int, Sample] | None = None
 
     def __len__(self) -> int:
-        return len(self.pictures) * self.crops
+        return len(self.images) * self.crops
 
     def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
         number, crop = divmod(index, self.crops)
@@ -73,12 +73,12 @@ class CroppedDataset(Dataset):
         how = {"kind": self.kind, "size": list(self.size), "center": _CENTRE[self.kind]}
         if self.kind == "ten":
             how["range"] = self.crop_range
-        return {**self.pictures.record(), "crops": how}
+        return {**self.images.record(), "crops": how}
 
     def _whole(self, number: int) -> Sample:
         """The image before it is cropped; neighbouring rows are of the same one."""
         if self._last is None or self._last[0] != number:
-            self._last = (number, self.pictures.sample(number))
+            self._last = (number, self.images.sample(number))
         return self._last[1]
 
     def __getstate__(self) -> dict:

@@ -39,8 +39,8 @@ from vistok.data.base import (
 from vistok.data.captions import Caption, one_source, own_text
 from vistok.data.decode import images
 from vistok.data.decode.transforms import Transform, TransformConfig
-from vistok.data.kinds.parquet_shards import given_names
-from vistok.data.kinds.tar_shards import LARGEST, Source
+from vistok.data.kinds.class_names import given_names
+from vistok.data.kinds.tar_shards import LARGEST, TarShard
 from vistok.data.loading.stream import Entry, Stream
 
 FORMATS = ("arrow", "cache", "imagefolder", "json", "parquet", "webdataset")
@@ -205,19 +205,19 @@ class _Rows:
 
     def content(self, row: dict[str, Any], name: str) -> _Content | BadSample:
         """(name, bytes or path of the image, label, text), or why the row cannot be used."""
-        picture = row[self.config.image_column]
-        if isinstance(picture, dict):
-            path, picture = picture.get("path"), picture.get("bytes")
-            if picture is None and path and self.follow:
-                picture = path
-            elif picture is None and path:
+        image = row[self.config.image_column]
+        if isinstance(image, dict):
+            path, image = image.get("path"), image.get("bytes")
+            if image is None and path and self.follow:
+                image = path
+            elif image is None and path:
                 return BadSample(name, "only names a file; expected the image itself")
-        elif isinstance(picture, str):
+        elif isinstance(image, str):
             return BadSample(name, "holds text; expected the image itself")
-        if picture is None:
+        if image is None:
             return BadSample(name, "the image is null")
-        if not isinstance(picture, bytes | str):
-            return BadSample(name, f"holds {type(picture).__name__}; expected the bytes of a file")
+        if not isinstance(image, bytes | str):
+            return BadSample(name, f"holds {type(image).__name__}; expected the bytes of a file")
         label = UNLABELLED
         if self.config.label_column is not None:
             label = row[self.config.label_column]
@@ -228,7 +228,7 @@ class _Rows:
             elif type(label) is not int or not 0 <= label < len(self.classes):
                 return BadSample(name, f"label {label!r}; expected 0..{len(self.classes) - 1}")
         try:
-            return name, picture, label, self._text(row, label, name)
+            return name, image, label, self._text(row, label, name)
         except ValueError as error:
             return BadSample(name, str(error))
         except BadSample as bad:
@@ -244,7 +244,7 @@ class _Rows:
         name, data, label, text = content
         if isinstance(data, str):
             try:
-                with Source(data) as file:
+                with TarShard(data) as file:
                     data = file.read(LARGEST)
             except DataError as error:
                 raise BadSample(name, str(error)) from None

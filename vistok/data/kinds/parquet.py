@@ -30,7 +30,8 @@ from vistok.data.base import (
 from vistok.data.captions import Caption
 from vistok.data.decode import images
 from vistok.data.decode.transforms import Transform, TransformConfig
-from vistok.data.kinds.parquet_shards import Shards, class_names, find
+from vistok.data.kinds.class_names import class_names
+from vistok.data.kinds.parquet_shards import ParquetShards, find
 from vistok.data.loading.memory import Images
 
 
@@ -82,14 +83,14 @@ class Parquet:
             remedy = "val or val_share" if split == "val" else "train"
             raise DataError(f"data.parquet: no {split} split; give {remedy}")
         columns = [config.image_column, *([config.label_column] if config.label_column else [])]
-        shards = Shards(find(patterns), columns, config.row_groups_mb)
+        shards = ParquetShards(find(patterns), columns, config.row_groups_mb)
         return ParquetDataset(shards, config, split)
 
 
 class ParquetDataset(Dataset):
     """Images read from the rows of shards."""
 
-    def __init__(self, shards: Shards, config: ParquetConfig, split: Split) -> None:
+    def __init__(self, shards: ParquetShards, config: ParquetConfig, split: Split) -> None:
         self.shards, self.config, self.split = shards, config, split
         self.transform = Transform(config, split)
         self.size, self.flip = self.transform.hw, self.transform.flip
@@ -177,14 +178,14 @@ class ParquetDataset(Dataset):
         return self.transform.prepare(images.decode(data, name)), label
 
     def _bytes(self, name: str, content: dict[str, Any]) -> bytes:
-        picture = content[self.config.image_column]
-        if isinstance(picture, dict):
-            picture = picture.get("bytes")
-        if picture is None:
+        image = content[self.config.image_column]
+        if isinstance(image, dict):
+            image = image.get("bytes")
+        if image is None:
             raise BadSample(name, "the image is null")
-        if not isinstance(picture, bytes):
-            raise BadSample(name, f"holds {type(picture).__name__}; expected the bytes of a file")
-        return picture
+        if not isinstance(image, bytes):
+            raise BadSample(name, f"holds {type(image).__name__}; expected the bytes of a file")
+        return image
 
     def _label(self, name: str, content: dict[str, Any]) -> int:
         if self.config.label_column is None:

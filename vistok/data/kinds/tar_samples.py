@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from vistok.data.base import DataError, one_line
-from vistok.data.kinds.tar_shards import HEADERS, LARGEST, Source
+from vistok.data.kinds.tar_shards import HEADERS, LARGEST, TarShard
 
 _BLOCK = 512
 
@@ -39,7 +39,7 @@ class Group:
 
 
 def groups(
-    source: Source, offset: int = 0, contents: bool = True, repeats: bool = True
+    source: TarShard, offset: int = 0, contents: bool = True, repeats: bool = True
 ) -> Iterator[Group]:
     """The samples from byte `offset` on; `contents=False` reads headers alone.
 
@@ -49,7 +49,7 @@ def groups(
     """
     keys: set[str] = set()
     if offset and repeats:
-        with Source(source.name, HEADERS) as before:
+        with TarShard(source.name, HEADERS) as before:
             for group in groups(before, 0, contents=False):
                 if group.offset >= offset:
                     break
@@ -61,7 +61,7 @@ def groups(
         yield group
 
 
-def _runs(source: Source, offset: int, contents: bool) -> Iterator[Group]:
+def _runs(source: TarShard, offset: int, contents: bool) -> Iterator[Group]:
     """Consecutive members with one key."""
     group: Group | None = None
     end = offset
@@ -104,7 +104,7 @@ class _Cut(Exception):
         self.half = half
 
 
-def _members(source: Source, offset: int) -> Iterator[tuple[tarfile.TarInfo, int]]:
+def _members(source: TarShard, offset: int) -> Iterator[tuple[tarfile.TarInfo, int]]:
     """(member, byte of the next header) from byte `offset` on; _Cut if no end mark follows."""
     source.seek(offset)
     end = offset

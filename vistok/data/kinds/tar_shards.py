@@ -136,7 +136,7 @@ def _is_file(path: str) -> bool:
     return os.path.isfile(path)
 
 
-class Source:
+class TarShard:
     """One shard, open for reading and seeking; use it as a context manager.
 
     It has what `tarfile` asks of a file. Opened by the process that reads: a fork would share the
@@ -147,7 +147,7 @@ class Source:
         self.name, self._buffer, self._at, self._file = name, buffer, 0, None
         self._size: int | None = None
 
-    def __enter__(self) -> Source:
+    def __enter__(self) -> TarShard:
         self._again(lambda: None)
         return self
 

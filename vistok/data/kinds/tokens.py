@@ -108,6 +108,6 @@ class CachedTokensDataset(Dataset):
             "classes": len(self.classes),
             "crops": self.cache.crops,
             "tokenizer": meta["tokenizer"],
-            "pictures": meta["source"],
+            "images": meta["source"],
             "manifest": manifest_hash(facts),
         }

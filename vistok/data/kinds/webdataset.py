@@ -37,16 +37,16 @@ from vistok.data.captions import Caption, one_source, own_text
 from vistok.data.decode import images
 from vistok.data.decode.transforms import Transform, TransformConfig
 from vistok.data.kinds import tar_shards
-from vistok.data.kinds.parquet_shards import given_names
+from vistok.data.kinds.class_names import given_names
 from vistok.data.kinds.tar_samples import Group, groups
-from vistok.data.kinds.tar_shards import HEADERS, Source
+from vistok.data.kinds.tar_shards import HEADERS, TarShard
 from vistok.data.loading.stream import Entry, Stream
 
 log = logging.getLogger(__name__)
 
 _Content = tuple[str, bytes, int, str | None]
 
-PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif")
+IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "gif")
 
 
 class WebDatasetConfig(TransformConfig):
@@ -119,7 +119,7 @@ class _Tars:
         self.classes = given_names(config.classes)
         self.caption = Caption(config, self.classes)
         self.texts = self.caption.given or config.text is not None
-        self.endings = PICTURES if config.image is None else (config.image.lower(),)
+        self.endings = IMAGE_ENDINGS if config.image is None else (config.image.lower(),)
         self.label = "cls" if config.label_key is None else "json"
 
     def name(self, shard: int, key: str = "") -> str:
@@ -127,14 +127,14 @@ class _Tars:
         text = self.shards[shard].rsplit("/", 1)[-1] + (f"/{key}" if key else "")
         return one_line(os.fsencode(text).decode("utf-8", "backslashreplace"))
 
-    def picture(self, group: Group) -> str:
-        """The image's ending; ValueError if there is none, or more than one."""
+    def image_ending(self, group: Group) -> str:
+        """Ending of the image member; ValueError if there is none, or more than one."""
         found = [ending for ending in group.members if ending in self.endings]
         if len(found) != 1:
             has = ", ".join(one_line(ending) for ending in group.members) or "nothing"
             raise ValueError(
-                f"{len(found) or 'no'} image among its members ({has}); expected one of "
-                f"{' '.join(self.endings)}" + ("; set image" if found else "")
+                f"{len(found) or 'no'} image{'s' * bool(found)} among its members ({has}); "
+                f"expected one of {' '.join(self.endings)}" + ("; set image" if found else "")
             )
         return found[0]
 
@@ -144,8 +144,8 @@ class _Tars:
         if group.problem is not None:
             return BadSample(name, group.problem)
         try:
-            picture, label = group.contents[self.picture(group)], self.label_of(group)
-            return name, picture, label, self.text_of(group, label, name)
+            image, label = group.contents[self.image_ending(group)], self.label_of(group)
+            return name, image, label, self.text_of(group, label, name)
         except BadSample as bad:
             return bad
         except ValueError as error:
@@ -217,7 +217,7 @@ class TarStream(Stream):
         self.count = config.count or self._counted()
 
     def read(self, shard: int, offset: int = 0) -> Generator[Entry]:
-        with Source(self._tars.shards[shard]) as file:
+        with TarShard(self._tars.shards[shard]) as file:
             for group in groups(file, offset):
                 yield Entry(group.offset, group.after, self._tars.content(shard, group))
 
@@ -278,7 +278,7 @@ class TarDataset(Dataset):
         if index in self._problems:
             raise BadSample(*self._problems[index].args)
         shard, offset = map(int, self._places[index])
-        with Source(self._tars.shards[shard], HEADERS) as file:
+        with TarShard(self._tars.shards[shard], HEADERS) as file:
             group = next(groups(file, offset, repeats=False), None)
         if group is None:
             raise BadSample(self._tars.name(shard), "has changed since it was opened")
@@ -292,5 +292,5 @@ class TarDataset(Dataset):
 
 
 def _headers(name: str) -> Iterator[Group]:
-    with Source(name, HEADERS) as file:
+    with TarShard(name, HEADERS) as file:
         yield from groups(file, contents=False)

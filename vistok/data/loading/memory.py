@@ -16,10 +16,10 @@ from vistok.data.base import BadSample
 class Images:
     """Images [h, w, 3] uint8 by number, with their labels; a broken one keeps its reason."""
 
-    def __init__(self, pictures: Iterable[tuple[np.ndarray, int] | BadSample]) -> None:
+    def __init__(self, images: Iterable[tuple[np.ndarray, int] | BadSample]) -> None:
         buffer, starts, shapes, labels = bytearray(), [], [], []
         self._bad: dict[int, BadSample] = {}
-        for number, item in enumerate(pictures):
+        for number, item in enumerate(images):
             if isinstance(item, BadSample):
                 self._bad[number] = item
                 item = (np.empty((0, 0, 3), np.uint8), -1)

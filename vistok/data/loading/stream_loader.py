@@ -24,8 +24,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from vistok.config import ConfigError
 from vistok.data.base import DataError
+from vistok.data.batch import LoadedBatch
 from vistok.data.loading import workers as worker
-from vistok.data.loading.loader import Collate, LoadedBatch, Row, mirrored
+from vistok.data.loading.collate import Collate, Row, mirrored
 from vistok.data.loading.quarantine import Quarantine
 from vistok.data.loading.stream import Found, Lane, Stream
 
