@@ -307,7 +307,7 @@ def _read(paths: list[str], tokenizer: Any) -> Any:
     from vistok.data.decode.images import read
     from vistok.data.decode.transforms import Transform, TransformConfig
 
-    transform = Transform(TransformConfig(size=tokenizer.config.image_size), "val")
+    transform = Transform(TransformConfig(size=tokenizer.config.image_size), augment=False)
     return torch.stack([transform(read(path), 0) for path in paths]).float() / 255
 
 

@@ -1,4 +1,4 @@
-"""Texts of samples: members, columns and captions; through workers, slots, streams and resumes."""
+"""Texts of samples: members, columns, captions; through workers, streams and resumes."""
 
 import io
 import json

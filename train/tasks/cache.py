@@ -22,8 +22,7 @@ from vistok.config.registry import register
 from vistok.data.batch import to_device
 from vistok.data.decode.crops import Crops, open_crops
 from vistok.data.loading.loader import EvalLoader
-from vistok.data.loading.stream import Stream
-from vistok.data.token_cache import TokenCacheWriter
+from vistok.data.token_cache_writer import TokenCacheWriter
 from vistok.storage.hub import WEIGHTS, model_folder
 from vistok.storage.weights import sha256
 from vistok.tokenizer import Tokenizer
@@ -58,11 +57,6 @@ class CacheTask(Task):
         _on_one_machine(accelerator.num_processes)
         for split, crops in (("train", self.config.crops), ("val", 1)):
             dataset = open_crops(config.data, split, crops, self.config.crop_range)
-            if isinstance(dataset, Stream):
-                raise ConfigError(
-                    "data.streaming: a cache needs the samples by index, in a fixed order; set "
-                    "data.streaming=false"
-                )
             rows = getattr(dataset, "crops", 1)
             limit = self.config.limit if split == "train" else None
             count = len(dataset) if limit is None else min(limit * rows, len(dataset))

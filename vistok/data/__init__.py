@@ -14,13 +14,15 @@ from vistok.data.kinds.folder import Folder, FolderConfig
 from vistok.data.kinds.huggingface import HuggingFace, HuggingFaceConfig
 from vistok.data.kinds.parquet import Parquet, ParquetConfig
 from vistok.data.kinds.photos import Photos, PhotosConfig
-from vistok.data.kinds.tokens import CachedTokens, CachedTokensConfig, TokenCache, TokenCacheWriter
+from vistok.data.kinds.tokens import CachedTokens, CachedTokensConfig
 from vistok.data.kinds.video import Video, VideoConfig
 from vistok.data.kinds.webdataset import WebDataset, WebDatasetConfig
 from vistok.data.loading.loader import EvalLoader, TrainLoader
 from vistok.data.loading.stream import Stream
 from vistok.data.loading.stream_loader import StreamLoader
 from vistok.data.order import Order, eval_indices
+from vistok.data.token_cache import TokenCache
+from vistok.data.token_cache_writer import TokenCacheWriter
 
 __all__ = [
     "BadSample",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
-from vistok.core.records import Batch
+from vistok.core.records import Batch, Condition
 
 
 @dataclass(frozen=True)
@@ -20,18 +21,21 @@ class LoadedBatch(Batch):
 def to_device(batch: Batch, device: torch.device | str) -> Batch:
     """The batch on `device`: uint8 pixels -> float32 in 0..1, mirrored where its draws say so.
 
+    All frames of a clip are mirrored alike. Cached features and latents of 16 bits become float32.
     `index` stays on the CPU: it keys draws, and asking a GPU for it would wait for all its work.
     """
     move = lambda tensor: None if tensor is None else tensor.to(device, non_blocking=True)
+    wide = lambda tensor: None if tensor is None else _float32(move(tensor))
     moved = Batch(
         index=batch.index,
-        pixels=_float(move(batch.pixels)),
-        target=_float(move(batch.target)),
+        pixels=_unit(move(batch.pixels)),
+        target=_unit(move(batch.target)),
         label=move(batch.label),
         text=batch.text,
         fps=move(batch.fps),
         tokens=None if batch.tokens is None else batch.tokens.to(device, non_blocking=True),
-        latents=move(batch.latents),
+        latents=wide(batch.latents),
+        condition=None if batch.condition is None else map_tensors(batch.condition, wide),
     )
     flip = move(getattr(batch, "flip", None))
     if flip is None or moved.pixels is None:
@@ -41,10 +45,20 @@ def to_device(batch: Batch, device: torch.device | str) -> Batch:
     return replace(moved, pixels=mirror(moved.pixels), target=target)
 
 
-def _float(pixels: Tensor | None) -> Tensor | None:
+def map_tensors(condition: Condition, change: Callable[[Tensor], Tensor]) -> Condition:
+    """The condition with `change` applied to each of its tensors."""
+    values = {field.name: getattr(condition, field.name) for field in fields(condition)}
+    return replace(condition, **{n: change(v) for n, v in values.items() if isinstance(v, Tensor)})
+
+
+def _unit(pixels: Tensor | None) -> Tensor | None:
     if pixels is None or pixels.dtype != torch.uint8:
         return pixels
     return pixels.float().div_(255.0)
+
+
+def _float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype == torch.float16 else tensor
 
 
 def select(batch: Batch, rows: Tensor | slice) -> Batch:
@@ -60,14 +74,19 @@ def select(batch: Batch, rows: Tensor | slice) -> Batch:
             cut[field.name] = value[rows]
         elif isinstance(value, tuple):
             cut[field.name] = tuple(value[i] for i in places)
+        elif isinstance(value, Condition):
+            cut[field.name] = value.pick(rows)
         elif value is not None:  # Tokens
             cut[field.name] = value.select(rows)
     return replace(batch, **cut)
 
 
 def of_each_class(batch: Batch, count: int) -> Batch:
-    """`count` samples, the classes in turn, so that a image shows as many as it can."""
+    """`count` samples of the batch (all, if it has fewer), taken class by class in turn.
+
+    A small grid of them thus shows as many classes as it can.
+    """
     labels = [0] * len(batch.index) if batch.label is None else batch.label.tolist()
-    turn = [labels[:i].count(label) for i, label in enumerate(labels)]
-    order = sorted(range(len(labels)), key=lambda i: (turn[i], labels[i], i))
+    rank = [labels[:i].count(label) for i, label in enumerate(labels)]  # within its class
+    order = sorted(range(len(labels)), key=lambda i: (rank[i], labels[i], i))
     return select(batch, torch.tensor(order[:count]))

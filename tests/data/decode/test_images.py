@@ -29,7 +29,7 @@ def test_manifest_images_do_what_they_should(shared):
     entries = json.loads((shared / "broken" / "manifest.json").read_text())["files"]
     entries = [entry for entry in entries if entry["kind"] == "image"]
     assert len(entries) >= 15
-    transform = Transform(TransformConfig(size=64), "val")
+    transform = Transform(TransformConfig(size=64), augment=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for entry in entries:

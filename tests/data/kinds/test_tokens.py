@@ -7,6 +7,7 @@ import torch
 
 from vistok.config import ConfigError, validate
 from vistok.config.registry import build
+from vistok.core.records import Condition
 from vistok.data import (
     CachedTokensConfig,
     DataError,
@@ -17,6 +18,7 @@ from vistok.data import (
     TrainLoader,
     to_device,
 )
+from vistok.data.token_cache import ArraySpec
 from vistok.tokens import Tokens, TokenSpec
 
 SPEC = TokenSpec(blocks=((2, 2),), vocab=(4096, 3))
@@ -193,3 +195,164 @@ def test_crops_are_drawn_by_epoch(tmp_path):
     assert table == [[drawn(epoch, index) for index in range(20)] for epoch in range(3)]
     assert len({tuple(row) for row in table}) == 3
     assert {crop for row in table for crop in row} == {0, 1, 2}
+
+
+# -- text features and latents ---------------------------------------------------------------------
+
+ARRAYS = {
+    "text": ArraySpec((5, 4)),
+    "text_mask": ArraySpec((5,), "bool"),
+    "pooled": ArraySpec((6,), "float16"),
+    "latents": ArraySpec((4, 3)),
+}
+
+
+def optional(count: int, seed: int = 0) -> tuple[Condition, torch.Tensor]:
+    """(condition, latents) of `count` rows, as ARRAYS has them."""
+    rng = torch.Generator().manual_seed(seed)
+    normal = lambda *shape: torch.randn(count, *shape, generator=rng)
+    text, mask, pooled = normal(5, 4), normal(5) > 0, normal(6).half().float()
+    return Condition(text=text, text_mask=mask, pooled=pooled), normal(4, 3)
+
+
+def begin(path, count=20, crops=1, **values):
+    return TokenCacheWriter(path, SPEC, count, crops=crops, **{**FACTS, "arrays": ARRAYS, **values})
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_text_features_and_latents_come_back_with_the_tokens(tmp_path, workers):
+    (condition, latents), tokens = optional(20), some(20)
+    with begin(tmp_path / "c") as writer:
+        for start in range(0, 20, 7):
+            rows = slice(start, start + 7)
+            part = Condition(
+                text=condition.text[rows],
+                text_mask=condition.text_mask[rows],
+                pooled=condition.pooled[rows],
+            )
+            writer.write(tokens.select(rows), None, part, latents[rows])
+    data = pickle.loads(pickle.dumps(open_tokens(path=str(tmp_path / "c"))))
+    assert data.features == {name: one.shape for name, one in ARRAYS.items()}
+    assert data.record()["arrays"]["text"] == {"shape": [5, 4], "dtype": "float32"}
+    batches = list(EvalLoader(data, 8, workers=workers))
+    moved = [to_device(batch, "cpu") for batch in batches]
+    for name in ("text", "text_mask", "pooled"):
+        found = torch.cat([getattr(batch.condition, name) for batch in moved])
+        assert torch.equal(found, getattr(condition, name)), name
+    assert torch.equal(torch.cat([batch.latents for batch in moved]), latents)
+    assert batches[0].condition.pooled.dtype == torch.float16
+    assert moved[0].condition.pooled.dtype == torch.float32
+    assert moved[0].condition.label is None and moved[0].pixels is None
+
+
+def test_one_text_for_all_crops_of_a_sample_and_latents_of_each(tmp_path):
+    """Batches cut samples in two; the first crop's text counts."""
+    (condition, latents), tokens = optional(12), some(12)
+    with begin(tmp_path / "c", 12, crops=3) as writer:
+        for start in range(0, 12, 4):
+            rows = slice(start, start + 4)
+            writer.write(tokens.select(rows), None, condition.pick(rows), latents[rows])
+    assert np.load(tmp_path / "c" / "text.npy").shape == (4, 5, 4)
+    cache = TokenCache(tmp_path / "c")
+    for sample in range(4):
+        assert torch.equal(cache.condition(sample).text, condition.text[3 * sample])
+        for crop in range(3):
+            assert torch.equal(cache.latents(sample, crop), latents[3 * sample + crop])
+
+
+@pytest.mark.parametrize("stop", [4, 7, 11])
+def test_an_interrupted_cache_with_features_is_resumed_exactly(tmp_path, stop):
+    (condition, latents), tokens = optional(12), some(12)
+
+    def go(writer, start, end):
+        rows = slice(start, end)
+        writer.write(tokens.select(rows), None, condition.pick(rows), latents[rows])
+
+    with begin(tmp_path / "whole", 12, crops=3) as writer:
+        go(writer, 0, 12)
+    with begin(tmp_path / "cut", 12, crops=3) as writer:
+        go(writer, 0, stop)
+    with begin(tmp_path / "cut", 12, crops=3) as writer:
+        assert writer.written == stop
+        go(writer, stop, 12)
+    for file in (tmp_path / "whole").iterdir():
+        assert file.read_bytes() == (tmp_path / "cut" / file.name).read_bytes(), file.name
+
+
+def test_several_processes_write_features_too(tmp_path):
+    (condition, latents), tokens = optional(12), some(12)
+    leader = begin(tmp_path / "c", 12, crops=3)
+    other = begin(tmp_path / "c", 12, crops=3, leader=False)
+    for number, start in enumerate(range(0, 12, 4)):
+        rows = slice(start, start + 4)
+        writer = (leader, other)[number % 2]
+        writer.put(start, tokens.select(rows), None, condition.pick(rows), latents[rows])
+        writer.force()
+    for writer in (leader, other):
+        writer.count_up(12)
+    cache = TokenCache(tmp_path / "c")
+    assert all(
+        torch.equal(cache.condition(sample).text, condition.text[3 * sample]) for sample in range(4)
+    )
+
+
+def test_wrong_features_are_one_line(tmp_path, fails):
+    (condition, latents), tokens = optional(20), some(20)
+    writer = begin(tmp_path / "c")
+    with fails(DataError, "latents of shape None; .* begun with .20, 4, 3."):
+        writer.write(tokens, None, condition)
+    with fails(DataError, "pooled of shape None"):
+        writer.write(tokens, None, Condition(text=condition.text), latents)
+    with fails(DataError, "text_mask of type torch.float32; expected torch.bool"):
+        mask = condition.text_mask.float()
+        given = Condition(text=condition.text, text_mask=mask, pooled=condition.pooled)
+        writer.write(tokens, None, given, latents)
+    with fails(DataError, "pooled does not fit float16 .largest value 1e.06.; cache it as float32"):
+        pooled = torch.full((20, 6), 1e6)
+        given = Condition(text=condition.text, text_mask=condition.text_mask, pooled=pooled)
+        writer.write(tokens, None, given, latents)
+    assert writer.written == 0
+    with fails(DataError, "begun with arrays=.*, now arrays="):
+        begin(tmp_path / "c", arrays={})
+    with fails(DataError, "'depth'; expected one of latents, text, text_mask, pooled"):
+        begin(tmp_path / "d", arrays={"depth": ArraySpec((2,))})
+    with fails(DataError, "text_mask of type 'float32'; expected bool"):
+        begin(tmp_path / "d", arrays={"text_mask": ArraySpec((2,))})
+    plain = TokenCacheWriter(tmp_path / "e", SPEC, 20, **FACTS)
+    with fails(DataError, "latents of shape .20, 4, 3.; .* begun with None"):
+        plain.write(tokens, None, None, latents)
+
+
+def test_a_validation_cache_holds_the_same_arrays(tmp_path, fails):
+    write(tmp_path / "train")
+    (condition, latents), tokens = optional(20), some(20)
+    with begin(tmp_path / "val") as writer:
+        writer.write(tokens, None, condition, latents)
+    with fails(DataError, "holds text .*, but .*train tokens alone; cache both"):
+        open_tokens("val", path=str(tmp_path / "train"), val_path=str(tmp_path / "val"))
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        None,
+        [],
+        {"text": None},
+        {"text": {"shape": [5, 4]}},
+        {"text": {"shape": [5, -4], "dtype": "float32"}},
+        {"text": {"shape": [], "dtype": "float32"}},
+        {"text": {"shape": [5, 4], "dtype": "object"}},
+        {"../text": {"shape": [5, 4], "dtype": "float32"}},
+        {"text": {"shape": [True, 4], "dtype": "float32"}},
+        {"text": {"shape": [5, 3], "dtype": "float32"}},
+    ],
+)
+def test_damaged_arrays_are_one_line(tmp_path, fails, arrays):
+    (condition, latents), tokens = optional(20), some(20)
+    with begin(tmp_path / "c") as writer:
+        writer.write(tokens, None, condition, latents)
+    path = tmp_path / "c" / "meta.json"
+    meta = json.loads(path.read_text())
+    path.write_text(json.dumps({**meta, "arrays": arrays}))
+    with fails(DataError, "damaged meta.json|text.npy is float32 .20, 5, 4."):
+        TokenCache(tmp_path / "c")

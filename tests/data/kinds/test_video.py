@@ -338,7 +338,7 @@ def test_every_frame_is_cut_by_the_same_window(tmp_path):
     path = film(tmp_path / "x.mp4", size=(48, 96))
     values = {"size": (12, 16), "crop": "random", "min_share": 0.5, "pad": 3}
     data = open_video(path=str(tmp_path), start="first", **values)
-    transform = Transform(FolderConfig(path=".", **values), "train")
+    transform = Transform(FolderConfig(path=".", **values), augment=True)
     frames = [Image.fromarray(frame) for frame in clips.read(path, [0, 1, 2, 3])]
     clips_ = [data.sample(0, epoch, seed=4).pixels for epoch in range(6)]
     for epoch, clip in enumerate(clips_):

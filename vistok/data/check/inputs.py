@@ -56,7 +56,7 @@ def open_inputs(paths: Sequence[str], overrides: Sequence[str] = ()) -> Inputs:
             _open_config(found, _video(path, given))
         elif os.path.isfile(path):
             file, config = Path(path), FolderConfig(path=os.path.dirname(path) or ".")
-            lone = FolderDataset(file.parent, [file.name], (), 0, config, "train")
+            lone = FolderDataset(file.parent, [file.name], (), 0, config, "train", False)
             found.open.append(("", lone))
         else:
             raise DataError(
@@ -97,14 +97,14 @@ def _open_config(found: Inputs, config: Any) -> None:
         for prefix, path in (("", config.path), ("val: ", config.val_path)):
             if path:
                 alone = {"path": path, "val_path": None, "val_share": None}
-                opened = build(config.model_copy(update=alone)).open("train")
+                opened = build(config.model_copy(update=alone)).open("train", augment=False)
                 found.open.append((prefix, opened))
                 found.left_out += opened.ignored
         return
     part = build(config)
-    found.open.append(("", part.open("train")))
+    found.open.append(("", part.open("train", augment=False)))
     if any(getattr(config, name, None) for name in ("val", "val_path", "val_share", "val_count")):
-        found.open.append(("val: ", part.open("val")))
+        found.open.append(("val: ", part.open("val", augment=False)))
 
 
 def _open_folder(found: Inputs, path: str, given: dict[str, Any]) -> None:
@@ -131,9 +131,9 @@ def _open_parquet(found: Inputs, pattern: str, given: dict[str, Any]) -> None:
 
 def _open_shards(found: Inputs, files: list[Path], config: ParquetConfig, prefix: str) -> None:
     for file in files:
-        alone = {"train": (str(file),), "val": None, "val_share": None, "cache": False}
+        alone = {"train": (str(file),), "val": None, "val_share": None}
         try:
-            opened = build(config.model_copy(update=alone)).open("train")
+            opened = build(config.model_copy(update=alone)).open("train", augment=False)
         except DataError as error:
             found.troubles.append(
                 (f"{prefix}{file}", str(error).removeprefix(f"data.parquet {file}: "))

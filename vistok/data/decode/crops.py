@@ -1,10 +1,10 @@
-"""Several crops of each image, as rows of a token cache.
+"""Several crops of each image (or clip), as rows of a token cache.
 
 `2`: the center crop and its mirror. `ten`: LlamaGen's set. The image is made `crop_range` times
 larger than the target (by the data set's own crop and filter; LlamaGen's is `crop: adm`), then come
 the windows top left, top right, bottom left, bottom right and center, then the same five windows
-of the mirrored image. Training draws one of a sample's crops for each epoch; whoever wants one
-image a sample takes the center.
+of the mirrored image. All frames of a clip are cropped alike. Training draws one of a sample's
+crops for each epoch; an evaluation takes the center.
 """
 
 from __future__ import annotations
@@ -19,33 +19,26 @@ from vistok.data.base import Dataset, Sample, Split
 
 Crops = Literal[1, 2, "ten"]
 _COUNT = {2: 2, "ten": 10}
-_CENTRE = {2: 0, "ten": 4}
+_CENTER = {2: 0, "ten": 4}
 
 
 def open_crops(config: Any, split: Split, crops: Crops, crop_range: float) -> Dataset:
-    """The data set of a data config with `crops` rows a sample; 1 = as it is.
+    """The un-augmented data set of a data config, `crops` rows a sample.
 
-    Random crops and padding give way to the center where there are several crops. ConfigError if
-    the data has no images of a set size.
+    ConfigError if there are several crops and the data have no images of a set size.
     """
     if crops == 1:
-        return build(config).open(split)
+        return build(config).open(split, augment=False)
     size = getattr(config, "size", None)
     if size is None:
         raise ConfigError(
             f"task.crops={crops}: data of kind {config.kind} has no size to crop to; use images"
         )
     hw = (size, size) if isinstance(size, int) else tuple(size)
-    change: dict[str, Any] = {}
     if crops == "ten":
         wide = tuple(int(side * crop_range) for side in hw)
-        change["size"] = wide[0] if isinstance(size, int) else wide
-    if getattr(config, "crop", "center") == "random":
-        change |= {"crop": "center", "min_share": 1.0}
-    if getattr(config, "pad", 0):
-        change["pad"] = 0
-    images = build(config.model_copy(update=change)).open(split)
-    return CroppedDataset(images, crops, hw, crop_range)
+        config = config.model_copy(update={"size": wide[0] if isinstance(size, int) else wide})
+    return CroppedDataset(build(config).open(split, augment=False), crops, hw, crop_range)
 
 
 class CroppedDataset(Dataset):
@@ -56,7 +49,7 @@ class CroppedDataset(Dataset):
     ) -> None:
         self.images, self.kind, self.size, self.crop_range = images, crops, hw, crop_range
         self.classes, self.crops = images.classes, _COUNT[crops]
-        self.texts = images.texts
+        self.texts, self.frames = images.texts, images.frames
         self._last: tuple[int, Sample] | None = None
 
     def __len__(self) -> int:
@@ -67,10 +60,10 @@ class CroppedDataset(Dataset):
         whole = self._whole(number)
         pixels = cut(whole.pixels, self.kind, self.size)[crop]
         name = f"{whole.name} crop {crop}"
-        return Sample(index, pixels, whole.label, name, text=whole.text)
+        return Sample(index, pixels, whole.label, name, fps=whole.fps, text=whole.text)
 
     def record(self) -> dict[str, Any]:
-        how = {"kind": self.kind, "size": list(self.size), "center": _CENTRE[self.kind]}
+        how = {"kind": self.kind, "size": list(self.size), "center": _CENTER[self.kind]}
         if self.kind == "ten":
             how["range"] = self.crop_range
         return {**self.images.record(), "crops": how}

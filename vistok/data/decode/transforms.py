@@ -3,7 +3,8 @@
 `center` and `random` cut the window out of the original and resize only that, so a 10000x20 strip
 costs no more than any image. `adm` is the evaluation crop of ADM (halve with a box filter while
 both sides are at least twice the target, then bicubic, then cut the middle), used by pFID and most
-published rFID numbers. Random crops are for training; the val split then takes the center.
+published rFID numbers. Without augmentation (validation, evaluation, caches) a random crop becomes
+the center.
 Mirroring is not done here but on the device (`loader.to_device`).
 """
 
@@ -18,7 +19,6 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from vistok.core.rng import Rng
-from vistok.data.base import Split
 from vistok.data.captions import CaptionConfig
 from vistok.data.decode.images import to_tensor
 
@@ -66,15 +66,17 @@ class TransformConfig(CaptionConfig):
 
 
 class Transform:
-    """`config` applied for a split: `prepare` is the same each time, `finish` may vary."""
+    """`config` applied: `prepare` is the same each time, `finish` may vary.
 
-    def __init__(self, config: TransformConfig, split: Split) -> None:
+    augment: False replaces a random crop by the center, and neither pads nor mirrors.
+    """
+
+    def __init__(self, config: TransformConfig, *, augment: bool) -> None:
         self.hw = config.hw
-        train = split == "train"
-        self.crop: Crop = "center" if config.crop == "random" and not train else config.crop
+        self.crop: Crop = "center" if config.crop == "random" and not augment else config.crop
         self.filter, self.min_share = config.filter, config.min_share
-        self.pad = config.pad if train else 0
-        self.flip = config.flip and train
+        self.pad = config.pad if augment else 0
+        self.flip = config.flip and augment
 
     def record(self) -> dict[str, Any]:
         return {

@@ -23,6 +23,7 @@ from vistok.data.base import (
     Raw,
     Sample,
     Split,
+    augments,
     held_out,
     manifest_hash,
 )
@@ -63,11 +64,12 @@ class Folder:
     def __init__(self, config: FolderConfig) -> None:
         self.config = config
 
-    def open(self, split: Split) -> Dataset:
+    def open(self, split: Split, augment: bool | None = None) -> Dataset:
         """List the files of a split; DataError if the folder is missing, empty or not given."""
         found, rows, classes = open_split(self.config, split, _list, _classes, "image")
         names = [found.names[i] for i in rows]
-        return FolderDataset(found.root, names, classes, found.ignored, self.config, split)
+        augment = augments(split, augment)
+        return FolderDataset(found.root, names, classes, found.ignored, self.config, split, augment)
 
 
 @dataclass(frozen=True)
@@ -133,10 +135,11 @@ class FolderDataset(Dataset):
         ignored: int,
         config: FolderConfig,
         split: Split,
+        augment: bool,
     ) -> None:
         self.root, self.names, self.classes, self.split = root, names, classes, split
         self.ignored, self.val_share = ignored, config.val_share
-        self.transform = Transform(config, split)
+        self.transform = Transform(config, augment=augment)
         self.size, self.flip = self.transform.hw, self.transform.flip
         self.caption = Caption(config, classes)
         self.texts = self.caption.given

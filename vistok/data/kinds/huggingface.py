@@ -33,6 +33,7 @@ from vistok.data.base import (
     Dataset,
     Sample,
     Split,
+    augments,
     manifest_hash,
     one_line,
 )
@@ -98,8 +99,8 @@ class HuggingFace:
     def __init__(self, config: HuggingFaceConfig) -> None:
         self.config = config
 
-    def open(self, split: Split) -> Dataset | Stream:
-        """A stream for training if `streaming`, else rows by index.
+    def open(self, split: Split, augment: bool | None = None) -> Dataset | Stream:
+        """A stream for training if `streaming`, else (or with augment=False) rows by index.
 
         DataError if the data set, the split or a column is missing; ConfigError if the library is.
         """
@@ -111,9 +112,9 @@ class HuggingFace:
         name = config.train_split if split == "train" else config.val_split
         if name is None:
             raise DataError(f"data.huggingface {config.path}: no {split} split; give {split}_split")
-        stream = split == "train" and config.streaming
+        stream = split == "train" and config.streaming and augment is not False
         table, builder = _opened(config, name, stream)
-        rows = _Rows(config, split, table.features, builder)
+        rows = _Rows(config, split, table.features, builder, augments(split, augment))
         return RowStream(table, rows) if stream else RowDataset(table, rows)
 
 
@@ -168,10 +169,17 @@ def _opened(config: HuggingFaceConfig, split: str, stream: bool) -> tuple[Any, s
 class _Rows:
     """What both ways of reading share: columns, a row -> a sample, the record."""
 
-    def __init__(self, config: HuggingFaceConfig, split: Split, features: Any, builder: str):
+    def __init__(
+        self,
+        config: HuggingFaceConfig,
+        split: Split,
+        features: Any,
+        builder: str,
+        augment: bool,
+    ) -> None:
         self.config, self.split, self.features = config, split, features
         self.follow = builder == "imagefolder"
-        self.transform = Transform(config, split)
+        self.transform = Transform(config, augment=augment)
         more = (config.label_column, config.text_column)
         self.columns = [config.image_column, *(c for c in more if c is not None)]
         for column in self.columns if features is not None else ():

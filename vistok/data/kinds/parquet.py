@@ -24,6 +24,7 @@ from vistok.data.base import (
     Raw,
     Sample,
     Split,
+    augments,
     held_out,
     manifest_hash,
 )
@@ -75,8 +76,11 @@ class Parquet:
     def __init__(self, config: ParquetConfig) -> None:
         self.config = config
 
-    def open(self, split: Split) -> Dataset:
-        """Open the shards of a split; DataError naming the shard that cannot be read."""
+    def open(self, split: Split, augment: bool | None = None) -> Dataset:
+        """Open the shards of a split; DataError naming the shard that cannot be read.
+
+        With augment=False nothing is decoded ahead (`cache`): each image is read once.
+        """
         config = self.config
         patterns = config.train if split == "train" or config.val_share else config.val
         if not patterns:
@@ -84,15 +88,19 @@ class Parquet:
             raise DataError(f"data.parquet: no {split} split; give {remedy}")
         columns = [config.image_column, *([config.label_column] if config.label_column else [])]
         shards = ParquetShards(find(patterns), columns, config.row_groups_mb)
-        return ParquetDataset(shards, config, split)
+        if augment is False:
+            config = config.model_copy(update={"cache": False})
+        return ParquetDataset(shards, config, split, augments(split, augment))
 
 
 class ParquetDataset(Dataset):
     """Images read from the rows of shards."""
 
-    def __init__(self, shards: ParquetShards, config: ParquetConfig, split: Split) -> None:
+    def __init__(
+        self, shards: ParquetShards, config: ParquetConfig, split: Split, augment: bool
+    ) -> None:
         self.shards, self.config, self.split = shards, config, split
-        self.transform = Transform(config, split)
+        self.transform = Transform(config, augment=augment)
         self.size, self.flip = self.transform.hw, self.transform.flip
         self._rows: np.ndarray | None = None
         if config.val_share is not None:

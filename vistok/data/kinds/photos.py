@@ -76,8 +76,11 @@ class Photos:
     def __init__(self, config: PhotosConfig) -> None:
         self.config = config
 
-    def open(self, split: Split) -> Dataset:
-        """Read the photographs; DataError if scikit-image lacks one."""
+    def open(self, split: Split, augment: bool | None = None) -> Dataset:
+        """Read the photographs; DataError if scikit-image lacks one.
+
+        A view is one fixed window, mirrored or not: `augment` changes nothing.
+        """
         return PhotosDataset(self.config, split)
 
 

@@ -31,6 +31,7 @@ from vistok.data.base import (
     Dataset,
     Sample,
     Split,
+    augments,
     manifest_hash,
 )
 from vistok.data.captions import Caption
@@ -99,10 +100,14 @@ class Video:
     def __init__(self, config: VideoConfig) -> None:
         self.config = config
 
-    def open(self, split: Split) -> Dataset:
-        """List the files of a split; DataError if they are missing, none, or cannot be decoded."""
+    def open(self, split: Split, augment: bool | None = None) -> Dataset:
+        """List the files of a split; DataError if they are missing, none, or cannot be decoded.
+
+        Without augmentation a random start becomes the middle.
+        """
         found, rows, classes = open_split(self.config, split, _list, _classes, "clip")
-        return VideoDataset(found, rows, classes, self.config, split)
+        augment = augments(split, augment)
+        return VideoDataset(found, rows, classes, self.config, split, augment)
 
 
 class VideoDataset(Dataset):
@@ -115,6 +120,7 @@ class VideoDataset(Dataset):
         classes: tuple[str, ...],
         config: VideoConfig,
         split: Split,
+        augment: bool,
     ) -> None:
         self.config, self.split, self.classes = config, split, classes
         self.root, self.ignored = listed.root, listed.ignored
@@ -123,10 +129,10 @@ class VideoDataset(Dataset):
         self.labels = [number[listed.labels[i]] for i in rows]
         self.caption = Caption(config, classes)
         self.texts = self.caption.given
-        self.transform = Transform(config, split)
+        self.transform = Transform(config, augment=augment)
         self.size, self.flip, self.frames = self.transform.hw, self.transform.flip, config.frames
-        drawn = config.start == "random" and split != "train"
-        self.start = "middle" if drawn else config.start
+        fixed = config.start == "random" and not augment
+        self.start = "middle" if fixed else config.start
         self.decoded_by = clips.choose(config.decoder)[1]
         self._forget()
 

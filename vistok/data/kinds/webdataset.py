@@ -30,6 +30,7 @@ from vistok.data.base import (
     Dataset,
     Sample,
     Split,
+    augments,
     manifest_hash,
     one_line,
 )
@@ -96,16 +97,16 @@ class WebDataset:
     def __init__(self, config: WebDatasetConfig) -> None:
         self.config = config
 
-    def open(self, split: Split) -> Dataset | Stream:
-        """A stream for training (`streaming`), else samples by index.
+    def open(self, split: Split, augment: bool | None = None) -> Dataset | Stream:
+        """A stream for training (`streaming`), else (or with augment=False) samples by index.
 
         DataError if shards are missing, cannot be read, or hold no sample.
         """
         patterns = self.config.train if split == "train" else self.config.val
         if not patterns:
             raise DataError(f"data.webdataset: no {split} split; give {split}")
-        tars = _Tars(tar_shards.find(patterns), self.config, split)
-        if split == "train" and self.config.streaming:
+        tars = _Tars(tar_shards.find(patterns), self.config, split, augments(split, augment))
+        if split == "train" and self.config.streaming and augment is not False:
             return TarStream(tars)
         return TarDataset(tars)
 
@@ -113,9 +114,11 @@ class WebDataset:
 class _Tars:
     """What both ways of reading share: shards, a group -> a sample, the record."""
 
-    def __init__(self, shards: list[str], config: WebDatasetConfig, split: Split) -> None:
+    def __init__(
+        self, shards: list[str], config: WebDatasetConfig, split: Split, augment: bool
+    ) -> None:
         self.shards, self.config, self.split = shards, config, split
-        self.transform = Transform(config, split)
+        self.transform = Transform(config, augment=augment)
         self.classes = given_names(config.classes)
         self.caption = Caption(config, self.classes)
         self.texts = self.caption.given or config.text is not None

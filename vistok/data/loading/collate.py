@@ -1,24 +1,25 @@
-"""Samples -> one batch: what a worker of a loader hands over."""
+"""Samples -> one batch, as a loader's worker process sends it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vistok.core.records import Condition
 from vistok.core.rng import Rng
-from vistok.data.base import Dataset, Sample
-from vistok.data.batch import LoadedBatch
+from vistok.data.base import Facts, Sample
+from vistok.data.batch import LoadedBatch, map_tensors
 from vistok.data.loading.shared_buffers import Place, SharedBuffers
-from vistok.data.loading.stream import Stream
 from vistok.tokens import Tokens
 
 
 @dataclass(frozen=True)
 class Row:
-    """A sample, whether it is mirrored, and what could not be used on the way to it."""
+    """A sample, its mirroring, and the samples that could not be used in its place."""
 
     sample: Sample | None
     flip: bool
@@ -27,30 +28,36 @@ class Row:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a worker hands over. Errors travel as values: torch would wrap them in tracebacks."""
+    """A worker's message. Errors travel as values: torch would wrap them in tracebacks."""
 
     batch: LoadedBatch | None
     rows: int
     replaced: int
     bad: list[tuple[str, str]]
-    place: Place | None = None  # of the pixels, if they are still in a worker's slot
+    place: Place | None = None  # of the pixels, if they are still in a worker's buffer
 
     def pin_memory(self) -> Loaded:  # torch calls this by name
         if self.batch is None:
             return self
         batch = as_tensors(self.batch)
         moved = {f.name: getattr(batch, f.name) for f in fields(batch) if f.name != "index"}
-        pinned = {k: v.pin_memory() for k, v in moved.items() if isinstance(v, Tensor | Tokens)}
+        pinned: dict[str, Any] = {}
+        for name, value in moved.items():
+            if isinstance(value, Tensor | Tokens):
+                pinned[name] = value.pin_memory()
+            elif isinstance(value, Condition):
+                pinned[name] = map_tensors(value, Tensor.pin_memory)
         return replace(self, batch=replace(batch, **pinned))
 
 
 class Collate:
-    """Rows -> one batch."""
+    """Rows -> one batch. Its fields follow from what the data set says of all its samples."""
 
-    def __init__(self, dataset: Dataset | Stream, slots: SharedBuffers | None = None) -> None:
+    def __init__(self, dataset: Facts, buffers: SharedBuffers | None = None) -> None:
         self.labeled, self.flips = bool(dataset.classes), dataset.flip
-        self.spec, self.slots = dataset.spec, slots
+        self.spec, self.buffers = dataset.spec, buffers
         self.clips, self.texts = dataset.frames is not None, dataset.texts
+        self.features = tuple(dataset.features)
 
     def __call__(self, rows: list[Row]) -> Loaded:
         bad = [item for row in rows for item in row.bad]
@@ -59,8 +66,8 @@ class Collate:
             return Loaded(None, len(rows), replaced, bad)
         samples = [row.sample for row in rows]
         place = None
-        if self.slots is not None:
-            place = self.slots.put([s.pixels for s in samples])
+        if self.buffers is not None:
+            place = self.buffers.put([s.pixels for s in samples])
         stacked = not self.spec and place is None
         batch = LoadedBatch(
             index=torch.tensor([s.index for s in samples], dtype=torch.int64),
@@ -69,9 +76,11 @@ class Collate:
             text=tuple(s.text for s in samples) if self.texts else None,
             fps=torch.tensor([s.fps for s in samples]) if self.clips else None,
             tokens=self._tokens(samples) if self.spec else None,
+            latents=self._latents(samples),
+            condition=self._condition(samples),
             flip=torch.tensor([row.flip for row in rows]) if self.flips else None,
         )
-        if self.slots is not None:
+        if self.buffers is not None:
             batch = as_arrays(batch)
         return Loaded(batch, len(rows), replaced, bad, place)
 
@@ -81,8 +90,19 @@ class Collate:
             return Tokens(self.spec, indices=stacked).check()
         return Tokens(self.spec, values=stacked)
 
+    def _latents(self, samples: list[Sample]) -> Tensor | None:
+        return torch.stack([s.latents for s in samples]) if "latents" in self.features else None
 
-_SMALL = ("index", "label", "flip")
+    def _condition(self, samples: list[Sample]) -> Condition | None:
+        """Cached features of the texts: text [B, (K,) M, C], text_mask [B, M], pooled [B, C]."""
+        names = [name for name in self.features if name != "latents"]
+        if not names:
+            return None
+        stacked = {n: torch.stack([getattr(s.condition, n) for s in samples]) for n in names}
+        return Condition(**stacked)
+
+
+_SMALL = ("index", "label", "fps", "flip")
 
 
 def as_arrays(batch: LoadedBatch) -> LoadedBatch:
@@ -92,14 +112,14 @@ def as_arrays(batch: LoadedBatch) -> LoadedBatch:
 
 
 def as_tensors(batch: LoadedBatch) -> LoadedBatch:
-    """What `as_arrays` changed, as tensors again."""
+    """The inverse of `as_arrays`."""
     small = {name: getattr(batch, name) for name in _SMALL}
     back = {n: torch.from_numpy(x) for n, x in small.items() if isinstance(x, np.ndarray)}
     return replace(batch, **back)
 
 
-def mirrored(dataset: Dataset | Stream, seed: int, epoch: int, index: int) -> bool:
-    """Whether training mirrors this sample in this epoch."""
+def mirrored(dataset: Facts, seed: int, epoch: int, index: int) -> bool:
+    """True if training mirrors this sample in this epoch."""
     if not dataset.flip:
         return False
     return bool(Rng(seed, "flip", epoch).generator(index).random() < 0.5)

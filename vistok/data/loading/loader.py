@@ -8,6 +8,7 @@ Pixels travel as uint8; `to_device` makes them floats in 0..1 and mirrors.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -191,13 +192,14 @@ class _Reader:
     prefetch: int
 
     def __iter__(self) -> Iterator[Loaded]:
-        slots, size = None, self.dataset.size
-        if self.workers and size is not None and self.dataset.spec is None:
-            slots = SharedBuffers(self.workers, self.prefetch, self.size * 3 * size[0] * size[1])
+        buffers, sides = None, self.dataset.sides
+        if self.workers and sides is not None and self.dataset.spec is None:
+            size = self.size * 3 * math.prod(sides)  # bytes of the largest batch
+            buffers = SharedBuffers(self.workers, self.prefetch, size)
         loader = DataLoader(
             self.rows,
             batch_sampler=self.batches,
-            collate_fn=Collate(self.dataset, slots),
+            collate_fn=Collate(self.dataset, buffers),
             num_workers=self.workers,
             prefetch_factor=self.prefetch if self.workers else None,
             pin_memory=self.pin_memory,
@@ -210,6 +212,6 @@ class _Reader:
             if loaded.batch is not None:
                 loaded = replace(loaded, batch=as_tensors(loaded.batch))
             if loaded.place is not None:
-                pixels = slots.take(loaded.place, self.pin_memory)
+                pixels = buffers.take(loaded.place, self.pin_memory)
                 loaded = replace(loaded, batch=replace(loaded.batch, pixels=pixels), place=None)
             yield loaded

@@ -1,11 +1,12 @@
-"""How pixels get from a worker to the process that trains: through memory that is used again.
+"""Shared memory that carries pixels from worker processes to the one that trains, used again.
 
 torch's own way makes fresh shared memory for every batch, and the machine pays for each new page of
 it, twice; beside decoding small images that is a third of the work. Here each worker has a few
-slots for whole batches, made once. It writes its k-th batch into slot k modulo their number and
-sends the place; the receiver copies the pixels out. A slot is free again by then, as a worker is
-never asked for more than `prefetch` batches ahead; that this holds is checked at every batch by a
-number beside the slot, so a wrong guess could be an error, never a wrong batch.
+buffers for whole batches, of images or clips, made once. It writes its k-th batch into buffer k
+modulo their number and sends the place; the receiver copies the pixels out. A buffer is free again
+by then, as a worker is never asked for more than `prefetch` batches ahead; that this holds is
+checked at every batch by a number beside the buffer, so a wrong guess would be an error, never a
+wrong batch.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from torch.utils.data import get_worker_info
 
 _KEPT = 4  # batches whose memory the receiver uses again
 
-_SPARE = 2  # slots beyond `prefetch`: the batch that is being copied, and one for luck
+_SPARE = 2  # buffers beyond `prefetch`: the batch that is being copied, and one in reserve
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a batch of pixels lies: slot, the number of the batch in it, shape."""
+    """Where a batch of pixels lies: its buffer, the number of the batch in it, and its shape."""
 
-    slot: int
+    buffer: int
     number: int
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # (B, 3, H, W) or (B, 3, T, H, W)
 
 
 class SharedBuffers:
@@ -43,16 +44,19 @@ class SharedBuffers:
         self._count, self._kept = 0, _Kept()
 
     def put(self, pixels: list[Tensor]) -> Place | None:
-        """In a worker: stack pixels [...] uint8 of one shape into the next slot; None: no room."""
+        """In a worker: stack pixels [3, (T,) H, W] uint8 of one shape into the next buffer.
+
+        None if they do not fit, or this is no worker: then they travel torch's way.
+        """
         info, shape = get_worker_info(), (len(pixels), *pixels[0].shape)
         size = pixels[0].numel() * len(pixels)
         if info is None or size > self._memory.shape[1] or pixels[0].dtype != torch.uint8:
             return None
-        slot = info.id * self.each + self._count % self.each
-        self._numbers[slot] = -1
-        torch.stack(pixels, out=self._memory[slot, :size].view(shape))
-        self._numbers[slot] = self._count
-        place = Place(slot, self._count, shape)
+        buffer = info.id * self.each + self._count % self.each
+        self._numbers[buffer] = -1
+        torch.stack(pixels, out=self._memory[buffer, :size].view(shape))
+        self._numbers[buffer] = self._count
+        place = Place(buffer, self._count, shape)
         self._count += 1
         return place
 
@@ -64,11 +68,11 @@ class SharedBuffers:
             pixels = self._kept.empty(place.shape)
         # By numpy, in this thread: torch would split the copy over threads that then spin on cores
         # which the workers decode on.
-        source = self._memory[place.slot, : pixels.numel()].numpy()
+        source = self._memory[place.buffer, : pixels.numel()].numpy()
         np.copyto(pixels.numpy(), source.reshape(place.shape))
-        if int(self._numbers[place.slot]) != place.number:
+        if int(self._numbers[place.buffer]) != place.number:
             raise RuntimeError(
-                f"slot {place.slot} holds batch {int(self._numbers[place.slot])}; expected "
+                f"buffer {place.buffer} holds batch {int(self._numbers[place.buffer])}; expected "
                 f"{place.number}: a worker ran ahead of its reader"
             )
         return pixels

@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 
 from vistok.core.rng import Rng
-from vistok.data.base import BadSample, DataError, Sample
-from vistok.tokens import TokenSpec
+from vistok.data.base import BadSample, DataError, Facts, Sample
 
 _TRIES = 1000  # bad samples in a row after which a lane is taken to be broken as a whole
 _OFFSET_BITS = 40
@@ -40,29 +39,17 @@ class Entry:
     content: Any | BadSample
 
 
-class Stream:
+class Stream(Facts):
     """Base of the streams; a subclass gives `read`, `decode`, `name` and `record`."""
 
-    classes: tuple[str, ...] = ()
-    """Class names by label; () = the data set has no labels."""
-    size: tuple[int, int] | None = None
-    """(H, W) of every sample's pixels."""
-    flip: bool = False
-    """Whether training mirrors half of the samples."""
-    frames: int | None = None
-    """T of its clips; None = images."""
-    spec: TokenSpec | None = None
-    """Of the tokens, if the samples are cached tokens."""
-    texts: bool = False
-    """Whether every sample has a text."""
     count: int
     """Samples of an epoch, broken ones included."""
     shards: int
-    """How many shards there are."""
+    """Number of shards."""
     shuffle: int = 1024
     """Samples of a block; 0 or 1 = samples stay in the order of their shard."""
     lanes: int | None = None
-    """How many lanes; None = the loader decides."""
+    """Number of lanes; None = the loader decides."""
 
     def read(self, shard: int, offset: int = 0) -> Generator[Entry]:
         """The samples of a shard from `offset` on. DataError if the shard cannot be reached."""
@@ -73,11 +60,7 @@ class Stream:
         raise NotImplementedError
 
     def name(self, shard: int) -> str:
-        """What messages call a shard."""
-        raise NotImplementedError
-
-    def record(self) -> dict[str, Any]:
-        """JSON: as `Dataset.record`."""
+        """The name of a shard in messages."""
         raise NotImplementedError
 
     def __len__(self) -> int:
