@@ -1,7 +1,7 @@
 """Images in a tar shard, for a scan: found by the reader of training, by place, none extracted.
 
 A sample is a run of members with one key (`tars.groups`): one image and, if the shard has labels,
-one `cls` with the class number. What does not fit is an entry of `troubles`.
+one `cls` with the class number. Everything else is listed in `troubles`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LABEL_BYTES = 32
 
 @dataclass(frozen=True)
 class Member:
-    """Where the bytes of one sample's image lie in the shard."""
+    """Place of one sample's image in the shard, and its label."""
 
     key: str
     start: int
@@ -98,12 +98,12 @@ class TarImages(Dataset):
 
 
 def _images(group: Group) -> list[tuple[int, int]]:
-    """(place, size) of its images."""
+    """(place, size) of the group's images."""
     return [place for ending, place in group.members.items() if ending in IMAGE_ENDINGS]
 
 
 def _name(group: Group) -> str:
-    """The member that the reader stumbled over, else the key."""
+    """The member at which reading failed, else the key."""
     last = next(reversed(group.members), "") if group.problem is not None else ""
     return f"{group.key}.{last}" if last else group.key
 

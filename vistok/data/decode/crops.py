@@ -63,6 +63,7 @@ class CroppedDataset(Dataset):
         return Sample(index, pixels, whole.label, name, fps=whole.fps, text=whole.text)
 
     def record(self) -> dict[str, Any]:
+        """The images' record, and `crops`: kind, size, which one is the center."""
         how = {"kind": self.kind, "size": list(self.size), "center": _CENTER[self.kind]}
         if self.kind == "ten":
             how["range"] = self.crop_range

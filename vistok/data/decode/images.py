@@ -61,7 +61,7 @@ def decode(data: bytes, name: str, limit: int = PIXEL_LIMIT) -> Image:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about itself, before anything is decoded or turned upright."""
+    """Header of an image file, before anything is decoded or rotated upright."""
 
     format: str  # JPEG, PNG, WEBP, BMP, GIF: by content
     mode: str  # PIL's: RGB, L, P, CMYK, I;16, ...
@@ -112,7 +112,7 @@ def _open(data: bytes, name: str, limit: int) -> Image:
         image = GifImagePlugin.GifImageFile(file)
     else:
         raise BadSample(
-            name, f"not a image: it starts with {data[:8]!r}; expected JPEG, PNG, WebP, BMP, GIF"
+            name, f"not an image: it starts with {data[:8]!r}; expected JPEG, PNG, WebP, BMP, GIF"
         )
     _check_size(image.size, name, limit)
     return image
@@ -171,7 +171,7 @@ def _rgb(image: Image, name: str) -> Image:
 def _upright(image: Image, exif: bytes | None) -> Image:
     from PIL.Image import Transpose
 
-    turn = {
+    operation = {
         2: Transpose.FLIP_LEFT_RIGHT,
         3: Transpose.ROTATE_180,
         4: Transpose.FLIP_TOP_BOTTOM,
@@ -180,7 +180,7 @@ def _upright(image: Image, exif: bytes | None) -> Image:
         7: Transpose.TRANSVERSE,
         8: Transpose.ROTATE_90,
     }.get(orientation(exif or b""))
-    return image if turn is None else image.transpose(turn)
+    return image if operation is None else image.transpose(operation)
 
 
 def orientation(exif: bytes) -> int:

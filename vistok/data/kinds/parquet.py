@@ -51,11 +51,11 @@ class ParquetConfig(TransformConfig):
     label_column: str | None = "label"
     """Column of the class numbers; null: unlabeled."""
     need_label: bool = False
-    """Whether an unlabeled row (-1 or null) is a bad sample."""
+    """True: an unlabeled row (-1 or null) is a bad sample."""
     cache: bool = False
-    """Decode all images when opening and keep them in memory as uint8."""
+    """True: decode all images when opening and keep them in memory as uint8."""
     row_groups_mb: int = Field(default=256, ge=1)
-    """Memory for row groups that were read, in each process."""
+    """Megabytes of row groups that each process keeps in memory after reading them."""
 
     @model_validator(mode="after")
     def _places(self) -> ParquetConfig:

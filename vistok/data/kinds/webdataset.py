@@ -1,6 +1,6 @@
-"""Images in tar shards, as WebDataset has them: read front to back, or by index.
+"""Images in tar shards in WebDataset's layout: read front to back, or by index.
 
-A sample is a image member and, if `classes` is given, a label: the integer in its `.cls` member,
+A sample is an image member and, if `classes` is given, a label: the integer in its `.cls` member,
 or `label_key` of its `.json` member. Without `classes` labels are not looked at. What cannot be
 used is a bad sample with a reason: no image, no label, a label that is no number, with `text` a
 text that is missing, empty or not UTF-8, a key that the shard had before, a name that leads out of
@@ -61,7 +61,7 @@ class WebDatasetConfig(TransformConfig):
     image: str | None = None
     """Ending of the image's member; null: the one of jpg, jpeg, png, webp, bmp, gif."""
     classes: int | tuple[str, ...] | str | None = None
-    """How many classes, their names, or a file of names; null: unlabeled."""
+    """Number of classes, their names, or a file of names; null: unlabeled."""
     label_key: str | None = None
     """Key of the class number in the `.json` member; null: the `.cls` member holds the number."""
     text: str | None = None
@@ -69,11 +69,12 @@ class WebDatasetConfig(TransformConfig):
     count: int | None = Field(default=None, ge=1)
     """Training samples; null: counted in the headers of local shards (needed for URLs)."""
     streaming: bool = True
-    """Whether training reads front to back; false: by index, for local shards."""
+    """True: training reads front to back; false: by index, for local shards."""
     shuffle: int = Field(default=1024, ge=0)
-    """Streaming: samples of a lane that are held and shuffled; 0 = the order of the shard."""
+    """Streaming: samples of a lane that are held and shuffled; 0: the order of the shard."""
     lanes: int | None = Field(default=None, ge=1)
-    """Streaming: parts that are read side by side; null: processes x workers of the first start."""
+    """Streaming: parts (lanes) that are read in parallel; null: processes x workers of the first
+    start."""
 
     @model_validator(mode="after")
     def _places(self) -> WebDatasetConfig:
@@ -112,7 +113,7 @@ class WebDataset:
 
 
 class _Tars:
-    """What both ways of reading share: shards, a group -> a sample, the record."""
+    """Shared by both ways of reading: shards, a group -> a sample, the record."""
 
     def __init__(
         self, shards: list[str], config: WebDatasetConfig, split: Split, augment: bool
