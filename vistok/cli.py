@@ -136,7 +136,7 @@ def generate(
         raise ValueError(f"--class {name}: this generator was trained without classes")
     tokens = model.sample(labels, batch=None if labels is not None else count, **settings)
     if condition is not None:
-        condition = condition.pick([0] * len(tokens))
+        condition = condition.select([0] * len(tokens))
     _write(owner.decode(tokens, condition), Path(out), columns=count)
     click.echo(out)
 

@@ -13,7 +13,7 @@ import importlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Self, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -39,6 +39,11 @@ class Config(BaseModel):
         use_attribute_docstrings=True,
         protected_namespaces=(),
     )
+
+    @classmethod
+    def tiny(cls) -> Self:
+        """The smallest config of its kind that is worth a test: what takes a second on a CPU."""
+        return cls()
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
