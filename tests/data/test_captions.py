@@ -117,7 +117,7 @@ def test_texts_come_from_one_place(fails):
         validate(WebDatasetConfig, {"train": "a.tar", "text": "txt", "caption": "x"})
     with fails(ConfigError, "text_column=words and caption=.*drop one"):
         validate(HuggingFaceConfig, {"path": "a", "text_column": "words", "caption": "x"})
-    with fails(ConfigError, r"'\{name\}' stands for nothing"):
+    with fails(ConfigError, r"'\{name\}' is no known placeholder"):
         validate(PhotosConfig, {"caption": "A {name}."})
 
 
