@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.data.kinds.test_tar_samples import write_tar
+from tests.support.tars import write_tar
 from vistok.config import ConfigError, validate
 from vistok.config.registry import build
 from vistok.data import (

@@ -3,7 +3,7 @@
 - `larp`: every frame resized to the square, bilinear; values stay unrounded. A clip that is not
   square is stretched (LARP's are square).
 - `omnitokenizer`: the same after 255 x was truncated to integers, as OmniTokenizer, TATS and
-  Open-MAGVIT2 store clips in 8 bits before they measure. Truncation darkens a clip by half a grey
+  Open-MAGVIT2 store clips in 8 bits before they measure. Truncation darkens a clip by half a gray
   level on average, so the two presets give different numbers on float clips, and equal ones on
   clips that came from 8 bits.
 - `styleganv`: the short side to the square's side, then the center; unrounded. common_metrics'

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -187,3 +188,13 @@ def test_mistakes_are_one_line_and_code_2(tmp_path):
         code, text = check(*args)
         assert code == 2 and words in text and "Traceback" not in text
         assert len([line for line in text.splitlines() if line.startswith("error: ")]) == 1
+
+
+def test_streams_are_scanned_by_index(images, tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for path in sorted((images / "a").iterdir()):
+            tar.add(path, path.name)
+    config = tmp_path / "stream.yaml"
+    config.write_text(f"data: {{kind: webdataset, streaming: true, train: {tmp_path}/x.tar}}\n")
+    report = run_check([str(config)])
+    assert report["samples"] == report["usable"] == len(list((images / "a").iterdir()))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vistok.data.base import UNLABELLED
+from vistok.data.base import UNLABELED
 
 ASPECT = 3.0  # shapes beyond 1:3 or 3:1 are listed
 _SHOWN = 3  # names of a finding in the table
@@ -39,7 +39,7 @@ class Scanned:
     name: str
     problem: str = ""
     trouble: str = ""  # with its label
-    label: int = UNLABELLED
+    label: int = UNLABELED
     bytes: int = 0  # of the file; 0 = not a file
     stored: bytes = b""  # hash of the file
     pixels: bytes = b""  # hash of the decoded image
@@ -86,7 +86,7 @@ class Findings:
         group = classes[sample.label] if 0 <= sample.label < len(classes) else None
         self._names += name.encode("utf-8", "surrogateescape")
         self._ends.append(len(self._names))
-        self._class.append(UNLABELLED if group is None else self._numbers[group])
+        self._class.append(UNLABELED if group is None else self._numbers[group])
         self._stored += sample.stored or bytes(16)
         self._pixels += sample.pixels
         if group is not None:
@@ -126,13 +126,13 @@ class Findings:
             if len({bytes(self._stored[16 * i : 16 * i + 16]) for i in group}) > 1
             or not any(self._stored[16 * group[0] : 16 * group[0] + 16])
         ]
-        unlabeled = sum(1 for group in self._class if group == UNLABELLED)
+        unlabeled = sum(1 for group in self._class if group == UNLABELED)
         troubled = {item["name"] for item in lists["labels"]}
         if self._classes and len(troubled) < unlabeled < self.usable:
             lists["labels"] += [
                 _item(self._name(i), "has no label, others have one")
                 for i, group in enumerate(self._class)
-                if group == UNLABELLED and self._name(i) not in troubled
+                if group == UNLABELED and self._name(i) not in troubled
             ]
         notes = {key: lists.pop(key) for key in ("extreme_shapes", "misnamed")}
         width, height = np.array(self._width, np.float64), np.array(self._height, np.float64)

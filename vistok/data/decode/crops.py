@@ -23,7 +23,7 @@ _CENTER = {2: 0, "ten": 4}
 
 
 def open_crops(config: Any, split: Split, crops: Crops, crop_range: float) -> Dataset:
-    """The un-augmented data set of a data config, `crops` rows a sample.
+    """The un-augmented data set of a data config, `crops` rows per sample.
 
     ConfigError if there are several crops and the data have no images of a set size.
     """
@@ -70,7 +70,7 @@ class CroppedDataset(Dataset):
         return {**self.images.record(), "crops": how}
 
     def _whole(self, number: int) -> Sample:
-        """The image before it is cropped; neighbouring rows are of the same one."""
+        """The image before it is cropped; neighboring rows are of the same one."""
         if self._last is None or self._last[0] != number:
             self._last = (number, self.images.sample(number))
         return self._last[1]

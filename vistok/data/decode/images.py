@@ -3,10 +3,10 @@
 What is decided here, once, for training and evaluation alike:
 - The kind of file is read from its content, never from its name: JPEG, PNG, WebP, BMP, GIF.
 - More than 100 Mpx declared in the header is refused before anything is decoded.
-- A file that is cut off is an error; no image is ever completed with grey.
+- A file that is cut off is an error; no image is ever completed with gray.
 - EXIF orientation is applied; values outside 1..8 count as upright.
-- Transparency (LA, RGBA, palettes, color keys) is composited on white. 16-bit grey is divided by
-  257. CMYK, grey, palette and 1-bit images become RGB. Of an animation: the first frame.
+- Transparency (LA, RGBA, palettes, color keys) is composited on white. 16-bit gray is divided by
+  257. CMYK, gray, palette and 1-bit images become RGB. Of an animation: the first frame.
 Damage that decodes without an error cannot be seen; only a checksum of the file would tell.
 """
 
@@ -155,8 +155,8 @@ def _rgb(image: Image, name: str) -> Image:
     from PIL import Image
 
     if image.mode == "I" or image.mode.startswith("I;16"):
-        grey = np.asarray(image).astype(np.int32).clip(0, 65535)
-        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+        gray = np.asarray(image).astype(np.int32).clip(0, 65535)
+        return Image.fromarray(((gray + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -164,7 +164,7 @@ def _rgb(image: Image, name: str) -> Image:
     if image.mode in ("1", "L", "P", "CMYK", "YCbCr"):
         return image.convert("RGB")
     if image.mode != "RGB":
-        raise BadSample(name, f"has pixels of mode {image.mode}; expected grey, RGB or CMYK")
+        raise BadSample(name, f"has pixels of mode {image.mode}; expected gray, RGB or CMYK")
     return image
 
 

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from vistok.config.registry import register
 from vistok.data.base import (
-    UNLABELLED,
+    UNLABELED,
     DataError,
     Dataset,
     Raw,
@@ -179,7 +179,7 @@ class FolderDataset(Dataset):
 
     def _label_of(self, name: str) -> int:
         folder, slash, _ = name.partition("/")
-        return self._label[folder] if slash else UNLABELLED
+        return self._label[folder] if slash else UNLABELED
 
 
 def shown(name: str) -> str:

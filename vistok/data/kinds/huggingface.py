@@ -27,7 +27,7 @@ from pydantic import Field, model_validator
 from vistok.config import ConfigError
 from vistok.config.registry import register
 from vistok.data.base import (
-    UNLABELLED,
+    UNLABELED,
     BadSample,
     DataError,
     Dataset,
@@ -74,7 +74,7 @@ class HuggingFaceConfig(TransformConfig):
     need_label: bool = False
     """True: an unlabeled row (-1 or null) is a bad sample."""
     text_column: str | None = None
-    """Column of the texts; null: texts are not looked at."""
+    """Column of the texts; null: texts are ignored."""
     cache_dir: str | None = None
     """Folder in which the library keeps its downloads and conversions; null: its default."""
     streaming: bool = False
@@ -227,13 +227,13 @@ class _Rows:
             return BadSample(name, "the image is null")
         if not isinstance(image, bytes | str):
             return BadSample(name, f"holds {type(image).__name__}; expected the bytes of a file")
-        label = UNLABELLED
+        label = UNLABELED
         if self.config.label_column is not None:
             label = row[self.config.label_column]
-            if label is None or label == UNLABELLED:
+            if label is None or label == UNLABELED:
                 if self.config.need_label:
                     return BadSample(name, f"has no label (label={label})")
-                label = UNLABELLED
+                label = UNLABELED
             elif type(label) is not int or not 0 <= label < len(self.classes):
                 return BadSample(name, f"label {label!r}; expected 0..{len(self.classes) - 1}")
         try:

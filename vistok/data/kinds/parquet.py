@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from vistok.config.registry import register
 from vistok.data.base import (
-    UNLABELLED,
+    UNLABELED,
     BadSample,
     DataError,
     Dataset,
@@ -140,7 +140,7 @@ class ParquetDataset(Dataset):
         try:
             return Raw(name, data, self._label(name, content))
         except BadSample as bad:
-            return Raw(name, data, UNLABELLED, bad.reason)
+            return Raw(name, data, UNLABELED, bad.reason)
 
     def record(self) -> dict[str, Any]:
         """`manifest` covers file names, sizes, row counts, and which rows are held out."""
@@ -197,12 +197,12 @@ class ParquetDataset(Dataset):
 
     def _label(self, name: str, content: dict[str, Any]) -> int:
         if self.config.label_column is None:
-            return UNLABELLED
+            return UNLABELED
         label = content[self.config.label_column]
-        if label is None or label == UNLABELLED:
+        if label is None or label == UNLABELED:
             if self.config.need_label:
                 raise BadSample(name, f"has no label (label={label})")
-            return UNLABELLED
+            return UNLABELED
         if not isinstance(label, int) or not 0 <= label < len(self.classes):
             raise BadSample(name, f"label {label!r}; expected 0..{len(self.classes) - 1}")
         return label

@@ -45,7 +45,7 @@ def groups(
 
     If the shard is cut off, a last group says so: what was half, or nothing at all. A key that the
     shard had before is a problem too, if `repeats` are asked for: entered in the middle, the
-    headers before `offset` are looked at first.
+    headers before `offset` are read first.
     """
     keys: set[str] = set()
     if offset and repeats:

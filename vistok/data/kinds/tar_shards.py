@@ -37,7 +37,7 @@ _LASTING = {
     ImportError: "install what it asks for",
 }
 _BUFFER = 2**20  # bytes read at a time from a local shard
-HEADERS = 2**12  # the same where only headers are looked at
+HEADERS = 2**12  # the same where only headers are read
 
 
 def protocol(name: str) -> str:

@@ -25,7 +25,7 @@ from torch import Tensor
 from vistok.config.registry import register
 from vistok.core.rng import Rng
 from vistok.data.base import (
-    UNLABELLED,
+    UNLABELED,
     BadSample,
     DataError,
     Dataset,
@@ -125,7 +125,7 @@ class VideoDataset(Dataset):
         self.config, self.split, self.classes = config, split, classes
         self.root, self.ignored = listed.root, listed.ignored
         self.names = [listed.names[i] for i in rows]
-        number = {"": UNLABELLED} | {name: label for label, name in enumerate(classes)}
+        number = {"": UNLABELED} | {name: label for label, name in enumerate(classes)}
         self.labels = [number[listed.labels[i]] for i in rows]
         self.caption = Caption(config, classes)
         self.texts = self.caption.given

@@ -1,7 +1,7 @@
 """Images in tar shards in WebDataset's layout: read front to back, or by index.
 
 A sample is an image member and, if `classes` is given, a label: the integer in its `.cls` member,
-or `label_key` of its `.json` member. Without `classes` labels are not looked at. What cannot be
+or `label_key` of its `.json` member. Without `classes` labels are ignored. What cannot be
 used is a bad sample with a reason: no image, no label, a label that is no number, with `text` a
 text that is missing, empty or not UTF-8, a key that the shard had before, a name that leads out of
 the archive, the half sample at the end of a cut shard.
@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 
 from vistok.config.registry import register
 from vistok.data.base import (
-    UNLABELLED,
+    UNLABELED,
     BadSample,
     DataError,
     Dataset,
@@ -65,7 +65,7 @@ class WebDatasetConfig(TransformConfig):
     label_key: str | None = None
     """Key of the class number in the `.json` member; null: the `.cls` member holds the number."""
     text: str | None = None
-    """Ending of the member with the sample's text, such as txt; null: texts are not looked at."""
+    """Ending of the member with the sample's text, such as txt; null: texts are ignored."""
     count: int | None = Field(default=None, ge=1)
     """Training samples; null: counted in the headers of local shards (needed for URLs)."""
     streaming: bool = True
@@ -165,7 +165,7 @@ class _Tars:
     def label_of(self, group: Group) -> int:
         """The class number; ValueError if there is none."""
         if not self.classes:
-            return UNLABELLED
+            return UNLABELED
         data = group.contents.get(self.label)
         if data is None:
             raise ValueError(f"has no label: no .{self.label} member")
