@@ -73,10 +73,15 @@ class TokenCache:
         """Samples; each has `crops` rows."""
         return self.count // self.crops
 
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels of all rows [count] int64, a read-only memory map; -1 = unlabeled."""
+        return self._array("labels")
+
     def row(self, sample: int, crop: int = 0) -> tuple[Tensor, int]:
         """([L, F] integers or [L, dim] float32, label) of one crop of a sample."""
         at = sample * self.crops + crop
-        return self._entry("tokens", at), int(self._array("labels")[at])
+        return self._entry("tokens", at), int(self.labels[at])
 
     def latents(self, sample: int, crop: int = 0) -> Tensor | None:
         """[N, D] latents of one crop of a sample; None if the cache has none."""
