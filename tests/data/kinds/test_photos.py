@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vistok.config.registry import build
-from vistok.data import DataError, PhotosConfig
+from vistok.data import DataError, Order, PhotosConfig, TrainLoader
 from vistok.data.kinds import photos
 
 
@@ -100,3 +100,35 @@ def test_speed(data):
     for index in range(500):
         data[index]
     assert 500 / (time.perf_counter() - started) > 800
+
+
+def test_photographs_pan_and_zoom(monkeypatch):
+    boxes, resize = [], photos._resize
+    monkeypatch.setattr(
+        photos,
+        "_resize",
+        lambda level, size, box: boxes.append((level, box)) or resize(level, size, box),
+    )
+    moving = build(PhotosConfig(seed=3, frames=5)).open("train")
+    still = build(PhotosConfig(seed=3)).open("train")
+    assert (moving.frames, still.frames) == (5, None)
+    for index in range(12):
+        boxes.clear()
+        clip = moving[index]
+        assert clip.pixels.shape == (3, 5, 32, 32) and clip.pixels.dtype == torch.uint8
+        places = torch.tensor([box for _, box in boxes])
+        assert len({id(level) for level, _ in boxes}) == 1  # no frame softer than its neighbor
+        steps = places.diff(dim=0)
+        assert torch.allclose(steps, steps[:1].expand(4, 4), atol=1e-3)
+        assert steps[0, :2].abs().sum() > 0 and (places >= 0).all()
+        image = still[index]
+        assert clip.label == image.label and clip.name == image.name
+        away = (clip.pixels[:, 0].float() - image.pixels.float()).abs().mean()
+        assert away < 4 and not torch.equal(clip.pixels[:, 0], clip.pixels[:, 4])
+        assert (clip.fps, image.fps) == (8.0, None)
+    record, plain = moving.record(), still.record()
+    assert (record["frames"], record["fps"]) == (5, 8.0) and "frames" not in plain
+    assert record["manifest"] != plain["manifest"]
+    few = build(PhotosConfig(seed=3, frames=5, count=8)).open("train")
+    batch = next(iter(TrainLoader(few, Order(8, 4, 0), steps=1)))
+    assert batch.pixels.shape == (4, 3, 5, 32, 32) and batch.fps.tolist() == [8.0] * 4
