@@ -17,7 +17,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from vistok.config import ConfigError
-from vistok.data.stream_loader import StreamLoader
+from vistok.data.loading.stream_loader import StreamLoader
 from vistok.runtime import distributed
 from vistok.storage.weights import load_strict
 from vistok.train import checkpoint

@@ -1,4 +1,4 @@
-"""Weights on disk: where they are looked for, how they are read, what is said without them.
+"""Weights on disk: searching, reading, and the errors where they are missing or do not fit.
 
 Nothing here runs code from a file: safetensors, or `torch.load(weights_only=True)`.
 """
@@ -19,7 +19,7 @@ FOLDER = "VISTOK_WEIGHTS"  # environment variable: a folder of weight files
 
 
 class MissingWeights(FileNotFoundError):
-    """Weights that are nowhere on this machine; the message says in one line how to get them."""
+    """Weights that are not on this machine; the message says in one line how to get them."""
 
 
 class BadWeights(ValueError):
@@ -28,7 +28,7 @@ class BadWeights(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """Where the weights of a foreign network come from."""
+    """Origin of the weights of a foreign network."""
 
     network: str  # the name it has here
     file: str  # its file name
@@ -78,9 +78,9 @@ class Source:
 
 
 def hollow() -> bool:
-    """Whether networks are being built without storage, under `torch.device("meta")`.
+    """True while networks are built without storage, under `torch.device("meta")`.
 
-    Their shapes are then all that is asked for, so weights are neither looked for nor read.
+    Only their shapes are needed then, so weights are neither searched for nor read.
     """
     return torch.get_default_device().type == "meta"
 
@@ -112,7 +112,7 @@ def read_state(path: str | Path, network: str) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise fail("it holds more than plain tensors, and reading that could run code") from None
-    except Exception as error:  # every reader has its own zoo of errors for broken bytes
+    except Exception as error:  # each reader has its own kinds of errors for broken bytes
         lines = str(error).strip().splitlines()
         raise fail(lines[0] if lines else type(error).__name__) from None
     if not isinstance(state, dict) or not all(
