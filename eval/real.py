@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
+from vistok.config.errors import UserError
 from vistok.eval.rows import Network, Reference
 from vistok.eval.sweep import digest, read_tensors, replacing, write_tensors
 from vistok.metrics import FeatureStats
@@ -28,7 +29,7 @@ UNKNOWN = "unknown"  # the split of statistics that do not name it; their count 
 _RECORD = "vistok-reference"
 
 
-class StatsError(ValueError):
+class StatsError(UserError, ValueError):
     """A reference file that cannot be used; the message is one line."""
 
 

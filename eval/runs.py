@@ -19,6 +19,7 @@ import torch
 import yaml
 
 from vistok.config import Config, ConfigError, PartOf, validate
+from vistok.config.errors import UserError
 from vistok.config.registry import build
 from vistok.data import Stream  # importing the package also registers the data sets
 from vistok.data.base import one_line, text_of
@@ -29,7 +30,7 @@ from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens import TokenSpec
 
 
-class RunError(ValueError):
+class RunError(UserError, ValueError):
     """A run that cannot be evaluated; the message is one line."""
 
 

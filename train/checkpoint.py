@@ -23,6 +23,7 @@ from torch import Tensor
 
 from vistok import __version__
 from vistok.config import ConfigError
+from vistok.config.errors import UserError
 from vistok.storage.weights import WeightsError, read_safetensors, sha256, write_safetensors
 
 _FORMAT = 2
@@ -31,7 +32,7 @@ _DRAFT, _DOOMED = ".writing_", ".removing_"
 _SPARE = 2**20  # bytes beside the tensors: headers and the JSON files
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """A checkpoint that cannot be used or written; the message names the file."""
 
 

@@ -15,14 +15,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vistok.config.errors import UserError
+
 FOLDER = "VISTOK_WEIGHTS"  # environment variable: a folder of weight files
 
 
-class MissingWeights(FileNotFoundError):
+class MissingWeights(UserError, FileNotFoundError):
     """Weights that are nowhere on this machine; the message says in one line how to get them."""
 
 
-class BadWeights(ValueError):
+class BadWeights(UserError, ValueError):
     """A weight file that cannot be used for this network; the message is one line."""
 
 
