@@ -21,8 +21,9 @@ from vistok.eval.images import network_of
 from vistok.eval.jobs import Job, Outcome, do
 from vistok.eval.rows import Row
 from vistok.eval.runs import Run
-from vistok.eval.sweep import Cache, digest, replacing
+from vistok.eval.sweep import Cache, digest
 from vistok.runtime import distributed
+from vistok.storage.files import replacing
 
 SCHEMA = 1
 _KIND = "vistok-outcome"

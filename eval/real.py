@@ -20,8 +20,9 @@ from pydantic import ValidationError
 
 from vistok.config.errors import UserError
 from vistok.eval.rows import Network, Reference
-from vistok.eval.sweep import digest, read_tensors, replacing, write_tensors
+from vistok.eval.sweep import digest, read_tensors, write_tensors
 from vistok.metrics import FeatureStats
+from vistok.storage.files import replacing
 from vistok.storage.weights import sha256
 
 SCHEMA = 1

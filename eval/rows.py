@@ -9,13 +9,14 @@ from __future__ import annotations
 import datetime
 import json
 import math
-import os
 import platform
 import subprocess
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
+
+from vistok.storage.files import write_text
 
 SCHEMA = 2
 _READ = (1, 2)  # 2 added fields that 1 does not have; all of them have defaults
@@ -138,10 +139,8 @@ class Results(Record):
     def save(self, path: str | Path) -> None:
         """Write the JSON (renamed into place); numbers that are not finite are refused."""
         path = Path(path)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
         data = self.model_dump(mode="json", by_alias=True)
-        draft.write_text(json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-        os.replace(draft, path)
+        write_text(path, json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Results:

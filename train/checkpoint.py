@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from torch import Tensor
 from vistok import __version__
 from vistok.config import ConfigError
 from vistok.config.errors import UserError
+from vistok.storage.files import sync
 from vistok.storage.weights import WeightsError, read_safetensors, sha256, write_safetensors
 
 _FORMAT = 2
@@ -74,7 +74,7 @@ def save(folder: Path, state: State, keep: Keep) -> Path:
         if target.exists():
             _remove(target)
         draft.rename(target)
-        _sync(folder)
+        sync(folder)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise CheckpointError(
@@ -177,7 +177,7 @@ def _write(draft: Path, state: State) -> None:
     facts = {"step": state.step, **state.facts}
     (draft / _STATE).write_text(json.dumps(facts, indent=1) + "\n")
     for path in draft.iterdir():
-        _sync(path)
+        sync(path)
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
         for path in sorted(draft.iterdir())
@@ -190,8 +190,8 @@ def _write(draft: Path, state: State) -> None:
         "versions": {"vistok": __version__, "torch": torch.__version__},
     }
     (draft / _MANIFEST).write_text(_sealed(manifest))
-    _sync(draft / _MANIFEST)
-    _sync(draft)
+    sync(draft / _MANIFEST)
+    sync(draft)
 
 
 def _sealed(manifest: Mapping[str, Any]) -> str:
@@ -252,11 +252,3 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: expected a JSON object")
     return data
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
