@@ -124,10 +124,9 @@ def generate(
     """Sample images from GENERATOR and decode them with TOKENIZER into one grid."""
     import torch
 
-    from vistok.generators import load_generator
-    from vistok.storage.hub import model_folder
+    from vistok import pretrained
 
-    model, owner = load_generator(model_folder(generator)), _tokenizer(tokenizer)
+    model, owner = pretrained.open(generator, expect="generator"), _tokenizer(tokenizer)
     condition, labels = _condition(owner, text, "decoder"), None
     if model.classes:
         chosen = range(len(model.classes)) if name is None else [_class(name, model.classes)]
@@ -272,10 +271,9 @@ def import_(name: str, out: str, family: str | None, config: str | None) -> None
 
 
 def _tokenizer(path: str) -> Any:
-    from vistok.storage.hub import model_folder
-    from vistok.tokenizer import Tokenizer
+    from vistok import pretrained
 
-    return Tokenizer.from_pretrained(str(model_folder(path)))
+    return pretrained.open(path, expect="tokenizer")
 
 
 def _condition(tokenizer: Any, text: str | None, *parts: str) -> Any:
