@@ -119,12 +119,15 @@ def generate(
     count: int,
     out: str,
     text: str | None,
-    **settings: Any,
+    seed: int,
+    length: int | None,
+    **sampling: Any,
 ) -> None:
     """Sample images from GENERATOR and decode them with TOKENIZER into one grid."""
     import torch
 
     from vistok import pretrained
+    from vistok.core.records import Condition
 
     model, owner = pretrained.open(generator, expect="generator"), _tokenizer(tokenizer)
     condition, labels = _condition(owner, text, "decoder"), None
@@ -133,7 +136,10 @@ def generate(
         labels = torch.tensor([c for c in chosen for _ in range(count)])
     elif name is not None:
         raise ValueError(f"--class {name}: this generator was trained without classes")
-    tokens = model.sample(labels, batch=None if labels is not None else count, **settings)
+    index = torch.arange(count if labels is None else len(labels))
+    tokens = model.sample(
+        Condition(label=labels), index=index, seed=seed, length=length, sampling=sampling
+    )
     if condition is not None:
         condition = condition.pick([0] * len(tokens))
     _write(owner.decode(tokens, condition), Path(out), columns=count)

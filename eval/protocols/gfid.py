@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vistok.core.records import Condition
 from vistok.eval.bench import Bench
 from vistok.eval.images import to_uint8
 from vistok.eval.jobs import Job
@@ -176,11 +177,11 @@ def sample(bench: Bench, model: Any, index: Tensor, length: int, guidance: float
     index = index.to(bench.device)
     whole = length == bench.spec.max_prefix
     return model.sample(
-        labels_of(model, index),
-        None if whole else length,
-        seed=bench.seed,
+        Condition(label=labels_of(model, index)),
         index=index,
-        guidance=guidance,
+        seed=bench.seed,
+        length=None if whole else length,
+        sampling={"guidance": guidance},
     )
 
 

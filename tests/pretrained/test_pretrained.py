@@ -18,6 +18,7 @@ from vistok.storage.foreign import read_state
 from vistok.storage.weights import WeightsError
 from vistok.tokenizer import Tokenizer
 
+
 @pytest.fixture
 def folder(tmp_path):
     """A one-stage TiTok in its official layout."""

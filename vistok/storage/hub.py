@@ -104,6 +104,6 @@ def download(name: str, **options: Any) -> Path:
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"{name}: neither a local folder nor a model on the hub ({reason}); expected a folder made "
-            "by save_pretrained or a hub id"
+            f"{name}: neither a local folder nor a model on the hub ({reason}); expected a "
+            "folder made by save_pretrained or a hub id"
         ) from None
