@@ -16,20 +16,22 @@ from pydantic import BaseModel
 
 from vistok.config.errors import ConfigError
 from vistok.config.overrides import apply
+from vistok.config.shipped import find
 from vistok.config.validation import short
 
 
 def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Read one of our YAML files and lay `key.sub=value` overrides over it.
 
-    A file may name a `base: other.yaml` beside it, which it is laid over: mappings are merged, all
+    `path` may also be the name of a shipped config. A file may name a `base: other.yaml`, a path
+    from its own folder, which it is laid over: mappings are merged, all
     else (lists too) is replaced, and a mapping that changes its `kind` starts anew. Raises
     `ConfigError` when a file is missing or broken, or an override is not `key=value`.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    path = Path(path)
+    path = find(path)
     try:
         tree = OmegaConf.to_container(_load(path, ()), resolve=False)
         tree = OmegaConf.create(apply(tree, overrides))

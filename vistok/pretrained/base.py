@@ -47,7 +47,7 @@ class Release:
     protocol: str = "ImageNet val 256, 50,000 images against themselves"
     """How `rfid` was measured."""
     recipe: tuple[str, ...] = ()
-    """Config files that train it, one a stage."""
+    """Names of the shipped configs that train it, one per stage."""
     research_only: bool = False
 
 

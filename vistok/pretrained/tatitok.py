@@ -65,7 +65,7 @@ class TATiTok(TiTok):
             rfid=rfid,
             protocol="ImageNet val 256, 50,000 images against themselves, none of which it was "
             "trained on (DataComp), with the caption 'A photo of a {class}.'",
-            recipe=(f"configs/tatitok_{name}.yaml",),
+            recipe=(f"tokenizers/tatitok/tatitok_{name}",),
         )
         for name, rfid in (
             ("bl32_vq", 3.95),

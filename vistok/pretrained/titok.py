@@ -206,7 +206,7 @@ class TiTok(Family):
         hub = f"yucornetto/tokenizer_titok_{name.replace('-', '_')}_imagenet"
         return Release(
             f"titok-{name}", hub, "model.safetensors", _LICENCE, rfid=rfid, gfid=gfid,
-            recipe=tuple(f"configs/titok_{file}.yaml" for file in recipe), research_only=True,
+            recipe=tuple(f"tokenizers/titok/titok_{file}" for file in recipe), research_only=True,
         )  # fmt: skip
 
     releases = (
