@@ -48,8 +48,12 @@ def find(name: str | Path) -> Path:
         return known[ends[0]]
     if ends:
         raise ConfigError(f"{name}: {len(ends)} configs have this name; say {' or '.join(ends)}")
-    last = {whole.rpartition("/")[2]: whole for whole in known}
-    like = close(wanted, known) if "/" in wanted else last.get(close(wanted, last) or "")
+    names = {whole: whole for whole in known}
+    if "/" not in wanted:  # compared with last parts and folders
+        names = {whole.rpartition("/")[2]: whole for whole in known}
+        folders = [whole.removesuffix(f"/{_MAIN}") for whole in known]
+        names |= {folder: folder for folder in folders if folder not in known}
+    like = names.get(close(wanted, names, cutoff=0.6) or "")
     hint = f"did you mean '{like}'? " if like else ""
     raise ConfigError(
         f"{name}: no such config file; {hint}expected the path of a YAML file or a name that "
