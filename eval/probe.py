@@ -23,10 +23,10 @@ from typing import Any
 
 from vistok.config import ConfigError, read_yaml, validate
 from vistok.config.registry import build
-from vistok.data import DataError, Dataset, Stream, TokenCache
-from vistok.data.tokens import CachedTokensConfig
+from vistok.data import DataError, Dataset, TokenCache
+from vistok.data.kinds.tokens import CachedTokensConfig
 from vistok.eval.options import Options
-from vistok.eval.runs import Pair, Run, data_config, read_run, still
+from vistok.eval.runs import Pair, Run, data_config, read_run
 from vistok.eval.training import ROOT, finished, train
 from vistok.runtime import distributed
 from vistok.tokens import TokenSpec
@@ -123,11 +123,9 @@ def _open(run: Run, options: Options) -> Dataset | str:
     except ValueError as error:
         return str(error)
     try:
-        opened = build(_pictures(run, options)).open("train")
+        opened = build(_pictures(run, options)).open("train", augment=False)
     except DataError as error:
         return f"no training images to learn from: {error}"
-    if isinstance(opened, Stream):
-        return "its training images can only be read as a stream, and a cache needs an order"
     return opened
 
 
@@ -140,7 +138,7 @@ def probe_folder(run: Run, facts: dict[str, Any], name: str) -> Path:
 
 
 def _pictures(run: Run, options: Options) -> Any:
-    return still(data_config(run, options.data))
+    return data_config(run, options.data)
 
 
 def _trained(run: Run, options: Options, chosen: Recipe, record: dict[str, Any]) -> Path:

@@ -161,8 +161,8 @@ def check(data: tuple[str, ...], out: str | None, workers: int, limit: int | Non
     import json
     import sys
 
-    from vistok.data.check import run_check
-    from vistok.data.findings import table
+    from vistok.data.check.findings import table
+    from vistok.data.check.run import run_check
 
     paths = [item for item in data if "=" not in item or Path(item).exists()]
     try:
@@ -308,10 +308,10 @@ def _read(paths: list[str], tokenizer: Any) -> Any:
     """Images, center-cropped to the tokenizer's size: [B, 3, H, W] in 0..1."""
     import torch
 
-    from vistok.data.images import read
-    from vistok.data.transforms import Transform, TransformConfig
+    from vistok.data.decode.images import read
+    from vistok.data.decode.transforms import Transform, TransformConfig
 
-    transform = Transform(TransformConfig(size=tokenizer.config.image_size), "val")
+    transform = Transform(TransformConfig(size=tokenizer.config.image_size), augment=False)
     return torch.stack([transform(read(path), 0) for path in paths]).float() / 255
 
 
