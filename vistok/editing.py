@@ -173,8 +173,8 @@ def _noise(rng: Rng, step: int, like: Tensor) -> Tensor:
 
 
 def _start(tokenizer, start, after_quantizer: bool, condition) -> tuple[Tensor, tuple[int, ...]]:
-    """What is optimized [B, N, D], and the latents' grid."""
-    grid = tokenizer.encoder.grid
+    """Tensor to be optimized [B, N, D], and the latents' grids."""
+    grid = tokenizer.encoder.grids
     with torch.no_grad():
         if isinstance(start, Tokens):
             values = tokenizer.values(start)
@@ -205,7 +205,7 @@ def _tokens(tokenizer, values: Tensor, grid) -> Tokens | None:
         return None
     spec = tokenizer.spec()
     indices = quantized.indices.to(Tokens.dtype(spec))
-    return Tokens(spec, indices=indices, size=(1, *tokenizer.config.image_size))
+    return Tokens(spec, indices=indices, size=(1, *tokenizer.shape.image_size))
 
 
 # -- objectives -----------------------------------------------------------------------------------

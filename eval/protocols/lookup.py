@@ -16,7 +16,7 @@ from torch import nn
 from vistok.core.records import Latents
 from vistok.eval.protocols.clock import Clock
 from vistok.eval.rows import Reference, Row, provenance
-from vistok.quantizers.vq import VQ, VQConfig
+from vistok.quantizers.atoms.vq import VQ, VQConfig
 
 VECTORS = (512, 4096)
 SIZES = (1024, 4096, 16384, 262144)
@@ -95,7 +95,7 @@ def _ours(size: int, dim: int, cosine: bool) -> VQ:
 
 
 def _our_loss(quantizer: VQ, z: torch.Tensor) -> torch.Tensor:
-    result = quantizer(Latents(z, (z.shape[1],)))
+    result = quantizer(Latents(z, ((z.shape[1],),)))
     return sum(result.losses.values()) + result.values.square().mean()
 
 

@@ -135,7 +135,7 @@ def reconstruct(
             clean = quantized.indices[pick]
             moved = perturb(bench.spec, clean, near[pick], index, job, bench.seed)
             tokens = tokens_of(bench, moved, job.length)
-            own = None if condition is None else condition.pick(pick)
+            own = None if condition is None else condition.select(pick)
             one.stats.update(bench.features(to_uint8(bench.decode(tokens, own))))
             one.changed += changed(bench.spec, clean, moved)
             branches = near.shape[2]

@@ -42,6 +42,10 @@ class TransformerConfig(Config):
     branch_scale: Literal["depth", "none"] = "depth"
     """depth: the last layer of a residual branch starts divided by sqrt(2 depth) (GPT-2)."""
 
+    @classmethod
+    def tiny(cls) -> TransformerConfig:
+        return cls(width=16, depth=1, heads=2)
+
     @model_validator(mode="after")
     def _divides(self) -> TransformerConfig:
         if self.width % self.heads or (self.width // self.heads) % 2:
@@ -133,7 +137,7 @@ def init_weights(module: nn.Module, config: TransformerConfig) -> None:
                 for linear in (layer.qkv, layer.out):
                     if linear.bias is not None:
                         nn.init.zeros_(linear.bias)
-        elif isinstance(layer, nn.Linear | nn.Conv2d):
+        elif isinstance(layer, nn.Linear | nn.Conv2d | nn.Conv3d):
             fan_in = layer.weight[0].numel()
             std = fan_in**-0.5 if config.init == "fan_in" else 0.02
             nn.init.trunc_normal_(layer.weight, std=std, a=-3 * std, b=3 * std)

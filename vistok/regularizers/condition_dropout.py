@@ -25,7 +25,7 @@ class ConditionDropoutConfig(Config):
 
 @register("regularizer", ConditionDropoutConfig)
 class ConditionDropout(Regularizer):
-    fills = "null"
+    fills = ("null",)
 
     def __init__(self, config: ConditionDropoutConfig) -> None:
         self.config = config

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from vistok.config import Config
 from vistok.config.registry import register
 from vistok.core.draws import Draws
-from vistok.core.records import Quantized
+from vistok.core.records import Latents, Quantized
 from vistok.core.rng import Rng
-from vistok.quantizers.base import Quantizer, straight_through
-from vistok.quantizers.clustering import Anchors, blend
+from vistok.quantizers.atoms.clustering import Anchors, blend
+from vistok.quantizers.base import Quantizer
 from vistok.quantizers.nearest import nearest_code, nearest_codes
+from vistok.quantizers.straight_through import straight_through
 from vistok.runtime import distributed
 
 _NORM_EPS = 1e-12
@@ -63,6 +64,10 @@ class VQConfig(Config):
                 "cluster=true moves codes by itself: use update=gradient and revive_below=0"
             )
         return self
+
+    @classmethod
+    def tiny(cls) -> VQConfig:
+        return cls(codebook_size=16, dim=4)
 
 
 @register("quantizer", VQConfig)
@@ -116,7 +121,8 @@ class VQ(Quantizer):
         rows = rows.float()
         return F.normalize(rows, dim=-1, eps=_NORM_EPS) if self.config.l2_norm else rows
 
-    def quantize(self, z: Tensor, draws: Draws) -> Quantized:
+    def quantize(self, latents: Latents, draws: Draws) -> Quantized:
+        z = latents.values
         raw = z
         if self.config.l2_norm:
             z = F.normalize(z, dim=-1, eps=_NORM_EPS)
@@ -134,7 +140,7 @@ class VQ(Quantizer):
         values = straight_through(chosen.detach(), z)
         return Quantized(values, values, indices[..., None], z.detach()[:, :, None], losses)
 
-    def lookup(self, indices: Tensor) -> Tensor:
+    def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
         # Only the rows that were asked for are normalized, and differentiated.
         return self._given(F.embedding(indices[..., 0].long(), self.codebook))
 
@@ -164,8 +170,9 @@ class VQ(Quantizer):
             self._recent.append(quantized.queries.flatten(0, 2))
 
     @torch.no_grad()
-    def initialize(self, z: Tensor, rng: Rng) -> None:
-        """Rows from latents z [n, d] of the global batch: random ones, or their k-means centers."""
+    def initialize(self, latents: Latents, rng: Rng) -> None:
+        """Rows from latents [B, N, d] of the global batch: random ones or their k-means centers."""
+        z = latents.values.flatten(0, 1)
         if self.config.l2_norm:
             z = F.normalize(z.float(), dim=-1, eps=_NORM_EPS)
         rows = _random_rows(z, len(self.codebook), rng)
