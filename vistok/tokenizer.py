@@ -25,6 +25,7 @@ import vistok.regularizers
 import vistok.spaces  # noqa: F401
 from vistok.conditioning import ReadsText, check_texts
 from vistok.config import Config, ConfigError, PartOf, validate
+from vistok.config.overrides import merge
 from vistok.config.registry import build
 from vistok.core.draws import Draws
 from vistok.core.records import Batch, Condition, Decoded, Latents, Noisy, Quantized, Reconstruction
@@ -285,7 +286,7 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
             return own
         if isinstance(sampling, Config):
             return sampling
-        return validate(type(own), {**own.model_dump(), **sampling}, "sampling")
+        return validate(type(own), merge(own.model_dump(), sampling), "sampling")
 
     def _sample(
         self,

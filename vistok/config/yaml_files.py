@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel
 
 from vistok.config.errors import ConfigError
-from vistok.config.overrides import apply
+from vistok.config.overrides import apply, merge
 from vistok.config.shipped import find
 from vistok.config.validation import short
 
@@ -88,18 +88,7 @@ def _load(path: Path, inside: tuple[Path, ...]) -> Any:
     del tree["base"]
     below = _load(path.parent / base, (*inside, path.resolve()))
     plain = lambda one: OmegaConf.to_container(one, resolve=False)
-    return OmegaConf.create(_over(plain(below), plain(tree)))
-
-
-def _over(below: Any, above: Any) -> Any:
-    """`above` laid over `below`."""
-    if not isinstance(below, dict) or not isinstance(above, dict):
-        return above
-    if "kind" in above and above["kind"] != below.get("kind"):
-        return above
-    both = {**below, **above}
-    shared = below.keys() & above.keys()
-    return {k: _over(below[k], above[k]) if k in shared else v for k, v in both.items()}
+    return OmegaConf.create(merge(plain(below), plain(tree)))
 
 
 def to_yaml(config: BaseModel) -> str:

@@ -29,8 +29,6 @@ from vistok.layers.transformer import Transformer, TransformerConfig, init_weigh
 
 
 class ViTDecoderConfig(Config):
-    # The heads' union is built with the tokenizer's config, once every head is registered.
-
     kind: Literal["vit"] = "vit"
     patches: PatchesConfig = PatchesConfig()
     """Grid of mask tokens, in the output space."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vistok.config import Config, ConfigError, validate, validate_part
+from vistok.config.overrides import merge
 from vistok.config.registry import build
 from vistok.core.draws import Draws
 from vistok.core.records import Condition
@@ -115,7 +116,7 @@ class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"
         if sampling is None or isinstance(sampling, kind):
             found = self.sampling if sampling is None else sampling
         elif isinstance(sampling, Mapping):
-            found = validate(kind, _merged(self.sampling.model_dump(), sampling), "sampling")
+            found = validate(kind, merge(self.sampling.model_dump(), sampling), "sampling")
         else:
             raise ValueError(
                 f"sampling={sampling!r}: expected {kind.__name__} or a dict of changes of "
@@ -214,13 +215,6 @@ def load_generator(folder: str | Path) -> Generator:
     if folder.is_dir() and "spec" not in read_json(folder / CONFIG):
         raise ConfigError(f"{folder}: not a generator (its {CONFIG} has no 'spec')")
     return Generator.from_pretrained(str(folder))
-
-
-def _merged(below: Any, above: Any) -> Any:
-    """`above` laid over `below`, mapping by mapping."""
-    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
-        return above
-    return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
 
 
 def _moved(condition: Condition, device: torch.device) -> Condition:

@@ -71,6 +71,8 @@ def saved_folder(name: str | Path, expect: Kind | None = None) -> Path:
     `runs/released/NAME`. Errors as in `open`."""
     place = locate(name, expect)
     if place.folder is not None:
+        if not (place.folder / WEIGHTS).is_file():
+            raise InputError(f"{name}: no {WEIGHTS} in {place.folder}; save the model again")
         return place.folder
     stem = Path(place.official).resolve().stem if Path(place.official).exists() else str(name)
     folder = CONVERTED / stem
