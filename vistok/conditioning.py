@@ -80,5 +80,5 @@ class ReadsText:
         return self._text_encoder[0]
 
     def use_text_encoder(self, encoder: Any) -> None:
-        """Look through this one: several tokenizers may share it."""
+        """Use this text encoder: several tokenizers may share one."""
         self._text_encoder = [encoder]

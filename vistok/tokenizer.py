@@ -32,7 +32,7 @@ from vistok.core.records import Batch, Condition, Decoded, Latents, Noisy, Quant
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.core.shapes import Shape, check_pixels
-from vistok.frozen.network import Frozen
+from vistok.frozen.network import Frozen, share_frozen
 from vistok.frozen.text import TextEncoderConfig
 from vistok.layers.text import TextInputConfig
 from vistok.regularizers.base import check_all
@@ -100,6 +100,7 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
         self.config, self.shape = config, config.shape
         self.input_space = build(config.input_space, self.shape)
         self.output_space = build(config.output_space, self.shape)
+        share_frozen(self.input_space, self.output_space)
         self.quantizer = build(config.quantizer)
         self.encoder = build(config.encoder, self.input_space.shape, self.quantizer.latent_dim)
         layout = self.quantizer.layout(self.encoder.grids, self.encoder.stored)

@@ -7,7 +7,8 @@ from vistok.core.draws import Draws
 from vistok.core.records import Latents
 from vistok.core.rng import Rng
 from vistok.quantizers import nearest
-from vistok.quantizers.atoms.vq import VQ, VQConfig, kmeans
+from vistok.quantizers.atoms.vq import VQ, VQConfig
+from vistok.quantizers.codebook import kmeans
 
 
 def vq(rows=None, **options) -> VQ:

@@ -45,7 +45,7 @@ class Draws(Record):
     top_rank: int | None = None  # no rank is larger, in whatever step: a shape must not vary
     null: Tensor | None = None  # [B] bool: condition dropout
     parts: Mapping[str, PartDraws] = field(default_factory=dict)
-    """By the part that fills and obeys them: input_space, quantizer, decoder, loss.NAME,
+    """Outcomes by the part that fills and obeys them: input_space, quantizer, decoder, loss.NAME,
     generator."""
 
     def part(self, name: str) -> PartDraws:
@@ -65,7 +65,7 @@ class Draws(Record):
         )
 
     def join(self, other: Draws, owner: str = "") -> Draws:
-        """Both together.
+        """The outcomes of both.
 
         Raises ValueError for a field, or a part, that both filled: two would fight over it.
         """

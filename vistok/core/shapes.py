@@ -1,4 +1,4 @@
-"""Geometry: what a space holds of one sample, and the grids that latents, values and tokens lie on.
+"""Geometry: the shape of one sample in a space, and the grids of latents, values and tokens.
 
 A grid is a tuple of sides: (N,) for a list of latents, (h, w) for an image, (t, h, w) for a clip.
 """

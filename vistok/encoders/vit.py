@@ -95,8 +95,8 @@ class ViTEncoderConfig(Config):
 @register("encoder", ViTEncoderConfig)
 class ViTEncoder(Encoder):
     wants_patches: bool = False
-    """Whether the tap `patches` is given too; the last block then works for all positions, which
-    costs a tenth of a small encoder."""
+    """True gives the tap `patches` too; the last block then works for all positions, which costs a
+    tenth of a small encoder."""
 
     def __init__(self, config: ViTEncoderConfig, shape: Shape, dim: int) -> None:
         """

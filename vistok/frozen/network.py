@@ -62,6 +62,17 @@ class Frozen(nn.Module):
         return self
 
 
+def share_frozen(*modules: nn.Module) -> None:
+    """Let frozen networks of one name and hash be one module, where several parts borrow it."""
+    known: dict[tuple[str, str], Frozen] = {}
+    for module in modules:
+        for name, part in list(module.named_modules()):
+            if isinstance(part, Frozen):
+                first = known.setdefault((part.name, part.sha256), part)
+                if first is not part and name:
+                    module.set_submodule(name, first)
+
+
 class FeatureNetwork(Frozen):
     """Images -> one vector each, for Fréchet distances and the like."""
 

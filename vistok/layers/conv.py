@@ -34,9 +34,9 @@ class ConvConfig(Config):
     """Groups of the group norms; every level's channels are a multiple of it."""
     norm_eps: float = Field(default=1e-6, gt=0)
     bias: bool = True
-    """Of the 3x3 and 1x1 convolutions inside blocks."""
+    """Bias of the 3x3 and 1x1 convolutions inside blocks."""
     shortcut: Literal["input", "output"] = "input"
-    """What a block adds to its branch where the number of channels changes: a 1x1 convolution of
+    """Shortcut of a block where the number of channels changes: a 1x1 convolution of
     its input, as everybody does, or of the branch itself, so that the input is lost: a slip of
     MaskGIT's JAX code that its released weights depend on."""
     dropout: float = Field(default=0.0, ge=0, lt=1)

@@ -21,12 +21,12 @@ from vistok.layers.norms import NormKind, make_norm
 
 class TransformerConfig(Config):
     width: int = Field(default=512, ge=2)
-    """D; a multiple of heads."""
+    """D, channels of a position; a multiple of heads."""
     depth: int = Field(default=8, ge=1)
     heads: int = Field(default=8, ge=1)
     mlp: MlpKind = "gelu"
     mlp_ratio: float = Field(default=4.0, gt=0)
-    """Hidden width over width."""
+    """Hidden width of the feed-forward layer, as a multiple of width."""
     norm: NormKind = "layernorm"
     norm_eps: float = 1e-6
     qk_norm: bool = False
@@ -90,7 +90,7 @@ class Block(nn.Module):
         cache: KVCache | None = None,
         only: slice | None = None,
     ) -> Tensor:
-        """`only`: the positions that come out, [B, n, D]; the others are looked at, no more."""
+        """x [B, L, D] -> [B, L, D]; or [B, n, D] of the positions `only`, the rest is just seen."""
         y = self.attention(self.norm_attention(x), rotary, mask, causal, cache, only)
         x = x if only is None else x[:, only]
         x = x + self.dropout(self.scale_attention(y))
@@ -115,7 +115,7 @@ class Transformer(nn.Module):
         caches: list[KVCache] | None = None,
         only: slice | None = None,
     ) -> Tensor:
-        """`only`: the positions that are wanted, [B, n, D]; the last block makes no others."""
+        """x [B, L, D] -> [B, L, D]; or [B, n, D], of the positions `only` alone."""
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             cache = None if caches is None else caches[i]
@@ -123,7 +123,7 @@ class Transformer(nn.Module):
         return self.norm(x)
 
     def new_caches(self, batch: int, capacity: int, like: Tensor) -> list[KVCache]:
-        """Empty KV caches, one a block."""
+        """Empty KV caches, one per block."""
         heads, head_dim = self.config.heads, self.config.width // self.config.heads
         return [KVCache(batch, heads, capacity, head_dim, like) for _ in self.blocks]
 

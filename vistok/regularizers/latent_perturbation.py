@@ -34,7 +34,7 @@ class LatentPerturbationConfig(Config):
     anneal: tuple[float, float] | None = (40.0, 120.0)
     """Epochs between which alpha and delta are annealed; None = constant."""
     end_ratio: float = Field(default=0.5, ge=0, le=1)
-    """What is left of alpha and delta at the end."""
+    """Share of alpha and delta that is left at the end."""
     choose: Choose = "global"
     """Images that are perturbed: global, a keyed pick of exactly floor(beta * B) of the global
     batch; first_local, the first floor(beta * B) of each process (the original)."""

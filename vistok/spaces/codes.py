@@ -27,9 +27,9 @@ from vistok.spaces.pixels import Pixels, PixelsConfig
 class CodesConfig(Config):
     kind: Literal["codes"] = "codes"
     codebook_size: int = Field(default=1024, ge=2)
-    """K."""
+    """K, codes of the other tokenizer."""
     dim: int = Field(default=256, ge=1)
-    """d."""
+    """d, width of one of its code vectors."""
     decoder: Annotated[Any, PartOf("decoder")] | None = {"kind": "cnn"}
     """The other tokenizer's decoder; `task.init` takes it and its codebook from there. null: there
     are only logits, as in TiTok's first stage, and no pixels."""

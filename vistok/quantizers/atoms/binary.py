@@ -35,7 +35,7 @@ class BinaryConfig(Config):
     """Width of the latents and of the code vectors."""
     estimator: Literal["bernoulli", "sign"] = "bernoulli"
     temperature: float = Field(default=0.1, gt=0)
-    """Of the Bernoulli draw in training (module default of the original when unset: 1.0)."""
+    """Divides the logits of the Bernoulli draw in training (the original's default is 1.0)."""
     loss_weights: dict[Literal["code"], float] = {"code": 0.0}
     """Weight of p(1-p); its published value is unknown."""
 

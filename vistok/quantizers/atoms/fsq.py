@@ -30,7 +30,7 @@ class FSQConfig(Config):
     levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(8, 8, 8, 8), min_length=1)
     """Levels of each channel, 2 or more; the codebook size is their product."""
     eps: float = 1e-3
-    """How far the bound reaches past the outermost level."""
+    """Share by which the bound reaches past the outermost level."""
     loss_weights: dict[Literal["saturation"], float] = {}
     """saturation: mean relu(|z| - 2.5)^2, keeps latents where the tanh still has a slope."""
 

@@ -33,11 +33,11 @@ from vistok.quantizers.straight_through import straight_through
 class LFQConfig(Config):
     kind: Literal["lfq"] = "lfq"
     bits: int = Field(default=12, ge=1, le=30)
-    """C; the codebook size is 2**C."""
+    """C, bits of a token; the codebook size is 2**C."""
     sphere: bool = False
     """BSQ: latents and codes on the unit sphere."""
     temperature: float = Field(default=1.0, gt=0)
-    """Of the code distribution behind the entropy terms."""
+    """Temperature of the code distribution behind the entropy terms."""
     entropy_group: int = Field(default=8, ge=1, le=12)
     """Bits whose joint batch entropy is exact; the groups' entropies are added."""
     loss_weights: dict[Literal["commitment", "entropy_sample", "entropy_batch"], float] = {
