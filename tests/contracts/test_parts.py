@@ -31,8 +31,6 @@ FAMILIES = (
     "discriminator",
     "generator",
 )
-# What makes a generator small.
-SMALL = {"transformer": {"width": 16, "depth": 1, "heads": 2}, "classes": 2}
 
 
 def kinds(*families: str):
@@ -43,8 +41,6 @@ def kinds(*families: str):
 
 def small(family: str, kind: str) -> dict:
     """A part's tiny config as plain data."""
-    if family == "generator":
-        return {"kind": kind} | SMALL
     return entries(family)[kind].config.tiny().model_dump(mode="json")
 
 

@@ -44,8 +44,8 @@ class AutoregressiveConfig(GeneratorConfig):
     """rope: rotary by the place in the sequence (on the grid, if the tokens are one 2D grid);
     learned: a table."""
     head: HeadKind | None = None
-    """How a position's factors are predicted; null: joint for one factor, bernoulli for bits,
-    causal for other factors."""
+    """Prediction of a position's factors. null: joint for one factor, bernoulli for bits, causal
+    for other factors."""
     embed: EmbedKind = "learned"
     """Embeddings of tokens. learned: a table per factor (a linear map of bits); codes: the
     tokenizer's code vectors, frozen, through a linear map; codes_init: trained from there."""
@@ -57,10 +57,7 @@ class AutoregressiveConfig(GeneratorConfig):
 
     @classmethod
     def tiny(cls) -> AutoregressiveConfig:
-        transformer = TransformerConfig(
-            width=16, depth=1, heads=2, norm="rmsnorm", mlp="swiglu", bias=False
-        )
-        return cls(transformer=transformer)
+        return cls(transformer=TransformerConfig.tiny())
 
     @property
     def wants_codes(self) -> bool:
