@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.data.kinds.test_tar_samples import write_tar
+from tests.support.tars import write_tar
 from vistok.config import ConfigError, validate
 from vistok.config.registry import build
 from vistok.data import (
@@ -117,7 +117,7 @@ def test_texts_come_from_one_place(fails):
         validate(WebDatasetConfig, {"train": "a.tar", "text": "txt", "caption": "x"})
     with fails(ConfigError, "text_column=words and caption=.*drop one"):
         validate(HuggingFaceConfig, {"path": "a", "text_column": "words", "caption": "x"})
-    with fails(ConfigError, r"'\{name\}' stands for nothing"):
+    with fails(ConfigError, r"'\{name\}' is no known placeholder"):
         validate(PhotosConfig, {"caption": "A {name}."})
 
 

@@ -128,7 +128,7 @@ def test_mistakes_are_one_line(run, textok, tmp_path, fails):
     with fails(ConfigError, "data: this tokenizer reads text, and the data give none.*caption"):
         run({**textok, "data": TINY["data"]})
     textok["task"]["tokenizer"]["text"]["path"] = str(tmp_path / "nowhere")
-    with fails(MissingWeights, "nowhere: not to be had"):
+    with fails(MissingWeights, "nowhere: not available"):
         run(textok)
 
 

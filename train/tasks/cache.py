@@ -75,7 +75,7 @@ class CacheTask(Task):
         _on_one_machine(accelerator.num_processes)
         for split, crops in (("train", self.config.crops), ("val", 1)):
             dataset = open_crops(config.data, split, crops, self.config.crop_range)
-            problem = mismatch(dataset, tokenizer.config.image_size, "this tokenizer")
+            problem = mismatch(dataset, tokenizer.shape.sides, "this tokenizer")
             if problem is not None:
                 raise ConfigError(problem)
             rows = getattr(dataset, "crops", 1)

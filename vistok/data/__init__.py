@@ -1,9 +1,10 @@
-"""Data: what a run looks at, in which order, and how it reaches the device.
+"""Data sets, the order in which training reads them, and batches on their way to the device.
 
 A data part is built from its config and opened for a split: `build(config).open("train")` gives a
-`Dataset` (samples by index) or a `Stream` (shards read front to back); the validation split is
-always a `Dataset`. Importing this package files the parts `folder`, `huggingface`, `parquet`,
-`photos`, `tokens`, `video` and `webdataset`.
+`Dataset` (samples by index) or a `Stream` (shards read front to back). The validation split is
+always a `Dataset`, and so is a training split that is opened with `augment=False`. Importing this
+package registers the parts `folder`, `huggingface`, `parquet`, `photos`, `tokens`, `video` and
+`webdataset`.
 """
 
 from __future__ import annotations

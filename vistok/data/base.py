@@ -25,7 +25,7 @@ from vistok.core.records import Condition
 from vistok.tokens import TokenSpec
 
 Split = Literal["train", "val"]
-UNLABELLED = -1
+UNLABELED = -1
 
 
 class DataError(UserError, ValueError):
@@ -49,7 +49,7 @@ class Sample:
 
     index: int
     pixels: Tensor | None  # [3, H, W] uint8, a clip [3, T, H, W]
-    label: int = UNLABELLED  # -1 = unlabeled
+    label: int = UNLABELED  # -1 = unlabeled
     name: str = ""
     tokens: Tensor | None = None  # [L, F] of type `Tokens.dtype(spec)`; [L, dim] if continuous
     fps: float | None = None  # frames per second of a clip's pixels
@@ -63,7 +63,7 @@ class Raw(NamedTuple):
 
     name: str
     data: bytes  # of the encoded file
-    label: int = UNLABELLED
+    label: int = UNLABELED
     trouble: str = ""  # fault of the label, if any
     is_image: bool = True  # False: `images.decode` cannot read these bytes (clips)
 

@@ -1,4 +1,4 @@
-"""Batches on their way to the device, and some samples of one: micro-batches, ones to show."""
+"""Batches on their way to the device, and the samples of one to show."""
 
 from __future__ import annotations
 
@@ -61,26 +61,6 @@ def _float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype == torch.float16 else tensor
 
 
-def select(batch: Batch, rows: Tensor | slice) -> Batch:
-    """Some samples of a batch: those of `rows` [n] int64 on the CPU, in that order, or of a slice.
-
-    A slice is a view, and needs nothing from the host.
-    """
-    places = range(len(batch.index))[rows] if isinstance(rows, slice) else rows.tolist()
-    cut = {}
-    for field in fields(batch):
-        value = getattr(batch, field.name)
-        if isinstance(value, Tensor):
-            cut[field.name] = value[rows]
-        elif isinstance(value, tuple):
-            cut[field.name] = tuple(value[i] for i in places)
-        elif isinstance(value, Condition):
-            cut[field.name] = value.pick(rows)
-        elif value is not None:  # Tokens
-            cut[field.name] = value.select(rows)
-    return replace(batch, **cut)
-
-
 def of_each_class(batch: Batch, count: int) -> Batch:
     """`count` samples of the batch (all, if it has fewer), taken class by class in turn.
 
@@ -89,4 +69,4 @@ def of_each_class(batch: Batch, count: int) -> Batch:
     labels = [0] * len(batch.index) if batch.label is None else batch.label.tolist()
     rank = [labels[:i].count(label) for i, label in enumerate(labels)]  # within its class
     order = sorted(range(len(labels)), key=lambda i: (rank[i], labels[i], i))
-    return select(batch, torch.tensor(order[:count]))
+    return batch.select(torch.tensor(order[:count]))

@@ -1,7 +1,7 @@
 """Texts of samples: one that lies beside the image, or a caption made of the class name.
 
 A sample that should have a text and has none is a bad sample, never an empty text: a tokenizer or
-generator that reads texts would learn from the hole.
+generator that reads texts would learn that nothing was said.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class CaptionConfig(Config):
     def _known(cls, caption: str | None) -> str | None:
         others = set(re.findall(r"\{.*?\}", caption or "")) - {_CLASS}
         if others:
-            raise ValueError(f"'{min(others)}' stands for nothing; expected {_CLASS} alone")
+            raise ValueError(f"'{min(others)}' is no known placeholder; expected {_CLASS} alone")
         return caption
 
 
 class Caption:
-    """`config.caption` for the samples of one data set.
+    """Makes the text of each sample of one data set from `config.caption`.
 
     Raises DataError if it names classes that the data set does not have.
     """
@@ -49,10 +49,12 @@ class Caption:
 
     @property
     def given(self) -> bool:
+        """True if the config has a caption."""
         return self.template is not None
 
     @property
     def needs_class(self) -> bool:
+        """True if the caption names the class."""
         return self.given and _CLASS in self.template
 
     def __call__(self, label: int, name: str) -> str | None:
@@ -67,7 +69,7 @@ class Caption:
         return self.template.replace(_CLASS, self.classes[label])
 
     def record(self) -> dict[str, Any]:
-        """What a data record says of the texts: nothing if there are none."""
+        """The part of a data record about texts: {} without a caption."""
         return {"text": {"caption": self.template}} if self.given else {}
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vistok.core.records import Condition
-from vistok.data.base import UNLABELLED, DataError
+from vistok.data.base import UNLABELED, DataError
 from vistok.data.token_cache import (
     FILES,
     META,
@@ -159,7 +159,7 @@ class TokenCacheWriter:
         if labels is not None:
             self._maps["labels"][start:stop] = labels.cpu().numpy()
         else:
-            self._maps["labels"][start:stop] = UNLABELLED
+            self._maps["labels"][start:stop] = UNLABELED
         firsts = np.arange(start, stop)
         firsts = firsts[firsts % self.crops == 0]  # the first crop of each sample
         for name, values in optional.items():

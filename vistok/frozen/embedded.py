@@ -1,8 +1,8 @@
-"""`vistok-cnn`, the network that travels with vistok: its weight file and its two views.
+"""`vistok-cnn`, the network that is shipped with vistok: its weight file and its two uses.
 
 The file holds fp16 (the rounding moves test accuracy by less than 0.1 %) and the network's config
-as JSON in the header. Numbers made with it are never Inception or LPIPS numbers: the perceptual
-view is called the "perceptual distance of vistok-cnn".
+as JSON in the header. Numbers made with it are never Inception or LPIPS numbers: the
+perceptual one is called the "perceptual distance of vistok-cnn".
 """
 
 from __future__ import annotations

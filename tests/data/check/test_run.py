@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,12 +12,12 @@ from PIL import Image
 
 from vistok.cli import main
 from vistok.data.check.findings import table
-from vistok.data.check.run import look, run_check
+from vistok.data.check.run import run_check, scan_sample
 
 UNREADABLE = {
     "truncated.jpg": "truncated",
     "zero_byte.jpg": "empty",
-    "text_named.jpg": "not a image",
+    "text_named.jpg": "not an image",
     "bomb_header.png": "60000x60000 pixels, over the limit of 100 Mpx",
     "bomb_real.png": "20000x20000 pixels, over the limit",
 }
@@ -164,10 +165,10 @@ def test_configs_overrides_and_both_splits(images, tmp_path):
     assert code == 0 and "samples            1, 1 usable" in text
 
 
-def test_sets_without_files_are_looked_at_as_samples(numbers, tmp_path):
-    seen = look(numbers(3), 2)
+def test_sets_without_files_are_scanned_as_samples(numbers, tmp_path):
+    seen = scan_sample(numbers(3), 2)
     assert seen.size == (2, 2) and seen.label == 0 and not seen.bytes and not seen.stored
-    assert look(numbers(3, broken=(1,)), 1).problem == "made broken"
+    assert scan_sample(numbers(3, broken=(1,)), 1).problem == "made broken"
     config = tmp_path / "config.yaml"
     config.write_text("data: {kind: photos, size: 8, count: 12, val_count: 4}")
     report = run_check([str(config)])
@@ -187,3 +188,13 @@ def test_mistakes_are_one_line_and_code_2(tmp_path):
         code, text = check(*args)
         assert code == 2 and words in text and "Traceback" not in text
         assert len([line for line in text.splitlines() if line.startswith("error: ")]) == 1
+
+
+def test_streams_are_scanned_by_index(images, tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for path in sorted((images / "a").iterdir()):
+            tar.add(path, path.name)
+    config = tmp_path / "stream.yaml"
+    config.write_text(f"data: {{kind: webdataset, streaming: true, train: {tmp_path}/x.tar}}\n")
+    report = run_check([str(config)])
+    assert report["samples"] == report["usable"] == len(list((images / "a").iterdir()))

@@ -60,6 +60,18 @@ def test_photographs_are_cropped_too_and_each_is_made_once(monkeypatch):
     assert len(made) == 27 + 3  # 27 of them are this test's own
 
 
+def test_all_frames_of_a_clip_are_cropped_alike():
+    clips = open_crops(PhotosConfig(size=20, count=3, frames=4), "train", "ten", 1.25)
+    assert clips.sides == (4, 20, 20)
+    whole = build(PhotosConfig(size=25, count=3, frames=4)).open("train")
+    for row in range(30):
+        sample = clips[row]
+        assert sample.pixels.shape == (3, 4, 20, 20) and sample.fps == 8.0
+        for frame in range(4):
+            expected = TenCrop(20)(whole[row // 10].pixels[:, frame])[row % 10]
+            assert torch.equal(sample.pixels[:, frame], expected)
+
+
 def test_tokens_have_nothing_to_crop(tmp_path):
     with pytest.raises(ConfigError, match="kind tokens has no size"):
         open_crops(CachedTokensConfig(path=str(tmp_path)), "train", "ten", 1.1)

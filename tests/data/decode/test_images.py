@@ -48,8 +48,8 @@ def test_manifest_images_do_what_they_should(shared):
 
 def test_manifest_images_have_the_right_pixels(shared):
     read = lambda name: np.asarray(images.read(shared / "broken" / name)).astype(int)
-    grey = read("grey.jpg")
-    assert (grey[..., 0] == grey[..., 1]).all() and (grey[..., 0] == grey[..., 2]).all()
+    gray = read("grey.jpg")
+    assert (gray[..., 0] == gray[..., 1]).all() and (gray[..., 0] == gray[..., 2]).all()
     deep = read("grey_16bit.png")
     raw = np.asarray(Image.open(shared / "broken" / "grey_16bit.png")).astype(int)
     assert (deep[..., 0] * 257 == raw).all() and deep.std() > 10

@@ -64,7 +64,7 @@ def test_validation_folder_uses_the_training_classes(tree, tmp_path, make_image)
 
 def test_broken_images_are_named(tree):
     (tree / "a" / "0.jpg").write_bytes(b"<html>404</html>")
-    with pytest.raises(BadSample, match=r"a/0\.jpg: not a image"):
+    with pytest.raises(BadSample, match=r"a/0\.jpg: not an image"):
         open_folder(path=str(tree))[0]
 
 

@@ -159,7 +159,7 @@ def test_a_folder_of_images(tmp_path, tree):
         try:
             good += dataset[index].pixels.shape == (3, 8, 8)
         except BadSample as bad:
-            assert "not a image" in str(bad)
+            assert "not an image" in str(bad)
     assert good == len(dataset) - 1 == 6
     assert len(list(StreamLoader(stream, 6, 0, steps=2, lanes=1, max_bad_share=1.0))) == 2
 
@@ -183,7 +183,7 @@ def test_broken_parquet_files(broken, tmp_path, fails):
                 assert "\n" not in str(error)
         assert bad == ([3, 7, 11, 15] if good == 20 else [])
     noted = (tmp_path / "bad_rows.parquet/quarantine.jsonl").read_text()
-    for words in ("not a image", "only names a file", "cannot be decoded", "no label"):
+    for words in ("not an image", "only names a file", "cannot be decoded", "no label"):
         assert words in noted
     for name in ("truncated.parquet", "bad_footer_length.parquet"):
         opened = part(broken, tmp_path, data_files=files(name), streaming=True, **options)

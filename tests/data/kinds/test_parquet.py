@@ -126,7 +126,7 @@ def test_manifest_rows(shared, cache):
     bad, unlabeled = read()
     assert set(bad) == {3, 7, 11} and unlabeled == [15]
     assert all(text.startswith(f"bad_rows.parquet[{i}]: ") for i, text in bad.items())
-    assert "not a image" in bad[3] and "null" in bad[7]
+    assert "not an image" in bad[3] and "null" in bad[7]
     bad, unlabeled = read(need_label=True)
     assert set(bad) == {3, 7, 11, 15} and not unlabeled
 

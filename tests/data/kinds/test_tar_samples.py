@@ -1,7 +1,5 @@
 """Tar shards: names, places, damage, and every broken tar of the shared data."""
 
-import io
-import itertools
 import json
 import tarfile
 import time
@@ -10,52 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.tars import data, write_tar
 from vistok.config import ConfigError, validate
 from vistok.config.registry import build
 from vistok.data import BadSample, DataError, EvalLoader, StreamLoader, WebDatasetConfig
 from vistok.data.kinds import tar_shards as places
 from vistok.data.kinds.tar_samples import groups
 from vistok.data.kinds.tar_shards import TarShard, braces, find
-
-
-def png(make_image, seed):
-    file = io.BytesIO()
-    make_image(12, 10, seed).save(file, "png")
-    return file.getvalue()
-
-
-def write_tar(path, members, format=tarfile.USTAR_FORMAT):
-    """members: [(name, bytes)]."""
-    with tarfile.open(path, "w", format=format) as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-@pytest.fixture
-def shards(tmp_path, make_image):
-    """shards(7, 5, ...) -> a folder of tars with that many samples of two classes."""
-
-    def make(*counts):
-        number = itertools.count()
-        for shard, count in enumerate(counts):
-            members = []
-            for key in itertools.islice(number, count):
-                members += [
-                    (f"{key:05d}.png", png(make_image, key)),
-                    (f"{key:05d}.cls", b"%d\n" % (key % 2)),
-                    (f"{key:05d}.json", json.dumps({"class": key % 2, "id": key}).encode()),
-                ]
-            write_tar(tmp_path / f"part-{shard:02d}.tar", members)
-        return tmp_path
-
-    return make
-
-
-def data(**options):
-    return build(validate(WebDatasetConfig, {"size": 8, **options}))
 
 
 def found(path, **options):

@@ -225,12 +225,7 @@ def test_text_features_and_latents_come_back_with_the_tokens(tmp_path, workers):
     with begin(tmp_path / "c") as writer:
         for start in range(0, 20, 7):
             rows = slice(start, start + 7)
-            part = Condition(
-                text=condition.text[rows],
-                text_mask=condition.text_mask[rows],
-                pooled=condition.pooled[rows],
-            )
-            writer.write(tokens.select(rows), None, part, latents[rows])
+            writer.write(tokens.select(rows), None, condition.select(rows), latents[rows])
     data = pickle.loads(pickle.dumps(open_tokens(path=str(tmp_path / "c"))))
     assert data.features == {name: one.shape for name, one in ARRAYS.items()}
     assert data.record()["arrays"]["text"] == {"shape": [5, 4], "dtype": "float32"}
@@ -251,7 +246,7 @@ def test_one_text_for_all_crops_of_a_sample_and_latents_of_each(tmp_path):
     with begin(tmp_path / "c", 12, crops=3) as writer:
         for start in range(0, 12, 4):
             rows = slice(start, start + 4)
-            writer.write(tokens.select(rows), None, condition.pick(rows), latents[rows])
+            writer.write(tokens.select(rows), None, condition.select(rows), latents[rows])
     assert np.load(tmp_path / "c" / "text.npy").shape == (4, 5, 4)
     cache = TokenCache(tmp_path / "c")
     for sample in range(4):
@@ -266,7 +261,7 @@ def test_an_interrupted_cache_with_features_is_resumed_exactly(tmp_path, stop):
 
     def go(writer, start, end):
         rows = slice(start, end)
-        writer.write(tokens.select(rows), None, condition.pick(rows), latents[rows])
+        writer.write(tokens.select(rows), None, condition.select(rows), latents[rows])
 
     with begin(tmp_path / "whole", 12, crops=3) as writer:
         go(writer, 0, 12)
@@ -286,7 +281,7 @@ def test_several_processes_write_features_too(tmp_path):
     for number, start in enumerate(range(0, 12, 4)):
         rows = slice(start, start + 4)
         writer = (leader, other)[number % 2]
-        writer.put(start, tokens.select(rows), None, condition.pick(rows), latents[rows])
+        writer.put(start, tokens.select(rows), None, condition.select(rows), latents[rows])
         writer.force()
     for writer in (leader, other):
         writer.count_up(12)

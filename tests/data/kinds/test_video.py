@@ -41,7 +41,7 @@ decoders = pytest.mark.parametrize("decoder", DECODERS)
 
 
 def film(path, count=40, size=(48, 64), rate=25, codec="mpeg4", start=0, **options):
-    """A video whose n-th frame is grey 6 * n on the left and the rest on the right."""
+    """A video whose n-th frame is gray 6 * n on the left and the rest on the right."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format=options.pop("format", None)) as file:
         stream = file.add_stream(codec, rate=rate)
@@ -60,8 +60,8 @@ def film(path, count=40, size=(48, 64), rate=25, codec="mpeg4", start=0, **optio
 
 def numbers(pixels, axis=0) -> list[int]:
     """Which frames of `film` these are: [T, H, W, 3]."""
-    grey = np.asarray(pixels, float)[:, :, : pixels.shape[2] // 2].mean((1, 2, 3))
-    return np.round(grey / 6).astype(int).tolist()
+    gray = np.asarray(pixels, float)[:, :, : pixels.shape[2] // 2].mean((1, 2, 3))
+    return np.round(gray / 6).astype(int).tolist()
 
 
 def taken(sample: Sample) -> list[int]:
@@ -503,7 +503,7 @@ def test_photographs_pan_and_zoom(monkeypatch):
         clip = moving[index]
         assert clip.pixels.shape == (3, 5, 32, 32) and clip.pixels.dtype == torch.uint8
         places = torch.tensor([box for _, box in boxes])
-        assert len({id(level) for level, _ in boxes}) == 1  # no frame softer than its neighbour
+        assert len({id(level) for level, _ in boxes}) == 1  # no frame softer than its neighbor
         steps = places.diff(dim=0)
         assert torch.allclose(steps, steps[:1].expand(4, 4), atol=1e-3)
         assert steps[0, :2].abs().sum() > 0 and (places >= 0).all()

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from tests.data.kinds.test_tar_samples import data, shards, write_tar  # noqa: F401  (shards: a fixture)
+from tests.support.tars import data, write_tar
 from vistok.config import ConfigError, validate
 from vistok.data import (
     BadSample,
@@ -25,7 +25,7 @@ def equal(one, two):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_next_eight_batches_after_a_resume(shards, workers):  # noqa: F811
+def test_the_next_eight_batches_after_a_resume(shards, workers):
     folder = shards(7, 5, 9, 3)
     part = data(train=f"{folder}/*.tar", classes=2, crop="random", min_share=0.5, shuffle=4)
     loader = StreamLoader(part.open("train"), 4, 0, steps=16, lanes=2, workers=workers)
@@ -48,7 +48,7 @@ def test_the_next_eight_batches_after_a_resume(shards, workers):  # noqa: F811
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_by_index_resumes_too(shards, workers):  # noqa: F811
+def test_by_index_resumes_too(shards, workers):
     dataset = data(train=f"{shards(7, 5)}/*.tar", classes=2, streaming=False).open("train")
     assert not isinstance(dataset, Stream) and len(dataset) == 12
     load = lambda **o: list(TrainLoader(dataset, Order(12, 4, 0), workers=workers, **o))
@@ -56,7 +56,7 @@ def test_by_index_resumes_too(shards, workers):  # noqa: F811
     assert all(equal(a, b) for a, b in zip(load(steps=10, start_step=2), whole[2:], strict=True))
 
 
-def test_both_ways_give_the_same_samples(shards):  # noqa: F811
+def test_both_ways_give_the_same_samples(shards):
     names = {"train": f"{shards(6, 4)}/*.tar", "val": f"{shards(6, 4)}/*.tar"}
     for options in (
         {"classes": 2},
@@ -75,7 +75,7 @@ def test_both_ways_give_the_same_samples(shards):  # noqa: F811
     assert stream.size == (8, 8) and stream.flip and not dataset.flip
 
 
-def test_a_resume_reads_no_sample_again_but_a_block(shards, monkeypatch):  # noqa: F811
+def test_a_resume_reads_no_sample_again_but_a_block(shards, monkeypatch):
     from vistok.data.kinds.tar_shards import TarShard
 
     part = data(train=f"{shards(60)}/*.tar", shuffle=4)
@@ -99,7 +99,7 @@ def test_a_resume_reads_no_sample_again_but_a_block(shards, monkeypatch):  # noq
     assert images() == 52
 
 
-def test_labels(tmp_path, shards, fails):  # noqa: F811
+def test_labels(tmp_path, shards, fails):
     image = (shards(1) / "part-00.tar").read_bytes()[512:1024]
     path = str(tmp_path / "labels.tar")
 
@@ -127,7 +127,7 @@ def test_labels(tmp_path, shards, fails):  # noqa: F811
         data(val=f"{tmp_path}/part-00.tar", classes="gone.txt").open("val")
 
 
-def test_configs(shards, fails):  # noqa: F811
+def test_configs(shards, fails):
     with fails(ConfigError, "neither train nor val is given"):
         validate(WebDatasetConfig, {})
     with fails(ConfigError, "label_key=c needs classes"):

@@ -188,12 +188,12 @@ def test_numbers_that_do_not_fit_are_one_line(fails):
         StreamLoader(stream, 8, 0, steps=1, lanes=4, world=3)
     with fails(ConfigError, "10 rows do not split over 4 lanes", "use 8 or 12"):
         StreamLoader(stream, 10, 0, steps=1, lanes=4)
-    with fails(DataError, "goes on at step 5 from positions"):
+    with fails(DataError, "resumes at step 5 from positions"):
         StreamLoader(stream, 8, 0, steps=9, start_step=5)
     with fails(DataError, "no position of lane 1 of 2"):
         StreamLoader(stream, 8, 0, steps=9, start_step=1, lanes=2, positions={"0": {}})
     with fails(DataError, "the shards changed"):
-        Lane(stream, 0, 1, 0, {"turn": 0, "offset": 0, "taken": 5})
+        Lane(stream, 0, 1, 0, {"visit": 0, "offset": 0, "taken": 5})
 
 
 @pytest.mark.parametrize("workers", [0, 2])

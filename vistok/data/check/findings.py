@@ -1,4 +1,4 @@
-"""What a scan found: gathered sample by sample, then a JSON tree and a table of it.
+"""Findings of a scan: gathered sample by sample, then given as a JSON tree and a table.
 
 Kept of each sample: its name, two hashes, its sizes and its class, about 100 bytes in all. Exit
 code 0: nothing found; 1: usable, with findings; 2: not one usable sample.
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vistok.data.base import UNLABELLED
+from vistok.data.base import UNLABELED
 
 ASPECT = 3.0  # shapes beyond 1:3 or 3:1 are listed
 _SHOWN = 3  # names of a finding in the table
@@ -33,13 +33,13 @@ _ENDINGS["GIF"] = (".gif",)
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one sample turned out to be. `problem`: why it cannot be used, "" if it can."""
+class Scanned:
+    """Facts about one sample that was read. `problem`: why it cannot be used, "" if it can."""
 
     name: str
     problem: str = ""
     trouble: str = ""  # with its label
-    label: int = UNLABELLED
+    label: int = UNLABELED
     bytes: int = 0  # of the file; 0 = not a file
     stored: bytes = b""  # hash of the file
     pixels: bytes = b""  # hash of the decoded image
@@ -51,10 +51,10 @@ class Look:
 
 
 class Findings:
-    """Gathers looks; `report` is the JSON of all of it.
+    """Gathers scanned samples; `report` gives all of it as JSON.
 
     troubles: (shard or member, reason) of what could not be opened. classes: class names of each
-    data set that is scanned. left_out: files that are no part of one.
+    data set that is scanned. left_out: number of files that belong to none.
     """
 
     def __init__(
@@ -74,41 +74,41 @@ class Findings:
         self._counts = {key: Counter() for key in ("formats", "modes", "orientations")}
         self.samples = 0
 
-    def add(self, look: Look, prefix: str = "", classes: Sequence[str] = ()) -> None:
-        """Count one look. prefix: of its name; classes: of the data set it is from."""
-        name = prefix + look.name
+    def add(self, sample: Scanned, prefix: str = "", classes: Sequence[str] = ()) -> None:
+        """Count one sample. prefix: put before its name; classes: those of its data set."""
+        name = prefix + sample.name
         self.samples += 1
-        if look.trouble:
-            self._lists["labels"].append(_item(name, look.trouble))
-        if look.problem:
-            self._lists["unreadable"].append(_item(name, look.problem))
+        if sample.trouble:
+            self._lists["labels"].append(_item(name, sample.trouble))
+        if sample.problem:
+            self._lists["unreadable"].append(_item(name, sample.problem))
             return
-        group = classes[look.label] if 0 <= look.label < len(classes) else None
+        group = classes[sample.label] if 0 <= sample.label < len(classes) else None
         self._names += name.encode("utf-8", "surrogateescape")
         self._ends.append(len(self._names))
-        self._class.append(UNLABELLED if group is None else self._numbers[group])
-        self._stored += look.stored or bytes(16)
-        self._pixels += look.pixels
+        self._class.append(UNLABELED if group is None else self._numbers[group])
+        self._stored += sample.stored or bytes(16)
+        self._pixels += sample.pixels
         if group is not None:
             self._classes[group] += 1
-        if look.bytes:
-            self._bytes.append(look.bytes)
-        width, height = look.size
+        if sample.bytes:
+            self._bytes.append(sample.bytes)
+        width, height = sample.size
         if width:
             self._width.append(width)
             self._height.append(height)
             if max(width, height) > ASPECT * min(width, height):
                 self._lists["extreme_shapes"].append(_item(name, f"{width}x{height}"))
-        if look.constant:
+        if sample.constant:
             self._lists["constant"].append(_item(name, f"{width}x{height}"))
-        if look.format and _misnamed(name, look.format):
-            self._lists["misnamed"].append(_item(name, f"holds {look.format}"))
-        for key, value in (("formats", look.format), ("modes", look.mode)):
+        if sample.format and _misnamed(name, sample.format):
+            self._lists["misnamed"].append(_item(name, f"holds {sample.format}"))
+        for key, value in (("formats", sample.format), ("modes", sample.mode)):
             if value:
                 self._counts[key][value] += 1
-        if look.orientation is not None and look.orientation != 1:
-            valid = 1 <= look.orientation <= 8
-            text = f"{look.orientation}" + " (invalid, taken as upright)" * (not valid)
+        if sample.orientation is not None and sample.orientation != 1:
+            valid = 1 <= sample.orientation <= 8
+            text = f"{sample.orientation}" + " (invalid, taken as upright)" * (not valid)
             self._counts["orientations"][text] += 1
 
     @property
@@ -126,13 +126,13 @@ class Findings:
             if len({bytes(self._stored[16 * i : 16 * i + 16]) for i in group}) > 1
             or not any(self._stored[16 * group[0] : 16 * group[0] + 16])
         ]
-        unlabeled = sum(1 for group in self._class if group == UNLABELLED)
+        unlabeled = sum(1 for group in self._class if group == UNLABELED)
         troubled = {item["name"] for item in lists["labels"]}
         if self._classes and len(troubled) < unlabeled < self.usable:
             lists["labels"] += [
                 _item(self._name(i), "has no label, others have one")
                 for i, group in enumerate(self._class)
-                if group == UNLABELLED and self._name(i) not in troubled
+                if group == UNLABELED and self._name(i) not in troubled
             ]
         notes = {key: lists.pop(key) for key in ("extreme_shapes", "misnamed")}
         width, height = np.array(self._width, np.float64), np.array(self._height, np.float64)
@@ -253,5 +253,5 @@ def _shown(item: dict[str, Any]) -> str:
         text = names + " (labels differ)" * item["labels_differ"]
     else:
         text = f"{item['name']}: {item['reason']}"
-    # Names come from strangers: nothing in them may steer a terminal.
+    # Names come from outside: no control character of theirs may reach the terminal.
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,4 +1,4 @@
-"""What `vistok check` is pointed at -> data sets that can be scanned, shard by shard."""
+"""Inputs of `vistok check` (paths, globs, configs) -> data sets to scan, shard by shard."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VIDEO = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".csv")
 
 @dataclass
 class Inputs:
-    """What is scanned: data sets with the prefix of their names; what could not be opened."""
+    """Data sets to scan, each with the prefix of its samples' names, and what did not open."""
 
     open: list[tuple[str, Dataset]] = field(default_factory=list)
     troubles: list[tuple[str, str]] = field(default_factory=list)  # (shard or member, reason)
@@ -37,7 +37,8 @@ def open_inputs(paths: Sequence[str], overrides: Sequence[str] = ()) -> Inputs:
             or csv of clips, or one YAML config with a key `data`.
         overrides: key=value of the data config.
 
-    A shard that cannot be opened is a trouble; DataError or ConfigError if there is nothing at all.
+    A shard that cannot be opened is listed in `troubles`; DataError or ConfigError if there is
+    nothing to scan.
     """
     found, given = Inputs(), _tree(overrides)
     for path in paths:

@@ -1,7 +1,7 @@
-"""Scan a data set before training on it: every file read and decoded once, nothing kept but hashes.
+"""Scan a data set before training: every file is read and decoded once, only hashes are kept.
 
 Works on any `Dataset`: on the stored files where the kind has them (`Dataset.raw`), else on samples
-as training would see them. What training would refuse (`BadSample`, a shard that cannot be opened)
+without augmentation. What training would refuse (`BadSample`, a shard that cannot be opened)
 is a finding here; so are label troubles, duplicates and constant images. What is merely odd, like
 extreme shapes or modes that are converted, is reported and no finding.
 """
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from vistok.data.base import BadSample, Dataset
-from vistok.data.check.findings import Findings, Look
+from vistok.data.check.findings import Findings, Scanned
 from vistok.data.check.inputs import open_inputs
 from vistok.data.decode import images
 
-_BATCH = 16  # samples that a worker looks at before it reports
+_BATCH = 16  # samples that a worker reads before it reports
 
 
 def run_check(
@@ -42,21 +42,21 @@ def run_check(
         for prefix, dataset in sources.open:
             count = min(left, len(dataset))
             left -= count
-            for looks in scan(dataset, count, workers) if count else ():
-                for seen in looks:
-                    findings.add(seen, prefix, dataset.classes)
-                bar.update(len(looks))
+            for samples in scan(dataset, count, workers) if count else ():
+                for sample in samples:
+                    findings.add(sample, prefix, dataset.classes)
+                bar.update(len(samples))
     return findings.report()
 
 
-def look(dataset: Dataset, index: int) -> Look:
+def scan_sample(dataset: Dataset, index: int) -> Scanned:
     """Read and decode one sample; never raises for what is wrong with it."""
     try:
         raw = dataset.raw(index)
     except NotImplementedError:
         return _as_seen(dataset, index)
     except BadSample as bad:
-        return Look(bad.name, bad.reason)
+        return Scanned(bad.name, bad.reason)
     file = {"label": raw.label, "trouble": raw.trouble, "bytes": len(raw.data)}
     file["stored"] = _hash(raw.data)
     try:
@@ -65,8 +65,8 @@ def look(dataset: Dataset, index: int) -> Look:
         header = images.header(raw.data, raw.name)
         image = images.decode(raw.data, raw.name)
     except BadSample as bad:
-        return Look(bad.name, bad.reason, **file)
-    return Look(
+        return Scanned(bad.name, bad.reason, **file)
+    return Scanned(
         raw.name,
         **file,
         pixels=_hash(np.asarray(image)),
@@ -78,14 +78,14 @@ def look(dataset: Dataset, index: int) -> Look:
     )
 
 
-def scan(source: Dataset, count: int, workers: int = 0) -> Iterator[list[Look]]:
-    """Looks at samples 0 .. count-1 in order, some at a time; `workers` processes, 0 = this one."""
+def scan(source: Dataset, count: int, workers: int = 0) -> Iterator[list[Scanned]]:
+    """Facts of samples 0 .. count-1 in order, some at a time; `workers` processes, 0 = this one."""
     import torch
     from torch.utils.data import DataLoader
 
     return iter(
         DataLoader(
-            _Looks(source),
+            _ScanRows(source),
             batch_size=_BATCH,
             sampler=range(count),
             collate_fn=list,
@@ -95,8 +95,8 @@ def scan(source: Dataset, count: int, workers: int = 0) -> Iterator[list[Look]]:
     )
 
 
-class _Looks:
-    """Index -> Look; torch's map-style data set."""
+class _ScanRows:
+    """Index -> Scanned; torch's map-style data set."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
@@ -104,23 +104,23 @@ class _Looks:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Look:
-        return look(self.dataset, index)
+    def __getitem__(self, index: int) -> Scanned:
+        return scan_sample(self.dataset, index)
 
 
-def _as_seen(dataset: Dataset, index: int, **file: Any) -> Look:
-    """A sample without a image file, as evaluation would see it."""
+def _as_seen(dataset: Dataset, index: int, **file: Any) -> Scanned:
+    """Facts of a sample without an image file, as evaluation would read it."""
     try:
         sample = dataset.sample(index)
     except BadSample as bad:
-        return Look(bad.name, bad.reason, **file)
+        return Scanned(bad.name, bad.reason, **file)
     file.setdefault("label", sample.label)
     if sample.pixels is None:
-        return Look(sample.name, **file, pixels=_hash(sample.tokens.numpy()))
+        return Scanned(sample.name, **file, pixels=_hash(sample.tokens.numpy()))
     pixels = sample.pixels  # [3, (T,) H, W]
     constant = all(bool(channel.min() == channel.max()) for channel in pixels)
     size = (pixels.shape[-1], pixels.shape[-2])
-    return Look(sample.name, **file, pixels=_hash(pixels.numpy()), size=size, constant=constant)
+    return Scanned(sample.name, **file, pixels=_hash(pixels.numpy()), size=size, constant=constant)
 
 
 def _hash(data: bytes | np.ndarray) -> bytes:

@@ -1,7 +1,7 @@
 """Images in a tar shard, for a scan: found by the reader of training, by place, none extracted.
 
 A sample is a run of members with one key (`tars.groups`): one image and, if the shard has labels,
-one `cls` with the class number. What does not fit is an entry of `troubles`.
+one `cls` with the class number. Everything else is listed in `troubles`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vistok.data.base import UNLABELLED, BadSample, DataError, Dataset, Raw
+from vistok.data.base import UNLABELED, BadSample, DataError, Dataset, Raw
 from vistok.data.kinds.folder import shown
 from vistok.data.kinds.tar_samples import Group, groups
 from vistok.data.kinds.tar_shards import HEADERS, TarShard
@@ -20,7 +20,7 @@ _LABEL_BYTES = 32
 
 @dataclass(frozen=True)
 class Member:
-    """Where the bytes of one sample's image lie in the shard."""
+    """Place of one sample's image in the shard, and its label."""
 
     key: str
     start: int
@@ -38,7 +38,7 @@ class TarImages(Dataset):
     def __init__(self, path: Path) -> None:
         self.path, self.troubles = path, []
         self.members = self._index()
-        top = max((m.label for m in self.members), default=UNLABELLED)
+        top = max((m.label for m in self.members), default=UNLABELED)
         self.classes = tuple(str(label) for label in range(top + 1))
 
     def __len__(self) -> int:
@@ -69,7 +69,7 @@ class TarImages(Dataset):
                 self.troubles.append((shown(_name(group)), reason))
                 continue
             (place,) = _images(group)
-            label, trouble = self._label(group) if labeled else (UNLABELLED, "")
+            label, trouble = self._label(group) if labeled else (UNLABELED, "")
             members.append(Member(shown(group.key), *place, label, trouble))
         return members
 
@@ -85,25 +85,25 @@ class TarImages(Dataset):
 
     def _label(self, group: Group) -> tuple[int, str]:
         if "cls" not in group.members:
-            return UNLABELLED, "has no label (no .cls member)"
+            return UNLABELED, "has no label (no .cls member)"
         start, size = group.members["cls"]
         text = _read(self.path, start, min(size, _LABEL_BYTES))
         try:
             number = int(text)
         except ValueError:
             number = -2
-        if number < UNLABELLED:
-            return UNLABELLED, f"label {text!r}; expected a class number"
+        if number < UNLABELED:
+            return UNLABELED, f"label {text!r}; expected a class number"
         return number, ""
 
 
 def _images(group: Group) -> list[tuple[int, int]]:
-    """(place, size) of its images."""
+    """(place, size) of the group's images."""
     return [place for ending, place in group.members.items() if ending in IMAGE_ENDINGS]
 
 
 def _name(group: Group) -> str:
-    """The member that the reader stumbled over, else the key."""
+    """The member at which reading failed, else the key."""
     last = next(reversed(group.members), "") if group.problem is not None else ""
     return f"{group.key}.{last}" if last else group.key
 

@@ -1,4 +1,4 @@
-"""Files of moving images -> chosen frames, upright 8-bit RGB, or `BadSample` with the reason.
+"""Video files -> chosen frames, upright 8-bit RGB, or `BadSample` with the reason.
 
 What is decided here, once, for training and evaluation alike:
 - The kind of file is read from its content, never from its name; a playlist, which could name other
@@ -32,7 +32,7 @@ from vistok.data.base import BadSample, DataError, one_line
 Decoder = Literal["auto", "torchcodec", "pyav"]
 PIXEL_LIMIT = 36_000_000
 _TOGETHER = 32_000_000  # pixels that torchcodec decodes at once
-_SKIP = 8  # frames that are rather decoded and thrown away than jumped over
+_SKIP = 8  # frames up to which decoding and discarding is cheaper than a seek
 _NO_TIMES = 0x80  # AVFMT_NOTIMESTAMPS: a bare stream; what FFmpeg then says of times is guessed
 _ENDED = "the video ends early"
 
@@ -79,7 +79,7 @@ class CutShort(BadSample):
 def choose(decoder: Decoder) -> tuple[tuple[str, ...], str]:
     """(decoders in the order in which they are tried, their names and versions for the record).
 
-    DataError if none can be used. Says once a process which one it is and why.
+    DataError if none can be used. Logs once per process which one it is and why.
     """
     try:
         import av
@@ -153,7 +153,7 @@ def read(
 
 
 def decodable(path: str | os.PathLike[str], index: Probe, decoder: Decoder = "auto") -> int:
-    """How many frames of a damaged file decode before the first that does not."""
+    """Number of frames of a damaged file that decode before the first that does not."""
     count = 0
     try:
         for _ in frames(path, index, np.arange(index.frames), decoder):
@@ -296,7 +296,7 @@ def _by_torchcodec(path: str, index: Probe, wanted: np.ndarray) -> Iterator[np.n
 
 
 def _checked(decoder: Any, index: Probe, wanted: np.ndarray, first: int) -> Iterator[np.ndarray]:
-    """Frames with the times they should have; one by one if they cannot be had together."""
+    """Frames with the times they should have; one by one if they do not decode together."""
     try:
         parts = [decoder.get_frames_at((wanted - first).tolist())]
     except Exception:
@@ -314,7 +314,7 @@ def _checked(decoder: Any, index: Probe, wanted: np.ndarray, first: int) -> Iter
 
 
 def _by_pyav(path: str, index: Probe, wanted: np.ndarray) -> Iterator[np.ndarray]:
-    """Frames by PyAV: a run of frames from each key frame that is worth a jump."""
+    """Frames by PyAV: a run of frames from each key frame that is worth a seek."""
     cuts = [
         i
         for i in range(1, len(wanted))
@@ -332,7 +332,7 @@ def _by_pyav(path: str, index: Probe, wanted: np.ndarray) -> Iterator[np.ndarray
                     yield head
                     yield from found
                     continue
-        container, stream = _open(path)  # nothing to jump over, or the jump went too far
+        container, stream = _open(path)  # no key frame to seek, or the seek went too far
         with container:
             yield from _run(container, stream, index, run.tolist(), begun=True)
 

@@ -23,7 +23,7 @@ _CENTER = {2: 0, "ten": 4}
 
 
 def open_crops(config: Any, split: Split, crops: Crops, crop_range: float) -> Dataset:
-    """The un-augmented data set of a data config, `crops` rows a sample.
+    """The un-augmented data set of a data config, `crops` rows per sample.
 
     ConfigError if there are several crops and the data have no images of a set size.
     """
@@ -63,13 +63,14 @@ class CroppedDataset(Dataset):
         return Sample(index, pixels, whole.label, name, fps=whole.fps, text=whole.text)
 
     def record(self) -> dict[str, Any]:
+        """The images' record, and `crops`: kind, size, which one is the center."""
         how = {"kind": self.kind, "size": list(self.size), "center": _CENTER[self.kind]}
         if self.kind == "ten":
             how["range"] = self.crop_range
         return {**self.images.record(), "crops": how}
 
     def _whole(self, number: int) -> Sample:
-        """The image before it is cropped; neighbouring rows are of the same one."""
+        """The image before it is cropped; neighboring rows are of the same one."""
         if self._last is None or self._last[0] != number:
             self._last = (number, self.images.sample(number))
         return self._last[1]

@@ -3,10 +3,10 @@
 What is decided here, once, for training and evaluation alike:
 - The kind of file is read from its content, never from its name: JPEG, PNG, WebP, BMP, GIF.
 - More than 100 Mpx declared in the header is refused before anything is decoded.
-- A file that is cut off is an error; no image is ever completed with grey.
+- A file that is cut off is an error; no image is ever completed with gray.
 - EXIF orientation is applied; values outside 1..8 count as upright.
-- Transparency (LA, RGBA, palettes, color keys) is composited on white. 16-bit grey is divided by
-  257. CMYK, grey, palette and 1-bit images become RGB. Of an animation: the first frame.
+- Transparency (LA, RGBA, palettes, color keys) is composited on white. 16-bit gray is divided by
+  257. CMYK, gray, palette and 1-bit images become RGB. Of an animation: the first frame.
 Damage that decodes without an error cannot be seen; only a checksum of the file would tell.
 """
 
@@ -61,7 +61,7 @@ def decode(data: bytes, name: str, limit: int = PIXEL_LIMIT) -> Image:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about itself, before anything is decoded or turned upright."""
+    """Header of an image file, before anything is decoded or rotated upright."""
 
     format: str  # JPEG, PNG, WEBP, BMP, GIF: by content
     mode: str  # PIL's: RGB, L, P, CMYK, I;16, ...
@@ -112,7 +112,7 @@ def _open(data: bytes, name: str, limit: int) -> Image:
         image = GifImagePlugin.GifImageFile(file)
     else:
         raise BadSample(
-            name, f"not a image: it starts with {data[:8]!r}; expected JPEG, PNG, WebP, BMP, GIF"
+            name, f"not an image: it starts with {data[:8]!r}; expected JPEG, PNG, WebP, BMP, GIF"
         )
     _check_size(image.size, name, limit)
     return image
@@ -155,8 +155,8 @@ def _rgb(image: Image, name: str) -> Image:
     from PIL import Image
 
     if image.mode == "I" or image.mode.startswith("I;16"):
-        grey = np.asarray(image).astype(np.int32).clip(0, 65535)
-        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+        gray = np.asarray(image).astype(np.int32).clip(0, 65535)
+        return Image.fromarray(((gray + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -164,14 +164,14 @@ def _rgb(image: Image, name: str) -> Image:
     if image.mode in ("1", "L", "P", "CMYK", "YCbCr"):
         return image.convert("RGB")
     if image.mode != "RGB":
-        raise BadSample(name, f"has pixels of mode {image.mode}; expected grey, RGB or CMYK")
+        raise BadSample(name, f"has pixels of mode {image.mode}; expected gray, RGB or CMYK")
     return image
 
 
 def _upright(image: Image, exif: bytes | None) -> Image:
     from PIL.Image import Transpose
 
-    turn = {
+    operation = {
         2: Transpose.FLIP_LEFT_RIGHT,
         3: Transpose.ROTATE_180,
         4: Transpose.FLIP_TOP_BOTTOM,
@@ -180,7 +180,7 @@ def _upright(image: Image, exif: bytes | None) -> Image:
         7: Transpose.TRANSVERSE,
         8: Transpose.ROTATE_90,
     }.get(orientation(exif or b""))
-    return image if turn is None else image.transpose(turn)
+    return image if operation is None else image.transpose(operation)
 
 
 def orientation(exif: bytes) -> int:

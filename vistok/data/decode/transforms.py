@@ -1,10 +1,10 @@
 """Crop and resize, always antialiased (PIL), always from keyed numbers.
 
 `center` and `random` cut the window out of the original and resize only that, so a 10000x20 strip
-costs no more than any image. `adm` is the evaluation crop of ADM (halve with a box filter while
-both sides are at least twice the target, then bicubic, then cut the middle), used by pFID and most
-published rFID numbers. Without augmentation (validation, evaluation, caches) a random crop becomes
-the center.
+costs no more than any other image. `adm` is the evaluation crop of ADM (halve with a box filter
+while both sides are at least twice the target, then bicubic, then cut the middle), used by pFID and
+most published rFID numbers. Without augmentation (validation, evaluation, caches) a random crop
+becomes the center.
 Mirroring is not done here but on the device (`loader.to_device`).
 """
 
@@ -31,7 +31,7 @@ _WIDE = 16_000_000  # pixels of a scaled strip above which `adm` computes its mi
 
 
 class TransformConfig(CaptionConfig):
-    """How a image of any size becomes pixels [3, H, W]; the base of the image data configs."""
+    """Base of the image data configs: cropping and resizing of images to pixels [3, H, W]."""
 
     size: int | tuple[int, int] = 32
     """Side of the square, or (height, width)."""
@@ -79,6 +79,7 @@ class Transform:
         self.flip = config.flip and augment
 
     def record(self) -> dict[str, Any]:
+        """JSON for data records: size, crop, filter, padding and mirroring."""
         return {
             "size": list(self.hw),
             "crop": self.crop,
@@ -102,7 +103,7 @@ class Transform:
         return torch.stack([self(_as_image(f), index, epoch, seed) for f in frames], dim=1)
 
     def prepare(self, image: Image) -> Image:
-        """Everything that does not depend on the draws (what a cache may keep)."""
+        """The steps that do not depend on the draws; their result may be kept in memory."""
         if self.crop == "random":
             return image
         if self.crop == "adm":
@@ -110,7 +111,7 @@ class Transform:
         return resize_window(image, _center(image.size, self.hw), self.hw, self.filter)
 
     def finish(self, image: Image | np.ndarray, index: int, epoch: int, seed: int) -> Tensor:
-        """The part that varies. `image`: what `prepare` gave, PIL or [h, w, 3] uint8."""
+        """The steps that depend on the draws. `image`: from `prepare`, PIL or [h, w, 3] uint8."""
         varies = self.crop == "random" or self.pad
         draws = Rng(seed, "crop", epoch).generator(index).random(5) if varies else None
         if self.crop == "random":

@@ -44,7 +44,7 @@ def listed_names(path: Path) -> tuple[str, ...]:
 
 
 def given_names(classes: int | str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """Class names as a config gives them: how many, the names, or a file (JSON, or one a line)."""
+    """Class names from a config: their number, the names, or a file (JSON, or a name per line)."""
     if classes is None:
         return ()
     if isinstance(classes, int):

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from vistok.config.registry import register
 from vistok.data.base import (
-    UNLABELLED,
+    UNLABELED,
     DataError,
     Dataset,
     Raw,
@@ -35,7 +35,7 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 
 
 class FolderConfig(TransformConfig):
-    """Images in folders, one class a sub-folder."""
+    """Images in folders, one sub-folder per class."""
 
     kind: Literal["folder"] = "folder"
     path: str | None = None
@@ -74,12 +74,12 @@ class Folder:
 
 @dataclass(frozen=True)
 class Listed:
-    """What a place (a folder, or a list of files) holds."""
+    """Files of a place (a folder, or a csv that lists them)."""
 
     root: Path
     names: list[str]  # relative to root
     labels: list[str]  # "" = unlabeled
-    groups: list[str]  # what `val_share` keeps together
+    groups: list[str]  # `val_share` keeps files of one group on one side
     ignored: int = 0  # files of other endings
 
 
@@ -179,7 +179,7 @@ class FolderDataset(Dataset):
 
     def _label_of(self, name: str) -> int:
         folder, slash, _ = name.partition("/")
-        return self._label[folder] if slash else UNLABELLED
+        return self._label[folder] if slash else UNLABELED
 
 
 def shown(name: str) -> str:
@@ -195,7 +195,7 @@ def files_below(root: str, endings: tuple[str, ...], kind: str, what: str) -> tu
     names, ignored, seen = [], 0, set()
     for folder, below, files in os.walk(base, followlinks=True):
         place = os.path.realpath(folder)
-        if place in seen:  # a link back up would be walked for ever
+        if place in seen:  # a link back up would be walked forever
             below.clear()
             continue
         seen.add(place)
@@ -209,7 +209,7 @@ def files_below(root: str, endings: tuple[str, ...], kind: str, what: str) -> tu
     if not names:
         raise DataError(
             f"data.{kind} {root}: no {what} in it ({ignored} other files); expected files ending "
-            f"in {' '.join(endings)}, one sub-folder a class"
+            f"in {' '.join(endings)}, one sub-folder per class"
         )
     return sorted(names, key=os.fsencode), ignored
 

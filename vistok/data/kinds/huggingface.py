@@ -6,11 +6,11 @@
 - Label -1 or null means unlabeled; with `need_label` such a row is a bad sample. A label that has
   no class name is always a bad sample. Class names come from the data set's ClassLabel.
 - With `text_column` a text that is null or empty makes a bad sample.
-- A image that is only named (`path` without `bytes`) is a bad sample; an `imagefolder` is the
+- An image that is only named (`path` without `bytes`) is a bad sample; an `imagefolder` is the
   exception, since there the library itself lists the files.
 - No data set's own code is ever run, and formats that unpickle or connect to programs are refused.
 
-`streaming: true` reads front to back, an offset being a row of a shard: going on inside a shard
+`streaming: true` reads front to back, an offset being a row of a shard: resuming inside a shard
 passes over the rows before it without decoding them. Validation is always by index.
 """
 
@@ -27,7 +27,7 @@ from pydantic import Field, model_validator
 from vistok.config import ConfigError
 from vistok.config.registry import register
 from vistok.data.base import (
-    UNLABELLED,
+    UNLABELED,
     BadSample,
     DataError,
     Dataset,
@@ -70,21 +70,22 @@ class HuggingFaceConfig(TransformConfig):
     label_column: str | None = "label"
     """Column of the class numbers; null: unlabeled."""
     classes: int | tuple[str, ...] | str | None = None
-    """How many classes, their names, or a file of names, where the label is a bare number."""
+    """Number of classes, their names, or a file of names, where the label is a bare number."""
     need_label: bool = False
-    """Whether an unlabeled row (-1 or null) is a bad sample."""
+    """True: an unlabeled row (-1 or null) is a bad sample."""
     text_column: str | None = None
-    """Column of the texts; null: texts are not looked at."""
+    """Column of the texts; null: texts are ignored."""
     cache_dir: str | None = None
-    """Where the library keeps what it fetched or converted; null: its own place."""
+    """Folder in which the library keeps its downloads and conversions; null: its default."""
     streaming: bool = False
-    """Whether training reads front to back, without fetching the data set first."""
+    """True: training reads front to back, without downloading the data set first."""
     count: int | None = Field(default=None, ge=1)
     """Streaming: training samples, where the data set does not say."""
     shuffle: int = Field(default=1024, ge=0)
-    """Streaming: samples of a lane that are held and shuffled; 0 = the order of the shard."""
+    """Streaming: samples of a lane that are held and shuffled; 0: the order of the shard."""
     lanes: int | None = Field(default=None, ge=1)
-    """Streaming: parts that are read side by side; null: processes x workers of the first start."""
+    """Streaming: parts (lanes) that are read in parallel; null: processes x workers of the first
+    start."""
 
     @model_validator(mode="after")
     def _one_text(self) -> HuggingFaceConfig:
@@ -167,7 +168,7 @@ def _opened(config: HuggingFaceConfig, split: str, stream: bool) -> tuple[Any, s
 
 
 class _Rows:
-    """What both ways of reading share: columns, a row -> a sample, the record."""
+    """Shared by both ways of reading: columns, a row -> a sample, the record."""
 
     def __init__(
         self,
@@ -226,13 +227,13 @@ class _Rows:
             return BadSample(name, "the image is null")
         if not isinstance(image, bytes | str):
             return BadSample(name, f"holds {type(image).__name__}; expected the bytes of a file")
-        label = UNLABELLED
+        label = UNLABELED
         if self.config.label_column is not None:
             label = row[self.config.label_column]
-            if label is None or label == UNLABELLED:
+            if label is None or label == UNLABELED:
                 if self.config.need_label:
                     return BadSample(name, f"has no label (label={label})")
-                label = UNLABELLED
+                label = UNLABELED
             elif type(label) is not int or not 0 <= label < len(self.classes):
                 return BadSample(name, f"label {label!r}; expected 0..{len(self.classes) - 1}")
         try:

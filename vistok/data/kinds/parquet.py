@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from vistok.config.registry import register
 from vistok.data.base import (
-    UNLABELLED,
+    UNLABELED,
     BadSample,
     DataError,
     Dataset,
@@ -51,11 +51,11 @@ class ParquetConfig(TransformConfig):
     label_column: str | None = "label"
     """Column of the class numbers; null: unlabeled."""
     need_label: bool = False
-    """Whether an unlabeled row (-1 or null) is a bad sample."""
+    """True: an unlabeled row (-1 or null) is a bad sample."""
     cache: bool = False
-    """Decode all images when opening and keep them in memory as uint8."""
+    """True: decode all images when opening and keep them in memory as uint8."""
     row_groups_mb: int = Field(default=256, ge=1)
-    """Memory for row groups that were read, in each process."""
+    """Megabytes of row groups that each process keeps in memory after reading them."""
 
     @model_validator(mode="after")
     def _places(self) -> ParquetConfig:
@@ -140,7 +140,7 @@ class ParquetDataset(Dataset):
         try:
             return Raw(name, data, self._label(name, content))
         except BadSample as bad:
-            return Raw(name, data, UNLABELLED, bad.reason)
+            return Raw(name, data, UNLABELED, bad.reason)
 
     def record(self) -> dict[str, Any]:
         """`manifest` covers file names, sizes, row counts, and which rows are held out."""
@@ -197,12 +197,12 @@ class ParquetDataset(Dataset):
 
     def _label(self, name: str, content: dict[str, Any]) -> int:
         if self.config.label_column is None:
-            return UNLABELLED
+            return UNLABELED
         label = content[self.config.label_column]
-        if label is None or label == UNLABELLED:
+        if label is None or label == UNLABELED:
             if self.config.need_label:
                 raise BadSample(name, f"has no label (label={label})")
-            return UNLABELLED
+            return UNLABELED
         if not isinstance(label, int) or not 0 <= label < len(self.classes):
             raise BadSample(name, f"label {label!r}; expected 0..{len(self.classes) - 1}")
         return label

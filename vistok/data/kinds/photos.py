@@ -1,9 +1,9 @@
-"""The offline data set: endless views of seven photographs that come inside scikit-image's wheel.
+"""The offline data set: random views of seven photographs that come inside scikit-image's wheel.
 
 Images, or (`frames`) clips that pan and zoom linearly from one view of a photograph to another:
 video without a video. Frame 0 shows what the image of the same index shows.
 
-What it is and is not: a *view* is a random square window of one of the photographs. Training and
+A *view* is a random square window of one of the photographs. Training and
 validation views come from disjoint keys, so validation shows unseen views of the same seven
 photographs, not unseen photographs. Numbers made with it carry its name.
 
@@ -57,13 +57,13 @@ class PhotosConfig(CaptionConfig):
 
     kind: Literal["photos"] = "photos"
     size: int = Field(default=32, ge=1)
-    """Side of a view."""
+    """Side of a view in pixels."""
     count: int = Field(default=1_000_000, ge=1)
     """Training views; one pass over them is an epoch."""
     val_count: int = Field(default=1024, ge=1)
     """Validation views."""
     seed: int = 0
-    """Which views they are."""
+    """Seed of the views: another seed gives other windows."""
     frames: int | None = Field(default=None, ge=1)
     """Frames of a clip that pans and zooms from one view to another, at 8 frames a second; null:
     images."""
@@ -114,7 +114,7 @@ class PhotosDataset(Dataset):
             last = _window(levels[1].size, *second)
             windows = np.linspace(windows[0], last, self.frames)
         # The smallest level that still holds twice the pixels asked for: sharp, and cheap to read.
-        # One for all frames of a clip, so that none looks softer than its neighbour.
+        # One for all frames of a clip, so that none is softer than its neighbor.
         factor = next((f for f in _LEVELS if windows[:, 2].min() / f >= 2 * size), 1)
         views = [_view(levels[factor], factor, size, window) for window in windows]
         pixels = torch.stack(views, dim=1) if self.frames else views[0]
@@ -152,7 +152,7 @@ class PhotosDataset(Dataset):
 
 
 def _folder() -> Path:
-    """Where the photographs lie; found without importing scikit-image."""
+    """Folder of the photographs, found without importing scikit-image."""
     spec = importlib.util.find_spec("skimage")
     places = [] if spec is None else spec.submodule_search_locations or []
     for place in places:

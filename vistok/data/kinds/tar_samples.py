@@ -1,4 +1,4 @@
-"""Samples in a tar shard, as WebDataset lays them: consecutive members with one key.
+"""Samples in a tar shard in WebDataset's layout: consecutive members with one key.
 
 `000123.jpg` and `000123.cls` have the key `000123` and the endings `jpg` and `cls`: the name is cut
 at the first dot behind the last slash. A shard can be entered at the first byte of any sample.
@@ -23,7 +23,7 @@ _BLOCK = 512
 
 @dataclass
 class Group:
-    """One sample of a shard, or what was found in its place.
+    """One sample of a shard, or the damage that was found in its place.
 
     offset: byte of its first member; after: byte of the next sample, None if nothing can follow.
     members: (place, size) of the data by ending; contents: the bytes, if they were read.
@@ -45,7 +45,7 @@ def groups(
 
     If the shard is cut off, a last group says so: what was half, or nothing at all. A key that the
     shard had before is a problem too, if `repeats` are asked for: entered in the middle, the
-    headers before `offset` are looked at first.
+    headers before `offset` are read first.
     """
     keys: set[str] = set()
     if offset and repeats:
@@ -112,7 +112,7 @@ def _members(source: TarShard, offset: int) -> Iterator[tuple[tarfile.TarInfo, i
         tar = tarfile.TarFile(fileobj=source, encoding="utf-8", errors="surrogateescape")
         while (member := tar.next()) is not None:
             tar.members = []  # it would keep them all
-            if member.size < 0 or member.offset < end:  # it would go round for ever
+            if member.size < 0 or member.offset < end:  # it would loop forever
                 raise _Cut(f"a damaged header at byte {end}")
             end = tar.offset
             yield member, end

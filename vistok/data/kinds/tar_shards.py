@@ -1,8 +1,8 @@
-"""Where tar shards lie: names and globs -> a fixed list, and reading one from any place.
+"""Tar shards: names and globs -> a fixed list, and reading one from a disk or a URL.
 
 A shard is a local path or a URL of any file system that fsspec knows (s3://, gs://, hf://,
 https://, ...). Never `pipe:` (it runs a shell command), a chain `a::b`, or a compressed tar (it
-cannot be entered in the middle). A read that fails is tried again from where it stood.
+cannot be entered in the middle). A read that fails is tried again from the byte that was reached.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _LASTING = {
     ImportError: "install what it asks for",
 }
 _BUFFER = 2**20  # bytes read at a time from a local shard
-HEADERS = 2**12  # the same where only headers are looked at
+HEADERS = 2**12  # the same where only headers are read
 
 
 def protocol(name: str) -> str:
@@ -62,8 +62,8 @@ def check(pattern: str) -> None:
     path = urlsplit(pattern).path if kind in ("http", "https") else pattern
     if path.lower().endswith(_COMPRESSED):
         raise ValueError(
-            f"'{pattern}': a compressed tar cannot be entered in the middle, so a run could not go "
-            f"on from where it stopped; unpack it to .tar (images are compressed already)"
+            f"'{pattern}': a compressed tar cannot be entered in the middle, so a run could not "
+            f"resume where it stopped; unpack it to .tar (images are compressed already)"
         )
     if not path.endswith((".tar", "*", "}", "]")):
         raise ValueError(f"'{pattern}': expected a name or glob that ends in .tar")

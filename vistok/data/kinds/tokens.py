@@ -1,4 +1,4 @@
-"""Token caches as training data: what a generator, or a probe on tokens, reads."""
+"""Token caches as training data of generators and of probes on tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vistok.data.token_cache import TokenCache
 
 
 class CachedTokensConfig(Config):
-    """A folder that the cache task wrote."""
+    """Cached tokens: folders that the cache task wrote."""
 
     kind: Literal["tokens"] = "tokens"
     path: str

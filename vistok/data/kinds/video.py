@@ -1,12 +1,12 @@
 """Clips of a folder of videos, or of a csv that lists them: `frames` frames of each.
 
 - A folder: as for images, the class is the first sub-folder, and samples are sorted bytewise.
-- A csv: one clip a row, in the order of the rows; paths are relative to the csv's folder. Classes
+- A csv: one clip per row, in the order of the rows; paths are relative to the csv's folder. Classes
   are the labels that occur, sorted (as numbers if all are); an empty label is unlabeled (-1).
-- One sample a file: where its clip begins is sampled anew each epoch (`start: random`, training).
+- One sample per file: the beginning of its clip is sampled anew each epoch (`start: random`).
 - A file with fewer frames than a clip needs is a bad sample, unless `pad_frames: repeat`. Of a file
   that is cut off, what decodes before the damage counts; nothing is ever made up.
-The first look at a file reads it once from end to end (not decoding it): its index is then kept.
+The first access to a file reads it once from end to end (not decoding it): its index is then kept.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 from vistok.config.registry import register
 from vistok.core.rng import Rng
 from vistok.data.base import (
-    UNLABELLED,
+    UNLABELED,
     BadSample,
     DataError,
     Dataset,
@@ -47,7 +47,7 @@ _KEPT = 2**21  # frames of which each process keeps the index (17 bytes a frame)
 
 
 class VideoConfig(TransformConfig):
-    """Clips of videos: folders with one class a sub-folder, or a csv."""
+    """Clips of videos: folders with one sub-folder per class, or a csv."""
 
     kind: Literal["video"] = "video"
     path: str | None = None
@@ -61,18 +61,18 @@ class VideoConfig(TransformConfig):
     label_column: str | None = "label"
     """csv: column of the class names. `label` may be missing; null: unlabeled."""
     group_column: str | None = None
-    """csv: column of the source; `val_share` keeps all clips of one source on one side."""
+    """csv: column of the source; `val_share` keeps all clips of one source in one split."""
     frames: int = Field(default=16, ge=1)
     """Frames of a clip, T."""
     stride: int = Field(default=1, ge=1)
     """Every stride-th frame is taken."""
     fps: float | None = Field(default=None, gt=0.0)
-    """Frames a second of the clip, instead of `stride`: the nearest frame of the file by time (one
-    may be taken twice if the file has fewer)."""
+    """Frames per second of the clip, instead of `stride`: the nearest frame of the file by time
+    (one may be taken twice if the file has fewer)."""
     start: Literal["random", "first", "middle"] = "random"
-    """Where a clip begins; `random` is for training, validation then takes the middle."""
+    """Beginning of a clip; `random` is for training, validation then takes the middle."""
     pad_frames: Literal["none", "repeat"] = "none"
-    """Files too short for a clip: a bad sample, or their last frame again and again."""
+    """Files too short for a clip: `none`: bad samples; `repeat`: padded by their last frame."""
     decoder: clips.Decoder = "auto"
     """torchcodec if it can be used, else PyAV; or one of them."""
 
@@ -125,7 +125,7 @@ class VideoDataset(Dataset):
         self.config, self.split, self.classes = config, split, classes
         self.root, self.ignored = listed.root, listed.ignored
         self.names = [listed.names[i] for i in rows]
-        number = {"": UNLABELLED} | {name: label for label, name in enumerate(classes)}
+        number = {"": UNLABELED} | {name: label for label, name in enumerate(classes)}
         self.labels = [number[listed.labels[i]] for i in rows]
         self.caption = Caption(config, classes)
         self.texts = self.caption.given
@@ -218,7 +218,7 @@ class VideoDataset(Dataset):
         return pixels if len(numbers) == len(wanted) else pixels[:, places]
 
     def _probe(self, file: str) -> clips.Probe:
-        """The file's index, kept for the next time as long as there is room."""
+        """The file's index, kept for the next access until the limit of kept frames is reached."""
         probe = self._kept.pop(file, None)
         if probe is None:
             probe = clips.probe(self.root / file, shown(file))
@@ -281,7 +281,7 @@ def _rows(path: Path, config: VideoConfig) -> Listed:
                 f"data.video {path}: no column '{column}'; it has {', '.join(columns) or 'none'}"
             )
     if not rows:
-        raise DataError(f"data.video {path}: no rows; expected one clip a row")
+        raise DataError(f"data.video {path}: no rows; expected one clip per row")
     for number, row in enumerate(rows, start=1):
         if any(not row[c] for c in (config.path_column, config.group_column) if c is not None):
             raise DataError(f"data.video {path}: row {number} lacks a path or a group; give both")

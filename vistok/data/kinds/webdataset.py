@@ -1,7 +1,7 @@
-"""Images in tar shards, as WebDataset has them: read front to back, or by index.
+"""Images in tar shards in WebDataset's layout: read front to back, or by index.
 
-A sample is a image member and, if `classes` is given, a label: the integer in its `.cls` member,
-or `label_key` of its `.json` member. Without `classes` labels are not looked at. What cannot be
+A sample is an image member and, if `classes` is given, a label: the integer in its `.cls` member,
+or `label_key` of its `.json` member. Without `classes` labels are ignored. What cannot be
 used is a bad sample with a reason: no image, no label, a label that is no number, with `text` a
 text that is missing, empty or not UTF-8, a key that the shard had before, a name that leads out of
 the archive, the half sample at the end of a cut shard.
@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 
 from vistok.config.registry import register
 from vistok.data.base import (
-    UNLABELLED,
+    UNLABELED,
     BadSample,
     DataError,
     Dataset,
@@ -61,19 +61,20 @@ class WebDatasetConfig(TransformConfig):
     image: str | None = None
     """Ending of the image's member; null: the one of jpg, jpeg, png, webp, bmp, gif."""
     classes: int | tuple[str, ...] | str | None = None
-    """How many classes, their names, or a file of names; null: unlabeled."""
+    """Number of classes, their names, or a file of names; null: unlabeled."""
     label_key: str | None = None
     """Key of the class number in the `.json` member; null: the `.cls` member holds the number."""
     text: str | None = None
-    """Ending of the member with the sample's text, such as txt; null: texts are not looked at."""
+    """Ending of the member with the sample's text, such as txt; null: texts are ignored."""
     count: int | None = Field(default=None, ge=1)
     """Training samples; null: counted in the headers of local shards (needed for URLs)."""
     streaming: bool = True
-    """Whether training reads front to back; false: by index, for local shards."""
+    """True: training reads front to back; false: by index, for local shards."""
     shuffle: int = Field(default=1024, ge=0)
-    """Streaming: samples of a lane that are held and shuffled; 0 = the order of the shard."""
+    """Streaming: samples of a lane that are held and shuffled; 0: the order of the shard."""
     lanes: int | None = Field(default=None, ge=1)
-    """Streaming: parts that are read side by side; null: processes x workers of the first start."""
+    """Streaming: parts (lanes) that are read in parallel; null: processes x workers of the first
+    start."""
 
     @model_validator(mode="after")
     def _places(self) -> WebDatasetConfig:
@@ -112,7 +113,7 @@ class WebDataset:
 
 
 class _Tars:
-    """What both ways of reading share: shards, a group -> a sample, the record."""
+    """Shared by both ways of reading: shards, a group -> a sample, the record."""
 
     def __init__(
         self, shards: list[str], config: WebDatasetConfig, split: Split, augment: bool
@@ -164,7 +165,7 @@ class _Tars:
     def label_of(self, group: Group) -> int:
         """The class number; ValueError if there is none."""
         if not self.classes:
-            return UNLABELLED
+            return UNLABELED
         data = group.contents.get(self.label)
         if data is None:
             raise ValueError(f"has no label: no .{self.label} member")

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from vistok.data.base import DataError, text_of
 
-# The share is taken over at least so many rows: two bad ones in the first hundred are bad luck.
+# The share is taken over at least so many rows: two bad ones in the first hundred are no trend.
 _SETTLED = 1000
 
 log = logging.getLogger(__name__)
 
 
 class Quarantine:
-    """Keeps `quarantine.jsonl` ({"name", "reason"} a line) in `folder` (None: only the log).
+    """Keeps `quarantine.jsonl` (one {"name", "reason"} per line) in `folder` (None: only the log).
 
     Training stops when more than `max_share` of max(rows seen, 1000) were bad (0: at the first).
     """

@@ -27,7 +27,7 @@ _SPARE = 2  # buffers beyond `prefetch`: the batch that is being copied, and one
 
 @dataclass(frozen=True)
 class Place:
-    """Where a batch of pixels lies: its buffer, the number of the batch in it, and its shape."""
+    """Place of a batch of pixels: its buffer, the number of the batch in it, and its shape."""
 
     buffer: int
     number: int

@@ -1,14 +1,14 @@
-"""Data that is read front to back: shards, lanes, and a place to go on from.
+"""Data that is read front to back: shards, lanes, and positions from which reading resumes.
 
-A stream is cut into L *lanes*. Shards are laid end to end for ever, each epoch in its own keyed
-order, and dealt out to the lanes in turn: lane l reads turns l, l + L, l + 2L, ... of that row, so
-an epoch's shards are read once each and no lane runs away from another. Inside a lane samples are
-shuffled by blocks: `shuffle` consecutive samples are read, undecoded, and handed out in a keyed
-order; a block never spans two epochs.
+A stream is cut into L *lanes*. Shards are laid end to end without end, each epoch in its own keyed
+order; reading one of them is a *visit*. Visits are given to the lanes round-robin: lane l makes
+visits l, l + L, l + 2L, ..., so an epoch's shards are read once each and no lane gets ahead. Inside
+a lane samples are shuffled by blocks: `shuffle` consecutive samples are read, undecoded, and given
+out in a keyed order; a block never spans two epochs.
 
-A lane's place is three numbers: the turn and byte (or row) at which its block began, and how many
-of the block were taken. Going on reads one block again, decodes none of it, and is exact. Who
-reads which lane is the loader's business (`stream_loader`), and changes nothing.
+A lane's position is three numbers: the visit and byte (or row) at which its block began, and how
+many of the block were taken. Resuming reads one block again, decodes none of it, and is exact.
+Which process reads which lane is decided by the loader (`stream_loader`), and changes nothing.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _OFFSET_BITS = 40
 
 @dataclass(frozen=True)
 class Entry:
-    """One sample as it lies in a shard, undecoded.
+    """One sample of a shard, undecoded.
 
-    offset: where it lies; after: where the next one lies, None if nothing can follow.
-    content: what `Stream.decode` takes, or why it cannot be used.
+    offset: its byte (or row); after: that of the next one, None if nothing can follow.
+    content: the input of `Stream.decode`, or why it cannot be used.
     """
 
     offset: int
@@ -69,7 +69,7 @@ class Stream(Facts):
 
 @dataclass(frozen=True)
 class Found:
-    """The next good sample of a lane, and what could not be used on the way to it."""
+    """The next good sample of a lane, and the bad samples before it."""
 
     sample: Sample
     epoch: int
@@ -80,7 +80,7 @@ class Lane:
     """One of the `lanes` parts of a stream, without end.
 
     `position` is JSON and says where the lane stands after the samples taken so far; a lane made
-    with it goes on exactly there. `.empty`: names of shards that had no sample at all.
+    with it resumes exactly there. `.empty`: names of shards that had no sample at all.
     """
 
     def __init__(
@@ -94,13 +94,13 @@ class Lane:
         self.stream, self.lane, self.lanes, self.seed = stream, lane, lanes, seed
         self.empty: set[str] = set()
         self._orders: dict[int, np.ndarray] = {}
-        self._turn, self._offset = lane, 0  # where reading goes on
+        self._visit, self._offset = lane, 0  # where reading continues
         self._reader: Generator[Entry] | None = None
         self._block: list[tuple[int, int, Entry]] = []  # (epoch, shard, entry)
-        self._start, self._taken = (self._turn, self._offset), 0
+        self._start, self._taken = (self._visit, self._offset), 0
         if position is not None:
-            self._turn, self._offset = position["turn"], position["offset"]
-            self._start = (self._turn, self._offset)
+            self._visit, self._offset = position["visit"], position["offset"]
+            self._start = (self._visit, self._offset)
             if position["taken"]:
                 self._fill()
                 self._taken = position["taken"]
@@ -113,9 +113,9 @@ class Lane:
     @property
     def position(self) -> dict[str, int]:
         if self._taken < len(self._block):
-            turn, offset = self._start
-            return {"turn": turn, "offset": offset, "taken": self._taken}
-        return {"turn": self._turn, "offset": self._offset, "taken": 0}
+            visit, offset = self._start
+            return {"visit": visit, "offset": offset, "taken": self._taken}
+        return {"visit": self._visit, "offset": self._offset, "taken": 0}
 
     def next(self) -> Found:
         """The next good sample; DataError if none can be found."""
@@ -141,7 +141,7 @@ class Lane:
         )
 
     def close(self) -> None:
-        """Let go of the shard that is open."""
+        """Close the shard that is open."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -149,10 +149,10 @@ class Lane:
     def _fill(self) -> None:
         """Read the next block: what follows, up to `shuffle` samples of one epoch."""
         size = max(1, self.stream.shuffle)
-        self._start, self._taken, self._block = (self._turn, self._offset), 0, []
-        hollow: set[int] = set()
+        self._start, self._taken, self._block = (self._visit, self._offset), 0, []
+        empty: set[int] = set()
         while len(self._block) < size:
-            epoch, shard = self._at(self._turn)
+            epoch, shard = self._at(self._visit)
             if self._block and self._block[0][0] != epoch:
                 break
             if self._reader is None:
@@ -165,21 +165,21 @@ class Lane:
                 continue
             if entry is None and self._offset == 0:
                 self.empty.add(self.stream.name(shard))
-                hollow.add(shard)
-            self._turn, self._offset, self._reader = self._turn + self.lanes, 0, None
-            if not self._block and len(hollow) == self.stream.shards:
+                empty.add(shard)
+            self._visit, self._offset, self._reader = self._visit + self.lanes, 0, None
+            if not self._block and len(empty) == self.stream.shards:
                 raise DataError(
-                    f"no sample in any of the {len(hollow)} shards (the last is "
+                    f"no sample in any of the {len(empty)} shards (the last is "
                     f"{self.stream.name(shard)}); expected at least one"
                 )
         if size > 1:
-            turn, offset = self._start
-            draws = Rng(self.seed, f"block/{self.lane}", turn).generator(offset)
+            visit, offset = self._start
+            draws = Rng(self.seed, f"block/{self.lane}", visit).generator(offset)
             self._block = [self._block[i] for i in draws.permutation(len(self._block))]
 
-    def _at(self, turn: int) -> tuple[int, int]:
-        """(epoch, shard) of a turn."""
-        epoch, place = divmod(turn, self.stream.shards)
+    def _at(self, visit: int) -> tuple[int, int]:
+        """(epoch, shard) of a visit."""
+        epoch, place = divmod(visit, self.stream.shards)
         if epoch not in self._orders:
             while len(self._orders) > 1:
                 del self._orders[min(self._orders)]

@@ -2,9 +2,9 @@
 
 A global batch of B rows takes the next B/L rows of each of the L lanes, in order of lane. A rank
 owns a contiguous share of the lanes and each of its workers a contiguous share of those, so their
-parts join to the same batch however many they are, and a run may go on with other numbers of both.
+parts join to the same batch however many they are, and a run may resume with other numbers of both.
 
-Workers read ahead, so a lane's place travels with the rows that led to it: the places after the
+Workers read ahead, so a lane's position travels with the rows that led to it: the places after the
 batch that was used last are the state of a run. (torchdata's StatefulDataLoader is not used: its
 state belongs to one number of workers and one of processes.)
 """
@@ -42,7 +42,7 @@ class StreamLoader:
         stream: what is read.
         batch_size: the global batch of an optimizer step.
         seed: keys the order, crops and mirroring.
-        lanes: how many; None = the stream's own wish, else processes x workers.
+        lanes: their number; None = the stream's own, else processes x workers.
         positions: `.positions` of all ranks' loaders after step start_step - 1, joined; None at
             the start.
         steps, start_step, workers, rank, world, folder, max_bad_share, pin_memory, prefetch: as
@@ -76,7 +76,7 @@ class StreamLoader:
         share = self.lanes // world
         mine = range(rank * share, (rank + 1) * share)
         if start_step and positions is None:
-            raise DataError(f"a stream goes on at step {start_step} from positions; got none")
+            raise DataError(f"a stream resumes at step {start_step} from positions; got none")
         self.positions: dict[str, dict[str, int]] = {}
         for lane in mine if positions else ():
             if str(lane) not in positions:

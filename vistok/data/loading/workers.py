@@ -1,4 +1,4 @@
-"""What a loader's worker process does before it reads."""
+"""Setup of a loader's worker process: memory for images, and signals."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def begin(_: int) -> None:
     """
     _keep_memory()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_heed_the_parent, daemon=True).start()
+    threading.Thread(target=_exit_on_sigterm_of_parent, daemon=True).start()
 
 
-def _heed_the_parent() -> None:
+def _exit_on_sigterm_of_parent() -> None:
     parent = multiprocessing.parent_process().pid
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
