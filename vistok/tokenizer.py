@@ -16,7 +16,6 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-# Importing the packages registers their parts, which the config below is built from.
 import vistok.decoders
 import vistok.encoders
 import vistok.heads
@@ -28,6 +27,9 @@ from vistok.config import Config, ConfigError, PartOf, validate
 from vistok.config.overrides import merge
 from vistok.config.registry import build
 from vistok.core.draws import Draws
+
+# Importing the packages registers their parts, which the config below is built from.
+from vistok.core.errors import InputError
 from vistok.core.records import Batch, Condition, Decoded, Latents, Noisy, Quantized, Reconstruction
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
@@ -228,7 +230,7 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
         if tokens.spec.vocab != self.spec().vocab and tokens.indices is not None:
             tokens = tokens.regroup(self.spec().vocab)
         if tokens.spec.blocks != self.spec().blocks:
-            raise ValueError(
+            raise InputError(
                 f"tokens have blocks {tokens.spec.blocks}; this tokenizer decodes "
                 f"{self.spec().blocks}"
             )
@@ -283,7 +285,7 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
         own = self.decoder.sampling
         if sampling is None or own is None:
             if sampling is not None:
-                raise ValueError(f"sampling={sampling}: this decoder does not sample; leave it out")
+                raise InputError(f"sampling={sampling}: this decoder does not sample; leave it out")
             return own
         if isinstance(sampling, Config):
             return sampling
@@ -361,7 +363,7 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
         """
         license = self.config.license or ""
         if "research" in license.lower() and not research_only:
-            raise ValueError(
+            raise InputError(
                 f"these weights are licensed '{license}'; pushing them needs your explicit word: "
                 "push_to_hub(..., research_only=True)"
             )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vistok.config import Config, PartOf
 from vistok.config.registry import build, register
+from vistok.core.errors import InputError
 from vistok.core.records import Condition, Decoded, Noisy
 from vistok.core.shapes import Grid, Shape, cells
 from vistok.decoders.base import Decoder
@@ -132,7 +133,7 @@ class ViTDecoder(Decoder):
             present = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
         if present is not None:
             if self.config.missing == "refuse":
-                raise ValueError(
+                raise InputError(
                     "this decoder cannot leave values out (missing: refuse); "
                     "set decoder.missing to mask_token or drop and train with a length regularizer"
                 )

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vistok.core.errors import InputError
 from vistok.frozen.clips import preset
 from vistok.frozen.files import FOLDER, BadWeights, MissingWeights, hollow
 from vistok.frozen.network import FeatureNetwork, Features, VideoNetwork
@@ -197,7 +198,7 @@ class VideoMAE(VideoNetwork):
 
     def look(self, clips: Tensor) -> Tensor:
         if clips.shape[2] != self.frames:
-            raise ValueError(
+            raise InputError(
                 f"videomae: clips of {clips.shape[2]} frames; expected exactly {self.frames}"
             )
         frames = _normalized(clips.transpose(1, 2), _IMAGENET)  # [B, T, 3, H, W]

@@ -18,6 +18,7 @@ from vistok.config import Config, ConfigError, validate, validate_part
 from vistok.config.overrides import merge
 from vistok.config.registry import build
 from vistok.core.draws import Draws
+from vistok.core.errors import InputError
 from vistok.core.records import Batch, Condition
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
@@ -126,7 +127,7 @@ class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"
         elif isinstance(sampling, Mapping):
             found = validate(kind, merge(self.sampling.model_dump(), sampling), "sampling")
         else:
-            raise ValueError(
+            raise InputError(
                 f"sampling={sampling!r}: expected {kind.__name__} or a dict of changes of "
                 f"{', '.join(kind.model_fields) or 'nothing: this generator has no settings'}"
             )

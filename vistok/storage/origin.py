@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vistok.core.errors import InputError
 from vistok.storage.files import write_text
 from vistok.storage.weights import read_safetensors, write_safetensors
 
@@ -54,4 +55,4 @@ class Origin:
             return cls(inert=inert, **facts)
         except (ValueError, TypeError) as error:
             reason = " ".join(str(error).split())
-            raise ValueError(f"{path}: not a record of an import ({reason})") from None
+            raise InputError(f"{path}: not a record of an import ({reason})") from None
