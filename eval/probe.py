@@ -23,6 +23,7 @@ from typing import Any
 
 from vistok.config import ConfigError, read_yaml, validate
 from vistok.config.registry import build
+from vistok.core.errors import InputError
 from vistok.data import DataError, Dataset, TokenCache
 from vistok.data.kinds.tokens import CachedTokensConfig
 from vistok.eval.options import Options
@@ -76,7 +77,7 @@ def vocabulary(spec: TokenSpec) -> tuple[int, ...] | None:
     ValueError for a spec that no probe can model: the message is the reason.
     """
     if not spec.vocab:
-        raise ValueError("continuous tokens: an AR probe predicts codes")
+        raise InputError("continuous tokens: an AR probe predicts codes")
     whole = math.prod(spec.vocab)
     if whole <= _SOFTMAX and spec.branches == 1:
         return None if len(spec.vocab) == 1 else (whole,)
@@ -92,7 +93,7 @@ def _split(size: int) -> tuple[int, ...]:
         return (size,)
     small = next((d for d in range(math.isqrt(size), 1, -1) if size % d == 0), None)
     if small is None:
-        raise ValueError(f"a vocabulary of {size} codes has no factors; one softmax is too wide")
+        raise InputError(f"a vocabulary of {size} codes has no factors; one softmax is too wide")
     return (*_split(small), *_split(size // small))
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
+from vistok.core.errors import InputError
 from vistok.storage.files import write_text
 
 SCHEMA = 2
@@ -149,10 +150,10 @@ class Results(Record):
         try:
             data = json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
+            raise InputError(f"{path}: cannot be read as JSON ({error})") from None
         version = data.get("schema") if isinstance(data, dict) else None
         if version not in _READ:
-            raise ValueError(f"{path}: schema {version!r}; expected {SCHEMA}: evaluate again")
+            raise InputError(f"{path}: schema {version!r}; expected {SCHEMA}: evaluate again")
         for row in data.get("rows", ()):
             row.pop("display", None)  # follows from the rest
         data["schema"] = SCHEMA
@@ -161,7 +162,7 @@ class Results(Record):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise ValueError(f"{path}: {where}: {first['msg']}; evaluate again") from None
+            raise InputError(f"{path}: {where}: {first['msg']}; evaluate again") from None
 
 
 def json_schema() -> dict[str, Any]:
