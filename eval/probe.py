@@ -21,14 +21,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vistok.config import ConfigError, read_yaml, validate
+from vistok.config import ConfigError, read_yaml, shipped, validate
 from vistok.config.registry import build
 from vistok.core.errors import InputError
 from vistok.data import DataError, Dataset, TokenCache
 from vistok.data.kinds.tokens import CachedTokensConfig
 from vistok.eval.options import Options
 from vistok.eval.runs import Pair, Run, data_config, read_run
-from vistok.eval.training import ROOT, finished, train
+from vistok.eval.training import finished, train
 from vistok.runtime import distributed
 from vistok.tokens import TokenSpec
 from vistok.train.config import TrainConfig
@@ -58,7 +58,7 @@ def recipe(which: str) -> Recipe:
         raise ConfigError(
             f"--probe {which}: no such probe; expected {', '.join(PRESETS)}, or a .yaml file"
         )
-    path = ROOT / "configs" / "probes" / f"probe-{which}.yaml" if known else Path(which)
+    path = shipped.find(f"probes/probe-{which}") if known else Path(which)
     config = validate(TrainConfig, read_yaml(path), str(path))
     if config.task.kind != "generator" or config.data is not None:
         raise ConfigError(

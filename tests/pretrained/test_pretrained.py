@@ -185,7 +185,7 @@ def test_research_weights_are_not_pushed_by_accident(fails):
 
 
 def test_bare_weights_of_known_constants(tmp_path, fails):
-    from vistok.pretrained.maskgit_vqgan import NETWORK
+    from vistok.pretrained.tokenizers.maskgit_vqgan import NETWORK
 
     _, state, _ = official("maskgit_vqgan")
     torch.save(state, tmp_path / "maskgit-vqgan.bin")

@@ -1,4 +1,4 @@
-"""What several commands share: models, settings, images and clips in and out, texts."""
+"""Helpers of several commands: models, settings, images and clips in and out, texts."""
 
 from __future__ import annotations
 

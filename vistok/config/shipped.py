@@ -17,7 +17,7 @@ _MAIN = "tokenizer"  # the file that a folder's name stands for
 
 
 def folder() -> Path | None:
-    """Where the shipped configs lie; None in an installation without them."""
+    """Folder of the shipped configs; None in an installation without them."""
     found = importlib.util.find_spec("vistok.configs")
     places = [] if found is None else list(found.submodule_search_locations or ())
     return Path(places[0]) if places else None

@@ -5,7 +5,8 @@
     from_official(family, state_dict, config) -> Tokenizer
     to_official(tokenizer) -> (state_dict, config)
 
-One file per family of releases; network code is in `find` and `vistok.storage.hub` alone.
+`tokenizers/` has one file per family of releases; network code is in `find` and in
+`vistok.storage.hub` alone.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class Located:
-    """Where a name leads: a folder in our format, or weights in an official one."""
+    """Result of `locate`: a folder in our format, or weights in an official one."""
 
     name: str
     kind: Kind
@@ -82,7 +82,7 @@ def saved_folder(name: str | Path, expect: Kind | None = None) -> Path:
 
 
 def locate(name: str | Path, expect: Kind | None = None) -> Located:
-    """Where a name leads, its weights unread; errors as in `open`."""
+    """The place behind a name, its weights unread; errors as in `open`."""
     path = Path(name).expanduser()
     if path.exists():
         found = _local(str(name), path)
@@ -100,7 +100,7 @@ def locate(name: str | Path, expect: Kind | None = None) -> Located:
 
 
 def is_local(name: str | Path) -> bool:
-    """Whether a name can only mean a path of this machine, so that no hub is asked for it."""
+    """True if a name can only mean a path of this machine, so that no hub is asked for it."""
     text, path = str(name), Path(name).expanduser()
     return bool(
         text.startswith((".", "/", "~", "runs/"))

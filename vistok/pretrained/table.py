@@ -5,10 +5,10 @@ from __future__ import annotations
 from vistok.config.errors import InputError
 from vistok.config.names import nearest
 from vistok.pretrained.base import Family, Release
-from vistok.pretrained.maskgit_vqgan import MaskGITVQGAN
-from vistok.pretrained.one_d_piece import OneDPiece
-from vistok.pretrained.tatitok import TATiTok
-from vistok.pretrained.titok import TiTok
+from vistok.pretrained.tokenizers.maskgit_vqgan import MaskGITVQGAN
+from vistok.pretrained.tokenizers.one_d_piece import OneDPiece
+from vistok.pretrained.tokenizers.tatitok import TATiTok
+from vistok.pretrained.tokenizers.titok import TiTok
 
 FAMILIES: dict[str, Family] = {
     family.name: family for family in (MaskGITVQGAN(), TiTok(), TATiTok(), OneDPiece())

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vistok.pretrained.base import Release
-from vistok.pretrained.titok import TiTok, within
+from vistok.pretrained.tokenizers.titok import TiTok, within
 from vistok.tokenizer import TokenizerConfig
 
 _LICENCE = "as stated on the hub card (code: Apache-2.0)"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vistok.pretrained.base import Entry, Release, pair, same
-from vistok.pretrained.titok import TiTok, within
+from vistok.pretrained.tokenizers.titok import TiTok, within
 from vistok.tokenizer import TokenizerConfig
 
 CLIP = "openai/clip-vit-large-patch14-336"  # the weights of open_clip's ViT-L-14-336 "openai"
