@@ -113,6 +113,7 @@ def test_released_names_and_hub_ids(saved, titok, monkeypatch, tmp_path, fails):
         ("runs/empty", "no model.safetensors in it or in its 'model' folder; expected a run"),
         ("runs/begun", "no model/config.json; training writes it when it finishes"),
         ("text.md", "a file that holds no weights"),
+        ("runs/other", "runs/other/config.json: kind 'resnet9' is neither a tokenizer nor a gen"),
     ],
 )
 def test_a_local_name_is_never_asked_of_the_hub(saved, monkeypatch, fails, name, words):
@@ -124,6 +125,8 @@ def test_a_local_name_is_never_asked_of_the_hub(saved, monkeypatch, fails, name,
     Path("text.md").write_text("text")
     Path("runs/empty").mkdir()
     Path("runs/begun").mkdir()
+    Path("runs/other").mkdir()
+    Path("runs/other/config.json").write_text('{"kind": "resnet9"}')
     for file in ("config.yaml", "metrics.jsonl"):
         Path("runs/begun", file).write_text("")
     with fails(UserError, words):

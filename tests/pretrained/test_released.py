@@ -91,4 +91,4 @@ def test_the_network_is_the_importers():
 
 
 def test_the_readme_lists_every_release():
-    assert table() in (ROOT / "README.md").read_text(), "python -m tests.pretrained.released"
+    assert table() in (ROOT / "README.md").read_text(), "python -m tests.support.released"

@@ -1,6 +1,6 @@
 """The README's table of released tokenizers, from the tables of the families and their recipes.
 
-python -m tests.pretrained.released     prints it
+python -m tests.support.released     prints it
 """
 
 from __future__ import annotations

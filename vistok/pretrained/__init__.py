@@ -20,7 +20,7 @@ from torch import Tensor
 from vistok.config.errors import InputError
 from vistok.pretrained import exchange
 from vistok.pretrained.base import Family, Release
-from vistok.pretrained.open import kind_of, locate, open, saved_folder
+from vistok.pretrained.open import is_local, kind_of, locate, open, saved_folder
 from vistok.pretrained.table import FAMILIES, family_of, release_of, releases
 from vistok.tokenizer import Tokenizer
 
@@ -29,6 +29,7 @@ __all__ = [
     "Family",
     "Release",
     "from_official",
+    "is_local",
     "kind_of",
     "load",
     "locate",

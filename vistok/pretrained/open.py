@@ -131,9 +131,15 @@ def _local(name: str, path: Path) -> Located:
         raise InputError(f"{name}: a file that holds no weights; {_EXPECTED}")
     for folder in (path / "model", path):
         if (folder / CONFIG).is_file():
-            kind = kind_of(read_json(folder / CONFIG))
+            described = read_json(folder / CONFIG)
+            kind = kind_of(described)
             if kind is not None:
                 return Located(name, kind, folder)
+            if "kind" in described:  # of ours, and something else: official configs have no kind
+                raise InputError(
+                    f"{folder / CONFIG}: kind {described['kind']!r} is neither a tokenizer nor a "
+                    f"generator; {_EXPECTED}"
+                )
     if (path / "config.yaml").is_file() and (path / "metrics.jsonl").is_file():
         raise InputError(
             f"{name}: no model/{CONFIG}; training writes it when it finishes: start the same "
