@@ -17,7 +17,7 @@ from vistok.config.names import close, nearest
 from vistok.generators import Generator
 from vistok.pretrained import exchange
 from vistok.pretrained.find import find
-from vistok.pretrained.table import releases
+from vistok.pretrained.table import released_name, releases
 from vistok.storage.foreign import SUFFIXES
 from vistok.storage.hub import CONFIG, WEIGHTS, download, read_json
 from vistok.tokenizer import Tokenizer
@@ -86,7 +86,7 @@ def locate(name: str | Path, expect: Kind | None = None) -> Located:
     path = Path(name).expanduser()
     if path.exists():
         found = _local(str(name), path)
-    elif (release := _release(str(name))) is not None:
+    elif (release := released_name(str(name))) is not None:
         found = Located(str(name), "tokenizer", None, release)
     elif is_local(name):
         raise InputError(_nowhere(path))
@@ -115,13 +115,6 @@ def kind_of(described: Mapping[str, Any]) -> Kind | None:
         if keys <= set(described):
             return kind
     return None
-
-
-def _release(name: str) -> str | None:
-    """The released name that a name or a hub id is."""
-    known = releases()
-    hubs = {release.hub: own for own, (_, release) in known.items()}
-    return name if name in known else hubs.get(name)
 
 
 def _local(name: str, path: Path) -> Located:

@@ -23,13 +23,20 @@ def family_of(name: str) -> Family:
 
 
 def releases() -> dict[str, tuple[Family, Release]]:
-    """Every released name."""
+    """(family, release) by released name."""
     return {r.name: (family, r) for family in FAMILIES.values() for r in family.releases}
 
 
-def release_of(name: str) -> tuple[Family, Release]:
-    """InputError with the nearest name for an unknown one."""
+def released_name(name: str) -> str | None:
+    """The released name behind a released name or a hub id; None for anything else."""
     known = releases()
-    if name not in known:
+    hubs = {release.hub: own for own, (_, release) in known.items()}
+    return name if name in known else hubs.get(name)
+
+
+def release_of(name: str) -> tuple[Family, Release]:
+    """The release of a name or hub id; InputError with the nearest name for an unknown one."""
+    known, own = releases(), released_name(name)
+    if own is None:
         raise InputError(f"unknown release '{name}'; {nearest(name, known)}")
-    return known[name]
+    return known[own]
