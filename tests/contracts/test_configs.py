@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from tests.support.recipes import (
-    CONFIGS,
     FILES,
     TINY,
     TRAINING,
@@ -74,7 +73,7 @@ def condition(tokenizer: Tokenizer):
 
 def test_every_file_is_known_and_there_are_some():
     assert {what_it_is(path) for path in FILES.values()} == {"train", "launch", "study"}
-    assert {"quickstart.yaml", "feature_net.yaml", "titok_l32_stage1.yaml"} <= set(TRAINING)
+    assert {"quickstart/tokenizer.yaml", "jobs/feature_net.yaml"} <= set(TRAINING)
     assert {"studies/perturbation.yaml", "probes/probe-tiny.yaml"} <= set(FILES)
     assert len(TINY) >= 10 and len(CUT) >= 2
 
@@ -87,8 +86,8 @@ def test_a_config_is_valid_and_survives_yaml(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", [n for n, p in FILES.items() if what_it_is(p) == "study"])
-def test_every_run_of_a_study_is_a_valid_config(name, monkeypatch):
-    monkeypatch.chdir(CONFIGS.parent)  # a study names its base from there
+def test_every_run_of_a_study_is_a_valid_config(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a study names its training config by its shipped name
     study = read_study(FILES[name])
     assert study.runs
     for run in study.runs:

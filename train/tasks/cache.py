@@ -30,8 +30,9 @@ from vistok.data.decode.crops import Crops, open_crops
 from vistok.data.loading.loader import EvalLoader
 from vistok.data.token_cache import PER_SAMPLE, ArraySpec
 from vistok.data.token_cache_writer import TokenCacheWriter
+from vistok.pretrained import saved_folder
 from vistok.runtime.modes import evaluating
-from vistok.storage.hub import WEIGHTS, model_folder
+from vistok.storage.hub import WEIGHTS
 from vistok.storage.weights import sha256
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens
@@ -67,7 +68,8 @@ class CacheTask(Task):
     def run(self, config, data, accelerator, folder: Path) -> None:
         if data is None:
             raise ConfigError("data: missing; give the data set to tokenize, e.g. {kind: photos}")
-        source = Path(model_folder(self.config.tokenizer))
+        with accelerator.main_process_first():  # a released one is converted once
+            source = saved_folder(self.config.tokenizer, expect="tokenizer")
         tokenizer = Tokenizer.from_pretrained(str(source)).to(accelerator.device)
         digest = sha256(source / WEIGHTS)
         _on_one_machine(accelerator.num_processes)

@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
+from vistok.config.errors import UserError
 from vistok.core.records import Condition
 from vistok.tokens import TokenSpec
 
@@ -27,11 +28,11 @@ Split = Literal["train", "val"]
 UNLABELED = -1
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """A data set that cannot be used; the message is one line: thing, found, expected, remedy."""
 
 
-class BadSample(Exception):
+class BadSample(UserError):
     """One sample that cannot be used: its name and the reason, on one line."""
 
     def __init__(self, name: str, reason: str) -> None:

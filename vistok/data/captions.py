@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import field_validator
 
 from vistok.config import Config
+from vistok.core.errors import InputError
 from vistok.data.base import BadSample, DataError
 
 _CLASS = "{class}"
@@ -29,7 +30,7 @@ class CaptionConfig(Config):
     def _known(cls, caption: str | None) -> str | None:
         others = set(re.findall(r"\{.*?\}", caption or "")) - {_CLASS}
         if others:
-            raise ValueError(f"'{min(others)}' is no known placeholder; expected {_CLASS} alone")
+            raise InputError(f"'{min(others)}' is no known placeholder; expected {_CLASS} alone")
         return caption
 
 
@@ -83,14 +84,14 @@ def own_text(text: Any, where: str) -> str:
         try:
             text = text.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise ValueError(f"{where} is not UTF-8 ({error.reason})") from None
+            raise InputError(f"{where} is not UTF-8 ({error.reason})") from None
     if text is None:
-        raise ValueError(f"has no text: no {where}")
+        raise InputError(f"has no text: no {where}")
     if not isinstance(text, str):
-        raise ValueError(f"{where} holds {type(text).__name__}; expected a text")
+        raise InputError(f"{where} holds {type(text).__name__}; expected a text")
     text = text.strip()
     if not text:
-        raise ValueError(f"has no text: {where} is empty")
+        raise InputError(f"has no text: {where} is empty")
     return text
 
 
@@ -98,4 +99,4 @@ def one_source(config: CaptionConfig, key: str) -> None:
     """ValueError if texts are asked for twice: by `caption` and by the option `key`."""
     own = getattr(config, key)
     if own is not None and config.caption is not None:
-        raise ValueError(f"{key}={own} and caption={config.caption} both give texts; drop one")
+        raise InputError(f"{key}={own} and caption={config.caption} both give texts; drop one")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from vistok.config import ConfigError
+from vistok.core.errors import InputError
 from vistok.core.rng import Rng
 
 
@@ -27,9 +28,9 @@ class Order:
 
     def __init__(self, count: int, batch_size: int, seed: int, shuffle: bool = True) -> None:
         if count < 1:
-            raise ValueError(f"count={count}: an order needs at least one sample")
+            raise InputError(f"count={count}: an order needs at least one sample")
         if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: expected 1 or more")
+            raise InputError(f"batch_size={batch_size}: expected 1 or more")
         self.count, self.batch_size, self.seed, self.shuffle = count, batch_size, seed, shuffle
         self._epochs: dict[int, np.ndarray] = {}
 
@@ -86,6 +87,6 @@ def eval_indices(
     less, and the last batch may be short: gather by `Batch.index`.
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: expected 1 or more")
+        raise InputError(f"batch_size={batch_size}: expected 1 or more")
     firsts = range(start + rank * batch_size, count, world * batch_size)
     return [list(range(first, min(first + batch_size, count))) for first in firsts]

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from vistok.config import ConfigError, validate
+from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.data.base import DataError
 from vistok.tokens import Tokens, TokenSpec
@@ -125,9 +126,9 @@ def read_meta(path: Path) -> dict[str, Any]:
             )
         numbers = [meta[key] for key in ("count", "written", "crops")]
         if any(type(n) is not int for n in numbers) or not 0 <= numbers[1] <= numbers[0]:
-            raise ValueError(f"count, written, crops = {numbers}")
+            raise InputError(f"count, written, crops = {numbers}")
         if numbers[2] < 1 or numbers[0] < 1 or numbers[0] % numbers[2]:
-            raise ValueError(f"count={numbers[0]} is no multiple of crops={numbers[2]}")
+            raise InputError(f"count={numbers[0]} is no multiple of crops={numbers[2]}")
         for key in ("spec", "classes", "arrays", "source", "tokenizer"):
             meta[key]
     except DataError:
@@ -153,12 +154,12 @@ def check_specs(specs: Mapping[str, ArraySpec]) -> None:
     """ValueError, naming the array, unless each is known, has a known type and positive sides."""
     for name, spec in specs.items():
         if name not in OPTIONAL:
-            raise ValueError(f"'{name}'; expected one of {', '.join(OPTIONAL)}")
+            raise InputError(f"'{name}'; expected one of {', '.join(OPTIONAL)}")
         kinds = ("bool",) if name == "text_mask" else ("float32", "float16")
         if spec.dtype not in kinds:
-            raise ValueError(f"{name} of type {spec.dtype!r}; expected {' or '.join(kinds)}")
+            raise InputError(f"{name} of type {spec.dtype!r}; expected {' or '.join(kinds)}")
         if not spec.shape or any(type(side) is not int or side < 1 for side in spec.shape):
-            raise ValueError(f"{name} of shape {spec.shape}; expected sides of 1 or more")
+            raise InputError(f"{name} of shape {spec.shape}; expected sides of 1 or more")
 
 
 def describe(specs: Mapping[str, ArraySpec]) -> dict[str, Any]:
@@ -192,7 +193,7 @@ def map_arrays(
         try:
             array = np.load(path / file, mmap_mode=mode, allow_pickle=False)
             if not isinstance(array, np.ndarray):
-                raise ValueError("an archive; expected one array")
+                raise InputError("an archive; expected one array")
         except (OSError, ValueError, EOFError) as error:
             raise DataError(
                 f"token cache {path}: {file} cannot be read ({error}); write the cache anew"

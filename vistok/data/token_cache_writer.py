@@ -30,6 +30,7 @@ from vistok.data.token_cache import (
     map_arrays,
     read_meta,
 )
+from vistok.storage.files import DRAFT, write_text
 from vistok.tokens import Tokens, TokenSpec
 
 
@@ -225,7 +226,8 @@ class TokenCacheWriter:
     def _create(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         # Arrays without meta.json are what a crash during creation leaves: nothing was counted.
-        strangers = {p.name for p in self.path.iterdir()} - {*FILES, META + ".tmp"}
+        found = {p.name for p in self.path.iterdir() if not p.name.startswith(DRAFT)}
+        strangers = found - set(FILES)
         if strangers:
             raise DataError(
                 f"token cache {self.path}: the folder holds '{min(strangers)}' and no {META}; "
@@ -248,12 +250,7 @@ class TokenCacheWriter:
                 )
 
     def _save(self) -> None:
-        temporary = self.path / (META + ".tmp")
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump({**self._facts, "written": self.written}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path / META)
+        write_text(self.path / META, json.dumps({**self._facts, "written": self.written}, indent=1))
 
 
 def _short(value: Any) -> str:

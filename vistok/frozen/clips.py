@@ -20,6 +20,7 @@ import math
 
 from torch import Tensor
 
+from vistok.core.errors import InputError
 from vistok.layers.resize import resize
 
 
@@ -50,7 +51,7 @@ PRESETS = {"larp": stretched, "omnitokenizer": truncated, "styleganv": centered}
 def preset(name: str):
     """(clips, side) -> clips; ValueError for an unknown name."""
     if name not in PRESETS:
-        raise ValueError(f"unknown preset of clips '{name}'; valid: {', '.join(PRESETS)}")
+        raise InputError(f"unknown preset of clips '{name}'; valid: {', '.join(PRESETS)}")
     return PRESETS[name]
 
 

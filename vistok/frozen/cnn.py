@@ -3,7 +3,7 @@
 Plan of the DAWNBench ResNet-9 (Page, "How to train your ResNet", 2018), with two differences that
 serve distances rather than accuracy: global *average* pooling (a maximum over positions has heavy
 tails, which a Gaussian fit describes badly), and pooled features of the last two stages, since the
-last alone forgets texture. `configs/feature_net.yaml` trains it.
+last alone forgets texture. `configs/jobs/feature_net.yaml` trains it.
 
 Letters: B batch, H W pixels, h w positions of a map, c channels, D pooled width.
 """

@@ -19,10 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vistok.core.errors import InputError
 from vistok.frozen.clips import preset
-from vistok.frozen.files import FOLDER, BadWeights, MissingWeights, hollow, sha256
+from vistok.frozen.files import FOLDER, BadWeights, MissingWeights, hollow
 from vistok.frozen.network import FeatureNetwork, Features, VideoNetwork
 from vistok.layers.resize import resize
+from vistok.storage.weights import sha256
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -196,7 +198,7 @@ class VideoMAE(VideoNetwork):
 
     def look(self, clips: Tensor) -> Tensor:
         if clips.shape[2] != self.frames:
-            raise ValueError(
+            raise InputError(
                 f"videomae: clips of {clips.shape[2]} frames; expected exactly {self.frames}"
             )
         frames = _normalized(clips.transpose(1, 2), _IMAGENET)  # [B, T, 3, H, W]

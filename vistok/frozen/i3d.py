@@ -16,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vistok.core.errors import InputError
 from vistok.frozen.clips import preset
-from vistok.frozen.files import Source, check_state, hollow, read_state, sha256
+from vistok.frozen.files import Source, check_state, hollow, read_state
 from vistok.frozen.network import VideoNetwork
+from vistok.storage.weights import sha256
 
 NAME = "i3d"
 SOURCE = Source(
@@ -143,7 +145,7 @@ class I3D(VideoNetwork):
 
     def look(self, clips: Tensor) -> Tensor:
         if clips.shape[2] < MIN_FRAMES:
-            raise ValueError(
+            raise InputError(
                 f"{NAME}: clips of {clips.shape[2]} frames; expected {MIN_FRAMES} or more"
             )
         return self.network(2 * clips - 1)

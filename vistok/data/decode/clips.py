@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vistok.core.errors import InputError
 from vistok.data.base import BadSample, DataError, one_line
 
 Decoder = Literal["auto", "torchcodec", "pyav"]
@@ -132,7 +133,7 @@ def frames(
         try:
             for frame in _DECODERS[kind](os.path.abspath(path), index, wanted[done:]):
                 if frame.shape != (shape or frame.shape):
-                    raise ValueError(f"frames change from {shape} to {frame.shape}")
+                    raise InputError(f"frames change from {shape} to {frame.shape}")
                 shape = frame.shape
                 done += 1
                 yield frame
@@ -271,7 +272,7 @@ def _by_torchcodec(path: str, index: Probe, wanted: np.ndarray) -> Iterator[np.n
     from torchcodec.decoders import VideoDecoder
 
     if not index.timed:
-        raise ValueError("its frames carry no times")
+        raise InputError("its frames carry no times")
     first = index.key(int(wanted[0]))
     here = range(first, int(wanted[-1]) + 1)
     keys = set(index.keys.tolist())
@@ -309,7 +310,7 @@ def _checked(decoder: Any, index: Probe, wanted: np.ndarray, first: int) -> Iter
         expected = index.pts[wanted] * float(index.unit)
         off = np.abs(part.pts_seconds.numpy() - expected).max()
         if off > float(index.unit) / 2 + 1e-6:
-            raise ValueError(f"torchcodec found another frame, {off:.3f} s away")
+            raise InputError(f"torchcodec found another frame, {off:.3f} s away")
         yield from part.data.numpy()
 
 
@@ -353,20 +354,20 @@ def _run(
                 return
             begun = True
         if packet.is_corrupt:
-            raise ValueError(_ENDED)
+            raise InputError(_ENDED)
         for frame in packet.decode():
             at, count = _number(index, frame, count), count + 1
             if at < run[done]:
                 continue
             if at > run[done] or frame.is_corrupt:
-                raise ValueError("it is missing" if at > run[done] else "it is damaged")
+                raise InputError("it is missing" if at > run[done] else "it is damaged")
             pixels = frame.to_ndarray(format="rgb24", threads=1)
             yield np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90) % 4))
             done += 1
             if done == len(run):
                 return
     if begun:
-        raise ValueError(_ENDED)
+        raise InputError(_ENDED)
 
 
 def _number(index: Probe, frame: Any, count: int) -> int:

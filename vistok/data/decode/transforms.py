@@ -18,6 +18,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from vistok.core.errors import InputError
 from vistok.core.rng import Rng
 from vistok.data.captions import CaptionConfig
 from vistok.data.decode.images import to_tensor
@@ -53,15 +54,15 @@ class TransformConfig(CaptionConfig):
     @model_validator(mode="after")
     def _sane(self) -> TransformConfig:
         if min(self.hw) < 1:
-            raise ValueError(f"size={self.size}: expected sides of 1 or more")
+            raise InputError(f"size={self.size}: expected sides of 1 or more")
         if self.crop == "adm" and self.hw[0] != self.hw[1]:
-            raise ValueError(f"crop=adm cuts squares; size={self.size} is none, use crop=center")
+            raise InputError(f"crop=adm cuts squares; size={self.size} is none, use crop=center")
         if self.crop == "adm" and self.filter != "bicubic":
-            raise ValueError(f"crop=adm is bicubic by definition; got filter={self.filter}")
+            raise InputError(f"crop=adm is bicubic by definition; got filter={self.filter}")
         if self.crop != "random" and self.min_share != 1.0:
-            raise ValueError(f"min_share={self.min_share} needs crop=random; got crop={self.crop}")
+            raise InputError(f"min_share={self.min_share} needs crop=random; got crop={self.crop}")
         if self.pad >= min(self.hw):
-            raise ValueError(f"pad={self.pad} reflects more than size={self.size} holds")
+            raise InputError(f"pad={self.pad} reflects more than size={self.size} holds")
         return self
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from vistok.core.errors import InputError
 from vistok.data.base import DataError, one_line
 
 
@@ -34,7 +35,7 @@ def listed_names(path: Path) -> tuple[str, ...]:
         if listed and isinstance(listed[0], dict):
             listed = sorted(listed, key=lambda entry: entry["label"])
             if [entry["label"] for entry in listed] != list(range(len(listed))):
-                raise ValueError("labels are not 0, 1, 2, ...")
+                raise InputError("labels are not 0, 1, 2, ...")
             listed = [entry["class_name"] for entry in listed]
         return tuple(str(name) for name in listed)
     except (OSError, ValueError, KeyError, TypeError) as error:

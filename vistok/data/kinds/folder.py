@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from vistok.config.registry import register
+from vistok.core.errors import InputError
 from vistok.data.base import (
     UNLABELED,
     DataError,
@@ -48,9 +49,9 @@ class FolderConfig(TransformConfig):
     @model_validator(mode="after")
     def _places(self) -> FolderConfig:
         if self.path is None and self.val_path is None:
-            raise ValueError("neither path nor val_path is given; expected a folder")
+            raise InputError("neither path nor val_path is given; expected a folder")
         if self.val_share is not None and (self.path is None or self.val_path is not None):
-            raise ValueError(
+            raise InputError(
                 f"val_share={self.val_share} is a share of path; got path={self.path}, "
                 f"val_path={self.val_path}: give path and one of val_share, val_path"
             )

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from vistok.config.registry import register
+from vistok.core.errors import InputError
 from vistok.data.base import (
     UNLABELED,
     BadSample,
@@ -60,9 +61,9 @@ class ParquetConfig(TransformConfig):
     @model_validator(mode="after")
     def _places(self) -> ParquetConfig:
         if not self.train and not self.val:
-            raise ValueError("neither train nor val is given; expected shards or a glob")
+            raise InputError("neither train nor val is given; expected shards or a glob")
         if self.val_share is not None and (not self.train or self.val):
-            raise ValueError(
+            raise InputError(
                 f"val_share={self.val_share} is a share of train; got train={self.train}, "
                 f"val={self.val}: give train and one of val_share, val"
             )

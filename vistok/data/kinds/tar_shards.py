@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from vistok.core.errors import InputError
 from vistok.data.base import DataError, one_line
 
 MOST_SHARDS = 2**23  # shard << 40 | offset is an int64: the key of a sample's draws
@@ -51,22 +52,22 @@ def check(pattern: str) -> None:
     """ValueError, one line, if a pattern names something that is never read."""
     kind = protocol(pattern)
     if kind in _REFUSED:
-        raise ValueError(
+        raise InputError(
             f"'{pattern}': {kind}: is refused, {_REFUSED[kind]}; give a local path or the URL of a "
             f"file (s3://, gs://, hf://, https://)"
         )
     if "::" in pattern:
-        raise ValueError(f"'{pattern}': chained URLs (::) are refused; give the URL of a file")
+        raise InputError(f"'{pattern}': chained URLs (::) are refused; give the URL of a file")
     if kind and not pattern[len(kind) + 1 :].startswith("//"):
-        raise ValueError(f"'{pattern}': '{kind}:' is no URL; expected {kind}://... or a local path")
+        raise InputError(f"'{pattern}': '{kind}:' is no URL; expected {kind}://... or a local path")
     path = urlsplit(pattern).path if kind in ("http", "https") else pattern
     if path.lower().endswith(_COMPRESSED):
-        raise ValueError(
+        raise InputError(
             f"'{pattern}': a compressed tar cannot be entered in the middle, so a run could not "
             f"resume where it stopped; unpack it to .tar (images are compressed already)"
         )
     if not path.endswith((".tar", "*", "}", "]")):
-        raise ValueError(f"'{pattern}': expected a name or glob that ends in .tar")
+        raise InputError(f"'{pattern}': expected a name or glob that ends in .tar")
 
 
 def find(patterns: str | tuple[str, ...]) -> list[str]:
@@ -157,14 +158,14 @@ class TarShard:
     def read(self, count: int) -> bytes:
         """Up to `count` bytes; fewer only at the end. More than LARGEST is a ValueError."""
         if not 0 <= count <= LARGEST:
-            raise ValueError(f"{count} bytes; expected 0..{LARGEST}")
+            raise InputError(f"{count} bytes; expected 0..{LARGEST}")
         data = self._again(lambda: self._whole(count))
         self._at += len(data)
         return data
 
     def seek(self, place: int) -> int:
         if place < 0:
-            raise ValueError(f"seek to {place}")
+            raise InputError(f"seek to {place}")
         self._again(lambda: self._file.seek(place))
         self._at = place
         return place

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from vistok.config import Config
 from vistok.config.registry import register
+from vistok.core.errors import InputError
 from vistok.core.rng import Rng
 from vistok.data.base import (
     DataError,
@@ -36,7 +37,7 @@ class CachedTokensConfig(Config):
     @model_validator(mode="after")
     def _places(self) -> CachedTokensConfig:
         if self.val_share is not None and self.val_path is not None:
-            raise ValueError(
+            raise InputError(
                 f"got val_share={self.val_share} and val_path={self.val_path}; give one of them"
             )
         return self

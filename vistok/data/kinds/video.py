@@ -23,6 +23,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from vistok.config.registry import register
+from vistok.core.errors import InputError
 from vistok.core.rng import Rng
 from vistok.data.base import (
     UNLABELED,
@@ -79,17 +80,17 @@ class VideoConfig(TransformConfig):
     @model_validator(mode="after")
     def _places(self) -> VideoConfig:
         if self.path is None and self.val_path is None:
-            raise ValueError("neither path nor val_path is given; expected a folder or a csv")
+            raise InputError("neither path nor val_path is given; expected a folder or a csv")
         if self.val_share is not None and (self.path is None or self.val_path is not None):
-            raise ValueError(
+            raise InputError(
                 f"val_share={self.val_share} is a share of path; got path={self.path}, "
                 f"val_path={self.val_path}: give path and one of val_share, val_path"
             )
         if self.fps is not None and self.stride != 1:
-            raise ValueError(f"fps={self.fps} and stride={self.stride} contradict; give one")
+            raise InputError(f"fps={self.fps} and stride={self.stride} contradict; give one")
         places = [place for place in (self.path, self.val_path) if place is not None]
         if self.group_column is not None and not all(_is_csv(place) for place in places):
-            raise ValueError(f"group_column={self.group_column} needs a csv; got {places}")
+            raise InputError(f"group_column={self.group_column} needs a csv; got {places}")
         return self
 
 

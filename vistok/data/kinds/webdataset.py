@@ -23,6 +23,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from vistok.config.registry import register
+from vistok.core.errors import InputError
 from vistok.data.base import (
     UNLABELED,
     BadSample,
@@ -79,15 +80,15 @@ class WebDatasetConfig(TransformConfig):
     @model_validator(mode="after")
     def _places(self) -> WebDatasetConfig:
         if not self.train and not self.val:
-            raise ValueError("neither train nor val is given; expected tar shards")
+            raise InputError("neither train nor val is given; expected tar shards")
         for patterns in (self.train, self.val):
             for pattern in (patterns,) if isinstance(patterns, str) else patterns or ():
                 tar_shards.check(pattern)
         if self.label_key is not None and self.classes is None:
-            raise ValueError(f"label_key={self.label_key} needs classes; give a count or names")
+            raise InputError(f"label_key={self.label_key} needs classes; give a count or names")
         one_source(self, "text")
         if isinstance(self.classes, int) and self.classes < 1:
-            raise ValueError(f"classes={self.classes}: expected 1 or more")
+            raise InputError(f"classes={self.classes}: expected 1 or more")
         return self
 
 
@@ -136,7 +137,7 @@ class _Tars:
         found = [ending for ending in group.members if ending in self.endings]
         if len(found) != 1:
             has = ", ".join(one_line(ending) for ending in group.members) or "nothing"
-            raise ValueError(
+            raise InputError(
                 f"{len(found) or 'no'} image{'s' * bool(found)} among its members ({has}); "
                 f"expected one of {' '.join(self.endings)}" + ("; set image" if found else "")
             )
@@ -168,20 +169,20 @@ class _Tars:
             return UNLABELED
         data = group.contents.get(self.label)
         if data is None:
-            raise ValueError(f"has no label: no .{self.label} member")
+            raise InputError(f"has no label: no .{self.label} member")
         label: Any = data[:64].decode("utf-8", "replace").strip()
         if self.config.label_key is not None:
             try:
                 label = json.loads(data)[self.config.label_key]
             except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise ValueError(
+                raise InputError(
                     f"has no label: no key '{self.config.label_key}' in its .json "
                     f"({type(error).__name__})"
                 ) from None
         elif label.isascii() and label.isdigit():
             label = int(label)
         if type(label) is not int or not 0 <= label < len(self.classes):
-            raise ValueError(f"label {label!r}; expected 0..{len(self.classes) - 1}")
+            raise InputError(f"label {label!r}; expected 0..{len(self.classes) - 1}")
         return label
 
     def decode(self, content: _Content, index: int, epoch: int, seed: int) -> Sample:

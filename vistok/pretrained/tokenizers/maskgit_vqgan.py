@@ -36,7 +36,7 @@ class MaskGITVQGAN(Family):
             "Apache-2.0 (weights trained on ImageNet: research purposes)",
             config={"vqgan": NETWORK, "quantizer": QUANTIZER},
             rfid=2.28,
-            recipe=("configs/maskgit_vqgan.yaml",),
+            recipe=("tokenizers/maskgit_vqgan/maskgit_vqgan",),
             research_only=True,
         ),
     )

@@ -9,10 +9,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vistok.pretrained.base import Release
-from vistok.pretrained.titok import TiTok, within
+from vistok.pretrained.tokenizers.titok import TiTok, within
 from vistok.tokenizer import TokenizerConfig
 
 _LICENCE = "as stated on the hub card (code: Apache-2.0)"
+
+
+_RECIPES = "tokenizers/one_d_piece/one_d_piece"
 
 
 class OneDPiece(TiTok):
@@ -49,7 +52,7 @@ class OneDPiece(TiTok):
             _LICENCE,
             rfid=rfid,
             gfid=gfid,
-            recipe=tuple(f"configs/one_d_piece_{size}256_stage{stage}.yaml" for stage in (1, 2)),
+            recipe=tuple(f"{_RECIPES}_{size}256_stage{stage}" for stage in (1, 2)),
         )
         for size, rfid, gfid in (("s", 1.48, 2.67), ("b", 1.11, 2.70), ("l", 1.08, 2.35))
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vistok.pretrained.base import Entry, Release, pair, same
-from vistok.pretrained.titok import TiTok, within
+from vistok.pretrained.tokenizers.titok import TiTok, within
 from vistok.tokenizer import TokenizerConfig
 
 CLIP = "openai/clip-vit-large-patch14-336"  # the weights of open_clip's ViT-L-14-336 "openai"
@@ -65,7 +65,7 @@ class TATiTok(TiTok):
             rfid=rfid,
             protocol="ImageNet val 256, 50,000 images against themselves, none of which it was "
             "trained on (DataComp), with the caption 'A photo of a {class}.'",
-            recipe=(f"configs/tatitok_{name}.yaml",),
+            recipe=(f"tokenizers/tatitok/tatitok_{name}",),
         )
         for name, rfid in (
             ("bl32_vq", 3.95),

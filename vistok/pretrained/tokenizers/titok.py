@@ -13,7 +13,11 @@ from typing import Any
 
 from vistok.config import ConfigError
 from vistok.pretrained.base import Entry, Family, Release, own, pair, same, squeeze
-from vistok.pretrained.maskgit_vqgan import decoder_entries, decoder_tree, official_decoder
+from vistok.pretrained.tokenizers.maskgit_vqgan import (
+    decoder_entries,
+    decoder_tree,
+    official_decoder,
+)
 from vistok.tokenizer import TokenizerConfig
 
 SIZES = {
@@ -163,7 +167,7 @@ class TiTok(Family):
         return tree | ({"constants": constants} if constants else {})
 
     def extend(self, model: dict[str, Any], config: TokenizerConfig) -> dict[str, Any]:
-        """What a relative of TiTok adds to the official model config."""
+        """The official model config with the keys that a relative of TiTok adds."""
         return model
 
     # -- keys -----------------------------------------------------------------------------------
@@ -205,7 +209,7 @@ class TiTok(Family):
         hub = f"yucornetto/tokenizer_titok_{name.replace('-', '_')}_imagenet"
         return Release(
             f"titok-{name}", hub, "model.safetensors", _LICENCE, rfid=rfid, gfid=gfid,
-            recipe=tuple(f"configs/titok_{file}.yaml" for file in recipe), research_only=True,
+            recipe=tuple(f"tokenizers/titok/titok_{file}" for file in recipe), research_only=True,
         )  # fmt: skip
 
     releases = (
@@ -227,14 +231,14 @@ _PATCHES = {"positions": "learned", "class_token": True}
 
 
 def within(tree: Any, *path: str) -> Any:
-    """What lies at a path of nested mappings; None where it ends early."""
+    """The value at a path of nested mappings; None where it ends early."""
     for name in path:
         tree = tree.get(name) if isinstance(tree, Mapping) else None
     return tree
 
 
 def _vit(size: str, constants: Mapping[str, Any]) -> dict[str, Any]:
-    """What all ViTs of this family share, at one of the named sizes."""
+    """Config of the transformer that all ViTs of this family share, at one of the named sizes."""
     table = {**SIZES, **constants.get("size_table", {})}
     if size not in table:
         raise ConfigError(f"titok: model size '{size}'; expected one of {', '.join(table)}")
