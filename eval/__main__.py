@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from vistok.config.errors import one_line_errors
+from vistok.core.errors import InputError
 
 VERBS = ("speed", "reference", "study")
 
@@ -267,7 +268,7 @@ def study(file: str, overrides: tuple[str, ...], only: tuple[str, ...], device: 
     from vistok.eval.tables import summary
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError(
+        raise InputError(
             "a study is one process; on several GPUs give each its runs: CUDA_VISIBLE_DEVICES=0 "
             "python -m eval study FILE --only NAME"
         )
@@ -285,7 +286,7 @@ def study(file: str, overrides: tuple[str, ...], only: tuple[str, ...], device: 
 def _target(report: str) -> Path:
     path = Path(report)
     if path.suffix != ".html":
-        raise ValueError(f"--report {report}: expected a file that ends in .html")
+        raise InputError(f"--report {report}: expected a file that ends in .html")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vistok.config.errors import UserError
 from vistok.eval.images import Views, network_of
 from vistok.eval.real import UNKNOWN, RealStats
 from vistok.eval.rows import Row
@@ -50,7 +51,7 @@ def differences(a: Row, b: Row) -> tuple[str, ...]:
     return tuple(name for name, value in _ROW.items() if value(a) != value(b))
 
 
-class MismatchError(ValueError):
+class MismatchError(UserError, ValueError):
     """Two sides of a distance that were not made alike; the message names fields and values."""
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from vistok.core.errors import InputError
 from vistok.eval.bench import Bench
 from vistok.eval.images import exact
 from vistok.eval.options import Options
@@ -58,7 +59,7 @@ def jobs_of(pair: Pair, options: Options) -> list[Job]:
     """All jobs of the protocols that were asked for; ValueError for an unknown protocol."""
     for name in options.protocols:
         if name not in PROTOCOLS:
-            raise ValueError(f"unknown protocol '{name}'; valid: {', '.join(PROTOCOLS)}")
+            raise InputError(f"unknown protocol '{name}'; valid: {', '.join(PROTOCOLS)}")
     found = []
     for name in options.protocols:
         found += importlib.import_module(PROTOCOLS[name]).jobs(pair, options)

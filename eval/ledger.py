@@ -16,13 +16,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from vistok.core.errors import InputError
 from vistok.eval.bench import Bench
 from vistok.eval.images import network_of
 from vistok.eval.jobs import Job, Outcome, do
 from vistok.eval.rows import Row
 from vistok.eval.runs import Run
-from vistok.eval.sweep import Cache, digest, replacing
+from vistok.eval.sweep import Cache, digest
 from vistok.runtime import distributed
+from vistok.storage.files import replacing
 
 SCHEMA = 1
 _KIND = "vistok-outcome"
@@ -66,7 +68,7 @@ class Ledger:
             data = json.loads(path.read_text(encoding="utf-8"))
             head = (data["kind"], data["schema"], data["key"])
             if head != (_KIND, SCHEMA, key):
-                raise ValueError("it is no outcome of this job")
+                raise InputError("it is no outcome of this job")
             outcome = _outcome(data["outcome"])
             new = dict(zip(data["names"], _names(job, bench), strict=True))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -154,7 +156,7 @@ def _file(protocol: str, key: str) -> str:
 def _outcome(data: dict[str, Any]) -> Outcome:
     rows, dicts = tuple(map(Row.model_validate, data["rows"])), (data["skipped"], data["pictures"])
     if not all(isinstance(one, dict) for one in (data["facts"], *dicts[0], *dicts[1])):
-        raise ValueError("facts, skipped and images are not as they were written")
+        raise InputError("facts, skipped and images are not as they were written")
     return Outcome(rows, data["facts"], *map(tuple, dicts))
 
 

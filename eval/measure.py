@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from vistok.core.errors import InputError
 from vistok.eval.bench import Bench
 from vistok.eval.compare import agreed
 from vistok.eval.images import Views
@@ -94,7 +95,7 @@ def _outcomes(
     keys = [digest(facts_of(job, bench)) + bench.run.name for job, bench in plan]
     if len(set(keys)) < len(keys):
         job = next(j for (j, _), key in zip(plan, keys, strict=True) if keys.count(key) > 1)
-        raise ValueError(f"two jobs of {job.protocol} have the same settings: {job.settings}")
+        raise InputError(f"two jobs of {job.protocol} have the same settings: {job.settings}")
     found = [ledger.find(job, bench) for job, bench in plan]
     known, new = [], []
     for (job, bench), outcome in zip(plan, found, strict=True):
@@ -121,12 +122,12 @@ def _references(options: Options, views: Views, network: FeatureNetwork) -> dict
     """The reference file for each protocol that compares with it; MismatchError, ValueError."""
     if options.reference is None:
         if options.reference_rfid:
-            raise ValueError("--reference-rfid needs a file: --reference FILE")
+            raise InputError("--reference-rfid needs a file: --reference FILE")
         return {}
     wanted = {"gfid", "rfid"} if options.reference_rfid else {"gfid"}
     used = sorted(wanted & set(options.protocols))
     if not used:
-        raise ValueError(
+        raise InputError(
             f"--reference {options.reference}: none of {','.join(options.protocols)} compares with "
             "it; add gfid to --protocols, or --reference-rfid for rfid"
         )

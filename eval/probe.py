@@ -21,13 +21,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vistok.config import ConfigError, read_yaml, validate
+from vistok.config import ConfigError, read_yaml, shipped, validate
 from vistok.config.registry import build
-from vistok.data import DataError, Dataset, Stream, TokenCache
-from vistok.data.tokens import CachedTokensConfig
+from vistok.core.errors import InputError
+from vistok.data import DataError, Dataset, TokenCache
+from vistok.data.kinds.tokens import CachedTokensConfig
 from vistok.eval.options import Options
-from vistok.eval.runs import Pair, Run, data_config, read_run, still
-from vistok.eval.training import ROOT, finished, train
+from vistok.eval.runs import Pair, Run, data_config, read_run
+from vistok.eval.training import finished, train
 from vistok.runtime import distributed
 from vistok.tokens import TokenSpec
 from vistok.train.config import TrainConfig
@@ -57,7 +58,7 @@ def recipe(which: str) -> Recipe:
         raise ConfigError(
             f"--probe {which}: no such probe; expected {', '.join(PRESETS)}, or a .yaml file"
         )
-    path = ROOT / "configs" / "probes" / f"probe-{which}.yaml" if known else Path(which)
+    path = shipped.find(f"probes/probe-{which}") if known else Path(which)
     config = validate(TrainConfig, read_yaml(path), str(path))
     if config.task.kind != "generator" or config.data is not None:
         raise ConfigError(
@@ -76,7 +77,7 @@ def vocabulary(spec: TokenSpec) -> tuple[int, ...] | None:
     ValueError for a spec that no probe can model: the message is the reason.
     """
     if not spec.vocab:
-        raise ValueError("continuous tokens: an AR probe predicts codes")
+        raise InputError("continuous tokens: an AR probe predicts codes")
     whole = math.prod(spec.vocab)
     if whole <= _SOFTMAX and spec.branches == 1:
         return None if len(spec.vocab) == 1 else (whole,)
@@ -92,7 +93,7 @@ def _split(size: int) -> tuple[int, ...]:
         return (size,)
     small = next((d for d in range(math.isqrt(size), 1, -1) if size % d == 0), None)
     if small is None:
-        raise ValueError(f"a vocabulary of {size} codes has no factors; one softmax is too wide")
+        raise InputError(f"a vocabulary of {size} codes has no factors; one softmax is too wide")
     return (*_split(small), *_split(size // small))
 
 
@@ -123,11 +124,9 @@ def _open(run: Run, options: Options) -> Dataset | str:
     except ValueError as error:
         return str(error)
     try:
-        opened = build(_pictures(run, options)).open("train")
+        opened = build(_pictures(run, options)).open("train", augment=False)
     except DataError as error:
         return f"no training images to learn from: {error}"
-    if isinstance(opened, Stream):
-        return "its training images can only be read as a stream, and a cache needs an order"
     return opened
 
 
@@ -140,7 +139,7 @@ def probe_folder(run: Run, facts: dict[str, Any], name: str) -> Path:
 
 
 def _pictures(run: Run, options: Options) -> Any:
-    return still(data_config(run, options.data))
+    return data_config(run, options.data)
 
 
 def _trained(run: Run, options: Options, chosen: Recipe, record: dict[str, Any]) -> Path:

@@ -18,9 +18,12 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
+from vistok.config.errors import UserError
+from vistok.core.errors import InputError
 from vistok.eval.rows import Network, Reference
-from vistok.eval.sweep import digest, read_tensors, replacing, write_tensors
+from vistok.eval.sweep import digest, read_tensors, write_tensors
 from vistok.metrics import FeatureStats
+from vistok.storage.files import replacing
 from vistok.storage.weights import sha256
 
 SCHEMA = 1
@@ -28,7 +31,7 @@ UNKNOWN = "unknown"  # the split of statistics that do not name it; their count 
 _RECORD = "vistok-reference"
 
 
-class StatsError(ValueError):
+class StatsError(UserError, ValueError):
     """A reference file that cannot be used; the message is one line."""
 
 
@@ -148,7 +151,7 @@ class RealStats:
 
 def _from_record(mean: Any, cov: Any, record: dict[str, Any]) -> RealStats:
     if record.get("schema") != SCHEMA:
-        raise ValueError(f"schema {record.get('schema')!r}, expected {SCHEMA}")
+        raise InputError(f"schema {record.get('schema')!r}, expected {SCHEMA}")
     reference = Reference.model_validate(record["reference"])
     network, size = record["network"], record["size"]
     return RealStats(
@@ -169,7 +172,7 @@ def _from_npz(path: Path) -> RealStats:
             record = json.loads(str(file["protocol"]))
             return _from_record(file["mu"], file["sigma"], record)
         if not {"mu", "sigma"} <= names:
-            raise ValueError(f"it holds {', '.join(sorted(names)) or 'nothing'}")
+            raise InputError(f"it holds {', '.join(sorted(names)) or 'nothing'}")
         mean, cov = file["mu"], file["sigma"]
     # The count only scales the scatter back and forth; this one brings no warning of few samples.
     stats = FeatureStats.from_moments(mean, cov, max(2, mean.size))

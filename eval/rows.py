@@ -9,13 +9,15 @@ from __future__ import annotations
 import datetime
 import json
 import math
-import os
 import platform
 import subprocess
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
+
+from vistok.core.errors import InputError
+from vistok.storage.files import write_text
 
 SCHEMA = 2
 _READ = (1, 2)  # 2 added fields that 1 does not have; all of them have defaults
@@ -138,10 +140,8 @@ class Results(Record):
     def save(self, path: str | Path) -> None:
         """Write the JSON (renamed into place); numbers that are not finite are refused."""
         path = Path(path)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
         data = self.model_dump(mode="json", by_alias=True)
-        draft.write_text(json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-        os.replace(draft, path)
+        write_text(path, json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Results:
@@ -150,10 +150,10 @@ class Results(Record):
         try:
             data = json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
+            raise InputError(f"{path}: cannot be read as JSON ({error})") from None
         version = data.get("schema") if isinstance(data, dict) else None
         if version not in _READ:
-            raise ValueError(f"{path}: schema {version!r}; expected {SCHEMA}: evaluate again")
+            raise InputError(f"{path}: schema {version!r}; expected {SCHEMA}: evaluate again")
         for row in data.get("rows", ()):
             row.pop("display", None)  # follows from the rest
         data["schema"] = SCHEMA
@@ -162,7 +162,7 @@ class Results(Record):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise ValueError(f"{path}: {where}: {first['msg']}; evaluate again") from None
+            raise InputError(f"{path}: {where}: {first['msg']}; evaluate again") from None
 
 
 def json_schema() -> dict[str, Any]:

@@ -7,7 +7,6 @@ config.json names the weights of the tokenizer whose tokens it learned).
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,9 +16,11 @@ from typing import Annotated, Any, Literal
 
 import yaml
 
+import vistok.data  # noqa: F401  (registers the data sets)
 from vistok.config import Config, ConfigError, PartOf, validate
+from vistok.config.errors import UserError
+from vistok.config.names import close
 from vistok.config.registry import build
-from vistok.data import Stream  # importing the package also registers the data sets
 from vistok.data.base import one_line, text_of
 from vistok.eval.released import place
 from vistok.storage.hub import read_json
@@ -28,7 +29,7 @@ from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens import TokenSpec
 
 
-class RunError(ValueError):
+class RunError(UserError, ValueError):
     """A run that cannot be evaluated; the message is one line."""
 
 
@@ -139,38 +140,13 @@ def data_config(run: Run | None, overrides: Sequence[str] = ()) -> Config:
     return validate(_Data, {"data": {**(tree or {}), **changes}}, "--data").data
 
 
-def still(config: Config) -> Config:
-    """A data config whose training samples are what validation would see: nothing random in them.
-
-    Random crops become the center, padding and mirroring go, shards are read by index.
-    """
-    change: dict[str, Any] = {}
-    if getattr(config, "crop", None) == "random":
-        change |= {"crop": "center", "min_share": 1.0}
-    if getattr(config, "pad", 0):
-        change["pad"] = 0
-    for name in ("flip", "streaming"):
-        if getattr(config, name, False):
-            change[name] = False
-    if getattr(config, "cache", False):  # they are read once: no need to keep them
-        change["cache"] = False
-    return config.model_copy(update=change)
-
-
 def open_split(
     run: Run | None, overrides: Sequence[str] = (), split: Literal["train", "val"] = "val"
 ) -> Any:
     """A split as evaluation sees it, of a run's data or of `overrides` alone: read by index,
     cropped at the center (or as `adm`), never padded or mirrored."""
-    config = data_config(run, overrides)
-    if split == "train":
-        config = still(config)
-    opened = build(config).open(split)
+    opened = build(data_config(run, overrides)).open(split, augment=False)
     where = "data" if run is None else run.folder
-    if isinstance(opened, Stream):
-        raise RunError(
-            f"{where}: the {split} split is read as a stream; evaluation needs one read by index"
-        )
     if opened.spec is not None:
         raise RunError(f"{where}: its data are cached tokens; give images with --data kind=...")
     if opened.frames is not None:
@@ -220,8 +196,8 @@ def _nowhere(folder: Path) -> str:
         up = up.parent
     missing = folder.parts[len(up.parts)]
     there = sorted(p.name for p in up.iterdir() if p.is_dir() and not p.name.startswith("."))
-    close = difflib.get_close_matches(missing, there, n=1, cutoff=0.5)
-    hint = f"did you mean {up / close[0]}? " if close else ""
+    like = close(missing, there)
+    hint = f"did you mean {up / like}? " if like else ""
     return f"{folder}: no such folder (there is no '{missing}' in {up}); {hint}{wanted}"
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vistok.core.errors import InputError
 from vistok.eval.bench import Bench
 from vistok.eval.images import bar, network_of, to_uint8
 from vistok.eval.real import RealStats
@@ -37,7 +38,7 @@ def wanted(names: Sequence[str], others: Sequence[str] = ()) -> tuple[str, ...]:
     every = (*METRICS, *others)
     for name in names:
         if name not in (*every, "all"):
-            raise ValueError(f"unknown metric '{name}'; valid: all, {', '.join(every)}")
+            raise InputError(f"unknown metric '{name}'; valid: all, {', '.join(every)}")
     return every if "all" in names else tuple(dict.fromkeys(names))
 
 

@@ -23,6 +23,7 @@ import click
 from pydantic import Field, create_model, field_validator
 
 from vistok.config import Config, ConfigError, read_yaml, validate
+from vistok.core.errors import InputError
 from vistok.eval.jobs import PROTOCOLS
 from vistok.eval.options import Options
 from vistok.eval.probe import recipe
@@ -69,7 +70,7 @@ class StudyConfig(Config):
     def _folders(cls, runs: dict[str, Any]) -> dict[str, Any]:
         for name in runs:
             if not _NAME.fullmatch(name):
-                raise ValueError(f"'{name}' is no folder name; use letters, digits, . _ -")
+                raise InputError(f"'{name}' is no folder name; use letters, digits, . _ -")
         return runs
 
     @property

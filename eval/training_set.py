@@ -16,12 +16,12 @@ import numpy as np
 
 from vistok.config.registry import build
 from vistok.core.rng import Rng
-from vistok.data import DataError, Dataset, Sample, Stream
+from vistok.data import DataError, Dataset, Sample
 from vistok.data.base import manifest_hash
 from vistok.eval.bench import Bench
 from vistok.eval.images import Views
 from vistok.eval.real import RealStats
-from vistok.eval.runs import Run, data_config, still
+from vistok.eval.runs import Run, data_config
 
 LIMIT = 50_000  # images behind training statistics, unless told otherwise
 
@@ -78,11 +78,9 @@ class TrainingSet:
 def training_set(run: Run, overrides: Sequence[str], limit: int | None) -> TrainingSet | str:
     """The training images of a run's data, or why there are none."""
     try:
-        dataset = build(still(data_config(run, overrides))).open("train")
+        dataset = build(data_config(run, overrides)).open("train", augment=False)
     except DataError as error:
         return f"no training images: {error}"
-    if isinstance(dataset, Stream):
-        return "no training images: its training split can only be read as a stream"
     wanted = tuple(run.tokenizer.config.image_size)
     if dataset.size is not None and tuple(dataset.size) != wanted:
         return f"no training images of {wanted[0]}x{wanted[1]}: the split has {dataset.size}"

@@ -66,7 +66,7 @@ KEPT = ("tokenizer", "ema.tokenizer", "optimizer.tokenizer", "task.window")
 DOORS = {
     "info": ("vistok info tok", TOKENIZER),
     "encode": ("vistok encode tok image.png --out new", [*TOKENIZER, "image.png"]),
-    "decode": ("vistok decode tok image.tok --out new", [*TOKENIZER, "picture.tok"]),
+    "decode": ("vistok decode tok image.tok --out new", [*TOKENIZER, "image.tok"]),
     "generate": ("vistok generate gen tok --out new.png --count 1", GENERATOR + TOKENIZER),
     "edit": (
         "vistok edit copy tok image.png image.png --positions 0 --out new.png",
@@ -178,7 +178,7 @@ def world(tmp_path_factory) -> Path:
     tokens = {"kind": "tokens", "path": "cache/train", "val_path": "cache/val"}
     trees = {
         "small": small,
-        "pictures": {**small, "data": {"size": 8}},
+        "images": {**small, "data": {"size": 8}},
         "cache": {**small, "task": cache},
         "generator": {**small, "task": generator, "data": tokens},
         "clips": {"data": {"kind": "video", "path": "data/train.csv", "frames": 2}},
@@ -324,7 +324,9 @@ def test_a_folder_of_pickled_weights_is_no_model(here, command, config):
     if config:
         shutil.copy("tok/model/config.json", "pickled")
     said = refusal(call(command))
-    assert "pickled" in said and ("model.safetensors" in said or "config.json" in said)
+    # Without a config of ours they are official weights, whose reader refuses to run them.
+    assert "pickled" in said
+    assert any(words in said for words in ("model.safetensors", "config.json", "could run code"))
 
 
 @pytest.mark.parametrize("text", ["${oc.env:S}", "a${oc.env:S}", "${${x}:S}", "${oc.dict.keys:a}"])

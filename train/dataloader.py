@@ -8,10 +8,10 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from vistok.data.loader import TrainLoader
+from vistok.data.loading.loader import TrainLoader
+from vistok.data.loading.stream import Stream
+from vistok.data.loading.stream_loader import StreamLoader
 from vistok.data.order import Order
-from vistok.data.stream import Stream
-from vistok.data.stream_loader import StreamLoader
 from vistok.train.config import TrainConfig
 from vistok.train.state import RunState
 

@@ -24,10 +24,10 @@ from vistok.core.draws import Draws
 from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
-from vistok.data.loader import EvalLoader, to_device
+from vistok.data.batch import of_each_class, to_device
+from vistok.data.loading.loader import EvalLoader
+from vistok.data.loading.stream import Stream
 from vistok.data.order import Order
-from vistok.data.select import of_each_class
-from vistok.data.stream import Stream
 from vistok.storage.files import write_text
 from vistok.storage.hub import WEIGHTS
 from vistok.train.checkpoint import files

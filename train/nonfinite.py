@@ -19,7 +19,9 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from vistok.config.errors import NonFiniteError
 from vistok.runtime import distributed
+from vistok.storage.files import write_text
 from vistok.train.state import RunState
 from vistok.train.step import PhaseGradients
 
@@ -102,8 +104,8 @@ class NonFiniteCheck:
                 for s, phases in self._history
                 for t in phases
             ]
-            dump.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        raise FloatingPointError(
+            write_text(dump, "".join(json.dumps(row) + "\n" for row in rows))
+        raise NonFiniteError(
             f"{text}; {self.in_a_row} in a row, the limit of max_skipped. Weights are as they were "
             f"before; gradient norms of the last {_REMEMBERED} steps are in {dump}: lower "
             "optimizer.lr, lengthen warmup, set clip, use precision=fp32, or look at the samples "

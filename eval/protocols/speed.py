@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.data import to_device
 from vistok.eval.images import Views
@@ -54,7 +55,7 @@ def measure_speed(
     configs = [ConfigStep(Path(path)) for path in paths if is_config(path)]
     folders = [path for path in paths if not is_config(path)]
     if folders and (len(batch) > 1 or precision):
-        raise ValueError("--precision and several sizes of --batch are for config files, not runs")
+        raise InputError("--precision and several sizes of --batch are for config files, not runs")
     pairs = resolve(folders) if folders else []
     datasets = [open_data(pair.tokenizer, data) for pair in pairs]
     rows: list[Row] = []

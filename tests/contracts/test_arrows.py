@@ -20,7 +20,7 @@ PARTS = (
 )
 MAY = {
     "core": CORE,
-    "config": CONFIG | {"data"},  # errors: which exception is a bad sample
+    "config": CONFIG,
     **{one: CONFIG | {one} for one in ("tokens", "storage", "runtime")},
     "layers": LAYERS,
     "frozen": FROZEN,
@@ -29,7 +29,7 @@ MAY = {
     "tokenizer": FROZEN | set(PARTS) | {"conditioning"},
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
-    "cli": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing"},
+    "cli": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "cli"},
 }
 
 

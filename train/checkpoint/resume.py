@@ -18,6 +18,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from vistok.config import ConfigError
+from vistok.config.errors import NonFiniteError
 from vistok.runtime import distributed
 from vistok.storage.weights import load_strict
 from vistok.train.checkpoint import files
@@ -74,7 +75,7 @@ class Checkpointer:
     def collect(self, state: RunState) -> Snapshot:
         """The state of a run after a step, whole on every rank; every rank must call it.
 
-        FloatingPointError if weights are not finite, RuntimeError if ranks hold different ones.
+        NonFiniteError if weights are not finite, RuntimeError if ranks hold different ones.
         """
         held: dict[str, Mapping[str, Tensor]] = {
             n: module.state_dict() for n, module in state.modules.items()
@@ -102,7 +103,7 @@ class Checkpointer:
         for file, found in tensors.items():
             for key, value in found.items():
                 if value.is_floating_point() and not torch.isfinite(value).all():
-                    raise FloatingPointError(
+                    raise NonFiniteError(
                         f"step {state.step}: {file}/{key} is not finite; the older checkpoints "
                         "are kept: lower optimizer.lr, or use precision=fp32"
                     )

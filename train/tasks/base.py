@@ -16,7 +16,7 @@ from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.data.base import Dataset
-from vistok.data.stream import Stream
+from vistok.data.loading.stream import Stream
 from vistok.tokens import Tokens, TokenSpec
 
 Modules = Mapping[str, nn.Module]

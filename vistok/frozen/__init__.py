@@ -1,16 +1,17 @@
-"""Networks that are only looked through, behind one door.
+"""Pretrained networks that never train, by name.
 
 `feature_network(name)` gives images -> vectors, `video_network(name)` clips -> vectors,
 `perceptual_network(name)` pairs of images -> distances. Weights come from the package
-(`vistok-cnn`), a path, the folder $VISTOK_WEIGHTS or the usual download; what is missing is said in
-one line and never replaced by something else.
+(`vistok-cnn`), a path, the folder $VISTOK_WEIGHTS or the usual download; missing weights are an
+error of one line and never replaced by others.
 """
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
+from vistok.config.errors import InputError
+from vistok.config.names import nearest
 from vistok.frozen.cnn import CNNConfig, ResNet9
 from vistok.frozen.embedded import EmbeddedDistance, EmbeddedFeatures, save_weights
 from vistok.frozen.files import BadWeights, MissingWeights
@@ -43,8 +44,8 @@ def feature_network(name: str, weights: str | Path | None = None) -> FeatureNetw
     """uint8 [B, 3, H, W] -> [B, D] float32; `name` is one of FEATURES.
 
     Args:
-        weights: a local weight file (or its folder); None looks in the usual places.
-    Raises ValueError for an unknown name, MissingWeights, BadWeights: one line each.
+        weights: a local weight file (or its folder); None searches the usual places.
+    Raises InputError for an unknown name, MissingWeights, BadWeights: one line each.
     """
     _check(name, FEATURES, "feature network")
     if name == "inception":
@@ -96,6 +97,4 @@ def perceptual_network(name: str, weights: str | Path | None = None) -> Perceptu
 
 def _check(name: str, valid: tuple[str, ...], what: str) -> None:
     if name not in valid:
-        close = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.3)
-        hint = f"did you mean '{close[0]}'? " if close else ""
-        raise ValueError(f"unknown {what} '{name}'; {hint}valid: {', '.join(valid)}")
+        raise InputError(f"unknown {what} '{name}'; {nearest(name, valid)}")

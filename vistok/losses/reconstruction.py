@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from vistok.config.registry import register
+from vistok.core.errors import InputError
 from vistok.core.records import Batch, Reconstruction
 from vistok.core.schedules import Progress
 from vistok.losses.base import Loss, LossConfig
@@ -29,7 +30,7 @@ class ReconstructionConfig(LossConfig):
     @model_validator(mode="after")
     def _something(self) -> ReconstructionConfig:
         if not (self.l1 or self.l2 or self.smooth_l1):
-            raise ValueError("l1=l2=smooth_l1=0: give one of them a weight")
+            raise InputError("l1=l2=smooth_l1=0: give one of them a weight")
         return self
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-
+from vistok.config.errors import InputError
+from vistok.config.names import nearest
 from vistok.pretrained.base import Family, Release
-from vistok.pretrained.maskgit_vqgan import MaskGITVQGAN
-from vistok.pretrained.one_d_piece import OneDPiece
-from vistok.pretrained.tatitok import TATiTok
-from vistok.pretrained.titok import TiTok
+from vistok.pretrained.tokenizers.maskgit_vqgan import MaskGITVQGAN
+from vistok.pretrained.tokenizers.one_d_piece import OneDPiece
+from vistok.pretrained.tokenizers.tatitok import TATiTok
+from vistok.pretrained.tokenizers.titok import TiTok
 
 FAMILIES: dict[str, Family] = {
     family.name: family for family in (MaskGITVQGAN(), TiTok(), TATiTok(), OneDPiece())
@@ -16,26 +16,27 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(name: str) -> Family:
-    """ValueError with the nearest name for an unknown one."""
+    """InputError with the nearest name for an unknown one."""
     if name not in FAMILIES:
-        raise ValueError(f"unknown family '{name}'; {_nearest(name, list(FAMILIES))}")
+        raise InputError(f"unknown family '{name}'; {nearest(name, FAMILIES)}")
     return FAMILIES[name]
 
 
 def releases() -> dict[str, tuple[Family, Release]]:
-    """Every released name."""
+    """(family, release) by released name."""
     return {r.name: (family, r) for family in FAMILIES.values() for r in family.releases}
 
 
-def release_of(name: str) -> tuple[Family, Release]:
-    """ValueError with the nearest name for an unknown one."""
+def released_name(name: str) -> str | None:
+    """The released name behind a released name or a hub id; None for anything else."""
     known = releases()
-    if name not in known:
-        raise ValueError(f"unknown release '{name}'; {_nearest(name, list(known))}")
-    return known[name]
+    hubs = {release.hub: own for own, (_, release) in known.items()}
+    return name if name in known else hubs.get(name)
 
 
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}known: {', '.join(known)}"
+def release_of(name: str) -> tuple[Family, Release]:
+    """The release of a name or hub id; InputError with the nearest name for an unknown one."""
+    known, own = releases(), released_name(name)
+    if own is None:
+        raise InputError(f"unknown release '{name}'; {nearest(name, known)}")
+    return known[own]

@@ -1,4 +1,4 @@
-"""Where imported weights came from: what is needed to give them back in their official layout.
+"""Origin of imported weights: the record that gives them back in their official layout.
 
 Kept beside the model as origin.json and, where the official state dict holds tensors that no part
 of ours reads, origin.safetensors.
@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
+from vistok.core.errors import InputError
+from vistok.storage.files import write_text
 from vistok.storage.weights import read_safetensors, write_safetensors
 
 RECORD, TENSORS = "origin.json", "origin.safetensors"
@@ -20,7 +22,16 @@ RECORD, TENSORS = "origin.json", "origin.safetensors"
 
 @dataclass(frozen=True)
 class Origin:
-    """`config` is the official one, as it came; `types` those dtypes that are not float32."""
+    """Record of an import.
+
+    Attributes:
+        family: name of the family whose key table was used.
+        config: the official config, as it came.
+        inert: official tensors that no part of ours reads.
+        types: official dtypes that are not float32, by key ("torch.float16").
+        release: released name, if it was opened by one.
+        license: license of the weights, if it is known.
+    """
 
     family: str
     config: dict[str, Any]
@@ -30,6 +41,7 @@ class Origin:
     license: str | None = None
 
     def save(self, folder: Path) -> None:
+        """Write origin.json, and origin.safetensors if there are inert tensors."""
         facts = {
             "family": self.family,
             "release": self.release,
@@ -37,13 +49,13 @@ class Origin:
             "config": self.config,
             "types": self.types,
         }
-        (folder / RECORD).write_text(json.dumps(facts, indent=2) + "\n")
+        write_text(folder / RECORD, json.dumps(facts, indent=2) + "\n")
         if self.inert:
             write_safetensors(self.inert, folder / TENSORS)
 
     @classmethod
     def load(cls, folder: Path) -> Origin | None:
-        """The record of a saved model; None if it was not imported."""
+        """The record of a saved model; None if it was not imported. InputError if it is broken."""
         path = folder / RECORD
         if not path.is_file():
             return None
@@ -53,4 +65,4 @@ class Origin:
             return cls(inert=inert, **facts)
         except (ValueError, TypeError) as error:
             reason = " ".join(str(error).split())
-            raise ValueError(f"{path}: not a record of an import ({reason})") from None
+            raise InputError(f"{path}: not a record of an import ({reason})") from None

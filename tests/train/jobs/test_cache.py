@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 
@@ -10,16 +11,14 @@ import pytest
 import torch
 
 from tests.support.training import TINY, cache_tree, command
-from vistok.config import ConfigError
-from vistok.data import DataError
-from vistok.data.cache import TokenCache
-from vistok.tokenizer import Tokenizer
+from vistok.config import ConfigError, validate
+from vistok.config.registry import build
+from vistok.data import DataError, PhotosConfig
+from vistok.data.token_cache import TokenCache
+from vistok.tokenizer import Tokenizer, TokenizerConfig
 
 
 def test_a_cache_holds_what_the_tokenizer_says(cached):
-    from vistok.config.registry import build
-    from vistok.data import PhotosConfig
-
     folder, tokens = cached
     tokenizer = Tokenizer.from_pretrained(folder / "model")
     pictures = build(PhotosConfig(size=32, count=100, val_count=16)).open("train")
@@ -44,8 +43,7 @@ def test_an_interrupted_cache_goes_on_where_it_stopped(run, cached):
 
 
 def test_a_cache_of_ten_crops_goes_on_in_the_middle_of_a_sample(run, tmp_path):
-    from vistok.data import PhotosConfig
-    from vistok.data.crops import open_crops
+    from vistok.data.decode.crops import open_crops
 
     folder = run(TINY, "tokenizer", steps=4)
     tree = cache_tree(folder, limit=7)
@@ -111,3 +109,22 @@ def test_a_cache_of_another_tokenizer_is_not_mixed_in(run, cached):
     other = run(TINY, "other", steps=4, seed=3)
     with pytest.raises(DataError, match="tokenizer"):
         run(cache_tree(other), "tokens")
+
+
+def test_a_continuous_tokenizer_is_cached_as_values(run, tmp_path):
+    tree = copy.deepcopy(TINY["task"]["tokenizer"])
+    tree["quantizer"] = {"kind": "kl", "dim": 3}
+    Tokenizer(validate(TokenizerConfig, tree)).save_pretrained(tmp_path / "vae")
+    folder = run(cache_tree(tmp_path / "vae", limit=9), "values")
+    cache, tokenizer = TokenCache(folder / "train"), Tokenizer.from_pretrained(tmp_path / "vae")
+    assert (cache.spec.vocab, cache.spec.dim, len(cache)) == ((), 3, 9)
+    data = build(validate(PhotosConfig, TINY["data"])).open("train")
+    pixels = torch.stack([data[i].pixels for i in range(9)]).float() / 255
+    expected = tokenizer.encode(pixels).values
+    assert torch.equal(torch.stack([cache.row(i)[0] for i in range(9)]), expected)
+
+
+def test_a_cache_of_images_of_another_size_is_one_line(run, cached, fails):
+    tree = cache_tree(cached[0])
+    with fails(ConfigError, "images of 16x16 pixels; .* images of 32x32 .*: set data.size=32"):
+        run({**tree, "data": {**tree["data"], "size": 16}}, "small")

@@ -81,7 +81,7 @@ def test_a_wrong_number_of_classes_is_one_line(run, pictures):
 def test_cifar10_is_one_config_away(run):
     import yaml
 
-    tree = yaml.safe_load((ROOT / "configs/cifar10/tiny.yaml").read_text())
+    tree = yaml.safe_load((ROOT / "configs/quickstart/cifar10.yaml").read_text())
     tree["data"] |= {
         "train": f"{DATA}/cifar10/train-00000-*.parquet",
         "val": f"{DATA}/cifar10/test-*.parquet",
