@@ -69,15 +69,14 @@ CLIPS = {**TINY["data"], "frames": 4}
 @pytest.mark.parametrize(
     ("task", "who"),
     [
-        (TINY["task"], "tokenizer"),
-        ({"kind": "cache", "tokenizer": "nowhere"}, "tokenizer"),
-        ({"kind": "classifier"}, "classifier"),
+        (TINY["task"], "this tokenizer"),
+        ({"kind": "classifier"}, "a classifier"),
     ],
-    ids=["tokenizer", "cache", "classifier"],
+    ids=["tokenizer", "classifier"],
 )
 def test_clips_for_a_task_of_pictures_are_refused_at_once(write, tmp_path, task, who, dry):
     text = fails(write({**TINY, "task": task, "data": CLIPS}), f"out={tmp_path}/run", *dry)
-    assert f"data: gives clips of 4 frames, but this {who} takes images" in text
+    assert f"data: gives clips of 4 frames of 32x32 pixels; {who} takes images" in text
     assert not list(tmp_path.glob("run/*"))  # no work was begun
 
 

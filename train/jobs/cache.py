@@ -23,7 +23,6 @@ from tqdm import tqdm
 from vistok.config import Config, ConfigError
 from vistok.config.registry import register
 from vistok.core.records import Condition
-from vistok.data.base import mismatch
 from vistok.data.batch import to_device
 from vistok.data.decode.crops import Crops, open_crops
 from vistok.data.loading.loader import EvalLoader
@@ -37,7 +36,7 @@ from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens
 from vistok.train.jobs.base import Context, Job
 from vistok.train.signals import StopRequest
-from vistok.train.tasks.base import check_media
+from vistok.train.tasks.base import check_sides
 
 
 class CacheConfig(Config):
@@ -62,7 +61,6 @@ class CacheConfig(Config):
 @register("task", CacheConfig)
 class Cache(Job):
     def __init__(self, config: CacheConfig, data) -> None:
-        check_media(data, "tokenizer")
         self.config, self.tokenizer = config, config.tokenizer
 
     def rows(self, split: str, count: int) -> int:
@@ -80,9 +78,7 @@ class Cache(Job):
         _on_one_machine(accelerator.num_processes)
         for split, crops in (("train", self.config.crops), ("val", 1)):
             dataset = open_crops(config.data, split, crops, self.config.crop_range)
-            problem = mismatch(dataset, tokenizer.shape.sides, "this tokenizer")
-            if problem is not None:
-                raise ConfigError(problem)
+            check_sides(dataset, tokenizer.shape.sides, "this tokenizer")
             rows = getattr(dataset, "crops", 1)
             limit = self.config.limit if split == "train" else None
             count = len(dataset) if limit is None else min(limit * rows, len(dataset))

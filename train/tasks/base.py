@@ -15,7 +15,7 @@ from vistok.core.draws import Draws
 from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
-from vistok.data.base import Dataset
+from vistok.data.base import Dataset, mismatch
 from vistok.data.loading.stream import Stream
 from vistok.tokens import Tokens, TokenSpec
 
@@ -200,24 +200,8 @@ def blank_batch(
     return Batch(torch.arange(count), pixels, label=label, text=text, fps=fps, tokens=tokens)
 
 
-def check_media(data: Dataset | Stream | None, task: str, frames: int | None = None) -> None:
-    """ConfigError unless the samples are images, or clips of `frames` frames; None passes."""
-    if data is None:
-        return
-    wanted = "images" if frames is None else f"clips of {frames} frames"
-    if data.spec is not None:
-        raise ConfigError(
-            f"data: gives cached tokens, but this {task} takes {wanted}; use a kind of "
-            f"{'images (folder, parquet, webdataset)' if frames is None else 'clips (video)'}"
-        )
-    if data.frames == frames:
-        return
-    given = "images" if data.frames is None else f"clips of {data.frames} frames"
-    if frames is None:
-        remedy = (
-            "use a kind of images (folder, parquet, webdataset), or frames=null where that is "
-            "allowed"
-        )
-    else:
-        remedy = f"use a kind of clips (video) with data.frames={frames}"
-    raise ConfigError(f"data: gives {given}, but this {task} takes {wanted}; {remedy}")
+def check_sides(data: Dataset | Stream | None, sides: tuple[int, ...], reader: str) -> None:
+    """ConfigError unless `data` gives pixels of `sides`, (H, W) or (T, H, W); None passes."""
+    problem = None if data is None else mismatch(data, sides, reader)
+    if problem is not None:
+        raise ConfigError(problem)

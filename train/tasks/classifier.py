@@ -25,7 +25,7 @@ from vistok.train.tasks.base import (
     Phase,
     Task,
     blank_batch,
-    check_media,
+    check_sides,
 )
 
 
@@ -47,7 +47,8 @@ class ClassifierTask(Task):
         self.config, self.data = config, data
         if data is None:
             raise ConfigError("data: missing; a classifier trains on labeled images")
-        check_media(data, "classifier")
+        # Of any size, but one frame each.
+        check_sides(data, (data.sides or (32, 32))[-2:], "a classifier")
         classes = len(data.classes)
         if classes != config.network.classes:
             raise ConfigError(

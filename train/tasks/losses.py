@@ -53,6 +53,7 @@ class Losses(nn.Module):
             )
         # Losses on codes alone (proxy codes) leave the way back to pixels out.
         self.needs_pixels = any(loss.needs_pixels for loss in self.parts)
+        self.needs_target_in_space = any(loss.needs_target_in_space for loss in self.parts)
         self.networks: dict[str, nn.Module] = {}
         """Networks that losses train, by the names of their checkpoint files."""
         self.beside: tuple[str, ...] = ()

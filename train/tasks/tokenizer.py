@@ -38,7 +38,7 @@ from vistok.train.tasks.base import (
     Phase,
     Task,
     blank_batch,
-    check_media,
+    check_sides,
 )
 from vistok.train.tasks.losses import Losses
 from vistok.train.tasks.stages import InitConfig, start_from
@@ -82,7 +82,7 @@ class TokenizerTask(Task):
 
     def __init__(self, config: TokenizerTaskConfig, data) -> None:
         self.config, self.data = config, data
-        check_media(data, "tokenizer", config.tokenizer.frames)
+        check_sides(data, config.tokenizer.shape.sides, "this tokenizer")
         if data is not None and config.tokenizer.text is not None and not data.texts:
             raise ConfigError(NO_TEXTS)
         self.tokenizer = Tokenizer(config.tokenizer)
@@ -165,7 +165,11 @@ class TokenizerTask(Task):
             self.tokenizer.get_submodule(part).eval()
         condition = self.tokenizer.condition_of(batch, draws)
         reconstruction = self.modules["tokenizer"](
-            batch, draws, condition, self.losses.needs_pixels
+            batch,
+            draws,
+            condition,
+            self.losses.needs_pixels,
+            self.losses.needs_target_in_space,
         )
         self.tokenizer.quantizer.remember(reconstruction.quantized)
         if self.window is not None:

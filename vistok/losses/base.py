@@ -50,6 +50,9 @@ class Loss(nn.Module):
     """The saved or released tokenizer that `teach` must receive before `bind`; None = none."""
     needs_pixels: bool = True
     """True if `forward` reads `Reconstruction.pixels`, which may cost another network to decode."""
+    needs_target_in_space: bool = False
+    """True if `forward` reads `Reconstruction.target_in_space`, which may cost a frozen network to
+    encode; with decoders that sample it is there in any case."""
     trained: tuple[str, ...] = ()
     """Attributes that hold networks to train in the tokenizer's phase; they may be made in `bind`.
     Every process holds a whole copy."""

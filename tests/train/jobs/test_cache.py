@@ -128,3 +128,23 @@ def test_a_cache_of_images_of_another_size_is_one_line(run, cached, fails):
     tree = cache_tree(cached[0])
     with fails(ConfigError, "images of 16x16 pixels; .* images of 32x32 .*: set data.size=32"):
         run({**tree, "data": {**tree["data"], "size": 16}}, "small")
+
+
+def test_tokens_of_clips(run, fails):
+    """A tokenizer of clips caches clips, and neither media is taken for the other."""
+    tree = copy.deepcopy(TINY)
+    tree["task"]["tokenizer"]["frames"] = 2
+    for part in ("encoder", "decoder"):
+        tree["task"]["tokenizer"][part]["patches"] = {"size": 8, "frames": 2}
+    tree["data"]["frames"] = 2
+    folder = run(tree, "clips", steps=4)
+    images = cache_tree(folder, limit=6)
+    with fails(ConfigError, "gives images of 32x32 pixels; this tokenizer takes clips of 2 frames"):
+        run(images, "refused")
+    wanted = copy.deepcopy(images)
+    wanted["data"]["frames"] = 2
+    cache = TokenCache(run(wanted, "tokens") / "train")
+    tokenizer = Tokenizer.from_pretrained(folder / "model")
+    data = build(PhotosConfig(**{k: v for k, v in wanted["data"].items() if k != "kind"}))
+    pixels = data.open("train", augment=False)[3].pixels[None].float() / 255
+    assert torch.equal(tokenizer.encode(pixels).indices[0], cache.row(3)[0])
