@@ -128,8 +128,8 @@ def evaluate(runs: tuple[str, ...], report: str | None, device: str | None, **gi
     from vistok.eval.launch import process_group
     from vistok.eval.measure import evaluate
     from vistok.eval.options import Options
-    from vistok.eval.report import write_report
-    from vistok.eval.tables import summary
+    from vistok.eval.report.page import write_report
+    from vistok.eval.report.tables import summary
 
     target = None if report is None else _target(report)
     if given["cache"] is None and target is not None:
@@ -194,7 +194,7 @@ def speed(runs: tuple[str, ...], report: str | None, device: str | None, **given
     Of a config file (.yaml) the training step alone is measured, on noise; it needs no run.
     """
     from vistok.eval.launch import process_group
-    from vistok.eval.protocols.speed import measure_speed, speed_table
+    from vistok.eval.speed.measure import measure_speed, speed_table
     from vistok.train.memory import keep_freed_memory
 
     if not (runs or given["lookup"] or given["loading"]):
@@ -230,7 +230,7 @@ def reference(data: tuple[str, ...], more: tuple[str, ...], device: str | None, 
     Images are cropped as for evaluation (no random window, no mirroring), the training split too.
     """
     from vistok.eval.launch import process_group
-    from vistok.eval.reference import make_reference
+    from vistok.eval.reference.files import make_reference
 
     with process_group(device) as (chosen, first):
         real = make_reference([*data, *more], device=chosen, **given)
@@ -241,7 +241,7 @@ def reference(data: tuple[str, ...], more: tuple[str, ...], device: str | None, 
 
 
 def _fields(texts: tuple[str, ...]) -> tuple[str, ...]:
-    from vistok.eval.compare import FIELDS
+    from vistok.eval.results.compare import FIELDS
 
     found = tuple(name for text in texts for name in text.split(","))
     for name in found:
@@ -263,8 +263,8 @@ def study(file: str, overrides: tuple[str, ...], only: tuple[str, ...], device: 
     The same command goes on after a kill.
     """
     from vistok.eval.launch import process_group
-    from vistok.eval.study import options_of, read_study, run_study
-    from vistok.eval.tables import summary
+    from vistok.eval.report.tables import summary
+    from vistok.eval.study.study import options_of, read_study, run_study
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
@@ -276,7 +276,7 @@ def study(file: str, overrides: tuple[str, ...], only: tuple[str, ...], device: 
         results, target = run_study(config, options_of(config, chosen), only)
     click.echo(summary(results))
     if config.correlate:
-        from vistok.eval.verdict import verdict_text
+        from vistok.eval.report.verdict import verdict_text
 
         click.echo("\n" + verdict_text(results.facts["study"]))
     click.echo(f"report: {target}")

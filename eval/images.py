@@ -20,9 +20,9 @@ from tqdm import tqdm
 from vistok.core.records import Batch
 from vistok.data import EvalLoader, to_device
 from vistok.data.order import eval_indices
-from vistok.eval.real import RealStats
-from vistok.eval.rows import Network, Reference, provenance
-from vistok.eval.sweep import Cache, digest
+from vistok.eval.reference.real import RealStats
+from vistok.eval.results.rows import Network, Reference, provenance
+from vistok.eval.resumable import Cache, digest
 from vistok.frozen import FeatureNetwork
 from vistok.metrics import FeatureStats
 from vistok.runtime import distributed

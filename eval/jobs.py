@@ -1,8 +1,8 @@
 """What a protocol has to do: named pieces of work, each with all that its numbers depend on.
 
 A protocol module (eval/protocols) offers `jobs(pair, options) -> list[Job]`. A job never knows of
-the others; a bench of its own collects what it makes, so that its outcome can be kept, found again
-and shown beside others.
+the others; a context of its own collects what it makes, so that its outcome can be kept, found
+again and shown beside others.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vistok.eval.bench import Bench
+from vistok.eval.context import Context
 from vistok.eval.images import exact
 from vistok.eval.options import Options
-from vistok.eval.rows import Row
-from vistok.eval.runs import Pair, Run
-from vistok.eval.sweep import Passes
+from vistok.eval.results.rows import Row
+from vistok.eval.resumable import Passes
+from vistok.eval.systems.runs import Pair, Run
 from vistok.runtime import distributed
 
 PROTOCOLS = {
@@ -27,17 +27,17 @@ PROTOCOLS = {
     "rate_distortion": "vistok.eval.protocols.rate_distortion",
     "robust": "vistok.eval.protocols.robust",
     "order": "vistok.eval.protocols.order",
-    "probe": "vistok.eval.protocols.linear",
-    "pictures": "vistok.eval.pictures",
+    "probe": "vistok.eval.protocols.linear_probe",
+    "pictures": "vistok.eval.protocols.image_grids",
 }
 
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of a protocol: `work(bench)` returns rows and leaves the rest on the bench."""
+    """One piece of a protocol: `work(context)` returns rows and leaves the rest on the context."""
 
     protocol: str
-    work: Callable[[Bench], list[Row]]
+    work: Callable[[Context], list[Row]]
     settings: dict[str, Any] = field(default_factory=dict)  # JSON; whatever changes the outcome
     generator: Run | None = None  # whose weights the outcome also depends on
     once: bool = False  # the first rank alone does it
@@ -80,13 +80,13 @@ def rows_of(outcomes: Iterable[Outcome]) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def do(job: Job, bench: Bench, passes: Passes | None = None) -> Outcome:
+def do(job: Job, context: Context, passes: Passes | None = None) -> Outcome:
     """Run one job on every rank (or on the first, if it says so); `passes`: where its long loops
     are kept."""
     if job.once and distributed.rank() > 0:
         return Outcome()
     own = replace(
-        bench,
+        context,
         protocol=job.protocol,
         facts={},
         skipped=[],

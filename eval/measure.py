@@ -11,18 +11,18 @@ from typing import Any
 
 import torch
 
-from vistok.eval.bench import Bench
-from vistok.eval.compare import agreed
+from vistok.eval.context import Context
 from vistok.eval.images import Views
 from vistok.eval.jobs import Job, Outcome, jobs_of, rows_of
-from vistok.eval.ledger import Ledger, facts_of
-from vistok.eval.merge import check_names, joined
 from vistok.eval.options import Options
-from vistok.eval.probe import recipe, with_probe
-from vistok.eval.real import RealStats
-from vistok.eval.rows import Results, provenance
-from vistok.eval.runs import Pair, RunError, open_data, resolve
-from vistok.eval.sweep import Cache, digest
+from vistok.eval.reference.real import RealStats
+from vistok.eval.result_cache import ResultCache, facts_of
+from vistok.eval.results.compare import agreed
+from vistok.eval.results.merge import check_names, joined
+from vistok.eval.results.rows import Results, provenance
+from vistok.eval.resumable import Cache, digest
+from vistok.eval.systems.probe import recipe, with_probe
+from vistok.eval.systems.runs import Pair, RunError, open_data, resolve
 from vistok.frozen import FeatureNetwork, feature_network, perceptual_network
 from vistok.runtime import distributed
 
@@ -58,18 +58,18 @@ def evaluate(
     cache = Cache(folder, options.fresh, options.save_every)
     stamp = provenance()
     shared: dict[str, Views] = {}  # runs on the same images share their statistics
-    plan: list[tuple[Job, Bench]] = []
+    plan: list[tuple[Job, Context]] = []
     data: dict[str, Any] = {}
     for pair, dataset in zip(pairs, datasets, strict=True):
         views = Views(dataset, batch, options.limit, options.device, options.workers, cache)
         # The whole record: one manifest may be cropped to several sizes.
         views = shared.setdefault(json.dumps(views.record, sort_keys=True, default=str), views)
-        bench = Bench(pair.tokenizer, views, features, first, options.seed, stamp)
-        bench.more_perceptual = tuple(more)
-        bench.references = _references(options, views, features)
+        context = Context(pair.tokenizer, views, features, first, options.seed, stamp)
+        context.more_perceptual = tuple(more)
+        context.references = _references(options, views, features)
         data[pair.tokenizer.name] = views.record
-        plan += [(job, bench) for job in jobs_of(pair, options)]
-    outcomes = _outcomes(plan, Ledger(cache), say)
+        plan += [(job, context) for job in jobs_of(pair, options)]
+    outcomes = _outcomes(plan, ResultCache(cache), say)
     runs = [run.facts() for pair in pairs for run in (pair.tokenizer, *pair.generators)]
     every = [outcome for done in outcomes.values() for outcome in done]
     facts = {
@@ -88,28 +88,31 @@ def evaluate(
 
 
 def _outcomes(
-    plan: list[tuple[Job, Bench]], ledger: Ledger, say: Callable[[str], None]
+    plan: list[tuple[Job, Context]], result_cache: ResultCache, say: Callable[[str], None]
 ) -> dict[str, list[Outcome]]:
     """{tokenizer run: the outcomes of its jobs, in order}, found or measured."""
-    keys = [digest(facts_of(job, bench)) + bench.run.name for job, bench in plan]
+    keys = [digest(facts_of(job, context)) + context.run.name for job, context in plan]
     if len(set(keys)) < len(keys):
         job = next(j for (j, _), key in zip(plan, keys, strict=True) if keys.count(key) > 1)
         raise ValueError(f"two jobs of {job.protocol} have the same settings: {job.settings}")
-    found = [ledger.find(job, bench) for job, bench in plan]
+    found = [result_cache.find(job, context) for job, context in plan]
     known, new = [], []
-    for (job, bench), outcome in zip(plan, found, strict=True):
-        whose = bench.run.name if job.generator is None else job.generator.name
+    for (job, context), outcome in zip(plan, found, strict=True):
+        whose = context.run.name if job.generator is None else job.generator.name
         (new if outcome is None else known).append(f"{job.protocol} of {whose}")
-    if ledger.cache.folder is not None:
-        say(f"{ledger.cache.folder}: found {len(known)} of {len(plan)} outcomes" + _listed(known))
+    if result_cache.cache.folder is not None:
+        say(
+            f"{result_cache.cache.folder}: found {len(known)} of {len(plan)} outcomes"
+            + _listed(known)
+        )
         if new:
             say(f"evaluating {len(new)}" + _listed(new))
     outcomes: dict[str, list[Outcome]] = {}
-    for (job, bench), outcome in zip(plan, found, strict=True):
+    for (job, context), outcome in zip(plan, found, strict=True):
         if outcome is None:
-            bench.tokenizer.to(bench.device)
-            outcome = ledger.measure(job, bench)
-        outcomes.setdefault(bench.run.name, []).append(outcome)
+            context.tokenizer.to(context.device)
+            outcome = result_cache.measure(job, context)
+        outcomes.setdefault(context.run.name, []).append(outcome)
     return outcomes
 
 

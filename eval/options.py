@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from vistok.eval.sweep import EVERY
+from vistok.eval.resumable import EVERY
 
 PFIDMode = Literal["full", "quick", "both", "none"]
 DEFAULT = ("rfid", "pfid", "gfid", "pictures")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vistok.eval.rows import Results
+from vistok.eval.results.rows import Results
 
 ROOT = Path(__file__).parents[1]
 COMMITTED = ROOT / "eval/gallery/quickstart_results.json"

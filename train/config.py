@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+import vistok.data
+import vistok.train.tasks  # noqa: F401  (registers the tasks)
 from vistok.config import Config, PartOf
 from vistok.runtime.precision import Precision
 from vistok.train.optim import AdamWConfig

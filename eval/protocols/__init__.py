@@ -1,1 +1,1 @@
-"""Protocols: each takes a bench and yields rows of results.json."""
+"""Protocols: each takes a context and yields rows of results.json."""

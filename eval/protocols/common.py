@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from vistok.core.rng import Rng
-from vistok.eval.bench import Bench
+from vistok.eval.context import Context
 from vistok.eval.images import Views, network_of, to_uint8
 from vistok.eval.options import Options
 from vistok.eval.protocols.rfid import MeanDistance
-from vistok.eval.rows import Row
-from vistok.eval.runs import Pair
-from vistok.eval.training_set import training_set
+from vistok.eval.reference.training_set import training_set
+from vistok.eval.results.rows import Row
+from vistok.eval.systems.runs import Pair
 from vistok.metrics import PSNR
 from vistok.runtime.distributed import sum_
 from vistok.tokens import keep_mask
@@ -26,24 +26,24 @@ def training_count(options: Options, most: int) -> int:
     return most if options.train_limit is None else min(most, options.train_limit)
 
 
-def training_views(pair: Pair, options: Options, count: int) -> Callable[[Bench], Views | str]:
-    """Bench -> views of up to `count` training images, or why there are none."""
+def training_views(pair: Pair, options: Options, count: int) -> Callable[[Context], Views | str]:
+    """Context -> views of up to `count` training images, or why there are none."""
 
-    def make(bench: Bench) -> Views | str:
+    def make(context: Context) -> Views | str:
         found = training_set(pair.tokenizer, options.data, count)
         if isinstance(found, str):
             return found
-        return Views(found.dataset, bench.batch, None, bench.device, bench.views.workers)
+        return Views(found.dataset, context.batch, None, context.device, context.views.workers)
 
     return make
 
 
-def all_codes(bench: Bench, views: Views | None = None, title: str = "encode") -> Tensor:
+def all_codes(context: Context, views: Views | None = None, title: str = "encode") -> Tensor:
     """[N, L, F] int64 on the CPU: the codes of all images, by index, on every rank."""
-    views, spec = views or bench.views, bench.spec
+    views, spec = views or context.views, context.spec
     codes = torch.zeros((len(views), spec.length, len(spec.vocab)), dtype=torch.int64)
-    for batch in views.batches(f"{bench.run.name}: {title}"):
-        tokens = bench.encode(batch, bench.condition(batch))
+    for batch in views.batches(f"{context.run.name}: {title}"):
+        tokens = context.encode(batch, context.condition(batch))
         codes[batch.index] = tokens.indices.cpu().long()
     return sum_(codes)
 
@@ -59,19 +59,19 @@ def codes_of_others(codes: Tensor, index: Tensor, rng: Rng) -> Tensor:
     return codes[(index[:, None] + step) % count, torch.arange(length)]
 
 
-def positions_of(bench: Bench, length: int) -> list[int]:
+def positions_of(context: Context, length: int) -> list[int]:
     """The positions that a prefix of `length` keeps."""
-    keep = None if length == bench.spec.max_prefix else torch.tensor([length])
-    return keep_mask(bench.spec, keep, 1, "cpu")[0].nonzero()[:, 0].tolist()
+    keep = None if length == context.spec.max_prefix else torch.tensor([length])
+    return keep_mask(context.spec, keep, 1, "cpu")[0].nonzero()[:, 0].tolist()
 
 
 class Quality:
     """PSNR, perceptual and Fréchet distance of images to the real ones they stand for."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench, self.stats = bench, bench.new_stats()
-        self.psnr = PSNR().to(bench.device)
-        self.distance = None if bench.perceptual is None else MeanDistance().to(bench.device)
+    def __init__(self, context: Context) -> None:
+        self.context, self.stats = context, context.new_stats()
+        self.psnr = PSNR().to(context.device)
+        self.distance = None if context.perceptual is None else MeanDistance().to(context.device)
 
     @property
     def states(self) -> dict[str, Any]:
@@ -80,20 +80,20 @@ class Quality:
 
     def update(self, decoded: Tensor, pixels: Tensor) -> None:
         """decoded [B, 3, H, W] uint8; pixels: the real ones in 0..1."""
-        self.stats.update(self.bench.features(decoded))
+        self.stats.update(self.context.features(decoded))
         self.psnr.update(decoded, to_uint8(pixels))
         if self.distance is not None:
-            self.distance.update(self.bench.perceptual(decoded.float() / 255, pixels))
+            self.distance.update(self.context.perceptual(decoded.float() / 255, pixels))
 
     def rows(self, **about: Any) -> list[Row]:
         """The rows, over all ranks; `about` are fields that they share."""
-        bench = self.bench
+        context = self.context
         rows = [
-            bench.row("PSNR", self.psnr.compute().pooled, **about),
-            bench.frechet_row("rFID", self.stats.reduce(), **about),
+            context.row("PSNR", self.psnr.compute().pooled, **about),
+            context.frechet_row("rFID", self.stats.reduce(), **about),
         ]
         if self.distance is not None:
-            lpips = bench.perceptual.name.startswith("lpips")
-            name, network = "LPIPS" if lpips else "perceptual", network_of(bench.perceptual)
-            rows.insert(1, bench.row(name, self.distance.compute(), features=network, **about))
+            lpips = context.perceptual.name.startswith("lpips")
+            name, network = "LPIPS" if lpips else "perceptual", network_of(context.perceptual)
+            rows.insert(1, context.row(name, self.distance.compute(), features=network, **about))
         return rows

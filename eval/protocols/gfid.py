@@ -16,17 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vistok.eval.bench import Bench
+from vistok.eval.context import Context
 from vistok.eval.images import to_uint8
 from vistok.eval.jobs import Job
 from vistok.eval.options import Options
-from vistok.eval.probe import no_probe
 from vistok.eval.protocols.rfid import MS_SSIM
-from vistok.eval.real import RealStats
-from vistok.eval.rows import Decode, Row
-from vistok.eval.runs import Pair, Run, class_names, untrained
-from vistok.eval.sets import SetMeasures, wanted
-from vistok.eval.training_set import TrainingSet, training_set
+from vistok.eval.reference.real import RealStats
+from vistok.eval.reference.sets import SetMeasures, wanted
+from vistok.eval.reference.training_set import TrainingSet, training_set
+from vistok.eval.results.rows import Decode, Row
+from vistok.eval.systems.probe import no_probe
+from vistok.eval.systems.runs import Pair, Run, class_names, untrained
 from vistok.metrics.stored import CAP
 from vistok.tokens import Tokens, TokenSpec
 
@@ -45,7 +45,7 @@ class Pass:
 def jobs(pair: Pair, options: Options) -> list[Job]:
     """One for each pass of each generator; one that says what is missing where there is none."""
     if not pair.generators:
-        work = lambda bench: _nothing(bench, pair, options)
+        work = lambda context: _nothing(context, pair, options)
         return [Job("gfid", work, {"probe": options.probe})]
     real: TrainingSet | str = "a reference was given instead"
     if options.reference is None:
@@ -85,7 +85,7 @@ def passes(spec: TokenSpec, guidance: Sequence[float], conditional: bool) -> lis
 
 
 def run(
-    bench: Bench,
+    context: Context,
     generator: Run,
     one: Pass,
     samples: int,
@@ -95,23 +95,23 @@ def run(
 ) -> list[Row]:
     """The rows of one pass: gFID (if there are training images), gFID-val, and further measures
     of the set (`metrics` of eval.sets) against the validation images."""
-    model = generator.generator.to(bench.device).eval()
-    if not readable(bench, model):
+    model = generator.generator.to(context.device).eval()
+    if not readable(context, model):
         reason = "the decoder reads text, and samples have none; evaluate with a data.caption"
-        bench.skip("gFID", reason, generator.name)
+        context.skip("gFID", reason, generator.name)
         return []
-    note = f"tokens of {bench.run.name}"
+    note = f"tokens of {context.run.name}"
     if not one.trained:
-        model = untrained(model).to(bench.device)
+        model = untrained(model).to(context.device)
         note = f"baseline: the same generator with fresh weights (seed 0); {note}"
     title = f"{generator.name}: guidance {one.guidance:g}, length {one.length}"
-    measures = SetMeasures(bench, samples, metrics, "gFID-val", stored)
-    sample_into(measures, bench, model, one, samples, title)
+    measures = SetMeasures(context, samples, metrics, "gFID-val", stored)
+    sample_into(measures, context, model, one, samples, title)
     stats = measures.decoded.pool.reduce()
     sides: dict[str, RealStats | None] = {}
-    given = bench.reference  # --reference: instead of the training images
+    given = context.reference  # --reference: instead of the training images
     if given is not None or not isinstance(real, str):
-        sides["gFID"] = real.stats(bench) if given is None else given
+        sides["gFID"] = real.stats(context) if given is None else given
     if one.trained or not sides:
         sides["gFID-val"] = None
     common = {
@@ -123,46 +123,46 @@ def run(
             temperature=1.0,
             top_k=0,
             top_p=1.0,
-            seed=bench.seed,
-            steps=bench.spec.positions_in(one.length),
+            seed=context.seed,
+            steps=context.spec.positions_in(one.length),
         ),
-        "condition": _condition_name(bench, model),
+        "condition": _condition_name(context, model),
     }
     rows = []
     for metric, side in sides.items():
-        split = bench.views.reference.split
+        split = context.views.reference.split
         against = (
             f"reference: the {split} images, not training statistics"
             if side is None
             else f"reference: {side.reference.split} images ({side.reference.described})"
         )
         name = metric if one.trained else "gFID-untrained"
-        rows.append(bench.frechet_row(name, stats, side, note=f"{note}; {against}", **common))
+        rows.append(context.frechet_row(name, stats, side, note=f"{note}; {against}", **common))
     if metrics:
-        against = f"reference: the {bench.views.reference.split} images"
+        against = f"reference: the {context.views.reference.split} images"
         rows += measures.rows(note=f"{note}; {against}", **common)
     return rows
 
 
-def readable(bench: Bench, model: Any) -> bool:
+def readable(context: Context, model: Any) -> bool:
     """Whether samples have the texts that the tokenizer's decoder reads, if it reads any."""
-    return bench.condition_name == "none" or (
-        bench.captions(labels_of(model, torch.zeros(1, dtype=torch.int64)), 1) is not None
+    return context.condition_name == "none" or (
+        context.captions(labels_of(model, torch.zeros(1, dtype=torch.int64)), 1) is not None
     )
 
 
-def _condition_name(bench: Bench, model: Any) -> str:
-    given = (["class"] if class_names(model) else []) + [bench.condition_name]
+def _condition_name(context: Context, model: Any) -> str:
+    given = (["class"] if class_names(model) else []) + [context.condition_name]
     return ", ".join(name for name in given if name != "none") or "none"
 
 
-def decoded(bench: Bench, model: Any, index: Tensor, length: int, guidance: float) -> Tensor:
+def decoded(context: Context, model: Any, index: Tensor, length: int, guidance: float) -> Tensor:
     """[B, 3, H, W] uint8: the samples of numbers `index` [B], under captions of their classes."""
-    tokens, condition = sample(bench, model, index, length, guidance), None
-    if bench.condition_name != "none":
-        texts = bench.captions(labels_of(model, index), len(index))
-        condition = bench.tokenizer.condition(texts)
-    return to_uint8(bench.decode(tokens, condition))
+    tokens, condition = sample(context, model, index, length, guidance), None
+    if context.condition_name != "none":
+        texts = context.captions(labels_of(model, index), len(index))
+        condition = context.tokenizer.condition(texts)
+    return to_uint8(context.decode(tokens, condition))
 
 
 def labels_of(model: Any, index: Tensor) -> Tensor | None:
@@ -171,29 +171,29 @@ def labels_of(model: Any, index: Tensor) -> Tensor | None:
     return index % count if count else None
 
 
-def sample(bench: Bench, model: Any, index: Tensor, length: int, guidance: float) -> Tokens:
+def sample(context: Context, model: Any, index: Tensor, length: int, guidance: float) -> Tokens:
     """Token sequences of the sample numbers `index` [B], stopped at `length`."""
-    index = index.to(bench.device)
-    whole = length == bench.spec.max_prefix
+    index = index.to(context.device)
+    whole = length == context.spec.max_prefix
     return model.sample(
         labels_of(model, index),
         None if whole else length,
-        seed=bench.seed,
+        seed=context.seed,
         index=index,
         guidance=guidance,
     )
 
 
 def sample_into(
-    measures: SetMeasures, bench: Bench, model: Any, one: Pass, samples: int, title: str
+    measures: SetMeasures, context: Context, model: Any, one: Pass, samples: int, title: str
 ) -> None:
     """Add this rank's share of `samples` decoded samples to the measures."""
-    for index in bench.numbers(title, samples, measures):
-        measures.update(decoded(bench, model, index, one.length, one.guidance), index)
+    for index in context.numbers(title, samples, measures):
+        measures.update(decoded(context, model, index, one.length, one.guidance), index)
 
 
 def pictures(
-    bench: Bench, model: Any, classes: Sequence[int], each: int, guidance: float
+    context: Context, model: Any, classes: Sequence[int], each: int, guidance: float
 ) -> Tensor:
     """[classes, each, 3, H, W] uint8: the first samples of some classes, those of the statistics.
 
@@ -201,8 +201,8 @@ def pictures(
     """
     count = max(1, len(class_names(model)))
     index = torch.tensor(classes)[:, None] + count * torch.arange(each)  # [classes, each]
-    parts = index.flatten().split(bench.batch)
-    made = [decoded(bench, model, part, bench.spec.max_prefix, guidance) for part in parts]
+    parts = index.flatten().split(context.batch)
+    made = [decoded(context, model, part, context.spec.max_prefix, guidance) for part in parts]
     return torch.cat(made).cpu().unflatten(0, index.shape)
 
 
@@ -213,24 +213,24 @@ def _work(
     options: Options,
     metrics: tuple[str, ...],
 ) -> Any:
-    def work(bench: Bench) -> list[Row]:
-        samples = options.samples or min(_MOST, len(bench.views))
-        return run(bench, generator, one, samples, real, metrics, options.stored)
+    def work(context: Context) -> list[Row]:
+        samples = options.samples or min(_MOST, len(context.views))
+        return run(context, generator, one, samples, real, metrics, options.stored)
 
     return work
 
 
 def _skip(protocol: str, reason: str, generator: Run) -> Job:
-    def work(bench: Bench) -> list[Row]:
-        bench.skip(protocol, reason)
+    def work(context: Context) -> list[Row]:
+        context.skip(protocol, reason)
         return []
 
     return Job("gfid", work, {"skipped": protocol, "reason": reason}, generator)
 
 
-def _nothing(bench: Bench, pair: Pair, options: Options) -> list[Row]:
+def _nothing(context: Context, pair: Pair, options: Options) -> list[Row]:
     reason = "no generator of this tokenizer's tokens among the runs (--probe trains one)"
     if options.probe is not None:
         reason = no_probe(pair.tokenizer, options) or reason
-    bench.skip("gFID", reason)
+    context.skip("gFID", reason)
     return []

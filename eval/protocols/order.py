@@ -18,14 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vistok.core.rng import Rng
-from vistok.eval.bench import Bench
+from vistok.eval.context import Context
 from vistok.eval.images import bar, shares
 from vistok.eval.jobs import Job
 from vistok.eval.options import Options
-from vistok.eval.pictures import grid
 from vistok.eval.protocols.common import all_codes, codes_of_others
-from vistok.eval.rows import Decode, Row
-from vistok.eval.runs import Pair
+from vistok.eval.protocols.image_grids import grid
+from vistok.eval.results.rows import Decode, Row
+from vistok.eval.systems.runs import Pair
 from vistok.runtime.distributed import sum_, world_size
 from vistok.tokens import Tokens
 
@@ -42,34 +42,36 @@ def jobs(pair: Pair, options: Options) -> list[Job]:
     return [Job(NAME, run, {"decodes": _DECODES, "seed": options.seed})]
 
 
-def run(bench: Bench) -> list[Row]:
+def run(context: Context) -> list[Row]:
     """facts["order"], the maps, and how strongly the change falls along the sequence."""
-    spec = bench.spec
+    spec = context.spec
     if not spec.vocab:
-        bench.skip(NAME, "continuous tokens have no codes to draw")
+        context.skip(NAME, "continuous tokens have no codes to draw")
         return []
     if any(len(block) > 1 for block in spec.blocks):
-        bench.skip(NAME, f"only for one-dimensional sequences; these are grids of {spec.blocks[0]}")
+        context.skip(
+            NAME, f"only for one-dimensional sequences; these are grids of {spec.blocks[0]}"
+        )
         return []
-    codes = all_codes(bench)
+    codes = all_codes(context)
     if len(codes) < 2:
-        bench.skip(NAME, "a code of another image needs 2 images or more")
+        context.skip(NAME, "a code of another image needs 2 images or more")
         return []
     count = min(len(codes), max(_LEAST, _DECODES // spec.length))
-    maps, differ = changes(bench, codes, count)
+    maps, differ = changes(context, codes, count)
     change = maps.mean((1, 2))
-    bench.facts[NAME] = {
+    context.facts[NAME] = {
         "entropy": entropies(codes).tolist(),
         "change": change.tolist(),
         "differ": differ.tolist(),  # share of draws that gave another code
         "pictures": count,
     }
-    bench.pictures.append(pictures(bench.run.name, maps, count))
+    context.pictures.append(pictures(context.run.name, maps, count))
     note = f"{count} images, each position drawn from those of {len(codes)} images"
     rank = rank_correlation(change)
     return [
-        bench.row(
-            "order-correlation", rank, samples=count, decode=Decode(seed=bench.seed), note=note
+        context.row(
+            "order-correlation", rank, samples=count, decode=Decode(seed=context.seed), note=note
         )
     ]
 
@@ -82,27 +84,27 @@ def entropies(codes: Tensor) -> Tensor:
     return torch.tensor([entropy(one.numpy(), base=2) for one in counts], dtype=torch.float64)
 
 
-def changes(bench: Bench, codes: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def changes(context: Context, codes: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Mean squared change [L, H, W] over the first `count` images and the channels, and the share
     [L] of draws that gave another code; over all ranks.
 
     Args:
         codes: [N, L, F] of all images.
     """
-    spec, tokenizer = bench.spec, bench.tokenizer
+    spec, tokenizer = context.spec, context.tokenizer
     height, width = tokenizer.config.image_size
-    maps = torch.zeros((spec.length, height, width), dtype=torch.float64, device=bench.device)
+    maps = torch.zeros((spec.length, height, width), dtype=torch.float64, device=context.device)
     differ = torch.zeros(spec.length, dtype=torch.float64)
-    reads = bench.condition_name != "none"
-    made = lambda indices, condition: bench.decode(
-        Tokens.of(spec, indices.to(bench.device), size=(1, height, width)), condition
+    reads = context.condition_name != "none"
+    made = lambda indices, condition: context.decode(
+        Tokens.of(spec, indices.to(context.device), size=(1, height, width)), condition
     )
-    with bar(count * spec.length, f"{bench.run.name}: resample each position") as progress:
-        for index in shares(count, bench.batch):
+    with bar(count * spec.length, f"{context.run.name}: resample each position") as progress:
+        for index in shares(count, context.batch):
             own = codes[index]
-            condition = bench.condition(bench.views.chosen(index.tolist())) if reads else None
+            condition = context.condition(context.views.chosen(index.tolist())) if reads else None
             clean = made(own, condition)
-            drawn = codes_of_others(codes, index, Rng(bench.seed, NAME))
+            drawn = codes_of_others(codes, index, Rng(context.seed, NAME))
             for position in range(spec.length):
                 moved = own.clone()
                 moved[:, position] = drawn[:, position]

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vistok.eval.bench import Bench
+from vistok.eval.context import Context
 from vistok.eval.images import bar, to_uint8
 from vistok.eval.jobs import Job
 from vistok.eval.options import Options, PFIDMode
-from vistok.eval.rows import Decode, Perturbation, Row
-from vistok.eval.runs import Pair
+from vistok.eval.results.rows import Decode, Perturbation, Row
+from vistok.eval.systems.runs import Pair
 from vistok.metrics import FeatureStats
 from vistok.metrics.perturbed import (
     FULL_GRID,
@@ -63,25 +63,25 @@ class Number:
 
 
 def jobs(pair: Pair, options: Options) -> list[Job]:
-    return [Job("pfid", lambda bench: run(bench, options.pfid), {"mode": options.pfid})]
+    return [Job("pfid", lambda context: run(context, options.pfid), {"mode": options.pfid})]
 
 
-def run(bench: Bench, mode: PFIDMode = "both") -> list[Row]:
+def run(context: Context, mode: PFIDMode = "both") -> list[Row]:
     """pFID-v1 (15 cells), pFID-v1-rel where K is not 4096, pFID-v1-quick at each length."""
     if mode == "none":
-        bench.skip(NAME, "asked for by --pfid none")
+        context.skip(NAME, "asked for by --pfid none")
         return []
-    if not bench.spec.vocab:
-        bench.skip(NAME, "undefined for continuous tokens")
+    if not context.spec.vocab:
+        context.skip(NAME, "undefined for continuous tokens")
         return []
-    chosen, note = quick_subset(len(bench.views))
+    chosen, note = quick_subset(len(context.views))
     subset = None if note is not None else frozenset(chosen.tolist())
-    numbers = plan(bench.spec, mode, subset is not None)
+    numbers = plan(context.spec, mode, subset is not None)
     jobs = list(dict.fromkeys(job for number in numbers for job in number.jobs()))
-    done = reconstruct(bench, jobs, subset)
+    done = reconstruct(context, jobs, subset)
     cells = sum(len(number.cells) for number in numbers)
-    with bar(cells, f"{bench.run.name}: distances", "cell") as progress:
-        return [row for number in numbers for row in _rows(bench, number, done, note, progress)]
+    with bar(cells, f"{context.run.name}: distances", "cell") as progress:
+        return [row for number in numbers for row in _rows(context, number, done, note, progress)]
 
 
 def branch_codes(spec: TokenSpec) -> int:
@@ -114,17 +114,17 @@ class _Done:
 
 
 def reconstruct(
-    bench: Bench, jobs: list[Decoding], subset: frozenset[int] | None
+    context: Context, jobs: list[Decoding], subset: frozenset[int] | None
 ) -> dict[Decoding, _Done]:
     """Statistics of the decoded images of every job, summed over ranks."""
-    zero = lambda: torch.zeros((), dtype=torch.float64, device=bench.device)
-    done = {job: _Done(bench.new_stats(), zero(), zero()) for job in jobs}
+    zero = lambda: torch.zeros((), dtype=torch.float64, device=context.device)
+    done = {job: _Done(context.new_stats(), zero(), zero()) for job in jobs}
     most = max(job.cell.delta for job in jobs)
-    title = f"{bench.run.name}: perturb ({len(jobs)} cells)"
-    for batch in bench.sweep(title, done):
-        tokenizer = bench.tokenizer
-        condition = bench.condition(batch)
-        quantized = tokenizer.quantize(bench.latents(batch, condition))
+    title = f"{context.run.name}: perturb ({len(jobs)} cells)"
+    for batch in context.sweep(title, done):
+        tokenizer = context.tokenizer
+        condition = context.condition(batch)
+        quantized = tokenizer.quantize(context.latents(batch, condition))
         near = tokenizer.quantizer.neighbours(quantized.queries, most)  # [B, L, P, most, F/P]
         rows = _members(batch.index, subset)
         for job, one in done.items():
@@ -133,13 +133,13 @@ def reconstruct(
             if len(index) == 0:
                 continue
             clean = quantized.indices[pick]
-            moved = perturb(bench.spec, clean, near[pick], index, job, bench.seed)
-            tokens = tokens_of(bench, moved, job.length)
+            moved = perturb(context.spec, clean, near[pick], index, job, context.seed)
+            tokens = tokens_of(context, moved, job.length)
             own = None if condition is None else condition.pick(pick)
-            one.stats.update(bench.features(to_uint8(bench.decode(tokens, own))))
-            one.changed += changed(bench.spec, clean, moved)
+            one.stats.update(context.features(to_uint8(context.decode(tokens, own))))
+            one.changed += changed(context.spec, clean, moved)
             branches = near.shape[2]
-            one.tokens += len(index) * bench.spec.positions_in(job.length) * branches
+            one.tokens += len(index) * context.spec.positions_in(job.length) * branches
     return {
         job: _Done(one.stats.reduce(), sum_(one.changed), sum_(one.tokens))
         for job, one in done.items()
@@ -171,9 +171,9 @@ def changed(spec: TokenSpec, clean: Tensor, moved: Tensor) -> Tensor:
     return apart.sum()
 
 
-def tokens_of(bench: Bench, indices: Tensor, length: int) -> Tokens:
-    tokens = Tokens.of(bench.spec, indices, size=(1, *bench.tokenizer.config.image_size))
-    return tokens if length == bench.spec.max_prefix else tokens.prefix(length)
+def tokens_of(context: Context, indices: Tensor, length: int) -> Tokens:
+    tokens = Tokens.of(context.spec, indices, size=(1, *context.tokenizer.config.image_size))
+    return tokens if length == context.spec.max_prefix else tokens.prefix(length)
 
 
 def _members(index: Tensor, subset: frozenset[int] | None) -> Tensor | None:
@@ -185,10 +185,10 @@ def _members(index: Tensor, subset: frozenset[int] | None) -> Tensor | None:
 
 
 def _rows(
-    bench: Bench, number: Number, done: dict[Decoding, _Done], subset: str | None, progress: Any
+    context: Context, number: Number, done: dict[Decoding, _Done], subset: str | None, progress: Any
 ) -> list[Row]:
     """The cells, and their mean; `progress` counts the cells."""
-    spec = bench.spec
+    spec = context.spec
     note = (
         f"query=latent, N={spec.positions_in(number.length) * spec.branches}, "
         f"K={branch_codes(spec)}, {_deltas(number)}"
@@ -197,7 +197,7 @@ def _rows(
         rule = subset or "every 10th image up to 5,000"
         note += f", images: {rule}; the reference is every image"
     rows = []
-    decode = Decode(seed=bench.seed)
+    decode = Decode(seed=context.seed)
     for (asked, used), job in zip(number.cells, number.jobs(), strict=True):
         one = done[job]
         progress.update()
@@ -209,7 +209,7 @@ def _rows(
             expected=expected_change(*used),
         )
         rows.append(
-            bench.frechet_row(
+            context.frechet_row(
                 f"{number.name}-cell",
                 one.stats,
                 length=number.length,
@@ -219,7 +219,7 @@ def _rows(
             )
         )
     mean = sum(row.value for row in rows) / len(rows)
-    summary = bench.row(
+    summary = context.row(
         number.name,
         mean,
         length=number.length,

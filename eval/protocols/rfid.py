@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from vistok.core.records import Condition
-from vistok.eval.bench import Bench
+from vistok.eval.context import Context
 from vistok.eval.images import network_of, to_uint8
 from vistok.eval.jobs import Job
 from vistok.eval.options import Options
-from vistok.eval.rows import Row
-from vistok.eval.runs import Pair
-from vistok.eval.sets import SetMeasures, wanted
+from vistok.eval.reference.sets import SetMeasures, wanted
+from vistok.eval.results.rows import Row
+from vistok.eval.systems.runs import Pair
 from vistok.metrics import MSSSIM, PSNR, SSIM, CodebookStats, CodebookUse, MeanColorPSNR
 from vistok.metrics.accumulator import Accumulator
 from vistok.metrics.stored import CAP
@@ -48,21 +48,21 @@ class Measures:
     """All measures of one prefix length."""
 
     def __init__(
-        self, bench: Bench, length: int, metrics: tuple[str, ...] = ("fid",), stored: int = CAP
+        self, context: Context, length: int, metrics: tuple[str, ...] = ("fid",), stored: int = CAP
     ) -> None:
-        self.bench, self.length, self.size = bench, length, bench.tokenizer.config.image_size
+        self.context, self.length, self.size = context, length, context.tokenizer.config.image_size
         sets = tuple(name for name in metrics if name != MS_SSIM)
-        self.sets = SetMeasures(bench, len(bench.views), sets, "rFID", stored)
-        self.psnr = PSNR().to(bench.device)
+        self.sets = SetMeasures(context, len(context.views), sets, "rFID", stored)
+        self.psnr = PSNR().to(context.device)
         kinds = {"SSIM": SSIM, **({"MS-SSIM": MSSSIM} if MS_SSIM in metrics else {})}
         self.similar = {
-            name: kind().to(bench.device)
+            name: kind().to(context.device)
             for name, kind in kinds.items()
             if min(self.size) >= kind.side
         }
         self.too_small = {n: kind.side for n, kind in kinds.items() if n not in self.similar}
-        self.distances = [(one, MeanDistance().to(bench.device)) for one in bench.perceptuals]
-        self.bytes = torch.zeros((), dtype=torch.float64, device=bench.device)
+        self.distances = [(one, MeanDistance().to(context.device)) for one in context.perceptuals]
+        self.bytes = torch.zeros((), dtype=torch.float64, device=context.device)
 
     @property
     def states(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class Measures:
     ) -> None:
         """Tokens of the prefix, the real pixels [B, 3, H, W] in 0..1 they came from, their numbers
         [B], and what their decoder reads besides."""
-        decoded = to_uint8(self.bench.decode(tokens, condition))
+        decoded = to_uint8(self.context.decode(tokens, condition))
         self.sets.update(decoded, index)
         real = to_uint8(pixels)
         self.psnr.update(decoded, real)
@@ -88,42 +88,42 @@ class Measures:
             self.bytes += sum(map(len, tokens.to_bytes()))
 
     def rows(self) -> list[Row]:
-        bench, spec, at = self.bench, self.bench.spec, {"length": self.length}
+        context, spec, at = self.context, self.context.spec, {"length": self.length}
         psnr = self.psnr.compute()
         rows = [
-            *self.sets.rows(bench.reference, **at),
-            bench.row("PSNR", psnr.pooled, note="of the squared error over all pixels", **at),
-            bench.row("PSNR-mean", psnr.mean, note="mean over images", **at),
+            *self.sets.rows(context.reference, **at),
+            context.row("PSNR", psnr.pooled, note="of the squared error over all pixels", **at),
+            context.row("PSNR-mean", psnr.mean, note="mean over images", **at),
         ]
-        rows += [bench.row(name, one.compute(), **at) for name, one in self.similar.items()]
+        rows += [context.row(name, one.compute(), **at) for name, one in self.similar.items()]
         for network, distance in self.distances:
             name = "LPIPS" if network.name.startswith("lpips") else "perceptual"
-            rows.append(bench.row(name, distance.compute(), features=network_of(network), **at))
+            rows.append(context.row(name, distance.compute(), features=network_of(network), **at))
         if spec.vocab:
             bits = spec.positions_in(self.length) * sum(spec.factor_bits)
-            total = float(sum_(self.bytes)) / len(bench.views)
-            rows.append(bench.row("bits/image", bits, note="codes alone", **at))
-            rows.append(bench.row("bits/pixel", bits / math.prod(self.size), **at))
-            rows.append(bench.row("bytes/image", total, note="packed, with the header", **at))
+            total = float(sum_(self.bytes)) / len(context.views)
+            rows.append(context.row("bits/image", bits, note="codes alone", **at))
+            rows.append(context.row("bits/pixel", bits / math.prod(self.size), **at))
+            rows.append(context.row("bytes/image", total, note="packed, with the header", **at))
         return rows
 
 
 def jobs(pair: Pair, options: Options) -> list[Job]:
     metrics = wanted(options.metrics, (MS_SSIM,))
     settings = {"metrics": list(metrics), "stored": options.stored}
-    return [Job("rfid", lambda bench: run(bench, metrics, options.stored), settings)]
+    return [Job("rfid", lambda context: run(context, metrics, options.stored), settings)]
 
 
-def run(bench: Bench, metrics: tuple[str, ...] = ("fid",), stored: int = CAP) -> list[Row]:
+def run(context: Context, metrics: tuple[str, ...] = ("fid",), stored: int = CAP) -> list[Row]:
     """rFID and its like, PSNR, SSIM, perceptual distances, bytes at each length; codebook use at
     full length."""
-    spec = bench.spec
-    lengths = {length: Measures(bench, length, metrics, stored) for length in spec.eval_lengths}
-    floor = MeanColorPSNR().to(bench.device)
-    codes = CodebookStats(spec).to(bench.device) if spec.vocab else None
-    for batch in bench.sweep(f"{bench.run.name}: reconstruct", [lengths, floor, codes]):
-        condition = bench.condition(batch)
-        tokens = bench.encode(batch, condition)
+    spec = context.spec
+    lengths = {length: Measures(context, length, metrics, stored) for length in spec.eval_lengths}
+    floor = MeanColorPSNR().to(context.device)
+    codes = CodebookStats(spec).to(context.device) if spec.vocab else None
+    for batch in context.sweep(f"{context.run.name}: reconstruct", [lengths, floor, codes]):
+        condition = context.condition(batch)
+        tokens = context.encode(batch, condition)
         floor.update(to_uint8(batch.pixels))
         if codes is not None:
             codes.update(tokens.indices)
@@ -132,19 +132,19 @@ def run(bench: Bench, metrics: tuple[str, ...] = ("fid",), stored: int = CAP) ->
             measures.update(cut, batch.pixels, batch.index, condition)
     rows = [row for measures in lengths.values() for row in measures.rows()]
     for name, side in next(iter(lengths.values())).too_small.items():
-        bench.skip(name, f"its 11x11 window needs images with sides of {side} pixels or more")
+        context.skip(name, f"its 11x11 window needs images with sides of {side} pixels or more")
     note = "each image's own mean color: what 0 tokens of detail give"
-    rows.append(bench.row("PSNR-mean-color", floor.compute().pooled, length=None, note=note))
+    rows.append(context.row("PSNR-mean-color", floor.compute().pooled, length=None, note=note))
     if codes is None:
-        bench.skip("codebook", "continuous tokens have no codebook")
+        context.skip("codebook", "continuous tokens have no codebook")
         return rows
     use = codes.compute()
-    bench.facts["codebook"] = codebook_facts(use)
-    return rows + codebook_rows(bench, use)
+    context.facts["codebook"] = codebook_facts(use)
+    return rows + codebook_rows(context, use)
 
 
-def codebook_rows(bench: Bench, use: CodebookUse) -> list[Row]:
-    parts = " x ".join(map(str, bench.spec.vocab))
+def codebook_rows(context: Context, use: CodebookUse) -> list[Row]:
+    parts = " x ".join(map(str, context.spec.vocab))
     note = f"{use.positions} tokens, vocabulary {parts}"
     values = {"usage": use.usage, "perplexity": use.perplexity, "entropy": use.entropy}
     if use.usage is None:  # too large to count jointly: the mean of the factors, under its own name
@@ -155,8 +155,8 @@ def codebook_rows(bench: Bench, use: CodebookUse) -> list[Row]:
             "factor-entropy": mean(use.factor_entropy),
         }
         note += "; too many codes to count jointly, mean over factors"
-    rows = [bench.row(f"codebook-{name}", value, note=note) for name, value in values.items()]
-    return [*rows, bench.row("slot-redundancy", use.redundancy, note=note)]
+    rows = [context.row(f"codebook-{name}", value, note=note) for name, value in values.items()]
+    return [*rows, context.row("slot-redundancy", use.redundancy, note=note)]
 
 
 def codebook_facts(use: CodebookUse) -> dict[str, Any]:

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from vistok.core.records import Condition
 from vistok.core.rng import Rng
-from vistok.eval.bench import Bench
+from vistok.eval.context import Context
 from vistok.eval.images import to_uint8
 from vistok.eval.jobs import Job
 from vistok.eval.options import Options
 from vistok.eval.protocols.common import Quality, all_codes, codes_of_others
-from vistok.eval.rows import Damage, Decode, Row
-from vistok.eval.runs import Pair
+from vistok.eval.results.rows import Damage, Decode, Row
+from vistok.eval.systems.runs import Pair
 from vistok.runtime.distributed import sum_
 from vistok.runtime.modes import evaluating
 from vistok.tokens import Tokens, TokenSpec
@@ -52,33 +52,33 @@ class _Case:
     """Flipped bits, all bits, indices taken modulo, all indices."""
 
 
-def run(bench: Bench) -> list[Row]:
+def run(context: Context) -> list[Row]:
     """PSNR, perceptual and Fréchet distance under each damage."""
-    if not bench.spec.vocab:
-        bench.skip(NAME, "continuous tokens have no bits, and no codes to replace them by")
+    if not context.spec.vocab:
+        context.skip(NAME, "continuous tokens have no bits, and no codes to replace them by")
         return []
-    cases = [_Case(Damage(kind="bit_flip", share=share), Quality(bench)) for share in FLIPS]
+    cases = [_Case(Damage(kind="bit_flip", share=share), Quality(context)) for share in FLIPS]
     for kind in ("drop_tail", "drop_head"):
         cases += [
-            _Case(Damage(kind=kind, share=lost / bench.spec.length), Quality(bench), lost)
-            for lost in losses(bench.spec)
+            _Case(Damage(kind=kind, share=lost / context.spec.length), Quality(context), lost)
+            for lost in losses(context.spec)
         ]
-    others = None if bench.spec.prefix == "token" else all_codes(bench)
+    others = None if context.spec.prefix == "token" else all_codes(context)
     if others is not None and len(others) < 2:
-        bench.skip(NAME, "lost tokens are replaced from other images; give 2 or more")
+        context.skip(NAME, "lost tokens are replaced from other images; give 2 or more")
         return []
     states = [(case.quality, case.hit) for case in cases]
-    for batch in bench.sweep(f"{bench.run.name}: damage ({len(cases)} kinds)", states):
-        condition = bench.condition(batch)
-        tokens = bench.encode(batch, condition)
-        clean = to_uint8(bench.decode(tokens, condition))
+    for batch in context.sweep(f"{context.run.name}: damage ({len(cases)} kinds)", states):
+        condition = context.condition(batch)
+        tokens = context.encode(batch, condition)
+        clean = to_uint8(context.decode(tokens, condition))
         for case in cases:
             decoded = clean
             if case.damage.share > 0:
-                damaged = _decode(bench, case, tokens, batch.index, others, condition)
+                damaged = _decode(context, case, tokens, batch.index, others, condition)
                 decoded = to_uint8(damaged)
             case.quality.update(decoded, batch.pixels)
-    return [row for case in cases for row in _rows(bench, case)]
+    return [row for case in cases for row in _rows(context, case)]
 
 
 def losses(spec: TokenSpec) -> list[int]:
@@ -113,7 +113,7 @@ def lost_positions(spec: TokenSpec, damage: Damage, lost: int) -> Tensor:
 
 
 def _decode(
-    bench: Bench,
+    context: Context,
     case: _Case,
     tokens: Tokens,
     index: Tensor,
@@ -121,27 +121,27 @@ def _decode(
     condition: Condition | None,
 ) -> Tensor:
     """[B, 3, H, W] in 0..1 decoded from the damaged tokens."""
-    spec, tokenizer, damage = bench.spec, bench.tokenizer, case.damage
+    spec, tokenizer, damage = context.spec, context.tokenizer, case.damage
     remade = lambda indices: Tokens.of(spec, indices, size=tokens.size)
     if damage.kind == "bit_flip":
-        moved, counts = flip_bits(spec, tokens.indices, index, damage.share, bench.seed)
+        moved, counts = flip_bits(spec, tokens.indices, index, damage.share, context.seed)
         case.hit += counts
-        return bench.decode(remade(moved), condition)
+        return context.decode(remade(moved), condition)
     gone = lost_positions(spec, damage, case.lost)
     if others is not None:
-        drawn = codes_of_others(others, index, Rng(bench.seed, f"{NAME}/{damage.kind}"))
+        drawn = codes_of_others(others, index, Rng(context.seed, f"{NAME}/{damage.kind}"))
         gone = gone.to(tokens.indices.device)[:, None]
         mixed = torch.where(gone, drawn.to(tokens.indices), tokens.indices)
-        return bench.decode(remade(mixed), condition)
+        return context.decode(remade(mixed), condition)
     present = (~gone).to(tokens.indices.device).expand(len(tokens), -1)
     with evaluating(tokenizer):
         decoded = tokenizer.reconstruct(tokenizer.values(tokens), present, condition)
     return tokenizer.output_space.inverse(decoded.estimate).clamp(0, 1)
 
 
-def _rows(bench: Bench, case: _Case) -> list[Row]:
-    damage, spec = case.damage, bench.spec
-    decode = Decode(seed=bench.seed)
+def _rows(context: Context, case: _Case) -> list[Row]:
+    damage, spec = case.damage, context.spec
+    decode = Decode(seed=context.seed)
     if damage.share == 0:
         note = "not damaged"
     elif damage.kind == "bit_flip":

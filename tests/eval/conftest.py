@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from vistok.data import Photos, PhotosConfig
-from vistok.eval.bench import Bench
+from vistok.eval.context import Context
 from vistok.eval.images import Views
 from vistok.frozen import feature_network, perceptual_network
 
@@ -23,14 +23,14 @@ def perceptual():
 
 
 @pytest.fixture
-def bench(features, perceptual):
-    """bench(tokenizer, count, batch) -> a bench on `count` photos of the tokenizer's size."""
+def context(features, perceptual):
+    """context(tokenizer, count, batch) -> a context on `count` photos of the tokenizer's size."""
 
     def make(tokenizer, count=24, batch=16, name="tiny"):
         size = tokenizer.config.image_size[0]
         data = Photos(PhotosConfig(size=size, val_count=count)).open("val")
         run = SimpleNamespace(name=name, sha256="0" * 64, tokenizer=tokenizer)
-        return Bench(run, Views(data, batch), features, perceptual)
+        return Context(run, Views(data, batch), features, perceptual)
 
     return make
 
@@ -86,5 +86,5 @@ def in_process(monkeypatch):
         ran.append(config.name)
         return 0, ""
 
-    monkeypatch.setattr("vistok.eval.training._run", work)
+    monkeypatch.setattr("vistok.eval.systems.training._run", work)
     return ran

@@ -45,11 +45,11 @@ def test_a_broken_picture_spoils_a_reference(pictures, broken, tmp_path):
     assert done.exit_code == 1 and "error: b/x.jpg: " in done.stderr and not out.exists()
 
 
-def test_a_picture_that_was_deleted_is_an_error(bench, make_tokenizer, pictures, features):
+def test_a_picture_that_was_deleted_is_an_error(context, make_tokenizer, pictures, features):
     from vistok.eval.protocols import rfid
-    from vistok.eval.runs import open_split
+    from vistok.eval.systems.runs import open_split
 
-    found = bench(make_tokenizer("fsq"))
+    found = context(make_tokenizer("fsq"))
     found.views = Views(open_split(None, [f.removeprefix("--data=") for f in data(pictures)]), 4)
     assert len(found.views) == 6  # the manifest is made
     (pictures / "b" / "3.png").unlink()

@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.support.eval_browser import Browser, chromium
 from tests.support.eval_results import made
-from vistok.eval.report import write_report
+from vistok.eval.report.page import write_report
 
 pytestmark = pytest.mark.slow
 

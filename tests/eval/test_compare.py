@@ -2,8 +2,8 @@
 
 import pytest
 
-from vistok.eval.compare import differences
-from vistok.eval.rows import Damage, Decode, Network, Perturbation, Reference, Row
+from vistok.eval.results.compare import differences
+from vistok.eval.results.rows import Damage, Decode, Network, Perturbation, Reference, Row
 
 REFERENCE = Reference(name="imagenet", split="val", manifest="0" * 64, count=50_000)
 CELL = Perturbation(alpha=0.5, delta=200, delta_asked=200, changed=0.4, expected=0.49)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from vistok.eval.correlation import coefficients, correlations
-from vistok.eval.rows import Decode, Network, Reference, Results, Row
+from vistok.eval.report.correlation import coefficients, correlations
+from vistok.eval.results.rows import Decode, Network, Reference, Results, Row
 
 REAL = Reference(name="cifar10", split="train", manifest="m", count=100)
 

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
-from vistok.eval.bench import Bench
+from vistok.eval.context import Context
 from vistok.eval.images import Views, exact
 from vistok.eval.options import Options
 from vistok.eval.protocols import gfid
-from vistok.eval.runs import Pair, open_data, resolve
-from vistok.eval.sets import SetMeasures
-from vistok.eval.training_set import training_set
+from vistok.eval.reference.sets import SetMeasures
+from vistok.eval.reference.training_set import training_set
+from vistok.eval.systems.runs import Pair, open_data, resolve
 
 
 @pytest.fixture
@@ -19,19 +19,19 @@ def pair(runs, features):
     (pair,) = resolve(list(runs))
 
     def make(batch=16):
-        return Bench(pair.tokenizer, Views(open_data(pair.tokenizer), batch), features)
+        return Context(pair.tokenizer, Views(open_data(pair.tokenizer), batch), features)
 
     return make, pair.generators[0]
 
 
 def test_rows(pair):
     make, generator = pair
-    bench = make()
-    real = training_set(bench.run, ("count=40",), 30)
+    context = make()
+    real = training_set(context.run, ("count=40",), 30)
     rows = []
     with exact():
-        for one in gfid.passes(bench.spec, (2.0,), True):
-            rows += gfid.run(bench, generator, one, 21, real)
+        for one in gfid.passes(context.spec, (2.0,), True):
+            rows += gfid.run(context, generator, one, 21, real)
     found = [(r.metric, r.length, r.decode.guidance, r.reference.count) for r in rows]
     assert found == [
         *(("gFID", 4, 1.0, 30), ("gFID-val", 4, 1.0, 24)),
@@ -49,14 +49,14 @@ def test_rows(pair):
 
 def test_further_measures_of_the_samples(pair):
     make, generator = pair
-    bench = make()
+    context = make()
     with exact():
-        rows = gfid.run(bench, generator, gfid.Pass(4, 1.0), 24, "none", ("kid", "precision"))
+        rows = gfid.run(context, generator, gfid.Pass(4, 1.0), 24, "none", ("kid", "precision"))
     found = {row.metric: row for row in rows}
     assert list(found) == ["gFID-val", "KID", "precision"]
     assert all(r.run == "gen" and r.samples == 24 and "tokens of tok" in r.note for r in rows)
     options = Options(guidance=(1.0,), metrics=("fid", "kid", "ms-ssim"))
-    jobs = gfid.jobs(Pair(bench.run, (generator,)), options)
+    jobs = gfid.jobs(Pair(context.run, (generator,)), options)
     assert [job.settings.get("metrics") for job in jobs] == [["kid"], None, None, None]
 
 
@@ -75,9 +75,9 @@ def test_batches_change_nothing_and_classes_are_even(pair):
     with exact():
         found = []
         for batch in (21, 4):
-            measures = SetMeasures(bench := make(batch), 21)
+            measures = SetMeasures(context := make(batch), 21)
             one = gfid.Pass(4, 1.0)
-            gfid.sample_into(measures, bench, generator.generator, one, 21, "")
+            gfid.sample_into(measures, context, generator.generator, one, 21, "")
             found.append(measures.decoded.pool.reduce())
     one, two = found
     assert one.count == two.count == 21
@@ -89,9 +89,9 @@ def test_batches_change_nothing_and_classes_are_even(pair):
 def test_pictures_are_those_of_the_statistics(pair):
     make, generator = pair
     with exact():
-        bench = make()
-        shown = gfid.pictures(bench, generator.generator, [0, 3, 6], 2, 1.0)
-        tokens = gfid.sample(bench, generator.generator, torch.arange(14), 4, 1.0)
-        decoded = (bench.tokenizer.decode(tokens) * 255 + 0.5).byte()
+        context = make()
+        shown = gfid.pictures(context, generator.generator, [0, 3, 6], 2, 1.0)
+        tokens = gfid.sample(context, generator.generator, torch.arange(14), 4, 1.0)
+        decoded = (context.tokenizer.decode(tokens) * 255 + 0.5).byte()
     assert shown.shape == (3, 2, 3, 8, 8)
     assert torch.equal(shown[1, 1], decoded[10])  # class 3, second sample: number 3 + 7

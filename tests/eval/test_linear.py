@@ -6,8 +6,8 @@ import torch
 from tests.support.eval_tokenizers import PatchTokenizer
 from vistok.data import Dataset, Photos, PhotosConfig, Sample
 from vistok.eval.images import Views, exact
-from vistok.eval.protocols import linear
-from vistok.eval.training_set import Picked
+from vistok.eval.protocols import linear_probe as linear
+from vistok.eval.reference.training_set import Picked
 
 
 class Shades(Dataset):
@@ -34,16 +34,16 @@ class Shades(Dataset):
         return {"kind": "shades", "manifest": "0" * 64, "count": self.count}
 
 
-def run(bench, data=None, train=None, batch=16):
+def run(context, data=None, train=None, batch=16):
     if data is not None:
-        bench.views = Views(data, batch)
+        context.views = Views(data, batch)
     train = train or Shades(300)
     with exact():
-        return linear.run(bench, lambda bench: Views(train, bench.batch))
+        return linear.run(context, lambda context: Views(train, context.batch))
 
 
-def test_what_the_codes_say(bench):
-    rows = run(bench(PatchTokenizer(8)), Shades(90))
+def test_what_the_codes_say(context):
+    rows = run(context(PatchTokenizer(8)), Shades(90))
     top1 = {row.tap: row.value for row in rows}
     assert set(top1) == {
         *("chance", "pixels", "latents/flat", "latents/mean", "codes/flat", "codes/mean"),
@@ -56,25 +56,25 @@ def test_what_the_codes_say(bench):
     assert "300 training images" in rows[1].note and "L-BFGS" in rows[1].note
 
 
-def test_noise_stays_at_chance(bench):
-    rows = run(bench(PatchTokenizer(8)), Shades(300, noise=True), Shades(300, noise=True))
+def test_noise_stays_at_chance(context):
+    rows = run(context(PatchTokenizer(8)), Shades(300, noise=True), Shades(300, noise=True))
     top1 = {row.tap: row.value for row in rows}
     for tap in ("pixels", "latents/flat", "codes/mean"):
         assert top1[tap] < top1["chance"] + 0.05, tap
 
 
-def test_the_encoders_own_features(bench, make_tokenizer):
+def test_the_encoders_own_features(context, make_tokenizer):
     rows = run(
-        bench(make_tokenizer("fsq")), train=Picked(Photos(PhotosConfig(size=8)).open("train"), 96)
+        context(make_tokenizer("fsq")), train=Picked(Photos(PhotosConfig(size=8)).open("train"), 96)
     )
     taps = {row.tap for row in rows}
     assert {"encoder.patches/mean", "encoder.latents/mean", "codes/histogram"} <= taps
 
 
-def test_batch_size_changes_nothing(bench):
+def test_batch_size_changes_nothing(context):
     train = Picked(Photos(PhotosConfig(size=8)).open("train"), 96)
-    one = run(bench(PatchTokenizer(8)), train=train)
-    two = run(bench(PatchTokenizer(8), batch=7), train=train)
+    one = run(context(PatchTokenizer(8)), train=train)
+    two = run(context(PatchTokenizer(8), batch=7), train=train)
     assert [(r.tap, r.value) for r in one] == [(r.tap, r.value) for r in two]
 
 
@@ -84,20 +84,20 @@ def test_histogram():
     assert linear.histogram(indices, (2, 3)).tolist() == expected
 
 
-def test_what_does_not_apply(bench, monkeypatch):
+def test_what_does_not_apply(context, monkeypatch):
     plain = Shades(20)
     plain.classes = ()
-    found = bench(PatchTokenizer(8))
+    found = context(PatchTokenizer(8))
     assert run(found, plain) == [] and "no classes" in found.skipped[0]["reason"]
-    found = bench(PatchTokenizer(8))
+    found = context(PatchTokenizer(8))
     with exact():
-        assert linear.run(found, lambda bench: "no training images: none") == []
+        assert linear.run(found, lambda context: "no training images: none") == []
     assert "no training images" in found.skipped[-1]["reason"]
-    found = bench(PatchTokenizer(8))
+    found = context(PatchTokenizer(8))
     assert run(found, Shades(20, labeled=False)) == []
     assert "no label" in found.skipped[0]["reason"]
     monkeypatch.setattr(linear, "_WIDEST", 100)
-    found = bench(PatchTokenizer(8))
+    found = context(PatchTokenizer(8))
     taps = {row.tap for row in run(found, Shades(20))}
     assert "pixels" not in taps and "codes/flat" in taps
     assert "192 features" in found.skipped[-1]["reason"]

@@ -6,16 +6,16 @@ from click.testing import CliRunner
 from vistok.config.registry import build
 from vistok.data import PhotosConfig
 from vistok.eval.__main__ import speed
-from vistok.eval.protocols import loading
-from vistok.eval.protocols.loading import measure_loading, measure_start
-from vistok.eval.rows import Results
+from vistok.eval.results.rows import Results
+from vistok.eval.speed import loading
+from vistok.eval.speed.loading import measure_loading, measure_start
 
 
 @pytest.fixture
 def pictures(tmp_path):
     from PIL import Image
 
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for i in range(6):
         Image.new("RGB", (20 + i, 20), (i, 9, 9)).save(folder / f"{i}.jpg")

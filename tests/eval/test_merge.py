@@ -3,7 +3,7 @@
 from vistok.config import validate
 from vistok.eval.measure import evaluate
 from vistok.eval.options import Options
-from vistok.eval.rows import Results
+from vistok.eval.results.rows import Results
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 
 

@@ -14,13 +14,13 @@ from vistok.eval.protocols import order
 from vistok.eval.protocols.common import all_codes
 
 
-def run(bench):
+def run(context):
     with exact():
-        return order.run(bench)
+        return order.run(context)
 
 
-def test_each_token_changes_its_own_patch(bench):
-    found = bench(PatchTokenizer(8))
+def test_each_token_changes_its_own_patch(context):
+    found = context(PatchTokenizer(8))
     with exact():
         codes = all_codes(found)
         maps, differ = order.changes(found, codes, 24)
@@ -49,8 +49,8 @@ def test_entropies():
     assert order.entropies(two).tolist() == [2.0]
 
 
-def test_facts_rows_and_pictures(bench, make_tokenizer):
-    found = bench(make_tokenizer("fsq"))
+def test_facts_rows_and_pictures(context, make_tokenizer):
+    found = context(make_tokenizer("fsq"))
     (row,) = run(found)
     facts = found.facts["order"]
     assert len(facts["entropy"]) == len(facts["change"]) == len(facts["differ"]) == 4
@@ -87,18 +87,18 @@ def test_correlation():
     assert order.rank_correlation(torch.ones(4)) != order.rank_correlation(torch.ones(4))  # NaN
 
 
-def test_batch_size_changes_nothing(bench):
-    one, two = bench(PatchTokenizer(8)), bench(PatchTokenizer(8), batch=7)
+def test_batch_size_changes_nothing(context):
+    one, two = context(PatchTokenizer(8)), context(PatchTokenizer(8), batch=7)
     run(one), run(two)
     assert one.facts["order"]["entropy"] == two.facts["order"]["entropy"]
     assert one.facts["order"]["change"] == pytest.approx(two.facts["order"]["change"], rel=1e-6)
 
 
-def test_grids_and_continuous_tokens_are_skipped(bench):
-    found = bench(PixelTokenizer(8))
+def test_grids_and_continuous_tokens_are_skipped(context):
+    found = context(PixelTokenizer(8))
     assert run(found) == [] and "one-dimensional" in found.skipped[0]["reason"]
     tokenizer = PatchTokenizer(8)
     spec = PatchTokenizer.spec(tokenizer).model_copy(update={"vocab": ()})
     tokenizer.spec = lambda: spec
-    found = bench(tokenizer)
+    found = context(tokenizer)
     assert run(found) == [] and "continuous" in found.skipped[0]["reason"]

@@ -11,18 +11,18 @@ from vistok.metrics import frechet_distance
 from vistok.metrics.perturbed import Cell
 
 
-def distances(bench, cells, length=None):
-    length = length or bench.spec.max_prefix
+def distances(context, cells, length=None):
+    length = length or context.spec.max_prefix
     with exact():
-        done = pfid.reconstruct(bench, [Decoding(length, cell, False) for cell in cells], None)
-        real = bench.views.stats(bench.features)
+        done = pfid.reconstruct(context, [Decoding(length, cell, False) for cell in cells], None)
+        real = context.views.stats(context.features)
         return [frechet_distance(one.stats, real) for one in done.values()], list(done.values())
 
 
 @pytest.mark.filterwarnings("ignore:Fréchet")
 @pytest.mark.parametrize("quantizer", ["fsq", "vq", "lfq", "binary"])
-def test_no_share_or_no_neighbours_change_nothing(bench, make_tokenizer, quantizer):
-    found = bench(make_tokenizer(quantizer))
+def test_no_share_or_no_neighbours_change_nothing(context, make_tokenizer, quantizer):
+    found = context(make_tokenizer(quantizer))
     with exact():
         clean = next(r for r in rfid.run(found) if r.metric == "rFID" and r.length == 4)
     values, done = distances(found, [Cell(0.0, 200), Cell(1.0, 1)])
@@ -31,35 +31,35 @@ def test_no_share_or_no_neighbours_change_nothing(bench, make_tokenizer, quantiz
 
 
 @pytest.mark.filterwarnings("ignore:Fréchet")
-def test_batch_size_changes_nothing(bench):
+def test_batch_size_changes_nothing(context):
     cells = [Cell(0.5, 20), Cell(0.9, 50)]
     tokenizer = PatchTokenizer(8)
-    one, first = distances(bench(tokenizer, batch=24), cells)
-    two, second = distances(bench(tokenizer, batch=5), cells)
+    one, first = distances(context(tokenizer, batch=24), cells)
+    two, second = distances(context(tokenizer, batch=5), cells)
     assert one == pytest.approx(two, rel=1e-6)
     assert [float(a.changed) for a in first] == [float(b.changed) for b in second]
 
 
 @pytest.mark.filterwarnings("ignore:Fréchet")
-def test_share_of_changed_tokens(bench):
+def test_share_of_changed_tokens(context):
     tokenizer = PatchTokenizer(16, patch=1)
     cell = Cell(0.7, 50)
-    _, (done,) = distances(bench(tokenizer, count=64, batch=64), [cell])
+    _, (done,) = distances(context(tokenizer, count=64, batch=64), [cell])
     changed = float(done.changed / done.tokens)
     assert float(done.tokens) == 64 * 256
     assert changed == pytest.approx(0.7 * 49 / 50, abs=0.005)
 
 
 @pytest.mark.filterwarnings("ignore:Fréchet")
-def test_grows_with_share_and_neighbourhood(bench):
-    found = bench(PatchTokenizer(16), count=48, batch=48)
+def test_grows_with_share_and_neighbourhood(context):
+    found = context(PatchTokenizer(16), count=48, batch=48)
     cells = [Cell(a, d) for a in (0.3, 0.6, 0.9) for d in (20, 100, 400)]
     values, _ = distances(found, cells)
     grid = torch.tensor(values).view(3, 3)
     assert (grid.diff(dim=0) > 0).all() and (grid.diff(dim=1) > 0).all()
 
 
-def test_only_kept_tokens_are_perturbed(bench, make_tokenizer):
+def test_only_kept_tokens_are_perturbed(context, make_tokenizer):
     tokenizer = make_tokenizer("fsq")
     spec = tokenizer.spec()
     pixels = torch.rand(6, 3, 8, 8)
@@ -89,8 +89,8 @@ def test_plan(make_tokenizer):
 
 
 @pytest.mark.filterwarnings("ignore:Fréchet")
-def test_rows_say_what_they_are(bench, make_tokenizer):
-    found = bench(make_tokenizer("vq"))
+def test_rows_say_what_they_are(context, make_tokenizer):
+    found = context(make_tokenizer("vq"))
     with exact():
         rows = pfid.run(found, "both")
     mean = next(row for row in rows if row.metric == "pFID-v1")

@@ -9,13 +9,13 @@ import yaml
 
 from vistok.config import ConfigError, to_yaml, validate
 from vistok.data import FolderConfig, ParquetConfig, Photos, PhotosConfig
-from vistok.eval import training
 from vistok.eval.measure import evaluate
 from vistok.eval.options import Options
-from vistok.eval.probe import PRESETS, recipe, vocabulary
-from vistok.eval.runs import resolve
-from vistok.eval.training import TrainingError, finished
-from vistok.eval.training_set import Picked, still, training_set
+from vistok.eval.reference.training_set import Picked, still, training_set
+from vistok.eval.systems import training
+from vistok.eval.systems.probe import PRESETS, recipe, vocabulary
+from vistok.eval.systems.runs import resolve
+from vistok.eval.systems.training import TrainingError, finished
 from vistok.generators import gpt
 from vistok.tokens import TokenSpec
 from vistok.train.config import TrainConfig
@@ -119,12 +119,12 @@ def test_it_goes_on_after_a_kill_between_the_stages(runs, made, in_process, monk
             raise KeyboardInterrupt
         return work(command, lock, on_cpu)
 
-    monkeypatch.setattr("training._run", killed)
+    monkeypatch.setattr("vistok.eval.systems.training._run", killed)
     with pytest.raises(KeyboardInterrupt):
         made()
     (folder,) = (runs[0] / "probes").iterdir()
     before = (folder / "tokens/train/meta.json").stat().st_mtime_ns
-    monkeypatch.setattr("training._run", work)
+    monkeypatch.setattr("vistok.eval.systems.training._run", work)
     assert made().find("gFID")
     assert in_process == ["tokens", "small"]  # the tokens were not cached again
     assert (folder / "tokens/train/meta.json").stat().st_mtime_ns == before

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from vistok.eval.__main__ import evaluate
 from vistok.eval.launch import process_group
-from vistok.eval.rows import Results
+from vistok.eval.results.rows import Results
 
 ROOT = Path(__file__).parents[2]
 PICTURES = 23  # splits over no number of processes

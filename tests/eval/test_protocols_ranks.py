@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vistok.eval.rows import Results
+from vistok.eval.results.rows import Results
 
 ROOT = Path(__file__).parents[2]
 PROTOCOLS = "rate_distortion,robust,order,probe"

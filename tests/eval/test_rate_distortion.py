@@ -11,17 +11,17 @@ from vistok.data import Photos, PhotosConfig
 from vistok.eval.images import Views, exact, to_uint8
 from vistok.eval.jobs import Outcome, rows_of
 from vistok.eval.protocols import codecs, rate_distortion
-from vistok.eval.training_set import Picked
+from vistok.eval.reference.training_set import Picked
 
 pytestmark = pytest.mark.filterwarnings("ignore:Fréchet")
 
 
 def training(count=96):
-    """What a job hands to `run`: bench -> training images."""
+    """What a job hands to `run`: context -> training images."""
 
-    def make(bench):
-        size = bench.tokenizer.config.image_size[0]
-        return Views(Picked(Photos(PhotosConfig(size=size)).open("train"), count), bench.batch)
+    def make(context):
+        size = context.tokenizer.config.image_size[0]
+        return Views(Picked(Photos(PhotosConfig(size=size)).open("train"), count), context.batch)
 
     return make
 
@@ -32,14 +32,14 @@ def few(monkeypatch):
     monkeypatch.setattr(rate_distortion, "SWEEP", (10, 90))
 
 
-def run(bench, **options):
+def run(context, **options):
     with exact():
-        return rate_distortion.run(bench, training(**options))
+        return rate_distortion.run(context, training(**options))
 
 
-def test_rows_of_a_flexible_tokenizer(bench, few):
+def test_rows_of_a_flexible_tokenizer(context, few):
     pytest.importorskip("constriction")
-    found = bench(PatchTokenizer(8))  # 16 tokens of 9 bits
+    found = context(PatchTokenizer(8))  # 16 tokens of 9 bits
     rows = run(found)
     own = [row for row in rows if row.run == "tiny"]
     sizes = {(row.codec, row.length): row.bytes for row in own}
@@ -64,14 +64,14 @@ def test_rows_of_a_flexible_tokenizer(bench, few):
     assert "packed @1 " in reason and "@16 21.0;" in reason and "nearest files" in reason
 
 
-def test_baselines_are_measured_once_and_listed_once(bench, few, monkeypatch):
+def test_baselines_are_measured_once_and_listed_once(context, few, monkeypatch):
     calls = []
     encode = codecs.Codec.encode
     count = lambda self, *args: calls.append(self.name) or encode(self, *args)
     monkeypatch.setattr(codecs.Codec, "encode", count)
-    first = bench(PatchTokenizer(8), name="a")
+    first = context(PatchTokenizer(8), name="a")
     one = run(first)
-    before, again = len(calls), bench(PatchTokenizer(8, patch=4), name="b")
+    before, again = len(calls), context(PatchTokenizer(8, patch=4), name="b")
     again.views = first.views
     two = run(again)
     assert before > 0 and len(calls) - before <= 24 * 12  # only sizes not looked at before
@@ -83,11 +83,11 @@ def test_baselines_are_measured_once_and_listed_once(bench, few, monkeypatch):
     assert sum(row.run == "a" for row in listed) == sum(row.run == "a" for row in one)
 
 
-def test_a_size_in_reach_is_matched(bench, few):
+def test_a_size_in_reach_is_matched(context, few):
     tokenizer = PatchTokenizer(16, patch=1)  # 256 tokens of 9 bits
     whole = PatchTokenizer.spec(tokenizer).model_copy(update={"prefix": "none"})
     tokenizer.spec = lambda: whole
-    rows = run(bench(tokenizer, count=12))
+    rows = run(context(tokenizer, count=12))
     matched = [row for row in rows if "matched to tiny packed @256" in row.note]
     assert {row.codec for row in matched} >= {"JPEG"} and len(matched) >= 3
     (target,) = {row.bytes for row in rows if row.codec == "packed"}
@@ -97,10 +97,10 @@ def test_a_size_in_reach_is_matched(bench, few):
 
 
 @pytest.mark.parametrize("codec", codecs.CODECS, ids=lambda codec: codec.name)
-def test_codecs(bench, codec):
+def test_codecs(context, codec):
     if not codec.here:
         pytest.skip(f"this Pillow has no {codec.name}")
-    found = bench(PixelTokenizer(32), count=8)
+    found = context(PixelTokenizer(32), count=8)
     views = found.views
     sizes = [codecs.mean_bytes(views, codec, quality) for quality in (10, 50, 95)]
     assert sizes == sorted(sizes) and sizes[0] < sizes[2]
@@ -118,29 +118,29 @@ def test_codecs(bench, codec):
     assert {row.bytes for row in rows} == {total / 8} and {row.run for row in rows} == {codec.name}
 
 
-def test_batch_size_changes_nothing(bench, few):
-    one, two = run(bench(PatchTokenizer(8))), run(bench(PatchTokenizer(8), batch=7))
+def test_batch_size_changes_nothing(context, few):
+    one, two = run(context(PatchTokenizer(8))), run(context(PatchTokenizer(8), batch=7))
     assert len(one) == len(two)
     for a, b in zip(one, two, strict=True):
         assert (a.metric, a.codec, a.length, a.bytes) == (b.metric, b.codec, b.length, b.bytes)
         assert a.value == pytest.approx(b.value, rel=1e-5)
 
 
-def test_what_does_not_apply(bench, few, monkeypatch):
+def test_what_does_not_apply(context, few, monkeypatch):
     monkeypatch.setitem(sys.modules, "constriction", None)
-    found = bench(PatchTokenizer(8))
+    found = context(PatchTokenizer(8))
     rows = run(found)
     assert {row.codec for row in rows if row.run == "tiny"} == {"packed"}
     assert any("pip install" in one["reason"] for one in found.skipped)
     continuous = PatchTokenizer(8)
     continuous.spec = lambda: PatchTokenizer.spec(continuous).model_copy(update={"vocab": ()})
-    found = bench(continuous)
+    found = context(continuous)
     assert run(found) == [] and "continuous" in found.skipped[0]["reason"]
 
 
 def test_settings_are_json(runs):
     from vistok.eval.options import Options
-    from vistok.eval.runs import resolve
+    from vistok.eval.systems.runs import resolve
 
     (pair,) = resolve(runs)
     (job,) = rate_distortion.jobs(pair, Options())

@@ -10,9 +10,9 @@ from vistok.eval.__main__ import reference
 from vistok.eval.images import Views, exact
 from vistok.eval.measure import evaluate
 from vistok.eval.options import Options
-from vistok.eval.real import RealStats, StatsError
-from vistok.eval.reference import make_reference
-from vistok.eval.runs import RunError, open_split
+from vistok.eval.reference.files import make_reference
+from vistok.eval.reference.real import RealStats, StatsError
+from vistok.eval.systems.runs import RunError, open_split
 from vistok.metrics import FeatureStats, frechet_distance
 
 PHOTOS = ["kind=photos", "size=8", "count=40"]
@@ -156,7 +156,7 @@ def test_a_mismatch_names_field_values_and_way_out(
 ):
     path, _ = made(*words, split=split)
     options = dict(protocols=("rfid",), reference=str(path), reference_rfid=True)
-    from vistok.eval.compare import FIELDS, MismatchError
+    from vistok.eval.results.compare import FIELDS, MismatchError
 
     said = rf"{field} is {there}\S* ?\w* there and {here}"
     rest = tuple(name for name in FIELDS if name != field)
@@ -229,6 +229,6 @@ def test_another_reference_is_another_key(runs, made, tmp_path, monkeypatch):
     assert len(done) == 5  # the third time nothing is evaluated
     # The same numbers measured on another day are the same reference.
     again, _ = made(name="again.safetensors")
-    monkeypatch.setattr("vistok.eval.ledger.Ledger.measure", None)
+    monkeypatch.setattr("vistok.eval.result_cache.ResultCache.measure", None)
     assert go(str(again)).find("gFID")[0].value == rows[0]
     assert json.dumps(RealStats.load(again).made) != "{}"

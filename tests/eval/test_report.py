@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from vistok.eval.__main__ import evaluate, speed
-from vistok.eval.report import render_html, render_markdown, write_report
-from vistok.eval.rows import Reference, Results, Row, json_schema
-from vistok.eval.tables import summary
+from vistok.eval.report.page import render_html, render_markdown, write_report
+from vistok.eval.report.tables import summary
+from vistok.eval.results.rows import Reference, Results, Row, json_schema
 
 ROOT = Path(__file__).parents[2]
 EVIL = "<img src=x onerror=alert(1)>"
@@ -93,7 +93,7 @@ def test_results_json(report, tmp_path, fails):
 def test_the_schema_file_is_current():
     written = json.loads((ROOT / "eval" / "results.schema.json").read_text())
     assert written == json_schema(), (
-        "write vistok.eval.rows.json_schema() to eval/results.schema.json"
+        "write vistok.eval.results.rows.json_schema() to eval/results.schema.json"
     )
 
 
@@ -141,7 +141,7 @@ def test_mistakes_are_one_line(runs, tmp_path):
 
 
 def test_speed(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("vistok.eval.protocols.clock._SIDE", 64)
+    monkeypatch.setattr("vistok.eval.speed.clock._SIDE", 64)
     target = tmp_path / "speed.json"
     arguments = [*map(str, runs), "--repeats", "1", "--batch", "4", "--report", str(target)]
     result = CliRunner().invoke(speed, arguments)

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from tests.support.eval_results import PHOTOS, made, row, run_facts, strips
-from vistok.eval import curves, fitting
-from vistok.eval.comparison import comparison, places
-from vistok.eval.exports import comparison_csv, latex, tex
-from vistok.eval.pictures import strip
-from vistok.eval.report import render_html, render_markdown, write_report
-from vistok.eval.rows import Decode, Results, json_schema
-from vistok.eval.viewer import viewers
+from vistok.eval.protocols.image_grids import strip
+from vistok.eval.report import curves
+from vistok.eval.report import page_size as fitting
+from vistok.eval.report.comparison import comparison, places
+from vistok.eval.report.exports import comparison_csv, latex, tex
+from vistok.eval.report.image_viewer import viewers
+from vistok.eval.report.page import render_html, render_markdown, write_report
+from vistok.eval.results.rows import Decode, Results, json_schema
 
 ROOT = Path(__file__).parents[2]
 
@@ -139,7 +140,7 @@ def test_the_only_script_is_ours(page):
     scripts.feed(page)
     assert scripts.found == 1
     (text,) = re.findall(r"<script>(.*?)</script>", page, re.S)
-    assert text == (ROOT / "eval" / "templates" / "report.js").read_text()
+    assert text == (ROOT / "eval" / "report" / "templates" / "report.js").read_text()
     for word in ("fetch(", "XMLHttpRequest", "innerHTML", "import(", "eval(", "http"):
         assert word not in text
     assert not re.search(r"\son\w+=", re.sub(r"<script>.*</script>", "", page, flags=re.S))
@@ -171,7 +172,7 @@ def test_a_page_stays_small(monkeypatch):
 
 
 def test_a_page_without_room_leaves_out_its_longest_parts(monkeypatch):
-    monkeypatch.setattr("vistok.eval.report._TEXT", 60_000)
+    monkeypatch.setattr("vistok.eval.report.page._TEXT", 60_000)
     page = render_html(made(8))
     (said,) = re.findall(r'id="left-out">(.*?)</p>', page, re.S)
     assert "the table of all rows" in said and "All runs" in page

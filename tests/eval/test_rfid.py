@@ -19,9 +19,9 @@ def test_uint8_returns_to_itself_and_halves_go_up():
     assert to_uint8(half).tolist() == [1, 2, 255, 0, 255]
 
 
-def test_identity_has_no_distance(bench):
+def test_identity_has_no_distance(context):
     with exact():
-        found = bench(PixelTokenizer(8))
+        found = context(PixelTokenizer(8))
         rows = rfid.run(found)
     by = values(rows)
     assert by["rFID", 64] < 1e-3
@@ -33,11 +33,11 @@ def test_identity_has_no_distance(bench):
     assert ("codebook-usage", 64) not in by and ("codebook-factor-usage", 64) in by
 
 
-def test_rows_of_a_flexible_tokenizer(bench, make_tokenizer):
+def test_rows_of_a_flexible_tokenizer(context, make_tokenizer):
     with exact():
-        found = bench(make_tokenizer("fsq"))
+        found = context(make_tokenizer("fsq"))
         rows = rfid.run(found)
-        again = rfid.run(bench(make_tokenizer("fsq"), batch=7))
+        again = rfid.run(context(make_tokenizer("fsq"), batch=7))
     by = values(rows)
     for metric in ("rFID", "PSNR", "PSNR-mean", "SSIM", "perceptual", "bytes/image"):
         assert [length for name, length in by if name == metric] == [1, 2, 4]

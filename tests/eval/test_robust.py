@@ -8,16 +8,16 @@ from vistok.core.rng import Rng
 from vistok.eval.images import exact
 from vistok.eval.protocols import rfid, robust
 from vistok.eval.protocols.common import codes_of_others
-from vistok.eval.rows import Damage, Results
-from vistok.eval.tables import summary
+from vistok.eval.report.tables import summary
+from vistok.eval.results.rows import Damage, Results
 from vistok.tokens import TokenSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:Fréchet")
 
 
-def run(bench):
+def run(context):
     with exact():
-        return robust.run(bench)
+        return robust.run(context)
 
 
 def by_damage(rows, metric="PSNR"):
@@ -67,8 +67,8 @@ def test_codes_of_others():
 
 
 @pytest.mark.parametrize("missing", ["mask_token", "drop"])
-def test_tail_loss_is_a_prefix(bench, make_tokenizer, missing):
-    found = bench(make_tokenizer("fsq", missing))
+def test_tail_loss_is_a_prefix(context, make_tokenizer, missing):
+    found = context(make_tokenizer("fsq", missing))
     rows = run(found)
     lost = by_damage(rows)
     with exact():
@@ -86,11 +86,11 @@ def test_tail_loss_is_a_prefix(bench, make_tokenizer, missing):
     assert "of the code bits flipped" in flip.note and "modulo" in flip.note
 
 
-def test_damage_grows_and_lost_tokens_are_replaced(bench):
+def test_damage_grows_and_lost_tokens_are_replaced(context):
     tokenizer = PatchTokenizer(16)
     fixed = PatchTokenizer.spec(tokenizer).model_copy(update={"prefix": "none"})
     tokenizer.spec = lambda: fixed
-    rows = run(bench(tokenizer, count=48, batch=48))
+    rows = run(context(tokenizer, count=48, batch=48))
     for kind in ("bit_flip", "drop_tail", "drop_head"):
         values = [value for (k, _), value in by_damage(rows).items() if k == kind]
         assert len(values) == 5 and values == sorted(values, reverse=True), kind
@@ -99,19 +99,19 @@ def test_damage_grows_and_lost_tokens_are_replaced(bench):
     assert "16 of 64 tokens lost, the last ones; replaced by the codes of other images" in note
 
 
-def test_batch_size_changes_nothing(bench):
+def test_batch_size_changes_nothing(context):
     tokenizer = PatchTokenizer(8)
     fixed = PatchTokenizer.spec(tokenizer).model_copy(update={"prefix": "none"})
     tokenizer.spec = lambda: fixed
-    one, two = run(bench(tokenizer)), run(bench(tokenizer, batch=7))
+    one, two = run(context(tokenizer)), run(context(tokenizer, batch=7))
     assert [row.note for row in one] == [row.note for row in two]
     for a, b in zip(one, two, strict=True):
         assert a.value == pytest.approx(b.value, rel=1e-6)
 
 
-def test_continuous_tokens_are_skipped(bench):
+def test_continuous_tokens_are_skipped(context):
     tokenizer = PatchTokenizer(8)
     spec = PatchTokenizer.spec(tokenizer).model_copy(update={"vocab": ()})
     tokenizer.spec = lambda: spec
-    found = bench(tokenizer)
+    found = context(tokenizer)
     assert run(found) == [] and "continuous" in found.skipped[0]["reason"]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vistok.config import ConfigError
-from vistok.eval.runs import RunError, class_names, open_data, resolve, untrained
+from vistok.eval.systems.runs import RunError, class_names, open_data, resolve, untrained
 
 
 def test_a_generator_finds_its_tokenizer(runs):

@@ -11,7 +11,7 @@ from vistok.eval.jobs import do
 from vistok.eval.measure import _networks
 from vistok.eval.options import Options
 from vistok.eval.protocols import rfid
-from vistok.eval.sets import METRICS, SetMeasures, wanted
+from vistok.eval.reference.sets import METRICS, SetMeasures, wanted
 from vistok.frozen import FeatureNetwork, Features
 
 
@@ -32,23 +32,23 @@ class Small(FeatureNetwork):
 
 
 @pytest.fixture
-def small(bench):
-    """small(tokenizer, ...) -> a bench whose network is `Small`."""
+def small(context):
+    """small(tokenizer, ...) -> a context whose network is `Small`."""
 
     def make(tokenizer, **rest):
-        made = bench(tokenizer, **rest)
+        made = context(tokenizer, **rest)
         made.features = Small()
         return made
 
     return make
 
 
-def found(bench, metrics=METRICS, stored=50_000) -> dict:
+def found(context, metrics=METRICS, stored=50_000) -> dict:
     with exact():
-        measures = SetMeasures(bench, len(bench.views), metrics, stored=stored)
-        for batch in bench.views.batches("test"):
-            tokens = bench.tokenizer.encode(batch.pixels)
-            measures.update(to_uint8(bench.tokenizer.decode(tokens)), batch.index)
+        measures = SetMeasures(context, len(context.views), metrics, stored=stored)
+        for batch in context.views.batches("test"):
+            tokens = context.tokenizer.encode(batch.pixels)
+            measures.update(to_uint8(context.tokenizer.decode(tokens)), batch.index)
         return {row.metric: row for row in measures.rows(length=7)}
 
 
@@ -103,8 +103,8 @@ def test_a_subset_is_said(small):
     assert same["precision"].value == 1  # the same images on both sides
 
 
-def test_what_a_network_lacks_is_said(bench):
-    made = bench(PixelTokenizer(8))
+def test_what_a_network_lacks_is_said(context):
+    made = context(PixelTokenizer(8))
     rows = found(made)
     assert "sFID" not in rows and rows["IS"].value > 1
     assert made.skipped == [
@@ -119,11 +119,11 @@ def test_names():
         wanted(("fid", "fad"))
 
 
-def test_rfid_has_them_at_each_length(bench, make_tokenizer):
+def test_rfid_has_them_at_each_length(context, make_tokenizer):
     options = Options(metrics=("all",))
     (job,) = rfid.jobs(None, options)
     assert job.settings == {"metrics": [*METRICS, "ms-ssim"], "stored": 50_000}
-    outcome = do(job, bench(make_tokenizer("fsq")))
+    outcome = do(job, context(make_tokenizer("fsq")))
     for metric in ("rFID", "KID", "IS", "recall", "coverage", "bits/pixel"):
         lengths = [row.length for row in outcome.rows if row.metric == metric]
         assert lengths == [1, 2, 4], metric
@@ -134,17 +134,17 @@ def test_rfid_has_them_at_each_length(bench, make_tokenizer):
     assert len(outcome.skipped) == 2  # sFID once, not at each length
 
 
-def test_ms_ssim_of_large_pictures(bench):
+def test_ms_ssim_of_large_pictures(context):
     with exact():
-        rows = rfid.run(bench(PixelTokenizer(176), count=2), ("ms-ssim",))
+        rows = rfid.run(context(PixelTokenizer(176), count=2), ("ms-ssim",))
     (row,) = [row for row in rows if row.metric == "MS-SSIM"]
     assert row.value == pytest.approx(1) and "rFID" not in {row.metric for row in rows}
 
 
-def test_several_perceptual_networks(bench, perceptual):
+def test_several_perceptual_networks(context, perceptual):
     other = type(perceptual)()
     other.name = "lpips-like"
-    made = bench(PatchTokenizer(8))
+    made = context(PatchTokenizer(8))
     made.more_perceptual = (other,)
     with exact():
         rows = rfid.run(made)

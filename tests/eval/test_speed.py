@@ -10,12 +10,12 @@ from click.testing import CliRunner
 
 from vistok.core.records import Batch
 from vistok.eval.__main__ import speed
-from vistok.eval.protocols import clock as clocks
-from vistok.eval.protocols import lookup
-from vistok.eval.protocols import speed as speeds
-from vistok.eval.protocols.clock import Clock, flops, largest_products
-from vistok.eval.protocols.parts import peak_memory
-from vistok.eval.rows import Results
+from vistok.eval.results.rows import Results
+from vistok.eval.speed import clock as clocks
+from vistok.eval.speed import lookup
+from vistok.eval.speed import measure as speeds
+from vistok.eval.speed.clock import Clock, flops, largest_products
+from vistok.eval.speed.parts import peak_memory
 
 TRANSFORMER = {"width": 16, "depth": 1, "heads": 2}
 PART = {"kind": "vit", "patch_size": 4, "transformer": TRANSFORMER}
@@ -42,7 +42,7 @@ def small(monkeypatch):
 
 
 def test_a_config_file_is_measured_at_every_size_and_precision(tmp_path, monkeypatch):
-    monkeypatch.setattr("vistok.eval.protocols.steps.has_bf16", lambda device: True)
+    monkeypatch.setattr("vistok.eval.speed.training_step.has_bf16", lambda device: True)
     path, target = tmp_path / "small.yaml", tmp_path / "speed.json"
     path.write_text(yaml.safe_dump(TREE))
     arguments = [str(path), "--batch", "2,3", "--precision", "fp32,bf16", "--repeats", "1"]
@@ -63,7 +63,7 @@ def test_a_config_file_is_measured_at_every_size_and_precision(tmp_path, monkeyp
 
 
 def test_bf16_is_not_measured_where_it_is_imitated(tmp_path, monkeypatch):
-    monkeypatch.setattr("vistok.eval.protocols.steps.has_bf16", lambda device: False)
+    monkeypatch.setattr("vistok.eval.speed.training_step.has_bf16", lambda device: False)
     path, target = tmp_path / "small.yaml", tmp_path / "speed.json"
     path.write_text(yaml.safe_dump({**TREE, "precision": "bf16", "batch_size": 2}))
     result = CliRunner().invoke(speed, [str(path), "--repeats", "1", "--report", str(target)])
@@ -74,7 +74,7 @@ def test_bf16_is_not_measured_where_it_is_imitated(tmp_path, monkeypatch):
 
 
 def test_nor_the_step_of_a_run_that_was_trained_elsewhere(tmp_path, monkeypatch):
-    monkeypatch.setattr("vistok.eval.protocols.steps.has_bf16", lambda device: False)
+    monkeypatch.setattr("vistok.eval.speed.training_step.has_bf16", lambda device: False)
     batch = Batch(torch.arange(2), torch.rand(2, 3, 8, 8))
     row = lambda metric, value, run, precision, note: (metric, value, precision, note)
     config = {**TREE, "data": None, "precision": "bf16"}

@@ -14,11 +14,11 @@ import yaml
 from click.testing import CliRunner
 
 from vistok.config import ConfigError
-from vistok.eval import training
 from vistok.eval.__main__ import study as command
-from vistok.eval.rows import Decode, Network, Reference, Results, Row
-from vistok.eval.study import options_of, read_study, run_config
-from vistok.eval.verdict import verdict, verdict_text
+from vistok.eval.report.verdict import verdict, verdict_text
+from vistok.eval.results.rows import Decode, Network, Reference, Results, Row
+from vistok.eval.study.study import options_of, read_study, run_config
+from vistok.eval.systems import training
 
 ROOT = Path(__file__).parents[2]
 STUDIES = ROOT / "configs" / "studies"
@@ -103,7 +103,7 @@ def test_it_goes_on_after_a_kill(small_study, tmp_path, in_process, monkeypatch)
                 raise KeyboardInterrupt
             return work(*given)
 
-        monkeypatch.setattr("training._run", run)
+        monkeypatch.setattr("vistok.eval.systems.training._run", run)
         return go(path)
 
     for count in (1, 4, 6):

@@ -8,11 +8,12 @@ from tests.support import tiny_text
 from vistok.config import ConfigError, validate
 from vistok.config.registry import build
 from vistok.data import PhotosConfig
-from vistok.eval import pictures
-from vistok.eval.bench import Bench
+from vistok.eval.context import Context
 from vistok.eval.images import Views, exact
-from vistok.eval.protocols import gfid, linear, order, pfid, rate_distortion, rfid, robust
-from vistok.eval.runs import RunError, open_data, read_run
+from vistok.eval.protocols import gfid, order, pfid, rate_distortion, rfid, robust
+from vistok.eval.protocols import image_grids as pictures
+from vistok.eval.protocols import linear_probe as linear
+from vistok.eval.systems.runs import RunError, open_data, read_run
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 
 READS = {"dim": tiny_text.WIDTH, "length": tiny_text.LENGTH}
@@ -41,9 +42,9 @@ def reader(tree, clip):
 
 
 @pytest.fixture
-def captioned(bench):
-    def make(tokenizer, caption="a {class}.", count=16) -> Bench:
-        found = bench(tokenizer, count)
+def captioned(context):
+    def make(tokenizer, caption="a {class}.", count=16) -> Context:
+        found = context(tokenizer, count)
         config = validate(PhotosConfig, {"size": 8, "val_count": count, "caption": caption})
         found.views = Views(build(config).open("val"), 16)
         return found
@@ -67,24 +68,26 @@ def test_numbers_are_taken_with_the_texts_of_the_data(reader, captioned):
 
 
 def test_every_protocol_gives_the_decoder_its_text(reader, captioned):
-    bench = captioned(reader({}, {"optional": False}), count=6)
+    context = captioned(reader({}, {"optional": False}), count=6)
     with exact():
-        rows = pfid.run(bench, "quick") + robust.run(bench) + order.run(bench)
-        rows += rate_distortion.run(bench, None)
-        taps = linear.collect(bench, bench.views, "probe")[0]
-    grids = [pictures.reconstructions(bench), pictures.perturbed(bench)]
+        rows = pfid.run(context, "quick") + robust.run(context) + order.run(context)
+        rows += rate_distortion.run(context, None)
+        taps = linear.collect(context, context.views, "probe")[0]
+    grids = [pictures.reconstructions(context), pictures.perturbed(context)]
     assert all(len(grid["rows"]) > 1 for grid in grids)
     assert {row.condition for row in rows if row.protocol != "codec"} >= {NAME}
     assert taps["latents/mean"].shape[0] == 6
     exact_rows = [r for r in rows if r.metric == "PSNR" and r.damage and r.damage.share == 0]
     with exact():
-        plain = values(rfid.run(bench))
+        plain = values(rfid.run(context))
     assert exact_rows[0].value == pytest.approx(plain["PSNR", 4, "None"], rel=1e-6)
 
 
-def test_text_that_may_be_missing_is_measured_without_where_there_is_none(reader, bench, captioned):
+def test_text_that_may_be_missing_is_measured_without_where_there_is_none(
+    reader, context, captioned
+):
     tokenizer = reader({}, {})
-    plain = bench(tokenizer, 16)
+    plain = context(tokenizer, 16)
     with exact():
         rows, read = rfid.run(plain), rfid.run(captioned(tokenizer))
     assert {row.condition for row in rows} == {"none"} and {r.condition for r in read} == {NAME}
@@ -92,7 +95,7 @@ def test_text_that_may_be_missing_is_measured_without_where_there_is_none(reader
 
 
 def test_text_that_must_be_given_is_asked_for_before_anything_is_measured(
-    reader, bench, tmp_path, fails
+    reader, context, tmp_path, fails
 ):
     tokenizer = reader(None, {"optional": False})
     tokenizer.save_pretrained(tmp_path / "run/model")
@@ -105,10 +108,10 @@ def test_text_that_must_be_given_is_asked_for_before_anything_is_measured(
     assert data[0].text == f"A photo of a {data.classes[data[0].label]}."
     assert open_data(run, ["caption=''"])[0].text == ""
     with fails(ConfigError, "the data give none"):
-        rfid.run(bench(tokenizer, 8))
+        rfid.run(context(tokenizer, 8))
 
 
-def test_samples_of_classes_are_painted_under_their_captions(reader, bench, captioned, runs):
+def test_samples_of_classes_are_painted_under_their_captions(reader, context, captioned, runs):
     tokenizer = reader(None, {"optional": False})
     generator = read_run(runs[1], "gen")
     model, index = generator.generator, torch.arange(7)
@@ -123,7 +126,7 @@ def test_samples_of_classes_are_painted_under_their_captions(reader, bench, capt
     with exact():
         rows = gfid.run(found, generator, one, 8, "no training images")
         assert {row.condition for row in rows} == {f"class, {NAME}"}
-        told = bench(reader(None, {"optional": False}), 8)
+        told = context(reader(None, {"optional": False}), 8)
         told.views.dataset.texts = True  # texts of its own: none that fits a sample
         assert gfid.run(told, generator, one, 8, "no training images") == []
     assert "samples have none" in told.skipped[0]["reason"]

@@ -2,8 +2,8 @@
 
 import torch
 
-from vistok.eval.pictures import grid
-from vistok.eval.rows import Damage, Decode, Network, Perturbation, Reference, Results, Row
+from vistok.eval.protocols.image_grids import grid
+from vistok.eval.results.rows import Damage, Decode, Network, Perturbation, Reference, Results, Row
 
 NETWORK = Network(name="vistok-cnn", sha256="ab" * 32)
 PHOTOS = Reference(name="photos", split="val", manifest="m" * 64, count=64, described="photographs")

@@ -1,0 +1,206 @@
+"""What a report says in words and small tables: results -> plain values for the templates."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+
+from vistok.eval.report.comparison import longest
+from vistok.eval.report.tables import UNGUIDED, by_run, plain_row
+from vistok.eval.results.metrics import shown, word
+from vistok.eval.results.rows import Results, Row
+
+_HONEST = {
+    "photos": "held-out views of the same seven photographs that training looked at, not unseen "
+    "photographs. Numbers say how well these scenes are rendered, not how well the model "
+    "generalises.",
+}
+_TILES = (
+    *("PSNR", "rFID", "pFID-v1", "perceptual", "LPIPS", "SSIM", "bytes/image"),
+    *("codebook-usage", "gFID", "gFID-val", "gFID-untrained"),
+)
+_FIELDS = ("network", "reference", "samples", "crop, filter, size", "decode", "precision")
+
+
+def common(results: Results) -> dict[str, Any]:
+    """What HTML and Markdown both show."""
+    facts = results.facts
+    used = list(dict.fromkeys(row.metric for row in results.rows if row.perturbation is None))
+    sets = list(dict.fromkeys(row.reference.name for row in results.rows))
+    return {
+        "names": [run["name"] for run in results.runs],
+        "tokenizers": _tokenizers(results),
+        "lead": _lead(results),
+        "honest": " ".join(_HONEST[name] for name in sets if name in _HONEST),
+        "study": facts.get("study", {}).get("sentences", ()),
+        "skipped": facts.get("skipped", []),
+        "words": [(word(m).title, word(m).explained) for m in used if word(m).explained],
+        "protocol": protocol(results),
+        "commands": commands(results),
+        "date": facts.get("date", ""),
+    }
+
+
+def cards(results: Results) -> list[dict[str, Any]]:
+    """The headline of every run: its numbers at full length."""
+    found = []
+    tiled = by_run(r for r in results.rows if plain_row(r) and r.metric in _TILES)
+    for run in results.runs:
+        rows = longest(tiled.get(run["name"], ()))
+        tiles = [_tile(row) for metric in _TILES for row in rows if row.metric == metric]
+        found.append({"run": run["name"], "kind": _kind(run), "tiles": tiles})
+    return found
+
+
+def commands(results: Results) -> list[str]:
+    """The exact commands: of every evaluation that is in these results."""
+    facts = results.facts
+    return [one for one in dict.fromkeys((*facts.get("commands", ()), facts.get("command"))) if one]
+
+
+def protocol(results: Results) -> list[tuple[str, str]]:
+    """What holds for all numbers, and every set of real images and every network."""
+    facts = results.facts
+    lines = []
+    networks = {(r.features.name, r.features.sha256) for r in results.rows if r.features}
+    if not networks and (known := facts.get("features")):
+        networks = {(known.get("name", "?"), known.get("sha256", "?"))}
+    lines += [("network", f"{name}, sha256 {digest}") for name, digest in sorted(networks)]
+    references = {(r.reference, r.crop, r.filter): r.reference for r in results.rows}
+    for (_, crop, filter_), r in references.items():
+        lines.append(("reference", f"{r.name}, {r.split} split, {r.count:,} images, {r.described}"))
+        lines.append(("reference manifest", r.manifest))
+        lines.append(("crop and filter", f"{crop or 'none'}; {filter_ or 'none'}"))
+    lines.append(("precision", ", ".join(sorted({row.precision for row in results.rows}))))
+    lines += [(f"weights of {run['name']}", run["sha256"]) for run in results.runs]
+    versions = facts.get("versions", {})
+    lines.append(("versions", ", ".join(f"{k} {v}" for k, v in versions.items())))
+    lines.append(("commit", facts.get("commit") or "unknown"))
+    lines.append(
+        ("machine", f"{facts.get('world_size', 1)} process(es) on {facts.get('device', '?')}")
+    )
+    return lines
+
+
+def record(results: Results) -> dict[str, Any]:
+    """How each Fréchet distance was made, runs under one another; what differs from the first of
+    its metric is marked. Without networks: whatever was measured first."""
+    chosen = [r for r in results.rows if r.features is not None and plain_row(r)] or results.rows
+    lines, first = [], {}
+    own = by_run(row for row in chosen if plain_row(row))
+    for run in results.runs:
+        for row in longest(own.get(run["name"], ())):
+            values = _values(row)
+            base = first.setdefault(row.metric, values)
+            cells = [(v, v != b) for v, b in zip(values, base, strict=True)]
+            lines.append({"run": run["name"], "name": row.display, "cells": cells})
+    mixed = any(differs for line in lines for _, differs in line["cells"])
+    return {"fields": _FIELDS, "lines": lines, "mixed": mixed}
+
+
+def probes(results: Results) -> dict[str, Any] | None:
+    """Linear probes: runs by taps."""
+    rows = [row for row in results.rows if row.tap is not None]
+    if not rows:
+        return None
+    columns = list(dict.fromkeys((row.display, row.tap) for row in rows))
+    names = list(dict.fromkeys(row.run for row in rows))
+    at = {(row.run, row.display, row.tap): row for row in rows}
+    lines = []
+    for name in names:
+        found = [at.get((name, *column)) for column in columns]
+        cells = ["" if r is None else shown(r.value, r.metric) for r in found]
+        notes = [f"{r.tap}: {r.note}" for r in found if r is not None and r.note]
+        samples = sorted({r.samples for r in found if r is not None})
+        lines.append(
+            {"run": name, "cells": cells, "samples": ", ".join(map(str, samples)), "notes": notes}
+        )
+    return {"columns": columns, "lines": lines}
+
+
+def detail(row: Row) -> dict[str, Any]:
+    """A line of the table of all rows."""
+    decode = {k: v for k, v in row.decode.model_dump().items() if v is not None}
+    special = []
+    if row.perturbation is not None:
+        special.append(f"α {row.perturbation.alpha} δ {row.perturbation.delta}")
+    if row.damage is not None:
+        special.append(f"{row.damage.kind} {row.damage.share:g}")
+    if row.tap is not None:
+        special.append(row.tap)
+    if row.codec is not None:
+        size = "" if row.bytes is None else f" {row.bytes:.1f} bytes"
+        special.append(f"{row.codec}{size}")
+    return {
+        **{name: getattr(row, name) for name in ("display", "run", "length", "samples", "note")},
+        "special": " ".join(special),
+        "shown": shown(row.value, row.metric),
+        "decode": ", ".join(f"{k} {v}" for k, v in decode.items()),
+    }
+
+
+def config(run: dict[str, Any]) -> str:
+    """The run's resolved training config, or what a saved model says of itself."""
+    if run.get("config") is not None:
+        return yaml.safe_dump(run["config"], sort_keys=False, allow_unicode=True)
+    return json.dumps(run.get("model", {}), indent=2, ensure_ascii=False)
+
+
+def _tokenizers(results: Results) -> list[str]:
+    """Runs that are no generator of another: what a page is about."""
+    pairs = results.facts.get("pairs") or {}
+    owned = {generator for names in pairs.values() for generator in names}
+    return [run["name"] for run in results.runs if run["name"] not in owned]
+
+
+def _lead(results: Results) -> str:
+    if not results.rows:
+        return "No number was measured."
+    sets: dict[tuple, Row] = {}
+    for row in results.rows:
+        r = row.reference
+        sets.setdefault((r.name, r.split, r.count, row.size), row)
+    said = [_set(row) for row in sets.values()]
+    networks = sorted({row.features.name for row in results.rows if row.features})
+    return f"{'; '.join(said)}. Networks: {', '.join(networks) or 'none'}."
+
+
+def _set(row: Row) -> str:
+    size = "" if row.size is None else f" of {row.size[0]}x{row.size[1]} pixels"
+    r = row.reference
+    return f"{r.count:,} {r.name} images{size} ({r.split} split)"
+
+
+def _tile(row: Row) -> dict[str, str]:
+    better = word(row.metric).better
+    note = {"lower": "lower is better", "higher": "higher is better", "": ""}[better]
+    if row.decode.guidance is not None and row.metric not in UNGUIDED:
+        note = f"guidance {row.decode.guidance:g}, {note}"
+    unit = " dB" if row.metric.startswith("PSNR") else ""
+    name, _, inside = row.display.partition("[")
+    value = shown(row.value, row.metric) + unit
+    return {"value": value, "name": name, "inside": f"[{inside}", "note": note}
+
+
+def _kind(run: dict[str, Any]) -> str:
+    spec = run.get("spec") or {}
+    vocab = " x ".join(map(str, spec.get("vocab", ()))) or "continuous"
+    size = run.get("parameters") or 0
+    return f"{run['kind']}, {size / 1e6:.2f} M parameters, vocabulary {vocab}"
+
+
+def _values(row: Row) -> tuple[str, ...]:
+    r, decode = row.reference, row.decode.model_dump(exclude={"steps", "guidance"})
+    size = "any size" if row.size is None else "x".join(map(str, row.size))
+    network = "none" if row.features is None else f"{row.features.name} {row.features.sha256[:12]}"
+    made = ", ".join(f"{k} {v}" for k, v in decode.items() if v is not None)
+    return (
+        network,
+        f"{r.name}, {r.split}, {r.count:,}, {r.manifest[:12]}",
+        f"{row.samples:,}",
+        "; ".join((row.crop or "none", row.filter or "none", size)),
+        "; ".join(filter(None, (made, f"condition {row.condition}"))),
+        row.precision,
+    )

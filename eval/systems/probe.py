@@ -1,0 +1,225 @@
+"""The AR probe: a small GPT of a fixed recipe, trained on a tokenizer's cached tokens.
+
+It makes gFID a property of the tokenizer: every tokenizer gets the same network, budget and data.
+A recipe is a training config of configs/probes by name (`tiny`, `s`, `b`), or a YAML file of one's
+own. Tokens of the training images (center crops; of endless views as many as the budget will see)
+are cached, then the GPT is trained by the train command. A finished probe lies below its
+tokenizer's run folder under a name with the hash of all that it depends on, and is found again.
+
+What every discrete spec gets (`vocabulary`): one softmax where a position has at most 2**14 codes,
+joined from its factors or bits if need be; else independent bits for binary codes, and for
+everything else factors of at most 2**14 codes, each predicted from those before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vistok.config import ConfigError, read_yaml, validate
+from vistok.config.registry import build
+from vistok.data import DataError, Dataset, Stream, TokenCache
+from vistok.data.tokens import CachedTokensConfig
+from vistok.eval.options import Options
+from vistok.eval.systems.runs import Pair, Run, data_config, read_run, still
+from vistok.eval.systems.training import ROOT, finished, train
+from vistok.runtime import distributed
+from vistok.tokens import TokenSpec
+from vistok.train.config import TrainConfig
+
+PRESETS = ("tiny", "s", "b")
+ELSEWHERE = Path("runs/probes")  # probes of folders that are no runs: they are not written to
+_SOFTMAX = 2**14  # codes of one softmax: wider ones would be most of a small probe
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A probe's recipe: its name and the training config, as plain data without names of places."""
+
+    name: str  # "probe-tiny"
+    tree: dict[str, Any]
+
+    @property
+    def seen(self) -> int:
+        """Samples that training looks at, repetitions counted."""
+        return self.tree["steps"] * self.tree["batch_size"]
+
+
+def recipe(which: str) -> Recipe:
+    """A preset (tiny, s, b) or a YAML file; ConfigError if it trains no generator."""
+    known = which in PRESETS
+    if not known and not which.endswith(".yaml"):
+        raise ConfigError(
+            f"--probe {which}: no such probe; expected {', '.join(PRESETS)}, or a .yaml file"
+        )
+    path = ROOT / "configs" / "probes" / f"probe-{which}.yaml" if known else Path(which)
+    config = validate(TrainConfig, read_yaml(path), str(path))
+    if config.task.kind != "generator" or config.data is not None:
+        raise ConfigError(
+            f"{path}: a probe is a generator without data (task.kind={config.task.kind}); its "
+            "tokens come from the tokenizer that is evaluated"
+        )
+    tree = config.model_dump(mode="json")
+    for place in ("name", "out", "seed", "data"):
+        del tree[place]
+    return Recipe(path.stem, tree)
+
+
+def vocabulary(spec: TokenSpec) -> tuple[int, ...] | None:
+    """What the probe predicts at a position instead of `spec.vocab`; None = that itself.
+
+    ValueError for a spec that no probe can model: the message is the reason.
+    """
+    if not spec.vocab:
+        raise ValueError("continuous tokens: an AR probe predicts codes")
+    whole = math.prod(spec.vocab)
+    if whole <= _SOFTMAX and spec.branches == 1:
+        return None if len(spec.vocab) == 1 else (whole,)
+    if set(spec.vocab) == {2}:
+        return None
+    parts = tuple(part for size in spec.vocab for part in _split(size))
+    return None if parts == spec.vocab else parts
+
+
+def _split(size: int) -> tuple[int, ...]:
+    """Factors of at most 2**14 whose product is `size`, as equal as they can be."""
+    if size <= _SOFTMAX:
+        return (size,)
+    small = next((d for d in range(math.isqrt(size), 1, -1) if size % d == 0), None)
+    if small is None:
+        raise ValueError(f"a vocabulary of {size} codes has no factors; one softmax is too wide")
+    return (*_split(small), *_split(size // small))
+
+
+def with_probe(pair: Pair, options: Options) -> Pair:
+    """The pair with its probe among the generators, trained if it is not there yet.
+
+    A tokenizer that can have none is returned as it is: `no_probe` says why.
+    """
+    opened = _open(pair.tokenizer, options)
+    if isinstance(opened, str):
+        return pair
+    chosen = recipe(options.probe)
+    folder = _trained(pair.tokenizer, options, chosen, opened.record())
+    probe = read_run(folder, f"{pair.tokenizer.name}/{chosen.name}")
+    return replace(pair, generators=(*pair.generators, probe))
+
+
+def no_probe(run: Run, options: Options) -> str | None:
+    """Why a tokenizer cannot have a probe; None if it can."""
+    opened = _open(run, options)
+    return opened if isinstance(opened, str) else None
+
+
+def _open(run: Run, options: Options) -> Dataset | str:
+    """The images whose tokens a probe learns, or why there can be no probe."""
+    try:
+        vocabulary(run.spec)
+    except ValueError as error:
+        return str(error)
+    try:
+        opened = build(_pictures(run, options)).open("train")
+    except DataError as error:
+        return f"no training images to learn from: {error}"
+    if isinstance(opened, Stream):
+        return "its training images can only be read as a stream, and a cache needs an order"
+    return opened
+
+
+def probe_folder(run: Run, facts: dict[str, Any], name: str) -> Path:
+    """Where the probe of these facts lies, finished or not."""
+    text = json.dumps(facts, sort_keys=True, default=str)
+    key = hashlib.sha256(text.encode()).hexdigest()[:12]
+    home = run.folder / "probes" if run.config is not None else ELSEWHERE
+    return home / f"{name}-{key}"
+
+
+def _pictures(run: Run, options: Options) -> Any:
+    return still(data_config(run, options.data))
+
+
+def _trained(run: Run, options: Options, chosen: Recipe, record: dict[str, Any]) -> Path:
+    """The folder of the finished probe. `record`: of the images whose tokens it learns."""
+    pictures = _pictures(run, options)
+    facts = {
+        "tokenizer": run.sha256,
+        "pictures": record,
+        "recipe": chosen.tree,
+        "seed": options.seed,
+    }
+    folder = probe_folder(run, facts, chosen.name)
+    if distributed.rank() > 0:
+        # No collective: its patience is shorter than a training.
+        while not _done(folder):
+            time.sleep(0.5)
+    elif not _done(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "probe.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
+        on_cpu = options.device.type == "cpu"
+        if not _cached(folder):
+            train(_cache_config(run, folder, pictures, chosen, options), on_cpu)
+        config = _generator_config(run, folder, chosen, options.seed)
+        if not finished(config):
+            train(config, on_cpu)
+    return folder
+
+
+def _done(folder: Path) -> bool:
+    """The folder's name holds the hash of its whole recipe, so an ended training is the right one;
+    the summary is what training writes last."""
+    return (folder / "model/model.safetensors").is_file() and (folder / "summary.json").is_file()
+
+
+def _cached(folder: Path) -> bool:
+    try:
+        for split in ("train", "val"):
+            TokenCache(folder / "tokens" / split)
+    except DataError:  # unfinished, or not begun
+        return False
+    return True
+
+
+def _cache_config(
+    run: Run, folder: Path, pictures: Any, chosen: Recipe, options: Options
+) -> TrainConfig:
+    tree = {
+        "name": "tokens",
+        "out": str(folder / "tokens"),
+        "task": {
+            "kind": "cache",
+            "tokenizer": str(run.model.resolve()),
+            # Views of photographs are endless; other sets may be sorted by class, so all of one.
+            "limit": chosen.seen if pictures.kind == "photos" else None,
+        },
+        "data": pictures.model_dump(mode="json"),
+        "batch_size": options.batch or 256,
+        "workers": options.workers,
+        "trackers": [],
+    }
+    return validate(TrainConfig, tree, f"tokens of {run.name}")
+
+
+def _generator_config(run: Run, folder: Path, chosen: Recipe, seed: int) -> TrainConfig:
+    tokens = folder / "tokens"
+    data = CachedTokensConfig(path=str(tokens / "train"), val_path=str(tokens / "val"))
+    task = json.loads(json.dumps(chosen.tree["task"]))
+    joined = vocabulary(run.spec)
+    if joined is not None:
+        task["generator"] |= {"regroup": joined, "head": None}
+    if _unlabeled(tokens / "train"):
+        task["generator"]["classes"] = 0
+    tree = {**chosen.tree, "name": chosen.name, "out": str(folder), "seed": seed, "task": task}
+    return validate(TrainConfig, {**tree, "data": data.model_dump()}, f"probe of {run.name}")
+
+
+def _unlabeled(path: Path) -> bool:
+    """Whether a sample lacks its class: then the probe cannot be conditional."""
+    import numpy as np
+
+    labels = np.load(path / "labels.npy", mmap_mode="r", allow_pickle=False)
+    return bool((labels < 0).any())

@@ -1,0 +1,324 @@
+"""What is evaluated: run folders that training wrote, and pretrained folders.
+
+A run folder holds config.yaml, metrics.jsonl and model/; a pretrained folder is what lies inside
+model/. A model is a tokenizer (its config.json is a TokenizerConfig) or a generator (its
+config.json names the weights of the tokenizer whose tokens it learned).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import yaml
+
+from vistok.config import Config, ConfigError, PartOf, validate
+from vistok.config.registry import build
+from vistok.data import Stream  # importing the package also registers the data sets
+from vistok.data.base import one_line, text_of
+from vistok.eval.systems.released import place
+from vistok.storage.hub import read_json
+from vistok.storage.weights import sha256
+from vistok.tokenizer import Tokenizer, TokenizerConfig
+from vistok.tokens import TokenSpec
+
+
+class RunError(ValueError):
+    """A run that cannot be evaluated; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder with a model, read so far that mistakes show before anything is measured."""
+
+    name: str
+    folder: Path  # as given
+    model: Path  # holds config.json and model.safetensors
+    kind: Literal["tokenizer", "generator"]
+    described: dict[str, Any]  # config.json
+    sha256: str  # of model.safetensors
+    config: dict[str, Any] | None  # config.yaml of the run; None for a pretrained folder
+    history: tuple[dict[str, Any], ...] = field(default=(), repr=False)  # metrics.jsonl
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_pretrained(str(self.model))
+
+    @cached_property
+    def generator(self) -> Any:
+        from vistok.generators import load_generator
+
+        return load_generator(self.model)
+
+    @property
+    def spec(self) -> TokenSpec:
+        return self.tokenizer.spec() if self.kind == "tokenizer" else self.generator.spec
+
+    def facts(self) -> dict[str, Any]:
+        """What results.json says of the run."""
+        module = self.tokenizer if self.kind == "tokenizer" else self.generator
+        parts = getattr(module, "part_parameters", dict)()
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "folder": str(self.folder),
+            "sha256": self.sha256,
+            "parameters": sum(p.numel() for p in module.parameters()),
+            "parts": parts,
+            "spec": self.spec.model_dump(mode="json"),
+            "config": self.config,
+            "model": self.described,
+            "history": list(self.history),
+        }
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A tokenizer and the generators that were trained on its tokens."""
+
+    tokenizer: Run
+    generators: tuple[Run, ...] = ()
+
+
+def resolve(paths: Sequence[str | Path]) -> list[Pair]:
+    """Read all runs and bring generators to their tokenizers; RunError says what does not fit."""
+    if not paths:
+        raise RunError("no run given; expected the folder of a run, e.g. runs/quickstart/tokenizer")
+    folders = [place(path) for path in paths]
+    if len({f.resolve() for f in folders}) < len(folders):
+        raise RunError(f"a run is named twice in {', '.join(map(str, folders))}; name each once")
+    runs = [read_run(f, name) for f, name in zip(folders, _names(folders), strict=True)]
+    places = [run.model.resolve() for run in runs]
+    for number, run in enumerate(runs):
+        first = places.index(run.model.resolve())
+        if first < number:
+            raise RunError(f"{run.folder} and {folders[first]} are one model; name it once")
+    tokenizers = [run for run in runs if run.kind == "tokenizer"]
+    owned: dict[str, list[Run]] = {run.name: [] for run in tokenizers}
+    for run in runs:
+        if run.kind == "generator":
+            owned[_owner(run, tokenizers).name].append(run)
+    return [Pair(run, tuple(owned[run.name])) for run in tokenizers]
+
+
+def open_data(run: Run, overrides: Sequence[str] = ()) -> Any:
+    """The validation split that a tokenizer run is evaluated on: its own data, or `--data`."""
+    opened = open_split(run, overrides, "val")
+    wanted = tuple(run.tokenizer.config.image_size)
+    if opened.size is not None and tuple(opened.size) != wanted:
+        raise RunError(
+            f"{run.folder}: the data have {opened.size[0]}x{opened.size[1]} pixels; this tokenizer "
+            f"takes {wanted[0]}x{wanted[1]}: use --data size={wanted[0]}"
+        )
+    config = run.tokenizer.config
+    needed = config.text is not None and not all(how.optional for how in config.reading.values())
+    if needed and not opened.texts:
+        raise RunError(
+            f"{run.folder}: this tokenizer reads text, and the data give none: use "
+            "--data 'caption=A photo of a {class}.', or another text of the data"
+        )
+    return opened
+
+
+def data_config(run: Run | None, overrides: Sequence[str] = ()) -> Config:
+    """The data config of a run: its own, or `overrides`, or those laid over its own."""
+    tree = None if run is None else (run.config or {}).get("data")
+    changes = _tree(overrides)
+    if "kind" in changes and (tree or {}).get("kind") != changes["kind"]:
+        tree = {}  # another kind of data: nothing of the old one can apply
+    if tree is None and "kind" not in changes:
+        raise RunError(
+            ("no data named" if run is None else f"{run.folder}: a pretrained folder names no data")
+            + "; say which images, e.g. --data kind=photos --data size=32"
+        )
+    return validate(_Data, {"data": {**(tree or {}), **changes}}, "--data").data
+
+
+def still(config: Config) -> Config:
+    """A data config whose training samples are what validation would see: nothing random in them.
+
+    Random crops become the center, padding and mirroring go, shards are read by index.
+    """
+    change: dict[str, Any] = {}
+    if getattr(config, "crop", None) == "random":
+        change |= {"crop": "center", "min_share": 1.0}
+    if getattr(config, "pad", 0):
+        change["pad"] = 0
+    for name in ("flip", "streaming"):
+        if getattr(config, name, False):
+            change[name] = False
+    if getattr(config, "cache", False):  # they are read once: no need to keep them
+        change["cache"] = False
+    return config.model_copy(update=change)
+
+
+def open_split(
+    run: Run | None, overrides: Sequence[str] = (), split: Literal["train", "val"] = "val"
+) -> Any:
+    """A split as evaluation sees it, of a run's data or of `overrides` alone: read by index,
+    cropped at the center (or as `adm`), never padded or mirrored."""
+    config = data_config(run, overrides)
+    if split == "train":
+        config = still(config)
+    opened = build(config).open(split)
+    where = "data" if run is None else run.folder
+    if isinstance(opened, Stream):
+        raise RunError(
+            f"{where}: the {split} split is read as a stream; evaluation needs one read by index"
+        )
+    if opened.spec is not None:
+        raise RunError(f"{where}: its data are cached tokens; give images with --data kind=...")
+    if opened.frames is not None:
+        raise RunError(
+            f"{where}: the data are clips of {opened.frames} frames; this tokenizer takes "
+            "images: give some with --data kind=..."
+        )
+    return opened
+
+
+class _Data(Config):
+    data: Annotated[Any, PartOf("data")]
+
+
+def read_run(folder: Path, name: str) -> Run:
+    """The run or pretrained folder `folder`, called `name`; RunError says what is wrong with it."""
+    if not folder.is_dir():
+        raise RunError(_nowhere(folder))
+    model = folder / "model" if (folder / "config.yaml").is_file() else folder
+    if not (model / "config.json").is_file():
+        inside = "" if model == folder else "; training writes it when it finishes"
+        raise RunError(
+            f"{folder}: no {(model / 'config.json').relative_to(folder)}{inside}; expected a "
+            "finished run or a folder made by save_pretrained"
+        )
+    weights = model / "model.safetensors"
+    if not weights.is_file():
+        raise RunError(f"{folder}: no {weights.relative_to(folder)}; save the model again")
+    kind, described = _kind(model)
+    config = None
+    if (folder / "config.yaml").is_file():
+        config = _written_config(folder / "config.yaml")
+    history = _history(folder / "metrics.jsonl")
+    return Run(name, folder, model, kind, described, sha256(weights), config, history)
+
+
+def _nowhere(folder: Path) -> str:
+    """What may be meant by a path that is no folder."""
+    wanted = (
+        "expected a run that training wrote, a folder made by save_pretrained, or a released name "
+        "such as titok-l32"
+    )
+    if folder.exists():
+        return f"{folder}: a file; {wanted}, or a results.json"
+    up = folder.parent
+    while not up.is_dir():
+        up = up.parent
+    missing = folder.parts[len(up.parts)]
+    there = sorted(p.name for p in up.iterdir() if p.is_dir() and not p.name.startswith("."))
+    close = difflib.get_close_matches(missing, there, n=1, cutoff=0.5)
+    hint = f"did you mean {up / close[0]}? " if close else ""
+    return f"{folder}: no such folder (there is no '{missing}' in {up}); {hint}{wanted}"
+
+
+def _written_config(path: Path) -> dict[str, Any]:
+    """What training wrote, resolved; nothing that came with a run is resolved again."""
+    try:
+        config = yaml.safe_load(text_of(path))
+    except yaml.YAMLError as error:
+        raise RunError(f"{path}: not the YAML that training writes ({one_line(error)})") from None
+    if not isinstance(config, dict) or not isinstance(config.get("data") or {}, dict):
+        raise RunError(f"{path}: not a training config; expected keys, and keys below `data`")
+    return config
+
+
+def _kind(model: Path) -> tuple[Literal["tokenizer", "generator"], dict[str, Any]]:
+    path = model / "config.json"
+    data = read_json(path)
+    if {"kind", "spec", "tokenizer"} <= set(data):
+        return "generator", data
+    if {"encoder", "quantizer", "decoder"} <= set(data):
+        validate(TokenizerConfig, data, str(path))  # the error names the field that is wrong
+        return "tokenizer", data
+    raise RunError(
+        f"{path}: neither a tokenizer (encoder, quantizer, decoder) nor a generator (kind, spec, "
+        f"tokenizer): it has {', '.join(list(data)[:6]) or 'nothing'}"
+    )
+
+
+def _owner(generator: Run, tokenizers: Sequence[Run]) -> Run:
+    wanted = generator.described["tokenizer"]
+    digest = wanted.get("sha256", "") if isinstance(wanted, dict) else ""
+    for run in tokenizers:
+        if run.sha256 == digest:
+            return run
+    name = wanted.get("name", "?") if isinstance(wanted, dict) else wanted
+    given = ", ".join(f"{run.folder} ({run.sha256[:8]})" for run in tokenizers) or "no tokenizer"
+    raise RunError(
+        f"{generator.folder}: a generator of the tokens of '{name}' (sha256 {digest[:8]}), but "
+        f"the runs given are {given}; name that tokenizer's folder too"
+    )
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(p[-depth:]) for p in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder) for folder in folders]
+
+
+def _history(path: Path) -> tuple[dict[str, Any], ...]:
+    """Lines of metrics.jsonl; a last line that a kill cut off is left out."""
+    if not path.is_file():
+        return ()
+    lines = text_of(path).splitlines()
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            # NaN is no JSON: a curve has a gap there.
+            rows.append(json.loads(line, parse_constant=lambda _: None))
+        except ValueError:
+            if number < len(lines):
+                raise RunError(f"{path}: line {number} is not JSON; is the file damaged?") from None
+    return tuple(row for row in rows if isinstance(row, dict))
+
+
+def _tree(overrides: Sequence[str]) -> dict[str, Any]:
+    """["kind=photos", "a.b=1"] -> nested values, each read as YAML."""
+    tree: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--data '{override}': expected key=value, e.g. --data size=32")
+        *outer, last = key.split(".")
+        place = tree
+        for name in outer:
+            place = place.setdefault(name, {})
+        try:
+            place[last] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            place[last] = text
+    return tree
+
+
+def untrained(generator: Any) -> Any:
+    """A generator of the same config whose weights are fresh from seed 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        twin = type(generator)(generator.config, generator.spec).eval()
+    twin.classes = generator.classes
+    return twin
+
+
+def class_names(generator: Any) -> list[str]:
+    """Names of a generator's classes; their numbers where it has none; [] = unconditional."""
+    count = len(generator.classes) or getattr(generator.config, "classes", None) or 0
+    return list(generator.classes) or [str(label) for label in range(count)]
