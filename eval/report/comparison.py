@@ -12,12 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from vistok.eval.report.tables import BY_LENGTH, WHOLE, by_run, named, plain_row
+from vistok.eval.report.tables import by_run, named
 from vistok.eval.results.compare import differences
-from vistok.eval.results.metrics import shown, word
+from vistok.eval.results.metrics import metric as metric_of
+from vistok.eval.results.metrics import order, shown
 from vistok.eval.results.rows import Results, Row
-
-_FLOORS = ("PSNR-mean-color",)  # of the images, not of a run
 
 
 @dataclass(frozen=True)
@@ -80,19 +79,18 @@ def comparison(results: Results) -> Comparison:
     """The table of all runs."""
     found: dict[tuple, dict[tuple[str, str], Row]] = {}
     lines = _lines(results)
-    rows = by_run(row for row in results.rows if plain_row(row))
+    rows = by_run(row for row in results.rows if row.plain)
     owned = {name for names in (results.facts.get("pairs") or {}).values() for name in names}
     for line in lines:
         for run in filter(None, line):
             of = ", generated" if run in owned else ""
             for row in longest(rows.get(run, ())):
-                if row.metric not in _FLOORS:
+                if not metric_of(row.metric).floor:
                     # A generator's KID stands beside its tokenizer's, not in its place.
-                    name = named(row) + (of if not row.metric.startswith("gFID") else "")
+                    name = named(row) + ("" if metric_of(row.metric).generated else of)
                     found.setdefault((row.metric, name), {}).setdefault(line, row)
-    order = {metric: place for place, metric in enumerate((*BY_LENGTH, *WHOLE))}
-    keys = sorted(found, key=lambda key: order.get(key[0], len(order)))
-    columns = tuple(Column(name, metric, word(metric).better) for metric, name in keys)
+    keys = sorted(found, key=lambda key: order(key[0]))
+    columns = tuple(Column(name, metric, metric_of(metric).better) for metric, name in keys)
     cells = [_cells(found[key], column) for key, column in zip(keys, columns, strict=True)]
     runs = {run["name"]: run for run in results.runs}
     colors = places(results)
@@ -127,7 +125,7 @@ def longest(rows: Iterable[Row]) -> list[Row]:
     """Of each metric (and network, data, guidance) the row at the greatest length."""
     best: dict[tuple, Row] = {}
     for row in rows:
-        key = (row.metric, row.display, row.decode.guidance)
+        key = (row.metric, row.display, row.guidance)
         if key not in best or (row.length or 0) > (best[key].length or 0):
             best[key] = row
     return list(best.values())

@@ -2,21 +2,22 @@
 
 A point is a tokenizer at its full length: x is its rFID (or pFID), y the gFID of a generator of its
 tokens. Points are joined through facts["pairs"], and rows of different protocols never stand in one
-correlation: each combination of networks, images, samples, decode settings and generator recipe
+correlation: each combination of networks, images, counts, sampling settings and generator recipe
 has its own. A tokenizer's length and codebook are its own properties, not the protocol's.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vistok.eval.results.compare import protocol_of
+from vistok.eval.results.metrics import names
 from vistok.eval.results.rows import Results, Row
 
-X = ("rFID", "pFID-v1", "pFID-v1-rel", "pFID-v1-quick")
-Y = ("gFID", "gFID-val")
 FEWEST = 3  # points of a coefficient: through two points there is always a line
 CLAIM = 5  # points below which nothing may be concluded, whatever the coefficient
 _EXACT = 7  # points up to which the rank test runs over all permutations: 7! = 5040
@@ -48,9 +49,9 @@ def correlations(results: Results) -> tuple[Correlation, ...]:
     """All pairs (x metric, y metric) that have two points or more, one for each protocol."""
     found = []
     owners = _owners(results.facts.get("pairs") or {})
-    for y in Y:
+    for y in names(lambda one: one.predicts == "y"):
         ends = _by_protocol(_longest(results.rows, y))
-        for x in X:
+        for x in names(lambda one: one.predicts == "x"):
             starts = _by_protocol(_longest(results.rows, x))
             for own in starts.values():
                 at = {row.run: row for row in own}
@@ -91,7 +92,7 @@ def _correlation(joined: Sequence[tuple[Row, Row]], recipe: str) -> Correlation:
         points=tuple(points),
         x_title=x.display,
         y_title=y.display,
-        guidance=y.decode.guidance,
+        guidance=y.guidance,
         recipe=recipe,
         left_out=tuple(sorted(lost)),
         **coefficients([p[1] for p in points], [p[2] for p in points]),
@@ -105,8 +106,7 @@ def _owners(pairs: dict[str, Sequence[str]]) -> dict[str, str]:
 
 def _longest(rows: Iterable[Row], metric: str) -> list[Row]:
     """Each run's rows of a metric at the greatest length that has one."""
-    mine = [row for row in rows if row.metric == metric and row.perturbation is None]
-    mine = [row for row in mine if row.damage is None and row.codec is None and row.tap is None]
+    mine = [row for row in rows if row.metric == metric and row.plain]
     most: dict[str, int] = {}
     for row in mine:
         most[row.run] = max(most.get(row.run, 0), row.length or 0)
@@ -117,12 +117,7 @@ def _by_protocol(rows: Iterable[Row]) -> dict[Any, list[Row]]:
     """Rows grouped by all that must agree, in order of appearance."""
     groups: dict[Any, list[Row]] = {}
     for row in rows:
-        decode = row.decode.model_copy(update={"steps": None})  # follows from the length
-        key = (
-            *(row.features, row.reference.manifest, row.reference.split, row.reference.count),
-            *(row.samples, row.crop, row.filter, row.size),
-            *(decode, row.condition, row.precision),
-        )
+        key = json.dumps(protocol_of(row), sort_keys=True, default=str)
         groups.setdefault(key, []).append(row)
     return groups
 

@@ -15,22 +15,17 @@ from markupsafe import Markup
 from vistok.eval.report.comparison import places
 from vistok.eval.report.correlation import CLAIM, Correlation, correlations
 from vistok.eval.report.figures import BASE, Point, Series, line_chart, scatter
-from vistok.eval.report.tables import by_run, plain_row
 from vistok.eval.results.compare import differences
-from vistok.eval.results.metrics import shown
+from vistok.eval.results.metrics import METRICS, ranked, shown
 from vistok.eval.results.rows import Results, Row
 
-_SWEEP = (
-    *("PSNR", "rFID", "perceptual", "LPIPS", "SSIM", "MS-SSIM", "pFID-v1-quick", "gFID"),
-    "bytes/image",
-)
 _BASELINES = ("JPEG", "WebP", "AVIF")
 _PLAIN = ("packed",)  # the codec of tokens that needs no name
 
 
 @dataclass(frozen=True)
 class Relation:
-    """A scatter of tokenizers with its coefficients in words."""
+    """A scatter plot of tokenizers and a line of text with its coefficients."""
 
     chart: Markup
     title: str
@@ -43,10 +38,10 @@ def sweep_charts(results: Results, over: str) -> list[Markup]:
     """Each metric over kept `tokens` or `bits`, one line a run, if there are two lengths."""
     at = _axis(results, over)
     charts = []
-    for metric in _SWEEP:
+    for metric in ranked("curve"):
         if over == "bits" and metric == "bytes/image":
             continue  # it is the axis itself
-        rows = [r for r in results.find(metric) if plain_row(r) and (r.run, r.length) in at]
+        rows = [r for r in results.find(metric) if r.plain and (r.run, r.length) in at]
         for group in _by_display(_one_guidance(rows)):
             lines = _lines(results, group, lambda row: at[row.run, row.length])
             ticks = sorted({x for line in lines for x, _ in line.points})
@@ -54,7 +49,7 @@ def sweep_charts(results: Results, over: str) -> list[Markup]:
                 continue
             if metric == "PSNR":
                 lines += _floors(results, ticks, group[0])
-            unit = " (dB)" if metric == "PSNR" else ""
+            unit = METRICS[metric].unit and f" ({METRICS[metric].unit})"
             charts.append(
                 line_chart(
                     group[0].display + unit,
@@ -70,17 +65,19 @@ def sweep_charts(results: Results, over: str) -> list[Markup]:
 
 def rate_charts(results: Results) -> list[Markup]:
     """Each metric over bytes an image: tokenizers at their lengths, image codecs dashed."""
-    rows = [r for r in results.rows if r.codec is not None and r.bytes and r.value is not None]
+    rows = [r for r in results.rows if r.measured.get("bytes") and r.value is not None]
+    rows = [r for r in rows if "codec" in r.point]
+    codec_of = lambda row: row.point["codec"]
     colors, charts = places(results), []
-    ways = [codec for codec in dict.fromkeys(r.codec for r in rows) if codec not in _BASELINES]
+    ways = [codec for codec in dict.fromkeys(map(codec_of, rows)) if codec not in _BASELINES]
     ways = [*_PLAIN, *(codec for codec in ways if codec not in _PLAIN)]  # each its own dashes
     for group in _by_display(rows):
         lines = []
-        for (run, codec), own in _grouped(group, lambda r: (r.run, r.codec)).items():
+        for (run, codec), own in _grouped(group, lambda r: (r.run, codec_of(r))).items():
             base = codec in _BASELINES
             name = codec if base else run if codec in _PLAIN else f"{run}, {codec}"
             turn = _BASELINES.index(codec) + 1 if base else ways.index(codec)
-            points = tuple(sorted({(row.bytes, row.value) for row in own}))
+            points = tuple(sorted({(row.measured["bytes"], row.value) for row in own}))
             place = BASE if base else colors.get(run, 0)
             marked = name + _mark(group[0], own[0])
             lines.append(Series(marked, points, place=place, dash=turn or None))
@@ -90,7 +87,7 @@ def rate_charts(results: Results) -> list[Markup]:
                 group[0].display,
                 sorted(lines, key=lambda line: line.place == BASE),
                 log_x=True,
-                x_title="bytes an image",
+                x_title="bytes per image",
                 form=lambda v, m=metric: shown(v, m),
             )
         )
@@ -105,14 +102,14 @@ def damage_charts(results: Results) -> list[Markup]:
         "drop_tail": "positions lost at the tail",
         "drop_head": "positions lost at the head",
     }
-    rows = [r for r in results.rows if r.damage is not None and r.value is not None]
-    for kind, of_kind in _grouped(rows, lambda r: r.damage.kind).items():
+    rows = [r for r in results.rows if "damage" in r.point and r.value is not None]
+    for kind, of_kind in _grouped(rows, lambda r: r.point["damage"]).items():
         for group in _by_display(of_kind):
             metric = group[0].metric
             whole = [_undamaged(results, run) for run in {r.run: r for r in group}.values()]
-            if not any(row.damage.share == 0 for row in group):
+            if not any(row.point["share"] == 0 for row in group):
                 group = [*group, *(row for row in whole if row is not None)]
-            share = lambda row: 0.0 if row.damage is None else row.damage.share
+            share = lambda row: row.point.get("share", 0.0)
             lines = _lines(results, group, share)
             charts.append(
                 line_chart(
@@ -154,31 +151,13 @@ def _relation(one: Correlation, colors: dict[str, int]) -> Relation:
 
 
 def _axis(results: Results, over: str) -> dict[tuple[str, int | None], float]:
-    """{(run, length): kept tokens or bits}, for rows that have a place on that axis."""
+    """{(run, length): kept tokens or bits}, for the lengths of which the run's facts say so."""
     found: dict[tuple[str, int | None], float] = {}
-    rows = by_run(row for row in results.rows if row.length is not None)
     for run in results.runs:
-        name, spec = run["name"], _spec(run)
-        for row in rows.get(name, ()):
-            if spec is None:
-                if over == "tokens":
-                    found[name, row.length] = float(row.length)
-            elif row.length <= spec.max_prefix:
-                positions = spec.positions_in(row.length)
-                each = 1 if over == "tokens" else sum(spec.factor_bits)
-                if each:
-                    found[name, row.length] = float(positions * each)
+        for length, kept in (run.get("lengths") or {}).items():
+            if kept.get(over):
+                found[run["name"], int(length)] = float(kept[over])
     return found
-
-
-def _spec(run: dict[str, Any]) -> Any:
-    """The run's TokenSpec; None where results.json has none that can be read."""
-    from vistok.tokens import TokenSpec
-
-    try:
-        return TokenSpec.model_validate(run.get("spec"))
-    except ValueError:
-        return None
 
 
 def _lines(results: Results, rows: list[Row], x: Any) -> list[Series]:
@@ -195,7 +174,7 @@ def _lines(results: Results, rows: list[Row], x: Any) -> list[Series]:
 
 def _mark(first: Row, row: Row) -> str:
     """What a legend adds to a line that does not compare with the chart's first."""
-    apart = [field for field in differences(first, row) if field != "damage"]
+    apart = [field for field in differences(first, row) if not field.startswith("point.")]
     return f" (≠ {', '.join(apart)})" if apart else ""
 
 
@@ -212,16 +191,17 @@ def _floors(results: Results, ticks: list[float], first: Row) -> list[Series]:
 def _undamaged(results: Results, damaged: Row) -> Row | None:
     """The same number of whole tokens."""
     for row in results.find(damaged.metric, damaged.run, length=damaged.length):
-        if plain_row(row) and not set(differences(row, damaged)) - {"damage", "decode.seed"}:
+        free = ("point.", "setting.", "seed")
+        if row.plain and all(name.startswith(free) for name in differences(row, damaged)):
             return row
     return None
 
 
 def _one_guidance(rows: list[Row]) -> list[Row]:
     """A sweep of gFID is at one guidance: that of the rows below full length."""
-    scales = [row.decode.guidance for row in rows]
+    scales = [row.guidance for row in rows]
     most = max(dict.fromkeys(scales), key=scales.count, default=None)
-    return [row for row in rows if row.decode.guidance == most]
+    return [row for row in rows if row.guidance == most]
 
 
 def _by_display(rows: Iterable[Row]) -> list[list[Row]]:

@@ -34,7 +34,7 @@ def latex(results: Results) -> str:
     parts = [
         "% Made by python -m eval. Needs \\usepackage{booktabs}. Best values are bold; a number",
         "% marked $\\neq$ has another protocol than the first of its column. Two numbers compare",
-        "% only when network, images, samples and decode settings agree: see results.json.",
+        "% only when network, images, count and sampling settings agree: see results.json.",
         "",
         _comparison_tex(comparison(results)),
     ]

@@ -71,10 +71,12 @@ def shown_side(width: int) -> int:
     return _CELL // width * width if width <= _CELL else _CELL
 
 
-def viewers(pictures: Iterable[dict[str, Any]], kind: str, colors: dict[str, int]) -> list[Viewer]:
-    """One for each set of originals; ValueError for a image that is not inside the file."""
+def viewers(
+    image_grids: Iterable[dict[str, Any]], kind: str, colors: dict[str, int]
+) -> list[Viewer]:
+    """One for each set of originals; ValueError for an image that is not inside the file."""
     groups: dict[tuple, list[dict[str, Any]]] = {}
-    for grid in pictures:
+    for grid in image_grids:
         if grid["kind"] == kind and kind in _SLIDING and grid["rows"]:
             key = (checked(grid["rows"][0]["uri"]), *grid["size"], *grid["columns"])
             groups.setdefault(key, []).append(grid)
@@ -96,7 +98,7 @@ def viewers(pictures: Iterable[dict[str, Any]], kind: str, colors: dict[str, int
 
 
 def checked(uri: str) -> str:
-    """A page loads nothing: a image is a data URI of a bitmap, whatever results.json says."""
+    """A page loads nothing: an image is a data URI of a bitmap, whatever results.json says."""
     if not _PICTURE.fullmatch(uri):
         raise ValueError(
             f"image {uri[:60]!r}: expected data:image/png, webp or jpeg in base64; evaluate again"

@@ -75,8 +75,8 @@ def write_report(results: Results, target: str | Path) -> list[Path]:
 
 def render_html(results: Results, stem: str = "report") -> str:
     """The page, at most `page_size.LIMIT` bytes; `stem` names the files that its links save."""
-    pictures = results.facts.get("pictures", ())
-    for grid in pictures:
+    image_grids = results.facts.get("image_grids", ())
+    for grid in image_grids:
         for row in grid["rows"]:
             checked(row["uri"])
     left_out: list[str] = []
@@ -87,7 +87,7 @@ def render_html(results: Results, stem: str = "report") -> str:
             drawn[part] = type(drawn[part])()
             left_out.append(name)
             size = len(_page(results, drawn, [], left_out).encode())
-    kept, taken = page_size.fit(pictures, page_size.LIMIT - size - 10_000)
+    kept, taken = page_size.fit(image_grids, page_size.LIMIT - size - 10_000)
     return _page(results, drawn, kept, [*left_out, *taken])
 
 
@@ -129,11 +129,11 @@ def _drawn(results: Results, stem: str) -> dict[str, Any]:
 def _page(
     results: Results,
     drawn: dict[str, Any],
-    pictures: Sequence[dict[str, Any]],
+    image_grids: Sequence[dict[str, Any]],
     left_out: Sequence[str],
 ) -> str:
     several = len(results.runs) > 1
-    groups = _groups(pictures, drawn, places(results), several)
+    groups = _groups(image_grids, drawn, places(results), several)
     names = {
         "summary": "Summary",
         "lengths": "Lengths" if drawn["sweeps"] else "",
@@ -145,7 +145,7 @@ def _page(
         "order": "Order" if drawn["orders"] else "",
         "codebook": "Codebook" if drawn["codebooks"] else "",
         "training": "Training" if drawn["training"] else "",
-        "words": "Meaning",
+        "meanings": "Meaning",
         "protocol": "Protocol",
     }
     read = lambda name: Markup((_TEMPLATES / name).read_text(encoding="utf-8"))
@@ -158,7 +158,7 @@ def _page(
             style=read("report.css"),
             script=read("report.js"),
             groups=groups,
-            order_grids=[_grid(g, several) for g in pictures if g["kind"] == "order"],
+            order_grids=[_grid(g, several) for g in image_grids if g["kind"] == "order"],
             left_out=left_out,
             sections=[(anchor, title) for anchor, title in names.items() if title],
         )
@@ -208,7 +208,7 @@ def _comparison_blocks(results: Results) -> list[str]:
 
 
 def _groups(
-    pictures: Sequence[dict[str, Any]],
+    image_grids: Sequence[dict[str, Any]],
     drawn: dict[str, Any],
     colors: dict[str, int],
     several: bool,
@@ -216,8 +216,8 @@ def _groups(
     """The groups of images, in reading order; pFID's maps stand under its images."""
     groups = []
     for kind, (title, caption) in _GRIDS.items():
-        slides = viewers(pictures, kind, colors)
-        grids = [g for g in pictures if g["kind"] == kind] if not slides else []
+        slides = viewers(image_grids, kind, colors)
+        grids = [g for g in image_grids if g["kind"] == kind] if not slides else []
         maps = drawn["maps"] if kind == "perturbed" else []
         if slides or grids or maps:
             groups.append(

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vistok.eval.images import bar
+from tqdm import tqdm
+
 from vistok.eval.report.image_viewer import checked
 
 LIMIT = 10_000_000  # bytes of the whole page
@@ -21,7 +22,7 @@ _FRAME = 700  # bytes of markup around a strip, at most about
 
 @dataclass(frozen=True)
 class Plan:
-    """What is kept of each grid; None = all."""
+    """Images, rows and pixels that are kept of each grid; None = all."""
 
     quality: int | None = None  # of WebP; None = the file as it is
     cells: int | None = None
@@ -29,15 +30,15 @@ class Plan:
     side: int | None = None  # pixels of a cell
     runs: int | None = None
 
-    def words(self, pictures: Sequence[dict[str, Any]]) -> tuple[str, ...]:
-        """What this plan takes away from these grids, to be read."""
+    def losses(self, grids: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+        """Lines of text: what this plan takes away from these grids."""
         said = [f"images compressed again as WebP of quality {self.quality}"]
         most = lambda values: max(values, default=0)
-        strips = [g for g in pictures if g["kind"] != "order"]
+        strips = [g for g in grids if g["kind"] != "order"]
         cells = most(g.get("cells") or len(g["columns"]) for g in strips)
         rows = most(len(g["rows"]) - 1 for g in strips)
-        side = most(max(g["size"]) for g in pictures)
-        runs = len({g["run"] for g in pictures})
+        side = most(max(g["size"]) for g in grids)
+        runs = len({g["run"] for g in grids})
         if self.cells and cells > self.cells:
             said.append(f"the first {self.cells} of {cells} images")
         if self.rows and rows > self.rows:
@@ -63,28 +64,28 @@ LADDER = (
 
 
 def fit(
-    pictures: Sequence[dict[str, Any]], budget: int
+    grids: Sequence[dict[str, Any]], budget: int
 ) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """Grids whose strips take at most `budget` bytes, and what was taken away."""
-    if weight(pictures) <= budget:
-        return list(pictures), ()
+    if weight(grids) <= budget:
+        return list(grids), ()
     for plan in LADDER[:-1]:
-        if _guess(pictures, plan) <= 2 * budget:
-            made = _apply(pictures, plan)
+        if _guess(grids, plan) <= 2 * budget:
+            made = _apply(grids, plan)
             if weight(made) <= budget:
-                return made, plan.words(pictures)
+                return made, plan.losses(grids)
     return [], ("all images",)
 
 
-def weight(pictures: Sequence[dict[str, Any]]) -> int:
+def weight(grids: Sequence[dict[str, Any]]) -> int:
     """Bytes that the grids take in a page, at most."""
-    return sum(len(row["uri"]) + _FRAME for grid in pictures for row in grid["rows"])
+    return sum(len(row["uri"]) + _FRAME for grid in grids for row in grid["rows"])
 
 
-def _guess(pictures: Sequence[dict[str, Any]], plan: Plan) -> float:
+def _guess(grids: Sequence[dict[str, Any]], plan: Plan) -> float:
     """About what `_apply` would weigh, without doing it."""
     total = 0.0
-    for grid in _runs(pictures, plan.runs):
+    for grid in _runs(grids, plan.runs):
         cells, fewer = _cells(grid, plan)
         rows = _thin(grid, plan.rows)
         share = fewer / max(cells, 1)
@@ -93,13 +94,13 @@ def _guess(pictures: Sequence[dict[str, Any]], plan: Plan) -> float:
     return total
 
 
-def _apply(pictures: Sequence[dict[str, Any]], plan: Plan) -> list[dict[str, Any]]:
-    kept = _runs(pictures, plan.runs)
+def _apply(grids: Sequence[dict[str, Any]], plan: Plan) -> list[dict[str, Any]]:
+    kept = _runs(grids, plan.runs)
     made = []
-    with bar(len(kept), "fit images into the page", "grid") as progress:
+    with tqdm(total=len(kept), desc="fit images into the page", unit="grid", leave=False) as bar:
         for grid in kept:
             made.append(_shrink(grid, plan))
-            progress.update(1)
+            bar.update(1)
     return made
 
 
@@ -149,7 +150,7 @@ def _thin(grid: dict[str, Any], rows: int | None) -> list[dict[str, Any]]:
     return [*head, *(rest[i] for i in chosen)]
 
 
-def _runs(pictures: Sequence[dict[str, Any]], count: int | None) -> list[dict[str, Any]]:
-    names = list(dict.fromkeys(grid["run"] for grid in pictures))
+def _runs(grids: Sequence[dict[str, Any]], count: int | None) -> list[dict[str, Any]]:
+    names = list(dict.fromkeys(grid["run"] for grid in grids))
     kept = set(names if count is None else names[:count])
-    return [grid for grid in pictures if grid["run"] in kept]
+    return [grid for grid in grids if grid["run"] in kept]

@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from vistok.eval.report.figures import Series, bar_chart, heat_map, line_chart
+from vistok.eval.results.metrics import names
 from vistok.eval.results.rows import Results, display
 
 _LOSSES = (
@@ -27,16 +28,15 @@ _POINTS = 300  # of a loss curve; more cannot be seen
 
 
 def heat_maps(results: Results, run: str) -> list[Markup]:
-    """pFID-v1 (and -rel) as alpha x delta."""
+    """Maps of the metrics that are means over a grid: alpha x delta of pFID."""
     maps = []
-    for name in ("pFID-v1", "pFID-v1-rel"):
+    for name in names(lambda one: one.cells):
         rows = [row for row in results.find(f"{name}-cell", run) if row.value is not None]
         if not rows:
             continue
-        alphas = sorted({row.perturbation.alpha for row in rows})
-        deltas = sorted({row.perturbation.delta_asked for row in rows})
-        at = {(r.perturbation.alpha, r.perturbation.delta_asked): r for r in rows}
-        used = {r.perturbation.delta_asked: r.perturbation.delta for r in rows}
+        at = {(row.point["alpha"], row.point["delta"]): row for row in rows}
+        alphas, deltas = (sorted(set(values)) for values in zip(*at, strict=True))
+        used = {delta: round(row.measured["delta"]) for (_, delta), row in at.items()}
         maps.append(
             heat_map(
                 display(name, rows[0].features, rows[0].reference),

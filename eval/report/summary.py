@@ -1,4 +1,4 @@
-"""What a report says in words and small tables: results -> plain values for the templates."""
+"""Text and small tables of a report: results -> plain values for the templates."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from vistok.eval.report.comparison import longest
-from vistok.eval.report.tables import UNGUIDED, by_run, plain_row
-from vistok.eval.results.metrics import shown, word
+from vistok.eval.report.tables import by_run
+from vistok.eval.results.metrics import metric, ranked, shown
 from vistok.eval.results.rows import Results, Row
 
 _HONEST = {
@@ -17,17 +17,13 @@ _HONEST = {
     "photographs. Numbers say how well these scenes are rendered, not how well the model "
     "generalises.",
 }
-_TILES = (
-    *("PSNR", "rFID", "pFID-v1", "perceptual", "LPIPS", "SSIM", "bytes/image"),
-    *("codebook-usage", "gFID", "gFID-val", "gFID-untrained"),
-)
-_FIELDS = ("network", "reference", "samples", "crop, filter, size", "decode", "precision")
+_FIELDS = ("network", "reference", "count", "crop, filter, size", "sampling", "precision")
 
 
 def common(results: Results) -> dict[str, Any]:
-    """What HTML and Markdown both show."""
+    """Values that HTML and Markdown both show."""
     facts = results.facts
-    used = list(dict.fromkeys(row.metric for row in results.rows if row.perturbation is None))
+    used = list(dict.fromkeys(row.metric for row in results.rows if not _is_cell(row)))
     sets = list(dict.fromkeys(row.reference.name for row in results.rows))
     return {
         "names": [run["name"] for run in results.runs],
@@ -36,7 +32,7 @@ def common(results: Results) -> dict[str, Any]:
         "honest": " ".join(_HONEST[name] for name in sets if name in _HONEST),
         "study": facts.get("study", {}).get("sentences", ()),
         "skipped": facts.get("skipped", []),
-        "words": [(word(m).title, word(m).explained) for m in used if word(m).explained],
+        "meanings": [(metric(m).heading, metric(m).help) for m in used if metric(m).help],
         "protocol": protocol(results),
         "commands": commands(results),
         "date": facts.get("date", ""),
@@ -46,10 +42,11 @@ def common(results: Results) -> dict[str, Any]:
 def cards(results: Results) -> list[dict[str, Any]]:
     """The headline of every run: its numbers at full length."""
     found = []
-    tiled = by_run(r for r in results.rows if plain_row(r) and r.metric in _TILES)
+    tiles_of = ranked("tile")
+    tiled = by_run(r for r in results.rows if r.plain and r.metric in tiles_of)
     for run in results.runs:
         rows = longest(tiled.get(run["name"], ()))
-        tiles = [_tile(row) for metric in _TILES for row in rows if row.metric == metric]
+        tiles = [_tile(row) for name in tiles_of for row in rows if row.metric == name]
         found.append({"run": run["name"], "kind": _kind(run), "tiles": tiles})
     return found
 
@@ -61,7 +58,7 @@ def commands(results: Results) -> list[str]:
 
 
 def protocol(results: Results) -> list[tuple[str, str]]:
-    """What holds for all numbers, and every set of real images and every network."""
+    """Facts that hold for all numbers, every set of real images and every network."""
     facts = results.facts
     lines = []
     networks = {(r.features.name, r.features.sha256) for r in results.rows if r.features}
@@ -87,9 +84,9 @@ def protocol(results: Results) -> list[tuple[str, str]]:
 def record(results: Results) -> dict[str, Any]:
     """How each Fréchet distance was made, runs under one another; what differs from the first of
     its metric is marked. Without networks: whatever was measured first."""
-    chosen = [r for r in results.rows if r.features is not None and plain_row(r)] or results.rows
+    chosen = [r for r in results.rows if r.features is not None and r.plain] or results.rows
     lines, first = [], {}
-    own = by_run(row for row in chosen if plain_row(row))
+    own = by_run(row for row in chosen if row.plain)
     for run in results.runs:
         for row in longest(own.get(run["name"], ())):
             values = _values(row)
@@ -102,47 +99,57 @@ def record(results: Results) -> dict[str, Any]:
 
 def probes(results: Results) -> dict[str, Any] | None:
     """Linear probes: runs by taps."""
-    rows = [row for row in results.rows if row.tap is not None]
+    rows = [row for row in results.rows if "tap" in row.point]
     if not rows:
         return None
-    columns = list(dict.fromkeys((row.display, row.tap) for row in rows))
+    columns = list(dict.fromkeys((row.display, row.point["tap"]) for row in rows))
     names = list(dict.fromkeys(row.run for row in rows))
-    at = {(row.run, row.display, row.tap): row for row in rows}
+    at = {(row.run, row.display, row.point["tap"]): row for row in rows}
     lines = []
     for name in names:
         found = [at.get((name, *column)) for column in columns]
         cells = ["" if r is None else shown(r.value, r.metric) for r in found]
-        notes = [f"{r.tap}: {r.note}" for r in found if r is not None and r.note]
-        samples = sorted({r.samples for r in found if r is not None})
+        notes = [f"{r.point['tap']}: {r.note}" for r in found if r is not None and r.note]
+        counts = sorted({r.count for r in found if r is not None})
         lines.append(
-            {"run": name, "cells": cells, "samples": ", ".join(map(str, samples)), "notes": notes}
+            {"run": name, "cells": cells, "count": ", ".join(map(str, counts)), "notes": notes}
         )
     return {"columns": columns, "lines": lines}
 
 
 def detail(row: Row) -> dict[str, Any]:
     """A line of the table of all rows."""
-    decode = {k: v for k, v in row.decode.model_dump().items() if v is not None}
-    special = []
-    if row.perturbation is not None:
-        special.append(f"α {row.perturbation.alpha} δ {row.perturbation.delta}")
-    if row.damage is not None:
-        special.append(f"{row.damage.kind} {row.damage.share:g}")
-    if row.tap is not None:
-        special.append(row.tap)
-    if row.codec is not None:
-        size = "" if row.bytes is None else f" {row.bytes:.1f} bytes"
-        special.append(f"{row.codec}{size}")
+    special = [f"{key} {_short(value)}" for key, value in row.point.items()]
+    special += [f"{key} {_short(value)}" for key, value in row.measured.items()]
     return {
-        **{name: getattr(row, name) for name in ("display", "run", "length", "samples", "note")},
-        "special": " ".join(special),
+        **{name: getattr(row, name) for name in ("display", "run", "length", "count", "note")},
+        "special": ", ".join(special),
         "shown": shown(row.value, row.metric),
-        "decode": ", ".join(f"{k} {v}" for k, v in decode.items()),
+        "sampling": _sampled(row),
     }
 
 
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _sampled(row: Row) -> str:
+    """Settings of generator and decoder that sampled, and the seed."""
+    said = [
+        f"{part} {key} {_short(value)}"
+        for part, settings in row.sampling.items()
+        for key, value in settings.items()
+        if value is not None
+    ]
+    return ", ".join([*said, *([] if row.seed is None else [f"seed {row.seed}"])])
+
+
+def _is_cell(row: Row) -> bool:
+    return row.metric.endswith("-cell")
+
+
 def config(run: dict[str, Any]) -> str:
-    """The run's resolved training config, or what a saved model says of itself."""
+    """The run's resolved training config, or the config of a saved model."""
     if run.get("config") is not None:
         return yaml.safe_dump(run["config"], sort_keys=False, allow_unicode=True)
     return json.dumps(run.get("model", {}), indent=2, ensure_ascii=False)
@@ -168,17 +175,19 @@ def _lead(results: Results) -> str:
 
 
 def _set(row: Row) -> str:
-    size = "" if row.size is None else f" of {row.size[0]}x{row.size[1]} pixels"
+    size = "" if row.size is None else f" of {row.size[-2]}x{row.size[-1]} pixels"
+    clips = row.size is not None and len(row.size) == 3
+    size = f" of {row.size[0]} frames{size}" if clips else size
     r = row.reference
-    return f"{r.count:,} {r.name} images{size} ({r.split} split)"
+    return f"{r.count:,} {r.name} {'clips' if clips else 'images'}{size} ({r.split} split)"
 
 
 def _tile(row: Row) -> dict[str, str]:
-    better = word(row.metric).better
+    better = metric(row.metric).better
     note = {"lower": "lower is better", "higher": "higher is better", "": ""}[better]
-    if row.decode.guidance is not None and row.metric not in UNGUIDED:
-        note = f"guidance {row.decode.guidance:g}, {note}"
-    unit = " dB" if row.metric.startswith("PSNR") else ""
+    if row.guidance is not None and not metric(row.metric).baseline:
+        note = f"guidance {row.guidance:g}, {note}"
+    unit = metric(row.metric).unit and f" {metric(row.metric).unit}"
     name, _, inside = row.display.partition("[")
     value = shown(row.value, row.metric) + unit
     return {"value": value, "name": name, "inside": f"[{inside}", "note": note}
@@ -192,15 +201,21 @@ def _kind(run: dict[str, Any]) -> str:
 
 
 def _values(row: Row) -> tuple[str, ...]:
-    r, decode = row.reference, row.decode.model_dump(exclude={"steps", "guidance"})
+    r = row.reference
     size = "any size" if row.size is None else "x".join(map(str, row.size))
     network = "none" if row.features is None else f"{row.features.name} {row.features.sha256[:12]}"
-    made = ", ".join(f"{k} {v}" for k, v in decode.items() if v is not None)
+    made = _sampled(row.model_copy(update={"sampling": _unswept(row)}))
     return (
         network,
         f"{r.name}, {r.split}, {r.count:,}, {r.manifest[:12]}",
-        f"{row.samples:,}",
+        f"{row.count:,}",
         "; ".join((row.crop or "none", row.filter or "none", size)),
         "; ".join(filter(None, (made, f"condition {row.condition}"))),
         row.precision,
     )
+
+
+def _unswept(row: Row) -> dict[str, dict[str, Any]]:
+    """The sampling without guidance, which the number's name already says."""
+    swept = lambda settings: {k: v for k, v in settings.items() if k != "guidance"}
+    return {part: swept(settings) for part, settings in row.sampling.items()}

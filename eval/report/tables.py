@@ -6,46 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from vistok.eval.results.metrics import shown, word
+from vistok.eval.results.metrics import metric as metric_of
+from vistok.eval.results.metrics import order, shown
 from vistok.eval.results.rows import Results, Row
-
-BY_LENGTH = (
-    "rFID",
-    "sFID",
-    "KID",
-    "IS",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-    "PSNR",
-    "PSNR-mean",
-    "SSIM",
-    "MS-SSIM",
-    "perceptual",
-    "LPIPS",
-    "pFID-v1-quick",
-    "pFID-v1",
-    "pFID-v1-rel",
-    "gFID",
-    "gFID-val",
-    "bits/image",
-    "bits/pixel",
-    "bytes/image",
-)
-WHOLE = (
-    "PSNR-mean-color",
-    "codebook-usage",
-    "codebook-perplexity",
-    "codebook-entropy",
-    "codebook-factor-usage",
-    "codebook-factor-perplexity",
-    "codebook-factor-entropy",
-    "slot-redundancy",
-    "order-correlation",
-    "gFID-untrained",
-)
-UNGUIDED = ("gFID-untrained",)  # at one guidance only: the name need not say it
 
 
 @dataclass(frozen=True)
@@ -70,7 +33,7 @@ class Table:
 
 def tables(results: Results) -> list[Table]:
     """One table for each run, tokenizers followed by their generators."""
-    rows = by_run(row for row in results.rows if plain_row(row))
+    rows = by_run(row for row in results.rows if row.plain)
     return [_table(rows.get(run["name"], []), run) for run in results.runs]
 
 
@@ -82,28 +45,22 @@ def by_run(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def plain_row(row: Row) -> bool:
-    """Whether a row stands for itself: no cell of a grid, no point of a curve."""
-    special = (row.perturbation, row.damage, row.tap, row.codec)
-    return all(one is None for one in special)
-
-
 def named(row: Row) -> str:
     """The name of a number in tables: with network and data, and guidance where it was sampled."""
-    if row.decode.guidance is None or row.metric in UNGUIDED:
+    if row.guidance is None or metric_of(row.metric).baseline:
         return row.display
-    return f"{row.display} guidance {row.decode.guidance:g}"
+    return f"{row.display} guidance {row.guidance:g}"
 
 
 def _table(rows: list[Row], run: dict[str, Any]) -> Table:
     lengths = tuple(sorted({row.length for row in rows if row.length is not None}))
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.metric, row.display, row.decode.guidance), []).append(row)
-    order = {metric: place for place, metric in enumerate((*BY_LENGTH, *WHOLE))}
-    ordered = sorted(groups.items(), key=lambda item: order.get(item[0][0], len(order)))
-    lines = [_line(key, group, lengths) for key, group in ordered if key[0] not in WHOLE]
-    whole = [_line(key, group, None) for key, group in ordered if key[0] in WHOLE]
+        groups.setdefault((row.metric, row.display, row.guidance), []).append(row)
+    ordered = sorted(groups.items(), key=lambda item: order(item[0][0]))
+    one_value = lambda key: metric_of(key[0]).table == "whole"
+    lines = [_line(key, group, lengths) for key, group in ordered if not one_value(key)]
+    whole = [_line(key, group, None) for key, group in ordered if one_value(key)]
     return Table(run["name"], run["kind"], lengths, tuple(lines), tuple(whole))
 
 
@@ -117,7 +74,7 @@ def _line(key: tuple, rows: list[Row], lengths: tuple[int, ...] | None) -> Line:
     return Line(
         metric,
         named(rows[0]),
-        word(metric).better,
+        metric_of(metric).better,
         tuple("" if row is None else shown(row.value, metric) for row in found),
         tuple(None if row is None else row.value for row in found),
     )
@@ -149,28 +106,31 @@ def length_table(table: Table) -> tuple[list[str], list[list[str]]]:
 def special_tables(results: Results) -> list[tuple[list[str], list[list[str]]]]:
     """(header, body) of damage, codecs and probes: a line each, a column for each number."""
     kinds = {
-        "damage": lambda row: row.damage and f"{row.run} {row.damage.kind} {row.damage.share:.1%}",
-        "bytes an image": lambda row: row.codec and _coded(row),
-        "linear probe": lambda row: row.tap and f"{row.run} {row.tap}",
+        "damage": lambda p, row: f"{row.run} {p['damage']} {p['share']:.1%}",
+        "codec": lambda p, row: _coded(row),
+        "tap": lambda p, row: f"{row.run} {p['tap']}",
     }
     made = []
-    for title, label_of in kinds.items():
+    titles = {"damage": "damage", "codec": "bytes per image", "tap": "linear probe"}
+    for kind, label_of in kinds.items():
         lines: dict[str, dict[str, str]] = {}
         columns: dict[str, None] = {}
         for row in results.rows:
-            if (label := label_of(row)) is not None:
+            if kind in row.point:
+                label = label_of(row.point, row)
                 lines.setdefault(label, {})[row.display] = shown(row.value, row.metric)
                 columns[row.display] = None
         if lines:
             body = [[label, *[own.get(c, "") for c in columns]] for label, own in lines.items()]
-            made.append(([title, *columns], body))
+            made.append(([titles[kind], *columns], body))
     return made
 
 
 def _coded(row: Row) -> str:
     length = "" if row.length is None else f" @{row.length}"
-    name = row.codec if row.run == row.codec else f"{row.run}{length} {row.codec}"
-    return f"{name} {row.bytes:.1f}"
+    codec = row.point["codec"]
+    name = codec if row.run == codec else f"{row.run}{length} {codec}"
+    return f"{name} {row.measured['bytes']:.1f}"
 
 
 def summary(results: Results) -> str:

@@ -1,126 +1,47 @@
-"""When two numbers compare: the protocol fields in which rows, or the two sides of one, differ."""
+"""When two numbers compare: the fields of their protocols in which two rows differ."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from typing import Any
 
-from vistok.eval.images import Views, network_of
-from vistok.eval.reference.real import UNKNOWN, RealStats
 from vistok.eval.results.rows import Row
-from vistok.frozen import FeatureNetwork
 
-FIELDS = ("network", "crop", "filter", "size", "split", "count", "data")
-"""What two sides of a distance may differ in: the values of --allow-mismatch."""
-
-_ROW: dict[str, Callable[[Row], Any]] = {
-    "metric": lambda row: row.metric,
-    "features.name": lambda row: row.features and row.features.name,
-    "features.sha256": lambda row: row.features and row.features.sha256,
-    "reference.name": lambda row: row.reference.name,
-    "reference.split": lambda row: row.reference.split,
-    "reference.manifest": lambda row: row.reference.manifest,
-    "reference.count": lambda row: row.reference.count,
-    "samples": lambda row: row.samples,
-    "crop": lambda row: row.crop,
-    "filter": lambda row: row.filter,
-    "size": lambda row: row.size,
-    "decode.guidance": lambda row: row.decode.guidance,
-    "decode.temperature": lambda row: row.decode.temperature,
-    "decode.top_k": lambda row: row.decode.top_k,
-    "decode.top_p": lambda row: row.decode.top_p,
-    "decode.seed": lambda row: row.decode.seed,
-    "condition": lambda row: row.condition,
-    "precision": lambda row: row.precision,
-    "perturbation": lambda row: (
-        row.perturbation and (row.perturbation.alpha, row.perturbation.delta_asked)
-    ),
-    "damage": lambda row: row.damage and (row.damage.kind, row.damage.share),
-    "tap": lambda row: row.tap,
-}
+_COMPARED = (
+    *("metric", "setting", "point", "features", "reference", "count", "crop", "filter", "size"),
+    *("sampling", "seed", "condition", "precision"),
+)
+# Compared with one another, so no protocol; `described` is for people.
+_FREE = ("point.codec", "reference.described")
 
 
 def differences(a: Row, b: Row) -> tuple[str, ...]:
     """Names of the protocol fields in which two rows differ; () = the numbers compare.
 
-    What is being compared is no protocol: run, weights, codec and bytes, token length and the
-    sampling steps that follow from it. Nor are versions, commit and date.
+    Run, weights, token length, codec and other measured quantities are what is compared, not part
+    of a protocol. Nor are versions, commit and date.
     """
-    return tuple(name for name, value in _ROW.items() if value(a) != value(b))
+    mine, theirs = protocol_of(a), protocol_of(b)
+    names = [*mine, *(name for name in theirs if name not in mine)]
+    return tuple(name for name in names if mine.get(name) != theirs.get(name))
 
 
-class MismatchError(ValueError):
-    """Two sides of a distance that were not made alike; the message names fields and values."""
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """One field in which a reference file and the images of an evaluation differ."""
-
-    field: str
-    here: Any
-    there: Any
-    final: bool = False  # no word of the user can make these two comparable
-
-    def __str__(self) -> str:
-        return f"{self.field} is {_text(self.there)} there and {_text(self.here)} here"
-
-
-def agreed(
-    real: RealStats,
-    views: Views,
-    network: FeatureNetwork,
-    protocol: str,
-    allowed: Sequence[str] = (),
-    source: str = "reference",
-) -> RealStats:
-    """The reference, with a remark for every mismatch that is allowed; MismatchError for others."""
-    found = mismatches(real, views, network, protocol)
-    bad = [one for one in found if one.final or one.field not in allowed]
-    if bad:
-        fields = sorted({one.field for one in bad if not one.final})
-        ways = [] if any(one.final for one in bad) else ["--allow-mismatch " + ",".join(fields)]
-        raise MismatchError(
-            f"{source}: {'; '.join(map(str, bad))} ({protocol} of {views.reference.name}); "
-            + "make it alike with: python -m eval reference"
-            + "".join(f", or say so with: {way}" for way in ways)
-        )
-    remarks = tuple(f"reference mismatch allowed: {one}" for one in found)
-    return replace(real, remarks=remarks)
-
-
-def mismatches(
-    real: RealStats, views: Views, network: FeatureNetwork, protocol: str
-) -> list[Mismatch]:
-    """Fields in which the reference is known to differ from the images that are decoded.
-
-    Of generated images (gfid) neither split nor number must be those of the reference: training
-    statistics are what they are compared with. Of reconstructions (rfid) all must agree.
-    """
-    here, own, there = views.protocol, network_of(network), real.network
-    found = []
-    if real.stats.dim != network.dim:
-        widths = [f"{n} features" for n in (network.dim, real.stats.dim)]
-        found.append(Mismatch("network", f"{own.name} ({widths[0]})", widths[1], final=True))
-    elif there is not None and there != own:
-        name = lambda n: f"{n.name} {n.sha256[:12]}"
-        found.append(Mismatch("network", name(own), name(there), final=there.name != own.name))
-    for field in ("crop", "filter", "size"):
-        value = getattr(real, field)
-        if value is not None and value != here[field]:
-            found.append(Mismatch(field, here[field], value))
-    if protocol == "rfid":
-        mine, theirs = views.reference, real.reference
-        if theirs.split not in (UNKNOWN, mine.split):
-            found.append(Mismatch("split", mine.split, theirs.split))
-        if theirs.count not in (0, mine.count):
-            found.append(Mismatch("count", mine.count, theirs.count))
-        if there is not None and theirs.manifest != mine.manifest:
-            name = lambda r: f"{r.name} {r.manifest[:12]}"
-            found.append(Mismatch("data", name(mine), name(theirs)))
+def protocol_of(row: Row) -> dict[str, Any]:
+    """{field: value} of all that must agree, with dots in the names: {"features.name": ...}."""
+    found: dict[str, Any] = {}
+    for name in _COMPARED:
+        value = getattr(row, name)
+        value = value.model_dump() if hasattr(value, "model_dump") else value
+        found |= {key: one for key, one in _flat(name, value) if key not in _FREE}
     return found
 
 
-def _text(value: Any) -> str:
-    return "x".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of everything inside; what is empty or None is left out."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield from _flat(f"{name}.{key}", one)
+    elif isinstance(value, list | tuple):
+        yield name, tuple(value)
+    elif value is not None and value != "":
+        yield name, value

@@ -1,30 +1,28 @@
 """A measured number and everything it depends on: the rows of results.json.
 
-Two numbers compare only when their protocols agree: feature network, reference set, samples, crop
-and filter, length, decode settings, condition, precision. A row carries all of them.
+Two numbers compare only when their protocols agree: feature network, reference set, count, crop
+and filter, length, setting, sampling, condition, precision. A row carries all of them.
 """
 
 from __future__ import annotations
 
-import datetime
 import json
 import math
 import os
-import platform
-import subprocess
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
-SCHEMA = 2
-_READ = (1, 2)  # 2 added fields that 1 does not have; all of them have defaults
+SCHEMA = 3
 
 
 class Record(BaseModel):
-    """Base of what results.json is made of: frozen, unknown keys refused."""
+    """Base class of the parts of results.json: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class Network(Record):
@@ -33,7 +31,7 @@ class Network(Record):
     name: str
     sha256: str
     preprocess: str = ""
-    """What it does to pixels before it looks; names the preset where there are several."""
+    """Treatment of pixels before the network; names the preset where there are several."""
 
 
 class Reference(Record):
@@ -46,65 +44,44 @@ class Reference(Record):
     described: str = ""
 
 
-class Decode(Record):
-    """How token sequences were made and decoded. None: not applicable."""
-
-    guidance: float | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    steps: int | None = None
-
-
-class Perturbation(Record):
-    """A cell of pFID: what was asked, what the codebook allows, what share of tokens changed."""
-
-    alpha: float
-    delta: int
-    delta_asked: int
-    changed: float
-    expected: float
-
-
-class Damage(Record):
-    """What was done to the tokens before they were decoded."""
-
-    kind: Literal["bit_flip", "drop_tail", "drop_head"]
-    share: float
-    """Of the bits that were flipped, or of the positions that were lost."""
-
-
 class Row(Record):
-    """One number."""
+    """One measured number."""
 
     metric: str
+    """Name of the metric; `results/metrics.py` has its title, unit and meaning."""
     protocol: str = ""
     """Name of the protocol that measured it: rfid, pfid, gfid, ..."""
     value: float | None
-    """None: infinite or undefined; `note` says why."""
+    """The number; None if it is infinite or undefined, and then `note` gives the reason."""
+    interval: tuple[float, float] | None = None
+    """Confidence interval of the value (95 %); None where none is computed."""
     run: str
-    weights: str = ""
-    """sha256 of the run's model.safetensors."""
+    """Name of the run that was measured."""
+    weights: dict[str, str] = Field(default_factory=dict)
+    """sha256 of model.safetensors of each model behind the number: tokenizer, generator."""
+    setting: dict[str, Any] = Field(default_factory=dict)
+    """Keys of the protocol's own config that the number depends on, as JSON."""
+    point: dict[str, Any] = Field(default_factory=dict)
+    """Place on the protocol's grid or curve: {alpha, delta} of pFID, {damage, share}, {tap},
+    {codec}; empty for a number that stands for itself."""
+    measured: dict[str, float] = Field(default_factory=dict)
+    """Other quantities measured at that point: bytes, share of changed tokens, ..."""
     features: Network | None = None
     reference: Reference
-    samples: int
+    count: int
+    """Number of images (or samples) behind the value."""
     crop: str = ""
     filter: str = ""
-    size: tuple[int, int] | None = None
+    size: tuple[int, ...] | None = None
+    """Sides of the images: (H, W), of clips (T, H, W)."""
     length: int | None = None
-    """Kept prefix in the spec's steps (positions or blocks)."""
-    decode: Decode = Decode()
+    """Kept prefix: positions, blocks, or positions of each block, as the spec's `prefix` says."""
+    sampling: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings of whatever sampled: {generator: {guidance, ...}, decoder: {steps, ...}}."""
+    seed: int | None = None
+    """Seed of the random draws behind the number; None if there are none."""
     condition: str = "none"
     precision: str = "fp32"
-    perturbation: Perturbation | None = None
-    damage: Damage | None = None
-    tap: str | None = None
-    """Features a linear probe looked at."""
-    codec: str | None = None
-    """What made the bytes: packed or entropy-coded tokens, JPEG, WebP, AVIF."""
-    bytes: float | None = None
-    """Mean size of a image at which this was measured."""
     versions: dict[str, str] = Field(default_factory=dict)
     commit: str | None = None
     date: str = ""
@@ -115,6 +92,16 @@ class Row(Record):
     def display(self) -> str:
         """The name that a table shows: `rFID[vistok-cnn, photos]`, never a bare `rFID`."""
         return display(self.metric, self.features, self.reference)
+
+    @property
+    def plain(self) -> bool:
+        """True for a number that stands for itself: no cell of a grid, no point of a curve."""
+        return not self.point
+
+    @property
+    def guidance(self) -> float | None:
+        """Guidance scale of the generator; None where nothing was generated."""
+        return self.sampling.get("generator", {}).get("guidance")
 
 
 class Results(Record):
@@ -152,11 +139,10 @@ class Results(Record):
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
         version = data.get("schema") if isinstance(data, dict) else None
-        if version not in _READ:
+        if version != SCHEMA:
             raise ValueError(f"{path}: schema {version!r}; expected {SCHEMA}: evaluate again")
         for row in data.get("rows", ()):
             row.pop("display", None)  # follows from the rest
-        data["schema"] = SCHEMA
         try:
             return cls.model_validate(data)
         except ValidationError as error:
@@ -171,45 +157,11 @@ def json_schema() -> dict[str, Any]:
 
 
 def display(metric: str, features: Network | None, reference: Reference) -> str:
+    """`rFID[vistok-cnn, photos]`: a metric with its network and its data."""
     inside = [] if features is None else [features.name]
     return f"{metric}[{', '.join([*inside, reference.name])}]"
 
 
 def finite(value: float) -> float | None:
-    """JSON has no infinity: None, and the row's note says why."""
+    """The value, or None if it is not finite: JSON has no infinity."""
     return float(value) if math.isfinite(value) else None
-
-
-def provenance() -> dict[str, Any]:
-    """versions, commit and date of this process, as `Row` fields."""
-    import numpy
-    import torch
-
-    from vistok import __version__
-
-    return {
-        "versions": {
-            "vistok": __version__,
-            "torch": torch.__version__,
-            "numpy": numpy.__version__,
-            "python": platform.python_version(),
-        },
-        "commit": _commit(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _commit() -> str | None:
-    """Commit of the checkout that this file lies in; `-dirty` if files differ from it."""
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None

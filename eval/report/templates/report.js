@@ -1,5 +1,5 @@
 "use strict";
-// Sorting of tables, and the viewer: one slider for the same pictures of all runs.
+// Sorting of tables, and the viewer: one slider for the same images of all runs.
 // Nothing is loaded and no text becomes markup: textContent and setAttribute only.
 
 function make(tag, attributes, ...children) {
@@ -124,7 +124,7 @@ function viewer(root) {
       return button;
     };
     const head = make("div", { class: "controls" },
-      make("b", {}, `picture ${cell + 1} of ${cells}`), step(-1), step(1), close);
+      make("b", {}, `image ${cell + 1} of ${cells}`), step(-1), step(1), close);
     const pair = (...tiles) => make("div", { class: "pair" }, ...tiles);
     const row = make("div", { class: "tiles-zoom" }, pair(tile([original], "original")));
     for (const strip of chosen) {

@@ -1,7 +1,7 @@
-"""What a study may say of the claim that pFID predicts gFID better than rFID does.
+"""The verdict of a study on the claim that pFID predicts gFID better than rFID does.
 
 The claim is that of "Robust Latent Matters" (arXiv 2503.08354). Coefficients come from
-eval/correlation.py; here stand the numbers that belong beside them (count, p-values, an interval
+eval/report/correlation.py; here stand the numbers that belong beside them (count, p-values, an interval
 for the difference of two rank correlations over the same tokenizers) and a sentence that claims no
 more than they bear.
 """
@@ -23,7 +23,7 @@ _LEVEL = 0.05
 
 
 def verdict(results: Results) -> dict[str, Any]:
-    """{"correlations": one dict each, "sentences": what follows from them}: JSON."""
+    """{"correlations": one dict each, "sentences": the conclusions that they bear}: JSON."""
     found = correlations(results)
     lines = [
         {
@@ -93,7 +93,7 @@ def _not_below(results: Results, low: str, high: str) -> list[str]:
     """Runs whose `low` is not below their `high`, both at full length and without guidance."""
     longest: dict[tuple[str, str], tuple[int, float]] = {}
     for row in results.rows:
-        counts = row.metric in (low, high) and row.decode.guidance in (None, 1.0)
+        counts = row.metric in (low, high) and row.guidance in (None, 1.0)
         if counts and row.value is not None:
             now = (row.length or 0, row.value)
             key = (row.run, row.metric)
