@@ -20,9 +20,10 @@ from vistok.eval.context import Context
 from vistok.eval.images import network_of
 from vistok.eval.jobs import Job, Outcome, do
 from vistok.eval.results.rows import Row
-from vistok.eval.resumable import Cache, digest, replacing
+from vistok.eval.resumable import Cache, digest
 from vistok.eval.systems.runs import Run
 from vistok.runtime import distributed
+from vistok.storage.files import replacing
 
 SCHEMA = 1
 _KIND = "vistok-outcome"

@@ -14,10 +14,8 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from vistok.runtime import distributed
+from vistok.storage.files import replacing
 
 EVERY = 30.0  # seconds between two saves of a pass
 _COST = 20  # a save that took a second is followed by 20 seconds of work at least
@@ -243,14 +242,3 @@ def write_tensors(
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as draft:
         save_file(plain, str(draft), {record: json.dumps(about, ensure_ascii=False)})
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A draft to write, renamed to `path` at the end: a kill leaves the old file or the new one."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield draft
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

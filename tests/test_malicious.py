@@ -66,7 +66,7 @@ KEPT = ("tokenizer", "ema.tokenizer", "optimizer.tokenizer", "task.window")
 DOORS = {
     "info": ("vistok info tok", TOKENIZER),
     "encode": ("vistok encode tok image.png --out new", [*TOKENIZER, "image.png"]),
-    "decode": ("vistok decode tok image.tok --out new", [*TOKENIZER, "picture.tok"]),
+    "decode": ("vistok decode tok image.tok --out new", [*TOKENIZER, "image.tok"]),
     "generate": ("vistok generate gen tok --out new.png --count 1", GENERATOR + TOKENIZER),
     "edit": (
         "vistok edit copy tok image.png image.png --positions 0 --out new.png",
@@ -175,7 +175,7 @@ def world(tmp_path_factory) -> Path:
     tokens = {"kind": "tokens", "path": "cache/train", "val_path": "cache/val"}
     trees = {
         "small": small,
-        "pictures": {**small, "data": {"size": 8}},
+        "images": {**small, "data": {"size": 8}},
         "cache": {**small, "task": cache},
         "generator": {**small, "task": generator, "data": tokens},
         "clips": {"data": {"kind": "video", "path": "data/train.csv", "frames": 2}},

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -23,6 +22,8 @@ from torch import Tensor
 
 from vistok import __version__
 from vistok.config import ConfigError
+from vistok.config.errors import UserError
+from vistok.storage.files import sync
 from vistok.storage.weights import WeightsError, read_safetensors, sha256, write_safetensors
 
 _FORMAT = 2
@@ -31,7 +32,7 @@ _DRAFT, _DOOMED = ".writing_", ".removing_"
 _SPARE = 2**20  # bytes beside the tensors: headers and the JSON files
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """A checkpoint that cannot be used or written; the message names the file."""
 
 
@@ -73,7 +74,7 @@ def save(folder: Path, state: State, keep: Keep) -> Path:
         if target.exists():
             _remove(target)
         draft.rename(target)
-        _sync(folder)
+        sync(folder)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise CheckpointError(
@@ -176,7 +177,7 @@ def _write(draft: Path, state: State) -> None:
     facts = {"step": state.step, **state.facts}
     (draft / _STATE).write_text(json.dumps(facts, indent=1) + "\n")
     for path in draft.iterdir():
-        _sync(path)
+        sync(path)
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
         for path in sorted(draft.iterdir())
@@ -189,8 +190,8 @@ def _write(draft: Path, state: State) -> None:
         "versions": {"vistok": __version__, "torch": torch.__version__},
     }
     (draft / _MANIFEST).write_text(_sealed(manifest))
-    _sync(draft / _MANIFEST)
-    _sync(draft)
+    sync(draft / _MANIFEST)
+    sync(draft)
 
 
 def _sealed(manifest: Mapping[str, Any]) -> str:
@@ -251,11 +252,3 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: expected a JSON object")
     return data
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -19,7 +19,9 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from vistok.config.errors import NonFiniteError
 from vistok.runtime import distributed
+from vistok.storage.files import write_text
 
 _REMEMBERED = 100  # steps of gradient norms that are dumped when a run stops
 _SHOWN = 8  # samples that a message names; the file names all
@@ -110,8 +112,8 @@ class Guard:
                 for s, turns in self._history
                 for t in turns
             ]
-            dump.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        raise FloatingPointError(
+            write_text(dump, "".join(json.dumps(row) + "\n" for row in rows))
+        raise NonFiniteError(
             f"{text}; {self.in_a_row} in a row, the limit of max_skipped. Weights are as they were "
             f"before; gradient norms of the last {_REMEMBERED} steps are in {dump}: lower "
             "optimizer.lr, lengthen warmup, set clip, use precision=fp32, or look at the samples "

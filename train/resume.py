@@ -17,6 +17,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from vistok.config import ConfigError
+from vistok.config.errors import NonFiniteError
 from vistok.data.stream_loader import StreamLoader
 from vistok.runtime import distributed
 from vistok.storage.weights import load_strict
@@ -69,7 +70,7 @@ def collect(loop: Loop) -> State:
     for file, state in tensors.items():
         for key, value in state.items():
             if value.is_floating_point() and not torch.isfinite(value).all():
-                raise FloatingPointError(
+                raise NonFiniteError(
                     f"step {loop.step}: {file}/{key} is not finite; the older checkpoints are "
                     "kept: lower optimizer.lr, or use precision=fp32"
                 )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vistok.config.errors import UserError
 from vistok.eval.images import Views, network_of
 from vistok.eval.reference.real import UNKNOWN, RealStats
 from vistok.frozen import FeatureNetwork
@@ -14,7 +15,7 @@ FIELDS = ("network", "crop", "filter", "size", "split", "count", "data")
 """Fields in which two sides of a distance may differ: the values of `allow_mismatch`."""
 
 
-class MismatchError(ValueError):
+class MismatchError(UserError, ValueError):
     """Two sides of a distance that were not made alike; the message names fields and values."""
 
 

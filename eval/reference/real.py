@@ -18,9 +18,11 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
+from vistok.config.errors import UserError
 from vistok.eval.results.rows import Network, Reference
-from vistok.eval.resumable import digest, read_tensors, replacing, write_tensors
+from vistok.eval.resumable import digest, read_tensors, write_tensors
 from vistok.metrics import FeatureStats
+from vistok.storage.files import replacing
 from vistok.storage.weights import sha256
 
 SCHEMA = 1
@@ -28,7 +30,7 @@ UNKNOWN = "unknown"  # the split of statistics that do not name it; their count 
 _RECORD = "vistok-reference"
 
 
-class StatsError(ValueError):
+class StatsError(UserError, ValueError):
     """A reference file that cannot be used; the message is one line."""
 
 

@@ -20,6 +20,7 @@ from vistok.eval.report.comparison import comparison, places
 from vistok.eval.report.image_viewer import checked, shown_side, viewers
 from vistok.eval.report.tables import length_table, markdown, tables
 from vistok.eval.results.rows import Results
+from vistok.storage.files import write_text
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _TEXT = 6_000_000  # bytes of a page without images, beyond which parts are left out
@@ -69,7 +70,7 @@ def write_report(results: Results, target: str | Path) -> list[Path]:
         target: render_html(results, target.stem),
     }
     for path, text in texts.items():
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
     return [numbers, *texts]
 
 

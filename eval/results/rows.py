@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
+
+from vistok.storage.files import write_text
 
 SCHEMA = 3
 
@@ -125,10 +126,8 @@ class Results(Record):
     def save(self, path: str | Path) -> None:
         """Write the JSON (renamed into place); numbers that are not finite are refused."""
         path = Path(path)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
         data = self.model_dump(mode="json", by_alias=True)
-        draft.write_text(json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-        os.replace(draft, path)
+        write_text(path, json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Results:

@@ -7,7 +7,6 @@ config.json names the weights of the tokenizer whose tokens it learned).
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,8 @@ import torch
 import yaml
 
 from vistok.config import Config, ConfigError, PartOf, validate
+from vistok.config.errors import UserError
+from vistok.config.names import close
 from vistok.config.registry import build
 from vistok.data import Stream  # importing the package also registers the data sets
 from vistok.data.base import one_line, text_of
@@ -29,7 +30,7 @@ from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens import TokenSpec
 
 
-class RunError(ValueError):
+class RunError(UserError, ValueError):
     """A run that cannot be evaluated; the message is one line."""
 
 
@@ -221,8 +222,8 @@ def _nowhere(folder: Path) -> str:
         up = up.parent
     missing = folder.parts[len(up.parts)]
     there = sorted(p.name for p in up.iterdir() if p.is_dir() and not p.name.startswith("."))
-    close = difflib.get_close_matches(missing, there, n=1, cutoff=0.5)
-    hint = f"did you mean {up / close[0]}? " if close else ""
+    like = close(missing, there)
+    hint = f"did you mean {up / like}? " if like else ""
     return f"{folder}: no such folder (there is no '{missing}' in {up}); {hint}{wanted}"
 
 

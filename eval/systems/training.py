@@ -22,6 +22,7 @@ from pathlib import Path
 import yaml
 
 from vistok.config import to_yaml
+from vistok.config.errors import UserError
 from vistok.storage.hub import WEIGHTS
 from vistok.train.config import TrainConfig
 
@@ -30,7 +31,7 @@ _TAIL = 4096  # bytes of the child's output among which its error is looked for
 _LAUNCHER = ("TORCHELASTIC", "MASTER_", "RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE")
 
 
-class TrainingError(ValueError):
+class TrainingError(UserError, ValueError):
     """A training that did not come to its end; the message is one line."""
 
 

@@ -20,7 +20,7 @@ PARTS = (
 )
 MAY = {
     "core": CORE,
-    "config": CONFIG | {"data"},  # errors: which exception is a bad sample
+    "config": CONFIG,
     **{one: CONFIG | {one} for one in ("tokens", "storage", "runtime")},
     "layers": LAYERS,
     "frozen": FROZEN,

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from vistok.frozen import BadWeights, MissingWeights, video_network
-from vistok.frozen.files import FOLDER, sha256
+from vistok.frozen.files import FOLDER
 from vistok.frozen.i3d import _MIXED, I3D, InceptionI3D, same_padding
+from vistok.storage.weights import sha256
 
 
 def _published_keys() -> list[str]:

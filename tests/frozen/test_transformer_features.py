@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vistok.frozen import BadWeights, MissingWeights, feature_network, video_network
-from vistok.frozen.files import FOLDER, sha256
+from vistok.frozen.files import FOLDER
+from vistok.storage.weights import sha256
 
 transformers = pytest.importorskip("transformers")
 

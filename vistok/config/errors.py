@@ -1,4 +1,8 @@
-"""Mistakes of a user end a command in one line, without a traceback."""
+"""Errors that a user can mend, and how a command shows them: in one line, without a traceback.
+
+The line names the thing, its value, what was expected and what to do. Everything that is not a
+`UserError` (or a file that the system refuses) is a bug of vistok and is called one.
+"""
 
 from __future__ import annotations
 
@@ -10,29 +14,59 @@ from typing import Any
 
 import click
 
+BUG = 70  # exit code of an internal error; 1 is a user's mistake, 2 a wrong use of the command
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; the message is one line."""
+
+
+class ConfigError(UserError, ValueError):
+    """A config that cannot be used."""
+
+
+class InputError(UserError, ValueError):
+    """A value that a function cannot take: a wrong shape, length, name or file."""
+
+
+class NonFiniteError(UserError, FloatingPointError):
+    """Numbers that must be finite and are not: a loss, a gradient, weights."""
+
 
 def one_line_errors(function: Callable) -> Callable:
-    """A command whose expected errors are one line and exit code 1.
+    """A command whose errors are one line: exit code 1 for what the user can mend, BUG otherwise.
 
-    With VISTOK_DEBUG=1 they show where they came from.
+    With VISTOK_DEBUG=1 every error is raised with its traceback.
     """
 
     @functools.wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
+    def command(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except click.ClickException:
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
-        except (ValueError, OSError, FloatingPointError, _bad_sample()) as error:
+        except Exception as error:
             if os.environ.get("VISTOK_DEBUG"):
                 raise
-            click.echo(f"error: {error}", err=True)
-            sys.exit(1)
+            line, code = explain(error)
+            click.echo(line, err=True)
+            sys.exit(code)
 
-    return guarded
+    return command
 
 
-def _bad_sample() -> type[Exception]:
-    from vistok.data.base import BadSample  # torch: only when something went wrong
-
-    return BadSample
+def explain(error: Exception) -> tuple[str, int]:
+    """(the one line that says what went wrong, exit code)."""
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError | ValueError | FloatingPointError):
+        return f"error: {text}", 1
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"error: {where}{error.strerror}", 1
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which this package does not import
+        return f"error: out of memory ({text[:160]}); lower the batch size", 1
+    return (
+        f"internal error: {type(error).__name__}: {text}; this is a bug of vistok: set "
+        "VISTOK_DEBUG=1 for the traceback",
+        BUG,
+    )

@@ -15,17 +15,18 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
+from vistok.config.errors import UserError
 from vistok.tokens import TokenSpec
 
 Split = Literal["train", "val"]
 UNLABELLED = -1
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """A data set that cannot be used; the message is one line: thing, found, expected, remedy."""
 
 
-class BadSample(Exception):
+class BadSample(UserError):
     """One sample that cannot be used: its name and the reason, on one line."""
 
     def __init__(self, name: str, reason: str) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from vistok.config import ConfigError, validate
 from vistok.data.base import UNLABELLED, DataError
+from vistok.storage.files import write_text
 from vistok.tokens import Tokens, TokenSpec
 
 VERSION = 1
@@ -176,12 +177,9 @@ class TokenCacheWriter:
                 )
 
     def _save(self) -> None:
-        temporary = self.path / (_META + ".tmp")
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump({**self._facts, "written": self.written}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path / _META)
+        write_text(
+            self.path / _META, json.dumps({**self._facts, "written": self.written}, indent=1)
+        )
 
 
 class TokenCache:

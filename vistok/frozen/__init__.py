@@ -8,9 +8,10 @@ one line and never replaced by something else.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
+from vistok.config.errors import InputError
+from vistok.config.names import nearest
 from vistok.frozen.cnn import CNNConfig, ResNet9
 from vistok.frozen.embedded import EmbeddedDistance, EmbeddedFeatures, save_weights
 from vistok.frozen.files import BadWeights, MissingWeights
@@ -44,7 +45,7 @@ def feature_network(name: str, weights: str | Path | None = None) -> FeatureNetw
 
     Args:
         weights: a local weight file (or its folder); None looks in the usual places.
-    Raises ValueError for an unknown name, MissingWeights, BadWeights: one line each.
+    Raises InputError for an unknown name, MissingWeights, BadWeights: one line each.
     """
     _check(name, FEATURES, "feature network")
     if name == "inception":
@@ -96,6 +97,4 @@ def perceptual_network(name: str, weights: str | Path | None = None) -> Perceptu
 
 def _check(name: str, valid: tuple[str, ...], what: str) -> None:
     if name not in valid:
-        close = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.3)
-        hint = f"did you mean '{close[0]}'? " if close else ""
-        raise ValueError(f"unknown {what} '{name}'; {hint}valid: {', '.join(valid)}")
+        raise InputError(f"unknown {what} '{name}'; {nearest(name, valid)}")

@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vistok.frozen.files import Source, check_state, hollow, read_state, sha256
+from vistok.frozen.files import Source, check_state, hollow, read_state
 from vistok.frozen.network import PerceptualNetwork
 from vistok.layers.resize import resize
+from vistok.storage.weights import sha256
 
 _SIDE = 224
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet

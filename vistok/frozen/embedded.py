@@ -8,7 +8,6 @@ view is called the "perceptual distance of vistok-cnn".
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -18,8 +17,10 @@ from torch import Tensor
 
 from vistok.config import validate
 from vistok.frozen.cnn import WEIGHTS, CNNConfig, ResNet9
-from vistok.frozen.files import BadWeights, MissingWeights, check_state, hollow, read_state, sha256
+from vistok.frozen.files import BadWeights, MissingWeights, check_state, hollow, read_state
 from vistok.frozen.network import FeatureNetwork, Features, PerceptualNetwork
+from vistok.storage.files import write_bytes
+from vistok.storage.weights import sha256
 
 NAME = "vistok-cnn"
 
@@ -38,10 +39,8 @@ def save_weights(module: ResNet9, path: str | Path = WEIGHTS) -> str:
         state[key] = half.contiguous()
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     header = {"format": NAME, "config": module.config.model_dump_json()}
-    draft.write_bytes(save(state, header))
-    os.replace(draft, path)
+    write_bytes(path, save(state, header))
     return sha256(path)
 
 

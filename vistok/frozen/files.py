@@ -1,28 +1,29 @@
 """Weights on disk: where they are looked for, how they are read, what is said without them.
 
-Nothing here runs code from a file: safetensors, or `torch.load(weights_only=True)`.
+Files are read by `vistok.storage.foreign`, which runs no code of theirs.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import pickle
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from vistok.config.errors import UserError
+from vistok.storage.foreign import read_file
+from vistok.storage.weights import WeightsError
+
 FOLDER = "VISTOK_WEIGHTS"  # environment variable: a folder of weight files
 
 
-class MissingWeights(FileNotFoundError):
+class MissingWeights(UserError, FileNotFoundError):
     """Weights that are nowhere on this machine; the message says in one line how to get them."""
 
 
-class BadWeights(ValueError):
+class BadWeights(UserError, ValueError):
     """A weight file that cannot be used for this network; the message is one line."""
 
 
@@ -85,12 +86,6 @@ def hollow() -> bool:
     return torch.get_default_device().type == "meta"
 
 
-def sha256(path: str | Path) -> str:
-    """Hex digest of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_state(path: str | Path, network: str) -> dict[str, Tensor]:
     """A flat state dict, on the CPU, from .safetensors or a torch file.
 
@@ -98,36 +93,22 @@ def read_state(path: str | Path, network: str) -> dict[str, Tensor]:
     run code to be read.
     """
     path = Path(path)
-    fail = lambda why: BadWeights(
-        f"{network}: {path} is not a usable weight file ({why}); "
-        f"expected a state dict in .safetensors or .pth"
-    )
-    if _is_torchscript(path):
-        raise fail("it is TorchScript, which is code, and no code of a file is ever run")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise fail("it holds more than plain tensors, and reading that could run code") from None
-    except Exception as error:  # every reader has its own zoo of errors for broken bytes
-        lines = str(error).strip().splitlines()
-        raise fail(lines[0] if lines else type(error).__name__) from None
+        state = read_file(path)
+    except WeightsError as error:
+        raise _unusable(network, path, str(error).removeprefix(f"{path}: ")) from None
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
-        raise fail("it does not map names to tensors")
+        raise _unusable(network, path, "it does not map names to tensors")
     return dict(state)
 
 
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    return any("/code/" in name or name.endswith("/constants.pkl") for name in names)
+def _unusable(network: str, path: Path, why: str) -> BadWeights:
+    return BadWeights(
+        f"{network}: {path} is not a usable weight file ({why}); expected a state dict in "
+        ".safetensors or .pth"
+    )
 
 
 def check_state(expected: dict[str, Tensor], state: dict[str, Tensor], network: str) -> None:

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from vistok.frozen.clips import preset
-from vistok.frozen.files import FOLDER, BadWeights, MissingWeights, hollow, sha256
+from vistok.frozen.files import FOLDER, BadWeights, MissingWeights, hollow
 from vistok.frozen.network import FeatureNetwork, Features, VideoNetwork
 from vistok.layers.resize import resize
+from vistok.storage.weights import sha256
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

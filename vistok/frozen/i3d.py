@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vistok.frozen.clips import preset
-from vistok.frozen.files import Source, check_state, hollow, read_state, sha256
+from vistok.frozen.files import Source, check_state, hollow, read_state
 from vistok.frozen.network import VideoNetwork
+from vistok.storage.weights import sha256
 
 NAME = "i3d"
 SOURCE = Source(

@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vistok.frozen.files import BadWeights, Source, hollow, read_state, sha256
+from vistok.frozen.files import BadWeights, Source, hollow, read_state
 from vistok.frozen.network import FeatureNetwork, Features
+from vistok.storage.weights import sha256
 
 NAME = "inception"
 _LAYERS = ["2048", "logits_unbiased"]

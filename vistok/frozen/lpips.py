@@ -13,8 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vistok.frozen.files import BadWeights, Source, check_state, hollow, read_state, sha256
+from vistok.frozen.files import BadWeights, Source, check_state, hollow, read_state
 from vistok.frozen.network import PerceptualNetwork
+from vistok.storage.weights import sha256
 
 _HOST = "https://download.pytorch.org/models/"
 _FILES = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}

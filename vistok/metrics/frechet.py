@@ -13,7 +13,6 @@ Letters: B batch, D feature width, r rank.
 from __future__ import annotations
 
 import math
-import os
 import warnings
 import zipfile
 from pathlib import Path
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 
 from vistok.runtime import distributed
+from vistok.storage.files import replacing
 
 
 class FeatureStats:
@@ -136,16 +136,13 @@ class FeatureStats:
 
     def save(self, path: str | Path) -> None:
         """Write an .npz of count, mean and scatter (renamed into place)."""
-        path = Path(path)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        with open(draft, "wb") as file:
+        with replacing(path) as draft, open(draft, "wb") as file:
             np.savez(
                 file,
                 count=np.int64(self.count),
                 mean=self._mean.cpu().numpy(),
                 scatter=self._scatter.cpu().numpy(),
             )
-        os.replace(draft, path)
 
     @classmethod
     def load(cls, path: str | Path) -> FeatureStats:

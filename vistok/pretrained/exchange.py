@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vistok.config import validate
+from vistok.config.names import close
 from vistok.pretrained.base import Entry, Family
 from vistok.storage.origin import Origin
 from vistok.storage.weights import WeightsError
@@ -96,8 +96,8 @@ def _account(
     if missing or unknown:
         said = []
         if missing:
-            near = difflib.get_close_matches(missing[0], unknown, n=1, cutoff=0.8)
-            hint = f" (is it {near[0]}?)" if near else ""
+            near = close(missing[0], unknown, cutoff=0.8)
+            hint = f" (is it {near}?)" if near else ""
             said.append(f"missing {missing[0]}{hint}{_more(missing)}")
         if unknown:
             said.append(f"unexpected {unknown[0]}{_more(unknown)}")

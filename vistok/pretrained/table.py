@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-
+from vistok.config.errors import InputError
+from vistok.config.names import nearest
 from vistok.pretrained.base import Family, Release
 from vistok.pretrained.maskgit_vqgan import MaskGITVQGAN
 from vistok.pretrained.one_d_piece import OneDPiece
@@ -16,9 +16,9 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(name: str) -> Family:
-    """ValueError with the nearest name for an unknown one."""
+    """InputError with the nearest name for an unknown one."""
     if name not in FAMILIES:
-        raise ValueError(f"unknown family '{name}'; {_nearest(name, list(FAMILIES))}")
+        raise InputError(f"unknown family '{name}'; {nearest(name, FAMILIES)}")
     return FAMILIES[name]
 
 
@@ -28,14 +28,8 @@ def releases() -> dict[str, tuple[Family, Release]]:
 
 
 def release_of(name: str) -> tuple[Family, Release]:
-    """ValueError with the nearest name for an unknown one."""
+    """InputError with the nearest name for an unknown one."""
     known = releases()
     if name not in known:
-        raise ValueError(f"unknown release '{name}'; {_nearest(name, list(known))}")
+        raise InputError(f"unknown release '{name}'; {nearest(name, known)}")
     return known[name]
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}known: {', '.join(known)}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from vistok.config import Config, PartOf
@@ -20,9 +20,6 @@ from vistok.layers.patchify import patch_grid
 
 
 class CodesConfig(Config):
-    # The decoders' union is built with the tokenizer's config, once every decoder is registered.
-    model_config = ConfigDict(defer_build=True)
-
     kind: Literal["codes"] = "codes"
     codebook_size: int = Field(default=1024, ge=2)
     """K."""

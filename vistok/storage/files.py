@@ -1,29 +1,62 @@
-"""Small files of text, written whole or not at all."""
+"""Files written whole or not at all: beside their place, flushed to the disk, renamed into it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from vistok.config.errors import UserError
 
-def write_text(path: Path, text: str) -> None:
-    """Write beside the place, then rename into it: a full disk leaves the old file as it was.
 
-    Raises OSError that names the file and says what to do.
+class UnwrittenError(UserError, OSError):
+    """A file that the disk refused."""
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A draft to write, renamed to `path` when the block ends without an error.
+
+    A kill or a full disk leaves the old file as it was; readers see the old one or the new one.
     """
+    path = Path(path)
     draft = path.with_name(f".writing_{path.name}.{os.getpid()}")
     try:
-        draft.write_text(text, "utf-8")
-        draft.replace(path)
-    except OSError as error:
+        yield draft
+        sync(draft)
+        os.replace(draft, path)
+    finally:
         draft.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Replace a file's bytes; UnwrittenError names the file and says what to do."""
+    try:
+        with replacing(path) as draft:
+            draft.write_bytes(data)
+    except OSError as error:
         raise unwritten(path, error) from None
 
 
-def unwritten(path: str | Path, error: OSError) -> OSError:
+def write_text(path: str | Path, text: str) -> None:
+    """Replace a file's text (UTF-8); errors as in `write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def sync(path: str | Path) -> None:
+    """Flush a file, or the entries of a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def unwritten(path: str | Path, error: OSError) -> UnwrittenError:
     """The error of a file that a disk refused, in one line."""
     reason = error.strerror or error
-    return OSError(
+    return UnwrittenError(
         f"{path}: cannot be written ({reason}); make space or set another out, then start the same "
         "command again"
     )

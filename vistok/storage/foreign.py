@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,33 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         return _read_folder(path)
     if path.suffix not in SUFFIXES:
         raise WeightsError(f"{path}: expected a weights file ({', '.join(SUFFIXES)}) or a folder")
+    return _bare(_tensors(read_file(path), path))
+
+
+def read_file(path: str | Path) -> Any:
+    """Everything that one file holds: tensors by name from .safetensors, tensors and plain data
+    from any other (a file that `torch.save` wrote).
+
+    Raises WeightsError, one line with the file's name, for a file that is broken or would have to
+    run code to be read (TorchScript, pickles of other classes).
+    """
+    path = Path(path)
     if path.suffix == ".safetensors":
-        return _bare(read_safetensors(path))
-    return _bare(_tensors(_unpickle(path), path))
+        return read_safetensors(path)
+    if _is_torchscript(path):
+        raise WeightsError(
+            f"{path}: it is TorchScript, which is code, and no code of a file is ever run; ask for "
+            "a .safetensors file"
+        )
+    return _unpickle(path)
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    return any("/code/" in name or name.endswith("/constants.pkl") for name in names)
 
 
 def _read_folder(folder: Path) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vistok.storage.files import write_text
 from vistok.storage.weights import read_safetensors, write_safetensors
 
 RECORD, TENSORS = "origin.json", "origin.safetensors"
@@ -37,7 +38,7 @@ class Origin:
             "config": self.config,
             "types": self.types,
         }
-        (folder / RECORD).write_text(json.dumps(facts, indent=2) + "\n")
+        write_text(folder / RECORD, json.dumps(facts, indent=2) + "\n")
         if self.inert:
             write_safetensors(self.inert, folder / TENSORS)
 

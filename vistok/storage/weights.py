@@ -9,15 +9,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vistok.config.errors import UserError
+from vistok.storage.files import UnwrittenError
 
-class WeightsError(ValueError):
+
+class WeightsError(UserError, ValueError):
     """A weights file that cannot be used; the message names file and key."""
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], path: str | Path) -> None:
     """Write tensors (any layout, any device; tied ones are written once each).
 
-    Raises OSError if the disk refuses (the library has a type of its own for that).
+    Raises UnwrittenError if the disk refuses (the library has a type of its own for that).
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -26,7 +29,7 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: str | Path) -> None:
     try:
         save_file(plain, str(path))
     except SafetensorError as error:
-        raise OSError(f"{path}: {' '.join(str(error).split())}") from None
+        raise UnwrittenError(f"{path}: {' '.join(str(error).split())}") from None
 
 
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:
