@@ -171,7 +171,10 @@ def world(tmp_path_factory) -> Path:
     }
     cache = {"kind": "cache", "tokenizer": "tok"}
     transformer = {"width": 16, "depth": 1, "heads": 2}
-    generator = {"kind": "generator", "generator": {"kind": "gpt", "transformer": transformer}}
+    generator = {
+        "kind": "generator",
+        "generator": {"kind": "autoregressive", "transformer": transformer},
+    }
     tokens = {"kind": "tokens", "path": "cache/train", "val_path": "cache/val"}
     trees = {
         "small": small,

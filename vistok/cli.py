@@ -119,11 +119,14 @@ def generate(
     count: int,
     out: str,
     text: str | None,
-    **settings: Any,
+    seed: int,
+    length: int | None,
+    **sampling: Any,
 ) -> None:
     """Sample images from GENERATOR and decode them with TOKENIZER into one grid."""
     import torch
 
+    from vistok.core.records import Condition
     from vistok.generators import load_generator
     from vistok.storage.hub import model_folder
 
@@ -134,7 +137,10 @@ def generate(
         labels = torch.tensor([c for c in chosen for _ in range(count)])
     elif name is not None:
         raise ValueError(f"--class {name}: this generator was trained without classes")
-    tokens = model.sample(labels, batch=None if labels is not None else count, **settings)
+    index = torch.arange(count if labels is None else len(labels))
+    tokens = model.sample(
+        Condition(label=labels), index=index, seed=seed, length=length, sampling=sampling
+    )
     if condition is not None:
         condition = condition.pick([0] * len(tokens))
     _write(owner.decode(tokens, condition), Path(out), columns=count)

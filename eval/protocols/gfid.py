@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vistok.core.records import Condition
 from vistok.eval.context import Context
 from vistok.eval.images import to_uint8
 from vistok.eval.jobs import Job
@@ -176,11 +177,11 @@ def sample(context: Context, model: Any, index: Tensor, length: int, guidance: f
     index = index.to(context.device)
     whole = length == context.spec.max_prefix
     return model.sample(
-        labels_of(model, index),
-        None if whole else length,
-        seed=context.seed,
+        Condition(label=labels_of(model, index)),
         index=index,
-        guidance=guidance,
+        seed=bench.seed,
+        length=None if whole else length,
+        sampling={"guidance": guidance},
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from vistok.core.records import Condition
 from vistok.data import to_device
 from vistok.eval.images import Views
 from vistok.eval.report.tables import plain
@@ -152,9 +153,9 @@ class _Speed:
     def sampling(self, run: Run) -> list[Row]:
         model, images = run.generator.to(self.views.device).eval(), len(self.batch.index)
         index, count = torch.arange(images, device=self.views.device), len(class_names(model))
-        labels = index % count if count else None
+        condition = Condition(label=index % count if count else None)
         decode = Decode(guidance=1.0, seed=0, steps=run.spec.length)
-        sample = lambda cache: model.sample(labels, index=index, cache=cache)
+        sample = lambda cache: model.sample(condition, index=index, sampling={"cache": cache})
         reconstruct = self.pair.tokenizer.tokenizer.decode
         with torch.no_grad():
             rows = self.timed("sample-cached", run, lambda: sample(True), decode=decode)

@@ -1,9 +1,9 @@
-"""The AR probe: a small GPT of a fixed recipe, trained on a tokenizer's cached tokens.
+"""The AR probe: a small autoregressive generator of a fixed recipe, trained on cached tokens.
 
 It makes gFID a property of the tokenizer: every tokenizer gets the same network, budget and data.
 A recipe is a training config of configs/probes by name (`tiny`, `s`, `b`), or a YAML file of one's
 own. Tokens of the training images (center crops; of endless views as many as the budget will see)
-are cached, then the GPT is trained by the train command. A finished probe lies below its
+are cached, then the probe is trained by the train command. A finished probe lies below its
 tokenizer's run folder under a name with the hash of all that it depends on, and is found again.
 
 What every discrete spec gets (`vocabulary`): one softmax where a position has at most 2**14 codes,
@@ -212,7 +212,7 @@ def _generator_config(run: Run, folder: Path, chosen: Recipe, seed: int) -> Trai
     if joined is not None:
         task["generator"] |= {"regroup": joined, "head": None}
     if _unlabeled(tokens / "train"):
-        task["generator"]["classes"] = 0
+        task["generator"]["condition"] |= {"classes": 0}
     tree = {**chosen.tree, "name": chosen.name, "out": str(folder), "seed": seed, "task": task}
     return validate(TrainConfig, {**tree, "data": data.model_dump()}, f"probe of {run.name}")
 

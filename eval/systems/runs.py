@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import yaml
 
 from vistok.config import Config, ConfigError, PartOf, validate
@@ -312,14 +311,9 @@ def _tree(overrides: Sequence[str]) -> dict[str, Any]:
 
 def untrained(generator: Any) -> Any:
     """A generator of the same config whose weights are fresh from seed 0."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        twin = type(generator)(generator.config, generator.spec).eval()
-    twin.classes = generator.classes
-    return twin
+    return generator.untrained(seed=0)
 
 
 def class_names(generator: Any) -> list[str]:
     """Names of a generator's classes; their numbers where it has none; [] = unconditional."""
-    count = len(generator.classes) or getattr(generator.config, "classes", None) or 0
-    return list(generator.classes) or [str(label) for label in range(count)]
+    return list(generator.classes) or [str(label) for label in range(generator.num_classes)]

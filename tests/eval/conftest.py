@@ -38,7 +38,7 @@ def context(features, perceptual):
 @pytest.fixture
 def runs(tmp_path, make_tokenizer):
     """A tokenizer's run folder and that of a generator of its tokens."""
-    from vistok.generators import gpt
+    from vistok.generators import autoregressive
     from vistok.storage.weights import sha256
 
     tokenizer = make_tokenizer("fsq")
@@ -53,7 +53,10 @@ def runs(tmp_path, make_tokenizer):
     ]
     (first / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     transformer = {"width": 16, "depth": 1, "heads": 2}
-    model = gpt.GPT(gpt.GPTConfig(transformer=transformer, classes=7), tokenizer.spec())
+    model = autoregressive.Autoregressive(
+        autoregressive.AutoregressiveConfig(transformer=transformer, condition={"classes": 7}),
+        tokenizer.spec(),
+    )
     model.classes = ("astronaut", "chelsea", "coffee", "hubble", "ihc", "retina", "rocket")
     model.tokenizer = {"name": "tok", "sha256": sha256(first / "model" / "model.safetensors")}
     model.save_pretrained(second / "model")
@@ -65,7 +68,7 @@ def runs(tmp_path, make_tokenizer):
 def small_probe(tmp_path):
     """The recipe of a probe that trains in a moment."""
     path = tmp_path / "small.yaml"
-    generator = {"kind": "gpt", "transformer": {"width": 16, "depth": 1, "heads": 2}}
+    generator = {"kind": "autoregressive", "transformer": {"width": 16, "depth": 1, "heads": 2}}
     recipe = {"task": {"kind": "generator", "generator": generator}, "steps": 2, "batch_size": 8}
     path.write_text(yaml.safe_dump({**recipe, "ema": None, "trackers": []}))
     return path

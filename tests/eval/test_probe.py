@@ -16,7 +16,7 @@ from vistok.eval.systems import training
 from vistok.eval.systems.probe import PRESETS, recipe, vocabulary
 from vistok.eval.systems.runs import resolve
 from vistok.eval.systems.training import TrainingError, finished
-from vistok.generators import gpt
+from vistok.generators import autoregressive
 from vistok.tokens import TokenSpec
 from vistok.train.config import TrainConfig
 
@@ -53,11 +53,11 @@ def made(runs, small_probe):
 def test_every_discrete_spec_gets_a_head(vocab, branches, expected, head):
     spec = TokenSpec(blocks=((2,),), vocab=vocab, branches=branches)
     assert vocabulary(spec) == expected
-    config = gpt.GPTConfig(
-        transformer={"width": 8, "depth": 1, "heads": 2}, regroup=expected, classes=0
+    config = autoregressive.AutoregressiveConfig(
+        transformer={"width": 8, "depth": 1, "heads": 2}, regroup=expected
     )
     with torch.device("meta"):
-        assert gpt.GPT(config, spec).head_kind == head
+        assert autoregressive.Autoregressive(config, spec).head_kind == head
 
 
 def test_what_gets_none_says_why(fails):
@@ -175,7 +175,7 @@ def test_without_training_pictures_it_says_so(runs, small_probe, tmp_path, in_pr
 def test_presets(which):
     chosen = recipe(which)
     assert chosen.name == f"probe-{which}"
-    assert chosen.tree["task"]["generator"]["class_dropout"] > 0
+    assert chosen.tree["task"]["generator"]["condition"]["dropout"] > 0
 
 
 def test_mistakes_in_recipes(tmp_path, fails):

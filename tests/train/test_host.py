@@ -166,7 +166,10 @@ def test_a_generator(watched, tmp_path):
         )
     width = {"width": 16, "depth": 1, "heads": 2}
     tree = TINY | {
-        "task": {"kind": "generator", "generator": {"kind": "gpt", "transformer": width}},
+        "task": {
+            "kind": "generator",
+            "generator": {"kind": "autoregressive", "transformer": width},
+        },
         "data": {"kind": "tokens", "path": str(tmp_path / "tokens"), "val_share": 0.2},
     }
     check(*watched(tree))

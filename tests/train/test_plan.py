@@ -193,7 +193,7 @@ def test_a_generator_is_counted_like_a_real_one(tmp_path):
     width = {"width": 16, "depth": 2, "heads": 2}
     config = config_of(
         TINY,
-        task={"kind": "generator", "generator": {"kind": "gpt", "transformer": width}},
+        task={"kind": "generator", "generator": {"kind": "autoregressive", "transformer": width}},
         data={"kind": "tokens", "path": str(tmp_path / "tokens"), "val_share": 0.2},
     )
     data = build(config.data).open("train")

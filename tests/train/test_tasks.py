@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.train.conftest import ROOT, TINY, command, lines, rewound
 from vistok.config import ConfigError
+from vistok.core.records import Condition
 from vistok.data import DataError
 from vistok.data.cache import TokenCache
 from vistok.generators import load_generator
@@ -27,7 +28,10 @@ GENERATOR = {
     "name": "generator",
     "task": {
         "kind": "generator",
-        "generator": {"kind": "gpt", "transformer": {"width": 32, "depth": 1, "heads": 2}},
+        "generator": {
+            "kind": "autoregressive",
+            "transformer": {"width": 32, "depth": 1, "heads": 2},
+        },
     },
     "steps": 40,
     "batch_size": 16,
@@ -165,7 +169,12 @@ def test_a_generator_learns_and_remembers_its_tokenizer(run, cached):
     from vistok.storage.weights import sha256
 
     assert generator.tokenizer["sha256"] == sha256(folder / "model" / "model.safetensors")
-    drawn = generator.sample(torch.tensor([0, 6]), length=2, guidance=2.0)
+    drawn = generator.sample(
+        Condition(label=torch.tensor([0, 6])),
+        index=torch.arange(2),
+        length=2,
+        sampling={"guidance": 2.0},
+    )
     pixels = Tokenizer.from_pretrained(folder / "model").decode(drawn)
     assert pixels.shape == (2, 3, 32, 32)
 
@@ -186,11 +195,14 @@ def test_a_generator_may_ignore_the_classes(run, cached):
 
     _, tokens = cached
     tree = {**GENERATOR, "data": {"kind": "tokens", "path": f"{tokens}/train", "val_share": 0.2}}
-    task = {"kind": "generator", "generator": {**GENERATOR["task"]["generator"], "classes": 0}}
+    task = {
+        "kind": "generator",
+        "generator": GENERATOR["task"]["generator"] | {"condition": {"classes": 0}},
+    }
     generator = load_generator(run({**tree, "task": task}, "free", steps=5) / "model")
     assert generator.classes == () and labels_of(generator, torch.arange(4)) is None
-    assert generator.sample(batch=3).indices.shape == (3, 4, 1)
-    task["generator"]["classes"] = 3
+    assert generator.sample(index=torch.arange(3)).indices.shape == (3, 4, 1)
+    task["generator"]["condition"] = {"classes": 3}
     with pytest.raises(ValueError, match="classes: got 3; the tokens have 7"):
         run({**tree, "task": task}, "three")
 

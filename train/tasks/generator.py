@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,21 +15,27 @@ from vistok.core.draws import Draws
 from vistok.core.records import Batch, Condition
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
-from vistok.generators.gpt import GPTConfig
+from vistok.frozen.files import hollow
+from vistok.generators import GeneratorConfig
+from vistok.generators.autoregressive import AutoregressiveConfig
+from vistok.generators.base import SavedCodes
 from vistok.runtime import distributed
+from vistok.storage.hub import WEIGHTS, model_folder
+from vistok.storage.weights import sha256
+from vistok.tokens import TokenSpec
 from vistok.train.tasks.base import Phase, Task
+from vistok.train.tasks.teachers import open_tokenizer
 
 
 class GeneratorTaskConfig(Config):
     kind: Literal["generator"] = "generator"
-    generator: Annotated[Any, PartOf("generator")] = GPTConfig()
+    generator: Annotated[Any, PartOf("generator")] = AutoregressiveConfig()
 
 
 @register("task", GeneratorTaskConfig)
 class GeneratorTask(Task):
     averaged = ("generator",)
     phases = (Phase("generator"),)
-    judged_by = ("nll", -1)
 
     def __init__(self, config: GeneratorTaskConfig, data) -> None:
         if data is None or data.spec is None:
@@ -38,45 +43,42 @@ class GeneratorTask(Task):
                 "data: a generator trains on cached tokens; expected {kind: tokens, path: ...}, "
                 "made by a task of kind cache"
             )
-        choice = config.generator
-        if choice.classes is None:
-            choice = choice.model_copy(update={"classes": len(data.classes)})
-        if choice.classes not in (0, len(data.classes)):
-            raise ConfigError(
-                f"task.generator.classes: got {choice.classes}; the tokens have "
-                f"{len(data.classes)} classes: use that, 0 for none, or null"
-            )
-        self.generator = build(choice, data.spec)
-        self.generator.classes = tuple(data.classes) if choice.classes else ()
-        self.generator.tokenizer = dict(data.record()["tokenizer"])
+        choice = _with_classes(config.generator, len(data.classes))
+        made_by = dict(data.record()["tokenizer"])
+        codes = _codes(made_by, data.spec) if choice.wants_codes else None
+        self.generator = build(choice, data.spec, codes)
+        self.generator.classes = tuple(data.classes) if self.generator.num_classes else ()
+        self.generator.tokenizer = made_by
         self.modules = {"generator": self.generator}
+        self.judged_by = self.generator.judged_by
 
     def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
         return self.generator.draw(index, Rng(seed, "generator", progress.step), progress)
 
     def step(self, phase: Phase, batch: Batch, draws: Draws, progress: Progress) -> dict:
-        nats = self.modules["generator"](batch.tokens, self._condition(batch), draws)
-        return {"loss": nats.mean(), "bits_per_image": nats.detach().sum(-1).mean() / math.log(2)}
+        return self.modules["generator"](batch.tokens, self._condition(batch), draws)
 
     def _condition(self, batch: Batch) -> Condition:
-        return Condition(label=batch.label if self.generator.classes else None)
+        """What the generator may read of a batch; unlabeled samples have the null class."""
+        if not self.generator.num_classes or batch.label is None:
+            return Condition()
+        return Condition(label=batch.label, null=batch.label < 0)
 
     @torch.no_grad()
     def validate(
         self, batches: Iterable[Batch], modules: Mapping[str, nn.Module]
     ) -> dict[str, float]:
-        """nll: nats a position; bits_per_image: what an arithmetic coder would spend."""
+        """The generator's own metrics over all batches and processes."""
         generator = modules["generator"].eval()
-        total = torch.zeros(2, dtype=torch.float64)
+        names = generator.metrics
+        total = torch.zeros(len(names), 2, dtype=torch.float64)
         for batch in batches:
-            nats = generator(batch.tokens, self._condition(batch))
-            total += torch.tensor([float(nats.double().sum()), float(len(nats))])
-        nats, images = distributed.sum_(total).tolist()
-        length = self.generator.spec.length
-        return {
-            "nll": nats / (images * length),
-            "bits_per_image": nats / images / math.log(2),
-        }
+            found = generator.evaluate(batch.tokens, self._condition(batch))
+            total += torch.tensor(
+                [[float(x) for x in found[name]] for name in names], dtype=total.dtype
+            )
+        sums = distributed.sum_(total).tolist()  # a rank without a batch adds nothing
+        return {name: added / count for name, (added, count) in zip(names, sums, strict=True)}
 
     def export(self, folder: Path, modules: Mapping[str, nn.Module]) -> None:
         generator = modules["generator"]
@@ -85,11 +87,34 @@ class GeneratorTask(Task):
         generator.save_pretrained(folder)
 
     def summary(self) -> dict[str, object]:
-        spec = self.generator.spec
         count = sum(p.numel() for p in self.generator.parameters())
-        return {
-            "generator parameters": f"{count:,}",
-            "tokens/image": spec.length,
-            "vocabulary": " x ".join(map(str, self.generator.inner.vocab)),
-            "head": self.generator.head_kind,
-        }
+        return {"generator parameters": f"{count:,}", **self.generator.summary()}
+
+
+def _with_classes(choice: GeneratorConfig, classes: int) -> GeneratorConfig:
+    """The config with the number of classes of the tokens, if it leaves it open."""
+    condition = choice.condition
+    if condition.classes is None:
+        condition = condition.model_copy(update={"classes": classes})
+    if condition.classes not in (0, classes):
+        raise ConfigError(
+            f"task.generator.condition.classes: got {condition.classes}; the tokens have "
+            f"{classes} classes: use that, 0 for none, or null"
+        )
+    return choice.model_copy(update={"condition": condition})
+
+
+def _codes(made_by: Mapping[str, str], spec: TokenSpec) -> nn.Module:
+    """The quantizer of the tokenizer that made the tokens, whose weights must be the same ones."""
+    if hollow():  # on the meta device: shapes alone
+        return SavedCodes()
+    name = made_by["name"]
+    tokenizer = open_tokenizer(name, "task.generator: code vectors")
+    folder = Path(model_folder(name))
+    found = sha256(folder / WEIGHTS) if folder.is_dir() else made_by["sha256"]
+    if found != made_by["sha256"] or tokenizer.spec() != spec:
+        raise ConfigError(
+            f"task.generator: the tokens were made by other weights than those of {name} now; "
+            "cache the tokens again, or train with embed=learned"
+        )
+    return tokenizer.quantizer

@@ -1,6 +1,6 @@
-"""Generators: token sequences from a TokenSpec alone."""
+"""Generators: token sequences from a TokenSpec and a condition."""
 
-from vistok.generators import gpt
-from vistok.generators.base import Generator, load_generator
+from vistok.generators import autoregressive
+from vistok.generators.base import Generator, GeneratorConfig, load_generator
 
-__all__ = ["Generator", "gpt", "load_generator"]
+__all__ = ["Generator", "GeneratorConfig", "autoregressive", "load_generator"]

@@ -1,54 +1,191 @@
-"""What every generator offers, and how it is saved.
+"""Contract of generators, and how they are saved.
 
-Letters: B batch, L positions, F factors.
+A generator models the tokens that a TokenSpec describes, perhaps under a condition. Nothing outside
+knows how: classes, text, likelihoods and sampling settings are asked of it.
+Letters: B batch, L positions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from vistok.config import ConfigError, validate, validate_part
+from vistok.config import Config, ConfigError, validate, validate_part
 from vistok.config.registry import build
 from vistok.core.draws import Draws
 from vistok.core.records import Condition
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
+from vistok.generators.conditioning import ConditionConfig, check_condition
+from vistok.runtime.modes import evaluating
 from vistok.storage.hub import CONFIG, Saved, read_json
 from vistok.tokens import Tokens, TokenSpec
 
 
+class GeneratorConfig(Config):
+    """Base of generators' configs; each adds its networks and its own sampling settings."""
+
+    kind: str
+    condition: ConditionConfig = ConditionConfig()
+    sampling: Config = Config()
+    """Default settings of sampling; they are saved with the model."""
+
+    @property
+    def wants_codes(self) -> bool:
+        """True if the generator is built from the code vectors of the tokenizer."""
+        return False
+
+
+class SavedCodes(nn.Module):
+    """Stands for code vectors that come with a generator's saved weights."""
+
+
 class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"]):
-    """Models the tokens that a spec describes; never holds an encoder or decoder.
+    """Base class of generators: networks over token sequences, without encoder or decoder.
+
+    A subclass is built as `Kind(config, spec, codes=None)`, where `codes` is the quantizer of the
+    tokenizer, read once and not kept, and defines `forward`, `evaluate` and `generate`.
 
     Attributes:
-        spec: of the tokens it is trained on and gives.
-        classes: names of its classes; () = unconditional.
+        config: its own config.
+        spec: TokenSpec of the tokens that it learns and samples.
+        classes: names of its classes; () = unconditional, or without names.
         tokenizer: {"name", "sha256"} of the tokenizer whose tokens it learned; may be empty.
+        metrics: names that `evaluate` gives.
+        judged_by: the one of them that tells the better of two checkpoints, and 1 if higher is
+            better, else -1.
     """
 
+    config: GeneratorConfig
     spec: TokenSpec
+    metrics: tuple[str, ...]
+    judged_by: tuple[str, int]
 
-    def __init__(self) -> None:
+    def __init__(self, config: GeneratorConfig, spec: TokenSpec) -> None:
         super().__init__()
+        self.config, self.spec = config, spec
         self.classes: tuple[str, ...] = ()
         self.tokenizer: dict[str, str] = {}
 
-    def draw(self, index: Tensor, rng: Rng, progress: Progress) -> Draws:
-        """Draws of a training step."""
-        return Draws()
+    # -- training -------------------------------------------------------------------------------
 
-    def loss(
+    def draw(self, index: Tensor, rng: Rng, progress: Progress) -> Draws:
+        """Draws of a training step for the samples `index` [B]: `null`, parts["generator"]."""
+        return Draws(null=rng.uniform(index) < self.config.condition.dropout)
+
+    def forward(
         self, tokens: Tokens, condition: Condition, draws: Draws | None = None
     ) -> dict[str, Tensor]:
-        """{"nll": mean nats a position, ...}; the first is what training minimizes."""
+        """Scalars of a batch: "loss", which training minimizes, and others that are logged."""
         raise NotImplementedError
 
-    def sample(self, labels: Tensor | None, length: int | None = None, **settings: Any) -> Tokens:
-        """New tokens, [B] of them; `length` stops at a prefix that the spec allows."""
+    def evaluate(
+        self, tokens: Tokens, condition: Condition
+    ) -> dict[str, tuple[Tensor | float, int]]:
+        """{name: (sum, count)} of a batch; metrics are sums over counts of all batches."""
         raise NotImplementedError
+
+    # -- sampling -------------------------------------------------------------------------------
+
+    @property
+    def can_stop(self) -> bool:
+        """True if sampling may end at a prefix; else whole sequences are sampled and then cut."""
+        return False
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of Condition.label; 0 = unconditional."""
+        return self.config.condition.classes or 0
+
+    @property
+    def sampling(self) -> Config:
+        """Default settings of `sample`."""
+        return self.config.sampling
+
+    def settings(self, sampling: Config | Mapping[str, Any] | None = None) -> Config:
+        """The settings of `sample`: the default, with changes, or others of the same class.
+
+        Raises ValueError, one line, for unknown keys and wrong values.
+        """
+        kind = type(self.sampling)
+        if sampling is None or isinstance(sampling, kind):
+            found = self.sampling if sampling is None else sampling
+        elif isinstance(sampling, Mapping):
+            found = validate(kind, _merged(self.sampling.model_dump(), sampling), "sampling")
+        else:
+            raise ValueError(
+                f"sampling={sampling!r}: expected {kind.__name__} or a dict of changes of "
+                f"{', '.join(kind.model_fields) or 'nothing: this generator has no settings'}"
+            )
+        self.check_settings(found)
+        return found
+
+    def check_settings(self, settings: Config) -> None:
+        """Raise ValueError, one line, for settings that this generator cannot follow."""
+
+    def sample(
+        self,
+        condition: Condition | None = None,
+        *,
+        index: Tensor,
+        seed: int = 0,
+        length: int | None = None,
+        sampling: Config | Mapping[str, Any] | None = None,
+    ) -> Tokens:
+        """New tokens of B samples, on the generator's device.
+
+        Args:
+            condition: of B samples; None = unconditional.
+            index, seed: sample numbers [B] and seed, which key all randomness: how samples are
+                split into batches changes nothing.
+            length: prefix to end at, if the spec allows it; None = whole sequences.
+            sampling: settings (`self.sampling` is the default), or a dict of changes.
+
+        Raises ValueError, one line, for a condition, length or setting that does not fit.
+        """
+        settings = self.settings(sampling)
+        spec = self.spec
+        length = spec.max_prefix if length is None else spec.check_length(length)
+        condition = Condition() if condition is None else condition
+        check_condition(condition, self.config.condition, len(index))
+        positions = spec.positions_in(length) if self.can_stop else spec.length
+        with torch.no_grad(), evaluating(self):
+            condition = _moved(condition, next(self.parameters()).device)
+            tokens = self.generate(condition, index.cpu(), seed, positions, settings)
+        return tokens if length == spec.max_prefix else tokens.prefix(length)
+
+    def generate(
+        self, condition: Condition, index: Tensor, seed: int, positions: int, settings: Any
+    ) -> Tokens:
+        """What `sample` gives, before it is cut to its length.
+
+        Args:
+            condition: checked and on the generator's device.
+            index: sample numbers [B] on the CPU.
+            positions: how many of the first positions are wanted; L unless `can_stop`.
+            settings: of the class of `self.sampling`, checked.
+        """
+        raise NotImplementedError
+
+    # -- files ----------------------------------------------------------------------------------
+
+    def summary(self) -> dict[str, object]:
+        """Facts to print before training, by title."""
+        return {"tokens/image": self.spec.length}
+
+    def untrained(self, seed: int = 0) -> Generator:
+        """The same generator with fresh weights: the baseline of one that was trained."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            twin = type(self)(self.config, self.spec, SavedCodes()).eval()
+        for name, buffer in self.named_buffers():  # code vectors of the tokenizer
+            twin.get_buffer(name).copy_(buffer)
+        twin.classes, twin.tokenizer = self.classes, self.tokenizer
+        return twin
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -65,7 +202,7 @@ class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"
         if facts["spec"] is None:
             raise ConfigError(f"{source}: no 'spec'; expected the config of a generator")
         config = validate_part("generator", data, source)
-        generator = build(config, validate(TokenSpec, facts["spec"], source))
+        generator = build(config, validate(TokenSpec, facts["spec"], source), SavedCodes())
         generator.classes = tuple(facts["class_names"] or ())
         generator.tokenizer = dict(facts["tokenizer"] or {})
         return generator
@@ -77,3 +214,16 @@ def load_generator(folder: str | Path) -> Generator:
     if folder.is_dir() and "spec" not in read_json(folder / CONFIG):
         raise ConfigError(f"{folder}: not a generator (its {CONFIG} has no 'spec')")
     return Generator.from_pretrained(str(folder))
+
+
+def _merged(below: Any, above: Any) -> Any:
+    """`above` laid over `below`, mapping by mapping."""
+    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
+        return above
+    return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
+
+
+def _moved(condition: Condition, device: torch.device) -> Condition:
+    held = {name: getattr(condition, name) for name in vars(condition)}
+    moved = {name: value.to(device) for name, value in held.items() if hasattr(value, "to")}
+    return type(condition)(**{**held, **moved})

@@ -1,7 +1,7 @@
-"""How the factors of one position are predicted from its hidden state.
+"""Prediction of a position's factors from its hidden state.
 
-joint: one softmax over the vocabulary. independent: a softmax for each factor, all at once.
-causal: factor by factor, each seeing those before it. bernoulli: a coin for each bit.
+joint: one softmax over the vocabulary. independent: a softmax per factor, all at once.
+causal: factor by factor, each seeing those before it. bernoulli: one probability per bit.
 Letters: B batch, L positions, W width, F factors, V vocabulary of a factor.
 """
 
@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 HeadKind = Literal["joint", "independent", "causal", "bernoulli"]
-# logits [R, V] of factor f (R rows, guidance pairs included) -> chosen [B]
+# (logits [R, V], factor) -> codes [B]; R = 2B rows where guidance needs pairs
 Pick = Callable[[Tensor, int], Tensor]
 
 JOINT_LIMIT = 2**16  # a softmax wider than this is refused: regroup the vocabulary
 
 
 def choose_head(vocab: tuple[int, ...]) -> HeadKind:
-    """The head that suits a vocabulary."""
+    """The kind of head for a vocabulary, if none is asked for."""
     if len(vocab) == 1:
         return "joint"
     return "bernoulli" if set(vocab) == {2} else "causal"
@@ -49,7 +49,7 @@ def make_head(kind: HeadKind, width: int, vocab: tuple[int, ...]) -> nn.Module:
 
 
 class IndependentHead(nn.Module):
-    """One linear layer, split into a softmax for each factor (for one factor: the joint head)."""
+    """One linear layer, split into a softmax per factor (for one factor: the joint head)."""
 
     def __init__(self, width: int, vocab: tuple[int, ...]) -> None:
         super().__init__()
@@ -103,9 +103,9 @@ class CausalHead(nn.Module):
         for f in range(len(self.vocab)):
             chosen.append(pick(self._logits(hidden, f), f))
             if f < len(self.embed):
-                # Guidance runs two rows for each sample; both go on with the same choice.
-                pairs = len(hidden) // len(chosen[-1])
-                hidden = hidden + self.embed[f](chosen[-1]).repeat(pairs, 1)
+                # Guidance runs two rows per sample; both continue with the same code.
+                copies = len(hidden) // len(chosen[-1])
+                hidden = hidden + self.embed[f](chosen[-1]).repeat(copies, 1)
         return torch.stack(chosen, dim=-1)
 
     def _logits(self, hidden: Tensor, f: int) -> Tensor:
@@ -128,8 +128,8 @@ class BernoulliHead(nn.Module):
 
     def sample(self, hidden: Tensor, pick: Pick) -> Tensor:
         logits = self.out(hidden).float()
-        coins = torch.stack([torch.zeros_like(logits), logits], dim=-1)  # [R, F, 2]
-        return torch.stack([pick(coins[:, f], f) for f in range(coins.shape[1])], dim=-1)
+        pairs = torch.stack([torch.zeros_like(logits), logits], dim=-1)  # [R, F, 2]
+        return torch.stack([pick(pairs[:, f], f) for f in range(pairs.shape[1])], dim=-1)
 
 
 def _nats(logits: Tensor, target: Tensor) -> Tensor:

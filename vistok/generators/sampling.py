@@ -1,46 +1,31 @@
-"""From logits to a choice: guidance, temperature, top-k, top-p, and a keyed number.
+"""From logits to a code: temperature, top-k, top-p, and a keyed uniform number.
 
-The order is the usual one (LlamaGen): guide, divide by temperature, top-k, top-p, draw.
-Letters: B samples, R = B or 2B rows (conditional, then unconditional), V vocabulary.
+The order is the usual one (LlamaGen): guide, divide by temperature, top-k, top-p, sample.
+Letters: B samples, V vocabulary.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
+from pydantic import Field
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """Decode settings; they travel with every number that is measured on samples."""
-
-    guidance: float = 1.0  # classifier-free scale s in u + s (c - u); 1 = none
-    temperature: float = 1.0  # 0 = greedy
-    top_k: int = 0  # 0 = all
-    top_p: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"temperature={self.temperature}: expected 0 (greedy) or more")
-        if self.top_k < 0:
-            raise ValueError(f"top_k={self.top_k}: expected 0 (all) or more")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p}: expected more than 0, at most 1")
+from vistok.config import Config
 
 
-def guide(logits: Tensor, scale: float) -> Tensor:
-    """[2B, V] -> [B, V]: u + scale (c - u); without guidance the logits themselves."""
-    if scale == 1.0:
-        return logits
-    conditional, unconditional = logits.chunk(2)
-    return unconditional + scale * (conditional - unconditional)
+class ChoiceConfig(Config):
+    """How a code is chosen from logits; a generator's sampling config extends it."""
+
+    temperature: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """Divisor of the logits; 0 = greedy, the most likely code."""
+    top_k: int = Field(default=0, ge=0)
+    """Number of most likely codes that are sampled from; 0 = all."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Probability that the most likely codes which are sampled from reach together; 1 = all."""
 
 
-def choose(logits: Tensor, u: Tensor, config: SamplingConfig) -> Tensor:
-    """logits [R, V] fp32, u [B] in [0, 1) -> [B] int64, by inverting the distribution at u."""
-    logits = guide(logits, config.guidance)
+def choose(logits: Tensor, u: Tensor, config: ChoiceConfig) -> Tensor:
+    """logits [B, V] fp32, u [B] in [0, 1) -> codes [B] int64, by inverting the distribution."""
     if config.temperature == 0:
         return logits.argmax(-1)
     logits = logits / config.temperature
@@ -50,14 +35,14 @@ def choose(logits: Tensor, u: Tensor, config: SamplingConfig) -> Tensor:
         logits = torch.full_like(logits, -torch.inf).scatter(-1, kept.indices, kept.values)
     if config.top_p < 1:
         logits = _nucleus(logits, config.top_p)
-    # In fp64 the last step of the staircase is 1 up to rounding that no u can fall behind.
-    stairs = logits.double().softmax(-1).cumsum(-1)
-    drawn = torch.searchsorted(stairs, u.double()[:, None] * stairs[:, -1:], right=True)
-    return drawn[:, 0].clamp(max=logits.shape[-1] - 1)
+    # In fp64 the cumulative sum ends at 1 up to a rounding that no u can fall behind.
+    cumulative = logits.double().softmax(-1).cumsum(-1)
+    chosen = torch.searchsorted(cumulative, u.double()[:, None] * cumulative[:, -1:], right=True)
+    return chosen[:, 0].clamp(max=logits.shape[-1] - 1)
 
 
 def _nucleus(logits: Tensor, share: float) -> Tensor:
-    """Keep the fewest most likely codes whose probability reaches `share`."""
+    """Logits of the fewest most likely codes whose probability reaches `share`; else -inf."""
     ordered, order = logits.sort(dim=-1, descending=True)
     probability = ordered.softmax(-1)
     before = probability.cumsum(-1) - probability

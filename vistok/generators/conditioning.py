@@ -1,0 +1,137 @@
+"""Conditions as tokens in front of the sequence: text features, then class and pooled features.
+
+Without a condition (guidance, condition dropout, unlabeled samples) a learned "null" stands in its
+place. Letters: B batch, M text positions, C width of features, W width of the generator.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from vistok.config import Config
+from vistok.core.records import Condition
+
+
+class TextConditionConfig(Config):
+    """Shape of the text features that a generator reads."""
+
+    dim: int = Field(default=768, ge=1)
+    """C, the width of the text encoder's features."""
+    length: int = Field(default=77, ge=1)
+    """M, positions of a text."""
+
+
+class ConditionConfig(Config):
+    """Conditions that a generator reads; a sample may come with any of them, or none."""
+
+    classes: int | None = Field(default=None, ge=0)
+    """Number of classes; 0 = none are read; null = those of the training data."""
+    text: TextConditionConfig | None = None
+    """Shape of the text features [M, C] that are read; null = none."""
+    pooled: int | None = Field(default=None, ge=1)
+    """Width C of the pooled text features that are read; null = none."""
+    dropout: float = Field(default=0.1, ge=0, le=1)
+    """Share of samples that train without their condition, for classifier-free guidance."""
+
+
+class ConditionTokens(nn.Module):
+    """Tokens [B, count, W] of conditions: M of the text, if it is read, and one of the rest.
+
+    The last token is the embedding of the class (or of "null") plus the projected pooled features.
+    Text is normalized and projected; positions that hold no text, and all those of samples without
+    a condition, are learned vectors, so that no attention mask is needed.
+    """
+
+    def __init__(self, config: ConditionConfig, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.count = 1 + (0 if config.text is None else config.text.length)
+        # The last row is the null class, and all there is without classes.
+        self.label = nn.Embedding((config.classes or 0) + 1, width)
+        self.pooled = None if config.pooled is None else _projection(config.pooled, width)
+        if config.text is not None:
+            self.text = _projection(config.text.dim, width)
+            self.no_text = nn.Parameter(torch.randn(config.text.length, width) * 0.02)
+
+    def forward(self, condition: Condition, batch: int, null: Tensor | None = None) -> Tensor:
+        """Tokens [B, count, W].
+
+        Args:
+            condition: on the device of the weights; fields that are None are not known.
+            null: [B] bool, samples that lose their condition besides those of `condition.null`.
+        """
+        device = self.label.weight.device
+        nulls = [one.to(device) for one in (condition.null, null) if one is not None]
+        null = None if not nulls else torch.stack(nulls).any(0)
+        token = self._label(condition.label, batch, null)
+        if self.pooled is not None and condition.pooled is not None:
+            pooled = self.pooled(condition.pooled)
+            token = token + (pooled if null is None else pooled * ~null[:, None])
+        if self.config.text is None:
+            return token[:, None]
+        return torch.cat([self._text(condition, batch, null), token[:, None]], dim=1)
+
+    def _label(self, label: Tensor | None, batch: int, null: Tensor | None) -> Tensor:
+        nothing = self.label.num_embeddings - 1
+        if label is None or nothing == 0:
+            label = torch.full((batch,), nothing, device=self.label.weight.device)
+        elif null is not None:
+            label = torch.where(null, nothing, label)
+        return self.label(label)
+
+    def _text(self, condition: Condition, batch: int, null: Tensor | None) -> Tensor:
+        if condition.text is None:
+            return self.no_text.expand(batch, -1, -1)
+        tokens = self.text(condition.text)
+        seen = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        if condition.text_mask is not None:
+            seen = seen & condition.text_mask
+        if null is not None:
+            seen = seen & ~null[:, None]
+        return torch.where(seen[..., None], tokens, self.no_text)
+
+
+def check_condition(condition: Condition, config: ConditionConfig, samples: int) -> None:
+    """ValueError, one line, for a condition that a generator of this config cannot read."""
+    given = {name: getattr(condition, name) for name in ("label", "null", "text", "pooled")}
+    for name, value in given.items():
+        if value is not None and len(value) != samples:
+            raise ValueError(
+                f"condition.{name} is of {len(value)} samples, index of {samples}; give one each"
+            )
+    _check_labels(condition, config.classes or 0)
+    text = None if config.text is None else (config.text.length, config.text.dim)
+    _check_shape("text", condition.text, text)
+    _check_shape("pooled", condition.pooled, None if config.pooled is None else (config.pooled,))
+
+
+def _check_labels(condition: Condition, classes: int) -> None:
+    label, null = condition.label, condition.null
+    if label is None or not len(label):
+        return
+    if not classes:
+        raise ValueError("this generator was trained without classes; leave labels out")
+    known = label if null is None else label[~null.to(label.device)]
+    if not len(known):
+        return
+    low, high = int(known.min()), int(known.max())
+    if low < 0 or high >= classes:
+        raise ValueError(f"labels lie in {low}..{high}; expected 0..{classes - 1}")
+
+
+def _check_shape(name: str, value: Tensor | None, expected: tuple[int, ...] | None) -> None:
+    if value is None:
+        return
+    if expected is None:
+        raise ValueError(f"this generator was trained without condition.{name}; leave it out")
+    if tuple(value.shape[1:]) != expected:
+        raise ValueError(
+            f"condition.{name} has shape {list(value.shape)}; expected "
+            f"{[len(value), *expected]}: another text encoder?"
+        )
+
+
+def _projection(dim: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width))

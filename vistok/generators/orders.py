@@ -1,0 +1,51 @@
+"""Orders in which positions are generated, and masks that hide them in training.
+
+Everything random is keyed by the sample's number. Letters: B batch, L positions.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from vistok.core.rng import Rng
+
+MaskSchedule = Literal["arccos", "cosine", "linear"]
+
+
+def raster(batch: int, length: int) -> Tensor:
+    """[B, L] int64: positions from first to last."""
+    return torch.arange(length).expand(batch, length)
+
+
+def random_order(index: Tensor, rng: Rng, length: int, share: float = 1.0) -> Tensor:
+    """[B, L] int64: a permutation per sample (RAR, arXiv 2411.00776; MAR).
+
+    Args:
+        index: sample numbers [B].
+        share: probability that a sample is permuted; the others keep the raster order.
+    """
+    order = rng.child("order").uniform(index, (length,)).argsort(dim=-1)
+    permuted = rng.child("permuted").uniform(index) < share
+    return torch.where(permuted[:, None], order, raster(len(index), length))
+
+
+def mask_ratio(u: Tensor, schedule: MaskSchedule) -> Tensor:
+    """Share of positions that are masked, for u in [0, 1] (MaskGIT, arXiv 2202.04200).
+
+    In training u is uniform; in sampling it is the share of steps that are done.
+    """
+    if schedule == "arccos":
+        return u.acos() * (2 / math.pi)
+    return (u * (math.pi / 2)).cos() if schedule == "cosine" else 1 - u
+
+
+def random_mask(index: Tensor, rng: Rng, length: int, schedule: MaskSchedule = "arccos") -> Tensor:
+    """[B, L] bool: positions to be predicted, one or more per sample, at uniform places."""
+    ratio = mask_ratio(rng.child("ratio").uniform(index), schedule)
+    count = (ratio * length).round().clamp(min=1)
+    ranks = rng.child("mask").uniform(index, (length,)).argsort(dim=-1).argsort(dim=-1)
+    return ranks < count[:, None]
