@@ -1,4 +1,4 @@
-"""What a protocol works with: one tokenizer run, its images, the networks that look."""
+"""What a protocol is given: one tokenizer run, its images, the networks that look at them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from torch import Tensor
 
 from vistok.core.records import Batch, Condition, Latents
 from vistok.eval.images import Views, bar, network_of, shares
+from vistok.eval.protocols.base import Job, setting_of
 from vistok.eval.reference.real import RealStats
 from vistok.eval.results.rows import Row, finite
 from vistok.eval.resumable import Passes
-from vistok.eval.systems.runs import Run
+from vistok.eval.systems.runs import Run, sides_of
 from vistok.frozen import FeatureNetwork, PerceptualNetwork
 from vistok.metrics import FeatureStats, frechet_distance
 from vistok.runtime import distributed
@@ -25,7 +26,10 @@ from vistok.tokens import Tokens, TokenSpec
 
 @dataclass
 class Context:
-    """A tokenizer on the table. Protocols return rows and put what is no number into `facts`."""
+    """A tokenizer with all that is needed to measure it.
+
+    Protocols return rows; what is no number they leave in `facts`, `skipped` and `image_grids`.
+    """
 
     run: Run
     views: Views
@@ -35,8 +39,10 @@ class Context:
     stamp: dict[str, Any] = field(default_factory=dict)  # versions, commit, date
     facts: dict[str, Any] = field(default_factory=dict)
     skipped: list[dict[str, str]] = field(default_factory=list)
-    pictures: list[dict[str, Any]] = field(default_factory=list)  # grids for the report
-    protocol: str = ""  # the name that its rows carry
+    image_grids: list[dict[str, Any]] = field(default_factory=list)  # for the report
+    job: Job | None = None  # the one that is being done
+    sampling: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Changes of the sampling settings of {generator, decoder}, as the user gave them."""
     more_perceptual: tuple[PerceptualNetwork, ...] = ()
     references: dict[str, RealStats] = field(default_factory=dict)  # by protocol, where asked for
     passes: Passes = field(default_factory=Passes)
@@ -64,8 +70,35 @@ class Context:
 
     @property
     def reference(self) -> RealStats | None:
-        """Statistics that this protocol was told to compare with (`--reference`), if any."""
+        """Statistics that this protocol was told to compare with (`reference=`), if any."""
         return self.references.get(self.protocol)
+
+    @property
+    def protocol(self) -> str:
+        """Name of the protocol, which its rows carry."""
+        return "" if self.job is None else self.job.protocol.name
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Sides of a sample: (H, W) of images, (T, H, W) of clips."""
+        return sides_of(self.tokenizer)
+
+    @property
+    def media(self) -> tuple[str, ...]:
+        """("image",) or ("video",): the kind of its samples, as protocols name it."""
+        return ("image" if len(self.sides) == 2 else "video",)
+
+    def per_frame(self, metric: str) -> str:
+        """Name of a metric of single images: the same, or NAME-frame where samples are clips."""
+        return metric if len(self.sides) == 2 else f"{metric}-frame"
+
+    @property
+    def decoder_sampling(self) -> dict[str, Any]:
+        """The decoder's whole sampling settings, as rows carry them; {} if it does not sample."""
+        default = getattr(self.tokenizer, "sampling", None)
+        if default is None:
+            return {}
+        return {**default.model_dump(mode="json"), **self.sampling.get("decoder", {})}
 
     @property
     def condition_name(self) -> str:
@@ -106,18 +139,26 @@ class Context:
             caption(int(n), "a sample") for n in ([0] * count if labels is None else labels)
         )
 
-    def decode(self, tokens: Tokens, condition: Condition | None) -> Tensor:
-        """Pixels [B, 3, H, W] in 0..1 of tokens, under the `condition` of those same samples."""
-        if condition is None:
-            return self.tokenizer.decode(tokens)
-        return self.tokenizer.decode(tokens, condition)
+    def decode(
+        self, tokens: Tokens, condition: Condition | None, index: Tensor | None = None
+    ) -> Tensor:
+        """Pixels [B, 3, *sides] in 0..1 of tokens, under the `condition` of those same samples.
 
-    def sweep(self, title: str, states: Any) -> Iterator[Batch]:
+        Args:
+            index: [B] sample numbers, which key the noise of decoders that sample.
+        """
+        given: dict[str, Any] = {} if condition is None else {"condition": condition}
+        if self.decoder_sampling:
+            changes = self.sampling.get("decoder") or None
+            given |= {"seed": self.seed, "index": index, "sampling": changes}
+        return self.tokenizer.decode(tokens, **given)
+
+    def batches(self, title: str, states: Any) -> Iterator[Batch]:
         """This rank's batches of the real images, for a loop that adds each to `states`.
 
-        `states`: all accumulators that the loop changes (`eval.sweep.leaves` says what may be one);
-        a pass that was killed goes on where it was saved. Every image is seen exactly once over
-        all ranks, which is checked; the loop must not end early, and must not talk to other ranks.
+        `states`: all accumulators that the loop changes (those that `resumable.leaves` allows); a
+        pass that was killed resumes where it was saved. Every image is seen exactly once over all
+        ranks, which is checked; the loop must not end early, and must not talk to other ranks.
         """
         one = self.passes.begin(states, self.batch)
         for batch in self.views.batches(title, one.done):
@@ -140,13 +181,17 @@ class Context:
         note = rest.pop("note", "")
         if finite(value) is None:
             note = f"{note + '; ' if note else ''}the value is {float(value)}"
+        decoder = self.decoder_sampling
+        sampled = {"sampling": {"decoder": decoder}, "seed": self.seed} if decoder else {}
         common = {
             "protocol": self.protocol,
             "run": self.run.name,
-            "weights": self.run.sha256,
-            "samples": len(self.views),
+            "weights": {"tokenizer": self.run.sha256},
+            "setting": {} if self.job is None else setting_of(self.job.config),
+            "count": len(self.views),
             "length": self.spec.max_prefix,
             "condition": self.condition_name,
+            **sampled,
             **self.views.protocol,
             **self.stamp,
         }
@@ -173,7 +218,7 @@ class Context:
         if fewest < stats.dim:
             notes.append(f"biased upwards: {fewest} images for {stats.dim} features")
         rest["note"] = "; ".join(filter(None, notes))
-        common = {"features": network_of(self.features), "samples": stats.count}
+        common = {"features": network_of(self.features), "count": stats.count}
         if real is not None:
             common |= real.protocol
         return self.row(metric, value, **{**common, **rest})

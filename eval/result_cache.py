@@ -1,10 +1,11 @@
-"""The cache of outcomes: what has been measured before is found again, not measured again.
+"""The result cache: numbers that were measured before are found again, not measured again.
 
 An outcome is kept as one JSON file under the hash of all that its numbers depend on: protocol and
-its settings, weights and configs of tokenizer and generator, which images, which networks, which
-reference, seed, precision, kind of device. Names, folders, batch size and the number of processes
-are no part of it: a run that was renamed is found, and shown by its new name. Versions, commit and
-date of a row stay those of its measurement. Who wants other code to count: --fresh.
+the digest of its config, weights and configs of tokenizer and generator, images, networks,
+reference, sampling settings, seed, precision, kind of device. Names, folders, batch size and the
+number of processes are no part of it: a run that was renamed is found, and shown by its new name.
+Versions, commit and date of a row stay those of its measurement. After a change of the code:
+fresh=true.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class ResultCache:
 
     def _read(self, job: Job, context: Context) -> Outcome | None:
         key = digest(facts_of(job, context))
-        path = self.cache.path(_file(job.protocol, key))
+        path = self.cache.path(_file(job.protocol.name, key))
         if path is None or not path.is_file():
             return None
         try:
@@ -93,7 +94,7 @@ class ResultCache:
                 "rows": [row.model_dump(mode="json", exclude={"display"}) for row in outcome.rows],
                 "facts": outcome.facts,
                 "skipped": list(outcome.skipped),
-                "pictures": list(outcome.pictures),
+                "image_grids": list(outcome.image_grids),
             },
         }
         text = json.dumps(data, ensure_ascii=False, allow_nan=False, default=str)
@@ -103,12 +104,13 @@ class ResultCache:
 
 def facts_of(job: Job, context: Context) -> dict[str, Any]:
     """All that a job's numbers depend on, as JSON."""
-    real = context.references.get(job.protocol)
+    real = context.references.get(job.protocol.name)
     looked = (context.features, *context.perceptuals)
     return {
-        "protocol": job.protocol,
-        "version": job.version,
-        "settings": job.settings,
+        "protocol": job.protocol.name,
+        "version": job.protocol.version,
+        "config": digest(job.config.model_dump(mode="json")),
+        "sampling": context.sampling,
         "tokenizer": _model(context.run),
         "generator": None if job.generator is None else _model(job.generator),
         "data": context.views.identity,
@@ -136,7 +138,7 @@ def renamed(outcome: Outcome, names: dict[str, str]) -> Outcome:
         tuple(rows),
         _walk(outcome.facts, names),
         tuple(_walk(one, names) for one in outcome.skipped),
-        tuple(_walk(one, names) for one in outcome.pictures),
+        tuple(_walk(one, names) for one in outcome.image_grids),
     )
 
 
@@ -153,16 +155,19 @@ def _file(protocol: str, key: str) -> str:
 
 
 def _outcome(data: dict[str, Any]) -> Outcome:
-    rows, dicts = tuple(map(Row.model_validate, data["rows"])), (data["skipped"], data["pictures"])
+    rows, dicts = (
+        tuple(map(Row.model_validate, data["rows"])),
+        (data["skipped"], data["image_grids"]),
+    )
     if not all(isinstance(one, dict) for one in (data["facts"], *dicts[0], *dicts[1])):
-        raise ValueError("facts, skipped and images are not as they were written")
+        raise ValueError("facts, skipped and image_grids are not as they were written")
     return Outcome(rows, data["facts"], *map(tuple, dicts))
 
 
 def _name(name: str, names: dict[str, str]) -> str:
     if name in names:
         return names[name]
-    for old, new in sorted(names.items(), key=lambda pair: -len(pair[0])):
+    for old, new in sorted(names.items(), key=lambda system: -len(system[0])):
         if name.startswith(f"{old}/"):
             return new + name.removeprefix(old)
     return name

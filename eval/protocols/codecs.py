@@ -118,7 +118,11 @@ def codec_rows(context: Context, codec: Codec, quality: int, note: str = "") -> 
             quality_of.update(decoded.to(batch.pixels.device), batch.pixels)
         mean = float(sum_(total)) / len(views)
         views.memo[key] = quality_of.rows(
-            run=codec.name, weights="", codec=codec.name, bytes=mean, length=None
+            run=codec.name,
+            weights={},
+            point={"codec": codec.name},
+            measured={"bytes": mean},
+            length=None,
         )
     about = f"quality {quality}, {codec.version}{', ' if note else ''}{note}"
     join = lambda row: f"{about}; {row.note}" if row.note else about

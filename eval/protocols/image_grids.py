@@ -1,69 +1,74 @@
-"""The images of a report: strips of small images as data URIs, kept in results.json.
+"""Image grids of the report: reconstructions at each length, perturbed tokens, samples.
 
-A grid is a list of strips (rows); a strip is one image file with its cells side by side, so that a
-browser scales it as a whole and a report holds few files.
+Clips are shown as some of their frames side by side.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
 from torch import Tensor
 
 from vistok.eval.context import Context
 from vistok.eval.images import exact, to_uint8
-from vistok.eval.jobs import Job
-from vistok.eval.options import Options
 from vistok.eval.protocols import gfid, pfid
+from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, register
 from vistok.eval.results.rows import Row
-from vistok.eval.systems.runs import Pair, Run, class_names
+from vistok.eval.strips import grid
+from vistok.eval.systems.runs import System, class_names
 from vistok.metrics.perturbed import QUICK_GRID, Cell
 
+if TYPE_CHECKING:
+    from vistok.eval.config import EvalConfig
+
 COUNT = 8  # images of a strip
+_FRAMES = 4  # frames of a clip that are shown
 _CLASSES = 10  # rows of generated images at most
-_LOSSLESS = 96  # pixels of a side up to which strips are PNG; larger ones would weigh too much
 _SEARCHED = 256  # images among which one of each class is looked for
 
 
-def jobs(pair: Pair, options: Options) -> list[Job]:
-    """All grids of a tokenizer and its generators; they are the same on every rank."""
-    settings = {"guidance": list(options.guidance)}
-    drawn = [Job("pictures", _of_tokenizer, once=True)]
-    work = lambda generator: lambda context: _of_generator(context, generator, options.guidance)
-    return drawn + [Job("pictures", work(g), settings, g, once=True) for g in pair.generators]
+class ImageGridsConfig(ProtocolConfig):
+    guidance: tuple[float, ...] | None = None
+    """Guidance scales of the generated images; None = those of gfid.guidance."""
 
 
-def _of_tokenizer(context: Context) -> list[Row]:
-    context.pictures.append(reconstructions(context))
-    if context.spec.vocab:
-        context.pictures.append(perturbed(context))
-    return []
+class _JobConfig(ProtocolConfig):
+    guidance: tuple[float, ...] = ()
+    count: int = Field(default=COUNT, ge=1)
 
 
-def _of_generator(context: Context, generator: Run, guidance: Sequence[float]) -> list[Row]:
-    generator.generator.to(context.device).eval()
-    if not gfid.readable(context, generator.generator):
+@register
+class ImageGrids(Protocol):
+    """Image grids of the report: reconstructions, perturbed tokens, samples."""
+
+    name = "image_grids"
+    media = ("image", "video")
+    Config = ImageGridsConfig
+    first_rank = True
+
+    def jobs(self, system: System, config: EvalConfig) -> list[Job]:
+        scales = config.image_grids.guidance
+        scales = config.gfid.guidance if scales is None else scales
+        own = _JobConfig(guidance=scales)
+        return [
+            Job(self, _JobConfig()),
+            *(Job(self, own, generator) for generator in system.generators),
+        ]
+
+    def run(self, context: Context, config: _JobConfig) -> list[Row]:
+        """Grids of the tokenizer, or of the job's generator; no rows."""
+        generator = context.job.generator
+        if generator is None:
+            context.image_grids.append(reconstructions(context))
+            if context.spec.vocab and "image" in context.media:
+                context.image_grids.append(perturbed(context))
+        else:
+            generator.generator.to(context.device).eval()
+            if gfid.readable(context, generator.generator):
+                scales = gfid.scales_of(generator.generator, config.guidance)
+                context.image_grids += [generated(context, generator, one) for one in scales]
         return []
-    context.pictures += [generated(context, generator, scale) for scale in guidance]
-    return []
-
-
-def strip(pictures: Tensor) -> str:
-    """[n, 3, H, W] uint8 -> a data URI of one image, n cells side by side."""
-    from PIL import Image
-
-    row = pictures.cpu().permute(2, 0, 3, 1).flatten(1, 2).contiguous()  # [H, n W, 3]
-    image, file = Image.fromarray(row.numpy()), io.BytesIO()
-    if pictures.shape[-1] <= _LOSSLESS:
-        image.save(file, "PNG", optimize=True)
-        kind = "png"
-    else:
-        image.save(file, "WEBP", quality=90)
-        kind = "webp"
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def choose(dataset: Any, limit: int, count: int = COUNT) -> list[int]:
@@ -82,49 +87,39 @@ def choose(dataset: Any, limit: int, count: int = COUNT) -> list[int]:
     return chosen[:count]
 
 
-def grid(
-    kind: str,
-    run: str,
-    rows: list[tuple[str, Tensor]],
-    columns: list[str],
-    places: Sequence[dict[str, int]] = (),
-) -> dict[str, Any]:
-    """A grid of strips; rows are (label, [n, 3, H, W] uint8), `places` says more of each."""
-    more = places or [{} for _ in rows]
-    height, width = rows[0][1].shape[-2:]
-    return {
-        "kind": kind,
-        "run": run,
-        "size": [height, width],
-        "columns": columns,
-        "cells": len(rows[0][1]),
-        "rows": [
-            {"label": label, "uri": strip(pictures), **extra}
-            for (label, pictures), extra in zip(rows, more, strict=True)
-        ],
-    }
+def cells(pixels: Tensor) -> Tensor:
+    """Images [n, 3, H, W] in 0..1 -> the same in uint8; clips [n, 3, T, H, W] -> some frames of
+    each, [n t, 3, H, W]."""
+    pixels = to_uint8(pixels)
+    if pixels.ndim == 4:
+        return pixels
+    count = pixels.shape[2]
+    shown = sorted({i * (count - 1) // max(1, _FRAMES - 1) for i in range(_FRAMES)})
+    return pixels[:, :, shown].transpose(1, 2).flatten(0, 1)
 
 
 def reconstructions(context: Context) -> dict[str, Any]:
     """Originals, then the reconstruction at each length, longest first."""
-    index = choose(context.views.dataset, len(context.views))
+    index = chosen(context)
     spec = context.spec
     with exact():
         batch = context.views.chosen(index)
         pixels, condition = batch.pixels, context.condition(batch)
         tokens = context.encode(batch, condition)
-        rows, places = [("original", to_uint8(pixels))], [{}]
+        rows, places = [("original", cells(pixels))], [{}]
         for length in reversed(spec.eval_lengths):
             kept = spec.positions_in(length)
             places.append({"tokens": kept, "bits": kept * sum(spec.factor_bits)})
             cut = tokens if length == spec.max_prefix else tokens.prefix(length)
-            rows.append((_tokens(context, length), to_uint8(context.decode(cut, condition))))
-    return grid("reconstructions", context.run.name, rows, _labels(context, index), places)
+            decoded = context.decode(cut, condition, batch.index)
+            rows.append((_tokens(context, length), cells(decoded)))
+    labels = _labels(context, index, len(rows[0][1]))
+    return grid("reconstructions", context.run.name, rows, labels, places)
 
 
 def perturbed(context: Context) -> dict[str, Any]:
     """The same images decoded from perturbed tokens, in growing strength."""
-    index = choose(context.views.dataset, len(context.views))
+    index = chosen(context)
     spec, tokenizer = context.spec, context.tokenizer
     cells = [Cell(a, min(d, pfid.branch_codes(spec))) for a, d in (Cell(0.0, 200), *QUICK_GRID)]
     with exact():
@@ -136,10 +131,13 @@ def perturbed(context: Context) -> dict[str, Any]:
         for cell in cells:
             job = pfid.Decoding(spec.max_prefix, cell, False)
             moved = pfid.perturb(spec, quantized.indices, near, batch.index, job, context.seed)
-            decoded = context.decode(pfid.tokens_of(context, moved, spec.max_prefix), condition)
+            decoded = context.decode(
+                pfid.tokens_of(context, moved, spec.max_prefix), condition, batch.index
+            )
             label = f"α {cell.alpha:g}, δ {cell.delta}" if cell.alpha else "not perturbed"
             rows.append((label, to_uint8(decoded)))
-    return grid("perturbed", context.run.name, rows, _labels(context, index))
+    labels = _labels(context, index, len(rows[0][1]))
+    return grid("perturbed", context.run.name, rows, labels)
 
 
 def generated(context: Context, generator: Any, guidance: float) -> dict[str, Any]:
@@ -148,7 +146,7 @@ def generated(context: Context, generator: Any, guidance: float) -> dict[str, An
     names = class_names(model) or ["samples"]
     shown = sorted({i * len(names) // _CLASSES for i in range(_CLASSES)})
     with exact():
-        decoded = gfid.pictures(context, model, shown, COUNT, guidance)
+        decoded = gfid.samples_of(context, model, shown, COUNT, guidance)
     rows = [(names[label], row) for label, row in zip(shown, decoded, strict=True)]
     note = f"{len(shown)} of {len(names)} classes" if len(shown) < len(names) else ""
     return {
@@ -158,13 +156,22 @@ def generated(context: Context, generator: Any, guidance: float) -> dict[str, An
     }
 
 
-def _labels(context: Context, index: list[int]) -> list[str]:
+def chosen(context: Context) -> list[int]:
+    """Places of the images that are shown; of clips fewer, since each shows some frames."""
+    count = COUNT if len(context.sides) == 2 else COUNT // _FRAMES
+    return choose(context.views.dataset, len(context.views), count)
+
+
+def _labels(context: Context, index: list[int], cells: int) -> list[str]:
+    """Names above the cells: classes or places, once for each frame that is shown."""
     dataset = context.views.dataset
-    if not dataset.classes:
-        return [str(i) for i in index]
-    return [dataset.classes[dataset[i].label] for i in index]
+    names = [str(i) for i in index]
+    if dataset.classes:
+        names = [dataset.classes[dataset[i].label] for i in index]
+    return [name for name in names for _ in range(cells // len(names))]
 
 
 def _tokens(context: Context, length: int) -> str:
     unit = "block" if context.spec.prefix == "block" else "token"
-    return f"{length} {unit}{'' if length == 1 else 's'}"
+    inside = " per block" if context.spec.prefix == "per_block" else ""
+    return f"{length} {unit}{'' if length == 1 else 's'}{inside}"

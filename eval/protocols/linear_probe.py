@@ -1,4 +1,4 @@
-"""Linear probe: how much a frozen tokenizer's insides say of the class.
+"""Linear probe: how much the features inside a frozen tokenizer say of the class.
 
 At each tap the features of training images fit a logistic regression (vistok.metrics.logistic),
 which is scored on the validation images. Taps:
@@ -10,79 +10,94 @@ which is scored on the validation images. Taps:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from vistok.core.records import Batch
 from vistok.eval.context import Context
 from vistok.eval.images import Views
-from vistok.eval.jobs import Job
-from vistok.eval.options import Options
-from vistok.eval.protocols.common import training_count, training_views
+from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, register
+from vistok.eval.protocols.common import training_job
 from vistok.eval.results.rows import Row
-from vistok.eval.systems.runs import Pair
+from vistok.eval.systems.runs import System
 from vistok.metrics.logistic import PENALTIES, STEPS, fit
 from vistok.runtime.distributed import sum_
 
-NAME = "probe"
-TRAINING = 8192  # images
+if TYPE_CHECKING:
+    from vistok.eval.config import EvalConfig
+
+NAME = "linear_probe"
 _WIDEST = 8192  # features of a tap
 _PIXELS = 32  # side of the pixel baseline's images
 
 
-def jobs(pair: Pair, options: Options) -> list[Job]:
-    count = training_count(options, TRAINING)
-    views = training_views(pair, options, count)
-    settings = {"training": count, "penalties": list(PENALTIES), "steps": STEPS}
-    return [Job(NAME, lambda context: run(context, views), settings)]
+class LinearProbeConfig(ProtocolConfig):
+    train_images: int = Field(default=8192, ge=2)
+    """Training images that the classifiers are fitted to."""
+    penalties: tuple[float, ...] = PENALTIES
+    """Weights of the squared norm that are tried."""
+    steps: int = Field(default=STEPS, ge=1)
+    """Steps of L-BFGS at most."""
 
 
-def run(context: Context, training: Callable[[Context], Views | str]) -> list[Row]:
-    """Top-1 of each tap on the validation images."""
-    if not context.views.dataset.classes:
-        context.skip(NAME, "the data have no classes")
-        return []
-    views = training(context)
-    if isinstance(views, str):
-        context.skip(NAME, views)
-        return []
-    classes = tuple(views.dataset.classes)
-    if classes != tuple(context.views.dataset.classes):
-        context.skip(NAME, "the classes of the training and the validation split differ")
-        return []
-    known, labels = collect(context, views, "probe, training images")
-    seen, truth = collect(context, context.views, "probe, validation images")
-    if min(int(labels.min()), int(truth.min())) < 0:
-        context.skip(NAME, "some images have no label")
-        return []
-    common = labels.bincount(minlength=len(classes)).argmax()
-    chance = float((truth == common).double().mean())
-    rows = [
-        context.row(
-            "probe-top1",
-            chance,
-            tap="chance",
-            note=f"always '{classes[int(common)]}', commonest of {len(labels)} training images",
-        )
-    ]
-    for tap, features in known.items():
-        width = features.shape[1]
-        if width > _WIDEST:
-            context.skip(f"{NAME}, {tap}", f"{width} features; at most {_WIDEST} are fitted")
-            continue
-        probe = fit(features, labels, len(classes))
-        note = (
-            f"logistic regression of {width} features on {len(labels)} training images, at most "
-            f"{STEPS} L-BFGS steps, penalty {probe.penalty:g}; on these "
-            f"{probe.top1(features, labels):.3f}"
-        )
-        rows.append(context.row("probe-top1", probe.top1(seen[tap], truth), tap=tap, note=note))
-    return rows
+@register
+class LinearProbe(Protocol):
+    """Linear probe: top-1 of a logistic regression on frozen features of the tokenizer."""
+
+    name = NAME
+    Config = LinearProbeConfig
+
+    def jobs(self, system: System, config: EvalConfig) -> list[Job]:
+        return [training_job(self, system, config, config.linear_probe)]
+
+    def run(self, context: Context, config: LinearProbeConfig) -> list[Row]:
+        """Top-1 of each tap on the validation images."""
+        if not context.views.dataset.classes:
+            context.skip(NAME, "the data have no classes")
+            return []
+        views = context.job.data(context)
+        if isinstance(views, str):
+            context.skip(NAME, views)
+            return []
+        classes = tuple(views.dataset.classes)
+        if classes != tuple(context.views.dataset.classes):
+            context.skip(NAME, "the classes of the training and the validation split differ")
+            return []
+        known, labels = collect(context, views, "probe, training images")
+        seen, truth = collect(context, context.views, "probe, validation images")
+        if min(int(labels.min()), int(truth.min())) < 0:
+            context.skip(NAME, "some images have no label")
+            return []
+        common = labels.bincount(minlength=len(classes)).argmax()
+        chance = float((truth == common).double().mean())
+        rows = [
+            context.row(
+                "probe-top1",
+                chance,
+                point={"tap": "chance"},
+                note=f"always '{classes[int(common)]}', commonest of {len(labels)} training images",
+            )
+        ]
+        for tap, features in known.items():
+            width = features.shape[1]
+            if width > _WIDEST:
+                context.skip(f"{NAME}, {tap}", f"{width} features; at most {_WIDEST} are fitted")
+                continue
+            probe = fit(features, labels, len(classes), config.penalties, config.steps)
+            note = (
+                f"logistic regression of {width} features on {len(labels)} training images, at "
+                f"most {config.steps} L-BFGS steps, penalty {probe.penalty:g}; on these "
+                f"{probe.top1(features, labels):.3f}"
+            )
+            top1 = probe.top1(seen[tap], truth)
+            rows.append(context.row("probe-top1", top1, point={"tap": tap}, note=note))
+        return rows
 
 
 def collect(context: Context, views: Views, title: str) -> tuple[dict[str, Tensor], Tensor]:

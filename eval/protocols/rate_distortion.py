@@ -1,8 +1,8 @@
-"""What a byte buys: the tokenizer at each length beside JPEG, WebP and AVIF (One-D-Piece,
+"""Rate and distortion: the tokenizer at each length beside JPEG, WebP and AVIF (One-D-Piece,
 arXiv 2501.10064).
 
 Bytes of the tokens are those of real strings, and each entropy-coded one is decoded and compared:
-- packed: `Tokens.to_bytes`, one string a image, with its header.
+- packed: `Tokens.to_bytes`, one string per image, with its header.
 - arithmetic-image: the same header, then the codes by a range coder with frequencies of training
   images at each position; each image decodes alone.
 - arithmetic: all images in one stream, whose frequencies adapt as it goes; no header, and no
@@ -11,17 +11,18 @@ Bytes of the tokens are those of real strings, and each entropy-coded one is dec
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from vistok.eval.context import Context
 from vistok.eval.images import Views, bar, shares, to_uint8
-from vistok.eval.jobs import Job
-from vistok.eval.options import Options
+from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, register
 from vistok.eval.protocols.codecs import (
     CODECS,
     NEAR,
@@ -35,11 +36,10 @@ from vistok.eval.protocols.common import (
     Quality,
     all_codes,
     positions_of,
-    training_count,
-    training_views,
+    training_job,
 )
 from vistok.eval.results.rows import Row
-from vistok.eval.systems.runs import Pair
+from vistok.eval.systems.runs import System
 from vistok.runtime.distributed import sum_, world_size
 from vistok.tokens.entropy_coding import (
     CoderMissing,
@@ -51,13 +51,15 @@ from vistok.tokens.entropy_coding import (
     range_coder,
 )
 
+if TYPE_CHECKING:
+    from vistok.eval.config import EvalConfig
+
 NAME = "rate_distortion"
-_TRAINING = 4096  # images that the static model's frequencies come from
 
 
 @dataclass(frozen=True)
 class Size:
-    """Mean bytes of a image's tokens at one length, by one way to write them."""
+    """Mean bytes of an image's tokens at one length, by one way to write them."""
 
     codec: str
     length: int
@@ -65,46 +67,66 @@ class Size:
     note: str
 
 
-def jobs(pair: Pair, options: Options) -> list[Job]:
-    count = training_count(options, _TRAINING)
-    views = training_views(pair, options, count)
-    settings = {
-        "training": count,
-        "sweep": list(SWEEP),
-        "codecs": [[codec.version, codec.options] for codec in CODECS],
-        "coder": coder_version(),
-    }
-    return [Job(NAME, lambda context: run(context, views), settings)]
+class RateDistortionConfig(ProtocolConfig):
+    train_images: int = Field(default=4096, ge=2)
+    """Training images whose codes give the static frequencies of arithmetic-image."""
+    qualities: Selects[tuple[int, ...]] = SWEEP
+    """Qualities at which the image codecs are measured, beside those that match the tokens."""
 
 
-def run(context: Context, training: Callable[[Context], Views | str] | None = None) -> list[Row]:
-    """Rows of the tokenizer at each length and way of writing, and of the codecs."""
-    if not context.spec.vocab:
-        context.skip(NAME, "continuous tokens have no bytes")
-        return []
-    sizes = packed_sizes(context) + coded_sizes(context, training)
-    measured = tokenizer_quality(context)
-    rows = [
-        row
-        for size in sizes
-        for row in measured[size.length].rows(
-            length=size.length, codec=size.codec, bytes=size.bytes, note=size.note
+class _JobConfig(RateDistortionConfig):
+    codecs: Selects[list[Any]]
+    """Versions and options of the image codecs."""
+    coder: Selects[str]
+    """Version of the range coder."""
+
+
+@register
+class RateDistortion(Protocol):
+    """Rate and distortion: tokens, packed and entropy-coded, beside JPEG, WebP and AVIF."""
+
+    name = NAME
+    Config = RateDistortionConfig
+
+    def jobs(self, system: System, config: EvalConfig) -> list[Job]:
+        own = _JobConfig(
+            **config.rate_distortion.model_dump(),
+            codecs=[[codec.version, codec.options] for codec in CODECS],
+            coder=str(coder_version()),
         )
-    ]
-    for codec in CODECS:
-        rows += baseline(context, codec, sizes)
-    return rows
+        return [training_job(self, system, config, own)]
+
+    def run(self, context: Context, config: RateDistortionConfig) -> list[Row]:
+        """Rows of the tokenizer at each length and way of writing, and of the codecs."""
+        if not context.spec.vocab:
+            context.skip(NAME, "continuous tokens have no bytes")
+            return []
+        sizes = packed_sizes(context) + coded_sizes(context, context.job.data)
+        measured = tokenizer_quality(context)
+        rows = [
+            row
+            for size in sizes
+            for row in measured[size.length].rows(
+                length=size.length,
+                point={"codec": size.codec},
+                measured={"bytes": size.bytes},
+                note=size.note,
+            )
+        ]
+        for codec in CODECS:
+            rows += baseline(context, codec, sizes, config.qualities)
+        return rows
 
 
 def tokenizer_quality(context: Context) -> dict[int, Quality]:
     """Measures of the reconstruction at each length."""
     found = {length: Quality(context) for length in context.spec.eval_lengths}
-    for batch in context.sweep(f"{context.run.name}: reconstruct", found):
+    for batch in context.batches(f"{context.run.name}: reconstruct", found):
         condition = context.condition(batch)
         tokens = context.encode(batch, condition)
         for length, quality in found.items():
             cut = tokens if length == context.spec.max_prefix else tokens.prefix(length)
-            quality.update(to_uint8(context.decode(cut, condition)), batch.pixels)
+            quality.update(to_uint8(context.decode(cut, condition, batch.index)), batch.pixels)
     return found
 
 
@@ -125,7 +147,7 @@ def _packed(context: Context) -> dict[int, tuple[float, float]]:
     for length in spec.eval_lengths:
         cut = first if length == spec.max_prefix else first.prefix(length)
         size = len(cut.to_bytes()[0])
-        codes = -(-len(positions_of(context, length)) * sum(spec.factor_bits) // 8)
+        codes = -(-len(positions_of(context.spec, length)) * sum(spec.factor_bits) // 8)
         found[length] = (float(size), float(size - codes))
     return found
 
@@ -154,7 +176,7 @@ def coded_sizes(context: Context, training: Callable[[Context], Views | str] | N
 
 
 def one_stream(context: Context, codes: Tensor, length: int) -> Size:
-    positions = positions_of(context, length)
+    positions = positions_of(context.spec, length)
     data = encode_set(context.spec, codes, positions)
     _same(decode_set(context.spec, data, len(codes), positions), codes[:, positions], "arithmetic")
     note = f"range coder, adaptive frequencies at each position, {len(codes)} images in one stream"
@@ -165,12 +187,12 @@ def alone(
     context: Context, codes: Tensor, known: Frequencies, length: int, header: float, training: int
 ) -> Size:
     """Each image by itself; the ranks share the images."""
-    coder = PictureCoder(known, positions_of(context, length))
+    coder = PictureCoder(known, positions_of(context.spec, length))
     total = torch.zeros((), dtype=torch.float64)
     with bar(len(codes), f"{context.run.name}: code {length}") as progress:
         for index in shares(len(codes), context.batch):
             strings = coder.encode(codes[index])
-            _same(coder.decode(strings), codes[index][:, coder.positions], "arithmetic-picture")
+            _same(coder.decode(strings), codes[index][:, coder.positions], "arithmetic-image")
             total += sum(map(len, strings))
             progress.update(len(index) * world_size())
     mean = float(sum_(total)) / len(codes) + header
@@ -178,17 +200,19 @@ def alone(
         f"header of {header:.1f} bytes, then a range coder with the frequencies of {training} "
         "training images at each position (known to both sides, not counted)"
     )
-    return Size("arithmetic-picture", length, mean, note)
+    return Size("arithmetic-image", length, mean, note)
 
 
-def baseline(context: Context, codec: Codec, sizes: list[Size]) -> list[Row]:
+def baseline(
+    context: Context, codec: Codec, sizes: list[Size], qualities: Sequence[int]
+) -> list[Row]:
     """The plain sweep, then the qualities that come nearest to the tokenizer's sizes."""
     if not codec.here:
         context.skip(f"{NAME}, {codec.name}", f"this Pillow was built without {codec.module}")
         return []
     rows = [
         row
-        for quality in SWEEP
+        for quality in qualities
         if quality >= codec.lowest
         for row in codec_rows(context, codec, quality)
     ]

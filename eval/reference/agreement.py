@@ -1,4 +1,4 @@
-"""Whether a reference and the images of an evaluation were made alike; if not, in what they differ."""
+"""Agreement of a reference file with the images of an evaluation, field by field."""
 
 from __future__ import annotations
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 
+from vistok.config import Config
 from vistok.eval.images import Views, exact
 from vistok.eval.reference.real import RealStats, StatsError
 from vistok.eval.systems.runs import open_split, resolve
@@ -15,37 +17,48 @@ from vistok.frozen import feature_network
 from vistok.runtime import distributed
 
 
+class ReferenceConfig(Config):
+    """Config of reference statistics."""
+
+    out: str
+    """File to write: .safetensors or .npz."""
+    split: Literal["train", "val"] = "train"
+    """Split of the data."""
+    data: dict[str, Any] = {}
+    """Keys of the data config, laid over those of the run, or the data themselves."""
+    features: str = "vistok-cnn"
+    """Feature network: vistok-cnn, inception, dinov2 or clip."""
+    weights: str | None = None
+    """Weight file of that network, if it is not in the usual place."""
+    limit: int | None = Field(default=None, ge=2)
+    """Use only the first so many images, in the data's order; None = all."""
+    batch: int | None = Field(default=None, ge=1)
+    """Images at a time; None = 32, on a GPU 256."""
+    workers: int = Field(default=0, ge=0)
+    """Processes that read images."""
+    device: str | None = None
+    """Device: cpu, cuda, ...; None = a GPU if there is one."""
+
+
 def make_reference(
-    data: Sequence[str],
-    out: str | Path,
-    *,
-    split: Literal["train", "val"] = "train",
-    features: str = "vistok-cnn",
-    weights: str | None = None,
-    limit: int | None = None,
-    batch: int | None = None,
-    workers: int = 0,
-    device: torch.device | str = "cpu",
+    runs: Sequence[str], config: ReferenceConfig, device: torch.device | str = "cpu"
 ) -> RealStats:
-    """Measure the images of a split and write `out`; every rank sees its share of them once.
+    """Measure the images of a split and write `config.out`; every rank sees its share of them.
 
     Args:
-        data: the folder of a run (its data are meant), `key=value` words that change or name the
-            data, or both.
-        limit: only the first so many images, in the data's order.
+        runs: the folder of a run, whose data are meant, or nothing.
     """
-    out, device = Path(out), torch.device(device)
+    out, device = Path(config.out), torch.device(device)
     if out.suffix not in (".safetensors", ".npz"):
-        raise StatsError(f"--out {out}: expected a name that ends in .safetensors or .npz")
-    folders = [word for word in data if "=" not in word]
-    if len(folders) > 1:
-        raise StatsError(f"{', '.join(folders)}: expected one run, or key=value words alone")
-    run = resolve(folders)[0].tokenizer if folders else None
-    dataset = open_split(run, [word for word in data if "=" in word], split)
-    network = feature_network(features, weights)
+        raise StatsError(f"out={out}: expected a name that ends in .safetensors or .npz")
+    if len(runs) > 1:
+        raise StatsError(f"{', '.join(runs)}: expected one run, or data.kind=... alone")
+    run = resolve(runs)[0].tokenizer if runs else None
+    dataset = open_split(run, config.data, config.split)
+    network = feature_network(config.features, config.weights)
     network = network.to(device=device, memory_format=torch.channels_last)
-    batch = batch or (256 if device.type == "cuda" else 32)
-    views = Views(dataset, batch, limit, device, workers)
+    batch = config.batch or (256 if device.type == "cuda" else 32)
+    views = Views(dataset, batch, config.limit, device, config.workers)
     with exact():
         real = views.real(network)
     if distributed.rank() == 0:

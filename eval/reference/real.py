@@ -46,7 +46,7 @@ class RealStats:
     reference: Reference
     crop: str | None
     filter: str | None
-    size: tuple[int, int] | None
+    size: tuple[int, ...] | None
     made: dict[str, Any] = field(default_factory=dict)  # versions, commit, date
     remarks: tuple[str, ...] = ()  # mismatches that were allowed: they go into every row's note
 
@@ -64,7 +64,7 @@ class RealStats:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """What it does not say, in the words of `compare.FIELDS`."""
+        """Fields that it does not give, as names of `agreement.FIELDS`."""
         says = {
             "network": self.network,
             "crop": self.crop,
@@ -77,7 +77,7 @@ class RealStats:
 
     @property
     def note(self) -> str:
-        """What a row measured against it has to say."""
+        """Note of a row that is measured against it."""
         unsaid = self.unknown and (f"the reference does not say its {', '.join(self.unknown)}",)
         return "; ".join((*unsaid, *self.remarks))
 
@@ -128,7 +128,7 @@ class RealStats:
         if not path.is_file():
             raise StatsError(
                 f"{path}: no such file; expected reference statistics: python -m eval reference "
-                "DATA --out FILE makes them"
+                "RUN out=FILE makes them"
             )
         try:
             if path.suffix == ".npz":
@@ -159,7 +159,7 @@ def _from_record(mean: Any, cov: Any, record: dict[str, Any]) -> RealStats:
         reference,
         record["crop"],
         record["filter"],
-        None if size is None else (int(size[0]), int(size[1])),
+        None if size is None else tuple(map(int, size)),
         dict(record["made"]),
     )
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BeforeValidator
 from torch import Tensor
 
 from vistok.eval.context import Context
-from vistok.eval.images import bar, network_of, to_uint8
+from vistok.eval.images import bar, frame_numbers, frames, network_of, to_uint8
 from vistok.eval.reference.real import RealStats
 from vistok.eval.results.rows import Row
 from vistok.frozen import FeatureNetwork, Features
@@ -26,19 +27,21 @@ from vistok.metrics.stored import CAP, chosen
 
 MANIFOLD = ("precision", "recall", "density", "coverage")
 METRICS = ("fid", "sfid", "kid", "is", *MANIFOLD)
+MS_SSIM = "ms-ssim"  # of each image, so no measure of the set; asked for in the same way
 _NEIGHBOURS, _BALLS = 3, 5
 
 
-def wanted(names: Sequence[str], others: Sequence[str] = ()) -> tuple[str, ...]:
-    """The metrics asked for; `all` stands for each. ValueError for an unknown name.
-
-    others: valid names that somebody else measures.
-    """
-    every = (*METRICS, *others)
+def wanted(names: Sequence[str] | str) -> tuple[str, ...]:
+    """The metrics asked for, each once; `all` stands for each. ValueError for an unknown name."""
+    names = (names,) if isinstance(names, str) else tuple(names)
+    every = (*METRICS, MS_SSIM)
     for name in names:
         if name not in (*every, "all"):
             raise ValueError(f"unknown metric '{name}'; valid: all, {', '.join(every)}")
     return every if "all" in names else tuple(dict.fromkeys(names))
+
+
+MetricNames = Annotated[tuple[str, ...], BeforeValidator(wanted)]
 
 
 class _Gathered:
@@ -111,15 +114,16 @@ class SetMeasures:
         stored: int = CAP,
     ) -> None:
         self.context, self.count, self.frechet, self.stored = context, count, frechet, stored
-        self.metrics, network = wanted(metrics), context.features
+        self.metrics, network = tuple(metrics), context.features
         self.decoded = _Gathered(network, self.metrics, count, stored, context.device)
         self.score = None
         if "is" in self.metrics and network.classes and count >= 10:
             self.score = InceptionScore(network.classes, count).to(context.device)
 
     def update(self, decoded: Tensor, index: Tensor) -> None:
-        """decoded [B, 3, H, W] uint8, their numbers in the set [B]."""
-        seen = self.context.features.features(decoded)
+        """decoded [B, 3, *sides] uint8, their numbers in the set [B]; clips count by frames."""
+        index = frame_numbers(index, decoded)
+        seen = self.context.features.features(frames(decoded))
         self.decoded.update(seen, index)
         if self.score is not None:
             self.score.update(seen.logits, index)
@@ -130,13 +134,13 @@ class SetMeasures:
         return {"decoded": self.decoded, "score": self.score}
 
     def rows(self, reference: RealStats | None = None, **rest: Any) -> list[Row]:
-        """One row for each metric, in METRICS' order; what cannot be measured is said.
+        """One row for each metric, in METRICS' order; context.skip says what cannot be measured.
 
         reference: other real images that the FID is taken to.
         """
         context, network = self.context, self.context.features
         mine, real, rows = self.decoded.whole(), real_side(context, self.metrics, self.stored), []
-        common = {"features": network_of(network), "samples": mine.pool.count, **rest}
+        common = {"features": network_of(network), "count": mine.pool.count, **rest}
         if "fid" in self.metrics:
             rows.append(context.frechet_row(self.frechet, mine.pool, reference, **rest))
         if "sfid" in self.metrics:
@@ -168,7 +172,7 @@ class SetMeasures:
         note = f"mean over {found.subsets} subsets of {size}, their spread is {found.std:.4g}"
         if size < SIZE:
             note += f"; subsets of {SIZE} are usual, the set has fewer images"
-        common = {**common, "samples": len(x)}
+        common = {**common, "count": len(x), "setting": {"stored": self.stored}}
         return [self.context.row("KID", found.mean, **_noted(common, note, self._kept(x)))]
 
     def _manifold(self, mine: Side, real: Side, common: dict[str, Any]) -> list[Row]:
@@ -183,7 +187,8 @@ class SetMeasures:
             if name in self.metrics:
                 k = _NEIGHBOURS if name in ("precision", "recall") else _BALLS
                 note = f"k = {k}, {len(x)} decoded and {len(y)} real images"
-                kept = _noted({**common, "samples": len(x)}, note, self._kept(x))
+                kept = {**common, "count": len(x), "setting": {"stored": self.stored}}
+                kept = _noted(kept, note, self._kept(x))
                 rows.append(self.context.row(name, getattr(found, name), **kept))
         return rows
 
@@ -208,9 +213,10 @@ def real_side(context: Context, metrics: tuple[str, ...], stored: int = CAP) -> 
     if not any(kinds):
         return None
     if key not in views.memo:
-        mine = _Gathered(network, metrics, len(views), stored, context.device)
+        mine = _Gathered(network, metrics, views.frames, stored, context.device)
         for batch in views.batches("real features"):
-            mine.update(network.features(to_uint8(batch.pixels)), batch.index)
+            index = frame_numbers(batch.index, batch.pixels)
+            mine.update(network.features(to_uint8(frames(batch.pixels))), index)
         views.memo[key] = mine.whole()
         views.remember(network, views.memo[key].pool)
     return views.memo[key]

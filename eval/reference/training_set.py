@@ -8,7 +8,7 @@ split consists of random views (photos) give views: the reference's description 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from vistok.data.base import manifest_hash
 from vistok.eval.context import Context
 from vistok.eval.images import Views
 from vistok.eval.reference.real import RealStats
-from vistok.eval.systems.runs import Run, data_config, still
+from vistok.eval.systems.runs import Run, data_config, misfit, still
 
 LIMIT = 50_000  # images behind training statistics, unless told otherwise
 
@@ -60,7 +60,7 @@ class TrainingSet:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What says which images these are, wherever they lie: JSON."""
+        """Record of which images these are, wherever they lie: JSON."""
         return {key: value for key, value in self.record.items() if key != "source"}
 
     def stats(self, context: Context) -> RealStats:
@@ -75,17 +75,19 @@ class TrainingSet:
         return replace(found, reference=reference)
 
 
-def training_set(run: Run, overrides: Sequence[str], limit: int | None) -> TrainingSet | str:
+def training_set(
+    run: Run, changes: Mapping[str, Any] | None, limit: int | None
+) -> TrainingSet | str:
     """The training images of a run's data, or why there are none."""
     try:
-        dataset = build(still(data_config(run, overrides))).open("train")
+        dataset = build(still(data_config(run, changes))).open("train")
     except DataError as error:
         return f"no training images: {error}"
     if isinstance(dataset, Stream):
         return "no training images: its training split can only be read as a stream"
-    wanted = tuple(run.tokenizer.config.image_size)
-    if dataset.size is not None and tuple(dataset.size) != wanted:
-        return f"no training images of {wanted[0]}x{wanted[1]}: the split has {dataset.size}"
+    wrong = misfit(run, dataset)
+    if wrong:
+        return f"no training images that fit: the split has {wrong}"
     limit = LIMIT if limit is None else limit
     if limit < len(dataset):
         dataset = Picked(dataset, limit)

@@ -20,7 +20,8 @@ from typing import Any
 
 from vistok.config.registry import build
 from vistok.data import DataError, Dataset, FolderConfig, Order, ParquetConfig, TrainLoader
-from vistok.eval.results.rows import Reference, Row, provenance
+from vistok.eval.provenance import provenance
+from vistok.eval.results.rows import Reference, Row
 
 SIZES = (128, 256)
 PICTURES = 2000
@@ -42,7 +43,7 @@ def loading_rows(folder: str | Path, repeats: int, batch: int = 32) -> Iterator[
         common = {
             "run": f"{name} {size}",
             "reference": reference,
-            "samples": batch,
+            "count": batch,
             "crop": record["crop"],
             "filter": record["filter"],
             "size": (size, size),
@@ -107,7 +108,7 @@ def measure_loading(
         "pictures": steps * batch,
         "size": size,
         "batch": batch,
-        "repeats": [list(pair) for pair in zip(raw, loaded, strict=True)],
+        "repeats": [list(system) for system in zip(raw, loaded, strict=True)],
     }
 
 

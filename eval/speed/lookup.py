@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from vistok.core.records import Latents
-from vistok.eval.results.rows import Reference, Row, provenance
+from vistok.eval.provenance import provenance
+from vistok.eval.results.rows import Reference, Row
 from vistok.eval.speed.clock import Clock
 from vistok.quantizers.vq import VQ, VQConfig
 
@@ -49,7 +50,7 @@ def _compare(
     z = torch.randn(1, count, dim, device=clock.device)
     reason = "vector-quantize-pytorch is not installed"
     if theirs is not None and not fits:
-        theirs, reason = None, "vector-quantize-pytorch would hold all scores: see --peer-gb"
+        theirs, reason = None, "vector-quantize-pytorch would hold all scores: see peer_gb"
     for backward in (False, True):
         mine = _run(ours, lambda x: _our_loss(ours, x), z, backward)
         other = theirs and _run(theirs, lambda x: _their_loss(theirs, x), z, backward)
@@ -62,7 +63,7 @@ def _compare(
         common = {
             "run": f"V={size} d={dim} {how}",
             "reference": Reference(name="noise", split="none", manifest="", count=count),
-            "samples": count,
+            "count": count,
             **provenance(),
         }
         yield Row(metric="vq-lookup-vectors/s", value=count / seconds, **common)

@@ -17,59 +17,55 @@ from typing import Any
 
 import torch
 
+from vistok.config import ConfigError
 from vistok.core.records import Condition
 from vistok.data import to_device
 from vistok.eval.images import Views
+from vistok.eval.provenance import provenance
 from vistok.eval.report.tables import plain
-from vistok.eval.results.rows import Decode, Results, Row, provenance
+from vistok.eval.results.metrics import metric as metric_of
+from vistok.eval.results.metrics import shown
+from vistok.eval.results.rows import Results, Row
 from vistok.eval.speed.clock import Clock, flops
+from vistok.eval.speed.config import SpeedConfig
 from vistok.eval.speed.loading import loading_rows
-from vistok.eval.speed.lookup import PEER_GB, lookup_rows
+from vistok.eval.speed.lookup import lookup_rows
 from vistok.eval.speed.parts import parts, peak_memory
 from vistok.eval.speed.training_step import NO_BF16, ConfigStep, TrainingStep, alone, is_config
-from vistok.eval.systems.runs import Pair, Run, class_names, open_data, resolve
+from vistok.eval.systems.runs import Run, System, open_data, resolve
 
 
 def measure_speed(
     paths: Sequence[str | Path],
-    *,
-    batch: Sequence[int] = (),
-    precision: Sequence[str] = (),
-    lookup: bool = False,
-    peer_gb: float = PEER_GB,
-    loading: Sequence[str | Path] = (),
-    repeats: int = 5,
-    data: Sequence[str] = (),
+    asked: SpeedConfig,
     device: torch.device = torch.device("cpu"),
 ) -> Results:
-    """Rows of images/s, FLOP/s and their shares for every run and config file.
-
-    Args:
-        batch, precision: of the steps of config files, each with each; runs take one batch size
-            and have their own precision.
-        lookup: also the table of codebook searches; `peer_gb` bounds the other library's memory.
-        loading: folders of images whose loader is measured too.
-    """
+    """Rows of images/s, FLOP/s and their shares for every run and config file."""
     alone()
+    if not (paths or asked.lookup or asked.loading):
+        raise ConfigError("name a run, a config file, lookup=true or loading=[FOLDER]")
     configs = [ConfigStep(Path(path)) for path in paths if is_config(path)]
     folders = [path for path in paths if not is_config(path)]
+    batch, precision, repeats = asked.batch, asked.precision, asked.repeats
     if folders and (len(batch) > 1 or precision):
-        raise ValueError("--precision and several sizes of --batch are for config files, not runs")
+        raise ConfigError("precision and several sizes of batch are for config files, not runs")
     pairs = resolve(folders) if folders else []
-    datasets = [open_data(pair.tokenizer, data) for pair in pairs]
+    datasets = [open_data(system.tokenizer, asked.data) for system in pairs]
     rows: list[Row] = []
     clock = Clock(device, repeats)
     with closing(clock):
-        for folder in loading:  # first: its processes are forked from this one while it is small
+        for (
+            folder
+        ) in asked.loading:  # first: its processes are forked from this one while it is small
             rows += loading_rows(folder, repeats)
-        for pair, dataset in zip(pairs, datasets, strict=True):
-            size = (*batch, (pair.tokenizer.config or {}).get("batch_size") or 32)[0]
+        for system, dataset in zip(pairs, datasets, strict=True):
+            size = (*batch, (system.tokenizer.config or {}).get("batch_size") or 32)[0]
             views = Views(dataset, min(size, len(dataset)), device=device)
-            rows += _Speed(pair, views, clock).rows()
+            rows += _Speed(system, views, clock).rows()
         for config in configs:
             rows += config.rows(clock, batch, precision)
-        if lookup:
-            rows += lookup_rows(clock, peer_gb)
+        if asked.lookup:
+            rows += lookup_rows(clock, asked.peer_gb)
     limits = {str(k).removeprefix("torch."): statistics.median(v) for k, v in clock.limits.items()}
     facts = {
         "command": " ".join(["python -m eval", *sys.argv[1:]]),
@@ -79,20 +75,20 @@ def measure_speed(
         "matrix_product_flops": limits,
         **provenance(),
     }
-    runs = tuple(run.facts() for pair in pairs for run in (pair.tokenizer, *pair.generators))
+    runs = tuple(run.facts() for system in pairs for run in (system.tokenizer, *system.generators))
     return Results(rows=tuple(rows), runs=runs, facts=facts)
 
 
 class _Speed:
     """All rows of a tokenizer and its generators."""
 
-    def __init__(self, pair: Pair, views: Views, clock: Clock) -> None:
-        self.pair, self.views, self.clock = pair, views, clock
+    def __init__(self, system: System, views: Views, clock: Clock) -> None:
+        self.system, self.views, self.clock = system, views, clock
         self.batch = to_device(next(iter(views.loader())), views.device)
         self.stamp = provenance()
 
     def rows(self) -> list[Row]:
-        run, pixels = self.pair.tokenizer, self.batch.pixels
+        run, pixels = self.system.tokenizer, self.batch.pixels
         # The FLOP counter fails in inference mode, and on expanded parameters that want gradients.
         tokenizer = run.tokenizer.to(self.views.device).eval().requires_grad_(False)
         with torch.no_grad():
@@ -108,9 +104,9 @@ class _Speed:
             for name, function in parts(tokenizer, pixels, text).items():
                 rows += self.timed(name, run, function, **named)
         rows += self.training(run)
-        for generator in self.pair.generators:
+        for generator in self.system.generators:
             rows += self.sampling(generator)
-        for one in (run, *self.pair.generators):
+        for one in (run, *self.system.generators):
             rows += self.data_wait(one)
         return rows
 
@@ -129,7 +125,7 @@ class _Speed:
         work = flops(getattr(function, "plain", function))
         timing = self.clock.time(function, kind, work)
         rate = len(self.batch.index) / timing.seconds
-        each = f"{work / len(self.batch.index) / 1e9:.3g} GFLOP an image in matrix products"
+        each = f"{work / len(self.batch.index) / 1e9:.3g} GFLOP per image in matrix products"
         rows = [self.row(f"{name}-images/s", rate, run, precision, note=each, **rest)]
         peak, how = peak_memory(function, self.views.device)
         held = None if peak is None else peak / 2**30
@@ -152,21 +148,24 @@ class _Speed:
 
     def sampling(self, run: Run) -> list[Row]:
         model, images = run.generator.to(self.views.device).eval(), len(self.batch.index)
-        index, count = torch.arange(images, device=self.views.device), len(class_names(model))
+        index, count = torch.arange(images, device=self.views.device), model.num_classes
         condition = Condition(label=index % count if count else None)
-        decode = Decode(guidance=1.0, seed=0, steps=run.spec.length)
-        sample = lambda cache: model.sample(condition, index=index, sampling={"cache": cache})
-        reconstruct = self.pair.tokenizer.tokenizer.decode
+        sample = lambda **changes: model.sample(condition, index=index, sampling=changes)
+        reconstruct = self.system.tokenizer.tokenizer.decode
+        common = {"sampling": {"generator": model.sampling.model_dump(mode="json")}, "seed": 0}
         with torch.no_grad():
-            rows = self.timed("sample-cached", run, lambda: sample(True), decode=decode)
-            slow = self.timed("sample-uncached", run, lambda: sample(False), decode=decode)
-            whole = self.timed(
-                "generate", run, lambda: reconstruct(sample(True), self.text), decode=decode
+            whole = lambda: self.timed(
+                "generate", run, lambda: reconstruct(sample(), self.text), **common
             )
+            if "cache" not in type(model.sampling).model_fields:
+                return [*self.timed("sample", run, sample, **common), *whole()]
+            rows = self.timed("sample-cached", run, lambda: sample(cache=True), **common)
+            slow = self.timed("sample-uncached", run, lambda: sample(cache=False), **common)
+            end = whole()
         ratio = rows[0].value / slow[0].value
         note = "images/s with over without keys and values kept"
-        gain = self.row("sample-cache-gain", ratio, run, note=note, decode=decode)
-        return [*rows, *slow, gain, *whole]
+        gain = self.row("sample-cache-gain", ratio, run, note=note, **common)
+        return [*rows, *slow, gain, *end]
 
     def data_wait(self, run: Run) -> list[Row]:
         """Share of training time spent waiting for data, from the run's metrics.jsonl."""
@@ -180,8 +179,8 @@ class _Speed:
         self, metric: str, value: float | None, run: Run, precision: str = "fp32", **rest: Any
     ) -> Row:
         common = {
-            "weights": run.sha256,
-            "samples": len(self.batch.index),
+            "weights": {run.kind: run.sha256},
+            "count": len(self.batch.index),
             "length": run.spec.max_prefix,
             **self.views.protocol,
             **self.stamp,
@@ -196,7 +195,7 @@ def speed_table(results: Results) -> str:
     lines = []
     for row in results.rows:
         value = "not measured" if row.value is None else _form(row)
-        lines.append([row.metric, row.run, value, str(row.samples), row.precision, row.note])
+        lines.append([row.metric, row.run, value, str(row.count), row.precision, row.note])
     limits = results.facts["matrix_product_flops"]
     ends = ", ".join(f"{kind} {rate / 1e9:.1f} GFLOP/s" for kind, rate in limits.items())
     head = ["number", "run", "value", "batch", "precision", "note"]
@@ -205,12 +204,5 @@ def speed_table(results: Results) -> str:
 
 
 def _form(row: Row) -> str:
-    if row.metric.endswith("FLOP/s"):
-        return f"{row.value / 1e9:.2f} G"
-    if row.metric.endswith("peak-GB"):
-        return f"{row.value:.3f}"
-    if row.metric.endswith("share") or row.metric == "data-wait":
-        return f"{100 * row.value:.1f} %"
-    if row.metric.endswith("seconds"):
-        return f"{row.value:.3f} s"
-    return f"{row.value:.2f}" if row.metric.endswith("ratio") else f"{row.value:.1f}"
+    unit = metric_of(row.metric).unit
+    return shown(row.value, row.metric).replace(",", "") + (unit and f" {unit}")

@@ -20,7 +20,8 @@ from vistok.config.registry import build
 from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
-from vistok.eval.results.rows import Reference, Row, provenance
+from vistok.eval.provenance import provenance
+from vistok.eval.results.rows import Reference, Row
 from vistok.eval.speed.clock import Clock, flops, largest_products
 from vistok.runtime import distributed
 from vistok.runtime.precision import has_bf16
@@ -127,7 +128,7 @@ class ConfigStep:
         common = {
             "run": self.name,
             "reference": Reference(name="noise", split="none", manifest="", count=size),
-            "samples": size,
+            "count": size,
             "size": side,
             "precision": step.precision,
             **provenance(),

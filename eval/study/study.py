@@ -1,4 +1,4 @@
-"""A study: many tokenizers that differ in a few words, one evaluation, one report.
+"""A study: many tokenizers that differ in a few keys, one evaluation, one report.
 
 `python -m eval study configs/studies/NAME.yaml [KEY=VALUE ...]` trains what is missing (each run by
 the train command, in a folder below the study's), trains missing probes, evaluates all of them
@@ -14,38 +14,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import click
-from pydantic import Field, create_model, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from vistok.config import Config, ConfigError, read_yaml, validate
-from vistok.eval.jobs import PROTOCOLS
-from vistok.eval.options import Options
+from vistok.config.overrides import split
+from vistok.eval.config import EvalConfig
 from vistok.eval.results.rows import Results
 from vistok.eval.systems.probe import recipe
 from vistok.eval.systems.training import finished, train
 from vistok.train.config import TrainConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_NOT_HERE = ("device", "data")  # of the machine; of the runs' own configs
-
-
-def _options() -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Every field of Options as (name, (type, default)): a new one is a key of studies too."""
-    hints = get_type_hints(Options)
-    for field in fields(Options):
-        if field.name not in _NOT_HERE:
-            made = field.default if field.default is not MISSING else field.default_factory()
-            yield field.name, (hints[field.name], made)
-
-
-Evaluation = create_model(
-    "Evaluation", __base__=Config, __doc__="How a study's runs are evaluated.", **dict(_options())
-)
 
 
 class StudyConfig(Config):
@@ -59,10 +43,12 @@ class StudyConfig(Config):
     """Keys (with dots) of that config that are other values in every run."""
     runs: dict[str, dict[str, Any]] = Field(min_length=1)
     """The runs: a name, and the keys in which it differs."""
-    evaluate: Evaluation = Evaluation()
-    """Options of the evaluation, by the names that `python -m eval --help` has."""
+    evaluate: EvalConfig = EvalConfig()
+    """Config of the evaluation, by the keys that `python -m eval --help` prints."""
     correlate: bool = False
-    """Whether the study asks how rFID and pFID of its runs go with gFID of their generators."""
+    """True: the report correlates rFID and pFID of the runs with gFID of their generators."""
+    only: tuple[str, ...] = ()
+    """Names of the runs to train and evaluate; [] = all."""
 
     @field_validator("runs")
     @classmethod
@@ -71,6 +57,25 @@ class StudyConfig(Config):
             if not _NAME.fullmatch(name):
                 raise ValueError(f"'{name}' is no folder name; use letters, digits, . _ -")
         return runs
+
+    @field_validator("evaluate")
+    @classmethod
+    def _own_report(cls, evaluate: Any) -> Any:
+        if evaluate.report is not None:
+            raise ValueError("report: a study writes report.html into its own folder")
+        return evaluate
+
+    @field_validator("only", mode="before")
+    @classmethod
+    def _one(cls, only: Any) -> Any:
+        return (only,) if isinstance(only, str) else only
+
+    @model_validator(mode="after")
+    def _known(self) -> StudyConfig:
+        for name in self.only:
+            if name not in self.runs:
+                raise ValueError(f"only={name}: no such run; the study has {', '.join(self.runs)}")
+        return self
 
     @property
     def folder(self) -> Path:
@@ -81,13 +86,11 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
     """The study of a YAML file; ConfigError says what is wrong, in one line."""
     own, theirs = [], {}
     for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"'{override}': expected an override of the form key.sub=value")
-        if key.split(".")[0] in StudyConfig.model_fields:
+        (head, *_), text = split(override)
+        if head in StudyConfig.model_fields:
             own.append(override)
         else:
-            theirs[key] = text
+            theirs[override.partition("=")[0]] = text
     tree = read_yaml(path, own)
     study = validate(StudyConfig, tree, str(path))
     # Text, as it stood on the command line: it is read with the config, like the train command's.
@@ -112,35 +115,27 @@ def run_config(study: StudyConfig, name: str) -> TrainConfig:
     return validate(TrainConfig, read_yaml(study.train, overrides), f"runs.{name} ({study.train})")
 
 
-def run_study(
-    study: StudyConfig, options: Options, only: Sequence[str] = ()
-) -> tuple[Results, Path]:
+def run_study(study: StudyConfig, config: EvalConfig) -> tuple[Results, Path]:
     """Train what is missing, evaluate, write the report: (results, path of the report).
 
-    Args:
-        only: these runs alone; the report of a single one lies in its own folder, that of several
-            in `_only`.
+    With `only`, the report of a single run lies in its own folder, that of several in `_only`.
     """
     from vistok.eval.measure import evaluate
     from vistok.eval.report.page import write_report
 
-    for name in only:
-        if name not in study.runs:
-            raise ConfigError(f"--only {name}: no such run; the study has {', '.join(study.runs)}")
+    only = study.only
     names = [name for name in study.runs if not only or name in only]
     configs = [run_config(study, name) for name in names]  # mistakes show before any training
-    for config in configs:
-        if config.task.kind != "tokenizer":
-            raise ConfigError(
-                f"{study.train}: trains a {config.task.kind}; a study needs tokenizers"
-            )
-    for place, config in enumerate(configs, 1):
-        if finished(config):
-            click.echo(f"{config.name} ({place} of {len(configs)}): is there", err=True)
+    for one in configs:
+        if one.task.kind != "tokenizer":
+            raise ConfigError(f"{study.train}: trains a {one.task.kind}; a study needs tokenizers")
+    for place, one in enumerate(configs, 1):
+        if finished(one):
+            click.echo(f"{one.name} ({place} of {len(configs)}): is there", err=True)
             continue
-        click.echo(f"{config.name} ({place} of {len(configs)}): training", err=True)
-        train(config, on_cpu=options.device.type == "cpu")
-    results = evaluate([config.folder for config in configs], options)
+        click.echo(f"{one.name} ({place} of {len(configs)}): training", err=True)
+        train(one, on_cpu=config.torch_device.type == "cpu")
+    results = evaluate([one.folder for one in configs], config)
     results = _with_facts(study, results, names)
     folder = study.folder
     if only:  # the report of all runs is not replaced by one of some
@@ -150,24 +145,18 @@ def run_study(
     return results, target
 
 
-def options_of(study: StudyConfig, device: Any) -> Options:
-    """The study's options; ConfigError or ValueError for what can be seen before training."""
-    given = study.evaluate.model_dump()
-    if given.get("cache", "") is None:  # outcomes are kept with the study
-        given["cache"] = str(study.folder / "eval_cache")
-    options = Options(device=device, **given)
-    for name in options.protocols:
-        if name not in PROTOCOLS:
-            raise ConfigError(
-                f"evaluate.protocols: unknown protocol '{name}'; valid: {', '.join(PROTOCOLS)}"
-            )
-    if options.probe is not None:
-        recipe(options.probe)
-    return options
+def evaluation_of(study: StudyConfig, device: Any) -> EvalConfig:
+    """The config of the study's evaluation; ConfigError for what can be seen before training."""
+    change: dict[str, Any] = {"device": str(device)}
+    if study.evaluate.cache is None:  # outcomes are kept with the study
+        change["cache"] = str(study.folder / "eval_cache")
+    if study.evaluate.gfid.probe is not None:
+        recipe(study.evaluate.gfid.probe)
+    return study.evaluate.model_copy(update=change)
 
 
 def _with_facts(study: StudyConfig, results: Results, names: Sequence[str]) -> Results:
-    """What the report says of the study: its config, and the verdict if it asks for one."""
+    """Results with the study's config among the facts, and the verdict if it asks for one."""
     facts: dict[str, Any] = {
         "name": study.name,
         "runs": {name: dict(study.runs[name]) for name in names},
@@ -175,7 +164,7 @@ def _with_facts(study: StudyConfig, results: Results, names: Sequence[str]) -> R
         "set": dict(study.set),
     }
     if study.correlate:
-        from vistok.eval.report.verdict import verdict
+        from vistok.eval.study.verdict import verdict
 
         facts |= verdict(results)
     return results.model_copy(update={"facts": {**results.facts, "study": facts}})

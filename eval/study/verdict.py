@@ -1,9 +1,9 @@
 """The verdict of a study on the claim that pFID predicts gFID better than rFID does.
 
 The claim is that of "Robust Latent Matters" (arXiv 2503.08354). Coefficients come from
-eval/report/correlation.py; here stand the numbers that belong beside them (count, p-values, an interval
-for the difference of two rank correlations over the same tokenizers) and a sentence that claims no
-more than they bear.
+eval/report/correlation.py; here stand the numbers that belong beside them (count, p-values, an
+interval for the difference of two rank correlations over the same tokenizers) and a sentence that
+claims no more than they bear.
 """
 
 from __future__ import annotations

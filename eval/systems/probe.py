@@ -6,9 +6,9 @@ own. Tokens of the training images (center crops; of endless views as many as th
 are cached, then the probe is trained by the train command. A finished probe lies below its
 tokenizer's run folder under a name with the hash of all that it depends on, and is found again.
 
-What every discrete spec gets (`vocabulary`): one softmax where a position has at most 2**14 codes,
-joined from its factors or bits if need be; else independent bits for binary codes, and for
-everything else factors of at most 2**14 codes, each predicted from those before it.
+Every discrete spec gets (`vocabulary`) one softmax where a position has at most 2**14 codes, joined
+from its factors or bits if need be; else independent bits for binary codes, and for everything else
+factors of at most 2**14 codes, each predicted from those before it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vistok.config import ConfigError, read_yaml, validate
 from vistok.config.registry import build
 from vistok.data import DataError, Dataset, Stream, TokenCache
 from vistok.data.tokens import CachedTokensConfig
-from vistok.eval.options import Options
-from vistok.eval.systems.runs import Pair, Run, data_config, read_run, still
+from vistok.eval.systems.runs import Run, System, data_config, read_run, still
 from vistok.eval.systems.training import ROOT, finished, train
 from vistok.runtime import distributed
 from vistok.tokens import TokenSpec
 from vistok.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from vistok.eval.config import EvalConfig
 
 PRESETS = ("tiny", "s", "b")
 ELSEWHERE = Path("runs/probes")  # probes of folders that are no runs: they are not written to
@@ -55,7 +57,7 @@ def recipe(which: str) -> Recipe:
     known = which in PRESETS
     if not known and not which.endswith(".yaml"):
         raise ConfigError(
-            f"--probe {which}: no such probe; expected {', '.join(PRESETS)}, or a .yaml file"
+            f"gfid.probe={which}: no such probe; expected {', '.join(PRESETS)}, or a .yaml file"
         )
     path = ROOT / "configs" / "probes" / f"probe-{which}.yaml" if known else Path(which)
     config = validate(TrainConfig, read_yaml(path), str(path))
@@ -71,7 +73,7 @@ def recipe(which: str) -> Recipe:
 
 
 def vocabulary(spec: TokenSpec) -> tuple[int, ...] | None:
-    """What the probe predicts at a position instead of `spec.vocab`; None = that itself.
+    """The factors that the probe predicts at a position; None = `spec.vocab` itself.
 
     ValueError for a spec that no probe can model: the message is the reason.
     """
@@ -96,34 +98,34 @@ def _split(size: int) -> tuple[int, ...]:
     return (*_split(small), *_split(size // small))
 
 
-def with_probe(pair: Pair, options: Options) -> Pair:
-    """The pair with its probe among the generators, trained if it is not there yet.
+def with_probe(system: System, config: EvalConfig) -> System:
+    """The system with its probe among the generators, trained if it is not there yet.
 
     A tokenizer that can have none is returned as it is: `no_probe` says why.
     """
-    opened = _open(pair.tokenizer, options)
+    opened = _open(system.tokenizer, config)
     if isinstance(opened, str):
-        return pair
-    chosen = recipe(options.probe)
-    folder = _trained(pair.tokenizer, options, chosen, opened.record())
-    probe = read_run(folder, f"{pair.tokenizer.name}/{chosen.name}")
-    return replace(pair, generators=(*pair.generators, probe))
+        return system
+    chosen = recipe(config.gfid.probe)
+    folder = _trained(system.tokenizer, config, chosen, opened.record())
+    probe = read_run(folder, f"{system.tokenizer.name}/{chosen.name}")
+    return replace(system, generators=(*system.generators, probe))
 
 
-def no_probe(run: Run, options: Options) -> str | None:
+def no_probe(run: Run, config: EvalConfig) -> str | None:
     """Why a tokenizer cannot have a probe; None if it can."""
-    opened = _open(run, options)
+    opened = _open(run, config)
     return opened if isinstance(opened, str) else None
 
 
-def _open(run: Run, options: Options) -> Dataset | str:
+def _open(run: Run, config: EvalConfig) -> Dataset | str:
     """The images whose tokens a probe learns, or why there can be no probe."""
     try:
         vocabulary(run.spec)
     except ValueError as error:
         return str(error)
     try:
-        opened = build(_pictures(run, options)).open("train")
+        opened = build(_images(run, config)).open("train")
     except DataError as error:
         return f"no training images to learn from: {error}"
     if isinstance(opened, Stream):
@@ -139,18 +141,18 @@ def probe_folder(run: Run, facts: dict[str, Any], name: str) -> Path:
     return home / f"{name}-{key}"
 
 
-def _pictures(run: Run, options: Options) -> Any:
-    return still(data_config(run, options.data))
+def _images(run: Run, config: EvalConfig) -> Any:
+    return still(data_config(run, config.data))
 
 
-def _trained(run: Run, options: Options, chosen: Recipe, record: dict[str, Any]) -> Path:
+def _trained(run: Run, asked: EvalConfig, chosen: Recipe, record: dict[str, Any]) -> Path:
     """The folder of the finished probe. `record`: of the images whose tokens it learns."""
-    pictures = _pictures(run, options)
+    images = _images(run, asked)
     facts = {
         "tokenizer": run.sha256,
-        "pictures": record,
+        "images": record,
         "recipe": chosen.tree,
-        "seed": options.seed,
+        "seed": asked.seed,
     }
     folder = probe_folder(run, facts, chosen.name)
     if distributed.rank() > 0:
@@ -160,10 +162,10 @@ def _trained(run: Run, options: Options, chosen: Recipe, record: dict[str, Any])
     elif not _done(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "probe.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
-        on_cpu = options.device.type == "cpu"
+        on_cpu = asked.torch_device.type == "cpu"
         if not _cached(folder):
-            train(_cache_config(run, folder, pictures, chosen, options), on_cpu)
-        config = _generator_config(run, folder, chosen, options.seed)
+            train(_cache_config(run, folder, images, chosen, asked), on_cpu)
+        config = _generator_config(run, folder, chosen, asked.seed)
         if not finished(config):
             train(config, on_cpu)
     return folder
@@ -185,7 +187,7 @@ def _cached(folder: Path) -> bool:
 
 
 def _cache_config(
-    run: Run, folder: Path, pictures: Any, chosen: Recipe, options: Options
+    run: Run, folder: Path, images: Any, chosen: Recipe, asked: EvalConfig
 ) -> TrainConfig:
     tree = {
         "name": "tokens",
@@ -194,11 +196,11 @@ def _cache_config(
             "kind": "cache",
             "tokenizer": str(run.model.resolve()),
             # Views of photographs are endless; other sets may be sorted by class, so all of one.
-            "limit": chosen.seen if pictures.kind == "photos" else None,
+            "limit": chosen.seen if images.kind == "photos" else None,
         },
-        "data": pictures.model_dump(mode="json"),
-        "batch_size": options.batch or 256,
-        "workers": options.workers,
+        "data": images.model_dump(mode="json"),
+        "batch_size": asked.batch or 256,
+        "workers": asked.workers,
         "trackers": [],
     }
     return validate(TrainConfig, tree, f"tokens of {run.name}")

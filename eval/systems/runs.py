@@ -1,4 +1,4 @@
-"""What is evaluated: run folders that training wrote, and pretrained folders.
+"""Systems: run folders that training wrote, pretrained folders, and released names.
 
 A run folder holds config.yaml, metrics.jsonl and model/; a pretrained folder is what lies inside
 model/. A model is a tokenizer (its config.json is a TokenizerConfig) or a generator (its
@@ -8,7 +8,7 @@ config.json names the weights of the tokenizer whose tokens it learned).
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 
-from vistok.config import Config, ConfigError, PartOf, validate
+from vistok.config import Config, PartOf, validate
 from vistok.config.errors import UserError
 from vistok.config.names import close
 from vistok.config.registry import build
@@ -61,7 +61,7 @@ class Run:
         return self.tokenizer.spec() if self.kind == "tokenizer" else self.generator.spec
 
     def facts(self) -> dict[str, Any]:
-        """What results.json says of the run."""
+        """The run's record in results.json."""
         module = self.tokenizer if self.kind == "tokenizer" else self.generator
         parts = getattr(module, "part_parameters", dict)()
         return {
@@ -72,21 +72,29 @@ class Run:
             "parameters": sum(p.numel() for p in module.parameters()),
             "parts": parts,
             "spec": self.spec.model_dump(mode="json"),
+            "lengths": lengths_of(self.spec),
             "config": self.config,
             "model": self.described,
             "history": list(self.history),
         }
 
 
+def lengths_of(spec: TokenSpec) -> dict[str, dict[str, int]]:
+    """{length: {tokens, bits}} of the evaluated prefixes: what a report needs of a spec."""
+    bits = sum(spec.factor_bits)
+    kept = {str(length): spec.positions_in(length) for length in spec.eval_lengths}
+    return {length: {"tokens": n, "bits": n * bits} for length, n in kept.items()}
+
+
 @dataclass(frozen=True)
-class Pair:
+class System:
     """A tokenizer and the generators that were trained on its tokens."""
 
     tokenizer: Run
     generators: tuple[Run, ...] = ()
 
 
-def resolve(paths: Sequence[str | Path]) -> list[Pair]:
+def resolve(paths: Sequence[str | Path]) -> list[System]:
     """Read all runs and bring generators to their tokenizers; RunError says what does not fit."""
     if not paths:
         raise RunError("no run given; expected the folder of a run, e.g. runs/quickstart/tokenizer")
@@ -104,40 +112,62 @@ def resolve(paths: Sequence[str | Path]) -> list[Pair]:
     for run in runs:
         if run.kind == "generator":
             owned[_owner(run, tokenizers).name].append(run)
-    return [Pair(run, tuple(owned[run.name])) for run in tokenizers]
+    return [System(run, tuple(owned[run.name])) for run in tokenizers]
 
 
-def open_data(run: Run, overrides: Sequence[str] = ()) -> Any:
-    """The validation split that a tokenizer run is evaluated on: its own data, or `--data`."""
-    opened = open_split(run, overrides, "val")
-    wanted = tuple(run.tokenizer.config.image_size)
-    if opened.size is not None and tuple(opened.size) != wanted:
-        raise RunError(
-            f"{run.folder}: the data have {opened.size[0]}x{opened.size[1]} pixels; this tokenizer "
-            f"takes {wanted[0]}x{wanted[1]}: use --data size={wanted[0]}"
-        )
+def open_data(run: Run, changes: Mapping[str, Any] | None = None) -> Any:
+    """The validation split that a tokenizer run is evaluated on: its own data, or `data`."""
+    opened = open_split(run, changes, "val")
+    wrong = misfit(run, opened)
+    if wrong:
+        raise RunError(f"{run.folder}: the data have {wrong}")
     config = run.tokenizer.config
     needed = config.text is not None and not all(how.optional for how in config.reading.values())
     if needed and not opened.texts:
         raise RunError(
             f"{run.folder}: this tokenizer reads text, and the data give none: use "
-            "--data 'caption=A photo of a {class}.', or another text of the data"
+            "'data.caption=A photo of a {class}.', or another text of the data"
         )
     return opened
 
 
-def data_config(run: Run | None, overrides: Sequence[str] = ()) -> Config:
-    """The data config of a run: its own, or `overrides`, or those laid over its own."""
+def sides_of(tokenizer: Any) -> tuple[int, ...]:
+    """Sides of the samples of a tokenizer: (H, W) of images, (T, H, W) of clips."""
+    shape = getattr(tokenizer, "shape", None)
+    return tuple(tokenizer.config.image_size if shape is None else shape.sides)
+
+
+def misfit(run: Run, opened: Any) -> str:
+    """What the samples of a data set have that the run's tokenizer cannot take; "" if they fit."""
+    sides = sides_of(run.tokenizer)
+    frames, size = getattr(opened, "frames", None), opened.size
+    if len(sides) == 2 and frames is not None:
+        return (
+            f"clips of {frames} frames; this tokenizer takes images: give some with data.kind=..."
+        )
+    if len(sides) == 3 and frames != sides[0]:
+        had = "images" if frames is None else f"clips of {frames} frames"
+        wanted = f"clips of {sides[0]} frames: use data.frames={sides[0]}"
+        return f"{had}; this tokenizer takes {wanted}, or another data.kind"
+    if size is not None and tuple(size) != sides[-2:]:
+        height, width = sides[-2:]
+        had = f"{size[0]}x{size[1]} pixels"
+        return f"{had}; this tokenizer takes {height}x{width}: use data.size={height}"
+    return ""
+
+
+def data_config(run: Run | None, changes: Mapping[str, Any] | None = None) -> Config:
+    """The data config of a run: its own, or `changes`, or those laid over its own."""
     tree = None if run is None else (run.config or {}).get("data")
-    changes = _tree(overrides)
+    changes = dict(changes or {})
     if "kind" in changes and (tree or {}).get("kind") != changes["kind"]:
         tree = {}  # another kind of data: nothing of the old one can apply
     if tree is None and "kind" not in changes:
         raise RunError(
             ("no data named" if run is None else f"{run.folder}: a pretrained folder names no data")
-            + "; say which images, e.g. --data kind=photos --data size=32"
+            + "; say which images, e.g. data.kind=photos data.size=32"
         )
-    return validate(_Data, {"data": {**(tree or {}), **changes}}, "--data").data
+    return validate(_Data, {"data": {**(tree or {}), **changes}}, "data").data
 
 
 def still(config: Config) -> Config:
@@ -159,11 +189,13 @@ def still(config: Config) -> Config:
 
 
 def open_split(
-    run: Run | None, overrides: Sequence[str] = (), split: Literal["train", "val"] = "val"
+    run: Run | None,
+    changes: Mapping[str, Any] | None = None,
+    split: Literal["train", "val"] = "val",
 ) -> Any:
-    """A split as evaluation sees it, of a run's data or of `overrides` alone: read by index,
+    """A split as evaluation sees it, of a run's data or of `changes` alone: read by index,
     cropped at the center (or as `adm`), never padded or mirrored."""
-    config = data_config(run, overrides)
+    config = data_config(run, changes)
     if split == "train":
         config = still(config)
     opened = build(config).open(split)
@@ -173,12 +205,7 @@ def open_split(
             f"{where}: the {split} split is read as a stream; evaluation needs one read by index"
         )
     if opened.spec is not None:
-        raise RunError(f"{where}: its data are cached tokens; give images with --data kind=...")
-    if opened.frames is not None:
-        raise RunError(
-            f"{where}: the data are clips of {opened.frames} frames; this tokenizer takes "
-            "images: give some with --data kind=..."
-        )
+        raise RunError(f"{where}: its data are cached tokens; give images with data.kind=...")
     return opened
 
 
@@ -209,7 +236,7 @@ def read_run(folder: Path, name: str) -> Run:
 
 
 def _nowhere(folder: Path) -> str:
-    """What may be meant by a path that is no folder."""
+    """Error text for a path that is no folder, with the name that may be meant."""
     wanted = (
         "expected a run that training wrote, a folder made by save_pretrained, or a released name "
         "such as titok-l32"
@@ -227,7 +254,7 @@ def _nowhere(folder: Path) -> str:
 
 
 def _written_config(path: Path) -> dict[str, Any]:
-    """What training wrote, resolved; nothing that came with a run is resolved again."""
+    """The config that training wrote, resolved; nothing in it is resolved again."""
     try:
         config = yaml.safe_load(text_of(path))
     except yaml.YAMLError as error:
@@ -289,29 +316,6 @@ def _history(path: Path) -> tuple[dict[str, Any], ...]:
             if number < len(lines):
                 raise RunError(f"{path}: line {number} is not JSON; is the file damaged?") from None
     return tuple(row for row in rows if isinstance(row, dict))
-
-
-def _tree(overrides: Sequence[str]) -> dict[str, Any]:
-    """["kind=photos", "a.b=1"] -> nested values, each read as YAML."""
-    tree: dict[str, Any] = {}
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"--data '{override}': expected key=value, e.g. --data size=32")
-        *outer, last = key.split(".")
-        place = tree
-        for name in outer:
-            place = place.setdefault(name, {})
-        try:
-            place[last] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            place[last] = text
-    return tree
-
-
-def untrained(generator: Any) -> Any:
-    """A generator of the same config whose weights are fresh from seed 0."""
-    return generator.untrained(seed=0)
 
 
 def class_names(generator: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""Benches without training: photos of a few pixels, and two saved runs."""
+"""Contexts without training: photos of a few pixels, and two saved runs."""
 
 import json
 from types import SimpleNamespace
@@ -7,8 +7,10 @@ import pytest
 import yaml
 
 from vistok.data import Photos, PhotosConfig
+from vistok.eval.config import PROTOCOLS
 from vistok.eval.context import Context
-from vistok.eval.images import Views
+from vistok.eval.images import Views, exact
+from vistok.eval.protocols.base import Job
 from vistok.frozen import feature_network, perceptual_network
 
 
@@ -33,6 +35,19 @@ def context(features, perceptual):
         return Context(run, Views(data, batch), features, perceptual)
 
     return make
+
+
+@pytest.fixture
+def measure():
+    """measure(context, protocol, data, **config) -> rows of one protocol, in no evaluation."""
+
+    def run(context, name, data=None, **config):
+        protocol = PROTOCOLS[name]
+        context.job = Job(protocol, protocol.Config(**config), data=data)
+        with exact():
+            return protocol.run(context, context.job.config)
+
+    return run
 
 
 @pytest.fixture
@@ -62,6 +77,18 @@ def runs(tmp_path, make_tokenizer):
     model.save_pretrained(second / "model")
     (second / "config.yaml").write_text(yaml.safe_dump({"name": "gen"}))
     return first, second
+
+
+@pytest.fixture
+def config():
+    """config("limit=12", "pfid.mode=quick") -> an evaluation's config, on the CPU."""
+
+    def make(*overrides):
+        from vistok.eval.config import EvalConfig, read_config
+
+        return read_config(EvalConfig, ["device=cpu", *overrides])
+
+    return make
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def pictures(tmp_path):
 
 
 def data(folder) -> list[str]:
-    return [f"--data={pair}" for pair in ("kind=folder", f"val_path={folder}", "size=8")]
+    return [f"--data={system}" for system in ("kind=folder", f"val_path={folder}", "size=8")]
 
 
 @pytest.mark.parametrize("name", ["truncated.jpg", "zero_byte.jpg", "text_named.jpg"])

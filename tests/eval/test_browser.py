@@ -24,7 +24,7 @@ def pages(tmp_path_factory):
     """Three runs that differ in the protocol of one number; the second decodes only whole."""
     folder = tmp_path_factory.mktemp("pages")
     results = made(3)
-    for grid in results.facts["pictures"]:
+    for grid in results.facts["image_grids"]:
         if grid["kind"] == "reconstructions" and grid["run"] == "tail":
             grid["rows"] = grid["rows"][:2]
     write_report(results, folder / "report.html")

@@ -3,13 +3,13 @@
 import pytest
 
 from vistok.eval.results.compare import differences
-from vistok.eval.results.rows import Damage, Decode, Network, Perturbation, Reference, Row
+from vistok.eval.results.rows import Network, Reference, Row
 
 REFERENCE = Reference(name="imagenet", split="val", manifest="0" * 64, count=50_000)
-CELL = Perturbation(alpha=0.5, delta=200, delta_asked=200, changed=0.4, expected=0.49)
+CELL = {"alpha": 0.5, "delta": 200}
 ROW = Row(
     metric="rFID", value=1.7, run="a", features=Network(name="inception", sha256="1"),
-    reference=REFERENCE, samples=50_000, crop="adm", filter="bicubic", size=(256, 256), length=32,
+    reference=REFERENCE, count=50_000, crop="adm", filter="bicubic", size=(256, 256), length=32,
 )  # fmt: skip
 
 
@@ -31,17 +31,21 @@ def reference(**changes) -> Row:
         (reference(name="cifar10"), ("reference.name",)),
         (reference(split="train", manifest="2"), ("reference.split", "reference.manifest")),
         (reference(count=10_000), ("reference.count",)),
-        (of(samples=10_000), ("samples",)),
+        (of(count=10_000), ("count",)),
         (of(crop="center", filter="box"), ("crop", "filter")),
         (of(size=(128, 128)), ("size",)),
-        (of(decode=Decode(guidance=1.5, seed=1)), ("decode.guidance", "decode.seed")),
-        (of(decode=Decode(temperature=0.9)), ("decode.temperature",)),
-        (of(decode=Decode(top_k=9, top_p=0.5)), ("decode.top_k", "decode.top_p")),
+        (
+            of(sampling={"generator": {"guidance": 1.5}}, seed=1),
+            ("sampling.generator.guidance", "seed"),
+        ),
+        (of(sampling={"generator": {"top_k": 9}}), ("sampling.generator.top_k",)),
+        (of(sampling={"decoder": {"steps": 25}}), ("sampling.decoder.steps",)),
+        (of(setting={"stored": 5}), ("setting.stored",)),
         (of(condition="text"), ("condition",)),
         (of(precision="bf16"), ("precision",)),
-        (of(perturbation=CELL), ("perturbation",)),
-        (of(damage=Damage(kind="bit_flip", share=0.1)), ("damage",)),
-        (of(tap="encoder.3"), ("tap",)),
+        (of(point=CELL), ("point.alpha", "point.delta")),
+        (of(point={"damage": "bit_flip", "share": 0.1}), ("point.damage", "point.share")),
+        (of(point={"tap": "encoder.3"}), ("point.tap",)),
     ],
 )
 def test_protocol_fields(other, fields):
@@ -50,13 +54,25 @@ def test_protocol_fields(other, fields):
 
 def test_what_is_compared_is_no_difference():
     other = of(
-        run="b", weights="9", value=3.91, length=256, decode=Decode(steps=256), note="x", date="y",
-        commit="z", versions={"torch": "1"}, codec="JPEG", bytes=99.0,
+        run="b", weights={"tokenizer": "9"}, value=3.91, length=256, note="x", date="y", commit="z",
+        versions={"torch": "1"}, point={"codec": "JPEG"}, measured={"bytes": 99.0}, interval=(3, 4),
     )  # fmt: skip
     assert differences(ROW, other) == ()
-    clipped = CELL.model_copy(update={"delta": 12, "changed": 0.3, "expected": 0.4})
-    assert differences(of(perturbation=CELL), of(perturbation=clipped)) == ()
+    clipped = {"measured": {"delta": 12, "changed": 0.3, "expected": 0.4}}
+    assert differences(of(point=CELL), of(point=CELL, **clipped)) == ()
+
+
+def test_a_decoder_of_one_step_never_compares_with_one_of_fifty():
+    one, fifty = (of(sampling={"decoder": {"steps": n, "solver": "euler"}}) for n in (1, 50))
+    assert differences(one, fifty) == ("sampling.decoder.steps",)
 
 
 def test_a_row_says_described_for_people_only():
     assert differences(ROW, reference(described="another folder")) == ()
+
+
+def test_lists_read_from_json_are_the_tuples_they_were():
+    row = of(setting={"penalties": (1.0, 0.1)})
+    assert (
+        differences(row, Row.model_validate(row.model_dump(mode="json", exclude={"display"}))) == ()
+    )

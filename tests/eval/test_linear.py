@@ -5,7 +5,7 @@ import torch
 
 from tests.support.eval_tokenizers import PatchTokenizer
 from vistok.data import Dataset, Photos, PhotosConfig, Sample
-from vistok.eval.images import Views, exact
+from vistok.eval.images import Views
 from vistok.eval.protocols import linear_probe as linear
 from vistok.eval.reference.training_set import Picked
 
@@ -34,17 +34,20 @@ class Shades(Dataset):
         return {"kind": "shades", "manifest": "0" * 64, "count": self.count}
 
 
-def run(context, data=None, train=None, batch=16):
-    if data is not None:
-        context.views = Views(data, batch)
-    train = train or Shades(300)
-    with exact():
-        return linear.run(context, lambda context: Views(train, context.batch))
+@pytest.fixture
+def run(measure):
+    def make(context, data=None, train=None, batch=16):
+        if data is not None:
+            context.views = Views(data, batch)
+        train = train or Shades(300)
+        return measure(context, "linear_probe", lambda context: Views(train, context.batch))
+
+    return make
 
 
-def test_what_the_codes_say(context):
+def test_what_the_codes_say(context, run):
     rows = run(context(PatchTokenizer(8)), Shades(90))
-    top1 = {row.tap: row.value for row in rows}
+    top1 = {row.point["tap"]: row.value for row in rows}
     assert set(top1) == {
         *("chance", "pixels", "latents/flat", "latents/mean", "codes/flat", "codes/mean"),
         "codes/histogram",
@@ -52,30 +55,30 @@ def test_what_the_codes_say(context):
     assert top1["chance"] == pytest.approx(2 / 3)
     for tap in ("pixels", "latents/mean", "codes/flat", "codes/histogram"):
         assert top1[tap] > 0.97, tap
-    assert {row.metric for row in rows} == {"probe-top1"} and {row.samples for row in rows} == {90}
+    assert {row.metric for row in rows} == {"probe-top1"} and {row.count for row in rows} == {90}
     assert "300 training images" in rows[1].note and "L-BFGS" in rows[1].note
 
 
-def test_noise_stays_at_chance(context):
+def test_noise_stays_at_chance(context, run):
     rows = run(context(PatchTokenizer(8)), Shades(300, noise=True), Shades(300, noise=True))
-    top1 = {row.tap: row.value for row in rows}
+    top1 = {row.point["tap"]: row.value for row in rows}
     for tap in ("pixels", "latents/flat", "codes/mean"):
         assert top1[tap] < top1["chance"] + 0.05, tap
 
 
-def test_the_encoders_own_features(context, make_tokenizer):
+def test_the_encoders_own_features(context, run, make_tokenizer):
     rows = run(
         context(make_tokenizer("fsq")), train=Picked(Photos(PhotosConfig(size=8)).open("train"), 96)
     )
-    taps = {row.tap for row in rows}
+    taps = {row.point["tap"] for row in rows}
     assert {"encoder.patches/mean", "encoder.latents/mean", "codes/histogram"} <= taps
 
 
-def test_batch_size_changes_nothing(context):
+def test_batch_size_changes_nothing(context, run):
     train = Picked(Photos(PhotosConfig(size=8)).open("train"), 96)
     one = run(context(PatchTokenizer(8)), train=train)
     two = run(context(PatchTokenizer(8), batch=7), train=train)
-    assert [(r.tap, r.value) for r in one] == [(r.tap, r.value) for r in two]
+    assert [(r.point["tap"], r.value) for r in one] == [(r.point["tap"], r.value) for r in two]
 
 
 def test_histogram():
@@ -84,20 +87,19 @@ def test_histogram():
     assert linear.histogram(indices, (2, 3)).tolist() == expected
 
 
-def test_what_does_not_apply(context, monkeypatch):
+def test_what_does_not_apply(context, run, measure, monkeypatch):
     plain = Shades(20)
     plain.classes = ()
     found = context(PatchTokenizer(8))
     assert run(found, plain) == [] and "no classes" in found.skipped[0]["reason"]
     found = context(PatchTokenizer(8))
-    with exact():
-        assert linear.run(found, lambda context: "no training images: none") == []
+    assert measure(found, "linear_probe", lambda context: "no training images: none") == []
     assert "no training images" in found.skipped[-1]["reason"]
     found = context(PatchTokenizer(8))
     assert run(found, Shades(20, labeled=False)) == []
     assert "no label" in found.skipped[0]["reason"]
     monkeypatch.setattr(linear, "_WIDEST", 100)
     found = context(PatchTokenizer(8))
-    taps = {row.tap for row in run(found, Shades(20))}
+    taps = {row.point["tap"] for row in run(found, Shades(20))}
     assert "pixels" not in taps and "codes/flat" in taps
     assert "192 features" in found.skipped[-1]["reason"]

@@ -14,9 +14,9 @@ from vistok.eval.protocols import order
 from vistok.eval.protocols.common import all_codes
 
 
-def run(context):
-    with exact():
-        return order.run(context)
+@pytest.fixture
+def run(measure):
+    return lambda context: measure(context, "order")
 
 
 def test_each_token_changes_its_own_patch(context):
@@ -49,14 +49,14 @@ def test_entropies():
     assert order.entropies(two).tolist() == [2.0]
 
 
-def test_facts_rows_and_pictures(context, make_tokenizer):
+def test_facts_rows_and_image_grids(context, run, make_tokenizer):
     found = context(make_tokenizer("fsq"))
     (row,) = run(found)
     facts = found.facts["order"]
     assert len(facts["entropy"]) == len(facts["change"]) == len(facts["differ"]) == 4
-    assert facts["pictures"] == 24 and max(facts["change"]) > 0
-    assert row.metric == "order-correlation" and -1 <= row.value <= 1 and row.samples == 24
-    (grid,) = found.pictures
+    assert facts["images"] == 24 and max(facts["change"]) > 0
+    assert row.metric == "order-correlation" and -1 <= row.value <= 1 and row.count == 24
+    (grid,) = found.image_grids
     assert grid["kind"] == "order" and grid["run"] == "tiny" and grid["cells"] == 4
     assert [r["label"] for r in grid["rows"]] == ["tokens 1-4, one scale", "tokens 1-4, own scale"]
     assert grid["columns"] == ["1", "2", "3", "4"]
@@ -65,7 +65,7 @@ def test_facts_rows_and_pictures(context, make_tokenizer):
 def test_maps_are_visible_and_scaled():
     maps = torch.zeros(18, 128, 64, dtype=torch.float64)
     maps[0, :64], maps[1] = 0.25, 0.0025  # rms 0.5 and 0.05
-    grid = order.pictures("x", maps, 10)
+    grid = order.map_grid("x", maps, 10)
     assert len(grid["rows"]) == 6 and grid["cells"] == 8 and grid["size"] == [66, 34]
     assert "0.500" in grid["note"]
     data = base64.b64decode(grid["rows"][0]["uri"].split(",")[1])
@@ -87,14 +87,14 @@ def test_correlation():
     assert order.rank_correlation(torch.ones(4)) != order.rank_correlation(torch.ones(4))  # NaN
 
 
-def test_batch_size_changes_nothing(context):
+def test_batch_size_changes_nothing(context, run):
     one, two = context(PatchTokenizer(8)), context(PatchTokenizer(8), batch=7)
     run(one), run(two)
     assert one.facts["order"]["entropy"] == two.facts["order"]["entropy"]
     assert one.facts["order"]["change"] == pytest.approx(two.facts["order"]["change"], rel=1e-6)
 
 
-def test_grids_and_continuous_tokens_are_skipped(context):
+def test_grids_and_continuous_tokens_are_skipped(context, run):
     found = context(PixelTokenizer(8))
     assert run(found) == [] and "one-dimensional" in found.skipped[0]["reason"]
     tokenizer = PatchTokenizer(8)

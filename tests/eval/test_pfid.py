@@ -5,10 +5,11 @@ import torch
 
 from tests.support.eval_tokenizers import PatchTokenizer
 from vistok.eval.images import exact
-from vistok.eval.protocols import pfid, rfid
+from vistok.eval.protocols import pfid
 from vistok.eval.protocols.pfid import Decoding
 from vistok.metrics import frechet_distance
 from vistok.metrics.perturbed import Cell
+from vistok.tokens import TokenSpec
 
 
 def distances(context, cells, length=None):
@@ -21,10 +22,9 @@ def distances(context, cells, length=None):
 
 @pytest.mark.filterwarnings("ignore:Fréchet")
 @pytest.mark.parametrize("quantizer", ["fsq", "vq", "lfq", "binary"])
-def test_no_share_or_no_neighbours_change_nothing(context, make_tokenizer, quantizer):
+def test_no_share_or_no_neighbours_change_nothing(context, measure, make_tokenizer, quantizer):
     found = context(make_tokenizer(quantizer))
-    with exact():
-        clean = next(r for r in rfid.run(found) if r.metric == "rFID" and r.length == 4)
+    clean = next(r for r in measure(found, "rfid") if r.metric == "rFID" and r.length == 4)
     values, done = distances(found, [Cell(0.0, 200), Cell(1.0, 1)])
     assert values == [clean.value] * 2
     assert [float(one.changed) for one in done] == [0, 0]
@@ -71,6 +71,19 @@ def test_only_kept_tokens_are_perturbed(context, make_tokenizer):
     assert not torch.equal(moved[:, :2], quantized.indices[:, :2])
 
 
+def test_a_prefix_of_each_block_is_perturbed_where_it_is_kept():
+    """Two blocks of 3 and 2 positions, of which the first 2 each are kept: 0, 1, 3, 4."""
+    spec = TokenSpec(blocks=((3,), (2,)), vocab=(9,), dim=1, prefix="per_block")
+    clean = torch.zeros(4, 5, 1, dtype=torch.int64)
+    near = torch.arange(9).view(1, 1, 1, 9, 1).expand(4, 5, 1, 9, 1)
+    every = Decoding(2, Cell(1.0, 9), False)
+    moved = pfid.perturb(spec, clean, near, torch.arange(4), every, 0)
+    assert not moved[:, 2].any()  # the third position of the first block is dropped
+    assert moved[:, [0, 1, 3, 4]].any(0).all()
+    whole = pfid.perturb(spec, clean, near, torch.arange(4), every._replace(length=3), 0)
+    assert whole.any(0).all()
+
+
 def test_plan(make_tokenizer):
     spec = make_tokenizer("fsq").spec()  # 12 codes
     numbers = pfid.plan(spec, "both", False)
@@ -89,10 +102,9 @@ def test_plan(make_tokenizer):
 
 
 @pytest.mark.filterwarnings("ignore:Fréchet")
-def test_rows_say_what_they_are(context, make_tokenizer):
+def test_rows_say_what_they_are(context, measure, make_tokenizer):
     found = context(make_tokenizer("vq"))
-    with exact():
-        rows = pfid.run(found, "both")
+    rows = measure(found, "pfid")
     mean = next(row for row in rows if row.metric == "pFID-v1")
     cells = [row for row in rows if row.metric == "pFID-v1-cell"]
     assert len(cells) == 15
@@ -101,7 +113,6 @@ def test_rows_say_what_they_are(context, make_tokenizer):
         assert words in mean.note
     quick = [row for row in rows if row.metric == "pFID-v1-quick"]
     assert [row.length for row in quick] == [1, 2, 4] and "all 24 images" in quick[0].note
-    first = cells[0].perturbation
-    assert (first.alpha, first.delta, first.delta_asked) == (0.5, 12, 200)
-    with exact():
-        assert pfid.run(found, "none") == [] and "none" in found.skipped[-1]["reason"]
+    assert cells[0].point == {"alpha": 0.5, "delta": 200} and cells[0].measured["delta"] == 12
+    assert measure(found, "pfid", mode="none") == []
+    assert "pfid.mode=none" in found.skipped[-1]["reason"]

@@ -9,8 +9,8 @@ import yaml
 
 from vistok.config import ConfigError, to_yaml, validate
 from vistok.data import FolderConfig, ParquetConfig, Photos, PhotosConfig
+from vistok.eval.config import EvalConfig
 from vistok.eval.measure import evaluate
-from vistok.eval.options import Options
 from vistok.eval.reference.training_set import Picked, still, training_set
 from vistok.eval.systems import training
 from vistok.eval.systems.probe import PRESETS, recipe, vocabulary
@@ -25,9 +25,10 @@ from vistok.train.config import TrainConfig
 def made(runs, small_probe):
     """Evaluate the tokenizer run with its probe; its results."""
 
-    def make(**options):
-        given = {"protocols": ("gfid",), "probe": str(small_probe), "limit": 16}
-        return evaluate([runs[0]], Options(**{**given, **options}))
+    def make(**given):
+        gfid = {"probe": str(small_probe), **given.pop("gfid", {})}
+        given = {"protocols": ("gfid",), "limit": 16, "gfid": gfid, **given}
+        return evaluate([runs[0]], EvalConfig(**given))
 
     return make
 
@@ -72,7 +73,7 @@ def test_all_quantizers(tmp_path, make_tokenizer, small_probe, in_process, quant
     make_tokenizer(quantizer).save_pretrained(tmp_path / "run" / "model")
     data = {"kind": "photos", "size": 8, "val_count": 8, "count": 20}
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump({"data": data}))
-    options = Options(protocols=("gfid",), probe=str(small_probe))
+    options = EvalConfig(protocols=("gfid",), gfid={"probe": str(small_probe)})
     results = evaluate([tmp_path / "run"], options)
     assert results.find("gFID", "run/small", length=4)[0].value > 0
     assert not results.facts["skipped"]
@@ -96,8 +97,8 @@ def test_a_probe_is_trained_once_and_found_again(runs, made, in_process):
 
 
 def test_rows_have_both_references_and_every_guidance(made, in_process):
-    results = made(guidance=(2.0,), train_limit=12)
-    found = [(r.metric, r.length, r.decode.guidance, r.reference.split) for r in results.rows]
+    results = made(gfid={"guidance": (2.0,), "train_images": 12})
+    found = [(r.metric, r.length, r.guidance, r.reference.split) for r in results.rows]
     assert found == [
         *(("gFID", 4, 1.0, "train"), ("gFID-val", 4, 1.0, "val")),
         *(("gFID", 4, 2.0, "train"), ("gFID-val", 4, 2.0, "val")),
@@ -145,10 +146,11 @@ def test_unlabeled_pictures_get_a_probe_without_classes(
     path = str(tmp_path / "pictures")
     data = {"kind": "folder", "path": path, "val_path": path, "size": 8, "crop": "random"}
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump({"data": data}))
-    options = Options(protocols=("gfid",), probe=str(small_probe), guidance=(1.0, 3.0))
+    own = {"probe": str(small_probe), "guidance": (1.0, 3.0)}
+    options = EvalConfig(protocols=("gfid",), gfid=own)
     results = evaluate([tmp_path / "run"], options)
     assert {row.condition for row in results.rows} == {"none"}
-    assert {row.decode.guidance for row in results.rows} == {1.0}
+    assert {row.guidance for row in results.rows} == {1.0}
     assert "nothing to guide" in results.facts["skipped"][0]["reason"]
     assert results.find("gFID")[0].crop == "center"  # although training crops at random
 
@@ -159,11 +161,11 @@ def test_without_training_pictures_it_says_so(runs, small_probe, tmp_path, in_pr
     (tmp_path / "val" / "a").mkdir(parents=True)
     for i in range(4):
         Image.new("RGB", (8, 8), (60 * i, 9, 99)).save(tmp_path / "val" / "a" / f"{i}.png")
-    data = ("kind=folder", f"val_path={tmp_path / 'val'}", "size=8")
-    options = Options(protocols=("gfid",), probe=str(small_probe), data=data)
+    data = {"kind": "folder", "val_path": str(tmp_path / "val"), "size": 8}
+    options = EvalConfig(protocols=("gfid",), gfid={"probe": str(small_probe)}, data=data)
     skipped = evaluate([runs[0]], options).facts["skipped"]
     assert len(skipped) == 1 and "no training images" in skipped[0]["reason"]
-    both = evaluate(runs, Options(protocols=("gfid",), data=data))
+    both = evaluate(runs, EvalConfig(protocols=("gfid",), data=data))
     assert not both.find("gFID") and both.find("gFID-val")
     assert "give path" in both.facts["skipped"][0]["reason"]
 
@@ -179,7 +181,7 @@ def test_presets(which):
 
 
 def test_mistakes_in_recipes(tmp_path, fails):
-    with fails(ConfigError, "--probe huge", "tiny, s, b"):
+    with fails(ConfigError, "gfid.probe=huge", "tiny, s, b"):
         recipe("huge")
     (tmp_path / "a.yaml").write_text("task: {kind: generator}\nstpes: 3\n")
     with fails(ConfigError, "stpes", "steps"):
@@ -207,10 +209,10 @@ def test_a_choice_of_training_pictures_is_keyed_and_recorded():
     assert len({some.record()["manifest"], whole.record()["manifest"], fewer}) == 3
     run = SimpleNamespace(
         config={"data": {"kind": "photos", "size": 8, "count": 50}},
-        tokenizer=SimpleNamespace(config=SimpleNamespace(image_size=(8, 8))),
+        tokenizer=SimpleNamespace(shape=SimpleNamespace(sides=(8, 8))),
     )
-    assert len(training_set(run, (), None).dataset) == 50
-    assert "8x8" in training_set(run, ["size=16"], None)
+    assert len(training_set(run, {}, None).dataset) == 50
+    assert "8x8" in training_set(run, {"size": 16}, None)
 
 
 def test_finished_means_this_config_and_all_its_steps(tmp_path, tree, in_process):

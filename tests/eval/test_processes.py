@@ -101,7 +101,7 @@ def test_many_processes_measure_like_one(runs, tmp_path, world):
         if a.perturbation is not None:
             assert a.perturbation.changed == b.perturbation.changed
         assert a.model_copy(update=alike) == b.model_copy(update=alike)
-        assert b.samples == (17 if b.protocol == "gfid" else PICTURES)
+        assert b.count == (17 if b.protocol == "gfid" else PICTURES)
     for name in ("codebook", "pictures"):
         assert json.dumps(one.facts[name]) == json.dumps(many.facts[name]), name
     # Each outcome is in the cache once, and no part is left; one process finds all of it.
@@ -121,7 +121,7 @@ def test_a_broken_picture_of_one_process_ends_all(runs, tmp_path, broken):
     for number in range(5):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
     shutil.copy(broken / "truncated.jpg", tmp_path / "9.jpg")
-    data = [f"--data={pair}" for pair in ("kind=folder", f"val_path={tmp_path}", "size=8")]
+    data = [f"--data={system}" for system in ("kind=folder", f"val_path={tmp_path}", "size=8")]
     rest = ("--batch", "1", "--protocols", "rfid", "--device", "cpu")
     codes, said = forked(2, runs[0], *data, *rest)
     assert codes[1] == 1 and codes[0] != 0 and "error: 9.jpg: " in said and "rFID" not in said

@@ -16,34 +16,33 @@ from vistok.eval.reference.training_set import Picked
 pytestmark = pytest.mark.filterwarnings("ignore:Fréchet")
 
 
+def codec(row):
+    return row.point["codec"]
+
+
 def training(count=96):
     """What a job hands to `run`: context -> training images."""
 
     def make(context):
-        size = context.tokenizer.config.image_size[0]
+        size = context.sides[0]
         return Views(Picked(Photos(PhotosConfig(size=size)).open("train"), count), context.batch)
 
     return make
 
 
 @pytest.fixture
-def few(monkeypatch):
-    """Two points of each codec's sweep."""
-    monkeypatch.setattr(rate_distortion, "SWEEP", (10, 90))
+def run(measure):
+    """run(context) -> rows, with two qualities of each image codec."""
+    return lambda context: measure(context, "rate_distortion", training(), qualities=(10, 90))
 
 
-def run(context, **options):
-    with exact():
-        return rate_distortion.run(context, training(**options))
-
-
-def test_rows_of_a_flexible_tokenizer(context, few):
+def test_rows_of_a_flexible_tokenizer(context, run):
     pytest.importorskip("constriction")
     found = context(PatchTokenizer(8))  # 16 tokens of 9 bits
     rows = run(found)
     own = [row for row in rows if row.run == "tiny"]
-    sizes = {(row.codec, row.length): row.bytes for row in own}
-    assert {c for c, _ in sizes} == {"packed", "arithmetic", "arithmetic-picture"}
+    sizes = {(codec(row), row.length): row.measured["bytes"] for row in own}
+    assert {c for c, _ in sizes} == {"packed", "arithmetic", "arithmetic-image"}
     assert {k for _, k in sizes} == {1, 2, 4, 8, 16}
     tokens = found.tokenizer.encode(found.views.pick(range(24)))
     for length in (2, 16):
@@ -64,7 +63,7 @@ def test_rows_of_a_flexible_tokenizer(context, few):
     assert "packed @1 " in reason and "@16 21.0;" in reason and "nearest files" in reason
 
 
-def test_baselines_are_measured_once_and_listed_once(context, few, monkeypatch):
+def test_baselines_are_measured_once_and_listed_once(context, run, monkeypatch):
     calls = []
     encode = codecs.Codec.encode
     count = lambda self, *args: calls.append(self.name) or encode(self, *args)
@@ -83,17 +82,17 @@ def test_baselines_are_measured_once_and_listed_once(context, few, monkeypatch):
     assert sum(row.run == "a" for row in listed) == sum(row.run == "a" for row in one)
 
 
-def test_a_size_in_reach_is_matched(context, few):
+def test_a_size_in_reach_is_matched(context, run):
     tokenizer = PatchTokenizer(16, patch=1)  # 256 tokens of 9 bits
     whole = PatchTokenizer.spec(tokenizer).model_copy(update={"prefix": "none"})
     tokenizer.spec = lambda: whole
     rows = run(context(tokenizer, count=12))
     matched = [row for row in rows if "matched to tiny packed @256" in row.note]
-    assert {row.codec for row in matched} >= {"JPEG"} and len(matched) >= 3
-    (target,) = {row.bytes for row in rows if row.codec == "packed"}
+    assert {codec(row) for row in matched} >= {"JPEG"} and len(matched) >= 3
+    (target,) = {row.measured["bytes"] for row in rows if codec(row) == "packed"}
     assert target > 288
     for row in matched:
-        assert abs(row.bytes - target) <= 0.1 * target and row.run == row.codec
+        assert abs(row.measured["bytes"] - target) <= 0.1 * target and row.run == codec(row)
 
 
 @pytest.mark.parametrize("codec", codecs.CODECS, ids=lambda codec: codec.name)
@@ -115,22 +114,29 @@ def test_codecs(context, codec):
     with exact():
         rows = codecs.codec_rows(found, codec, 50)
     total = sum(len(codec.encode(one, 50)) for one in to_uint8(views.pick(range(8))))
-    assert {row.bytes for row in rows} == {total / 8} and {row.run for row in rows} == {codec.name}
+    assert {row.measured["bytes"] for row in rows} == {total / 8} and {row.run for row in rows} == {
+        codec.name
+    }
 
 
-def test_batch_size_changes_nothing(context, few):
+def test_batch_size_changes_nothing(context, run):
     one, two = run(context(PatchTokenizer(8))), run(context(PatchTokenizer(8), batch=7))
     assert len(one) == len(two)
     for a, b in zip(one, two, strict=True):
-        assert (a.metric, a.codec, a.length, a.bytes) == (b.metric, b.codec, b.length, b.bytes)
+        assert (a.metric, a.point, a.length, a.measured) == (
+            b.metric,
+            b.point,
+            b.length,
+            b.measured,
+        )
         assert a.value == pytest.approx(b.value, rel=1e-5)
 
 
-def test_what_does_not_apply(context, few, monkeypatch):
+def test_what_does_not_apply(context, run, monkeypatch):
     monkeypatch.setitem(sys.modules, "constriction", None)
     found = context(PatchTokenizer(8))
     rows = run(found)
-    assert {row.codec for row in rows if row.run == "tiny"} == {"packed"}
+    assert {codec(row) for row in rows if row.run == "tiny"} == {"packed"}
     assert any("pip install" in one["reason"] for one in found.skipped)
     continuous = PatchTokenizer(8)
     continuous.spec = lambda: PatchTokenizer.spec(continuous).model_copy(update={"vocab": ()})
@@ -139,10 +145,10 @@ def test_what_does_not_apply(context, few, monkeypatch):
 
 
 def test_settings_are_json(runs):
-    from vistok.eval.options import Options
+    from vistok.eval.config import EvalConfig
     from vistok.eval.systems.runs import resolve
 
-    (pair,) = resolve(runs)
-    (job,) = rate_distortion.jobs(pair, Options())
-    assert json.loads(json.dumps(job.settings)) == job.settings
-    assert len(job.settings["codecs"]) == 3
+    (system,) = resolve(runs)
+    (job,) = rate_distortion.RateDistortion().jobs(system, EvalConfig())
+    dumped = job.config.model_dump(mode="json")
+    assert json.loads(json.dumps(dumped)) == dumped and len(dumped["codecs"]) == 3

@@ -6,16 +6,22 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from vistok.config.overrides import parse
 from vistok.eval.__main__ import reference
+from vistok.eval.config import EvalConfig
 from vistok.eval.images import Views, exact
 from vistok.eval.measure import evaluate
-from vistok.eval.options import Options
-from vistok.eval.reference.files import make_reference
+from vistok.eval.reference.files import ReferenceConfig, make_reference
 from vistok.eval.reference.real import RealStats, StatsError
 from vistok.eval.systems.runs import RunError, open_split
 from vistok.metrics import FeatureStats, frechet_distance
 
-PHOTOS = ["kind=photos", "size=8", "count=40"]
+PHOTOS = ["data.kind=photos", "data.size=8", "data.count=40"]
+
+
+def asked(out, *words, **given):
+    """The config of reference statistics, from key=value words and fields."""
+    return ReferenceConfig(**{"out": str(out), **parse(words), **given})
 
 
 @pytest.fixture
@@ -24,7 +30,9 @@ def made(tmp_path):
 
     def make(*words, name="ref.safetensors", **options):
         path = tmp_path / name
-        return path, make_reference(words or PHOTOS, path, **options)
+        runs = [word for word in words if "=" not in word]
+        data = [word for word in (words or PHOTOS) if "=" in word]
+        return path, make_reference(runs, asked(path, *data, **options))
 
     return make
 
@@ -47,11 +55,11 @@ def adm(tmp_path):
 @pytest.mark.parametrize("ending", ["safetensors", "npz"])
 def test_a_file_says_what_it_was_made_of(tmp_path, features, runs, ending):
     path = tmp_path / "out" / f"ref.{ending}"
-    done = CliRunner().invoke(reference, [*PHOTOS, "--out", str(path), "--limit", "30"])
+    done = CliRunner().invoke(reference, [*PHOTOS, f"out={path}", "limit=30"])
     assert done.exit_code == 0, done.output
     assert "photos, train split: 30 images" in done.output
     found = RealStats.load(path)
-    data = open_split(None, PHOTOS, "train")
+    data = open_split(None, parse(PHOTOS)["data"], "train")
     assert (found.reference.name, found.reference.split) == ("photos", "train")
     assert found.reference.manifest == data.record()["manifest"]
     assert found.reference.count == found.stats.count == 30 and found.unknown == ()
@@ -67,9 +75,7 @@ def test_a_file_says_what_it_was_made_of(tmp_path, features, runs, ending):
     assert found.stats.cov == pytest.approx(expected.cov, rel=1e-12)
     assert frechet_distance(found.stats, expected) < 1e-6
     # Of a run: its data, and words that change them.
-    done = CliRunner().invoke(
-        reference, [str(runs[0]), "--data", "count=9", "--split", "val", "--out", str(path)]
-    )
+    done = CliRunner().invoke(reference, [str(runs[0]), "data.count=9", "split=val", f"out={path}"])
     assert done.exit_code == 0, done.output
     assert RealStats.load(path).reference.split == "val" and RealStats.load(path).stats.count == 24
 
@@ -80,8 +86,8 @@ def test_training_pictures_are_cropped_as_for_evaluation(tmp_path):
     for number in range(3):
         pixels = np.random.default_rng(number).integers(0, 256, (20, 30, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    words = ["kind=folder", f"path={tmp_path}", "size=8", "crop=random", "min_share=0.5", "pad=2"]
-    data = open_split(None, words, "train")
+    changes = {"kind": "folder", "path": str(tmp_path), "size": 8, "crop": "random", "pad": 2}
+    data = open_split(None, {**changes, "min_share": 0.5}, "train")
     record = data.record()
     assert (record["crop"], record["pad"], record["flip"]) == ("center", 0, False)
     assert (data.sample(1, 0, 0).pixels == data.sample(1, 5, 9).pixels).all()
@@ -89,11 +95,11 @@ def test_training_pictures_are_cropped_as_for_evaluation(tmp_path):
 
 def test_mistakes(tmp_path, made, fails):
     with fails(StatsError, "ref.csv", "safetensors"):
-        make_reference(PHOTOS, tmp_path / "ref.csv")
+        make_reference([], asked(tmp_path / "ref.csv", *PHOTOS))
     with fails(RunError, "no data named", "kind=photos"):
-        make_reference([], tmp_path / "ref.npz")
+        make_reference([], asked(tmp_path / "ref.npz"))
     with fails(StatsError, "expected one run"):
-        make_reference(["a", "b"], tmp_path / "ref.npz")
+        make_reference(["a", "b"], asked(tmp_path / "ref.npz"))
     with fails(StatsError, "no such file", "eval reference"):
         RealStats.load(tmp_path / "nothing.npz")
     path, _ = made()
@@ -118,12 +124,12 @@ def test_a_pickle_in_an_npz_is_refused(tmp_path, fails):
 
 def test_gfid_is_measured_against_a_file(runs, made):
     path, real = made()
-    options = dict(protocols=("rfid", "gfid"), samples=21, limit=24)
-    with_file = evaluate(runs, Options(**options, reference=str(path)))
-    plain = evaluate(runs, Options(**options))
+    options = dict(protocols=("rfid", "gfid"), gfid={"samples": 21}, limit=24)
+    with_file = evaluate(runs, EvalConfig(**options, reference=str(path)))
+    plain = evaluate(runs, EvalConfig(**options))
     for row in (*with_file.find("gFID"), *with_file.find("gFID-untrained")):
         assert row.reference == real.reference and row.reference.split == "train"
-        assert "not training statistics" not in row.note and row.samples == 21
+        assert "not training statistics" not in row.note and row.count == 21
     assert with_file.find("gFID")[0].value != plain.find("gFID")[0].value
     rfid = lambda results: [row.value for row in results.find("rFID")]
     assert rfid(with_file) == rfid(plain)
@@ -133,22 +139,22 @@ def test_gfid_is_measured_against_a_file(runs, made):
 def test_rfid_is_measured_against_a_file_when_asked(runs, made, fails):
     own, _ = made(str(runs[0]), split="val", name="own.safetensors")
     options = dict(protocols=("rfid",), reference=str(own), reference_rfid=True)
-    rows = evaluate(runs[:1], Options(**options)).find("rFID")
-    plain = evaluate(runs[:1], Options(protocols=("rfid",))).find("rFID")
+    rows = evaluate(runs[:1], EvalConfig(**options)).find("rFID")
+    plain = evaluate(runs[:1], EvalConfig(protocols=("rfid",))).find("rFID")
     assert [r.value for r in rows] == pytest.approx([r.value for r in plain], rel=1e-9)
-    with fails(ValueError, "own.safetensors", "none of rfid", "--reference-rfid"):
-        evaluate(runs[:1], Options(protocols=("rfid",), reference=str(own)))
-    with fails(ValueError, "--reference FILE"):
-        evaluate(runs[:1], Options(protocols=("rfid",), reference_rfid=True))
+    with fails(ValueError, "own.safetensors", "none of rfid", "reference_rfid=true"):
+        evaluate(runs[:1], EvalConfig(protocols=("rfid",), reference=str(own)))
+    with fails(ValueError, "reference=FILE"):
+        evaluate(runs[:1], EvalConfig(protocols=("rfid",), reference_rfid=True))
 
 
 @pytest.mark.parametrize(
     ("words", "split", "field", "there", "here"),
     [
-        ((*PHOTOS, "size=16"), "train", "size", "16x16", "8x8"),
+        ((*PHOTOS, "data.size=16"), "train", "size", "16x16", "8x8"),
         (PHOTOS, "train", "split", "train", "val"),
-        ((*PHOTOS, "val_count=5"), "val", "count", "5", "24"),
-        ((*PHOTOS, "val_count=24", "seed=1"), "val", "data", "photos", "photos"),
+        ((*PHOTOS, "data.val_count=5"), "val", "count", "5", "24"),
+        ((*PHOTOS, "data.val_count=24", "data.seed=1"), "val", "data", "photos", "photos"),
     ],
 )
 def test_a_mismatch_names_field_values_and_way_out(
@@ -156,13 +162,13 @@ def test_a_mismatch_names_field_values_and_way_out(
 ):
     path, _ = made(*words, split=split)
     options = dict(protocols=("rfid",), reference=str(path), reference_rfid=True)
-    from vistok.eval.results.compare import FIELDS, MismatchError
+    from vistok.eval.reference.agreement import FIELDS, MismatchError
 
     said = rf"{field} is {there}\S* ?\w* there and {here}"
     rest = tuple(name for name in FIELDS if name != field)
-    with fails(MismatchError, str(path), said, f"--allow-mismatch .*{field}"):
-        evaluate(runs[:1], Options(**options, allow_mismatch=rest))
-    allowed = evaluate(runs[:1], Options(**options, allow_mismatch=FIELDS))
+    with fails(MismatchError, str(path), said, rf"allow_mismatch=\[.*{field}"):
+        evaluate(runs[:1], EvalConfig(**options, allow_mismatch=rest))
+    allowed = evaluate(runs[:1], EvalConfig(**options, allow_mismatch=FIELDS))
     for row in allowed.find("rFID"):
         assert f"reference mismatch allowed: {field} is" in row.note
     assert "mismatch" not in allowed.find("PSNR")[0].note
@@ -174,10 +180,10 @@ def test_gfid_minds_crop_and_filter(runs, made, fails, field, value):
 
     path, real = made()
     dataclasses.replace(real, **{field: value}).save(path)
-    options = dict(protocols=("gfid",), samples=7, reference=str(path))
-    with fails(ValueError, f"{field} is {value} there", f"--allow-mismatch {field}"):
-        evaluate(runs, Options(**options))
-    row = evaluate(runs, Options(**options, allow_mismatch=(field,))).find("gFID")[0]
+    options = dict(protocols=("gfid",), gfid={"samples": 7}, reference=str(path))
+    with fails(ValueError, f"{field} is {value} there", rf"allow_mismatch=\[{field}\]"):
+        evaluate(runs, EvalConfig(**options))
+    row = evaluate(runs, EvalConfig(**options, allow_mismatch=(field,))).find("gFID")[0]
     assert f"allowed: {field} is {value}" in row.note and getattr(row, field) == value
 
 
@@ -185,17 +191,17 @@ def test_networks_must_be_the_same(runs, made, adm, fails):
     import dataclasses
 
     path, real = made()
-    options = dict(protocols=("gfid",), samples=7, reference=str(path))
+    options = dict(protocols=("gfid",), gfid={"samples": 7}, reference=str(path))
     other = real.network.model_copy(update={"sha256": "0" * 64})
     dataclasses.replace(real, network=other).save(path)
-    with fails(ValueError, "network is vistok-cnn 0000", "--allow-mismatch network"):
-        evaluate(runs, Options(**options))
+    with fails(ValueError, "network is vistok-cnn 0000", r"allow_mismatch=\[network\]"):
+        evaluate(runs, EvalConfig(**options))
     other = real.network.model_copy(update={"name": "inception"})
     dataclasses.replace(real, network=other).save(path)
     with fails(ValueError, "inception", "vistok-cnn") as _:
-        evaluate(runs, Options(**options, allow_mismatch=("network",)))
+        evaluate(runs, EvalConfig(**options, allow_mismatch=("network",)))
     with fails(ValueError, "64 features", r"320 features"):
-        evaluate(runs, Options(**{**options, "reference": str(adm(64))}))
+        evaluate(runs, EvalConfig(**{**options, "reference": str(adm(64))}))
 
 
 def test_what_a_foreign_file_does_not_say_stays_unknown(runs, adm):
@@ -206,7 +212,7 @@ def test_what_a_foreign_file_does_not_say_stays_unknown(runs, adm):
     with np.load(path) as file:
         assert found.stats.mean == pytest.approx(file["mu"])
         assert found.stats.cov == pytest.approx(file["sigma"])
-    options = Options(protocols=("gfid",), samples=7, reference=str(path))
+    options = EvalConfig(protocols=("gfid",), gfid={"samples": 7}, reference=str(path))
     row = evaluate(runs, options).find("gFID")[0]
     assert row.reference.name == "VIRTUAL_320" and row.reference.split == "unknown"
     for word in ("network", "crop", "filter", "size", "split", "count"):
@@ -216,11 +222,16 @@ def test_what_a_foreign_file_does_not_say_stays_unknown(runs, adm):
 
 def test_another_reference_is_another_key(runs, made, tmp_path, monkeypatch):
     first, _ = made(name="a.safetensors")
-    second, _ = made(*PHOTOS, "seed=3", name="b.safetensors")
+    second, _ = made(*PHOTOS, "data.seed=3", name="b.safetensors")
     done = []
     go = lambda path: evaluate(
         runs,
-        Options(protocols=("rfid", "gfid"), samples=7, cache=str(tmp_path / "c"), reference=path),
+        EvalConfig(
+            protocols=("rfid", "gfid"),
+            gfid={"samples": 7},
+            cache=str(tmp_path / "c"),
+            reference=path,
+        ),
         done.append,
     )
     rows = [go(str(path)).find("gFID")[0].value for path in (first, second, first)]

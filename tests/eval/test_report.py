@@ -79,7 +79,7 @@ def test_results_json(report, tmp_path, fails):
     assert data["schema"] == 2 and set(data) == {"schema", "rows", "runs", "facts"}
     results = Results.load(path)
     assert [row.display for row in results.rows] == [row["display"] for row in data["rows"]]
-    assert {row.samples for row in results.rows} == {20}
+    assert {row.count for row in results.rows} == {20}
     assert len(results.find("PSNR", "tok")) == 3 and results.find("PSNR", length=2)
     results.save(tmp_path / "again.json")
     assert json.loads((tmp_path / "again.json").read_text()) == data
@@ -159,7 +159,7 @@ def test_speed(runs, tmp_path, monkeypatch):
     ):
         assert words in result.output
     results = Results.load(target)
-    assert results.find("encode-images/s")[0].samples == 4
+    assert results.find("encode-images/s")[0].count == 4
     rate = lambda name: results.find(f"{name}-images/s")[0]
     count = lambda name: float(rate(name).note.split()[0])  # GFLOP an image
     assert count("encoder") == count("encode") > 0 and count("decoder") == count("decode") > 0
@@ -183,5 +183,5 @@ def test_two_processes_give_the_same_numbers(runs, report, tmp_path):
     one, two = [Results.load(p.parent / "results.json") for p in (report[0] / "x", target)]
     assert two.facts["world_size"] == 2 and len(one.rows) == len(two.rows)
     for a, b in zip(one.rows, two.rows, strict=True):
-        assert (a.metric, a.length, a.samples) == (b.metric, b.length, b.samples)
+        assert (a.metric, a.length, a.count) == (b.metric, b.length, b.count)
         assert b.value == pytest.approx(a.value, rel=1e-4, abs=1e-6), a.display

@@ -117,13 +117,13 @@ def test_correlations_say_how_few_points_they_have(results, page):
 
 
 def test_the_same_pictures_of_all_runs_are_one_viewer(results, page):
-    (one,) = viewers(results.facts["pictures"], "reconstructions", places(results))
+    (one,) = viewers(results.facts["image_grids"], "reconstructions", places(results))
     assert [lane.run for lane in one.lanes] == ["nested", "tail", "fixed"]
     assert [s.at for s in one.lanes[0].strips] == [16, 4, 1] and one.lossless
     original = one.original.uri
     assert page.count(original) == 2  # once with the reconstructions, once with perturbed tokens
     other = strips("reconstructions", "other", size=16)
-    assert len(viewers([*results.facts["pictures"], other], "reconstructions", {})) == 2
+    assert len(viewers([*results.facts["image_grids"], other], "reconstructions", {})) == 2
 
 
 class _Scripts(HTMLParser):
@@ -147,7 +147,7 @@ def test_the_only_script_is_ours(page):
 
 
 def test_a_picture_must_lie_in_the_file(results, fails):
-    grid = json.loads(json.dumps(results.facts["pictures"][0]))
+    grid = json.loads(json.dumps(results.facts["image_grids"][0]))
     for uri in ("https://example.org/x.png", "data:text/html;base64,AA", 'data:image/png;base64,"'):
         grid["rows"][1]["uri"] = uri
         with fails(ValueError, "image", "base64"):

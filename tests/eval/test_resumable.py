@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from vistok.eval.config import EvalConfig
 from vistok.eval.context import Context
 from vistok.eval.images import Views, exact
 from vistok.eval.measure import evaluate
-from vistok.eval.options import Options
 from vistok.eval.protocols import pfid, rfid
 from vistok.eval.resumable import Cache, leaves
 from vistok.metrics import PSNR, CodebookStats, FeatureStats
@@ -68,7 +68,7 @@ def go(context: Context, states: Sums, stop: int | None = None) -> list[int]:
     """The images that were seen; stops before batch number `stop` is added."""
     seen = []
     with exact():
-        for number, batch in enumerate(context.sweep("", states)):
+        for number, batch in enumerate(context.batches("", states)):
             if number == stop:
                 raise Stop
             seen += batch.index.tolist()
@@ -173,7 +173,7 @@ def test_protocols_go_on(kept, protocol, monkeypatch):
 KILLED = """
 import os, signal, sys
 from vistok.eval.measure import evaluate
-from vistok.eval.options import Options
+from vistok.eval.config import EvalConfig
 from vistok.eval.protocols import gfid
 real, calls = gfid.sample, []
 def sample(*args):
@@ -182,7 +182,7 @@ def sample(*args):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*args)
 gfid.sample = sample
-options = Options(
+options = EvalConfig(
     protocols=("rfid", "gfid"), limit=24, batch=8, cache=sys.argv[1], save_every=0.0
 )
 evaluate(sys.argv[2:], options)
@@ -206,12 +206,12 @@ def test_a_killed_evaluation_goes_on(runs, tmp_path, monkeypatch):
     real, calls, said = gfid.sample, [], []
     monkeypatch.setattr(gfid, "sample", lambda *args: (calls.append(1), real(*args))[1])
     options = dict(protocols=("rfid", "gfid"), limit=24, batch=8)
-    results = evaluate(runs, Options(**options, cache=str(cache), save_every=0.0), said.append)
+    results = evaluate(runs, EvalConfig(**options, cache=str(cache), save_every=0.0), said.append)
     again = len(calls)
     assert "found 0 of" not in said[0] and "rfid of tok" in said[0] and "gfid of gen" in said[1]
     assert {p.name.split("-")[0] for p in cache.iterdir()} == {"rfid", "gfid", "real"}
     calls.clear()
-    plain = evaluate(runs, Options(**options))
+    plain = evaluate(runs, EvalConfig(**options))
     assert again == len(calls) - 7  # 3 batches a pass: seven were done before the kill
     strip = lambda row: row.model_copy(update={"date": "", "commit": ""})
     for a, b in zip(results.rows, plain.rows, strict=True):

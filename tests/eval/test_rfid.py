@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from tests.support.eval_tokenizers import PixelTokenizer
-from vistok.eval.images import data_name, exact, to_uint8
-from vistok.eval.protocols import rfid
+from vistok.eval.images import data_name, to_uint8
 
 
 def values(rows):
@@ -19,10 +18,8 @@ def test_uint8_returns_to_itself_and_halves_go_up():
     assert to_uint8(half).tolist() == [1, 2, 255, 0, 255]
 
 
-def test_identity_has_no_distance(context):
-    with exact():
-        found = context(PixelTokenizer(8))
-        rows = rfid.run(found)
+def test_identity_has_no_distance(context, measure):
+    rows = measure(context(PixelTokenizer(8)), "rfid")
     by = values(rows)
     assert by["rFID", 64] < 1e-3
     assert by["SSIM", 64] == pytest.approx(1)
@@ -33,11 +30,10 @@ def test_identity_has_no_distance(context):
     assert ("codebook-usage", 64) not in by and ("codebook-factor-usage", 64) in by
 
 
-def test_rows_of_a_flexible_tokenizer(context, make_tokenizer):
-    with exact():
-        found = context(make_tokenizer("fsq"))
-        rows = rfid.run(found)
-        again = rfid.run(context(make_tokenizer("fsq"), batch=7))
+def test_rows_of_a_flexible_tokenizer(context, measure, make_tokenizer):
+    found = context(make_tokenizer("fsq"))
+    rows = measure(found, "rfid")
+    again = measure(context(make_tokenizer("fsq"), batch=7), "rfid")
     by = values(rows)
     for metric in ("rFID", "PSNR", "PSNR-mean", "SSIM", "perceptual", "bytes/image"):
         assert [length for name, length in by if name == metric] == [1, 2, 4]
@@ -46,7 +42,7 @@ def test_rows_of_a_flexible_tokenizer(context, make_tokenizer):
     for key, value in values(again).items():
         assert value == pytest.approx(by[key], rel=1e-5), key
     row = rows[0]
-    assert row.display == "rFID[vistok-cnn, photos]" and row.samples == 24
+    assert row.display == "rFID[vistok-cnn, photos]" and row.count == 24
     assert len(row.reference.manifest) == 64 and len(row.features.sha256) == 64
     assert row.crop and row.filter == "bicubic" and row.size == (8, 8) and row.precision == "fp32"
     assert "biased" in row.note  # 24 images for 320 features

@@ -5,23 +5,27 @@ import torch
 
 from tests.support.eval_tokenizers import PatchTokenizer
 from vistok.core.rng import Rng
-from vistok.eval.images import exact
-from vistok.eval.protocols import rfid, robust
+from vistok.eval.protocols import robust
 from vistok.eval.protocols.common import codes_of_others
 from vistok.eval.report.tables import summary
-from vistok.eval.results.rows import Damage, Results
+from vistok.eval.results.rows import Results
 from vistok.tokens import TokenSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:Fréchet")
 
 
-def run(context):
-    with exact():
-        return robust.run(context)
+@pytest.fixture
+def run(measure):
+    return lambda context: measure(context, "robust")
+
+
+SHARES = (0.0, 0.125, 0.25, 0.5, 0.75)
 
 
 def by_damage(rows, metric="PSNR"):
-    return {(row.damage.kind, row.damage.share): row.value for row in rows if row.metric == metric}
+    return {
+        (row.point["damage"], row.point["share"]): row.value for row in rows if row.metric == metric
+    }
 
 
 def test_bit_flips():
@@ -48,10 +52,10 @@ def test_bit_flips():
 
 def test_lost_positions():
     spec = TokenSpec(blocks=((8,),), vocab=(4,), dim=1)
-    assert robust.losses(spec) == [0, 1, 2, 4, 6]
-    assert robust.losses(spec.model_copy(update={"blocks": ((1,),)})) == [0]
-    tail = robust.lost_positions(spec, Damage(kind="drop_tail", share=0.25), 2)
-    head = robust.lost_positions(spec, Damage(kind="drop_head", share=0.25), 2)
+    assert robust.losses(spec, SHARES) == [0, 1, 2, 4, 6]
+    assert robust.losses(spec.model_copy(update={"blocks": ((1,),)}), SHARES) == [0]
+    tail = robust.lost_positions(spec, robust.Damage("drop_tail", 0.25), 2)
+    head = robust.lost_positions(spec, robust.Damage("drop_head", 0.25), 2)
     assert tail.tolist() == [False] * 6 + [True] * 2 and head.tolist() == [True] * 2 + [False] * 6
 
 
@@ -67,12 +71,12 @@ def test_codes_of_others():
 
 
 @pytest.mark.parametrize("missing", ["mask_token", "drop"])
-def test_tail_loss_is_a_prefix(context, make_tokenizer, missing):
+def test_tail_loss_is_a_prefix(context, measure, run, make_tokenizer, missing):
     found = context(make_tokenizer("fsq", missing))
     rows = run(found)
     lost = by_damage(rows)
-    with exact():
-        kept = {row.length: row.value for row in rfid.run(found) if row.metric == "PSNR"}
+    rfid = measure(found, "rfid")
+    kept = {row.length: row.value for row in rfid if row.metric == "PSNR"}
     assert lost["drop_tail", 0.0] == lost["bit_flip", 0.0] == kept[4]
     assert lost["drop_tail", 0.5] == pytest.approx(kept[2], rel=1e-6)
     assert lost["drop_tail", 0.75] == pytest.approx(kept[1], rel=1e-6)
@@ -80,13 +84,13 @@ def test_tail_loss_is_a_prefix(context, make_tokenizer, missing):
     text = summary(Results(rows=tuple(rows), runs=(), facts={}))
     (line,) = [one for one in text.splitlines() if "drop_tail 50.0%" in one]
     assert line.split()[-3] == f"{lost['drop_tail', 0.5]:.2f}"
-    head = next(r for r in rows if r.damage == Damage(kind="drop_head", share=0.5))
+    head = next(r for r in rows if r.point == {"damage": "drop_head", "share": 0.5})
     assert "2 of 4 tokens lost, the first ones; the decoder is told" in head.note
-    flip = next(r for r in rows if r.damage.kind == "bit_flip" and r.damage.share == 0.05)
+    flip = next(r for r in rows if r.point == {"damage": "bit_flip", "share": 0.05})
     assert "of the code bits flipped" in flip.note and "modulo" in flip.note
 
 
-def test_damage_grows_and_lost_tokens_are_replaced(context):
+def test_damage_grows_and_lost_tokens_are_replaced(context, run):
     tokenizer = PatchTokenizer(16)
     fixed = PatchTokenizer.spec(tokenizer).model_copy(update={"prefix": "none"})
     tokenizer.spec = lambda: fixed
@@ -95,11 +99,11 @@ def test_damage_grows_and_lost_tokens_are_replaced(context):
         values = [value for (k, _), value in by_damage(rows).items() if k == kind]
         assert len(values) == 5 and values == sorted(values, reverse=True), kind
         assert values[0] > values[-1] + 1
-    note = next(r.note for r in rows if r.damage == Damage(kind="drop_tail", share=0.25))
+    note = next(r.note for r in rows if r.point == {"damage": "drop_tail", "share": 0.25})
     assert "16 of 64 tokens lost, the last ones; replaced by the codes of other images" in note
 
 
-def test_batch_size_changes_nothing(context):
+def test_batch_size_changes_nothing(context, run):
     tokenizer = PatchTokenizer(8)
     fixed = PatchTokenizer.spec(tokenizer).model_copy(update={"prefix": "none"})
     tokenizer.spec = lambda: fixed
@@ -109,7 +113,7 @@ def test_batch_size_changes_nothing(context):
         assert a.value == pytest.approx(b.value, rel=1e-6)
 
 
-def test_continuous_tokens_are_skipped(context):
+def test_continuous_tokens_are_skipped(context, run):
     tokenizer = PatchTokenizer(8)
     spec = PatchTokenizer.spec(tokenizer).model_copy(update={"vocab": ()})
     tokenizer.spec = lambda: spec

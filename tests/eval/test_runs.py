@@ -9,10 +9,10 @@ from vistok.eval.systems.runs import RunError, class_names, open_data, resolve, 
 
 
 def test_a_generator_finds_its_tokenizer(runs):
-    (pair,) = resolve([runs[1], runs[0]])
-    assert pair.tokenizer.name == "tok" and [g.name for g in pair.generators] == ["gen"]
-    assert pair.tokenizer.history[0]["step"] == 1
-    generator = pair.generators[0].generator
+    (system,) = resolve([runs[1], runs[0]])
+    assert system.tokenizer.name == "tok" and [g.name for g in system.generators] == ["gen"]
+    assert system.tokenizer.history[0]["step"] == 1
+    generator = system.generators[0].generator
     assert class_names(generator)[0] == "astronaut" and len(class_names(generator)) == 7
     twin = untrained(generator)
     assert twin.classes == generator.classes and twin.spec == generator.spec
@@ -99,6 +99,6 @@ def test_a_released_name_is_converted_once(make_tokenizer, tmp_path, monkeypatch
     monkeypatch.setattr(pretrained, "load", load)
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
-        (pair,) = resolve(["titok-l32"])
-    assert asked == ["titok-l32"] and pair.tokenizer.name == "titok-l32"
-    assert pair.tokenizer.folder == pair.tokenizer.model
+        (system,) = resolve(["titok-l32"])
+    assert asked == ["titok-l32"] and system.tokenizer.name == "titok-l32"
+    assert system.tokenizer.folder == system.tokenizer.model

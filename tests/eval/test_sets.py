@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from tests.support.eval_tokenizers import PatchTokenizer, PixelTokenizer
+from vistok.eval.config import EvalConfig
 from vistok.eval.images import exact, to_uint8
 from vistok.eval.jobs import do
 from vistok.eval.measure import _networks
-from vistok.eval.options import Options
 from vistok.eval.protocols import rfid
 from vistok.eval.reference.sets import METRICS, SetMeasures, wanted
 from vistok.frozen import FeatureNetwork, Features
@@ -63,7 +63,7 @@ def test_identity(small):
     assert rows["KID"].value <= 0 and "subsets of 24" in rows["KID"].note
     assert [rows[name].value for name in ("precision", "recall", "coverage")] == [1, 1, 1]
     assert rows["density"].value >= 1 and 1 < rows["IS"].value < 3
-    assert all(row.length == 7 and row.samples == 24 for row in rows.values())
+    assert all(row.length == 7 and row.count == 24 for row in rows.values())
     assert all(row.features.name == "small" for row in rows.values())
     assert "k = 3" in rows["recall"].note and "k = 5" in rows["density"].note
     assert "biased upwards: 24 images for 48 features" in rows["sFID"].note
@@ -96,9 +96,9 @@ def test_real_pictures_are_looked_at_once(small, monkeypatch):
 def test_a_subset_is_said(small):
     rows = found(small(PatchTokenizer(8)), stored=15)
     for name in ("KID", "precision", "coverage"):
-        assert rows[name].samples == 15
+        assert rows[name].count == 15
         assert "a keyed subset (seed 0) of 15 of 24 images" in rows[name].note
-    assert rows["rFID"].samples == 24 and "subset" not in rows["rFID"].note
+    assert rows["rFID"].count == 24 and "subset" not in rows["rFID"].note
     same = found(small(PixelTokenizer(8)), stored=15)
     assert same["precision"].value == 1  # the same images on both sides
 
@@ -114,15 +114,14 @@ def test_what_a_network_lacks_is_said(context):
 
 def test_names():
     assert wanted(("fid", "kid", "fid")) == ("fid", "kid")
-    assert wanted(("all",), ("ms-ssim",)) == (*METRICS, "ms-ssim")
+    assert wanted("all") == wanted(("fid", "all")) == (*METRICS, "ms-ssim")
     with pytest.raises(ValueError, match="unknown metric 'fad'; valid: all, fid, sfid, kid"):
         wanted(("fid", "fad"))
 
 
 def test_rfid_has_them_at_each_length(context, make_tokenizer):
-    options = Options(metrics=("all",))
-    (job,) = rfid.jobs(None, options)
-    assert job.settings == {"metrics": [*METRICS, "ms-ssim"], "stored": 50_000}
+    (job,) = rfid.RFID().jobs(None, EvalConfig(rfid={"metrics": "all"}))
+    assert job.config.model_dump() == {"metrics": (*METRICS, "ms-ssim"), "stored": 50_000}
     outcome = do(job, context(make_tokenizer("fsq")))
     for metric in ("rFID", "KID", "IS", "recall", "coverage", "bits/pixel"):
         lengths = [row.length for row in outcome.rows if row.metric == metric]
@@ -134,23 +133,24 @@ def test_rfid_has_them_at_each_length(context, make_tokenizer):
     assert len(outcome.skipped) == 2  # sFID once, not at each length
 
 
-def test_ms_ssim_of_large_pictures(context):
-    with exact():
-        rows = rfid.run(context(PixelTokenizer(176), count=2), ("ms-ssim",))
+def test_ms_ssim_of_large_images(context, measure):
+    rows = measure(context(PixelTokenizer(176), count=2), "rfid", metrics=("ms-ssim",))
     (row,) = [row for row in rows if row.metric == "MS-SSIM"]
     assert row.value == pytest.approx(1) and "rFID" not in {row.metric for row in rows}
 
 
-def test_several_perceptual_networks(context, perceptual):
+def test_several_perceptual_networks(context, measure, perceptual):
     other = type(perceptual)()
     other.name = "lpips-like"
     made = context(PatchTokenizer(8))
     made.more_perceptual = (other,)
-    with exact():
-        rows = rfid.run(made)
+    rows = measure(made, "rfid")
     shown = {row.display: row.value for row in rows if row.metric in ("perceptual", "LPIPS")}
     assert list(shown) == ["perceptual[vistok-cnn, photos]", "LPIPS[lpips-like, photos]"]
     assert len(set(shown.values())) == 1
-    assert [n and n.name for n in _networks(Options(perceptual=("none",)))] == ["vistok-cnn", None]
-    twice = _networks(Options(perceptual=("vistok-cnn", "vistok-cnn")))
+    assert [n and n.name for n in _networks(EvalConfig(perceptual=("none",)))] == [
+        "vistok-cnn",
+        None,
+    ]
+    twice = _networks(EvalConfig(device="cpu", perceptual=("vistok-cnn", "vistok-cnn")))
     assert len(twice) == 2

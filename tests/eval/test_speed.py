@@ -50,14 +50,14 @@ def test_a_config_file_is_measured_at_every_size_and_precision(tmp_path, monkeyp
     assert result.exit_code == 0, result.output
     results = Results.load(target)
     shares = results.find("train-share", "small")
-    assert [(row.precision, row.samples) for row in shares] == [
+    assert [(row.precision, row.count) for row in shares] == [
         *(("fp32", 2), ("fp32", 3), ("bf16", 2), ("bf16", 3))
     ]
-    rates = {(r.precision, r.samples): r for r in results.find("train-FLOP/s")}
+    rates = {(r.precision, r.count): r for r in results.find("train-FLOP/s")}
     for row in results.find("train-images/s"):
         # the rates of images and of FLOP are those of one time: their quotient is the count
         each = float(row.note.split()[0]) * 1e9
-        quotient = rates[row.precision, row.samples].value / row.value
+        quotient = rates[row.precision, row.count].value / row.value
         assert quotient == pytest.approx(each, abs=0.06e9) and quotient > 1e5
     assert set(results.facts["matrix_product_flops"]) == {"float32", "bfloat16"}
 

@@ -16,6 +16,7 @@ class PixelTokenizer(nn.Module):
     def __init__(self, size: int) -> None:
         super().__init__()
         self.config = SimpleNamespace(image_size=(size, size))
+        self.shape = SimpleNamespace(sides=(size, size))
 
     def spec(self) -> TokenSpec:
         return TokenSpec(blocks=(self.config.image_size,), vocab=(256,) * 3, dim=3)
@@ -35,6 +36,7 @@ class PatchTokenizer(nn.Module):
     def __init__(self, size: int, patch: int = 2) -> None:
         super().__init__()
         self.config, self.patch, self.side = SimpleNamespace(image_size=(size, size)), patch, size
+        self.shape = SimpleNamespace(sides=(size, size))
         level = torch.arange(8) / 7
         self.codes = torch.stack(torch.meshgrid(level, level, level, indexing="ij"), -1).view(-1, 3)
         self.quantizer = self
