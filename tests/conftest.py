@@ -53,8 +53,8 @@ def tokenizer_tree(
         "image_size": 8,
         "encoder": {
             "kind": "vit",
-            "patch_size": 4,
-            "num_latents": 4,
+            "patches": {"size": 4},
+            "latents": {"count": 4},
             "transformer": dict(TRANSFORMER),
             **encoder,
         },
@@ -62,7 +62,7 @@ def tokenizer_tree(
         "regularizers": list(regularizers),
         "decoder": {
             "kind": "vit",
-            "patch_size": 4,
+            "patches": {"size": 4},
             "missing": missing,
             "transformer": dict(TRANSFORMER),
         },

@@ -126,7 +126,7 @@ def test_the_yaml_snippet_is_a_config():
 
     for block in blocks("yaml"):
         config = validate(TrainConfig, yaml.safe_load(block))
-        assert config.task.tokenizer.encoder.num_latents == 128
+        assert config.task.tokenizer.encoder.latents.count == 128
 
 
 def test_the_gpu_launch_config():

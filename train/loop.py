@@ -233,7 +233,7 @@ class Loop:
                 part = select(batch, slice(i * size, (i + 1) * size))
             with self.parallel.micro_batch(wrapped, last=i == config.accumulate - 1):
                 with self.accelerator.autocast():
-                    sampled = draws.rows(i * size, (i + 1) * size)
+                    sampled = draws.select(slice(i * size, (i + 1) * size))
                     scalars = self.task.step(phase, part, sampled, progress)
                 self.accelerator.backward(scalars["loss"] / config.accumulate)
             # Without their graphs, which would live on until everything has moved.

@@ -142,7 +142,7 @@ def generate(
         Condition(label=labels), index=index, seed=seed, length=length, sampling=sampling
     )
     if condition is not None:
-        condition = condition.pick([0] * len(tokens))
+        condition = condition.select([0] * len(tokens))
     _write(owner.decode(tokens, condition), Path(out), columns=count)
     click.echo(out)
 

@@ -34,7 +34,7 @@ class EditConfig(Config):
     """Move the code vectors that the decoder sees; false: the latents in front of the quantizer,
     with its straight-through gradient, so that every image is one of real codes."""
     lr: float = Field(default=0.1, gt=0)
-    """Of plain Adam."""
+    """Learning rate of Adam."""
     steps: int = Field(default=600, ge=1)
     ema: float = Field(default=0.0, ge=0, lt=1)
     """Decay of the average that is decoded at the end; 0 = the last tokens."""
@@ -43,14 +43,14 @@ class EditConfig(Config):
     pull: float = Field(default=0.0, ge=0)
     """Weight of the mean squared distance to `pull_to`."""
     pull_to: Literal["seed", "zero"] = "seed"
-    """seed: the tokens it started from; zero."""
+    """Tokens that `pull` draws towards: seed, those it started from; or zero."""
     seed: int = 0
     """Key of the noise."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a callback sees after each step."""
+    """State of an optimization after a step, as callbacks see it."""
 
     number: int
     tokens: Tensor  # [B, N, D], averaged
@@ -60,7 +60,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Edited:
-    """What `optimize` found."""
+    """Result of `optimize`."""
 
     pixels: Tensor  # [B, 3, H, W] in 0..1
     values: Tensor  # [B, N, D], averaged: what was optimized
@@ -173,8 +173,8 @@ def _noise(rng: Rng, step: int, like: Tensor) -> Tensor:
 
 
 def _start(tokenizer, start, after_quantizer: bool, condition) -> tuple[Tensor, tuple[int, ...]]:
-    """What is optimized [B, N, D], and the latents' grid."""
-    grid = tokenizer.encoder.grid
+    """Tensor to be optimized [B, N, D], and the latents' grids."""
+    grid = tokenizer.encoder.grids
     with torch.no_grad():
         if isinstance(start, Tokens):
             values = tokenizer.values(start)
@@ -205,7 +205,7 @@ def _tokens(tokenizer, values: Tensor, grid) -> Tokens | None:
         return None
     spec = tokenizer.spec()
     indices = quantized.indices.to(Tokens.dtype(spec))
-    return Tokens(spec, indices=indices, size=(1, *tokenizer.config.image_size))
+    return Tokens(spec, indices=indices, size=(1, *tokenizer.shape.image_size))
 
 
 # -- objectives -----------------------------------------------------------------------------------

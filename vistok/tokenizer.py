@@ -1,14 +1,14 @@
-"""The tokenizer: the one sentence that every system of this field says.
+"""The tokenizer: input space -> encoder -> quantizer -> decoder -> output space.
 
-pixels -> (space) -> encoder -> quantizer -> decoder -> (space) -> pixels in 0..1. Regularizers
-only sample draws; `draws=None` is evaluation.
-Letters: B batch, H W pixels, N latents, L positions, F factors, D width.
+Regularizers only sample draws, which the parts obey; `draws=None` is evaluation.
+Letters: B batch, H W pixels, N latents, M values, L positions, F factors, D width; *sides is H, W
+of images and T, H, W of clips.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,44 +16,48 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-# Importing the rooms registers their parts, which the config below is built from.
+# Importing the packages registers their parts, which the config below is built from.
 import vistok.decoders
 import vistok.encoders
+import vistok.heads
 import vistok.quantizers
 import vistok.regularizers
 import vistok.spaces  # noqa: F401
+from vistok.conditioning import ReadsText, check_texts
 from vistok.config import Config, ConfigError, PartOf, validate
 from vistok.config.registry import build
 from vistok.core.draws import Draws
-from vistok.core.records import Batch, Condition, Decoded, Latents, Quantized, Reconstruction
+from vistok.core.records import Batch, Condition, Decoded, Latents, Noisy, Quantized, Reconstruction
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
-from vistok.frozen.text import TextEncoder, TextEncoderConfig
+from vistok.core.shapes import Shape, check_pixels
+from vistok.frozen.network import Frozen, share_frozen
+from vistok.frozen.text import TextEncoderConfig
 from vistok.layers.text import TextInputConfig
+from vistok.regularizers.base import check_all
 from vistok.runtime.modes import evaluating
 from vistok.spaces.pixels import PixelsConfig
 from vistok.storage.hub import Saved
 from vistok.storage.origin import Origin
 from vistok.tokens import Tokens, TokenSpec, keep_mask
 
-NO_TEXTS = (
-    "data: this tokenizer reads text, and the data give none; use texts of the data (text=txt of "
-    "webdataset, text_column of huggingface), or data.caption for one of each class"
-)
-
 
 class TokenizerConfig(Config):
     image_size: tuple[int, int] = (256, 256)
-    """(H, W) in pixels."""
+    """(H, W) in pixels; one number for a square."""
+    frames: int | None = Field(default=None, ge=1)
+    """Frames of a clip; null = this tokenizer takes images."""
     input_space: Annotated[Any, PartOf("space")] = PixelsConfig()
+    """Representation of the pixels that the encoder reads."""
     output_space: Annotated[Any, PartOf("space")] = PixelsConfig()
+    """Representation that the decoder gives."""
     encoder: Annotated[Any, PartOf("encoder")]
     quantizer: Annotated[Any, PartOf("quantizer")]
     regularizers: tuple[Annotated[Any, PartOf("regularizer")], ...] = ()
     decoder: Annotated[Any, PartOf("decoder")]
     text: TextEncoderConfig | None = None
-    """Which text encoder's features encoder or decoder read (their own `text` says how)."""
-    license: str | None = Field(default=None)
+    """Text encoder whose features encoder or decoder read (their own `text` says how)."""
+    license: str | None = None
     """License of the weights; kept with them."""
 
     @model_validator(mode="before")
@@ -64,6 +68,12 @@ class TokenizerConfig(Config):
         return data
 
     @property
+    def shape(self) -> Shape:
+        """Shape of the pixels of one sample."""
+        sides = self.image_size if self.frames is None else (self.frames, *self.image_size)
+        return Shape(3, tuple(sides))
+
+    @property
     def reading(self) -> dict[str, TextInputConfig]:
         """The parts that read text, and how."""
         parts = {"encoder": self.encoder, "decoder": self.decoder}
@@ -72,69 +82,39 @@ class TokenizerConfig(Config):
 
     @model_validator(mode="after")
     def _texts(self) -> TokenizerConfig:
-        """What would otherwise fail at the first batch."""
-        reading = self.reading
-        if self.text is not None and not reading:
-            raise ValueError(
-                "text names a text encoder, and no part reads text; set encoder.text or "
-                "decoder.text, or leave text out"
-            )
-        for name, how in reading.items():
-            if self.text is not None and how.length != self.text.length:
-                raise ValueError(
-                    f"{name}.text.length={how.length}, but text.length={self.text.length}; give "
-                    "both the same"
-                )
-        if len({how.dim for how in reading.values()}) > 1:
-            dims = ", ".join(f"{name}.text.dim={how.dim}" for name, how in reading.items())
-            raise ValueError(f"{dims}: one text encoder has one width; give both the same")
+        check_texts(self.text, self.reading)
         return self
 
 
-class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"]):
+class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image-tokenizer"]):
+    """Composition of the parts that a config names.
+
+    Attributes:
+        shape: of the pixels of one sample. layout: tokens and values that the quantizer makes.
+        origin: of imported weights; None for those trained here.
+    """
+
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
-        self.config = config
-        self.input_space = build(config.input_space, config.image_size)
-        self.output_space = build(config.output_space, config.image_size)
+        self.config, self.shape = config, config.shape
+        self.input_space = build(config.input_space, self.shape)
+        self.output_space = build(config.output_space, self.shape)
+        share_frozen(self.input_space, self.output_space)
         self.quantizer = build(config.quantizer)
-        self.encoder = build(config.encoder, config.image_size, self.quantizer.latent_dim)
-        latents = math.prod(self.encoder.grid)
-        self.decoder = build(config.decoder, config.image_size, latents, self.quantizer.value_dim)
+        self.encoder = build(config.encoder, self.input_space.shape, self.quantizer.latent_dim)
+        layout = self.quantizer.layout(self.encoder.grids, self.encoder.stored)
+        self.decoder = build(config.decoder, self.output_space.shape, layout.values, layout.dim)
         self.regularizers = [build(part) for part in config.regularizers]
-        self._spec = self.quantizer.spec(self.encoder.grid, self.decoder.prefix)
-        self._check_regularizers()
-        self.origin: Origin | None = None  # of imported weights
+        if layout.spec.prefix == "none":  # else the quantizer leaves out what is missing
+            spec = layout.spec.model_copy(update={"prefix": self.decoder.prefix})
+            layout = replace(layout, spec=spec)
+        self.layout = layout
+        optional = any(how.optional for how in config.reading.values())
+        check_all(self.regularizers, config.regularizers, self.spec(), optional)
+        self.origin: Origin | None = None
         self._text_encoder: list[Any] = []  # in a list, so that it is no submodule
 
-    def _check_regularizers(self) -> None:
-        """ConfigError for what would otherwise fail when the first draws are sampled."""
-        claimed: dict[str, str] = {}
-        for part, regularizer in zip(self.config.regularizers, self.regularizers, strict=True):
-            if regularizer.needs_prefix and self.decoder.prefix == "none":
-                raise ConfigError(
-                    f"regularizers: '{part.kind}' shortens sequences, but decoder.missing is "
-                    "'refuse'; set it to 'mask_token' or 'drop'"
-                )
-            if regularizer.fills in claimed:
-                raise ConfigError(
-                    f"regularizers: '{claimed[regularizer.fills]}' and '{part.kind}' both fill "
-                    f"'{regularizer.fills}'; keep one of them"
-                )
-            claimed[regularizer.fills] = part.kind
-            if regularizer.fills == "null" and not any(
-                how.optional for how in self.config.reading.values()
-            ):
-                raise ConfigError(
-                    f"regularizers: '{part.kind}' drops texts, and no part reads text that may "
-                    "be missing; set encoder.text or decoder.text, with optional: true"
-                )
-            try:
-                regularizer.check(self._spec)
-            except ValueError as error:
-                raise ConfigError(f"regularizers: '{part.kind}': {error}") from None
-
-    # -- the sentence ---------------------------------------------------------------------------
+    # -- one pass -------------------------------------------------------------------------------
 
     def forward(
         self,
@@ -142,27 +122,45 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         draws: Draws | None = None,
         condition: Condition | None = None,
         pixels: bool = True,
+        in_space: bool = False,
     ) -> Reconstruction:
-        """One training or evaluation pass over `batch.pixels` [B, 3, H, W] in 0..1.
+        """One training or evaluation pass over `batch.pixels` [B, 3, *sides] in 0..1.
 
-        `pixels=False` leaves the way back from the decoded space out, where no loss looks at it
-        (proxy codes: another tokenizer's decoder would run for nothing).
+        A decoder that samples sees the target at a sampled time in training, and samples from noise
+        (seed 0, keyed by `batch.index`) in evaluation.
+
+        Args:
+            pixels: False leaves the way back from the output space out, where no loss looks at it
+                (proxy codes: another tokenizer's decoder would run for nothing).
+            in_space: True gives the target in the output space too.
         """
         latents = self.latents(batch.pixels, condition, draws)
         quantized = self.quantize(latents, draws)
-        present = self._present(draws, len(batch.pixels), batch.pixels.device)
-        decoded = self.reconstruct(quantized.values, present, condition, draws)
+        values = quantized.values
+        present = self._present(draws, len(values), values.device)
         target = batch.pixels if batch.target is None else batch.target
-        pixels = self.output_space.inverse(decoded.estimate) if pixels else None
-        return Reconstruction(pixels, target, decoded, quantized, latents, draws)
+        samples, noisy, clean = self.decoder.sampling is not None, None, None
+        if in_space or (samples and draws is not None):
+            clean = self.output_space(target)
+        if samples and draws is None:
+            estimate = self._sample(values, present, condition, batch.index, 0, None)
+            decoded = Decoded(estimate, estimate)
+        else:
+            if samples:
+                noisy = self.decoder.corrupt(clean, draws.part("decoder"))
+            decoded = self.reconstruct(values, present, condition, noisy)
+        image = self.output_space.inverse(decoded.estimate) if pixels else None
+        return Reconstruction(image, target, decoded, quantized, latents, draws, clean, noisy)
 
     def latents(
         self, pixels: Tensor, condition: Condition | None = None, draws: Draws | None = None
     ) -> Latents:
-        """pixels [B, 3, H, W] in 0..1 -> latents [B, N, D], differentiable."""
-        return self.encoder(self.input_space(pixels, draws), condition)
+        """pixels [B, 3, *sides] in 0..1 -> latents [B, N, D], differentiable."""
+        own = None if draws is None else draws.part("input_space")
+        return self.encoder(self.input_space(pixels, own), condition)
 
     def quantize(self, latents: Latents, draws: Draws | None = None) -> Quantized:
+        """latents [B, N, D] -> values [B, M, D'] and indices [B, L, F], straight-through."""
         return self.quantizer(latents, draws)
 
     def reconstruct(
@@ -170,60 +168,27 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         values: Tensor,
         present: Tensor | None = None,
         condition: Condition | None = None,
-        draws: Draws | None = None,
+        noisy: Noisy | None = None,
     ) -> Decoded:
-        """values [B, N, D] -> the decoded space, differentiable and unclamped."""
-        return self.decoder(values, present, condition, draws)
-
-    def condition(self, texts: Sequence[str], null: Tensor | None = None) -> Condition:
-        """The condition of B texts; `null` [B] bool: samples that see none of it.
-
-        The text encoder is loaded when it is first needed and is no part of the saved model.
-        """
-        if self.config.text is None:
-            raise ValueError(
-                "this tokenizer's config names no text encoder; give tokenizer.text, or features: "
-                "Condition(text=[B, M, C])"
-            )
-        device = next(self.parameters()).device
-        features, mask = self.text_encoder.to(device)(texts)
-        return Condition(text=features, text_mask=mask, null=null)
-
-    def condition_of(self, batch: Batch, draws: Draws | None = None) -> Condition | None:
-        """What is read besides the pixels of a batch of data: None, or its texts, which are kept
-        from the samples that `draws.null` names. ConfigError if the data give no texts."""
-        if self.config.text is None:
-            return None
-        if batch.text is None:
-            raise ConfigError(NO_TEXTS)
-        return self.condition(batch.text, None if draws is None else draws.null)
-
-    @property
-    def text_encoder(self) -> Any:
-        """Texts -> (features, mask), loaded at the first look."""
-        if not self._text_encoder:
-            self.use_text_encoder(TextEncoder(self.config.text))
-        return self._text_encoder[0]
-
-    def use_text_encoder(self, encoder: Any) -> None:
-        """Look through this one: several tokenizers may share it."""
-        self._text_encoder = [encoder]
+        """values [B, M, D'] -> the output space, differentiable and unclamped."""
+        return self.decoder(values, present, condition, noisy)
 
     # -- what users call ------------------------------------------------------------------------
 
-    def spec(self, size: tuple[int, int] | None = None) -> TokenSpec:
-        """The token spec of an image of `size` (H, W); None = the size it was trained for."""
-        if size is not None and tuple(size) != tuple(self.config.image_size):
-            raise ValueError(
-                f"size={tuple(size)}: this tokenizer encodes {tuple(self.config.image_size)} only"
-            )
-        return self._spec
+    def spec(self) -> TokenSpec:
+        """The shape of this tokenizer's token sequences."""
+        return self.layout.spec
+
+    @property
+    def sampling(self) -> Config | None:
+        """Default settings of a decoder that samples; None for a deterministic one."""
+        return self.decoder.sampling
 
     @torch.no_grad()
     def encode(
         self, pixels: Tensor, length: int | None = None, condition: Condition | None = None
     ) -> Tokens:
-        """pixels [B, 3, H, W] in 0..1 -> Tokens; `length` keeps a prefix of each sequence.
+        """pixels [B, 3, *sides] in 0..1 -> Tokens; `length` keeps a prefix of each sequence.
 
         Raises ValueError for another shape, type or range, and for a length the spec forbids.
         """
@@ -234,47 +199,72 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         pixels = pixels.to(next(self.parameters()))
         with evaluating(self):
             quantized = self.quantize(self.latents(pixels, condition))
-        size = (1, *self.config.image_size)
         if quantized.indices is None:
-            tokens = Tokens(spec, values=quantized.values, size=size)
+            tokens = Tokens(spec, values=quantized.values[:, : spec.length], size=self._size())
         else:
-            tokens = Tokens(spec, indices=quantized.indices.to(Tokens.dtype(spec)), size=size)
+            indices = quantized.indices[:, : spec.length].to(Tokens.dtype(spec))
+            tokens = Tokens(spec, indices=indices, size=self._size())
         return tokens if length is None else tokens.prefix(length)
 
     @torch.no_grad()
-    def decode(self, tokens: Tokens, condition: Condition | None = None, seed: int = 0) -> Tensor:
-        """Tokens (whole or any prefix that the spec allows) -> pixels [B, 3, H, W] in 0..1."""
-        if tokens.spec.vocab != self._spec.vocab and tokens.indices is not None:
-            tokens = tokens.regroup(self._spec.vocab)
-        if tokens.spec.blocks != self._spec.blocks:
+    def decode(
+        self,
+        tokens: Tokens,
+        condition: Condition | None = None,
+        *,
+        seed: int = 0,
+        index: Tensor | None = None,
+        sampling: Config | Mapping[str, Any] | None = None,
+    ) -> Tensor:
+        """Tokens (whole or any prefix that the spec allows) -> pixels [B, 3, *sides] in 0..1.
+
+        Args:
+            seed, index: key the noise of a decoder that samples; sample numbers [B], 0..B-1 if
+                None. Deterministic decoders ignore them.
+            sampling: settings of a decoder that samples, whole or as changes to its own.
+        Raises ValueError for tokens of another spec, and for settings that the decoder lacks.
+        """
+        if tokens.spec.vocab != self.spec().vocab and tokens.indices is not None:
+            tokens = tokens.regroup(self.spec().vocab)
+        if tokens.spec.blocks != self.spec().blocks:
             raise ValueError(
                 f"tokens have blocks {tokens.spec.blocks}; this tokenizer decodes "
-                f"{self._spec.blocks}"
+                f"{self.spec().blocks}"
             )
         tokens.check()
+        settings = self._settings(sampling)
         values = self.values(tokens)
-        present = None if tokens.keep is None else tokens.kept().to(values.device)
-        if present is not None and self._spec.prefix == "none" and bool(present.all()):
-            present = None  # such decoders take no mask, not even one that hides nothing
+        present = self._present_of(tokens, values)
+        values = nn.functional.pad(values, (0, 0, 0, self.layout.count - values.shape[1]))
         with evaluating(self):
-            decoded = self.reconstruct(values, present, condition)
-        return self.output_space.inverse(decoded.estimate).clamp(0, 1)
+            if settings is None:
+                estimate = self.reconstruct(values, present, condition).estimate
+            else:
+                estimate = self._sample(values, present, condition, index, seed, settings)
+        return self.output_space.inverse(estimate).clamp(0, 1)
 
     def values(self, tokens: Tokens) -> Tensor:
-        """The code vectors [B, N, D] that the decoder sees."""
+        """Inputs of the decoder, [B, M, D'] (fewer than M where an encoder stores fewer)."""
         device = next(self.parameters()).device
         if tokens.indices is None:
             return tokens.values.to(device)
-        return self.quantizer.lookup(tokens.indices.to(device).long())
+        keep = None if tokens.keep is None else tokens.keep.to(device)
+        return self.quantizer.lookup(tokens.indices.to(device).long(), keep)
 
     def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
         """Draws of a training step for samples `index` [B], from every regularizer and part."""
-        draws = Draws()
+        draws, spec = Draws(), self.spec()
         for config, regularizer in zip(self.config.regularizers, self.regularizers, strict=True):
             rng = Rng(seed, config.kind, progress.step)
-            draws = draws.join(regularizer.draw(self._spec, index, rng, progress), config.kind)
-        rng = Rng(seed, "quantizer", progress.step)
-        return draws.join(self.quantizer.draw(self._spec, index, rng, progress), "quantizer")
+            draws = draws.join(regularizer.draw(spec, index, rng, progress), config.kind)
+        rng = lambda name: Rng(seed, name, progress.step)
+        sampled = {
+            "input_space": self.input_space.draw(index, rng("input_space"), progress),
+            "quantizer": self.quantizer.draw(self.layout, index, rng("quantizer"), progress),
+            "decoder": self.decoder.draw(index, rng("decoder"), progress),
+        }
+        parts = {name: part for name, part in sampled.items() if part is not None}
+        return draws.join(Draws(parts=parts))
 
     def part_parameters(self) -> dict[str, int]:
         """Parameters of each part; of a space only if it has some."""
@@ -283,33 +273,74 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
         counts = {name: sum(p.numel() for p in getattr(self, name).parameters()) for name in names}
         return {name: count for name, count in counts.items() if count or name not in spaces}
 
+    def frozen_record(self) -> dict[str, str]:
+        """{name: sha256} of the borrowed frozen networks, which are no part of the saved model."""
+        return {part.name: part.sha256 for part in self.modules() if isinstance(part, Frozen)}
+
+    def _settings(self, sampling: Config | Mapping[str, Any] | None) -> Config | None:
+        """The decoder's own settings with the changes that are asked for."""
+        own = self.decoder.sampling
+        if sampling is None or own is None:
+            if sampling is not None:
+                raise ValueError(f"sampling={sampling}: this decoder does not sample; leave it out")
+            return own
+        if isinstance(sampling, Config):
+            return sampling
+        return validate(type(own), {**own.model_dump(), **sampling}, "sampling")
+
+    def _sample(
+        self,
+        values: Tensor,
+        present: Tensor | None,
+        condition: Condition | None,
+        index: Tensor | None,
+        seed: int,
+        settings: Config | None,
+    ) -> Tensor:
+        """The output space [B, C, *sides] that a decoder samples from noise keyed by sample."""
+        index = torch.arange(len(values)) if index is None else index.cpu()
+        noise = self.decoder.noise(index, Rng(seed, "decoder")).to(values.device)
+        return self.decoder.sample(values, present, condition, noise, settings)
+
     def _present(self, draws: Draws | None, batch: int, device: torch.device) -> Tensor | None:
+        """[B, M] bool: values that training shows the decoder; None = all."""
         if draws is None or (draws.keep is None and draws.present is None):
             return None
-        present = keep_mask(self._spec, draws.keep, batch, device)
-        return present if draws.present is None else present & draws.present.to(device)
+        count, present = self.layout.count, None
+        if draws.keep is not None and self.spec().prefix == "token":
+            # Not by the spec: more values may be trained with than are stored.
+            place = torch.arange(count, device=device)
+            present = place[None] < draws.keep.to(device)[:, None]
+        elif draws.keep is not None and self.spec().prefix == "per_block":
+            present = keep_mask(self.spec(), draws.keep, batch, device)
+        if draws.present is None:
+            return present
+        shown = draws.present.to(device)
+        return shown if present is None else present & shown
+
+    def _present_of(self, tokens: Tokens, values: Tensor) -> Tensor | None:
+        """[B, M] bool: values that the decoder is shown of these tokens; None = all."""
+        prefix, missing = self.spec().prefix, self.layout.count - values.shape[1]
+        if prefix == "block" or (tokens.keep is None and not missing):
+            return None
+        kept = tokens.kept().to(values.device)
+        if prefix == "none" and bool(kept.all()):
+            return None  # such decoders take no mask, not even one that hides nothing
+        return nn.functional.pad(kept, (0, missing))
+
+    def _size(self) -> tuple[int, int, int]:
+        return (self.shape.frames or 1, *self.shape.image_size)
 
     def check_pixels(self, pixels: Tensor) -> None:
-        height, width = self.config.image_size
-        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != (3, height, width):
-            raise ValueError(
-                f"pixels have shape {tuple(pixels.shape)}; expected [B, 3, {height}, {width}]: "
-                "resize and crop the image first"
-            )
-        if not pixels.is_floating_point():
-            raise ValueError(
-                f"pixels have type {pixels.dtype}; expected floats in 0..1: divide uint8 by 255"
-            )
-        low, high = pixels.aminmax() if len(pixels) else (0.0, 1.0)
-        if not (low >= -1e-3 and high <= 1 + 1e-3):  # NaN fails it too
-            raise ValueError(
-                f"pixels lie in {low:.3g}..{high:.3g}; expected 0..1: do not rescale to -1..1"
-            )
+        """ValueError unless pixels are floats [B, 3, *sides] in 0..1."""
+        check_pixels(pixels, self.shape)
 
     # -- files ----------------------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
-        return self.config.model_dump(mode="json")
+        described = self.config.model_dump(mode="json")
+        frozen = self.frozen_record()
+        return {**described, "frozen": frozen} if frozen else described
 
     def _save_pretrained(self, save_directory: Path) -> None:
         super()._save_pretrained(save_directory)
@@ -337,4 +368,13 @@ class Tokenizer(nn.Module, Saved, library_name="vistok", tags=["image-tokenizer"
 
     @classmethod
     def from_description(cls, data: dict[str, Any], source: str) -> Tokenizer:
-        return cls(validate(TokenizerConfig, data, source))
+        frozen = data.get("frozen", {})
+        data = {name: value for name, value in data.items() if name != "frozen"}
+        tokenizer = cls(validate(TokenizerConfig, data, source))
+        own = tokenizer.frozen_record()
+        if frozen != own:
+            raise ConfigError(
+                f"{source}: frozen: these weights were trained with {frozen}, and the networks "
+                f"here are {own}; expected the same names and hashes: use the same weight files"
+            )
+        return tokenizer

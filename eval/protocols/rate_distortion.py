@@ -44,7 +44,7 @@ from vistok.runtime.distributed import sum_, world_size
 from vistok.tokens.entropy_coding import (
     CoderMissing,
     Frequencies,
-    PictureCoder,
+    ImageCoder,
     coder_version,
     decode_set,
     encode_set,
@@ -187,7 +187,7 @@ def alone(
     context: Context, codes: Tensor, known: Frequencies, length: int, header: float, training: int
 ) -> Size:
     """Each image by itself; the ranks share the images."""
-    coder = PictureCoder(known, positions_of(context.spec, length))
+    coder = ImageCoder(known, positions_of(context.spec, length))
     total = torch.zeros((), dtype=torch.float64)
     with bar(len(codes), f"{context.run.name}: code {length}") as progress:
         for index in shares(len(codes), context.batch):

@@ -17,7 +17,7 @@ from vistok.core.records import Latents
 from vistok.eval.provenance import provenance
 from vistok.eval.results.rows import Reference, Row
 from vistok.eval.speed.clock import Clock
-from vistok.quantizers.vq import VQ, VQConfig
+from vistok.quantizers.atoms.vq import VQ, VQConfig
 
 VECTORS = (512, 4096)
 SIZES = (1024, 4096, 16384, 262144)

@@ -27,20 +27,20 @@ DROPOUT = ({"kind": "nested_dropout"},)
     ("path", "value", "words"),
     [
         ("imagesize", 8, "run.yaml: imagesize: unknown key, value 8; did you mean 'image_size'"),
-        ("encoder.path_size", 4, "encoder.path_size: unknown key, value 4; .*'patch_size'"),
+        ("encoder.patchs", 4, "encoder.patchs: unknown key, value 4; .*'patches'"),
         ("encoder.transformer.wdith", 3, "encoder.transformer.wdith: unknown .*'width'.*depth"),
         ("regularizers.0.lenghts", "pow2", "regularizers.0.lenghts: unknown .*'lengths'"),
         ("quantizer.kind", "fsqq", "quantizer.kind: unknown kind 'fsqq'; did you mean 'fsq'.*vq"),
         (
             "quantizer",
             {"levels": [3]},
-            "quantizer: no 'kind' given .*binary, fsq, kl, lfq, vq",
+            "quantizer: no 'kind' given .*binary, fsq, lfq, vq, kl",
         ),
         ("quantizer", "fsq", "quantizer: got 'fsq'; input should be a valid dictionary"),
         ("regularizers.0.lengths", "pow3", "regularizers.0.lengths: got 'pow3'; .*'uniform_pow2'"),
         ("regularizers", {"kind": "nested_dropout"}, "regularizers: got .*; .*tuple"),
-        ("encoder.num_latents", 0, "encoder.num_latents: got 0; .*greater than or equal to 1"),
-        ("encoder.num_latents", "many", "encoder.num_latents: got 'many'; .*integer"),
+        ("encoder.latents.count", 0, "encoder.latents.count: got 0; .*greater than or equal to 1"),
+        ("encoder.latents.count", "many", "encoder.latents.count: got 'many'; .*integer"),
         ("encoder.transformer.width", 10, "encoder.transformer: got .*width=10.*heads=2"),
         ("quantizer.levels", [4, 1], "quantizer.levels.1: got 1; .*greater than or equal to 2"),
         ("quantizer.eps", "a", "quantizer.eps: got 'a'; .*number"),
@@ -165,7 +165,7 @@ PLUGIN = '''
 from typing import Literal
 
 from vistok.config import Config
-from vistok.quantizers.fsq import FSQ, FSQConfig
+from vistok.quantizers.atoms.fsq import FSQ, FSQConfig
 from vistok.config.registry import register
 
 

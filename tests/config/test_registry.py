@@ -7,7 +7,7 @@ import pytest
 import vistok.tokenizer  # noqa: F401  (registers the parts)
 from vistok.config import Config
 from vistok.config.registry import build, entries, entry_of, families
-from vistok.quantizers.fsq import FSQ, FSQConfig
+from vistok.quantizers.atoms.fsq import FSQ, FSQConfig
 
 
 def test_entries_are_found_by_kind_and_by_config():

@@ -15,8 +15,8 @@ GROUND = CONFIG | {"tokens", "storage", "runtime"}
 LAYERS = GROUND | {"layers"}
 FROZEN = LAYERS | {"frozen"}
 PARTS = (
-    *("spaces", "encoders", "decoders", "quantizers", "regularizers", "losses", "generators"),
-    *("metrics", "data"),
+    *("spaces", "encoders", "decoders", "heads", "quantizers", "regularizers", "losses"),
+    *("generators", "metrics", "data"),
 )
 MAY = {
     "core": CORE,
@@ -25,7 +25,8 @@ MAY = {
     "layers": LAYERS,
     "frozen": FROZEN,
     **{part: FROZEN | {part} for part in PARTS},
-    "tokenizer": FROZEN | set(PARTS),
+    "conditioning": FROZEN | {"conditioning"},
+    "tokenizer": FROZEN | set(PARTS) | {"conditioning"},
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
     "cli": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing"},

@@ -56,8 +56,8 @@ def made(name: str) -> Tokenizer:
     tokenizer = Tokenizer(read_config(TINY[name]).task.tokenizer).eval()
     if tokenizer.quantizer.wants_data:
         with torch.no_grad():
-            rows = tokenizer.latents(pictures().pixels).values.flatten(0, 1)
-        tokenizer.quantizer.initialize(rows, Rng(0))
+            latents = tokenizer.latents(pictures().pixels)
+        tokenizer.quantizer.initialize(latents, Rng(0))
     return tokenizer
 
 
@@ -181,7 +181,8 @@ def test_a_masked_prefix_is_a_shorter_sequence(name):
 def shorter(tokenizer: Tokenizer, length: int) -> torch.nn.Module:
     """The same decoder made for `length` latents: tables of latents keep their first rows."""
     config = tokenizer.config
-    short = build(config.decoder, config.image_size, length, tokenizer.quantizer.value_dim)
+    space = tokenizer.output_space.shape
+    short = build(config.decoder, space, ((length,),), tokenizer.layout.dim)
     shapes = {key: len(tensor) for key, tensor in short.state_dict().items()}
     whole = tokenizer.decoder.state_dict()
     short.load_state_dict({key: tensor[: shapes[key]] for key, tensor in whole.items()})

@@ -12,15 +12,17 @@ import vistok.losses  # noqa: F401  (registers the losses)
 from vistok.config import Config, validate
 from vistok.config.registry import build, entries
 from vistok.core.draws import Draws
-from vistok.core.records import Batch, Condition, Decoded
+from vistok.core.records import Batch, Condition, Decoded, Latents
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
+from vistok.core.shapes import Shape
 from vistok.losses.adversarial import AdversarialLoss
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens import Tokens, TokenSpec
 
 FAMILIES = (
     "space",
+    "head",
     "encoder",
     "quantizer",
     "regularizer",
@@ -29,29 +31,8 @@ FAMILIES = (
     "discriminator",
     "generator",
 )
-# What makes a part small, wherever its config has a field of that name.
-SMALL = {
-    "transformer": {"width": 16, "depth": 1, "heads": 2},
-    "patch_size": 4,
-    "num_latents": 4,
-    "codebook_size": 16,
-    "bits": 6,
-    "dim": 4,
-    "levels": [4, 3, 2],
-    "width": 8,
-    "layers": 1,
-    "start": 0,
-    "network": "vistok-cnn",
-    "classes": 2,
-    "conv": {
-        "channels": 8,
-        "channel_mult": [1, 1, 2],
-        "blocks": 1,
-        "mid_blocks": 1,
-        "norm_groups": 4,
-    },
-    "norm_groups": 4,
-}
+# What makes a generator small.
+SMALL = {"transformer": {"width": 16, "depth": 1, "heads": 2}, "classes": 2}
 
 
 def kinds(*families: str):
@@ -61,10 +42,10 @@ def kinds(*families: str):
 
 
 def small(family: str, kind: str) -> dict:
-    """A part's default config as plain data, with small sizes."""
-    fields = entries(family)[kind].config.model_fields
-    fits = lambda name: name in fields and fields[name].annotation is not bool
-    return {"kind": kind} | {name: value for name, value in SMALL.items() if fits(name)}
+    """A part's tiny config as plain data."""
+    if family == "generator":
+        return {"kind": kind} | SMALL
+    return entries(family)[kind].config.tiny().model_dump(mode="json")
 
 
 def tokenizer(seed: int = 0, **parts) -> Tokenizer:
@@ -73,20 +54,23 @@ def tokenizer(seed: int = 0, **parts) -> Tokenizer:
         "image_size": 8,
         "encoder": small("encoder", "vit"),
         "quantizer": small("quantizer", "fsq"),
-        "decoder": small("decoder", "vit") | {"missing": "mask_token"},
+        "decoder": small("decoder", "vit"),
     }
     return Tokenizer(validate(TokenizerConfig, tree | parts))
 
 
 def tokenizer_with(family: str, kind: str, **options) -> Tokenizer:
     part = small(family, kind)
+    if family == "head":
+        codes = small("space", "codes") if kind == "codes" else {"kind": "pixels"}
+        patches = {"size": 1} if kind == "codes" else {"size": 4}
+        decoder = small("decoder", "vit") | {"head": part, "patches": patches}
+        return tokenizer(decoder=decoder, output_space=codes, **options)
     if family == "regularizer":
-        if entries(family)[kind].part.fills == "null":  # there must be something to leave out
+        if "null" in entries(family)[kind].part.fills:  # there must be something to leave out
             text = {"text": {"dim": 4, "length": 3}}
-            options["decoder"] = small("decoder", "vit") | {"missing": "mask_token"} | text
+            options["decoder"] = small("decoder", "vit") | text
         return tokenizer(regularizers=[part], **options)
-    if family == "decoder" and "missing" in entries(family)[kind].config.model_fields:
-        part["missing"] = "mask_token"
     return tokenizer(**{family: part}, **options)
 
 
@@ -132,12 +116,13 @@ def test_configs_refuse_unknown_keys(fails, family, kind):
 # -- building and training -------------------------------------------------------------------------
 
 
-@kinds("encoder", "quantizer", "decoder", "discriminator", "generator")
+@kinds("space", "encoder", "quantizer", "decoder", "discriminator", "generator")
 def test_parts_are_built_on_the_meta_device(family, kind):
     config = entries(family)[kind].config()
     extra = {
-        "encoder": ((32, 32), 4),
-        "decoder": ((32, 32), 4, 4),
+        "encoder": (Shape(3, (32, 32)), 4),
+        "decoder": (Shape(3, (32, 32)), ((2, 2),), 4),
+        "space": (Shape(3, (32, 32)),),
         "generator": (TokenSpec(blocks=((4,),), vocab=(8,)),),
     }
     with torch.device("meta"):
@@ -145,11 +130,12 @@ def test_parts_are_built_on_the_meta_device(family, kind):
     assert all(p.device.type == "meta" for p in part.parameters())
 
 
-@kinds("encoder", "quantizer", "decoder", "regularizer")
+@kinds("head", "encoder", "quantizer", "decoder", "regularizer")
 @pytest.mark.parametrize("draws", [False, True])
 def test_forward_and_backward(family, kind, draws):
     model = tokenizer_with(family, kind).train()
-    model.quantizer.initialize(torch.randn(50, model.quantizer.latent_dim), Rng(0))
+    rows = torch.randn(1, 50, model.quantizer.latent_dim)
+    model.quantizer.initialize(Latents(rows, ((50,),)), Rng(0))
     draws = model.draw(batch().index, 0, Progress(0, 10)) if draws else None
     result = model(batch(), draws)
     assert result.pixels.shape == (4, 3, 8, 8) and result.pixels.isfinite().all()
@@ -167,7 +153,7 @@ def test_dice_are_keyed_by_the_seed(family, kind):
     model = tokenizer_with(family, kind)
     draw = lambda seed: vars(model.draw(torch.arange(32), seed, Progress(5, 10, 1.0)))
     sampled = {name for name, value in draw(0).items() if isinstance(value, torch.Tensor)}
-    assert sampled == {entries(family)[kind].part.fills}
+    assert sampled == set(entries(family)[kind].part.fills)
     for name in sampled:
         assert len(draw(0)[name]) == 32 and torch.equal(draw(0)[name], draw(0)[name])
         assert any(not torch.equal(draw(0)[name], draw(seed)[name]) for seed in range(1, 9))

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from vistok.core.draws import Draws
+from vistok.core.draws import Draws, PartDraws
+from vistok.core.records import Batch, Condition
 from vistok.core.rng import Rng
 from vistok.core.schedules import ramp, robustok_ratio, warmup_cosine
 
@@ -74,10 +75,47 @@ def test_draws_join_and_rows():
     b = Draws(ranks=torch.arange(12).view(3, 4, 1))
     both = a.join(b)
     assert both.keep is a.keep and both.ranks is b.ranks and both.null is None
-    part = both.rows(1, 3)
+    part = both.select(slice(1, 3))
     assert part.keep.tolist() == [2, 3] and part.ranks[0, 0, 0] == 4
+    assert both.select([2, 0]).keep.tolist() == [3, 1]
     moved = both.to("meta")
-    assert moved.keep.device.type == moved.ranks.device.type == "meta" and moved.order is None
+    assert moved.keep.device.type == moved.ranks.device.type == "meta" and moved.levels is None
+
+
+def test_two_parts_may_both_want_noise(fails):
+    """Outcomes of a part stand below its name: several may want the same field."""
+    one = Draws(parts={"quantizer": PartDraws(noise=torch.zeros(3, 2))})
+    two = Draws(parts={"decoder": PartDraws(noise=torch.ones(3, 4), time=torch.rand(3))})
+    both = one.join(two)
+    assert both.part("quantizer").noise.shape == (3, 2) and both.part("decoder").noise.shape == (
+        3,
+        4,
+    )
+    assert both.part("loss.flow") == PartDraws()
+    part = both.select(slice(1, 2))
+    assert part.part("decoder").time.shape == (1,) and part.part("quantizer").time is None
+    assert both.to("meta").part("decoder").noise.device.type == "meta"
+    with fails(ValueError, "'decoder'", "flow is the second"):
+        both.join(two, "flow")
+
+
+def test_every_record_selects_samples(make_tokenizer):
+    """One verb for all records; fields without a batch axis stay."""
+    tokenizer = make_tokenizer()
+    batch = Batch(torch.arange(3), torch.rand(3, 3, 8, 8), text=("a", "b", "c"))
+    tokens = tokenizer.encode(batch.pixels)
+    condition = Condition(label=torch.arange(3), prefix=tokens, sides=(8, 8))
+    for rows, expected in ((slice(1, 3), [1, 2]), ([2, 0], [2, 0]), (torch.tensor([1]), [1])):
+        assert batch.select(rows).index.tolist() == expected
+        assert batch.select(rows).text == tuple("abc"[i] for i in expected)
+        picked = condition.select(rows)
+        assert picked.label.tolist() == expected and picked.sides == (8, 8)
+        assert torch.equal(picked.prefix.indices, tokens.indices[expected])
+    result = tokenizer(batch)
+    part = result.select([1])
+    assert torch.equal(part.pixels, result.pixels[1:2])
+    assert torch.equal(part.decoded.features["grid"], result.decoded.features["grid"][1:2])
+    assert part.quantized.losses == result.quantized.losses and part.latents.grids == ((4,),)
 
 
 def test_two_parts_that_throw_one_field(fails):

@@ -4,28 +4,30 @@ import pytest
 import torch
 
 from vistok.config import validate
+from vistok.core.shapes import Shape
 from vistok.decoders.cnn import CNNDecoder, CNNDecoderConfig
 from vistok.encoders.cnn import CNNEncoder, CNNEncoderConfig
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 
 CONV = {"channels": 4, "channel_mult": (1, 2, 2), "blocks": 1, "mid_blocks": 1, "norm_groups": 2}
+SHAPE = Shape(3, (8, 16))
 
 
 def encoder(**options) -> CNNEncoder:
     torch.manual_seed(0)
-    return CNNEncoder(CNNEncoderConfig(**{"conv": CONV} | options), (8, 16), 3)
+    return CNNEncoder(CNNEncoderConfig(**{"conv": CONV} | options), SHAPE, 3)
 
 
-def decoder(latents: int = 8, **options) -> CNNDecoder:
+def decoder(values: int = 8, **options) -> CNNDecoder:
     torch.manual_seed(0)
-    return CNNDecoder(CNNDecoderConfig(**{"conv": CONV} | options), (8, 16), latents, 3)
+    return CNNDecoder(CNNDecoderConfig(**{"conv": CONV} | options), SHAPE, ((values,),), 3)
 
 
 def test_positions_are_rows_of_the_picture():
     net = encoder(kernel_out=1)
     x = torch.rand(2, 3, 8, 16)
     latents = net(x)
-    assert latents.grid == net.grid == (2, 4) and latents.values.shape == (2, 8, 3)
+    assert latents.grids == net.grids == ((2, 4),) and latents.values.shape == (2, 8, 3)
     assert latents.features["grid"].shape == (2, 8, 8)
     # Mirrored weights see a mirrored image as they saw the image: columns change places.
     flipped = encoder(kernel_out=1)
@@ -37,19 +39,20 @@ def test_positions_are_rows_of_the_picture():
     torch.testing.assert_close(mirrored, latents.values, atol=1e-5, rtol=1e-4)
 
 
-def test_pixels_are_scaled_as_told():
-    x = torch.rand(1, 3, 8, 16)
-    plain, scaled = encoder(pixel_mean=0.0, pixel_std=1.0), encoder()
-    assert torch.equal(plain((x - 0.5) / 0.5).values, scaled(x).values)
-    values = torch.randn(1, 8, 3)
-    plain, scaled = decoder(pixel_mean=0.0, pixel_std=1.0), decoder()
-    raw = plain(values).estimate
-    assert raw.shape == (1, 3, 8, 16) and torch.equal(scaled(values).estimate, raw * 0.5 + 0.5)
+def test_other_channels_and_clips(fails):
+    """A space says how many channels there are; a clip is refused in one line."""
+    shape = Shape(5, (8, 16))
+    net = CNNEncoder(CNNEncoderConfig(conv=CONV), shape, 3)
+    back = CNNDecoder(CNNDecoderConfig(conv=CONV), shape, net.grids, 3)
+    x = torch.rand(2, 5, 8, 16)
+    assert back(net(x).values).estimate.shape == x.shape
+    with fails(ValueError, "not clips of 4 frames", "kind: vit"):
+        CNNEncoder(CNNEncoderConfig(conv=CONV), Shape(3, (4, 8, 16)), 3)
 
 
 def test_what_a_decoder_refuses(fails):
-    with fails(ValueError, r"grid of \(2, 4\)", "gives 5 latents", "channel_mult"):
-        decoder(latents=5)
+    with fails(ValueError, r"grid of \(2, 4\)", "there are 5 values", "channel_mult"):
+        decoder(values=5)
     net = decoder()
     assert net.prefix == "none" and net.last_layer is net.conv_out.weight
     with fails(ValueError, "every latent"):

@@ -18,14 +18,14 @@ from vistok.eval.speed.clock import Clock, flops, largest_products
 from vistok.eval.speed.parts import peak_memory
 
 TRANSFORMER = {"width": 16, "depth": 1, "heads": 2}
-PART = {"kind": "vit", "patch_size": 4, "transformer": TRANSFORMER}
+PART = {"kind": "vit", "patches": {"size": 4}, "transformer": TRANSFORMER}
 TREE = {
     "name": "small",
     "task": {
         "kind": "tokenizer",
         "tokenizer": {
             "image_size": 8,
-            "encoder": {**PART, "num_latents": 2},
+            "encoder": {**PART, "latents": {"count": 2}},
             "quantizer": {"kind": "vq", "codebook_size": 8, "dim": 4},
             "decoder": PART,
         },

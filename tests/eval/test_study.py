@@ -155,7 +155,7 @@ def test_shipped_studies(path, monkeypatch):
         assert perturbed and len(perturbed) < len(configs)
     if path.stem == "perturbation":
         assert len(configs) >= 11 and len(perturbed) >= 3 and "lfq" in kinds
-        assert len({one.encoder.num_latents for one in configs.values()}) >= 3
+        assert len({one.encoder.latents.count for one in configs.values()}) >= 3
 
 
 def test_overrides_reach_the_study_or_its_trainings(small_study):

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from vistok.config import validate
+from vistok.core.shapes import Shape
 from vistok.layers.conv import Blur, ConvConfig, ConvNorm, ResBlock, Upsample
 
 
@@ -68,8 +69,11 @@ def test_blur_by_hand():
 
 def test_levels_and_what_does_not_fit(fails):
     config = ConvConfig()
-    assert config.widths == (128, 128, 256, 256, 512) and config.grid((256, 128)) == (16, 8)
+    assert config.widths == (128, 128, 256, 256, 512) and config.grid(Shape(3, (256, 128))) == (
+        16,
+        8,
+    )
     with fails(ValueError, r"image_size=\(40, 32\)", "multiple of 16", "5 levels"):
-        config.grid((40, 32))
+        config.grid(Shape(3, (40, 32)))
     with fails(ValueError, "channels=12", "norm_groups=32"):
         validate(ConvConfig, {"channels": 12})

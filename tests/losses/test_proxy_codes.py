@@ -10,6 +10,7 @@ from vistok.config import ConfigError
 from vistok.config.registry import build
 from vistok.core.records import Batch, Decoded, Reconstruction
 from vistok.core.schedules import Progress
+from vistok.core.shapes import Shape
 from vistok.losses.proxy_codes import ProxyCodesConfig
 
 BATCH, NOW = Batch(index=torch.arange(2)), Progress(0, 10)
@@ -75,7 +76,7 @@ def test_what_does_not_fit(make_tokenizer, teacher, fails):
     loss = taught(teacher)
     loss.bind(teacher)
     other = nn.Module()
-    other.config = type("Config", (), {"image_size": (16, 16)})
+    other.shape = Shape(3, (16, 16))
     with fails(ConfigError, r"reads images of \(8, 8\)", r"rebuilds \(16, 16\)"):
         loss.bind(other)
     for shape in ((2, 11, 2, 2), (2, 12, 3, 2)):

@@ -3,7 +3,7 @@
 import torch
 
 from vistok.core.records import Latents
-from vistok.quantizers.fsq import FSQ, FSQConfig
+from vistok.quantizers.atoms.fsq import FSQ, FSQConfig
 
 CASE = "fsq"
 
@@ -21,7 +21,7 @@ def test_fsq(recording):
         quantizer = FSQ(FSQConfig(levels=levels))
         z = expected["z"].requires_grad_()
         torch.testing.assert_close(quantizer.bound(z), expected["bounded"], **close)
-        result = quantizer(Latents(z, (z.shape[1],)))
+        result = quantizer(Latents(z, ((z.shape[1],),)))
         torch.testing.assert_close(result.values, expected["codes"], **close)
         assert torch.equal(result.indices[..., 0], expected["indices"])
         (result.values * expected["cotangent"]).sum().backward()

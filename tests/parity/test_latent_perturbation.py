@@ -7,8 +7,10 @@ from einops import rearrange
 from vistok.config.registry import build
 from vistok.core.draws import Draws
 from vistok.core.records import Latents
+from vistok.core.rng import Rng
 from vistok.core.schedules import robustok_ratio
-from vistok.quantizers.vq import VQ, VQConfig
+from vistok.quantizers.atoms.vq import VQ, VQConfig
+from vistok.regularizers.choice import chosen_images
 from vistok.regularizers.latent_perturbation import LatentPerturbationConfig, perturbation_ranks
 
 CASE = "latent_perturbation"
@@ -36,18 +38,16 @@ def test_perturbation(recording):
     for i, numbers in enumerate(recording.config["sets"]):
         name = f"set{i}."
         z = io["z"].clone().requires_grad_()
-        latents = Latents(rearrange(z, "b c h w -> b (h w) c"), (height, width))
+        latents = Latents(rearrange(z, "b c h w -> b (h w) c"), ((height, width),))
         u = io[name + "random_prob"].view(batch, length, 1)
         rank = io[name + "random_rank"].view(batch, length, 1)
-        part = build(
-            LatentPerturbationConfig(
-                rate=numbers["alpha"],
-                proportion=numbers["beta"],
-                neighbours=numbers["delta"],
-                choose="first_local",
-            )
+        config = LatentPerturbationConfig(
+            rate=numbers["alpha"],
+            proportion=numbers["beta"],
+            neighbours=numbers["delta"],
+            choose="first_local",
         )
-        images = part._images(torch.arange(batch), None)
+        images = chosen_images(torch.arange(batch), config.proportion, config.choose, Rng(0))
         assert int(images.sum()) == numbers["images_perturbed"]
         ranks = perturbation_ranks(u, rank, numbers["alpha"])
         ranks = torch.where(images[:, None, None], ranks, 0)

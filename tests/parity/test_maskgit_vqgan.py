@@ -26,7 +26,7 @@ def test_maskgit_vqgan(recording, weights):
     close = {"atol": recording.tolerance("atol"), "rtol": recording.tolerance("rtol")}
     tokenizer = from_official("maskgit_vqgan", weights, config)
     quantizer, grid = tokenizer.quantizer, tuple(io["z"].shape[2:])
-    assert tokenizer.encoder.grid == tokenizer.decoder.grid == grid
+    assert tokenizer.encoder.grids == (tokenizer.decoder.grid,) == (grid,)
 
     # Stage by stage, each from the recorded input.
     with torch.no_grad():
@@ -38,7 +38,7 @@ def test_maskgit_vqgan(recording, weights):
         assert torch.equal(distances.argmin(-1).view_as(io["indices"]), io["indices"])
         soft = quantizer.soft(recorded, recording.case["run"]["temp"])
         torch.testing.assert_close(soft, io["soft_code"], **close)
-        result = quantizer(Latents(recorded, grid))
+        result = quantizer(Latents(recorded, (grid,)))
         assert torch.equal(result.indices[..., 0], io["indices"])
         torch.testing.assert_close(result.values, flat(io["z_quantized"]), **close)
         terms = [quantizer.loss_weights[name] * term for name, term in result.losses.items()]
@@ -64,7 +64,7 @@ def test_weights_go_back(recording, weights):
 
 def test_what_the_official_layout_cannot_say_is_refused(recording, weights, fails):
     tokenizer = from_official("maskgit_vqgan", weights, recording.config)
-    for part, change in (("decoder", {"pixel_std": 0.5}), ("encoder", {"bias_in": True})):
+    for part, change in (("output_space", {"std": 0.5}), ("encoder", {"bias_in": True})):
         changed = getattr(tokenizer.config, part).model_copy(update=change)
         with fails(ConfigError, next(iter(change)), "no place in the official layout"):
             FAMILIES["maskgit_vqgan"].official(tokenizer.config.model_copy(update={part: changed}))

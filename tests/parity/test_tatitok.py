@@ -29,7 +29,7 @@ def test_online_clustering(recording):
         with torch.no_grad():
             quantizer.usage.copy_(io[start])
             quantizer.codebook.copy_(io["cvq_embedding_before"])
-        before = quantizer(Latents(z, (z.shape[1],)))
+        before = quantizer(Latents(z, ((z.shape[1],),)))
         assert torch.equal(before.indices[..., 0], io["indices"].flatten(1))
         quantizer.after_step(Rng(0))
         recording.close(quantizer.usage, f"{run}_embed_prob_after1")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.support.parity_family import built, check_encoder, condition, flat
-from vistok.core.draws import Draws
+from vistok.core.draws import Draws, PartDraws
 
 CASES = ("titok_vae", "tatitok_vae")
 
@@ -18,7 +18,7 @@ def test_continuous(recording):
     recording.close(logvar, flat(io["posterior_logvar"]), "posterior_logvar")
     if "posterior_std" in io:
         recording.close((0.5 * logvar).exp(), flat(io["posterior_std"]), "posterior_std")
-    drawn = Draws(noise=flat(io["draw_0_randn"]))
+    drawn = Draws(parts={"quantizer": PartDraws(noise=flat(io["draw_0_randn"]))})
     sampled = tokenizer.quantize(latents, drawn)
     assert sampled.indices is None
     if "kl_loss" in io:

@@ -52,10 +52,12 @@ def test_parameters_are_those_of_the_card(name):
     sizes = {"s": "small", "b": "base", "l": "large"}
     named = [sizes[letter] for letter in words.rstrip("-").split("-")[0] if letter in sizes]
     assert (size_of(encoder.config), size_of(decoder.config)) == (named[0], named[-1])
-    assert encoder.config.num_latents == int("".join(c for c in words.split("-")[0] if c.isdigit()))
+    assert encoder.config.latents.count == int(
+        "".join(c for c in words.split("-")[0] if c.isdigit())
+    )
     own = millions(encoder) - encoder.latent_tokens.numel() / 1e6  # they lie beside it there
     assert own == pytest.approx(ENCODER[named[0]], rel=0.005)
-    if decoder.config.head == "codes":
+    if decoder.config.head.kind == "codes":
         assert millions(decoder) == pytest.approx(CODES_DECODER[named[-1]], rel=0.005)
         assert millions(tokenizer.output_space.decoder) == pytest.approx(
             MASKGIT["decoder"], rel=0.005

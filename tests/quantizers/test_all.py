@@ -1,6 +1,7 @@
 """What every quantizer promises, on every code of a small codebook."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -9,11 +10,11 @@ from torch import Tensor
 from vistok.config.registry import build
 from vistok.core.draws import Draws
 from vistok.core.records import Latents
-from vistok.quantizers.base import straight_through
-from vistok.quantizers.binary import BinaryConfig
-from vistok.quantizers.fsq import FSQConfig
-from vistok.quantizers.lfq import LFQConfig
-from vistok.quantizers.vq import VQConfig
+from vistok.quantizers.atoms.binary import BinaryConfig
+from vistok.quantizers.atoms.fsq import FSQConfig
+from vistok.quantizers.atoms.lfq import LFQConfig
+from vistok.quantizers.atoms.vq import VQConfig
+from vistok.quantizers.straight_through import straight_through
 
 CONFIGS = {
     "vq_l2": VQConfig(codebook_size=13, dim=4),
@@ -37,7 +38,7 @@ def make(name: str):
 def latents(quantizer, batch: int = 5, length: int = 7, seed: int = 0) -> Latents:
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(batch, length, quantizer.latent_dim, generator=generator)
-    return Latents(values, (length,))
+    return Latents(values, ((length,),))
 
 
 def all_indices(quantizer) -> Tensor:
@@ -67,7 +68,7 @@ def test_indices_and_codes_of_the_whole_codebook(name):
     codes = quantizer.lookup(indices)
     assert len(codes[0].unique(dim=0)) == codes.shape[1]  # no two codes are equal
     z = latents_of(quantizer, name, indices).detach()
-    result = quantizer(Latents(z, (z.shape[1],)))
+    result = quantizer(Latents(z, ((z.shape[1],),)))
     assert torch.equal(result.indices, indices)
     assert torch.equal(result.values, codes)
 
@@ -110,8 +111,8 @@ def test_fp32_whatever_autocast_says(name):
 def test_half_precision_latents_are_quantized_in_fp32(name):
     quantizer = make(name).eval()
     z = latents(quantizer)
-    rounded = Latents(z.values.bfloat16(), z.grid)
-    expected = quantizer(Latents(rounded.values.float(), z.grid))
+    rounded = Latents(z.values.bfloat16(), z.grids)
+    expected = quantizer(Latents(rounded.values.float(), z.grids))
     result = quantizer(rounded)
     assert torch.equal(result.values, expected.values)
 
@@ -170,12 +171,17 @@ def test_perturbed_values_with_clean_indices(name):
 
 
 @every
-@pytest.mark.parametrize("cut", ["none", "token"])
-def test_spec(name, cut):
+def test_layout(name):
+    """An atom's tokens and values lie as its latents do; which prefixes there are, others say."""
     quantizer = make(name)
-    spec = quantizer.spec((7,), cut)
-    assert (spec.length, spec.vocab, spec.dim) == (7, quantizer.vocab, quantizer.value_dim)
-    assert spec.prefix == cut and spec.branches == 1
+    for grids in (((7,),), ((2, 3),), ((4,), (4,))):
+        layout = quantizer.layout(grids)
+        spec, count = layout.spec, sum(map(math.prod, grids))
+        assert layout.values == spec.blocks == grids and layout.count == spec.length == count
+        assert (spec.vocab, layout.dim) == (quantizer.vocab, quantizer.value_dim)
+        assert spec.prefix == "none" and spec.branches == 1
+    padded = quantizer.layout(((9,),), stored=6)
+    assert padded.spec.length == 6 and padded.count == 9
 
 
 def test_straight_through_is_exact_both_ways():

@@ -6,13 +6,13 @@ import math
 import pytest
 import torch
 
-from vistok.core.draws import Draws
+from vistok.core.draws import Draws, PartDraws
 from vistok.core.records import Latents
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
-from vistok.quantizers import bits
-from vistok.quantizers.binary import Binary, BinaryConfig
-from vistok.quantizers.lfq import LFQ, LFQConfig
+from vistok.quantizers.atoms import bits
+from vistok.quantizers.atoms.binary import Binary, BinaryConfig
+from vistok.quantizers.atoms.lfq import LFQ, LFQConfig
 
 
 def lfq(count: int, **options) -> LFQ:
@@ -22,7 +22,7 @@ def lfq(count: int, **options) -> LFQ:
 def lat(z) -> Latents:
     z = torch.as_tensor(z)
     z = z[None] if z.ndim == 2 else z
-    return Latents(z, (z.shape[1],))
+    return Latents(z, ((z.shape[1],),))
 
 
 def test_bits_and_indices():
@@ -145,13 +145,17 @@ def test_code_loss_by_hand():
     assert binary().loss_weights == {"code": 0.0}
 
 
+def own(**fields) -> Draws:
+    return Draws(parts={"quantizer": PartDraws(**fields)})
+
+
 def test_bernoulli_bits_obey_the_temperature():
     quantizer = binary(2, temperature=0.1)
     z = lat([[0.1, -0.1]])  # sigmoid(+-1) = 0.731, 0.269
     for u, expected in ((0.26, [1, 1]), (0.28, [1, 0]), (0.72, [1, 0]), (0.74, [0, 0])):
-        result = quantizer(z, Draws(uniform=torch.full((1, 1, 2), u)))
+        result = quantizer(z, own(uniform=torch.full((1, 1, 2), u)))
         assert result.indices.flatten().tolist() == expected
-    chosen = quantizer(z, Draws(chosen=torch.tensor([[[0, 1]]])))
+    chosen = quantizer(z, own(chosen=torch.tensor([[[0, 1]]])))
     assert chosen.values.tolist() == [[[0, 1]]]
 
 
@@ -174,20 +178,20 @@ def test_straight_through_of_binary_latents():
 
 def test_binary_dice():
     quantizer = binary(3)
-    spec, index = quantizer.spec((5,)), torch.tensor([4, 7])
-    draws = quantizer.draw(spec, index, Rng(0, "q"), Progress(0, 1))
+    layout, index = quantizer.layout(((5,),)), torch.tensor([4, 7])
+    draws = quantizer.draw(layout, index, Rng(0, "q"), Progress(0, 1))
     assert draws.uniform.shape == (2, 5, 3)
-    again = quantizer.draw(spec, index[1:], Rng(0, "q"), Progress(0, 1))
+    again = quantizer.draw(layout, index[1:], Rng(0, "q"), Progress(0, 1))
     assert torch.equal(again.uniform, draws.uniform[1:])
-    assert binary(estimator="sign").draw(spec, index, Rng(0), Progress(0, 1)) == Draws()
+    assert binary(estimator="sign").draw(layout, index, Rng(0), Progress(0, 1)) is None
 
 
 def test_bernoulli_share_of_ones():
     quantizer = binary(1, temperature=1.0)
-    spec, index = quantizer.spec((50,)), torch.arange(80)
-    draws = quantizer.draw(spec, index, Rng(0, "q"), Progress(0, 1))
+    layout, index = quantizer.layout(((50,),)), torch.arange(80)
+    draws = Draws(parts={"quantizer": quantizer.draw(layout, index, Rng(0, "q"), Progress(0, 1))})
     z = torch.full((80, 50, 1), math.log(3))  # p = 3/4; 4000 coins: +- 0.007
-    assert abs(float(quantizer(Latents(z, (50,)), draws).indices.float().mean()) - 0.75) < 0.025
+    assert abs(float(quantizer(Latents(z, ((50,),)), draws).indices.float().mean()) - 0.75) < 0.025
 
 
 # -- neighbours ------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vistok.core.records import Latents
-from vistok.quantizers.fsq import FSQ, FSQConfig
+from vistok.quantizers.atoms.fsq import FSQ, FSQConfig
 
 
 def fsq(*levels) -> FSQ:
@@ -14,7 +14,7 @@ def fsq(*levels) -> FSQ:
 
 
 def lat(z) -> Latents:
-    return Latents(z, (z.shape[1],))
+    return Latents(z, ((z.shape[1],),))
 
 
 def test_first_level_is_the_fastest_digit():

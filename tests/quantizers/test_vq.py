@@ -7,7 +7,8 @@ from vistok.core.draws import Draws
 from vistok.core.records import Latents
 from vistok.core.rng import Rng
 from vistok.quantizers import nearest
-from vistok.quantizers.vq import VQ, VQConfig, kmeans
+from vistok.quantizers.atoms.vq import VQ, VQConfig
+from vistok.quantizers.codebook import kmeans
 
 
 def vq(rows=None, **options) -> VQ:
@@ -24,7 +25,7 @@ def vq(rows=None, **options) -> VQ:
 def lat(z) -> Latents:
     z = torch.as_tensor(z)
     z = z[None] if z.ndim == 2 else z
-    return Latents(z, (z.shape[1],))
+    return Latents(z, ((z.shape[1],),))
 
 
 def test_losses_by_hand():
@@ -167,7 +168,7 @@ def test_data_initialization_takes_latents():
     z = torch.arange(40.0).view(20, 2)
     quantizer = vq(codebook_size=8, dim=2, init="data", update="ema")
     assert quantizer.wants_data
-    quantizer.initialize(z, Rng(1, "init"))
+    quantizer.initialize(lat(z), Rng(1, "init"))
     assert not quantizer.wants_data
     rows = {tuple(row) for row in quantizer.codebook.tolist()}
     assert len(rows) == 8 and rows <= {tuple(row) for row in z.tolist()}
@@ -180,7 +181,7 @@ def test_data_initialization_takes_latents():
 
 def test_data_initialization_with_few_latents_repeats_them():
     quantizer = vq(codebook_size=5, dim=1, init="data")
-    quantizer.initialize(torch.tensor([[1.0], [2.0]]), Rng(1))
+    quantizer.initialize(lat(torch.tensor([[1.0], [2.0]])), Rng(1))
     assert sorted(quantizer.codebook.flatten().tolist()) in ([1, 1, 1, 2, 2], [1, 1, 2, 2, 2])
 
 
@@ -201,11 +202,11 @@ def test_kmeans_initialization_is_a_fixed_point_near_the_data():
     torch.manual_seed(4)
     z = torch.randn(200, 3) + torch.tensor([[5.0, 0, 0]])
     quantizer = vq(codebook_size=6, dim=3, init="kmeans", l2_norm=True)
-    quantizer.initialize(z * 7, Rng(2))
+    quantizer.initialize(lat(z * 7), Rng(2))
     rows = quantizer.codebook.detach()
     assert torch.allclose(rows.norm(dim=-1), torch.ones(6), atol=1e-5)
     taken = vq(codebook_size=6, dim=3, init="data", l2_norm=True)
-    taken.initialize(z * 7, Rng(2))
+    taken.initialize(lat(z * 7), Rng(2))
     errors = [float(q.eval()(lat(z)).losses["commitment"]) for q in (quantizer, taken)]
     assert errors[0] < 0.8 * errors[1]
 

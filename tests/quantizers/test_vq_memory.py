@@ -7,7 +7,7 @@ from torch.utils._pytree import tree_leaves
 from vistok.core.draws import Draws
 from vistok.core.records import Latents
 from vistok.quantizers import nearest
-from vistok.quantizers.vq import VQ, VQConfig
+from vistok.quantizers.atoms.vq import VQ, VQConfig
 
 ROWS, DIM, VECTORS = 262_144, 4, 1200
 
@@ -30,7 +30,7 @@ def test_no_table_of_vectors_by_rows_forward_or_backward():
     quantizer = VQ(VQConfig(codebook_size=ROWS, dim=DIM)).train()
     z = torch.randn(2, VECTORS // 2, DIM, requires_grad=True)
     with Largest() as largest:
-        result = quantizer(Latents(z, (VECTORS // 2,)))
+        result = quantizer(Latents(z, ((VECTORS // 2,),)))
         (sum(result.losses.values()) + result.values.square().sum()).backward()
     # The gradient is as large as the codebook, a tile of scores is 16 MB; all scores are 1.2 GB.
     assert ROWS * DIM * 4 <= largest.bytes <= 4 * nearest._ROWS * nearest._CODES == 2**24
@@ -44,6 +44,6 @@ def test_perturbation_keeps_to_tiles_too():
     z = torch.randn(1, 48, DIM)
     ranks = torch.full((1, 48, 1), 5)
     with Largest() as largest:
-        result = quantizer(Latents(z, (48,)), Draws(ranks=ranks))
+        result = quantizer(Latents(z, ((48,),)), Draws(ranks=ranks))
     assert largest.bytes <= 2**24 < 48 * ROWS * 4
     assert not torch.equal(result.values, result.clean)

@@ -22,10 +22,14 @@ def spec(length: int = 16, **rest) -> TokenSpec:
     return TokenSpec(blocks=((length,),), vocab=(64,), prefix="token", **rest)
 
 
+def filled(draws) -> set[str]:
+    return {name for name, value in vars(draws).items() if value is not None} - {"parts"}
+
+
 def keeps(config, length: int, count: int = 4000, step: int = 0) -> torch.Tensor:
     rng = Rng(0, config.kind, step)
     draws = build(config).draw(spec(length), torch.arange(count), rng, Progress(step, 10))
-    assert {k for k, v in vars(draws).items() if v is not None} == {"keep"}
+    assert filled(draws) == {"keep"} and not draws.parts
     assert draws.keep.dtype == torch.int64 and draws.keep.shape == (count,)
     return draws.keep
 
@@ -115,7 +119,7 @@ def ranks(batch: int = 400, epoch: float = 0.0, length: int = 30, seed: int = 0,
     draws = build(config).draw(
         spec(length), torch.arange(batch), Rng(seed, "p"), Progress(0, 1, epoch)
     )
-    assert {k for k, v in vars(draws).items() if v is not None} <= {"ranks", "top_rank"}
+    assert filled(draws) <= {"ranks", "top_rank"} and not draws.parts
     assert draws.ranks is None or draws.ranks.max() <= draws.top_rank
     return draws.ranks
 
@@ -240,9 +244,9 @@ def test_two_that_claim_one_field(make_tokenizer, fails):
 
 def test_lengths_that_do_not_fit_are_found_before_training(make_tokenizer, fails):
     pow2 = {"kind": "nested_dropout", "lengths": "pow2"}
-    make_tokenizer(regularizers=[pow2], num_latents=8)
+    make_tokenizer(regularizers=[pow2], latents={"count": 8})
     with fails(ConfigError, "'nested_dropout': .*the sequence has 6; use uniform_pow2"):
-        make_tokenizer(regularizers=[pow2], num_latents=6)
+        make_tokenizer(regularizers=[pow2], latents={"count": 6})
 
 
 def test_a_decoder_that_cannot_cut_is_a_config_error(make_tokenizer, fails):

@@ -14,8 +14,8 @@ from vistok.core.records import Latents
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.losses.adversarial import AdversarialConfig, AdversarialLoss
-from vistok.quantizers.bits import batch_entropy
-from vistok.quantizers.vq import VQ, VQConfig
+from vistok.quantizers.atoms.bits import batch_entropy
+from vistok.quantizers.atoms.vq import VQ, VQConfig
 from vistok.regularizers.latent_perturbation import LatentPerturbationConfig
 from vistok.runtime import distributed
 from vistok.tokens import TokenSpec
@@ -39,9 +39,9 @@ def work(rows: slice) -> dict[str, torch.Tensor]:
     quantizer = VQ(
         VQConfig(codebook_size=6, dim=4, update="ema", revive_below=0.9, decay=0.5, init="data")
     ).train()
-    quantizer.initialize(distributed.gather(z.flatten(0, 1)), Rng(0))
+    quantizer.initialize(Latents(distributed.gather(z), ((5,),)), Rng(0))
     for step in range(3):
-        quantizer.remember(quantizer(Latents(z, (5,))))
+        quantizer.remember(quantizer(Latents(z, ((5,),))))
         out["revived"] = quantizer.after_step(Rng(0, "r", step))["revived_codes"]
     out |= {f"vq.{k}": v.detach().clone() for k, v in quantizer.state_dict().items()}
 

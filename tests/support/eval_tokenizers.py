@@ -47,7 +47,7 @@ class PatchTokenizer(nn.Module):
 
     def latents(self, pixels):
         values = nn.functional.avg_pool2d(pixels, self.patch).flatten(2).transpose(1, 2)
-        return Latents(values, (values.shape[1],))
+        return Latents(values, ((values.shape[1],),))
 
     def quantize(self, latents):
         near = self.neighbours(latents.values[:, :, None], 1)[..., 0, :].flatten(2)

@@ -54,7 +54,7 @@ def check_encoder(recording, tokenizer):
 def check_codes(recording, tokenizer):
     """From the recorded latents: indices, values, losses."""
     io, z = recording.io, flat(recording.io["z"])
-    quantized = tokenizer.quantize(Latents(z, (z.shape[1],)))
+    quantized = tokenizer.quantize(Latents(z, ((z.shape[1],),)))
     for one in (quantized, tokenizer.quantize(tokenizer.latents(io["image"]))):
         assert torch.equal(one.indices[..., 0], io["indices"].flatten(1))
     recording.close(quantized.values, flat(io["z_quantized"]), "z_quantized")

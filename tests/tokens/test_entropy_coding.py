@@ -11,7 +11,7 @@ from vistok.tokens.entropy_coding import (
     CoderMissing,
     Digits,
     Frequencies,
-    PictureCoder,
+    ImageCoder,
     decode_set,
     encode_set,
     range_coder,
@@ -37,7 +37,7 @@ def test_round_trip(vocab):
     for positions in ([0], [0, 1, 2]):
         data = encode_set(spec, codes, positions)
         assert np.array_equal(decode_set(spec, data, 70, positions), codes[:, positions])
-        coder = PictureCoder(Frequencies.of(spec, codes[:20]), positions)
+        coder = ImageCoder(Frequencies.of(spec, codes[:20]), positions)
         strings = coder.encode(codes)
         assert np.array_equal(coder.decode(strings), codes[:, positions])
 
@@ -64,7 +64,7 @@ def test_size_comes_near_the_entropy():
 def test_pictures_alone_use_what_both_sides_know():
     spec = TokenSpec(blocks=((64,),), vocab=(64,), dim=4)
     codes, others = skewed(50, 64, (64,)), skewed(2000, 64, (64,), seed=1)
-    mean = lambda known: np.mean([len(s) for s in PictureCoder(known, range(64)).encode(codes)])
+    mean = lambda known: np.mean([len(s) for s in ImageCoder(known, range(64)).encode(codes)])
     ignorant, learned = mean(Frequencies(spec)), mean(Frequencies.of(spec, others))
     assert ignorant == pytest.approx(48, abs=4.1)  # 64 codes of 6 bits, in words of 4 bytes
     assert learned < 0.9 * ignorant

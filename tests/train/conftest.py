@@ -23,15 +23,15 @@ TINY = {
             "image_size": 32,
             "encoder": {
                 "kind": "vit",
-                "patch_size": 8,
-                "num_latents": 4,
+                "patches": {"size": 8},
+                "latents": {"count": 4},
                 "transformer": {"width": 16, "depth": 1, "heads": 2},
             },
             "quantizer": {"kind": "fsq", "levels": [5, 5]},
             "regularizers": [{"kind": "nested_dropout"}],
             "decoder": {
                 "kind": "vit",
-                "patch_size": 8,
+                "patches": {"size": 8},
                 "missing": "mask_token",
                 "transformer": {"width": 16, "depth": 1, "heads": 2},
             },

@@ -26,7 +26,7 @@ from vistok.core.records import Latents
 from vistok.core.rng import Rng
 from vistok.data import TokenCacheWriter, to_device
 from vistok.frozen import text
-from vistok.quantizers.vq import VQ, VQConfig
+from vistok.quantizers.atoms.vq import VQ, VQConfig
 from vistok.tokens import Tokens, TokenSpec, keep_mask
 from vistok.train.collapse import UsageWindow
 from vistok.train.config import TrainConfig
@@ -201,7 +201,7 @@ def test_what_torch_does_otherwise_on_cuda(monkeypatch):
         waits.copies.clear()
         move = lambda tensor: tensor.to(cuda, non_blocking=True)
         draws = Draws(ranks=torch.zeros(3, 5, 1, dtype=torch.int64), top_rank=3).map(move)
-        quantized = quantizer(Latents(z, (5,)), draws)
+        quantized = quantizer(Latents(z, ((5,),)), draws)
         quantizer.remember(quantized)
         window.add(quantized.indices)
         keep_mask(spec, z[:, 0, 0].long(), 3, cuda)

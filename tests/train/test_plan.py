@@ -258,11 +258,11 @@ def test_titok_s_costs_what_it_should():
     """117 GFLOP in its layers' products and 14.5 in attention's own two, less what the last blocks
     leave out: they make the positions that are wanted alone, 128 latents and 256 patches of 384."""
     transformer = {"width": 512, "depth": 8, "heads": 8}
-    both = {"kind": "vit", "patch_size": 16, "transformer": transformer}
+    both = {"kind": "vit", "patches": {"size": 16}, "transformer": transformer}
     tree = copy.deepcopy(TINY)
     tree["task"]["tokenizer"] = {
         "image_size": 256,
-        "encoder": {**both, "num_latents": 128},
+        "encoder": {**both, "latents": {"count": 128}},
         "quantizer": {"kind": "vq", "codebook_size": 4096, "dim": 12},
         "decoder": both,
     }

@@ -42,7 +42,7 @@ def teacher(tmp_path):
 def student(teacher) -> dict:
     tree = deepcopy(TINY)
     tokenizer = tree["task"]["tokenizer"]
-    tokenizer["decoder"] |= {"head": "codes", "codes": 16}
+    tokenizer["decoder"] |= {"head": {"kind": "codes"}, "patches": {"size": 1}}
     tokenizer["output_space"] = {
         "kind": "codes",
         "codebook_size": 16,

@@ -7,6 +7,7 @@ Stages are configs: `init` starts parts from a saved tokenizer, `freeze` keeps p
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 import vistok.losses  # noqa: F401  (registers the losses)
+from vistok.conditioning import NO_TEXTS
 from vistok.config import Config, ConfigError, PartOf
 from vistok.config.registry import build, register
 from vistok.core.draws import Draws
@@ -27,7 +29,7 @@ from vistok.losses.reconstruction import ReconstructionConfig
 from vistok.metrics.codebook import CodebookStats
 from vistok.metrics.quality import PSNR
 from vistok.runtime import distributed
-from vistok.tokenizer import NO_TEXTS, Tokenizer, TokenizerConfig
+from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.train.collapse import CollapseConfig, UsageWindow
 from vistok.train.tasks.base import Phase, Task, check_pictures
 from vistok.train.tasks.stages import InitConfig, start_from
@@ -141,9 +143,8 @@ class TokenizerTask(Task):
     @torch.no_grad()
     def prepare(self, batch: Batch, rng: Rng) -> None:
         latents = self.tokenizer.latents(batch.pixels, self.tokenizer.condition_of(batch))
-        quantizer = self.tokenizer.quantizer
-        rows = latents.values.flatten(0, 1)
-        quantizer.initialize(distributed.gather(rows), rng.child("codebook"))
+        everyone = replace(latents, values=distributed.gather(latents.values))
+        self.tokenizer.quantizer.initialize(everyone, rng.child("codebook"))
 
     def step(self, phase: Phase, batch: Batch, draws: Draws, progress: Progress) -> dict:
         if phase.module == "discriminator":
@@ -279,7 +280,7 @@ class TokenizerTask(Task):
         tokenizer = modules["tokenizer"].eval()
         pixels, condition = batch.pixels[:8], self.tokenizer.condition_of(batch)
         if condition is not None:
-            condition = condition.rows(0, len(pixels))
+            condition = condition.select(slice(len(pixels)))
         tokens = tokenizer.encode(pixels, condition=condition)
         spec = tokenizer.spec()
         rows = [pixels]
@@ -300,7 +301,7 @@ class TokenizerTask(Task):
 
     def summary(self) -> dict[str, object]:
         spec = self.tokenizer.spec()
-        height, width = self.tokenizer.config.image_size
+        height, width = self.tokenizer.shape.image_size
         parts = self.tokenizer.part_parameters()
         facts = {f"{name} parameters": f"{count:,}" for name, count in parts.items()}
         if self.adversarial is not None:

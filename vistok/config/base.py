@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -15,3 +17,8 @@ class Config(BaseModel):
         use_attribute_docstrings=True,
         protected_namespaces=(),
     )
+
+    @classmethod
+    def tiny(cls) -> Self:
+        """The smallest config of its kind that is worth a test: what takes a second on a CPU."""
+        return cls()

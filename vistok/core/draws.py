@@ -1,40 +1,61 @@
 """Sampled outcomes that stochastic parts obey: drawn outside the arithmetic, keyed, and passed in.
 
-`draws=None` is evaluation.
+`draws=None` is evaluation. Outcomes of the token sequence are shared: a regularizer fills a field,
+and whichever part it concerns obeys. Outcomes that one part fills and obeys alone stand below that
+part's name, so that two parts may both want noise.
+Letters: B batch, N latents, L token positions, F factors, P branches, S blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
 
+from vistok.core.records import Record
+
+Map = Callable[[Tensor], Tensor]
+
 
 @dataclass(frozen=True)
-class Draws:
-    """The outcomes that stochastic parts obey; a field that is None was not sampled."""
+class PartDraws(Record):
+    """Outcomes of one part; a field that is None was not sampled."""
+
+    uniform: Tensor | None = None  # [B, ...] in [0, 1): stochastic VQ, Bernoulli bits
+    chosen: Tensor | None = None  # [B, L, F] int64: codes, imposed instead of sampled
+    noise: Tensor | None = None  # like the tensor that it is added to
+    time: Tensor | None = None  # [B] in [0, 1]: flow and diffusion
+    order: Tensor | None = None  # [B, L] int64: order of generation
+    mask: Tensor | None = None  # [B, L] bool: positions to be predicted
+
+    def map(self, function: Map) -> PartDraws:
+        return replace(self, **_mapped(self, function))
+
+
+@dataclass(frozen=True)
+class Draws(Record):
+    """Outcomes of one training step for B samples; a field that is None was not sampled."""
 
     keep: Tensor | None = None  # [B] | [B, S] int64: kept prefix (nested dropout, tail token drop)
     present: Tensor | None = None  # [B, N] bool: any other mask over latents
-    levels: Tensor | None = None  # [B, S] bool: blocks that count (scale dropout)
+    levels: Tensor | None = None  # [B, S] bool: blocks that count (level dropout)
     ranks: Tensor | None = None  # [B, L, P] int64: 0 = clean, r = r-th nearest code
     top_rank: int | None = None  # no rank is larger, in whatever step: a shape must not vary
-    uniform: Tensor | None = None  # [B, L, ...] in [0, 1): stochastic VQ, Bernoulli bits
-    chosen: Tensor | None = None  # [B, L, F] int64: the same with the outcome imposed
     null: Tensor | None = None  # [B] bool: condition dropout
-    time: Tensor | None = None  # [B] in [0, 1]: flow and diffusion
-    noise: Tensor | None = None  # like the thing it is added to
-    order: Tensor | None = None  # [B, L] int64: generators
-    mask: Tensor | None = None  # [B, L] bool: generators
+    parts: Mapping[str, PartDraws] = field(default_factory=dict)
+    """Outcomes by the part that fills and obeys them: input_space, quantizer, decoder, loss.NAME,
+    generator."""
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Draws:
+    def part(self, name: str) -> PartDraws:
+        """The outcomes of one part; empty if it sampled nothing."""
+        return self.parts.get(name, PartDraws())
+
+    def map(self, function: Map) -> Draws:
         """Apply `function` to every tensor that was sampled."""
-        sampled = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(
-            self, **{k: function(v) for k, v in sampled.items() if isinstance(v, Tensor)}
-        )
+        parts = {name: part.map(function) for name, part in self.parts.items()}
+        return replace(self, parts=parts, **_mapped(self, function))
 
     def to(self, device: torch.device | str) -> Draws:
         # What is not pinned is staged first, and staging may wait for the device.
@@ -43,17 +64,20 @@ class Draws:
             lambda tensor: (tensor.pin_memory() if pin else tensor).to(device, non_blocking=True)
         )
 
-    def rows(self, start: int, stop: int) -> Draws:
-        """Draws of samples start..stop of the batch (a micro-batch)."""
-        return self.map(lambda tensor: tensor[start:stop])
-
     def join(self, other: Draws, owner: str = "") -> Draws:
-        """Both; a field that both sampled is an error, since two parts would fight over it."""
-        mine = {f.name: getattr(self, f.name) for f in fields(self)}
-        theirs = {f.name: getattr(other, f.name) for f in fields(other)}
-        for name, value in theirs.items():
-            if value is not None and mine[name] is not None:
-                raise ValueError(
-                    f"two regularizers fill '{name}' ({owner} is the second); keep one of them"
-                )
-        return replace(self, **{k: v for k, v in theirs.items() if v is not None})
+        """The outcomes of both.
+
+        Raises ValueError for a field, or a part, that both filled: two would fight over it.
+        """
+        names = [f.name for f in fields(self) if f.name != "parts"]
+        theirs = {n: value for n in names if (value := getattr(other, n)) is not None}
+        twice = [n for n in theirs if getattr(self, n) is not None]
+        twice += [n for n in other.parts if n in self.parts]
+        if twice:
+            raise ValueError(f"two parts fill '{twice[0]}' ({owner} is the second); keep one")
+        return replace(self, parts={**self.parts, **other.parts}, **theirs)
+
+
+def _mapped(record: Draws | PartDraws, function: Map) -> dict[str, Tensor]:
+    sampled = {f.name: getattr(record, f.name) for f in fields(record)}
+    return {name: function(v) for name, v in sampled.items() if isinstance(v, Tensor)}

@@ -1,99 +1,131 @@
-"""The records that parts hand each other: fields and shapes, no logic.
+"""The records that parts hand each other: fields and shapes, and one verb, `select`.
 
-Letters: B batch, N latents, L token positions, F factors per position, P branches, S blocks,
-T frames, H W pixels, D width, d code width, n features of a tap, c their channels.
+Letters: B batch, N latents, M values, L token positions, F factors per position, P branches,
+S blocks, T frames, H W pixels, D width, d code width, n features of a tap, c their channels.
+*sides is H, W of images and T, H, W of clips.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
 if TYPE_CHECKING:
     from vistok.core.draws import Draws
+    from vistok.core.shapes import Grid
     from vistok.tokens import Tokens
+
+Rows = slice | list[int] | Tensor
+R = TypeVar("R")
+
+
+def select(record: R, rows: Rows) -> R:
+    """The record of some samples: every field with a batch axis keeps `rows` of it, in that order.
+
+    Args:
+        rows: a slice (tensors stay views, and a GPU is asked for nothing), places, or an int64
+            tensor of places on the CPU. Numbers, grids and scalars stay as they are.
+    """
+    changed = {f.name: _select(getattr(record, f.name), rows) for f in fields(record)}
+    return replace(record, **changed)
+
+
+def _select(value: Any, rows: Rows) -> Any:
+    if isinstance(value, Tensor):
+        return value[rows] if value.ndim else value
+    if isinstance(value, dict):
+        return {name: _select(one, rows) for name, one in value.items()}
+    if isinstance(value, tuple) and value and isinstance(value[0], str):  # one text per sample
+        places = range(len(value))[rows] if isinstance(rows, slice) else list(rows)
+        return tuple(value[int(place)] for place in places)
+    return value.select(rows) if hasattr(value, "select") else value
+
+
+class Record:
+    """Base of the records whose samples can be selected."""
+
+    def select(self: R, rows: Rows) -> R:
+        """The record of some samples: a slice, places, or an int64 tensor of places on the CPU."""
+        return select(self, rows)
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What a loader yields. `index` is the place in the data set's order: the key of all draws."""
+class Batch(Record):
+    """Samples of a data loader. `index` is the place in the data set's order: the key of draws."""
 
     index: Tensor  # [B] int64, always on the CPU
-    pixels: Tensor | None = None  # [B, 3, (T,) H, W] 0..1 float (uint8 until it is on the device)
+    pixels: Tensor | None = None  # [B, 3, *sides] 0..1 float (uint8 until it is on the device)
     target: Tensor | None = None  # like pixels: what must be rebuilt, if it is not `pixels`
     label: Tensor | None = None  # [B] int64
     text: tuple[str, ...] | None = None
-    fps: Tensor | None = None  # [B]
+    fps: Tensor | None = None  # [B] frames per second
     tokens: Tokens | None = None
     latents: Tensor | None = None  # cached space
 
 
 @dataclass(frozen=True)
-class Condition:
-    """What an encoder, decoder or generator may look at besides its input."""
+class Condition(Record):
+    """Inputs of an encoder, decoder or generator besides the main one."""
 
     label: Tensor | None = None  # [B] int64
     text: Tensor | None = None  # [B, (K,) M, C]; K layers of a language model
     text_mask: Tensor | None = None  # [B, M] bool
     pooled: Tensor | None = None  # [B, C]
-    size: tuple[int, int, int] | None = None  # (T, H, W)
-    fps: Tensor | None = None  # [B]
-    frames: Tensor | None = None  # [B, 3, t, H, W]
-    prefix: Tokens | None = None  # what is already known
+    sides: Grid | None = None  # (H, W) or (T, H, W) that is asked for
+    fps: Tensor | None = None  # [B] frames per second
+    frames: Tensor | None = None  # [B, 3, t, H, W] that are known
+    prefix: Tokens | None = None  # that is known
     null: Tensor | None = None  # [B] bool: these samples see the learned "nothing" (guidance)
-
-    def rows(self, start: int, stop: int) -> Condition:
-        """The condition of samples start..stop of the batch."""
-        return self.pick(slice(start, stop))
-
-    def pick(self, which: Tensor | slice) -> Condition:
-        """The condition of some samples of the batch: their places, or a slice of them."""
-        cut = {
-            name: value[which]
-            for name in ("label", "text", "text_mask", "pooled", "fps", "frames", "null")
-            if (value := getattr(self, name)) is not None
-        }
-        return replace(self, **cut)
 
 
 @dataclass(frozen=True)
-class Latents:
-    """What an encoder emits."""
+class Latents(Record):
+    """Output of an encoder."""
 
     values: Tensor  # [B, N, D]
-    grid: tuple[int, ...]  # (N,) | (h, w) | (t, h, w)
+    grids: tuple[Grid, ...]  # ((N,),) | ((h, w),) | ((t, h, w),) | one for each of several
     features: dict[str, Tensor] = field(default_factory=dict)  # tap -> [B, n, c]
 
 
 @dataclass(frozen=True)
-class Quantized:
-    """What a quantizer emits. `losses` are unweighted and carry the papers' names."""
+class Quantized(Record):
+    """Output of a quantizer. `losses` are unweighted and carry the papers' names."""
 
-    values: Tensor  # [B, N, D] straight-through; what the decoder sees, draws obeyed
-    clean: Tensor  # [B, N, D] the same before level dropout and perturbation
+    values: Tensor  # [B, M, D'] straight-through; the decoder's input, draws obeyed
+    clean: Tensor  # [B, M, D'] the same before level dropout and perturbation
     indices: Tensor | None  # [B, L, F] int64 of `clean`; None = continuous
-    queries: Tensor | None  # [B, L, P, d] the vector each code was chosen from
-    losses: dict[str, Tensor] = field(default_factory=dict)
+    queries: Tensor | None  # [B, L, P, d] the vector that each code was searched for
+    losses: dict[str, Tensor] = field(default_factory=dict)  # scalars
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """What a decoder emits."""
+class Noisy(Record):
+    """Input of a decoder that samples: x at a time between data (0) and noise (1)."""
+
+    x: Tensor  # [B, C, *sides] of the output space
+    time: Tensor  # [B] in 0..1
+
+
+@dataclass(frozen=True)
+class Decoded(Record):
+    """Output of a decoder, in the output space."""
 
     prediction: Tensor  # pixels, logits over proxy codes, or velocity
-    estimate: Tensor  # clean guess in the decoded space (x0 for flow; else the prediction)
-    features: dict[str, Tensor] = field(default_factory=dict)
+    estimate: Tensor  # clean guess in the output space (x0 of a flow; else the prediction)
+    features: dict[str, Tensor] = field(default_factory=dict)  # tap -> [B, n, c]
 
 
 @dataclass(frozen=True)
-class Reconstruction:
-    """One trip through a tokenizer, with everything a loss may want to see."""
+class Reconstruction(Record):
+    """One pass through a tokenizer, with everything that a loss may look at."""
 
-    pixels: Tensor | None  # [B, 3, (T,) H, W] unclamped
-    target: Tensor
+    pixels: Tensor | None  # [B, 3, *sides] around 0..1, unclamped; None: no loss asked for them
+    target: Tensor  # [B, 3, *sides] in 0..1
     decoded: Decoded
     quantized: Quantized
     latents: Latents
     draws: Draws | None = None
+    target_in_space: Tensor | None = None  # [B, C, *sides] of the output space, if it was computed
+    noisy: Noisy | None = None  # input of a decoder that samples

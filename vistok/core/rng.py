@@ -16,7 +16,7 @@ Per = Literal["sample", "batch"]
 
 
 class Rng:
-    """Random numbers keyed by (seed, part, step, sample); Philox-4x64, one counter a sample.
+    """Random numbers keyed by (seed, part, step, sample); Philox-4x64, one counter per sample.
 
     `part` is any name ("nested_dropout", "views/train"); each call of a method starts again at
     the sample's first number, so a part that needs several asks for them in one call or takes
@@ -34,7 +34,7 @@ class Rng:
         return Rng(self.seed, f"{self.part}/{name}", self.step)
 
     def torch_seed(self) -> int:
-        """A seed for torch's own generators, at the places that draw from them."""
+        """A seed for torch's own generator, for code that draws from it."""
         return int(self.generator().integers(2**62))
 
     def generator(self, sample: int = 0) -> np.random.Generator:

@@ -1,4 +1,4 @@
-"""What depends on where training stands: ramps, learning-rate factors, annealing."""
+"""Functions of the training step: ramps, learning-rate factors, annealing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands: everything a schedule may depend on."""
+    """Position in training: everything that a schedule may depend on."""
 
     step: int  # optimizer steps done
     steps: int  # of how many

@@ -1,5 +1,6 @@
-"""Decoders: code vectors -> pixels."""
+"""Decoders: values -> output space."""
 
 from vistok.decoders import cnn, vit
+from vistok.decoders.base import Decoder
 
-__all__ = ["cnn", "vit"]
+__all__ = ["Decoder", "cnn", "vit"]

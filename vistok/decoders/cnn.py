@@ -7,50 +7,51 @@ Letters: B batch, h w positions, D width of the values.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch.nn.functional as F
 from einops import rearrange
-from pydantic import Field
 from torch import Tensor, nn
 
 from vistok.config import Config
 from vistok.config.registry import register
-from vistok.core.draws import Draws
-from vistok.core.records import Condition, Decoded
+from vistok.core.records import Condition, Decoded, Noisy
+from vistok.core.shapes import Grid, Shape, cells
+from vistok.decoders.base import Decoder
 from vistok.layers.conv import ConvConfig, ConvNorm, Level, ResBlock, Upsample
 
 
 class CNNDecoderConfig(Config):
     kind: Literal["cnn"] = "cnn"
     conv: ConvConfig = ConvConfig()
-    pixel_mean: float = 0.5
-    pixel_std: float = Field(default=0.5, gt=0)
-    """Pixels leave as y * pixel_std + pixel_mean; 0 and 1 leave them as they are."""
+
+    @classmethod
+    def tiny(cls) -> CNNDecoderConfig:
+        return cls(conv=ConvConfig.tiny())
 
 
 @register("decoder", CNNDecoderConfig)
-class CNNDecoder(nn.Module):
-    prefix = "none"
-    """A convolution needs the whole grid."""
+class CNNDecoder(Decoder):
+    """A convolution needs the whole grid: it serves no prefix."""
 
     def __init__(
-        self, config: CNNDecoderConfig, image_size: tuple[int, int], latents: int, dim: int
+        self, config: CNNDecoderConfig, shape: Shape, grids: Sequence[Grid], dim: int
     ) -> None:
         """
         Args:
-            image_size: (H, W), multiples of 2 ** (levels - 1).
-            latents: h*w of the smallest map. dim: D, the width of the quantizer's values.
-        Raises ValueError for another number of latents.
+            shape: of the output space; sides are multiples of 2 ** (levels - 1).
+            grids: of the values; one, the smallest map. dim: D, the width of a value.
+        Raises ValueError for another number of values.
         """
         super().__init__()
         self.config = config
         conv, widths = config.conv, config.conv.widths
-        self.grid = conv.grid(image_size)
-        if latents != self.grid[0] * self.grid[1]:
+        self.grid = conv.grid(shape)
+        if sum(map(cells, grids)) != cells(self.grid):
             raise ValueError(
-                f"decoder.conv: {len(widths)} levels make {tuple(image_size)} pixels of a grid of "
-                f"{self.grid}, but the encoder gives {latents} latents; use another channel_mult"
+                f"decoder.conv: {len(widths)} levels make {shape.sides} of a grid of {self.grid}, "
+                f"but there are {sum(map(cells, grids))} values; use another channel_mult"
             )
         self.conv_in = nn.Conv2d(dim, widths[-1], 3, padding=1)
         self.mid = nn.Sequential(
@@ -65,16 +66,16 @@ class CNNDecoder(nn.Module):
             )
         )
         self.norm = ConvNorm(conv, widths[0])
-        self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[0], shape.channels, 3, padding=1)
 
     def forward(
         self,
         values: Tensor,
         present: Tensor | None = None,
         condition: Condition | None = None,
-        draws: Draws | None = None,
+        noisy: Noisy | None = None,
     ) -> Decoded:
-        """values [B, h*w, D], row-major -> pixels [B, 3, H, W], unclamped."""
+        """values [B, h*w, D], row-major -> [B, C, H, W] of the output space."""
         if present is not None:
             raise ValueError("a cnn decoder needs every latent: train without a length regularizer")
         h, w = self.grid
@@ -84,8 +85,7 @@ class CNNDecoder(nn.Module):
         for level in reversed(self.levels):
             y = level(y)
         y = self.conv_out(F.silu(self.norm(y))).float()
-        pixels = y * self.config.pixel_std + self.config.pixel_mean
-        return Decoded(pixels, pixels, features)
+        return Decoded(y, y, features)
 
     @property
     def last_layer(self) -> nn.Parameter:

@@ -1,5 +1,6 @@
-"""Encoders: pixels -> latents."""
+"""Encoders: input space -> latents."""
 
 from vistok.encoders import cnn, vit
+from vistok.encoders.base import Encoder
 
-__all__ = ["cnn", "vit"]
+__all__ = ["Encoder", "cnn", "vit"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,7 @@ class Frozen(nn.Module):
     def __init__(self, name: str, sha256: str) -> None:
         super().__init__()
         self.name, self.sha256 = name, sha256
+        self._register_load_state_dict_pre_hook(self._keep_own)
 
     def freeze(self) -> Frozen:
         """Called once all parts are there."""
@@ -42,6 +44,33 @@ class Frozen(nn.Module):
     def train(self, mode: bool = True) -> Frozen:
         """Stays in evaluation mode, whatever the module around it does."""
         return super().train(False)
+
+    def state_dict(self, *args: Any, destination: Any = None, **options: Any) -> Any:
+        """Nothing, if a module around it asks: borrowed weights are saved by name and hash."""
+        if destination is not None:
+            return destination
+        return super().state_dict(*args, **options)
+
+    def _keep_own(self, state: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
+        """Loading a module around it, whose files hold nothing of it, leaves it as it is."""
+        if prefix and not any(key.startswith(prefix) for key in state):
+            state.update({prefix + key: value for key, value in self.state_dict().items()})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Frozen:
+        """Itself: an average of weights, or another copy of a model, shares what never changes."""
+        memo[id(self)] = self
+        return self
+
+
+def share_frozen(*modules: nn.Module) -> None:
+    """Let frozen networks of one name and hash be one module, where several parts borrow it."""
+    known: dict[tuple[str, str], Frozen] = {}
+    for module in modules:
+        for name, part in list(module.named_modules()):
+            if isinstance(part, Frozen):
+                first = known.setdefault((part.name, part.sha256), part)
+                if first is not part and name:
+                    module.set_submodule(name, first)
 
 
 class FeatureNetwork(Frozen):

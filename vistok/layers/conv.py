@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vistok.config import Config
+from vistok.core.shapes import Grid, Shape
 
 
 class ConvConfig(Config):
@@ -33,12 +34,16 @@ class ConvConfig(Config):
     """Groups of the group norms; every level's channels are a multiple of it."""
     norm_eps: float = Field(default=1e-6, gt=0)
     bias: bool = True
-    """Of the 3x3 and 1x1 convolutions inside blocks."""
+    """Bias of the 3x3 and 1x1 convolutions inside blocks."""
     shortcut: Literal["input", "output"] = "input"
-    """What a block adds to its branch where the number of channels changes: a 1x1 convolution of
+    """Shortcut of a block where the number of channels changes: a 1x1 convolution of
     its input, as everybody does, or of the branch itself, so that the input is lost: a slip of
     MaskGIT's JAX code that its released weights depend on."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @classmethod
+    def tiny(cls) -> ConvConfig:
+        return cls(channels=8, channel_mult=(1, 1, 2), blocks=1, mid_blocks=1, norm_groups=4)
 
     @model_validator(mode="after")
     def _divides(self) -> ConvConfig:
@@ -55,15 +60,20 @@ class ConvConfig(Config):
         """Channels of each level."""
         return tuple(self.channels * mult for mult in self.channel_mult)
 
-    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
+    def grid(self, shape: Shape) -> Grid:
         """(h, w) of the last level's map; ValueError if the sides cannot be halved that often."""
-        stride = 2 ** (len(self.channel_mult) - 1)
-        if image_size[0] % stride or image_size[1] % stride:
+        if shape.is_clip:
             raise ValueError(
-                f"image_size={tuple(image_size)} is not a multiple of {stride}, as the "
+                f"a cnn of 2D convolutions takes images, not clips of {shape.frames} frames; use "
+                "kind: vit for clips"
+            )
+        stride = 2 ** (len(self.channel_mult) - 1)
+        if any(side % stride for side in shape.sides):
+            raise ValueError(
+                f"image_size={shape.sides} is not a multiple of {stride}, as the "
                 f"{len(self.channel_mult)} levels of channel_mult want it; use another size"
             )
-        return image_size[0] // stride, image_size[1] // stride
+        return tuple(side // stride for side in shape.sides)
 
 
 class ConvNorm(nn.GroupNorm):

@@ -1,48 +1,96 @@
-"""Images to rows of patches and back.
+"""Images and clips to rows of patches and back.
 
-Letters: B batch, H W pixels, p patch side, h w = H/p W/p.
+Letters: B batch, T frames, H W pixels, C channels, D width, t h w the grid of patches. A patch is
+p x p pixels of an image, or q frames of p x p pixels of a clip.
 """
 
 from __future__ import annotations
 
 from einops import rearrange
+from pydantic import Field
 from torch import Tensor, nn
+
+from vistok.config import Config
+from vistok.core.shapes import Grid, Shape
+from vistok.layers.positions import PositionKind
+
+
+class PatchesConfig(Config):
+    """Patches of an image or clip, and the table of their positions."""
+
+    size: int = Field(default=16, ge=1)
+    """Pixels of a side."""
+    frames: int = Field(default=1, ge=1)
+    """Frames of a patch; above 1 for clips only."""
+    positions: PositionKind = "sincos"
+    position_base: float = Field(default=10000.0, gt=1)
+    """Base of the sin-cos frequencies; small grids are told apart better with a small base."""
+    class_token: bool = False
+    """A learned token in front of the patches, which nothing reads (TiTok's CLIP heritage)."""
+
+    def grid(self, shape: Shape) -> Grid:
+        """Patches of a sample: (h, w), or (t, h, w) of a clip; ValueError if they do not fit."""
+        window = self.window(shape)
+        if any(side % part for side, part in zip(shape.sides, window, strict=True)):
+            named = f"patches.size={self.size}"
+            named += f", patches.frames={self.frames}" if shape.is_clip else ""
+            raise ValueError(f"sides={shape.sides} are no multiples of {named}; change one of them")
+        return tuple(side // part for side, part in zip(shape.sides, window, strict=True))
+
+    def window(self, shape: Shape) -> Grid:
+        """Sides of a patch, (p, p) or (q, p, p); ValueError for frames of an image."""
+        if shape.is_clip:
+            return (self.frames, self.size, self.size)
+        if self.frames > 1:
+            raise ValueError(
+                f"patches.frames={self.frames}, but this tokenizer takes images; set "
+                "tokenizer.frames for clips, or patches.frames=1"
+            )
+        return (self.size, self.size)
 
 
 class PatchEmbed(nn.Module):
-    """Convolution over patches: [B, 3, H, W] -> [B, h*w, D], row-major.
+    """Convolution over patches: [B, C, (T,) H, W] -> [B, cells, D], the last side fastest.
 
-    `overlap` pixels are added to the window on each side, so that neighbours share context.
+    `overlap` pixels are added to the window on each side, so that neighbours share context; frames
+    do not overlap.
     """
 
-    def __init__(self, patch_size: int, width: int, channels: int = 3, overlap: int = 0) -> None:
+    def __init__(self, patches: PatchesConfig, shape: Shape, width: int, overlap: int = 0) -> None:
         super().__init__()
-        window = patch_size + 2 * overlap
-        self.proj = nn.Conv2d(channels, width, window, stride=patch_size, padding=overlap)
+        stride = patches.window(shape)
+        reach = (0,) * (len(stride) - 2) + (overlap, overlap)
+        window = tuple(side + 2 * more for side, more in zip(stride, reach, strict=True))
+        conv = nn.Conv3d if shape.is_clip else nn.Conv2d
+        self.proj = conv(shape.channels, width, window, stride=stride, padding=reach)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        return rearrange(self.proj(pixels), "b d h w -> b (h w) d")
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x).flatten(2).transpose(1, 2)
 
 
 class Unpatchify(nn.Module):
-    """Linear to p*p*3 values a patch (row, column, color; color fastest), laid out as an image.
+    """Linear layer to the values of a patch (frame, row, column, channel; channel fastest), laid
+    out as an image or clip: [B, cells, D] -> [B, C, (T,) H, W].
 
-    [B, h*w, D] -> [B, 3, H, W]. `smooth` adds a zero-initialized residual 3x3 convolution pair of
-    that width, which removes the borders between patches; `conv` a plain 3x3 convolution (TiTok).
+    `smooth` adds a residual pair of 3x3 convolutions of that width, zero at the start, which
+    removes the borders between patches; `conv` is a plain 3x3 convolution (TiTok). Both see frames
+    one by one.
     """
 
     def __init__(
         self,
-        patch_size: int,
+        patches: PatchesConfig,
+        shape: Shape,
         width: int,
-        grid: tuple[int, int],
-        channels: int = 3,
         smooth: int = 0,
         conv: bool = False,
     ) -> None:
         super().__init__()
-        self.grid, self.patch_size = grid, patch_size
-        self.proj = nn.Linear(width, patch_size * patch_size * channels)
+        self.grid, channels = patches.grid(shape), shape.channels
+        self.is_clip, self.patches = shape.is_clip, patches
+        size = patches.size
+        frames = patches.frames if shape.is_clip else 1
+        self.proj = nn.Linear(width, frames * size * size * channels)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1) if conv else None
         self.smooth = None
         if smooth:
@@ -53,12 +101,19 @@ class Unpatchify(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        h, w = self.grid
-        p = self.patch_size
-        image = rearrange(self.proj(x), "b (h w) (p q c) -> b c (h p) (w q)", h=h, w=w, p=p, q=p)
+        *_, h, w = self.grid
+        p, q = self.patches.size, self.patches.frames if self.is_clip else 1
+        # Frames of a clip lie beside each other in the batch until the end.
+        image = rearrange(
+            self.proj(x), "b (t h w) (q p r c) -> (b t q) c (h p) (w r)", h=h, w=w, p=p, r=p, q=q
+        )
         if self.conv is not None:
             image = self.conv(image)
-        return image if self.smooth is None else image + self.smooth(image)
+        if self.smooth is not None:
+            image = image + self.smooth(image)
+        if self.is_clip:
+            return rearrange(image, "(b t) c h w -> b c t h w", b=len(x))
+        return image
 
     @property
     def last_layer(self) -> nn.Parameter:
@@ -66,12 +121,3 @@ class Unpatchify(nn.Module):
         if self.smooth is not None:
             return self.smooth[-1].weight
         return self.proj.weight if self.conv is None else self.conv.weight
-
-
-def patch_grid(image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
-    """(h, w) patches of an image; ValueError if the sides are no multiples of the patch."""
-    if image_size[0] % patch_size or image_size[1] % patch_size:
-        raise ValueError(
-            f"image_size={tuple(image_size)} is not a multiple of patch_size={patch_size}"
-        )
-    return image_size[0] // patch_size, image_size[1] // patch_size

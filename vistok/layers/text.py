@@ -16,14 +16,14 @@ from vistok.core.records import Condition
 
 
 class TextInputConfig(Config):
-    """How text features enter: a projection and a learned table."""
+    """Input of text features: a projection and a learned table."""
 
     dim: int = Field(default=768, ge=1)
-    """C, the width of the text encoder's features."""
+    """C, width of the text encoder's features."""
     length: int = Field(default=77, ge=1)
-    """M, positions of a text."""
+    """M, number of positions of a text."""
     padding: Literal["attended", "masked"] = "masked"
-    """attended: padding is looked at like text (TA-TiTok); masked: it is not."""
+    """Padding of short texts: attended like text (TA-TiTok), or masked."""
     optional: bool = True
     """Samples without text (Condition.null, or no condition) attend to none, as if the tokens were
     not there; false: text must be given, the empty string included (TA-TiTok)."""

@@ -21,12 +21,12 @@ from vistok.layers.norms import NormKind, make_norm
 
 class TransformerConfig(Config):
     width: int = Field(default=512, ge=2)
-    """D; a multiple of heads."""
+    """D, channels of a position; a multiple of heads."""
     depth: int = Field(default=8, ge=1)
     heads: int = Field(default=8, ge=1)
     mlp: MlpKind = "gelu"
     mlp_ratio: float = Field(default=4.0, gt=0)
-    """Hidden width over width."""
+    """Hidden width of the feed-forward layer, as a multiple of width."""
     norm: NormKind = "layernorm"
     norm_eps: float = 1e-6
     qk_norm: bool = False
@@ -41,6 +41,10 @@ class TransformerConfig(Config):
     made (TA-TiTok's decoder)."""
     branch_scale: Literal["depth", "none"] = "depth"
     """depth: the last layer of a residual branch starts divided by sqrt(2 depth) (GPT-2)."""
+
+    @classmethod
+    def tiny(cls) -> TransformerConfig:
+        return cls(width=16, depth=1, heads=2)
 
     @model_validator(mode="after")
     def _divides(self) -> TransformerConfig:
@@ -86,7 +90,7 @@ class Block(nn.Module):
         cache: KVCache | None = None,
         only: slice | None = None,
     ) -> Tensor:
-        """`only`: the positions that come out, [B, n, D]; the others are looked at, no more."""
+        """x [B, L, D] -> [B, L, D]; or [B, n, D] of the positions `only`, the rest is just seen."""
         y = self.attention(self.norm_attention(x), rotary, mask, causal, cache, only)
         x = x if only is None else x[:, only]
         x = x + self.dropout(self.scale_attention(y))
@@ -111,7 +115,7 @@ class Transformer(nn.Module):
         caches: list[KVCache] | None = None,
         only: slice | None = None,
     ) -> Tensor:
-        """`only`: the positions that are wanted, [B, n, D]; the last block makes no others."""
+        """x [B, L, D] -> [B, L, D]; or [B, n, D], of the positions `only` alone."""
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             cache = None if caches is None else caches[i]
@@ -119,7 +123,7 @@ class Transformer(nn.Module):
         return self.norm(x)
 
     def new_caches(self, batch: int, capacity: int, like: Tensor) -> list[KVCache]:
-        """Empty KV caches, one a block."""
+        """Empty KV caches, one per block."""
         heads, head_dim = self.config.heads, self.config.width // self.config.heads
         return [KVCache(batch, heads, capacity, head_dim, like) for _ in self.blocks]
 
@@ -133,7 +137,7 @@ def init_weights(module: nn.Module, config: TransformerConfig) -> None:
                 for linear in (layer.qkv, layer.out):
                     if linear.bias is not None:
                         nn.init.zeros_(linear.bias)
-        elif isinstance(layer, nn.Linear | nn.Conv2d):
+        elif isinstance(layer, nn.Linear | nn.Conv2d | nn.Conv3d):
             fan_in = layer.weight[0].numel()
             std = fan_in**-0.5 if config.init == "fan_in" else 0.02
             nn.init.trunc_normal_(layer.weight, std=std, a=-3 * std, b=3 * std)

@@ -44,6 +44,10 @@ class AdversarialConfig(Config):
     lr: float | None = None
     """Of the discriminator; None = that of the model."""
 
+    @classmethod
+    def tiny(cls) -> AdversarialConfig:
+        return cls(start=0, discriminator=PatchGANConfig.tiny())
+
 
 class LeCamDiscriminator(nn.Module):
     """A discriminator with LeCam's running means, so that both are trained and saved as one."""
@@ -72,10 +76,10 @@ class AdversarialLoss(Loss):
     def bind(self, tokenizer: nn.Module) -> None:
         with torch.no_grad(), evaluating(self.discriminator):
             try:
-                self.discriminator(torch.zeros(1, 3, *tokenizer.config.image_size))
+                self.discriminator(torch.zeros(1, 3, *tokenizer.shape.image_size))
             except RuntimeError:
                 raise ConfigError(
-                    f"discriminator: images of {tokenizer.config.image_size} are too small for "
+                    f"discriminator: images of {tokenizer.shape.image_size} are too small for "
                     f"layers={getattr(self.config.discriminator, 'layers', '?')}; use fewer layers"
                 ) from None
 

@@ -25,6 +25,10 @@ class PatchGANConfig(Config):
     norm: Literal["group", "batch", "none"] = "group"
     """batch is the original's; it sees a whole micro-batch and needs a GPU across processes."""
 
+    @classmethod
+    def tiny(cls) -> PatchGANConfig:
+        return cls(width=8, layers=1)
+
 
 @register("discriminator", PatchGANConfig)
 class PatchGAN(nn.Module):
@@ -81,6 +85,10 @@ class BlurDiscriminatorConfig(Config):
                 f"width={self.width} must be a multiple of norm_groups={self.norm_groups}"
             )
         return self
+
+    @classmethod
+    def tiny(cls) -> BlurDiscriminatorConfig:
+        return cls(width=8, layers=1, norm_groups=4)
 
 
 @register("discriminator", BlurDiscriminatorConfig)

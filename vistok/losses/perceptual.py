@@ -28,6 +28,10 @@ class PerceptualConfig(Config):
     start: int = Field(default=0, ge=0)
     """First step; a late start saves most of the network's cost."""
 
+    @classmethod
+    def tiny(cls) -> PerceptualConfig:
+        return cls(network="vistok-cnn")
+
 
 @register("loss", PerceptualConfig)
 class PerceptualLoss(Loss):

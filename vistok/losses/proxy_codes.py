@@ -36,7 +36,7 @@ class Teacher(Frozen):
         super().__init__("teacher", sha256)
         self.input_space, self.encoder = tokenizer.input_space, tokenizer.encoder
         self.quantizer = tokenizer.quantizer
-        self.image_size = tuple(tokenizer.config.image_size)
+        self.image_size = tokenizer.shape.image_size
         self.spec = tokenizer.spec()
         self.float().freeze()
 
@@ -79,7 +79,7 @@ class ProxyCodesLoss(Loss):
                 f"losses: proxy_codes has not been given its teacher {self.config.teacher}; "
                 "call teach(tokenizer, sha256) before bind"
             )
-        size = tuple(tokenizer.config.image_size)
+        size = tokenizer.shape.image_size
         if size != self.teacher.image_size:
             raise ConfigError(
                 f"losses: teacher {self.config.teacher} reads images of "

@@ -52,11 +52,11 @@ class MaskGITVQGAN(Family):
             raise ConfigError(f"{self.name}: expected a config with the parts vqgan and quantizer")
         return {
             "image_size": network["resolution"],
+            "input_space": {"kind": "pixels", "mean": 0.0, "std": 1.0},
+            "output_space": {"kind": "pixels", "mean": 0.0, "std": 1.0},
             "encoder": {
                 "kind": "cnn",
                 "conv": _conv(network),
-                "pixel_mean": 0.0,
-                "pixel_std": 1.0,
                 "bias_in": False,
                 "kernel_out": 1,
             },
@@ -84,7 +84,8 @@ class MaskGITVQGAN(Family):
                 "commitment_cost": quantizer.loss_weights["codebook"],
             },
         }
-        _only_if_same(config.encoder, self.config(tree)["encoder"])
+        for part in ("encoder", "input_space", "output_space"):
+            _only_if_same(getattr(config, part), self.config(tree)[part])
         return tree
 
     def entries(self, config: TokenizerConfig) -> list[Entry]:
@@ -106,8 +107,6 @@ def decoder_tree(network: Mapping[str, Any] | None) -> dict[str, Any]:
     return {
         "kind": "cnn",
         "conv": _conv(network or NETWORK),
-        "pixel_mean": 0.0,
-        "pixel_std": 1.0,
     }
 
 

@@ -72,6 +72,8 @@ class TiTok(Family):
             )
         tree = {
             "image_size": size,
+            "input_space": dict(_PLAIN),
+            "output_space": dict(_PLAIN),
             "encoder": self._encoder(model, constants, legacy),
             "quantizer": self._quantizer(model, vae),
             "decoder": self._decoder(model, constants, legacy),
@@ -93,26 +95,21 @@ class TiTok(Family):
     def _encoder(self, model: Mapping, constants: Mapping, legacy: bool) -> dict[str, Any]:
         return {
             "kind": "vit",
-            "patch_size": model["vit_enc_patch_size"],
-            "num_latents": model["num_latent_tokens"],
-            "latent_positions": True,
-            "pixel_mean": 0.0,
-            "pixel_std": 1.0,
-            "reinterpret": legacy,
+            "patches": {"size": model["vit_enc_patch_size"], **_PATCHES},
+            "latents": {
+                "count": model["num_latent_tokens"],
+                "positions": True,
+                "reinterpret": legacy,
+            },
             **_vit(model["vit_enc_model_size"], constants),
         }
 
     def _decoder(self, model: Mapping, constants: Mapping, legacy: bool) -> dict[str, Any]:
-        head: dict[str, Any] = {"head_conv": True, "head_gain": 1.0}
-        if legacy:
-            codes = constants.get("proxy_codebook", PROXY_CODES)
-            head = {"head": "codes", "codes": codes}
+        head: dict[str, Any] = {"kind": "pixels", "conv": True, "gain": 1.0}
         return {
             "kind": "vit",
-            "patch_size": model["vit_dec_patch_size"],
-            "pixel_mean": 0.0,
-            "pixel_std": 1.0,
-            **head,
+            "patches": {"size": 1 if legacy else model["vit_dec_patch_size"], **_PATCHES},
+            "head": {"kind": "codes"} if legacy else head,
             **_vit(model["vit_dec_model_size"], constants),
         }
 
@@ -130,17 +127,19 @@ class TiTok(Family):
 
     def official(self, config: TokenizerConfig) -> dict[str, Any]:
         encoder, quantizer, decoder = config.encoder, config.quantizer, config.decoder
+        legacy = decoder.head.kind == "codes"
+        patch = config.output_space.patch_size if legacy else decoder.patches.size
         table: dict[str, Any] = {}
         model: dict[str, Any] = {
             "quantize_mode": "vae" if quantizer.kind == "kl" else "vq",
             "token_size": quantizer.dim,
             "vit_enc_model_size": _size_name(encoder.transformer, table),
             "vit_dec_model_size": _size_name(decoder.transformer, table),
-            "vit_enc_patch_size": encoder.patch_size,
-            "vit_dec_patch_size": decoder.patch_size,
-            "num_latent_tokens": encoder.num_latents,
-            "is_legacy": decoder.head == "codes",
-            "finetune_decoder": decoder.head == "codes" and config.output_space.decoder is not None,
+            "vit_enc_patch_size": encoder.patches.size,
+            "vit_dec_patch_size": patch,
+            "num_latent_tokens": encoder.latents.count,
+            "is_legacy": legacy,
+            "finetune_decoder": legacy and config.output_space.decoder is not None,
         }
         if quantizer.kind == "vq":
             model |= {
@@ -150,9 +149,9 @@ class TiTok(Family):
                 "clustering_vq": quantizer.cluster,
             }
         constants: dict[str, Any] = {"size_table": table} if table else {}
-        if decoder.head == "codes":
-            if decoder.codes != PROXY_CODES:
-                constants["proxy_codebook"] = decoder.codes
+        if legacy:
+            if config.output_space.codebook_size != PROXY_CODES:
+                constants["proxy_codebook"] = config.output_space.codebook_size
             if config.output_space.decoder is not None:
                 constants["pixel_decoder"] = official_decoder(
                     config.output_space.decoder, config.image_size, config.output_space.dim
@@ -189,7 +188,7 @@ class TiTok(Family):
             clustered = config.quantizer.cluster
             table += [same(usage, "quantize.embed_prob")] if clustered else own(usage)
             table += own("quantizer.filled")
-        if decoder.head == "codes":
+        if decoder.head.kind == "codes":
             table += _pointwise("decoder.head.up", "decoder.ffn.0")
             table += _pointwise("decoder.head.proj", "decoder.ffn.2")
             if config.output_space.decoder is not None:
@@ -222,6 +221,11 @@ class TiTok(Family):
     )
 
 
+# Pixels in 0..1 as they are.
+_PLAIN = {"kind": "pixels", "mean": 0.0, "std": 1.0}
+_PATCHES = {"positions": "learned", "class_token": True}
+
+
 def within(tree: Any, *path: str) -> Any:
     """What lies at a path of nested mappings; None where it ends early."""
     for name in path:
@@ -246,8 +250,6 @@ def _vit(size: str, constants: Mapping[str, Any]) -> dict[str, Any]:
             "init": "trunc_normal",
             "branch_scale": "none",
         },
-        "positions": "learned",
-        "class_token": True,
         "norm_in": True,
         "token_std": "width",
     }

@@ -1,6 +1,7 @@
 """Quantizers: latents -> codes -> values, always in fp32."""
 
-from vistok.quantizers import binary, fsq, kl, lfq, vq
+from vistok.quantizers.atoms import binary, fsq, lfq, vq
 from vistok.quantizers.base import Quantizer
+from vistok.quantizers.continuous import kl
 
 __all__ = ["Quantizer", "binary", "fsq", "kl", "lfq", "vq"]

@@ -1,77 +1,109 @@
-"""What every quantizer offers, and the straight-through estimator (it lives here only).
+"""Base class of quantizers.
 
-Letters: B batch, N latents = L positions, F factors, P branches, D width of latents, d of codes.
+Letters: B batch, N latents, M values, L token positions, F factors, P branches, S blocks, D width
+of latents, d of codes. Atoms quantize latents one by one: then N = M = L.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from vistok.core.draws import Draws
+from vistok.core.draws import Draws, PartDraws
 from vistok.core.records import Latents, Quantized
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
+from vistok.core.shapes import Grid, Layout
+from vistok.quantizers.straight_through import straight_through
 from vistok.tokens import TokenSpec
 
 
-def straight_through(values: Tensor, through: Tensor) -> Tensor:
-    """`values` in the forward pass, bit by bit; the gradient of `through` in the backward pass."""
-    return values.detach() + (through - through.detach())
-
-
 class Quantizer(nn.Module):
-    """Base of the atoms: they quantize vectors one by one.
+    """Latents -> codes -> values, in fp32.
 
-    Subclasses set `latent_dim` (width they read), `value_dim` (width they give), `vocab`, and
-    implement `quantize`, `lookup` and `neighbours`.
+    Subclasses set `latent_dim` (width they read), `value_dim` (width they give) and `vocab`, and
+    implement `quantize`, `lookup` and `neighbours`. One whose tokens are not its latents one by one
+    (scales, branches) also implements `layout`, and `partial` if its blocks are scales.
     """
 
     latent_dim: int
     value_dim: int
     vocab: tuple[int, ...]
+    branches: int = 1
+    """P: codebooks that are searched apart."""
     loss_weights: Mapping[str, float]
     wants_data: bool = False
     """True until `initialize` has seen latents (k-means or data-dependent codebooks)."""
     remedy: str = "lower the learning rate or use fewer codes"
-    """What to try when few codes are in use: the second half of an alarm."""
+    """Advice when few codes are in use: the second half of an alarm."""
 
-    def spec(self, grid: tuple[int, ...], prefix: str = "none") -> TokenSpec:
-        """The token spec of latents on `grid`; `cut` is what the decoder allows."""
-        return TokenSpec(blocks=(grid,), vocab=self.vocab, dim=self.value_dim, prefix=prefix)
+    def layout(self, grids: Sequence[Grid], stored: int | None = None) -> Layout:
+        """Tokens and values that latents on `grids` become.
+
+        Args:
+            stored: latents that are kept as tokens, the first so many; None = all. An encoder may
+                emit more in training than it stores (ReTok's padding).
+
+        `spec.prefix` is "block" or "per_block" if the quantizer can leave blocks, or ends of
+        blocks, out of its values by itself, else "none".
+        """
+        blocks = tuple(grids) if stored is None else ((stored,),)
+        spec = TokenSpec(blocks=blocks, vocab=self.vocab, dim=self.value_dim)
+        return Layout(spec, tuple(grids), self.value_dim)
 
     def forward(self, latents: Latents, draws: Draws | None = None) -> Quantized:
-        """[B, N, D] latents -> values, indices, queries, losses; computed in fp32.
+        """[B, N, D] latents on their grids -> values, indices, queries, losses; in fp32.
 
         `draws.ranks` replaces codes by their r-th nearest (latent perturbation): `values` then
         carries the perturbed codes, `clean` and `indices` do not.
         """
         draws = draws or Draws()
         with torch.autocast(latents.values.device.type, enabled=False):
-            result = self.quantize(latents.values.float(), draws)
+            result = self.quantize(replace(latents, values=latents.values.float()), draws)
             if draws.ranks is None:
                 return result
             indices = self.perturb(result.queries, draws.ranks, draws.top_rank)
-            moved = (draws.ranks > 0).any(-1, keepdim=True)  # [B, L, 1]
+            through = straight_through(self.lookup(indices, draws.keep), result.values)
             # The gradient goes on to the latents and never to the codebook (RobusTok).
-            values = torch.where(
-                moved, straight_through(self.lookup(indices), result.values), result.values
-            )
-        return Quantized(values, result.clean, result.indices, result.queries, result.losses)
+            moved = (draws.ranks > 0).any(-1, keepdim=True)  # [B, L, 1]
+            if moved.shape[1] != result.values.shape[1]:  # no value is one token's alone
+                moved = moved.any(1, keepdim=True)  # [B, 1, 1]
+            values = torch.where(moved, through, result.values)
+        return replace(result, values=values)
 
-    def draw(self, spec: TokenSpec, index: Tensor, rng: Rng, progress: Progress) -> Draws:
-        """Draws of a training step; nothing unless the quantizer is stochastic."""
-        return Draws()
+    def draw(self, layout: Layout, index: Tensor, rng: Rng, progress: Progress) -> PartDraws | None:
+        """Outcomes of a training step for samples `index` [B]; None unless it is stochastic."""
+        return None
 
-    def quantize(self, z: Tensor, draws: Draws) -> Quantized:
-        """z [B, N, latent_dim] fp32 -> Quantized without perturbation."""
+    def quantize(self, latents: Latents, draws: Draws) -> Quantized:
+        """fp32 latents -> Quantized without perturbation.
+
+        Obeys `draws.part("quantizer")` and, where its values depend on blocks, `draws.levels` and
+        `draws.keep`.
+        """
         raise NotImplementedError
 
-    def lookup(self, indices: Tensor) -> Tensor:
-        """indices [B, L, F] -> values [B, L, value_dim] fp32: exactly what `forward` gives."""
+    def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
+        """indices [B, L, F] -> values [B, M, value_dim] fp32: exactly those that `forward` gives.
+
+        Args:
+            keep: [B] kept blocks (or [B, S] kept positions of each), for quantizers whose values
+                are sums over blocks; others ignore it, since the decoder hides what is missing.
+        """
         raise NotImplementedError
+
+    def partial(self, indices: Tensor, blocks: int, onto: Grid) -> Tensor:
+        """Values of the first `blocks` blocks, resized to the grid `onto`: [B, cells, value_dim].
+
+        Next-scale generators read them. Raises ValueError for a quantizer without scales.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no scales, so there are no values of its first {blocks}; "
+            "expected a multi_scale quantizer"
+        )
 
     def neighbours(self, queries: Tensor, count: int) -> Tensor:
         """queries [B, L, P, d] -> indices [B, L, P, count, F/P]: the nearest codes, best first.
@@ -93,18 +125,22 @@ class Quantizer(nn.Module):
         return pick_rank(near, ranks)
 
     def remember(self, quantized: Quantized) -> None:
-        """Keep of a forward pass of training what `after_step` wants whole (latents to revive codes
-        with). Called beside `forward`, not by it: what grows from one micro-batch to the next would
-        be compiled anew for each."""
+        """Keep what `after_step` wants whole of a training pass (latents to revive codes with).
+
+        Called beside `forward`, not by it: what grows from one micro-batch to the next would be
+        compiled anew for each.
+        """
 
     @torch.no_grad()
-    def initialize(self, z: Tensor, rng: Rng) -> None:
-        """Set the codebook from latents [n, latent_dim] of the global batch, if it wants data."""
+    def initialize(self, latents: Latents, rng: Rng) -> None:
+        """Set the codebook from latents [B, N, D] of the global batch, if it wants data."""
 
     @torch.no_grad()
     def after_step(self, rng: Rng) -> dict[str, float | Tensor]:
-        """Update running statistics once an optimizer step; what happened, to be logged: scalars,
-        which stay on the device."""
+        """Update running statistics once per optimizer step.
+
+        Returns events to be logged: scalars, which stay on the device.
+        """
         return {}
 
     @torch.no_grad()

@@ -1,9 +1,13 @@
-"""What a regularizer is: a sampler of draws."""
+"""Base class of regularizers, and a check of those of one tokenizer."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor
 
+from vistok.config import ConfigError
 from vistok.core.draws import Draws
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
@@ -11,15 +15,56 @@ from vistok.tokens import TokenSpec
 
 
 class Regularizer:
-    """Samples the draws of a training step for samples `index` [B]; has no forward, no weights."""
+    """Samples which tokens are dropped or perturbed in a training step; other parts apply it.
+
+    It has no forward pass and no weights.
+    """
 
     needs_prefix: bool = False
     """True if it shortens sequences, which the decoder must then allow."""
-    fills: str
-    """The field of `Draws` that it fills."""
+    fills: tuple[str, ...]
+    """Fields of `Draws` that it fills."""
 
     def check(self, spec: TokenSpec) -> None:
         """Raise ValueError if sequences of this spec cannot be regularized as configured."""
 
     def draw(self, spec: TokenSpec, index: Tensor, rng: Rng, progress: Progress) -> Draws:
+        """The fields of a training step for samples `index` [B]."""
         raise NotImplementedError
+
+
+def check_all(
+    regularizers: Sequence[Regularizer],
+    configs: Sequence[Any],
+    spec: TokenSpec,
+    optional_text: bool,
+) -> None:
+    """ConfigError for what would otherwise fail when the first draws are sampled.
+
+    Args:
+        configs: of the regularizers, in the same order.
+        optional_text: whether a part reads texts that may be missing.
+    """
+    claimed: dict[str, str] = {}
+    for config, regularizer in zip(configs, regularizers, strict=True):
+        if regularizer.needs_prefix and spec.prefix == "none":
+            raise ConfigError(
+                f"regularizers: '{config.kind}' shortens sequences, but decoder.missing is "
+                "'refuse'; set it to 'mask_token' or 'drop'"
+            )
+        for field in regularizer.fills:
+            if field in claimed:
+                raise ConfigError(
+                    f"regularizers: '{claimed[field]}' and '{config.kind}' both fill '{field}'; "
+                    "keep one of them"
+                )
+            claimed[field] = config.kind
+        if "null" in regularizer.fills and not optional_text:
+            raise ConfigError(
+                f"regularizers: '{config.kind}' drops texts, and no part reads text that may "
+                "be missing; set encoder.text or decoder.text, with optional: true"
+            )
+        try:
+            regularizer.check(spec)
+        except ValueError as error:
+            raise ConfigError(f"regularizers: '{config.kind}': {error}") from None

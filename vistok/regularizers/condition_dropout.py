@@ -19,13 +19,13 @@ from vistok.tokens import TokenSpec
 class ConditionDropoutConfig(Config):
     kind: Literal["condition_dropout"] = "condition_dropout"
     share: float = Field(default=0.1, ge=0, le=1)
-    """Of the samples."""
+    """Share of samples that see no text and no class."""
     per: Per = "sample"
 
 
 @register("regularizer", ConditionDropoutConfig)
 class ConditionDropout(Regularizer):
-    fills = "null"
+    fills = ("null",)
 
     def __init__(self, config: ConditionDropoutConfig) -> None:
         self.config = config

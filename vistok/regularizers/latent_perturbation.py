@@ -19,7 +19,7 @@ from vistok.core.draws import Draws
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress, robustok_ratio
 from vistok.regularizers.base import Regularizer
-from vistok.runtime import distributed
+from vistok.regularizers.choice import Choose, chosen_images
 from vistok.tokens import TokenSpec
 
 
@@ -34,15 +34,15 @@ class LatentPerturbationConfig(Config):
     anneal: tuple[float, float] | None = (40.0, 120.0)
     """Epochs between which alpha and delta are annealed; None = constant."""
     end_ratio: float = Field(default=0.5, ge=0, le=1)
-    """What is left of alpha and delta at the end."""
-    choose: Literal["global", "first_local"] = "global"
-    """Which images: a keyed pick of exactly floor(beta * B) of the global batch, or the first
-    floor(beta * B) of each process (the original)."""
+    """Share of alpha and delta that is left at the end."""
+    choose: Choose = "global"
+    """Images that are perturbed: global, a keyed pick of exactly floor(beta * B) of the global
+    batch; first_local, the first floor(beta * B) of each process (the original)."""
 
 
 @register("regularizer", LatentPerturbationConfig)
 class LatentPerturbation(Regularizer):
-    fills = "ranks"
+    fills = ("ranks",)
 
     def __init__(self, config: LatentPerturbationConfig) -> None:
         self.config = config
@@ -61,22 +61,9 @@ class LatentPerturbation(Regularizer):
         shape = (spec.length, spec.branches)
         u, v = rng.uniform(index, (2, *shape)).unbind(1)
         ranks = perturbation_ranks(u, (v.double() * neighbours).long(), rate)
-        images = self._images(index, rng)
+        images = chosen_images(index, self.config.proportion, self.config.choose, rng)
         ranks = torch.where(images[:, None, None], ranks, 0)
         return Draws(ranks=ranks, top_rank=self.config.neighbours - 1)
-
-    def _images(self, index: Tensor, rng: Rng) -> Tensor:
-        """[B] bool: which images of this process's share are perturbed."""
-        if self.config.choose == "first_local":
-            return torch.arange(len(index)) < int(len(index) * self.config.proportion)
-        mine = rng.child("images").uniform(index)
-        everyone = distributed.gather(mine)
-        count = int(len(everyone) * self.config.proportion)
-        # Chosen by place, not by value: a sample that is twice in the batch has equal numbers.
-        chosen = torch.zeros(len(everyone), dtype=torch.bool)
-        chosen[everyone.argsort(stable=True)[:count]] = True
-        first = distributed.rank() * len(index)
-        return chosen[first : first + len(index)]
 
 
 def perturbation_ranks(u: Tensor, rank: Tensor, rate: float) -> Tensor:

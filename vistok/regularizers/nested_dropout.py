@@ -33,7 +33,7 @@ class NestedDropoutConfig(Config):
 @register("regularizer", NestedDropoutConfig)
 class NestedDropout(Regularizer):
     needs_prefix = True
-    fills = "keep"
+    fills = ("keep",)
 
     def __init__(self, config: NestedDropoutConfig) -> None:
         self.config = config

@@ -28,7 +28,7 @@ class TailTokenDropConfig(Config):
 @register("regularizer", TailTokenDropConfig)
 class TailTokenDrop(Regularizer):
     needs_prefix = True
-    fills = "keep"
+    fills = ("keep",)
 
     def __init__(self, config: TailTokenDropConfig) -> None:
         self.config = config

@@ -1,5 +1,6 @@
-"""Spaces: what is read and decoded; pixels are the identity."""
+"""Spaces: representations of pixels that encoders read and decoders give."""
 
 from vistok.spaces import codes, pixels
+from vistok.spaces.base import Space
 
-__all__ = ["codes", "pixels"]
+__all__ = ["Space", "codes", "pixels"]

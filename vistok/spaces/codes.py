@@ -1,4 +1,5 @@
-"""The codes of another tokenizer: logits over them are decoded, its decoder makes the pixels.
+"""The codes of another tokenizer: the decoder gives logits over them, and that tokenizer's own
+decoder makes the pixels.
 
 TiTok's two-stage models and One-D-Piece predict logits over MaskGIT-VQGAN's codes ("proxy codes");
 the pixels are that tokenizer's decoding of the *expected* code vector, softmax(logits) @ codebook,
@@ -15,48 +16,64 @@ from torch import Tensor, nn
 
 from vistok.config import Config, PartOf
 from vistok.config.registry import build, register
-from vistok.core.draws import Draws
-from vistok.layers.patchify import patch_grid
+from vistok.core.draws import PartDraws
+from vistok.core.shapes import Shape
+from vistok.layers.conv import ConvConfig
+from vistok.layers.patchify import PatchesConfig
+from vistok.spaces.base import Space
+from vistok.spaces.pixels import Pixels, PixelsConfig
 
 
 class CodesConfig(Config):
     kind: Literal["codes"] = "codes"
     codebook_size: int = Field(default=1024, ge=2)
-    """K."""
+    """K, codes of the other tokenizer."""
     dim: int = Field(default=256, ge=1)
-    """d."""
+    """d, width of one of its code vectors."""
     decoder: Annotated[Any, PartOf("decoder")] | None = {"kind": "cnn"}
     """The other tokenizer's decoder; `task.init` takes it and its codebook from there. null: there
     are only logits, as in TiTok's first stage, and no pixels."""
+    pixels: PixelsConfig = PixelsConfig(mean=0.0, std=1.0)
+    """The other tokenizer's output space."""
     patch_size: int = Field(default=16, ge=1)
     """Pixels of the side of one code."""
 
+    @classmethod
+    def tiny(cls) -> CodesConfig:
+        return cls(
+            codebook_size=16,
+            dim=4,
+            patch_size=4,
+            decoder={"kind": "cnn", "conv": ConvConfig.tiny()},
+        )
+
 
 @register("space", CodesConfig)
-class Codes(nn.Module):
-    def __init__(self, config: CodesConfig, image_size: tuple[int, int]) -> None:
+class Codes(Space):
+    def __init__(self, config: CodesConfig, shape: Shape) -> None:
         super().__init__()
         self.config = config
-        self.grid = patch_grid(image_size, config.patch_size)
+        grid = PatchesConfig(size=config.patch_size).grid(shape)
+        self.shape = Shape(config.codebook_size, grid)
         self.decoder = None
         if config.decoder is None:
             return
         self.codebook = nn.Parameter(torch.randn(config.codebook_size, config.dim))
-        latents = self.grid[0] * self.grid[1]
-        self.decoder = build(config.decoder, image_size, latents, config.dim)
+        self.pixels = Pixels(config.pixels, shape)
+        self.decoder = build(config.decoder, shape, (grid,), config.dim)
 
-    def forward(self, pixels: Tensor, draws: Draws | None = None) -> Tensor:
+    def forward(self, pixels: Tensor, draws: PartDraws | None = None) -> Tensor:
         raise ValueError(
-            "kind 'codes' is decoded and not read; set tokenizer.input_space to pixels"
+            "kind 'codes' is an output space only; set tokenizer.input_space to pixels, and losses "
+            "that need no target in it"
         )
 
     def expected(self, logits: Tensor) -> Tensor:
         """logits [B, K, h, w] -> expected code vectors [B, h*w, d], fp32."""
-        if tuple(logits.shape[1:]) != (self.config.codebook_size, *self.grid):
+        if tuple(logits.shape[1:]) != (self.shape.channels, *self.shape.sides):
             raise ValueError(
-                f"logits have shape {tuple(logits.shape)}; expected [B, "
-                f"{self.config.codebook_size}, {self.grid[0]}, {self.grid[1]}]: set "
-                "decoder.head=codes, decoder.codes and decoder.patch_size to fit `output_space`"
+                f"logits have shape {tuple(logits.shape)}; expected [B, {self.shape.channels}, "
+                f"{', '.join(map(str, self.shape.sides))}], as `output_space` says"
             )
         share = logits.float().softmax(1).flatten(2).transpose(1, 2)  # [B, h*w, K]
         return share @ self.codebook.float()
@@ -68,4 +85,4 @@ class Codes(nn.Module):
                 "these weights decode into codes of another tokenizer and lack its decoder; "
                 "give output_space.decoder and task.init the weights of that tokenizer"
             )
-        return self.decoder(self.expected(y)).estimate
+        return self.pixels.inverse(self.decoder(self.expected(y)).estimate)

@@ -80,7 +80,7 @@ class Digits:
 
 
 class Frequencies:
-    """How often each symbol of each digit was seen at each position."""
+    """Counts of each symbol of each digit at each position."""
 
     def __init__(self, spec: TokenSpec) -> None:
         self.digits = Digits(spec.vocab)
@@ -95,7 +95,7 @@ class Frequencies:
 
     @classmethod
     def of(cls, spec: TokenSpec, indices: Tensor) -> Frequencies:
-        """Those of indices [N, L, F]."""
+        """Frequencies of indices [N, L, F]."""
         known = cls(spec)
         known.add(known.digits.split(indices.numpy()), range(spec.length))
         return known
@@ -132,7 +132,7 @@ def range_coder() -> Any:
 
 
 def coder_version() -> str | None:
-    """Of the range coder; None if it is not installed."""
+    """Version of the range coder; None if it is not installed."""
     try:
         return importlib.metadata.version("constriction")
     except importlib.metadata.PackageNotFoundError:
@@ -170,7 +170,7 @@ def decode_set(spec: TokenSpec, data: bytes, count: int, positions: Sequence[int
     return known.digits.join(np.concatenate(groups))
 
 
-class PictureCoder:
+class ImageCoder:
     """Static: each image's codes alone, by frequencies that both sides know."""
 
     def __init__(self, known: Frequencies, positions: Sequence[int]) -> None:
@@ -179,7 +179,7 @@ class PictureCoder:
         self.positions = list(positions)
 
     def encode(self, indices: Tensor) -> list[bytes]:
-        """[N, L, F] -> one string a image, in whole words of 4 bytes."""
+        """[N, L, F] -> one string per image, in whole words of 4 bytes."""
         stream, strings = range_coder(), []
         for picture in self.digits.split(indices.numpy())[:, self.positions].tolist():
             encoder = stream.queue.RangeEncoder()

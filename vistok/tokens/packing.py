@@ -1,4 +1,4 @@
-"""Tokens as bytes: a small header, then ceil(log2 V) bits a factor, packed.
+"""Tokens as bytes: a small header, then ceil(log2 V) bits per factor, packed.
 
 Header: version and flags (1 byte), fingerprint of the spec (2 bytes), then, where flagged, kept
 lengths and (T, H, W) as variable-length integers and fps as a double.
@@ -15,7 +15,7 @@ _KEEP, _SIZE, _FPS = 1, 2, 4
 
 
 class Header:
-    """What precedes the codes of one sample."""
+    """Header of one sample's packed codes."""
 
     def __init__(
         self,

@@ -24,15 +24,16 @@ class TokenSpec(Config):
     """The shape of a token sequence; JSON, saved in every cache and generator."""
 
     blocks: tuple[tuple[int, ...], ...]
-    """Grids in decoding order, (h, w) or (N,)."""
+    """Grids in decoding order, (h, w), (t, h, w) or (N,)."""
     vocab: tuple[int, ...]
-    """(V1, ..., VF), one size a factor; () = continuous tokens of width `dim`."""
+    """(V1, ..., VF), one size per factor; () = continuous tokens of width `dim`."""
     dim: int = 0
     """Width of the code vectors (of the tokens themselves, if continuous)."""
     branches: int = 1
-    """Product codes: how many of the factors' groups were quantized apart."""
+    """P, groups of factors that were quantized apart (product codes)."""
     prefix: Prefix = "none"
-    """What a prefix counts: nothing may be cut, positions, blocks, positions inside each block."""
+    """Unit of a shorter sequence: none (only whole ones), token (positions), block, or per_block
+    (positions inside each block)."""
     lengths: tuple[int, ...] | None = None
     """Prefix lengths that were trained; None = all."""
 
@@ -71,7 +72,7 @@ class TokenSpec(Config):
 
     @property
     def codebook_size(self) -> int:
-        """Different values of one position."""
+        """Number of different values of one position."""
         return math.prod(self.vocab)
 
     @property

@@ -68,7 +68,7 @@ class Tokens:
         return self
 
     def select(self, rows: slice | Tensor) -> Tokens:
-        """Some of the samples."""
+        """The tokens of some samples: a slice, places, or an int64 tensor of places."""
         return self._map(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Tokens:
@@ -118,7 +118,7 @@ class Tokens:
         return replace(self, spec=spec, indices=digits.to(Tokens.dtype(spec)))
 
     def to_bytes(self) -> list[bytes]:
-        """One bit-packed string a sample: header, then ceil(kept positions * bits / 8) bytes."""
+        """One bit-packed string per sample: header, then ceil(kept positions * bits / 8) bytes."""
         if self.indices is None:
             raise ValueError("continuous tokens have no bytes; quantize them first")
         self.check()

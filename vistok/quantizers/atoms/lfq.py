@@ -17,26 +17,27 @@ from torch import Tensor
 from vistok.config import Config
 from vistok.config.registry import register
 from vistok.core.draws import Draws
-from vistok.core.records import Quantized
-from vistok.quantizers.base import Quantizer, straight_through
-from vistok.quantizers.bits import (
+from vistok.core.records import Latents, Quantized
+from vistok.quantizers.atoms.bits import (
     batch_entropy,
     bits_to_index,
     flip_costs,
     index_to_bits,
     sample_entropy,
 )
+from vistok.quantizers.base import Quantizer
 from vistok.quantizers.nearest import nearest_on_grid
+from vistok.quantizers.straight_through import straight_through
 
 
 class LFQConfig(Config):
     kind: Literal["lfq"] = "lfq"
     bits: int = Field(default=12, ge=1, le=30)
-    """C; the codebook size is 2**C."""
+    """C, bits of a token; the codebook size is 2**C."""
     sphere: bool = False
     """BSQ: latents and codes on the unit sphere."""
     temperature: float = Field(default=1.0, gt=0)
-    """Of the code distribution behind the entropy terms."""
+    """Temperature of the code distribution behind the entropy terms."""
     entropy_group: int = Field(default=8, ge=1, le=12)
     """Bits whose joint batch entropy is exact; the groups' entropies are added."""
     loss_weights: dict[Literal["commitment", "entropy_sample", "entropy_batch"], float] = {
@@ -45,6 +46,10 @@ class LFQConfig(Config):
         "entropy_batch": -0.1,
     }
     """entropy_batch is maximized: its weight is negative."""
+
+    @classmethod
+    def tiny(cls) -> LFQConfig:
+        return cls(bits=6)
 
 
 @register("quantizer", LFQConfig)
@@ -62,7 +67,8 @@ class LFQ(Quantizer):
         self.loss_weights = config.loss_weights
         self.magnitude = config.bits**-0.5 if config.sphere else 1.0
 
-    def quantize(self, z: Tensor, draws: Draws) -> Quantized:
+    def quantize(self, latents: Latents, draws: Draws) -> Quantized:
+        z = latents.values
         if self.config.sphere:
             z = F.normalize(z, dim=-1, eps=1e-12)
         bits = (z > 0).long()
@@ -77,7 +83,7 @@ class LFQ(Quantizer):
         indices = bits_to_index(bits)[..., None]
         return Quantized(values, values, indices, z.detach()[:, :, None], losses)
 
-    def lookup(self, indices: Tensor) -> Tensor:
+    def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
         return self._codes(index_to_bits(indices[..., 0], self.config.bits))
 
     def _codes(self, bits: Tensor) -> Tensor:

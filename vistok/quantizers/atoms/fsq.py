@@ -17,9 +17,10 @@ from torch import Tensor
 from vistok.config import Config
 from vistok.config.registry import register
 from vistok.core.draws import Draws
-from vistok.core.records import Quantized
-from vistok.quantizers.base import Quantizer, straight_through
+from vistok.core.records import Latents, Quantized
+from vistok.quantizers.base import Quantizer
 from vistok.quantizers.nearest import nearest_on_grid
+from vistok.quantizers.straight_through import straight_through
 
 _SLOPE_ENDS = 2.5  # |z| at which tanh has 3 % of its slope left
 
@@ -29,9 +30,13 @@ class FSQConfig(Config):
     levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(8, 8, 8, 8), min_length=1)
     """Levels of each channel, 2 or more; the codebook size is their product."""
     eps: float = 1e-3
-    """How far the bound reaches past the outermost level."""
+    """Share by which the bound reaches past the outermost level."""
     loss_weights: dict[Literal["saturation"], float] = {}
     """saturation: mean relu(|z| - 2.5)^2, keeps latents where the tanh still has a slope."""
+
+    @classmethod
+    def tiny(cls) -> FSQConfig:
+        return cls(levels=(4, 3, 2))
 
 
 @register("quantizer", FSQConfig)
@@ -63,7 +68,8 @@ class FSQ(Quantizer):
         """[..., d] -> [..., d] inside the outermost levels, unit spacing."""
         return torch.tanh(z + self.shift) * self.scale - self.offset
 
-    def quantize(self, z: Tensor, draws: Draws) -> Quantized:
+    def quantize(self, latents: Latents, draws: Draws) -> Quantized:
+        z = latents.values
         bounded = self.bound(z)
         values = straight_through(bounded.round(), bounded) / self.middle
         # Integers before the products: fp32 holds indices up to 2**24 only.
@@ -75,7 +81,7 @@ class FSQ(Quantizer):
             losses["saturation"] = (z.abs() - _SLOPE_ENDS).relu().square().mean()
         return Quantized(values, values, indices[..., None], queries, losses)
 
-    def lookup(self, indices: Tensor) -> Tensor:
+    def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
         digits = indices.long() // self.basis % self.sizes
         return (digits - self.middle) / self.middle
 

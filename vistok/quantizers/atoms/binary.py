@@ -1,6 +1,6 @@
 """Binary latents: each token is a vector of C bits (Instella-T2I, arXiv 2506.21022).
 
-logits = W z + b; bits are Bernoulli(sigmoid(logits / temperature)) while `draws.uniform` is sampled
+logits = W z + b; bits are Bernoulli(sigmoid(logits / temperature)) while `uniform` is sampled
 and logits > 0 otherwise; the value of a token is bits @ embed. Straight-through: forward the bits,
 backward sigmoid(logits) without the temperature, or (`estimator: sign`) the logits clipped to
 [-1, 1] as for sign networks. The code loss p(1-p) pushes towards certainty.
@@ -16,14 +16,15 @@ from torch import Tensor, nn
 
 from vistok.config import Config
 from vistok.config.registry import register
-from vistok.core.draws import Draws
-from vistok.core.records import Quantized
+from vistok.core.draws import Draws, PartDraws
+from vistok.core.records import Latents, Quantized
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
-from vistok.quantizers.base import Quantizer, straight_through
-from vistok.quantizers.bits import flip_costs
+from vistok.core.shapes import Layout
+from vistok.quantizers.atoms.bits import flip_costs
+from vistok.quantizers.base import Quantizer
 from vistok.quantizers.nearest import nearest_on_grid
-from vistok.tokens import TokenSpec
+from vistok.quantizers.straight_through import straight_through
 
 
 class BinaryConfig(Config):
@@ -34,9 +35,13 @@ class BinaryConfig(Config):
     """Width of the latents and of the code vectors."""
     estimator: Literal["bernoulli", "sign"] = "bernoulli"
     temperature: float = Field(default=0.1, gt=0)
-    """Of the Bernoulli draw in training (module default of the original when unset: 1.0)."""
+    """Divides the logits of the Bernoulli draw in training (the original's default is 1.0)."""
     loss_weights: dict[Literal["code"], float] = {"code": 0.0}
     """Weight of p(1-p); its published value is unknown."""
+
+    @classmethod
+    def tiny(cls) -> BinaryConfig:
+        return cls(bits=6, dim=4)
 
 
 @register("quantizer", BinaryConfig)
@@ -53,19 +58,21 @@ class Binary(Quantizer):
         # Zero-mean rows of unit-variance sums: half of the bits are on.
         self.embed = nn.Parameter(torch.randn(config.bits, config.dim) * (2 / config.bits) ** 0.5)
 
-    def draw(self, spec: TokenSpec, index: Tensor, rng: Rng, progress: Progress) -> Draws:
+    def draw(self, layout: Layout, index: Tensor, rng: Rng, progress: Progress) -> PartDraws | None:
         """uniform [B, L, C] for the Bernoulli bits of a training step."""
         if self.config.estimator == "sign":
-            return Draws()
-        return Draws(uniform=rng.uniform(index, (spec.length, self.config.bits)))
+            return None
+        return PartDraws(uniform=rng.uniform(index, (layout.count, self.config.bits)))
 
-    def quantize(self, z: Tensor, draws: Draws) -> Quantized:
+    def quantize(self, latents: Latents, draws: Draws) -> Quantized:
+        z = latents.values
         logits = self.proj(z)
         p = torch.sigmoid(logits)
-        if draws.chosen is not None:
-            bits = draws.chosen.to(p)
-        elif draws.uniform is not None:
-            bits = (draws.uniform < torch.sigmoid(logits / self.config.temperature)).to(p)
+        own = draws.part("quantizer")
+        if own.chosen is not None:
+            bits = own.chosen.to(p)
+        elif own.uniform is not None:
+            bits = (own.uniform < torch.sigmoid(logits / self.config.temperature)).to(p)
         else:
             bits = (logits > 0).to(p)
         through = p if self.config.estimator == "bernoulli" else (logits.clamp(-1, 1) + 1) / 2
@@ -73,7 +80,7 @@ class Binary(Quantizer):
         losses = {"code": (p * (1 - p)).mean()}
         return Quantized(values, values, bits.long(), logits.detach()[:, :, None], losses)
 
-    def lookup(self, indices: Tensor) -> Tensor:
+    def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
         with torch.autocast(indices.device.type, enabled=False):
             return indices.to(self.embed) @ self.embed
 

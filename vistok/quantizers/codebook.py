@@ -1,9 +1,7 @@
-"""Vector quantization with a learned codebook (VQ-VAE, arXiv 1711.00937).
+"""A learned codebook and its upkeep: usage, EMA, k-means start, revival of dead codes, clustering.
 
-One atom for the plain codebook of TiTok, the l2-normalized one of LlamaGen and RobusTok, EMA
-codebooks, k-means initialization and the revival of dead codes. With `l2_norm` both latents and
-rows are normalized before the distance, and losses and straight-through see normalized vectors;
-stored rows may have any length.
+With `l2_norm` rows are normalized where they are compared and given; stored rows may have any
+length. Letters: K codes, d width, n latents.
 """
 
 from __future__ import annotations
@@ -16,30 +14,30 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vistok.config import Config
-from vistok.config.registry import register
-from vistok.core.draws import Draws
-from vistok.core.records import Quantized
+from vistok.core.records import Latents, Quantized
 from vistok.core.rng import Rng
-from vistok.quantizers.base import Quantizer, straight_through
+from vistok.quantizers.base import Quantizer
 from vistok.quantizers.clustering import Anchors, blend
-from vistok.quantizers.nearest import nearest_code, nearest_codes
+from vistok.quantizers.nearest import nearest_code
 from vistok.runtime import distributed
 
-_NORM_EPS = 1e-12
+NORM_EPS = 1e-12
 
 
-class VQConfig(Config):
-    kind: Literal["vq"] = "vq"
+class CodebookConfig(Config):
+    """Size, learning and upkeep of a codebook."""
+
+    kind: str
     codebook_size: int = Field(default=4096, ge=2)
-    """K."""
+    """K, number of codes."""
     dim: int = Field(default=12, ge=1)
     """Width of a code."""
     l2_norm: bool = True
     """Distances between directions instead of vectors."""
     update: Literal["gradient", "ema"] = "gradient"
-    """How the codebook learns: by the codebook loss, or as a running mean of its latents."""
+    """Learning of the codebook: by the codebook loss, or as a running mean of its latents."""
     decay: float = Field(default=0.99, gt=0, lt=1)
-    """Of the running means (EMA codebook, usage)."""
+    """Decay of the running means (EMA codebook, usage)."""
     init: Literal["uniform", "normal", "data", "kmeans"] = "uniform"
     """uniform(-1/K, 1/K); normal(0, 1); latents of the first batch; their k-means centers."""
     revive_below: float = Field(default=0.0, ge=0)
@@ -52,7 +50,7 @@ class VQConfig(Config):
     }
 
     @model_validator(mode="after")
-    def _learns(self) -> VQConfig:
+    def _learns(self) -> CodebookConfig:
         if self.update == "gradient" and not self.loss_weights.get("codebook"):
             raise ValueError(
                 "update=gradient learns the codebook by its loss: give loss_weights.codebook a "
@@ -65,21 +63,22 @@ class VQConfig(Config):
         return self
 
 
-@register("quantizer", VQConfig)
-class VQ(Quantizer):
-    """Buffers: usage [K] (running share of hits, sums to 1), embed_sum [K, d] (EMA only)."""
+class CodebookQuantizer(Quantizer):
+    """Base of quantizers with one learned codebook [K, d].
+
+    Subclasses call `count` in the forward passes of training. Buffers: usage [K] (running share of
+    hits, sums to 1), embed_sum [K, d] (EMA only).
+    """
 
     remedy = (
         "try quantizer.init=kmeans, quantizer.revive_below=0.1, quantizer.l2_norm=true, "
         "quantizer.update=ema or a smaller codebook_size"
     )
 
-    def __init__(self, config: VQConfig) -> None:
+    def __init__(self, config: CodebookConfig) -> None:
         super().__init__()
         size, dim = config.codebook_size, config.dim
         self.config = config
-        self.latent_dim = self.value_dim = dim
-        self.vocab = (size,)
         self.ema = config.update == "ema"
         # A running mean is not trained by gradients: its codebook loss does not exist.
         self.loss_weights = {
@@ -110,69 +109,41 @@ class VQ(Quantizer):
 
     def codes(self) -> Tensor:
         """[K, d] fp32 rows as they are compared and given."""
-        return self._given(self.codebook)
+        return self.given(self.codebook)
 
-    def _given(self, rows: Tensor) -> Tensor:
+    def given(self, rows: Tensor) -> Tensor:
+        """Stored rows [..., d] -> fp32 rows as they are compared and given."""
         rows = rows.float()
-        return F.normalize(rows, dim=-1, eps=_NORM_EPS) if self.config.l2_norm else rows
+        return F.normalize(rows, dim=-1, eps=NORM_EPS) if self.config.l2_norm else rows
 
-    def quantize(self, z: Tensor, draws: Draws) -> Quantized:
-        raw = z
-        if self.config.l2_norm:
-            z = F.normalize(z, dim=-1, eps=_NORM_EPS)
-        with torch.no_grad():
-            indices = nearest_code(z.flatten(0, 1), self.codes()).view(z.shape[:2])
-        chosen = self.lookup(indices[..., None])
-        losses = {"commitment": F.mse_loss(z, chosen.detach())}
-        if not self.ema:
-            losses = {"codebook": F.mse_loss(chosen, z.detach()), **losses}
-        if self.training:
-            self._count(z.detach().flatten(0, 1), indices.flatten())
-            if self.config.cluster:
-                flat = z.detach().flatten(0, 1)
-                self._anchors.add(raw.detach().flatten(0, 1), flat, self.codes().detach())
-        values = straight_through(chosen.detach(), z)
-        return Quantized(values, values, indices[..., None], z.detach()[:, :, None], losses)
+    def count(self, raw: Tensor, z: Tensor, indices: Tensor) -> None:
+        """Count a training pass for `after_step`.
 
-    def lookup(self, indices: Tensor) -> Tensor:
-        # Only the rows that were asked for are normalized, and differentiated.
-        return self._given(F.embedding(indices[..., 0].long(), self.codebook))
-
-    def distances(self, z: Tensor) -> Tensor:
-        """z [..., d] -> squared distances to all codes [..., K] fp32, differentiable."""
-        z, codes = self._given(z), self.codes()
-        squares = z.square().sum(-1, keepdim=True) + codes.square().sum(-1)
-        return squares - 2 * (z @ codes.T)
-
-    def soft(self, z: Tensor, temperature: float = 1.0) -> Tensor:
-        """z [..., d] -> shares of all codes [..., K], softmax(-distance / temperature)."""
-        return (self.distances(z) / -temperature).softmax(-1)
-
-    def neighbours(self, queries: Tensor, count: int) -> Tensor:
-        batch, length = queries.shape[:2]
-        near = nearest_codes(queries.flatten(0, 2).float(), self.codes().detach(), count)
-        return near.view(batch, length, 1, -1, 1)
-
-    def _count(self, z: Tensor, indices: Tensor) -> None:
+        Args:
+            raw, z: latents [n, d] as they came, and as distances see them. indices: [n] of codes.
+        """
         # Not `bincount`: it asks a GPU for the largest index first.
         self._hits.index_add_(0, indices, torch.ones_like(indices, dtype=self._hits.dtype))
         if self.ema:
             self._sums.index_add_(0, indices, z)
+        if self.config.cluster:
+            self._anchors.add(raw, z, self.codes().detach())
 
     def remember(self, quantized: Quantized) -> None:
         if self.training and self.config.revive_below:
             self._recent.append(quantized.queries.flatten(0, 2))
 
     @torch.no_grad()
-    def initialize(self, z: Tensor, rng: Rng) -> None:
-        """Rows from latents z [n, d] of the global batch: random ones, or their k-means centers."""
+    def initialize(self, latents: Latents, rng: Rng) -> None:
+        """Rows from latents [B, N, d] of the global batch: random ones or their k-means centers."""
+        z = latents.values.flatten(0, 1)
         if self.config.l2_norm:
-            z = F.normalize(z.float(), dim=-1, eps=_NORM_EPS)
+            z = F.normalize(z.float(), dim=-1, eps=NORM_EPS)
         rows = _random_rows(z, len(self.codebook), rng)
         if self.config.init == "kmeans":
             rows = kmeans(z, rows)
             if self.config.l2_norm:
-                rows = F.normalize(rows, dim=-1, eps=_NORM_EPS)
+                rows = F.normalize(rows, dim=-1, eps=NORM_EPS)
         self._set_rows(torch.ones_like(self.usage, dtype=torch.bool), rows)
         self.filled.fill_(True)
 

@@ -1,4 +1,4 @@
-"""What sign codes share: digits <-> indices, and entropies of independent bits in nats."""
+"""Helpers of sign codes: digits <-> indices, and entropies of independent bits in nats."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def index_to_bits(index: Tensor, count: int) -> Tensor:
 
 
 def flip_costs(z: Tensor, magnitude: float = 1.0) -> list[Tensor]:
-    """z [n, C] -> for each bit [n, 2], what choosing 0 or 1 adds to the nearest code's distance.
+    """z [n, C] -> for each bit [n, 2], distance that choosing 0 or 1 adds to the nearest code's.
 
     Codes are +-magnitude, so |z - c|^2 grows by 4 magnitude |z_i| for each bit against its sign.
     """

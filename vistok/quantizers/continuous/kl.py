@@ -1,6 +1,6 @@
 """Continuous latents with a Gaussian posterior (KL-regularized, as in latent diffusion's VAE).
 
-The encoder emits a mean and a log variance; training samples (`draws.noise`), evaluation takes the
+The encoder emits a mean and a log variance; training samples (`noise`), evaluation takes the
 mean. Tokens are continuous: no codes, no bytes, no pFID.
 """
 
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from vistok.config import Config
 from vistok.config.registry import register
-from vistok.core.draws import Draws
-from vistok.core.records import Quantized
+from vistok.core.draws import Draws, PartDraws
+from vistok.core.records import Latents, Quantized
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
+from vistok.core.shapes import Layout
 from vistok.quantizers.base import Quantizer
-from vistok.tokens import TokenSpec
 
 
 class KLConfig(Config):
@@ -28,6 +28,10 @@ class KLConfig(Config):
     logvar_range: tuple[float, float] = (-30.0, 20.0)
     """Log variances are clamped to it."""
     loss_weights: dict[Literal["kl"], float] = {"kl": 1e-6}
+
+    @classmethod
+    def tiny(cls) -> KLConfig:
+        return cls(dim=4)
 
 
 @register("quantizer", KLConfig)
@@ -41,26 +45,27 @@ class KL(Quantizer):
         self.vocab = ()
         self.loss_weights = config.loss_weights
 
-    def draw(self, spec: TokenSpec, index: Tensor, rng: Rng, progress: Progress) -> Draws:
-        """noise [B, L, D]: the posterior's sample."""
-        return Draws(noise=rng.normal(index, (spec.length, self.config.dim)))
+    def draw(self, layout: Layout, index: Tensor, rng: Rng, progress: Progress) -> PartDraws:
+        """noise [B, N, D]: the posterior's sample."""
+        return PartDraws(noise=rng.normal(index, (layout.count, self.config.dim)))
 
     def posterior(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """[B, N, 2 D] -> mean and (clamped) log variance, [B, N, D] each."""
         mean, logvar = z.float().chunk(2, dim=-1)
         return mean, logvar.clamp(*self.config.logvar_range)
 
-    def quantize(self, z: Tensor, draws: Draws) -> Quantized:
+    def quantize(self, latents: Latents, draws: Draws) -> Quantized:
         """Loss kl: of the posterior to N(0, 1), summed over a sample's tokens and channels, mean
         over samples."""
-        mean, logvar = self.posterior(z)
+        mean, logvar = self.posterior(latents.values)
         kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar)
         values = mean
-        if draws.noise is not None:
-            values = mean + (0.5 * logvar).exp() * draws.noise.to(mean)
+        noise = draws.part("quantizer").noise
+        if noise is not None:
+            values = mean + (0.5 * logvar).exp() * noise.to(mean)
         return Quantized(values, values, None, None, {"kl": kl.sum((1, 2)).mean()})
 
-    def lookup(self, indices: Tensor) -> Tensor:
+    def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
         raise ValueError("continuous latents have no codes to look up; decode their values")
 
     def neighbours(self, queries: Tensor, count: int) -> Tensor:

@@ -1,0 +1,84 @@
+"""Texts of samples -> the condition that encoders and decoders read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from vistok.config import ConfigError
+from vistok.core.draws import Draws
+from vistok.core.records import Batch, Condition
+from vistok.frozen.text import TextEncoder, TextEncoderConfig
+from vistok.layers.text import TextInputConfig
+
+NO_TEXTS = (
+    "data: this tokenizer reads text, and the data give none; use texts of the data (text=txt of "
+    "webdataset, text_column of huggingface), or data.caption for one of each class"
+)
+
+
+def check_texts(text: TextEncoderConfig | None, reading: Mapping[str, TextInputConfig]) -> None:
+    """ValueError for texts that would otherwise fail at the first batch.
+
+    Args:
+        reading: the parts that read text, and how.
+    """
+    if text is not None and not reading:
+        raise ValueError(
+            "text names a text encoder, and no part reads text; set encoder.text or decoder.text, "
+            "or leave text out"
+        )
+    for name, how in reading.items():
+        if text is not None and how.length != text.length:
+            raise ValueError(
+                f"{name}.text.length={how.length}, but text.length={text.length}; give both the "
+                "same"
+            )
+    if len({how.dim for how in reading.values()}) > 1:
+        dims = ", ".join(f"{name}.text.dim={how.dim}" for name, how in reading.items())
+        raise ValueError(f"{dims}: one text encoder has one width; give both the same")
+
+
+class ReadsText:
+    """Part of a tokenizer: from texts to a Condition, by the frozen encoder that its config names.
+
+    The encoder is loaded when it is first needed and is no part of the saved model.
+    """
+
+    config: Any
+    _text_encoder: list[Any]  # in a list, so that it is no submodule
+
+    def condition(self, texts: Sequence[str], null: Tensor | None = None) -> Condition:
+        """The condition of B texts; `null` [B] bool: samples that see none of it."""
+        if self.config.text is None:
+            raise ValueError(
+                "this tokenizer's config names no text encoder; give tokenizer.text, or features: "
+                "Condition(text=[B, M, C])"
+            )
+        device = next(self.parameters()).device
+        features, mask = self.text_encoder.to(device)(texts)
+        return Condition(text=features, text_mask=mask, null=null)
+
+    def condition_of(self, batch: Batch, draws: Draws | None = None) -> Condition | None:
+        """Condition of a batch of data: its texts, or None for a tokenizer that reads none.
+
+        Samples that `draws.null` names see no text. ConfigError if the data give none.
+        """
+        if self.config.text is None:
+            return None
+        if batch.text is None:
+            raise ConfigError(NO_TEXTS)
+        return self.condition(batch.text, None if draws is None else draws.null)
+
+    @property
+    def text_encoder(self) -> Any:
+        """Texts -> (features, mask); loaded when it is first needed."""
+        if not self._text_encoder:
+            self.use_text_encoder(TextEncoder(self.config.text))
+        return self._text_encoder[0]
+
+    def use_text_encoder(self, encoder: Any) -> None:
+        """Use this text encoder: several tokenizers may share one."""
+        self._text_encoder = [encoder]

@@ -1,0 +1,21 @@
+"""Base class of encoders."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vistok.core.records import Condition, Latents
+from vistok.core.shapes import Grid
+
+
+class Encoder(nn.Module):
+    """Input space -> latents. Subclasses take (config, shape of the space, dim D of a latent)."""
+
+    grids: tuple[Grid, ...]
+    """Grids of the latents, in order; N is the sum of their cells."""
+    stored: int | None = None
+    """Latents that are kept as tokens, the first so many; None = all."""
+
+    def forward(self, x: Tensor, condition: Condition | None = None) -> Latents:
+        """x [B, C, *sides] of the input space -> latents [B, N, D]."""
+        raise NotImplementedError

@@ -1,0 +1,1 @@
+"""Flow matching without networks: the path from data to noise, solvers along it, guidance."""

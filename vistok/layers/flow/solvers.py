@@ -1,0 +1,44 @@
+"""Ordinary differential equation solvers from noise (t = 1) to data (t = 0).
+
+A velocity is any function (x [B, ...], time [B]) -> [B, ...]; nothing here knows a network.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Velocity = Callable[[Tensor, Tensor], Tensor]
+Solver = Literal["euler", "midpoint", "heun"]
+
+
+def times(steps: int, shift: float = 1.0) -> list[float]:
+    """steps + 1 times from 1 to 0, evenly spaced, then t -> shift t / (1 + (shift - 1) t).
+
+    A shift above 1 spends more of the steps near the noise (SD3, arXiv 2403.03206, eq. 23).
+    """
+    even = [1 - i / steps for i in range(steps + 1)]
+    return [shift * t / (1 + (shift - 1) * t) for t in even]
+
+
+def solve(velocity: Velocity, noise: Tensor, grid: list[float], solver: Solver = "euler") -> Tensor:
+    """Follow `velocity` from noise [B, ...] through the times of `grid`; the last x [B, ...].
+
+    euler asks the velocity once per step, midpoint and heun twice (heun's last step, to time 0, is
+    an Euler step: a network is not asked about clean data).
+    """
+    x, count = noise, len(noise)
+    at = lambda t: torch.full((count,), t, dtype=noise.dtype, device=noise.device)
+    for now, then in itertools.pairwise(grid):
+        step = then - now
+        slope = velocity(x, at(now))
+        if solver == "midpoint":
+            slope = velocity(x + step / 2 * slope, at(now + step / 2))
+        elif solver == "heun" and then > 0:
+            slope = (slope + velocity(x + step * slope, at(then))) / 2
+        x = x + step * slope
+    return x

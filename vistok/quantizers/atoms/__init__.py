@@ -1,0 +1,1 @@
+"""Quantizers of single latents: one codebook each."""

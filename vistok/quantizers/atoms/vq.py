@@ -1,0 +1,70 @@
+"""Vector quantization with a learned codebook (VQ-VAE, arXiv 1711.00937).
+
+One atom for the plain codebook of TiTok, the l2-normalized one of LlamaGen and RobusTok, EMA
+codebooks, k-means initialization and the revival of dead codes. With `l2_norm` both latents and
+rows are normalized before the distance, and losses and straight-through see normalized vectors.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vistok.config.registry import register
+from vistok.core.draws import Draws
+from vistok.core.records import Latents, Quantized
+from vistok.quantizers.codebook import CodebookConfig, CodebookQuantizer
+from vistok.quantizers.nearest import nearest_code, nearest_codes
+from vistok.quantizers.straight_through import straight_through
+
+
+class VQConfig(CodebookConfig):
+    kind: Literal["vq"] = "vq"
+
+    @classmethod
+    def tiny(cls) -> VQConfig:
+        return cls(codebook_size=16, dim=4)
+
+
+@register("quantizer", VQConfig)
+class VQ(CodebookQuantizer):
+    def __init__(self, config: VQConfig) -> None:
+        super().__init__(config)
+        self.latent_dim = self.value_dim = config.dim
+        self.vocab = (config.codebook_size,)
+
+    def quantize(self, latents: Latents, draws: Draws) -> Quantized:
+        z = self.given(latents.values)
+        with torch.no_grad():
+            indices = nearest_code(z.flatten(0, 1), self.codes()).view(z.shape[:2])
+        chosen = self.lookup(indices[..., None])
+        losses = {"commitment": F.mse_loss(z, chosen.detach())}
+        if not self.ema:
+            losses = {"codebook": F.mse_loss(chosen, z.detach()), **losses}
+        if self.training:
+            flat = z.detach().flatten(0, 1)
+            self.count(latents.values.detach().flatten(0, 1), flat, indices.flatten())
+        values = straight_through(chosen.detach(), z)
+        return Quantized(values, values, indices[..., None], z.detach()[:, :, None], losses)
+
+    def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
+        # Only the rows that were asked for are normalized, and differentiated.
+        return self.given(F.embedding(indices[..., 0].long(), self.codebook))
+
+    def distances(self, z: Tensor) -> Tensor:
+        """z [..., d] -> squared distances to all codes [..., K] fp32, differentiable."""
+        z, codes = self.given(z), self.codes()
+        squares = z.square().sum(-1, keepdim=True) + codes.square().sum(-1)
+        return squares - 2 * (z @ codes.T)
+
+    def soft(self, z: Tensor, temperature: float = 1.0) -> Tensor:
+        """z [..., d] -> shares of all codes [..., K], softmax(-distance / temperature)."""
+        return (self.distances(z) / -temperature).softmax(-1)
+
+    def neighbours(self, queries: Tensor, count: int) -> Tensor:
+        batch, length = queries.shape[:2]
+        near = nearest_codes(queries.flatten(0, 2).float(), self.codes().detach(), count)
+        return near.view(batch, length, 1, -1, 1)

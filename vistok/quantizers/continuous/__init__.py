@@ -1,0 +1,1 @@
+"""Bottlenecks without codes."""
