@@ -96,7 +96,7 @@ def _ours(size: int, dim: int, cosine: bool) -> VQ:
 
 
 def _our_loss(quantizer: VQ, z: torch.Tensor) -> torch.Tensor:
-    result = quantizer(Latents(z, (z.shape[1],)))
+    result = quantizer(Latents(z, ((z.shape[1],),)))
     return sum(result.losses.values()) + result.values.square().mean()
 
 

@@ -133,8 +133,7 @@ def open_data(run: Run, changes: Mapping[str, Any] | None = None) -> Any:
 
 def sides_of(tokenizer: Any) -> tuple[int, ...]:
     """Sides of the samples of a tokenizer: (H, W) of images, (T, H, W) of clips."""
-    shape = getattr(tokenizer, "shape", None)
-    return tuple(tokenizer.config.image_size if shape is None else shape.sides)
+    return tuple(tokenizer.shape.sides)
 
 
 def misfit(run: Run, opened: Any) -> str:

@@ -3,14 +3,19 @@
 import pytest
 
 from vistok.eval.report.correlation import coefficients, correlations
-from vistok.eval.results.rows import Decode, Network, Reference, Results, Row
+from vistok.eval.results.rows import Network, Reference, Results, Row
 
 REAL = Reference(name="cifar10", split="train", manifest="m", count=100)
 
 
 def _row(metric, run, value, **rest):
-    common = {"reference": REAL, "samples": 50, "features": Network(name="n", sha256="1")}
+    common = {"reference": REAL, "count": 50, "features": Network(name="n", sha256="1")}
     return Row(**{"metric": metric, "run": run, "value": value, **common, **rest})
+
+
+def at(guidance):
+    """Sampling at one guidance, as rows carry it."""
+    return {"sampling": {"generator": {"guidance": guidance}}}
 
 
 def _results(gfid, rest=(), recipe="probe-tiny"):
@@ -19,8 +24,8 @@ def _results(gfid, rest=(), recipe="probe-tiny"):
     rows += [_row("rFID", n, 100.0 - i, length=4) for i, n in enumerate(names)]
     rows += [_row("pFID-v1", n, float(-i)) for i, n in enumerate(names)]
     rows += [
-        _row("gFID", f"{n}/{recipe}", value, decode=Decode(guidance=1.0, steps=i))
-        for i, (n, value) in enumerate(zip(names, gfid, strict=True))
+        _row("gFID", f"{n}/{recipe}", value, **at(1.0))
+        for n, value in zip(names, gfid, strict=True)
     ]
     pairs = {n: [f"{n}/{recipe}"] for n in names}
     return Results(rows=(*rows, *rest), facts={"pairs": pairs})
@@ -54,9 +59,9 @@ def test_no_number_without_points_or_spread():
 def test_protocols_are_never_mixed():
     other = {"reference": REAL.model_copy(update={"manifest": "other"})}
     for change in (
-        {"samples": 49},
+        {"count": 49},
         {"features": Network(name="n", sha256="2")},
-        {"decode": Decode(guidance=2.0)},
+        at(2.0),
         {"crop": "center"},
         {"precision": "bf16"},
         other,
@@ -73,7 +78,7 @@ def test_protocols_are_never_mixed():
 
 def test_recipes_are_never_mixed_and_infinite_values_are_named():
     results = _results([1.0, 2.0, None, 4.0])
-    rows = [_row("gFID", "t0/probe-s", 9.0, decode=Decode(guidance=1.0))]
+    rows = [_row("gFID", "t0/probe-s", 9.0, **at(1.0))]
     pairs = {**results.facts["pairs"], "t0": ["t0/probe-tiny", "t0/probe-s"]}
     results = Results(rows=(*results.rows, *rows), facts={"pairs": pairs})
     (first, _) = correlations(results)

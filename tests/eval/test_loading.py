@@ -48,7 +48,7 @@ def test_the_command_prints_and_saves_both_sizes_and_the_start(
         rows = {"image": [{"bytes": f.read_bytes(), "path": f.name} for f in files]}
         pq.write_table(pa.table(rows | {"label": [0] * len(files)}), pictures / "a.parquet")
     target = tmp_path / "speed.json"
-    arguments = ["--loading", str(pictures), "--repeats", "1", "--report", str(target)]
+    arguments = [f"loading={pictures}", "repeats=1", f"report={target}"]
     result = CliRunner().invoke(speed, arguments)
     assert result.exit_code == 0, result.output
     rows = {(row.metric, row.run): row for row in Results.load(target).rows}
@@ -65,6 +65,6 @@ def test_the_command_prints_and_saves_both_sizes_and_the_start(
 
 
 def test_a_folder_without_pictures_is_one_line(tmp_path):
-    result = CliRunner().invoke(speed, ["--loading", str(tmp_path)])
+    result = CliRunner().invoke(speed, [f"loading={tmp_path}"])
     assert result.exit_code == 1 and "no image in it" in result.output
     assert "Traceback" not in result.output

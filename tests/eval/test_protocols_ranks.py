@@ -9,7 +9,7 @@ import pytest
 from vistok.eval.results.rows import Results
 
 ROOT = Path(__file__).parents[2]
-PROTOCOLS = "rate_distortion,robust,order,probe"
+PROTOCOLS = "rate_distortion,robust,order,linear_probe"
 
 
 @pytest.mark.slow
@@ -18,16 +18,16 @@ def test_two_processes_give_the_same_numbers(runs, tmp_path):
     for count in (1, 2):
         target = tmp_path / str(count) / "report.html"
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
-                   f"--nproc_per_node={count}", "-m", "eval", str(runs[0]), "--limit", "20",
-                   "--batch", "3", "--train-limit", "200", "--protocols", PROTOCOLS,
-                   "--report", str(target)]  # fmt: skip
+                   f"--nproc_per_node={count}", "-m", "eval", str(runs[0]), "limit=20",
+                   "batch=3", "rate_distortion.train_images=200", "linear_probe.train_images=200",
+                   f"protocols=[{PROTOCOLS}]", f"report={target}"]  # fmt: skip
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
         found.append(Results.load(target.with_name("results.json")))
     one, two = found
     assert two.facts["world_size"] == 2 and len(one.rows) == len(two.rows)
     assert {row.protocol for row in one.rows} == set(PROTOCOLS.split(","))
     for a, b in zip(one.rows, two.rows, strict=True):
-        same = ("metric", "run", "length", "codec", "bytes", "damage", "tap", "samples", "note")
+        same = ("metric", "run", "length", "point", "measured", "count", "setting", "note")
         for name in same:
             assert getattr(a, name) == getattr(b, name), (a.metric, name)
         assert a.value == pytest.approx(b.value, rel=1e-6, abs=1e-9), a.metric

@@ -23,7 +23,7 @@ EVIL = "<img src=x onerror=alert(1)>"
 def report(runs, tmp_path):
     """The folder of a report made by the command line, and what was printed."""
     target = tmp_path / "out" / "report.html"
-    arguments = [*map(str, runs), "--report", str(target), "--limit", "20", "--guidance", "1,2"]
+    arguments = [*map(str, runs), f"report={target}", "limit=20", "gfid.guidance=[1,2]"]
     result = CliRunner().invoke(evaluate, arguments)
     assert result.exit_code == 0, result.output
     return target.parent, result.output
@@ -76,7 +76,7 @@ def test_the_page_loads_nothing(report):
 def test_results_json(report, tmp_path, fails):
     path = report[0] / "results.json"
     data = json.loads(path.read_text())
-    assert data["schema"] == 2 and set(data) == {"schema", "rows", "runs", "facts"}
+    assert data["schema"] == 3 and set(data) == {"schema", "rows", "runs", "facts"}
     results = Results.load(path)
     assert [row.display for row in results.rows] == [row["display"] for row in data["rows"]]
     assert {row.count for row in results.rows} == {20}
@@ -84,9 +84,9 @@ def test_results_json(report, tmp_path, fails):
     results.save(tmp_path / "again.json")
     assert json.loads((tmp_path / "again.json").read_text()) == data
     assert render_html(results) == render_html(Results.load(tmp_path / "again.json"))
-    data["schema"] = 3
+    data["schema"] = 2
     path.write_text(json.dumps(data))
-    with fails(ValueError, "schema 3", "expected 2"):
+    with fails(ValueError, "schema 2", "expected 3"):
         Results.load(path)
 
 
@@ -100,7 +100,7 @@ def test_the_schema_file_is_current():
 def test_names_are_escaped(tmp_path):
     reference = Reference(name=EVIL, split=EVIL, manifest="0", count=2, described=EVIL)
     rows = [
-        Row(metric=metric, value=1.0, run=EVIL, reference=reference, samples=2, length=k, note=EVIL)
+        Row(metric=metric, value=1.0, run=EVIL, reference=reference, count=2, length=k, note=EVIL)
         for metric in ("rFID", "PSNR", EVIL)
         for k in (1, 2)
     ]
@@ -129,10 +129,16 @@ def test_names_are_escaped(tmp_path):
 def test_mistakes_are_one_line(runs, tmp_path):
     for arguments in (
         [str(runs[1])],
-        [str(runs[0]), "--features", "inceptoin"],
-        [str(runs[0]), "--report", str(tmp_path / "x.pdf")],
-        [str(runs[0]), "--device", "gpu"],
-        [str(runs[0]), "--weights", str(tmp_path / "none.safetensors")],
+        [str(runs[0]), "features=inceptoin"],
+        [str(runs[0]), f"report={tmp_path / 'x.pdf'}"],
+        [str(runs[0]), "device=gpu"],
+        [str(runs[0]), f"weights={tmp_path / 'none.safetensors'}"],
+        [str(runs[0]), "protocols=[rfdi]"],
+        [str(runs[0]), "featrues=inception"],
+        [str(runs[0]), "pfid.mod=quick"],
+        [str(runs[0]), "gfid.guidance=[-1]"],
+        [str(runs[0]), "decoder_sampling.steps=2"],
+        [str(runs[0]), str(runs[1]), "sampling.temprature=2"],
     ):
         result = CliRunner().invoke(evaluate, arguments)
         lines = result.output.strip().splitlines()
@@ -143,10 +149,10 @@ def test_mistakes_are_one_line(runs, tmp_path):
 def test_speed(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("vistok.eval.speed.clock._SIDE", 64)
     target = tmp_path / "speed.json"
-    arguments = [*map(str, runs), "--repeats", "1", "--batch", "4", "--report", str(target)]
+    arguments = [*map(str, runs), "repeats=1", "batch=4", f"report={target}"]
     result = CliRunner().invoke(speed, arguments)
     assert result.exit_code == 1 and "task" in result.output  # the tiny run's config has no task
-    pretrained = [str(runs[0] / "model"), str(runs[1]), "--data", "kind=photos", "--data", "size=8"]
+    pretrained = [str(runs[0] / "model"), str(runs[1]), "data.kind=photos", "data.size=8"]
     result = CliRunner().invoke(speed, [*pretrained, *arguments[2:]])
     assert result.exit_code == 0, result.output
     for words in (
@@ -177,8 +183,8 @@ def test_speed(runs, tmp_path, monkeypatch):
 def test_two_processes_give_the_same_numbers(runs, report, tmp_path):
     target = tmp_path / "two" / "report.html"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-               "-m", "eval", *map(str, runs), "--report", str(target), "--limit", "20",
-               "--batch", "3", "--guidance", "1,2"]  # fmt: skip
+               "-m", "eval", *map(str, runs), f"report={target}", "limit=20",
+               "batch=3", "gfid.guidance=[1,2]"]  # fmt: skip
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
     one, two = [Results.load(p.parent / "results.json") for p in (report[0] / "x", target)]
     assert two.facts["world_size"] == 2 and len(one.rows) == len(two.rows)

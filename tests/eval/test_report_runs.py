@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.eval_results import PHOTOS, made, row, run_facts, strips
-from vistok.eval.protocols.image_grids import strip
+from tests.support.eval_results import PHOTOS, generated, made, row, run_facts, strips
 from vistok.eval.report import curves
 from vistok.eval.report import page_size as fitting
 from vistok.eval.report.comparison import comparison, places
 from vistok.eval.report.exports import comparison_csv, latex, tex
 from vistok.eval.report.image_viewer import viewers
 from vistok.eval.report.page import render_html, render_markdown, write_report
-from vistok.eval.results.rows import Decode, Results, json_schema
+from vistok.eval.results.rows import Results, json_schema
+from vistok.eval.strips import strip
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,9 +61,9 @@ def test_other_protocols_are_marked_and_never_best():
     ]
     table = comparison(results.model_copy(update={"rows": tuple(low)}))
     nested, tail, fixed = _column(table, "rFID")
-    assert fixed.value == 0.1 and fixed.differs == ("samples",) and not fixed.best
+    assert fixed.value == 0.1 and fixed.differs == ("count",) and not fixed.best
     assert nested.best and not tail.best and not nested.differs
-    assert table.entries[2].differs == ("samples",) and table.mixed == ("samples",)
+    assert table.entries[2].differs == ("count",) and table.mixed == ("count",)
 
 
 def test_data_and_networks_have_columns_of_their_own():
@@ -79,7 +79,7 @@ def test_data_and_networks_have_columns_of_their_own():
 
 
 def test_a_generators_number_does_not_hide_its_tokenizers():
-    rows = (row("KID", "a", 0.1), row("KID", "g", 0.2, decode=Decode(guidance=1.0)))
+    rows = (row("KID", "a", 0.1), row("KID", "g", 0.2, **generated(1.0)))
     runs = (run_facts("a"), run_facts("g", "generator"))
     table = comparison(Results(rows=rows, runs=runs, facts={"pairs": {"a": ["g"]}}))
     assert [c.value for c in table.entries[0].cells] == [0.1, 0.2]
@@ -87,10 +87,10 @@ def test_a_generators_number_does_not_hide_its_tokenizers():
 
 def test_curves_hold_all_runs(results):
     charts = "".join(curves.sweep_charts(results, "tokens"))
-    assert charts.count(">kept tokens<") == 2 and "fixed (≠ samples)" in charts
+    assert charts.count(">kept tokens<") == 2 and "fixed (≠ count)" in charts
     assert ">192<" not in charts and ">100<" in "".join(curves.sweep_charts(results, "bits"))
     (rate,) = curves.rate_charts(results)
-    for name in ("nested<", "nested, zstd<", "JPEG<", "WebP<", "AVIF<", "bytes an image"):
+    for name in ("nested<", "nested, zstd<", "JPEG<", "WebP<", "AVIF<", "bytes per image"):
         assert name in rate
     flipped, lost = curves.damage_charts(results)
     assert "share of bits flipped" in flipped and "lost at the tail" in lost
@@ -100,7 +100,7 @@ def test_curves_hold_all_runs(results):
 def test_blocks_and_tokens_share_an_axis():
     """A prefix of 2 blocks is 5 tokens, and stands at 5."""
     blocks = run_facts("var")
-    blocks["spec"] = {**blocks["spec"], "blocks": [[1, 1], [2, 2]], "prefix": "block"}
+    blocks["lengths"] = {"1": {"tokens": 1, "bits": 12}, "2": {"tokens": 5, "bits": 60}}
     rows = tuple(row("PSNR", "var", 10.0 + k, k) for k in (1, 2))
     (chart,) = curves.sweep_charts(Results(rows=rows, runs=(blocks,)), "tokens")
     assert "var at 5: 12.00" in chart
@@ -151,7 +151,7 @@ def test_a_picture_must_lie_in_the_file(results, fails):
     for uri in ("https://example.org/x.png", "data:text/html;base64,AA", 'data:image/png;base64,"'):
         grid["rows"][1]["uri"] = uri
         with fails(ValueError, "image", "base64"):
-            render_html(results.model_copy(update={"facts": {"pictures": [grid]}}))
+            render_html(results.model_copy(update={"facts": {"image_grids": [grid]}}))
 
 
 def test_a_page_stays_small(monkeypatch):
@@ -160,7 +160,7 @@ def test_a_page_stays_small(monkeypatch):
     whole = render_html(results)
     assert "left-out" not in whole
     for limit in (0.8, 0.4, 0.15):
-        text = len(render_html(results.model_copy(update={"facts": {"pictures": []}})))
+        text = len(render_html(results.model_copy(update={"facts": {"image_grids": []}})))
         room = text + int(limit * (len(whole) - text)) + 40_000
         monkeypatch.setattr(fitting, "LIMIT", room)
         page = render_html(results)
@@ -187,7 +187,7 @@ def test_many_runs_of_large_pictures_fit():
         strip(torch.randint(0, 256, (8, 3, 256, 256), generator=noise, dtype=torch.uint8))
         for _ in range(3)
     ]
-    results = made(10, pictures=False)
+    results = made(10, images=False)
     grids = [
         {
             **{"kind": "reconstructions", "run": f"variant-{i}", "size": [256, 256], "cells": 8},
@@ -197,7 +197,7 @@ def test_many_runs_of_large_pictures_fit():
         for i in range(10)
     ]
     assert sum(len(r["uri"]) for g in grids for r in g["rows"]) > 3 * fitting.LIMIT
-    results = results.model_copy(update={"facts": {**results.facts, "pictures": grids}})
+    results = results.model_copy(update={"facts": {**results.facts, "image_grids": grids}})
     page = render_html(results)
     assert len(page.encode()) <= fitting.LIMIT and page.count("data:image/webp") > 10
 
@@ -208,7 +208,7 @@ def test_tables_as_files(results, tmp_path):
     lines = list(csv.DictReader(io.StringIO((tmp_path / "out" / "all.csv").read_text())))
     assert [line["run"] for line in lines] == ["nested", "tail", "fixed"]
     assert float(lines[1]["PSNR[photos]"]) == 14 + 4 + 1 / 3  # full precision
-    assert lines[2]["protocol differs in"] == "samples"
+    assert lines[2]["protocol differs in"] == "count"
     text = (tmp_path / "out" / "all.tex").read_text()
     tables = re.findall(r"\\begin\{tabular\}\{(l r*|lr*)\}\n(.*?)\\end\{tabular\}", text, re.S)
     assert len(tables) == 7  # the comparison, then each run's lengths
@@ -235,7 +235,7 @@ def test_exports_are_escaped():
 def test_markdown_has_the_common_table(results):
     text = render_markdown(results, "a.html", "results.json")
     assert "| run | rFID" in text and "18.67 (best)" in text and "7.62 ≠" in text
-    assert "another protocol than the first number of the column: samples" in text
+    assert "another protocol than the first number of the column: count" in text
     assert "too few tokenizers for any claim" in text and "| linear probe |" in text
     assert "Command: `python -m eval nested tail fixed`" in text
 
@@ -253,7 +253,7 @@ def test_a_real_file_obeys_the_schema(results, tmp_path):
     validator(schema).validate(data)
     gallery = json.loads((ROOT / "eval" / "gallery" / "quickstart_results.json").read_text())
     validator(schema).validate(gallery)
-    for place, value in (("value", "1.0"), ("samples", None), ("invented", 1)):
+    for place, value in (("value", "1.0"), ("count", None), ("invented", 1)):
         broken = json.loads(json.dumps(data))
         broken["rows"][0][place] = value
         assert not validator(schema).is_valid(broken), place

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vistok.config import ConfigError
-from vistok.eval.systems.runs import RunError, class_names, open_data, resolve, untrained
+from vistok.eval.systems.runs import RunError, class_names, open_data, resolve
 
 
 def test_a_generator_finds_its_tokenizer(runs):
@@ -14,7 +14,7 @@ def test_a_generator_finds_its_tokenizer(runs):
     assert system.tokenizer.history[0]["step"] == 1
     generator = system.generators[0].generator
     assert class_names(generator)[0] == "astronaut" and len(class_names(generator)) == 7
-    twin = untrained(generator)
+    twin = generator.untrained(seed=0)
     assert twin.classes == generator.classes and twin.spec == generator.spec
 
 
@@ -65,23 +65,21 @@ def test_mistakes(runs, tmp_path, fails):
 def test_data(runs, fails):
     run = resolve([runs[0]])[0].tokenizer
     assert len(open_data(run)) == 24
-    assert len(open_data(run, ["val_count=5"])) == 5
-    assert len(open_data(run, ["kind=photos", "size=8"])) == 24  # the run's kind: an overlay
+    assert len(open_data(run, {"val_count": 5})) == 5
+    assert len(open_data(run, {"kind": "photos", "size": 8})) == 24  # the run's kind: an overlay
     with fails(RunError, "32x32", "8x8", "size=8"):
-        open_data(run, ["size=32"])
+        open_data(run, {"size": 32})
     with fails(RunError, "clips of 4 frames", "takes images"):
-        open_data(run, ["frames=4"])
-    with fails(ConfigError, "key=value"):
-        open_data(run, ["size"])
+        open_data(run, {"frames": 4})
     with fails(ConfigError, "val_cuont", "val_count"):
-        open_data(run, ["val_cuont=3"])
+        open_data(run, {"val_cuont": 3})
 
 
 def test_a_pretrained_folder_needs_data(runs, fails):
     run = resolve([runs[0] / "model"])[0].tokenizer
-    with fails(RunError, "--data kind"):
+    with fails(RunError, "data.kind=photos"):
         open_data(run)
-    assert len(open_data(run, ["kind=photos", "size=8", "val_count=3"])) == 3
+    assert len(open_data(run, {"kind": "photos", "size": 8, "val_count": 3})) == 3
 
 
 @pytest.mark.parametrize("line", ['{"step": 1', "[1]"])

@@ -8,7 +8,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 
-from vistok.core.records import Batch
+from vistok.core.records import Batch, Latents
 from vistok.eval.__main__ import speed
 from vistok.eval.results.rows import Results
 from vistok.eval.speed import clock as clocks
@@ -45,8 +45,8 @@ def test_a_config_file_is_measured_at_every_size_and_precision(tmp_path, monkeyp
     monkeypatch.setattr("vistok.eval.speed.training_step.has_bf16", lambda device: True)
     path, target = tmp_path / "small.yaml", tmp_path / "speed.json"
     path.write_text(yaml.safe_dump(TREE))
-    arguments = [str(path), "--batch", "2,3", "--precision", "fp32,bf16", "--repeats", "1"]
-    result = CliRunner().invoke(speed, [*arguments, "--report", str(target)])
+    arguments = [str(path), "batch=[2,3]", "precision=[fp32,bf16]", "repeats=1"]
+    result = CliRunner().invoke(speed, [*arguments, f"report={target}"])
     assert result.exit_code == 0, result.output
     results = Results.load(target)
     shares = results.find("train-share", "small")
@@ -66,7 +66,7 @@ def test_bf16_is_not_measured_where_it_is_imitated(tmp_path, monkeypatch):
     monkeypatch.setattr("vistok.eval.speed.training_step.has_bf16", lambda device: False)
     path, target = tmp_path / "small.yaml", tmp_path / "speed.json"
     path.write_text(yaml.safe_dump({**TREE, "precision": "bf16", "batch_size": 2}))
-    result = CliRunner().invoke(speed, [str(path), "--repeats", "1", "--report", str(target)])
+    result = CliRunner().invoke(speed, [str(path), "repeats=1", f"report={target}"])
     assert result.exit_code == 0, result.output
     (row,) = Results.load(target).rows
     assert (row.metric, row.value, row.precision) == ("train-images/s", None, "bf16")
@@ -88,9 +88,9 @@ def test_nor_the_step_of_a_run_that_was_trained_elsewhere(tmp_path, monkeypatch)
     [
         ([], "name a run"),
         (["x.yaml"], "x.yaml"),
-        (["x.yaml", "--batch", "0"], "'0'"),
-        (["x.yaml", "--precision", "fp8"], "'fp8'"),
-        (["somewhere", "--batch", "4,16"], "config files"),
+        (["x.yaml", "batch=0"], "batch"),
+        (["x.yaml", "precision=fp8"], "fp8"),
+        (["somewhere", "batch=[4,16]"], "config files"),
     ],
 )
 def test_mistakes(arguments, words):
@@ -142,7 +142,7 @@ def test_both_libraries_are_given_the_same_work(cosine):
     with torch.no_grad():
         ours.codebook.copy_(table)
     z = torch.randn(1, 50, 4)
-    found = ours(SimpleNamespace(values=z)).indices[..., 0]
+    found = ours(Latents(z, ((50,),))).indices[..., 0]
     assert torch.equal(found, theirs(z)[1])
     for module, loss in ((ours, lookup._our_loss), (theirs, lookup._their_loss)):
         lookup._run(module, lambda x, m=module, f=loss: f(m, x), z, True)()

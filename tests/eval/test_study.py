@@ -15,9 +15,9 @@ from click.testing import CliRunner
 
 from vistok.config import ConfigError
 from vistok.eval.__main__ import study as command
-from vistok.eval.report.verdict import verdict, verdict_text
-from vistok.eval.results.rows import Decode, Network, Reference, Results, Row
-from vistok.eval.study.study import options_of, read_study, run_config
+from vistok.eval.results.rows import Network, Reference, Results, Row
+from vistok.eval.study.study import evaluation_of, read_study, run_config
+from vistok.eval.study.verdict import verdict, verdict_text
 from vistok.eval.systems import training
 
 ROOT = Path(__file__).parents[2]
@@ -49,8 +49,8 @@ def small_study(tmp_path, tree, small_probe):
             },
             "evaluate": {
                 "protocols": ["rfid", "pfid", "gfid"],
-                "pfid": "quick",
-                "probe": str(small_probe),
+                "pfid": {"mode": "quick"},
+                "gfid": {"probe": str(small_probe)},
             },
             "correlate": True,
         }
@@ -62,7 +62,7 @@ def small_study(tmp_path, tree, small_probe):
 
 
 def go(*arguments):
-    return CliRunner().invoke(command, [*map(str, arguments), "--device", "cpu"])
+    return CliRunner().invoke(command, [*map(str, arguments), "evaluate.device=cpu"])
 
 
 def test_end_to_end_and_again(small_study, tmp_path, in_process):
@@ -87,7 +87,7 @@ def test_end_to_end_and_again(small_study, tmp_path, in_process):
         r.value for r in results.rows
     ]
     # Longer trainings of the same study go on from what is there.
-    more = go(path, "steps=3", "--only", "vq")
+    more = go(path, "steps=3", "only=[vq]")
     assert more.exit_code == 0, more.output
     assert in_process[9:] == ["vq", *each]  # other weights, another probe
     only = Results.load(tmp_path / "out" / "vq" / "results.json")
@@ -118,7 +118,7 @@ def test_a_killed_study_resumes_its_training(small_study, tmp_path):
     """The real processes: SIGTERM ends both, the checkpoint is taken up."""
     runs = {"fsq": {"save_every": 20, "steps": 100_000}}
     path = small_study(runs=runs, evaluate={"protocols": ["rfid"]}, correlate=False)
-    line = [sys.executable, "-m", "eval", "study", str(path), "--device", "cpu"]
+    line = [sys.executable, "-m", "eval", "study", str(path), "evaluate.device=cpu"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     first = subprocess.Popen(line, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     saved = tmp_path / "out" / "fsq" / "checkpoints"
@@ -145,12 +145,12 @@ def test_shipped_studies(path, monkeypatch):
 
     found = read_study(path)
     assert found.name == path.stem
-    options_of(found, torch.device("cpu"))
+    evaluation_of(found, torch.device("cpu"))
     configs = {name: run_config(found, name).task.tokenizer for name in found.runs}
     assert len(set(map(str, configs.values()))) == len(configs)  # no two runs are the same
     if path.stem.startswith("perturbation"):
         kinds = {one.quantizer.kind for one in configs.values()}
-        assert found.evaluate.probe and {"vq", "fsq", "binary"} <= kinds
+        assert found.evaluate.gfid.probe and {"vq", "fsq", "binary"} <= kinds
         perturbed = [n for n, one in configs.items() if "latent_pert" in str(one.regularizers)]
         assert perturbed and len(perturbed) < len(configs)
     if path.stem == "perturbation":
@@ -173,14 +173,15 @@ def test_overrides_reach_the_study_or_its_trainings(small_study):
         ({"rnus": {}}, (), ("rnus", "runs")),
         ({"runs": {}}, (), ("runs", "at least 1")),
         ({"runs": {"a/b": {}}}, (), ("a/b", "folder name")),
-        ({"evaluate": {"pfid": "some"}}, (), ("evaluate.pfid", "some", "quick")),
+        ({"evaluate": {"pfid": {"mode": "some"}}}, (), ("evaluate.pfid.mode", "some", "quick")),
         ({"evaluate": {"limt": 3}}, (), ("limt", "limit")),
         ({"evaluate": {"protocols": ["rfdi"]}}, (), ("rfdi", "rfid")),
-        ({"evaluate": {"probe": "huge"}}, (), ("huge", "tiny")),
+        ({"evaluate": {"gfid": {"probe": "huge"}}}, (), ("huge", "tiny")),
         ({"runs": {"a": {"task.tokenizer.quantizer": 1}}}, (), ("runs.a", "quantizer")),
         ({"train": "nowhere.yaml"}, (), ("nowhere.yaml", "no such")),
         ({}, ("stpes=3",), ("stpes", "steps")),
-        ({}, ("--only", "b"), ("--only b", "fsq, vq, lfq")),
+        ({}, ("only=b",), ("only=b", "fsq, vq, lfq")),
+        ({"evaluate": {"report": "x.html"}}, (), ("report", "own folder")),
     ],
 )
 def test_mistakes_are_one_line(small_study, in_process, changes, overrides, words):
@@ -207,10 +208,10 @@ def results_of(points):
     for place, (r, p, g) in enumerate(points):
         name = f"t{place}"
         pairs[name] = [f"{name}/probe-tiny"]
-        common = {"reference": reference, "features": features, "samples": 9, "length": 4}
+        common = {"reference": reference, "features": features, "count": 9, "length": 4}
         rows.append(Row(metric="rFID", value=r, run=name, **common))
         rows.append(Row(metric="pFID-v1-quick", value=p, run=name, **common))
-        own = {**common, "run": pairs[name][0], "decode": Decode(guidance=1.0)}
+        own = {**common, "run": pairs[name][0], "sampling": {"generator": {"guidance": 1.0}}}
         rows.append(Row(metric="gFID", value=g, **own))
     return Results(rows=tuple(rows), facts={"pairs": pairs})
 
