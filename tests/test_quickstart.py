@@ -32,7 +32,7 @@ def value(found: Results, metric: str, length: int | None, guidance: float | Non
         row
         for row in found.rows
         if (row.metric, row.length) == (metric, length)
-        and (guidance is None or row.decode.guidance == guidance)
+        and (guidance is None or row.guidance == guidance)
     ]
     assert len(rows) == 1, f"{metric} at {length}: {len(rows)} rows"
     return rows[0].value

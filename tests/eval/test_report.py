@@ -90,6 +90,38 @@ def test_results_json(report, tmp_path, fails):
         Results.load(path)
 
 
+_WITHOUT_TORCH = """
+import sys
+from importlib.abc import MetaPathFinder
+class Blocked(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "torchmetrics"):
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Blocked())
+import importlib, pkgutil
+from vistok.eval import report, results
+for package in (results, report):
+    for one in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        importlib.import_module(one.name)
+from vistok.eval.report.page import write_report
+from vistok.eval.report.tables import summary
+from vistok.eval.results.rows import Results
+found = Results.load(sys.argv[1])
+print(summary(found))
+write_report(found, sys.argv[2])
+"""
+
+
+def test_a_report_is_made_without_torch(report, tmp_path):
+    """From results.json alone, in a process that cannot import torch: the very same page."""
+    folder, target = report[0], tmp_path / "again" / "report.html"
+    command = [sys.executable, "-c", _WITHOUT_TORCH, str(folder / "results.json"), str(target)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "rFID[vistok-cnn, photos]" in done.stdout
+    assert target.read_text() == (folder / "report.html").read_text()
+
+
 def test_the_schema_file_is_current():
     written = json.loads((ROOT / "eval" / "results.schema.json").read_text())
     assert written == json_schema(), (

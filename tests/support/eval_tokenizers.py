@@ -65,3 +65,23 @@ class PatchTokenizer(nn.Module):
         decoded = self.codes[tokens.indices[..., 0].long()] * tokens.kept()[..., None]
         grid = decoded.transpose(1, 2).unflatten(2, (self.side // self.patch, -1))
         return nn.functional.interpolate(grid, scale_factor=self.patch)
+
+
+class ClipTokenizer(nn.Module):
+    """Stores every byte of a clip, or its highest `keep` bits."""
+
+    def __init__(self, frames: int, size: int, keep: int = 8) -> None:
+        super().__init__()
+        self.step = 2 ** (8 - keep)
+        self.config = SimpleNamespace(image_size=(size, size))
+        self.shape = SimpleNamespace(sides=(frames, size, size))
+
+    def spec(self) -> TokenSpec:
+        return TokenSpec(blocks=(self.shape.sides,), vocab=(256,) * 3, dim=3)
+
+    def encode(self, pixels):
+        indices = (pixels * 255).round().long().flatten(2).transpose(1, 2)
+        return Tokens.of(self.spec(), indices // self.step * self.step)
+
+    def decode(self, tokens):
+        return (tokens.indices.float() / 255).transpose(1, 2).unflatten(2, self.shape.sides)
