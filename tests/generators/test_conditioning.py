@@ -1,14 +1,21 @@
 """Conditions of a generator: class, text, pooled features, and the learned null in their place."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from vistok.config import validate
+from vistok.config import ConfigError, validate
 from vistok.core.draws import Draws
-from vistok.core.records import Condition
+from vistok.core.records import Batch, Condition
 from vistok.generators import load_generator
 from vistok.generators.autoregressive import Autoregressive, AutoregressiveConfig
-from vistok.generators.conditioning import ConditionConfig, ConditionTokens, check_condition
+from vistok.generators.conditioning import (
+    ConditionConfig,
+    ConditionTokens,
+    check_condition,
+    read_condition,
+)
 from vistok.tokens import Tokens, TokenSpec
 
 BOTH = {"classes": 3, "text": {"dim": 5, "length": 2}, "pooled": 6}
@@ -103,10 +110,19 @@ def test_an_autoregressive_generator_reads_text(tmp_path, positions):
     ("config", "given", "words"),
     [
         ({"classes": 3}, {"label": torch.tensor([0, 3])}, "labels lie in 0..3; expected 0..2"),
-        ({"classes": 3}, {"label": torch.tensor([-1, 2])}, "labels lie in -1..2; expected 0..2"),
+        (
+            {"classes": 3},
+            {"label": torch.tensor([-2, 2])},
+            "labels lie in -2..2; expected 0..2, or -1",
+        ),
         ({"classes": 0}, {"label": torch.tensor([0, 0])}, "without classes; leave labels out"),
         ({"classes": 3}, {"label": torch.tensor([0])}, "label is of 1 samples, index of 2"),
         ({"classes": 3}, {"pooled": torch.zeros(2, 4)}, "without condition.pooled; leave it out"),
+        (
+            {"classes": 3},
+            {"frames": torch.zeros(2, 3, 1, 8, 8)},
+            "cannot continue condition.frames",
+        ),
         ({"pooled": 6}, {"pooled": torch.zeros(2, 4)}, r"pooled has shape \[2, 4\]; expected \[2"),
         (
             {"text": {"dim": 5, "length": 2}},
@@ -123,4 +139,22 @@ def test_conditions_that_do_not_fit_are_one_line(fails, config, given, words):
 def test_unlabeled_samples_need_no_class():
     config = validate(ConditionConfig, {"classes": 3})
     label = torch.tensor([2, -1])
-    check_condition(Condition(label=label, null=label < 0), config, 2)
+    check_condition(Condition(label=label), config, 2)
+    module = tokens_of({"classes": 3})
+    assert torch.equal(module(Condition(label=label), 2)[:, 0], module.label.weight[[2, 3]])
+
+
+def test_a_batch_gives_the_condition_that_is_read(fails):
+    read = lambda batch, **config: read_condition(batch, validate(ConditionConfig, config))
+    label, given = torch.tensor([2, -1]), condition().select(slice(0, 2))
+    batch = Batch(index=torch.arange(2), label=label, condition=replace(given, label=None))
+    only = read(batch, classes=3)
+    assert only.label is label and only.null.tolist() == [False, True]
+    assert only.text is None and only.pooled is None
+    both = read(batch, **BOTH)  # a text without a class is still read
+    assert both.null is None and both.label is label
+    assert torch.equal(both.text, given.text) and torch.equal(both.pooled, given.pooled)
+    assert torch.equal(both.text_mask, given.text_mask)
+    assert read(batch, classes=0) == Condition()
+    with fails(ConfigError, "condition.pooled: this generator reads it", "task.text=true"):
+        read(Batch(index=torch.arange(2), label=label), pooled=6)

@@ -4,7 +4,11 @@ import math
 
 import torch
 
+from vistok.config import validate
+from vistok.decoders.vit import ViTDecoderConfig
 from vistok.layers.modulation import Modulation, TimeEmbedding, modulate
+from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
+from vistok.tokenizer import Tokenizer, TokenizerConfig
 
 
 def test_it_starts_as_nothing_and_is_a_scale_and_a_shift():
@@ -31,3 +35,49 @@ def test_time_embedding_by_hand():
     expected = [math.cos(2), math.cos(2 / 16), math.sin(2), math.sin(2 / 16)]
     assert torch.allclose(seen[0][1], torch.tensor(expected), atol=1e-5)
     assert seen[0][0].tolist() == [1, 1, 0, 0]
+
+
+def test_a_modulated_transformer_starts_as_the_identity_and_obeys_its_vector():
+    config = TransformerConfig(width=8, depth=2, heads=2, norm="none", modulation=3)
+    model = Transformer(config)
+    init_weights(model, config)
+    x, vector = torch.randn(2, 5, 8), torch.randn(2, 3)
+    assert torch.equal(model(x, vector=vector), x)  # gates are zero
+    with torch.no_grad():
+        for block in model.blocks:
+            block.modulation.proj.weight.normal_()
+    moved = model(x, vector=vector)
+    assert not torch.allclose(moved, x) and not torch.allclose(moved, model(x, vector=-vector))
+    part = model(x, vector=vector, only=slice(1, 3))
+    assert torch.allclose(part, moved[:, 1:3], atol=1e-5)
+
+
+def test_taps_are_states_after_blocks(fails):
+    model = Transformer(TransformerConfig(width=8, depth=3, heads=2))
+    x = torch.randn(2, 5, 8)
+    out, seen = model.tapped(x, (1, 3))
+    assert (
+        set(seen) == {1, 3} and torch.equal(out, model(x)) and torch.equal(out, model.norm(seen[3]))
+    )
+    assert torch.equal(seen[1], model.blocks[0](x))
+    _, part = model.tapped(x, (1, 3), only=slice(2, 4))
+    assert torch.equal(part[1], seen[1][:, 2:4]) and torch.allclose(
+        part[3], seen[3][:, 2:4], atol=1e-6
+    )
+    with fails(ValueError, "taps.align=9", "1..8"):
+        validate(ViTDecoderConfig, {"taps": {"align": 9}})
+
+
+def test_encoders_and_decoders_give_what_is_tapped(tree):
+    data = tree(taps={"early": 1})
+    data["decoder"]["taps"] = {"align": 1}
+    tokenizer = Tokenizer(validate(TokenizerConfig, data)).eval()
+    latents = tokenizer.latents(torch.rand(2, 3, 8, 8))
+    tapped = latents.features["early"]
+    assert tapped.shape == (2, 4, 16)
+    tokenizer.encoder.wants_patches = True
+    again = tokenizer.latents(torch.rand(2, 3, 8, 8)).features
+    assert again["early"].shape == again["patches"].shape == (2, 4, 16)
+    decoded = tokenizer.reconstruct(tokenizer.quantize(latents).values)
+    norm = tokenizer.decoder.transformer.norm
+    assert torch.allclose(norm(decoded.features["align"]), decoded.features["grid"], atol=1e-6)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vistok.config import Config, ConfigError, PartOf
 from vistok.config.registry import build, register
 from vistok.core.draws import Draws
-from vistok.core.records import Batch, Condition
+from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.frozen.files import hollow
@@ -56,13 +56,7 @@ class GeneratorTask(Task):
         return self.generator.draw(index, Rng(seed, "generator", progress.step), progress)
 
     def step(self, phase: Phase, batch: Batch, draws: Draws, progress: Progress) -> dict:
-        return self.modules["generator"](batch.tokens, self._condition(batch), draws)
-
-    def _condition(self, batch: Batch) -> Condition:
-        """What the generator may read of a batch; unlabeled samples have the null class."""
-        if not self.generator.num_classes or batch.label is None:
-            return Condition()
-        return Condition(label=batch.label, null=batch.label < 0)
+        return self.modules["generator"](batch.tokens, self.generator.condition_of(batch), draws)
 
     @torch.no_grad()
     def validate(
@@ -73,7 +67,7 @@ class GeneratorTask(Task):
         names = generator.metrics
         total = torch.zeros(len(names), 2, dtype=torch.float64)
         for batch in batches:
-            found = generator.evaluate(batch.tokens, self._condition(batch))
+            found = generator.evaluate(batch.tokens, self.generator.condition_of(batch))
             total += torch.tensor(
                 [[float(x) for x in found[name]] for name in names], dtype=total.dtype
             )

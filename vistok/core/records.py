@@ -62,7 +62,8 @@ class Batch(Record):
     text: tuple[str, ...] | None = None
     fps: Tensor | None = None  # [B] frames per second
     tokens: Tokens | None = None
-    latents: Tensor | None = None  # cached space
+    latents: Tensor | None = None  # cached: [B, N, D] before quantization
+    condition: Condition | None = None  # cached features of texts: text, text_mask, pooled
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,12 @@ class CachedTokensDataset(Dataset):
                 f"data.tokens {cache.path}: val_share={val_share} leaves no sample to the {split} "
                 f"split; change val_share or give val_path"
             )
+        labels = np.load(cache.path / "labels.npy", mmap_mode="r", allow_pickle=False)
+        if self.classes and int(labels.max()) >= len(self.classes):
+            raise DataError(
+                f"data.tokens {cache.path}: label {int(labels.max())}, but only "
+                f"{len(self.classes)} classes; expected 0..{len(self.classes) - 1}, or -1 for none"
+            )
 
     def __len__(self) -> int:
         return len(self._rows)

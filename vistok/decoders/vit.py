@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from vistok.config import Config, PartOf
@@ -26,7 +26,12 @@ from vistok.layers.norms import make_norm
 from vistok.layers.patchify import PatchesConfig
 from vistok.layers.positions import PositionTable
 from vistok.layers.text import TextInput, TextInputConfig
-from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
+from vistok.layers.transformer import (
+    Transformer,
+    TransformerConfig,
+    check_taps,
+    init_weights,
+)
 
 
 class ViTDecoderConfig(Config):
@@ -49,8 +54,15 @@ class ViTDecoderConfig(Config):
     token_std: Literal["unit", "width"] = "unit"
     """Standard deviation of learned tokens and tables at the start: the own scale of each, or
     width**-0.5 (TiTok)."""
+    taps: dict[str, int] = Field(default_factory=dict)
+    """Features for losses: name -> number of the block whose rows [B, g, W] are given."""
     head: Annotated[Any, PartOf("head")] = {"kind": "pixels"}
     """pixels, or codes for logits over the codes of `output_space: {kind: codes}`."""
+
+    @model_validator(mode="after")
+    def _taps(self) -> ViTDecoderConfig:
+        check_taps(self.taps, self.transformer)
+        return self
 
     @classmethod
     def tiny(cls) -> ViTDecoderConfig:
@@ -144,9 +156,10 @@ class ViTDecoder(Decoder):
             y = torch.cat([y, tokens], dim=1)
         mask = joined(*pieces, batch=len(values), device=y.device)
         wanted = slice(first, first + self.cells)
-        rows = self.transformer(self.norm_in(y), mask=mask, only=wanted)
+        taps = self.config.taps
+        rows, seen = self.transformer.tapped(self.norm_in(y), taps.values(), mask=mask, only=wanted)
         out = self.head(rows).float()
-        return Decoded(out, out, {"grid": rows})
+        return Decoded(out, out, {"grid": rows, **{name: seen[i] for name, i in taps.items()}})
 
     @property
     def last_layer(self) -> nn.Parameter:

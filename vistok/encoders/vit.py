@@ -23,7 +23,12 @@ from vistok.layers.norms import NormKind, make_norm
 from vistok.layers.patchify import PatchEmbed, PatchesConfig
 from vistok.layers.positions import PositionTable
 from vistok.layers.text import TextInput, TextInputConfig
-from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
+from vistok.layers.transformer import (
+    Transformer,
+    TransformerConfig,
+    check_taps,
+    init_weights,
+)
 
 
 class InputPatchesConfig(PatchesConfig):
@@ -71,6 +76,8 @@ class ViTEncoderConfig(Config):
     """Text features behind the latents (TexTok); null = none are read."""
     attention: Literal["full", "causal_latents"] = "full"
     """causal_latents: patches see patches, latent i sees patches and latents 0..i (FlexTok)."""
+    taps: dict[str, int] = Field(default_factory=dict)
+    """Features for losses: name -> number of the block whose latents [B, N, W] are given."""
     token_std: Literal["unit", "width"] = "unit"
     """Standard deviation of learned tokens and tables at the start: 1 (tables 0.02), or
     width**-0.5 (TiTok)."""
@@ -79,6 +86,7 @@ class ViTEncoderConfig(Config):
     def _agrees(self) -> ViTEncoderConfig:
         if self.text is not None and self.attention != "full":
             raise ValueError("text is read with attention=full only")
+        check_taps(self.taps, self.transformer)
         if self.latents.count is None and self.attention != "full":
             raise ValueError("attention=causal_latents needs latent tokens; give latents.count")
         return self
@@ -161,12 +169,15 @@ class ViTEncoder(Encoder):
             pieces = (y.shape[1], tokens.shape[1] if visible is None else visible)
             mask = joined(*pieces, batch=len(x), device=y.device)
             y = torch.cat([y, tokens], dim=1)
+        only = None if self.wants_patches else wanted
+        y, taps = self.transformer.tapped(
+            self.norm_in(y), config.taps.values(), mask=mask, only=only
+        )
         features = {}
         if self.wants_patches:
-            y = self.transformer(self.norm_in(y), mask=mask)
-            features["patches"], latents = y[:, first : first + seen], y[:, wanted]
-        else:
-            latents = self.transformer(self.norm_in(y), mask=mask, only=wanted)
+            features["patches"] = y[:, first : first + seen]
+            y, taps = y[:, wanted], {i: tap[:, wanted] for i, tap in taps.items()}
+        latents, features = y, features | {name: taps[i] for name, i in config.taps.items()}
         if config.latents.slot_projection:
             values = torch.einsum("bnw,nwd->bnd", latents, self.slots.to(latents.dtype))
         else:

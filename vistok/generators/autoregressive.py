@@ -44,8 +44,8 @@ class AutoregressiveConfig(GeneratorConfig):
     """rope: rotary by the place in the sequence (on the grid, if the tokens are one 2D grid);
     learned: a table."""
     head: HeadKind | None = None
-    """How a position's factors are predicted; null: joint for one factor, bernoulli for bits,
-    causal for other factors."""
+    """Prediction of a position's factors. null: joint for one factor, bernoulli for bits, causal
+    for other factors."""
     embed: EmbedKind = "learned"
     """Embeddings of tokens. learned: a table per factor (a linear map of bits); codes: the
     tokenizer's code vectors, frozen, through a linear map; codes_init: trained from there."""
@@ -54,6 +54,10 @@ class AutoregressiveConfig(GeneratorConfig):
     2**18."""
     sampling: AutoregressiveSampling = AutoregressiveSampling()
     """Default settings of sampling; they are saved with the model."""
+
+    @classmethod
+    def tiny(cls) -> AutoregressiveConfig:
+        return cls(transformer=TransformerConfig.tiny())
 
     @property
     def wants_codes(self) -> bool:

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from vistok.config import Config, ConfigError, validate, validate_part
 from vistok.config.registry import build
 from vistok.core.draws import Draws
-from vistok.core.records import Condition
+from vistok.core.records import Batch, Condition
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
-from vistok.generators.conditioning import ConditionConfig, check_condition
+from vistok.generators.conditioning import ConditionConfig, check_condition, read_condition
 from vistok.runtime.modes import evaluating
 from vistok.storage.hub import CONFIG, Saved, read_json
 from vistok.tokens import Tokens, TokenSpec
@@ -47,8 +47,9 @@ class SavedCodes(nn.Module):
 class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"]):
     """Base class of generators: networks over token sequences, without encoder or decoder.
 
-    A subclass is built as `Kind(config, spec, codes=None)`, where `codes` is the quantizer of the
-    tokenizer, read once and not kept, and defines `forward`, `evaluate` and `generate`.
+    A subclass is built as `Kind(config, spec, codes=None)` and defines `forward`, `evaluate` and
+    `generate`. `codes` is the tokenizer's quantizer if `config.wants_codes`; what is needed of it
+    later must be copied, since a saved generator is loaded with `SavedCodes` in its place.
 
     Attributes:
         config: its own config.
@@ -70,6 +71,13 @@ class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"
         self.config, self.spec = config, spec
         self.classes: tuple[str, ...] = ()
         self.tokenizer: dict[str, str] = {}
+
+    def condition_of(self, batch: Batch) -> Condition:
+        """The condition that this generator reads of a batch; unlabeled samples have none.
+
+        Raises ConfigError, one line, if the batch lacks text features that are read.
+        """
+        return read_condition(batch, self.config.condition)
 
     # -- training -------------------------------------------------------------------------------
 
@@ -124,6 +132,13 @@ class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"
         self.check_settings(found)
         return found
 
+    def check_condition(self, condition: Condition, samples: int) -> None:
+        """Raise ValueError, one line, for a condition that this generator cannot read.
+
+        One that continues a known prefix or known frames checks those itself.
+        """
+        check_condition(condition, self.config.condition, samples)
+
     def check_settings(self, settings: Config) -> None:
         """Raise ValueError, one line, for settings that this generator cannot follow."""
 
@@ -151,7 +166,7 @@ class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"
         spec = self.spec
         length = spec.max_prefix if length is None else spec.check_length(length)
         condition = Condition() if condition is None else condition
-        check_condition(condition, self.config.condition, len(index))
+        self.check_condition(condition, len(index))
         positions = spec.positions_in(length) if self.can_stop else spec.length
         with torch.no_grad(), evaluating(self):
             condition = _moved(condition, next(self.parameters()).device)
@@ -161,7 +176,7 @@ class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"
     def generate(
         self, condition: Condition, index: Tensor, seed: int, positions: int, settings: Any
     ) -> Tokens:
-        """What `sample` gives, before it is cut to its length.
+        """Samples before they are cut to their length; `sample` calls it.
 
         Args:
             condition: checked and on the generator's device.

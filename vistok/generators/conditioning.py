@@ -1,7 +1,8 @@
 """Conditions as tokens in front of the sequence: text features, then class and pooled features.
 
 Without a condition (guidance, condition dropout, unlabeled samples) a learned "null" stands in its
-place. Letters: B batch, M text positions, C width of features, W width of the generator.
+place. A label of -1 means no class.
+Letters: B batch, M text positions, C width of features, W width of the generator.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from vistok.config import Config
-from vistok.core.records import Condition
+from vistok.config import Config, ConfigError
+from vistok.core.records import Batch, Condition
+
+UNLABELED = -1  # label of a sample without a class, in data sets and in Condition.label
 
 
 class TextConditionConfig(Config):
@@ -67,7 +70,7 @@ class ConditionTokens(nn.Module):
         null = None if not nulls else torch.stack(nulls).any(0)
         token = self._label(condition.label, batch, null)
         if self.pooled is not None and condition.pooled is not None:
-            pooled = self.pooled(condition.pooled)
+            pooled = self.pooled(condition.pooled.to(token.dtype))
             token = token + (pooled if null is None else pooled * ~null[:, None])
         if self.config.text is None:
             return token[:, None]
@@ -77,20 +80,46 @@ class ConditionTokens(nn.Module):
         nothing = self.label.num_embeddings - 1
         if label is None or nothing == 0:
             label = torch.full((batch,), nothing, device=self.label.weight.device)
-        elif null is not None:
-            label = torch.where(null, nothing, label)
+        else:
+            unknown = label < 0 if null is None else null | (label < 0)
+            label = torch.where(unknown, nothing, label)
         return self.label(label)
 
     def _text(self, condition: Condition, batch: int, null: Tensor | None) -> Tensor:
         if condition.text is None:
             return self.no_text.expand(batch, -1, -1)
-        tokens = self.text(condition.text)
+        tokens = self.text(condition.text.to(self.no_text.dtype))
         seen = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         if condition.text_mask is not None:
             seen = seen & condition.text_mask
         if null is not None:
             seen = seen & ~null[:, None]
         return torch.where(seen[..., None], tokens, self.no_text)
+
+
+def read_condition(batch: Batch, config: ConditionConfig) -> Condition:
+    """The condition that a generator of this config reads of a batch.
+
+    Unlabeled samples have label -1; where the class is all that is read, they are `null` as well.
+    Raises ConfigError if text features are read and the batch has none.
+    """
+    given = Condition() if batch.condition is None else batch.condition
+    reads = {"text": config.text, "pooled": config.pooled}
+    for name, wanted in reads.items():
+        if wanted is not None and getattr(given, name) is None:
+            raise ConfigError(
+                f"condition.{name}: this generator reads it, and the tokens have none; cache them "
+                f"with task.text=true, or set condition.{name}=null"
+            )
+    label = batch.label if config.classes else None
+    if config.text is None and config.pooled is None:
+        return Condition(label=label, null=None if label is None else label < 0)
+    return Condition(
+        label=label,
+        text=None if config.text is None else given.text,
+        text_mask=None if config.text is None else given.text_mask,
+        pooled=None if config.pooled is None else given.pooled,
+    )
 
 
 def check_condition(condition: Condition, config: ConditionConfig, samples: int) -> None:
@@ -101,6 +130,9 @@ def check_condition(condition: Condition, config: ConditionConfig, samples: int)
             raise ValueError(
                 f"condition.{name} is of {len(value)} samples, index of {samples}; give one each"
             )
+    for name in ("prefix", "frames"):
+        if getattr(condition, name) is not None:
+            raise ValueError(f"this generator cannot continue condition.{name}; leave it out")
     _check_labels(condition, config.classes or 0)
     text = None if config.text is None else (config.text.length, config.text.dim)
     _check_shape("text", condition.text, text)
@@ -108,17 +140,16 @@ def check_condition(condition: Condition, config: ConditionConfig, samples: int)
 
 
 def _check_labels(condition: Condition, classes: int) -> None:
-    label, null = condition.label, condition.null
+    label = condition.label
     if label is None or not len(label):
         return
     if not classes:
         raise ValueError("this generator was trained without classes; leave labels out")
-    known = label if null is None else label[~null.to(label.device)]
-    if not len(known):
-        return
-    low, high = int(known.min()), int(known.max())
-    if low < 0 or high >= classes:
-        raise ValueError(f"labels lie in {low}..{high}; expected 0..{classes - 1}")
+    low, high = int(label.min()), int(label.max())
+    if low < UNLABELED or high >= classes:
+        raise ValueError(
+            f"labels lie in {low}..{high}; expected 0..{classes - 1}, or {UNLABELED} for no class"
+        )
 
 
 def _check_shape(name: str, value: Tensor | None, expected: tuple[int, ...] | None) -> None:

@@ -26,7 +26,7 @@ class GuidanceConfig(Config):
     guidance: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """Scale of classifier-free guidance; 1 = none, 0 = the model without its condition."""
     guidance_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the scale grows from 1 to `guidance` over the steps of a sample."""
+    """Growth of the scale from 1 to `guidance` over the steps of a sample; constant: none."""
     guidance_power: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Exponent of the cosine schedule: the larger, the later guidance sets in."""
 

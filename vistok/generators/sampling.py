@@ -14,7 +14,7 @@ from vistok.config import Config
 
 
 class ChoiceConfig(Config):
-    """How a code is chosen from logits; a generator's sampling config extends it."""
+    """Settings of the choice of a code from logits; a generator's sampling config extends them."""
 
     temperature: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """Divisor of the logits; 0 = greedy, the most likely code."""

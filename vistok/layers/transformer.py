@@ -7,6 +7,7 @@ thousand steps. The last layer of each residual branch is scaled down by the dep
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from vistok.config import Config
 from vistok.layers.attention import Attention, KVCache
 from vistok.layers.mlp import MlpKind, make_mlp
+from vistok.layers.modulation import Modulation, modulate
 from vistok.layers.norms import NormKind, make_norm
 
 
@@ -39,6 +41,9 @@ class TransformerConfig(Config):
     init: Literal["fan_in", "trunc_normal", "torch"] = "fan_in"
     """fan_in: std 1/sqrt(fan-in); trunc_normal: std 0.02 (TiTok, GPT-2); torch: as its layers are
     made (TA-TiTok's decoder)."""
+    modulation: int | None = Field(default=None, ge=1)
+    """Width of a vector per sample that scales, shifts and gates both branches of every block
+    (adaLN-Zero, DiT); null = none."""
     branch_scale: Literal["depth", "none"] = "depth"
     """depth: the last layer of a residual branch starts divided by sqrt(2 depth) (GPT-2)."""
 
@@ -80,6 +85,9 @@ class Block(nn.Module):
         self.scale_attention = nn.Identity() if gain is None else LayerScale(width, gain)
         self.scale_mlp = nn.Identity() if gain is None else LayerScale(width, gain)
         self.dropout = nn.Dropout(config.dropout)
+        self.modulation = None
+        if config.modulation is not None:
+            self.modulation = Modulation(config.modulation, width, 6)
 
     def forward(
         self,
@@ -89,12 +97,28 @@ class Block(nn.Module):
         causal: bool = False,
         cache: KVCache | None = None,
         only: slice | None = None,
+        vector: Tensor | None = None,
     ) -> Tensor:
-        """x [B, L, D] -> [B, L, D]; or [B, n, D] of the positions `only`, the rest is just seen."""
+        """x [B, L, D] -> [B, L, D]; or [B, n, D] of the positions `only`, the rest is just seen.
+
+        Args:
+            vector: [B, C] that modulates, if the config has a modulation.
+        """
+        if self.modulation is not None:
+            return self._modulated(x, rotary, mask, causal, cache, only, vector)
         y = self.attention(self.norm_attention(x), rotary, mask, causal, cache, only)
         x = x if only is None else x[:, only]
         x = x + self.dropout(self.scale_attention(y))
         return x + self.dropout(self.scale_mlp(self.mlp(self.norm_mlp(x))))
+
+    def _modulated(self, x, rotary, mask, causal, cache, only, vector) -> Tensor:
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.modulation(vector)
+        y = modulate(self.norm_attention(x), shift, scale)
+        y = self.attention(y, rotary, mask, causal, cache, only)
+        x = x if only is None else x[:, only]
+        x = x + gate * self.dropout(self.scale_attention(y))
+        y = self.mlp(modulate(self.norm_mlp(x), shift_mlp, scale_mlp))
+        return x + gate_mlp * self.dropout(self.scale_mlp(y))
 
 
 class Transformer(nn.Module):
@@ -114,18 +138,49 @@ class Transformer(nn.Module):
         causal: bool = False,
         caches: list[KVCache] | None = None,
         only: slice | None = None,
+        vector: Tensor | None = None,
     ) -> Tensor:
         """x [B, L, D] -> [B, L, D]; or [B, n, D], of the positions `only` alone."""
-        last = len(self.blocks) - 1
+        return self.tapped(x, (), rotary, mask, causal, caches, only, vector)[0]
+
+    def tapped(
+        self,
+        x: Tensor,
+        taps: Collection[int],
+        rotary: tuple[Tensor, Tensor] | None = None,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        caches: list[KVCache] | None = None,
+        only: slice | None = None,
+        vector: Tensor | None = None,
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """The output of `forward`, and the states [B, L, D] after some blocks.
+
+        Args:
+            taps: numbers of blocks, the first is 1. States are those before the final norm; with
+                `only`, all of them hold just those positions.
+        """
+        last, seen = len(self.blocks) - 1, {}
         for i, block in enumerate(self.blocks):
             cache = None if caches is None else caches[i]
-            x = block(x, rotary, mask, causal, cache, only if i == last else None)
-        return self.norm(x)
+            x = block(x, rotary, mask, causal, cache, only if i == last else None, vector)
+            if i + 1 in taps:
+                seen[i + 1] = x if only is None or i == last else x[:, only]
+        return self.norm(x), seen
 
     def new_caches(self, batch: int, capacity: int, like: Tensor) -> list[KVCache]:
         """Empty KV caches, one per block."""
         heads, head_dim = self.config.heads, self.config.width // self.config.heads
         return [KVCache(batch, heads, capacity, head_dim, like) for _ in self.blocks]
+
+
+def check_taps(taps: Mapping[str, int], config: TransformerConfig) -> None:
+    """ValueError unless every tap is the number of a block."""
+    for name, number in taps.items():
+        if not 1 <= number <= config.depth:
+            raise ValueError(
+                f"taps.{name}={number}: expected the number of a block, 1..{config.depth}"
+            )
 
 
 def init_weights(module: nn.Module, config: TransformerConfig) -> None:
@@ -143,6 +198,9 @@ def init_weights(module: nn.Module, config: TransformerConfig) -> None:
             nn.init.trunc_normal_(layer.weight, std=std, a=-3 * std, b=3 * std)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+    for layer in module.modules():
+        if isinstance(layer, Modulation):
+            layer.reset()
     if config.branch_scale == "none":
         return
     for layer in module.modules():
