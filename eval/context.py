@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vistok.config import validate
 from vistok.core.records import Batch, Condition, Latents
 from vistok.eval.images import Views, bar, network_of, shares
 from vistok.eval.protocols.base import Job, setting_of
@@ -98,7 +99,8 @@ class Context:
         default = getattr(self.tokenizer, "sampling", None)
         if default is None:
             return {}
-        return {**default.model_dump(mode="json"), **self.sampling.get("decoder", {})}
+        changed = {**default.model_dump(), **self.sampling.get("decoder", {})}
+        return validate(type(default), changed, "decoder_sampling").model_dump(mode="json")
 
     @property
     def condition_name(self) -> str:

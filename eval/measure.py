@@ -71,7 +71,7 @@ def evaluate(
         context.more_perceptual = tuple(more)
         context.references = _references(config, views, features)
         context.sampling = {part: changes for part, changes in sampling.items() if changes}
-        _check_sampling(system, config)
+        _check_sampling(system, context, config)
         data[system.tokenizer.name] = views.record
         plan += [(job, context) for job in _jobs(system, context, config)]
     outcomes = _outcomes(plan, ResultCache(cache), say)
@@ -139,7 +139,7 @@ def _outcomes(
     return outcomes
 
 
-def _check_sampling(system: System, config: EvalConfig) -> None:
+def _check_sampling(system: System, context: Context, config: EvalConfig) -> None:
     """ConfigError for sampling settings that no part of the system has, before any work."""
     for generator in system.generators:
         generator.generator.settings(config.sampling)
@@ -148,6 +148,7 @@ def _check_sampling(system: System, config: EvalConfig) -> None:
             f"{system.tokenizer.folder}: decoder_sampling={config.decoder_sampling}: its decoder "
             "does not sample; leave it out"
         )
+    context.decoder_sampling  # noqa: B018  (validates them)
 
 
 def _listed(names: list[str]) -> str:

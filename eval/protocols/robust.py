@@ -79,7 +79,7 @@ class Robust(Protocol):
                 _Case(Damage(kind, lost / context.spec.length), Quality(context), lost)
                 for lost in losses(context.spec, config.losses)
             ]
-        others = None if tells_missing(context.spec) else all_codes(context)
+        others = None if tells_missing(context) else all_codes(context)
         if others is not None and len(others) < 2:
             context.skip(NAME, "lost tokens are replaced from other images; give 2 or more")
             return []
@@ -97,9 +97,9 @@ class Robust(Protocol):
         return [row for case in cases for row in _rows(context, case)]
 
 
-def tells_missing(spec: TokenSpec) -> bool:
-    """True if the decoder can be told which positions are missing."""
-    return spec.prefix in ("token", "per_block")
+def tells_missing(context: Context) -> bool:
+    """True if the decoder can be told which positions are missing, wherever they lie."""
+    return context.spec.prefix in ("token", "per_block") and not context.decoder_sampling
 
 
 def losses(spec: TokenSpec, shares: Sequence[float]) -> list[int]:
@@ -174,7 +174,7 @@ def _rows(context: Context, case: _Case) -> list[Row]:
     else:
         where = "last" if damage.kind == "drop_tail" else "first"
         how = "the decoder is told that they are absent"
-        if not tells_missing(spec):
+        if not tells_missing(context):
             how = "replaced by the codes of other images at the same positions"
         elif damage.kind == "drop_head":
             how += ", at a place where no prefix leaves a gap"

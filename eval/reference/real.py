@@ -136,7 +136,7 @@ class RealStats:
             tensors, record = read_tensors(path, _RECORD)
             if "scatter" in tensors:
                 tensors["cov"] = tensors["scatter"] / (int(tensors["count"]) - 1)
-            real = _from_record(tensors["mean"], tensors["cov"], record)
+            real = _from_record(tensors["mean"], tensors["cov"], record, int(tensors["count"]))
             if "scatter" in tensors:  # checked, now to the last bit
                 real.stats.load_state_dict(tensors)
             return real
@@ -148,13 +148,13 @@ class RealStats:
             ) from None
 
 
-def _from_record(mean: Any, cov: Any, record: dict[str, Any]) -> RealStats:
+def _from_record(mean: Any, cov: Any, record: dict[str, Any], count: int) -> RealStats:
     if record.get("schema") != SCHEMA:
         raise ValueError(f"schema {record.get('schema')!r}, expected {SCHEMA}")
     reference = Reference.model_validate(record["reference"])
     network, size = record["network"], record["size"]
     return RealStats(
-        FeatureStats.from_moments(mean, cov, reference.count),
+        FeatureStats.from_moments(mean, cov, count),
         None if network is None else Network.model_validate(network),
         reference,
         record["crop"],
@@ -169,7 +169,7 @@ def _from_npz(path: Path) -> RealStats:
         names = set(file.files)
         if "protocol" in names:
             record = json.loads(str(file["protocol"]))
-            return _from_record(file["mu"], file["sigma"], record)
+            return _from_record(file["mu"], file["sigma"], record, int(file["count"]))
         if not {"mu", "sigma"} <= names:
             raise ValueError(f"it holds {', '.join(sorted(names)) or 'nothing'}")
         mean, cov = file["mu"], file["sigma"]

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vistok.core.records import Condition
+from vistok.core.records import Condition, Noisy
+from vistok.core.shapes import Shape
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -19,23 +20,31 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 def parts(
     tokenizer: Any, pixels: Tensor, condition: Condition | None = None
 ) -> dict[str, Callable[[], Any]]:
-    """{part: a call of it alone} on what the parts before it made of `pixels` [B, 3, H, W].
+    """{part: a call of it alone} on what the parts before it made of `pixels` [B, 3, *sides].
 
-    The encoder includes its input space, the decoder its output space; indices -> values, which
-    `decode` does first, is the quantizer's lookup.
+    The encoder includes its input space, the decoder its output space (of a decoder that samples:
+    one step); indices -> values, which `decode` does first, is the quantizer's lookup.
     """
     latents = tokenizer.latents(pixels, condition)
     quantized = tokenizer.quantize(latents)
+    noisy = None
+    if tokenizer.sampling is not None:
+        x = torch.zeros(len(pixels), *_space(tokenizer.output_space.shape), device=pixels.device)
+        noisy = Noisy(x, torch.full((len(pixels),), 0.5, device=pixels.device))
     found = {
         "encoder": lambda: tokenizer.latents(pixels, condition),
         "quantizer": lambda: tokenizer.quantize(latents),
         "decoder": lambda: tokenizer.output_space.inverse(
-            tokenizer.reconstruct(quantized.clean, condition=condition).estimate
+            tokenizer.reconstruct(quantized.clean, None, condition, noisy).estimate
         ),
     }
     if quantized.indices is not None:
         found["lookup"] = lambda: tokenizer.quantizer.lookup(quantized.indices)
     return found
+
+
+def _space(shape: Shape) -> tuple[int, ...]:
+    return (shape.channels, *shape.sides)
 
 
 def peak_memory(function: Callable[[], Any], device: torch.device) -> tuple[int | None, str]:

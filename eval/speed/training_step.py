@@ -1,7 +1,7 @@
 """A whole training step of a config, to be timed: forward, backward, clipping, optimizers.
 
-Without what the loop does around it: the guard's read, averages, logging. A config needs no run
-and no data: images are noise, which costs the same.
+Without the loop's own work around it: reading the verdict on gradients, averages, logging. A config
+needs no run and no data: images are noise, which costs the same.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ class ConfigStep:
                 yield from self._measure(clock, changed, size)
 
     def _measure(self, clock: Clock, tree: dict, size: int) -> Iterator[Row]:
-        side = validate(TrainConfig, tree, str(self.path)).task.tokenizer.image_size
-        pixels = torch.rand(size, 3, *side, generator=torch.Generator().manual_seed(0))
+        sides = validate(TrainConfig, tree, str(self.path)).task.tokenizer.shape.sides
+        pixels = torch.rand(size, 3, *sides, generator=torch.Generator().manual_seed(0))
         batch = Batch(torch.arange(size), pixels.to(clock.device))
         if clock.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(clock.device)
@@ -129,7 +129,7 @@ class ConfigStep:
             "run": self.name,
             "reference": Reference(name="noise", split="none", manifest="", count=size),
             "count": size,
-            "size": side,
+            "size": sides,
             "precision": step.precision,
             **provenance(),
         }
