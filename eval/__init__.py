@@ -1,1 +1,1 @@
-"""What you launch after training: `python -m eval RUN... --report report.html`."""
+"""Evaluation, launched after training: `python -m eval RUN... report=report.html`."""

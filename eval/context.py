@@ -1,4 +1,4 @@
-"""What a protocol is given: one tokenizer run, its images, the networks that look at them."""
+"""Input of a protocol: one tokenizer run, its images, the networks that look at them."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ class Context:
 
     @property
     def condition_name(self) -> str:
-        """What the tokenizer is given besides pixels and tokens, as rows say it: "none", or "text"
-        and where that came from: other captions are another measurement."""
+        """The tokenizer's condition as rows name it: "none", or "text" and the source of the
+        texts, since other captions are another measurement."""
         config, dataset = self.tokenizer.config, self.views.dataset
         if getattr(config, "text", None) is None:
             return "none"
@@ -126,7 +126,7 @@ class Context:
         return self.tokenizer.encode(batch.pixels, condition=condition)
 
     def latents(self, batch: Batch, condition: Condition | None) -> Latents:
-        """What the quantizer is given of the batch's pixels."""
+        """Latents of the batch's pixels, under its `condition`: the quantizer's input."""
         if condition is None:
             return self.tokenizer.latents(batch.pixels)
         return self.tokenizer.latents(batch.pixels, condition)
@@ -169,7 +169,7 @@ class Context:
         one.finish(len(self.views))
 
     def numbers(self, title: str, count: int, states: Any) -> Iterator[Tensor]:
-        """The same over the sample numbers 0..count-1: this rank's batches [B] of them."""
+        """This rank's batches [B] of the sample numbers 0..count-1; see `batches`."""
         one, world = self.passes.begin(states, self.batch), distributed.world_size()
         with bar(count, title, done=one.done * self.batch * world) as progress:
             for index in shares(count, self.batch)[one.done :]:
@@ -229,5 +229,5 @@ class Context:
         return FeatureStats(self.features.dim, self.device)
 
     def skip(self, protocol: str, reason: str, run: str | None = None) -> None:
-        """Nothing is left out silently: the report lists what was not measured, and why."""
+        """Record a number that is not measured, and why: the report lists it."""
         self.skipped.append({"protocol": protocol, "run": run or self.run.name, "reason": reason})

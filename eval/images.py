@@ -98,7 +98,7 @@ class Views:
     record: dict[str, Any] = field(init=False)
     _real: dict[str, RealStats] = field(init=False, default_factory=dict)
     memo: dict[Any, Any] = field(init=False, default_factory=dict)
-    """What a protocol computed once for all runs on these images, under a key of its own."""
+    """Results that a protocol computes once for all runs on these images, by a key of its own."""
 
     def __post_init__(self) -> None:
         self.record = self.dataset.record()
@@ -184,7 +184,8 @@ class Views:
         return self.real(network).stats
 
     def real(self, network: FeatureNetwork) -> RealStats:
-        """The same with their protocol; kept in memory and in the cache folder."""
+        """Feature statistics of the real images with their protocol; kept in memory and in the
+        cache folder."""
         name = f"{network.name} {network.sha256}"
         if name not in self._real:
             key = digest({"real": self.identity, "network": name, "device": self.device.type})
@@ -225,7 +226,7 @@ class Views:
         return real
 
     def remember(self, network: FeatureNetwork, stats: FeatureStats) -> None:
-        """The same statistics, made by somebody who looked at every image for other reasons."""
+        """Keep statistics of these images that were computed together with other measures."""
         made = RealStats(stats, network_of(network), **self.protocol, made=provenance())
         self._real.setdefault(f"{network.name} {network.sha256}", made)
 

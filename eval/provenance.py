@@ -1,4 +1,4 @@
-"""What a number was measured with: versions of the libraries, commit of the checkout, date."""
+"""Provenance of a number: versions of the libraries, commit of the checkout, date."""
 
 from __future__ import annotations
 

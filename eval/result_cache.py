@@ -103,7 +103,7 @@ class ResultCache:
 
 
 def facts_of(job: Job, context: Context) -> dict[str, Any]:
-    """All that a job's numbers depend on, as JSON."""
+    """Everything that a job's numbers depend on, as JSON."""
     real = context.references.get(job.protocol.name)
     looked = (context.features, *context.perceptuals)
     return {

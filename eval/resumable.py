@@ -2,10 +2,10 @@
 
 A pass takes numbered batches in a fixed order and adds each to accumulators. From time to time
 they are written together with the number of batches done, each rank its own file; the next
-evaluation of the same job goes on with the next batch. On one process the result is the same to
+evaluation of the same job resumes with the next batch. On one process the result is the same to
 the bit. A file of another job, batch size or number of processes is never used.
 
-Inside a pass ranks do not talk: they may go on from different places.
+Inside a pass ranks do not talk: they may resume from different places.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Pass:
                 raise ValueError("it is of another pass")
             _restore(self._states, tensors)
         except ValueError as error:
-            log.warning("%s: cannot go on from it (%s); the pass begins again", self.path, error)
+            log.warning("%s: cannot be resumed (%s); the pass begins again", self.path, error)
             return 0
         return done
 
@@ -236,7 +236,7 @@ def read_tensors(path: Path, record: str) -> tuple[dict[str, Tensor], dict[str, 
 def write_tensors(
     path: Path, tensors: dict[str, Tensor], record: str, about: dict[str, Any]
 ) -> None:
-    """What `read_tensors` reads."""
+    """Write tensors and a JSON record; `read_tensors` reads them."""
     from safetensors.torch import save_file
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -45,13 +45,13 @@ class Codec:
 
         return f"{self.module} {features.version(self.module)}"
 
-    def encode(self, picture: Tensor, quality: int) -> bytes:
+    def encode(self, image: Tensor, quality: int) -> bytes:
         """[3, H, W] uint8 -> a file."""
         from PIL import Image
 
         file = io.BytesIO()
-        image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
-        image.save(file, self.name, quality=quality, **self.options)
+        made = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+        made.save(file, self.name, quality=quality, **self.options)
         return file.getvalue()
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 Encode once, find each token's nearest codes once, then for every cell (alpha, delta) of the grid
 gather the codes at the drawn ranks, decode, and compare with the real images. A tokenizer that
-decodes prefixes is measured at every length of its sweep: only kept tokens are perturbed.
+decodes prefixes is measured at every evaluated length: only kept tokens are perturbed.
 
 Letters: B batch, L positions, P branches, F factors, N tokens of an image, K codes of a branch.
 """

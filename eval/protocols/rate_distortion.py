@@ -206,7 +206,7 @@ def alone(
 def baseline(
     context: Context, codec: Codec, sizes: list[Size], qualities: Sequence[int]
 ) -> list[Row]:
-    """The plain sweep, then the qualities that come nearest to the tokenizer's sizes."""
+    """The fixed qualities, then those that come nearest to the tokenizer's sizes."""
     if not codec.here:
         context.skip(f"{NAME}, {codec.name}", f"this Pillow was built without {codec.module}")
         return []

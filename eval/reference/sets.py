@@ -45,7 +45,7 @@ MetricNames = Annotated[tuple[str, ...], BeforeValidator(wanted)]
 
 
 class _Gathered:
-    """What one side, real or decoded, has shown so far, on this rank."""
+    """Sums and vectors of one side, real or decoded, so far, on this rank."""
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ class Column:
 
     @property
     def inside(self) -> str:
-        """What stands behind the title: network, data, guidance."""
+        """Text behind the title: network, data, guidance."""
         return "".join(self.name.partition("[")[1:])
 
 
@@ -122,7 +122,7 @@ def places(results: Results) -> dict[str, int]:
 
 
 def longest(rows: Iterable[Row]) -> list[Row]:
-    """Of each metric (and network, data, guidance) the row at the greatest length."""
+    """The row at the greatest length of each metric (and network, data, guidance)."""
     best: dict[tuple, Row] = {}
     for row in rows:
         key = (row.metric, row.display, row.guidance)

@@ -34,7 +34,7 @@ class Relation:
     claim: bool  # enough points to conclude anything
 
 
-def sweep_charts(results: Results, over: str) -> list[Markup]:
+def length_charts(results: Results, over: str) -> list[Markup]:
     """Each metric over kept `tokens` or `bits`, one line a run, if there are two lengths."""
     at = _axis(results, over)
     charts = []
@@ -173,7 +173,7 @@ def _lines(results: Results, rows: list[Row], x: Any) -> list[Series]:
 
 
 def _mark(first: Row, row: Row) -> str:
-    """What a legend adds to a line that does not compare with the chart's first."""
+    """Text that a legend adds to a line that does not compare with the chart's first."""
     apart = [field for field in differences(first, row) if not field.startswith("point.")]
     return f" (≠ {', '.join(apart)})" if apart else ""
 
@@ -189,7 +189,7 @@ def _floors(results: Results, ticks: list[float], first: Row) -> list[Series]:
 
 
 def _undamaged(results: Results, damaged: Row) -> Row | None:
-    """The same number of whole tokens."""
+    """The row of the same metric from undamaged tokens."""
     for row in results.find(damaged.metric, damaged.run, length=damaged.length):
         free = ("point.", "setting.", "seed")
         if row.plain and all(name.startswith(free) for name in differences(row, damaged)):
@@ -198,7 +198,7 @@ def _undamaged(results: Results, damaged: Row) -> Row | None:
 
 
 def _one_guidance(rows: list[Row]) -> list[Row]:
-    """A sweep of gFID is at one guidance: that of the rows below full length."""
+    """Rows at one guidance: that of most rows, which shorter lengths have."""
     scales = [row.guidance for row in rows]
     most = max(dict.fromkeys(scales), key=scales.count, default=None)
     return [row for row in rows if row.guidance == most]

@@ -104,7 +104,7 @@ def scatter(title: str, points: Sequence[Point], *, x_title: str = "", y_title: 
     """Named dots; a name that would cover another or a dot shows only when pointed at."""
     if not points:
         return Markup("")
-    left, top = _LEFT + 6, _TOP + 14  # room for the name of the y axis
+    left, top = _LEFT + 6, _TOP + 14  # space for the name of the y axis
     fx = _scale([p.x for p in points], False, left, _WIDTH - _RIGHT, pad=0.08)
     fy = _scale([p.y for p in points], False, _HEIGHT - _BOTTOM, top, pad=0.08)
     body = [_y_axis(fy, [p.y for p in points], False, _number)]
@@ -135,7 +135,7 @@ def scatter(title: str, points: Sequence[Point], *, x_title: str = "", y_title: 
 
 
 def _meet(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Whether two boxes (left, top, right, bottom) overlap."""
+    """True if two boxes (left, top, right, bottom) overlap."""
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 

@@ -55,13 +55,13 @@ class Viewer:
 
     @property
     def lossless(self) -> bool:
-        """Whether differences between its images are exact."""
+        """True if its images are stored without loss, so that differences are exact."""
         uris = [s.uri for lane in self.lanes for s in lane.strips]
         return all(uri.startswith("data:image/png") for uri in [self.original.uri, *uris])
 
     @property
     def two_axes(self) -> bool:
-        """Whether lanes line up differently by bits than by tokens."""
+        """True if lanes line up differently by bits than by tokens."""
         strips = [s for lane in self.lanes for s in lane.strips]
         return len({s.bits / s.at for s in strips if s.bits and s.at}) > 1
 

@@ -53,7 +53,7 @@ _PARTS = {  # what may be left out of a page that is too long, first to last
     "bits": "curves against bits",
     "damages": "curves under damage",
     "rates": "rate-distortion curves",
-    "sweeps": "curves over the kept length",
+    "lengths": "curves over the kept length",
 }
 
 
@@ -107,8 +107,8 @@ def _drawn(results: Results, stem: str) -> dict[str, Any]:
     return {
         "comparison": comparison(results),
         "cards": summary.cards(results),
-        "sweeps": curves.sweep_charts(results, "tokens"),
-        "bits": curves.sweep_charts(results, "bits") if several else [],
+        "lengths": curves.length_charts(results, "tokens"),
+        "bits": curves.length_charts(results, "bits") if several else [],
         "rates": curves.rate_charts(results),
         "damages": curves.damage_charts(results),
         "relations": curves.relations(results),
@@ -137,7 +137,7 @@ def _page(
     groups = _groups(image_grids, drawn, places(results), several)
     names = {
         "summary": "Summary",
-        "lengths": "Lengths" if drawn["sweeps"] else "",
+        "lengths": "Lengths" if drawn["lengths"] else "",
         "rates": "Rate" if drawn["rates"] else "",
         "relations": "Correlation" if drawn["relations"] else "",
         "damage": "Damage" if drawn["damages"] else "",

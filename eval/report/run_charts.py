@@ -52,7 +52,7 @@ def heat_maps(results: Results, run: str) -> list[Markup]:
 
 
 def codebook_charts(facts: dict[str, Any]) -> list[Markup]:
-    """How often each code occurs, sorted, and the entropy at each position."""
+    """Charts of how often each code occurs, sorted, and the entropy at each position."""
     counts = tuple((float(rank + 1), float(count)) for rank, count in facts["sorted_counts"])
     title = f"{facts['used']:,} of {facts['codes']:,} codes occur"
     charts = [
@@ -73,7 +73,7 @@ def codebook_charts(facts: dict[str, Any]) -> list[Markup]:
 
 
 def order_charts(facts: dict[str, Any]) -> list[Markup]:
-    """What each position carries: its entropy, and how far its code moves the image."""
+    """Charts of each position: entropy of its codes, and change of the image with its code."""
     charts = []
     for key, title, form in (
         ("entropy", "entropy of each position (bits)", lambda v: f"{v:.2f}"),

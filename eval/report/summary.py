@@ -82,8 +82,10 @@ def protocol(results: Results) -> list[tuple[str, str]]:
 
 
 def record(results: Results) -> dict[str, Any]:
-    """How each Fréchet distance was made, runs under one another; what differs from the first of
-    its metric is marked. Without networks: whatever was measured first."""
+    """Table of how each Fréchet distance was made, runs under one another.
+
+    Fields that differ from the first of their metric are marked. Without networks: the other rows.
+    """
     chosen = [r for r in results.rows if r.features is not None and r.plain] or results.rows
     lines, first = [], {}
     own = by_run(row for row in chosen if row.plain)

@@ -134,7 +134,7 @@ def _coded(row: Row) -> str:
 
 
 def summary(results: Results) -> str:
-    """What the command line prints at the end."""
+    """Text that the command line prints at the end."""
     blocks = []
     for table in tables(results):
         if table.lines or not table.whole:

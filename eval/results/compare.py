@@ -1,4 +1,4 @@
-"""When two numbers compare: the fields of their protocols in which two rows differ."""
+"""Comparability of two numbers: the fields of their protocols in which two rows differ."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Metric:
-    """How one number is named, printed and shown."""
+    """Record of one metric: its name, how it is printed, and where it is shown."""
 
     name: str
     help: str = ""  # one sentence for the report

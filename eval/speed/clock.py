@@ -74,7 +74,7 @@ class Clock:
 
     @property
     def side(self) -> int:
-        """Of the matrices whose product is the machine's measure."""
+        """Side of the square matrices whose product gives the machine's rate."""
         return _SIDE * (4 if self.device.type == "cuda" else 1)
 
     def rate(self, kind: torch.dtype, shapes: Sequence[Shape]) -> float:

@@ -1,4 +1,4 @@
-"""How fast samples come: the loader beside a bare loop of the same work, and a start far in.
+"""Rate of samples: the loader beside a bare loop of the same work, and a start far in.
 
 `measure_loading` decodes and resizes the same images in a plain pool of processes and through
 `TrainLoader`, in turn, and reports the medians; the loader does more (hashing the order, checking
@@ -24,7 +24,7 @@ from vistok.eval.provenance import provenance
 from vistok.eval.results.rows import Reference, Row
 
 SIZES = (128, 256)
-PICTURES = 2000
+IMAGES = 2000
 FAR = 10_000_000  # the sample at which a start far in begins
 
 
@@ -32,9 +32,9 @@ def loading_rows(folder: str | Path, repeats: int, batch: int = 32) -> Iterator[
     """Rates of both and their ratio at each size; seconds of a start, at sample 0 and far in."""
     name = Path(folder).resolve().name
     for size in SIZES:
-        dataset = open_pictures(folder, size)
+        dataset = open_images(folder, size)
         facts = measure_loading(
-            folder, size=size, batch=batch, pictures=PICTURES, repeats=repeats, dataset=dataset
+            folder, size=size, batch=batch, images=IMAGES, repeats=repeats, dataset=dataset
         )
         record = dataset.record()
         reference = Reference(
@@ -49,7 +49,7 @@ def loading_rows(folder: str | Path, repeats: int, batch: int = 32) -> Iterator[
             "size": (size, size),
             **provenance(),
         }
-        note = f"{facts['workers']} processes, {facts['pictures']} images"
+        note = f"{facts['workers']} processes, {facts['images']} images"
         yield Row(metric="decode-images/s", value=facts["raw"], note=note, **common)
         yield Row(metric="loader-images/s", value=facts["loader"], note=note, **common)
         note = "loader over bare read, decode and resize"
@@ -62,7 +62,7 @@ def loading_rows(folder: str | Path, repeats: int, batch: int = 32) -> Iterator[
     yield Row(metric="start-ratio", value=ratio, note="far in over at 0", **common)
 
 
-def open_pictures(folder: str | Path, size: int) -> Dataset:
+def open_images(folder: str | Path, size: int) -> Dataset:
     """The images in class folders or, where there are none, in the parquet shards below."""
     shards = sorted(Path(folder).rglob("*.parquet"))
     if shards:
@@ -78,7 +78,7 @@ def measure_loading(
     size: int = 256,
     workers: int | None = None,
     batch: int = 32,
-    pictures: int = PICTURES,
+    images: int = IMAGES,
     repeats: int = 3,
     dataset: Dataset | None = None,
 ) -> dict[str, Any]:
@@ -93,8 +93,8 @@ def measure_loading(
         dataset: the folder's, if it is open already.
     """
     cores = workers or len(os.sched_getaffinity(0))
-    dataset = dataset or open_pictures(folder, size)
-    steps = -(-pictures // batch)
+    dataset = dataset or open_images(folder, size)
+    steps = -(-images // batch)
     raw, loaded = [], []
     for repeat in range(repeats):
         loaded.append(_loader_rate(dataset, steps, batch, cores, seed=repeat))
@@ -105,7 +105,7 @@ def measure_loading(
         "loader": rates[1],
         "ratio": rates[1] / rates[0],
         "workers": cores,
-        "pictures": steps * batch,
+        "images": steps * batch,
         "size": size,
         "batch": batch,
         "repeats": [list(system) for system in zip(raw, loaded, strict=True)],
@@ -139,7 +139,7 @@ def _loader_rate(dataset: Dataset, steps: int, batch: int, workers: int, seed: i
 
 
 def _raw_rate(dataset: Dataset, count: int, size: int, workers: int, seed: int) -> float:
-    """The same images in the same order, read, decoded and resized, the pixels thrown away."""
+    """Images/s of a bare pool that reads, decodes and resizes the images in the same order."""
     order = Order(len(dataset), 1, seed)
     indices = [order.at(i)[1] for i in range(count)]
     context = multiprocessing.get_context("fork")

@@ -1,4 +1,4 @@
-"""How fast: encode, decode, each part, a training step, sampling; the memory that they take; and
+"""Speed of encode, decode, each part, a training step, sampling; the memory that they take; and
 how near to the machine's own limit.
 
 Every number is the median of some repeats after a warm-up, all in one run, so that ratios compare
@@ -191,7 +191,7 @@ class _Speed:
 
 
 def speed_table(results: Results) -> str:
-    """What the command line prints."""
+    """Table that the command line prints."""
     lines = []
     for row in results.rows:
         value = "not measured" if row.value is None else _form(row)

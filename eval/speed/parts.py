@@ -1,4 +1,4 @@
-"""What `speed` asks of a tokenizer's parts, one by one, and the memory that a call takes."""
+"""The parts of a tokenizer as single calls, and the memory that a call takes."""
 
 from __future__ import annotations
 

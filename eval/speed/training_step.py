@@ -65,19 +65,19 @@ class TrainingStep:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the step's matrix products."""
+        """Type of the step's matrix products."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     @property
     def imitated(self) -> bool:
-        """Whether it would take hours: bf16 on a device that has no instructions for it."""
+        """True for bf16 on a device that has no instructions for it: it would take hours."""
         return self.precision == "bf16" and not has_bf16(self.device)
 
     def __call__(self) -> None:
         self._step(self.wrapped)
 
     def plain(self) -> None:
-        """The same step without compilation: compiled products cannot be counted."""
+        """The step without compilation: compiled products cannot be counted."""
         self._step(self.bare)
 
     def _step(self, modules: dict) -> None:

@@ -2,7 +2,7 @@
 
 `python -m eval study configs/studies/NAME.yaml [KEY=VALUE ...]` trains what is missing (each run by
 the train command, in a folder below the study's), trains missing probes, evaluates all of them
-together and writes report.html, report.md and results.json beside them. The same command goes on
+together and writes report.html, report.md and results.json beside them. The same command resumes
 after a kill: finished runs and probes are found again, an unfinished one resumes from its newest
 checkpoint, the evaluation takes up what its cache holds.
 

@@ -134,7 +134,7 @@ def _open(run: Run, config: EvalConfig) -> Dataset | str:
 
 
 def probe_folder(run: Run, facts: dict[str, Any], name: str) -> Path:
-    """Where the probe of these facts lies, finished or not."""
+    """Folder of the probe of these facts, finished or not."""
     text = json.dumps(facts, sort_keys=True, default=str)
     key = hashlib.sha256(text.encode()).hexdigest()[:12]
     home = run.folder / "probes" if run.config is not None else ELSEWHERE
@@ -220,7 +220,7 @@ def _generator_config(run: Run, folder: Path, chosen: Recipe, seed: int) -> Trai
 
 
 def _unlabeled(path: Path) -> bool:
-    """Whether a sample lacks its class: then the probe cannot be conditional."""
+    """True if a sample lacks its class: then the probe cannot be conditional."""
     import numpy as np
 
     labels = np.load(path / "labels.npy", mmap_mode="r", allow_pickle=False)

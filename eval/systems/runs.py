@@ -137,7 +137,7 @@ def sides_of(tokenizer: Any) -> tuple[int, ...]:
 
 
 def misfit(run: Run, opened: Any) -> str:
-    """What the samples of a data set have that the run's tokenizer cannot take; "" if they fit."""
+    """Text on samples that the run's tokenizer cannot take; "" if they fit."""
     sides = sides_of(run.tokenizer)
     frames, size = getattr(opened, "frames", None), opened.size
     if len(sides) == 2 and frames is not None:

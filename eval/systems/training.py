@@ -1,9 +1,9 @@
 """Training by the train command's own way, from within an evaluation: `python -m train FILE`.
 
 A process of its own, since training moves what an evaluation must not lose (torch's generator,
-signals, accelerate's state). What was interrupted goes on from its newest checkpoint. Two trainings
-of one folder never run at once: the lock is inherited by the child, so that even one whose parent
-was killed holds it for as long as it lives.
+signals, accelerate's state). An interrupted training resumes from its newest checkpoint. Two
+trainings of one folder never run at once: the lock is inherited by the child, so that even one
+whose parent was killed holds it for as long as it lives.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TrainingError(UserError, ValueError):
 
 
 def finished(config: TrainConfig) -> bool:
-    """Whether exactly this run came to its end: its model, of this config and so many steps."""
+    """True if exactly this run came to its end: its model, of this config and so many steps."""
     folder = Path(config.folder)
     if not (folder / "model" / WEIGHTS).is_file():
         return False
@@ -51,7 +51,7 @@ def finished(config: TrainConfig) -> bool:
 
 
 def train(config: TrainConfig, on_cpu: bool = False) -> None:
-    """Run (or go on with) a training; TrainingError unless it ends well.
+    """Run (or resume) a training; TrainingError unless it ends well.
 
     Of several ranks only the first may call this.
 
@@ -69,7 +69,7 @@ def train(config: TrainConfig, on_cpu: bool = False) -> None:
         reason = f"it ended with code {code}"
         for line in tail.splitlines():
             reason = line.removeprefix("error: ") if line.startswith("error: ") else reason
-        raise TrainingError(f"training of {folder}: {reason} (the same command goes on from here)")
+        raise TrainingError(f"training of {folder}: {reason} (the same command resumes it)")
 
 
 def _run(command: list[str], lock: int, on_cpu: bool) -> tuple[int, str]:
@@ -115,7 +115,7 @@ def _forwarding(child: subprocess.Popen) -> Iterator[None]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[int]:
-    """An inheritable lock on a run folder; waits, with a word, for whoever has it."""
+    """An inheritable lock on a run folder; waits, and says so, while another process has it."""
     file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:

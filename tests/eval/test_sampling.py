@@ -1,5 +1,5 @@
-"""Decoders and generators that sample: one key for their settings, noise keyed by sample number, and
-rows that carry all of it."""
+"""Decoders and generators that sample: one key for their settings, noise keyed by sample, rows that
+say so."""
 
 import pytest
 import torch

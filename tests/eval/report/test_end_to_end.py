@@ -15,7 +15,7 @@ from vistok.eval.report.page import render_html, render_markdown, write_report
 from vistok.eval.report.tables import summary
 from vistok.eval.results.rows import Reference, Results, Row, json_schema
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EVIL = "<img src=x onerror=alert(1)>"
 
 

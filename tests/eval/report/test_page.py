@@ -20,7 +20,7 @@ from vistok.eval.report.page import render_html, render_markdown, write_report
 from vistok.eval.results.rows import Results, json_schema
 from vistok.eval.strips import strip
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +86,9 @@ def test_a_generators_number_does_not_hide_its_tokenizers():
 
 
 def test_curves_hold_all_runs(results):
-    charts = "".join(curves.sweep_charts(results, "tokens"))
+    charts = "".join(curves.length_charts(results, "tokens"))
     assert charts.count(">kept tokens<") == 2 and "fixed (≠ count)" in charts
-    assert ">192<" not in charts and ">100<" in "".join(curves.sweep_charts(results, "bits"))
+    assert ">192<" not in charts and ">100<" in "".join(curves.length_charts(results, "bits"))
     (rate,) = curves.rate_charts(results)
     for name in ("nested<", "nested, zstd<", "JPEG<", "WebP<", "AVIF<", "bytes per image"):
         assert name in rate
@@ -102,7 +102,7 @@ def test_blocks_and_tokens_share_an_axis():
     blocks = run_facts("var")
     blocks["lengths"] = {"1": {"tokens": 1, "bits": 12}, "2": {"tokens": 5, "bits": 60}}
     rows = tuple(row("PSNR", "var", 10.0 + k, k) for k in (1, 2))
-    (chart,) = curves.sweep_charts(Results(rows=rows, runs=(blocks,)), "tokens")
+    (chart,) = curves.length_charts(Results(rows=rows, runs=(blocks,)), "tokens")
     assert "var at 5: 12.00" in chart
 
 

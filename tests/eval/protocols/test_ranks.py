@@ -8,7 +8,7 @@ import pytest
 
 from vistok.eval.results.rows import Results
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PROTOCOLS = "rate_distortion,robust,order,linear_probe"
 
 

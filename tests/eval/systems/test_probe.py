@@ -243,5 +243,5 @@ def test_an_error_of_the_training_process_is_one_line(tmp_path, tree, fails):
         "task": {"kind": "tokenizer", "tokenizer": tree("fsq")},
         "data": {"kind": "folder", "path": str(tmp_path / "nowhere"), "val_share": 0.5, "size": 8},
     }
-    with fails(TrainingError, "no such folder", "goes on"):
+    with fails(TrainingError, "no such folder", "resumes it"):
         training.train(validate(TrainConfig, given))

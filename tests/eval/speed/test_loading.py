@@ -23,8 +23,8 @@ def pictures(tmp_path):
 
 
 def test_rates_of_both_and_their_ratio(pictures):
-    facts = measure_loading(pictures, size=8, workers=1, batch=4, pictures=10, repeats=1)
-    assert facts["pictures"] == 12 and facts["workers"] == 1
+    facts = measure_loading(pictures, size=8, workers=1, batch=4, images=10, repeats=1)
+    assert facts["images"] == 12 and facts["workers"] == 1
     assert facts["raw"] > 0 and facts["ratio"] == facts["loader"] / facts["raw"]
 
 
@@ -38,7 +38,7 @@ def test_the_command_prints_and_saves_both_sizes_and_the_start(
     tmp_path, pictures, monkeypatch, parquet
 ):
     monkeypatch.setattr(loading, "SIZES", (8, 16))
-    monkeypatch.setattr(loading, "PICTURES", 8)
+    monkeypatch.setattr(loading, "IMAGES", 8)
     monkeypatch.setattr("vistok.train.memory.keep_freed_memory", lambda: True)
     if parquet:
         import pyarrow as pa

@@ -20,7 +20,7 @@ from vistok.eval.study.study import evaluation_of, read_study, run_config
 from vistok.eval.study.verdict import verdict, verdict_text
 from vistok.eval.systems import training
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 STUDIES = ROOT / "configs" / "studies"
 
 
