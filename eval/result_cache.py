@@ -105,12 +105,13 @@ class ResultCache:
 def facts_of(job: Job, context: Context) -> dict[str, Any]:
     """Everything that a job's numbers depend on, as JSON."""
     real = context.references.get(job.protocol.name)
+    sampling = ("decoder",) if job.generator is None else ("decoder", "generator")
     looked = (context.features, *context.perceptuals)
     return {
         "protocol": job.protocol.name,
         "version": job.protocol.version,
         "config": digest(job.config.model_dump(mode="json")),
-        "sampling": context.sampling,
+        "sampling": {part: how for part, how in context.sampling.items() if part in sampling},
         "tokenizer": _model(context.run),
         "generator": None if job.generator is None else _model(job.generator),
         "data": context.views.identity,

@@ -52,7 +52,7 @@ COMMANDS = {
     "report=runs/quickstart/more.html": "limit=16 rate_distortion.train_images=32 "
     "linear_probe.train_images=32 data.kind=photos data.val_count=16 data.count=64",
     "python -m eval reference runs/quickstart out=runs/train_stats.safetensors": "limit=8",
-    "python -m eval study configs/studies/lengths.yaml": None,  # tests/eval/test_eval_study.py
+    "python -m eval study configs/studies/lengths.yaml": None,  # tests/eval/study
     "vistok edit copy runs/quickstart image.png other.png --positions 0-3 --out copied.png": "",
     "vistok edit inpaint runs/quickstart image.png mask.png --steps 100 --out filled.png":
         "--steps 2",

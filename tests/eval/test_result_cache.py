@@ -56,6 +56,8 @@ def test_only_what_is_missing_is_measured(go):
     assert done == ["pfid"]
     _, done = go(gfid={"guidance": (1.0, 2.0)})  # rfid and the tokenizer's images know no guidance
     assert set(done) == {"gfid", "image_grids"}
+    _, done = go(gfid={"guidance": (1.0, 2.0)}, sampling={"top_k": 2})  # nor sampling settings
+    assert set(done) == {"gfid", "image_grids"}
     _, done = go(batch=5)
     assert done == []
     _, done = go(fresh=True)
