@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
+VISTOK := $(VENV)/bin/vistok
 export HF_HUB_OFFLINE ?= 1
 
 ifdef FAST
@@ -19,12 +20,12 @@ endif
 .PHONY: quickstart test lint clean
 
 quickstart: $(VENV)/installed
-	$(PY) -m train configs/quickstart.yaml out=$(RUN) $(TOKENIZER_ARGS)
-	$(PY) -m train configs/generators/quickstart_tokens.yaml out=$(RUN)/tokens \
+	$(VISTOK) train quickstart out=$(RUN) $(TOKENIZER_ARGS)
+	$(VISTOK) train quickstart/tokens out=$(RUN)/tokens \
 	    task.tokenizer=$(RUN) $(TOKENS_ARGS)
-	$(PY) -m train configs/generators/quickstart.yaml out=$(RUN)/generator \
+	$(VISTOK) train quickstart/generator out=$(RUN)/generator \
 	    data.path=$(RUN)/tokens/train data.val_path=$(RUN)/tokens/val $(GENERATOR_ARGS)
-	$(PY) -m eval $(RUN) $(RUN)/generator report=$(RUN)/report.html $(EVAL_ARGS)
+	$(VISTOK) eval $(RUN) $(RUN)/generator report=$(RUN)/report.html $(EVAL_ARGS)
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests -n 2 --dist loadfile  # a worker a core, a file a worker

@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: train/, eval/ and configs/ are packages of vistok too."""
+"""Makes train/, eval/ and configs/ packages of vistok, which pyproject.toml cannot express."""
 
 from setuptools import find_packages, setup
 

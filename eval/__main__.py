@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from vistok.config.errors import one_line_errors
+from vistok.core.errors import InputError
 from vistok.eval.command_line import command
 
 
@@ -116,7 +117,7 @@ def study(arguments: Sequence[str]) -> None:
     if not arguments:
         raise ConfigError("no study given; expected a YAML file, e.g. configs/studies/lengths.yaml")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError(
+        raise InputError(
             "a study is one process; on several GPUs give each its runs: CUDA_VISIBLE_DEVICES=0 "
             "python -m eval study FILE only=[NAME]"
         )

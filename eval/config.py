@@ -13,6 +13,7 @@ from pydantic import Field, create_model, field_validator
 from vistok.config import Config, ConfigError, read_yaml, validate
 from vistok.config.names import nearest
 from vistok.config.overrides import parse
+from vistok.core.errors import InputError
 from vistok.eval.protocols.base import PROTOCOLS, Protocol
 from vistok.eval.reference.agreement import FIELDS
 from vistok.eval.resumable import EVERY
@@ -80,7 +81,7 @@ class Common(Config):
     def _known_protocols(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if name not in PROTOCOLS:
-                raise ValueError(f"unknown protocol '{name}'; valid: {', '.join(PROTOCOLS)}")
+                raise InputError(f"unknown protocol '{name}'; valid: {', '.join(PROTOCOLS)}")
         return value
 
     @field_validator("allow_mismatch")
@@ -88,14 +89,14 @@ class Common(Config):
     def _known_fields(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if name not in FIELDS:
-                raise ValueError(f"unknown field '{name}'; valid: {', '.join(FIELDS)}")
+                raise InputError(f"unknown field '{name}'; valid: {', '.join(FIELDS)}")
         return value
 
     @field_validator("report")
     @classmethod
     def _html(cls, value: str | None) -> str | None:
         if value is not None and Path(value).suffix != ".html":
-            raise ValueError("expected a file that ends in .html")
+            raise InputError("expected a file that ends in .html")
         return value
 
     @property

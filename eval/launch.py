@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 
+from vistok.core.errors import InputError
+
 
 @contextmanager
 def process_group(device: str | None) -> Iterator[tuple[torch.device, bool]]:
@@ -23,7 +25,7 @@ def process_group(device: str | None) -> Iterator[tuple[torch.device, bool]]:
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
         if dist.get_world_size() != world:
-            raise ValueError(
+            raise InputError(
                 f"the launcher started {world} processes but {dist.get_world_size()} found each "
                 "other; launch with: torchrun --nproc_per_node N -m eval RUN..."
             )
@@ -39,9 +41,9 @@ def _device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"--device {name}: unknown; expected cpu, cuda or cuda:0") from None
+        raise InputError(f"--device {name}: unknown; expected cpu, cuda or cuda:0") from None
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise ValueError(f"--device {name}: this machine has no usable GPU; use --device cpu")
+            raise InputError(f"--device {name}: this machine has no usable GPU; use --device cpu")
         device = torch.device("cuda", local if device.index is None else device.index)
     return device

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from vistok.core.errors import InputError
 from vistok.eval.config import EvalConfig
 from vistok.eval.context import Context
 from vistok.eval.images import Views
@@ -116,7 +117,7 @@ def _outcomes(
     keys = [digest(facts_of(job, context)) + context.run.name for job, context in jobs]
     if len(set(keys)) < len(keys):
         job = next(j for (j, _), key in zip(jobs, keys, strict=True) if keys.count(key) > 1)
-        raise ValueError(f"two jobs of {job.protocol.name} have the same config: {job.config}")
+        raise InputError(f"two jobs of {job.protocol.name} have the same config: {job.config}")
     found = {key: results.find(*one) for key, one in zip(keys, jobs, strict=True)}
     known, new = [], []
     for (job, context), outcome in zip(jobs, found.values(), strict=True):
@@ -159,12 +160,12 @@ def _references(config: EvalConfig, views: Views, network: FeatureNetwork) -> di
     """The reference file for each protocol that compares with it; MismatchError, ValueError."""
     if config.reference is None:
         if config.reference_rfid:
-            raise ValueError("reference_rfid=true needs a file: reference=FILE")
+            raise InputError("reference_rfid=true needs a file: reference=FILE")
         return {}
     wanted = {"gfid", "rfid"} if config.reference_rfid else {"gfid"}
     used = sorted(wanted & set(config.protocols))
     if not used:
-        raise ValueError(
+        raise InputError(
             f"reference={config.reference}: none of {','.join(config.protocols)} compares with it; "
             "add gfid to protocols, or reference_rfid=true for rfid"
         )

@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from vistok.core.errors import InputError
 from vistok.eval.context import Context
 from vistok.eval.images import network_of
 from vistok.eval.jobs import Job, Outcome, do
@@ -68,7 +69,7 @@ class ResultCache:
             data = json.loads(path.read_text(encoding="utf-8"))
             head = (data["kind"], data["schema"], data["key"])
             if head != (_KIND, SCHEMA, key):
-                raise ValueError("it is no outcome of this job")
+                raise InputError("it is no outcome of this job")
             outcome = _outcome(data["outcome"])
             new = dict(zip(data["names"], _names(job, context), strict=True))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -161,7 +162,7 @@ def _outcome(data: dict[str, Any]) -> Outcome:
         (data["skipped"], data["image_grids"]),
     )
     if not all(isinstance(one, dict) for one in (data["facts"], *dicts[0], *dicts[1])):
-        raise ValueError("facts, skipped and image_grids are not as they were written")
+        raise InputError("facts, skipped and image_grids are not as they were written")
     return Outcome(rows, data["facts"], *map(tuple, dicts))
 
 

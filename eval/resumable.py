@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vistok.core.errors import InputError
 from vistok.runtime import distributed
 from vistok.storage.files import replacing
 
@@ -111,7 +112,7 @@ class Pass:
             self.save()
         seen = distributed.sum_(self.seen.clone()).tolist()
         if seen != [count, count * (count - 1) // 2]:
-            raise ValueError(f"a pass saw {seen[0]} samples; expected each of {count} exactly once")
+            raise InputError(f"a pass saw {seen[0]} samples; expected each of {count} exactly once")
 
     def save(self) -> None:
         if self.path is None:
@@ -128,7 +129,7 @@ class Pass:
             tensors, about = read_tensors(self.path, "pass")
             done = about.pop("done", None)
             if about != self.about or not isinstance(done, int) or done < 1:
-                raise ValueError("it is of another pass")
+                raise InputError("it is of another pass")
             _restore(self._states, tensors)
         except ValueError as error:
             log.warning("%s: cannot be resumed (%s); the pass begins again", self.path, error)
@@ -210,7 +211,7 @@ def _restore(states: Any, tensors: dict[str, Tensor]) -> None:
         name: (tuple(t.shape), t.dtype) for name, t in found.items() if not name.endswith(_MORE)
     }
     if fixed(dict(_all(states))) != fixed(tensors):
-        raise ValueError("it holds other accumulators")
+        raise InputError("it holds other accumulators")
     for name, leaf in list(leaves(states)):
         mark = f"{name}:"
         own = {k.removeprefix(mark): t for k, t in tensors.items() if k.startswith(mark)}
@@ -227,9 +228,9 @@ def read_tensors(path: Path, record: str) -> tuple[dict[str, Tensor], dict[str, 
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"not a readable safetensors file: {reason}") from None
+        raise InputError(f"not a readable safetensors file: {reason}") from None
     if not isinstance(about, dict):
-        raise ValueError(f"its header has no record '{record}'")
+        raise InputError(f"its header has no record '{record}'")
     return tensors, about
 
 

@@ -324,7 +324,9 @@ def test_a_folder_of_pickled_weights_is_no_model(here, command, config):
     if config:
         shutil.copy("tok/model/config.json", "pickled")
     said = refusal(call(command))
-    assert "pickled" in said and ("model.safetensors" in said or "config.json" in said)
+    # Without a config of ours they are official weights, whose reader refuses to run them.
+    assert "pickled" in said
+    assert any(words in said for words in ("model.safetensors", "config.json", "could run code"))
 
 
 @pytest.mark.parametrize("text", ["${oc.env:S}", "a${oc.env:S}", "${${x}:S}", "${oc.dict.keys:a}"])

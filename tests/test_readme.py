@@ -33,18 +33,21 @@ COMMANDS = {
     "vistok info runs/quickstart": "",
     "vistok encode runs/quickstart image.png --length 8 --out codes": "",
     "vistok decode runs/quickstart codes/image.tok --out codes": "",
-    "vistok generate runs/quickstart/generator runs/quickstart --class coffee --out coffee.png": "",
-    'python -m train configs/quickstart.yaml name=mine "data={kind: folder, path: my/images, '
+    "vistok generate runs/quickstart/generator runs/quickstart --class coffee --out coffee.png "
+    "sampling.temperature=0.9": "",
+    "vistok train --list": "",
+    "vistok train quickstart name=short steps=200": _RUN,
+    'vistok train quickstart name=mine "data={kind: folder, path: my/images, '
     'val_share: 0.1, size: 32}"': _SMALL,
-    "python -m train configs/cifar10/tiny.yaml": f"{_SMALL} data.cache=false "
+    "vistok train quickstart/cifar10": f"{_SMALL} data.cache=false "
     f"data.train={DATA}/cifar10/train-00000-*.parquet data.val={DATA}/cifar10/test-*.parquet",
-    "accelerate launch --config_file configs/accelerate/8gpu.yaml -m train configs/quickstart.yaml":
+    "accelerate launch --config_file configs/launch/8gpu.yaml -m vistok.train quickstart":
         None,  # test_the_gpu_launch_config
     "torchrun --nnodes 4 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29500 "
-    "-m train configs/quickstart.yaml": None,  # test_several_nodes
-    "torchrun --nproc_per_node 2 -m train configs/quickstart.yaml": f"{_RUN} name=two",
-    "python -m train configs/generators/quickstart_tokens.yaml": "task.limit=64 data.val_count=16",
-    "python -m train configs/generators/quickstart.yaml": _SMALL,
+    "-m vistok.train quickstart": None,  # test_several_nodes
+    "torchrun --nproc_per_node 2 -m vistok.train quickstart": f"{_RUN} name=two",
+    "vistok train quickstart/tokens": "task.limit=64 data.val_count=16",
+    "vistok train quickstart/generator": _SMALL,
     "python -m eval runs/quickstart runs/quickstart/generator report=runs/quickstart/report.html":
         "limit=16 gfid.samples=14 pfid.mode=quick data.kind=photos data.val_count=16",
     "python -m eval speed runs/quickstart runs/quickstart/generator": "repeats=1",
@@ -79,9 +82,9 @@ def place(tmp_path_factory):
     for i in range(30):
         (folder / "my/images/cats").mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 40), (8 * i, 90, 40)).save(folder / f"my/images/cats/{i}.png")
-    go(folder, f"python -m train configs/quickstart.yaml {_RUN}")
-    for command in ("quickstart_tokens", "quickstart"):
-        line = f"python -m train configs/generators/{command}.yaml"
+    go(folder, f"python -m train quickstart {_RUN}")
+    for command in ("quickstart/tokens", "quickstart/generator"):
+        line = f"vistok train {command}"
         go(folder, f"{line} {COMMANDS[line]}")
     return folder
 
@@ -132,7 +135,7 @@ def test_the_yaml_snippet_is_a_config():
 def test_the_gpu_launch_config():
     from accelerate.commands.config.config_args import load_config_from_file
 
-    config = load_config_from_file(str(ROOT / "configs/accelerate/8gpu.yaml"))
+    config = load_config_from_file(str(ROOT / "configs/launch/8gpu.yaml"))
     assert config.num_processes == 8 and not config.use_cpu
 
 

@@ -317,7 +317,7 @@ def test_broken_weights_files_are_one_line(saved, fails, broken):
 
 def test_no_such_model(fails, tmp_path):
     for name in (tmp_path / "none", "nobody/nothing-of-this-name"):
-        with fails(ConfigError, "neither a local folder nor a model that the hub gives"):
+        with fails(ConfigError, "neither a local folder nor a model on the hub"):
             Tokenizer.from_pretrained(name)
     with pytest.raises(TypeError, match="lenght"):
         Tokenizer.from_pretrained(tmp_path, lenght=3)

@@ -1,1 +1,1 @@
-"""What you launch: `python -m train CONFIG [key=value ...]` or `accelerate launch -m train ...`."""
+"""Training: `vistok train CONFIG [KEY=VALUE ...]`, or `accelerate launch -m vistok.train ...`."""

@@ -1,4 +1,5 @@
-"""`python -m train CONFIG [key=value ...]`; the same under torchrun and accelerate launch."""
+"""`python -m vistok.train CONFIG [KEY=VALUE ...]`, and `vistok train`; the same under torchrun and
+accelerate launch. In a checkout `python -m train` does it too."""
 
 from __future__ import annotations
 
@@ -9,20 +10,38 @@ if __name__ == "__main__":
 
 import click
 
-from vistok.config import load_plugins, read_yaml, validate
+from vistok.config import load_plugins, read_yaml, shipped, validate
 from vistok.config.errors import one_line_errors
+
+
+def _list(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    """Print the shipped training configs and stop."""
+    if not wanted or context.resilient_parsing:
+        return
+    for name, path in shipped.shipped().items():
+        if not name.startswith(("launch/", "studies/")):  # of accelerate, of vistok eval
+            click.echo(f"{name:46} {shipped.describe(path)}")
+    context.exit()
 
 
 @click.command()
 @click.argument("config", type=click.Path())
-@click.argument("overrides", nargs=-1)
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--dry-run", is_flag=True, help="Print the config and the plan of the run, and stop.")
+@click.option(
+    "--list",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list,
+    help="Print the configs that come with vistok, and stop.",
+)
 @one_line_errors
 def main(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
-    """Train what the YAML file CONFIG says.
+    """Train what CONFIG says: a YAML file, or the name of a config that comes with vistok.
 
-    OVERRIDES are key.sub=value; plugins=my.module imports your own parts first. Errors are one
-    line; VISTOK_DEBUG=1 shows the traceback.
+    KEY=VALUE changes a key of it, such as steps=200 or task.losses.1.weight=0.5; plugins=my.module
+    imports your own parts first. Errors are one line; VISTOK_DEBUG=1 shows the traceback.
     """
     plugins = [o.removeprefix("plugins=") for o in overrides if o.startswith("plugins=")]
     tree = read_yaml(config, [o for o in overrides if not o.startswith("plugins=")])

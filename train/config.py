@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 import vistok.data
 import vistok.train.tasks  # noqa: F401  (registers the tasks)
 from vistok.config import Config, PartOf
+from vistok.core.errors import InputError
 from vistok.runtime.precision import Precision
 from vistok.train.optim import AdamWConfig
 from vistok.train.parallel import Sharding
@@ -78,18 +79,18 @@ class TrainConfig(Config):
     @model_validator(mode="after")
     def _divides(self) -> TrainConfig:
         if self.batch_size % self.accumulate:
-            raise ValueError(
+            raise InputError(
                 f"batch_size={self.batch_size} is not a multiple of accumulate={self.accumulate}"
             )
         judged = self.validate_every if self.keep_best else 0
         for name, value in (("keep_every", self.keep_every), ("validate_every", judged)):
             if value and (not self.save_every or value % self.save_every):
-                raise ValueError(
+                raise InputError(
                     f"{name}={value} is not a multiple of save_every={self.save_every}: "
                     f"{'keep_best' if name == 'validate_every' else name} needs a checkpoint there"
                 )
         if self.warmup >= self.steps and self.warmup:
-            raise ValueError(f"warmup={self.warmup} must be below steps={self.steps}")
+            raise InputError(f"warmup={self.warmup} must be below steps={self.steps}")
         return self
 
     @property

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vistok.data.loader import TrainLoader
-from vistok.data.stream import Stream
-from vistok.data.stream_loader import StreamLoader
+from vistok.data.loading.loader import TrainLoader
+from vistok.data.loading.stream import Stream
+from vistok.data.loading.stream_loader import StreamLoader
 
 if TYPE_CHECKING:
     from vistok.train.loop import Loop

@@ -24,10 +24,10 @@ from vistok.config.registry import build
 from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress, warmup_cosine
-from vistok.data.loader import EvalLoader, to_device
+from vistok.data.batch import of_each_class, to_device
+from vistok.data.loading.loader import EvalLoader
+from vistok.data.loading.stream import Stream
 from vistok.data.order import Order
-from vistok.data.select import of_each_class, select
-from vistok.data.stream import Stream
 from vistok.storage.files import write_text
 from vistok.storage.hub import WEIGHTS
 from vistok.train import checkpoint, resume
@@ -230,7 +230,7 @@ class Loop:
         for i in range(config.accumulate):
             part = batch
             if config.accumulate > 1:
-                part = select(batch, slice(i * size, (i + 1) * size))
+                part = batch.select(slice(i * size, (i + 1) * size))
             with self.parallel.micro_batch(wrapped, last=i == config.accumulate - 1):
                 with self.accelerator.autocast():
                     sampled = draws.select(slice(i * size, (i + 1) * size))

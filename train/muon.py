@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vistok.core.errors import InputError
 from vistok.runtime import distributed
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315  # quintic with the steepest slope at 0 (Jordan 2024)
@@ -37,7 +38,7 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.ndim != 2:
-                    raise ValueError(
+                    raise InputError(
                         f"Muon moves matrices; got a parameter of shape {tuple(parameter.shape)}"
                     )
 

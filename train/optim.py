@@ -15,6 +15,7 @@ from torch import nn
 
 from vistok.config import Config
 from vistok.config.registry import build, register
+from vistok.core.errors import InputError
 from vistok.runtime import distributed
 from vistok.runtime.precision import Precision
 from vistok.train.muon import Muon
@@ -93,7 +94,7 @@ def make_optimizers(
     """
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     if not named:
-        raise ValueError("nothing to train: every parameter is frozen; shorten task.freeze")
+        raise InputError("nothing to train: every parameter is frozen; shorten task.freeze")
     return build(config, named, factors or {})
 
 

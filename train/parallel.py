@@ -34,17 +34,17 @@ def wants_sharding(sharding: Sharding, world: int) -> bool:
     if launched and os.environ.get("FSDP_VERSION", "1") != "2":
         raise ConfigError(
             "the launcher asks for FSDP version 1; set fsdp_version: 2 in the accelerate config, "
-            "as configs/accelerate/fsdp2.yaml does"
+            "as configs/launch/fsdp2.yaml does"
         )
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         raise ConfigError(
             "the launcher asks for DeepSpeed, which vistok does not drive; use "
-            "configs/accelerate/fsdp2.yaml to shard, or a MULTI_GPU config to replicate"
+            "configs/launch/fsdp2.yaml to shard, or a MULTI_GPU config to replicate"
         )
     if launched and sharding == "none":
         raise ConfigError(
             "sharding=none, but the launcher asks for FSDP; set sharding=auto, or launch with "
-            "configs/accelerate/8gpu.yaml"
+            "configs/launch/8gpu.yaml"
         )
     return world > 1 and (launched or sharding == "full")
 

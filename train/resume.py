@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vistok.config import ConfigError
 from vistok.config.errors import NonFiniteError
-from vistok.data.stream_loader import StreamLoader
+from vistok.data.loading.stream_loader import StreamLoader
 from vistok.runtime import distributed
 from vistok.storage.weights import load_strict
 from vistok.train import checkpoint

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vistok.config import ConfigError
 from vistok.core.draws import Draws
+from vistok.core.errors import InputError
 from vistok.core.records import Batch, Condition
 from vistok.frozen.text import TextEncoder, TextEncoderConfig
 from vistok.layers.text import TextInputConfig
@@ -26,19 +27,19 @@ def check_texts(text: TextEncoderConfig | None, reading: Mapping[str, TextInputC
         reading: the parts that read text, and how.
     """
     if text is not None and not reading:
-        raise ValueError(
+        raise InputError(
             "text names a text encoder, and no part reads text; set encoder.text or decoder.text, "
             "or leave text out"
         )
     for name, how in reading.items():
         if text is not None and how.length != text.length:
-            raise ValueError(
+            raise InputError(
                 f"{name}.text.length={how.length}, but text.length={text.length}; give both the "
                 "same"
             )
     if len({how.dim for how in reading.values()}) > 1:
         dims = ", ".join(f"{name}.text.dim={how.dim}" for name, how in reading.items())
-        raise ValueError(f"{dims}: one text encoder has one width; give both the same")
+        raise InputError(f"{dims}: one text encoder has one width; give both the same")
 
 
 class ReadsText:
@@ -53,7 +54,7 @@ class ReadsText:
     def condition(self, texts: Sequence[str], null: Tensor | None = None) -> Condition:
         """The condition of B texts; `null` [B] bool: samples that see none of it."""
         if self.config.text is None:
-            raise ValueError(
+            raise InputError(
                 "this tokenizer's config names no text encoder; give tokenizer.text, or features: "
                 "Condition(text=[B, M, C])"
             )

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from vistok.config import Config
+from vistok.core.errors import InputError
 from vistok.core.records import Condition, Latents
 from vistok.core.rng import Rng
 from vistok.runtime.modes import evaluating
@@ -71,16 +72,16 @@ class Edited:
 def copy_tokens(target: Tokens, source: Tokens, positions: Sequence[int]) -> Tokens:
     """`target` with the codes of `source` at some positions; ValueError for what does not fit."""
     if target.spec != source.spec:
-        raise ValueError(
+        raise InputError(
             f"tokens of {source.spec.blocks} {source.spec.vocab} cannot be copied into "
             f"{target.spec.blocks} {target.spec.vocab}; encode both with one tokenizer"
         )
     length = target.spec.length
     wrong = [p for p in positions if not -length <= p < length]
     if wrong:
-        raise ValueError(f"position {wrong[0]}; expected 0..{length - 1}")
+        raise InputError(f"position {wrong[0]}; expected 0..{length - 1}")
     if len(source) not in (1, len(target)):
-        raise ValueError(f"{len(source)} sources for {len(target)} targets; expected 1 or as many")
+        raise InputError(f"{len(source)} sources for {len(target)} targets; expected 1 or as many")
     name = "values" if target.indices is None else "indices"
     codes = getattr(target, name).clone()
     places = torch.tensor(list(positions), dtype=torch.int64)
@@ -142,7 +143,7 @@ def _optimize(tokenizer, objective, start, config, condition, noise, reset, call
         pixels = _decode(tokenizer, live, grid, config.after_quantizer, condition)
         loss = objective(pixels)
         if loss.shape != (len(live),):
-            raise ValueError(
+            raise InputError(
                 f"the objective gave shape {tuple(loss.shape)}; expected one loss for each of "
                 f"{len(live)} images"
             )
@@ -179,7 +180,7 @@ def _start(tokenizer, start, after_quantizer: bool, condition) -> tuple[Tensor, 
         if isinstance(start, Tokens):
             values = tokenizer.values(start)
             if not after_quantizer and values.shape[-1] != tokenizer.quantizer.latent_dim:
-                raise ValueError(
+                raise InputError(
                     f"tokens give code vectors of width {values.shape[-1]}, the quantizer reads "
                     f"{tokenizer.quantizer.latent_dim}; start from pixels, or use after_quantizer"
                 )
@@ -243,7 +244,7 @@ def inpaint(
     the known pixels and the current fill together. `paste` puts the known pixels back at the end.
     """
     if mask.shape[-2:] != pixels.shape[-2:] or mask.shape[1] != 1:
-        raise ValueError(
+        raise InputError(
             f"mask has shape {tuple(mask.shape)}; expected [B or 1, 1, "
             f"{pixels.shape[-2]}, {pixels.shape[-1]}] with 1 for known pixels"
         )

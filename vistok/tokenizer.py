@@ -16,7 +16,6 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-# Importing the packages registers their parts, which the config below is built from.
 import vistok.decoders
 import vistok.encoders
 import vistok.heads
@@ -25,8 +24,12 @@ import vistok.regularizers
 import vistok.spaces  # noqa: F401
 from vistok.conditioning import ReadsText, check_texts
 from vistok.config import Config, ConfigError, PartOf, validate
+from vistok.config.overrides import merge
 from vistok.config.registry import build
 from vistok.core.draws import Draws
+
+# Importing the packages registers their parts, which the config below is built from.
+from vistok.core.errors import InputError
 from vistok.core.records import Batch, Condition, Decoded, Latents, Noisy, Quantized, Reconstruction
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
@@ -227,7 +230,7 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
         if tokens.spec.vocab != self.spec().vocab and tokens.indices is not None:
             tokens = tokens.regroup(self.spec().vocab)
         if tokens.spec.blocks != self.spec().blocks:
-            raise ValueError(
+            raise InputError(
                 f"tokens have blocks {tokens.spec.blocks}; this tokenizer decodes "
                 f"{self.spec().blocks}"
             )
@@ -282,11 +285,11 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
         own = self.decoder.sampling
         if sampling is None or own is None:
             if sampling is not None:
-                raise ValueError(f"sampling={sampling}: this decoder does not sample; leave it out")
+                raise InputError(f"sampling={sampling}: this decoder does not sample; leave it out")
             return own
         if isinstance(sampling, Config):
             return sampling
-        return validate(type(own), {**own.model_dump(), **sampling}, "sampling")
+        return validate(type(own), merge(own.model_dump(), sampling), "sampling")
 
     def _sample(
         self,
@@ -360,7 +363,7 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
         """
         license = self.config.license or ""
         if "research" in license.lower() and not research_only:
-            raise ValueError(
+            raise InputError(
                 f"these weights are licensed '{license}'; pushing them needs your explicit word: "
                 "push_to_hub(..., research_only=True)"
             )

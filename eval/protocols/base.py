@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from vistok.config import Config
+from vistok.core.errors import InputError
 from vistok.eval.results.rows import Row
 from vistok.eval.systems.runs import Run, System
 
@@ -105,6 +106,6 @@ def register(protocol: type[Protocol]) -> type[Protocol]:
     """File a protocol under its name."""
     taken = PROTOCOLS.get(protocol.name)
     if taken is not None and type(taken).__qualname__ != protocol.__qualname__:
-        raise ValueError(f"two protocols are named '{protocol.name}': {type(taken)}, {protocol}")
+        raise InputError(f"two protocols are named '{protocol.name}': {type(taken)}, {protocol}")
     PROTOCOLS[protocol.name] = protocol()
     return protocol

@@ -16,6 +16,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.eval.context import Context
 from vistok.eval.images import to_uint8
@@ -60,7 +61,7 @@ class GFIDConfig(ProtocolConfig):
     @classmethod
     def _not_negative(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if any(scale < 0 for scale in value):
-            raise ValueError("expected scales of 0 or more")
+            raise InputError("expected scales of 0 or more")
         return value
 
 

@@ -19,6 +19,7 @@ import torch
 from pydantic import ValidationError
 
 from vistok.config.errors import UserError
+from vistok.core.errors import InputError
 from vistok.eval.results.rows import Network, Reference
 from vistok.eval.resumable import digest, read_tensors, write_tensors
 from vistok.metrics import FeatureStats
@@ -150,7 +151,7 @@ class RealStats:
 
 def _from_record(mean: Any, cov: Any, record: dict[str, Any], count: int) -> RealStats:
     if record.get("schema") != SCHEMA:
-        raise ValueError(f"schema {record.get('schema')!r}, expected {SCHEMA}")
+        raise InputError(f"schema {record.get('schema')!r}, expected {SCHEMA}")
     reference = Reference.model_validate(record["reference"])
     network, size = record["network"], record["size"]
     return RealStats(
@@ -171,7 +172,7 @@ def _from_npz(path: Path) -> RealStats:
             record = json.loads(str(file["protocol"]))
             return _from_record(file["mu"], file["sigma"], record, int(file["count"]))
         if not {"mu", "sigma"} <= names:
-            raise ValueError(f"it holds {', '.join(sorted(names)) or 'nothing'}")
+            raise InputError(f"it holds {', '.join(sorted(names)) or 'nothing'}")
         mean, cov = file["mu"], file["sigma"]
     # The count only scales the scatter back and forth; this one brings no warning of few samples.
     stats = FeatureStats.from_moments(mean, cov, max(2, mean.size))

@@ -16,6 +16,7 @@ import torch
 from pydantic import BeforeValidator
 from torch import Tensor
 
+from vistok.core.errors import InputError
 from vistok.eval.context import Context
 from vistok.eval.images import bar, frame_numbers, frames, network_of, to_uint8
 from vistok.eval.reference.real import RealStats
@@ -37,7 +38,7 @@ def wanted(names: Sequence[str] | str) -> tuple[str, ...]:
     every = (*METRICS, MS_SSIM)
     for name in names:
         if name not in (*every, "all"):
-            raise ValueError(f"unknown metric '{name}'; valid: all, {', '.join(every)}")
+            raise InputError(f"unknown metric '{name}'; valid: all, {', '.join(every)}")
     return every if "all" in names else tuple(dict.fromkeys(names))
 
 

@@ -16,12 +16,12 @@ import numpy as np
 
 from vistok.config.registry import build
 from vistok.core.rng import Rng
-from vistok.data import DataError, Dataset, Sample, Stream
+from vistok.data import DataError, Dataset, Sample
 from vistok.data.base import manifest_hash
 from vistok.eval.context import Context
 from vistok.eval.images import Views
 from vistok.eval.reference.real import RealStats
-from vistok.eval.systems.runs import Run, data_config, misfit, still
+from vistok.eval.systems.runs import Run, data_config, misfit
 
 LIMIT = 50_000  # images behind training statistics, unless told otherwise
 
@@ -80,11 +80,9 @@ def training_set(
 ) -> TrainingSet | str:
     """The training images of a run's data, or why there are none."""
     try:
-        dataset = build(still(data_config(run, changes))).open("train")
+        dataset = build(data_config(run, changes)).open("train", augment=False)
     except DataError as error:
         return f"no training images: {error}"
-    if isinstance(dataset, Stream):
-        return "no training images: its training split can only be read as a stream"
     wrong = misfit(run, dataset)
     if wrong:
         return f"no training images that fit: the split has {wrong}"

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from vistok.core.errors import InputError
+
 _CELL = 128  # pixels on the page to which small images are enlarged, by a whole factor
 _SLIDING = {"reconstructions": "kept length", "perturbed": "perturbation"}
 _PICTURE = re.compile(r"data:image/(png|webp|jpeg);base64,[A-Za-z0-9+/=]*")
@@ -100,7 +102,7 @@ def viewers(
 def checked(uri: str) -> str:
     """A page loads nothing: an image is a data URI of a bitmap, whatever results.json says."""
     if not _PICTURE.fullmatch(uri):
-        raise ValueError(
+        raise InputError(
             f"image {uri[:60]!r}: expected data:image/png, webp or jpeg in base64; evaluate again"
         )
     return uri

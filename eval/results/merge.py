@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from vistok.core.errors import InputError
 from vistok.eval.results.rows import Results
 
 
@@ -14,7 +15,7 @@ def check_names(names: Sequence[str], earlier: Sequence[Results]) -> None:
     for results in earlier:
         for run in results.runs:
             if run["name"] in seen:
-                raise ValueError(
+                raise InputError(
                     f"two results hold a run named '{run['name']}'; leave one out, or evaluate "
                     "both folders together, which gives them different names"
                 )

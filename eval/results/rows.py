@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
+from vistok.core.errors import InputError
 from vistok.storage.files import write_text
 
 SCHEMA = 3
@@ -136,10 +137,10 @@ class Results(Record):
         try:
             data = json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
+            raise InputError(f"{path}: cannot be read as JSON ({error})") from None
         version = data.get("schema") if isinstance(data, dict) else None
         if version != SCHEMA:
-            raise ValueError(f"{path}: schema {version!r}; expected {SCHEMA}: evaluate again")
+            raise InputError(f"{path}: schema {version!r}; expected {SCHEMA}: evaluate again")
         for row in data.get("rows", ()):
             row.pop("display", None)  # follows from the rest
         try:
@@ -147,7 +148,7 @@ class Results(Record):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise ValueError(f"{path}: {where}: {first['msg']}; evaluate again") from None
+            raise InputError(f"{path}: {where}: {first['msg']}; evaluate again") from None
 
 
 def json_schema() -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from vistok.config import Config
+from vistok.core.errors import InputError
 from vistok.eval.speed.lookup import PEER_GB
 
 
@@ -42,5 +43,5 @@ class SpeedConfig(Config):
     @classmethod
     def _sizes(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if any(size < 1 for size in value):
-            raise ValueError("expected sizes of 1 or more, like [4, 16]")
+            raise InputError("expected sizes of 1 or more, like [4, 16]")
         return value

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vistok.config import ConfigError, read_yaml, validate
 from vistok.config.registry import build
+from vistok.core.errors import InputError
 from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
@@ -159,4 +160,4 @@ def is_config(path: str | Path) -> bool:
 def alone() -> None:
     """ValueError in a process group: shares are those of one process."""
     if distributed.world_size() > 1:
-        raise ValueError("speed measures one process; start it without a launcher")
+        raise InputError("speed measures one process; start it without a launcher")

@@ -23,6 +23,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vistok.config import Config, ConfigError, read_yaml, validate
 from vistok.config.overrides import split
+from vistok.core.errors import InputError
 from vistok.eval.config import EvalConfig
 from vistok.eval.results.rows import Results
 from vistok.eval.systems.probe import recipe
@@ -55,14 +56,14 @@ class StudyConfig(Config):
     def _folders(cls, runs: dict[str, Any]) -> dict[str, Any]:
         for name in runs:
             if not _NAME.fullmatch(name):
-                raise ValueError(f"'{name}' is no folder name; use letters, digits, . _ -")
+                raise InputError(f"'{name}' is no folder name; use letters, digits, . _ -")
         return runs
 
     @field_validator("evaluate")
     @classmethod
     def _own_report(cls, evaluate: Any) -> Any:
         if evaluate.report is not None:
-            raise ValueError("report: a study writes report.html into its own folder")
+            raise InputError("report: a study writes report.html into its own folder")
         return evaluate
 
     @field_validator("only", mode="before")
@@ -74,7 +75,7 @@ class StudyConfig(Config):
     def _known(self) -> StudyConfig:
         for name in self.only:
             if name not in self.runs:
-                raise ValueError(f"only={name}: no such run; the study has {', '.join(self.runs)}")
+                raise InputError(f"only={name}: no such run; the study has {', '.join(self.runs)}")
         return self
 
     @property

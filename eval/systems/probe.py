@@ -21,12 +21,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vistok.config import ConfigError, read_yaml, validate
+from vistok.config import ConfigError, read_yaml, shipped, validate
 from vistok.config.registry import build
-from vistok.data import DataError, Dataset, Stream, TokenCache
-from vistok.data.tokens import CachedTokensConfig
-from vistok.eval.systems.runs import Run, System, data_config, read_run, still
-from vistok.eval.systems.training import ROOT, finished, train
+from vistok.core.errors import InputError
+from vistok.data import DataError, Dataset, TokenCache
+from vistok.data.kinds.tokens import CachedTokensConfig
+from vistok.eval.systems.runs import Run, System, data_config, read_run
+from vistok.eval.systems.training import finished, train
 from vistok.runtime import distributed
 from vistok.tokens import TokenSpec
 from vistok.train.config import TrainConfig
@@ -59,7 +60,7 @@ def recipe(which: str) -> Recipe:
         raise ConfigError(
             f"gfid.probe={which}: no such probe; expected {', '.join(PRESETS)}, or a .yaml file"
         )
-    path = ROOT / "configs" / "probes" / f"probe-{which}.yaml" if known else Path(which)
+    path = shipped.find(f"probes/probe-{which}") if known else Path(which)
     config = validate(TrainConfig, read_yaml(path), str(path))
     if config.task.kind != "generator" or config.data is not None:
         raise ConfigError(
@@ -78,7 +79,7 @@ def vocabulary(spec: TokenSpec) -> tuple[int, ...] | None:
     ValueError for a spec that no probe can model: the message is the reason.
     """
     if not spec.vocab:
-        raise ValueError("continuous tokens: an AR probe predicts codes")
+        raise InputError("continuous tokens: an AR probe predicts codes")
     whole = math.prod(spec.vocab)
     if whole <= _SOFTMAX and spec.branches == 1:
         return None if len(spec.vocab) == 1 else (whole,)
@@ -94,7 +95,7 @@ def _split(size: int) -> tuple[int, ...]:
         return (size,)
     small = next((d for d in range(math.isqrt(size), 1, -1) if size % d == 0), None)
     if small is None:
-        raise ValueError(f"a vocabulary of {size} codes has no factors; one softmax is too wide")
+        raise InputError(f"a vocabulary of {size} codes has no factors; one softmax is too wide")
     return (*_split(small), *_split(size // small))
 
 
@@ -125,11 +126,9 @@ def _open(run: Run, config: EvalConfig) -> Dataset | str:
     except ValueError as error:
         return str(error)
     try:
-        opened = build(_images(run, config)).open("train")
+        opened = build(_images(run, config)).open("train", augment=False)
     except DataError as error:
         return f"no training images to learn from: {error}"
-    if isinstance(opened, Stream):
-        return "its training images can only be read as a stream, and a cache needs an order"
     return opened
 
 
@@ -142,7 +141,7 @@ def probe_folder(run: Run, facts: dict[str, Any], name: str) -> Path:
 
 
 def _images(run: Run, config: EvalConfig) -> Any:
-    return still(data_config(run, config.data))
+    return data_config(run, config.data)
 
 
 def _trained(run: Run, asked: EvalConfig, chosen: Recipe, record: dict[str, Any]) -> Path:

@@ -1,26 +1,40 @@
-"""Released tokenizers as runs: converted once into a folder of their name."""
+"""Models by any name as runs: official weights are converted once into a folder of their name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from vistok import pretrained
+from vistok.config.errors import UserError
 from vistok.runtime import distributed
-from vistok.storage.hub import WEIGHTS
-
-FOLDER = Path("runs/released")
+from vistok.storage.foreign import SUFFIXES
+from vistok.storage.hub import CONFIG
 
 
 def place(path: str | Path) -> Path:
-    """The folder of a run, of a saved model, or of a released tokenizer by its name.
+    """The folder of a run, or of the saved model behind any other name.
 
-    A released one is found as `vistok import` finds it and kept below FOLDER. Errors are those of
-    `pretrained.load`; a path that is neither is handed back as it is.
+    Released names, hub ids and official weights are found as `pretrained.open` finds them; errors
+    are its own. A path that leads nowhere is handed back as it is.
     """
-    if Path(path).exists() or str(path) not in pretrained.releases():
+    if not _is_other(path):
         return Path(path)
-    folder = FOLDER / str(path)
-    if distributed.rank() == 0 and not (folder / WEIGHTS).is_file():
-        pretrained.load(path).save_pretrained(folder)
+    if distributed.rank() == 0:
+        pretrained.saved_folder(path)
     distributed.agree(0.0)  # the others wait until it is written
-    return folder
+    return pretrained.saved_folder(path)
+
+
+def _is_other(name: str | Path) -> bool:
+    """True for a name that `pretrained` opens and that is not a folder in our own format."""
+    path = Path(name)
+    if path.is_dir():
+        try:
+            return (path / CONFIG).is_file() and pretrained.locate(path).folder is None
+        except UserError:
+            return False  # reading the run says more about what is wrong with it
+    if path.exists():
+        return path.suffix in SUFFIXES
+    return str(name) in pretrained.releases() or (
+        not pretrained.is_local(name) and str(name).count("/") == 1
+    )

@@ -20,7 +20,6 @@ from vistok.config import Config, PartOf, validate
 from vistok.config.errors import UserError
 from vistok.config.names import close
 from vistok.config.registry import build
-from vistok.data import Stream  # importing the package also registers the data sets
 from vistok.data.base import one_line, text_of
 from vistok.eval.systems.released import place
 from vistok.storage.hub import read_json
@@ -169,24 +168,6 @@ def data_config(run: Run | None, changes: Mapping[str, Any] | None = None) -> Co
     return validate(_Data, {"data": {**(tree or {}), **changes}}, "data").data
 
 
-def still(config: Config) -> Config:
-    """A data config whose training samples are what validation would see: nothing random in them.
-
-    Random crops become the center, padding and mirroring go, shards are read by index.
-    """
-    change: dict[str, Any] = {}
-    if getattr(config, "crop", None) == "random":
-        change |= {"crop": "center", "min_share": 1.0}
-    if getattr(config, "pad", 0):
-        change["pad"] = 0
-    for name in ("flip", "streaming"):
-        if getattr(config, name, False):
-            change[name] = False
-    if getattr(config, "cache", False):  # they are read once: no need to keep them
-        change["cache"] = False
-    return config.model_copy(update=change)
-
-
 def open_split(
     run: Run | None,
     changes: Mapping[str, Any] | None = None,
@@ -194,15 +175,8 @@ def open_split(
 ) -> Any:
     """A split as evaluation sees it, of a run's data or of `changes` alone: read by index,
     cropped at the center (or as `adm`), never padded or mirrored."""
-    config = data_config(run, changes)
-    if split == "train":
-        config = still(config)
-    opened = build(config).open(split)
+    opened = build(data_config(run, changes)).open(split, augment=False)
     where = "data" if run is None else run.folder
-    if isinstance(opened, Stream):
-        raise RunError(
-            f"{where}: the {split} split is read as a stream; evaluation needs one read by index"
-        )
     if opened.spec is not None:
         raise RunError(f"{where}: its data are cached tokens; give images with data.kind=...")
     return opened

@@ -21,12 +21,13 @@ from pathlib import Path
 
 import yaml
 
+import vistok
 from vistok.config import to_yaml
 from vistok.config.errors import UserError
 from vistok.storage.hub import WEIGHTS
 from vistok.train.config import TrainConfig
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(vistok.__file__).parents[1]  # holds the package, installed or not
 _TAIL = 4096  # bytes of the child's output among which its error is looked for
 _LAUNCHER = ("TORCHELASTIC", "MASTER_", "RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE")
 
@@ -63,7 +64,7 @@ def train(config: TrainConfig, on_cpu: bool = False) -> None:
     with _locked(folder) as lock:
         asked = folder / ".asked.yaml"
         asked.write_text(to_yaml(config))
-        code, tail = _run([sys.executable, "-m", "train", str(asked)], lock, on_cpu)
+        code, tail = _run([sys.executable, "-m", "vistok.train", str(asked)], lock, on_cpu)
         asked.unlink(missing_ok=True)
     if code:
         reason = f"it ended with code {code}"

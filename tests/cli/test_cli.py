@@ -50,7 +50,7 @@ def test_a_picture_goes_to_bytes_and_back(model, picture, tmp_path):
 
 
 def test_mistakes_are_one_line(model, picture, tmp_path):
-    assert "no model.safetensors" in mistake("info", tmp_path / "nowhere")
+    assert "no such file or folder" in mistake("info", tmp_path / "nowhere")
     assert "length=99" in mistake("encode", model, picture, "--length", 99, "--out", tmp_path)
     (tmp_path / "text.jpg").write_text("no image")
     assert "text.jpg" in mistake("encode", model, tmp_path / "text.jpg", "--out", tmp_path)

@@ -29,7 +29,7 @@ MAY = {
     "tokenizer": FROZEN | set(PARTS) | {"conditioning"},
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
-    "cli": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing"},
+    "cli": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "cli"},
 }
 
 

@@ -18,12 +18,15 @@ def test_the_tokenizer_is_one_graph_forward_and_backward(make_tokenizer):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["maskgit_vqgan", "one_d_piece_stage2", "titok_vae", "textok"])
+@pytest.mark.parametrize(
+    "name", ["maskgit_vqgan", "one_d_piece_stage2", "titok_vae", "textok", "video_vit"]
+)
 def test_so_are_those_of_the_tiny_recipes(name):
-    """One of each kind: convolutions, the codes of another tokenizer, Gaussian latents, text."""
+    """One of each kind: convolutions, the codes of another tokenizer, Gaussian latents, text,
+    clips."""
     config = read_config(TINY[name]).task.tokenizer
     tokenizer = Tokenizer(config).eval()
-    batch = Batch(torch.arange(2), torch.rand(2, 3, 32, 32))
+    batch = Batch(torch.arange(2), torch.rand(2, 3, *config.shape.sides))
     condition = None
     if config.text is not None:
         features = torch.randn(2, config.text.length, config.decoder.text.dim)

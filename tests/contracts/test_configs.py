@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from tests.support.recipes import (
-    CONFIGS,
     FILES,
     TINY,
     TRAINING,
@@ -44,10 +43,14 @@ def place(runs, monkeypatch):
     return runs
 
 
-def pictures(count: int = 4) -> Batch:
-    pixels = torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-    texts = ("a cat.", "a dog.", "", "a rocket.")
-    return Batch(torch.arange(count), pixels=pixels, text=texts[:count])
+TEXTS = ("a cat.", "a dog.", "", "a rocket.")
+
+
+def samples(name: str, count: int = 4) -> Batch:
+    """Images, or clips, as the recipe's tokenizer takes them."""
+    sides = read_config(TINY[name]).task.tokenizer.shape.sides
+    pixels = torch.rand(count, 3, *sides, generator=torch.Generator().manual_seed(3))
+    return Batch(torch.arange(count), pixels=pixels, text=TEXTS[:count])
 
 
 def made(name: str) -> Tokenizer:
@@ -56,13 +59,13 @@ def made(name: str) -> Tokenizer:
     tokenizer = Tokenizer(read_config(TINY[name]).task.tokenizer).eval()
     if tokenizer.quantizer.wants_data:
         with torch.no_grad():
-            latents = tokenizer.latents(pictures().pixels)
+            latents = tokenizer.latents(samples(name).pixels)
         tokenizer.quantizer.initialize(latents, Rng(0))
     return tokenizer
 
 
 def condition(tokenizer: Tokenizer):
-    return tokenizer.condition(pictures().text) if tokenizer.config.text is not None else None
+    return tokenizer.condition(TEXTS) if tokenizer.config.text is not None else None
 
 
 # -- all of them -----------------------------------------------------------------------------------
@@ -70,7 +73,7 @@ def condition(tokenizer: Tokenizer):
 
 def test_every_file_is_known_and_there_are_some():
     assert {what_it_is(path) for path in FILES.values()} == {"train", "launch", "study"}
-    assert {"quickstart.yaml", "feature_net.yaml", "titok_l32_stage1.yaml"} <= set(TRAINING)
+    assert {"quickstart/tokenizer.yaml", "jobs/feature_net.yaml"} <= set(TRAINING)
     assert {"studies/perturbation.yaml", "probes/probe-tiny.yaml"} <= set(FILES)
     assert len(TINY) >= 10 and len(CUT) >= 2
 
@@ -83,8 +86,8 @@ def test_a_config_is_valid_and_survives_yaml(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", [n for n, p in FILES.items() if what_it_is(p) == "study"])
-def test_every_run_of_a_study_is_a_valid_config(name, monkeypatch):
-    monkeypatch.chdir(CONFIGS.parent)  # a study names its base from there
+def test_every_run_of_a_study_is_a_valid_config(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a study names its training config by its shipped name
     study = read_study(FILES[name])
     assert study.runs
     for run in study.runs:
@@ -109,7 +112,7 @@ def test_all_that_is_not_frozen_learns(name, bf16, place):
     but for the discriminator's (its hinges pull alike at both ends as long as it knows nothing)."""
     config = read_config(TINY[name])
     torch.manual_seed(0)
-    task, batch = build(config.task, None), pictures()
+    task, batch = build(config.task, None), samples(name)
     progress = Progress(config.steps - 1, config.steps)
     task.prepare(batch, Rng(0))
     for parameter in task.tokenizer.quantizer.parameters():  # codes that are latents have no loss
@@ -140,14 +143,14 @@ def test_saved_and_loaded_it_is_the_same(name, place, tmp_path):
     ours, theirs = tokenizer.state_dict(), again.state_dict()
     assert set(ours) == set(theirs) and all(torch.equal(ours[key], theirs[key]) for key in ours)
     said = condition(tokenizer)
-    tokens = tokenizer.encode(pictures().pixels, condition=said)
+    tokens = tokenizer.encode(samples(name).pixels, condition=said)
     assert torch.equal(tokenizer.decode(tokens, said), again.eval().decode(tokens, said))
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_codes_and_pictures_are_deterministic_and_bytes_exact(name, place):
     tokenizer = made(name).train()  # encode and decode look past that
-    said, pixels = condition(tokenizer), pictures().pixels
+    said, pixels = condition(tokenizer), samples(name).pixels
     one, two = (tokenizer.encode(pixels, condition=said) for _ in range(2))
     assert torch.equal(tokenizer.decode(one, said), tokenizer.decode(two, said))
     if one.indices is None:
@@ -167,7 +170,7 @@ def test_codes_and_pictures_are_deterministic_and_bytes_exact(name, place):
 @pytest.mark.parametrize("name", CUT)
 def test_a_masked_prefix_is_a_shorter_sequence(name):
     tokenizer = made(name)
-    values = tokenizer.values(tokenizer.encode(pictures().pixels))
+    values = tokenizer.values(tokenizer.encode(samples(name).pixels))
     for length in range(1, values.shape[1] + 1):
         present = (torch.arange(values.shape[1]) < length).expand(len(values), -1)
         with torch.no_grad():
@@ -191,10 +194,11 @@ def shorter(tokenizer: Tokenizer, length: int) -> torch.nn.Module:
 
 def test_a_draw_masks_as_a_length_does():
     """Training's way to a prefix and that of `prefix` are one."""
-    tokenizer = made(CUT[0])
-    tokens = tokenizer.encode(pictures().pixels)
+    name = CUT[0]
+    tokenizer = made(name)
+    tokens = tokenizer.encode(samples(name).pixels)
     keep = torch.tensor([1, 3, 5, 8])
     with torch.no_grad():
-        drawn = tokenizer(pictures(), Draws(keep=keep)).pixels.clamp(0, 1)
+        drawn = tokenizer(samples(name), Draws(keep=keep)).pixels.clamp(0, 1)
     for row, length in enumerate(keep.tolist()):
         assert torch.allclose(drawn[row], tokenizer.decode(tokens.prefix(length))[row], atol=1e-5)

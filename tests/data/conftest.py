@@ -27,7 +27,7 @@ def shared() -> Path:
 
 
 @pytest.fixture
-def picture():
+def make_image():
     """image(width, height, seed) -> a random PIL RGB image."""
 
     def make(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
@@ -38,7 +38,7 @@ def picture():
 
 
 @pytest.fixture
-def tree(tmp_path, picture) -> Path:
+def tree(tmp_path, make_image) -> Path:
     """A folder of two classes, nested, with a hidden file, a text file and a broken image."""
     for name in (
         "b/2.png",
@@ -51,7 +51,7 @@ def tree(tmp_path, picture) -> Path:
     ):
         path = tmp_path / "tree" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture(seed=len(name)).save(path)
+        make_image(seed=len(name)).save(path)
     (tmp_path / "tree" / "a" / "notes.txt").write_text("no image")
     (tmp_path / "tree" / "a" / "._9.jpg").write_bytes(b"resource fork")
     return tmp_path / "tree"

@@ -150,9 +150,7 @@ def test_refusals_are_one_line(weights, tmp_path):
         distance(torch.rand(1, 3, 32, 32), torch.rand(2, 3, 32, 32))
     with pytest.raises(ValueError, match="expected float in 0"):
         distance(_bytes(1, 3, 32, 32), _bytes(1, 3, 32, 32))
-    with pytest.raises(
-        MissingWeights, match=r"`python -m train configs/feature_net\.yaml`"
-    ) as error:
+    with pytest.raises(MissingWeights, match="`vistok train feature_net`") as error:
         feature_network("vistok-cnn", tmp_path / "none.safetensors")
     assert "\n" not in str(error.value) and "none.safetensors" in str(error.value)
     foreign = tmp_path / "foreign.safetensors"

@@ -96,7 +96,7 @@ def test_padding_may_be_filled_as_open_clip_does(encoder):
     assert torch.equal(mask, same) and mask.sum() == 4
     assert torch.equal(a[:, :4], b[:, :4])  # causal: the text itself does not look ahead
     assert not torch.allclose(a[:, 4:], b[:, 4:], atol=0.01)
-    end = own.words.convert_tokens_to_ids("<|endoftext|>")
+    end = own.text_tokenizer.convert_tokens_to_ids("<|endoftext|>")
     assert torch.equal(a, encoder(pad_id=end)(["ab"])[0])
 
 
@@ -111,14 +111,14 @@ def test_it_is_frozen_exact_and_known_by_its_weights(encoder, tmp_path):
 
 
 def test_what_is_not_there_is_one_line(encoder, folders, tmp_path, fails):
-    with fails(MissingWeights, "clip:.*nowhere: not to be had", "as text.path"):
+    with fails(MissingWeights, "clip:.*nowhere: not available", "as text.path"):
         encoder(path=str(tmp_path / "nowhere"))
-    with fails(MissingWeights, "clip:someone/nothing: not to be had"):
+    with fails(MissingWeights, "clip:someone/nothing: not available"):
         encoder(path="someone/nothing")
     shutil.copytree(folders["clip"], tmp_path / "no_words")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / "no_words" / name).unlink()
-    with fails(MissingWeights, "not to be had"):
+    with fails(MissingWeights, "not available"):
         encoder(path=str(tmp_path / "no_words"))
 
 
@@ -127,7 +127,7 @@ def test_pickled_weights_are_refused(encoder, folders, tmp_path, fails):
     shutil.copytree(folders["clip"], folder)
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    with fails(MissingWeights, "not to be had"):
+    with fails(MissingWeights, "not available"):
         encoder(path=str(folder))
 
 
@@ -149,8 +149,8 @@ def test_code_in_the_folder_is_never_run(encoder, folders, tmp_path):
 def test_texts_always_go_in_by_the_same_number(encoder, monkeypatch):
     """Products of another shape may round otherwise, and a resumed run must repeat every bit."""
     one, sizes = encoder(), []
-    look = one._look
-    monkeypatch.setattr(one, "_look", lambda texts: sizes.append(len(texts)) or look(texts))
+    features = one._features
+    monkeypatch.setattr(one, "_features", lambda texts: sizes.append(len(texts)) or features(texts))
     one(["a"])
     one(["a", "b", "c"])
     one([f"{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(40)])

@@ -9,6 +9,7 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
+from tests.support.official import MODELS, official
 from vistok.cli import main
 from vistok.config import ConfigError
 from vistok.pretrained import from_official, load, release_of, releases, to_official
@@ -16,48 +17,6 @@ from vistok.pretrained.table import FAMILIES
 from vistok.storage.foreign import read_state
 from vistok.storage.weights import WeightsError
 from vistok.tokenizer import Tokenizer
-
-SIZES = {
-    "small": {"width": 32, "layers": 1, "heads": 2},
-    "base": {"width": 32, "layers": 2, "heads": 2},
-}
-PIXELS = {"channel_mult": [1, 1, 2], "num_resolutions": 3, "dropout": 0.0, "hidden_channels": 32,
-          "num_channels": 3, "num_res_blocks": 1, "resolution": 16, "z_channels": 8}  # fmt: skip
-CONSTANTS = {"size_table": SIZES, "proxy_codebook": 24, "pixel_decoder": PIXELS}
-COMMON = {"token_size": 4, "vit_enc_model_size": "small", "vit_dec_model_size": "base",
-          "vit_enc_patch_size": 4, "vit_dec_patch_size": 4, "num_latent_tokens": 4,
-          "codebook_size": 16, "use_l2_norm": True, "commitment_cost": 0.25}  # fmt: skip
-TEXT = {"text_context_length": 5, "text_embed_dim": 6}
-ONE_STAGE = {"finetune_decoder": False, "is_legacy": False}
-MODELS = {
-    "titok": COMMON,
-    "titok-stage1": {**COMMON, "finetune_decoder": False},
-    "titok-pixel": {**COMMON, **ONE_STAGE, "use_l2_norm": False},
-    "titok-vae": {**COMMON, **ONE_STAGE, "quantize_mode": "vae"},
-    "tatitok": {**COMMON, **ONE_STAGE, **TEXT, "clustering_vq": True},
-    "one_d_piece": {**COMMON, "strict_length_assertion": False},
-}
-
-
-def official(name):
-    """(family, state, config) of a tiny model with random weights."""
-    if name == "maskgit_vqgan":
-        config = {"vqgan": PIXELS, "quantizer": {"num_embeddings": 24, "embedding_dim": 8}}
-        family = name
-    else:
-        family = name.split("-")[0]
-        config = {
-            "model": {"vq_model": MODELS[name]},
-            "dataset": {"preprocessing": {"crop_size": 16}},
-            "constants": CONSTANTS,
-        }
-    from vistok.config import validate
-    from vistok.tokenizer import TokenizerConfig
-
-    torch.manual_seed(0)
-    tokenizer = Tokenizer(validate(TokenizerConfig, FAMILIES[family].config(config)))
-    state, _ = to_official(tokenizer, family)
-    return family, {key: torch.randn_like(value) for key, value in state.items()}, config
 
 
 @pytest.fixture
@@ -226,7 +185,7 @@ def test_research_weights_are_not_pushed_by_accident(fails):
 
 
 def test_bare_weights_of_known_constants(tmp_path, fails):
-    from vistok.pretrained.maskgit_vqgan import NETWORK
+    from vistok.pretrained.tokenizers.maskgit_vqgan import NETWORK
 
     _, state, _ = official("maskgit_vqgan")
     torch.save(state, tmp_path / "maskgit-vqgan.bin")

@@ -29,7 +29,7 @@ def millions(module: torch.nn.Module) -> float:
 @pytest.mark.parametrize("name", RELEASES)
 def test_the_recipe_trains_what_was_released(name):
     release = RELEASES[name]
-    configs = [validate(TrainConfig, read_yaml(ROOT / file)) for file in release.recipe]
+    configs = [validate(TrainConfig, read_yaml(file)) for file in release.recipe]
     assert configs
     for before, after in pairwise(configs):
         assert after.task.init[0].path == before.folder
@@ -71,7 +71,7 @@ def test_the_network_is_the_importers():
     for name, (family, release) in releases().items():
         if name == "maskgit-vqgan":
             continue
-        ours = validate(TrainConfig, read_yaml(ROOT / release.recipe[-1])).task.tokenizer
+        ours = validate(TrainConfig, read_yaml(release.recipe[-1])).task.tokenizer
         again = family.config(family.official(ours))
         theirs = type(ours).model_validate(again)
         for part in (
@@ -91,4 +91,4 @@ def test_the_network_is_the_importers():
 
 
 def test_the_readme_lists_every_release():
-    assert table() in (ROOT / "README.md").read_text(), "python -m tests.pretrained.released"
+    assert table() in (ROOT / "README.md").read_text(), "python -m tests.support.released"

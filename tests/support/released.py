@@ -1,6 +1,6 @@
 """The README's table of released tokenizers, from the tables of the families and their recipes.
 
-python -m tests.pretrained.released     prints it
+python -m tests.support.released     prints it
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HEAD = (
 
 def recipe_tokenizer(release: Release) -> Tokenizer:
     """What a release's (last) recipe trains, without storage."""
-    config = validate(TrainConfig, read_yaml(ROOT / release.recipe[-1]))
+    config = validate(TrainConfig, read_yaml(release.recipe[-1]))
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return Tokenizer(config.task.tokenizer)
 
@@ -37,7 +37,7 @@ def table() -> str:
         spec = recipe_tokenizer(release).spec()
         continuous = f"continuous, {spec.dim} a token"
         gfid = "" if release.gfid is None else f"{release.gfid:.2f}"
-        recipe = [Path(file).relative_to("configs").stem for file in release.recipe]
+        recipe = [Path(name).name for name in release.recipe]
         rows.append(
             (
                 release.hub,

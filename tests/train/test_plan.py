@@ -16,7 +16,7 @@ from vistok.config import ConfigError, read_yaml, validate
 from vistok.config.registry import build
 from vistok.core.records import Batch
 from vistok.core.schedules import Progress
-from vistok.data.cache import TokenCacheWriter
+from vistok.data.token_cache_writer import TokenCacheWriter
 from vistok.eval.speed.clock import flops
 from vistok.tokens import Tokens, TokenSpec
 from vistok.train.config import TrainConfig

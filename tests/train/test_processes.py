@@ -48,7 +48,7 @@ def quickstart_tree() -> dict:
         "steps=20 warmup=5 precision=fp32 optimizer.precision=fp32 log_every=1 trackers=[] "
         "save_every=0 validate_every=0 grid_every=0 data.val_count=16 batch_size=16"
     )
-    return read_yaml(ROOT / "configs/quickstart.yaml", overrides.split())
+    return read_yaml("quickstart", overrides.split())
 
 
 def witness_tree(folder: Path) -> dict:

@@ -14,7 +14,8 @@ from vistok.config.registry import build
 from vistok.core.draws import Draws
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
-from vistok.data.loader import EvalLoader, to_device
+from vistok.data.batch import to_device
+from vistok.data.loading.loader import EvalLoader
 from vistok.tokenizer import Tokenizer
 from vistok.train.__main__ import main
 

@@ -245,7 +245,7 @@ def test_torchrun_and_its_group(write, tmp_path):
 
 
 def test_a_worker_obeys_its_parent_alone(context):
-    from vistok.data import workers
+    from vistok.data.loading import workers
 
     ready = context.Event()
     worker = context.Process(target=_work, args=(workers.begin, ready))

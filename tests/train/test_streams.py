@@ -90,13 +90,18 @@ def test_lanes_of_the_first_start_are_kept(run, tree, fails):
         run(tree, workers=3)
 
 
-def test_a_cache_asks_for_samples_by_index(run, tree, fails):
+def test_a_cache_reads_a_stream_by_index(run, tree):
     model = run(tree, steps=1, warmup=0)
     task = {"kind": "cache", "tokenizer": str(model)}
-    with fails(ValueError, "set data.streaming=false"):
-        run({**tree, "task": task}, "cache")
-    by_index = {**tree["data"], "streaming": False, "train": tree["data"]["val"]}
-    assert (run({**tree, "task": task, "data": by_index}, "cache") / "train/meta.json").is_file()
+    streamed = {**tree["data"], "streaming": True, "train": tree["data"]["val"]}
+    by_index = {**streamed, "streaming": False}
+    metas = [
+        json.loads(
+            (run({**tree, "task": task, "data": data}, name) / "train/meta.json").read_text()
+        )
+        for name, data in (("a", streamed), ("b", by_index))
+    ]
+    assert metas[0] == metas[1] and metas[0]["written"] == metas[0]["count"]
 
 
 @pytest.mark.slow

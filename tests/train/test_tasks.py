@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -15,12 +16,13 @@ from click.testing import CliRunner
 from PIL import Image
 
 from tests.train.conftest import ROOT, TINY, command, lines, rewound
-from vistok.config import ConfigError
+from vistok.config import ConfigError, validate
+from vistok.config.registry import build
 from vistok.core.records import Condition
-from vistok.data import DataError
-from vistok.data.cache import TokenCache
+from vistok.data import DataError, PhotosConfig
+from vistok.data.token_cache import TokenCache
 from vistok.generators import load_generator
-from vistok.tokenizer import Tokenizer
+from vistok.tokenizer import Tokenizer, TokenizerConfig
 
 DATA = Path(os.environ.get("VISTOK_DATA_DIR", ROOT / "../shared/data"))
 
@@ -60,9 +62,6 @@ def cached(run):
 
 
 def test_a_cache_holds_what_the_tokenizer_says(cached):
-    from vistok.config.registry import build
-    from vistok.data import PhotosConfig
-
     folder, tokens = cached
     tokenizer = Tokenizer.from_pretrained(folder / "model")
     pictures = build(PhotosConfig(size=32, count=100, val_count=16)).open("train")
@@ -87,8 +86,7 @@ def test_an_interrupted_cache_goes_on_where_it_stopped(run, cached):
 
 
 def test_a_cache_of_ten_crops_goes_on_in_the_middle_of_a_sample(run, tmp_path):
-    from vistok.data import PhotosConfig
-    from vistok.data.crops import open_crops
+    from vistok.data.decode.crops import open_crops
 
     folder = run(TINY, "tokenizer", steps=4)
     tree = cache_tree(folder, limit=7)
@@ -288,7 +286,7 @@ def test_too_many_broken_pictures_stop_training(run, pictures):
 def test_cifar10_is_one_config_away(run):
     import yaml
 
-    tree = yaml.safe_load((ROOT / "configs/cifar10/tiny.yaml").read_text())
+    tree = yaml.safe_load((ROOT / "configs/quickstart/cifar10.yaml").read_text())
     tree["data"] |= {
         "train": f"{DATA}/cifar10/train-00000-*.parquet",
         "val": f"{DATA}/cifar10/test-*.parquet",
@@ -304,3 +302,22 @@ def test_cifar10_is_one_config_away(run):
     result = CliRunner().invoke(evaluate, args)
     assert result.exit_code == 0, result.output
     assert "rFID[vistok-cnn, cifar10]" in report.read_text()
+
+
+def test_a_continuous_tokenizer_is_cached_as_values(run, tmp_path):
+    tree = copy.deepcopy(TINY["task"]["tokenizer"])
+    tree["quantizer"] = {"kind": "kl", "dim": 3}
+    Tokenizer(validate(TokenizerConfig, tree)).save_pretrained(tmp_path / "vae")
+    folder = run(cache_tree(tmp_path / "vae", limit=9), "values")
+    cache, tokenizer = TokenCache(folder / "train"), Tokenizer.from_pretrained(tmp_path / "vae")
+    assert (cache.spec.vocab, cache.spec.dim, len(cache)) == ((), 3, 9)
+    data = build(validate(PhotosConfig, TINY["data"])).open("train")
+    pixels = torch.stack([data[i].pixels for i in range(9)]).float() / 255
+    expected = tokenizer.encode(pixels).values
+    assert torch.equal(torch.stack([cache.row(i)[0] for i in range(9)]), expected)
+
+
+def test_a_cache_of_images_of_another_size_is_one_line(run, cached, fails):
+    tree = cache_tree(cached[0])
+    with fails(ConfigError, "images of 16x16 pixels; .* images of 32x32 .*: set data.size=32"):
+        run({**tree, "data": {**tree["data"], "size": 16}}, "small")

@@ -12,7 +12,7 @@ from tests.support import tiny_text
 from tests.train.conftest import TINY, lines, rewound
 from vistok.config import ConfigError, validate
 from vistok.config.registry import build
-from vistok.data import EvalLoader, PhotosConfig, TokenCache, to_device
+from vistok.data import CachedTokensConfig, EvalLoader, PhotosConfig, TokenCache, to_device
 from vistok.frozen.files import MissingWeights
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.train.config import TrainConfig
@@ -128,7 +128,7 @@ def test_mistakes_are_one_line(run, textok, tmp_path, fails):
     with fails(ConfigError, "data: this tokenizer reads text, and the data give none.*caption"):
         run({**textok, "data": TINY["data"]})
     textok["task"]["tokenizer"]["text"]["path"] = str(tmp_path / "nowhere")
-    with fails(MissingWeights, "nowhere: not to be had"):
+    with fails(MissingWeights, "nowhere: not available"):
         run(textok)
 
 
@@ -153,3 +153,33 @@ def test_codes_of_a_cache_depend_on_texts_if_the_encoder_reads_them(run, clip, t
     tokens = tokenizer.encode(batch.pixels, condition=tokenizer.condition_of(batch))
     assert torch.equal(tokens.indices, codes["textok", CAPTION])
     assert torch.equal(codes["tatitok", CAPTION], codes["tatitok", "zzz"])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_cache_keeps_text_features_and_latents_on_request(run, clip, tmp_path, fails, dtype):
+    tree = texted(clip, None, {"optional": False}, 0.0)
+    config = validate(TokenizerConfig, tree["task"]["tokenizer"])
+    Tokenizer(config).save_pretrained(tmp_path / "tatitok")
+    task = {"kind": "cache", "tokenizer": str(tmp_path / "tatitok"), "limit": 7, "crops": 2}
+    task |= {"text": True, "latents": True, "dtype": dtype}
+    data = {**tree["data"], "val_count": 4}
+    folder = run({**TINY, "task": task, "batch_size": 5, "data": data}, "cache")
+    cached = build(validate(CachedTokensConfig, {"path": str(folder / "train")})).open("train")
+    shape = {"text": (tiny_text.LENGTH, tiny_text.WIDTH), "text_mask": (tiny_text.LENGTH,)}
+    assert cached.features == {"latents": (4, 2), **shape}
+    tokenizer = Tokenizer.from_pretrained(tmp_path / "tatitok").eval()
+    images = build(validate(PhotosConfig, data)).open("train", augment=False)
+    found = to_device(next(iter(EvalLoader(cached, 7))), "cpu")
+    batch = to_device(next(iter(EvalLoader(images, 7))), "cpu")
+    expected = tokenizer.condition_of(batch)
+    with torch.no_grad():
+        latents = tokenizer.latents(batch.pixels).values
+    kind = getattr(torch, dtype)
+    cached.augment = False  # the center: batches of another size, so equal up to rounding
+    found = to_device(next(iter(EvalLoader(cached, 7))), "cpu")
+    assert torch.equal(found.condition.text, expected.text.to(kind).float())
+    assert torch.equal(found.condition.text_mask, expected.text_mask)
+    assert torch.allclose(found.latents, latents.to(kind).float(), atol=1e-3)
+    Tokenizer(validate(TokenizerConfig, TINY["task"]["tokenizer"])).save_pretrained(tmp_path / "t")
+    with fails(ConfigError, "task.text=true: the tokenizer .* has no text encoder"):
+        run({**TINY, "task": {**task, "tokenizer": str(tmp_path / "t")}, "data": data}, "none")

@@ -15,7 +15,7 @@ from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.data.base import Dataset
-from vistok.data.stream import Stream
+from vistok.data.loading.stream import Stream
 
 
 def check_pictures(data: Dataset | Stream | None, task: str) -> None:

@@ -19,8 +19,9 @@ from vistok.frozen.files import hollow
 from vistok.generators import GeneratorConfig
 from vistok.generators.autoregressive import AutoregressiveConfig
 from vistok.generators.base import SavedCodes
+from vistok.pretrained import saved_folder
 from vistok.runtime import distributed
-from vistok.storage.hub import WEIGHTS, model_folder
+from vistok.storage.hub import WEIGHTS
 from vistok.storage.weights import sha256
 from vistok.tokens import TokenSpec
 from vistok.train.tasks.base import Phase, Task
@@ -104,8 +105,7 @@ def _codes(made_by: Mapping[str, str], spec: TokenSpec) -> nn.Module:
         return SavedCodes()
     name = made_by["name"]
     tokenizer = open_tokenizer(name, "task.generator: code vectors")
-    folder = Path(model_folder(name))
-    found = sha256(folder / WEIGHTS) if folder.is_dir() else made_by["sha256"]
+    found = sha256(saved_folder(name) / WEIGHTS)
     if found != made_by["sha256"] or tokenizer.spec() != spec:
         raise ConfigError(
             f"task.generator: the tokens were made by other weights than those of {name} now; "

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from vistok import pretrained
-from vistok.config import ConfigError, validate
+from vistok.config import ConfigError, UserError, validate
 from vistok.frozen.files import hollow
-from vistok.storage.hub import CONFIG, model_folder, read_json
+from vistok.storage.hub import CONFIG, read_json
 from vistok.storage.weights import content_sha256
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 
@@ -29,34 +27,26 @@ def load_teacher(name: str) -> tuple[Tokenizer, str]:
 
 
 def open_tokenizer(name: str, key: str = TEACHER) -> Tokenizer:
-    """The tokenizer of a saved folder, a run, a released name or a hub id; `key` asks for it."""
-    if _released(name, key):
-        return pretrained.load(name)
-    return Tokenizer.from_pretrained(str(model_folder(name)))
-
-
-def _released(name: str, key: str = TEACHER) -> bool:
-    """Whether it is a released name; ConfigError for a word that is none and no folder either."""
-    if Path(name).exists() or "/" in name:
-        return False
+    """The tokenizer behind any name (`vistok.pretrained.open`); errors begin with `key`."""
     try:
-        pretrained.release_of(name)
-    except ValueError as error:
-        raise ConfigError(f"{key}: {error}; or the folder of a tokenizer") from None
-    return True
+        return pretrained.open(name, expect="tokenizer")
+    except UserError as error:
+        raise ConfigError(f"{key}: {error}") from None
 
 
 def _hollow(name: str) -> Tokenizer:
     """The same network without its weights; a released one is known without being here."""
-    if _released(name):
+    try:
+        place = pretrained.locate(name, expect="tokenizer")
+    except UserError as error:
+        raise ConfigError(f"{TEACHER}: {error}") from None
+    if place.folder is not None:
+        config = place.folder / CONFIG
+        return Tokenizer.from_description(read_json(config), str(config))
+    if place.official in pretrained.releases():
         family, release = pretrained.release_of(name)
         if release.config is not None:
             tree = family.config(release.config)
             return Tokenizer(validate(TokenizerConfig, tree, f"teacher {name}"))
-        with torch.device("cpu"):  # its config lies with its weights
-            return pretrained.load(name).to("meta")
-    folder = Path(model_folder(name))
-    if not folder.is_dir():  # a hub id
-        with torch.device("cpu"):
-            return Tokenizer.from_pretrained(str(folder)).to("meta")
-    return Tokenizer.from_description(read_json(folder / CONFIG), str(folder / CONFIG))
+    with torch.device("cpu"):  # its config lies with its weights
+        return open_tokenizer(name).to("meta")

@@ -14,19 +14,23 @@ from typing import Any
 
 import click
 
+from vistok.core.errors import InputError, UserError
+
+__all__ = [
+    "BUG",
+    "ConfigError",
+    "InputError",
+    "NonFiniteError",
+    "UserError",
+    "explain",
+    "one_line_errors",
+]
+
 BUG = 70  # exit code of an internal error; 1 is a user's mistake, 2 a wrong use of the command
-
-
-class UserError(Exception):
-    """A mistake that the user can mend; the message is one line."""
 
 
 class ConfigError(UserError, ValueError):
     """A config that cannot be used."""
-
-
-class InputError(UserError, ValueError):
-    """A value that a function cannot take: a wrong shape, length, name or file."""
 
 
 class NonFiniteError(UserError, FloatingPointError):
@@ -58,7 +62,7 @@ def one_line_errors(function: Callable) -> Callable:
 def explain(error: Exception) -> tuple[str, int]:
     """(the one line that says what went wrong, exit code)."""
     text = " ".join(str(error).split())
-    if isinstance(error, UserError | ValueError | FloatingPointError):
+    if isinstance(error, UserError):
         return f"error: {text}", 1
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""

@@ -69,6 +69,17 @@ def apply(tree: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     return result
 
 
+def merge(below: Any, above: Any) -> Any:
+    """`above` laid over `below`: mappings are merged, all else (lists too) is replaced, and a
+    mapping of another `kind` starts anew."""
+    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
+        return above
+    if "kind" in above and above["kind"] != below.get("kind"):
+        return above
+    shared = below.keys() & above.keys()
+    return {**below, **{k: merge(below[k], v) if k in shared else v for k, v in above.items()}}
+
+
 def _key(place: Any, path: tuple[str, ...], override: str) -> str | int:
     """The last name of a path as a key of the mapping or a place of the list it lies in."""
     if not isinstance(place, list):

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from vistok.core.errors import InputError
+
 T = TypeVar("T", bound=type)
 
 
@@ -34,7 +36,7 @@ def register(family: str, config: type) -> Callable[[T], T]:
         kind = config.model_fields["kind"].default
         taken = _ENTRIES.setdefault(family, {}).get(kind)
         if taken is not None and _name(taken.part) != _name(part):  # a reload is no second part
-            raise ValueError(
+            raise InputError(
                 f"{family} '{kind}' is registered twice: in {inspect.getfile(taken.part)} and "
                 f"{inspect.getfile(part)}; give one of them another kind"
             )

@@ -50,7 +50,7 @@ def validate_part(family: str, data: Any, source: str = "config") -> Any:
 
 
 def _place(model: type, item: Any, prefix: tuple[str, ...]) -> tuple[str, list[str]]:
-    """Where an error is, as a user would write it, and the names that are valid there."""
+    """(path of an error as a user would write it, names that are valid there)."""
     names, fields = _walk(model, tuple(item["loc"]))
     path = ".".join((*prefix, *(str(name) for name in names if name != "[key]")))
     return path or "(top level)", fields

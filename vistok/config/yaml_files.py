@@ -15,21 +15,23 @@ import yaml
 from pydantic import BaseModel
 
 from vistok.config.errors import ConfigError
-from vistok.config.overrides import apply
+from vistok.config.overrides import apply, merge
+from vistok.config.shipped import find
 from vistok.config.validation import short
 
 
 def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Read one of our YAML files and lay `key.sub=value` overrides over it.
 
-    A file may name a `base: other.yaml` beside it, which it is laid over: mappings are merged, all
+    `path` may also be the name of a shipped config. A file may name a `base: other.yaml`, a path
+    from its own folder, which it is laid over: mappings are merged, all
     else (lists too) is replaced, and a mapping that changes its `kind` starts anew. Raises
     `ConfigError` when a file is missing or broken, or an override is not `key=value`.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    path = Path(path)
+    path = find(path)
     try:
         tree = OmegaConf.to_container(_load(path, ()), resolve=False)
         tree = OmegaConf.create(apply(tree, overrides))
@@ -86,18 +88,7 @@ def _load(path: Path, inside: tuple[Path, ...]) -> Any:
     del tree["base"]
     below = _load(path.parent / base, (*inside, path.resolve()))
     plain = lambda one: OmegaConf.to_container(one, resolve=False)
-    return OmegaConf.create(_over(plain(below), plain(tree)))
-
-
-def _over(below: Any, above: Any) -> Any:
-    """`above` laid over `below`."""
-    if not isinstance(below, dict) or not isinstance(above, dict):
-        return above
-    if "kind" in above and above["kind"] != below.get("kind"):
-        return above
-    both = {**below, **above}
-    shared = below.keys() & above.keys()
-    return {k: _over(below[k], above[k]) if k in shared else v for k, v in both.items()}
+    return OmegaConf.create(merge(plain(below), plain(tree)))
 
 
 def to_yaml(config: BaseModel) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 from torch import Tensor
 
+from vistok.core.errors import InputError
 from vistok.core.records import Record
 
 Map = Callable[[Tensor], Tensor]
@@ -74,7 +75,7 @@ class Draws(Record):
         twice = [n for n in theirs if getattr(self, n) is not None]
         twice += [n for n in other.parts if n in self.parts]
         if twice:
-            raise ValueError(f"two parts fill '{twice[0]}' ({owner} is the second); keep one")
+            raise InputError(f"two parts fill '{twice[0]}' ({owner} is the second); keep one")
         return replace(self, parts={**self.parts, **other.parts}, **theirs)
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from vistok.core.errors import InputError
+
 if TYPE_CHECKING:
     from vistok.tokens import TokenSpec
 
@@ -74,15 +76,15 @@ def check_pixels(pixels: Tensor, shape: Shape) -> None:
         if pixels.ndim != 2 + len(shape.sides):
             advice = f"this tokenizer takes {'clips' if shape.is_clip else 'images'}"
         expected = ", ".join(map(str, ("B", shape.channels, *shape.sides)))
-        raise ValueError(
+        raise InputError(
             f"pixels have shape {tuple(pixels.shape)}; expected [{expected}]: {advice}"
         )
     if not pixels.is_floating_point():
-        raise ValueError(
+        raise InputError(
             f"pixels have type {pixels.dtype}; expected floats in 0..1: divide uint8 by 255"
         )
     low, high = pixels.aminmax() if len(pixels) else (0.0, 1.0)
     if not (low >= -1e-3 and high <= 1 + 1e-3):  # NaN fails it too
-        raise ValueError(
+        raise InputError(
             f"pixels lie in {low:.3g}..{high:.3g}; expected 0..1: do not rescale to -1..1"
         )

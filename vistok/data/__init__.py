@@ -1,25 +1,29 @@
-"""Data: what a run looks at, in which order, and how it reaches the device.
+"""Data sets, the order in which training reads them, and batches on their way to the device.
 
 A data part is built from its config and opened for a split: `build(config).open("train")` gives a
-`Dataset` (samples by index) or a `Stream` (shards read front to back); the validation split is
-always a `Dataset`. Importing this package files the parts `folder`, `huggingface`, `parquet`,
-`photos`, `tokens`, `video` and `webdataset`.
+`Dataset` (samples by index) or a `Stream` (shards read front to back). The validation split is
+always a `Dataset`, and so is a training split that is opened with `augment=False`. Importing this
+package registers the parts `folder`, `huggingface`, `parquet`, `photos`, `tokens`, `video` and
+`webdataset`.
 """
 
 from __future__ import annotations
 
 from vistok.data.base import BadSample, DataError, Dataset, Sample
-from vistok.data.folder import Folder, FolderConfig
-from vistok.data.huggingface import HuggingFace, HuggingFaceConfig
-from vistok.data.loader import EvalLoader, TrainLoader, to_device
+from vistok.data.batch import to_device
+from vistok.data.kinds.folder import Folder, FolderConfig
+from vistok.data.kinds.huggingface import HuggingFace, HuggingFaceConfig
+from vistok.data.kinds.parquet import Parquet, ParquetConfig
+from vistok.data.kinds.photos import Photos, PhotosConfig
+from vistok.data.kinds.tokens import CachedTokens, CachedTokensConfig
+from vistok.data.kinds.video import Video, VideoConfig
+from vistok.data.kinds.webdataset import WebDataset, WebDatasetConfig
+from vistok.data.loading.loader import EvalLoader, TrainLoader
+from vistok.data.loading.stream import Stream
+from vistok.data.loading.stream_loader import StreamLoader
 from vistok.data.order import Order, eval_indices
-from vistok.data.parquet import Parquet, ParquetConfig
-from vistok.data.photos import Photos, PhotosConfig
-from vistok.data.stream import Stream
-from vistok.data.stream_loader import StreamLoader
-from vistok.data.tokens import CachedTokens, CachedTokensConfig, TokenCache, TokenCacheWriter
-from vistok.data.video import Video, VideoConfig
-from vistok.data.webdataset import WebDataset, WebDatasetConfig
+from vistok.data.token_cache import TokenCache
+from vistok.data.token_cache_writer import TokenCacheWriter
 
 __all__ = [
     "BadSample",

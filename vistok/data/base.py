@@ -1,14 +1,19 @@
-"""What every data set is: samples by index, class names, and a record of what was read.
+"""Base of all data sets: samples by index, class names, and a record of what was read.
 
 A data part is `@register("data", XConfig)` on a class with `__init__(config)` and
-`open(split) -> Dataset`. A data set is picklable (workers may be spawned) and its samples depend on
-(index, epoch, seed) alone: never on who asks, in which order, or on a global generator.
+`open(split, augment=None) -> Dataset`. A data set is picklable (workers may be spawned) and its
+samples depend on (index, epoch, seed) alone: never on who asks, in which order, or on a global
+generator.
+
+`augment`: None augments the training split and no other; False opens a split as an evaluation or
+a token cache reads it (center crop, no padding, no mirroring, no random start or crop, read by
+index, nothing decoded ahead into memory); True augments either split.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,10 +21,11 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 
 from vistok.config.errors import UserError
+from vistok.core.records import Condition
 from vistok.tokens import TokenSpec
 
 Split = Literal["train", "val"]
-UNLABELLED = -1
+UNLABELED = -1
 
 
 class DataError(UserError, ValueError):
@@ -43,41 +49,62 @@ class Sample:
 
     index: int
     pixels: Tensor | None  # [3, H, W] uint8, a clip [3, T, H, W]
-    label: int = UNLABELLED  # -1 = unlabeled
+    label: int = UNLABELED  # -1 = unlabeled
     name: str = ""
     tokens: Tensor | None = None  # [L, F] of type `Tokens.dtype(spec)`; [L, dim] if continuous
     fps: float | None = None  # frames per second of a clip's pixels
-    text: str | None = None  # what the image shows, where the data set says so (`texts`)
+    text: str | None = None  # caption, where the data set has texts (`texts`)
+    latents: Tensor | None = None  # cached: [N, D] the encoder's output
+    condition: Condition | None = None  # cached: text [(K,) M, C], text_mask [M], pooled [C]
 
 
 class Raw(NamedTuple):
-    """A sample as it is stored: what a scan looks at before any decoder does."""
+    """A sample as it is stored: its encoded file, before any decoder runs."""
 
     name: str
     data: bytes  # of the encoded file
-    label: int = UNLABELLED
-    trouble: str = ""  # what is wrong with the label, if anything
-    picture: bool = True  # whether `images.decode` is the door of these bytes; not so for clips
+    label: int = UNLABELED
+    trouble: str = ""  # fault of the label, if any
+    is_image: bool = True  # False: `images.decode` cannot read these bytes (clips)
 
 
-class Dataset:
+class Facts:
+    """Facts that data sets and streams state about all of their samples."""
+
+    classes: tuple[str, ...] = ()
+    """Class names by label; () = the data set has no labels."""
+    size: tuple[int, int] | None = None
+    """(H, W) of every sample's pixels; None = cached tokens."""
+    frames: int | None = None
+    """T of every sample's pixels; None = images."""
+    flip: bool = False
+    """True: training mirrors half of the samples (on the device, by the loader's draws)."""
+    spec: TokenSpec | None = None
+    """Spec of the samples' tokens, if they are cached tokens."""
+    texts: bool = False
+    """True: every sample has a text."""
+    features: Mapping[str, tuple[int, ...]] = {}
+    """Shapes of arrays that every sample of a token cache brings besides its tokens, by name:
+    text [(K,) M, C], text_mask [M] and pooled [C] (`Sample.condition`), latents [N, D]."""
+
+    @property
+    def sides(self) -> tuple[int, ...] | None:
+        """Sides of every sample's pixels: (H, W) of images, (T, H, W) of clips; None = tokens."""
+        if self.size is None:
+            return None
+        return tuple(self.size) if self.frames is None else (self.frames, *self.size)
+
+    def record(self) -> dict[str, Any]:
+        """JSON: kind, source, split, count, how it is prepared, and `manifest`, a sha256."""
+        raise NotImplementedError
+
+
+class Dataset(Facts):
     """Base of the data sets; a subclass gives `__len__`, `sample` and `record`.
 
     Where each sample is an encoded file, `raw` gives its bytes.
     """
 
-    classes: tuple[str, ...] = ()
-    """Class names by label; () = the data set has no labels."""
-    size: tuple[int, int] | None = None
-    """(H, W) of every sample's pixels."""
-    frames: int | None = None
-    """T of every sample's pixels; None = images."""
-    flip: bool = False
-    """Whether training mirrors half of the samples (done on the device, by the loader's draws)."""
-    spec: TokenSpec | None = None
-    """Of the tokens, if the samples are cached tokens."""
-    texts: bool = False
-    """Whether every sample has a text."""
     caption: Any = None
     """`captions.Caption`: class -> text, where texts are made so."""
 
@@ -89,15 +116,11 @@ class Dataset:
         raise NotImplementedError
 
     def raw(self, index: int) -> Raw:
-        """The encoded file of a sample; BadSample if there is none to be had.
+        """The encoded file of a sample; BadSample if it cannot be read.
 
         NotImplementedError: samples of this kind are not files.
         """
         raise NotImplementedError(f"{type(self).__name__} has no encoded files")
-
-    def record(self) -> dict[str, Any]:
-        """JSON: kind, source, split, count, how it is prepared, and `manifest`, a sha256."""
-        raise NotImplementedError
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):
@@ -105,8 +128,44 @@ class Dataset:
         return self.sample(int(index))
 
 
+def augments(split: Split, augment: bool | None) -> bool:
+    """The value of `augment` that a part's `open` means: by default, training is augmented."""
+    return split == "train" if augment is None else augment
+
+
+def mismatch(data: Facts, sides: Sequence[int], reader: str) -> str | None:
+    """One line if pixels of `data` do not have `sides` ((H, W) or (T, H, W)); None if they do.
+
+    reader: what takes them, e.g. "this tokenizer".
+    """
+    wanted, found = tuple(sides), data.sides
+    if data.spec is not None:
+        return (
+            f"data: gives cached tokens; {reader} takes {describe_sides(wanted)}: use a kind of "
+            f"images or clips, e.g. data.kind=folder"
+        )
+    if found is None or found == wanted:
+        return None
+    changes = []
+    if found[-2:] != wanted[-2:]:
+        height, width = wanted[-2:]
+        changes.append(f"data.size={height if height == width else f'[{height},{width}]'}")
+    if found[:-2] != wanted[:-2]:
+        changes.append(f"data.frames={wanted[0] if len(wanted) == 3 else 'null'}")
+    return (
+        f"data: gives {describe_sides(found)}; {reader} takes {describe_sides(wanted)}: set "
+        f"{' '.join(changes)}"
+    )
+
+
+def describe_sides(sides: Sequence[int]) -> str:
+    """ "images of 32x32 pixels" or "clips of 8 frames of 32x32 pixels" ((H, W) or (T, H, W))."""
+    pixels = f"{sides[-2]}x{sides[-1]} pixels"
+    return f"images of {pixels}" if len(sides) == 2 else f"clips of {sides[0]} frames of {pixels}"
+
+
 def held_out(name: str, share: float) -> bool:
-    """Whether `name` belongs to the validation share: a stable hash, the same on every machine."""
+    """True if `name` belongs to the validation share: a stable hash, the same on every machine."""
     digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * 2**64
 
@@ -130,4 +189,5 @@ def text_of(path: Path) -> str:
 
 
 def one_line(reason: object) -> str:
+    """The text of a reason (an error, say) without line breaks; its type's name if it is empty."""
     return " ".join(str(reason).split()) or type(reason).__name__

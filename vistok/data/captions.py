@@ -1,7 +1,7 @@
 """Texts of samples: one that lies beside the image, or a caption made of the class name.
 
 A sample that should have a text and has none is a bad sample, never an empty text: a tokenizer or
-generator that reads texts would learn from the hole.
+generator that reads texts would learn that nothing was said.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import field_validator
 
 from vistok.config import Config
+from vistok.core.errors import InputError
 from vistok.data.base import BadSample, DataError
 
 _CLASS = "{class}"
@@ -29,12 +30,12 @@ class CaptionConfig(Config):
     def _known(cls, caption: str | None) -> str | None:
         others = set(re.findall(r"\{.*?\}", caption or "")) - {_CLASS}
         if others:
-            raise ValueError(f"'{min(others)}' stands for nothing; expected {_CLASS} alone")
+            raise InputError(f"'{min(others)}' is no known placeholder; expected {_CLASS} alone")
         return caption
 
 
 class Caption:
-    """`config.caption` for the samples of one data set.
+    """Makes the text of each sample of one data set from `config.caption`.
 
     Raises DataError if it names classes that the data set does not have.
     """
@@ -49,10 +50,12 @@ class Caption:
 
     @property
     def given(self) -> bool:
+        """True if the config has a caption."""
         return self.template is not None
 
     @property
     def needs_class(self) -> bool:
+        """True if the caption names the class."""
         return self.given and _CLASS in self.template
 
     def __call__(self, label: int, name: str) -> str | None:
@@ -67,7 +70,7 @@ class Caption:
         return self.template.replace(_CLASS, self.classes[label])
 
     def record(self) -> dict[str, Any]:
-        """What a data record says of the texts: nothing if there are none."""
+        """The part of a data record about texts: {} without a caption."""
         return {"text": {"caption": self.template}} if self.given else {}
 
 
@@ -81,14 +84,14 @@ def own_text(text: Any, where: str) -> str:
         try:
             text = text.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise ValueError(f"{where} is not UTF-8 ({error.reason})") from None
+            raise InputError(f"{where} is not UTF-8 ({error.reason})") from None
     if text is None:
-        raise ValueError(f"has no text: no {where}")
+        raise InputError(f"has no text: no {where}")
     if not isinstance(text, str):
-        raise ValueError(f"{where} holds {type(text).__name__}; expected a text")
+        raise InputError(f"{where} holds {type(text).__name__}; expected a text")
     text = text.strip()
     if not text:
-        raise ValueError(f"has no text: {where} is empty")
+        raise InputError(f"has no text: {where} is empty")
     return text
 
 
@@ -96,4 +99,4 @@ def one_source(config: CaptionConfig, key: str) -> None:
     """ValueError if texts are asked for twice: by `caption` and by the option `key`."""
     own = getattr(config, key)
     if own is not None and config.caption is not None:
-        raise ValueError(f"{key}={own} and caption={config.caption} both give texts; drop one")
+        raise InputError(f"{key}={own} and caption={config.caption} both give texts; drop one")

@@ -1,7 +1,7 @@
-"""Who sees which sample when: one global order, computed from (seed, position) alone.
+"""The order of training samples: one global order, computed from (seed, position) alone.
 
 The cursor counts samples since the start of training. Epochs are laid end to end, each a keyed
-permutation of the data set; optimizer step s takes positions s*B .. (s+1)*B of that endless row, so
+permutation of the data set; optimizer step s takes positions s*B .. (s+1)*B of that sequence, so
 a batch may span the end of an epoch and nothing is ever dropped. A rank takes a contiguous share of
 the batch: the global batch does not depend on the number of processes. Resuming costs nothing: the
 position is the step.
@@ -12,17 +12,25 @@ from __future__ import annotations
 import numpy as np
 
 from vistok.config import ConfigError
+from vistok.core.errors import InputError
 from vistok.core.rng import Rng
 
 
 class Order:
-    """The order of training. `batch_size` is the global batch of an optimizer step."""
+    """The order of training samples over all epochs.
+
+    Args:
+        count: samples of the data set.
+        batch_size: samples of an optimizer step, over all processes.
+        seed: keys the permutations.
+        shuffle: False keeps each epoch in the data set's own order.
+    """
 
     def __init__(self, count: int, batch_size: int, seed: int, shuffle: bool = True) -> None:
         if count < 1:
-            raise ValueError(f"count={count}: an order needs at least one sample")
+            raise InputError(f"count={count}: an order needs at least one sample")
         if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: expected 1 or more")
+            raise InputError(f"batch_size={batch_size}: expected 1 or more")
         self.count, self.batch_size, self.seed, self.shuffle = count, batch_size, seed, shuffle
         self._epochs: dict[int, np.ndarray] = {}
 
@@ -60,7 +68,7 @@ class Order:
 
 
 def check_split(batch_size: int, world: int, accumulate: int = 1) -> None:
-    """ConfigError unless a global batch splits over processes and their micro-batches."""
+    """ConfigError unless a global batch splits evenly over processes and their micro-batches."""
     share = world * accumulate
     if batch_size % share:
         raise ConfigError(
@@ -74,11 +82,11 @@ def eval_indices(
 ) -> list[list[int]]:
     """The rank's batches of an evaluation: each index once over all ranks, nothing padded.
 
-    Batches are cut from start..count-1 in order and dealt out in turn, so that a image has the
-    same neighbours whatever the number of processes. Ranks may get one batch more or less, and the
-    last batch may be short: gather by `Batch.index`.
+    Batches are cut from start..count-1 in order and given to the ranks round-robin, so that an
+    image has the same neighbors whatever the number of processes. Ranks may get one batch more or
+    less, and the last batch may be short: gather by `Batch.index`.
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: expected 1 or more")
+        raise InputError(f"batch_size={batch_size}: expected 1 or more")
     firsts = range(start + rank * batch_size, count, world * batch_size)
     return [list(range(first, min(first + batch_size, count))) for first in firsts]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vistok.config import Config
 from vistok.config.registry import register
+from vistok.core.errors import InputError
 from vistok.core.records import Condition, Decoded, Noisy
 from vistok.core.shapes import Grid, Shape, cells
 from vistok.decoders.base import Decoder
@@ -49,7 +50,7 @@ class CNNDecoder(Decoder):
         conv, widths = config.conv, config.conv.widths
         self.grid = conv.grid(shape)
         if sum(map(cells, grids)) != cells(self.grid):
-            raise ValueError(
+            raise InputError(
                 f"decoder.conv: {len(widths)} levels make {shape.sides} of a grid of {self.grid}, "
                 f"but there are {sum(map(cells, grids))} values; use another channel_mult"
             )
@@ -77,7 +78,7 @@ class CNNDecoder(Decoder):
     ) -> Decoded:
         """values [B, h*w, D], row-major -> [B, C, H, W] of the output space."""
         if present is not None:
-            raise ValueError("a cnn decoder needs every latent: train without a length regularizer")
+            raise InputError("a cnn decoder needs every latent: train without a length regularizer")
         h, w = self.grid
         grid = rearrange(values.to(self.conv_in.weight.dtype), "b (h w) d -> b d h w", h=h, w=w)
         y = self.mid(self.conv_in(grid.contiguous()))  # as it lies it would be channels-last

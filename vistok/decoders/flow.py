@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vistok.config import Config
 from vistok.core.draws import PartDraws
+from vistok.core.errors import InputError
 from vistok.core.records import Condition, Decoded, Noisy
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
@@ -72,7 +73,7 @@ class FlowDecoder(Decoder):
         noisy: Noisy | None = None,
     ) -> Decoded:
         if noisy is None:
-            raise ValueError(
+            raise InputError(
                 "this decoder samples: give forward a noisy target, or call sample (or "
                 "Tokenizer.decode) for pixels"
             )

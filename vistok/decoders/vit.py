@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vistok.config import Config, PartOf
 from vistok.config.registry import build, register
+from vistok.core.errors import InputError
 from vistok.core.records import Condition, Decoded, Noisy
 from vistok.core.shapes import Grid, Shape, cells
 from vistok.decoders.base import Decoder
@@ -35,9 +36,6 @@ from vistok.layers.transformer import (
 
 
 class ViTDecoderConfig(Config):
-    # The heads' union is built with the tokenizer's config, once every head is registered.
-    model_config = ConfigDict(defer_build=True)
-
     kind: Literal["vit"] = "vit"
     patches: PatchesConfig = PatchesConfig()
     """Grid of mask tokens, in the output space."""
@@ -135,7 +133,7 @@ class ViTDecoder(Decoder):
             present = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
         if present is not None:
             if self.config.missing == "refuse":
-                raise ValueError(
+                raise InputError(
                     "this decoder cannot leave values out (missing: refuse); "
                     "set decoder.missing to mask_token or drop and train with a length regularizer"
                 )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vistok.config import Config
 from vistok.config.registry import register
+from vistok.core.errors import InputError
 from vistok.core.records import Condition, Latents
 from vistok.core.shapes import Shape, cells
 from vistok.encoders.base import Encoder
@@ -59,9 +60,9 @@ class LatentsConfig(Config):
     @model_validator(mode="after")
     def _agrees(self) -> LatentsConfig:
         if self.reinterpret and self.slot_projection:
-            raise ValueError("reinterpret and slot_projection exclude each other: choose one")
+            raise InputError("reinterpret and slot_projection exclude each other: choose one")
         if self.count is None and self.positions:
-            raise ValueError("positions=true needs latent tokens; give count, or positions=false")
+            raise InputError("positions=true needs latent tokens; give count, or positions=false")
         return self
 
 
@@ -85,10 +86,10 @@ class ViTEncoderConfig(Config):
     @model_validator(mode="after")
     def _agrees(self) -> ViTEncoderConfig:
         if self.text is not None and self.attention != "full":
-            raise ValueError("text is read with attention=full only")
+            raise InputError("text is read with attention=full only")
         check_taps(self.taps, self.transformer)
         if self.latents.count is None and self.attention != "full":
-            raise ValueError("attention=causal_latents needs latent tokens; give latents.count")
+            raise InputError("attention=causal_latents needs latent tokens; give latents.count")
         return self
 
     @classmethod

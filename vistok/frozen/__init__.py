@@ -1,9 +1,9 @@
-"""Networks that are only looked through, behind one door.
+"""Pretrained networks that never train, by name.
 
 `feature_network(name)` gives images -> vectors, `video_network(name)` clips -> vectors,
 `perceptual_network(name)` pairs of images -> distances. Weights come from the package
-(`vistok-cnn`), a path, the folder $VISTOK_WEIGHTS or the usual download; what is missing is said in
-one line and never replaced by something else.
+(`vistok-cnn`), a path, the folder $VISTOK_WEIGHTS or the usual download; missing weights are an
+error of one line and never replaced by others.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def feature_network(name: str, weights: str | Path | None = None) -> FeatureNetw
     """uint8 [B, 3, H, W] -> [B, D] float32; `name` is one of FEATURES.
 
     Args:
-        weights: a local weight file (or its folder); None looks in the usual places.
+        weights: a local weight file (or its folder); None searches the usual places.
     Raises InputError for an unknown name, MissingWeights, BadWeights: one line each.
     """
     _check(name, FEATURES, "feature network")

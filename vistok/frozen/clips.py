@@ -1,9 +1,9 @@
-"""How clips become what a video network sees: named presets, since programs differ, and FVD too.
+"""Preprocessing of clips for video networks: named presets, since programs, and so FVDs, differ.
 
 - `larp`: every frame resized to the square, bilinear; values stay unrounded. A clip that is not
   square is stretched (LARP's are square).
-- `omnitokenizer`: the same after 255 x was cut down to whole numbers, as OmniTokenizer, TATS and
-  Open-MAGVIT2 store clips in 8 bits before they measure. Truncation darkens a clip by half a grey
+- `omnitokenizer`: the same after 255 x was truncated to integers, as OmniTokenizer, TATS and
+  Open-MAGVIT2 store clips in 8 bits before they measure. Truncation darkens a clip by half a gray
   level on average, so the two presets give different numbers on float clips, and equal ones on
   clips that came from 8 bits.
 - `styleganv`: the short side to the square's side, then the center; unrounded. common_metrics'
@@ -20,6 +20,7 @@ import math
 
 from torch import Tensor
 
+from vistok.core.errors import InputError
 from vistok.layers.resize import resize
 
 
@@ -29,12 +30,12 @@ def stretched(clips: Tensor, side: int) -> Tensor:
 
 
 def truncated(clips: Tensor, side: int) -> Tensor:
-    """The same for clips cut down to 8 bits."""
+    """The same for clips truncated to 8 bits."""
     # 255 (k / 255) is exactly k in fp32 for every k: what came from 8 bits loses nothing.
     return _framewise((clips.clamp(0, 1) * 255).floor() / 255, (side, side))
 
 
-def centerd(clips: Tensor, side: int) -> Tensor:
+def centered(clips: Tensor, side: int) -> Tensor:
     """The center square of the clip whose short side is S."""
     height, width = clips.shape[-2:]
     scale = side / min(height, width)
@@ -44,13 +45,13 @@ def centerd(clips: Tensor, side: int) -> Tensor:
     return clips[..., top : top + side, left : left + side]
 
 
-PRESETS = {"larp": stretched, "omnitokenizer": truncated, "styleganv": centerd}
+PRESETS = {"larp": stretched, "omnitokenizer": truncated, "styleganv": centered}
 
 
 def preset(name: str):
     """(clips, side) -> clips; ValueError for an unknown name."""
     if name not in PRESETS:
-        raise ValueError(f"unknown preset of clips '{name}'; valid: {', '.join(PRESETS)}")
+        raise InputError(f"unknown preset of clips '{name}'; valid: {', '.join(PRESETS)}")
     return PRESETS[name]
 
 

@@ -3,7 +3,7 @@
 Plan of the DAWNBench ResNet-9 (Page, "How to train your ResNet", 2018), with two differences that
 serve distances rather than accuracy: global *average* pooling (a maximum over positions has heavy
 tails, which a Gaussian fit describes badly), and pooled features of the last two stages, since the
-last alone forgets texture. `configs/feature_net.yaml` trains it.
+last alone forgets texture. `configs/jobs/feature_net.yaml` trains it.
 
 Letters: B batch, H W pixels, h w positions of a map, c channels, D pooled width.
 """
@@ -20,7 +20,7 @@ from vistok.config import Config
 from vistok.config.registry import register
 from vistok.layers.resize import resize
 
-SIDE = 32  # pixels of the side the network was made for
+SIDE = 32  # pixels per side of the network's input
 WEIGHTS = Path(__file__).parent / "weights" / "vistok-cnn.safetensors"
 
 
@@ -29,7 +29,7 @@ class CNNConfig(Config):
 
     kind: Literal["resnet9"] = "resnet9"
     widths: tuple[int, int, int, int] = (32, 64, 128, 192)
-    """Channels of the four maps, at 32, 16, 8 and 4 positions a side."""
+    """Channels of the four maps, at 32, 16, 8 and 4 positions per side."""
     classes: int = 10
     """Number of labels."""
     mean: tuple[float, float, float] = (0.4914, 0.4822, 0.4465)
@@ -62,7 +62,7 @@ class _Residual(nn.Module):
 
 @register("classifier", CNNConfig)
 class ResNet9(nn.Module):
-    """Labels of 32x32 images, and the features on the way there."""
+    """Classifier of 32x32 images, and its intermediate features."""
 
     def __init__(self, config: CNNConfig | None = None) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""`vistok-cnn`, the network that travels with vistok: its weight file and its two views.
+"""`vistok-cnn`, the network that is shipped with vistok: its weight file and its two uses.
 
 The file holds fp16 (the rounding moves test accuracy by less than 0.1 %) and the network's config
-as JSON in the header. Numbers made with it are never Inception or LPIPS numbers: the perceptual
-view is called the "perceptual distance of vistok-cnn".
+as JSON in the header. Numbers made with it are never Inception or LPIPS numbers: the
+perceptual one is called the "perceptual distance of vistok-cnn".
 """
 
 from __future__ import annotations
@@ -50,21 +50,19 @@ def load_weights(path: str | Path | None = None) -> tuple[ResNet9, str]:
     if hollow() and not path.is_file():
         return ResNet9(), ""
     if not path.is_file():
-        raise MissingWeights(
-            f"{NAME}: no weights at {path}; `python -m train configs/feature_net.yaml` makes it"
-        )
+        raise MissingWeights(f"{NAME}: no weights at {path}; `vistok train feature_net` makes it")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
     except SafetensorError as error:
         raise BadWeights(
             f"{NAME}: {path} is not a safetensors file ({error}); expected one that "
-            f"`python -m train configs/feature_net.yaml` made"
+            f"`vistok train feature_net` made"
         ) from None
     if header.get("format") != NAME or "config" not in header:
         raise BadWeights(
             f"{NAME}: {path} has format={header.get('format')!r}; expected '{NAME}' and a config, "
-            f"as `python -m train configs/feature_net.yaml` writes them"
+            f"as `vistok train feature_net` writes them"
         )
     try:
         described = json.loads(header["config"])

@@ -1,4 +1,4 @@
-"""Weights on disk: where they are looked for, how they are read, what is said without them.
+"""Weights on disk: searching, reading, and the errors where they are missing or do not fit.
 
 Files are read by `vistok.storage.foreign`, which runs no code of theirs.
 """
@@ -20,7 +20,7 @@ FOLDER = "VISTOK_WEIGHTS"  # environment variable: a folder of weight files
 
 
 class MissingWeights(UserError, FileNotFoundError):
-    """Weights that are nowhere on this machine; the message says in one line how to get them."""
+    """Weights that are not on this machine; the message says in one line how to get them."""
 
 
 class BadWeights(UserError, ValueError):
@@ -29,7 +29,7 @@ class BadWeights(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """Where the weights of a foreign network come from."""
+    """Origin of the weights of a foreign network."""
 
     network: str  # the name it has here
     file: str  # its file name
@@ -79,9 +79,9 @@ class Source:
 
 
 def hollow() -> bool:
-    """Whether networks are being built without storage, under `torch.device("meta")`.
+    """True while networks are built without storage, under `torch.device("meta")`.
 
-    Their shapes are then all that is asked for, so weights are neither looked for nor read.
+    Only their shapes are needed then, so weights are neither searched for nor read.
     """
     return torch.get_default_device().type == "meta"
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vistok.core.errors import InputError
 from vistok.frozen.clips import preset
 from vistok.frozen.files import FOLDER, BadWeights, MissingWeights, hollow
 from vistok.frozen.network import FeatureNetwork, Features, VideoNetwork
@@ -32,7 +33,7 @@ _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757771
 
 @dataclass(frozen=True)
 class Home:
-    """Where the folder of a network comes from, and which classes of the library it is."""
+    """Origin of a network's folder, and the names of its classes in the library."""
 
     network: str
     repo: str  # on the Hub
@@ -66,7 +67,7 @@ class Home:
         for file in _FILES:
             try:
                 path = Path(snapshot_download(self.repo, allow_patterns=["config.json", file]))
-            except Exception as error:  # offline, no such place, no space: a zoo of its own
+            except Exception as error:  # offline, not found, no space: the library has many kinds
                 reason = " ".join(str(error).split())[:160]
                 raise MissingWeights(
                     f"{self.network}: cannot download {self.repo} ({reason}); {self._advice()}"
@@ -107,7 +108,7 @@ class Home:
                     output_loading_info=True,
                     ignore_mismatched_sizes=True,  # refused below, by name
                 )
-        except Exception as error:  # the library's readers have their own zoo of errors
+        except Exception as error:  # the library's readers raise many kinds
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise self._bad(path, lines[0][:200]) from None
         other = [one if isinstance(one, str) else one[0] for one in report["mismatched_keys"]]
@@ -186,7 +187,7 @@ class VideoMAE(VideoNetwork):
     """Mean over the encoder's last tokens (768 of ViT-B), of clips of exactly its frames (16)."""
 
     def __init__(self, weights: str | Path | None = None, clips: str = "larp") -> None:
-        """clips: how frames become the square, a name of `vistok.frozen.clips.PRESETS`."""
+        """clips: the preset of preprocessing, a name of `vistok.frozen.clips.PRESETS`."""
         prepare = preset(clips)
         network, digest = VIDEOMAE.open(weights)
         super().__init__(VIDEOMAE.network, digest)
@@ -197,7 +198,7 @@ class VideoMAE(VideoNetwork):
 
     def look(self, clips: Tensor) -> Tensor:
         if clips.shape[2] != self.frames:
-            raise ValueError(
+            raise InputError(
                 f"videomae: clips of {clips.shape[2]} frames; expected exactly {self.frames}"
             )
         frames = _normalized(clips.transpose(1, 2), _IMAGENET)  # [B, T, 3, H, W]

@@ -3,7 +3,7 @@
 Read from `i3d_pretrained_400.pt`, the state dict that VideoGPT, TATS and OmniTokenizer use; its
 features are the 400 logits, averaged over time. The TorchScript file of StyleGAN-V holds the same
 network as code, and code of a file is never run. Every convolution and pooling pads as TensorFlow's
-SAME does (an odd pixel goes behind), with zeros.
+SAME does (an odd pixel goes to the end), with zeros.
 
 Letters: B batch, c channels, T frames, H W pixels.
 """
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vistok.core.errors import InputError
 from vistok.frozen.clips import preset
 from vistok.frozen.files import Source, check_state, hollow, read_state
 from vistok.frozen.network import VideoNetwork
@@ -46,7 +47,7 @@ _MIXED = {
 
 
 def same_padding(size: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...]):
-    """What F.pad needs for TensorFlow's SAME: ceil(size / stride) positions come out."""
+    """Argument of F.pad for TensorFlow's SAME: ceil(size / stride) positions come out."""
     pad: list[int] = []
     for n, k, s in zip(reversed(size), reversed(kernel), reversed(stride), strict=True):
         total = max((-(-n // s) - 1) * s + k - n, 0)
@@ -69,7 +70,7 @@ class _Unit(nn.Module):
 
 
 class _Pool(nn.Module):
-    """SAME maximum; what it sees is never negative, so zeros are neutral."""
+    """SAME max pooling; its input is never negative, so padding with zeros is neutral."""
 
     def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
         super().__init__()
@@ -129,7 +130,7 @@ class I3D(VideoNetwork):
     dim, side = 400, 224
 
     def __init__(self, weights: str | Path | None = None, clips: str = "larp") -> None:
-        """clips: how frames become 224x224, a name of `vistok.frozen.clips.PRESETS`."""
+        """clips: the preset of preprocessing, a name of `vistok.frozen.clips.PRESETS`."""
         prepare = preset(clips)
         path = None if hollow() else SOURCE.find(weights)
         super().__init__(NAME, "" if path is None else sha256(path))
@@ -144,7 +145,7 @@ class I3D(VideoNetwork):
 
     def look(self, clips: Tensor) -> Tensor:
         if clips.shape[2] < MIN_FRAMES:
-            raise ValueError(
+            raise InputError(
                 f"{NAME}: clips of {clips.shape[2]} frames; expected {MIN_FRAMES} or more"
             )
         return self.network(2 * clips - 1)

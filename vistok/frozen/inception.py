@@ -3,7 +3,7 @@
 Its definition contains the TF1-style bilinear resize to 299 without antialias and (x - 128) / 128.
 torchvision's Inception is another network and not interchangeable.
 
-The same look gives the two other things that published numbers are made of: the logits without
+The same pass gives the two other outputs that published numbers use: the logits without
 their bias (Inception Score), and for sFID the map that ADM's evaluator takes (Dhariwal and Nichol
 2021): `mixed_6/conv`, which is the first branch of Mixed_6d here, after its ReLU; its first 7
 channels at 17x17 positions, channels last, 2023 numbers.
@@ -49,7 +49,7 @@ class Inception(FeatureNetwork):
             return
         path = SOURCE.find(weights)
         super().__init__(NAME, sha256(path))
-        # The library unpickles its file without restraint. It is therefore handed bytes that we
+        # The library unpickles its file without restraint. It is therefore given bytes that we
         # wrote ourselves, from tensors that were read safely.
         safe = io.BytesIO()
         torch.save(read_state(path, NAME), safe)

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vistok.core.errors import InputError
+
 
 @dataclass(frozen=True)
 class Features:
@@ -91,7 +93,7 @@ class FeatureNetwork(Frozen):
         is not uint8, since features of unrounded pixels are not comparable with published ones.
         """
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
-            raise ValueError(
+            raise InputError(
                 f"{self.name}: pixels are {tuple(pixels.shape)} {pixels.dtype}; expected "
                 f"uint8 [B, 3, H, W] (round with `(x * 255).round().clamp(0, 255).byte()`)"
             )
@@ -122,16 +124,16 @@ class VideoNetwork(Frozen):
         fp32 throughout, TF32 off. Raises ValueError for other shapes and ranges.
         """
         if clips.ndim != 5 or clips.shape[1] != 3 or clips.numel() == 0:
-            raise ValueError(
+            raise InputError(
                 f"{self.name}: clips are {tuple(clips.shape)}; expected [B, 3, T, H, W]"
             )
         if clips.dtype == torch.uint8:
             clips = clips.float() / 255
         elif not clips.is_floating_point():
-            raise ValueError(f"{self.name}: clips are {clips.dtype}; expected uint8 or 0..1 float")
+            raise InputError(f"{self.name}: clips are {clips.dtype}; expected uint8 or 0..1 float")
         low, high = float(clips.min()), float(clips.max())
         if not (low >= -1e-3 and high <= 1 + 1e-3):
-            raise ValueError(
+            raise InputError(
                 f"{self.name}: clips have values from {low:.4g} to {high:.4g}; expected 0..1 "
                 f"(clamp reconstructions)"
             )
@@ -154,12 +156,12 @@ class PerceptualNetwork(Frozen):
     def check(self, pred: Tensor, target: Tensor) -> None:
         """ValueError unless both are images of one shape."""
         if pred.shape != target.shape or pred.ndim != 4 or pred.shape[1] != 3:
-            raise ValueError(
+            raise InputError(
                 f"{self.name}: pred is {tuple(pred.shape)}, target {tuple(target.shape)}; "
                 f"expected two equal shapes [B, 3, H, W]"
             )
         if not (pred.is_floating_point() and target.is_floating_point()):
-            raise ValueError(
+            raise InputError(
                 f"{self.name}: pred is {pred.dtype}, target {target.dtype}; expected float in 0..1"
             )
 

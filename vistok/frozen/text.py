@@ -1,6 +1,6 @@
 """Text encoders, frozen: captions -> features that encoders, decoders and generators read.
 
-One door over `transformers`: CLIP's text tower (TA-TiTok reads its last layer after the final
+Loaded through `transformers`: CLIP's text tower (TA-TiTok reads its last layer after the final
 norm; MaskGen the one before the last) and T5 (TexTok). Features of a text never change, so they
 are kept. Letters: B texts, M positions, C width.
 """
@@ -22,7 +22,7 @@ from vistok.storage.weights import content_sha256
 
 _KEPT = 2**30  # bytes of features that are kept, beside the network: 1,024 texts of T5-XL
 _TOGETHER = 16  # texts that go in at once, always: products of one shape give a text one result,
-# whoever is beside it, so that what was kept and what is made afresh are the same bits
+# whatever the others are, so that kept and fresh features are equal bit for bit
 
 
 class TextEncoderConfig(Config):
@@ -41,6 +41,8 @@ class TextEncoderConfig(Config):
 
 
 class TextEncoder(Frozen):
+    """Texts -> features of a frozen CLIP text tower or T5 encoder."""
+
     def __init__(self, config: TextEncoderConfig) -> None:
         """Raises MissingWeights, one line, if the library or the weights are not here."""
         self_name = f"{config.network}:{config.path}"
@@ -55,24 +57,24 @@ class TextEncoder(Frozen):
         try:
             # Nothing executable: safetensors only, and no code from the repository.
             options = {"trust_remote_code": False}
-            words = transformers.AutoTokenizer.from_pretrained(config.path, **options)
+            text_tokenizer = transformers.AutoTokenizer.from_pretrained(config.path, **options)
             network = kinds[config.network].from_pretrained(
                 config.path, use_safetensors=True, dtype=torch.float32
             )
         except (OSError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:160]
             raise MissingWeights(
-                f"{self_name}: not to be had ({reason}); download the repository and give its "
+                f"{self_name}: not available ({reason}); download the repository and give its "
                 "folder as text.path"
             ) from None
         super().__init__(self_name, content_sha256(network.state_dict()))
-        self.config, self.words, self.network = config, words, network
+        self.config, self.text_tokenizer, self.network = config, text_tokenizer, network
         self._kept: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
         self.freeze()
 
     @property
     def dim(self) -> int:
-        """C."""
+        """Width C of the features."""
         return self.network.config.hidden_size
 
     @torch.no_grad()
@@ -101,11 +103,11 @@ class TextEncoder(Frozen):
         for start in range(0, len(texts), _TOGETHER):
             part = texts[start : start + _TOGETHER]
             whole = part + [""] * (_TOGETHER - len(part))
-            made += self._look(whole)[: len(part)]
+            made += self._features(whole)[: len(part)]
         return made
 
-    def _look(self, texts: list[str]) -> list[tuple[Tensor, Tensor]]:
-        read = self.words(
+    def _features(self, texts: list[str]) -> list[tuple[Tensor, Tensor]]:
+        read = self.text_tokenizer(
             texts,
             padding="max_length",
             truncation=True,
@@ -118,7 +120,7 @@ class TextEncoder(Frozen):
         if self.config.pad_id is not None:
             ids = ids.masked_fill(mask == 0, self.config.pad_id)
         with torch.autocast(device.type, enabled=False):
-            # CLIP's own padding is looked at, as its training did: no mask goes in. T5's mask makes
+            # CLIP attends to its padding, as it did in training: no mask is given. T5's mask makes
             # transformers wait for the device: it asks whether any text has padding.
             given = {} if self.config.network == "clip" else {"attention_mask": mask}
             out = self.network(input_ids=ids, output_hidden_states=True, **given)
@@ -129,7 +131,7 @@ class TextEncoder(Frozen):
 
 
 class BlankText(nn.Module):
-    """Stands in for a text encoder where only shapes count (a dry run): features of zeros."""
+    """Replaces a text encoder where only shapes count (a dry run): its features are zeros."""
 
     def __init__(self, length: int, dim: int) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vistok.config.registry import register
 from vistok.core.draws import Draws
+from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.core.rng import Rng
 from vistok.generators.base import Generator, GeneratorConfig, SavedCodes
@@ -76,7 +77,7 @@ class Autoregressive(Generator):
     ) -> None:
         super().__init__(config, spec)
         if not spec.vocab:
-            raise ValueError(
+            raise InputError(
                 "kind=autoregressive models discrete tokens; these are continuous (vocab=())"
             )
         self.inner = spec if config.regroup is None else spec.regroup(config.regroup)
@@ -142,7 +143,7 @@ class Autoregressive(Generator):
 
     def check_settings(self, settings: AutoregressiveSampling) -> None:
         if self.head_kind == "bernoulli" and (settings.top_k or settings.top_p < 1):
-            raise ValueError("top_k and top_p have no meaning for independent bits; leave them out")
+            raise InputError("top_k and top_p have no meaning for independent bits; leave them out")
 
     def generate(
         self, condition: Condition, index: Tensor, seed: int, positions: int, settings: Any
@@ -191,7 +192,7 @@ class Autoregressive(Generator):
             bits = self.head_kind == "bernoulli"
             return BitEmbedding(len(vocab), width) if bits else FactorEmbedding(vocab, width)
         if codes is None:
-            raise ValueError(
+            raise InputError(
                 f"embed={config.embed} needs the tokenizer's code vectors; give "
                 "codes=tokenizer.quantizer"
             )

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from vistok.config import Config, ConfigError, validate, validate_part
+from vistok.config.overrides import merge
 from vistok.config.registry import build
 from vistok.core.draws import Draws
+from vistok.core.errors import InputError
 from vistok.core.records import Batch, Condition
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
@@ -123,9 +125,9 @@ class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"
         if sampling is None or isinstance(sampling, kind):
             found = self.sampling if sampling is None else sampling
         elif isinstance(sampling, Mapping):
-            found = validate(kind, _merged(self.sampling.model_dump(), sampling), "sampling")
+            found = validate(kind, merge(self.sampling.model_dump(), sampling), "sampling")
         else:
-            raise ValueError(
+            raise InputError(
                 f"sampling={sampling!r}: expected {kind.__name__} or a dict of changes of "
                 f"{', '.join(kind.model_fields) or 'nothing: this generator has no settings'}"
             )
@@ -229,13 +231,6 @@ def load_generator(folder: str | Path) -> Generator:
     if folder.is_dir() and "spec" not in read_json(folder / CONFIG):
         raise ConfigError(f"{folder}: not a generator (its {CONFIG} has no 'spec')")
     return Generator.from_pretrained(str(folder))
-
-
-def _merged(below: Any, above: Any) -> Any:
-    """`above` laid over `below`, mapping by mapping."""
-    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
-        return above
-    return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
 
 
 def _moved(condition: Condition, device: torch.device) -> Condition:

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vistok.config import Config, ConfigError
+from vistok.core.errors import InputError
 from vistok.core.records import Batch, Condition
 
 UNLABELED = -1  # label of a sample without a class, in data sets and in Condition.label
@@ -127,12 +128,12 @@ def check_condition(condition: Condition, config: ConditionConfig, samples: int)
     given = {name: getattr(condition, name) for name in ("label", "null", "text", "pooled")}
     for name, value in given.items():
         if value is not None and len(value) != samples:
-            raise ValueError(
+            raise InputError(
                 f"condition.{name} is of {len(value)} samples, index of {samples}; give one each"
             )
     for name in ("prefix", "frames"):
         if getattr(condition, name) is not None:
-            raise ValueError(f"this generator cannot continue condition.{name}; leave it out")
+            raise InputError(f"this generator cannot continue condition.{name}; leave it out")
     _check_labels(condition, config.classes or 0)
     text = None if config.text is None else (config.text.length, config.text.dim)
     _check_shape("text", condition.text, text)
@@ -144,10 +145,10 @@ def _check_labels(condition: Condition, classes: int) -> None:
     if label is None or not len(label):
         return
     if not classes:
-        raise ValueError("this generator was trained without classes; leave labels out")
+        raise InputError("this generator was trained without classes; leave labels out")
     low, high = int(label.min()), int(label.max())
     if low < UNLABELED or high >= classes:
-        raise ValueError(
+        raise InputError(
             f"labels lie in {low}..{high}; expected 0..{classes - 1}, or {UNLABELED} for no class"
         )
 
@@ -156,9 +157,9 @@ def _check_shape(name: str, value: Tensor | None, expected: tuple[int, ...] | No
     if value is None:
         return
     if expected is None:
-        raise ValueError(f"this generator was trained without condition.{name}; leave it out")
+        raise InputError(f"this generator was trained without condition.{name}; leave it out")
     if tuple(value.shape[1:]) != expected:
-        raise ValueError(
+        raise InputError(
             f"condition.{name} has shape {list(value.shape)}; expected "
             f"{[len(value), *expected]}: another text encoder?"
         )

@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vistok.core.errors import InputError
+
 EmbedKind = Literal["learned", "codes", "codes_init"]
 
 TABLE_LIMIT = 2**18  # rows of a table of code vectors; larger vocabularies need learned factors
@@ -52,7 +54,7 @@ class CodeEmbedding(nn.Module):
         super().__init__()
         self.vocab, size = vocab, math.prod(vocab)
         if size > TABLE_LIMIT or dim < 1:
-            raise ValueError(
+            raise InputError(
                 f"a table of code vectors for vocab={vocab}, dim={dim} is not possible (limit "
                 f"{TABLE_LIMIT} rows, dim of 1 or more); use embed=learned"
             )
@@ -80,7 +82,7 @@ class CodeEmbedding(nn.Module):
         device = next((t.device for t in (*codes.parameters(), *codes.buffers())), None)
         vectors = codes.lookup(torch.stack(digits, dim=-1)[None].to(device))
         if tuple(vectors.shape) != (1, size, dim):
-            raise ValueError(
+            raise InputError(
                 f"the quantizer gives {list(vectors.shape[1:])} values for {size} codes of width "
                 f"{dim}: it has no code vector per position; use embed=learned"
             )

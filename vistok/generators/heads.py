@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vistok.core.errors import InputError
+
 HeadKind = Literal["joint", "independent", "causal", "bernoulli"]
 # (logits [R, V], factor) -> codes [B]; R = 2B rows where guidance needs pairs
 Pick = Callable[[Tensor, int], Tensor]
@@ -31,11 +33,11 @@ def choose_head(vocab: tuple[int, ...]) -> HeadKind:
 def make_head(kind: HeadKind, width: int, vocab: tuple[int, ...]) -> nn.Module:
     """Build a head; ValueError names the heads that can model the vocabulary."""
     if (kind == "joint" and len(vocab) != 1) or (kind == "bernoulli" and set(vocab) != {2}):
-        raise ValueError(
+        raise InputError(
             f"head={kind} cannot model vocab={vocab}; expected head={choose_head(vocab)}"
         )
     if max(vocab) > JOINT_LIMIT:
-        raise ValueError(
+        raise InputError(
             f"a softmax over {max(vocab)} codes is too wide (limit {JOINT_LIMIT}); set regroup to "
             "smaller factors with the same product, e.g. regroup=[64,4096] for 2**18"
         )

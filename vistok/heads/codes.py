@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vistok.config import Config
 from vistok.config.registry import register
+from vistok.core.errors import InputError
 from vistok.core.shapes import Shape
 from vistok.heads.base import Head
 from vistok.layers.patchify import PatchesConfig
@@ -30,7 +31,7 @@ class CodesHead(Head):
     ) -> None:
         super().__init__()
         if patches.size != 1:
-            raise ValueError(
+            raise InputError(
                 f"decoder.patches.size={patches.size}, but head 'codes' gives one row of logits to "
                 "each code; set it to 1 (output_space.patch_size says how many pixels a code has)"
             )

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from vistok.core.errors import InputError
 from vistok.layers.norms import make_norm
 from vistok.layers.positions import rotate
 
@@ -83,7 +84,7 @@ class Attention(nn.Module):
             only: the positions that ask, and come out; all are still seen. Not with `causal`.
         """
         if causal and only is not None:
-            raise ValueError(f"attention: causal=True with only={only}; expected a mask instead")
+            raise InputError(f"attention: causal=True with only={only}; expected a mask instead")
         # Parts first, heads second: their gradients then need one copy on the way back, not two.
         q, k, v = (
             rearrange(part, "b l (h d) -> b h l d", h=self.heads)

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vistok.config import Config
+from vistok.core.errors import InputError
 from vistok.core.shapes import Grid, Shape
 
 
@@ -49,7 +50,7 @@ class ConvConfig(Config):
     def _divides(self) -> ConvConfig:
         for mult in self.channel_mult:
             if mult < 1 or self.channels * mult % self.norm_groups:
-                raise ValueError(
+                raise InputError(
                     f"channels={self.channels} x channel_mult {mult} must be a multiple of "
                     f"norm_groups={self.norm_groups}"
                 )
@@ -63,13 +64,13 @@ class ConvConfig(Config):
     def grid(self, shape: Shape) -> Grid:
         """(h, w) of the last level's map; ValueError if the sides cannot be halved that often."""
         if shape.is_clip:
-            raise ValueError(
+            raise InputError(
                 f"a cnn of 2D convolutions takes images, not clips of {shape.frames} frames; use "
                 "kind: vit for clips"
             )
         stride = 2 ** (len(self.channel_mult) - 1)
         if any(side % stride for side in shape.sides):
-            raise ValueError(
+            raise InputError(
                 f"image_size={shape.sides} is not a multiple of {stride}, as the "
                 f"{len(self.channel_mult)} levels of channel_mult want it; use another size"
             )

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vistok.config import Config
+from vistok.core.errors import InputError
 from vistok.core.shapes import Grid, Shape
 from vistok.layers.positions import PositionKind
 
@@ -34,7 +35,7 @@ class PatchesConfig(Config):
         if any(side % part for side, part in zip(shape.sides, window, strict=True)):
             named = f"patches.size={self.size}"
             named += f", patches.frames={self.frames}" if shape.is_clip else ""
-            raise ValueError(f"sides={shape.sides} are no multiples of {named}; change one of them")
+            raise InputError(f"sides={shape.sides} are no multiples of {named}; change one of them")
         return tuple(side // part for side, part in zip(shape.sides, window, strict=True))
 
     def window(self, shape: Shape) -> Grid:
@@ -42,7 +43,7 @@ class PatchesConfig(Config):
         if shape.is_clip:
             return (self.frames, self.size, self.size)
         if self.frames > 1:
-            raise ValueError(
+            raise InputError(
                 f"patches.frames={self.frames}, but this tokenizer takes images; set "
                 "tokenizer.frames for clips, or patches.frames=1"
             )

@@ -10,6 +10,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from vistok.core.errors import InputError
+
 Mode = Literal["nearest", "bilinear", "bicubic", "area"]
 _MODES = ("nearest", "bilinear", "bicubic", "area")
 
@@ -29,14 +31,14 @@ def resize(
     Raises ValueError for integer images, another rank or an unknown mode.
     """
     if images.ndim != 4 or not images.is_floating_point():
-        raise ValueError(
+        raise InputError(
             f"resize: images are {tuple(images.shape)} {images.dtype}; expected float [B, C, H, W]"
         )
     if mode not in _MODES:
-        raise ValueError(f"resize: mode='{mode}'; expected one of {', '.join(_MODES)}")
+        raise InputError(f"resize: mode='{mode}'; expected one of {', '.join(_MODES)}")
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
-        raise ValueError(f"resize: size={(height, width)}; expected sides of 1 or more")
+        raise InputError(f"resize: size={(height, width)}; expected sides of 1 or more")
     if images.shape[-2:] == (height, width):
         return images
     if mode in ("nearest", "area"):

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vistok.config import Config
+from vistok.core.errors import InputError
 from vistok.core.records import Condition
 
 
@@ -47,7 +48,7 @@ class TextInput(nn.Module):
         text = None if condition is None else condition.text
         if text is None:
             if not config.optional:
-                raise ValueError(
+                raise InputError(
                     "this tokenizer reads text and got none; give condition="
                     "tokenizer.condition(texts), with '' for images without a text"
                 )
@@ -55,7 +56,7 @@ class TextInput(nn.Module):
             seen = torch.zeros(batch, config.length, dtype=torch.bool, device=like.device)
             return self._tokens(text, like), seen
         if tuple(text.shape) != (batch, config.length, config.dim):
-            raise ValueError(
+            raise InputError(
                 f"text features have shape {tuple(text.shape)}; expected "
                 f"[{batch}, {config.length}, {config.dim}]: another text encoder?"
             )

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vistok.config import Config
+from vistok.core.errors import InputError
 from vistok.layers.attention import Attention, KVCache
 from vistok.layers.mlp import MlpKind, make_mlp
 from vistok.layers.modulation import Modulation, modulate
@@ -54,7 +55,7 @@ class TransformerConfig(Config):
     @model_validator(mode="after")
     def _divides(self) -> TransformerConfig:
         if self.width % self.heads or (self.width // self.heads) % 2:
-            raise ValueError(
+            raise InputError(
                 f"width={self.width} must be a multiple of heads={self.heads} with an even quotient"
             )
         return self
@@ -178,7 +179,7 @@ def check_taps(taps: Mapping[str, int], config: TransformerConfig) -> None:
     """ValueError unless every tap is the number of a block."""
     for name, number in taps.items():
         if not 1 <= number <= config.depth:
-            raise ValueError(
+            raise InputError(
                 f"taps.{name}={number}: expected the number of a block, 1..{config.depth}"
             )
 

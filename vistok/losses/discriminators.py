@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vistok.config import Config
 from vistok.config.registry import register
+from vistok.core.errors import InputError
 from vistok.layers.conv import Blur
 
 
@@ -81,7 +82,7 @@ class BlurDiscriminatorConfig(Config):
     @model_validator(mode="after")
     def _divides(self) -> BlurDiscriminatorConfig:
         if self.width % self.norm_groups:
-            raise ValueError(
+            raise InputError(
                 f"width={self.width} must be a multiple of norm_groups={self.norm_groups}"
             )
         return self

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vistok.config import Config, ConfigError
 from vistok.config.registry import register
+from vistok.core.errors import InputError
 from vistok.core.records import Batch, Reconstruction
 from vistok.core.schedules import Progress
 from vistok.frozen.network import Frozen, exact_convolutions
@@ -91,7 +92,7 @@ class ProxyCodesLoss(Loss):
     ) -> dict[str, Tensor]:
         logits, spec = reconstruction.decoded.prediction, self.teacher.spec
         if logits.shape[1] != spec.vocab[0] or logits[0, 0].numel() != spec.length:
-            raise ValueError(
+            raise InputError(
                 f"proxy_codes: the decoder gives {tuple(logits.shape)}, its teacher has "
                 f"{spec.vocab[0]} codes at {spec.length} positions; expected logits [B, K, h, w]"
             )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vistok.config import Config
 from vistok.config.registry import register
+from vistok.core.errors import InputError
 from vistok.core.records import Batch, Reconstruction
 from vistok.core.schedules import Progress
 from vistok.losses.base import Loss
@@ -26,7 +27,7 @@ class ReconstructionConfig(Config):
     @model_validator(mode="after")
     def _something(self) -> ReconstructionConfig:
         if not (self.l1 or self.l2 or self.smooth_l1):
-            raise ValueError("l1=l2=smooth_l1=0: give one of them a weight")
+            raise InputError("l1=l2=smooth_l1=0: give one of them a weight")
         return self
 
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from vistok.core.errors import InputError
+
 
 class Accumulator(Metric):
     """A Metric whose states are sums, and that refuses to make a number of nothing."""
@@ -41,7 +43,7 @@ class Accumulator(Metric):
     def seen(self) -> int:
         """Number of images; ValueError for none."""
         if int(self.images) == 0:
-            raise ValueError(f"{type(self).__name__} has seen no image; update it first")
+            raise InputError(f"{type(self).__name__} has seen no image; update it first")
         return int(self.images)
 
 
@@ -52,16 +54,16 @@ def unit_range(images: Tensor, name: str) -> Tensor:
     the ranges -1..1 and 0..255 would give numbers that look right.
     """
     if images.ndim != 4 or images.numel() == 0:
-        raise ValueError(f"{name} has shape {tuple(images.shape)}; expected [B, C, H, W]")
+        raise InputError(f"{name} has shape {tuple(images.shape)}; expected [B, C, H, W]")
     images = images.detach()
     images = images.cpu() if images.device.type == "mps" else images  # it has no fp64
     if images.dtype == torch.uint8:
         return images.double() / 255
     if not images.is_floating_point():
-        raise ValueError(f"{name} is {images.dtype}; expected uint8, or float in 0..1")
+        raise InputError(f"{name} is {images.dtype}; expected uint8, or float in 0..1")
     low, high = float(images.min()), float(images.max())
     if not (low >= -1e-3 and high <= 1 + 1e-3):
-        raise ValueError(
+        raise InputError(
             f"{name} has values from {low:.4g} to {high:.4g}; expected 0..1 (clamp reconstructions)"
         )
     return images.double()
@@ -70,7 +72,7 @@ def unit_range(images: Tensor, name: str) -> Tensor:
 def pair(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Both in float64 0..1, of one shape."""
     if pred.shape != target.shape:
-        raise ValueError(
+        raise InputError(
             f"pred is {tuple(pred.shape)}, target {tuple(target.shape)}; expected equal shapes"
         )
     return unit_range(pred, "pred"), unit_range(target, "target")

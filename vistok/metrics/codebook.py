@@ -15,6 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from vistok.core.errors import InputError
 from vistok.metrics.accumulator import Accumulator
 from vistok.tokens import TokenSpec
 
@@ -49,9 +50,9 @@ class CodebookStats(Accumulator):
     def __init__(self, spec: TokenSpec, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not spec.vocab:
-            raise ValueError("continuous tokens have no codebook; expected a spec with a vocab")
+            raise InputError("continuous tokens have no codebook; expected a spec with a vocab")
         if sum(spec.vocab) > _FACTOR_LIMIT:
-            raise ValueError(
+            raise InputError(
                 f"vocab={spec.vocab} is too large to count; expected {_FACTOR_LIMIT} codes or "
                 f"fewer in all factors together (regroup the spec into smaller factors)"
             )
@@ -69,7 +70,7 @@ class CodebookStats(Accumulator):
         """indices [B, L, F] of any integer type; kept [B, L] bool: positions that count (all)."""
         spec, expected = self.spec, (self.spec.length, len(self.spec.vocab))
         if indices.ndim != 3 or tuple(indices.shape[1:]) != expected:
-            raise ValueError(
+            raise InputError(
                 f"indices have shape {tuple(indices.shape)}; expected [B, {expected[0]}, "
                 f"{expected[1]}]"
             )
@@ -78,7 +79,7 @@ class CodebookStats(Accumulator):
         sizes = torch.tensor(spec.vocab, device=indices.device)
         indices = indices.long()
         if ((indices < 0) | (indices >= sizes)).any():
-            raise ValueError(
+            raise InputError(
                 f"indices run from {int(indices.min())} to {int(indices.max())}; expected each "
                 f"factor below its size in vocab={spec.vocab}"
             )

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vistok.core.errors import InputError, MissingFileError
 from vistok.runtime import distributed
 from vistok.storage.files import replacing
 
@@ -47,7 +48,7 @@ class FeatureStats:
         """From published statistics: mean [D], cov [D, D] with divisor count - 1."""
         mean, cov = torch.as_tensor(mean).double(), torch.as_tensor(cov).double()
         if mean.ndim != 1 or cov.shape != (len(mean), len(mean)) or count < 2:
-            raise ValueError(
+            raise InputError(
                 f"moments: mean {tuple(mean.shape)}, cov {tuple(cov.shape)}, count {count}; "
                 f"expected [D], [D, D] and a count of 2 or more"
             )
@@ -58,13 +59,13 @@ class FeatureStats:
     def update(self, features: Tensor) -> FeatureStats:
         """Add features [B, D] of any float type; ValueError if one is not finite."""
         if features.ndim != 2 or features.shape[1] != self.dim:
-            raise ValueError(
+            raise InputError(
                 f"features have shape {tuple(features.shape)}; expected [B, {self.dim}]"
             )
         x = features.detach().to(self._mean.device).double()
         bad = (~torch.isfinite(x)).any(1)
         if bad.any():
-            raise ValueError(
+            raise InputError(
                 f"features of {int(bad.sum())} of {len(x)} samples are not finite (first: row "
                 f"{int(bad.nonzero()[0])}); expected finite numbers, look at the images or the "
                 f"network's precision"
@@ -78,7 +79,7 @@ class FeatureStats:
     def merge(self, other: FeatureStats) -> FeatureStats:
         """Add another set's statistics to this one's; `other` is left alone."""
         if other.dim != self.dim:
-            raise ValueError(f"cannot merge features of width {other.dim} into {self.dim}")
+            raise InputError(f"cannot merge features of width {other.dim} into {self.dim}")
         device = self._mean.device
         self._join(other.count, other._mean.to(device), other._scatter.to(device))
         return self
@@ -107,7 +108,7 @@ class FeatureStats:
     def mean(self) -> np.ndarray:
         """[D] float64."""
         if self.count < 1:
-            raise ValueError("feature statistics of 0 samples have no mean; update them first")
+            raise InputError("feature statistics of 0 samples have no mean; update them first")
         return self._mean.cpu().numpy()
 
     @property
@@ -118,7 +119,7 @@ class FeatureStats:
     def covariance(self, ddof: int = 1) -> np.ndarray:
         """[D, D] float64, divisor count - ddof."""
         if self.count < 2:
-            raise ValueError(
+            raise InputError(
                 f"feature statistics of {self.count} samples have no covariance; expected 2 or more"
             )
         return (self._scatter / (self.count - ddof)).cpu().numpy()
@@ -155,7 +156,7 @@ class FeatureStats:
             with np.load(path, allow_pickle=False) as file:
                 count, mean, scatter = (file[key] for key in ("count", "mean", "scatter"))
         except FileNotFoundError:
-            raise FileNotFoundError(f"{path}: no such file; expected saved statistics") from None
+            raise MissingFileError(f"{path}: no such file; expected saved statistics") from None
         except (KeyError, ValueError, OSError, TypeError, zipfile.BadZipFile) as error:
             raise fail(" ".join(str(error).split())) from None
         if mean.ndim != 1 or scatter.shape != (len(mean), len(mean)) or count.shape != ():
@@ -168,7 +169,7 @@ class FeatureStats:
 
     def _finite(self, source: str) -> FeatureStats:
         if not (torch.isfinite(self._mean).all() and torch.isfinite(self._scatter).all()):
-            raise ValueError(f"{source}: feature statistics hold values that are not finite")
+            raise InputError(f"{source}: feature statistics hold values that are not finite")
         return self
 
 
@@ -181,7 +182,7 @@ def frechet_distance(a: FeatureStats, b: FeatureStats, ddof: int = 1) -> float:
     these samples, but biased upwards by far more than usual.
     """
     if a.dim != b.dim:
-        raise ValueError(
+        raise InputError(
             f"feature widths {a.dim} and {b.dim} differ; expected two sets of one feature network"
         )
     for side in (a, b):
@@ -196,7 +197,7 @@ def frechet_distance(a: FeatureStats, b: FeatureStats, ddof: int = 1) -> float:
     traces = float(cov_a.trace() + cov_b.trace())
     distance = float(gap @ gap) + traces - 2 * _overlap(cov_a, cov_b, traces)
     if math.isnan(distance):
-        raise ValueError("Fréchet distance overflows float64; expected features of ordinary size")
+        raise InputError("Fréchet distance overflows float64; expected features of ordinary size")
     return max(0.0, distance)  # below 0 is rounding
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vistok.core.errors import InputError
 from vistok.metrics.accumulator import Accumulator
 
 SPLITS, SEED = 10, 2020
@@ -46,7 +47,7 @@ class InceptionScore(Accumulator):
         """seed: of the shuffle; None keeps the order."""
         super().__init__(**kwargs)
         if not 1 <= splits <= count:
-            raise ValueError(f"{splits} splits of {count} samples; expected 1 to {count}")
+            raise InputError(f"{splits} splits of {count} samples; expected 1 to {count}")
         self.splits, self.count = splits, count
         place = np.arange(count)
         if seed is not None:
@@ -61,11 +62,11 @@ class InceptionScore(Accumulator):
     def update(self, logits: Tensor, index: Tensor) -> None:
         """logits [B, C] of the samples `index` [B] (numbers below `count`)."""
         if logits.ndim != 2 or logits.shape[1] != self.shares.shape[1]:
-            raise ValueError(
+            raise InputError(
                 f"logits are {tuple(logits.shape)}; expected [B, {self.shares.shape[1]}]"
             )
         if not torch.isfinite(logits).all():
-            raise ValueError("logits are not all finite; look at the images or the precision")
+            raise InputError("logits are not all finite; look at the images or the precision")
         device = self.shares.device
         logp = logits.detach().to(device).double().log_softmax(1)
         split = self._split[index.cpu()].to(device)
@@ -78,7 +79,7 @@ class InceptionScore(Accumulator):
     def compute(self) -> ISResult:
         """Raises ValueError unless every sample of the set was seen."""
         if self.seen() != self.count:
-            raise ValueError(f"Inception Score of {self.seen()} of {self.count} samples")
+            raise InputError(f"Inception Score of {self.seen()} of {self.count} samples")
         q = self.shares / self.members[:, None]
         marginal = torch.xlogy(q, q).sum(1)
         scores = (self.negentropy / self.members - marginal).exp().cpu().numpy()

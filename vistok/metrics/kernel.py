@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vistok.core.errors import InputError
+
 SUBSETS, SIZE, SEED = 100, 1000, 2020
 
 
@@ -33,7 +35,7 @@ class KIDResult(NamedTuple):
 def polynomial_mmd(x: Tensor, y: Tensor) -> float:
     """Unbiased MMD^2 of two subsets [m, D], [m', D]; ValueError for fewer than two samples."""
     if x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
-        raise ValueError(
+        raise InputError(
             f"KID of {tuple(x.shape)} and {tuple(y.shape)}; expected one width, 2 samples or more"
         )
     x, y = x.double(), y.double()
@@ -47,7 +49,7 @@ def kid(
 ) -> KIDResult:
     """KID of two sets [n, D], [n', D] in a fixed order; ValueError if a set is too small."""
     if min(len(x), len(y)) < size:
-        raise ValueError(
+        raise InputError(
             f"KID subsets of {size} from sets of {len(x)} and {len(y)} samples; expected sets of "
             f"that size or more: take smaller subsets, and say so"
         )

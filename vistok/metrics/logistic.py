@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vistok.core.errors import InputError
+
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)  # the first of equally good ones is taken
 STEPS = 100
 _SEARCH = 30  # steps with each penalty while it is chosen
@@ -52,7 +54,7 @@ def fit(
     features with mean 0 and variance 1. ValueError for labels outside the classes.
     """
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise ValueError(
+        raise InputError(
             f"labels run from {int(labels.min())} to {int(labels.max())}; expected 0..{classes - 1}"
         )
     best = penalties[0]

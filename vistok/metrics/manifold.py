@@ -20,6 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vistok.core.errors import InputError
+
 _BLOCK = 2048  # rows of distances at a time
 # Of the sum of squared lengths: what the three-term form of a squared distance may be off by.
 # Two samples that are equal must have distance 0, or a radius of 0 would not hold them.
@@ -47,7 +49,7 @@ def prdc(
     """
     most = max(k, k_density)
     if generated.shape[1] != real.shape[1] or min(len(generated), len(real)) <= most:
-        raise ValueError(
+        raise InputError(
             f"precision and recall of {tuple(generated.shape)} and {tuple(real.shape)}; expected "
             f"one width and more than {most} samples (neighbours)"
         )

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vistok.core.errors import InputError
+
 NAME = "pFID-v1"
 
 
@@ -38,7 +40,7 @@ def draws(seed: int, image_index: int, tokens: int) -> tuple[np.ndarray, np.ndar
     The same numbers serve every cell of the grid.
     """
     if min(seed, image_index) < 0 or tokens < 1:
-        raise ValueError(
+        raise InputError(
             f"draws of seed {seed}, image {image_index}, {tokens} tokens; expected numbers of 0 "
             f"or more, and at least one token"
         )
@@ -50,7 +52,7 @@ def draws(seed: int, image_index: int, tokens: int) -> tuple[np.ndarray, np.ndar
 def ranks(u: np.ndarray, v: np.ndarray, alpha: float, delta: int) -> np.ndarray:
     """u, v [N] -> [N] int64: floor(v delta) where u <= alpha, else 0 (the clean code)."""
     if not 0 <= alpha <= 1 or delta < 1:
-        raise ValueError(f"alpha={alpha}, delta={delta}; expected alpha in 0..1, delta >= 1")
+        raise InputError(f"alpha={alpha}, delta={delta}; expected alpha in 0..1, delta >= 1")
     return np.where(u <= alpha, np.floor(v * delta), 0).astype(np.int64)
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vistok.core.errors import InputError
 from vistok.metrics.accumulator import Accumulator, pair, unit_range
 
 _WINDOW = 11
@@ -87,7 +88,7 @@ class SSIM(Accumulator):
     def update(self, pred: Tensor, target: Tensor) -> None:
         pred, target = pair(pred, target)
         if min(target.shape[2:]) < self.side:
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__} of {target.shape[2]}x{target.shape[3]} pixels: its 11x11 "
                 f"window needs sides of {self.side} or more"
             )

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vistok.core.errors import InputError
 from vistok.core.rng import Rng
 from vistok.runtime import distributed
 
@@ -41,15 +42,15 @@ class FeatureStore:
         Raises ValueError for another width, values that are not finite, and a full store.
         """
         if features.ndim != 2 or features.shape[1] != self.dim or len(index) != len(features):
-            raise ValueError(
+            raise InputError(
                 f"features are {tuple(features.shape)} for {len(index)} samples; expected "
                 f"[B, {self.dim}] and B sample numbers"
             )
         if not torch.isfinite(features).all():
-            raise ValueError("features are not all finite; look at the images or the precision")
+            raise InputError("features are not all finite; look at the images or the precision")
         self.count += len(features)
         if self.count > self.cap:
-            raise ValueError(
+            raise InputError(
                 f"{self.count} feature vectors for a store of {self.cap}; keep a subset "
                 f"(`chosen`) or raise its cap"
             )
@@ -84,7 +85,7 @@ class FeatureStore:
         index = index[order]
         if (index[1:] == index[:-1]).any():
             twice = int(index[1:][index[1:] == index[:-1]][0])
-            raise ValueError(f"sample {twice} was kept twice; expected each sample number once")
+            raise InputError(f"sample {twice} was kept twice; expected each sample number once")
         return features[order]
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vistok.core.errors import InputError
 from vistok.frozen.network import FeatureNetwork, VideoNetwork
 from vistok.metrics.frechet import FeatureStats, frechet_distance
 
@@ -55,7 +56,7 @@ class FrechetVideoDistance:
         """Add what another one with the same network has seen."""
         mine, theirs = self._identity, other._identity
         if mine != theirs:
-            raise ValueError(f"cannot merge {theirs} into {mine}: another network or convention")
+            raise InputError(f"cannot merge {theirs} into {mine}: another network or convention")
         self.real.merge(other.real)
         self.decoded.merge(other.decoded)
         return self

@@ -1,10 +1,12 @@
-"""Released tokenizers: their weights, in and out of vistok.
+"""Models by name, and the weights of released tokenizers in and out of vistok.
 
+    open("runs/quickstart"), open("titok-l32"), open("owner/name"), open("weights.bin")
+    load("weights.bin", config=..., family=...) -> Tokenizer   # official weights only
     from_official(family, state_dict, config) -> Tokenizer
     to_official(tokenizer) -> (state_dict, config)
-    load("titok-l32"), load("a/local/folder"), load("weights.bin", config=..., family=...)
 
-One file a family; no network code outside `find`.
+`tokenizers/` has one file per family of releases; network code is in `find` and in
+`vistok.storage.hub` alone.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from typing import Any
 
 from torch import Tensor
 
+from vistok.config.errors import InputError
 from vistok.pretrained import exchange
 from vistok.pretrained.base import Family, Release
+from vistok.pretrained.open import is_local, kind_of, locate, open, saved_folder
 from vistok.pretrained.table import FAMILIES, family_of, release_of, releases
 from vistok.tokenizer import Tokenizer
 
@@ -25,9 +29,14 @@ __all__ = [
     "Family",
     "Release",
     "from_official",
+    "is_local",
+    "kind_of",
     "load",
+    "locate",
+    "open",
     "release_of",
     "releases",
+    "saved_folder",
     "to_official",
 ]
 
@@ -43,7 +52,7 @@ def to_official(tokenizer: Tokenizer, family: str | None = None) -> tuple[dict, 
     """(state dict, config) in the official layout of a family, that of its import by default."""
     if family is None:
         if tokenizer.origin is None:
-            raise ValueError(
+            raise InputError(
                 "this tokenizer was not imported, so its official layout is not known; say "
                 f"family=... ({', '.join(FAMILIES)})"
             )

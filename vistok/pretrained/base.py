@@ -1,4 +1,4 @@
-"""What a released family is: releases, a config mapping, a key table. Both ways, and strict.
+"""Base of families of released weights: releases, a config mapping, a key table, both ways.
 
 A family never builds or reads anything; `vistok.pretrained.exchange` does, by its tables.
 """
@@ -41,13 +41,14 @@ class Release:
     config: Mapping[str, Any] | None = None
     sha256: str | None = None
     rfid: float | None = None
-    """The authors' own figure, over `protocol`."""
+    """The authors' own rFID, measured as `protocol` says."""
     gfid: float | None = None
-    """The same of their generator on these tokens: 50,000 samples against ADM's reference batch."""
+    """The authors' own gFID of a generator on these tokens: 50,000 samples against ADM's reference
+    batch."""
     protocol: str = "ImageNet val 256, 50,000 images against themselves"
-    """How `rfid` was measured."""
+    """Images and protocol of `rfid`."""
     recipe: tuple[str, ...] = ()
-    """Config files that train it, one a stage."""
+    """Names of the shipped configs that train it, one per stage."""
     research_only: bool = False
 
 
@@ -60,7 +61,7 @@ class Family:
     """Patterns (fnmatch) of official keys that the model does not read; they are carried along."""
 
     def recognizes(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
-        """Whether an official config and state dict look like this family."""
+        """True if an official config and the keys of its state dict look like this family."""
         raise NotImplementedError
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:

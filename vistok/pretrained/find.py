@@ -1,5 +1,5 @@
-"""Where a pretrained tokenizer lies: a released name, a local folder, a file. The only network
-code of this package."""
+"""Search for official weights: a released name, a local folder, a file. The only network code of
+this package."""
 
 from __future__ import annotations
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from vistok.config.errors import InputError
 from vistok.config.names import nearest
 from vistok.pretrained.base import Family, Release
-from vistok.pretrained.maskgit_vqgan import MaskGITVQGAN
-from vistok.pretrained.one_d_piece import OneDPiece
-from vistok.pretrained.tatitok import TATiTok
-from vistok.pretrained.titok import TiTok
+from vistok.pretrained.tokenizers.maskgit_vqgan import MaskGITVQGAN
+from vistok.pretrained.tokenizers.one_d_piece import OneDPiece
+from vistok.pretrained.tokenizers.tatitok import TATiTok
+from vistok.pretrained.tokenizers.titok import TiTok
 
 FAMILIES: dict[str, Family] = {
     family.name: family for family in (MaskGITVQGAN(), TiTok(), TATiTok(), OneDPiece())
@@ -23,13 +23,20 @@ def family_of(name: str) -> Family:
 
 
 def releases() -> dict[str, tuple[Family, Release]]:
-    """Every released name."""
+    """(family, release) by released name."""
     return {r.name: (family, r) for family in FAMILIES.values() for r in family.releases}
 
 
-def release_of(name: str) -> tuple[Family, Release]:
-    """InputError with the nearest name for an unknown one."""
+def released_name(name: str) -> str | None:
+    """The released name behind a released name or a hub id; None for anything else."""
     known = releases()
-    if name not in known:
+    hubs = {release.hub: own for own, (_, release) in known.items()}
+    return name if name in known else hubs.get(name)
+
+
+def release_of(name: str) -> tuple[Family, Release]:
+    """The release of a name or hub id; InputError with the nearest name for an unknown one."""
+    known, own = releases(), released_name(name)
+    if own is None:
         raise InputError(f"unknown release '{name}'; {nearest(name, known)}")
-    return known[name]
+    return known[own]

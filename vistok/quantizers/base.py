@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vistok.core.draws import Draws, PartDraws
+from vistok.core.errors import InputError
 from vistok.core.records import Latents, Quantized
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
@@ -100,7 +101,7 @@ class Quantizer(nn.Module):
 
         Next-scale generators read them. Raises ValueError for a quantizer without scales.
         """
-        raise ValueError(
+        raise InputError(
             f"{type(self).__name__} has no scales, so there are no values of its first {blocks}; "
             "expected a multi_scale quantizer"
         )

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vistok.config import Config
+from vistok.core.errors import InputError
 from vistok.core.records import Latents, Quantized
 from vistok.core.rng import Rng
 from vistok.quantizers.base import Quantizer
@@ -52,12 +53,12 @@ class CodebookConfig(Config):
     @model_validator(mode="after")
     def _learns(self) -> CodebookConfig:
         if self.update == "gradient" and not self.loss_weights.get("codebook"):
-            raise ValueError(
+            raise InputError(
                 "update=gradient learns the codebook by its loss: give loss_weights.codebook a "
                 "weight, or set update=ema"
             )
         if self.cluster and (self.update == "ema" or self.revive_below):
-            raise ValueError(
+            raise InputError(
                 "cluster=true moves codes by itself: use update=gradient and revive_below=0"
             )
         return self

@@ -14,6 +14,7 @@ from torch import Tensor
 from vistok.config import Config
 from vistok.config.registry import register
 from vistok.core.draws import Draws
+from vistok.core.errors import InputError
 from vistok.core.rng import Per, Rng
 from vistok.core.schedules import Progress
 from vistok.regularizers.base import Regularizer
@@ -52,7 +53,7 @@ def keep_lengths(u: Tensor, total: int, lengths: str) -> Tensor:
     """Uniform numbers u [B] in [0, 1) -> kept lengths [B] in 1..total."""
     if lengths == "pow2":
         if total & (total - 1):
-            raise ValueError(
+            raise InputError(
                 f"lengths=pow2 needs a power of two, the sequence has {total}; use uniform_pow2"
             )
         return 2 ** (u.double() * total.bit_length()).long().clamp(max=total.bit_length() - 1)

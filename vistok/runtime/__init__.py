@@ -1,1 +1,1 @@
-"""Where arithmetic runs: processes, precision, evaluation mode."""
+"""Processes, precision and evaluation mode: how arithmetic runs, whatever is computed."""

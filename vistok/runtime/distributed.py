@@ -1,4 +1,4 @@
-"""Reductions over processes: the one place where ranks talk. Without a process group: no-ops.
+"""Reductions over processes, all in this file. Without a process group they do nothing.
 
 Tensors of a GPU go the way of the default backend; those of the CPU never touch a GPU, since it
 would have to finish its work first: where the default backend (NCCL) cannot carry them, gloo does.
@@ -14,10 +14,12 @@ from torch import Tensor
 
 
 def world_size() -> int:
+    """Number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
+    """Number of this process, 0 for the main one."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
@@ -55,7 +57,7 @@ def largest_(tensor: Tensor) -> Tensor:
 
 
 def agree(flag: float) -> float:
-    """The largest of all ranks' flags: what one rank saw, every rank acts on."""
+    """The largest of all ranks' flags, so that every rank acts on what one of them saw."""
     return float(largest_(torch.tensor(float(flag))))
 
 
@@ -90,7 +92,7 @@ def join_like(part: Tensor, model: Tensor) -> Tensor:
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether FSDP2 cut this tensor over the ranks."""
+    """True if FSDP2 cut this tensor over the ranks."""
     # By the attribute: importing DTensor costs a second, and most runs never have one.
     return hasattr(tensor, "full_tensor")
 

@@ -1,4 +1,4 @@
-"""What `precision` may say in a config, and whether the hardware at hand has bf16 at all.
+"""Values of `precision` in a config, and a test for bf16 in hardware.
 
 Most laptops' CPUs have no bf16 instructions; there a product in bf16 takes some hundred times as
 long as one in fp32. `auto` becomes fp32 or bf16 where a config is read, so that a run's own config,
@@ -16,7 +16,7 @@ _INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")  # of x86; the last of ARM
 
 
 def has_bf16(device: torch.device | str | None = None) -> bool:
-    """Whether `device` (default: where training would run) multiplies bf16 matrices natively."""
+    """True if `device` (default: that of training) multiplies bf16 matrices natively."""
     kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")).type
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -34,4 +34,4 @@ def _settled(precision: str) -> str:
 
 
 Precision = Annotated[Literal["fp32", "bf16", "auto"], AfterValidator(_settled)]
-"""Of a config; `auto` is bf16 where the hardware has it, else fp32, and is settled on reading."""
+"""Precision in a config; `auto` becomes bf16 where the hardware has it, else fp32, on reading."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vistok.config import Config, PartOf
 from vistok.config.registry import build, register
 from vistok.core.draws import PartDraws
+from vistok.core.errors import InputError
 from vistok.core.shapes import Shape
 from vistok.layers.conv import ConvConfig
 from vistok.layers.patchify import PatchesConfig
@@ -63,7 +64,7 @@ class Codes(Space):
         self.decoder = build(config.decoder, shape, (grid,), config.dim)
 
     def forward(self, pixels: Tensor, draws: PartDraws | None = None) -> Tensor:
-        raise ValueError(
+        raise InputError(
             "kind 'codes' is an output space only; set tokenizer.input_space to pixels, and losses "
             "that need no target in it"
         )
@@ -71,7 +72,7 @@ class Codes(Space):
     def expected(self, logits: Tensor) -> Tensor:
         """logits [B, K, h, w] -> expected code vectors [B, h*w, d], fp32."""
         if tuple(logits.shape[1:]) != (self.shape.channels, *self.shape.sides):
-            raise ValueError(
+            raise InputError(
                 f"logits have shape {tuple(logits.shape)}; expected [B, {self.shape.channels}, "
                 f"{', '.join(map(str, self.shape.sides))}], as `output_space` says"
             )
@@ -81,7 +82,7 @@ class Codes(Space):
     def inverse(self, y: Tensor) -> Tensor:
         """logits [B, K, h, w] -> pixels [B, 3, H, W], unclamped."""
         if self.decoder is None:
-            raise ValueError(
+            raise InputError(
                 "these weights decode into codes of another tokenizer and lack its decoder; "
                 "give output_space.decoder and task.init the weights of that tokenizer"
             )

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from vistok.config.errors import UserError
 
+DRAFT = ".writing_"  # how the names of unfinished files begin; a kill may leave one behind
+
 
 class UnwrittenError(UserError, OSError):
     """A file that the disk refused."""
@@ -21,7 +23,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     A kill or a full disk leaves the old file as it was; readers see the old one or the new one.
     """
     path = Path(path)
-    draft = path.with_name(f".writing_{path.name}.{os.getpid()}")
+    draft = path.with_name(f"{DRAFT}{path.name}.{os.getpid()}")
     try:
         yield draft
         sync(draft)

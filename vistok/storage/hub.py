@@ -50,7 +50,7 @@ class Saved(ModelHubMixin):
         """
         folder = Path(name)
         if not folder.is_dir():
-            folder = _download(
+            folder = download(
                 str(name),
                 revision=revision,
                 cache_dir=cache_dir,
@@ -68,22 +68,6 @@ class Saved(ModelHubMixin):
         folder = Path(save_directory)
         write_text(folder / CONFIG, json.dumps(self.describe(), indent=2) + "\n")
         write_safetensors(self.state_dict(), folder / WEIGHTS)
-
-
-def model_folder(path: str | Path) -> Path | str:
-    """The saved model of a run folder, a saved folder itself, or a hub id as it is.
-
-    Raises ConfigError for a local folder that holds no model.
-    """
-    for folder in (Path(path) / "model", Path(path)):
-        if (folder / WEIGHTS).is_file():
-            return folder
-    if Path(path).exists() or str(path).count("/") != 1 or str(path).startswith("."):
-        raise ConfigError(
-            f"{path}: no {WEIGHTS} in it or in its 'model' folder{_pickles(Path(path))}; expected "
-            "a finished run, a folder made by save_pretrained, or a hub id owner/name"
-        )
-    return str(path)
 
 
 def _pickles(folder: Path) -> str:
@@ -110,7 +94,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _download(name: str, **options: Any) -> Path:
+def download(name: str, **options: Any) -> Path:
+    """Folder of a model of the hub, in the hub's own cache; ConfigError if the hub has none."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -119,6 +104,6 @@ def _download(name: str, **options: Any) -> Path:
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"{name}: neither a local folder nor a model that the hub gives ({reason}); expected a "
+            f"{name}: neither a local folder nor a model on the hub ({reason}); expected a "
             "folder made by save_pretrained or a hub id"
         ) from None

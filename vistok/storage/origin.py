@@ -1,4 +1,4 @@
-"""Where imported weights came from: what is needed to give them back in their official layout.
+"""Origin of imported weights: the record that gives them back in their official layout.
 
 Kept beside the model as origin.json and, where the official state dict holds tensors that no part
 of ours reads, origin.safetensors.
@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vistok.core.errors import InputError
 from vistok.storage.files import write_text
 from vistok.storage.weights import read_safetensors, write_safetensors
 
@@ -21,7 +22,16 @@ RECORD, TENSORS = "origin.json", "origin.safetensors"
 
 @dataclass(frozen=True)
 class Origin:
-    """`config` is the official one, as it came; `types` those dtypes that are not float32."""
+    """Record of an import.
+
+    Attributes:
+        family: name of the family whose key table was used.
+        config: the official config, as it came.
+        inert: official tensors that no part of ours reads.
+        types: official dtypes that are not float32, by key ("torch.float16").
+        release: released name, if it was opened by one.
+        license: license of the weights, if it is known.
+    """
 
     family: str
     config: dict[str, Any]
@@ -31,6 +41,7 @@ class Origin:
     license: str | None = None
 
     def save(self, folder: Path) -> None:
+        """Write origin.json, and origin.safetensors if there are inert tensors."""
         facts = {
             "family": self.family,
             "release": self.release,
@@ -44,7 +55,7 @@ class Origin:
 
     @classmethod
     def load(cls, folder: Path) -> Origin | None:
-        """The record of a saved model; None if it was not imported."""
+        """The record of a saved model; None if it was not imported. InputError if it is broken."""
         path = folder / RECORD
         if not path.is_file():
             return None
@@ -54,4 +65,4 @@ class Origin:
             return cls(inert=inert, **facts)
         except (ValueError, TypeError) as error:
             reason = " ".join(str(error).split())
-            raise ValueError(f"{path}: not a record of an import ({reason})") from None
+            raise InputError(f"{path}: not a record of an import ({reason})") from None

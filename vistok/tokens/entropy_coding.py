@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from vistok.core.errors import InputError
 from vistok.tokens import TokenSpec
 
 _JOINT = 2**16  # codes up to which all factors of a position are one symbol
@@ -213,5 +214,5 @@ def _groups(count: int) -> Iterator[tuple[int, int]]:
 
 def _words(data: bytes) -> np.ndarray:
     if len(data) % 4:
-        raise ValueError(f"{len(data)} bytes of coded tokens: expected a multiple of 4")
+        raise InputError(f"{len(data)} bytes of coded tokens: expected a multiple of 4")
     return np.frombuffer(data, "<u4").astype(np.uint32)

@@ -10,6 +10,8 @@ import struct
 
 import numpy as np
 
+from vistok.core.errors import InputError
+
 VERSION = 1
 _KEEP, _SIZE, _FPS = 1, 2, 4
 
@@ -41,12 +43,12 @@ class Header:
         ValueError for another version, unknown flags, or a header that is cut off.
         """
         if len(data) < 3:
-            raise ValueError(f"{len(data)} bytes are too few for a header; is the file cut off?")
+            raise InputError(f"{len(data)} bytes are too few for a header; is the file cut off?")
         if data[0] >> 4 != VERSION:
-            raise ValueError(f"header version {data[0] >> 4}; expected {VERSION}")
+            raise InputError(f"header version {data[0] >> 4}; expected {VERSION}")
         flags = data[0] & 15
         if flags & ~(_KEEP | _SIZE | _FPS):
-            raise ValueError("unknown flags in the header; it is damaged")
+            raise InputError("unknown flags in the header; it is damaged")
         header, at = cls(int.from_bytes(data[1:3], "little")), 3
         if flags & _KEEP:
             header.keep, at = _varints(data, at, lengths)
@@ -55,7 +57,7 @@ class Header:
             header.size = tuple(size)
         if flags & _FPS:
             if len(data) < at + 8:
-                raise ValueError("cut off inside the header")
+                raise InputError("cut off inside the header")
             header.fps, at = struct.unpack("<d", data[at : at + 8])[0], at + 8
         return header, data[at:]
 
@@ -74,7 +76,7 @@ def unpack(data: bytes, positions: int, bits: tuple[int, ...]) -> np.ndarray:
     each = sum(bits)
     expected = -(-positions * each // 8)
     if len(data) != expected:
-        raise ValueError(f"{len(data)} bytes of codes; expected {expected}")
+        raise InputError(f"{len(data)} bytes of codes; expected {expected}")
     packed = np.frombuffer(data, np.uint8)
     flat = np.unpackbits(packed, count=positions * each, bitorder="little")
     flat = flat.reshape(positions, each).astype(np.int64)
@@ -96,7 +98,7 @@ def _varints(data: bytes, at: int, count: int) -> tuple[list[int], int]:
         value = shift = 0
         while True:
             if at >= len(data):
-                raise ValueError("cut off inside the header")
+                raise InputError("cut off inside the header")
             byte, at = data[at], at + 1
             value, shift = value | (byte & 127) << shift, shift + 7
             if byte < 128:

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from vistok.core.errors import InputError
+
 Span = tuple[int, int]
 
 
@@ -16,7 +18,7 @@ def groups(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[Span, Span]
     ValueError unless the whole products agree, and for a run whose product passes 2**62.
     """
     if math.prod(old) != math.prod(new):
-        raise ValueError(
+        raise InputError(
             f"cannot regroup vocab {old} (product {math.prod(old)}) as {tuple(new)} "
             f"(product {math.prod(new)}); the products must be equal"
         )
@@ -31,7 +33,7 @@ def groups(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[Span, Span]
             else:
                 break
         if left > 2**62:
-            raise ValueError(f"vocab {old} and {tuple(new)} share no boundary below 2**62")
+            raise InputError(f"vocab {old} and {tuple(new)} share no boundary below 2**62")
         runs.append(((a0, a), (b0, b)))
     return runs
 

@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from vistok.config import Config
+from vistok.core.errors import InputError
 from vistok.tokens import radix
 
 Prefix = Literal["none", "token", "block", "per_block"]
@@ -40,11 +41,11 @@ class TokenSpec(Config):
     @model_validator(mode="after")
     def _sane(self) -> TokenSpec:
         if not self.blocks or any(s < 1 for b in self.blocks for s in b):
-            raise ValueError(f"blocks={self.blocks} must be grids with sides of 1 or more")
+            raise InputError(f"blocks={self.blocks} must be grids with sides of 1 or more")
         if any(v < 1 for v in self.vocab):
-            raise ValueError(f"vocab={self.vocab} must hold sizes of 1 or more")
+            raise InputError(f"vocab={self.vocab} must hold sizes of 1 or more")
         if self.vocab and len(self.vocab) % self.branches:
-            raise ValueError(f"{len(self.vocab)} factors do not split into {self.branches}")
+            raise InputError(f"{len(self.vocab)} factors do not split into {self.branches}")
         return self
 
     @property
@@ -96,17 +97,17 @@ class TokenSpec(Config):
         """`length` if a prefix of that length may be decoded; a one-line error otherwise."""
         if self.prefix == "none":
             if length != self.max_prefix:
-                raise ValueError(
+                raise InputError(
                     f"length={length}: this tokenizer decodes only whole sequences; "
                     f"expected length={self.max_prefix} or None"
                 )
         elif self.lengths is not None and length not in (*self.lengths, self.max_prefix):
-            raise ValueError(f"length={length}: expected one of {(*self.lengths, self.max_prefix)}")
+            raise InputError(f"length={length}: expected one of {(*self.lengths, self.max_prefix)}")
         elif not 1 <= length <= self.max_prefix:
             unit = {"token": "tokens", "block": "blocks", "per_block": "tokens a block"}[
                 self.prefix
             ]
-            raise ValueError(f"length={length}: expected 1..{self.max_prefix} {unit}")
+            raise InputError(f"length={length}: expected 1..{self.max_prefix} {unit}")
         return length
 
     def positions_in(self, length: int) -> int:

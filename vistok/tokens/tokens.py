@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vistok.core.errors import InputError
 from vistok.tokens import radix
 from vistok.tokens.packing import Header, pack, unpack
 from vistok.tokens.spec import TokenSpec
@@ -60,7 +61,7 @@ class Tokens:
         if self.keep is None:
             return self
         if tuple(self.keep.shape) != self._keep_shape:
-            raise ValueError(
+            raise InputError(
                 f"keep has shape {tuple(self.keep.shape)}; expected {self._keep_shape}"
             )
         for length in set(self.keep.flatten().tolist()):
@@ -98,7 +99,7 @@ class Tokens:
         lengths = torch.as_tensor(length).long()
         given, shape = tuple(lengths.shape), self._keep_shape
         if given not in ((), (len(self),), shape):
-            raise ValueError(f"length has shape {given}; expected one number, or {shape} of them")
+            raise InputError(f"length has shape {given}; expected one number, or {shape} of them")
         if given and len(given) < len(shape):
             lengths = lengths.reshape(-1, 1)
         lengths = lengths.expand(shape)
@@ -120,7 +121,7 @@ class Tokens:
     def to_bytes(self) -> list[bytes]:
         """One bit-packed string per sample: header, then ceil(kept positions * bits / 8) bytes."""
         if self.indices is None:
-            raise ValueError("continuous tokens have no bytes; quantize them first")
+            raise InputError("continuous tokens have no bytes; quantize them first")
         self.check()
         mask = self.kept().cpu().numpy()
         digits = self.indices.cpu().numpy()
@@ -140,17 +141,17 @@ class Tokens:
             try:
                 header, indices = _parse(data, spec)
             except ValueError as error:
-                raise ValueError(f"token bytes {i}: {error}") from None
+                raise InputError(f"token bytes {i}: {error}") from None
             rows.append(indices)
             keeps.append(header.keep)
             shown.add((header.size, header.fps))
         if len(shown) > 1:
-            raise ValueError(f"strings of different (size, fps): {shown}; read them apart")
+            raise InputError(f"strings of different (size, fps): {shown}; read them apart")
         size, fps = shown.pop() if shown else (None, None)
         keep = None
         if any(k is not None for k in keeps):
             if any(k is None for k in keeps):
-                raise ValueError("some strings are prefixes and some are whole; read them apart")
+                raise InputError("some strings are prefixes and some are whole; read them apart")
             keep = torch.tensor(keeps)
             keep = keep if spec.prefix == "per_block" else keep[:, 0]
         shape = (len(rows), spec.length, len(spec.vocab))
@@ -182,18 +183,18 @@ def keep_mask(
 def _check_indices(spec: TokenSpec, indices: Tensor) -> None:
     expected = (spec.length, len(spec.vocab))
     if indices.ndim != 3 or tuple(indices.shape[1:]) != expected:
-        raise ValueError(
+        raise InputError(
             f"indices have shape {tuple(indices.shape)}; expected [B, {expected[0]}, {expected[1]}]"
         )
     if indices.numel() == 0:
         return
     low = int(indices.min())
     if low < 0:
-        raise ValueError(f"index {low} is negative; expected 0..{max(spec.vocab) - 1}")
+        raise InputError(f"index {low} is negative; expected 0..{max(spec.vocab) - 1}")
     top = indices.amax(dim=(0, 1)).tolist()
     for factor, (seen, size) in enumerate(zip(top, spec.vocab, strict=True)):
         if seen >= size:
-            raise ValueError(
+            raise InputError(
                 f"index {seen} of factor {factor} is outside the codebook; expected 0..{size - 1}"
             )
 
@@ -202,7 +203,7 @@ def _parse(data: bytes, spec: TokenSpec) -> tuple[Header, np.ndarray]:
     """One packed string -> (header, indices [L, F])."""
     header, codes = Header.read(data, len(spec.blocks) if spec.prefix == "per_block" else 1)
     if header.fingerprint != spec.fingerprint():
-        raise ValueError("they were written with another token spec; use that tokenizer's spec")
+        raise InputError("they were written with another token spec; use that tokenizer's spec")
     for length in header.keep or ():
         spec.check_length(length)
     keep = header.keep

@@ -8,10 +8,10 @@ import torch
 import yaml
 
 from vistok.config import ConfigError, to_yaml, validate
-from vistok.data import FolderConfig, ParquetConfig, Photos, PhotosConfig
+from vistok.data import Photos, PhotosConfig
 from vistok.eval.config import EvalConfig
 from vistok.eval.measure import evaluate
-from vistok.eval.reference.training_set import Picked, still, training_set
+from vistok.eval.reference.training_set import Picked, training_set
 from vistok.eval.systems import training
 from vistok.eval.systems.probe import PRESETS, recipe, vocabulary
 from vistok.eval.systems.runs import resolve
@@ -189,14 +189,6 @@ def test_mistakes_in_recipes(tmp_path, fails):
     (tmp_path / "a.yaml").write_text("task: {kind: cache, tokenizer: x}\n")
     with fails(ConfigError, "a probe is a generator", "cache"):
         recipe(str(tmp_path / "a.yaml"))
-
-
-def test_training_pictures_are_still():
-    photos = PhotosConfig(size=8)
-    assert still(photos) == photos
-    folder = FolderConfig(path="x", crop="random", min_share=0.5, pad=2)
-    assert still(folder) == FolderConfig(path="x", flip=False)
-    assert not still(ParquetConfig(train="x", cache=True)).cache
 
 
 def test_a_choice_of_training_pictures_is_keyed_and_recorded():

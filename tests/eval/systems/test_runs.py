@@ -1,5 +1,6 @@
 """Finding runs, pairing generators with tokenizers, choosing data: mistakes are one line."""
 
+import importlib
 import json
 
 import pytest
@@ -90,11 +91,10 @@ def test_a_cut_off_last_line_is_no_history(runs, line):
 
 
 def test_a_released_name_is_converted_once(make_tokenizer, tmp_path, monkeypatch):
-    from vistok import pretrained
-
+    module = importlib.import_module("vistok.pretrained.open")
     asked = []
-    load = lambda name: (asked.append(name), make_tokenizer("vq"))[1]
-    monkeypatch.setattr(pretrained, "load", load)
+    opened = lambda name, expect=None: (asked.append(name), make_tokenizer("vq"))[1]
+    monkeypatch.setattr(module, "open", opened)
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         (system,) = resolve(["titok-l32"])

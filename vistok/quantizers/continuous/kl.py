@@ -14,6 +14,7 @@ from torch import Tensor
 from vistok.config import Config
 from vistok.config.registry import register
 from vistok.core.draws import Draws, PartDraws
+from vistok.core.errors import InputError
 from vistok.core.records import Latents, Quantized
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
@@ -66,7 +67,7 @@ class KL(Quantizer):
         return Quantized(values, values, None, None, {"kl": kl.sum((1, 2)).mean()})
 
     def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
-        raise ValueError("continuous latents have no codes to look up; decode their values")
+        raise InputError("continuous latents have no codes to look up; decode their values")
 
     def neighbours(self, queries: Tensor, count: int) -> Tensor:
-        raise ValueError("continuous latents have no neighbouring codes")
+        raise InputError("continuous latents have no neighbouring codes")

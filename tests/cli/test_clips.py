@@ -1,0 +1,58 @@
+"""Clips on the command line: a video to bytes, bytes to a gif, an mp4 or a row of frames."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli.test_cli import call, mistake
+from vistok.config import validate
+from vistok.tokenizer import Tokenizer, TokenizerConfig
+
+
+@pytest.fixture
+def place(tree, tmp_path, monkeypatch):
+    """The current folder: a tokenizer of clips of 4 frames `model`, a gif of 6 frames."""
+    monkeypatch.chdir(tmp_path)
+    config = tree()
+    config["frames"] = 4
+    for part in ("encoder", "decoder"):
+        config[part]["patches"] = {**config[part].get("patches", {}), "frames": 2}
+    Tokenizer(validate(TokenizerConfig, config)).save_pretrained("model")
+    rng = np.random.default_rng(0)
+    frames = [Image.fromarray(rng.integers(0, 255, (20, 24, 3), np.uint8)) for _ in range(6)]
+    frames[0].save("video.gif", save_all=True, append_images=frames[1:], duration=100)
+    return tmp_path
+
+
+def test_to_bytes_and_back(place):
+    import av
+
+    call("encode", "model", "video.gif")
+    for suffix in ("gif", "mp4"):
+        call("decode", "model", "video.tok", "--out", "back", "--format", suffix)
+        with av.open(f"back/video.{suffix}") as file:
+            shown = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+        assert len(shown) == 4 and shown[0].shape == (8, 8, 3)
+    call("decode", "model", "video.tok", "--format", "png")
+    assert Image.open("video.png").size == (4 * 8 + 5 * 2, 8 + 2 * 2)
+    assert "clip                     4 x 8 x 8" in call("info", "model")
+
+
+def test_mistakes_are_one_line(place, monkeypatch):
+    Image.new("RGB", (8, 8)).save("still.gif")
+    assert "still.gif: 1 frames; this tokenizer takes clips of 4" in mistake(
+        "encode", "model", "still.gif"
+    )
+    Image.new("RGB", (8, 8)).save("image.png")
+    assert "image.png" in mistake("encode", "model", "image.png")
+    copy = ("edit", "copy", "model", "image.png", "image.png", "--positions", "0")
+    assert "edit copy: this tokenizer takes clips" in mistake(*copy)
+    call("encode", "model", "video.gif")
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert "pip install 'vistok[video]'" in mistake(
+        "decode", "model", "video.tok", "--format", "mp4"
+    )

@@ -1,0 +1,44 @@
+"""`vistok check`: a data set before training on it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from vistok.config.errors import explain
+
+
+@click.command()
+@click.argument("data", nargs=-1, required=True)
+@click.option("--out", type=click.Path(dir_okay=False), help="Write every finding here, as JSON.")
+@click.option("--workers", default=0, show_default=True, help="Processes that read and decode.")
+@click.option("--limit", type=click.IntRange(1), help="Look at the first samples only.")
+def check(data: tuple[str, ...], out: str | None, workers: int, limit: int | None) -> None:
+    """Scan DATA before training on it: sizes, classes, duplicates, what cannot be read.
+
+    DATA: a folder of images, .parquet files or globs, .tar shards, clips, or a YAML config with a
+    key `data`; then key=value of the data config, e.g. label_column=null. Exit code 0: nothing
+    found; 1: usable, with findings; 2: cannot be scanned, or not one sample is usable.
+    """
+    import json
+    import sys
+
+    from vistok.data.check.findings import table
+    from vistok.data.check.run import run_check
+    from vistok.storage.files import write_text
+
+    paths = [item for item in data if "=" not in item or Path(item).exists()]
+    try:
+        report = run_check(paths, [item for item in data if item not in paths], workers, limit)
+        if out is not None:
+            write_text(out, json.dumps(report, indent=1))
+    except Exception as error:
+        if os.environ.get("VISTOK_DEBUG"):
+            raise
+        line, code = explain(error)
+        click.echo(line, err=True)
+        sys.exit(2 if code == 1 else code)
+    click.echo(table(report))
+    sys.exit(report["exit_code"])

@@ -1,0 +1,28 @@
+"""`vistok import`: official weights into vistok's format."""
+
+from __future__ import annotations
+
+import click
+
+from vistok.config.errors import one_line_errors
+
+
+@click.command("import")
+@click.argument("name")
+@click.argument("out", type=click.Path(file_okay=False))
+@click.option("--family", help="Which system it is, if the config does not tell.")
+@click.option("--config", type=click.Path(dir_okay=False), help="The official config of a file.")
+@one_line_errors
+def import_(name: str, out: str, family: str | None, config: str | None) -> None:
+    """Convert released weights into vistok's format.
+
+    NAME: a released name (titok-l32, ...), or a folder or file in the official format. The license
+    and what is needed to export the official layout again stay in the folder OUT.
+    """
+    from vistok.pretrained import load
+
+    tokenizer = load(name, family=family, config=config)
+    tokenizer.save_pretrained(out)
+    origin = tokenizer.origin
+    click.echo(f"{name} ({origin.family}) -> {out}")
+    click.echo(f"license: {origin.license or 'not stated; look at where the weights came from'}")

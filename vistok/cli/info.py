@@ -1,0 +1,69 @@
+"""`vistok info`: the parts, parameters and tokens of a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from vistok.config.errors import one_line_errors
+
+
+@click.command()
+@click.argument("model")
+@one_line_errors
+def info(model: str) -> None:
+    """Print the parts, parameters, tokens and bits of MODEL, a tokenizer or a generator."""
+    from vistok import pretrained
+    from vistok.tokenizer import Tokenizer
+
+    found = pretrained.open(model)
+    rows = _tokenizer(found) if isinstance(found, Tokenizer) else _generator(found)
+    for name, value in rows.items():
+        click.echo(f"{name:24} {value}")
+
+
+def _tokens(spec: Any, sample: str) -> dict[str, Any]:
+    prefixes = ", ".join(map(str, spec.eval_lengths)) if spec.prefix != "none" else "whole only"
+    return {
+        f"tokens/{sample}": spec.length,
+        "vocabulary": " x ".join(map(str, spec.vocab)) or f"continuous, width {spec.dim}",
+        f"bits/{sample}": spec.bits,
+        "prefixes": prefixes,
+    }
+
+
+def _tokenizer(tokenizer: Any) -> dict[str, Any]:
+    spec, config, shape = tokenizer.spec(), tokenizer.config, tokenizer.shape
+    sample = "clip" if shape.is_clip else "image"
+    height, width = shape.image_size
+    rows = {sample: " x ".join(map(str, shape.sides)), **_tokens(spec, sample)}
+    rows |= {
+        "bpp": f"{spec.bits / (height * width * (shape.frames or 1)):.4f}",
+        "encoder": config.encoder.kind,
+        "quantizer": config.quantizer.kind,
+        "decoder": config.decoder.kind,
+        "sampling": _settings(tokenizer.sampling),
+        "regularizers": ", ".join(r.kind for r in config.regularizers) or "none",
+        "license": config.license or "not stated",
+    }
+    return rows | {f"{n} parameters": f"{c:,}" for n, c in tokenizer.part_parameters().items()}
+
+
+def _generator(generator: Any) -> dict[str, Any]:
+    return {
+        "generator": generator.config.kind,
+        "tokenizer": generator.tokenizer.get("name", "not stated"),
+        "classes": ", ".join(generator.classes) or generator.num_classes or "none",
+        **_tokens(generator.spec, "sample"),
+        "sampling": _settings(generator.sampling),
+        "parameters": f"{sum(p.numel() for p in generator.parameters()):,}",
+    }
+
+
+def _settings(sampling: Any) -> str:
+    """Default settings as the words that change them; "none" where nothing is sampled."""
+    if sampling is None:
+        return "none"
+    values = sampling.model_dump(mode="json")
+    return " ".join(f"sampling.{key}={value}" for key, value in values.items()) or "no settings"

@@ -1,0 +1,153 @@
+"""Helpers of several commands: models, settings, images and clips in and out, texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vistok.config.errors import ConfigError, InputError
+from vistok.config.overrides import parse, split
+
+text_option = click.option("--text", help="What the images show, for a tokenizer that reads text.")
+
+
+def settings(words: Sequence[str], *groups: str) -> dict[str, dict[str, Any] | None]:
+    """["sampling.steps=10"] -> {"sampling": {"steps": 10}}; None for a group without settings.
+
+    Raises ConfigError for a word that belongs to none of the groups.
+    """
+    for word in words:
+        group = split(word)[0][0]
+        if group not in groups:
+            expected = " or ".join(f"{name}.KEY=VALUE" for name in groups)
+            raise ConfigError(f"'{word}': unknown setting; expected {expected}")
+    tree = parse(words)
+    for name, value in tree.items():
+        if not isinstance(value, dict):
+            raise ConfigError(f"{name}={value}: expected {name}.KEY=VALUE")
+    return {name: tree.get(name) for name in groups}
+
+
+def words_and_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(names and files, KEY=VALUE words); a file whose name holds a = is a file."""
+    names = [word for word in words if "=" not in word or Path(word).exists()]
+    return names, [word for word in words if word not in names]
+
+
+def open_tokenizer(name: str) -> Any:
+    from vistok import pretrained
+
+    return pretrained.open(name, expect="tokenizer")
+
+
+def condition_of(tokenizer: Any, text: str | None, *parts: str) -> Any:
+    """The condition of one image for these parts (none named: all); None if they are given none.
+
+    InputError if they need a text, or there is one that they would not look at.
+    """
+    reading = tokenizer.config.reading
+    hows = [how for part, how in reading.items() if part in parts or not parts]
+    if text is None:
+        if all(how.optional for how in hows):
+            return None
+        raise InputError(
+            "this tokenizer reads text: say what the image shows, --text 'A photo of a cat.' "
+            "(--text '' for none)"
+        )
+    if not hows:
+        where = f"; its {' and '.join(reading)} does" if reading else ""
+        raise InputError(
+            f"--text: {' and '.join(parts) or 'this tokenizer'} reads no text{where}: leave it out"
+        )
+    return tokenizer.condition([text])
+
+
+def read(paths: Sequence[str], tokenizer: Any) -> Any:
+    """Images or clips, center-cropped to the tokenizer's size: [B, 3, *sides] in 0..1.
+
+    Of a video the first frames are taken, as many as the tokenizer has.
+    """
+    import torch
+
+    from vistok.data.decode.images import read as read_image
+    from vistok.data.decode.transforms import Transform, TransformConfig
+
+    shape = tokenizer.shape
+    transform = Transform(TransformConfig(size=shape.image_size), augment=False)
+    if shape.is_clip:
+        pixels = [transform.clip(_frames(path, shape.frames), 0) for path in paths]
+    else:
+        pixels = [transform(read_image(path), 0) for path in paths]
+    return torch.stack(pixels).float() / 255
+
+
+def _frames(path: str, count: int) -> list[Any]:
+    import numpy as np
+
+    from vistok.data.decode import clips
+
+    index = clips.probe(path)
+    if index.frames < count:
+        raise InputError(
+            f"{path}: {index.frames} frames; this tokenizer takes clips of {count}: give a longer "
+            "video"
+        )
+    return list(clips.frames(path, index, np.arange(count)))
+
+
+def images_only(tokenizer: Any, command: str) -> None:
+    """InputError for a tokenizer of clips, where a command is made for images."""
+    if tokenizer.shape.is_clip:
+        raise InputError(
+            f"{command}: this tokenizer takes clips of {tokenizer.shape.frames} frames; edits are "
+            "for images only"
+        )
+
+
+def write(pixels: Any, path: Path, columns: int = 1) -> None:
+    """pixels [B, 3, H, W] in 0..1 -> one PNG; of clips [B, 3, T, H, W] one row of frames each."""
+    from torchvision.utils import save_image
+
+    if pixels.ndim == 5:
+        columns = pixels.shape[2]
+        pixels = pixels.transpose(1, 2).flatten(0, 1)
+    save_image(pixels, path, nrow=columns, padding=0 if len(pixels) == 1 else 2)
+
+
+def write_clip(pixels: Any, path: Path, fps: float) -> None:
+    """A clip [3, T, H, W] in 0..1 -> a .gif, or a video by its suffix (.mp4) through PyAV.
+
+    InputError if PyAV is not installed.
+    """
+    frames = (pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 3, 0).cpu().numpy()
+    if path.suffix == ".gif":
+        from PIL import Image
+
+        first, *rest = (Image.fromarray(frame) for frame in frames)
+        first.save(path, save_all=True, append_images=rest, duration=1000 / fps, loop=0)
+        return
+    try:
+        import av
+    except ImportError:
+        raise InputError(
+            f"{path}: writing {path.suffix} needs PyAV: pip install 'vistok[video]', or use "
+            "--format gif"
+        ) from None
+    from fractions import Fraction
+
+    with av.open(str(path), "w") as file:
+        height, width = frames.shape[1:3]
+        stream = file.add_stream("mpeg4", rate=Fraction(fps).limit_denominator(1001))
+        stream.width, stream.height, stream.pix_fmt = (
+            width + width % 2,
+            height + height % 2,
+            "yuv420p",
+        )
+        stream.bit_rate = 8_000_000
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            file.mux(stream.encode(picture.reformat(stream.width, stream.height)))
+        file.mux(stream.encode())

@@ -1,0 +1,210 @@
+"""Bytes of any common image file -> upright 8-bit RGB, or `BadSample` with the reason.
+
+What is decided here, once, for training and evaluation alike:
+- The kind of file is read from its content, never from its name: JPEG, PNG, WebP, BMP, GIF.
+- More than 100 Mpx declared in the header is refused before anything is decoded.
+- A file that is cut off is an error; no image is ever completed with gray.
+- EXIF orientation is applied; values outside 1..8 count as upright.
+- Transparency (LA, RGBA, palettes, color keys) is composited on white. 16-bit gray is divided by
+  257. CMYK, gray, palette and 1-bit images become RGB. Of an animation: the first frame.
+Damage that decodes without an error cannot be seen; only a checksum of the file would tell.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vistok.data.base import BadSample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PIXEL_LIMIT = 100_000_000
+
+
+def read(path: str | os.PathLike[str], name: str | None = None) -> Image:
+    """Decode a file; `name` (default: the path) is what errors call it."""
+    name = os.fspath(path) if name is None else name
+    return decode(content(path, name), name)
+
+
+def content(path: str | os.PathLike[str], name: str) -> bytes:
+    """The bytes of a file; BadSample if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise BadSample(name, f"cannot be read ({error.strerror or error})") from None
+
+
+def decode(data: bytes, name: str, limit: int = PIXEL_LIMIT) -> Image:
+    """An upright PIL image of mode RGB; BadSample if the bytes are no whole image."""
+    if not data:
+        raise BadSample(name, "the file is empty (0 bytes)")
+    try:
+        image = _open(data, name, limit)
+        _load(image)
+        return _upright(_rgb(image, name), image.info.get("exif"))
+    except BadSample:
+        raise
+    except Exception as error:  # decoders fail on hostile bytes in too many ways to list
+        raise BadSample(name, f"cannot be decoded ({error or type(error).__name__})") from None
+
+
+@dataclass(frozen=True)
+class Header:
+    """Header of an image file, before anything is decoded or rotated upright."""
+
+    format: str  # JPEG, PNG, WEBP, BMP, GIF: by content
+    mode: str  # PIL's: RGB, L, P, CMYK, I;16, ...
+    size: tuple[int, int]  # width, height as stored
+    orientation: int | None  # of EXIF; values outside 1..8 are invalid
+
+
+def header(data: bytes, name: str, limit: int = PIXEL_LIMIT) -> Header:
+    """Read a file's header; BadSample where `decode` would refuse it so far."""
+    if not data:
+        raise BadSample(name, "the file is empty (0 bytes)")
+    try:
+        image = _open(data, name, limit)
+        exif = image.info.get("exif") or b""
+        return Header(image.format, image.mode, image.size, _orientation_tag(exif))
+    except BadSample:
+        raise
+    except Exception as error:
+        raise BadSample(name, f"cannot be decoded ({error or type(error).__name__})") from None
+
+
+def to_tensor(image: Image) -> Tensor:
+    """PIL RGB -> [3, H, W] uint8, a copy of its own.
+
+    PIL hands out each line plane by plane; whole lines are then moved, which is faster than to
+    take single bytes apart.
+    """
+    lines = np.frombuffer(image.tobytes("raw", "RGB;L"), np.uint8)
+    return torch.from_numpy(lines.reshape(image.height, 3, image.width).transpose(1, 0, 2).copy())
+
+
+def _open(data: bytes, name: str, limit: int) -> Image:
+    """The image's header. `Image.open` is avoided: it warns by a global limit, and would try
+    decoders (EPS, for one) that start other programs."""
+    from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+    file = io.BytesIO(data)
+    if data[:3] == b"\xff\xd8\xff":
+        image = JpegImagePlugin.JpegImageFile(file)
+    elif data[:8] == b"\x89PNG\r\n\x1a\n":
+        image = PngImagePlugin.PngImageFile(file)
+    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        _check_size(_webp_size(data), name, limit)  # its decoder allocates on opening
+        image = WebPImagePlugin.WebPImageFile(file)
+    elif data[:2] == b"BM":
+        image = BmpImagePlugin.BmpImageFile(file)
+    elif data[:6] in (b"GIF87a", b"GIF89a"):
+        image = GifImagePlugin.GifImageFile(file)
+    else:
+        raise BadSample(
+            name, f"not an image: it starts with {data[:8]!r}; expected JPEG, PNG, WebP, BMP, GIF"
+        )
+    _check_size(image.size, name, limit)
+    return image
+
+
+def _check_size(size: tuple[int, int], name: str, limit: int) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise BadSample(name, f"declares {width}x{height} pixels; expected sides of 1 or more")
+    if width * height > limit:
+        raise BadSample(
+            name, f"declares {width}x{height} pixels, over the limit of {limit / 1e6:g} Mpx"
+        )
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    chunk, body = data[12:16], data[20:30].ljust(10, b"\0")
+    if chunk == b"VP8X":
+        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
+    if chunk == b"VP8L":
+        packed = int.from_bytes(body[1:5], "little")
+        return 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
+    width, height = struct.unpack_from("<HH", body, 6)  # VP8: after a frame tag and a start code
+    return width & 0x3FFF, height & 0x3FFF
+
+
+def _load(image: Image) -> None:
+    """Decode all pixels, even where another library told PIL to complete cut-off files."""
+    from PIL import ImageFile
+
+    lenient = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        image.load()
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+
+
+def _rgb(image: Image, name: str) -> Image:
+    from PIL import Image
+
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        gray = np.asarray(image).astype(np.int32).clip(0, 65535)
+        return Image.fromarray(((gray + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    if image.mode in ("1", "L", "P", "CMYK", "YCbCr"):
+        return image.convert("RGB")
+    if image.mode != "RGB":
+        raise BadSample(name, f"has pixels of mode {image.mode}; expected gray, RGB or CMYK")
+    return image
+
+
+def _upright(image: Image, exif: bytes | None) -> Image:
+    from PIL.Image import Transpose
+
+    operation = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }.get(orientation(exif or b""))
+    return image if operation is None else image.transpose(operation)
+
+
+def orientation(exif: bytes) -> int:
+    """The orientation 1..8 of an EXIF block; 1 if there is none or it is invalid."""
+    tag = _orientation_tag(exif)
+    return tag if tag is not None and 1 <= tag <= 8 else 1
+
+
+def _orientation_tag(exif: bytes) -> int | None:
+    """The tag as it stands; None if there is none.
+
+    Read by hand: PIL's reader warns about every odd tag, and photographs are full of them.
+    """
+    body = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(body[:4])
+    if order is None:
+        return None
+    try:
+        (start,) = struct.unpack_from(order + "I", body, 4)
+        (count,) = struct.unpack_from(order + "H", body, start)
+        for entry in range(count):
+            tag, kind, _, value = struct.unpack_from(order + "HHIH", body, start + 2 + 12 * entry)
+            if tag == 0x0112:
+                return value if kind == 3 else None
+    except struct.error:  # the block is cut off
+        pass
+    return None

@@ -1,0 +1,155 @@
+"""Token caches as training data of generators and of probes on tokens."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from vistok.config import Config
+from vistok.config.registry import register
+from vistok.core.errors import InputError
+from vistok.core.rng import Rng
+from vistok.data.base import (
+    DataError,
+    Dataset,
+    Sample,
+    Split,
+    augments,
+    held_out,
+    manifest_hash,
+)
+from vistok.data.token_cache import TokenCache
+
+
+class CachedTokensConfig(Config):
+    """Cached tokens: folders that the cache task wrote."""
+
+    kind: Literal["tokens"] = "tokens"
+    path: str
+    """The cache of the training split (and of the validation share)."""
+    val_path: str | None = None
+    """The cache of the validation split."""
+    val_share: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Share of `path` held out for validation, by a stable hash of the sample's number."""
+
+    @model_validator(mode="after")
+    def _places(self) -> CachedTokensConfig:
+        if self.val_share is not None and self.val_path is not None:
+            raise InputError(
+                f"got val_share={self.val_share} and val_path={self.val_path}; give one of them"
+            )
+        return self
+
+
+@register("data", CachedTokensConfig)
+class CachedTokens:
+    """The data part `tokens`."""
+
+    def __init__(self, config: CachedTokensConfig) -> None:
+        self.config = config
+
+    def open(self, split: Split, augment: bool | None = None) -> Dataset:
+        """Map a finished cache; DataError if it is unfinished, damaged or lacks the split.
+
+        Of several cached crops, augmentation draws one; without it the center is taken.
+        """
+        config, augment = self.config, augments(split, augment)
+        if split == "val" and config.val_path is not None:
+            train, cache = TokenCache(config.path), TokenCache(config.val_path)
+            if train.spec != cache.spec or train.meta["tokenizer"] != cache.meta["tokenizer"]:
+                raise DataError(
+                    f"data.tokens {config.val_path}: made by another tokenizer "
+                    f"({cache.meta['tokenizer']['name']}) than {config.path} "
+                    f"({train.meta['tokenizer']['name']}); cache both with the same weights"
+                )
+            if train.arrays != cache.arrays:
+                raise DataError(
+                    f"data.tokens {config.val_path}: holds {_arrays(cache)}, but {config.path} "
+                    f"{_arrays(train)}; cache both with the same options"
+                )
+            return CachedTokensDataset(cache, None, split, augment)
+        if split == "val" and config.val_share is None:
+            raise DataError(
+                f"data.tokens {config.path}: no validation split; give val_path or val_share"
+            )
+        return CachedTokensDataset(TokenCache(config.path), config.val_share, split, augment)
+
+
+class CachedTokensDataset(Dataset):
+    """Samples of a cache; of several crops, `augment` draws one by (seed, epoch, index).
+
+    Otherwise the center is taken.
+    """
+
+    def __init__(
+        self, cache: TokenCache, val_share: float | None, split: Split, augment: bool
+    ) -> None:
+        self.augment = augment
+        self.cache, self.spec, self.classes = cache, cache.spec, cache.classes
+        self.split, self.val_share = split, val_share
+        self.features = {name: one.shape for name, one in cache.arrays.items()}
+        rows = range(len(cache))
+        if val_share is not None:
+            keep = split == "val"
+            rows = [row for row in rows if held_out(f"sample {row}", val_share) == keep]
+        self._rows = np.array(rows, np.int64)
+        if not len(self):
+            raise DataError(
+                f"data.tokens {cache.path}: val_share={val_share} leaves no sample to the {split} "
+                f"split; change val_share or give val_path"
+            )
+        largest = int(cache.labels.max())
+        if self.classes and largest >= len(self.classes):
+            raise DataError(
+                f"data.tokens {cache.path}: label {largest}, but only "
+                f"{len(self.classes)} classes; expected 0..{len(self.classes) - 1}, or -1 for none"
+            )
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
+        row, crops = int(self._rows[index]), self.cache.crops
+        crop = self.cache.center
+        if crops > 1 and self.augment:
+            crop = int(Rng(seed, "crop", epoch).generator(index).integers(crops))
+        tokens, label = self.cache.row(row, crop)
+        return Sample(
+            index,
+            None,
+            label,
+            f"{self.cache.path.name}[{row}]",
+            tokens,
+            latents=self.cache.latents(row, crop),
+            condition=self.cache.condition(row),
+        )
+
+    def record(self) -> dict[str, Any]:
+        """`manifest` covers the tokenizer and the record of the images that were tokenized."""
+        meta = self.cache.meta
+        facts = [f"{key} {meta[key]}" for key in ("spec", "count", "crops", "source", "tokenizer")]
+        arrays = {"arrays": meta["arrays"]} if self.features else {}
+        facts += [f"{key} {value}" for key, value in arrays.items()]
+        if self.val_share is not None:
+            facts.append(f"{self.split} val_share={self.val_share}")
+        return {
+            "kind": "tokens",
+            "source": str(self.cache.path),
+            "split": self.split,
+            "val_share": self.val_share,
+            "count": len(self),
+            "classes": len(self.classes),
+            "crops": self.cache.crops,
+            **arrays,
+            "tokenizer": meta["tokenizer"],
+            "images": meta["source"],
+            "manifest": manifest_hash(facts),
+        }
+
+
+def _arrays(cache: TokenCache) -> str:
+    """The optional arrays of a cache, for messages."""
+    named = (f"{name} {list(one.shape)} {one.dtype}" for name, one in cache.arrays.items())
+    return ", ".join(named) or "tokens alone"

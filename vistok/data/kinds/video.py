@@ -1,0 +1,307 @@
+"""Clips of a folder of videos, or of a csv that lists them: `frames` frames of each.
+
+- A folder: as for images, the class is the first sub-folder, and samples are sorted bytewise.
+- A csv: one clip per row, in the order of the rows; paths are relative to the csv's folder. Classes
+  are the labels that occur, sorted (as numbers if all are); an empty label is unlabeled (-1).
+- One sample per file: the beginning of its clip is sampled anew each epoch (`start: random`).
+- A file with fewer frames than a clip needs is a bad sample, unless `pad_frames: repeat`. Of a file
+  that is cut off, what decodes before the damage counts; nothing is ever made up.
+The first access to a file reads it once from end to end (not decoding it): its index is then kept.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from vistok.config.registry import register
+from vistok.core.errors import InputError
+from vistok.core.rng import Rng
+from vistok.data.base import (
+    UNLABELED,
+    BadSample,
+    DataError,
+    Dataset,
+    Sample,
+    Split,
+    augments,
+    manifest_hash,
+)
+from vistok.data.captions import Caption
+from vistok.data.decode import clips
+from vistok.data.decode.transforms import Transform, TransformConfig
+from vistok.data.kinds.folder import Listed, list_folder, open_split, shown
+
+ENDINGS = (
+    *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".m1v", ".m2v", ".ts"),
+    *(".m2ts", ".ogv", ".flv", ".wmv", ".3gp", ".gif"),
+)
+_KEPT = 2**21  # frames of which each process keeps the index (17 bytes a frame)
+
+
+class VideoConfig(TransformConfig):
+    """Clips of videos: folders with one sub-folder per class, or a csv."""
+
+    kind: Literal["video"] = "video"
+    path: str | None = None
+    """Folder or csv of the training split (and of the validation share)."""
+    val_path: str | None = None
+    """Folder or csv of the validation split."""
+    val_share: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Share of `path` held out for validation, by a stable hash of each path (or group)."""
+    path_column: str = "path"
+    """csv: column of the files."""
+    label_column: str | None = "label"
+    """csv: column of the class names. `label` may be missing; null: unlabeled."""
+    group_column: str | None = None
+    """csv: column of the source; `val_share` keeps all clips of one source in one split."""
+    frames: int = Field(default=16, ge=1)
+    """Frames of a clip, T."""
+    stride: int = Field(default=1, ge=1)
+    """Every stride-th frame is taken."""
+    fps: float | None = Field(default=None, gt=0.0)
+    """Frames per second of the clip, instead of `stride`: the nearest frame of the file by time
+    (one may be taken twice if the file has fewer)."""
+    start: Literal["random", "first", "middle"] = "random"
+    """Beginning of a clip; `random` is for training, validation then takes the middle."""
+    pad_frames: Literal["none", "repeat"] = "none"
+    """Files too short for a clip: `none`: bad samples; `repeat`: padded by their last frame."""
+    decoder: clips.Decoder = "auto"
+    """torchcodec if it can be used, else PyAV; or one of them."""
+
+    @model_validator(mode="after")
+    def _places(self) -> VideoConfig:
+        if self.path is None and self.val_path is None:
+            raise InputError("neither path nor val_path is given; expected a folder or a csv")
+        if self.val_share is not None and (self.path is None or self.val_path is not None):
+            raise InputError(
+                f"val_share={self.val_share} is a share of path; got path={self.path}, "
+                f"val_path={self.val_path}: give path and one of val_share, val_path"
+            )
+        if self.fps is not None and self.stride != 1:
+            raise InputError(f"fps={self.fps} and stride={self.stride} contradict; give one")
+        places = [place for place in (self.path, self.val_path) if place is not None]
+        if self.group_column is not None and not all(_is_csv(place) for place in places):
+            raise InputError(f"group_column={self.group_column} needs a csv; got {places}")
+        return self
+
+
+@register("data", VideoConfig)
+class Video:
+    """The data part `video`."""
+
+    def __init__(self, config: VideoConfig) -> None:
+        self.config = config
+
+    def open(self, split: Split, augment: bool | None = None) -> Dataset:
+        """List the files of a split; DataError if they are missing, none, or cannot be decoded.
+
+        Without augmentation a random start becomes the middle.
+        """
+        found, rows, classes = open_split(self.config, split, _list, _classes, "clip")
+        augment = augments(split, augment)
+        return VideoDataset(found, rows, classes, self.config, split, augment)
+
+
+class VideoDataset(Dataset):
+    """Clips [3, T, H, W] of the files `rows` of what is listed."""
+
+    def __init__(
+        self,
+        listed: Listed,
+        rows: Sequence[int],
+        classes: tuple[str, ...],
+        config: VideoConfig,
+        split: Split,
+        augment: bool,
+    ) -> None:
+        self.config, self.split, self.classes = config, split, classes
+        self.root, self.ignored = listed.root, listed.ignored
+        self.names = [listed.names[i] for i in rows]
+        number = {"": UNLABELED} | {name: label for label, name in enumerate(classes)}
+        self.labels = [number[listed.labels[i]] for i in rows]
+        self.caption = Caption(config, classes)
+        self.texts = self.caption.given
+        self.transform = Transform(config, augment=augment)
+        self.size, self.flip, self.frames = self.transform.hw, self.transform.flip, config.frames
+        fixed = config.start == "random" and not augment
+        self.start = "middle" if fixed else config.start
+        self.decoded_by = clips.choose(config.decoder)[1]
+        self._forget()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def _forget(self) -> None:
+        self._kept: OrderedDict[str, clips.Probe] = OrderedDict()  # the one used last at the end
+        self._room = _KEPT
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": OrderedDict(), "_room": _KEPT}
+
+    def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
+        name = shown(self.names[index])
+        probe = self._probe(self.names[index])
+        draws = float(Rng(seed, "clip", epoch).generator(index).random())
+        place = {"random": draws, "first": 0.0, "middle": 0.5}[self.start]
+        keys = (index, epoch, seed)
+        try:
+            pixels = self._read(probe, probe.frames, place, name, keys)
+        except clips.CutShort as cut:  # what decodes before the damage counts
+            whole = clips.decodable(self.root / self.names[index], probe, self.config.decoder)
+            if not whole:
+                raise
+            try:
+                pixels = self._read(probe, whole, place, name, keys)
+            except clips.CutShort:
+                raise
+            except BadSample as short:
+                raise BadSample(name, f"{short.reason}: {cut.reason}") from None
+        fps = self.config.fps or probe.fps / self.config.stride
+        label = self.labels[index]
+        text = self.caption(label, name)
+        return Sample(index, pixels, label, name, fps=fps, text=text)
+
+    def record(self) -> dict[str, Any]:
+        """`manifest` covers names, file sizes and labels; a missing file has size -1."""
+        config = self.config
+        lines = (
+            f"{name} {_bytes(self.root / name)} {label}"
+            for name, label in zip(self.names, self.labels, strict=True)
+        )
+        return {
+            "kind": "video",
+            "source": str(self.root),
+            "split": self.split,
+            "val_share": config.val_share,
+            "group_column": config.group_column,
+            "count": len(self),
+            "classes": len(self.classes),
+            "ignored": self.ignored,
+            "frames": config.frames,
+            "stride": config.stride if config.fps is None else None,
+            "fps": config.fps,
+            "start": self.start,
+            "pad_frames": config.pad_frames,
+            "decoder": self.decoded_by,
+            **self.transform.record(),
+            **self.caption.record(),
+            "manifest": manifest_hash(lines),
+        }
+
+    def _read(
+        self, probe: clips.Probe, count: int, place: float, name: str, keys: tuple[int, int, int]
+    ) -> Tensor:
+        """The clip [3, T, H, W] that begins at `place` (0..1) of the first `count` frames."""
+        config = self.config
+        wanted = take(probe, count, config.frames, config.stride, config.fps, place)
+        if wanted[-1] >= count:
+            if config.pad_frames == "none":
+                rate = f"{config.fps:g} fps" if config.fps else f"stride {config.stride}"
+                raise BadSample(
+                    name,
+                    f"{count} frames at {probe.fps:g} fps found, {config.frames} at {rate} wanted; "
+                    f"shorten the clips or set pad_frames=repeat",
+                )
+            wanted = wanted.clip(max=count - 1)
+        numbers, places = np.unique(wanted, return_inverse=True)
+        path = self.root / self.names[keys[0]]
+        read = clips.frames(path, probe, numbers, config.decoder, name)
+        pixels = self.transform.clip(read, *keys)
+        return pixels if len(numbers) == len(wanted) else pixels[:, places]
+
+    def _probe(self, file: str) -> clips.Probe:
+        """The file's index, kept for the next access until the limit of kept frames is reached."""
+        probe = self._kept.pop(file, None)
+        if probe is None:
+            probe = clips.probe(self.root / file, shown(file))
+            self._room -= probe.frames
+        self._kept[file] = probe
+        while self._room < 0 and len(self._kept) > 1:
+            self._room += self._kept.popitem(last=False)[1].frames
+        return probe
+
+
+def take(
+    probe: clips.Probe, count: int, frames: int, stride: int, fps: float | None, place: float
+) -> np.ndarray:
+    """[T] int64, rising: the frames of a clip that begins at `place`, 0 <= place < 1, of all
+    possible beginnings. If there is none it begins at 0, and numbers >= count are not there."""
+    if fps is None:
+        offsets = np.arange(frames) * stride
+        begins = max(1, count - int(offsets[-1]))
+        return int(place * begins) + offsets
+    # Frame i is shown until i + 1: the nearest to any time up to half a frame after it.
+    times = probe.times[:count]
+    half = 0.5 / probe.fps
+    offsets = np.arange(frames) / fps
+    last = times[-1] + half + 1e-6
+    begins = max(1, int(np.searchsorted(times + offsets[-1], last, side="right")))
+    asked = times[int(place * begins)] + offsets
+    after = np.searchsorted(times, asked).clip(1, count - 1) if count > 1 else np.zeros_like(asked)
+    after = after.astype(np.int64)
+    before = (after - 1).clip(0)
+    nearer = asked - times[before] <= times[after] - asked + 1e-6  # a tie: the earlier
+    return np.where(asked > last, count, np.where(nearer, before, after))
+
+
+def _is_csv(place: str) -> bool:
+    return place.lower().endswith(".csv")
+
+
+def _list(place: str, config: VideoConfig) -> Listed:
+    if _is_csv(place):
+        return _rows(Path(place).expanduser(), config)
+    return list_folder(place, ENDINGS, "video", "video")
+
+
+def _rows(path: Path, config: VideoConfig) -> Listed:
+    """The rows of a csv; DataError naming the column or row that is missing."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), reader.fieldnames or []
+    except OSError as error:
+        raise DataError(f"data.video {path}: cannot be read ({error.strerror})") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"data.video {path}: not a csv in UTF-8 ({error})") from None
+    needed = [config.path_column, config.label_column, config.group_column]
+    if config.label_column == "label" and "label" not in columns:
+        needed[1] = None
+    for column in needed:
+        if column is not None and column not in columns:
+            raise DataError(
+                f"data.video {path}: no column '{column}'; it has {', '.join(columns) or 'none'}"
+            )
+    if not rows:
+        raise DataError(f"data.video {path}: no rows; expected one clip per row")
+    for number, row in enumerate(rows, start=1):
+        if any(not row[c] for c in (config.path_column, config.group_column) if c is not None):
+            raise DataError(f"data.video {path}: row {number} lacks a path or a group; give both")
+    names = [row[config.path_column] for row in rows]
+    labels = [row[needed[1]] or "" if needed[1] else "" for row in rows]
+    groups = [row[config.group_column] for row in rows] if config.group_column else names
+    return Listed(path.parent, names, labels, groups)
+
+
+def _classes(listed: Listed) -> tuple[str, ...]:
+    """The labels that occur; whole numbers in the order of numbers."""
+    labels = {label for label in listed.labels if label}
+    if all(label.isascii() and label.isdigit() for label in labels):
+        return tuple(sorted(labels, key=lambda label: (int(label), label)))
+    return tuple(sorted(labels, key=os.fsencode))
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

@@ -1,0 +1,1 @@
+"""Samples to batches: loaders, streams, worker processes, and samples that cannot be used."""

@@ -1,0 +1,221 @@
+"""The token cache on disk: `meta.json` and memory-mapped arrays in one folder.
+
+tokens.npy     [count, L, F] in the smallest integer type of the spec ([count, L, dim] float32 if
+               the tokens are continuous). Row = sample * crops + crop, when each sample was
+               tokenized from several crops.
+labels.npy     [count] int64, -1 = unlabeled.
+latents.npy    [count, N, D], optional: the encoder's output before quantization.
+text.npy       [samples, (K,) M, C], optional: features of each sample's text; with them
+text_mask.npy  [samples, M] bool: which positions are text, and
+pooled.npy     [samples, C], optional: one vector for each text.
+meta.json      spec, count, written, crops, classes, arrays (type and shape of one entry of each
+               optional array), source (a data record), tokenizer (name, sha256 of its weights).
+               `written` is raised only after the rows are on disk (`token_cache_writer`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vistok.config import ConfigError, validate
+from vistok.core.errors import InputError
+from vistok.core.records import Condition
+from vistok.data.base import DataError
+from vistok.tokens import Tokens, TokenSpec
+
+VERSION = 1
+META = "meta.json"
+PER_SAMPLE = ("text", "text_mask", "pooled")
+OPTIONAL = ("latents", *PER_SAMPLE)
+FILES = tuple(f"{name}.npy" for name in ("tokens", "labels", *OPTIONAL))
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """An optional array of a cache: the shape of one entry, and its type."""
+
+    shape: tuple[int, ...]
+    dtype: Literal["float32", "float16", "bool"] = "float32"
+
+    @classmethod
+    def of(cls, batch: Tensor, dtype: Literal["float32", "float16"] = "float32") -> ArraySpec:
+        """The spec of arrays whose entries are rows of `batch` [B, ...]; masks stay bool."""
+        return cls(tuple(batch.shape[1:]), "bool" if batch.dtype == torch.bool else dtype)
+
+
+class TokenCache:
+    """A finished cache, read through memory maps; DataError if it is unfinished or damaged."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).expanduser()
+        self.meta = read_meta(self.path)
+        self.spec = _spec(self.path, self.meta)
+        self.count, self.crops = self.meta["count"], self.meta["crops"]
+        self.classes = tuple(self.meta["classes"])
+        self.arrays = array_specs(self.path, self.meta["arrays"])
+        self.center = _center(self.meta)
+        if self.meta["written"] != self.count:
+            raise DataError(
+                f"token cache {self.path}: unfinished, {self.meta['written']} of {self.count} rows "
+                f"written; run the command that began it again, it resumes there"
+            )
+        self._maps: dict[str, np.ndarray] | None = self._map()
+
+    def __len__(self) -> int:
+        """Samples; each has `crops` rows."""
+        return self.count // self.crops
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels of all rows [count] int64, a read-only memory map; -1 = unlabeled."""
+        return self._array("labels")
+
+    def row(self, sample: int, crop: int = 0) -> tuple[Tensor, int]:
+        """([L, F] integers or [L, dim] float32, label) of one crop of a sample."""
+        at = sample * self.crops + crop
+        return self._entry("tokens", at), int(self.labels[at])
+
+    def latents(self, sample: int, crop: int = 0) -> Tensor | None:
+        """[N, D] latents of one crop of a sample; None if the cache has none."""
+        return self._entry("latents", sample * self.crops + crop)
+
+    def condition(self, sample: int) -> Condition | None:
+        """Features of a sample's text, without a batch axis; None if the cache has none."""
+        found = {name: self._entry(name, sample) for name in PER_SAMPLE if name in self.arrays}
+        return Condition(**found) if found else None
+
+    def _entry(self, name: str, at: int) -> Tensor | None:
+        if name in OPTIONAL and name not in self.arrays:
+            return None
+        return torch.from_numpy(np.array(self._array(name)[at]))
+
+    def _array(self, name: str) -> np.ndarray:
+        if self._maps is None:
+            self._maps = self._map()
+        return self._maps[name]
+
+    def _map(self) -> dict[str, np.ndarray]:
+        return map_arrays(self.path, layout(self.spec, self.count, self.crops, self.arrays), "r")
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_maps": None}  # a pickled map would carry the whole file
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """meta.json with every key there; DataError otherwise."""
+    file = path / META
+    if not file.is_file():
+        raise DataError(
+            f"token cache {path}: no {META} in it; expected a folder that the cache task wrote"
+        )
+    try:
+        meta = json.loads(file.read_text("utf-8"))
+        version = meta["version"]
+        if version != VERSION:
+            raise DataError(
+                f"token cache {path}: format version {version}; this vistok reads {VERSION}"
+            )
+        numbers = [meta[key] for key in ("count", "written", "crops")]
+        if any(type(n) is not int for n in numbers) or not 0 <= numbers[1] <= numbers[0]:
+            raise InputError(f"count, written, crops = {numbers}")
+        if numbers[2] < 1 or numbers[0] < 1 or numbers[0] % numbers[2]:
+            raise InputError(f"count={numbers[0]} is no multiple of crops={numbers[2]}")
+        for key in ("spec", "classes", "arrays", "source", "tokenizer"):
+            meta[key]
+    except DataError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"token cache {path}: damaged {META} ({error}); write it anew") from None
+    return meta
+
+
+def array_specs(path: Path, described: Any) -> dict[str, ArraySpec]:
+    """The optional arrays that meta.json describes; DataError if it describes none that can be."""
+    try:
+        specs = {name: ArraySpec(tuple(s["shape"]), s["dtype"]) for name, s in described.items()}
+        check_specs(specs)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"token cache {path}: damaged {META} (arrays: {error}); write it anew"
+        ) from None
+    return specs
+
+
+def check_specs(specs: Mapping[str, ArraySpec]) -> None:
+    """ValueError, naming the array, unless each is known, has a known type and positive sides."""
+    for name, spec in specs.items():
+        if name not in OPTIONAL:
+            raise InputError(f"'{name}'; expected one of {', '.join(OPTIONAL)}")
+        kinds = ("bool",) if name == "text_mask" else ("float32", "float16")
+        if spec.dtype not in kinds:
+            raise InputError(f"{name} of type {spec.dtype!r}; expected {' or '.join(kinds)}")
+        if not spec.shape or any(type(side) is not int or side < 1 for side in spec.shape):
+            raise InputError(f"{name} of shape {spec.shape}; expected sides of 1 or more")
+
+
+def describe(specs: Mapping[str, ArraySpec]) -> dict[str, Any]:
+    """The optional arrays as meta.json states them."""
+    return {name: asdict(spec) | {"shape": list(spec.shape)} for name, spec in specs.items()}
+
+
+def layout(
+    spec: TokenSpec, count: int, crops: int, arrays: Mapping[str, ArraySpec]
+) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Shape and type of each array of a cache, by name."""
+    if spec.vocab:
+        kind = torch.empty(0, dtype=Tokens.dtype(spec)).numpy().dtype
+        tokens = (count, spec.length, len(spec.vocab)), kind
+    else:
+        tokens = (count, spec.length, spec.dim), np.dtype(np.float32)
+    found = {"tokens": tokens, "labels": ((count,), np.dtype(np.int64))}
+    for name, one in arrays.items():
+        entries = count // crops if name in PER_SAMPLE else count
+        found[name] = (entries, *one.shape), np.dtype(one.dtype)
+    return found
+
+
+def map_arrays(
+    path: Path, expected: Mapping[str, tuple[tuple[int, ...], np.dtype]], mode: str
+) -> dict[str, np.ndarray]:
+    """Memory maps by name, shapes and types checked; nothing is unpickled."""
+    maps = {}
+    for name, (shape, dtype) in expected.items():
+        file = f"{name}.npy"
+        try:
+            array = np.load(path / file, mmap_mode=mode, allow_pickle=False)
+            if not isinstance(array, np.ndarray):
+                raise InputError("an archive; expected one array")
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(
+                f"token cache {path}: {file} cannot be read ({error}); write the cache anew"
+            ) from None
+        if array.shape != shape or array.dtype != dtype:
+            raise DataError(
+                f"token cache {path}: {file} is {array.dtype} {array.shape}; {META} says {dtype} "
+                f"{shape}; write the cache anew"
+            )
+        maps[name] = array
+    return maps
+
+
+def _spec(path: Path, meta: dict[str, Any]) -> TokenSpec:
+    try:
+        return validate(TokenSpec, meta["spec"], str(path / META), ("spec",))
+    except ConfigError as error:
+        raise DataError(f"token cache {error}") from None
+
+
+def _center(meta: dict[str, Any]) -> int:
+    """The number of each sample's center crop; 0, unless the source says otherwise."""
+    how = meta["source"].get("crops") if isinstance(meta["source"], dict) else None
+    center = how.get("center") if isinstance(how, dict) else None
+    return center if type(center) is int and 0 <= center < meta["crops"] else 0

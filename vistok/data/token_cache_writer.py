@@ -1,0 +1,258 @@
+"""Writes token caches, new or interrupted, by one process or several on one machine.
+
+An interrupted cache resumes at `written` of its `meta.json`, which is raised only after the rows
+are on disk. Of several processes each puts its own rows; the leader counts them when all have.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vistok.core.records import Condition
+from vistok.data.base import UNLABELED, DataError
+from vistok.data.token_cache import (
+    FILES,
+    META,
+    PER_SAMPLE,
+    VERSION,
+    ArraySpec,
+    check_specs,
+    describe,
+    layout,
+    map_arrays,
+    read_meta,
+)
+from vistok.storage.files import DRAFT, write_text
+from vistok.tokens import Tokens, TokenSpec
+
+
+class TokenCacheWriter:
+    """Appends tokens to a cache, new or interrupted; use it as a context manager.
+
+    Args:
+        path: the folder.
+        spec: of the tokens.
+        count: rows of the finished cache (samples * crops).
+        source: record of the data set that is tokenized.
+        tokenizer, sha256: name of the tokenizer and hash of its weights.
+        classes: class names of the labels.
+        crops: rows of each sample.
+        flush_rows: rows after which the files are forced to disk; a crash loses no more.
+        leader: True in the process that makes the files and counts; the others join afterwards.
+        arrays: the optional arrays that are written too, by name: text, text_mask, pooled, latents.
+
+    Raises DataError if the folder holds another cache, or other files.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        spec: TokenSpec,
+        count: int,
+        *,
+        source: dict[str, Any],
+        tokenizer: str,
+        sha256: str,
+        classes: tuple[str, ...] = (),
+        crops: int = 1,
+        flush_rows: int = 4096,
+        leader: bool = True,
+        arrays: Mapping[str, ArraySpec] | None = None,
+    ) -> None:
+        self.path, self.spec, self.count = Path(path), spec, count
+        if count < 1 or crops < 1 or count % crops:
+            raise DataError(
+                f"token cache {path}: count={count} rows with crops={crops}; expected a positive "
+                f"multiple of crops"
+            )
+        self.crops, self.arrays = crops, dict(arrays or {})
+        try:
+            check_specs(self.arrays)
+        except ValueError as error:
+            raise DataError(f"token cache {path}: {error}") from None
+        self._facts = {
+            "version": VERSION,
+            "spec": spec.model_dump(mode="json"),
+            "count": count,
+            "crops": crops,
+            "classes": list(classes),
+            "arrays": describe(self.arrays),
+            "source": json.loads(json.dumps(source)),
+            "tokenizer": {"name": tokenizer, "sha256": sha256},
+        }
+        self._flush_rows, self._leader = flush_rows, leader
+        self._layout = layout(spec, count, crops, self.arrays)
+        if not leader or (self.path / META).exists():
+            meta = read_meta(self.path)
+            self._compare(meta)
+            self.written = self._flushed = meta["written"]
+            self._maps = map_arrays(self.path, self._layout, "r+")
+        else:
+            self._create()
+
+    @property
+    def finished(self) -> bool:
+        """True if every row is written; then there is nothing left to do."""
+        return self.written == self.count
+
+    def write(
+        self,
+        tokens: Tokens,
+        labels: Tensor | None = None,
+        condition: Condition | None = None,
+        latents: Tensor | None = None,
+    ) -> None:
+        """Append the next rows.
+
+        Args:
+            labels: [B] integers, None = unlabeled.
+            condition: text [B, (K,) M, C], text_mask [B, M] and pooled [B, C], where the cache has
+                arrays for them. Of several crops of a sample the first one's are kept.
+            latents: [B, N, D], likewise.
+        """
+        self.put(self.written, tokens, labels, condition, latents)
+        self.written += len(tokens)
+        if self.due(self.written):
+            self.flush()
+
+    def put(
+        self,
+        start: int,
+        tokens: Tokens,
+        labels: Tensor | None = None,
+        condition: Condition | None = None,
+        latents: Tensor | None = None,
+    ) -> None:
+        """Set rows start .. start+B-1 without counting them, as several processes do."""
+        stop = start + len(tokens)
+        if stop > self.count:
+            state = "is finished" if self.finished else f"has room for {self.count - self.written}"
+            raise DataError(
+                f"token cache {self.path}: {len(tokens)} more rows, but it {state} "
+                f"({self.written} of {self.count} rows written)"
+            )
+        if tokens.spec != self.spec:
+            raise DataError(
+                f"token cache {self.path}: tokens of another spec {tokens.spec!r}; expected "
+                f"{self.spec!r}"
+            )
+        if tokens.keep is not None:
+            raise DataError(
+                f"token cache {self.path}: prefixes cannot be cached; write whole sequences and "
+                f"cut them when reading"
+            )
+        if labels is not None and len(labels) != len(tokens):
+            raise DataError(f"token cache {self.path}: {len(labels)} labels for {len(tokens)} rows")
+        tokens.check()
+        optional = self._optional(len(tokens), condition, latents)
+        rows = tokens.values if tokens.indices is None else tokens.indices
+        kind = torch.float32 if tokens.indices is None else Tokens.dtype(self.spec)
+        self._maps["tokens"][start:stop] = rows.detach().to("cpu", kind).numpy()
+        if labels is not None:
+            self._maps["labels"][start:stop] = labels.cpu().numpy()
+        else:
+            self._maps["labels"][start:stop] = UNLABELED
+        firsts = np.arange(start, stop)
+        firsts = firsts[firsts % self.crops == 0]  # the first crop of each sample
+        for name, values in optional.items():
+            if name not in PER_SAMPLE:
+                self._maps[name][start:stop] = values
+            elif len(firsts):
+                self._maps[name][firsts // self.crops] = values[firsts - start]
+
+    def _optional(
+        self, count: int, condition: Condition | None, latents: Tensor | None
+    ) -> dict[str, np.ndarray]:
+        """The optional arrays' rows; DataError unless they are what the cache was begun with."""
+        given = {name: getattr(condition, name, None) for name in PER_SAMPLE}
+        given = {n: x for n, x in (given | {"latents": latents}).items() if x is not None}
+        rows = {}
+        for name in sorted(given.keys() | self.arrays.keys()):
+            spec, values = self.arrays.get(name), given.get(name)
+            found = None if values is None else tuple(values.shape)
+            expected = None if spec is None else (count, *spec.shape)
+            if found != expected:
+                raise DataError(
+                    f"token cache {self.path}: {name} of shape {found}; this cache was begun with "
+                    f"{expected} (None: not kept)"
+                )
+            kind = getattr(torch, spec.dtype)
+            if (values.dtype == torch.bool) != (kind == torch.bool):
+                raise DataError(
+                    f"token cache {self.path}: {name} of type {values.dtype}; expected {kind}"
+                )
+            rows[name] = values.detach().to("cpu", kind).numpy()
+            if kind == torch.float16 and not np.isfinite(rows[name]).all():
+                raise DataError(
+                    f"token cache {self.path}: {name} does not fit float16 (largest value "
+                    f"{values.abs().max().item():g}); cache it as float32"
+                )
+        return rows
+
+    def due(self, rows: int) -> bool:
+        """True if it is time to force the files to disk, with `rows` rows put."""
+        return rows == self.count or rows - self._flushed >= self._flush_rows
+
+    def force(self) -> None:
+        """Force the rows that this process put to disk, uncounted."""
+        for array in self._maps.values():
+            array.flush()
+
+    def count_up(self, rows: int) -> None:
+        """Count the first `rows` rows: every process has put and forced its own."""
+        self.written = self._flushed = rows
+        if self._leader:
+            self._save()
+
+    def flush(self) -> None:
+        """Force the rows to disk, and only then count them as written."""
+        self.force()
+        self.count_up(self.written)
+
+    def __enter__(self) -> TokenCacheWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flush()
+
+    def _create(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        # Arrays without meta.json are what a crash during creation leaves: nothing was counted.
+        found = {p.name for p in self.path.iterdir() if not p.name.startswith(DRAFT)}
+        strangers = found - set(FILES)
+        if strangers:
+            raise DataError(
+                f"token cache {self.path}: the folder holds '{min(strangers)}' and no {META}; "
+                f"expected an empty folder or a cache"
+            )
+        make = np.lib.format.open_memmap
+        self._maps = {
+            name: make(self.path / f"{name}.npy", "w+", kind, shape)
+            for name, (shape, kind) in self._layout.items()
+        }
+        self.written = self._flushed = 0
+        self.flush()
+
+    def _compare(self, meta: dict[str, Any]) -> None:
+        for key, mine in self._facts.items():
+            if meta[key] != mine:
+                raise DataError(
+                    f"token cache {self.path}: it was begun with {key}={_short(meta[key])}, now "
+                    f"{key}={_short(mine)}; use another folder or delete this one"
+                )
+
+    def _save(self) -> None:
+        write_text(self.path / META, json.dumps({**self._facts, "written": self.written}, indent=1))
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 120 else text[:117] + "..."

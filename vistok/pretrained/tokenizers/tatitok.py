@@ -1,0 +1,78 @@
+"""TA-TiTok (arXiv 2501.07730): one-stage TiTok whose decoder also reads a caption.
+
+The text enters the decoder alone, 77 features of CLIP ViT-L/14-336's last layer, padding included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from vistok.pretrained.base import Entry, Release, pair, same
+from vistok.pretrained.tokenizers.titok import TiTok, within
+from vistok.tokenizer import TokenizerConfig
+
+CLIP = "openai/clip-vit-large-patch14-336"  # the weights of open_clip's ViT-L-14-336 "openai"
+_LICENCE = "Apache-2.0"
+
+
+class TATiTok(TiTok):
+    name = "tatitok"
+    keys = TiTok.keys | {"text_context_length", "text_embed_dim"}
+
+    def recognizes(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
+        vq = within(config, "model", "vq_model")
+        return isinstance(vq, Mapping) and (
+            "text_context_length" in vq or "decoder.text_guidance_proj.weight" in set(keys)
+        )
+
+    def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
+        model = official.get("model", {}).get("vq_model", {})
+        tree = super().config(official)
+        length = model.get("text_context_length", 77)
+        tree["decoder"]["text"] = {
+            "dim": model.get("text_embed_dim", 768),
+            "length": length,
+            "padding": "attended",
+            "optional": False,
+        }
+        tree["text"] = {
+            "network": "clip",
+            "path": CLIP,
+            "layer": "last",
+            "length": length,
+            "pad_id": 0,  # open_clip's; padding is attended to here
+        }
+        return tree
+
+    def extend(self, model: dict[str, Any], config: TokenizerConfig) -> dict[str, Any]:
+        text = config.decoder.text
+        return model | {"text_context_length": text.length, "text_embed_dim": text.dim}
+
+    def entries(self, config: TokenizerConfig) -> list[Entry]:
+        return [
+            *super().entries(config),
+            *pair("decoder.text.proj", "decoder.text_guidance_proj"),
+            same("decoder.text.table", "decoder.text_guidance_positional_embedding"),
+        ]
+
+    releases = tuple(
+        Release(
+            f"tatitok-{name.replace('_', '-')}",
+            f"turkeyju/tokenizer_tatitok_{name}",
+            "model.safetensors",
+            _LICENCE,
+            rfid=rfid,
+            protocol="ImageNet val 256, 50,000 images against themselves, none of which it was "
+            "trained on (DataComp), with the caption 'A photo of a {class}.'",
+            recipe=(f"tokenizers/tatitok/tatitok_{name}",),
+        )
+        for name, rfid in (
+            ("bl32_vq", 3.95),
+            ("bl64_vq", 2.43),
+            ("bl128_vq", 1.53),
+            ("bl32_vae", 1.53),
+            ("bl64_vae", 1.47),
+            ("sl128_vae", 0.90),
+        )
+    )
