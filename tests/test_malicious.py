@@ -26,7 +26,7 @@ from PIL import Image
 import vistok.cli as tool
 import vistok.train.__main__ as training
 from tests.conftest import tokenizer_tree
-from tests.train.conftest import TINY, forget_accelerate
+from tests.support.training import TINY, forget_accelerate
 from vistok.config import read_yaml
 from vistok.eval import __main__ as evaluation
 

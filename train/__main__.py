@@ -50,7 +50,7 @@ def main(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
     load_plugins(name for names in plugins for name in names.strip("[]").split(","))
     resolved = validate(TrainConfig, tree, config)
     if dry_run:
-        from vistok.train.dry import print_plan
+        from vistok.train.cost.dry_run import print_plan
 
         print_plan(resolved)
         return

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 import vistok.data
-import vistok.train.tasks  # noqa: F401  (registers the tasks)
+import vistok.train.jobs
+import vistok.train.tasks  # noqa: F401  (registers tasks, jobs and data sets)
 from vistok.config import Config, PartOf
 from vistok.core.errors import InputError
 from vistok.runtime.precision import Precision
-from vistok.train.optim import AdamWConfig
-from vistok.train.parallel import Sharding
+from vistok.train.optim.optimizers import AdamWConfig
+from vistok.train.parallel.wrap import Sharding
 
 
 class TrainConfig(Config):
@@ -21,10 +22,12 @@ class TrainConfig(Config):
     out: str = "runs/{name}"
     """Folder of the run; {name} is filled in."""
     seed: int = 0
+    """Seed of all random draws."""
     task: Annotated[Any, PartOf("task")]
-    """What is trained: tokenizer, generator, classifier, cache."""
+    """The task that trains (tokenizer, generator, classifier), or a job that writes files
+    (cache)."""
     data: Annotated[Any, PartOf("data")] | None = None
-    """What it is trained on."""
+    """The data set; null where the task needs none."""
     steps: int = Field(default=1, ge=1)
     """Optimizer steps."""
     batch_size: int = Field(default=256, ge=1)
@@ -32,6 +35,7 @@ class TrainConfig(Config):
     accumulate: int = Field(default=1, ge=1)
     """Micro-batches into which each process splits its share."""
     optimizer: Annotated[Any, PartOf("optimizer")] = AdamWConfig()
+    """Optimizer of every phase."""
     warmup: int = Field(default=0, ge=0)
     """Steps of linear warm-up."""
     final_lr: float = Field(default=0.1, ge=0)
@@ -43,7 +47,7 @@ class TrainConfig(Config):
     precision: Precision = "fp32"
     """bf16 autocasts the networks, quantizers stay in fp32. auto: bf16 where it is in hardware."""
     compile: bool = False
-    """torch.compile each trained network."""
+    """Compile each trained network with torch.compile."""
     sharding: Sharding = "auto"
     """full: FSDP2 cuts the trained network over the processes; none: each holds a copy; auto: what
     the accelerate config says."""
@@ -52,29 +56,32 @@ class TrainConfig(Config):
     max_bad_share: float = Field(default=0.01, ge=0, le=1)
     """Share of unreadable training images above which training stops."""
     log_every: int = Field(default=50, ge=1)
+    """Steps between lines of the log."""
     validate_every: int = Field(default=1000, ge=0)
     """Steps between validations; 0 = only at the end."""
     validate_batch: int = Field(default=64, ge=1)
+    """Samples of a validation batch, per process."""
     validate_limit: int | None = Field(default=None, ge=1)
     """Validation samples; null = all."""
     grid_every: int = Field(default=1000, ge=0)
-    """Steps between images; 0 = only at the end."""
+    """Steps between image grids; 0 = only at the end."""
     save_every: int = Field(default=1000, ge=0)
     """Steps between checkpoints; 0 = only at the end."""
     keep_last: int = Field(default=2, ge=1)
-    """Newest checkpoints kept."""
+    """Number of the newest checkpoints that are kept."""
     keep_best: int = Field(default=0, ge=0)
-    """Besides them, the best by the task's own validation metric (PSNR, accuracy, -nll)."""
+    """Number of checkpoints kept besides them: the best by the task's validation metric (PSNR,
+    accuracy, nll)."""
     keep_every: int = Field(default=0, ge=0)
-    """Besides them, those of steps that are multiples of this; 0 = none."""
+    """Checkpoints of steps that are multiples of this are kept too; 0 = none."""
     max_skipped: int = Field(default=10, ge=1)
-    """Steps in a row with a loss or gradient that is not finite, after which the run stops."""
+    """Number of steps in a row without a finite loss and gradient after which the run stops."""
     resume: str = "auto"
     """auto: the newest complete checkpoint of the run, if any; never; or a checkpoint's path."""
     peak_tflops: float | None = Field(default=None, gt=0)
     """Peak TFLOP/s of one device, for `mfu` in the log; null = by the GPU's name, if known."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
-    """metrics.jsonl is always written. wandb without a key runs offline."""
+    """Trackers besides metrics.jsonl, which is always written. wandb without a key runs offline."""
 
     @model_validator(mode="after")
     def _divides(self) -> TrainConfig:

@@ -1,9 +1,7 @@
-"""THE loop: one for every task, on one process or many.
+"""The loop: one for every task, on one process or many.
 
-A step takes the process's share of the global batch, samples all draws for it at once, splits it
-into micro-batches, and lets each phase of the task have its turn: all gradients first, then, if all
-of them are finite, all moves. Position, draws and schedules are functions of the step, so a resumed
-run cannot differ from one that never stopped.
+It decides when things happen: steps, validation, images, checkpoints, the end. Position, draws and
+schedules are functions of the step, so a resumed run cannot differ from one that never stopped.
 """
 
 from __future__ import annotations
@@ -13,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -21,29 +20,32 @@ from torch import nn
 
 from vistok.config import ConfigError, to_yaml
 from vistok.config.registry import build
+from vistok.core.draws import Draws
 from vistok.core.records import Batch
 from vistok.core.rng import Rng
-from vistok.core.schedules import Progress, warmup_cosine
+from vistok.core.schedules import Progress
 from vistok.data.batch import of_each_class, to_device
 from vistok.data.loading.loader import EvalLoader
 from vistok.data.loading.stream import Stream
 from vistok.data.order import Order
 from vistok.storage.files import write_text
 from vistok.storage.hub import WEIGHTS
-from vistok.train import checkpoint, resume
-from vistok.train.averaging import Average, has_batch_norm
+from vistok.train.checkpoint import files
+from vistok.train.checkpoint.resume import Checkpointer, binding
 from vistok.train.config import TrainConfig
-from vistok.train.feed import Loader, make_loader
-from vistok.train.gradients import norms_and_clip
-from vistok.train.guard import Guard, Turn
+from vistok.train.cost.throughput import Throughput, make_throughput
+from vistok.train.dataloader import Loader, make_loader, stream_positions
+from vistok.train.jobs.base import Context, Job
 from vistok.train.launch import make_accelerator, one_line_losses, slow_precision
-from vistok.train.meter import Meter, make_meter
-from vistok.train.optim import make_optimizers, with_lr
-from vistok.train.parallel import Parallel, share_batch_norm, wants_sharding
+from vistok.train.monitoring.logger import Logger
+from vistok.train.monitoring.summary import finish
+from vistok.train.nonfinite import NonFiniteCheck
+from vistok.train.optim.averaging import Average, has_batch_norm
+from vistok.train.parallel.wrap import Parallel, share_batch_norm, wants_sharding
 from vistok.train.signals import StopRequest
-from vistok.train.summary import finish
-from vistok.train.tasks.base import Phase, Task
-from vistok.train.watch import Watch
+from vistok.train.state import RunState
+from vistok.train.step import PhaseGradients, TrainingStep
+from vistok.train.tasks.base import Task
 
 
 def train(config: TrainConfig) -> Path:
@@ -55,15 +57,15 @@ def train(config: TrainConfig) -> Path:
     set_seed(config.seed)
     data = None if config.data is None else build(config.data)
     train_set = None if data is None else data.open("train")
-    task: Task = build(config.task, train_set)
-    if not task.phases:
-        task.run(config, data, accelerator, folder)
+    work: Task | Job = build(config.task, train_set)
+    if isinstance(work, Job):
+        work.run(Context(config, data, accelerator, folder))
         if accelerator.is_main_process:
             write_text(folder / "config.yaml", to_yaml(config))
         return folder
     if data is None:
         raise ConfigError("data: missing; this task trains on data, expected e.g. {kind: photos}")
-    Loop(config, task, train_set, data.open("val"), accelerator, folder).run()
+    Loop(config, work, train_set, data.open("val"), accelerator, folder).run()
     return folder
 
 
@@ -72,213 +74,197 @@ class Loop:
         self,
         config: TrainConfig,
         task: Task,
-        train_set,
-        val_set,
+        train_set: Any,
+        val_set: Any,
         accelerator: Accelerator,
         folder: Path,
     ) -> None:
         self.config, self.task, self.accelerator, self.folder = config, task, accelerator, folder
         self.device = accelerator.device
-        self.bare = {name: module.to(self.device) for name, module in task.modules.items()}
-        for helper in (*task.helpers, *task.kept.values()):
-            helper.to(self.device)
-        for name, module in self.bare.items():
-            share_batch_norm(name, module, accelerator)
+        self.train_set, self.val_set = train_set, val_set
+        self.sharded = wants_sharding(config.sharding, accelerator.num_processes)
+        self.state = self._state()
         # What a forward pass itself moves; looked up once, since a step has no time to search.
         self._statistics = [
             buffer
-            for module in self.bare.values()
+            for module in self.state.modules.values()
             if has_batch_norm(module)
             for buffer in module.buffers()
         ]
-        self.sharded = wants_sharding(config.sharding, accelerator.num_processes)
-        self.parallel = Parallel(accelerator, self.sharded, config.compile)
-        self.averages: dict[str, Average] = {}
+        parallel = Parallel(accelerator, self.sharded, config.compile)
+        self.training_step = TrainingStep(config, task, self.state.modules, parallel)
+        self.order = Order(len(train_set), config.batch_size, config.seed)
+        self.nonfinite = NonFiniteCheck(
+            self.state, accelerator, folder, config.max_skipped, lambda text: self.logger.say(text)
+        )
+        self.checkpointer = Checkpointer(config, accelerator, folder / "checkpoints", self._binding)
+        self.stop = StopRequest()
+        self.logger: Logger | None = None
+        self.loader: Loader | None = None
+
+    def _state(self) -> RunState:
+        """The task's modules on the device, and their averages."""
+        config, task = self.config, self.task
+        modules = {name: module.to(self.device) for name, module in task.modules.items()}
+        for module in (*task.buffers.helpers, *task.buffers.saved.values()):
+            module.to(self.device)
+        for name, module in modules.items():
+            share_batch_norm(name, module, self.accelerator)
+        averages: dict[str, Average] = {}
         if config.ema is not None:
-            self.averages = {
-                name: Average(self.bare[name], config.ema, name) for name in task.averaged
-            }
+            averages = {name: Average(modules[name], config.ema, name) for name in task.ema}
         # A sharded module cannot be evaluated as it is: ranks look at different numbers of samples.
         first = task.phases[0].module
-        self.twins: dict[str, Average] = {}
-        if self.sharded and first not in self.averages:
-            self.twins = {first: Average(self.bare[first], 0.0, first)}
-        self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
-        self.order = Order(len(train_set), config.batch_size, config.seed)
-        self.train_set, self.val_set = train_set, val_set
-        self.guard = Guard(accelerator, folder, config.max_skipped, self._say)
-        self.stop = StopRequest()
-        self.step, self.score = 0, None
-        self.loader: Loader | None = None
-        self.stream: dict | None = None  # lanes and their positions, where a stream goes on
+        twins: dict[str, Average] = {}
+        if self.sharded and first not in averages:
+            twins = {first: Average(modules[first], 0.0, first)}
+        return RunState(modules, averages, twins, task.buffers)
 
     @cached_property
     def data_record(self) -> dict:
-        """Of the training data; once a run, since it may look at every file."""
+        """The record of the training data; read once, since it may look at every file."""
         return self.train_set.record()
+
+    def _binding(self) -> dict[str, Any]:
+        return binding(self.config, self.data_record.get("manifest"), self.task.record())
 
     # -- running --------------------------------------------------------------------------------
 
     def run(self) -> None:
         self._begin()
+        state = self.state
         if self.accelerator.is_main_process:
             # Only now: a run that is refused must not change what an earlier one left.
             write_text(self.folder / "config.yaml", to_yaml(self.config))
             if self.config.resume != "auto":
-                checkpoint.set_aside(self.folder / "checkpoints", after=self.step)
-        if self.step >= self.config.steps:
+                files.set_aside(self.folder / "checkpoints", after=state.step)
+        if state.step >= self.config.steps:
             self._export()
             return
-        meter = Meter()
+        throughput = Throughput()
         if self.accelerator.is_main_process:
             world = self.accelerator.num_processes
-            meter = make_meter(self.config, self.train_set, self.device, world)
-        self.watch = Watch(self.accelerator, self.folder, self.config, self.step, meter)
-        if meter.reason:
-            self.watch.say(f"no tflops in the log: a step cannot be counted ({meter.reason})")
+            throughput = make_throughput(self.config, self.train_set, self.device, world)
+        facts = self.task.facts()
+        self.logger = Logger(
+            self.accelerator, self.folder, self.config, state.step, throughput, facts.unit
+        )
+        if throughput.reason:
+            self.logger.say(f"no tflops in the log: a step cannot be counted ({throughput.reason})")
         if slow := slow_precision(self.config, self.device):
-            self.watch.say(slow)
-        if self.step == 0:
-            for name, value in self.task.summary().items():
-                self.watch.say(f"{name}: {value}")
+            self.logger.say(slow)
+        if state.step == 0:
+            for name, value in facts.lines.items():
+                self.logger.say(f"{name}: {value}")
         try:
             with self.stop.listening(), one_line_losses(self.accelerator, self._where):
                 self._train()
         finally:
-            self.watch.close()
+            self.logger.close()
 
     def _train(self) -> None:
-        self.loader = loader = make_loader(self, self.config.steps, self.config.workers)
+        self.loader = loader = self._loader()
         for batch in loader:
             self._train_step(to_device(batch, self.device), loader)
-            if self.stop.agreed() and self.step < self.config.steps:
-                if not (_every(self.step, self.config.save_every) or self.guard.in_a_row):
+            if self.stop.agreed() and self.state.step < self.config.steps:
+                if not (self._every(self.config.save_every) or self.nonfinite.in_a_row):
                     self._save()  # else it was just saved, or must not be
-                self.watch.say(f"stopped by signal {self.stop.number} after step {self.step}")
+                step = self.state.step
+                self.logger.say(f"stopped by signal {self.stop.number} after step {step}")
                 sys.exit(128 + self.stop.number)
         self._export()
         if self.stop.number is not None:  # so that what was to follow does not
-            self.watch.say(f"stopped by signal {self.stop.number}; the run is complete")
+            self.logger.say(f"stopped by signal {self.stop.number}; the run is complete")
             sys.exit(128 + self.stop.number)
 
-    def _say(self, text: str) -> None:
-        self.watch.say(text)  # there is none yet when the guard is made
+    def _loader(self, steps: int | None = None, workers: int | None = None) -> Loader:
+        given = (self.config, self.train_set, self.order, self.accelerator, self.folder, self.state)
+        return make_loader(*given, steps, workers)
+
+    def _every(self, interval: int) -> bool:
+        return interval > 0 and self.state.step % interval == 0
 
     def _where(self) -> str:
-        saved = checkpoint.complete(self.folder / "checkpoints")
-        go_on = f"{saved[0]} is complete" if saved else "there is no checkpoint yet"
-        return f"at step {self.step + 1}; {go_on}: start the same command again"
+        saved = files.complete(self.folder / "checkpoints")
+        resume = f"{saved[0]} is complete" if saved else "there is no checkpoint yet"
+        return f"at step {self.state.step + 1}; {resume}: start the same command again"
 
     def _train_step(self, batch: Batch, loader: Loader) -> None:
-        config, task = self.config, self.task
-        progress = Progress(self.step, config.steps, self.order.epoch(self.step))
-        rng = Rng(config.seed, "step", self.step)
+        config, task, state = self.config, self.task, self.state
+        progress = Progress(state.step, config.steps, self.order.epoch(state.step))
+        rng = Rng(config.seed, "step", state.step)
         self._seed_dropout(rng)
-        draws = task.draw(batch.index, config.seed, progress).to(self.device)
-        for module in self.bare.values():
-            module.train()
+        draws: Draws = task.draw(batch.index, config.seed, progress).to(self.device)
         before = [buffer.clone() for buffer in self._statistics]
-        due = [p for p in task.phases if progress.step >= p.start and not progress.step % p.every]
-        turns = [self._turn(phase, batch, draws, progress) for phase in due]
+        phases = self.training_step.gradients(batch, draws, progress)
         facts: dict[str, float] = {}
-        if self.guard.passes(self.step + 1, turns):
-            for turn in turns:
-                facts |= self._move(turn, progress)
-            self.guard.took()
-            self.watch.add(task.after_step(rng, progress))
-            for average in (*self.averages.values(), *self.twins.values()):
+        if self.nonfinite.passes(state.step + 1, phases):
+            for found in phases:
+                facts |= self._move(found, progress)
+            self.logger.add(task.after_step(rng, progress))
+            for average in (*state.averages.values(), *state.twins.values()):
                 average.update()
         else:
             task.forget()
             for buffer, value in zip(self._statistics, before, strict=True):
                 buffer.copy_(value)
-        for turn in turns:
-            for optimizer in self.optimizers[turn.module]:
-                optimizer.zero_grad(set_to_none=True)
-        for alarm in task.alarms(progress):
-            self.guard.note({"step": self.step + 1, **alarm})
-            self.watch.say(f"step {self.step + 1}: {alarm['text']}")
-        self.step += 1
-        self.watch.tick(
-            self.step,
-            self.order.epoch(self.step),
+        for found in phases:
+            self.training_step.clear(found)
+        if task.monitor.alarms is not None:
+            for alarm in task.monitor.alarms(progress):
+                self.nonfinite.note({"step": state.step + 1, **alarm})
+                self.logger.say(f"step {state.step + 1}: {alarm['text']}")
+        state.step += 1
+        self.logger.tick(
+            state.step,
+            self.order.epoch(state.step),
             loader.wait,
-            facts | {"skipped_steps": self.guard.skipped},
+            facts | {"skipped_steps": state.skipped},
         )
         self._look_and_save()
 
+    def _move(self, found: PhaseGradients, progress: Progress) -> dict[str, float]:
+        """Move the modules of a phase, and log it; its learning rate."""
+        name = found.module
+        prefix = "" if name == self.task.phases[0].module else f"{name}_"
+        for scalars, _ in found.micro_batches:
+            self.logger.add({prefix + n if n == "loss" else n: v for n, v in scalars.items()})
+        norms = found.norms.items()
+        self.logger.add({f"{name}_grad_norm{part and '/' + part}": norm for part, norm in norms})
+        return {f"{prefix}lr": self.training_step.move(found, progress)}
+
     def _look_and_save(self) -> None:
         """Validation, images and the checkpoint of this step, where they are due."""
-        config, last = self.config, self.step == self.config.steps
-        self.score = None
-        if last or _every(self.step, config.validate_every):
+        config, state = self.config, self.state
+        last = state.step == config.steps
+        state.score = None
+        if last or self._every(config.validate_every):
             self._validate()
-        if last or _every(self.step, config.grid_every):
-            self._pictures()
-        if _every(self.step, config.save_every) and self.guard.in_a_row and not last:
+        if last or self._every(config.grid_every):
+            self._images()
+        if self._every(config.save_every) and self.nonfinite.in_a_row and not last:
             # The step before the first bad one may be what broke the weights.
-            self.watch.say(f"step {self.step}: no checkpoint, since the last step was skipped")
-        elif last or _every(self.step, config.save_every):
+            self.logger.say(f"step {state.step}: no checkpoint, since the last step was skipped")
+        elif last or self._every(config.save_every):
             self._save()
-
-    def _turn(self, phase: Phase, batch: Batch, draws, progress: Progress) -> Turn:
-        """One phase's share of a step: micro-batches, their gradients, clipping; nothing moves."""
-        config, name = self.config, phase.module
-        wrapped = self.task.modules[name]
-        size = len(batch.index) // config.accumulate
-        seen = []
-        for i in range(config.accumulate):
-            part = batch
-            if config.accumulate > 1:
-                part = batch.select(slice(i * size, (i + 1) * size))
-            with self.parallel.micro_batch(wrapped, last=i == config.accumulate - 1):
-                with self.accelerator.autocast():
-                    sampled = draws.select(slice(i * size, (i + 1) * size))
-                    scalars = self.task.step(phase, part, sampled, progress)
-                self.accelerator.backward(scalars["loss"] / config.accumulate)
-            # Without their graphs, which would live on until everything has moved.
-            seen.append(({n: value.detach() for n, value in scalars.items()}, part.index))
-        self.parallel.finish(wrapped)
-        return Turn(name, seen, norms_and_clip(self.bare[name], config.clip))
-
-    def _move(self, turn: Turn, progress: Progress) -> dict[str, float]:
-        """The optimizers of one phase; its rate."""
-        config, name = self.config, turn.module
-        prefix = "" if name == self.task.phases[0].module else f"{name}_"
-        for scalars, _ in turn.micro_batches:
-            self.watch.add({prefix + n if n == "loss" else n: v for n, v in scalars.items()})
-        norms = turn.norms.items()
-        self.watch.add({f"{name}_grad_norm{part and '/' + part}": norm for part, norm in norms})
-        # Set, not scheduled: a rate is a function of the step alone, so it needs no state.
-        rate = warmup_cosine(progress.step, config.steps, config.warmup, config.final_lr)
-        for optimizer in self.optimizers[name]:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak_lr"] * rate
-            optimizer.step()
-        return {f"{prefix}lr": self.optimizers[name][0].param_groups[0]["lr"]}
 
     # -- beginning ------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         """From a checkpoint or from scratch; modules are whole until their state is in them."""
-        path = resume.found(self)
-        state = None if path is None else resume.restore_modules(self, path)
-        if state is None and self.task.wants_data:
+        state = self.state
+        path = self.checkpointer.find()
+        snapshot = None if path is None else self.checkpointer.restore_modules(state, path)
+        if snapshot is None and self.task.wants_data:
             self._prepare()
-        for phase in self.task.phases:
-            bare, first = self.bare[phase.module], phase is self.task.phases[0]
-            self.task.modules[phase.module] = self.parallel.wrap(
-                bare, shard=first, whole=self.task.whole(phase.module)
-            )
-            self.optimizers[phase.module] = make_optimizers(
-                with_lr(self.config.optimizer, phase.lr), bare, phase.lr_factors
-            )
+        self.training_step.prepare()
+        state.optimizers = self.training_step.optimizers
         if self.sharded:
-            (self.averages | self.twins)[self.task.phases[0].module].shard()
-        if state is not None:
-            resume.restore_optimizers(self, state, path)
+            (state.averages | state.twins)[self.task.phases[0].module].shard()
+        if snapshot is not None:
+            self.checkpointer.restore_optimizers(state, snapshot, path)
             if self.accelerator.is_main_process:
-                print(f"resumed from {path}{resume.changed_precision(self, state)}")
+                print(f"resumed from {path}{self.checkpointer.changed_precision(snapshot)}")
 
     def _prepare(self) -> None:
         """Show the task the first batch, before anything is wrapped."""
@@ -286,7 +272,7 @@ class Loop:
         self._seed_dropout(rng)
         # Streams cut their lanes by the number of workers, so there it must be the real one.
         workers = self.config.workers if isinstance(self.train_set, Stream) else 0
-        batch = next(iter(make_loader(self, 1, workers)))
+        batch = next(iter(self._loader(1, workers)))
         self.task.prepare(to_device(batch, self.device), rng)
 
     def _seed_dropout(self, rng: Rng) -> None:
@@ -298,8 +284,8 @@ class Loop:
 
     def evaluated(self) -> dict[str, nn.Module]:
         """Bare modules, averaged where there is an average; every rank must ask."""
-        averages = (self.twins | self.averages).items()
-        return self.bare | {name: average.module for name, average in averages}
+        averages = {**self.state.twins, **self.state.averages}.items()
+        return {**self.state.modules, **{name: average.module for name, average in averages}}
 
     def _batches(self) -> Iterator[Batch]:
         loader = EvalLoader(
@@ -316,56 +302,62 @@ class Loop:
                 return  # the grace time is short; what was counted so far is thrown away
 
     def _validate(self) -> None:
-        self.watch.pause()
+        self.logger.pause()
         with self.accelerator.autocast():
             metrics = self.task.validate(self._batches(), self.evaluated())
         if self.stop.agreed():
             metrics = {}
         if metrics:
-            self.watch.write(self.step, metrics, "val")
-            self.watch.say(
-                f"step {self.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items())
-            )
-            name, sign = self.task.judged_by
-            self.score = sign * metrics[name] if name in metrics else None
-        self.watch.resume()
+            step, monitor = self.state.step, self.task.monitor
+            self.logger.write(step, metrics, "val")
+            values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            self.logger.say(f"step {step}: {values}")
+            if monitor.metric in metrics:
+                sign = 1 if monitor.higher_is_better else -1
+                self.state.score = sign * metrics[monitor.metric]
+        self.logger.resume()
 
-    def _pictures(self) -> None:
-        self.watch.pause()
-        modules = self.evaluated()
-        if self.accelerator.is_main_process:
+    def _images(self) -> None:
+        """Grids of images, where the task draws some."""
+        self.logger.pause()
+        modules, draw = self.evaluated(), self.task.monitor.images
+        if self.accelerator.is_main_process and draw is not None:
             first = next(iter(EvalLoader(self.val_set, 64, limit=64)))
             batch = to_device(of_each_class(first, 8), self.device)
-            for name, image in self.task.pictures(batch, modules).items():
-                self.watch.picture(self.step, name, image)
-        self.watch.resume()
+            for name, image in draw(batch, modules).items():
+                self.logger.image(self.state.step, name, image)
+        self.logger.resume()
+
+    # -- keeping --------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        """A checkpoint, written by the main process; a failure ends all of them."""
+        self.logger.pause()
+        self.state.stream = stream_positions(self.loader)
+        self.checkpointer.save(self.state)
+        self.logger.resume()
 
     def _export(self) -> None:
         """Write the finished model, unless an earlier run of the same steps already did."""
         target = self.folder / "model"
         modules = self.evaluated()
         if self.accelerator.is_main_process:
-            if not (target / WEIGHTS).is_file() or hasattr(self, "watch"):
+            if not (target / WEIGHTS).is_file() or self.logger is not None:
                 draft = self.folder / ".writing_model"
                 shutil.rmtree(draft, ignore_errors=True)
                 self.task.export(draft, modules)
                 shutil.rmtree(target, ignore_errors=True)
                 draft.rename(target)
-            if hasattr(self, "watch"):
-                record = self.task.record()
-                self.watch.say(finish(self.config, self.folder, self.data_record, task=record))
+            if self.logger is None:
+                print(f"finished {self.state.step} steps; the model is in {target}")
             else:
-                print(f"finished {self.step} steps; the model is in {target}")
+                self.logger.say(
+                    finish(
+                        self.config,
+                        self.folder,
+                        self.data_record,
+                        task=self.task.record(),
+                        unit=self.task.facts().unit,
+                    )
+                )
         self.accelerator.wait_for_everyone()
-
-    # -- keeping --------------------------------------------------------------------------------
-
-    def _save(self) -> None:
-        """A checkpoint, written by the main process; a failure ends all of them."""
-        self.watch.pause()
-        resume.save(self)
-        self.watch.resume()
-
-
-def _every(step: int, interval: int) -> bool:
-    return interval > 0 and step % interval == 0

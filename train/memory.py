@@ -1,9 +1,9 @@
-"""How this process keeps memory: freed buffers stay, instead of going back to the system.
+"""Memory of this process: freed buffers stay, instead of going back to the system.
 
 A training step on CPUs frees and asks for the same large buffers again and again. glibc gives each
 one above 32 MB back at once, and the next one comes as fresh pages, which the kernel must find and
 clear: a quarter of the bf16 step of a TiTok-S at batch 16 on two cores (57 % of the matrix rate
-with glibc's own ways, 75 % with these). GPUs have torch's caching allocator for this.
+with glibc's defaults, 75 % with these). GPUs have torch's caching allocator for this.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of <malloc.h>
 
 
 def keep_freed_memory() -> bool:
-    """Whether the C library was told; one that is not glibc is left as it is.
+    """True if the C library was told; one that is not glibc is left as it is.
 
-    Of the process, so only programs call it. The environment would have to be set before Python
-    starts; a call needs no second process.
+    It holds for the whole process, so only programs call it. The environment would have to be set
+    before Python starts; a call needs no second process.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

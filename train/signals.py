@@ -19,11 +19,11 @@ from contextlib import contextmanager
 
 _CAUGHT = (signal.SIGTERM, signal.SIGINT)
 _ONE_REQUEST = 5.0  # seconds; launchers send SIGINT to a process and to its group
-_ears: _Ears | None = None
+_listener: _Listener | None = None
 
 
 class StopRequest:
-    """Whether this run was asked to stop. `.number`: the signal, once there was one."""
+    """A request to stop this run. `.number`: the signal, once there was one."""
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -37,9 +37,9 @@ class StopRequest:
         After an error a signal is still a request: launchers send one to a process that lost
         another, and its message must come out.
         """
-        undo = install() if _ears is None else lambda: None
-        ears, request = _ears, self
-        ears.request = self
+        undo = install() if _listener is None else lambda: None
+        listener, request = _listener, self
+        listener.request = self
         try:
             yield
             request = None
@@ -48,18 +48,18 @@ class StopRequest:
             raise
         finally:
             sys.stdout.flush()  # what comes now ends the process without it
-            ears.request, ears.place = request, "while it was ending"
+            listener.request, listener.place = request, "while it was ending"
             undo()
 
     def note(self, number: int) -> bool:
-        """Take a signal down; whether it is one that must not be waited for."""
+        """Note a signal; True if it must end the process at once."""
         if self.number is None:
             self.number, self._since = number, time.monotonic()
             return False
         return number == signal.SIGINT and time.monotonic() - self._since > _ONE_REQUEST
 
     def agreed(self) -> bool:
-        """Whether any rank was asked; all ranks then know the signal."""
+        """True if any rank was asked; all ranks then know the signal."""
         from vistok.runtime import distributed
 
         found = int(distributed.agree(self.number or 0))
@@ -70,19 +70,19 @@ class StopRequest:
 
 def install() -> Callable[[], None]:
     """Take over both signals in this process; the function that gives them back."""
-    global _ears
-    ears = _ears = _Ears()
+    global _listener
+    listener = _listener = _Listener()
 
     def undo() -> None:
-        global _ears
-        ears.close()
-        _ears = None
+        global _listener
+        listener.close()
+        _listener = None
 
     return undo
 
 
-class _Ears:
-    """The thread, its pipe, and what a signal means at the moment."""
+class _Listener:
+    """The thread, its pipe, and the effect of a signal at the moment."""
 
     def __init__(self) -> None:
         self.request: StopRequest | None = None
@@ -93,7 +93,7 @@ class _Ears:
         self._before = {number: signal.signal(number, _nothing) for number in _CAUGHT}
         self._pipe_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         os.register_at_fork(after_in_child=self._in_child)
-        atexit.register(self._deaf)
+        atexit.register(self._restore)
         self._open, self._pid = True, os.getpid()
         threading.Thread(target=self._listen, args=(read,), daemon=True).start()
 
@@ -103,7 +103,7 @@ class _Ears:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         os.close(self._write)
-        atexit.unregister(self._deaf)
+        atexit.unregister(self._restore)
 
     def _listen(self, pipe: int) -> None:
         while numbers := os.read(pipe, 64):
@@ -129,7 +129,7 @@ class _Ears:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def _deaf(self) -> None:
+    def _restore(self) -> None:
         """Python is shutting down, and threads with it: the signals do what they always did."""
         if self._open and os.getpid() == self._pid:
             for number in _CAUGHT:

@@ -7,13 +7,11 @@ needs no run and no data: images are noise, which costs the same.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vistok.config import ConfigError, read_yaml, validate
 from vistok.config.registry import build
@@ -26,9 +24,9 @@ from vistok.eval.results.rows import Reference, Row
 from vistok.eval.speed.clock import Clock, flops, largest_products
 from vistok.runtime import distributed
 from vistok.runtime.precision import has_bf16
+from vistok.train import step as train_step
 from vistok.train.config import TrainConfig
-from vistok.train.gradients import norms_and_clip
-from vistok.train.optim import make_optimizers, with_lr
+from vistok.train.parallel.alone import Alone
 
 NO_BF16 = "this device has no bf16 instructions; fp32 can be measured"
 
@@ -42,18 +40,14 @@ class TrainingStep:
         data = None if config.data is None else build(config.data).open("train")
         task, self.batch, self.device = build(config.task, data), batch, batch.pixels.device
         self.task = task
-        for module in [*task.modules.values(), *getattr(task, "losses", ())]:
+        for module in [*task.modules.values(), *task.buffers.helpers]:
             module.to(self.device).train()
         self.bare = dict(task.modules)
+        whole = config.model_copy(update={"accumulate": 1})  # the batch is what fits at once
+        parallel = Alone(self.device, config.precision, config.compile)
+        self.step = train_step.TrainingStep(whole, task, self.bare, parallel)
+        self.step.prepare()
         self.wrapped = dict(task.modules)
-        if config.compile:
-            self.wrapped = {name: torch.compile(module) for name, module in self.bare.items()}
-        self.optimizers = {
-            phase.module: make_optimizers(
-                with_lr(config.optimizer, phase.lr), task.modules[phase.module], phase.lr_factors
-            )
-            for phase in task.phases
-        }
         self.progress = Progress(config.steps, config.steps)  # the last: every loss is switched on
         self.rng = Rng(config.seed, "step", config.steps)
         if task.wants_data:
@@ -83,16 +77,11 @@ class TrainingStep:
 
     def _step(self, modules: dict) -> None:
         self.task.modules.update(modules)
-        for phase in self.task.phases:
-            cast = self.precision == "bf16"
-            with torch.autocast(self.device.type, torch.bfloat16) if cast else nullcontext():
-                loss: Tensor = self.task.step(phase, self.batch, self.draws, self.progress)["loss"]
-            loss.backward()
-            norms_and_clip(self.bare[phase.module], self.config.clip)
-        for phase in self.task.phases:
-            for optimizer in self.optimizers[phase.module]:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+        phases = self.step.gradients(self.batch, self.draws, self.progress)
+        for found in phases:
+            self.step.move(found, self.progress)
+        for found in phases:
+            self.step.clear(found)
         self.task.after_step(self.rng, self.progress)
 
 

@@ -75,8 +75,8 @@ def test_eval_uses_only_the_loop_its_config_and_tasks():
         "vistok.train.loop",
         "vistok.train.config",
         "vistok.train.tasks",
-        "vistok.train.optim",
-        "vistok.train.gradients",
+        "vistok.train.parallel",
+        "vistok.train.step",
         "vistok.train.memory",
     }
     for file in (ROOT / "eval").rglob("*.py"):

@@ -117,13 +117,14 @@ def test_all_that_is_not_frozen_learns(name, bf16, place):
     task.prepare(batch, Rng(0))
     for parameter in task.tokenizer.quantizer.parameters():  # codes that are latents have no loss
         parameter.data.add_(0.1 * torch.randn_like(parameter))
-    draws = task.draw(batch.index, 0, progress)
+    draws, handed = task.draw(batch.index, 0, progress), {}
     for phase in task.phases:
         module = task.modules[phase.module].train()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            scalars = task.step(phase, batch, draws, progress)
-        assert all(torch.as_tensor(value).isfinite() for value in scalars.values())
-        scalars["loss"].backward()
+            outcome = task.step(phase, batch, draws, progress, handed)
+        assert all(torch.as_tensor(value).isfinite() for value in outcome.scalars.values())
+        outcome.loss.backward()
+        handed |= outcome.handed
         for key, parameter in module.named_parameters():
             frozen = any(f"{key}.".startswith(f"{part}.") for part in config.task.freeze)
             if phase.module == "tokenizer" and frozen:

@@ -68,7 +68,7 @@ def test_a_teacher_rests(make_tokenizer):
 
 
 def test_what_does_not_fit(make_tokenizer, teacher, fails):
-    with fails(ConfigError, "teacher here", r"\(2, 2, 2", "one code a position"):
+    with fails(ConfigError, "teacher here", r"\(2, 2, 2", "one code per position"):
         taught(make_tokenizer("binary"))
     loss = build(ProxyCodesConfig(teacher="here"))
     with fails(ConfigError, "has not been given its teacher here"):

@@ -9,7 +9,7 @@ import sys
 
 import torch
 
-from tests.train.conftest import forget_accelerate
+from tests.support.training import forget_accelerate
 from vistok.config import load_plugins, read_yaml, validate
 from vistok.train.config import TrainConfig
 from vistok.train.loop import train

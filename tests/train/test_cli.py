@@ -10,7 +10,7 @@ import time
 import pytest
 from click.testing import CliRunner
 
-from tests.train.conftest import ROOT, TINY
+from tests.support.training import ROOT, TINY
 from vistok.train.__main__ import main
 
 

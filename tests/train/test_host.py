@@ -1,4 +1,4 @@
-"""A training step never waits for the device, but once, for the guard.
+"""A training step waits for the device once: to read whether it is finite.
 
 The meta device stands in for a GPU: its tensors have no numbers, so that whoever asks for one is
 caught, and so is a copy from the host that is not `non_blocking`.
@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from tests.support.recipes import TINY as RECIPES
 from tests.support.recipes import write_stand_ins
-from tests.train.conftest import STATEFUL, TINY, forget_accelerate
+from tests.support.training import STATEFUL, TINY, forget_accelerate
 from vistok.config import read_yaml, validate
 from vistok.config.registry import build
 from vistok.core.draws import Draws
@@ -28,14 +28,13 @@ from vistok.data import TokenCacheWriter, to_device
 from vistok.frozen import text
 from vistok.quantizers.atoms.vq import VQ, VQConfig
 from vistok.tokens import Tokens, TokenSpec, keep_mask
-from vistok.train.collapse import UsageWindow
 from vistok.train.config import TrainConfig
-from vistok.train.feed import make_loader
-from vistok.train.gradients import norms_and_clip
+from vistok.train.cost.throughput import Throughput
 from vistok.train.launch import make_accelerator
 from vistok.train.loop import Loop
-from vistok.train.meter import Meter
-from vistok.train.watch import Watch
+from vistok.train.monitoring.collapse import UsageWindow
+from vistok.train.monitoring.logger import Logger
+from vistok.train.optim.gradients import norms_and_clip
 
 META = torch.device("meta")
 ITEM = torch.ops.aten._local_scalar_dense.default
@@ -57,7 +56,7 @@ class Waits(TorchDispatchMode):
             return 0
         if func in MOVES and given[0].device == META and str(kwargs.get("device")) == "cpu":
             self.reads += 1
-            return torch.zeros(given[0].shape)  # the guard's: nothing is wrong
+            return torch.zeros(given[0].shape)  # everything is finite
         out = func(*args, **kwargs)
         made = [x for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
         # A pointwise kernel takes a number of the host along as an argument, and waits for nothing.
@@ -92,20 +91,20 @@ def watched(tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         data = build(config.data)
         task = build(config.task, data.open("train"))
-        # What comes before the first step may take its time.
+        # Nothing before the first step is tested, and codebooks need no data here.
         monkeypatch.setattr(type(task), "wants_data", False)
         loop = Loop(config, task, data.open("train"), data.open("val"), accelerator, folder)
         loop._begin()
-        loop.watch = Watch(accelerator, folder, config, 0, Meter())
-        loader = iter(feed := make_loader(loop, config.steps, 0))
+        loop.logger = Logger(accelerator, folder, config, 0, Throughput())
+        loader = iter(source := loop._loader(workers=0))
         for count in (1, steps):  # the first step is not looked at: it fetches text encoders
-            first = loop.step
+            first = loop.state.step
             with Waits() as waits:
                 for batch in islice(loader, count):
-                    loop._train_step(to_device(batch, loop.device), feed)
-        loop.watch.close()
-        assert loop.guard.skipped == 0
-        return loop.step - first, waits
+                    loop._train_step(to_device(batch, loop.device), source)
+        loop.logger.close()
+        assert loop.state.skipped == 0
+        return loop.state.step - first, waits
 
     yield go
     forget_accelerate()
@@ -216,18 +215,18 @@ def test_what_torch_does_otherwise_on_cuda(monkeypatch):
 
 def test_who_asks_is_caught(watched, monkeypatch):
     """The witness itself: a number that is read, and copies that wait."""
-    from vistok.train.tasks.tokenizer import TokenizerTask
+    from vistok.train.tasks.losses import Losses
 
-    weigh = TokenizerTask._weigh
+    given = Losses.terms
 
     def curious(self, reconstruction, batch, progress):
-        terms = weigh(self, reconstruction, batch, progress)
+        terms = given(self, reconstruction, batch, progress)
         float(terms["loss"].detach())
         torch.ones(2).to(META)
         reconstruction.target[torch.arange(2)]
         return terms
 
-    monkeypatch.setattr(TokenizerTask, "_weigh", curious)
+    monkeypatch.setattr(Losses, "terms", curious)
     steps, waits = watched(TINY)
     assert waits.reads == 2 * steps
     assert {name.split(".")[1] for name in waits.copies} == {"_to_copy", "index"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.train.conftest import STATEFUL, TINY, lines, rewound
+from tests.support.training import STATEFUL, TINY, lines, rewound
 from vistok.config import ConfigError
 
 TIMED = ("images_per_s", "data_wait", "tflops", "mfu", "peak_rss_gb")
@@ -98,7 +98,7 @@ def test_the_average_is_the_closed_form(run):
 def test_the_run_leaves_what_it_promises(run):
     folder = run(TINY, trackers=["tensorboard"])
     names = {path.name for path in folder.iterdir()}
-    assert {"config.yaml", "metrics.jsonl", "model", "checkpoints", "pictures"} <= names
+    assert {"config.yaml", "metrics.jsonl", "model", "checkpoints", "images"} <= names
     validation = lines(folder, "val")[-1]
     assert {"psnr", "psnr@1", "psnr@2", "codebook_usage", "slot_redundancy"} <= set(validation)
     assert any("tfevents" in path.name for path in folder.rglob("*"))

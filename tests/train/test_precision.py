@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from tests.train.conftest import TINY, rewound
+from tests.support.training import TINY, rewound
 from vistok.config import ConfigError, validate
 from vistok.runtime import precision
 from vistok.train.config import TrainConfig

@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from tests.support.recipes import TINY, read_config, write_clip
-from tests.train.conftest import forget_accelerate, lines
+from tests.support.training import forget_accelerate, lines
 from vistok.config.registry import build
 from vistok.core.draws import Draws
 from vistok.core.rng import Rng
@@ -69,7 +69,8 @@ def test_the_loss_falls(trained, name):
     def loss() -> float:
         task.tokenizer.eval()
         with torch.no_grad():
-            return float(task.step(task.phases[0], batch, Draws(), Progress(1, config.steps))[term])
+            progress = Progress(1, config.steps)
+            return float(task.step(task.phases[0], batch, Draws(), progress, {}).scalars[term])
 
     before = loss()
     task.tokenizer.load_state_dict(Tokenizer.from_pretrained(folder / "model").state_dict())

@@ -8,7 +8,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 
-from tests.train.conftest import STATEFUL, TINY
+from tests.support.training import STATEFUL, TINY
 from vistok.core.records import Batch
 from vistok.tokenizer import Tokenizer
 
@@ -51,7 +51,7 @@ def train_on_mixed_lengths(run, keeps, tree):
     tree = copy.deepcopy(tree)
     tree["task"]["tokenizer"]["regularizers"][0]["per"] = "sample"
     run(tree, compile=True, save_every=0)
-    steps = [step for step in keeps if len(step) == 8]  # others are of a rehearsal
+    steps = [step for step in keeps if len(step) == 8]  # others are of the cost trace
     assert len(steps) == 12 and len(set().union(*steps)) > 2
     assert any(len(set(step)) > 1 for step in steps)  # mixed in a batch
     assert len({tuple(sorted(step)) for step in steps}) > 3  # and mixed anew in every step
@@ -82,7 +82,7 @@ def test_clusters_are_one_graph_for_all_micro_batches(run, compiled, keeps):
     assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
 
 
-def test_the_watch_sees_a_shape_that_varies(compiled, make_tokenizer):
+def test_the_fixture_sees_a_shape_that_varies(compiled, make_tokenizer):
     model = torch.compile(make_tokenizer())
     model(Batch(torch.arange(4), torch.rand(4, 3, 8, 8)))
     with pytest.raises(torch._dynamo.exc.RecompileError):

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.conftest import ROOT, TINY
-from vistok.train import checkpoint
+from tests.support.training import ROOT, TINY
+from vistok.train.checkpoint import files as checkpoint
 from vistok.train.signals import StopRequest, install
 
 
@@ -108,10 +108,10 @@ MOMENTS = {
     "vistok.train.loop.make_accelerator": "before the first step, with nothing to save",
     "vistok.train.loop.Loop._begin": "before the first step, with nothing to save",
     "vistok.train.loop.Loop._train_step": "after step 1",
-    "vistok.train.checkpoint._write": "after step 2",
+    "vistok.train.checkpoint.files._write": "after step 2",
     "vistok.train.tasks.tokenizer.TokenizerTask.validate": "after step 2",
     "vistok.train.tasks.tokenizer.TokenizerTask.export": "the run is complete",
-    "vistok.train.watch.Watch.close": "while it was ending",
+    "vistok.train.monitoring.logger.Logger.close": "while it was ending",
 }
 
 
@@ -145,7 +145,7 @@ def live(file: str, out: str, moment: str, number: int, group: bool, *args: str)
 @pytest.fixture(scope="module")
 def context():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["vistok.train.loop", "tests.train.conftest"])
+    context.set_forkserver_preload(["vistok.train.loop", "tests.support.training"])
     return context
 
 
@@ -195,7 +195,7 @@ def test_workers_outlive_a_signal_to_the_whole_group(killed):
 def test_an_interrupted_cache_keeps_its_rows(killed, run, write, tmp_path):
     tokenizer = run({**TINY, "steps": 1, "save_every": 0, "warmup": 0}, "tok")
     task = f"task={{kind: cache, tokenizer: {tokenizer}}}"
-    moment = "vistok.train.tasks.cache.to_device"
+    moment = "vistok.train.jobs.cache.to_device"
     code, text, out = killed(moment, signal.SIGTERM, task, "batch_size=8")
     assert code == 143 and "; 8 of 100 rows of train are kept" in text, text
     assert '"written": 8' in (out / "train/meta.json").read_text()

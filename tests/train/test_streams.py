@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.train.conftest import TINY, command, lines
+from tests.support.training import TINY, command, lines
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
-"""Tasks: what the loop trains. The loop never learns which one it runs."""
+"""Tasks, which the loop trains without knowing which one it runs."""
 
-from vistok.train.tasks import cache, classifier, generator, tokenizer
+from vistok.train.tasks import classifier, generator, tokenizer
 
-__all__ = ["cache", "classifier", "generator", "tokenizer"]
+__all__ = ["classifier", "generator", "tokenizer"]

@@ -1,12 +1,13 @@
-"""What a task is to the loop."""
+"""Base class of tasks, and the records by which the loop, the plan and the logger know one."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from accelerate import Accelerator
+import torch
 from torch import Tensor, nn
 
 from vistok.config import ConfigError
@@ -16,112 +17,207 @@ from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.data.base import Dataset
 from vistok.data.loading.stream import Stream
+from vistok.tokens import Tokens, TokenSpec
 
-
-def check_pictures(data: Dataset | Stream | None, task: str) -> None:
-    """ConfigError unless the samples are images; None is not looked at."""
-    if data is not None and data.frames is not None:
-        raise ConfigError(
-            f"data: gives clips of {data.frames} frames, but this {task} takes images; use a "
-            "kind of images (folder, parquet, webdataset), or frames=null where that is allowed"
-        )
-    if data is not None and data.spec is not None:
-        raise ConfigError(
-            f"data: gives cached tokens, but this {task} takes images; use a kind of images "
-            "(folder, parquet, webdataset)"
-        )
+Modules = Mapping[str, nn.Module]
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One optimizer's turn in a step; every phase looks at weights as they were before the step."""
+    """One set of optimizers in a training step; every phase looks at the weights from before it."""
 
-    module: str  # name in Task.modules: whose parameters move
-    every: int = 1  # steps between its turns
-    start: int = 0  # first step
-    lr: float | None = None  # instead of the config's
+    module: str
+    """Name in Task.modules of the module whose parameters move."""
+    beside: tuple[str, ...] = ()
+    """Names of modules that move with it: networks of losses. They are never sharded."""
+    every: int = 1
+    """Steps between two of its updates."""
+    start: int = 0
+    """First step at which it is due."""
+    lr: float | None = None
+    """Peak learning rate; None = that of the config."""
     lr_factors: Mapping[str, float] = field(default_factory=dict)
+    """Factor of the learning rate by the names of parts of `module`."""
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Names of all modules that move in this phase."""
+        return (self.module, *self.beside)
+
+    def due(self, step: int) -> bool:
+        """True if the phase is part of this step."""
+        return step >= self.start and not step % self.every
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one phase on one micro-batch."""
+
+    scalars: Mapping[str, Tensor]
+    """"loss" is minimized, all others are logged."""
+    handed: Mapping[str, Any] = field(default_factory=dict)
+    """Records for later phases of the same step, by their module's name; tensors detached."""
+
+    @property
+    def loss(self) -> Tensor:
+        return self.scalars["loss"]
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """Validation metric, images and alarms of a task."""
+
+    metric: str = "loss"
+    """The validation metric that tells a better checkpoint."""
+    higher_is_better: bool = False
+    images: Callable[[Batch, Modules], dict[str, Tensor]] | None = None
+    """(validation batch, modules) -> named images [3, H, W] in 0..1 to look at."""
+    alarms: Callable[[Progress], list[dict]] | None = None
+    """After a step: what the user should know, as {"alarm": kind, "text": one line, facts}."""
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """Modules of a task besides those that train."""
+
+    helpers: tuple[nn.Module, ...] = ()
+    """Modules that only have to be on the device: losses with frozen networks."""
+    saved: Modules = field(default_factory=dict)
+    """Modules whose buffers are state of the run itself: they go into checkpoints."""
+    share: Callable[[], None] | None = None
+    """Called before a checkpoint: makes `saved` the same on all processes."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts about a task that are known before it trains."""
+
+    spec: TokenSpec | None = None
+    """The tokens that it makes or reads."""
+    sides: tuple[int, ...] | None = None
+    """(H, W) of the images that it sees, (T, H, W) of clips; None = it reads tokens."""
+    lines: Mapping[str, object] = field(default_factory=dict)
+    """Facts that are printed before training: parameters, tokens, bits."""
+
+    @property
+    def unit(self) -> str:
+        """ "image" or "clip"."""
+        return "clip" if self.sides is not None and len(self.sides) == 3 else "image"
 
 
 class Task:
-    """What the loop trains: named modules, their phases, and one step's loss.
+    """Base of tasks: named modules, the phases in which they move, and one step's losses.
 
     The loop wraps the modules (several processes, compilation) and puts the wrapped ones back into
-    `modules`; a task calls those for training and its own bare ones for everything else. A task
-    without phases writes files in `run` instead.
+    `modules`; a task calls those in training and its own bare ones everywhere else.
     """
 
+    needs_data: bool = True
+    """True if the task cannot be built without its data: they give its shapes."""
     modules: dict[str, nn.Module]
-    phases: tuple[Phase, ...] = ()
-    averaged: tuple[str, ...] = ()
-    """Modules of which the loop keeps an exponential moving average."""
-    helpers: tuple[nn.Module, ...] = ()
-    """Modules that only have to be on the device: losses with frozen networks."""
-    kept: Mapping[str, nn.Module] = {}
-    """Modules whose buffers are state of the run itself: they go into checkpoints."""
-    judged_by: tuple[str, int] = ("loss", -1)
-    """The validation metric that tells a better checkpoint, and 1 if higher is better, else -1."""
+    phases: tuple[Phase, ...]
+    ema: tuple[str, ...] = ()
+    """Modules of which an exponential moving average is kept."""
+    monitor: Monitor = Monitor()
+    buffers: Buffers = Buffers()
 
     @property
     def wants_data(self) -> bool:
-        """Whether `prepare` has to see the first batch."""
+        """True if `prepare` must see the first batch."""
         return False
+
+    def prepare(self, batch: Batch, rng: Rng) -> None:
+        """Look at the first batch before the first step (codebooks that start from data)."""
+
+    def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
+        """Random draws of one step for this process's samples `index` [B]."""
+        return Draws()
+
+    def step(
+        self,
+        phase: Phase,
+        batch: Batch,
+        draws: Draws,
+        progress: Progress,
+        earlier: Mapping[str, Any],
+    ) -> Outcome:
+        """One phase on one micro-batch; nothing moves yet.
+
+        Args:
+            earlier: what the earlier phases of this step handed on for this micro-batch.
+        """
+        raise NotImplementedError
+
+    def after_step(self, rng: Rng, progress: Progress) -> dict[str, float | Tensor]:
+        """Update running statistics once a step, after all phases moved; scalars to log."""
+        return {}
+
+    def forget(self) -> None:
+        """The step was skipped: drop what it left for `after_step`."""
+
+    def validate(self, batches: Iterable[Batch], modules: Modules) -> dict[str, float]:
+        """Metrics over validation batches, reduced over processes."""
+        return {}
+
+    def export(self, folder: Path, modules: Modules) -> None:
+        """Write the finished model for users, from averaged modules where there are some."""
+
+    def example(self, count: int) -> Batch:
+        """A batch of `count` samples with the shapes and fields of the data, all zeros."""
+        raise NotImplementedError
+
+    def facts(self) -> Facts:
+        """Facts that are known before training, without any weights."""
+        return Facts()
+
+    def record(self) -> dict[str, str]:
+        """Facts that the results depend on besides config and data: hashes of teachers. They stand
+        in the run's summary, and a checkpoint with other facts is refused."""
+        return {}
 
     def whole(self, name: str) -> Collection[nn.Parameter]:
         """Parameters of module `name` that must not be sharded: those used outside its forward."""
         return ()
 
-    def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
-        """Draws of one step for this process's samples."""
-        return Draws()
 
-    def prepare(self, batch: Batch, rng: Rng) -> None:
-        """Look at the first batch before the first step (data-dependent codebooks)."""
+def blank_batch(
+    count: int, data: Dataset | Stream | None, sides: tuple[int, ...] | None = None
+) -> Batch:
+    """A batch of zeros as `data` would give it: pixels of `sides`, else the data's tokens."""
+    pixels = tokens = label = fps = None
+    spec = None if data is None else data.spec
+    if sides is not None:
+        pixels = torch.zeros(count, 3, *sides)
+        fps = torch.ones(count) if len(sides) == 3 else None
+    elif spec is not None and spec.vocab:
+        shape = (count, spec.length, len(spec.vocab))
+        tokens = Tokens(spec, indices=torch.zeros(shape, dtype=Tokens.dtype(spec)))
+    elif spec is not None:
+        tokens = Tokens(spec, values=torch.zeros(count, spec.length, spec.dim))
+    if data is not None and data.classes:
+        label = torch.zeros(count, dtype=torch.long)
+    text = ("",) * count
+    return Batch(torch.arange(count), pixels, label=label, text=text, fps=fps, tokens=tokens)
 
-    def step(self, phase: Phase, batch: Batch, draws: Draws, progress: Progress) -> dict:
-        """{"loss": scalar to minimize, name: scalar to log, ...} of one micro-batch."""
-        raise NotImplementedError
 
-    def after_step(self, rng: Rng, progress: Progress) -> dict[str, float | Tensor]:
-        """Running statistics once a step, after all phases; what to log of them."""
-        return {}
-
-    def forget(self) -> None:
-        """The step was skipped: drop what it left for the phases and statistics after it."""
-
-    def alarms(self, progress: Progress) -> list[dict]:
-        """What the user should know after this step: {"alarm": kind, "text": one line, facts}."""
-        return []
-
-    def share(self) -> None:
-        """Before a checkpoint: make `kept` the same on all ranks."""
-
-    def validate(
-        self, batches: Iterable[Batch], modules: Mapping[str, nn.Module]
-    ) -> dict[str, float]:
-        """Metrics over validation batches, reduced over processes."""
-        return {}
-
-    def pictures(self, batch: Batch, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-        """Named images [3, H, W] in 0..1 to look at."""
-        return {}
-
-    def export(self, folder: Path, modules: Mapping[str, nn.Module]) -> None:
-        """Write the finished model for users, from averaged modules where there are some."""
-
-    def summary(self) -> dict[str, object]:
-        """Facts worth printing before training: parameters, tokens, bits."""
-        return {}
-
-    def record(self) -> dict[str, str]:
-        """Facts that the run's results hang on, besides its config and data: they are written into
-        its summary, and a checkpoint of other facts is refused."""
-        return {}
-
-    def run(self, config, data, accelerator: Accelerator, folder: Path) -> None:
-        """The work of a task without phases.
-
-        Args:
-            config: the TrainConfig. data: the data part, or None. folder: where to write.
-        """
-        raise NotImplementedError
+def check_media(data: Dataset | Stream | None, task: str, frames: int | None = None) -> None:
+    """ConfigError unless the samples are images, or clips of `frames` frames; None passes."""
+    if data is None:
+        return
+    wanted = "images" if frames is None else f"clips of {frames} frames"
+    if data.spec is not None:
+        raise ConfigError(
+            f"data: gives cached tokens, but this {task} takes {wanted}; use a kind of "
+            f"{'images (folder, parquet, webdataset)' if frames is None else 'clips (video)'}"
+        )
+    if data.frames == frames:
+        return
+    given = "images" if data.frames is None else f"clips of {data.frames} frames"
+    if frames is None:
+        remedy = (
+            "use a kind of images (folder, parquet, webdataset), or frames=null where that is "
+            "allowed"
+        )
+    else:
+        remedy = f"use a kind of clips (video) with data.frames={frames}"
+    raise ConfigError(f"data: gives {given}, but this {task} takes {wanted}; {remedy}")

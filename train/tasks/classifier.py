@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import nn
 
 from vistok.config import Config, ConfigError, PartOf
 from vistok.config.registry import build, register
@@ -18,26 +17,37 @@ from vistok.core.records import Batch
 from vistok.core.schedules import Progress
 from vistok.frozen import CNNConfig, save_weights
 from vistok.runtime import distributed
-from vistok.train.tasks.base import Phase, Task, check_pictures
+from vistok.train.tasks.base import (
+    Facts,
+    Modules,
+    Monitor,
+    Outcome,
+    Phase,
+    Task,
+    blank_batch,
+    check_media,
+)
 
 
 class ClassifierTaskConfig(Config):
     kind: Literal["classifier"] = "classifier"
     network: Annotated[Any, PartOf("classifier")] = CNNConfig()
+    """The network that learns to tell the classes apart."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the target that is spread over all classes."""
 
 
 @register("task", ClassifierTaskConfig)
 class ClassifierTask(Task):
-    averaged = ("network",)
+    ema = ("network",)
     phases = (Phase("network"),)
-    judged_by = ("accuracy", 1)
+    monitor = Monitor("accuracy", higher_is_better=True)
 
     def __init__(self, config: ClassifierTaskConfig, data) -> None:
-        self.config = config
+        self.config, self.data = config, data
         if data is None:
             raise ConfigError("data: missing; a classifier trains on labeled images")
-        check_pictures(data, "classifier")
+        check_media(data, "classifier")
         classes = len(data.classes)
         if classes != config.network.classes:
             raise ConfigError(
@@ -47,16 +57,21 @@ class ClassifierTask(Task):
         self.network = build(config.network)
         self.modules = {"network": self.network}
 
-    def step(self, phase: Phase, batch: Batch, draws: Draws, progress: Progress) -> dict:
+    def step(
+        self,
+        phase: Phase,
+        batch: Batch,
+        draws: Draws,
+        progress: Progress,
+        earlier: Mapping[str, Any],
+    ) -> Outcome:
         logits = self.modules["network"](batch.pixels).float()
         loss = F.cross_entropy(logits, batch.label, label_smoothing=self.config.label_smoothing)
         accuracy = (logits.argmax(-1) == batch.label).float().mean()
-        return {"loss": loss, "accuracy": accuracy}
+        return Outcome({"loss": loss, "accuracy": accuracy})
 
     @torch.no_grad()
-    def validate(
-        self, batches: Iterable[Batch], modules: Mapping[str, nn.Module]
-    ) -> dict[str, float]:
+    def validate(self, batches: Iterable[Batch], modules: Modules) -> dict[str, float]:
         network = modules["network"].eval()
         right = seen = 0
         for batch in batches:
@@ -66,9 +81,19 @@ class ClassifierTask(Task):
         right, seen = distributed.sum_(counts).tolist()
         return {"accuracy": right / seen}
 
-    def export(self, folder: Path, modules: Mapping[str, nn.Module]) -> None:
+    def export(self, folder: Path, modules: Modules) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(modules["network"], folder / "model.safetensors")
 
-    def summary(self) -> dict[str, object]:
-        return {"parameters": f"{sum(p.numel() for p in self.network.parameters()):,}"}
+    def example(self, count: int) -> Batch:
+        return blank_batch(count, self.data, self._sides)
+
+    def facts(self) -> Facts:
+        lines = {"parameters": f"{sum(p.numel() for p in self.network.parameters()):,}"}
+        return Facts(sides=self._sides, lines=lines)
+
+    @property
+    def _sides(self) -> tuple[int, int]:
+        """(H, W) of the images, from the data or from its first sample."""
+        data = self.data
+        return tuple(data.size) if data.size is not None else tuple(data[0].pixels.shape[-2:])

@@ -24,7 +24,7 @@ from vistok.runtime import distributed
 from vistok.storage.hub import WEIGHTS
 from vistok.storage.weights import sha256
 from vistok.tokens import TokenSpec
-from vistok.train.tasks.base import Phase, Task
+from vistok.train.tasks.base import Facts, Monitor, Outcome, Phase, Task, blank_batch
 from vistok.train.tasks.teachers import open_tokenizer
 
 
@@ -35,10 +35,11 @@ class GeneratorTaskConfig(Config):
 
 @register("task", GeneratorTaskConfig)
 class GeneratorTask(Task):
-    averaged = ("generator",)
+    ema = ("generator",)
     phases = (Phase("generator"),)
 
     def __init__(self, config: GeneratorTaskConfig, data) -> None:
+        self.data = data
         if data is None or data.spec is None:
             raise ConfigError(
                 "data: a generator trains on cached tokens; expected {kind: tokens, path: ...}, "
@@ -51,13 +52,22 @@ class GeneratorTask(Task):
         self.generator.classes = tuple(data.classes) if self.generator.num_classes else ()
         self.generator.tokenizer = made_by
         self.modules = {"generator": self.generator}
-        self.judged_by = self.generator.judged_by
+        metric, sign = self.generator.judged_by
+        self.monitor = Monitor(metric, higher_is_better=sign > 0)
 
     def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
         return self.generator.draw(index, Rng(seed, "generator", progress.step), progress)
 
-    def step(self, phase: Phase, batch: Batch, draws: Draws, progress: Progress) -> dict:
-        return self.modules["generator"](batch.tokens, self.generator.condition_of(batch), draws)
+    def step(
+        self,
+        phase: Phase,
+        batch: Batch,
+        draws: Draws,
+        progress: Progress,
+        earlier: Mapping[str, Any],
+    ) -> Outcome:
+        condition = self.generator.condition_of(batch)
+        return Outcome(self.modules["generator"](batch.tokens, condition, draws))
 
     @torch.no_grad()
     def validate(
@@ -81,9 +91,13 @@ class GeneratorTask(Task):
         generator.tokenizer = self.generator.tokenizer
         generator.save_pretrained(folder)
 
-    def summary(self) -> dict[str, object]:
+    def example(self, count: int) -> Batch:
+        return blank_batch(count, self.data)
+
+    def facts(self) -> Facts:
         count = sum(p.numel() for p in self.generator.parameters())
-        return {"generator parameters": f"{count:,}", **self.generator.summary()}
+        lines = {"generator parameters": f"{count:,}", **self.generator.summary()}
+        return Facts(self.generator.spec, lines=lines)
 
 
 def _with_classes(choice: GeneratorConfig, classes: int) -> GeneratorConfig:

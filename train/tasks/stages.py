@@ -1,4 +1,4 @@
-"""Where a stage begins: parts of a tokenizer take the weights of saved or released ones."""
+"""The start of a stage: parts of a tokenizer take the weights of saved or released ones."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from vistok.train.tasks.teachers import open_tokenizer
 
 
 class InitConfig(Config):
-    """The weights of some parts."""
+    """A saved tokenizer, and the parts that take its weights."""
 
     path: str
     """A run, a folder made by save_pretrained, a hub id, or a released name (maskgit-vqgan)."""
     parts: dict[str, str] = Field(
         default={"encoder": "encoder", "quantizer": "quantizer", "decoder": "decoder"}
     )
-    """Names of ours: names of theirs, modules or single tensors (output_space.codebook:
-    quantizer.codebook). A list stands for equal names."""
+    """Names in this tokenizer: names in the saved one, of modules or single tensors
+    (output_space.codebook: quantizer.codebook). A list stands for equal names."""
 
     @field_validator("parts", mode="before")
     @classmethod

@@ -18,7 +18,7 @@ def load_teacher(name: str) -> tuple[Tokenizer, str]:
     """(tokenizer, sha256 of its tensors) of a saved folder, a run, a released name or a hub id.
 
     The hash is of names and numbers, so that it is the same for a release and its conversion. On
-    the meta device there is only the shape of it, without a hash. ConfigError says what is missing.
+    the meta device it has no weights and no hash. ConfigError says what is missing.
     """
     if hollow():
         return _hollow(name), ""

@@ -6,6 +6,7 @@ Stages are configs: `init` starts parts from a saved tokenizer, `freeze` keeps p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,42 +15,57 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
-from torchvision.utils import make_grid
 
 import vistok.losses  # noqa: F401  (registers the losses)
 from vistok.conditioning import NO_TEXTS
-from vistok.config import Config, ConfigError, PartOf
-from vistok.config.registry import build, register
+from vistok.config import Config, ConfigError, PartOf, validate
+from vistok.config.registry import register
 from vistok.core.draws import Draws
-from vistok.core.records import Batch, Reconstruction
+from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
-from vistok.losses.adversarial import AdversarialLoss
 from vistok.losses.reconstruction import ReconstructionConfig
-from vistok.metrics.codebook import CodebookStats
-from vistok.metrics.quality import PSNR
 from vistok.runtime import distributed
 from vistok.tokenizer import Tokenizer, TokenizerConfig
-from vistok.train.collapse import CollapseConfig, UsageWindow
-from vistok.train.tasks.base import Phase, Task, check_pictures
+from vistok.train.monitoring.collapse import CollapseConfig, UsageWindow
+from vistok.train.tasks import reconstructions
+from vistok.train.tasks.base import (
+    Buffers,
+    Facts,
+    Modules,
+    Monitor,
+    Outcome,
+    Phase,
+    Task,
+    blank_batch,
+    check_media,
+)
+from vistok.train.tasks.losses import Losses
 from vistok.train.tasks.stages import InitConfig, start_from
-from vistok.train.tasks.teachers import load_teacher
 
 
 class TokenizerTaskConfig(Config):
     kind: Literal["tokenizer"] = "tokenizer"
     tokenizer: TokenizerConfig
     losses: tuple[Annotated[Any, PartOf("loss")], ...] = (ReconstructionConfig(),)
+    """Losses besides the quantizer's own."""
     init: tuple[InitConfig, ...] = ()
-    """Start parts from saved tokenizers: one, or a list, in order."""
+    """Saved tokenizers from which parts take their weights: one, or a list, in order."""
     freeze: tuple[str, ...] = ()
     """Names of parts (or of anything inside: `encoder.patch_embed`) that do not train."""
     lr: dict[str, float] = Field(default_factory=dict)
     """Learning-rate factor of named parts."""
     collapse: CollapseConfig | None = CollapseConfig()
-    """When to raise the alarm that the codebook is collapsing; null = never."""
+    """When to warn that the codebook is collapsing; null = never."""
+    validate_lengths: tuple[int, ...] | None = None
+    """Prefix lengths at which validation and image grids decode, besides the whole sequence; null =
+    those of the token spec. [] makes validation cheap where a decoder takes many steps."""
     term_gradients_every: int = Field(default=500, ge=0)
-    """Steps between looks at each loss term's gradient at the decoder's last layer; 0 = never."""
+    """Steps between logs of each loss term's gradient at the decoder's last layer; 0 = never."""
+
+    sampling: dict[str, Any] = Field(default_factory=dict)
+    """Changes to the decoder's own sampling (steps, guidance) in validation and image grids; only
+    for decoders that sample."""
 
     @field_validator("init", mode="before")
     @classmethod
@@ -61,15 +77,16 @@ class TokenizerTaskConfig(Config):
 
 @register("task", TokenizerTaskConfig)
 class TokenizerTask(Task):
-    averaged = ("tokenizer",)
-    judged_by = ("psnr", 1)
+    needs_data = False
+    ema = ("tokenizer",)
 
     def __init__(self, config: TokenizerTaskConfig, data) -> None:
-        check_pictures(data, "tokenizer")
+        self.config, self.data = config, data
+        check_media(data, "tokenizer", config.tokenizer.frames)
         if data is not None and config.tokenizer.text is not None and not data.texts:
             raise ConfigError(NO_TEXTS)
-        self.config = config
         self.tokenizer = Tokenizer(config.tokenizer)
+        self.lengths, self.sampling = self._lengths(), self._sampling()
         for init in config.init:
             start_from(self.tokenizer, init)
         _check_names(self.tokenizer, "freeze", config.freeze)
@@ -77,56 +94,40 @@ class TokenizerTask(Task):
         for name, parameter in self.tokenizer.named_parameters():
             if any(_inside(name, part) for part in config.freeze):
                 parameter.requires_grad_(False)
-        self.losses = nn.ModuleList(build(loss) for loss in config.losses)
-        self.helpers = (self.losses,)
-        self._check_terms()
-        self.teachers: dict[str, str] = {}  # name -> sha256
-        for loss in self.losses:
-            if loss.wants_teacher is not None:
-                teacher, sha256 = load_teacher(loss.wants_teacher)
-                self.teachers[loss.wants_teacher] = sha256
-                loss.teach(teacher, sha256)
-            loss.bind(self.tokenizer)
-        discriminators = [loss for loss in self.losses if isinstance(loss, AdversarialLoss)]
-        self.adversarial = discriminators[0] if discriminators else None
-        last = self.tokenizer.decoder.last_layer
-        if (
-            self.adversarial is not None
-            and self.adversarial.config.adaptive
-            and not last.requires_grad
-        ):
-            raise ConfigError(
-                "task.losses: adaptive=true balances at the decoder's last layer, which "
-                "task.freeze keeps from training; set adaptive=false or freeze less"
-            )
-        # Losses on codes alone (proxy codes) leave the way back to pixels out.
-        self.needs_pixels = any(loss.needs_pixels for loss in self.losses)
-        self.modules = {"tokenizer": self.tokenizer}
-        self.phases = (Phase("tokenizer", lr_factors=config.lr),)
-        if self.adversarial is not None:
-            self.modules["discriminator"] = self.adversarial.discriminator
-            lr = self.adversarial.config.lr
-            self.phases += (
-                Phase("discriminator", start=self.adversarial.discriminator_start, lr=lr),
-            )
-        self._decoded: list[tuple[Tensor, Tensor]] = []  # (real, fake) of a step's micro-batches
+        self.losses = Losses(config.losses, self.tokenizer, config.term_gradients_every)
+        self.modules = {"tokenizer": self.tokenizer, **self.losses.networks}
+        first = Phase("tokenizer", beside=self.losses.beside, lr_factors=config.lr)
+        self.phases = (first, *self.losses.phases)
+        self.monitor = Monitor("psnr", True, self._images, self._alarms)
         self.window: UsageWindow | None = None
         self._usage: float | None = None  # of a window that this step ended
+        self.buffers = Buffers(helpers=(self.losses,))
         if config.collapse is not None and self.tokenizer.spec().vocab:
             self.window = UsageWindow(self.tokenizer.spec())
-            self.kept = {"window": self.window}
+            self.buffers = Buffers((self.losses,), {"window": self.window}, self.window.share)
 
-    def _check_terms(self) -> None:
-        """ConfigError if two losses give a term of one name: the first would be lost."""
-        seen = set(self.tokenizer.quantizer.loss_weights)
-        for loss, part in zip(self.losses, self.config.losses, strict=True):
-            for name in loss.weights(Progress(0, 1)):
-                if name in seen:
-                    raise ConfigError(
-                        f"task.losses: '{part.kind}' gives the term '{name}', which another loss "
-                        "gives already; keep one of them"
-                    )
-                seen.add(name)
+    def _lengths(self) -> tuple[int, ...]:
+        """Prefix lengths of validation, ascending; ConfigError for one that the spec forbids."""
+        spec, lengths = self.tokenizer.spec(), self.config.validate_lengths
+        if lengths is None:
+            return spec.eval_lengths
+        for length in lengths:
+            try:
+                spec.check_length(length)
+            except ValueError as error:
+                raise ConfigError(f"task.validate_lengths: {error}") from None
+        return tuple(sorted({*lengths, spec.max_prefix}))
+
+    def _sampling(self) -> Config | None:
+        """The decoder's sampling in validation; ConfigError for settings that it does not have."""
+        own, changes = self.tokenizer.sampling, self.config.sampling
+        if own is None and changes:
+            raise ConfigError(
+                f"task.sampling: {changes}, but this decoder does not sample; leave it out"
+            )
+        if own is None:
+            return None
+        return validate(type(own), {**own.model_dump(), **changes}, "task.sampling")
 
     @property
     def wants_data(self) -> bool:
@@ -138,7 +139,8 @@ class TokenizerTask(Task):
         return {*self.tokenizer.quantizer.parameters(), self.tokenizer.decoder.last_layer}
 
     def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
-        return self.tokenizer.draw(index, seed, progress)
+        draws = self.tokenizer.draw(index, seed, progress)
+        return draws.join(self.losses.draw(index, seed, progress), "losses")
 
     @torch.no_grad()
     def prepare(self, batch: Batch, rng: Rng) -> None:
@@ -146,72 +148,34 @@ class TokenizerTask(Task):
         everyone = replace(latents, values=distributed.gather(latents.values))
         self.tokenizer.quantizer.initialize(everyone, rng.child("codebook"))
 
-    def step(self, phase: Phase, batch: Batch, draws: Draws, progress: Progress) -> dict:
-        if phase.module == "discriminator":
-            loss, logged = self.adversarial.discriminate(
-                self.modules["discriminator"], *self._decoded.pop(0)
-            )
-            return {"loss": loss, **logged}
+    def step(
+        self,
+        phase: Phase,
+        batch: Batch,
+        draws: Draws,
+        progress: Progress,
+        earlier: Mapping[str, Any],
+    ) -> Outcome:
+        name = phase.module
+        if name != "tokenizer":
+            network, handed = self.modules[name], earlier[name]
+            return self.losses.own_step(phase, network, handed, batch, draws, progress)
         for part in self.config.freeze:
             # Its dropout and its statistics (usage, EMA codebook) rest too.
             self.tokenizer.get_submodule(part).eval()
         condition = self.tokenizer.condition_of(batch, draws)
-        reconstruction = self.modules["tokenizer"](batch, draws, condition, self.needs_pixels)
-        if self.adversarial is not None and progress.step >= self.adversarial.discriminator_start:
-            self._decoded.append((reconstruction.target, reconstruction.pixels.detach()))
+        reconstruction = self.modules["tokenizer"](
+            batch, draws, condition, self.losses.needs_pixels
+        )
         self.tokenizer.quantizer.remember(reconstruction.quantized)
         if self.window is not None:
             self.window.add(reconstruction.quantized.indices)
-        return self._weigh(reconstruction, batch, progress)
-
-    def _weigh(
-        self, reconstruction: Reconstruction, batch: Batch, progress: Progress
-    ) -> dict[str, Tensor]:
-        """All terms, and "loss", their weighted sum."""
-        terms = dict(reconstruction.quantized.losses)
-        weights = dict(self.tokenizer.quantizer.loss_weights)
-        for loss in self.losses:
-            terms.update(loss(reconstruction, batch, progress))
-            weights.update(loss.weights(progress))
-        zero = reconstruction.target.new_zeros(())
-        every = self.config.term_gradients_every
-        gradients = {}
-        if every and progress.step % every == 0:
-            weighed = {n: w * terms[n] for n, w in weights.items() if n in terms}
-            gradients = self._term_gradients(weighed)
-        total = sum(
-            (w * terms[n] for n, w in weights.items() if n in terms and n != "adversarial"), zero
-        )
-        if "adversarial" in terms:
-            factor = self.adversarial.balance(
-                total, terms["adversarial"], self.tokenizer.decoder.last_layer
-            )
-            terms["adaptive_weight"] = factor
-            total = total + weights["adversarial"] * factor * terms["adversarial"]
-        return {"loss": total, **terms, **gradients}
-
-    def _term_gradients(self, weighed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Norm of each weighed term's gradient at the decoder's last layer: who pulls how hard.
-
-        The GAN's is taken before the adaptive weight.
-        """
-        last = self.tokenizer.decoder.last_layer
-        if not last.requires_grad:
-            return {}
-        norms = {}
-        for name, term in weighed.items():
-            if not term.requires_grad:
-                continue
-            grad = torch.autograd.grad(term, last, retain_graph=True, allow_unused=True)[0]
-            if grad is not None:  # a quantizer's losses do not reach the decoder
-                norms[f"last_layer_grad/{name}"] = distributed.mean(grad).norm()
-        return norms
+        handed = self.losses.hand_on(reconstruction, batch, progress)
+        return Outcome(self.losses.terms(reconstruction, batch, progress), handed)
 
     @torch.no_grad()
     def after_step(self, rng: Rng, progress: Progress) -> dict[str, float | Tensor]:
-        self._decoded.clear()
-        if self.adversarial is not None:
-            self.adversarial.after_step()
+        self.losses.after_step()
         events = self.tokenizer.quantizer.after_step(rng.child("codebook"))
         if self.window is not None and (progress.step + 1) % self.config.collapse.steps == 0:
             self.window.share()
@@ -221,12 +185,10 @@ class TokenizerTask(Task):
 
     @torch.no_grad()
     def forget(self) -> None:
-        self._decoded.clear()
-        if self.adversarial is not None:
-            self.adversarial.forget()
+        self.losses.forget()
         self.tokenizer.quantizer.forget()
 
-    def alarms(self, progress: Progress) -> list[dict]:
+    def _alarms(self, progress: Progress) -> list[dict]:
         """The codebook's usage over a window that has just ended, if it is too low."""
         usage, self._usage = self._usage, None
         collapse = self.config.collapse
@@ -238,82 +200,51 @@ class TokenizerTask(Task):
         )
         return [{"alarm": "collapse", "usage": usage, "text": text}]
 
-    def share(self) -> None:
-        if self.window is not None:
-            self.window.share()
+    def validate(self, batches: Iterable[Batch], modules: Modules) -> dict[str, float]:
+        """PSNR at each validated length, codebook usage and entropy."""
+        return reconstructions.validate(modules["tokenizer"].eval(), batches, self._decoding)
 
-    @torch.no_grad()
-    def validate(
-        self, batches: Iterable[Batch], modules: Mapping[str, nn.Module]
-    ) -> dict[str, float]:
-        """PSNR (pooled squared error) at each evaluated length, codebook usage and entropy."""
+    def _images(self, batch: Batch, modules: Modules) -> dict[str, Tensor]:
         tokenizer = modules["tokenizer"].eval()
-        spec = tokenizer.spec()
-        device = next(tokenizer.parameters()).device  # where processes can add them up
-        psnr = {length: PSNR().to(device) for length in spec.eval_lengths}
-        codes = CodebookStats(spec).to(device) if spec.vocab else None
-        for batch in batches:
-            condition = self.tokenizer.condition_of(batch)
-            tokens = tokenizer.encode(batch.pixels, condition=condition)
-            if codes is not None:
-                codes.update(tokens.indices)
-            for length, metric in psnr.items():
-                cut = tokens if length == spec.max_prefix else tokens.prefix(length)
-                metric.update(tokenizer.decode(cut, condition), batch.pixels)
-        results = {
-            "psnr" if length == spec.max_prefix else f"psnr@{length}": metric.compute().pooled
-            for length, metric in psnr.items()
-        }
-        if codes is not None:
-            use = codes.compute()
-            shares, bits = use.factor_usage, use.factor_entropy
-            results["codebook_usage"] = (
-                sum(shares) / len(shares) if use.usage is None else use.usage
-            )
-            results["codebook_entropy"] = sum(bits) if use.entropy is None else use.entropy
-            results["slot_redundancy"] = use.redundancy
-        return results
+        grid = reconstructions.image_grid(tokenizer, batch, self._decoding)
+        return {"reconstructions": grid}
 
-    @torch.no_grad()
-    def pictures(self, batch: Batch, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-        """Rows: originals, then reconstructions from the longest prefix to the shortest."""
-        tokenizer = modules["tokenizer"].eval()
-        pixels, condition = batch.pixels[:8], self.tokenizer.condition_of(batch)
-        if condition is not None:
-            condition = condition.select(slice(len(pixels)))
-        tokens = tokenizer.encode(pixels, condition=condition)
-        spec = tokenizer.spec()
-        rows = [pixels]
-        for length in reversed(spec.eval_lengths):
-            cut = tokens if length == spec.max_prefix else tokens.prefix(length)
-            rows.append(tokenizer.decode(cut, condition))
-        return {"reconstructions": make_grid(torch.cat(rows).float().cpu(), nrow=len(pixels))}
+    @property
+    def _decoding(self) -> reconstructions.Decoding:
+        return reconstructions.Decoding(self.lengths, self.tokenizer.condition_of, self.sampling)
 
-    def export(self, folder: Path, modules: Mapping[str, nn.Module]) -> None:
+    def export(self, folder: Path, modules: Modules) -> None:
         modules["tokenizer"].save_pretrained(folder)
 
+    def example(self, count: int) -> Batch:
+        return blank_batch(count, self.data, self.tokenizer.shape.sides)
+
+    def facts(self) -> Facts:
+        spec, sides = self.tokenizer.spec(), self.tokenizer.shape.sides
+        unit = Facts(sides=sides).unit
+        lines: dict[str, object] = {
+            f"{name} parameters": f"{count:,}"
+            for name, count in self.tokenizer.part_parameters().items()
+        }
+        for name, network in self.losses.networks.items():
+            lines[f"{name} parameters"] = f"{sum(p.numel() for p in network.parameters()):,}"
+        for name, sha256 in self.losses.teachers.items():
+            lines[f"teacher {name}"] = f"sha256 {sha256}"
+        lines |= {
+            f"tokens/{unit}": spec.length,
+            f"bits/{unit}": spec.bits,
+            "bpp": f"{spec.bits / math.prod(sides):.4f}",
+        }
+        return Facts(spec, sides, lines)
+
     def record(self) -> dict[str, str]:
-        facts = {f"teacher {name} (sha256)": sha256 for name, sha256 in self.teachers.items()}
+        facts = {
+            f"teacher {name} (sha256)": sha256 for name, sha256 in self.losses.teachers.items()
+        }
         if self.config.tokenizer.text is not None:
             encoder = self.tokenizer.text_encoder
             facts[f"text encoder {encoder.name} (sha256)"] = encoder.sha256
         return facts
-
-    def summary(self) -> dict[str, object]:
-        spec = self.tokenizer.spec()
-        height, width = self.tokenizer.shape.image_size
-        parts = self.tokenizer.part_parameters()
-        facts = {f"{name} parameters": f"{count:,}" for name, count in parts.items()}
-        if self.adversarial is not None:
-            count = sum(p.numel() for p in self.adversarial.discriminator.parameters())
-            facts["discriminator parameters"] = f"{count:,}"
-        for name, sha256 in self.teachers.items():
-            facts[f"teacher {name}"] = f"sha256 {sha256}"
-        return facts | {
-            "tokens/image": spec.length,
-            "bits/image": spec.bits,
-            "bpp": f"{spec.bits / (height * width):.4f}",
-        }
 
 
 def _inside(name: str, part: str) -> bool:

@@ -4,6 +4,7 @@ Generator: -mean D(fake). Discriminator: (mean relu(1 - D(real)) + mean relu(1 +
 LeCam (arXiv 2104.03310): relu(mean D(real) - ema_fake)^2 + relu(ema_real - mean D(fake))^2.
 The adaptive weight is |grad of the other losses| / (|grad of the GAN loss| + 1e-4) at the decoder's
 last layer, clamped, over the global batch.
+Discriminators see single frames: a clip counts as its frames.
 """
 
 from __future__ import annotations
@@ -15,34 +16,39 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from vistok.config import Config, ConfigError, PartOf
+from vistok.config import ConfigError, PartOf
 from vistok.config.registry import build, register
+from vistok.core.draws import PartDraws
 from vistok.core.records import Batch, Reconstruction
 from vistok.core.schedules import Progress, ramp
-from vistok.losses.base import Loss
+from vistok.layers.frames import frames
+from vistok.losses.base import Loss, LossConfig, OwnPhase
 from vistok.losses.discriminators import PatchGANConfig
 from vistok.runtime import distributed
 from vistok.runtime.modes import evaluating
 
 
-class AdversarialConfig(Config):
+class AdversarialConfig(LossConfig):
     kind: Literal["adversarial"] = "adversarial"
     discriminator: Annotated[Any, PartOf("discriminator")] = PatchGANConfig()
     weight: float = Field(default=0.5, ge=0)
+    """Weight of the generator's term; 0 = it is left out."""
     start: int = Field(default=20_000, ge=0)
-    """Step from which the generator sees the discriminator."""
+    """First step at which the tokenizer sees the discriminator."""
     discriminator_start: int | None = None
-    """Step from which the discriminator trains; None = `start`."""
+    """First step at which the discriminator trains; null = `start`."""
     ramp: int = Field(default=0, ge=0)
     """Steps over which the weight grows from 0."""
     adaptive: bool = True
     """Balance against the other losses by their gradients at the last layer."""
     adaptive_max: float = 1e4
+    """Largest adaptive weight."""
     lecam: float = Field(default=0.0, ge=0)
     """Weight of LeCam; 0.001 in TiTok and RobusTok."""
     lecam_decay: float = 0.999
+    """Decay of the running means that LeCam compares with."""
     lr: float | None = None
-    """Of the discriminator; None = that of the model."""
+    """Peak learning rate of the discriminator; null = that of the run."""
 
     @classmethod
     def tiny(cls) -> AdversarialConfig:
@@ -65,11 +71,13 @@ class LeCamDiscriminator(nn.Module):
 
 @register("loss", AdversarialConfig)
 class AdversarialLoss(Loss):
-    """The generator's side is `forward`, the discriminator's is `discriminate`."""
+    """`forward` is the tokenizer's term, `step` the discriminator's phase."""
+
+    balanced = "adversarial"
 
     def __init__(self, config: AdversarialConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
+        self.uses_last_layer = config.adaptive
         self.discriminator = LeCamDiscriminator(build(config.discriminator))
         self._means: list[Tensor] = []
 
@@ -85,8 +93,13 @@ class AdversarialLoss(Loss):
 
     @property
     def discriminator_start(self) -> int:
+        """First step at which the discriminator trains."""
         start = self.config.discriminator_start
         return self.config.start if start is None else start
+
+    @property
+    def phase(self) -> OwnPhase:
+        return OwnPhase("discriminator", start=self.discriminator_start, lr=self.config.lr)
 
     def forward(
         self, reconstruction: Reconstruction, batch: Batch, progress: Progress
@@ -94,7 +107,7 @@ class AdversarialLoss(Loss):
         if not self.config.weight or progress.step < self.config.start:
             return {}
         self.discriminator.requires_grad_(False)  # it has its own phase
-        fake = self.discriminator(reconstruction.pixels)
+        fake = self.discriminator(frames(reconstruction.pixels))
         self.discriminator.requires_grad_(True)
         return {"adversarial": -fake.float().mean()}
 
@@ -104,15 +117,32 @@ class AdversarialLoss(Loss):
             * ramp(progress.step, self.config.start, self.config.ramp)
         }
 
-    def balance(self, others: Tensor, adversarial: Tensor, last_layer: nn.Parameter) -> Tensor:
-        """The adaptive weight (a scalar without gradient)."""
+    def balance(self, others: Tensor, term: Tensor, last_layer: nn.Parameter) -> Tensor:
+        """The adaptive weight (a scalar without gradient); 1 if `adaptive` is off."""
         if not self.config.adaptive:
-            return adversarial.new_ones(())
+            return term.new_ones(())
         norms = [
             distributed.mean(torch.autograd.grad(loss, last_layer, retain_graph=True)[0]).norm()
-            for loss in (others, adversarial)
+            for loss in (others, term)
         ]
         return (norms[0] / (norms[1] + 1e-4)).clamp(0.0, self.config.adaptive_max).detach()
+
+    def hand_on(
+        self, reconstruction: Reconstruction, batch: Batch, progress: Progress
+    ) -> tuple[Tensor, Tensor]:
+        """(real, fake) images, or frames of clips."""
+        return frames(reconstruction.target), frames(reconstruction.pixels.detach())
+
+    def step(
+        self,
+        network: nn.Module,
+        handed: tuple[Tensor, Tensor],
+        batch: Batch,
+        draws: PartDraws,
+        progress: Progress,
+    ) -> dict[str, Tensor]:
+        loss, logged = self.discriminate(network, *handed)
+        return {"loss": loss, **logged}
 
     def discriminate(
         self, discriminator: nn.Module, real: Tensor, fake: Tensor
@@ -144,7 +174,6 @@ class AdversarialLoss(Loss):
         return hinge + self.config.lecam * lecam, {**logged, "lecam": lecam}
 
     def forget(self) -> None:
-        """The step was skipped: its means never happened."""
         self._means.clear()
 
     @torch.no_grad()

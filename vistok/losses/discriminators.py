@@ -73,9 +73,9 @@ class BlurDiscriminatorConfig(Config):
     layers: int = Field(default=3, ge=1)
     """Stages; each halves the map."""
     norm_groups: int = Field(default=32, ge=1)
-    """Of the group norms (eps 1e-5); width is a multiple of it."""
+    """Groups of the group norms (eps 1e-5); width must be a multiple of it."""
     slope: float = Field(default=0.1, ge=0)
-    """Of the leaky ReLUs on their negative side."""
+    """Slope of the leaky ReLUs on their negative side."""
     pool: int = Field(default=16, ge=1)
     """Side of the logits: the last map's maxima over pool x pool cells, whatever its size."""
 

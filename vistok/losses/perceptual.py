@@ -1,4 +1,7 @@
-"""Perceptual loss: distance between a frozen network's views of prediction and target."""
+"""Perceptual loss: distance between a frozen network's features of prediction and target.
+
+The networks see single frames: a clip counts as its frames.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,15 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from vistok.config import Config
 from vistok.config.registry import register
 from vistok.core.records import Batch, Reconstruction
 from vistok.core.schedules import Progress
 from vistok.frozen import perceptual_network
-from vistok.losses.base import Loss
+from vistok.layers.frames import frames
+from vistok.losses.base import Loss, LossConfig
 
 
-class PerceptualConfig(Config):
+class PerceptualConfig(LossConfig):
     kind: Literal["perceptual"] = "perceptual"
     network: Literal["lpips-vgg", "lpips-alex", "vistok-cnn", "convnext-s-logits"] = "lpips-vgg"
     """vistok-cnn is the embedded network; its distance is no LPIPS. convnext-s-logits compares the
@@ -25,6 +28,7 @@ class PerceptualConfig(Config):
     weights_path: str | None = None
     """Local weights; None = where the network's library keeps or downloads them."""
     weight: float = Field(default=1.0, ge=0)
+    """Weight of the distance."""
     start: int = Field(default=0, ge=0)
     """First step; a late start saves most of the network's cost."""
 
@@ -35,20 +39,21 @@ class PerceptualConfig(Config):
 
 @register("loss", PerceptualConfig)
 class PerceptualLoss(Loss):
+    """[B, 3, H, W] or [B, 3, T, H, W] -> `perceptual`, or `logits` for networks of logits."""
+
     def __init__(self, config: PerceptualConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.network = perceptual_network(config.network, config.weights_path)
         # Named apart, since both kinds may be asked for at once.
-        self.name = "logits" if config.network.endswith("-logits") else "perceptual"
+        self.term = "logits" if config.network.endswith("-logits") else "perceptual"
 
     def forward(
         self, reconstruction: Reconstruction, batch: Batch, progress: Progress
     ) -> dict[str, Tensor]:
         if progress.step < self.config.start:
             return {}
-        distance = self.network(reconstruction.pixels, reconstruction.target)
-        return {self.name: distance.float().mean()}
+        distance = self.network(frames(reconstruction.pixels), frames(reconstruction.target))
+        return {self.term: distance.float().mean()}
 
     def weights(self, progress: Progress) -> dict[str, float]:
-        return {self.name: self.config.weight}
+        return {self.term: self.config.weight}

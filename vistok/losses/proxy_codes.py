@@ -14,20 +14,21 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from vistok.config import Config, ConfigError
+from vistok.config import ConfigError
 from vistok.config.registry import register
 from vistok.core.errors import InputError
 from vistok.core.records import Batch, Reconstruction
 from vistok.core.schedules import Progress
 from vistok.frozen.network import Frozen, exact_convolutions
-from vistok.losses.base import Loss
+from vistok.losses.base import Loss, LossConfig
 
 
-class ProxyCodesConfig(Config):
+class ProxyCodesConfig(LossConfig):
     kind: Literal["proxy_codes"] = "proxy_codes"
     teacher: str = "maskgit-vqgan"
     """The frozen tokenizer: a saved folder, a run, or the name of a released one."""
     weight: float = Field(default=1.0, ge=0)
+    """Weight of the cross-entropy."""
 
 
 class Teacher(Frozen):
@@ -60,8 +61,7 @@ class ProxyCodesLoss(Loss):
     needs_pixels = False
 
     def __init__(self, config: ProxyCodesConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.wants_teacher = config.teacher
         self.teacher: Teacher | None = None
 
@@ -70,7 +70,7 @@ class ProxyCodesLoss(Loss):
         if len(spec.vocab) != 1:
             what = f"has the vocabulary {spec.vocab}" if spec.vocab else "has no codes"
             raise ConfigError(
-                f"losses: teacher {name} {what}; expected a tokenizer of one code a position"
+                f"losses: teacher {name} {what}; expected a tokenizer of one code per position"
             )
         self.teacher = Teacher(tokenizer, sha256)
 
@@ -79,6 +79,10 @@ class ProxyCodesLoss(Loss):
             raise ConfigError(
                 f"losses: proxy_codes has not been given its teacher {self.config.teacher}; "
                 "call teach(tokenizer, sha256) before bind"
+            )
+        if tokenizer.shape.is_clip:
+            raise ConfigError(
+                "losses: proxy_codes compares images, but this tokenizer rebuilds clips; remove it"
             )
         size = tokenizer.shape.image_size
         if size != self.teacher.image_size:

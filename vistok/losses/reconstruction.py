@@ -1,4 +1,5 @@
-"""Pixel losses between prediction and target: L1, L2 (mean squared error), smooth L1."""
+"""Pixel losses between prediction and target, images or clips: L1, L2 (mean squared error) and
+smooth L1, each a mean over everything."""
 
 from __future__ import annotations
 
@@ -8,21 +9,23 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from vistok.config import Config
 from vistok.config.registry import register
 from vistok.core.errors import InputError
 from vistok.core.records import Batch, Reconstruction
 from vistok.core.schedules import Progress
-from vistok.losses.base import Loss
+from vistok.losses.base import Loss, LossConfig
 
 _TERMS = {"l1": F.l1_loss, "l2": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
 
 
-class ReconstructionConfig(Config):
+class ReconstructionConfig(LossConfig):
     kind: Literal["reconstruction"] = "reconstruction"
     l1: float = Field(default=0.0, ge=0)
+    """Weight of the mean absolute error."""
     l2: float = Field(default=1.0, ge=0)
+    """Weight of the mean squared error."""
     smooth_l1: float = Field(default=0.0, ge=0)
+    """Weight of smooth L1: half the square below 1, the distance minus a half above."""
 
     @model_validator(mode="after")
     def _something(self) -> ReconstructionConfig:
@@ -33,8 +36,10 @@ class ReconstructionConfig(Config):
 
 @register("loss", ReconstructionConfig)
 class ReconstructionLoss(Loss):
+    """[B, 3, H, W] or [B, 3, T, H, W] -> l1, l2, smooth_l1: those that have a weight."""
+
     def __init__(self, config: ReconstructionConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self._weights = {name: getattr(config, name) for name in _TERMS if getattr(config, name)}
 
     def forward(

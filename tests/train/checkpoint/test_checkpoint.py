@@ -1,0 +1,217 @@
+"""Checkpoints: whole or not at all, damage found and named, no code in them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.support.training import TINY, lines
+from vistok.config import ConfigError
+from vistok.train.checkpoint import files as checkpoint
+from vistok.train.checkpoint.files import CheckpointError, Keep, Snapshot
+
+
+def write(folder, step, keep=Keep(5), score=None):
+    state = Snapshot(step, {"model": {"w": torch.arange(4.0) + step}}, {"note": "x"}, score)
+    return checkpoint.save(folder, state, keep)
+
+
+def steps(folder):
+    return [checkpoint.step_of(path) for path in checkpoint.complete(folder)]
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    state = checkpoint.load(write(tmp_path, 7))
+    assert state.step == 7 and state.facts["note"] == "x"
+    assert torch.equal(state.tensors["model"]["w"], torch.arange(4.0) + 7)
+
+
+@pytest.mark.parametrize(
+    ("keep", "kept"),
+    [
+        (Keep(last=2), [8, 7]),
+        (Keep(last=1, every=3), [8, 6, 3]),
+        (Keep(last=1, best=2), [8, 4, 2]),
+        (Keep(last=1, best=1, every=5), [8, 5, 4]),
+    ],
+    ids=["last", "every", "best", "all"],
+)
+def test_three_rules_say_which_are_kept(tmp_path, keep, kept):
+    scores = {2: 20.0, 4: 21.5, 6: 19.0, 8: 18.0}  # validation looks at every other one
+    for step in range(1, 9):
+        write(tmp_path, step, keep, scores.get(step))
+    assert steps(tmp_path) == kept
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone"])
+def test_damage_is_named_and_the_older_one_is_used(tmp_path, name, damage):
+    write(tmp_path, 1)
+    newest = write(tmp_path, 2)
+    data = bytearray((newest / name).read_bytes())
+    data[len(data) // 2] ^= 0x55
+    if damage == "gone":
+        (newest / name).unlink()
+    else:
+        (newest / name).write_bytes(
+            {"flip": data, "cut": data[: len(data) // 2], "empty": b""}[damage]
+        )
+    if (name, damage) == ("manifest.json", "gone"):
+        assert checkpoint.find(tmp_path, "auto").name == "step_00000001"
+        return
+    with pytest.warns(UserWarning, match=name):
+        assert checkpoint.find(tmp_path, "auto").name == "step_00000001"
+    with pytest.raises(CheckpointError, match=name):
+        checkpoint.find(tmp_path, str(newest))
+
+
+def test_any_flipped_byte_of_a_manifest_is_found(tmp_path):
+    file = write(tmp_path, 1) / "manifest.json"
+    good = file.read_bytes()
+    for place in range(len(good)):
+        for bit in (1, 32):  # 32 turns a newline into a star, a space into nothing
+            data = bytearray(good)
+            data[place] ^= bit
+            file.write_bytes(data)
+            with pytest.raises(CheckpointError, match=r"manifest\.json"):
+                checkpoint.verify(file.parent)
+    file.write_bytes(good)
+    checkpoint.verify(file.parent)
+
+
+def test_a_half_written_one_does_not_count_and_is_swept_away(tmp_path):
+    write(tmp_path, 1)
+    for prefix in (".writing_", ".removing_"):
+        draft = tmp_path / f"{prefix}step_00000002"
+        draft.mkdir()
+        (draft / "model.safetensors").write_bytes(b"half")
+    assert checkpoint.find(tmp_path, "auto").name == "step_00000001"
+    write(tmp_path, 3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000001", "step_00000003"]
+
+
+def test_a_disk_that_is_too_small_is_found_before_anything_is_written(tmp_path, monkeypatch):
+    write(tmp_path, 1)
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(CheckpointError, match=r"needs 1\.0 MiB .* 0\.0 free.* start the same"):
+        write(tmp_path, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]
+
+
+def test_a_stranger_in_a_checkpoint_is_not_read(tmp_path, broken):
+    path = write(tmp_path, 1)
+    shutil.copy(broken / "malicious.pt", path / "other.safetensors")
+    assert set(checkpoint.load(path).tensors) == {"model"}
+
+
+def test_a_manifest_that_points_elsewhere_is_refused(tmp_path):
+    path = write(tmp_path, 1)
+    facts = json.loads((path / "manifest.json").read_text())
+    facts.pop("seal")
+    facts["files"]["../../other.safetensors"] = facts["files"]["model.safetensors"]
+    (path / "manifest.json").write_text(checkpoint._sealed(facts))
+    with pytest.raises(CheckpointError, match="outside of its folder"):
+        checkpoint.load(path)
+
+
+def test_a_missing_one_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match="no such checkpoint") as error:
+        checkpoint.find(tmp_path, str(tmp_path / "step_00000009"))
+    assert "\n" not in str(error.value)
+    assert checkpoint.find(tmp_path, "never") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"seed": 5}, "seed"),
+        ({"batch_size": 4}, "batch_size"),
+        ({"data": {**TINY["data"], "count": 99}}, "data.count"),
+        ({"ema": 0.5}, "ema"),
+    ],
+)
+def test_another_config_is_refused_by_key_and_changes_nothing(run, change, key):
+    folder = run(TINY, steps=4)
+    before = (folder / "config.yaml").read_bytes()
+    with pytest.raises(ConfigError, match=rf"^{key}: the checkpoint .* was trained with") as error:
+        run(TINY, steps=8, **change)
+    assert "\n" not in str(error.value)
+    assert (folder / "config.yaml").read_bytes() == before
+
+
+def test_another_learning_rate_is_taken_from_the_config(run):
+    run(TINY, steps=4)
+    folder = run(TINY, steps=8, optimizer={"kind": "adamw", "lr": 1e-5})
+    assert [row["lr"] for row in lines(folder)][-1] < 1e-5 < [row["lr"] for row in lines(folder)][3]
+
+
+def test_a_model_that_was_not_written_is_written_by_the_next_start(run):
+    import shutil
+
+    folder = run(TINY)
+    weights = (folder / "model/model.safetensors").read_bytes()
+    shutil.rmtree(folder / "model")  # killed between the last checkpoint and the export
+    run(TINY)
+    assert (folder / "model/model.safetensors").read_bytes() == weights
+
+
+def test_steps_that_are_not_finite_stop_the_run_and_spoil_no_checkpoint(run):
+    good = run(TINY, steps=4) / "checkpoints"
+    broken = {"save_every": 2, "keep_last": 2, "optimizer": {"kind": "adamw", "lr": 1e38}}
+    with pytest.raises(FloatingPointError, match="3 in a row, the limit of max_skipped"):
+        run(TINY, steps=12, max_skipped=3, **broken)
+    assert 4 in steps(good)  # step 5 broke the weights; what came after was never kept
+    folder = run(TINY, steps=8, resume=str(good / "step_00000004"))
+    assert lines(folder)[-1]["step"] == 8
+
+
+@pytest.mark.parametrize("bomb", ["malicious.bin", "malicious.pt"])
+def test_a_pickle_in_place_of_any_file_is_refused_by_name(run, broken, monkeypatch, tmp_path, bomb):
+    monkeypatch.chdir(tmp_path)  # it would leave PWNED in the current folder
+    path = run(TINY, steps=4) / "checkpoints/step_00000004"
+    names = [file.name for file in path.iterdir()]
+    assert len(names) == 6  # weights, average, optimizer, codes seen, state, manifest
+    for name in names:
+        good = (path / name).read_bytes()
+        shutil.copy(broken / bomb, path / name)
+        for read in (checkpoint.verify, checkpoint.load):  # by the manifest, and without it
+            with pytest.raises(CheckpointError, match=name) as error:
+                read(path)
+            assert "\n" not in str(error.value)
+        (path / name).write_bytes(good)
+    assert not (tmp_path / "PWNED").exists()
+
+
+def test_the_best_by_validation_is_kept(run):
+    folder = run(TINY, save_every=2, validate_every=2, keep_last=1, keep_best=1, steps=8)
+    psnr = {row["step"]: row["psnr"] for row in lines(folder, "val")}
+    best = max(psnr, key=psnr.get)
+    assert steps(folder / "checkpoints") == sorted({8, best}, reverse=True)
+
+
+def test_metrics_after_a_resume_have_each_step_once(run):
+    run(TINY, steps=12, save_every=4)
+    folder = run(TINY, steps=12)
+    assert [row["step"] for row in lines(folder)] == list(range(1, 13))
+
+
+def test_starting_again_never_leaves_an_older_run_in_the_way(run):
+    other = {**TINY, "seed": 1}
+    clean = run(other, "clean", resume="never")
+    folder = run(TINY, "used")
+    run(other, "used", resume="never")
+    name = "checkpoints/step_00000008/tokenizer.safetensors"
+    assert (folder / name).read_bytes() == (clean / name).read_bytes()
+    assert (folder / "checkpoints/abandoned_step_00000008").is_dir()
+
+
+def test_going_on_from_an_earlier_one_abandons_the_later(run):
+    folder = run(TINY)
+    before = (folder / "checkpoints/step_00000008/tokenizer.safetensors").read_bytes()
+    path = str(folder / "checkpoints/step_00000004")
+    run(TINY, resume=path, optimizer={"kind": "adamw", "lr": 1e-2})
+    assert (folder / "checkpoints/step_00000008/tokenizer.safetensors").read_bytes() != before

@@ -1,0 +1,1 @@
+"""Checkpoints: files, and what a run restores from them."""

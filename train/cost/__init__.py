@@ -1,0 +1,1 @@
+"""Costs of a run: its plan, FLOP, memory and throughput."""

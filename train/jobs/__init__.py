@@ -1,0 +1,5 @@
+"""Jobs: what writes files instead of training. They are configured as `task:` too."""
+
+from vistok.train.jobs import cache
+
+__all__ = ["cache"]

@@ -1,0 +1,40 @@
+"""Base class of jobs: work without training steps. They are chosen under `task:` like tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from vistok.config import Config
+
+
+@dataclass(frozen=True)
+class Context:
+    """The surroundings of a job."""
+
+    config: Config
+    """The TrainConfig of the run."""
+    data: Any
+    """The data part, which opens splits; None = the config names none."""
+    accelerator: Accelerator
+    """The processes that share the work."""
+    folder: Path
+    """The folder to write into."""
+
+
+class Job:
+    """Base of jobs; built as `Job(config, train_set)`."""
+
+    tokenizer: str | None = None
+    """The saved tokenizer that encodes the data, for the plan; None = there is none."""
+
+    def run(self, context: Context) -> None:
+        """Do the work; called once by every process."""
+        raise NotImplementedError
+
+    def rows(self, split: str, count: int) -> int:
+        """Number of samples of a split of `count` that are written, for the plan."""
+        return count

@@ -1,0 +1,198 @@
+"""Extract tokens once: a frozen tokenizer over a data set, into a memory-mapped cache.
+
+Continuous tokenizers give values instead of codes. Features of texts and latents are kept on
+request. The data are read by index and without augmentation.
+
+Writes `train/` and `val/` caches below the run's folder. An interrupted cache resumes where it
+stopped; a finished one is left alone. Several processes on one machine take batches in turn; each
+batch is the same whatever their number (`batch_size` images per process), and so are the bytes.
+Training samples may be cached as several crops; validation samples are always cached once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from tqdm import tqdm
+
+from vistok.config import Config, ConfigError
+from vistok.config.registry import register
+from vistok.core.records import Condition
+from vistok.data.base import mismatch
+from vistok.data.batch import to_device
+from vistok.data.decode.crops import Crops, open_crops
+from vistok.data.loading.loader import EvalLoader
+from vistok.data.token_cache import PER_SAMPLE, ArraySpec
+from vistok.data.token_cache_writer import TokenCacheWriter
+from vistok.pretrained import saved_folder
+from vistok.runtime.modes import evaluating
+from vistok.storage.hub import WEIGHTS
+from vistok.storage.weights import sha256
+from vistok.tokenizer import Tokenizer
+from vistok.tokens import Tokens
+from vistok.train.jobs.base import Context, Job
+from vistok.train.signals import StopRequest
+from vistok.train.tasks.base import check_media
+
+
+class CacheConfig(Config):
+    kind: Literal["cache"] = "cache"
+    tokenizer: str
+    """A tokenizer's run folder, or a folder made by save_pretrained."""
+    limit: int | None = Field(default=None, ge=1)
+    """Training samples to tokenize; null = all."""
+    crops: Crops = 1
+    """Crops of each training sample: 1, 2 (center and mirror) or ten (LlamaGen's)."""
+    crop_range: float = Field(default=1.1, ge=1)
+    """Side of the image that is cropped, as a multiple of data.size; for crops: ten."""
+    text: bool = False
+    """Also keep the features of each sample's text (the tokenizer's text encoder, the data's
+    texts), for generators that read them."""
+    latents: bool = False
+    """Also keep the encoder's output before quantization [N, D]; images are then encoded twice."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Type in which text features and latents are kept; tokens are not affected."""
+
+
+@register("task", CacheConfig)
+class Cache(Job):
+    def __init__(self, config: CacheConfig, data) -> None:
+        check_media(data, "tokenizer")
+        self.config, self.tokenizer = config, config.tokenizer
+
+    def rows(self, split: str, count: int) -> int:
+        limit = self.config.limit if split == "train" else None
+        return count if limit is None else min(limit, count)
+
+    def run(self, context: Context) -> None:
+        config, accelerator, folder = context.config, context.accelerator, context.folder
+        if context.data is None:
+            raise ConfigError("data: missing; give the data set to tokenize, e.g. {kind: photos}")
+        with accelerator.main_process_first():  # a released one is converted once
+            source = saved_folder(self.config.tokenizer, expect="tokenizer")
+        tokenizer = Tokenizer.from_pretrained(str(source)).to(accelerator.device)
+        digest = sha256(source / WEIGHTS)
+        _on_one_machine(accelerator.num_processes)
+        for split, crops in (("train", self.config.crops), ("val", 1)):
+            dataset = open_crops(config.data, split, crops, self.config.crop_range)
+            problem = mismatch(dataset, tokenizer.shape.sides, "this tokenizer")
+            if problem is not None:
+                raise ConfigError(problem)
+            rows = getattr(dataset, "crops", 1)
+            limit = self.config.limit if split == "train" else None
+            count = len(dataset) if limit is None else min(limit * rows, len(dataset))
+            with accelerator.main_process_first():
+                writer = TokenCacheWriter(
+                    folder / split,
+                    tokenizer.spec(),
+                    count,
+                    source=dataset.record(),
+                    tokenizer=self.config.tokenizer,
+                    sha256=digest,
+                    classes=dataset.classes,
+                    crops=rows,
+                    leader=accelerator.is_main_process,
+                    arrays=self._arrays(tokenizer, dataset, accelerator.device),
+                )
+            stop = StopRequest()
+            with stop.listening(), writer:
+                self._fill(writer, dataset, tokenizer, config, accelerator, split, stop)
+        if accelerator.is_main_process:
+            print(f"tokens are cached in {folder / 'train'} and {folder / 'val'}")
+
+    def _arrays(self, tokenizer, dataset, device: torch.device) -> dict[str, ArraySpec]:
+        """The arrays that are kept besides tokens and labels, as the first sample shows them."""
+        if not (self.config.text or self.config.latents):
+            return {}
+        if self.config.text and tokenizer.config.text is None:
+            raise ConfigError(
+                f"task.text=true: the tokenizer {self.config.tokenizer} has no text encoder; use "
+                "one that reads text, or text=false"
+            )
+        batch = to_device(next(iter(EvalLoader(dataset, 1, limit=1))), device)
+        _, condition, latents = self._encode(tokenizer, batch)
+        kept = {"latents": latents, **{n: getattr(condition, n, None) for n in PER_SAMPLE}}
+        return {
+            name: ArraySpec.of(values, self.config.dtype)
+            for name, values in kept.items()
+            if values is not None
+        }
+
+    @torch.no_grad()
+    def _encode(self, tokenizer, batch) -> tuple[Tokens, Condition | None, Tensor | None]:
+        """Tokens of a batch; its text features and latents, where they are kept."""
+        reads = "encoder" in tokenizer.config.reading  # else codes do not depend on texts
+        condition = tokenizer.condition_of(batch) if reads or self.config.text else None
+        seen = condition if reads else None
+        tokens = tokenizer.encode(batch.pixels, condition=seen)
+        latents = None
+        if self.config.latents:
+            with evaluating(tokenizer):
+                latents = tokenizer.latents(batch.pixels, seen).values
+        return tokens, condition if self.config.text else None, latents
+
+    @torch.no_grad()
+    def _fill(
+        self, writer, dataset, tokenizer, config, accelerator, split: str, stop: StopRequest
+    ) -> None:
+        world = accelerator.num_processes
+        batches = iter(
+            EvalLoader(
+                dataset,
+                config.batch_size,
+                workers=config.workers,
+                rank=accelerator.process_index,
+                world=world,
+                limit=writer.count,
+                start=writer.written,
+            )
+        )
+        bar = tqdm(
+            total=writer.count,
+            initial=writer.written,
+            desc=f"cache {split}",
+            unit="img",
+            disable=not accelerator.is_main_process,
+        )
+        share = config.batch_size * world
+        for start in range(writer.written, writer.count, share):
+            end = min(start + share, writer.count)
+            batch = next(batches, None)  # a rank may have none in the last turn
+            if batch is not None:
+                moved = to_device(batch, accelerator.device)
+                tokens, condition, latents = self._encode(tokenizer, moved)
+                if world == 1:
+                    writer.write(tokens, moved.label, condition, latents)
+                else:
+                    first = int(batch.index[0])
+                    writer.put(first, tokens, moved.label, condition, latents)
+            stopped = stop.agreed()
+            if world > 1 and (stopped or writer.due(end)):
+                writer.force()
+                accelerator.wait_for_everyone()
+                writer.count_up(end)
+            bar.update(end - start)
+            if stopped:
+                bar.close()
+                if accelerator.is_main_process:
+                    print(
+                        f"stopped by signal {stop.number}; {end} of {writer.count} rows of {split} "
+                        "are kept: the same command goes on from there"
+                    )
+                sys.exit(128 + stop.number)
+        bar.close()
+
+
+def _on_one_machine(processes: int) -> None:
+    """Memory maps of one file on two machines would overwrite each other's pages."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    if processes > here:
+        raise ConfigError(
+            f"{processes} processes on several machines ({here} on this one), but one machine "
+            f"writes a cache; launch on one, e.g. torchrun --nproc_per_node {here} -m train CONFIG"
+        )

@@ -1,0 +1,1 @@
+"""Reports of a run: logs, images, the collapse alarm and the summary."""

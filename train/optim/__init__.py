@@ -1,0 +1,1 @@
+"""Optimizers, gradients and averages of weights."""

@@ -1,0 +1,1 @@
+"""Modules on one process or several: whole, replicated or sharded."""
