@@ -11,10 +11,10 @@ RUN := runs/quickstart-fast
 TOKENIZER_ARGS := steps=500 task.losses.1.start=400 warmup=50 ema=0.98 validate_every=0 grid_every=0 data.val_count=256
 TOKENS_ARGS := task.limit=4096 data.val_count=256
 GENERATOR_ARGS := steps=150 warmup=15 validate_every=0
-EVAL_ARGS := --limit 256 --samples 210 --guidance 1.0,1.5
+EVAL_ARGS := limit=256 gfid.samples=210 gfid.guidance=[1.0,1.5]
 else
 RUN := runs/quickstart
-EVAL_ARGS := --guidance 1.0,1.5 --train-limit 10000
+EVAL_ARGS := gfid.guidance=[1.0,1.5] gfid.train_images=10000
 endif
 
 .PHONY: quickstart test lint clean
@@ -25,7 +25,7 @@ quickstart: $(VENV)/installed
 	    task.tokenizer=$(RUN) $(TOKENS_ARGS)
 	$(VISTOK) train quickstart/generator out=$(RUN)/generator \
 	    data.path=$(RUN)/tokens/train data.val_path=$(RUN)/tokens/val $(GENERATOR_ARGS)
-	$(VISTOK) eval $(RUN) $(RUN)/generator --report $(RUN)/report.html $(EVAL_ARGS)
+	$(VISTOK) eval $(RUN) $(RUN)/generator report=$(RUN)/report.html $(EVAL_ARGS)
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests -n 2 --dist loadfile  # a worker a core, a file a worker

@@ -1,1 +1,1 @@
-"""Evaluation: `vistok eval RUN...`, or `torchrun -m vistok.eval ...`."""
+"""Evaluation, launched after training: `python -m eval RUN... report=report.html`."""

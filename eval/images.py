@@ -20,9 +20,10 @@ from tqdm import tqdm
 from vistok.core.records import Batch
 from vistok.data import EvalLoader, to_device
 from vistok.data.order import eval_indices
-from vistok.eval.real import RealStats
-from vistok.eval.rows import Network, Reference, provenance
-from vistok.eval.sweep import Cache, digest
+from vistok.eval.provenance import provenance
+from vistok.eval.reference.real import RealStats
+from vistok.eval.results.rows import Network, Reference
+from vistok.eval.resumable import Cache, digest
 from vistok.frozen import FeatureNetwork
 from vistok.metrics import FeatureStats
 from vistok.runtime import distributed
@@ -36,6 +37,19 @@ def to_uint8(pixels: Tensor) -> Tensor:
     Pixels that came from uint8 return to exactly the same numbers.
     """
     return (pixels.float() * 255 + 0.5).clamp(0, 255).to(torch.uint8)
+
+
+def frames(pixels: Tensor) -> Tensor:
+    """Clips [B, 3, T, H, W] -> [B T, 3, H, W], frame by frame; images [B, 3, H, W] as they are."""
+    return pixels.transpose(1, 2).flatten(0, 1) if pixels.ndim == 5 else pixels
+
+
+def frame_numbers(index: Tensor, pixels: Tensor) -> Tensor:
+    """Numbers [B] of samples -> those of their `frames` [B T]: frame t of clip i is i T + t."""
+    if pixels.ndim == 4:
+        return index
+    count = pixels.shape[2]
+    return (index[:, None] * count + torch.arange(count)).flatten()
 
 
 def bar(total: int, title: str, unit: str = "img", done: int = 0) -> tqdm:
@@ -84,7 +98,7 @@ class Views:
     record: dict[str, Any] = field(init=False)
     _real: dict[str, RealStats] = field(init=False, default_factory=dict)
     memo: dict[Any, Any] = field(init=False, default_factory=dict)
-    """What a protocol computed once for all runs on these images, under a key of its own."""
+    """Results that a protocol computes once for all runs on these images, by a key of its own."""
 
     def __post_init__(self) -> None:
         self.record = self.dataset.record()
@@ -142,12 +156,26 @@ class Views:
             "reference": self.reference,
             "crop": str(self.record.get("crop", "")),
             "filter": str(self.record.get("filter", "")),
-            "size": tuple(self.dataset.size) if self.dataset.size else None,
+            "size": self.sides,
         }
 
     @property
+    def sides(self) -> tuple[int, ...] | None:
+        """(H, W) of the images, (T, H, W) of clips; None if they have no common size."""
+        if not self.dataset.size:
+            return None
+        clip = getattr(self.dataset, "frames", None)
+        return (*((clip,) if clip else ()), *self.dataset.size)
+
+    @property
+    def frames(self) -> int:
+        """Number of single images: frames of all clips."""
+        clip = getattr(self.dataset, "frames", None)
+        return len(self) * (clip or 1)
+
+    @property
     def identity(self) -> dict[str, Any]:
-        """What says which images these are, wherever they lie: JSON, a part of cache keys."""
+        """Record of which images these are, wherever they lie: JSON, a part of cache keys."""
         where = {k: v for k, v in self.record.items() if k != "source"}
         return {**where, "name": data_name(self.record), "used": len(self)}
 
@@ -156,7 +184,8 @@ class Views:
         return self.real(network).stats
 
     def real(self, network: FeatureNetwork) -> RealStats:
-        """The same with their protocol; kept in memory and in the cache folder."""
+        """Feature statistics of the real images with their protocol; kept in memory and in the
+        cache folder."""
         name = f"{network.name} {network.sha256}"
         if name not in self._real:
             key = digest({"real": self.identity, "network": name, "device": self.device.type})
@@ -187,7 +216,7 @@ class Views:
         passes = self.cache.passes(key)
         one = passes.begin(mine, self.batch)
         for batch in self.batches("real features", one.done):
-            mine.update(network(to_uint8(batch.pixels)))
+            mine.update(network(to_uint8(frames(batch.pixels))))
             one.step(batch.index)
         one.finish(len(self))
         real = RealStats(mine.reduce(), network_of(network), **self.protocol, made=provenance())
@@ -197,13 +226,13 @@ class Views:
         return real
 
     def remember(self, network: FeatureNetwork, stats: FeatureStats) -> None:
-        """The same statistics, made by somebody who looked at every image for other reasons."""
+        """Keep statistics of these images that were computed together with other measures."""
         made = RealStats(stats, network_of(network), **self.protocol, made=provenance())
         self._real.setdefault(f"{network.name} {network.sha256}", made)
 
 
 def data_name(record: dict[str, Any]) -> str:
-    """What numbers call a data set: the last folder of its source, else its kind (photos)."""
+    """Name of a data set in numbers: the last folder of its source, else its kind (photos)."""
     source = str(record.get("source", ""))
     return Path(source).name if "/" in source else str(record["kind"])
 

@@ -1,73 +1,52 @@
-"""What a protocol has to do: named pieces of work, each with all that its numbers depend on.
-
-A protocol module (eval/protocols) offers `jobs(pair, options) -> list[Job]`. A job never knows of
-the others; a bench of its own collects what it makes, so that its outcome can be kept, found again
-and shown beside others.
-"""
+"""Doing one job of a protocol, and the outcome that is kept of it."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vistok.core.errors import InputError
-from vistok.eval.bench import Bench
+from vistok.eval.context import Context
 from vistok.eval.images import exact
-from vistok.eval.options import Options
-from vistok.eval.rows import Row
-from vistok.eval.runs import Pair, Run
-from vistok.eval.sweep import Passes
+from vistok.eval.protocols.base import Job
+from vistok.eval.results.rows import Row
+from vistok.eval.resumable import Passes
 from vistok.runtime import distributed
-
-PROTOCOLS = {
-    "rfid": "vistok.eval.protocols.rfid",
-    "pfid": "vistok.eval.protocols.pfid",
-    "gfid": "vistok.eval.protocols.gfid",
-    "rate_distortion": "vistok.eval.protocols.rate_distortion",
-    "robust": "vistok.eval.protocols.robust",
-    "order": "vistok.eval.protocols.order",
-    "probe": "vistok.eval.protocols.linear",
-    "pictures": "vistok.eval.pictures",
-}
-
-
-@dataclass(frozen=True)
-class Job:
-    """One piece of a protocol: `work(bench)` returns rows and leaves the rest on the bench."""
-
-    protocol: str
-    work: Callable[[Bench], list[Row]]
-    settings: dict[str, Any] = field(default_factory=dict)  # JSON; whatever changes the outcome
-    generator: Run | None = None  # whose weights the outcome also depends on
-    once: bool = False  # the first rank alone does it
-    version: int = 1  # of the protocol; raised whenever the same settings give other numbers
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job made. All of it is JSON but for the rows, which are records."""
+    """Everything that a job made. All of it is JSON but for the rows, which are records."""
 
     rows: tuple[Row, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)  # under the fact's name, for this run
     skipped: tuple[dict[str, str], ...] = ()
-    pictures: tuple[dict[str, Any], ...] = ()
+    image_grids: tuple[dict[str, Any], ...] = ()
 
 
-def jobs_of(pair: Pair, options: Options) -> list[Job]:
-    """All jobs of the protocols that were asked for; ValueError for an unknown protocol."""
-    for name in options.protocols:
-        if name not in PROTOCOLS:
-            raise InputError(f"unknown protocol '{name}'; valid: {', '.join(PROTOCOLS)}")
-    found = []
-    for name in options.protocols:
-        found += importlib.import_module(PROTOCOLS[name]).jobs(pair, options)
-    return found
+def do(job: Job, context: Context, passes: Passes | None = None) -> Outcome:
+    """Run one job on every rank (or on the first, if its protocol says so).
+
+    Args:
+        passes: where its long loops are saved, so that a killed evaluation resumes them.
+    """
+    if job.protocol.first_rank and distributed.rank() > 0:
+        return Outcome()
+    own = replace(
+        context,
+        job=job,
+        facts={},
+        skipped=[],
+        image_grids=[],
+        passes=passes or Passes(),
+    )
+    with exact():
+        rows = job.protocol.run(own, job.config)
+    return Outcome(tuple(rows), own.facts, tuple(own.skipped), tuple(own.image_grids))
 
 
 def rows_of(outcomes: Iterable[Outcome]) -> tuple[Row, ...]:
-    """All rows, in order. What is no run's (a codec on the images) is measured alike beside each
+    """All rows, in order. A row of no run (a codec on the images) is measured alike beside each
     tokenizer; it is listed once."""
     rows: list[Row] = []
     seen: set[str] = set()
@@ -79,21 +58,3 @@ def rows_of(outcomes: Iterable[Outcome]) -> tuple[Row, ...]:
             seen.add(own)
         rows.append(row)
     return tuple(rows)
-
-
-def do(job: Job, bench: Bench, passes: Passes | None = None) -> Outcome:
-    """Run one job on every rank (or on the first, if it says so); `passes`: where its long loops
-    are kept."""
-    if job.once and distributed.rank() > 0:
-        return Outcome()
-    own = replace(
-        bench,
-        protocol=job.protocol,
-        facts={},
-        skipped=[],
-        pictures=[],
-        passes=passes or Passes(),
-    )
-    with exact():
-        rows = job.work(own)
-    return Outcome(tuple(rows), own.facts, tuple(own.skipped), tuple(own.pictures))

@@ -41,9 +41,9 @@ def _device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"--device {name}: unknown; expected cpu, cuda or cuda:0") from None
+        raise InputError(f"device={name}: unknown; expected cpu, cuda or cuda:0") from None
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise InputError(f"--device {name}: this machine has no usable GPU; use --device cpu")
+            raise InputError(f"device={name}: this machine has no usable GPU; use device=cpu")
         device = torch.device("cuda", local if device.index is None else device.index)
     return device

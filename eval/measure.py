@@ -12,30 +12,32 @@ from typing import Any
 import torch
 
 from vistok.core.errors import InputError
-from vistok.eval.bench import Bench
-from vistok.eval.compare import agreed
+from vistok.eval.config import EvalConfig
+from vistok.eval.context import Context
 from vistok.eval.images import Views
-from vistok.eval.jobs import Job, Outcome, jobs_of, rows_of
-from vistok.eval.ledger import Ledger, facts_of
-from vistok.eval.merge import check_names, joined
-from vistok.eval.options import Options
-from vistok.eval.probe import recipe, with_probe
-from vistok.eval.real import RealStats
-from vistok.eval.rows import Results, provenance
-from vistok.eval.runs import Pair, RunError, open_data, resolve
-from vistok.eval.sweep import Cache, digest
+from vistok.eval.jobs import Outcome, rows_of
+from vistok.eval.protocols.base import PROTOCOLS, Job, Skip
+from vistok.eval.provenance import provenance
+from vistok.eval.reference.agreement import agreed
+from vistok.eval.reference.real import RealStats
+from vistok.eval.result_cache import ResultCache, facts_of
+from vistok.eval.results.merge import check_names, joined
+from vistok.eval.results.rows import Results
+from vistok.eval.resumable import Cache, digest
+from vistok.eval.systems.probe import recipe, with_probe
+from vistok.eval.systems.runs import RunError, System, open_data, resolve
 from vistok.frozen import FeatureNetwork, feature_network, perceptual_network
 from vistok.runtime import distributed
 
 
 def evaluate(
-    paths: Sequence[str | Path], options: Options, say: Callable[[str], None] = lambda line: None
+    paths: Sequence[str | Path], config: EvalConfig, say: Callable[[str], None] = lambda line: None
 ) -> Results:
     """Measure all runs. Mistakes in names, configs, data and weights show before any work.
 
     Args:
-        paths: run folders and saved models; files that end in .json are results of an earlier
-            evaluation, whose rows are taken over as they are.
+        paths: run folders, saved models and released names; files that end in .json are results of
+            an earlier evaluation, whose rows are taken over as they are.
         say: gets a line on what was measured before and one on what is measured now.
     """
     earlier = [Results.load(path) for path in paths if Path(path).suffix == ".json"]
@@ -43,97 +45,133 @@ def evaluate(
     if earlier and not folders:
         check_names((), earlier)
         return joined(earlier[0], earlier[1:])
-    pairs = resolve(folders)
-    names = [run.name for pair in pairs for run in (pair.tokenizer, *pair.generators)]
+    systems = resolve(folders)
+    names = [run.name for one in systems for run in (one.tokenizer, *one.generators)]
     check_names(names, earlier)
-    batch = options.batch or (256 if options.device.type == "cuda" else 32)
-    datasets = [open_data(pair.tokenizer, options.data) for pair in pairs]
-    features, first, *more = _networks(options)
-    for pair in pairs:
-        for generator in pair.generators:
-            _check_pair(pair, generator)
-    if options.probe is not None:
-        recipe(options.probe)  # a mistake in it shows before the first one is trained
-        pairs = [with_probe(pair, options) for pair in pairs]
-    folder = None if options.cache is None else Path(options.cache)
-    cache = Cache(folder, options.fresh, options.save_every)
+    device = config.torch_device
+    datasets = [open_data(one.tokenizer, config.data) for one in systems]
+    features, first, *more = _networks(config)
+    for one in systems:
+        for generator in one.generators:
+            _check_system(one, generator)
+    if config.gfid.probe is not None:
+        recipe(config.gfid.probe)  # a mistake in it shows before the first one is trained
+        systems = [with_probe(one, config) for one in systems]
+    cache = Cache(config.cache_folder, config.fresh, config.save_every)
     stamp = provenance()
     shared: dict[str, Views] = {}  # runs on the same images share their statistics
-    plan: list[tuple[Job, Bench]] = []
+    plan: list[tuple[Job | Skip, Context]] = []
     data: dict[str, Any] = {}
-    for pair, dataset in zip(pairs, datasets, strict=True):
-        views = Views(dataset, batch, options.limit, options.device, options.workers, cache)
+    sampling = {"generator": config.sampling, "decoder": config.decoder_sampling}
+    for system, dataset in zip(systems, datasets, strict=True):
+        batch, workers = config.batch_size, config.workers
+        views = Views(dataset, batch, config.limit, device, workers, cache)
         # The whole record: one manifest may be cropped to several sizes.
         views = shared.setdefault(json.dumps(views.record, sort_keys=True, default=str), views)
-        bench = Bench(pair.tokenizer, views, features, first, options.seed, stamp)
-        bench.more_perceptual = tuple(more)
-        bench.references = _references(options, views, features)
-        data[pair.tokenizer.name] = views.record
-        plan += [(job, bench) for job in jobs_of(pair, options)]
-    outcomes = _outcomes(plan, Ledger(cache), say)
-    runs = [run.facts() for pair in pairs for run in (pair.tokenizer, *pair.generators)]
+        context = Context(system.tokenizer, views, features, first, config.seed, stamp)
+        context.more_perceptual = tuple(more)
+        context.references = _references(config, views, features)
+        context.sampling = {part: changes for part, changes in sampling.items() if changes}
+        _check_sampling(system, context, config)
+        data[system.tokenizer.name] = views.record
+        plan += [(job, context) for job in _jobs(system, context, config)]
+    outcomes = _outcomes(plan, ResultCache(cache), say)
+    runs = [run.facts() for one in systems for run in (one.tokenizer, *one.generators)]
     every = [outcome for done in outcomes.values() for outcome in done]
     facts = {
         "commands": [shlex.join(["python", "-m", "eval", *sys.argv[1:]])],
-        "pairs": {p.tokenizer.name: [g.name for g in p.generators] for p in pairs},
+        "pairs": {p.tokenizer.name: [g.name for g in p.generators] for p in systems},
         "data": data,
         "features": {"name": features.name, "sha256": features.sha256},
         "world_size": distributed.world_size(),
-        "device": str(options.device),
+        "device": str(device),
+        "config": config.model_dump(mode="json"),
         "skipped": [one for outcome in every for one in outcome.skipped],
-        "pictures": [one for outcome in every for one in outcome.pictures],
+        "image_grids": [one for outcome in every for one in outcome.image_grids],
         **_by_fact(outcomes),
         **stamp,
     }
     return joined(Results(rows=rows_of(every), runs=tuple(runs), facts=facts), earlier)
 
 
+def _jobs(system: System, context: Context, config: EvalConfig) -> list[Job | Skip]:
+    """The jobs of all protocols; a skip for one that cannot take the system's samples."""
+    found: list[Job | Skip] = []
+    for name in config.protocols:
+        protocol = PROTOCOLS[name]
+        if set(context.media) & set(protocol.media):
+            found += protocol.jobs(system, config)
+        elif "image" in protocol.media or "protocols" in config.model_fields_set:
+            sides = "x".join(map(str, context.sides))
+            takes = "images" if "image" in protocol.media else "clips"
+            reason = f"it takes {takes} only; the samples of this tokenizer are {sides}"
+            found.append(Skip(name, reason))
+    return found
+
+
 def _outcomes(
-    plan: list[tuple[Job, Bench]], ledger: Ledger, say: Callable[[str], None]
+    plan: list[tuple[Job | Skip, Context]], results: ResultCache, say: Callable[[str], None]
 ) -> dict[str, list[Outcome]]:
     """{tokenizer run: the outcomes of its jobs, in order}, found or measured."""
-    keys = [digest(facts_of(job, bench)) + bench.run.name for job, bench in plan]
+    jobs = [(job, context) for job, context in plan if isinstance(job, Job)]
+    keys = [digest(facts_of(job, context)) + context.run.name for job, context in jobs]
     if len(set(keys)) < len(keys):
-        job = next(j for (j, _), key in zip(plan, keys, strict=True) if keys.count(key) > 1)
-        raise InputError(f"two jobs of {job.protocol} have the same settings: {job.settings}")
-    found = [ledger.find(job, bench) for job, bench in plan]
+        job = next(j for (j, _), key in zip(jobs, keys, strict=True) if keys.count(key) > 1)
+        raise InputError(f"two jobs of {job.protocol.name} have the same config: {job.config}")
+    found = {key: results.find(*one) for key, one in zip(keys, jobs, strict=True)}
     known, new = [], []
-    for (job, bench), outcome in zip(plan, found, strict=True):
-        whose = bench.run.name if job.generator is None else job.generator.name
-        (new if outcome is None else known).append(f"{job.protocol} of {whose}")
-    if ledger.cache.folder is not None:
-        say(f"{ledger.cache.folder}: found {len(known)} of {len(plan)} outcomes" + _listed(known))
+    for (job, context), outcome in zip(jobs, found.values(), strict=True):
+        named = f"{job.protocol.name} of {job.whose or context.run.name}"
+        (new if outcome is None else known).append(named)
+    if results.cache.folder is not None:
+        say(f"{results.cache.folder}: found {len(known)} of {len(jobs)} outcomes" + _listed(known))
         if new:
             say(f"evaluating {len(new)}" + _listed(new))
     outcomes: dict[str, list[Outcome]] = {}
-    for (job, bench), outcome in zip(plan, found, strict=True):
-        if outcome is None:
-            bench.tokenizer.to(bench.device)
-            outcome = ledger.measure(job, bench)
-        outcomes.setdefault(bench.run.name, []).append(outcome)
+    rest = iter(found.values())
+    for job, context in plan:
+        if isinstance(job, Skip):
+            why = {"protocol": job.what, "run": job.run or context.run.name, "reason": job.reason}
+            outcome = Outcome(skipped=(why,))
+        elif (outcome := next(rest)) is None:
+            context.tokenizer.to(context.device)
+            outcome = results.measure(job, context)
+        outcomes.setdefault(context.run.name, []).append(outcome)
     return outcomes
+
+
+def _check_sampling(system: System, context: Context, config: EvalConfig) -> None:
+    """ConfigError for sampling settings that no part of the system has, before any work."""
+    for generator in system.generators:
+        generator.generator.settings(config.sampling)
+    if config.decoder_sampling and getattr(system.tokenizer.tokenizer, "sampling", None) is None:
+        raise RunError(
+            f"{system.tokenizer.folder}: decoder_sampling={config.decoder_sampling}: its decoder "
+            "does not sample; leave it out"
+        )
+    context.decoder_sampling  # noqa: B018  (validates them)
 
 
 def _listed(names: list[str]) -> str:
     return f": {', '.join(names)}" if names else ""
 
 
-def _references(options: Options, views: Views, network: FeatureNetwork) -> dict[str, RealStats]:
+def _references(config: EvalConfig, views: Views, network: FeatureNetwork) -> dict[str, RealStats]:
     """The reference file for each protocol that compares with it; MismatchError, ValueError."""
-    if options.reference is None:
-        if options.reference_rfid:
-            raise InputError("--reference-rfid needs a file: --reference FILE")
+    if config.reference is None:
+        if config.reference_rfid:
+            raise InputError("reference_rfid=true needs a file: reference=FILE")
         return {}
-    wanted = {"gfid", "rfid"} if options.reference_rfid else {"gfid"}
-    used = sorted(wanted & set(options.protocols))
+    wanted = {"gfid", "rfid"} if config.reference_rfid else {"gfid"}
+    used = sorted(wanted & set(config.protocols))
     if not used:
         raise InputError(
-            f"--reference {options.reference}: none of {','.join(options.protocols)} compares with "
-            "it; add gfid to --protocols, or --reference-rfid for rfid"
+            f"reference={config.reference}: none of {','.join(config.protocols)} compares with it; "
+            "add gfid to protocols, or reference_rfid=true for rfid"
         )
-    real, source = RealStats.load(options.reference), f"--reference {options.reference}"
+    real, source = RealStats.load(config.reference), f"reference={config.reference}"
     return {
-        name: agreed(real, views, network, name, options.allow_mismatch, source) for name in used
+        name: agreed(real, views, network, name, config.allow_mismatch, source) for name in used
     }
 
 
@@ -147,22 +185,22 @@ def _by_fact(outcomes: dict[str, list[Outcome]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _networks(options: Options) -> list[Any]:
+def _networks(config: EvalConfig) -> list[Any]:
     """The feature network and the perceptual ones, at least one: None for none."""
     # Channels last: the same numbers to rounding, 1.6 times as fast on CPUs.
-    place = {"device": options.device, "memory_format": torch.channels_last}
-    features = feature_network(options.features, options.weights).to(**place)
-    names = list(dict.fromkeys(options.perceptual))
-    if names == ["none"]:
+    place = {"device": config.torch_device, "memory_format": torch.channels_last}
+    features = feature_network(config.features, config.weights).to(**place)
+    names = [name for name in dict.fromkeys(config.perceptual) if name != "none"]
+    if not names:
         return [features, None]
-    weights = {options.features: options.weights}
+    weights = {config.features: config.weights}
     return [features, *(perceptual_network(n, weights.get(n)).to(**place) for n in names)]
 
 
-def _check_pair(pair: Pair, generator: Any) -> None:
-    own, theirs = pair.tokenizer.spec, generator.spec
+def _check_system(system: System, generator: Any) -> None:
+    own, theirs = system.tokenizer.spec, generator.spec
     if own.blocks != theirs.blocks or own.codebook_size != theirs.codebook_size:
         raise RunError(
             f"{generator.folder}: its tokens are {theirs.blocks} of {theirs.vocab}, those of "
-            f"{pair.tokenizer.folder} are {own.blocks} of {own.vocab}; train it again"
+            f"{system.tokenizer.folder} are {own.blocks} of {own.vocab}; train it again"
         )

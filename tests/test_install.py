@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.slow
 
-EVALUATION = "--limit 8 --pfid none --report out/report.html"
+EVALUATION = "limit=8 pfid.mode=none report=out/report.html"
 
 
 @pytest.fixture(scope="module")

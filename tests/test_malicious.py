@@ -77,17 +77,17 @@ DOORS = {
         "vistok import weights new --family titok",
         [f"weights/{name}" for name in ("pytorch_model.bin", "model.safetensors")],
     ),
-    "eval": ("eval tok --limit 8", ["tok/config.yaml", "tok/metrics.jsonl", *TOKENIZER]),
-    "eval-generator": ("eval tok gen --limit 8", ["gen/config.yaml", *GENERATOR]),
+    "eval": ("eval tok limit=8", ["tok/config.yaml", "tok/metrics.jsonl", *TOKENIZER]),
+    "eval-generator": ("eval tok gen limit=8", ["gen/config.yaml", *GENERATOR]),
     "speed": ("speed tok", ["tok/config.yaml", *TOKENIZER]),
     "speed-config": ("speed small.yaml", ["small.yaml"]),
-    "weights-cnn": ("eval tok --weights weights/cnn --limit 8", ["weights/cnn"]),
+    "weights-cnn": ("eval tok weights=weights/cnn limit=8", ["weights/cnn"]),
     "weights-inception": (
-        "eval tok --features inception --weights weights/i.safetensors --limit 8",
+        "eval tok features=inception weights=weights/i.safetensors limit=8",
         ["weights/i.safetensors"],
     ),
     **{
-        f"found-{name}": (f"eval tok --{option} {name} --limit 8", [f"weights/{file}"])
+        f"found-{name}": (f"eval tok {option}={name} limit=8", [f"weights/{file}"])
         for option, name, file in (
             ("features", "inception", "weights-inception-2015-12-05-6726825d.pth"),
             ("perceptual", "lpips-vgg", "vgg16-397923af.pth"),
@@ -275,7 +275,7 @@ def test_no_file_runs_and_the_refusal_names_it(here, door):
         path.unlink() if good is None else path.write_bytes(good)
 
 
-@pytest.mark.parametrize("command", ["eval tok --limit 8 --pfid none", "train small.yaml out=tok"])
+@pytest.mark.parametrize("command", ["eval tok limit=8 pfid.mode=none", "train small.yaml out=tok"])
 def test_a_line_that_a_kill_cut_off_is_passed_over_whatever_it_says(here, command):
     Path("tok/metrics.jsonl").write_bytes(BOMBS["yaml"])
     assert call(command).exit_code == 0
@@ -294,7 +294,7 @@ def test_a_line_that_a_kill_cut_off_is_passed_over_whatever_it_says(here, comman
         "vistok generate {} tok",
         "vistok check {}",
         "eval {}",
-        "eval tok --weights {}",
+        "eval tok weights={}",
         "speed {}",
         "train {}",
         "train small.yaml out=new resume={}",

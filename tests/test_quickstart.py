@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vistok.eval.rows import Results
+from vistok.eval.results.rows import Results
 
 ROOT = Path(__file__).parents[1]
 COMMITTED = ROOT / "eval/gallery/quickstart_results.json"
@@ -32,7 +32,7 @@ def value(found: Results, metric: str, length: int | None, guidance: float | Non
         row
         for row in found.rows
         if (row.metric, row.length) == (metric, length)
-        and (guidance is None or row.decode.guidance == guidance)
+        and (guidance is None or row.guidance == guidance)
     ]
     assert len(rows) == 1, f"{metric} at {length}: {len(rows)} rows"
     return rows[0].value

@@ -1,1 +1,1 @@
-"""Protocols: each takes a bench and yields rows of results.json."""
+"""Protocols: what is measured of a system. One file each; `base.py` has their contract."""

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vistok.eval.bench import Bench
+from vistok.eval.context import Context
 from vistok.eval.images import Views, to_uint8
 from vistok.eval.protocols.common import Quality
-from vistok.eval.rows import Row
+from vistok.eval.results.rows import Row
 from vistok.runtime.distributed import sum_
 
 SWEEP = (1, 10, 25, 50, 75, 90, 95)  # qualities of the plain curve
@@ -45,13 +45,13 @@ class Codec:
 
         return f"{self.module} {features.version(self.module)}"
 
-    def encode(self, picture: Tensor, quality: int) -> bytes:
+    def encode(self, image: Tensor, quality: int) -> bytes:
         """[3, H, W] uint8 -> a file."""
         from PIL import Image
 
         file = io.BytesIO()
-        image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
-        image.save(file, self.name, quality=quality, **self.options)
+        made = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+        made.save(file, self.name, quality=quality, **self.options)
         return file.getvalue()
 
     @staticmethod
@@ -102,13 +102,13 @@ def matched(found: float, target: float) -> bool:
     return abs(found - target) <= NEAR * target
 
 
-def codec_rows(bench: Bench, codec: Codec, quality: int, note: str = "") -> list[Row]:
+def codec_rows(context: Context, codec: Codec, quality: int, note: str = "") -> list[Row]:
     """PSNR, perceptual and Fréchet distance at one quality, on all images."""
-    views = bench.views
-    seen = None if bench.perceptual is None else bench.perceptual.sha256
-    key = ("codec rows", codec.name, quality, bench.features.sha256, seen)
+    views = context.views
+    seen = None if context.perceptual is None else context.perceptual.sha256
+    key = ("codec rows", codec.name, quality, context.features.sha256, seen)
     if key not in views.memo:
-        quality_of = Quality(bench)
+        quality_of = Quality(context)
         total = torch.zeros((), dtype=torch.float64)
         for batch in views.batches(f"{codec.name} quality {quality}"):
             real = to_uint8(batch.pixels).cpu()
@@ -118,7 +118,11 @@ def codec_rows(bench: Bench, codec: Codec, quality: int, note: str = "") -> list
             quality_of.update(decoded.to(batch.pixels.device), batch.pixels)
         mean = float(sum_(total)) / len(views)
         views.memo[key] = quality_of.rows(
-            run=codec.name, weights="", codec=codec.name, bytes=mean, length=None
+            run=codec.name,
+            weights={},
+            point={"codec": codec.name},
+            measured={"bytes": mean},
+            length=None,
         )
     about = f"quality {quality}, {codec.version}{', ' if note else ''}{note}"
     join = lambda row: f"{about}; {row.note}" if row.note else about

@@ -1,49 +1,47 @@
-"""What several protocols need: all codes of a set, some training images, measures of images."""
+"""Shared by several protocols: all codes of a set, training images, measures of images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from vistok.core.rng import Rng
-from vistok.eval.bench import Bench
-from vistok.eval.images import Views, network_of, to_uint8
-from vistok.eval.options import Options
-from vistok.eval.protocols.rfid import MeanDistance
-from vistok.eval.rows import Row
-from vistok.eval.runs import Pair
-from vistok.eval.training_set import training_set
+from vistok.eval.context import Context
+from vistok.eval.images import Views, frames, network_of, to_uint8
+from vistok.eval.protocols.base import Job, Protocol
+from vistok.eval.reference.training_set import training_set
+from vistok.eval.results.rows import Row
+from vistok.eval.systems.runs import System
+from vistok.frozen import PerceptualNetwork
 from vistok.metrics import PSNR
+from vistok.metrics.accumulator import Accumulator
 from vistok.runtime.distributed import sum_
-from vistok.tokens import keep_mask
+from vistok.tokens import TokenSpec, keep_mask
+
+if TYPE_CHECKING:
+    from vistok.eval.config import EvalConfig
 
 
-def training_count(options: Options, most: int) -> int:
-    """Training images to look at: `most`, or fewer by --train-limit."""
-    return most if options.train_limit is None else min(most, options.train_limit)
+def training_job(protocol: Protocol, system: System, config: EvalConfig, own: Any) -> Job:
+    """A job with views of the training images that its config wants, or with why there are none."""
 
-
-def training_views(pair: Pair, options: Options, count: int) -> Callable[[Bench], Views | str]:
-    """Bench -> views of up to `count` training images, or why there are none."""
-
-    def make(bench: Bench) -> Views | str:
-        found = training_set(pair.tokenizer, options.data, count)
+    def make(context: Context) -> Views | str:
+        found = training_set(system.tokenizer, config.data, own.train_images)
         if isinstance(found, str):
             return found
-        return Views(found.dataset, bench.batch, None, bench.device, bench.views.workers)
+        return Views(found.dataset, context.batch, None, context.device, context.views.workers)
 
-    return make
+    return Job(protocol, own, data=make)
 
 
-def all_codes(bench: Bench, views: Views | None = None, title: str = "encode") -> Tensor:
+def all_codes(context: Context, views: Views | None = None, title: str = "encode") -> Tensor:
     """[N, L, F] int64 on the CPU: the codes of all images, by index, on every rank."""
-    views, spec = views or bench.views, bench.spec
+    views, spec = views or context.views, context.spec
     codes = torch.zeros((len(views), spec.length, len(spec.vocab)), dtype=torch.int64)
-    for batch in views.batches(f"{bench.run.name}: {title}"):
-        tokens = bench.encode(batch, bench.condition(batch))
+    for batch in views.batches(f"{context.run.name}: {title}"):
+        tokens = context.encode(batch, context.condition(batch))
         codes[batch.index] = tokens.indices.cpu().long()
     return sum_(codes)
 
@@ -59,19 +57,40 @@ def codes_of_others(codes: Tensor, index: Tensor, rng: Rng) -> Tensor:
     return codes[(index[:, None] + step) % count, torch.arange(length)]
 
 
-def positions_of(bench: Bench, length: int) -> list[int]:
+def positions_of(spec: TokenSpec, length: int) -> list[int]:
     """The positions that a prefix of `length` keeps."""
-    keep = None if length == bench.spec.max_prefix else torch.tensor([length])
-    return keep_mask(bench.spec, keep, 1, "cpu")[0].nonzero()[:, 0].tolist()
+    keep = None if length == spec.max_prefix else torch.tensor([length])
+    return keep_mask(spec, keep, 1, "cpu")[0].nonzero()[:, 0].tolist()
+
+
+class MeanDistance(Accumulator):
+    """`update(distances [B])`; `compute()`: mean over images and ranks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_sum("total", torch.zeros((), dtype=torch.float64))
+
+    def update(self, distances: Tensor) -> None:
+        self.total += distances.double().sum().to(self.total.device)
+        self.images += len(distances)
+
+    def compute(self) -> float:
+        return float(self.total) / self.seen()
+
+
+def distance_row(context: Context, network: PerceptualNetwork, value: float, **rest: Any) -> Row:
+    """The row of a mean perceptual distance, under the name of its kind."""
+    name = "LPIPS" if network.name.startswith("lpips") else "perceptual"
+    return context.row(name, value, features=network_of(network), **rest)
 
 
 class Quality:
     """PSNR, perceptual and Fréchet distance of images to the real ones they stand for."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench, self.stats = bench, bench.new_stats()
-        self.psnr = PSNR().to(bench.device)
-        self.distance = None if bench.perceptual is None else MeanDistance().to(bench.device)
+    def __init__(self, context: Context) -> None:
+        self.context, self.stats = context, context.new_stats()
+        self.psnr = PSNR().to(context.device)
+        self.distance = None if context.perceptual is None else MeanDistance().to(context.device)
 
     @property
     def states(self) -> dict[str, Any]:
@@ -79,21 +98,21 @@ class Quality:
         return {"stats": self.stats, "psnr": self.psnr, "distance": self.distance}
 
     def update(self, decoded: Tensor, pixels: Tensor) -> None:
-        """decoded [B, 3, H, W] uint8; pixels: the real ones in 0..1."""
-        self.stats.update(self.bench.features(decoded))
+        """decoded [B, 3, *sides] uint8; pixels: the real ones in 0..1. Clips count by frames."""
+        decoded, pixels = frames(decoded), frames(pixels)
+        self.stats.update(self.context.features(decoded))
         self.psnr.update(decoded, to_uint8(pixels))
         if self.distance is not None:
-            self.distance.update(self.bench.perceptual(decoded.float() / 255, pixels))
+            self.distance.update(self.context.perceptual(decoded.float() / 255, pixels))
 
     def rows(self, **about: Any) -> list[Row]:
         """The rows, over all ranks; `about` are fields that they share."""
-        bench = self.bench
+        context = self.context
         rows = [
-            bench.row("PSNR", self.psnr.compute().pooled, **about),
-            bench.frechet_row("rFID", self.stats.reduce(), **about),
+            context.row("PSNR", self.psnr.compute().pooled, **about),
+            context.frechet_row(context.per_frame("rFID"), self.stats.reduce(), **about),
         ]
         if self.distance is not None:
-            lpips = bench.perceptual.name.startswith("lpips")
-            name, network = "LPIPS" if lpips else "perceptual", network_of(bench.perceptual)
-            rows.insert(1, bench.row(name, self.distance.compute(), features=network, **about))
+            value = self.distance.compute()
+            rows.insert(1, distance_row(context, context.perceptual, value, **about))
         return rows

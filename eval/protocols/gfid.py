@@ -2,168 +2,207 @@
 
 `gFID` is taken to statistics of the training images, as papers do it; `gFID-val` to the very
 images that rFID uses, from the same samples. Each is measured with and without guidance.
-Generators are runs that were named, or the AR probe (`--probe`, eval/probe.py), by which gFID
-becomes a property of the tokenizer. Samples are spread evenly over the classes, and their draws are
-keyed by sample number, so batches and ranks cannot change them.
+Generators are runs that were named, or the AR probe (`gfid.probe`, eval/systems/probe.py), by which
+gFID becomes a property of the tokenizer. Samples are spread evenly over the classes, and their
+draws are keyed by sample number, so batches and ranks cannot change them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import Field, field_validator
 from torch import Tensor
 
+from vistok.core.errors import InputError
 from vistok.core.records import Condition
-from vistok.eval.bench import Bench
+from vistok.eval.context import Context
 from vistok.eval.images import to_uint8
-from vistok.eval.jobs import Job
-from vistok.eval.options import Options
-from vistok.eval.probe import no_probe
-from vistok.eval.protocols.rfid import MS_SSIM
-from vistok.eval.real import RealStats
-from vistok.eval.rows import Decode, Row
-from vistok.eval.runs import Pair, Run, class_names, untrained
-from vistok.eval.sets import SetMeasures, wanted
-from vistok.eval.training_set import TrainingSet, training_set
+from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, Skip, register
+from vistok.eval.reference.real import RealStats
+from vistok.eval.reference.sets import MS_SSIM, MetricNames, SetMeasures
+from vistok.eval.reference.training_set import TrainingSet, training_set
+from vistok.eval.results.rows import Row
+from vistok.eval.systems.probe import no_probe
+from vistok.eval.systems.runs import System, class_names
 from vistok.metrics.stored import CAP
 from vistok.tokens import Tokens, TokenSpec
 
+if TYPE_CHECKING:
+    from vistok.eval.config import EvalConfig
+
 _MOST = 50_000  # samples, unless told otherwise: as many as published gFIDs have
+_FILE = "a reference was given instead"
 
 
-@dataclass(frozen=True)
-class Pass:
-    """One set of samples; a job of its own, so that an interrupted sweep loses only one."""
+class GFIDConfig(ProtocolConfig):
+    guidance: Selects[tuple[float, ...]] = (1.0, 1.5)
+    """Guidance scales; 1.0 is always measured."""
+    samples: Selects[int | None] = Field(default=None, ge=2)
+    """Generated images; None = as many as there are real ones, at most 50,000."""
+    train_images: Selects[int | None] = Field(default=None, ge=2)
+    """Training images behind the statistics; None = `limit`, else 50,000."""
+    probe: Selects[str | None] = None
+    """AR probe to train (once) on the tokenizer's tokens: tiny, s, b or a YAML file."""
+    metrics: Selects[MetricNames] = ("fid",)
+    """Further measures of the samples: sfid, kid, is, precision, recall, density, coverage; all."""
+    stored: Selects[int] = Field(default=CAP, ge=2)
+    """Feature vectors kept for KID, precision and recall; a keyed subset of a larger set."""
 
-    length: int
-    guidance: float
-    trained: bool = True  # else the same generator with fresh weights: the baseline
+    @field_validator("guidance", mode="before")
+    @classmethod
+    def _one_scale(cls, value: Any) -> Any:
+        """A single number stands for a list of one."""
+        return (value,) if isinstance(value, int | float) else value
 
-
-def jobs(pair: Pair, options: Options) -> list[Job]:
-    """One for each pass of each generator; one that says what is missing where there is none."""
-    if not pair.generators:
-        work = lambda bench: _nothing(bench, pair, options)
-        return [Job("gfid", work, {"probe": options.probe})]
-    real: TrainingSet | str = "a reference was given instead"
-    if options.reference is None:
-        real = training_set(pair.tokenizer, options.data, options.train_limit or options.limit)
-    further = tuple(m for m in wanted(options.metrics, (MS_SSIM,)) if m not in ("fid", MS_SSIM))
-    found = []
-    for generator in pair.generators:
-        conditional = bool(class_names(generator.generator))
-        for one in passes(pair.tokenizer.spec, options.guidance, conditional):
-            settings = {
-                "length": one.length,
-                "guidance": one.guidance,
-                "trained": one.trained,
-                "samples": options.samples,
-                "training": real if isinstance(real, str) else real.identity,
-            }
-            whole = one.trained and one.length == pair.tokenizer.spec.max_prefix
-            extra = further if whole else ()
-            if extra:
-                settings |= {"metrics": list(extra), "stored": options.stored}
-            work = _work(generator, one, real, options, extra)
-            found.append(Job("gfid", work, settings, generator))
-        if any(scale != 1.0 for scale in options.guidance) and not conditional:
-            reason = f"{generator.name} has no classes: there is nothing to guide with"
-            found.append(_skip("gFID with guidance", reason, generator))
-        if isinstance(real, str) and options.reference is None:
-            found.append(_skip("gFID", real, generator))
-    return found
+    @field_validator("guidance")
+    @classmethod
+    def _not_negative(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(scale < 0 for scale in value):
+            raise InputError("expected scales of 0 or more")
+        return value
 
 
-def passes(spec: TokenSpec, guidance: Sequence[float], conditional: bool) -> list[Pass]:
+class Pass(ProtocolConfig):
+    """Config of one set of samples: a job of its own, so that a kill loses only one."""
+
+    length: Selects[int]
+    guidance: Selects[float] = 1.0
+    trained: Selects[bool] = True  # else the same generator with fresh weights: the baseline
+    samples: Selects[int | None] = None
+    training: Selects[dict[str, Any] | str] = _FILE  # identity of the images, or why there are none
+    metrics: Selects[MetricNames] = ()
+    stored: Selects[int] = CAP
+
+
+@register
+class GFID(Protocol):
+    """Generation: Fréchet distance of samples to training and to validation images."""
+
+    name = "gfid"
+    Config = GFIDConfig
+
+    def jobs(self, system: System, config: EvalConfig) -> list[Job | Skip]:
+        """One for each pass of each generator; a skip for whatever is missing."""
+        own = config.gfid
+        if not system.generators:
+            return [Skip("gFID", _missing(system, config))]
+        real: TrainingSet | str = _FILE
+        if config.reference is None:
+            limit = own.train_images or config.limit
+            real = training_set(system.tokenizer, config.data, limit)
+        training = real if isinstance(real, str) else real.identity
+        further = tuple(one for one in own.metrics if one not in ("fid", MS_SSIM))
+        found: list[Job | Skip] = []
+        for generator in system.generators:
+            scales = scales_of(generator.generator, own.guidance)
+            for one in passes(system.tokenizer.spec, scales):
+                given = {"samples": own.samples, "training": training}
+                if one.trained and one.length == system.tokenizer.spec.max_prefix and further:
+                    given |= {"metrics": further, "stored": own.stored}
+                found.append(Job(self, one.model_copy(update=given), generator, real))
+            if len(scales) < len({1.0, *own.guidance}):
+                reason = f"{generator.name} has no classes: there is nothing to guide with"
+                found.append(Skip("gFID with guidance", reason))
+            if isinstance(real, str) and config.reference is None:
+                found.append(Skip("gFID", real))
+        return found
+
+    def run(self, context: Context, config: Pass) -> list[Row]:
+        """gFID (if there are training images), gFID-val, and further measures of the set against
+        the validation images."""
+        generator, real = context.job.generator, context.job.data
+        model = generator.generator.to(context.device).eval()
+        if not readable(context, model):
+            reason = "the decoder reads text, and samples have none; evaluate with a data.caption"
+            context.skip("gFID", reason, generator.name)
+            return []
+        note = f"tokens of {context.run.name}"
+        if not config.trained:
+            model = model.untrained(seed=0).to(context.device)
+            note = f"baseline: the same generator with fresh weights (seed 0); {note}"
+        samples = config.samples or min(_MOST, len(context.views))
+        measures = SetMeasures(context, samples, config.metrics, "gFID-val", config.stored)
+        title = f"{generator.name}: guidance {config.guidance:g}, length {config.length}"
+        sample_into(measures, context, model, config, samples, title)
+        stats = measures.decoded.pool.reduce()
+        sides: dict[str, RealStats | None] = {}
+        given = context.reference  # instead of the training images
+        if given is not None or not isinstance(real, str):
+            sides["gFID"] = real.stats(context) if given is None else given
+        if config.trained or not sides:
+            sides["gFID-val"] = None
+        decoder = context.decoder_sampling
+        common = {
+            "run": generator.name,
+            "weights": {"tokenizer": context.run.sha256, "generator": generator.sha256},
+            "length": config.length,
+            "sampling": {
+                "generator": settings(context, model, config.guidance).model_dump(mode="json"),
+                **({"decoder": decoder} if decoder else {}),
+            },
+            "seed": context.seed,
+            "condition": _condition_name(context, model),
+        }
+        rows = []
+        for metric, side in sides.items():
+            against = f"reference: the {context.views.reference.split} images"
+            if side is None:
+                against += ", not training statistics"
+            else:
+                described = side.reference.described
+                against = f"reference: {side.reference.split} images ({described})"
+            name = metric if config.trained else "gFID-untrained"
+            said = f"{note}; {against}"
+            rows.append(context.frechet_row(name, stats, side, note=said, **common))
+        if config.metrics:
+            against = f"reference: the {context.views.reference.split} images"
+            rows += measures.rows(note=f"{note}; {against}", **common)
+        return rows
+
+
+def passes(spec: TokenSpec, scales: Sequence[float]) -> list[Pass]:
     """Whole sequences without and with guidance; shorter prefixes and the baseline without."""
-    scales = (1.0, *guidance) if conditional else (1.0,)
-    found = [Pass(spec.max_prefix, scale) for scale in dict.fromkeys(scales)]
-    found += [Pass(length, 1.0) for length in spec.eval_lengths[:-1]]
-    return [*found, Pass(spec.max_prefix, 1.0, trained=False)]
+    found = [Pass(length=spec.max_prefix, guidance=scale) for scale in scales]
+    found += [Pass(length=length) for length in spec.eval_lengths[:-1]]
+    return [*found, Pass(length=spec.max_prefix, trained=False)]
 
 
-def run(
-    bench: Bench,
-    generator: Run,
-    one: Pass,
-    samples: int,
-    real: TrainingSet | str,
-    metrics: tuple[str, ...] = (),
-    stored: int = CAP,
-) -> list[Row]:
-    """The rows of one pass: gFID (if there are training images), gFID-val, and further measures
-    of the set (`metrics` of eval.sets) against the validation images."""
-    model = generator.generator.to(bench.device).eval()
-    if not readable(bench, model):
-        reason = "the decoder reads text, and samples have none; evaluate with a data.caption"
-        bench.skip("gFID", reason, generator.name)
-        return []
-    note = f"tokens of {bench.run.name}"
-    if not one.trained:
-        model = untrained(model).to(bench.device)
-        note = f"baseline: the same generator with fresh weights (seed 0); {note}"
-    title = f"{generator.name}: guidance {one.guidance:g}, length {one.length}"
-    measures = SetMeasures(bench, samples, metrics, "gFID-val", stored)
-    sample_into(measures, bench, model, one, samples, title)
-    stats = measures.decoded.pool.reduce()
-    sides: dict[str, RealStats | None] = {}
-    given = bench.reference  # --reference: instead of the training images
-    if given is not None or not isinstance(real, str):
-        sides["gFID"] = real.stats(bench) if given is None else given
-    if one.trained or not sides:
-        sides["gFID-val"] = None
-    common = {
-        "run": generator.name,
-        "weights": generator.sha256,
-        "length": one.length,
-        "decode": Decode(
-            guidance=one.guidance,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
-            seed=bench.seed,
-            steps=bench.spec.positions_in(one.length),
-        ),
-        "condition": _condition_name(bench, model),
-    }
-    rows = []
-    for metric, side in sides.items():
-        split = bench.views.reference.split
-        against = (
-            f"reference: the {split} images, not training statistics"
-            if side is None
-            else f"reference: {side.reference.split} images ({side.reference.described})"
-        )
-        name = metric if one.trained else "gFID-untrained"
-        rows.append(bench.frechet_row(name, stats, side, note=f"{note}; {against}", **common))
-    if metrics:
-        against = f"reference: the {bench.views.reference.split} images"
-        rows += measures.rows(note=f"{note}; {against}", **common)
-    return rows
+def scales_of(model: Any, guidance: Sequence[float]) -> tuple[float, ...]:
+    """The guidance scales that a generator can follow, 1 first."""
+    guided = bool(model.num_classes) and "guidance" in type(model.sampling).model_fields
+    return tuple(dict.fromkeys((1.0, *guidance))) if guided else (1.0,)
 
 
-def readable(bench: Bench, model: Any) -> bool:
-    """Whether samples have the texts that the tokenizer's decoder reads, if it reads any."""
-    return bench.condition_name == "none" or (
-        bench.captions(labels_of(model, torch.zeros(1, dtype=torch.int64)), 1) is not None
+def settings(context: Context, model: Any, guidance: float) -> Any:
+    """The generator's whole sampling settings: its own, the user's changes, and the guidance."""
+    changes = dict(context.sampling.get("generator", {}))
+    if "guidance" in type(model.sampling).model_fields:
+        changes["guidance"] = guidance
+    return model.settings(changes)
+
+
+def readable(context: Context, model: Any) -> bool:
+    """True unless the tokenizer's decoder reads texts that samples do not have."""
+    return context.condition_name == "none" or (
+        context.captions(labels_of(model, torch.zeros(1, dtype=torch.int64)), 1) is not None
     )
 
 
-def _condition_name(bench: Bench, model: Any) -> str:
-    given = (["class"] if class_names(model) else []) + [bench.condition_name]
+def _condition_name(context: Context, model: Any) -> str:
+    given = (["class"] if class_names(model) else []) + [context.condition_name]
     return ", ".join(name for name in given if name != "none") or "none"
 
 
-def decoded(bench: Bench, model: Any, index: Tensor, length: int, guidance: float) -> Tensor:
+def decoded(context: Context, model: Any, index: Tensor, length: int, guidance: float) -> Tensor:
     """[B, 3, H, W] uint8: the samples of numbers `index` [B], under captions of their classes."""
-    tokens, condition = sample(bench, model, index, length, guidance), None
-    if bench.condition_name != "none":
-        texts = bench.captions(labels_of(model, index), len(index))
-        condition = bench.tokenizer.condition(texts)
-    return to_uint8(bench.decode(tokens, condition))
+    tokens, condition = sample(context, model, index, length, guidance), None
+    if context.condition_name != "none":
+        texts = context.captions(labels_of(model, index), len(index))
+        condition = context.tokenizer.condition(texts)
+    return to_uint8(context.decode(tokens, condition, index))
 
 
 def labels_of(model: Any, index: Tensor) -> Tensor | None:
@@ -172,29 +211,29 @@ def labels_of(model: Any, index: Tensor) -> Tensor | None:
     return index % count if count else None
 
 
-def sample(bench: Bench, model: Any, index: Tensor, length: int, guidance: float) -> Tokens:
+def sample(context: Context, model: Any, index: Tensor, length: int, guidance: float) -> Tokens:
     """Token sequences of the sample numbers `index` [B], stopped at `length`."""
-    index = index.to(bench.device)
-    whole = length == bench.spec.max_prefix
+    index = index.to(context.device)
+    whole = length == context.spec.max_prefix
     return model.sample(
         Condition(label=labels_of(model, index)),
         index=index,
-        seed=bench.seed,
+        seed=context.seed,
         length=None if whole else length,
-        sampling={"guidance": guidance},
+        sampling=settings(context, model, guidance),
     )
 
 
 def sample_into(
-    measures: SetMeasures, bench: Bench, model: Any, one: Pass, samples: int, title: str
+    measures: SetMeasures, context: Context, model: Any, one: Pass, samples: int, title: str
 ) -> None:
     """Add this rank's share of `samples` decoded samples to the measures."""
-    for index in bench.numbers(title, samples, measures):
-        measures.update(decoded(bench, model, index, one.length, one.guidance), index)
+    for index in context.numbers(title, samples, measures):
+        measures.update(decoded(context, model, index, one.length, one.guidance), index)
 
 
-def pictures(
-    bench: Bench, model: Any, classes: Sequence[int], each: int, guidance: float
+def samples_of(
+    context: Context, model: Any, classes: Sequence[int], each: int, guidance: float
 ) -> Tensor:
     """[classes, each, 3, H, W] uint8: the first samples of some classes, those of the statistics.
 
@@ -202,36 +241,15 @@ def pictures(
     """
     count = max(1, len(class_names(model)))
     index = torch.tensor(classes)[:, None] + count * torch.arange(each)  # [classes, each]
-    parts = index.flatten().split(bench.batch)
-    made = [decoded(bench, model, part, bench.spec.max_prefix, guidance) for part in parts]
+    parts = index.flatten().split(context.batch)
+    made = [decoded(context, model, part, context.spec.max_prefix, guidance) for part in parts]
     return torch.cat(made).cpu().unflatten(0, index.shape)
 
 
-def _work(
-    generator: Run,
-    one: Pass,
-    real: TrainingSet | str,
-    options: Options,
-    metrics: tuple[str, ...],
-) -> Any:
-    def work(bench: Bench) -> list[Row]:
-        samples = options.samples or min(_MOST, len(bench.views))
-        return run(bench, generator, one, samples, real, metrics, options.stored)
-
-    return work
-
-
-def _skip(protocol: str, reason: str, generator: Run) -> Job:
-    def work(bench: Bench) -> list[Row]:
-        bench.skip(protocol, reason)
-        return []
-
-    return Job("gfid", work, {"skipped": protocol, "reason": reason}, generator)
-
-
-def _nothing(bench: Bench, pair: Pair, options: Options) -> list[Row]:
-    reason = "no generator of this tokenizer's tokens among the runs (--probe trains one)"
-    if options.probe is not None:
-        reason = no_probe(pair.tokenizer, options) or reason
-    bench.skip("gFID", reason)
-    return []
+def _missing(system: System, config: EvalConfig) -> str:
+    """Why there is no generator."""
+    if config.gfid.probe is not None:
+        reason = no_probe(system.tokenizer, config)
+        if reason is not None:
+            return reason
+    return "no generator of this tokenizer's tokens among the runs (gfid.probe=tiny trains one)"

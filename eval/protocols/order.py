@@ -1,4 +1,4 @@
-"""What each token position carries, for one-dimensional sequences (One-D-Piece, arXiv 2501.10064).
+"""Information in each position of one-dimensional sequences (One-D-Piece, arXiv 2501.10064).
 
 Entropy: of the codes seen at the position over the set. Change: the position's code is replaced by
 that of another image at the same position (a draw from the position's own frequencies, so that
@@ -15,63 +15,69 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from vistok.core.rng import Rng
-from vistok.eval.bench import Bench
+from vistok.eval.context import Context
 from vistok.eval.images import bar, shares
-from vistok.eval.jobs import Job
-from vistok.eval.options import Options
-from vistok.eval.pictures import grid
+from vistok.eval.protocols.base import Protocol, ProtocolConfig, register
 from vistok.eval.protocols.common import all_codes, codes_of_others
-from vistok.eval.rows import Decode, Row
-from vistok.eval.runs import Pair
+from vistok.eval.results.rows import Row
+from vistok.eval.strips import grid
 from vistok.runtime.distributed import sum_, world_size
 from vistok.tokens import Tokens
 
 NAME = "order"
-_DECODES = 16384  # images decoded at most: fewer images for longer sequences
-_LEAST = 32  # but no fewer than this
+_LEAST = 32  # images, however long the sequence
 _LINES = (8, 16)  # maps in a line of the report: what a screen holds, or twice that for more
 _FEW = 64  # maps
 _SIDE = 64  # pixels of a map at most
 _STEP = 1 / 255
 
 
-def jobs(pair: Pair, options: Options) -> list[Job]:
-    return [Job(NAME, run, {"decodes": _DECODES, "seed": options.seed})]
+class OrderConfig(ProtocolConfig):
+    decodes: int = Field(default=16384, ge=1)
+    """Images decoded at most: longer sequences are measured on fewer images, 32 or more."""
 
 
-def run(bench: Bench) -> list[Row]:
-    """facts["order"], the maps, and how strongly the change falls along the sequence."""
-    spec = bench.spec
-    if not spec.vocab:
-        bench.skip(NAME, "continuous tokens have no codes to draw")
-        return []
-    if any(len(block) > 1 for block in spec.blocks):
-        bench.skip(NAME, f"only for one-dimensional sequences; these are grids of {spec.blocks[0]}")
-        return []
-    codes = all_codes(bench)
-    if len(codes) < 2:
-        bench.skip(NAME, "a code of another image needs 2 images or more")
-        return []
-    count = min(len(codes), max(_LEAST, _DECODES // spec.length))
-    maps, differ = changes(bench, codes, count)
-    change = maps.mean((1, 2))
-    bench.facts[NAME] = {
-        "entropy": entropies(codes).tolist(),
-        "change": change.tolist(),
-        "differ": differ.tolist(),  # share of draws that gave another code
-        "pictures": count,
-    }
-    bench.pictures.append(pictures(bench.run.name, maps, count))
-    note = f"{count} images, each position drawn from those of {len(codes)} images"
-    rank = rank_correlation(change)
-    return [
-        bench.row(
-            "order-correlation", rank, samples=count, decode=Decode(seed=bench.seed), note=note
-        )
-    ]
+@register
+class Order(Protocol):
+    """Each token position: entropy of its codes, and change of the image when it is drawn anew."""
+
+    name = NAME
+    Config = OrderConfig
+
+    def run(self, context: Context, config: OrderConfig) -> list[Row]:
+        """facts["order"], the maps, and how strongly the change falls along the sequence."""
+        spec = context.spec
+        if not spec.vocab:
+            context.skip(NAME, "continuous tokens have no codes to draw")
+            return []
+        if any(len(block) > 1 for block in spec.blocks):
+            context.skip(
+                NAME, f"only for one-dimensional sequences; these are grids of {spec.blocks[0]}"
+            )
+            return []
+        codes = all_codes(context)
+        if len(codes) < 2:
+            context.skip(NAME, "a code of another image needs 2 images or more")
+            return []
+        count = min(len(codes), max(_LEAST, config.decodes // spec.length))
+        maps, differ = changes(context, codes, count)
+        change = maps.mean((1, 2))
+        context.facts[NAME] = {
+            "entropy": entropies(codes).tolist(),
+            "change": change.tolist(),
+            "differ": differ.tolist(),  # share of draws that gave another code
+            "images": count,
+        }
+        context.image_grids.append(map_grid(context.run.name, maps, count))
+        note = f"{count} images, each position drawn from those of {len(codes)} images"
+        rank = rank_correlation(change)
+        return [
+            context.row("order-correlation", rank, count=count, seed=context.seed, note=note),
+        ]
 
 
 def entropies(codes: Tensor) -> Tensor:
@@ -82,31 +88,33 @@ def entropies(codes: Tensor) -> Tensor:
     return torch.tensor([entropy(one.numpy(), base=2) for one in counts], dtype=torch.float64)
 
 
-def changes(bench: Bench, codes: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def changes(context: Context, codes: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Mean squared change [L, H, W] over the first `count` images and the channels, and the share
     [L] of draws that gave another code; over all ranks.
 
     Args:
         codes: [N, L, F] of all images.
     """
-    spec, tokenizer = bench.spec, bench.tokenizer
-    height, width = tokenizer.config.image_size
-    maps = torch.zeros((spec.length, height, width), dtype=torch.float64, device=bench.device)
+    spec = context.spec
+    height, width = context.sides
+    maps = torch.zeros((spec.length, height, width), dtype=torch.float64, device=context.device)
     differ = torch.zeros(spec.length, dtype=torch.float64)
-    reads = bench.condition_name != "none"
-    made = lambda indices, condition: bench.decode(
-        Tokens.of(spec, indices.to(bench.device), size=(1, height, width)), condition
+    reads = context.condition_name != "none"
+    made = lambda indices, condition, index: context.decode(
+        Tokens.of(spec, indices.to(context.device), size=(1, height, width)), condition, index
     )
-    with bar(count * spec.length, f"{bench.run.name}: resample each position") as progress:
-        for index in shares(count, bench.batch):
+    with bar(count * spec.length, f"{context.run.name}: resample each position") as progress:
+        for index in shares(count, context.batch):
             own = codes[index]
-            condition = bench.condition(bench.views.chosen(index.tolist())) if reads else None
-            clean = made(own, condition)
-            drawn = codes_of_others(codes, index, Rng(bench.seed, NAME))
+            condition = context.condition(context.views.chosen(index.tolist())) if reads else None
+            clean = made(own, condition, index)
+            drawn = codes_of_others(codes, index, Rng(context.seed, NAME))
             for position in range(spec.length):
                 moved = own.clone()
                 moved[:, position] = drawn[:, position]
-                maps[position] += (made(moved, condition) - clean).double().square().mean(1).sum(0)
+                maps[position] += (
+                    (made(moved, condition, index) - clean).double().square().mean(1).sum(0)
+                )
                 differ[position] += (moved != own).any(-1).any(-1).sum()
                 progress.update(len(index) * world_size())
     return sum_(maps).cpu() / count, sum_(differ) / count
@@ -122,7 +130,7 @@ def rank_correlation(change: Tensor) -> float:
     return float(spearmanr(torch.arange(len(change)).numpy(), change.numpy()).statistic)
 
 
-def pictures(run: str, maps: Tensor, count: int) -> dict[str, Any]:
+def map_grid(run: str, maps: Tensor, count: int) -> dict[str, Any]:
     """The maps [L, H, W] as lines of small images: all on one scale, then each on its own.
 
     Root mean square of the change, from black over orange to white. The one scale is logarithmic,

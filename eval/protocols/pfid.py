@@ -2,7 +2,7 @@
 
 Encode once, find each token's nearest codes once, then for every cell (alpha, delta) of the grid
 gather the codes at the drawn ranks, decode, and compare with the real images. A tokenizer that
-decodes prefixes is measured at every length of its sweep: only kept tokens are perturbed.
+decodes prefixes is measured at every evaluated length: only kept tokens are perturbed.
 
 Letters: B batch, L positions, P branches, F factors, N tokens of an image, K codes of a branch.
 """
@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from vistok.eval.bench import Bench
+from vistok.eval.context import Context
 from vistok.eval.images import bar, to_uint8
-from vistok.eval.jobs import Job
-from vistok.eval.options import Options, PFIDMode
-from vistok.eval.rows import Decode, Perturbation, Row
-from vistok.eval.runs import Pair
+from vistok.eval.protocols.base import Protocol, ProtocolConfig, Selects, register
+from vistok.eval.protocols.common import positions_of
+from vistok.eval.results.rows import Row
 from vistok.metrics import FeatureStats
 from vistok.metrics.perturbed import (
     FULL_GRID,
@@ -37,6 +36,8 @@ from vistok.metrics.perturbed import (
 from vistok.quantizers.base import pick_rank
 from vistok.runtime.distributed import sum_
 from vistok.tokens import Tokens, TokenSpec
+
+Mode = Literal["full", "quick", "both", "none"]
 
 _PUBLISHED = 4096  # codes for which the deltas were chosen
 
@@ -62,26 +63,36 @@ class Number:
         return [Decoding(self.length, used, self.quick) for _, used in self.cells]
 
 
-def jobs(pair: Pair, options: Options) -> list[Job]:
-    return [Job("pfid", lambda bench: run(bench, options.pfid), {"mode": options.pfid})]
+class PFIDConfig(ProtocolConfig):
+    mode: Selects[Mode] = "both"
+    """full: 15 cells at full length; quick: 3 cells at each length; both; none."""
 
 
-def run(bench: Bench, mode: PFIDMode = "both") -> list[Row]:
-    """pFID-v1 (15 cells), pFID-v1-rel where K is not 4096, pFID-v1-quick at each length."""
-    if mode == "none":
-        bench.skip(NAME, "asked for by --pfid none")
-        return []
-    if not bench.spec.vocab:
-        bench.skip(NAME, "undefined for continuous tokens")
-        return []
-    chosen, note = quick_subset(len(bench.views))
-    subset = None if note is not None else frozenset(chosen.tolist())
-    numbers = plan(bench.spec, mode, subset is not None)
-    jobs = list(dict.fromkeys(job for number in numbers for job in number.jobs()))
-    done = reconstruct(bench, jobs, subset)
-    cells = sum(len(number.cells) for number in numbers)
-    with bar(cells, f"{bench.run.name}: distances", "cell") as progress:
-        return [row for number in numbers for row in _rows(bench, number, done, note, progress)]
+@register
+class PFID(Protocol):
+    """Perturbed FID: rFID after a share of the tokens was replaced by near codes."""
+
+    name = "pfid"
+    Config = PFIDConfig
+
+    def run(self, context: Context, config: PFIDConfig) -> list[Row]:
+        """pFID-v1 (15 cells), pFID-v1-rel where K is not 4096, pFID-v1-quick at each length."""
+        if config.mode == "none":
+            context.skip(NAME, "asked for by pfid.mode=none")
+            return []
+        if not context.spec.vocab:
+            context.skip(NAME, "undefined for continuous tokens")
+            return []
+        chosen, note = quick_subset(len(context.views))
+        subset = None if note is not None else frozenset(chosen.tolist())
+        numbers = plan(context.spec, config.mode, subset is not None)
+        jobs = list(dict.fromkeys(job for number in numbers for job in number.jobs()))
+        done = reconstruct(context, jobs, subset)
+        cells = sum(len(number.cells) for number in numbers)
+        with bar(cells, f"{context.run.name}: distances", "cell") as progress:
+            return [
+                row for number in numbers for row in _rows(context, number, done, note, progress)
+            ]
 
 
 def branch_codes(spec: TokenSpec) -> int:
@@ -89,7 +100,7 @@ def branch_codes(spec: TokenSpec) -> int:
     return math.prod(spec.vocab[: len(spec.vocab) // spec.branches])
 
 
-def plan(spec: TokenSpec, mode: PFIDMode, own_subset: bool) -> list[Number]:
+def plan(spec: TokenSpec, mode: Mode, own_subset: bool) -> list[Number]:
     """The numbers to report; `own_subset`: quick ones use fewer images than full ones."""
     codes, whole = branch_codes(spec), spec.max_prefix
     pairs = lambda grid, used: tuple(zip(grid, used, strict=True))
@@ -114,17 +125,17 @@ class _Done:
 
 
 def reconstruct(
-    bench: Bench, jobs: list[Decoding], subset: frozenset[int] | None
+    context: Context, jobs: list[Decoding], subset: frozenset[int] | None
 ) -> dict[Decoding, _Done]:
     """Statistics of the decoded images of every job, summed over ranks."""
-    zero = lambda: torch.zeros((), dtype=torch.float64, device=bench.device)
-    done = {job: _Done(bench.new_stats(), zero(), zero()) for job in jobs}
+    zero = lambda: torch.zeros((), dtype=torch.float64, device=context.device)
+    done = {job: _Done(context.new_stats(), zero(), zero()) for job in jobs}
     most = max(job.cell.delta for job in jobs)
-    title = f"{bench.run.name}: perturb ({len(jobs)} cells)"
-    for batch in bench.sweep(title, done):
-        tokenizer = bench.tokenizer
-        condition = bench.condition(batch)
-        quantized = tokenizer.quantize(bench.latents(batch, condition))
+    title = f"{context.run.name}: perturb ({len(jobs)} cells)"
+    for batch in context.batches(title, done):
+        tokenizer = context.tokenizer
+        condition = context.condition(batch)
+        quantized = tokenizer.quantize(context.latents(batch, condition))
         near = tokenizer.quantizer.neighbours(quantized.queries, most)  # [B, L, P, most, F/P]
         rows = _members(batch.index, subset)
         for job, one in done.items():
@@ -133,13 +144,13 @@ def reconstruct(
             if len(index) == 0:
                 continue
             clean = quantized.indices[pick]
-            moved = perturb(bench.spec, clean, near[pick], index, job, bench.seed)
-            tokens = tokens_of(bench, moved, job.length)
+            moved = perturb(context.spec, clean, near[pick], index, job, context.seed)
+            tokens = tokens_of(context, moved, job.length)
             own = None if condition is None else condition.select(pick)
-            one.stats.update(bench.features(to_uint8(bench.decode(tokens, own))))
-            one.changed += changed(bench.spec, clean, moved)
+            one.stats.update(context.features(to_uint8(context.decode(tokens, own, index))))
+            one.changed += changed(context.spec, clean, moved)
             branches = near.shape[2]
-            one.tokens += len(index) * bench.spec.positions_in(job.length) * branches
+            one.tokens += len(index) * context.spec.positions_in(job.length) * branches
     return {
         job: _Done(one.stats.reduce(), sum_(one.changed), sum_(one.tokens))
         for job, one in done.items()
@@ -149,20 +160,21 @@ def reconstruct(
 def perturb(
     spec: TokenSpec, clean: Tensor, near: Tensor, index: Tensor, job: Decoding, seed: int
 ) -> Tensor:
-    """Clean indices [B, L, F] -> the same with the first positions perturbed as `job` says.
+    """Clean indices [B, L, F] -> the same with the kept positions perturbed as `job` says.
 
     Args:
         near: [B, L, P, count, F/P] nearest codes, best first.
         index: [B] places of the images: the key of the draws.
     """
-    kept = spec.positions_in(job.length)
-    ranks = batch_ranks(index, kept, job.cell, near.shape[2], seed).to(near.device)
-    picked = pick_rank(near[:, :kept], ranks).to(clean)
+    kept = torch.tensor(positions_of(spec, job.length), device=clean.device)
+    ranks = batch_ranks(index, len(kept), job.cell, near.shape[2], seed).to(near.device)
+    picked = pick_rank(near[:, kept], ranks).to(clean)
     # Rank 0 is the clean code by definition; a float tie must not change it.
     share = clean.shape[-1] // near.shape[2]
     moved = (ranks > 0).repeat_interleave(share, -1)  # [B, kept, F]
-    head = torch.where(moved, picked, clean[:, :kept])
-    return torch.cat([head, clean[:, kept:]], 1)
+    result = clean.clone()
+    result[:, kept] = torch.where(moved, picked, clean[:, kept])
+    return result
 
 
 def changed(spec: TokenSpec, clean: Tensor, moved: Tensor) -> Tensor:
@@ -171,9 +183,9 @@ def changed(spec: TokenSpec, clean: Tensor, moved: Tensor) -> Tensor:
     return apart.sum()
 
 
-def tokens_of(bench: Bench, indices: Tensor, length: int) -> Tokens:
-    tokens = Tokens.of(bench.spec, indices, size=(1, *bench.tokenizer.config.image_size))
-    return tokens if length == bench.spec.max_prefix else tokens.prefix(length)
+def tokens_of(context: Context, indices: Tensor, length: int) -> Tokens:
+    tokens = Tokens.of(context.spec, indices, size=(1, *context.sides))
+    return tokens if length == context.spec.max_prefix else tokens.prefix(length)
 
 
 def _members(index: Tensor, subset: frozenset[int] | None) -> Tensor | None:
@@ -185,10 +197,10 @@ def _members(index: Tensor, subset: frozenset[int] | None) -> Tensor | None:
 
 
 def _rows(
-    bench: Bench, number: Number, done: dict[Decoding, _Done], subset: str | None, progress: Any
+    context: Context, number: Number, done: dict[Decoding, _Done], subset: str | None, progress: Any
 ) -> list[Row]:
     """The cells, and their mean; `progress` counts the cells."""
-    spec = bench.spec
+    spec = context.spec
     note = (
         f"query=latent, N={spec.positions_in(number.length) * spec.branches}, "
         f"K={branch_codes(spec)}, {_deltas(number)}"
@@ -197,35 +209,33 @@ def _rows(
         rule = subset or "every 10th image up to 5,000"
         note += f", images: {rule}; the reference is every image"
     rows = []
-    decode = Decode(seed=bench.seed)
     for (asked, used), job in zip(number.cells, number.jobs(), strict=True):
         one = done[job]
         progress.update()
-        cell = Perturbation(
-            alpha=asked.alpha,
-            delta=used.delta,
-            delta_asked=asked.delta,
-            changed=float(one.changed / one.tokens),
-            expected=expected_change(*used),
-        )
+        changes = float(one.changed / one.tokens)
         rows.append(
-            bench.frechet_row(
+            context.frechet_row(
                 f"{number.name}-cell",
                 one.stats,
                 length=number.length,
-                decode=decode,
-                perturbation=cell,
+                seed=context.seed,
+                point={"alpha": asked.alpha, "delta": asked.delta},
+                measured={
+                    "delta": used.delta,
+                    "changed": changes,
+                    "expected": expected_change(*used),
+                },
                 note=note,
             )
         )
     mean = sum(row.value for row in rows) / len(rows)
-    summary = bench.row(
+    summary = context.row(
         number.name,
         mean,
         length=number.length,
-        decode=decode,
+        seed=context.seed,
         features=rows[0].features,
-        samples=rows[0].samples,
+        count=rows[0].count,
         note=f"mean of {len(rows)} cells, {note}",
     )
     return [summary, *rows]

@@ -1,8 +1,8 @@
-"""What a byte buys: the tokenizer at each length beside JPEG, WebP and AVIF (One-D-Piece,
+"""Rate and distortion: the tokenizer at each length beside JPEG, WebP and AVIF (One-D-Piece,
 arXiv 2501.10064).
 
 Bytes of the tokens are those of real strings, and each entropy-coded one is decoded and compared:
-- packed: `Tokens.to_bytes`, one string a image, with its header.
+- packed: `Tokens.to_bytes`, one string per image, with its header.
 - arithmetic-image: the same header, then the codes by a range coder with frequencies of training
   images at each position; each image decodes alone.
 - arithmetic: all images in one stream, whose frequencies adapt as it goes; no header, and no
@@ -11,17 +11,18 @@ Bytes of the tokens are those of real strings, and each entropy-coded one is dec
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from vistok.eval.bench import Bench
+from vistok.eval.context import Context
 from vistok.eval.images import Views, bar, shares, to_uint8
-from vistok.eval.jobs import Job
-from vistok.eval.options import Options
+from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, register
 from vistok.eval.protocols.codecs import (
     CODECS,
     NEAR,
@@ -35,11 +36,10 @@ from vistok.eval.protocols.common import (
     Quality,
     all_codes,
     positions_of,
-    training_count,
-    training_views,
+    training_job,
 )
-from vistok.eval.rows import Row
-from vistok.eval.runs import Pair
+from vistok.eval.results.rows import Row
+from vistok.eval.systems.runs import System
 from vistok.runtime.distributed import sum_, world_size
 from vistok.tokens.entropy_coding import (
     CoderMissing,
@@ -51,13 +51,15 @@ from vistok.tokens.entropy_coding import (
     range_coder,
 )
 
+if TYPE_CHECKING:
+    from vistok.eval.config import EvalConfig
+
 NAME = "rate_distortion"
-_TRAINING = 4096  # images that the static model's frequencies come from
 
 
 @dataclass(frozen=True)
 class Size:
-    """Mean bytes of a image's tokens at one length, by one way to write them."""
+    """Mean bytes of an image's tokens at one length, by one way to write them."""
 
     codec: str
     length: int
@@ -65,112 +67,132 @@ class Size:
     note: str
 
 
-def jobs(pair: Pair, options: Options) -> list[Job]:
-    count = training_count(options, _TRAINING)
-    views = training_views(pair, options, count)
-    settings = {
-        "training": count,
-        "sweep": list(SWEEP),
-        "codecs": [[codec.version, codec.options] for codec in CODECS],
-        "coder": coder_version(),
-    }
-    return [Job(NAME, lambda bench: run(bench, views), settings)]
+class RateDistortionConfig(ProtocolConfig):
+    train_images: int = Field(default=4096, ge=2)
+    """Training images whose codes give the static frequencies of arithmetic-image."""
+    qualities: Selects[tuple[int, ...]] = SWEEP
+    """Qualities at which the image codecs are measured, beside those that match the tokens."""
 
 
-def run(bench: Bench, training: Callable[[Bench], Views | str] | None = None) -> list[Row]:
-    """Rows of the tokenizer at each length and way of writing, and of the codecs."""
-    if not bench.spec.vocab:
-        bench.skip(NAME, "continuous tokens have no bytes")
-        return []
-    sizes = packed_sizes(bench) + coded_sizes(bench, training)
-    measured = tokenizer_quality(bench)
-    rows = [
-        row
-        for size in sizes
-        for row in measured[size.length].rows(
-            length=size.length, codec=size.codec, bytes=size.bytes, note=size.note
+class _JobConfig(RateDistortionConfig):
+    codecs: Selects[list[Any]]
+    """Versions and options of the image codecs."""
+    coder: Selects[str]
+    """Version of the range coder."""
+
+
+@register
+class RateDistortion(Protocol):
+    """Rate and distortion: tokens, packed and entropy-coded, beside JPEG, WebP and AVIF."""
+
+    name = NAME
+    Config = RateDistortionConfig
+
+    def jobs(self, system: System, config: EvalConfig) -> list[Job]:
+        own = _JobConfig(
+            **config.rate_distortion.model_dump(),
+            codecs=[[codec.version, codec.options] for codec in CODECS],
+            coder=str(coder_version()),
         )
-    ]
-    for codec in CODECS:
-        rows += baseline(bench, codec, sizes)
-    return rows
+        return [training_job(self, system, config, own)]
+
+    def run(self, context: Context, config: RateDistortionConfig) -> list[Row]:
+        """Rows of the tokenizer at each length and way of writing, and of the codecs."""
+        if not context.spec.vocab:
+            context.skip(NAME, "continuous tokens have no bytes")
+            return []
+        sizes = packed_sizes(context) + coded_sizes(context, context.job.data)
+        measured = tokenizer_quality(context)
+        rows = [
+            row
+            for size in sizes
+            for row in measured[size.length].rows(
+                length=size.length,
+                point={"codec": size.codec},
+                measured={"bytes": size.bytes},
+                note=size.note,
+            )
+        ]
+        for codec in CODECS:
+            rows += baseline(context, codec, sizes, config.qualities)
+        return rows
 
 
-def tokenizer_quality(bench: Bench) -> dict[int, Quality]:
+def tokenizer_quality(context: Context) -> dict[int, Quality]:
     """Measures of the reconstruction at each length."""
-    found = {length: Quality(bench) for length in bench.spec.eval_lengths}
-    for batch in bench.sweep(f"{bench.run.name}: reconstruct", found):
-        condition = bench.condition(batch)
-        tokens = bench.encode(batch, condition)
+    found = {length: Quality(context) for length in context.spec.eval_lengths}
+    for batch in context.batches(f"{context.run.name}: reconstruct", found):
+        condition = context.condition(batch)
+        tokens = context.encode(batch, condition)
         for length, quality in found.items():
-            cut = tokens if length == bench.spec.max_prefix else tokens.prefix(length)
-            quality.update(to_uint8(bench.decode(cut, condition)), batch.pixels)
+            cut = tokens if length == context.spec.max_prefix else tokens.prefix(length)
+            quality.update(to_uint8(context.decode(cut, condition, batch.index)), batch.pixels)
     return found
 
 
-def packed_sizes(bench: Bench) -> list[Size]:
+def packed_sizes(context: Context) -> list[Size]:
     return [
         Size("packed", length, mean, f"bit-packed, {header:.1f} bytes of it header")
-        for length, (mean, header) in _packed(bench).items()
+        for length, (mean, header) in _packed(context).items()
     ]
 
 
-def _packed(bench: Bench) -> dict[int, tuple[float, float]]:
+def _packed(context: Context) -> dict[int, tuple[float, float]]:
     """{length: mean bytes, and of the header alone}. Both are the same for every image: packed
     codes have a fixed width, and images of one size one header."""
-    spec = bench.spec
-    batch = bench.views.chosen([0])
-    first = bench.encode(batch, bench.condition(batch))
+    spec = context.spec
+    batch = context.views.chosen([0])
+    first = context.encode(batch, context.condition(batch))
     found = {}
     for length in spec.eval_lengths:
         cut = first if length == spec.max_prefix else first.prefix(length)
         size = len(cut.to_bytes()[0])
-        codes = -(-len(positions_of(bench, length)) * sum(spec.factor_bits) // 8)
+        codes = -(-len(positions_of(context.spec, length)) * sum(spec.factor_bits) // 8)
         found[length] = (float(size), float(size - codes))
     return found
 
 
-def coded_sizes(bench: Bench, training: Callable[[Bench], Views | str] | None) -> list[Size]:
+def coded_sizes(context: Context, training: Callable[[Context], Views | str] | None) -> list[Size]:
     """Entropy-coded sizes; a skip says why there are none."""
     try:
         range_coder()
     except CoderMissing as error:
-        bench.skip(NAME, str(error))
+        context.skip(NAME, str(error))
         return []
-    codes, spec = all_codes(bench), bench.spec
-    sizes = [one_stream(bench, codes, length) for length in spec.eval_lengths]
+    codes, spec = all_codes(context), context.spec
+    sizes = [one_stream(context, codes, length) for length in spec.eval_lengths]
     if training is None:
         return sizes
-    views = training(bench)
+    views = training(context)
     if isinstance(views, str):
-        bench.skip(f"{NAME}, arithmetic-image", views)
+        context.skip(f"{NAME}, arithmetic-image", views)
         return sizes
-    known = Frequencies.of(spec, all_codes(bench, views, "encode training images"))
-    headers = {length: header for length, (_, header) in _packed(bench).items()}
+    known = Frequencies.of(spec, all_codes(context, views, "encode training images"))
+    headers = {length: header for length, (_, header) in _packed(context).items()}
     return sizes + [
-        alone(bench, codes, known, length, headers[length], len(views))
+        alone(context, codes, known, length, headers[length], len(views))
         for length in spec.eval_lengths
     ]
 
 
-def one_stream(bench: Bench, codes: Tensor, length: int) -> Size:
-    positions = positions_of(bench, length)
-    data = encode_set(bench.spec, codes, positions)
-    _same(decode_set(bench.spec, data, len(codes), positions), codes[:, positions], "arithmetic")
+def one_stream(context: Context, codes: Tensor, length: int) -> Size:
+    positions = positions_of(context.spec, length)
+    data = encode_set(context.spec, codes, positions)
+    _same(decode_set(context.spec, data, len(codes), positions), codes[:, positions], "arithmetic")
     note = f"range coder, adaptive frequencies at each position, {len(codes)} images in one stream"
     return Size("arithmetic", length, len(data) / len(codes), note)
 
 
 def alone(
-    bench: Bench, codes: Tensor, known: Frequencies, length: int, header: float, training: int
+    context: Context, codes: Tensor, known: Frequencies, length: int, header: float, training: int
 ) -> Size:
     """Each image by itself; the ranks share the images."""
-    coder = ImageCoder(known, positions_of(bench, length))
+    coder = ImageCoder(known, positions_of(context.spec, length))
     total = torch.zeros((), dtype=torch.float64)
-    with bar(len(codes), f"{bench.run.name}: code {length}") as progress:
-        for index in shares(len(codes), bench.batch):
+    with bar(len(codes), f"{context.run.name}: code {length}") as progress:
+        for index in shares(len(codes), context.batch):
             strings = coder.encode(codes[index])
-            _same(coder.decode(strings), codes[index][:, coder.positions], "arithmetic-picture")
+            _same(coder.decode(strings), codes[index][:, coder.positions], "arithmetic-image")
             total += sum(map(len, strings))
             progress.update(len(index) * world_size())
     mean = float(sum_(total)) / len(codes) + header
@@ -178,25 +200,27 @@ def alone(
         f"header of {header:.1f} bytes, then a range coder with the frequencies of {training} "
         "training images at each position (known to both sides, not counted)"
     )
-    return Size("arithmetic-picture", length, mean, note)
+    return Size("arithmetic-image", length, mean, note)
 
 
-def baseline(bench: Bench, codec: Codec, sizes: list[Size]) -> list[Row]:
-    """The plain sweep, then the qualities that come nearest to the tokenizer's sizes."""
+def baseline(
+    context: Context, codec: Codec, sizes: list[Size], qualities: Sequence[int]
+) -> list[Row]:
+    """The fixed qualities, then those that come nearest to the tokenizer's sizes."""
     if not codec.here:
-        bench.skip(f"{NAME}, {codec.name}", f"this Pillow was built without {codec.module}")
+        context.skip(f"{NAME}, {codec.name}", f"this Pillow was built without {codec.module}")
         return []
     rows = [
         row
-        for quality in SWEEP
+        for quality in qualities
         if quality >= codec.lowest
-        for row in codec_rows(bench, codec, quality)
+        for row in codec_rows(context, codec, quality)
     ]
     by_quality: dict[int, list[str]] = {}
     missed: dict[str, list[Size]] = {}
     nearest: list[float] = []
     for size in sizes:
-        quality, found = nearest_quality(bench.views, codec, size.bytes)
+        quality, found = nearest_quality(context.views, codec, size.bytes)
         if matched(found, size.bytes):
             named = f"{size.codec} @{size.length} ({size.bytes:.1f} bytes)"
             by_quality.setdefault(quality, []).append(named)
@@ -204,14 +228,14 @@ def baseline(bench: Bench, codec: Codec, sizes: list[Size]) -> list[Row]:
             missed.setdefault(size.codec, []).append(size)
             nearest.append(found)
     for quality, names in by_quality.items():
-        note = f"matched to {bench.run.name} {', '.join(names)}"
-        rows += codec_rows(bench, codec, quality, note)
+        note = f"matched to {context.run.name} {', '.join(names)}"
+        rows += codec_rows(context, codec, quality, note)
     if missed:
         names = "; ".join(
             f"{name} " + ", ".join(f"@{one.length} {one.bytes:.1f}" for one in own)
             for name, own in missed.items()
         )
-        bench.skip(
+        context.skip(
             f"{NAME}, {codec.name} at matched bytes",
             f"no quality comes within {NEAR:.0%} of these bytes: {names}; its nearest files have "
             f"{min(nearest):.0f}",

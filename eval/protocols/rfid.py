@@ -1,6 +1,7 @@
-"""Reconstruction at every prefix length of the sweep, and how the codebook is used.
+"""Reconstruction at every evaluated prefix length, and how the codebook is used.
 
-Images are rounded to 8 bits before any metric sees them, as a file would hold them.
+Images are rounded to 8 bits before any metric sees them, as a file would hold them. Clips are
+measured frame by frame.
 """
 
 from __future__ import annotations
@@ -9,60 +10,52 @@ import math
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from vistok.core.records import Condition
-from vistok.eval.bench import Bench
-from vistok.eval.images import network_of, to_uint8
-from vistok.eval.jobs import Job
-from vistok.eval.options import Options
-from vistok.eval.rows import Row
-from vistok.eval.runs import Pair
-from vistok.eval.sets import SetMeasures, wanted
+from vistok.eval.context import Context
+from vistok.eval.images import frames, to_uint8
+from vistok.eval.protocols.base import Protocol, ProtocolConfig, Selects, register
+from vistok.eval.protocols.common import MeanDistance, distance_row
+from vistok.eval.reference.sets import MS_SSIM, MetricNames, SetMeasures
+from vistok.eval.results.rows import Row
 from vistok.metrics import MSSSIM, PSNR, SSIM, CodebookStats, CodebookUse, MeanColorPSNR
-from vistok.metrics.accumulator import Accumulator
 from vistok.metrics.stored import CAP
 from vistok.runtime.distributed import sum_
 from vistok.tokens import Tokens
 
-MS_SSIM = "ms-ssim"
 _CURVE = 512  # points of the sorted histogram that are kept for drawing
 
 
-class MeanDistance(Accumulator):
-    """`update(distances [B])`; `compute()`: mean over images and ranks."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_sum("total", torch.zeros((), dtype=torch.float64))
-
-    def update(self, distances: Tensor) -> None:
-        self.total += distances.double().sum().to(self.total.device)
-        self.images += len(distances)
-
-    def compute(self) -> float:
-        return float(self.total) / self.seen()
+class RFIDConfig(ProtocolConfig):
+    metrics: Selects[MetricNames] = ("fid",)
+    """Measures of the whole set beside PSNR and the like: fid, sfid, kid, is, precision, recall,
+    density, coverage, ms-ssim; or all."""
+    stored: Selects[int] = Field(default=CAP, ge=2)
+    """Feature vectors kept for KID, precision and recall; a keyed subset of a larger set."""
 
 
 class Measures:
     """All measures of one prefix length."""
 
     def __init__(
-        self, bench: Bench, length: int, metrics: tuple[str, ...] = ("fid",), stored: int = CAP
+        self, context: Context, length: int, metrics: tuple[str, ...] = ("fid",), stored: int = CAP
     ) -> None:
-        self.bench, self.length, self.size = bench, length, bench.tokenizer.config.image_size
+        self.context, self.length, self.sides = context, length, context.sides
         sets = tuple(name for name in metrics if name != MS_SSIM)
-        self.sets = SetMeasures(bench, len(bench.views), sets, "rFID", stored)
-        self.psnr = PSNR().to(bench.device)
+        name = context.per_frame("rFID")
+        self.sets = SetMeasures(context, context.views.frames, sets, name, stored)
+        self.psnr = PSNR().to(context.device)
         kinds = {"SSIM": SSIM, **({"MS-SSIM": MSSSIM} if MS_SSIM in metrics else {})}
         self.similar = {
-            name: kind().to(bench.device)
+            name: kind().to(context.device)
             for name, kind in kinds.items()
-            if min(self.size) >= kind.side
+            if min(self.sides[-2:]) >= kind.side
         }
         self.too_small = {n: kind.side for n, kind in kinds.items() if n not in self.similar}
-        self.distances = [(one, MeanDistance().to(bench.device)) for one in bench.perceptuals]
-        self.bytes = torch.zeros((), dtype=torch.float64, device=bench.device)
+        self.distances = [(one, MeanDistance().to(context.device)) for one in context.perceptuals]
+        self.bytes = torch.zeros((), dtype=torch.float64, device=context.device)
 
     @property
     def states(self) -> dict[str, Any]:
@@ -74,10 +67,11 @@ class Measures:
     def update(
         self, tokens: Tokens, pixels: Tensor, index: Tensor, condition: Condition | None = None
     ) -> None:
-        """Tokens of the prefix, the real pixels [B, 3, H, W] in 0..1 they came from, their numbers
-        [B], and what their decoder reads besides."""
-        decoded = to_uint8(self.bench.decode(tokens, condition))
+        """Tokens of the prefix, the real pixels [B, 3, *sides] in 0..1 they came from, their
+        numbers [B], and the condition of their decoder."""
+        decoded = to_uint8(self.context.decode(tokens, condition, index))
         self.sets.update(decoded, index)
+        decoded, pixels = frames(decoded), frames(pixels)
         real = to_uint8(pixels)
         self.psnr.update(decoded, real)
         for similarity in self.similar.values():
@@ -88,63 +82,66 @@ class Measures:
             self.bytes += sum(map(len, tokens.to_bytes()))
 
     def rows(self) -> list[Row]:
-        bench, spec, at = self.bench, self.bench.spec, {"length": self.length}
+        context, spec, at = self.context, self.context.spec, {"length": self.length}
         psnr = self.psnr.compute()
         rows = [
-            *self.sets.rows(bench.reference, **at),
-            bench.row("PSNR", psnr.pooled, note="of the squared error over all pixels", **at),
-            bench.row("PSNR-mean", psnr.mean, note="mean over images", **at),
+            *self.sets.rows(context.reference, **at),
+            context.row("PSNR", psnr.pooled, note="of the squared error over all pixels", **at),
+            context.row("PSNR-mean", psnr.mean, note="mean over images", **at),
         ]
-        rows += [bench.row(name, one.compute(), **at) for name, one in self.similar.items()]
+        rows += [context.row(name, one.compute(), **at) for name, one in self.similar.items()]
         for network, distance in self.distances:
-            name = "LPIPS" if network.name.startswith("lpips") else "perceptual"
-            rows.append(bench.row(name, distance.compute(), features=network_of(network), **at))
+            rows.append(distance_row(context, network, distance.compute(), **at))
         if spec.vocab:
             bits = spec.positions_in(self.length) * sum(spec.factor_bits)
-            total = float(sum_(self.bytes)) / len(bench.views)
-            rows.append(bench.row("bits/image", bits, note="codes alone", **at))
-            rows.append(bench.row("bits/pixel", bits / math.prod(self.size), **at))
-            rows.append(bench.row("bytes/image", total, note="packed, with the header", **at))
+            total = float(sum_(self.bytes)) / len(context.views)
+            rows.append(context.row("bits/image", bits, note="codes alone", **at))
+            rows.append(context.row("bits/pixel", bits / math.prod(self.sides), **at))
+            rows.append(context.row("bytes/image", total, note="packed, with the header", **at))
         return rows
 
 
-def jobs(pair: Pair, options: Options) -> list[Job]:
-    metrics = wanted(options.metrics, (MS_SSIM,))
-    settings = {"metrics": list(metrics), "stored": options.stored}
-    return [Job("rfid", lambda bench: run(bench, metrics, options.stored), settings)]
+@register
+class RFID(Protocol):
+    """Reconstruction at every prefix length (rFID, PSNR, SSIM, perceptual, bytes), codebook use."""
+
+    name = "rfid"
+    media = ("image", "video")
+    Config = RFIDConfig
+
+    def run(self, context: Context, config: RFIDConfig) -> list[Row]:
+        """Rows of all measures at each length; codebook use at full length."""
+        spec = context.spec
+        lengths = {
+            length: Measures(context, length, config.metrics, config.stored)
+            for length in spec.eval_lengths
+        }
+        floor = MeanColorPSNR().to(context.device)
+        codes = CodebookStats(spec).to(context.device) if spec.vocab else None
+        for batch in context.batches(f"{context.run.name}: reconstruct", [lengths, floor, codes]):
+            condition = context.condition(batch)
+            tokens = context.encode(batch, condition)
+            floor.update(to_uint8(frames(batch.pixels)))
+            if codes is not None:
+                codes.update(tokens.indices)
+            for length, measures in lengths.items():
+                cut = tokens if length == spec.max_prefix else tokens.prefix(length)
+                measures.update(cut, batch.pixels, batch.index, condition)
+        rows = [row for measures in lengths.values() for row in measures.rows()]
+        for name, side in next(iter(lengths.values())).too_small.items():
+            context.skip(name, f"its 11x11 window needs images with sides of {side} pixels or more")
+        note = "each image's own mean color: what 0 tokens of detail give"
+        rows.append(context.row("PSNR-mean-color", floor.compute().pooled, length=None, note=note))
+        if codes is None:
+            context.skip("codebook", "continuous tokens have no codebook")
+            return rows
+        use = codes.compute()
+        context.facts["codebook"] = codebook_facts(use)
+        return rows + codebook_rows(context, use)
 
 
-def run(bench: Bench, metrics: tuple[str, ...] = ("fid",), stored: int = CAP) -> list[Row]:
-    """rFID and its like, PSNR, SSIM, perceptual distances, bytes at each length; codebook use at
-    full length."""
-    spec = bench.spec
-    lengths = {length: Measures(bench, length, metrics, stored) for length in spec.eval_lengths}
-    floor = MeanColorPSNR().to(bench.device)
-    codes = CodebookStats(spec).to(bench.device) if spec.vocab else None
-    for batch in bench.sweep(f"{bench.run.name}: reconstruct", [lengths, floor, codes]):
-        condition = bench.condition(batch)
-        tokens = bench.encode(batch, condition)
-        floor.update(to_uint8(batch.pixels))
-        if codes is not None:
-            codes.update(tokens.indices)
-        for length, measures in lengths.items():
-            cut = tokens if length == spec.max_prefix else tokens.prefix(length)
-            measures.update(cut, batch.pixels, batch.index, condition)
-    rows = [row for measures in lengths.values() for row in measures.rows()]
-    for name, side in next(iter(lengths.values())).too_small.items():
-        bench.skip(name, f"its 11x11 window needs images with sides of {side} pixels or more")
-    note = "each image's own mean color: what 0 tokens of detail give"
-    rows.append(bench.row("PSNR-mean-color", floor.compute().pooled, length=None, note=note))
-    if codes is None:
-        bench.skip("codebook", "continuous tokens have no codebook")
-        return rows
-    use = codes.compute()
-    bench.facts["codebook"] = codebook_facts(use)
-    return rows + codebook_rows(bench, use)
-
-
-def codebook_rows(bench: Bench, use: CodebookUse) -> list[Row]:
-    parts = " x ".join(map(str, bench.spec.vocab))
+def codebook_rows(context: Context, use: CodebookUse) -> list[Row]:
+    parts = " x ".join(map(str, context.spec.vocab))
     note = f"{use.positions} tokens, vocabulary {parts}"
     values = {"usage": use.usage, "perplexity": use.perplexity, "entropy": use.entropy}
     if use.usage is None:  # too large to count jointly: the mean of the factors, under its own name
@@ -155,8 +152,8 @@ def codebook_rows(bench: Bench, use: CodebookUse) -> list[Row]:
             "factor-entropy": mean(use.factor_entropy),
         }
         note += "; too many codes to count jointly, mean over factors"
-    rows = [bench.row(f"codebook-{name}", value, note=note) for name, value in values.items()]
-    return [*rows, bench.row("slot-redundancy", use.redundancy, note=note)]
+    rows = [context.row(f"codebook-{name}", value, note=note) for name, value in values.items()]
+    return [*rows, context.row("slot-redundancy", use.redundancy, note=note)]
 
 
 def codebook_facts(use: CodebookUse) -> dict[str, Any]:

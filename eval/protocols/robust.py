@@ -1,4 +1,4 @@
-"""What a damaged token sequence still shows: flipped bits, tokens lost at the tail or the head.
+"""Reconstruction from damaged tokens: flipped bits, tokens lost at the tail or the head.
 
 - bit_flip: each bit of the packed codes flips on its own with the share's chance; the same draws
   serve all shares, so a larger share flips the same bits and more. An index that leaves the
@@ -13,32 +13,40 @@ Letters: B batch, N images, L positions, F factors.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from vistok.core.records import Condition
 from vistok.core.rng import Rng
-from vistok.eval.bench import Bench
+from vistok.eval.context import Context
 from vistok.eval.images import to_uint8
-from vistok.eval.jobs import Job
-from vistok.eval.options import Options
+from vistok.eval.protocols.base import Protocol, ProtocolConfig, Selects, register
 from vistok.eval.protocols.common import Quality, all_codes, codes_of_others
-from vistok.eval.rows import Damage, Decode, Row
-from vistok.eval.runs import Pair
+from vistok.eval.results.rows import Row
 from vistok.runtime.distributed import sum_
 from vistok.runtime.modes import evaluating
 from vistok.tokens import Tokens, TokenSpec
 
 NAME = "robust"
-FLIPS = (0.0, 0.001, 0.005, 0.01, 0.05)  # chances of a bit
-LOSSES = (0.0, 0.125, 0.25, 0.5, 0.75)  # shares of the positions
 
 
-def jobs(pair: Pair, options: Options) -> list[Job]:
-    settings = {"flips": list(FLIPS), "losses": list(LOSSES), "seed": options.seed}
-    return [Job(NAME, run, settings)]
+class RobustConfig(ProtocolConfig):
+    flips: Selects[tuple[float, ...]] = (0.0, 0.001, 0.005, 0.01, 0.05)
+    """Chances of a bit to flip."""
+    losses: Selects[tuple[float, ...]] = (0.0, 0.125, 0.25, 0.5, 0.75)
+    """Shares of the positions that are lost, at the tail and at the head."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One way to damage tokens: bits that flip, or positions that are lost."""
+
+    kind: Literal["bit_flip", "drop_tail", "drop_head"]
+    share: float  # of the bits, or of the positions
 
 
 @dataclass
@@ -52,38 +60,51 @@ class _Case:
     """Flipped bits, all bits, indices taken modulo, all indices."""
 
 
-def run(bench: Bench) -> list[Row]:
-    """PSNR, perceptual and Fréchet distance under each damage."""
-    if not bench.spec.vocab:
-        bench.skip(NAME, "continuous tokens have no bits, and no codes to replace them by")
-        return []
-    cases = [_Case(Damage(kind="bit_flip", share=share), Quality(bench)) for share in FLIPS]
-    for kind in ("drop_tail", "drop_head"):
-        cases += [
-            _Case(Damage(kind=kind, share=lost / bench.spec.length), Quality(bench), lost)
-            for lost in losses(bench.spec)
-        ]
-    others = None if bench.spec.prefix == "token" else all_codes(bench)
-    if others is not None and len(others) < 2:
-        bench.skip(NAME, "lost tokens are replaced from other images; give 2 or more")
-        return []
-    states = [(case.quality, case.hit) for case in cases]
-    for batch in bench.sweep(f"{bench.run.name}: damage ({len(cases)} kinds)", states):
-        condition = bench.condition(batch)
-        tokens = bench.encode(batch, condition)
-        clean = to_uint8(bench.decode(tokens, condition))
-        for case in cases:
-            decoded = clean
-            if case.damage.share > 0:
-                damaged = _decode(bench, case, tokens, batch.index, others, condition)
-                decoded = to_uint8(damaged)
-            case.quality.update(decoded, batch.pixels)
-    return [row for case in cases for row in _rows(bench, case)]
+@register
+class Robust(Protocol):
+    """Damaged tokens: flipped bits, and positions lost at the tail or the head."""
+
+    name = NAME
+    media = ("image", "video")
+    Config = RobustConfig
+
+    def run(self, context: Context, config: RobustConfig) -> list[Row]:
+        """PSNR, perceptual and Fréchet distance under each damage."""
+        if not context.spec.vocab:
+            context.skip(NAME, "continuous tokens have no bits, and no codes to replace them by")
+            return []
+        cases = [_Case(Damage("bit_flip", share), Quality(context)) for share in config.flips]
+        for kind in ("drop_tail", "drop_head"):
+            cases += [
+                _Case(Damage(kind, lost / context.spec.length), Quality(context), lost)
+                for lost in losses(context.spec, config.losses)
+            ]
+        others = None if tells_missing(context) else all_codes(context)
+        if others is not None and len(others) < 2:
+            context.skip(NAME, "lost tokens are replaced from other images; give 2 or more")
+            return []
+        states = [(case.quality, case.hit) for case in cases]
+        for batch in context.batches(f"{context.run.name}: damage ({len(cases)} kinds)", states):
+            condition = context.condition(batch)
+            tokens = context.encode(batch, condition)
+            clean = to_uint8(context.decode(tokens, condition, batch.index))
+            for case in cases:
+                decoded = clean
+                if case.damage.share > 0:
+                    damaged = _decode(context, case, tokens, batch.index, others, condition)
+                    decoded = to_uint8(damaged)
+                case.quality.update(decoded, batch.pixels)
+        return [row for case in cases for row in _rows(context, case)]
 
 
-def losses(spec: TokenSpec) -> list[int]:
+def tells_missing(context: Context) -> bool:
+    """True if the decoder can be told which positions are missing, wherever they lie."""
+    return context.spec.prefix in ("token", "per_block") and not context.decoder_sampling
+
+
+def losses(spec: TokenSpec, shares: Sequence[float]) -> list[int]:
     """Lost positions, each number once; one position at least is left."""
-    counts = {round(share * spec.length) for share in LOSSES}
+    counts = {round(share * spec.length) for share in shares}
     return sorted(n for n in counts if n < spec.length)
 
 
@@ -113,35 +134,35 @@ def lost_positions(spec: TokenSpec, damage: Damage, lost: int) -> Tensor:
 
 
 def _decode(
-    bench: Bench,
+    context: Context,
     case: _Case,
     tokens: Tokens,
     index: Tensor,
     others: Tensor | None,
     condition: Condition | None,
 ) -> Tensor:
-    """[B, 3, H, W] in 0..1 decoded from the damaged tokens."""
-    spec, tokenizer, damage = bench.spec, bench.tokenizer, case.damage
+    """[B, 3, *sides] in 0..1 decoded from the damaged tokens."""
+    spec, tokenizer, damage = context.spec, context.tokenizer, case.damage
     remade = lambda indices: Tokens.of(spec, indices, size=tokens.size)
     if damage.kind == "bit_flip":
-        moved, counts = flip_bits(spec, tokens.indices, index, damage.share, bench.seed)
+        moved, counts = flip_bits(spec, tokens.indices, index, damage.share, context.seed)
         case.hit += counts
-        return bench.decode(remade(moved), condition)
+        return context.decode(remade(moved), condition, index)
     gone = lost_positions(spec, damage, case.lost)
     if others is not None:
-        drawn = codes_of_others(others, index, Rng(bench.seed, f"{NAME}/{damage.kind}"))
+        drawn = codes_of_others(others, index, Rng(context.seed, f"{NAME}/{damage.kind}"))
         gone = gone.to(tokens.indices.device)[:, None]
         mixed = torch.where(gone, drawn.to(tokens.indices), tokens.indices)
-        return bench.decode(remade(mixed), condition)
+        return context.decode(remade(mixed), condition, index)
     present = (~gone).to(tokens.indices.device).expand(len(tokens), -1)
     with evaluating(tokenizer):
         decoded = tokenizer.reconstruct(tokenizer.values(tokens), present, condition)
     return tokenizer.output_space.inverse(decoded.estimate).clamp(0, 1)
 
 
-def _rows(bench: Bench, case: _Case) -> list[Row]:
-    damage, spec = case.damage, bench.spec
-    decode = Decode(seed=bench.seed)
+def _rows(context: Context, case: _Case) -> list[Row]:
+    damage, spec = case.damage, context.spec
+    point = {"damage": damage.kind, "share": damage.share}
     if damage.share == 0:
         note = "not damaged"
     elif damage.kind == "bit_flip":
@@ -153,9 +174,9 @@ def _rows(bench: Bench, case: _Case) -> list[Row]:
     else:
         where = "last" if damage.kind == "drop_tail" else "first"
         how = "the decoder is told that they are absent"
-        if spec.prefix != "token":
+        if not tells_missing(context):
             how = "replaced by the codes of other images at the same positions"
         elif damage.kind == "drop_head":
             how += ", at a place where no prefix leaves a gap"
         note = f"{case.lost} of {spec.length} tokens lost, the {where} ones; {how}"
-    return case.quality.rows(damage=damage, decode=decode, note=note)
+    return case.quality.rows(point=point, seed=context.seed, note=note)

@@ -19,7 +19,7 @@ from vistok.core.draws import Draws
 from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
-from vistok.eval.study import read_study, run_config
+from vistok.eval.study.study import read_study, run_config
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens
 from vistok.train.config import TrainConfig

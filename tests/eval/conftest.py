@@ -1,4 +1,4 @@
-"""Benches without training: photos of a few pixels, and two saved runs."""
+"""Contexts without training: photos of a few pixels, and two saved runs."""
 
 import json
 from types import SimpleNamespace
@@ -7,8 +7,10 @@ import pytest
 import yaml
 
 from vistok.data import Photos, PhotosConfig
-from vistok.eval.bench import Bench
-from vistok.eval.images import Views
+from vistok.eval.config import PROTOCOLS
+from vistok.eval.context import Context
+from vistok.eval.images import Views, exact
+from vistok.eval.protocols.base import Job
 from vistok.frozen import feature_network, perceptual_network
 
 
@@ -23,16 +25,29 @@ def perceptual():
 
 
 @pytest.fixture
-def bench(features, perceptual):
-    """bench(tokenizer, count, batch) -> a bench on `count` photos of the tokenizer's size."""
+def context(features, perceptual):
+    """context(tokenizer, count, batch) -> a context on `count` photos of the tokenizer's size."""
 
     def make(tokenizer, count=24, batch=16, name="tiny"):
         size = tokenizer.config.image_size[0]
         data = Photos(PhotosConfig(size=size, val_count=count)).open("val")
         run = SimpleNamespace(name=name, sha256="0" * 64, tokenizer=tokenizer)
-        return Bench(run, Views(data, batch), features, perceptual)
+        return Context(run, Views(data, batch), features, perceptual)
 
     return make
+
+
+@pytest.fixture
+def measure():
+    """measure(context, protocol, data, **config) -> rows of one protocol, in no evaluation."""
+
+    def run(context, name, data=None, **config):
+        protocol = PROTOCOLS[name]
+        context.job = Job(protocol, protocol.Config(**config), data=data)
+        with exact():
+            return protocol.run(context, context.job.config)
+
+    return run
 
 
 @pytest.fixture
@@ -65,6 +80,18 @@ def runs(tmp_path, make_tokenizer):
 
 
 @pytest.fixture
+def config():
+    """config("limit=12", "pfid.mode=quick") -> an evaluation's config, on the CPU."""
+
+    def make(*overrides):
+        from vistok.eval.config import EvalConfig, read_config
+
+        return read_config(EvalConfig, ["device=cpu", *overrides])
+
+    return make
+
+
+@pytest.fixture
 def small_probe(tmp_path):
     """The recipe of a probe that trains in a moment."""
     path = tmp_path / "small.yaml"
@@ -89,5 +116,5 @@ def in_process(monkeypatch):
         ran.append(config.name)
         return 0, ""
 
-    monkeypatch.setattr("vistok.eval.training._run", work)
+    monkeypatch.setattr("vistok.eval.systems.training._run", work)
     return ran

@@ -1,5 +1,7 @@
 """Evaluating tokenizers that read text: with the texts of the data, and rows that say so."""
 
+import json
+
 import pytest
 import torch
 import yaml
@@ -8,11 +10,12 @@ from tests.support import tiny_text
 from vistok.config import ConfigError, validate
 from vistok.config.registry import build
 from vistok.data import PhotosConfig
-from vistok.eval import pictures
-from vistok.eval.bench import Bench
+from vistok.eval.context import Context
 from vistok.eval.images import Views, exact
-from vistok.eval.protocols import gfid, linear, order, pfid, rate_distortion, rfid, robust
-from vistok.eval.runs import RunError, open_data, read_run
+from vistok.eval.protocols import gfid, image_grids
+from vistok.eval.protocols import linear_probe as linear
+from vistok.eval.protocols.base import Job
+from vistok.eval.systems.runs import RunError, open_data, read_run
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 
 READS = {"dim": tiny_text.WIDTH, "length": tiny_text.LENGTH}
@@ -41,9 +44,9 @@ def reader(tree, clip):
 
 
 @pytest.fixture
-def captioned(bench):
-    def make(tokenizer, caption="a {class}.", count=16) -> Bench:
-        found = bench(tokenizer, count)
+def captioned(context):
+    def make(tokenizer, caption="a {class}.", count=16) -> Context:
+        found = context(tokenizer, count)
         config = validate(PhotosConfig, {"size": 8, "val_count": count, "caption": caption})
         found.views = Views(build(config).open("val"), 16)
         return found
@@ -52,63 +55,63 @@ def captioned(bench):
 
 
 def values(rows):
-    return {(row.metric, row.length, str(row.damage)): row.value for row in rows}
+    return {(row.metric, row.length, json.dumps(row.point)): row.value for row in rows}
 
 
-def test_numbers_are_taken_with_the_texts_of_the_data(reader, captioned):
+def test_numbers_are_taken_with_the_texts_of_the_data(reader, captioned, measure):
     tokenizer = reader({}, {"optional": False})
-    with exact():
-        one, other = (rfid.run(captioned(tokenizer, caption)) for caption in ("a {class}.", "zzzz"))
+    texts = ("a {class}.", "zzzz")
+    one, other = (measure(captioned(tokenizer, text), "rfid") for text in texts)
     assert {row.condition for row in one} == {NAME}
     assert {row.condition for row in other} == {"text: caption zzzz"}
     by, others = values(one), values(other)
-    assert by["PSNR", 4, "None"] != others["PSNR", 4, "None"]
-    assert by["PSNR-mean-color", None, "None"] == others["PSNR-mean-color", None, "None"]
+    assert by["PSNR", 4, "{}"] != others["PSNR", 4, "{}"]
+    assert by["PSNR-mean-color", None, "{}"] == others["PSNR-mean-color", None, "{}"]
 
 
-def test_every_protocol_gives_the_decoder_its_text(reader, captioned):
-    bench = captioned(reader({}, {"optional": False}), count=6)
+def test_every_protocol_gives_the_decoder_its_text(reader, captioned, measure):
+    context = captioned(reader({}, {"optional": False}), count=6)
+    rows = measure(context, "pfid", mode="quick") + measure(context, "robust")
+    rows += measure(context, "order") + measure(context, "rate_distortion")
     with exact():
-        rows = pfid.run(bench, "quick") + robust.run(bench) + order.run(bench)
-        rows += rate_distortion.run(bench, None)
-        taps = linear.collect(bench, bench.views, "probe")[0]
-    grids = [pictures.reconstructions(bench), pictures.perturbed(bench)]
+        taps = linear.collect(context, context.views, "probe")[0]
+    grids = [image_grids.reconstructions(context), image_grids.perturbed(context)]
     assert all(len(grid["rows"]) > 1 for grid in grids)
     assert {row.condition for row in rows if row.protocol != "codec"} >= {NAME}
     assert taps["latents/mean"].shape[0] == 6
-    exact_rows = [r for r in rows if r.metric == "PSNR" and r.damage and r.damage.share == 0]
-    with exact():
-        plain = values(rfid.run(bench))
-    assert exact_rows[0].value == pytest.approx(plain["PSNR", 4, "None"], rel=1e-6)
+    exact_rows = [r for r in rows if r.metric == "PSNR" and r.point.get("share") == 0]
+    plain = values(measure(context, "rfid"))
+    assert exact_rows[0].value == pytest.approx(plain["PSNR", 4, "{}"], rel=1e-6)
 
 
-def test_text_that_may_be_missing_is_measured_without_where_there_is_none(reader, bench, captioned):
+def test_text_that_may_be_missing_is_measured_without_where_there_is_none(
+    reader, context, captioned, measure
+):
     tokenizer = reader({}, {})
-    plain = bench(tokenizer, 16)
-    with exact():
-        rows, read = rfid.run(plain), rfid.run(captioned(tokenizer))
+    plain = context(tokenizer, 16)
+    rows, read = measure(plain, "rfid"), measure(captioned(tokenizer), "rfid")
     assert {row.condition for row in rows} == {"none"} and {r.condition for r in read} == {NAME}
-    assert values(rows)["PSNR", 4, "None"] != values(read)["PSNR", 4, "None"]
+    assert values(rows)["PSNR", 4, "{}"] != values(read)["PSNR", 4, "{}"]
 
 
 def test_text_that_must_be_given_is_asked_for_before_anything_is_measured(
-    reader, bench, tmp_path, fails
+    reader, context, measure, tmp_path, fails
 ):
     tokenizer = reader(None, {"optional": False})
     tokenizer.save_pretrained(tmp_path / "run/model")
     config = {"name": "run", "data": {"kind": "photos", "size": 8, "val_count": 8}}
     (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(config))
     run = read_run(tmp_path / "run", "run")
-    with fails(RunError, "reads text, and the data give none: use --data 'caption="):
+    with fails(RunError, "reads text, and the data give none: use 'data.caption="):
         open_data(run)
-    data = open_data(run, ["caption=A photo of a {class}."])
+    data = open_data(run, {"caption": "A photo of a {class}."})
     assert data[0].text == f"A photo of a {data.classes[data[0].label]}."
-    assert open_data(run, ["caption=''"])[0].text == ""
+    assert open_data(run, {"caption": ""})[0].text == ""
     with fails(ConfigError, "the data give none"):
-        rfid.run(bench(tokenizer, 8))
+        measure(context(tokenizer, 8), "rfid")
 
 
-def test_samples_of_classes_are_painted_under_their_captions(reader, bench, captioned, runs):
+def test_samples_of_classes_are_decoded_under_their_captions(reader, context, captioned, runs):
     tokenizer = reader(None, {"optional": False})
     generator = read_run(runs[1], "gen")
     model, index = generator.generator, torch.arange(7)
@@ -119,11 +122,14 @@ def test_samples_of_classes_are_painted_under_their_captions(reader, bench, capt
         texts = [f"a {name}." for name in found.views.dataset.classes]
         wanted = tokenizer.decode(tokens, tokenizer.condition(texts))
     assert torch.equal(made, (wanted * 255 + 0.5).clamp(0, 255).to(torch.uint8))
-    one = gfid.Pass(4, 1.0)
+    one = gfid.Pass(length=4, samples=8)
+    job = Job(gfid.GFID(), one, generator, "no training images")
+    found.job = job
     with exact():
-        rows = gfid.run(found, generator, one, 8, "no training images")
+        rows = job.protocol.run(found, one)
         assert {row.condition for row in rows} == {f"class, {NAME}"}
-        told = bench(reader(None, {"optional": False}), 8)
+        told = context(reader(None, {"optional": False}), 8)
         told.views.dataset.texts = True  # texts of its own: none that fits a sample
-        assert gfid.run(told, generator, one, 8, "no training images") == []
+        told.job = job
+        assert job.protocol.run(told, one) == []
     assert "samples have none" in told.skipped[0]["reason"]

@@ -2,8 +2,8 @@
 
 import torch
 
-from vistok.eval.pictures import grid
-from vistok.eval.rows import Damage, Decode, Network, Perturbation, Reference, Results, Row
+from vistok.eval.results.rows import Network, Reference, Results, Row
+from vistok.eval.strips import grid
 
 NETWORK = Network(name="vistok-cnn", sha256="ab" * 32)
 PHOTOS = Reference(name="photos", split="val", manifest="m" * 64, count=64, described="photographs")
@@ -11,8 +11,8 @@ DELTAS, ALPHAS = (5, 280), (0.1, 0.9)
 
 
 def row(metric, run, value, length=16, **rest):
-    common = {"reference": PHOTOS, "samples": 64, "crop": "center", "filter": "bicubic"}
-    common |= {"protocol": "rfid", "size": (32, 32), "decode": Decode(), "features": None}
+    common = {"reference": PHOTOS, "count": 64, "crop": "center", "filter": "bicubic"}
+    common |= {"protocol": "rfid", "size": (32, 32), "features": None}
     if metric.startswith(("rFID", "pFID", "gFID")):
         common["features"] = NETWORK
     return Row(metric=metric, run=run, value=value, length=length, **{**common, **rest})
@@ -22,10 +22,25 @@ def spec(length=16, prefix="token"):
     return {"blocks": [[length]], "vocab": [4096], "dim": 4, "branches": 1, "prefix": prefix}
 
 
+def lengths(all_lengths=(1, 4, 16)):
+    return {str(n): {"tokens": n, "bits": 12 * n} for n in all_lengths}
+
+
+def generated(guidance):
+    """Sampling of a generator at one guidance, as rows carry it."""
+    return {"sampling": {"generator": {"guidance": guidance}}, "seed": 0}
+
+
 def run_facts(name, kind="tokenizer", **own):
     return {
         **{"name": name, "kind": kind, "sha256": name * 4, "parameters": 1_230_000},
-        **{"spec": spec(), "config": {"name": name}, "model": {}, "history": []},
+        **{
+            "spec": spec(),
+            "lengths": lengths(),
+            "config": {"name": name},
+            "model": {},
+            "history": [],
+        },
         **own,
     }
 
@@ -43,7 +58,7 @@ def strips(kind, run, size=32, lengths=(16, 4, 1), cells=4, seed=0):
         rows.append((f"{length} tokens" if kind == "reconstructions" else f"α {length / 4}", moved))
         places.append({"tokens": length, "bits": length * 12} if kind == "reconstructions" else {})
     if kind == "generated":
-        rows = [(f"class {i}", pictures) for i, (_, pictures) in enumerate(rows[1:])]
+        rows = [(f"class {i}", images) for i, (_, images) in enumerate(rows[1:])]
         return grid(kind, run, rows, [])
     return grid(kind, run, rows, [f"class {i}" for i in range(cells)], places)
 
@@ -57,37 +72,40 @@ def of_run(name, i):
         rows.append(row("bits/image", name, 12.0 * length, length))
         for codec, share in (("packed", 1.0), ("zstd", 0.9)):
             size = 8 + 1.5 * length * share
-            rate = {"protocol": "rate_distortion", "codec": codec, "bytes": size}
+            rate = {"protocol": "rate_distortion", "point": {"codec": codec}}
+            rate["measured"] = {"bytes": size}
             rows.append(row("PSNR", name, 14 + length**0.5 + i / 3, length, **rate))
     rows.append(row("PSNR-mean-color", name, 11.5, None))
     rows += [row("pFID-v1", name, 60.0 - 3 * i), row("codebook-usage", name, 0.9 - i / 50)]
     for alpha in ALPHAS:
         for delta in DELTAS:
-            cell = Perturbation(
-                alpha=alpha, delta=delta, delta_asked=delta, changed=alpha, expected=alpha
-            )
-            rows.append(row("pFID-v1-cell", name, 50 + alpha * delta, perturbation=cell))
+            cell = {"point": {"alpha": alpha, "delta": delta}}
+            cell["measured"] = {"delta": delta, "changed": alpha, "expected": alpha}
+            rows.append(row("pFID-v1-cell", name, 50 + alpha * delta, **cell))
     for guidance in (1.0, 1.5):
-        decode = Decode(guidance=guidance, seed=0, steps=16)
-        rows.append(row("gFID", f"{name}/probe-tiny", 120.0 + 2 * i / guidance, decode=decode))
+        value = 120.0 + 2 * i / guidance
+        rows.append(row("gFID", f"{name}/probe-tiny", value, **generated(guidance)))
     for kind in ("bit_flip", "drop_tail"):
         for share in (0.01, 0.1):
-            rows.append(row("PSNR", name, 15 - 20 * share, damage=Damage(kind=kind, share=share)))
-    rows += [row("probe-top1", name, 0.3 + i / 50, tap=tap) for tap in ("latents", "codes")]
+            point = {"damage": kind, "share": share}
+            rows.append(row("PSNR", name, 15 - 20 * share, point=point, seed=0))
+    rows += [
+        row("probe-top1", name, 0.3 + i / 50, point={"tap": tap}) for tap in ("latents", "codes")
+    ]
     return rows
 
 
-def made(count=3, size=32, pictures=True, lengths=(16, 4, 1), cells=4):
+def made(count=3, size=32, images=True, lengths=(16, 4, 1), cells=4):
     """Results of `count` tokenizers, each with a probe; the last was measured on fewer images."""
     names = [("nested", "tail", "fixed")[i] if i < 3 else f"variant-{i}" for i in range(count)]
     rows, runs, grids, facts = [], [], [], {"codebook": {}, "order": {}}
     for i, name in enumerate(names):
         mine = of_run(name, i)
         if count > 2 and i == count - 1:
-            mine = [r.model_copy(update={"samples": 60}) if r.metric == "rFID" else r for r in mine]
+            mine = [r.model_copy(update={"count": 60}) if r.metric == "rFID" else r for r in mine]
         rows += mine
         runs += [run_facts(name), run_facts(f"{name}/probe-tiny", "generator")]
-        if pictures:
+        if images:
             grids.append(strips("reconstructions", name, size, lengths, cells, seed=i))
             grids.append(strips("perturbed", name, size, (3, 2, 1), cells, seed=i))
             grids.append(strips("generated", f"{name}/probe-tiny", size, (3, 2), cells, seed=i))
@@ -104,14 +122,14 @@ def made(count=3, size=32, pictures=True, lengths=(16, 4, 1), cells=4):
                 10 + place + b**0.4,
                 None,
                 protocol="rate_distortion",
-                codec=codec,
-                bytes=b,
+                point={"codec": codec},
+                measured={"bytes": b},
             )
             for b in (20.0, 40.0, 80.0)
         ]
     facts |= {
         "pairs": {name: [f"{name}/probe-tiny"] for name in names},
-        "pictures": grids,
+        "image_grids": grids,
         "features": NETWORK.model_dump(),
         "command": "python -m eval " + " ".join(names),
     }

@@ -16,6 +16,7 @@ class PixelTokenizer(nn.Module):
     def __init__(self, size: int) -> None:
         super().__init__()
         self.config = SimpleNamespace(image_size=(size, size))
+        self.shape = SimpleNamespace(sides=(size, size))
 
     def spec(self) -> TokenSpec:
         return TokenSpec(blocks=(self.config.image_size,), vocab=(256,) * 3, dim=3)
@@ -35,6 +36,7 @@ class PatchTokenizer(nn.Module):
     def __init__(self, size: int, patch: int = 2) -> None:
         super().__init__()
         self.config, self.patch, self.side = SimpleNamespace(image_size=(size, size)), patch, size
+        self.shape = SimpleNamespace(sides=(size, size))
         level = torch.arange(8) / 7
         self.codes = torch.stack(torch.meshgrid(level, level, level, indexing="ij"), -1).view(-1, 3)
         self.quantizer = self
@@ -63,3 +65,23 @@ class PatchTokenizer(nn.Module):
         decoded = self.codes[tokens.indices[..., 0].long()] * tokens.kept()[..., None]
         grid = decoded.transpose(1, 2).unflatten(2, (self.side // self.patch, -1))
         return nn.functional.interpolate(grid, scale_factor=self.patch)
+
+
+class ClipTokenizer(nn.Module):
+    """Stores every byte of a clip, or its highest `keep` bits."""
+
+    def __init__(self, frames: int, size: int, keep: int = 8) -> None:
+        super().__init__()
+        self.step = 2 ** (8 - keep)
+        self.config = SimpleNamespace(image_size=(size, size))
+        self.shape = SimpleNamespace(sides=(frames, size, size))
+
+    def spec(self) -> TokenSpec:
+        return TokenSpec(blocks=(self.shape.sides,), vocab=(256,) * 3, dim=3)
+
+    def encode(self, pixels):
+        indices = (pixels * 255).round().long().flatten(2).transpose(1, 2)
+        return Tokens.of(self.spec(), indices // self.step * self.step)
+
+    def decode(self, tokens):
+        return (tokens.indices.float() / 255).transpose(1, 2).unflatten(2, self.shape.sides)

@@ -1,4 +1,4 @@
-"""How a set of images uses its codes: usage, perplexity, entropy, near-duplicate slots.
+"""Use of the codes by a set of images: usage, perplexity, entropy, near-duplicate slots.
 
 Everything is counted over the whole set, never per batch: a batch shows only a part of a codebook.
 Entropies are those of the observed frequencies, in bits; few images bias them downwards.
@@ -25,7 +25,7 @@ _FACTOR_LIMIT = 2**26  # codes of all factors together
 
 
 class CodebookUse(BaseModel):
-    """What `CodebookStats.compute` returns. None: not counted, the vocabulary is too large."""
+    """Result of `CodebookStats.compute`. None: not counted, the vocabulary is too large."""
 
     # Not a dataclass: torchmetrics would copy it and turn its [1] tensors into scalars.
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)

@@ -125,7 +125,7 @@ class FeatureStats:
         return (self._scatter / (self.count - ddof)).cpu().numpy()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All of it as tensors, to go on from exactly here."""
+        """The sums as tensors, to resume from exactly here."""
         count = torch.tensor(self.count, dtype=torch.int64)
         return {"count": count, "mean": self._mean, "scatter": self._scatter}
 

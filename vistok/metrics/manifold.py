@@ -42,7 +42,7 @@ def prdc(
     k_density: int = 5,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> PRDC:
-    """Of features [m, D] and [n, D]; k = 3 and 5 are the papers' choices.
+    """The four measures of features [m, D] and [n, D]; k = 3 and 5 are the papers' choices.
 
     `advance` is told the rows that were done, 2 (n + m) in all. Raises ValueError for a set of k or
     fewer samples.

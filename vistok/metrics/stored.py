@@ -59,7 +59,7 @@ class FeatureStore:
         return self
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What is kept, in the order it came; both grow with every update."""
+        """Kept vectors and their numbers, in the order they came; both grow with every update."""
         index = torch.cat([torch.zeros(0, dtype=torch.int64), *(i for i, _ in self._parts)])
         features = torch.cat([torch.zeros(0, self.dim), *(f for _, f in self._parts)])
         return {"index[]": index, "features[]": features}
@@ -78,7 +78,7 @@ class FeatureStore:
     def gathered(self) -> Tensor:
         """[n, D] float32 of all ranks, ordered by sample number; every rank calls.
 
-        Raises ValueError if a number came twice: a image that counts double is a wrong number.
+        Raises ValueError if a number came twice: an image that counts double is a wrong number.
         """
         index, features = map(_joined, self.state_dict().values())
         order = index.argsort()

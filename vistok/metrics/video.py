@@ -12,11 +12,33 @@ FVD falls with the number of clips: compare only at equal numbers.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from vistok.core.errors import InputError
-from vistok.frozen.network import VideoNetwork
+from vistok.frozen.network import FeatureNetwork, VideoNetwork
 from vistok.metrics.frechet import FeatureStats, frechet_distance
+
+
+class FrameFeatures:
+    """Features of clips by a network of single images: the mean over the frames, beside the mean
+    absolute change from each frame to the next (0 for a single frame).
+
+    No video network: it sees how much frames differ, not in which order. `name` says so.
+    """
+
+    def __init__(self, network: FeatureNetwork) -> None:
+        self.network, self.dim = network, 2 * network.dim
+        self.name, self.sha256 = f"{network.name} frames", network.sha256
+        said = "mean over frames, and mean absolute change between neighbouring frames"
+        self.preprocess = f"{network.preprocess}; {said}"
+
+    def __call__(self, clips: Tensor) -> Tensor:
+        """clips [B, 3, T, H, W] uint8 -> features [B, 2 D] float32."""
+        count = clips.shape[2]
+        each = self.network(clips.transpose(1, 2).flatten(0, 1)).unflatten(0, (-1, count))
+        change = each.diff(dim=1).abs().sum(1) / max(1, count - 1)
+        return torch.cat([each.mean(1), change], 1)
 
 
 class FrechetVideoDistance:

@@ -18,7 +18,7 @@ from vistok.config.registry import build
 from vistok.core.records import Batch
 from vistok.core.schedules import Progress
 from vistok.data.token_cache_writer import TokenCacheWriter
-from vistok.eval.protocols.clock import flops
+from vistok.eval.speed.clock import flops
 from vistok.tokens import Tokens, TokenSpec
 from vistok.train.config import TrainConfig
 from vistok.train.cost.plan import make_plan, stages_of

@@ -93,7 +93,7 @@ def test_cifar10_is_one_config_away(run):
     from vistok.eval.__main__ import evaluate
 
     report = folder / "report.html"
-    args = [str(folder), "--report", str(report), "--limit", "32", "--pfid", "none"]
+    args = [str(folder), f"report={report}", "limit=32", "pfid.mode=none"]
     result = CliRunner().invoke(evaluate, args)
     assert result.exit_code == 0, result.output
     assert "rFID[vistok-cnn, cifar10]" in report.read_text()

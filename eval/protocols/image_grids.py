@@ -1,0 +1,177 @@
+"""Image grids of the report: reconstructions at each length, perturbed tokens, samples.
+
+Clips are shown as some of their frames side by side.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+from torch import Tensor
+
+from vistok.eval.context import Context
+from vistok.eval.images import exact, to_uint8
+from vistok.eval.protocols import gfid, pfid
+from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, register
+from vistok.eval.results.rows import Row
+from vistok.eval.strips import grid
+from vistok.eval.systems.runs import System, class_names
+from vistok.metrics.perturbed import QUICK_GRID, Cell
+
+if TYPE_CHECKING:
+    from vistok.eval.config import EvalConfig
+
+COUNT = 8  # images of a strip
+_FRAMES = 4  # frames of a clip that are shown
+_CLASSES = 10  # rows of generated images at most
+_SEARCHED = 256  # images among which one of each class is looked for
+
+
+class ImageGridsConfig(ProtocolConfig):
+    guidance: tuple[float, ...] | None = None
+    """Guidance scales of the generated images; None = those of gfid.guidance."""
+
+
+class _JobConfig(ProtocolConfig):
+    guidance: tuple[float, ...] = ()
+    count: int = Field(default=COUNT, ge=1)
+
+
+@register
+class ImageGrids(Protocol):
+    """Image grids of the report: reconstructions, perturbed tokens, samples."""
+
+    name = "image_grids"
+    media = ("image", "video")
+    Config = ImageGridsConfig
+    first_rank = True
+
+    def jobs(self, system: System, config: EvalConfig) -> list[Job]:
+        scales = config.image_grids.guidance
+        scales = config.gfid.guidance if scales is None else scales
+        own = _JobConfig(guidance=scales)
+        return [
+            Job(self, _JobConfig()),
+            *(Job(self, own, generator) for generator in system.generators),
+        ]
+
+    def run(self, context: Context, config: _JobConfig) -> list[Row]:
+        """Grids of the tokenizer, or of the job's generator; no rows."""
+        generator = context.job.generator
+        if generator is None:
+            context.image_grids.append(reconstructions(context))
+            if context.spec.vocab and "image" in context.media:
+                context.image_grids.append(perturbed(context))
+        else:
+            generator.generator.to(context.device).eval()
+            if gfid.readable(context, generator.generator):
+                scales = gfid.scales_of(generator.generator, config.guidance)
+                context.image_grids += [generated(context, generator, one) for one in scales]
+        return []
+
+
+def choose(dataset: Any, limit: int, count: int = COUNT) -> list[int]:
+    """Places of `count` images: one of each class in turn as far as they go, else the first."""
+    size = min(limit, len(dataset))
+    if not dataset.classes:
+        return list(range(min(count, size)))
+    by_class: dict[int, list[int]] = {}
+    for index in range(min(size, _SEARCHED)):
+        by_class.setdefault(dataset[index].label, []).append(index)
+    chosen, turn = [], 0
+    while len(chosen) < min(count, size) and any(len(c) > turn for c in by_class.values()):
+        places = [by_class[label] for label in sorted(by_class)]
+        chosen += [own[turn] for own in places if len(own) > turn]
+        turn += 1
+    return chosen[:count]
+
+
+def cells(pixels: Tensor) -> Tensor:
+    """Images [n, 3, H, W] in 0..1 -> the same in uint8; clips [n, 3, T, H, W] -> some frames of
+    each, [n t, 3, H, W]."""
+    pixels = to_uint8(pixels)
+    if pixels.ndim == 4:
+        return pixels
+    count = pixels.shape[2]
+    shown = sorted({i * (count - 1) // max(1, _FRAMES - 1) for i in range(_FRAMES)})
+    return pixels[:, :, shown].transpose(1, 2).flatten(0, 1)
+
+
+def reconstructions(context: Context) -> dict[str, Any]:
+    """Originals, then the reconstruction at each length, longest first."""
+    index = chosen(context)
+    spec = context.spec
+    with exact():
+        batch = context.views.chosen(index)
+        pixels, condition = batch.pixels, context.condition(batch)
+        tokens = context.encode(batch, condition)
+        rows, places = [("original", cells(pixels))], [{}]
+        for length in reversed(spec.eval_lengths):
+            kept = spec.positions_in(length)
+            places.append({"tokens": kept, "bits": kept * sum(spec.factor_bits)})
+            cut = tokens if length == spec.max_prefix else tokens.prefix(length)
+            decoded = context.decode(cut, condition, batch.index)
+            rows.append((_tokens(context, length), cells(decoded)))
+    labels = _labels(context, index, len(rows[0][1]))
+    return grid("reconstructions", context.run.name, rows, labels, places)
+
+
+def perturbed(context: Context) -> dict[str, Any]:
+    """The same images decoded from perturbed tokens, in growing strength."""
+    index = chosen(context)
+    spec, tokenizer = context.spec, context.tokenizer
+    cells = [Cell(a, min(d, pfid.branch_codes(spec))) for a, d in (Cell(0.0, 200), *QUICK_GRID)]
+    with exact():
+        batch = context.views.chosen(index)
+        pixels, condition = batch.pixels, context.condition(batch)
+        quantized = tokenizer.quantize(context.latents(batch, condition))
+        near = tokenizer.quantizer.neighbours(quantized.queries, max(c.delta for c in cells))
+        rows = [("original", to_uint8(pixels))]
+        for cell in cells:
+            job = pfid.Decoding(spec.max_prefix, cell, False)
+            moved = pfid.perturb(spec, quantized.indices, near, batch.index, job, context.seed)
+            decoded = context.decode(
+                pfid.tokens_of(context, moved, spec.max_prefix), condition, batch.index
+            )
+            label = f"α {cell.alpha:g}, δ {cell.delta}" if cell.alpha else "not perturbed"
+            rows.append((label, to_uint8(decoded)))
+    labels = _labels(context, index, len(rows[0][1]))
+    return grid("perturbed", context.run.name, rows, labels)
+
+
+def generated(context: Context, generator: Any, guidance: float) -> dict[str, Any]:
+    """Samples of the classes (of some, evenly spaced, if there are many) at one guidance."""
+    model = generator.generator
+    names = class_names(model) or ["samples"]
+    shown = sorted({i * len(names) // _CLASSES for i in range(_CLASSES)})
+    with exact():
+        decoded = gfid.samples_of(context, model, shown, COUNT, guidance)
+    rows = [(names[label], row) for label, row in zip(shown, decoded, strict=True)]
+    note = f"{len(shown)} of {len(names)} classes" if len(shown) < len(names) else ""
+    return {
+        **grid("generated", generator.name, rows, []),
+        "guidance": guidance,
+        "note": note,
+    }
+
+
+def chosen(context: Context) -> list[int]:
+    """Places of the images that are shown; of clips fewer, since each shows some frames."""
+    count = COUNT if len(context.sides) == 2 else COUNT // _FRAMES
+    return choose(context.views.dataset, len(context.views), count)
+
+
+def _labels(context: Context, index: list[int], cells: int) -> list[str]:
+    """Names above the cells: classes or places, once for each frame that is shown."""
+    dataset = context.views.dataset
+    names = [str(i) for i in index]
+    if dataset.classes:
+        names = [dataset.classes[dataset[i].label] for i in index]
+    return [name for name in names for _ in range(cells // len(names))]
+
+
+def _tokens(context: Context, length: int) -> str:
+    unit = "block" if context.spec.prefix == "block" else "token"
+    inside = " per block" if context.spec.prefix == "per_block" else ""
+    return f"{length} {unit}{'' if length == 1 else 's'}{inside}"

@@ -1,0 +1,178 @@
+"""All runs in one table: a row for each at its full length, a column for each number.
+
+A tokenizer shares its row with its generator where it has one; several generators have rows of
+their own. Numbers of other images, networks or guidance are other columns; numbers in one column
+whose protocols still differ from its first are marked, and never compete for the best.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from vistok.eval.report.tables import by_run, named
+from vistok.eval.results.compare import differences
+from vistok.eval.results.metrics import metric as metric_of
+from vistok.eval.results.metrics import order, shown
+from vistok.eval.results.rows import Results, Row
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str  # as displayed: with network, data and guidance
+    metric: str
+    better: str  # "higher", "lower" or ""
+
+    @property
+    def title(self) -> str:
+        return self.name.partition("[")[0]
+
+    @property
+    def inside(self) -> str:
+        """Text behind the title: network, data, guidance."""
+        return "".join(self.name.partition("[")[1:])
+
+
+@dataclass(frozen=True)
+class Cell:
+    text: str = ""  # "" where nothing was measured
+    value: float | None = None
+    best: bool = False
+    differs: tuple[str, ...] = ()  # protocol fields in which it differs from the column's first
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the table."""
+
+    run: str
+    generator: str  # "" where it has none
+    place: int  # color of the run in all charts
+    facts: tuple[str, ...]  # one for each of Comparison.facts
+    cells: tuple[Cell, ...]
+
+    @property
+    def differs(self) -> tuple[str, ...]:
+        """Protocol fields in which any of its numbers differs."""
+        return tuple(dict.fromkeys(field for cell in self.cells for field in cell.differs))
+
+    @property
+    def name(self) -> str:
+        return f"{self.run} + {self.generator}" if self.generator else self.run
+
+
+@dataclass(frozen=True)
+class Comparison:
+    facts: tuple[str, ...]
+    columns: tuple[Column, ...]
+    entries: tuple[Entry, ...]
+
+    @property
+    def mixed(self) -> tuple[str, ...]:
+        """All fields in which some number differs from its column's first."""
+        return tuple(dict.fromkeys(f for entry in self.entries for f in entry.differs))
+
+
+def comparison(results: Results) -> Comparison:
+    """The table of all runs."""
+    found: dict[tuple, dict[tuple[str, str], Row]] = {}
+    lines = _lines(results)
+    rows = by_run(row for row in results.rows if row.plain)
+    owned = {name for names in (results.facts.get("pairs") or {}).values() for name in names}
+    for line in lines:
+        for run in filter(None, line):
+            of = ", generated" if run in owned else ""
+            for row in longest(rows.get(run, ())):
+                if not metric_of(row.metric).floor:
+                    # A generator's KID stands beside its tokenizer's, not in its place.
+                    name = named(row) + ("" if metric_of(row.metric).generated else of)
+                    found.setdefault((row.metric, name), {}).setdefault(line, row)
+    keys = sorted(found, key=lambda key: order(key[0]))
+    columns = tuple(Column(name, metric, metric_of(metric).better) for metric, name in keys)
+    cells = [_cells(found[key], column) for key, column in zip(keys, columns, strict=True)]
+    runs = {run["name"]: run for run in results.runs}
+    colors = places(results)
+    entries = tuple(
+        Entry(
+            line[0],
+            line[1],
+            colors.get(line[0], 0),
+            _facts(runs.get(line[0], {})),
+            tuple(column.get(line, Cell()) for column in cells),
+        )
+        for line in lines
+    )
+    return Comparison(("tokens", "vocabulary", "parameters"), columns, entries)
+
+
+def places(results: Results) -> dict[str, int]:
+    """{run: its color}: tokenizers in turn; a generator has that of its tokenizer."""
+    found: dict[str, int] = {}
+    pairs = results.facts.get("pairs") or {}
+    owned = {generator for names in pairs.values() for generator in names}
+    for run in results.runs:
+        if run["name"] not in owned:
+            found.setdefault(run["name"], len(found))
+    for tokenizer, generators in pairs.items():
+        for generator in generators:
+            found[generator] = found.get(tokenizer, 0)
+    return found
+
+
+def longest(rows: Iterable[Row]) -> list[Row]:
+    """The row at the greatest length of each metric (and network, data, guidance)."""
+    best: dict[tuple, Row] = {}
+    for row in rows:
+        key = (row.metric, row.display, row.guidance)
+        if key not in best or (row.length or 0) > (best[key].length or 0):
+            best[key] = row
+    return list(best.values())
+
+
+def _lines(results: Results) -> list[tuple[str, str]]:
+    """(tokenizer, generator) of each row; "" for none."""
+    pairs = results.facts.get("pairs") or {}
+    owned = {generator for names in pairs.values() for generator in names}
+    lines: list[tuple[str, str]] = []
+    for run in results.runs:
+        if run["name"] in owned:
+            continue
+        generators = pairs.get(run["name"]) or [""]
+        if len(generators) == 1:
+            lines.append((run["name"], generators[0]))
+        else:
+            lines += [(run["name"], ""), *((name, "") for name in generators)]
+    return list(dict.fromkeys(lines))
+
+
+def _cells(rows: dict[tuple[str, str], Row], column: Column) -> dict[tuple[str, str], Cell]:
+    first = next(iter(rows.values()))
+    differs = {line: differences(first, row) for line, row in rows.items()}
+    fair = [r.value for line, r in rows.items() if not differs[line] and r.value is not None]
+    best = None
+    if column.better and len(fair) > 1 and len(set(fair)) > 1:
+        best = max(fair) if column.better == "higher" else min(fair)
+    return {
+        line: Cell(
+            shown(row.value, row.metric),
+            row.value,
+            best is not None and not differs[line] and row.value == best,
+            differs[line],
+        )
+        for line, row in rows.items()
+    }
+
+
+def _facts(run: dict[str, Any]) -> tuple[str, ...]:
+    spec = run.get("spec") or {}
+    blocks = spec.get("blocks") or []
+    tokens = str(sum(map(math.prod, blocks))) if blocks else ""
+    vocabulary = " x ".join(map(str, spec.get("vocab", ())))
+    parameters = run.get("parameters")
+    return (
+        tokens,
+        vocabulary or ("continuous" if spec else ""),
+        "" if parameters is None else f"{parameters / 1e6:.2f} M",
+    )

@@ -1,0 +1,223 @@
+"""Text and small tables of a report: results -> plain values for the templates."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+
+from vistok.eval.report.comparison import longest
+from vistok.eval.report.tables import by_run
+from vistok.eval.results.metrics import metric, ranked, shown
+from vistok.eval.results.rows import Results, Row
+
+_HONEST = {
+    "photos": "held-out views of the same seven photographs that training looked at, not unseen "
+    "photographs. Numbers say how well these scenes are rendered, not how well the model "
+    "generalises.",
+}
+_FIELDS = ("network", "reference", "count", "crop, filter, size", "sampling", "precision")
+
+
+def common(results: Results) -> dict[str, Any]:
+    """Values that HTML and Markdown both show."""
+    facts = results.facts
+    used = list(dict.fromkeys(row.metric for row in results.rows if not _is_cell(row)))
+    sets = list(dict.fromkeys(row.reference.name for row in results.rows))
+    return {
+        "names": [run["name"] for run in results.runs],
+        "tokenizers": _tokenizers(results),
+        "lead": _lead(results),
+        "honest": " ".join(_HONEST[name] for name in sets if name in _HONEST),
+        "study": facts.get("study", {}).get("sentences", ()),
+        "skipped": facts.get("skipped", []),
+        "meanings": [(metric(m).heading, metric(m).help) for m in used if metric(m).help],
+        "protocol": protocol(results),
+        "commands": commands(results),
+        "date": facts.get("date", ""),
+    }
+
+
+def cards(results: Results) -> list[dict[str, Any]]:
+    """The headline of every run: its numbers at full length."""
+    found = []
+    tiles_of = ranked("tile")
+    tiled = by_run(r for r in results.rows if r.plain and r.metric in tiles_of)
+    for run in results.runs:
+        rows = longest(tiled.get(run["name"], ()))
+        tiles = [_tile(row) for name in tiles_of for row in rows if row.metric == name]
+        found.append({"run": run["name"], "kind": _kind(run), "tiles": tiles})
+    return found
+
+
+def commands(results: Results) -> list[str]:
+    """The exact commands: of every evaluation that is in these results."""
+    facts = results.facts
+    return [one for one in dict.fromkeys((*facts.get("commands", ()), facts.get("command"))) if one]
+
+
+def protocol(results: Results) -> list[tuple[str, str]]:
+    """Facts that hold for all numbers, every set of real images and every network."""
+    facts = results.facts
+    lines = []
+    networks = {(r.features.name, r.features.sha256) for r in results.rows if r.features}
+    if not networks and (known := facts.get("features")):
+        networks = {(known.get("name", "?"), known.get("sha256", "?"))}
+    lines += [("network", f"{name}, sha256 {digest}") for name, digest in sorted(networks)]
+    references = {(r.reference, r.crop, r.filter): r.reference for r in results.rows}
+    for (_, crop, filter_), r in references.items():
+        lines.append(("reference", f"{r.name}, {r.split} split, {r.count:,} images, {r.described}"))
+        lines.append(("reference manifest", r.manifest))
+        lines.append(("crop and filter", f"{crop or 'none'}; {filter_ or 'none'}"))
+    lines.append(("precision", ", ".join(sorted({row.precision for row in results.rows}))))
+    lines += [(f"weights of {run['name']}", run["sha256"]) for run in results.runs]
+    versions = facts.get("versions", {})
+    lines.append(("versions", ", ".join(f"{k} {v}" for k, v in versions.items())))
+    lines.append(("commit", facts.get("commit") or "unknown"))
+    lines.append(
+        ("machine", f"{facts.get('world_size', 1)} process(es) on {facts.get('device', '?')}")
+    )
+    return lines
+
+
+def record(results: Results) -> dict[str, Any]:
+    """Table of how each Fréchet distance was made, runs under one another.
+
+    Fields that differ from the first of their metric are marked. Without networks: the other rows.
+    """
+    chosen = [r for r in results.rows if r.features is not None and r.plain] or results.rows
+    lines, first = [], {}
+    own = by_run(row for row in chosen if row.plain)
+    for run in results.runs:
+        for row in longest(own.get(run["name"], ())):
+            values = _values(row)
+            base = first.setdefault(row.metric, values)
+            cells = [(v, v != b) for v, b in zip(values, base, strict=True)]
+            lines.append({"run": run["name"], "name": row.display, "cells": cells})
+    mixed = any(differs for line in lines for _, differs in line["cells"])
+    return {"fields": _FIELDS, "lines": lines, "mixed": mixed}
+
+
+def probes(results: Results) -> dict[str, Any] | None:
+    """Linear probes: runs by taps."""
+    rows = [row for row in results.rows if "tap" in row.point]
+    if not rows:
+        return None
+    columns = list(dict.fromkeys((row.display, row.point["tap"]) for row in rows))
+    names = list(dict.fromkeys(row.run for row in rows))
+    at = {(row.run, row.display, row.point["tap"]): row for row in rows}
+    lines = []
+    for name in names:
+        found = [at.get((name, *column)) for column in columns]
+        cells = ["" if r is None else shown(r.value, r.metric) for r in found]
+        notes = [f"{r.point['tap']}: {r.note}" for r in found if r is not None and r.note]
+        counts = sorted({r.count for r in found if r is not None})
+        lines.append(
+            {"run": name, "cells": cells, "count": ", ".join(map(str, counts)), "notes": notes}
+        )
+    return {"columns": columns, "lines": lines}
+
+
+def detail(row: Row) -> dict[str, Any]:
+    """A line of the table of all rows."""
+    special = [f"{key} {_short(value)}" for key, value in row.point.items()]
+    special += [f"{key} {_short(value)}" for key, value in row.measured.items()]
+    return {
+        **{name: getattr(row, name) for name in ("display", "run", "length", "count", "note")},
+        "special": ", ".join(special),
+        "shown": shown(row.value, row.metric),
+        "sampling": _sampled(row),
+    }
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _sampled(row: Row) -> str:
+    """Settings of generator and decoder that sampled, and the seed."""
+    said = [
+        f"{part} {key} {_short(value)}"
+        for part, settings in row.sampling.items()
+        for key, value in settings.items()
+        if value is not None
+    ]
+    return ", ".join([*said, *([] if row.seed is None else [f"seed {row.seed}"])])
+
+
+def _is_cell(row: Row) -> bool:
+    return row.metric.endswith("-cell")
+
+
+def config(run: dict[str, Any]) -> str:
+    """The run's resolved training config, or the config of a saved model."""
+    if run.get("config") is not None:
+        return yaml.safe_dump(run["config"], sort_keys=False, allow_unicode=True)
+    return json.dumps(run.get("model", {}), indent=2, ensure_ascii=False)
+
+
+def _tokenizers(results: Results) -> list[str]:
+    """Runs that are no generator of another: what a page is about."""
+    pairs = results.facts.get("pairs") or {}
+    owned = {generator for names in pairs.values() for generator in names}
+    return [run["name"] for run in results.runs if run["name"] not in owned]
+
+
+def _lead(results: Results) -> str:
+    if not results.rows:
+        return "No number was measured."
+    sets: dict[tuple, Row] = {}
+    for row in results.rows:
+        r = row.reference
+        sets.setdefault((r.name, r.split, r.count, row.size), row)
+    said = [_set(row) for row in sets.values()]
+    networks = sorted({row.features.name for row in results.rows if row.features})
+    return f"{'; '.join(said)}. Networks: {', '.join(networks) or 'none'}."
+
+
+def _set(row: Row) -> str:
+    size = "" if row.size is None else f" of {row.size[-2]}x{row.size[-1]} pixels"
+    clips = row.size is not None and len(row.size) == 3
+    size = f" of {row.size[0]} frames{size}" if clips else size
+    r = row.reference
+    return f"{r.count:,} {r.name} {'clips' if clips else 'images'}{size} ({r.split} split)"
+
+
+def _tile(row: Row) -> dict[str, str]:
+    better = metric(row.metric).better
+    note = {"lower": "lower is better", "higher": "higher is better", "": ""}[better]
+    if row.guidance is not None and not metric(row.metric).baseline:
+        note = f"guidance {row.guidance:g}, {note}"
+    unit = metric(row.metric).unit and f" {metric(row.metric).unit}"
+    name, _, inside = row.display.partition("[")
+    value = shown(row.value, row.metric) + unit
+    return {"value": value, "name": name, "inside": f"[{inside}", "note": note}
+
+
+def _kind(run: dict[str, Any]) -> str:
+    spec = run.get("spec") or {}
+    vocab = " x ".join(map(str, spec.get("vocab", ()))) or "continuous"
+    size = run.get("parameters") or 0
+    return f"{run['kind']}, {size / 1e6:.2f} M parameters, vocabulary {vocab}"
+
+
+def _values(row: Row) -> tuple[str, ...]:
+    r = row.reference
+    size = "any size" if row.size is None else "x".join(map(str, row.size))
+    network = "none" if row.features is None else f"{row.features.name} {row.features.sha256[:12]}"
+    made = _sampled(row.model_copy(update={"sampling": _unswept(row)}))
+    return (
+        network,
+        f"{r.name}, {r.split}, {r.count:,}, {r.manifest[:12]}",
+        f"{row.count:,}",
+        "; ".join((row.crop or "none", row.filter or "none", size)),
+        "; ".join(filter(None, (made, f"condition {row.condition}"))),
+        row.precision,
+    )
+
+
+def _unswept(row: Row) -> dict[str, dict[str, Any]]:
+    """The sampling without guidance, which the number's name already says."""
+    swept = lambda settings: {k: v for k, v in settings.items() if k != "guidance"}
+    return {part: swept(settings) for part, settings in row.sampling.items()}

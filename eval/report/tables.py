@@ -1,0 +1,148 @@
+"""Rows -> tables: metric by length for each run, as text for the terminal and for Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from vistok.eval.results.metrics import metric as metric_of
+from vistok.eval.results.metrics import order, shown
+from vistok.eval.results.rows import Results, Row
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a run's table."""
+
+    metric: str
+    name: str  # as displayed, with network and data; guidance where it matters
+    better: str
+    cells: tuple[str, ...]  # one for each column; "" where nothing was measured
+    values: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    run: str
+    kind: str
+    lengths: tuple[int, ...]
+    lines: tuple[Line, ...]  # a cell for each length
+    whole: tuple[Line, ...]  # one cell
+
+
+def tables(results: Results) -> list[Table]:
+    """One table for each run, tokenizers followed by their generators."""
+    rows = by_run(row for row in results.rows if row.plain)
+    return [_table(rows.get(run["name"], []), run) for run in results.runs]
+
+
+def by_run(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """{run: its rows}, in order."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.run, []).append(row)
+    return found
+
+
+def named(row: Row) -> str:
+    """The name of a number in tables: with network and data, and guidance where it was sampled."""
+    if row.guidance is None or metric_of(row.metric).baseline:
+        return row.display
+    return f"{row.display} guidance {row.guidance:g}"
+
+
+def _table(rows: list[Row], run: dict[str, Any]) -> Table:
+    lengths = tuple(sorted({row.length for row in rows if row.length is not None}))
+    groups: dict[tuple, list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.metric, row.display, row.guidance), []).append(row)
+    ordered = sorted(groups.items(), key=lambda item: order(item[0][0]))
+    one_value = lambda key: metric_of(key[0]).table == "whole"
+    lines = [_line(key, group, lengths) for key, group in ordered if not one_value(key)]
+    whole = [_line(key, group, None) for key, group in ordered if one_value(key)]
+    return Table(run["name"], run["kind"], lengths, tuple(lines), tuple(whole))
+
+
+def _line(key: tuple, rows: list[Row], lengths: tuple[int, ...] | None) -> Line:
+    metric = key[0]
+    if lengths is None:
+        found = (rows[0],)
+    else:
+        at = {row.length: row for row in rows}
+        found = tuple(at.get(length) for length in lengths)
+    return Line(
+        metric,
+        named(rows[0]),
+        metric_of(metric).better,
+        tuple("" if row is None else shown(row.value, metric) for row in found),
+        tuple(None if row is None else row.value for row in found),
+    )
+
+
+def plain(header: list[str], body: list[list[str]]) -> str:
+    """Columns aligned by spaces, numbers to the right."""
+    widths = [max(len(row[i]) for row in (header, *body)) for i in range(len(header))]
+    fit = lambda row: "  ".join(
+        cell.ljust(width) if i == 0 else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ).rstrip()
+    return "\n".join([fit(header), "-" * (sum(widths) + 2 * len(widths) - 2), *map(fit, body)])
+
+
+def markdown(header: list[str], body: list[list[str]]) -> str:
+    """A Markdown table; cells are escaped."""
+    safe = lambda text: text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    line = lambda row: "| " + " | ".join(map(safe, row)) + " |"
+    rule = "|" + "|".join([" --- "] + [" ---: "] * (len(header) - 1)) + "|"
+    return "\n".join([line(header), rule, *map(line, body)])
+
+
+def length_table(table: Table) -> tuple[list[str], list[list[str]]]:
+    header = [f"{table.run} ({table.kind})", *[f"@{length}" for length in table.lengths]]
+    return header, [[line.name, *line.cells] for line in table.lines]
+
+
+def special_tables(results: Results) -> list[tuple[list[str], list[list[str]]]]:
+    """(header, body) of damage, codecs and probes: a line each, a column for each number."""
+    kinds = {
+        "damage": lambda p, row: f"{row.run} {p['damage']} {p['share']:.1%}",
+        "codec": lambda p, row: _coded(row),
+        "tap": lambda p, row: f"{row.run} {p['tap']}",
+    }
+    made = []
+    titles = {"damage": "damage", "codec": "bytes per image", "tap": "linear probe"}
+    for kind, label_of in kinds.items():
+        lines: dict[str, dict[str, str]] = {}
+        columns: dict[str, None] = {}
+        for row in results.rows:
+            if kind in row.point:
+                label = label_of(row.point, row)
+                lines.setdefault(label, {})[row.display] = shown(row.value, row.metric)
+                columns[row.display] = None
+        if lines:
+            body = [[label, *[own.get(c, "") for c in columns]] for label, own in lines.items()]
+            made.append(([titles[kind], *columns], body))
+    return made
+
+
+def _coded(row: Row) -> str:
+    length = "" if row.length is None else f" @{row.length}"
+    codec = row.point["codec"]
+    name = codec if row.run == codec else f"{row.run}{length} {codec}"
+    return f"{name} {row.measured['bytes']:.1f}"
+
+
+def summary(results: Results) -> str:
+    """Text that the command line prints at the end."""
+    blocks = []
+    for table in tables(results):
+        if table.lines or not table.whole:
+            blocks.append(plain(*length_table(table)))
+        if table.whole:
+            body = [[line.name, *line.cells] for line in table.whole]
+            blocks.append(plain([f"{table.run}, whole set", ""], body))
+    blocks += [plain(*table) for table in special_tables(results)]
+    for one in results.facts.get("skipped", ()):
+        blocks.append(f"not measured: {one['protocol']} of {one['run']}: {one['reason']}")
+    return "\n\n".join(blocks)

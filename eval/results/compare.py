@@ -1,0 +1,47 @@
+"""Comparability of two numbers: the fields of their protocols in which two rows differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from vistok.eval.results.rows import Row
+
+_COMPARED = (
+    *("metric", "setting", "point", "features", "reference", "count", "crop", "filter", "size"),
+    *("sampling", "seed", "condition", "precision"),
+)
+# Compared with one another, so no protocol; `described` is for people.
+_FREE = ("point.codec", "reference.described")
+
+
+def differences(a: Row, b: Row) -> tuple[str, ...]:
+    """Names of the protocol fields in which two rows differ; () = the numbers compare.
+
+    Run, weights, token length, codec and other measured quantities are what is compared, not part
+    of a protocol. Nor are versions, commit and date.
+    """
+    mine, theirs = protocol_of(a), protocol_of(b)
+    names = [*mine, *(name for name in theirs if name not in mine)]
+    return tuple(name for name in names if mine.get(name) != theirs.get(name))
+
+
+def protocol_of(row: Row) -> dict[str, Any]:
+    """{field: value} of all that must agree, with dots in the names: {"features.name": ...}."""
+    found: dict[str, Any] = {}
+    for name in _COMPARED:
+        value = getattr(row, name)
+        value = value.model_dump() if hasattr(value, "model_dump") else value
+        found |= {key: one for key, one in _flat(name, value) if key not in _FREE}
+    return found
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of everything inside; what is empty or None is left out."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield from _flat(f"{name}.{key}", one)
+    elif isinstance(value, list | tuple):
+        yield name, tuple(value)
+    elif value is not None and value != "":
+        yield name, value

@@ -1,0 +1,367 @@
+"""The table of metrics: name, title, unit, which way is better, digits, meaning, where it is shown.
+
+Every table, chart and export asks this table; its order is the order of rows and columns. A new
+metric is its record here and the protocol that measures it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Record of one metric: its name, how it is printed, and where it is shown."""
+
+    name: str
+    help: str = ""  # one sentence for the report
+    title: str = ""  # heading; "" = the name
+    unit: str = ""
+    better: Literal["higher", "lower", ""] = ""
+    digits: int = 4
+    scale: float = 1.0  # tables print value / scale
+    table: Literal["length", "whole"] = "length"  # a value for each kept length, or one
+    tile: int = 0  # place among the headline numbers of a run; 0 = not there
+    curve: int = 0  # place among the curves over the kept length; 0 = not there
+    predicts: Literal["x", "y", ""] = ""  # side in the correlation of tokenizers with generators
+    floor: bool = False  # a property of the images: stands beside runs, never as one of them
+    baseline: bool = False  # measured at one guidance only: its name need not give it
+    generated: bool = False  # of generated images by its very name
+    cells: bool = False  # a mean over a grid whose cells (NAME-cell) are drawn as a map
+
+    @property
+    def heading(self) -> str:
+        """Title with its unit: "PSNR (dB)"."""
+        title = self.title or self.name
+        return f"{title} ({self.unit})" if self.unit and "(" not in title else title
+
+
+_FACTORS = "Mean over the factors of a code too large to count as one."
+
+METRICS: dict[str, Metric] = {
+    one.name: one
+    for one in (
+        Metric(
+            "rFID",
+            "Fréchet distance between features of the reconstructions and of the same real images; "
+            "0 means that the network cannot tell the two sets apart.",
+            better="lower",
+            digits=2,
+            tile=2,
+            curve=2,
+            predicts="x",
+        ),
+        Metric(
+            "rFID-frame",
+            "rFID of a tokenizer of clips, over all frames of the clips as single images.",
+            "rFID per frame",
+            better="lower",
+            digits=2,
+            tile=3,
+            curve=3,
+        ),
+        Metric(
+            "rFVD",
+            "Fréchet distance between features of whole clips, reconstructed and real; the network "
+            "in brackets says which features.",
+            better="lower",
+            digits=2,
+            tile=4,
+            curve=4,
+        ),
+        Metric(
+            "sFID",
+            "Fréchet distance of spatial features (ADM's 17x17 positions, 7 channels).",
+            better="lower",
+            digits=2,
+        ),
+        Metric(
+            "KID",
+            "Kernel distance of the features, a mean over random subsets; unbiased, so it may be "
+            "a little below 0.",
+            better="lower",
+            digits=5,
+        ),
+        Metric(
+            "IS",
+            "Inception Score of the decoded images: how sure the network is of each and how varied "
+            "the whole set; it never looks at real ones.",
+            better="higher",
+            digits=2,
+        ),
+        Metric(
+            "precision",
+            "Share of decoded images in the neighbourhoods of real ones.",
+            better="higher",
+            digits=3,
+        ),
+        Metric(
+            "recall",
+            "Share of real images in the neighbourhoods of decoded ones.",
+            better="higher",
+            digits=3,
+        ),
+        Metric(
+            "density",
+            "How many real neighbourhoods a decoded image lies in, over k = 5; may exceed 1.",
+            better="higher",
+            digits=3,
+        ),
+        Metric(
+            "coverage",
+            "Share of real neighbourhoods (k = 5) that hold a decoded image.",
+            better="higher",
+            digits=3,
+        ),
+        Metric(
+            "PSNR",
+            "Peak signal-to-noise ratio of the squared error pooled over all pixels of all images.",
+            unit="dB",
+            better="higher",
+            digits=2,
+            tile=1,
+            curve=1,
+        ),
+        Metric(
+            "PSNR-mean",
+            "The PSNR of each image, averaged over images.",
+            "PSNR, mean (dB)",
+            "dB",
+            better="higher",
+            digits=2,
+        ),
+        Metric(
+            "SSIM",
+            "Structural similarity (11x11 Gaussian window), 1 for identical images.",
+            better="higher",
+            digits=3,
+            tile=8,
+            curve=7,
+        ),
+        Metric(
+            "MS-SSIM",
+            "SSIM over five scales; sides of 176 pixels or more.",
+            better="higher",
+            digits=3,
+            curve=8,
+        ),
+        Metric(
+            "perceptual",
+            "Squared difference of unit-normalized maps of the embedded network; not LPIPS.",
+            "perceptual distance",
+            better="lower",
+            tile=6,
+            curve=5,
+        ),
+        Metric(
+            "LPIPS",
+            "Learned perceptual distance of the lpips package.",
+            better="lower",
+            tile=7,
+            curve=6,
+        ),
+        Metric(
+            "pFID-v1-quick",
+            "Three cells of pFID-v1, at each prefix length; not comparable with the full one.",
+            better="lower",
+            digits=2,
+            curve=9,
+            predicts="x",
+        ),
+        Metric(
+            "pFID-v1",
+            "Mean Fréchet distance after a share α of the tokens was replaced by one of its δ "
+            "nearest codes (15 cells): how much the decoder suffers from near misses. Our own "
+            "exact protocol, not comparable with published pFID. Where reconstructions are blurry, "
+            "noise adds texture and can even lower it.",
+            better="lower",
+            digits=2,
+            tile=5,
+            predicts="x",
+            cells=True,
+        ),
+        Metric(
+            "pFID-v1-rel",
+            "pFID-v1 with δ scaled to the codebook (δ K/4096), since a fixed δ is harsher on small "
+            "codebooks.",
+            better="lower",
+            digits=2,
+            predicts="x",
+            cells=True,
+        ),
+        Metric(
+            "gFID",
+            "Fréchet distance between generated images and real training images (or those of a "
+            "reference file), as papers give it; with and without guidance.",
+            better="lower",
+            digits=2,
+            tile=11,
+            curve=10,
+            predicts="y",
+            generated=True,
+        ),
+        Metric(
+            "gFID-val",
+            "The same samples against the validation images that rFID uses, not the training ones.",
+            "gFID, validation images",
+            better="lower",
+            digits=2,
+            tile=12,
+            predicts="y",
+            generated=True,
+        ),
+        Metric("bits/image", "Stored bits of the kept codes.", digits=0),
+        Metric("bits/pixel", "Stored bits of the kept codes over the pixels.", digits=4),
+        Metric(
+            "bytes/image",
+            "Size of the packed tokens of an image with their small header.",
+            digits=1,
+            tile=9,
+            curve=11,
+        ),
+        Metric(
+            "probe-top1",
+            "Share of the validation images whose class a logistic regression finds from frozen "
+            "features of the named tap, fitted to training images. Read it beside its baselines: "
+            "raw pixels, and the commonest class (chance).",
+            "linear probe, top-1",
+            better="higher",
+            digits=3,
+        ),
+        Metric(
+            "PSNR-mean-color",
+            "The floor: every image decoded in its own mean color.",
+            "PSNR of mean color (dB)",
+            "dB",
+            digits=2,
+            table="whole",
+            floor=True,
+        ),
+        Metric(
+            "codebook-usage",
+            "Share of all codes that occur somewhere in the set.",
+            "codebook usage",
+            better="higher",
+            digits=3,
+            table="whole",
+            tile=10,
+        ),
+        Metric(
+            "codebook-perplexity",
+            "Two to the entropy: how many equally frequent codes would be as varied.",
+            "codebook perplexity",
+            better="higher",
+            digits=1,
+            table="whole",
+        ),
+        Metric(
+            "codebook-entropy",
+            "Entropy of the code frequencies over the set.",
+            "codebook entropy (bits)",
+            "bits",
+            better="higher",
+            digits=2,
+            table="whole",
+        ),
+        Metric(
+            "codebook-factor-usage",
+            _FACTORS,
+            "factor usage",
+            better="higher",
+            digits=3,
+            table="whole",
+        ),
+        Metric(
+            "codebook-factor-perplexity",
+            _FACTORS,
+            "factor perplexity",
+            better="higher",
+            digits=3,
+            table="whole",
+        ),
+        Metric(
+            "codebook-factor-entropy",
+            _FACTORS,
+            "factor entropy (bits)",
+            "bits",
+            better="higher",
+            digits=3,
+            table="whole",
+        ),
+        Metric(
+            "slot-redundancy",
+            "Share of pairs of token positions of one image that hold the same code.",
+            "slot redundancy",
+            better="lower",
+            digits=3,
+            table="whole",
+        ),
+        Metric(
+            "order-correlation",
+            "Rank correlation of a token's position with how much the image changes when its code "
+            "is drawn anew: -1 if each token matters less than the one before, 0 without an order.",
+            "order correlation",
+            digits=3,
+            table="whole",
+        ),
+        Metric(
+            "gFID-untrained",
+            "The same for a generator of the same config that never learned: the baseline.",
+            "gFID, untrained",
+            digits=2,
+            table="whole",
+            tile=13,
+            baseline=True,
+            generated=True,
+        ),
+    )
+}
+
+# Numbers of `python -m eval speed` end in what they are: encode-images/s, decode-FLOP/s, ...
+_ENDINGS = (
+    Metric("FLOP/s", unit="G", digits=2, scale=1e9),
+    Metric("peak-GB", digits=3),
+    Metric("share", unit="%", digits=1, scale=0.01),
+    Metric("data-wait", unit="%", digits=1, scale=0.01),
+    Metric("seconds", unit="s", digits=3),
+    Metric("ratio", digits=2),
+    Metric("/s", digits=1),
+    Metric("gain", digits=1),
+)
+_ORDER = {name: place for place, name in enumerate(METRICS)}
+
+
+def metric(name: str) -> Metric:
+    """The record of a metric; one without a meaning for a name that the table does not have."""
+    if name in METRICS:
+        return METRICS[name]
+    return next((one for one in _ENDINGS if name.endswith(one.name)), Metric(name))
+
+
+def order(name: str) -> int:
+    """Place of a metric in tables; unknown names come last."""
+    return _ORDER.get(name, len(_ORDER))
+
+
+def names(wanted: Callable[[Metric], bool]) -> tuple[str, ...]:
+    """Names of the metrics that `wanted` is true for, in the table's order."""
+    return tuple(name for name, one in METRICS.items() if wanted(one))
+
+
+def ranked(place: Literal["tile", "curve"]) -> tuple[str, ...]:
+    """Names of the metrics that are shown there, in the order of their places."""
+    shown_there = [one for one in METRICS.values() if getattr(one, place)]
+    return tuple(one.name for one in sorted(shown_there, key=lambda one: getattr(one, place)))
+
+
+def shown(value: float | None, name: str) -> str:
+    """A value as tables print it, without its unit."""
+    if value is None:
+        return "∞"
+    found = metric(name)
+    value, digits = value / found.scale, found.digits
+    if value != 0 and abs(value) < 0.5 * 10**-digits:
+        return f"{value:.1e}"
+    return f"{value:,.{digits}f}" if abs(value) < 1e6 else f"{value:.3g}"

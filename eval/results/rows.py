@@ -1,0 +1,167 @@
+"""A measured number and everything it depends on: the rows of results.json.
+
+Two numbers compare only when their protocols agree: feature network, reference set, count, crop
+and filter, length, setting, sampling, condition, precision. A row carries all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
+
+from vistok.core.errors import InputError
+from vistok.storage.files import write_text
+
+SCHEMA = 3
+
+
+class Record(BaseModel):
+    """Base class of the parts of results.json: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Network(Record):
+    """A frozen network that looked at the images."""
+
+    name: str
+    sha256: str
+    preprocess: str = ""
+    """Treatment of pixels before the network; names the preset where there are several."""
+
+
+class Reference(Record):
+    """The set of real images: its name, its manifest hash, and how many of it were used."""
+
+    name: str
+    split: str
+    manifest: str
+    count: int
+    described: str = ""
+
+
+class Row(Record):
+    """One measured number."""
+
+    metric: str
+    """Name of the metric; `results/metrics.py` has its title, unit and meaning."""
+    protocol: str = ""
+    """Name of the protocol that measured it: rfid, pfid, gfid, ..."""
+    value: float | None
+    """The number; None if it is infinite or undefined, and then `note` gives the reason."""
+    interval: tuple[float, float] | None = None
+    """Confidence interval of the value (95 %); None where none is computed."""
+    run: str
+    """Name of the run that was measured."""
+    weights: dict[str, str] = Field(default_factory=dict)
+    """sha256 of model.safetensors of each model behind the number: tokenizer, generator."""
+    setting: dict[str, Any] = Field(default_factory=dict)
+    """Keys of the protocol's own config that the number depends on, as JSON."""
+    point: dict[str, Any] = Field(default_factory=dict)
+    """Place on the protocol's grid or curve: {alpha, delta} of pFID, {damage, share}, {tap},
+    {codec}; empty for a number that stands for itself."""
+    measured: dict[str, float] = Field(default_factory=dict)
+    """Other quantities measured at that point: bytes, share of changed tokens, ..."""
+    features: Network | None = None
+    reference: Reference
+    count: int
+    """Number of images (or samples) behind the value."""
+    crop: str = ""
+    filter: str = ""
+    size: tuple[int, ...] | None = None
+    """Sides of the images: (H, W), of clips (T, H, W)."""
+    length: int | None = None
+    """Kept prefix: positions, blocks, or positions of each block, as the spec's `prefix` says."""
+    sampling: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings of whatever sampled: {generator: {guidance, ...}, decoder: {steps, ...}}."""
+    seed: int | None = None
+    """Seed of the random draws behind the number; None if there are none."""
+    condition: str = "none"
+    precision: str = "fp32"
+    versions: dict[str, str] = Field(default_factory=dict)
+    commit: str | None = None
+    date: str = ""
+    note: str = ""
+
+    @computed_field
+    @property
+    def display(self) -> str:
+        """The name that a table shows: `rFID[vistok-cnn, photos]`, never a bare `rFID`."""
+        return display(self.metric, self.features, self.reference)
+
+    @property
+    def plain(self) -> bool:
+        """True for a number that stands for itself: no cell of a grid, no point of a curve."""
+        return not self.point
+
+    @property
+    def guidance(self) -> float | None:
+        """Guidance scale of the generator; None where nothing was generated."""
+        return self.sampling.get("generator", {}).get("guidance")
+
+
+class Results(Record):
+    """results.json as a whole. `facts` holds what is no number: histograms, images, command."""
+
+    schema_: int = Field(default=SCHEMA, alias="schema")
+    rows: tuple[Row, ...] = ()
+    runs: tuple[dict[str, Any], ...] = ()
+    facts: dict[str, Any] = Field(default_factory=dict)
+
+    def find(self, metric: str, run: str | None = None, **wanted: Any) -> list[Row]:
+        """Rows of a metric (and run) whose fields equal `wanted`, in order."""
+        return [
+            row
+            for row in self.rows
+            if row.metric == metric
+            and (run is None or row.run == run)
+            and all(getattr(row, key) == value for key, value in wanted.items())
+        ]
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON (renamed into place); numbers that are not finite are refused."""
+        path = Path(path)
+        data = self.model_dump(mode="json", by_alias=True)
+        write_text(path, json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Results:
+        """Read a results.json; a one-line ValueError for anything else."""
+        path = Path(path)
+        try:
+            data = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+        version = data.get("schema") if isinstance(data, dict) else None
+        if version != SCHEMA:
+            raise InputError(f"{path}: schema {version!r}; expected {SCHEMA}: evaluate again")
+        for row in data.get("rows", ()):
+            row.pop("display", None)  # follows from the rest
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise InputError(f"{path}: {where}: {first['msg']}; evaluate again") from None
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of results.json; committed as results.schema.json, which a test keeps true."""
+    return Results.model_json_schema(by_alias=True, mode="serialization")
+
+
+def display(metric: str, features: Network | None, reference: Reference) -> str:
+    """`rFID[vistok-cnn, photos]`: a metric with its network and its data."""
+    inside = [] if features is None else [features.name]
+    return f"{metric}[{', '.join([*inside, reference.name])}]"
+
+
+def finite(value: float) -> float | None:
+    """The value, or None if it is not finite: JSON has no infinity."""
+    return float(value) if math.isfinite(value) else None

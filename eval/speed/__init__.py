@@ -1,0 +1,1 @@
+"""`python -m eval speed`: images/s, FLOP/s and memory of runs, configs, loaders and lookups."""

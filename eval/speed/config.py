@@ -1,0 +1,47 @@
+"""The config of `python -m eval speed`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from vistok.config import Config
+from vistok.core.errors import InputError
+from vistok.eval.speed.lookup import PEER_GB
+
+
+class SpeedConfig(Config):
+    """Config of a measurement of speed."""
+
+    report: str | None = None
+    """JSON file for the numbers; None: they are only printed."""
+    batch: tuple[int, ...] = ()
+    """Images at a time: one number, or for configs several: [4, 16]; [] = their own."""
+    precision: tuple[Literal["fp32", "bf16"], ...] = ()
+    """Precisions of configs: [fp32, bf16]; [] = their own."""
+    lookup: bool = False
+    """True: also the table of codebook searches."""
+    peer_gb: float = PEER_GB
+    """GB of scores up to which `lookup` runs the other library; 4.1 lets it run every size."""
+    loading: tuple[str, ...] = ()
+    """Folders of images or parquet whose loader is measured against bare decoding too."""
+    repeats: int = Field(default=5, ge=1)
+    """Timed calls, of which the median counts."""
+    data: dict[str, Any] = {}
+    """Keys of the data config, laid over those of each run."""
+    device: str | None = None
+    """Device: cpu, cuda, ...; None = a GPU if there is one."""
+
+    @field_validator("batch", "precision", "loading", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        """A single value stands for a list of one."""
+        return (value,) if isinstance(value, str | int) else value
+
+    @field_validator("batch")
+    @classmethod
+    def _sizes(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(size < 1 for size in value):
+            raise InputError("expected sizes of 1 or more, like [4, 16]")
+        return value

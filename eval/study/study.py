@@ -1,0 +1,171 @@
+"""A study: many tokenizers that differ in a few keys, one evaluation, one report.
+
+`python -m eval study configs/studies/NAME.yaml [KEY=VALUE ...]` trains what is missing (each run by
+the train command, in a folder below the study's), trains missing probes, evaluates all of them
+together and writes report.html, report.md and results.json beside them. The same command resumes
+after a kill: finished runs and probes are found again, an unfinished one resumes from its newest
+checkpoint, the evaluation takes up what its cache holds.
+
+KEY=VALUE is a key of the study (evaluate.limit=256) or of every training config in it (steps=100,
+data.train=...); the latter have the last word.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import Field, field_validator, model_validator
+
+from vistok.config import Config, ConfigError, read_yaml, validate
+from vistok.config.overrides import split
+from vistok.core.errors import InputError
+from vistok.eval.config import EvalConfig
+from vistok.eval.results.rows import Results
+from vistok.eval.systems.probe import recipe
+from vistok.eval.systems.training import finished, train
+from vistok.train.config import TrainConfig
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class StudyConfig(Config):
+    name: str = "study"
+    """Name of the study."""
+    out: str = "runs/studies/{name}"
+    """Folder of the study; {name} is filled in. Each run is a folder in it."""
+    train: str
+    """Training config (YAML) that every run starts from."""
+    set: dict[str, Any] = {}
+    """Keys (with dots) of that config that are other values in every run."""
+    runs: dict[str, dict[str, Any]] = Field(min_length=1)
+    """The runs: a name, and the keys in which it differs."""
+    evaluate: EvalConfig = EvalConfig()
+    """Config of the evaluation, by the keys that `python -m eval --help` prints."""
+    correlate: bool = False
+    """True: the report correlates rFID and pFID of the runs with gFID of their generators."""
+    only: tuple[str, ...] = ()
+    """Names of the runs to train and evaluate; [] = all."""
+
+    @field_validator("runs")
+    @classmethod
+    def _folders(cls, runs: dict[str, Any]) -> dict[str, Any]:
+        for name in runs:
+            if not _NAME.fullmatch(name):
+                raise InputError(f"'{name}' is no folder name; use letters, digits, . _ -")
+        return runs
+
+    @field_validator("evaluate")
+    @classmethod
+    def _own_report(cls, evaluate: Any) -> Any:
+        if evaluate.report is not None:
+            raise InputError("report: a study writes report.html into its own folder")
+        return evaluate
+
+    @field_validator("only", mode="before")
+    @classmethod
+    def _one(cls, only: Any) -> Any:
+        return (only,) if isinstance(only, str) else only
+
+    @model_validator(mode="after")
+    def _known(self) -> StudyConfig:
+        for name in self.only:
+            if name not in self.runs:
+                raise InputError(f"only={name}: no such run; the study has {', '.join(self.runs)}")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.out.format(name=self.name))
+
+
+def read_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
+    """The study of a YAML file; ConfigError says what is wrong, in one line."""
+    own, theirs = [], {}
+    for override in overrides:
+        (head, *_), text = split(override)
+        if head in StudyConfig.model_fields:
+            own.append(override)
+        else:
+            theirs[override.partition("=")[0]] = text
+    tree = read_yaml(path, own)
+    study = validate(StudyConfig, tree, str(path))
+    # Text, as it stood on the command line: it is read with the config, like the train command's.
+    last = {name: {**changes, **_raw(theirs)} for name, changes in study.runs.items()}
+    return study.model_copy(update={"runs": last})
+
+
+class _Raw(str):
+    """A value that is YAML text already."""
+
+
+def _raw(changes: Mapping[str, str]) -> dict[str, _Raw]:
+    return {key: _Raw(text) for key, text in changes.items()}
+
+
+def run_config(study: StudyConfig, name: str) -> TrainConfig:
+    """The whole training config of one run."""
+    changes = {**study.set, **study.runs[name]}
+    changes |= {"name": name, "out": str(study.folder / name)}
+    as_text = lambda value: value if isinstance(value, _Raw) else json.dumps(value)
+    overrides = [f"{key}={as_text(value)}" for key, value in changes.items()]
+    return validate(TrainConfig, read_yaml(study.train, overrides), f"runs.{name} ({study.train})")
+
+
+def run_study(study: StudyConfig, config: EvalConfig) -> tuple[Results, Path]:
+    """Train what is missing, evaluate, write the report: (results, path of the report).
+
+    With `only`, the report of a single run lies in its own folder, that of several in `_only`.
+    """
+    from vistok.eval.measure import evaluate
+    from vistok.eval.report.page import write_report
+
+    only = study.only
+    names = [name for name in study.runs if not only or name in only]
+    configs = [run_config(study, name) for name in names]  # mistakes show before any training
+    for one in configs:
+        if one.task.kind != "tokenizer":
+            raise ConfigError(f"{study.train}: trains a {one.task.kind}; a study needs tokenizers")
+    for place, one in enumerate(configs, 1):
+        if finished(one):
+            click.echo(f"{one.name} ({place} of {len(configs)}): is there", err=True)
+            continue
+        click.echo(f"{one.name} ({place} of {len(configs)}): training", err=True)
+        train(one, on_cpu=config.torch_device.type == "cpu")
+    results = evaluate([one.folder for one in configs], config)
+    results = _with_facts(study, results, names)
+    folder = study.folder
+    if only:  # the report of all runs is not replaced by one of some
+        folder = folder / (names[0] if len(names) == 1 else "_only")
+    target = folder / "report.html"
+    write_report(results, target)
+    return results, target
+
+
+def evaluation_of(study: StudyConfig, device: Any) -> EvalConfig:
+    """The config of the study's evaluation; ConfigError for what can be seen before training."""
+    change: dict[str, Any] = {"device": str(device)}
+    if study.evaluate.cache is None:  # outcomes are kept with the study
+        change["cache"] = str(study.folder / "eval_cache")
+    if study.evaluate.gfid.probe is not None:
+        recipe(study.evaluate.gfid.probe)
+    return study.evaluate.model_copy(update=change)
+
+
+def _with_facts(study: StudyConfig, results: Results, names: Sequence[str]) -> Results:
+    """Results with the study's config among the facts, and the verdict if it asks for one."""
+    facts: dict[str, Any] = {
+        "name": study.name,
+        "runs": {name: dict(study.runs[name]) for name in names},
+        "train": study.train,
+        "set": dict(study.set),
+    }
+    if study.correlate:
+        from vistok.eval.study.verdict import verdict
+
+        facts |= verdict(results)
+    return results.model_copy(update={"facts": {**results.facts, "study": facts}})

@@ -1,0 +1,1 @@
+"""The systems that are evaluated: runs, saved models, released tokenizers, and AR probes."""

@@ -1,0 +1,296 @@
+"""Systems: run folders that training wrote, pretrained folders, and released names.
+
+A run folder holds config.yaml, metrics.jsonl and model/; a pretrained folder is what lies inside
+model/. A model is a tokenizer (its config.json is a TokenizerConfig) or a generator (its
+config.json names the weights of the tokenizer whose tokens it learned).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+
+from vistok.config import Config, PartOf, validate
+from vistok.config.errors import UserError
+from vistok.config.names import close
+from vistok.config.registry import build
+from vistok.data.base import one_line, text_of
+from vistok.eval.systems.released import place
+from vistok.storage.hub import read_json
+from vistok.storage.weights import sha256
+from vistok.tokenizer import Tokenizer, TokenizerConfig
+from vistok.tokens import TokenSpec
+
+
+class RunError(UserError, ValueError):
+    """A run that cannot be evaluated; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder with a model, read so far that mistakes show before anything is measured."""
+
+    name: str
+    folder: Path  # as given
+    model: Path  # holds config.json and model.safetensors
+    kind: Literal["tokenizer", "generator"]
+    described: dict[str, Any]  # config.json
+    sha256: str  # of model.safetensors
+    config: dict[str, Any] | None  # config.yaml of the run; None for a pretrained folder
+    history: tuple[dict[str, Any], ...] = field(default=(), repr=False)  # metrics.jsonl
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_pretrained(str(self.model))
+
+    @cached_property
+    def generator(self) -> Any:
+        from vistok.generators import load_generator
+
+        return load_generator(self.model)
+
+    @property
+    def spec(self) -> TokenSpec:
+        return self.tokenizer.spec() if self.kind == "tokenizer" else self.generator.spec
+
+    def facts(self) -> dict[str, Any]:
+        """The run's record in results.json."""
+        module = self.tokenizer if self.kind == "tokenizer" else self.generator
+        parts = getattr(module, "part_parameters", dict)()
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "folder": str(self.folder),
+            "sha256": self.sha256,
+            "parameters": sum(p.numel() for p in module.parameters()),
+            "parts": parts,
+            "spec": self.spec.model_dump(mode="json"),
+            "lengths": lengths_of(self.spec),
+            "config": self.config,
+            "model": self.described,
+            "history": list(self.history),
+        }
+
+
+def lengths_of(spec: TokenSpec) -> dict[str, dict[str, int]]:
+    """{length: {tokens, bits}} of the evaluated prefixes: what a report needs of a spec."""
+    bits = sum(spec.factor_bits)
+    kept = {str(length): spec.positions_in(length) for length in spec.eval_lengths}
+    return {length: {"tokens": n, "bits": n * bits} for length, n in kept.items()}
+
+
+@dataclass(frozen=True)
+class System:
+    """A tokenizer and the generators that were trained on its tokens."""
+
+    tokenizer: Run
+    generators: tuple[Run, ...] = ()
+
+
+def resolve(paths: Sequence[str | Path]) -> list[System]:
+    """Read all runs and bring generators to their tokenizers; RunError says what does not fit."""
+    if not paths:
+        raise RunError("no run given; expected the folder of a run, e.g. runs/quickstart/tokenizer")
+    folders = [place(path) for path in paths]
+    if len({f.resolve() for f in folders}) < len(folders):
+        raise RunError(f"a run is named twice in {', '.join(map(str, folders))}; name each once")
+    runs = [read_run(f, name) for f, name in zip(folders, _names(folders), strict=True)]
+    places = [run.model.resolve() for run in runs]
+    for number, run in enumerate(runs):
+        first = places.index(run.model.resolve())
+        if first < number:
+            raise RunError(f"{run.folder} and {folders[first]} are one model; name it once")
+    tokenizers = [run for run in runs if run.kind == "tokenizer"]
+    owned: dict[str, list[Run]] = {run.name: [] for run in tokenizers}
+    for run in runs:
+        if run.kind == "generator":
+            owned[_owner(run, tokenizers).name].append(run)
+    return [System(run, tuple(owned[run.name])) for run in tokenizers]
+
+
+def open_data(run: Run, changes: Mapping[str, Any] | None = None) -> Any:
+    """The validation split that a tokenizer run is evaluated on: its own data, or `data`."""
+    opened = open_split(run, changes, "val")
+    wrong = misfit(run, opened)
+    if wrong:
+        raise RunError(f"{run.folder}: the data have {wrong}")
+    config = run.tokenizer.config
+    needed = config.text is not None and not all(how.optional for how in config.reading.values())
+    if needed and not opened.texts:
+        raise RunError(
+            f"{run.folder}: this tokenizer reads text, and the data give none: use "
+            "'data.caption=A photo of a {class}.', or another text of the data"
+        )
+    return opened
+
+
+def sides_of(tokenizer: Any) -> tuple[int, ...]:
+    """Sides of the samples of a tokenizer: (H, W) of images, (T, H, W) of clips."""
+    return tuple(tokenizer.shape.sides)
+
+
+def misfit(run: Run, opened: Any) -> str:
+    """Text on samples that the run's tokenizer cannot take; "" if they fit."""
+    sides = sides_of(run.tokenizer)
+    frames, size = getattr(opened, "frames", None), opened.size
+    if len(sides) == 2 and frames is not None:
+        return (
+            f"clips of {frames} frames; this tokenizer takes images: give some with data.kind=..."
+        )
+    if len(sides) == 3 and frames != sides[0]:
+        had = "images" if frames is None else f"clips of {frames} frames"
+        wanted = f"clips of {sides[0]} frames: use data.frames={sides[0]}"
+        return f"{had}; this tokenizer takes {wanted}, or another data.kind"
+    if size is not None and tuple(size) != sides[-2:]:
+        height, width = sides[-2:]
+        had = f"{size[0]}x{size[1]} pixels"
+        return f"{had}; this tokenizer takes {height}x{width}: use data.size={height}"
+    return ""
+
+
+def data_config(run: Run | None, changes: Mapping[str, Any] | None = None) -> Config:
+    """The data config of a run: its own, or `changes`, or those laid over its own."""
+    tree = None if run is None else (run.config or {}).get("data")
+    changes = dict(changes or {})
+    if "kind" in changes and (tree or {}).get("kind") != changes["kind"]:
+        tree = {}  # another kind of data: nothing of the old one can apply
+    if tree is None and "kind" not in changes:
+        raise RunError(
+            ("no data named" if run is None else f"{run.folder}: a pretrained folder names no data")
+            + "; say which images, e.g. data.kind=photos data.size=32"
+        )
+    return validate(_Data, {"data": {**(tree or {}), **changes}}, "data").data
+
+
+def open_split(
+    run: Run | None,
+    changes: Mapping[str, Any] | None = None,
+    split: Literal["train", "val"] = "val",
+) -> Any:
+    """A split as evaluation sees it, of a run's data or of `changes` alone: read by index,
+    cropped at the center (or as `adm`), never padded or mirrored."""
+    opened = build(data_config(run, changes)).open(split, augment=False)
+    where = "data" if run is None else run.folder
+    if opened.spec is not None:
+        raise RunError(f"{where}: its data are cached tokens; give images with data.kind=...")
+    return opened
+
+
+class _Data(Config):
+    data: Annotated[Any, PartOf("data")]
+
+
+def read_run(folder: Path, name: str) -> Run:
+    """The run or pretrained folder `folder`, called `name`; RunError says what is wrong with it."""
+    if not folder.is_dir():
+        raise RunError(_nowhere(folder))
+    model = folder / "model" if (folder / "config.yaml").is_file() else folder
+    if not (model / "config.json").is_file():
+        inside = "" if model == folder else "; training writes it when it finishes"
+        raise RunError(
+            f"{folder}: no {(model / 'config.json').relative_to(folder)}{inside}; expected a "
+            "finished run or a folder made by save_pretrained"
+        )
+    weights = model / "model.safetensors"
+    if not weights.is_file():
+        raise RunError(f"{folder}: no {weights.relative_to(folder)}; save the model again")
+    kind, described = _kind(model)
+    config = None
+    if (folder / "config.yaml").is_file():
+        config = _written_config(folder / "config.yaml")
+    history = _history(folder / "metrics.jsonl")
+    return Run(name, folder, model, kind, described, sha256(weights), config, history)
+
+
+def _nowhere(folder: Path) -> str:
+    """Error text for a path that is no folder, with the name that may be meant."""
+    wanted = (
+        "expected a run that training wrote, a folder made by save_pretrained, or a released name "
+        "such as titok-l32"
+    )
+    if folder.exists():
+        return f"{folder}: a file; {wanted}, or a results.json"
+    up = folder.parent
+    while not up.is_dir():
+        up = up.parent
+    missing = folder.parts[len(up.parts)]
+    there = sorted(p.name for p in up.iterdir() if p.is_dir() and not p.name.startswith("."))
+    like = close(missing, there)
+    hint = f"did you mean {up / like}? " if like else ""
+    return f"{folder}: no such folder (there is no '{missing}' in {up}); {hint}{wanted}"
+
+
+def _written_config(path: Path) -> dict[str, Any]:
+    """The config that training wrote, resolved; nothing in it is resolved again."""
+    try:
+        config = yaml.safe_load(text_of(path))
+    except yaml.YAMLError as error:
+        raise RunError(f"{path}: not the YAML that training writes ({one_line(error)})") from None
+    if not isinstance(config, dict) or not isinstance(config.get("data") or {}, dict):
+        raise RunError(f"{path}: not a training config; expected keys, and keys below `data`")
+    return config
+
+
+def _kind(model: Path) -> tuple[Literal["tokenizer", "generator"], dict[str, Any]]:
+    path = model / "config.json"
+    data = read_json(path)
+    if {"kind", "spec", "tokenizer"} <= set(data):
+        return "generator", data
+    if {"encoder", "quantizer", "decoder"} <= set(data):
+        validate(TokenizerConfig, data, str(path))  # the error names the field that is wrong
+        return "tokenizer", data
+    raise RunError(
+        f"{path}: neither a tokenizer (encoder, quantizer, decoder) nor a generator (kind, spec, "
+        f"tokenizer): it has {', '.join(list(data)[:6]) or 'nothing'}"
+    )
+
+
+def _owner(generator: Run, tokenizers: Sequence[Run]) -> Run:
+    wanted = generator.described["tokenizer"]
+    digest = wanted.get("sha256", "") if isinstance(wanted, dict) else ""
+    for run in tokenizers:
+        if run.sha256 == digest:
+            return run
+    name = wanted.get("name", "?") if isinstance(wanted, dict) else wanted
+    given = ", ".join(f"{run.folder} ({run.sha256[:8]})" for run in tokenizers) or "no tokenizer"
+    raise RunError(
+        f"{generator.folder}: a generator of the tokens of '{name}' (sha256 {digest[:8]}), but "
+        f"the runs given are {given}; name that tokenizer's folder too"
+    )
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(p[-depth:]) for p in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder) for folder in folders]
+
+
+def _history(path: Path) -> tuple[dict[str, Any], ...]:
+    """Lines of metrics.jsonl; a last line that a kill cut off is left out."""
+    if not path.is_file():
+        return ()
+    lines = text_of(path).splitlines()
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            # NaN is no JSON: a curve has a gap there.
+            rows.append(json.loads(line, parse_constant=lambda _: None))
+        except ValueError:
+            if number < len(lines):
+                raise RunError(f"{path}: line {number} is not JSON; is the file damaged?") from None
+    return tuple(row for row in rows if isinstance(row, dict))
+
+
+def class_names(generator: Any) -> list[str]:
+    """Names of a generator's classes; their numbers where it has none; [] = unconditional."""
+    return list(generator.classes) or [str(label) for label in range(generator.num_classes)]

@@ -1,0 +1,105 @@
+"""gFID: both references, even classes, keyed samples, baseline, prefixes."""
+
+import pytest
+import torch
+
+from vistok.eval.config import EvalConfig
+from vistok.eval.context import Context
+from vistok.eval.images import Views, exact
+from vistok.eval.protocols import gfid
+from vistok.eval.protocols.base import Job
+from vistok.eval.reference.sets import SetMeasures
+from vistok.eval.reference.training_set import training_set
+from vistok.eval.systems.runs import System, open_data, resolve
+
+
+@pytest.fixture
+def system(runs, features):
+    (system,) = resolve(list(runs))
+
+    def make(batch=16):
+        return Context(system.tokenizer, Views(open_data(system.tokenizer), batch), features)
+
+    return make, system.generators[0]
+
+
+def run(context, generator, one, samples, real):
+    config = one.model_copy(update={"samples": samples})
+    context.job = Job(gfid.GFID(), config, generator, real)
+    return gfid.GFID().run(context, config)
+
+
+def test_rows(system):
+    make, generator = system
+    context = make()
+    real = training_set(context.run, {"count": 40}, 30)
+    rows = []
+    with exact():
+        for one in gfid.passes(context.spec, (1.0, 2.0)):
+            rows += run(context, generator, one, 21, real)
+    found = [(r.metric, r.length, r.guidance, r.reference.count) for r in rows]
+    assert found == [
+        *(("gFID", 4, 1.0, 30), ("gFID-val", 4, 1.0, 24)),
+        *(("gFID", 4, 2.0, 30), ("gFID-val", 4, 2.0, 24)),
+        *(("gFID", 1, 1.0, 30), ("gFID-val", 1, 1.0, 24)),
+        *(("gFID", 2, 1.0, 30), ("gFID-val", 2, 1.0, 24)),
+        ("gFID-untrained", 4, 1.0, 30),
+    ]
+    assert all(r.run == "gen" and r.condition == "class" and r.count == 21 for r in rows)
+    assert "30 of 40" in rows[0].note and "not training statistics" in rows[1].note
+    assert "seed 0" in rows[-1].note
+    assert rows[0].display == "gFID[vistok-cnn, photos]" and rows[0].reference.split == "train"
+    assert rows[1].display == "gFID-val[vistok-cnn, photos]" and rows[1].reference.split == "val"
+
+
+def test_further_measures_of_the_samples(system):
+    make, generator = system
+    context = make()
+    with exact():
+        rows = run(
+            context, generator, gfid.Pass(length=4, metrics=("kid", "precision")), 24, "none"
+        )
+    found = {row.metric: row for row in rows}
+    assert list(found) == ["gFID-val", "KID", "precision"]
+    assert all(r.run == "gen" and r.count == 24 and "tokens of tok" in r.note for r in rows)
+    asked = EvalConfig(gfid={"guidance": (1.0,), "metrics": ("fid", "kid", "ms-ssim")})
+    jobs = gfid.GFID().jobs(System(context.run, (generator,)), asked)
+    assert [job.config.metrics for job in jobs] == [("kid",), (), (), ()]
+
+
+def test_a_job_for_each_pass_knows_what_it_depends_on(system):
+    make, generator = system
+    asked = EvalConfig(gfid={"guidance": (1.0, 1.5)}, limit=9)
+    jobs = gfid.GFID().jobs(System(make().run, (generator,)), asked)
+    assert [(j.config.length, j.config.guidance) for j in jobs] == [
+        (4, 1.0), (4, 1.5), (1, 1.0), (2, 1.0), (4, 1.0)
+    ]  # fmt: skip
+    assert len({j.config.model_dump_json() for j in jobs}) == 5
+    assert all(j.generator is generator and j.config.training["count"] == 9 for j in jobs)
+
+
+def test_batches_change_nothing_and_classes_are_even(system):
+    make, generator = system
+    with exact():
+        found = []
+        for batch in (21, 4):
+            measures = SetMeasures(context := make(batch), 21)
+            one = gfid.Pass(length=4)
+            gfid.sample_into(measures, context, generator.generator, one, 21, "")
+            found.append(measures.decoded.pool.reduce())
+    one, two = found
+    assert one.count == two.count == 21
+    assert one.mean == pytest.approx(two.mean, abs=1e-5)
+    labels = gfid.labels_of(generator.generator, torch.arange(21))
+    assert labels.bincount().tolist() == [3] * 7
+
+
+def test_shown_samples_are_those_of_the_statistics(system):
+    make, generator = system
+    with exact():
+        context = make()
+        shown = gfid.samples_of(context, generator.generator, [0, 3, 6], 2, 1.0)
+        tokens = gfid.sample(context, generator.generator, torch.arange(14), 4, 1.0)
+        decoded = (context.tokenizer.decode(tokens) * 255 + 0.5).byte()
+    assert shown.shape == (3, 2, 3, 8, 8)
+    assert torch.equal(shown[1, 1], decoded[10])  # class 3, second sample: number 3 + 7

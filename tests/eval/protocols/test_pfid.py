@@ -1,0 +1,118 @@
+"""pFID-v1: the self tests of its card (section 7), and which numbers are reported."""
+
+import pytest
+import torch
+
+from tests.support.eval_tokenizers import PatchTokenizer
+from vistok.eval.images import exact
+from vistok.eval.protocols import pfid
+from vistok.eval.protocols.pfid import Decoding
+from vistok.metrics import frechet_distance
+from vistok.metrics.perturbed import Cell
+from vistok.tokens import TokenSpec
+
+
+def distances(context, cells, length=None):
+    length = length or context.spec.max_prefix
+    with exact():
+        done = pfid.reconstruct(context, [Decoding(length, cell, False) for cell in cells], None)
+        real = context.views.stats(context.features)
+        return [frechet_distance(one.stats, real) for one in done.values()], list(done.values())
+
+
+@pytest.mark.filterwarnings("ignore:Fréchet")
+@pytest.mark.parametrize("quantizer", ["fsq", "vq", "lfq", "binary"])
+def test_no_share_or_no_neighbours_change_nothing(context, measure, make_tokenizer, quantizer):
+    found = context(make_tokenizer(quantizer))
+    clean = next(r for r in measure(found, "rfid") if r.metric == "rFID" and r.length == 4)
+    values, done = distances(found, [Cell(0.0, 200), Cell(1.0, 1)])
+    assert values == [clean.value] * 2
+    assert [float(one.changed) for one in done] == [0, 0]
+
+
+@pytest.mark.filterwarnings("ignore:Fréchet")
+def test_batch_size_changes_nothing(context):
+    cells = [Cell(0.5, 20), Cell(0.9, 50)]
+    tokenizer = PatchTokenizer(8)
+    one, first = distances(context(tokenizer, batch=24), cells)
+    two, second = distances(context(tokenizer, batch=5), cells)
+    assert one == pytest.approx(two, rel=1e-6)
+    assert [float(a.changed) for a in first] == [float(b.changed) for b in second]
+
+
+@pytest.mark.filterwarnings("ignore:Fréchet")
+def test_share_of_changed_tokens(context):
+    tokenizer = PatchTokenizer(16, patch=1)
+    cell = Cell(0.7, 50)
+    _, (done,) = distances(context(tokenizer, count=64, batch=64), [cell])
+    changed = float(done.changed / done.tokens)
+    assert float(done.tokens) == 64 * 256
+    assert changed == pytest.approx(0.7 * 49 / 50, abs=0.005)
+
+
+@pytest.mark.filterwarnings("ignore:Fréchet")
+def test_grows_with_share_and_neighbourhood(context):
+    found = context(PatchTokenizer(16), count=48, batch=48)
+    cells = [Cell(a, d) for a in (0.3, 0.6, 0.9) for d in (20, 100, 400)]
+    values, _ = distances(found, cells)
+    grid = torch.tensor(values).view(3, 3)
+    assert (grid.diff(dim=0) > 0).all() and (grid.diff(dim=1) > 0).all()
+
+
+def test_only_kept_tokens_are_perturbed(context, make_tokenizer):
+    tokenizer = make_tokenizer("fsq")
+    spec = tokenizer.spec()
+    pixels = torch.rand(6, 3, 8, 8)
+    quantized = tokenizer.quantize(tokenizer.latents(pixels))
+    near = tokenizer.quantizer.neighbours(quantized.queries, 12)
+    job = Decoding(2, Cell(1.0, 12), False)
+    moved = pfid.perturb(spec, quantized.indices, near, torch.arange(6), job, 0)
+    assert torch.equal(moved[:, 2:], quantized.indices[:, 2:])
+    assert not torch.equal(moved[:, :2], quantized.indices[:, :2])
+
+
+def test_a_prefix_of_each_block_is_perturbed_where_it_is_kept():
+    """Two blocks of 3 and 2 positions, of which the first 2 each are kept: 0, 1, 3, 4."""
+    spec = TokenSpec(blocks=((3,), (2,)), vocab=(9,), dim=1, prefix="per_block")
+    clean = torch.zeros(4, 5, 1, dtype=torch.int64)
+    near = torch.arange(9).view(1, 1, 1, 9, 1).expand(4, 5, 1, 9, 1)
+    every = Decoding(2, Cell(1.0, 9), False)
+    moved = pfid.perturb(spec, clean, near, torch.arange(4), every, 0)
+    assert not moved[:, 2].any()  # the third position of the first block is dropped
+    assert moved[:, [0, 1, 3, 4]].any(0).all()
+    whole = pfid.perturb(spec, clean, near, torch.arange(4), every._replace(length=3), 0)
+    assert whole.any(0).all()
+
+
+def test_plan(make_tokenizer):
+    spec = make_tokenizer("fsq").spec()  # 12 codes
+    numbers = pfid.plan(spec, "both", False)
+    names = [(n.name, n.length, len(n.cells)) for n in numbers]
+    assert names == [
+        ("pFID-v1", 4, 15),
+        ("pFID-v1-rel", 4, 15),
+        ("pFID-v1-quick", 1, 3),
+        ("pFID-v1-quick", 2, 3),
+        ("pFID-v1-quick", 4, 3),
+    ]
+    assert {used.delta for _, used in numbers[0].cells} == {12}
+    assert {used.delta for _, used in numbers[1].cells} == {2}
+    whole = spec.model_copy(update={"vocab": (4096,)})
+    assert [n.name for n in pfid.plan(whole, "full", False)] == ["pFID-v1"]
+
+
+@pytest.mark.filterwarnings("ignore:Fréchet")
+def test_rows_say_what_they_are(context, measure, make_tokenizer):
+    found = context(make_tokenizer("vq"))
+    rows = measure(found, "pfid")
+    mean = next(row for row in rows if row.metric == "pFID-v1")
+    cells = [row for row in rows if row.metric == "pFID-v1-cell"]
+    assert len(cells) == 15
+    assert mean.value == pytest.approx(sum(row.value for row in cells) / 15)
+    for words in ("query=latent", "N=4", "K=12", "200 to 12"):
+        assert words in mean.note
+    quick = [row for row in rows if row.metric == "pFID-v1-quick"]
+    assert [row.length for row in quick] == [1, 2, 4] and "all 24 images" in quick[0].note
+    assert cells[0].point == {"alpha": 0.5, "delta": 200} and cells[0].measured["delta"] == 12
+    assert measure(found, "pfid", mode="none") == []
+    assert "pfid.mode=none" in found.skipped[-1]["reason"]
