@@ -1,1 +1,1 @@
-"""Evaluation, launched after training: `python -m eval RUN... report=report.html`."""
+"""Evaluation, launched after training: `vistok eval RUN... report=report.html`."""

@@ -1,4 +1,4 @@
-"""`python -m eval RUN... [key=value ...]`, and the sub-commands `speed`, `reference` and `study`.
+"""`vistok eval RUN... [key=value ...]`, and the sub-commands `speed`, `reference` and `study`.
 
 All but the study run under torchrun too. A first argument that is exactly the name of a sub-command
 is that; a folder of that name is `./speed`.
@@ -119,7 +119,7 @@ def study(arguments: Sequence[str]) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
             "a study is one process; on several GPUs give each its runs: CUDA_VISIBLE_DEVICES=0 "
-            "python -m eval study FILE only=[NAME]"
+            "vistok eval study FILE only=[NAME]"
         )
     config = read_study(arguments[0], arguments[1:])
     with process_group(config.evaluate.device) as (device, _):
@@ -139,9 +139,9 @@ def main() -> None:
     """The command of the first argument, or the evaluation of runs."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in COMMANDS:
-        COMMANDS[name](args=sys.argv[2:], prog_name=f"python -m eval {name}")
+        COMMANDS[name](args=sys.argv[2:], prog_name=f"vistok eval {name}")
     else:
-        evaluate(prog_name="python -m eval")
+        evaluate(prog_name="vistok eval")
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def evaluate(
     runs = [run.facts() for one in systems for run in (one.tokenizer, *one.generators)]
     every = [outcome for done in outcomes.values() for outcome in done]
     facts = {
-        "commands": [shlex.join(["python", "-m", "eval", *sys.argv[1:]])],
+        "commands": [shlex.join(["vistok", "eval", *sys.argv[1:]])],
         "pairs": {p.tokenizer.name: [g.name for g in p.generators] for p in systems},
         "data": data,
         "features": {"name": features.name, "sha256": features.sha256},

@@ -62,7 +62,7 @@ def test_the_loss_falls_and_the_model_is_left_alone(make_tokenizer, pictures, qu
     assert all(torch.equal(before[k], v) for k, v in tokenizer.state_dict().items())
     if after:
         assert found.tokens is None
-    else:  # a image of real codes
+    else:  # an image of real codes
         assert torch.allclose(tokenizer.decode(found.tokens), found.pixels, atol=1e-6)
 
 

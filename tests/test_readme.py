@@ -48,14 +48,14 @@ COMMANDS = {
     "torchrun --nproc_per_node 2 -m vistok.train quickstart": f"{_RUN} name=two",
     "vistok train quickstart/tokens": "task.limit=64 data.val_count=16",
     "vistok train quickstart/generator": _SMALL,
-    "python -m eval runs/quickstart runs/quickstart/generator report=runs/quickstart/report.html":
+    "vistok eval runs/quickstart runs/quickstart/generator report=runs/quickstart/report.html":
         "limit=16 gfid.samples=14 pfid.mode=quick data.kind=photos data.val_count=16",
-    "python -m eval speed runs/quickstart runs/quickstart/generator": "repeats=1",
-    "python -m eval runs/quickstart protocols=[rate_distortion,robust,order,linear_probe] "
+    "vistok eval speed runs/quickstart runs/quickstart/generator": "repeats=1",
+    "vistok eval runs/quickstart protocols=[rate_distortion,robust,order,linear_probe] "
     "report=runs/quickstart/more.html": "limit=16 rate_distortion.train_images=32 "
     "linear_probe.train_images=32 data.kind=photos data.val_count=16 data.count=64",
-    "python -m eval reference runs/quickstart out=runs/train_stats.safetensors": "limit=8",
-    "python -m eval study configs/studies/lengths.yaml": None,  # tests/eval/study
+    "vistok eval reference runs/quickstart out=runs/train_stats.safetensors": "limit=8",
+    "vistok eval study configs/studies/lengths.yaml": None,  # tests/eval/study
     "vistok edit copy runs/quickstart image.png other.png --positions 0-3 --out copied.png": "",
     "vistok edit inpaint runs/quickstart image.png mask.png --steps 100 --out filled.png":
         "--steps 2",
@@ -82,7 +82,7 @@ def place(tmp_path_factory):
     for i in range(30):
         (folder / "my/images/cats").mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 40), (8 * i, 90, 40)).save(folder / f"my/images/cats/{i}.png")
-    go(folder, f"python -m train quickstart {_RUN}")
+    go(folder, f"vistok train quickstart {_RUN}")
     for command in ("quickstart/tokens", "quickstart/generator"):
         line = f"vistok train {command}"
         go(folder, f"{line} {COMMANDS[line]}")

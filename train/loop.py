@@ -19,7 +19,7 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from vistok.config import ConfigError, to_yaml
-from vistok.config.registry import build
+from vistok.config.registry import build, entry_of
 from vistok.core.draws import Draws
 from vistok.core.records import Batch
 from vistok.core.rng import Rng
@@ -56,7 +56,9 @@ def train(config: TrainConfig) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     set_seed(config.seed)
     data = None if config.data is None else build(config.data)
-    train_set = None if data is None else data.open("train")
+    # A job opens what it reads by itself: a training split may decode every image at once.
+    is_job = issubclass(entry_of(config.task).part, Job)
+    train_set = None if data is None or is_job else data.open("train")
     work: Task | Job = build(config.task, train_set)
     if isinstance(work, Job):
         work.run(Context(config, data, accelerator, folder))

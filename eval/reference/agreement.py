@@ -48,7 +48,7 @@ def agreed(
         ways = [] if any(one.final for one in bad) else [f"allow_mismatch=[{','.join(fields)}]"]
         raise MismatchError(
             f"{source}: {'; '.join(map(str, bad))} ({protocol} of {views.reference.name}); "
-            + "make it alike with: python -m eval reference"
+            + "make it alike with: vistok eval reference"
             + "".join(f", or say so with: {way}" for way in ways)
         )
     remarks = tuple(f"reference mismatch allowed: {one}" for one in found)

@@ -1,4 +1,4 @@
-"""`python -m eval reference`: feature statistics of a data set, with the protocol they followed."""
+"""`vistok eval reference`: feature statistics of a data set, with the protocol they followed."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class RealStats:
         path = Path(path)
         if not path.is_file():
             raise StatsError(
-                f"{path}: no such file; expected reference statistics: python -m eval reference "
+                f"{path}: no such file; expected reference statistics: vistok eval reference "
                 "RUN out=FILE makes them"
             )
         try:
@@ -145,7 +145,7 @@ class RealStats:
             first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise StatsError(
                 f"{path}: not reference statistics ({' '.join(str(first).split())}); expected what "
-                "python -m eval reference writes, or an .npz with mu and sigma"
+                "vistok eval reference writes, or an .npz with mu and sigma"
             ) from None
 
 

@@ -32,7 +32,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute such 
 def latex(results: Results) -> str:
     """The comparison and each run's lengths; needs \\usepackage{booktabs}."""
     parts = [
-        "% Made by python -m eval. Needs \\usepackage{booktabs}. Best values are bold; a number",
+        "% Made by vistok eval. Needs \\usepackage{booktabs}. Best values are bold; a number",
         "% marked $\\neq$ has another protocol than the first of its column. Two numbers compare",
         "% only when network, images, count and sampling settings agree: see results.json.",
         "",

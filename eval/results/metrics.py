@@ -319,7 +319,7 @@ METRICS: dict[str, Metric] = {
     )
 }
 
-# Numbers of `python -m eval speed` end in what they are: encode-images/s, decode-FLOP/s, ...
+# Numbers of `vistok eval speed` end in what they are: encode-images/s, decode-FLOP/s, ...
 _ENDINGS = (
     Metric("FLOP/s", unit="G", digits=2, scale=1e9),
     Metric("peak-GB", digits=3),

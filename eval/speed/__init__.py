@@ -1,1 +1,1 @@
-"""`python -m eval speed`: images/s, FLOP/s and memory of runs, configs, loaders and lookups."""
+"""`vistok eval speed`: images/s, FLOP/s and memory of runs, configs, loaders and lookups."""

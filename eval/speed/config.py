@@ -1,4 +1,4 @@
-"""The config of `python -m eval speed`."""
+"""The config of `vistok eval speed`."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def measure_speed(
             rows += lookup_rows(clock, asked.peer_gb)
     limits = {str(k).removeprefix("torch."): statistics.median(v) for k, v in clock.limits.items()}
     facts = {
-        "command": " ".join(["python -m eval", *sys.argv[1:]]),
+        "command": " ".join(["vistok eval", *sys.argv[1:]]),
         "device": str(device),
         "threads": torch.get_num_threads(),
         "repeats": repeats,

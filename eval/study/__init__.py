@@ -1,1 +1,1 @@
-"""`python -m eval study`: train tokenizers that differ in a few keys, evaluate them together."""
+"""`vistok eval study`: train tokenizers that differ in a few keys, evaluate them together."""

@@ -1,6 +1,6 @@
 """A study: many tokenizers that differ in a few keys, one evaluation, one report.
 
-`python -m eval study configs/studies/NAME.yaml [KEY=VALUE ...]` trains what is missing (each run by
+`vistok eval study configs/studies/NAME.yaml [KEY=VALUE ...]` trains what is missing (each run by
 the train command, in a folder below the study's), trains missing probes, evaluates all of them
 together and writes report.html, report.md and results.json beside them. The same command resumes
 after a kill: finished runs and probes are found again, an unfinished one resumes from its newest
@@ -45,7 +45,7 @@ class StudyConfig(Config):
     runs: dict[str, dict[str, Any]] = Field(min_length=1)
     """The runs: a name, and the keys in which it differs."""
     evaluate: EvalConfig = EvalConfig()
-    """Config of the evaluation, by the keys that `python -m eval --help` prints."""
+    """Config of the evaluation, by the keys that `vistok eval --help` prints."""
     correlate: bool = False
     """True: the report correlates rFID and pFID of the runs with gFID of their generators."""
     only: tuple[str, ...] = ()

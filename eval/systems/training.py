@@ -1,4 +1,4 @@
-"""Training by the train command's own way, from within an evaluation: `python -m train FILE`.
+"""Training by the train command's own way, from within an evaluation: `vistok train FILE`.
 
 A process of its own, since training moves what an evaluation must not lose (torch's generator,
 signals, accelerate's state). An interrupted training resumes from its newest checkpoint. Two

@@ -131,6 +131,6 @@ def made(count=3, size=32, images=True, lengths=(16, 4, 1), cells=4):
         "pairs": {name: [f"{name}/probe-tiny"] for name in names},
         "image_grids": grids,
         "features": NETWORK.model_dump(),
-        "command": "python -m eval " + " ".join(names),
+        "command": "vistok eval " + " ".join(names),
     }
     return Results(rows=tuple(rows), runs=tuple(runs), facts=facts)

@@ -89,7 +89,7 @@ def forget_accelerate() -> None:
 def command(
     *args: object, processes: int = 0, module: str = "train", **env: str
 ) -> subprocess.CompletedProcess:
-    """`python -m train ...`, or torchrun with that many processes; one thread each."""
+    """`vistok train ...`, or torchrun with that many processes; one thread each."""
     start = [sys.executable, "-m"]
     if processes:
         start += ["torch.distributed.run", "--nproc_per_node", str(processes), "--master_port"]

@@ -1,4 +1,4 @@
-"""`python -m train` as a user types it: mistakes are one line each, before anything is built."""
+"""`vistok train` as a user types it: mistakes are one line each, before anything is built."""
 
 from __future__ import annotations
 

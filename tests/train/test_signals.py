@@ -116,7 +116,7 @@ MOMENTS = {
 
 
 def live(file: str, out: str, moment: str, number: int, group: bool, *args: str) -> None:
-    """A child's whole life, as `python -m train`; at `moment` it gets the signal."""
+    """A child's whole life, as `vistok train`; at `moment` it gets the signal."""
     from vistok.train import signals
 
     os.setsid()

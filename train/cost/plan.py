@@ -1,4 +1,4 @@
-"""The plan of a run before it starts: `python -m train CONFIG --dry-run`.
+"""The plan of a run before it starts: `vistok train CONFIG --dry-run`.
 
 Parameters, tokens, FLOP, memory and the arithmetic of steps, computed from the config alone. No
 weights, no GPU and no data are needed, and nothing is written.

@@ -26,7 +26,7 @@ class Context:
 
 
 class Job:
-    """Base of jobs; built as `Job(config, train_set)`."""
+    """Base of jobs; built as `Job(config, train_set)`, where a run gives None for the data."""
 
     tokenizer: str | None = None
     """The saved tokenizer that encodes the data, for the plan; None = there is none."""

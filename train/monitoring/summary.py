@@ -94,12 +94,12 @@ def next_command(config: TrainConfig, tokenizer: str | None = None) -> str:
     folder = shlex.quote(config.folder)
     if config.task.kind == "classifier":
         weights = shlex.quote(f"{config.folder}/model/model.safetensors")
-        return f"python -m eval RUN features=vistok-cnn weights={weights}"
+        return f"vistok eval RUN features=vistok-cnn weights={weights}"
     report = f"report={shlex.quote(f'{config.folder}/report.html')}"
     if config.task.kind == "generator":
         owner = "TOKENIZER_RUN" if tokenizer is None else shlex.quote(tokenizer)
-        return f"python -m eval {owner} {folder} {report}"
-    return f"python -m eval {folder} {report}"
+        return f"vistok eval {owner} {folder} {report}"
+    return f"vistok eval {folder} {report}"
 
 
 def summary_text(summary: Mapping[str, Any], width: int = 80) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vistok.config import Config, ConfigError
 from vistok.config.registry import build
 from vistok.core.draws import Draws, PartDraws
+from vistok.core.errors import InputError
 from vistok.core.records import Batch, Reconstruction
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
@@ -93,7 +94,7 @@ class Losses(nn.Module):
             known |= {id(p) for p in getattr(loss, own.network).parameters()}
         for name, parameter in loss.named_parameters():
             if parameter.requires_grad and id(parameter) not in known:
-                raise ValueError(
+                raise InputError(
                     f"{type(loss).__name__}: parameter {name} asks for a gradient, but nothing "
                     "trains it; name its network in `trained` or `phase`, or freeze it"
                 )

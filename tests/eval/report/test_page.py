@@ -181,7 +181,7 @@ def test_a_page_without_room_leaves_out_its_longest_parts(monkeypatch):
 
 @pytest.mark.slow
 def test_many_runs_of_large_pictures_fit():
-    """10 runs with 256 px strips that are noise, the worst for a image format."""
+    """10 runs with 256 px strips that are noise, the worst for an image format."""
     noise = torch.Generator().manual_seed(0)
     uris = [
         strip(torch.randint(0, 256, (8, 3, 256, 256), generator=noise, dtype=torch.uint8))
@@ -237,7 +237,7 @@ def test_markdown_has_the_common_table(results):
     assert "| run | rFID" in text and "18.67 (best)" in text and "7.62 ≠" in text
     assert "another protocol than the first number of the column: count" in text
     assert "too few tokenizers for any claim" in text and "| linear probe |" in text
-    assert "Command: `python -m eval nested tail fixed`" in text
+    assert "Command: `vistok eval nested tail fixed`" in text
 
 
 def test_a_real_file_obeys_the_schema(results, tmp_path):

@@ -1,4 +1,4 @@
-"""`python -m eval speed`: config files, the machine's limit, and the search of a codebook."""
+"""`vistok eval speed`: config files, the machine's limit, and the search of a codebook."""
 
 import sys
 from types import SimpleNamespace

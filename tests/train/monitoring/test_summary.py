@@ -70,16 +70,16 @@ def test_a_run_that_logged_nothing_still_ends():
 
 
 def test_the_command_that_comes_next():
-    assert next_command(config_of()) == "python -m eval runs/tiny report=runs/tiny/report.html"
+    assert next_command(config_of()) == "vistok eval runs/tiny report=runs/tiny/report.html"
     spaced = next_command(config_of(out="my runs/a"))
-    assert spaced == "python -m eval 'my runs/a' report='my runs/a/report.html'"
+    assert spaced == "vistok eval 'my runs/a' report='my runs/a/report.html'"
     generator = config_of(task={"kind": "generator"})
     assert next_command(generator, "runs/q") == (
-        "python -m eval runs/q runs/tiny report=runs/tiny/report.html"
+        "vistok eval runs/q runs/tiny report=runs/tiny/report.html"
     )
     assert "TOKENIZER_RUN runs/tiny" in next_command(generator)
     assert next_command(config_of(task={"kind": "classifier"})) == (
-        "python -m eval RUN features=vistok-cnn weights=runs/tiny/model/model.safetensors"
+        "vistok eval RUN features=vistok-cnn weights=runs/tiny/model/model.safetensors"
     )
 
 
@@ -95,7 +95,7 @@ def test_text_fits_but_for_the_command():
         "model           runs/tiny/model",
         "warning         42% of the training time was spent waiting for data (workers=0):",
         "                raise `workers`, or keep smaller images on a faster disk",
-        "next            python -m eval runs/tiny report=runs/tiny/report.html",
+        "next            vistok eval runs/tiny report=runs/tiny/report.html",
     ]
 
 
@@ -113,7 +113,7 @@ def test_bad_samples_are_counted_from_the_quarantine(tmp_path):
     text = finish(config, tmp_path, record, {"skipped_steps": 1})
     kept = json.loads((tmp_path / "summary.json").read_text())
     assert kept["bad_samples"] == 2 and kept["skipped_steps"] == 1
-    assert "python -m eval runs/q runs/tiny" in text
+    assert "vistok eval runs/q runs/tiny" in text
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
@@ -125,4 +125,4 @@ def test_a_run_ends_with_its_summary(run, capsys):
     assert s["validation"]["psnr"] == last["psnr"]
     assert (folder / "model" / "model.safetensors").is_file() and s["model"] == f"{folder}/model"
     printed = capsys.readouterr().out
-    assert f"python -m eval {folder} report={folder}/report.html" in printed
+    assert f"vistok eval {folder} report={folder}/report.html" in printed

@@ -100,7 +100,7 @@ def test_cifar10_is_one_config_away(run):
 
 
 def test_one_broken_picture_is_counted_and_named_not_fatal(run, pictures, caplog):
-    (pictures / "red" / "broken.jpg").write_bytes(b"not a image")
+    (pictures / "red" / "broken.jpg").write_bytes(b"not an image")
     data = {"kind": "folder", "path": str(pictures), "val_path": str(pictures / "blue")}
     folder = run({**TINY, "data": {**data, "size": 32}}, max_bad_share=0.5, validate_limit=2)
     noted = [json.loads(line) for line in (folder / "quarantine.jsonl").read_text().splitlines()]
@@ -111,7 +111,7 @@ def test_one_broken_picture_is_counted_and_named_not_fatal(run, pictures, caplog
 
 def test_too_many_broken_pictures_stop_training(run, pictures):
     for i in range(30):
-        (pictures / "red" / f"broken{i}.jpg").write_bytes(b"not a image")
+        (pictures / "red" / f"broken{i}.jpg").write_bytes(b"not an image")
     data = {"kind": "folder", "path": str(pictures), "val_path": str(pictures / "blue")}
     with pytest.raises(DataError, match=r"quarantine"):
         run({**TINY, "data": {**data, "size": 32}}, steps=400, save_every=0)
