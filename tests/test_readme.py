@@ -41,6 +41,7 @@ COMMANDS = {
     'val_share: 0.1, size: 32}"': _SMALL,
     "vistok train quickstart/cifar10": f"{_SMALL} data.cache=false "
     f"data.train={DATA}/cifar10/train-00000-*.parquet data.val={DATA}/cifar10/test-*.parquet",
+    "vistok train tiny/video_vit": _RUN,
     "accelerate launch --config_file configs/launch/8gpu.yaml -m vistok.train quickstart":
         None,  # test_the_gpu_launch_config
     "torchrun --nnodes 4 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29500 "
@@ -51,7 +52,7 @@ COMMANDS = {
     "vistok eval runs/quickstart runs/quickstart/generator report=runs/quickstart/report.html":
         "limit=16 gfid.samples=14 pfid.mode=quick data.kind=photos data.val_count=16",
     "vistok eval speed runs/quickstart runs/quickstart/generator": "repeats=1",
-    "vistok eval runs/quickstart protocols=[rate_distortion,robust,order,linear_probe] "
+    'vistok eval runs/quickstart "protocols=[rate_distortion,robust,order,linear_probe]" '
     "report=runs/quickstart/more.html": "limit=16 rate_distortion.train_images=32 "
     "linear_probe.train_images=32 data.kind=photos data.val_count=16 data.count=64",
     "vistok eval reference runs/quickstart out=runs/train_stats.safetensors": "limit=8",
