@@ -66,7 +66,7 @@ def test_the_loss_falls_and_the_model_is_left_alone(make_tokenizer, pictures, qu
         assert torch.allclose(tokenizer.decode(found.tokens), found.pixels, atol=1e-6)
 
 
-def test_pictures_do_not_see_each_other(make_tokenizer, pictures):
+def test_images_do_not_see_each_other(make_tokenizer, pictures):
     tokenizer, config = make_tokenizer("vq"), EditConfig(steps=4, noise=0.1, seed=3)
     both = optimize(tokenizer, match(pictures.flip(0)), pictures, config)
     one = optimize(tokenizer, match(pictures[1:]), pictures[:1], config)

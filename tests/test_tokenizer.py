@@ -115,7 +115,7 @@ def test_causal_latents_do_not_depend_on_later_ones(make_tokenizer):
     assert not torch.allclose(first[:, 2:], second[:, 2:], atol=1e-3)
 
 
-def test_a_decoder_without_absence(make_tokenizer, fails):
+def test_a_decoder_that_refuses_prefixes(make_tokenizer, fails):
     tokenizer = make_tokenizer(missing="refuse")
     assert tokenizer.spec().prefix == "none"
     with fails(ValueError, "length=2.*whole sequences"):
@@ -182,7 +182,7 @@ def test_wrong_pixels_are_one_line(make_tokenizer, fails, wrong, words):
         make_tokenizer().encode(wrong)
 
 
-def test_other_float_types_and_no_pictures(make_tokenizer):
+def test_other_float_types_and_no_images(make_tokenizer):
     tokenizer = make_tokenizer()
     assert torch.equal(
         tokenizer.encode(pixels().double()).indices, tokenizer.encode(pixels()).indices

@@ -40,7 +40,7 @@ def test_info_says_what_a_model_is(model):
         assert part in text
 
 
-def test_a_picture_goes_to_bytes_and_back(model, picture, tmp_path):
+def test_an_image_goes_to_bytes_and_back(model, picture, tmp_path):
     call("encode", model, picture, "--out", tmp_path / "codes")
     call("decode", model, tmp_path / "codes/picture.tok", "--out", tmp_path / "back")
     size = Image.open(tmp_path / "back/picture.png").size

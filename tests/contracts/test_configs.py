@@ -149,7 +149,7 @@ def test_saved_and_loaded_it_is_the_same(name, place, tmp_path):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_codes_and_pictures_are_deterministic_and_bytes_exact(name, place):
+def test_codes_and_images_are_deterministic_and_bytes_exact(name, place):
     tokenizer = made(name).train()  # encode and decode look past that
     said, pixels = condition(tokenizer), samples(name).pixels
     one, two = (tokenizer.encode(pixels, condition=said) for _ in range(2))

@@ -118,7 +118,7 @@ def test_every_record_selects_samples(make_tokenizer):
     assert part.quantized.losses == result.quantized.losses and part.latents.grids == ((4,),)
 
 
-def test_two_parts_that_throw_one_field(fails):
+def test_two_parts_that_fill_one_field(fails):
     keep = Draws(keep=torch.tensor([1]))
     with fails(ValueError, "'keep'", "tail_token_drop is the second"):
         keep.join(keep, "tail_token_drop")

@@ -23,7 +23,7 @@ def decoder(values: int = 8, **options) -> CNNDecoder:
     return CNNDecoder(CNNDecoderConfig(**{"conv": CONV} | options), SHAPE, ((values,),), 3)
 
 
-def test_positions_are_rows_of_the_picture():
+def test_positions_are_rows_of_the_image():
     net = encoder(kernel_out=1)
     x = torch.rand(2, 3, 8, 16)
     latents = net(x)

@@ -113,7 +113,7 @@ def test_many_processes_measure_like_one(runs, tmp_path, world):
 
 
 @pytest.mark.slow
-def test_a_broken_picture_of_one_process_ends_all(runs, tmp_path, broken):
+def test_a_broken_image_of_one_process_ends_all(runs, tmp_path, broken):
     from PIL import Image
 
     for number in range(5):

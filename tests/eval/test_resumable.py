@@ -132,7 +132,7 @@ def test_what_cannot_be_kept_is_an_error_at_once(kept, fails):
     assert [name for name, _ in leaves({"a": (torch.zeros(1), None), "b": PSNR()})] == ["a/0", "b"]
 
 
-def test_a_pass_that_misses_a_picture_is_an_error(kept, fails):
+def test_a_pass_that_misses_an_image_is_an_error(kept, fails):
     found = kept()
     one = found.passes.begin(sums(), 5)
     one.step(torch.arange(5))

@@ -176,7 +176,7 @@ def test_features_of_another_type_or_place_are_inputs_like_any():
         assert torch.equal(seen, features().text_mask)
 
 
-def test_condition_dropout_hides_texts_by_its_dice(make, batch):
+def test_condition_dropout_hides_texts_by_its_draws(make, batch):
     tokenizer = make({}, {}, regularizers=[{"kind": "condition_dropout", "share": 0.5}])
     index = torch.arange(64)
     null = tokenizer.draw(index, 0, Progress(0, 1)).null

@@ -47,7 +47,7 @@ def test_terms_without_weight_are_not_computed():
         ReconstructionConfig(l2=0)
 
 
-def test_perceptual_distance_is_zero_for_equal_pictures():
+def test_perceptual_distance_is_zero_for_equal_images():
     loss = build(PerceptualConfig(network="vistok-cnn", weight=0.3))
     x = torch.rand(2, 3, 32, 32)
     y = torch.rand(2, 3, 32, 32).requires_grad_()
@@ -204,7 +204,7 @@ def test_patchgan_norms(norm: Literal["group", "batch", "none"]):
 
 
 @pytest.mark.parametrize("side", [16, 33, 64])
-def test_blur_critic_pools_to_a_fixed_grid(side):
+def test_blur_discriminator_pools_to_a_fixed_grid(side):
     net = build(BlurDiscriminatorConfig(width=8, norm_groups=4, layers=2, pool=4))
     x = torch.rand(2, 3, side, side + 2)
     assert net(x).shape == (2, 1, 4, 4)
@@ -214,7 +214,7 @@ def test_blur_critic_pools_to_a_fixed_grid(side):
     }
 
 
-def test_blur_critic_sees_pixels_as_they_are():
+def test_blur_discriminator_sees_pixels_as_they_are():
     net = build(BlurDiscriminatorConfig(width=8, norm_groups=4, layers=1, pool=2))
     x = torch.rand(1, 3, 16, 16)
     maps = net.stages(net.enter(x))

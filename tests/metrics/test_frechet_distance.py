@@ -79,7 +79,7 @@ def test_rank_deficient_sets_meet_the_exact_value():
     assert ours == pytest.approx(float(truth), abs=1e-7)
 
 
-def test_identical_pictures_have_no_spread():
+def test_identical_images_have_no_spread():
     flat = FeatureStats.of(torch.ones(40, 16))
     spread = FeatureStats.of(_features(40, 16, 8))
     assert frechet_distance(flat, flat) == 0

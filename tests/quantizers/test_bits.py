@@ -176,7 +176,7 @@ def test_straight_through_of_binary_latents():
         assert quantizer.embed.grad.tolist() == [[3, -2], [0, 0]]
 
 
-def test_binary_dice():
+def test_binary_draws():
     quantizer = binary(3)
     layout, index = quantizer.layout(((5,),)), torch.tensor([4, 7])
     draws = quantizer.draw(layout, index, Rng(0, "q"), Progress(0, 1))

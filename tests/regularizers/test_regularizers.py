@@ -198,7 +198,7 @@ def test_no_annealing():
     "options",
     [{"rate": 0.0}, {"proportion": 0.0}, {"neighbours": 1, "anneal": (0, 1), "end_ratio": 0.5}],
 )
-def test_nothing_to_perturb_throws_nothing(options):
+def test_nothing_to_perturb_samples_nothing(options):
     assert ranks(epoch=5.0, **options) is None
 
 
@@ -213,7 +213,7 @@ DROPOUT = {"kind": "nested_dropout", "lengths": "uniform"}
 PERTURB = {"kind": "latent_perturbation", "proportion": 1.0, "neighbours": 8}
 
 
-def test_dice_change_training_and_their_absence_is_evaluation(make_tokenizer):
+def test_draws_change_training_and_without_them_it_is_evaluation(make_tokenizer):
     tokenizer = make_tokenizer(regularizers=[DROPOUT, PERTURB])
     batch = Batch(index=torch.arange(6), pixels=torch.rand(6, 3, 8, 8))
     draws = tokenizer.draw(batch.index, 0, Progress(0, 10))
@@ -228,7 +228,7 @@ def test_dice_change_training_and_their_absence_is_evaluation(make_tokenizer):
     assert torch.equal(decoded, plain.pixels.clamp(0, 1))
 
 
-def test_the_dice_of_a_step_do_not_depend_on_the_split(make_tokenizer):
+def test_the_draws_of_a_step_do_not_depend_on_the_split(make_tokenizer):
     tokenizer = make_tokenizer(regularizers=[DROPOUT, {**PERTURB, "proportion": 1.0}])
     whole = tokenizer.draw(torch.arange(8), 5, Progress(3, 10))
     half = tokenizer.draw(torch.arange(4, 8), 5, Progress(3, 10))

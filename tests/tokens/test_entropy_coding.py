@@ -61,7 +61,7 @@ def test_size_comes_near_the_entropy():
     assert size < 0.9 * spec.bits * len(codes)
 
 
-def test_pictures_alone_use_what_both_sides_know():
+def test_images_alone_use_what_both_sides_know():
     spec = TokenSpec(blocks=((64,),), vocab=(64,), dim=4)
     codes, others = skewed(50, 64, (64,)), skewed(2000, 64, (64,), seed=1)
     mean = lambda known: np.mean([len(s) for s in ImageCoder(known, range(64)).encode(codes)])

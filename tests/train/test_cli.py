@@ -57,7 +57,7 @@ def test_a_task_without_data_says_so(write, tmp_path):
     assert "data: missing" in fails(write(tree), f"out={tmp_path}/run")
 
 
-def test_a_generator_on_pictures_says_what_it_needs(write, tmp_path):
+def test_a_generator_on_images_says_what_it_needs(write, tmp_path):
     tree = {**TINY, "task": {"kind": "generator"}}
     assert "cached tokens" in fails(write(tree), f"out={tmp_path}/run")
 
@@ -74,7 +74,7 @@ CLIPS = {**TINY["data"], "frames": 4}
     ],
     ids=["tokenizer", "classifier"],
 )
-def test_clips_for_a_task_of_pictures_are_refused_at_once(write, tmp_path, task, who, dry):
+def test_clips_for_a_task_of_images_are_refused_at_once(write, tmp_path, task, who, dry):
     text = fails(write({**TINY, "task": task, "data": CLIPS}), f"out={tmp_path}/run", *dry)
     assert f"data: gives clips of 4 frames of 32x32 pixels; {who} takes images" in text
     assert not list(tmp_path.glob("run/*"))  # no work was begun

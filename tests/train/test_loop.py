@@ -158,7 +158,7 @@ def test_names_of_parts_are_checked(run, key):
         run({**TINY, "task": {**TINY["task"], key: wrong}})
 
 
-def test_a_critic_has_its_own_learning_rate_under_muon(run):
+def test_a_discriminator_has_its_own_learning_rate_under_muon(run):
     import copy
 
     tree = copy.deepcopy(STATEFUL)

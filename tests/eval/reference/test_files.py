@@ -80,7 +80,7 @@ def test_a_file_says_what_it_was_made_of(tmp_path, features, runs, ending):
     assert RealStats.load(path).reference.split == "val" and RealStats.load(path).stats.count == 24
 
 
-def test_training_pictures_are_cropped_as_for_evaluation(tmp_path):
+def test_training_images_are_cropped_as_for_evaluation(tmp_path):
     from PIL import Image
 
     for number in range(3):

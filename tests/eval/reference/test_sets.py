@@ -82,7 +82,7 @@ def test_batches_change_nothing(small):
         assert one[name].value == pytest.approx(many[name].value, rel=1e-5, abs=1e-9), name
 
 
-def test_real_pictures_are_looked_at_once(small, monkeypatch):
+def test_real_images_are_looked_at_once(small, monkeypatch):
     made = small(PatchTokenizer(8))
     looks = []
     plain = Small.look

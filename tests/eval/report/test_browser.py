@@ -68,7 +68,7 @@ def _lanes(browser):
     return browser.picture(box)
 
 
-def test_the_slider_changes_the_pictures(page):
+def test_the_slider_changes_the_images(page):
     browser = page()
     assert browser.run(_SHOWN) == [["16 tokens"]] * 3
     long = _lanes(browser)
@@ -144,7 +144,7 @@ def test_every_width_and_theme(page, tmp_path, width, dark):
     assert len(shot.getcolors()) > 50
 
 
-def test_without_scripts_every_picture_is_there(page):
+def test_without_scripts_every_image_is_there(page):
     browser = page(scripts=False)
     html = browser.html()
     assert html.count('class="strip"') > 20

@@ -116,7 +116,7 @@ def test_correlations_say_how_few_points_they_have(results, page):
     assert "n = 2" in page and "n = 3" in page  # fixed's rFID has other samples: it is not mixed in
 
 
-def test_the_same_pictures_of_all_runs_are_one_viewer(results, page):
+def test_the_same_images_of_all_runs_are_one_viewer(results, page):
     (one,) = viewers(results.facts["image_grids"], "reconstructions", places(results))
     assert [lane.run for lane in one.lanes] == ["nested", "tail", "fixed"]
     assert [s.at for s in one.lanes[0].strips] == [16, 4, 1] and one.lossless
@@ -146,7 +146,7 @@ def test_the_only_script_is_ours(page):
     assert not re.search(r"\son\w+=", re.sub(r"<script>.*</script>", "", page, flags=re.S))
 
 
-def test_a_picture_must_lie_in_the_file(results, fails):
+def test_an_image_must_lie_in_the_file(results, fails):
     grid = json.loads(json.dumps(results.facts["image_grids"][0]))
     for uri in ("https://example.org/x.png", "data:text/html;base64,AA", 'data:image/png;base64,"'):
         grid["rows"][1]["uri"] = uri
@@ -180,7 +180,7 @@ def test_a_page_without_room_leaves_out_its_longest_parts(monkeypatch):
 
 
 @pytest.mark.slow
-def test_many_runs_of_large_pictures_fit():
+def test_many_runs_of_large_images_fit():
     """10 runs with 256 px strips that are noise, the worst for an image format."""
     noise = torch.Generator().manual_seed(0)
     uris = [

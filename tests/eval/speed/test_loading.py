@@ -64,7 +64,7 @@ def test_the_command_prints_and_saves_both_sizes_and_the_start(
     assert "loader-ratio" in result.output and "start-far-seconds" in result.output
 
 
-def test_a_folder_without_pictures_is_one_line(tmp_path):
+def test_a_folder_without_images_is_one_line(tmp_path):
     result = CliRunner().invoke(speed, [f"loading={tmp_path}"])
     assert result.exit_code == 1 and "no image in it" in result.output
     assert "Traceback" not in result.output

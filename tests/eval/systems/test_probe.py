@@ -133,7 +133,7 @@ def test_it_goes_on_after_a_kill_between_the_stages(runs, made, in_process, monk
     assert facts["tokenizer"] == resolve([runs[0]])[0].tokenizer.sha256
 
 
-def test_unlabeled_pictures_get_a_probe_without_classes(
+def test_unlabeled_images_get_a_probe_without_classes(
     tmp_path, make_tokenizer, small_probe, in_process
 ):
     from PIL import Image
@@ -155,7 +155,7 @@ def test_unlabeled_pictures_get_a_probe_without_classes(
     assert results.find("gFID")[0].crop == "center"  # although training crops at random
 
 
-def test_without_training_pictures_it_says_so(runs, small_probe, tmp_path, in_process):
+def test_without_training_images_it_says_so(runs, small_probe, tmp_path, in_process):
     from PIL import Image
 
     (tmp_path / "val" / "a").mkdir(parents=True)
@@ -191,7 +191,7 @@ def test_mistakes_in_recipes(tmp_path, fails):
         recipe(str(tmp_path / "a.yaml"))
 
 
-def test_a_choice_of_training_pictures_is_keyed_and_recorded():
+def test_a_choice_of_training_images_is_keyed_and_recorded():
     whole = Photos(PhotosConfig(size=8, count=50)).open("train")
     some, same = Picked(whole, 10), Picked(whole, 10)
     assert some.rows.tolist() == same.rows.tolist() == sorted(set(some.rows.tolist()))

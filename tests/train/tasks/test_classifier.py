@@ -99,7 +99,7 @@ def test_cifar10_is_one_config_away(run):
     assert "rFID[vistok-cnn, cifar10]" in report.read_text()
 
 
-def test_one_broken_picture_is_counted_and_named_not_fatal(run, pictures, caplog):
+def test_one_broken_image_is_counted_and_named_not_fatal(run, pictures, caplog):
     (pictures / "red" / "broken.jpg").write_bytes(b"not an image")
     data = {"kind": "folder", "path": str(pictures), "val_path": str(pictures / "blue")}
     folder = run({**TINY, "data": {**data, "size": 32}}, max_bad_share=0.5, validate_limit=2)
@@ -109,7 +109,7 @@ def test_one_broken_picture_is_counted_and_named_not_fatal(run, pictures, caplog
     assert len(lines(folder)) == 12
 
 
-def test_too_many_broken_pictures_stop_training(run, pictures):
+def test_too_many_broken_images_stop_training(run, pictures):
     for i in range(30):
         (pictures / "red" / f"broken{i}.jpg").write_bytes(b"not an image")
     data = {"kind": "folder", "path": str(pictures), "val_path": str(pictures / "blue")}
