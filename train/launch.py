@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
 
 from vistok.config import ConfigError
+from vistok.config.errors import UserError
 from vistok.data.order import check_split
 from vistok.runtime.precision import has_bf16
 from vistok.train.config import TrainConfig
@@ -20,9 +21,13 @@ from vistok.train.config import TrainConfig
 _LOST = ("closed by peer", "Connection reset", "Broken pipe", "Timed out", "NCCL", "Socket")
 
 
+class LostProcessError(UserError, ConnectionError):
+    """Another process of the run is gone."""
+
+
 @contextmanager
 def one_line_losses(accelerator: Accelerator, where: Callable[[], str]) -> Iterator[None]:
-    """Another process that died becomes a ConnectionError of one line.
+    """Another process that died becomes a LostProcessError of one line.
 
     Args:
         where: what the run was doing, and what to do now.
@@ -33,7 +38,7 @@ def one_line_losses(accelerator: Accelerator, where: Callable[[], str]) -> Itera
         reason = " ".join(str(error).split())
         if accelerator.num_processes == 1 or not any(word in reason for word in _LOST):
             raise
-        raise ConnectionError(
+        raise LostProcessError(
             f"process {accelerator.process_index} lost another process {where()} ({reason[:200]})"
         ) from error
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vistok.core.errors import InputError
-from vistok.core.records import Record
+from vistok.core.selection import Record
 
 Map = Callable[[Tensor], Tensor]
 

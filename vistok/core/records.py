@@ -1,4 +1,4 @@
-"""The records that parts hand each other: fields and shapes, and one verb, `select`.
+"""The records that parts hand each other: fields and shapes.
 
 Letters: B batch, N latents, M values, L token positions, F factors per position, P branches,
 S blocks, T frames, H W pixels, D width, d code width, n features of a tap, c their channels.
@@ -7,48 +7,17 @@ S blocks, T frames, H W pixels, D width, d code width, n features of a tap, c th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from vistok.core.draws import Draws
+from vistok.core.selection import Record
+from vistok.core.shapes import Grid
+
 if TYPE_CHECKING:
-    from vistok.core.draws import Draws
-    from vistok.core.shapes import Grid
     from vistok.tokens import Tokens
-
-Rows = slice | list[int] | Tensor
-R = TypeVar("R")
-
-
-def select(record: R, rows: Rows) -> R:
-    """The record of some samples: every field with a batch axis keeps `rows` of it, in that order.
-
-    Args:
-        rows: a slice (tensors stay views, and a GPU is asked for nothing), places, or an int64
-            tensor of places on the CPU. Numbers, grids and scalars stay as they are.
-    """
-    changed = {f.name: _select(getattr(record, f.name), rows) for f in fields(record)}
-    return replace(record, **changed)
-
-
-def _select(value: Any, rows: Rows) -> Any:
-    if isinstance(value, Tensor):
-        return value[rows] if value.ndim else value
-    if isinstance(value, dict):
-        return {name: _select(one, rows) for name, one in value.items()}
-    if isinstance(value, tuple) and value and isinstance(value[0], str):  # one text per sample
-        places = range(len(value))[rows] if isinstance(rows, slice) else list(rows)
-        return tuple(value[int(place)] for place in places)
-    return value.select(rows) if hasattr(value, "select") else value
-
-
-class Record:
-    """Base of the records whose samples can be selected."""
-
-    def select(self: R, rows: Rows) -> R:
-        """The record of some samples: a slice, places, or an int64 tensor of places on the CPU."""
-        return select(self, rows)
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,7 @@ def test_foreign_weights_and_data_that_are_not_here(empty):
 
 
 def test_parameters_are_those_of_the_real_quickstart():
-    config = validate(TrainConfig, read_yaml(TRAINING["quickstart.yaml"]))
+    config = validate(TrainConfig, read_yaml(TRAINING["quickstart/tokenizer.yaml"]))
     task = build(config.task, None)
     plan = make_plan(config)
     parts = {part.name: part for part in plan.parts}
@@ -210,7 +210,7 @@ def test_a_generator_is_counted_like_a_real_one(tmp_path):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["quickstart", "stateful"])
 def test_activations_are_what_a_real_step_keeps(name, precision):
-    tree = STATEFUL if name == "stateful" else read_yaml(TRAINING["quickstart.yaml"])
+    tree = STATEFUL if name == "stateful" else read_yaml(TRAINING["quickstart/tokenizer.yaml"])
     config = config_of(tree, precision=precision, batch_size=8)
     measured = saved_bytes(*real(config), precision == "bf16")
     memory = make_plan(config).memory

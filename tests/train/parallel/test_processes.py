@@ -126,7 +126,7 @@ def world_of(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("world", [2, 4])
-@pytest.mark.parametrize("name", ["ema", "adversarial"])
+@pytest.mark.parametrize("name", ["ema", "gan"])
 def test_many_processes_train_like_one(runs, name, world):
     one, many = runs / f"{name}-1", runs / f"{name}-{world}"
     assert (world_of(one), world_of(many)) == (1, world)
@@ -134,7 +134,7 @@ def test_many_processes_train_like_one(runs, name, world):
     assert len(a) == len(b) == (20 if name == "ema" else 12)
     for x, y in zip(a, b, strict=True):
         assert abs(x["loss"] - y["loss"]) < 1e-5, x["step"]
-    files = ["tokenizer", "ema.tokenizer"] + (["discriminator"] if name == "adversarial" else [])
+    files = ["tokenizer", "ema.tokenizer"] + (["discriminator"] if name == "gan" else [])
     for file in files:
         assert farthest(weights(one, file), weights(many, file)) < 1e-5, file
     # That the ranks are equal among themselves, to the bit, every save asserts.
