@@ -51,13 +51,14 @@ def evaluate(arguments: Sequence[str]) -> None:
             click.echo(f"report: {config.report}")
 
 
-@command("RUN|CONFIG.yaml... [KEY=VALUE]...", "vistok.eval.speed.config:SpeedConfig")
+@command("RUN|CONFIG... [KEY=VALUE]...", "vistok.eval.speed.config:SpeedConfig")
 @one_line_errors
 def speed(arguments: Sequence[str]) -> None:
     """Images/s, FLOP and peak memory of encode, decode, their parts, a training step and sampling;
     FLOP/s against matrix products.
 
-    Of a config file (.yaml) the training step alone is measured, on noise; it needs no run.
+    Of a config (a .yaml file or a name of `vistok train --list`) the training step alone is
+    measured, on noise; it needs no run.
     """
     from vistok.eval.config import read_config, split_arguments
     from vistok.eval.launch import process_group

@@ -14,6 +14,7 @@ from vistok.config import Config, ConfigError, read_yaml, validate
 from vistok.config.names import nearest
 from vistok.config.overrides import parse
 from vistok.core.errors import InputError
+from vistok.eval.images import default_batch
 from vistok.eval.protocols.base import PROTOCOLS, Protocol
 from vistok.eval.reference.agreement import FIELDS
 from vistok.eval.resumable import EVERY
@@ -92,6 +93,17 @@ class Common(Config):
                 raise InputError(f"unknown field '{name}'; valid: {', '.join(FIELDS)}")
         return value
 
+    @field_validator("sampling")
+    @classmethod
+    def _guidance_elsewhere(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """gFID is measured at each scale of its own list, so a scale given here would be lost."""
+        if "guidance" in value:
+            scale = value["guidance"]
+            raise InputError(
+                f"guidance={scale}: gFID has a list of its own; use gfid.guidance=[{scale}]"
+            )
+        return value
+
     @field_validator("report")
     @classmethod
     def _html(cls, value: str | None) -> str | None:
@@ -101,8 +113,8 @@ class Common(Config):
 
     @property
     def batch_size(self) -> int:
-        """Images at a time: a CPU's caches hold no more than 32."""
-        return self.batch or (256 if self.torch_device.type == "cuda" else 32)
+        """Images at a time."""
+        return self.batch or default_batch(self.torch_device)
 
     @property
     def torch_device(self) -> torch.device:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vistok.config import validate
+from vistok.config import ConfigError
 from vistok.core.records import Batch, Condition, Latents
 from vistok.eval.images import Views, bar, network_of, shares
-from vistok.eval.protocols.base import Job, setting_of
+from vistok.eval.protocols.base import Job, Media, setting_of
 from vistok.eval.reference.real import RealStats
 from vistok.eval.results.rows import Row, finite
 from vistok.eval.resumable import Passes
@@ -87,7 +87,7 @@ class Context:
     @property
     def media(self) -> tuple[str, ...]:
         """("image",) or ("video",): the kind of its samples, as protocols name it."""
-        return ("image" if len(self.sides) == 2 else "video",)
+        return (media_of(self.sides),)
 
     def per_frame(self, metric: str) -> str:
         """Name of a metric of single images: the same, or NAME-frame where samples are clips."""
@@ -95,12 +95,14 @@ class Context:
 
     @property
     def decoder_sampling(self) -> dict[str, Any]:
-        """The decoder's whole sampling settings, as rows carry them; {} if it does not sample."""
-        default = getattr(self.tokenizer, "sampling", None)
-        if default is None:
-            return {}
-        changed = {**default.model_dump(), **self.sampling.get("decoder", {})}
-        return validate(type(default), changed, "decoder_sampling").model_dump(mode="json")
+        """The decoder's whole sampling settings, as rows carry them; {} if it does not sample, or
+        samples without settings (`samples` tells them apart)."""
+        return decoder_settings(self.tokenizer, self.sampling.get("decoder"))
+
+    @property
+    def samples(self) -> bool:
+        """True for a decoder that samples."""
+        return getattr(self.tokenizer, "sampling", None) is not None
 
     @property
     def condition_name(self) -> str:
@@ -150,9 +152,9 @@ class Context:
             index: [B] sample numbers, which key the noise of decoders that sample.
         """
         given: dict[str, Any] = {} if condition is None else {"condition": condition}
-        if self.decoder_sampling:
-            changes = self.sampling.get("decoder") or None
-            given |= {"seed": self.seed, "index": index, "sampling": changes}
+        if self.samples:
+            settings = self.decoder_sampling  # those that rows carry
+            given |= {"seed": self.seed, "index": index, "sampling": settings}
         return self.tokenizer.decode(tokens, **given)
 
     def batches(self, title: str, states: Any) -> Iterator[Batch]:
@@ -183,8 +185,9 @@ class Context:
         note = rest.pop("note", "")
         if finite(value) is None:
             note = f"{note + '; ' if note else ''}the value is {float(value)}"
-        decoder = self.decoder_sampling
-        sampled = {"sampling": {"decoder": decoder}, "seed": self.seed} if decoder else {}
+        sampled: dict[str, Any] = {}
+        if self.samples:
+            sampled = {"sampling": {"decoder": self.decoder_sampling}, "seed": self.seed}
         common = {
             "protocol": self.protocol,
             "run": self.run.name,
@@ -231,3 +234,19 @@ class Context:
     def skip(self, protocol: str, reason: str, run: str | None = None) -> None:
         """Record a number that is not measured, and why: the report lists it."""
         self.skipped.append({"protocol": protocol, "run": run or self.run.name, "reason": reason})
+
+
+def media_of(sides: Sequence[int]) -> Media:
+    """The kind of samples with these sides: (H, W) of images, (T, H, W) of clips."""
+    return "image" if len(sides) == 2 else "video"
+
+
+def decoder_settings(tokenizer: Any, changes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The whole sampling settings of a tokenizer's decoder with `changes` laid over its own, as
+    JSON; {} for one that does not sample. ConfigError for wrong changes."""
+    if getattr(tokenizer, "sampling", None) is None:
+        return {}
+    try:
+        return tokenizer.settings(changes or None).model_dump(mode="json")
+    except ConfigError as error:  # here `sampling` is the generator's key
+        raise ConfigError(f"decoder_{error}") from None

@@ -25,6 +25,7 @@ from vistok.eval.reference.real import RealStats
 from vistok.eval.results.rows import Network, Reference
 from vistok.eval.resumable import Cache, digest
 from vistok.frozen import FeatureNetwork
+from vistok.layers.frames import frames
 from vistok.metrics import FeatureStats
 from vistok.runtime import distributed
 
@@ -39,17 +40,17 @@ def to_uint8(pixels: Tensor) -> Tensor:
     return (pixels.float() * 255 + 0.5).clamp(0, 255).to(torch.uint8)
 
 
-def frames(pixels: Tensor) -> Tensor:
-    """Clips [B, 3, T, H, W] -> [B T, 3, H, W], frame by frame; images [B, 3, H, W] as they are."""
-    return pixels.transpose(1, 2).flatten(0, 1) if pixels.ndim == 5 else pixels
-
-
 def frame_numbers(index: Tensor, pixels: Tensor) -> Tensor:
     """Numbers [B] of samples -> those of their `frames` [B T]: frame t of clip i is i T + t."""
     if pixels.ndim == 4:
         return index
     count = pixels.shape[2]
     return (index[:, None] * count + torch.arange(count)).flatten()
+
+
+def default_batch(device: torch.device) -> int:
+    """Images at a time where none are named: a CPU's caches hold no more than 32."""
+    return 256 if device.type == "cuda" else 32
 
 
 def bar(total: int, title: str, unit: str = "img", done: int = 0) -> tqdm:

@@ -27,7 +27,7 @@ def process_group(device: str | None) -> Iterator[tuple[torch.device, bool]]:
         if dist.get_world_size() != world:
             raise InputError(
                 f"the launcher started {world} processes but {dist.get_world_size()} found each "
-                "other; launch with: torchrun --nproc_per_node N -m eval RUN..."
+                "other; launch with: torchrun --nproc_per_node N -m vistok.eval RUN..."
             )
         yield chosen, dist.get_rank() == 0
     finally:

@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 
+from vistok.config import ConfigError
 from vistok.core.errors import InputError
 from vistok.eval.config import EvalConfig
-from vistok.eval.context import Context
+from vistok.eval.context import Context, media_of
 from vistok.eval.images import Views
 from vistok.eval.jobs import Outcome, rows_of
 from vistok.eval.protocols.base import PROTOCOLS, Job, Skip
+from vistok.eval.protocols.gfid import GFID
 from vistok.eval.provenance import provenance
 from vistok.eval.reference.agreement import agreed
 from vistok.eval.reference.real import RealStats
@@ -25,7 +27,7 @@ from vistok.eval.results.merge import check_names, joined
 from vistok.eval.results.rows import Results
 from vistok.eval.resumable import Cache, digest
 from vistok.eval.systems.probe import recipe, with_probe
-from vistok.eval.systems.runs import RunError, System, open_data, resolve
+from vistok.eval.systems.runs import RunError, System, open_data, resolve, sides_of
 from vistok.frozen import FeatureNetwork, feature_network, perceptual_network
 from vistok.runtime import distributed
 
@@ -56,7 +58,8 @@ def evaluate(
             _check_system(one, generator)
     if config.gfid.probe is not None:
         recipe(config.gfid.probe)  # a mistake in it shows before the first one is trained
-        systems = [with_probe(one, config) for one in systems]
+        systems = [with_probe(one, config) if _generates(one, config) else one for one in systems]
+    _check_generator_sampling(systems, config)
     cache = Cache(config.cache_folder, config.fresh, config.save_every)
     stamp = provenance()
     shared: dict[str, Views] = {}  # runs on the same images share their statistics
@@ -138,6 +141,26 @@ def _outcomes(
             outcome = results.measure(job, context)
         outcomes.setdefault(context.run.name, []).append(outcome)
     return outcomes
+
+
+def _generates(system: System, config: EvalConfig) -> bool:
+    """True if gFID is asked for and can take the samples of this tokenizer."""
+    media = media_of(sides_of(system.tokenizer.tokenizer))
+    return GFID.name in config.protocols and media in GFID.media
+
+
+def _check_generator_sampling(systems: Sequence[System], config: EvalConfig) -> None:
+    """ConfigError for settings of generators where there is none: nothing would look at them."""
+    if not config.sampling or any(system.generators for system in systems):
+        return
+    hint = "name the run of a generator, or leave it out"
+    if any(getattr(one.tokenizer.tokenizer, "sampling", None) is not None for one in systems):
+        key = next(iter(config.sampling))
+        hint = f"for the decoder use decoder_sampling.{key}={config.sampling[key]}, or {hint}"
+    raise ConfigError(
+        f"sampling={config.sampling}: settings of a generator, and no generator is evaluated; "
+        f"{hint}"
+    )
 
 
 def _check_sampling(system: System, context: Context, config: EvalConfig) -> None:

@@ -107,7 +107,7 @@ def facts_of(job: Job, context: Context) -> dict[str, Any]:
     """Everything that a job's numbers depend on, as JSON."""
     real = context.references.get(job.protocol.name)
     sampling = ("decoder",) if job.generator is None else ("decoder", "generator")
-    looked = (context.features, *context.perceptuals)
+    looked = (context.features, *context.perceptuals, *job.networks)
     return {
         "protocol": job.protocol.name,
         "version": job.protocol.version,

@@ -56,6 +56,7 @@ class Job:
     config: ProtocolConfig
     generator: Run | None = None  # whose weights the outcome also depends on
     data: Any = None  # objects for `run` that its config describes: training images, ...
+    networks: tuple[Any, ...] = ()  # frozen ones beside the context's: the outcome depends on them
 
     @property
     def whose(self) -> str:

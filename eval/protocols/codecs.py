@@ -123,6 +123,10 @@ def codec_rows(context: Context, codec: Codec, quality: int, note: str = "") -> 
             point={"codec": codec.name},
             measured={"bytes": mean},
             length=None,
+            # Measured beside the first run, and of no run: nothing of its tokenizer counts.
+            sampling={},
+            seed=None,
+            condition="none",
         )
     about = f"quality {quality}, {codec.version}{', ' if note else ''}{note}"
     join = lambda row: f"{about}; {row.note}" if row.note else about

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from vistok.core.rng import Rng
 from vistok.eval.context import Context
-from vistok.eval.images import Views, frames, network_of, to_uint8
+from vistok.eval.images import Views, network_of, to_uint8
 from vistok.eval.protocols.base import Job, Protocol
 from vistok.eval.reference.training_set import training_set
 from vistok.eval.results.rows import Row
 from vistok.eval.systems.runs import System
 from vistok.frozen import PerceptualNetwork
+from vistok.layers.frames import frames
 from vistok.metrics import PSNR
 from vistok.metrics.accumulator import Accumulator
 from vistok.runtime.distributed import sum_

@@ -134,14 +134,13 @@ class GFID(Protocol):
             sides["gFID"] = real.stats(context) if given is None else given
         if config.trained or not sides:
             sides["gFID-val"] = None
-        decoder = context.decoder_sampling
         common = {
             "run": generator.name,
             "weights": {"tokenizer": context.run.sha256, "generator": generator.sha256},
             "length": config.length,
             "sampling": {
                 "generator": settings(context, model, config.guidance).model_dump(mode="json"),
-                **({"decoder": decoder} if decoder else {}),
+                **({"decoder": context.decoder_sampling} if context.samples else {}),
             },
             "seed": context.seed,
             "condition": _condition_name(context, model),

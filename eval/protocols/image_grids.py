@@ -88,9 +88,8 @@ def choose(dataset: Any, limit: int, count: int = COUNT) -> list[int]:
 
 
 def cells(pixels: Tensor) -> Tensor:
-    """Images [n, 3, H, W] in 0..1 -> the same in uint8; clips [n, 3, T, H, W] -> some frames of
-    each, [n t, 3, H, W]."""
-    pixels = to_uint8(pixels)
+    """Images [n, 3, H, W] as they are; clips [n, 3, T, H, W] -> some frames of each,
+    [n t, 3, H, W]."""
     if pixels.ndim == 4:
         return pixels
     count = pixels.shape[2]
@@ -106,13 +105,13 @@ def reconstructions(context: Context) -> dict[str, Any]:
         batch = context.views.chosen(index)
         pixels, condition = batch.pixels, context.condition(batch)
         tokens = context.encode(batch, condition)
-        rows, places = [("original", cells(pixels))], [{}]
+        rows, places = [("original", cells(to_uint8(pixels)))], [{}]
         for length in reversed(spec.eval_lengths):
             kept = spec.positions_in(length)
             places.append({"tokens": kept, "bits": kept * sum(spec.factor_bits)})
             cut = tokens if length == spec.max_prefix else tokens.prefix(length)
             decoded = context.decode(cut, condition, batch.index)
-            rows.append((_tokens(context, length), cells(decoded)))
+            rows.append((_tokens(context, length), cells(to_uint8(decoded))))
     labels = _labels(context, index, len(rows[0][1]))
     return grid("reconstructions", context.run.name, rows, labels, places)
 
@@ -127,10 +126,11 @@ def perturbed(context: Context) -> dict[str, Any]:
         pixels, condition = batch.pixels, context.condition(batch)
         quantized = tokenizer.quantize(context.latents(batch, condition))
         near = tokenizer.quantizer.neighbours(quantized.queries, max(c.delta for c in cells))
+        stored = quantized.indices[:, : spec.length]  # an encoder may emit more
         rows = [("original", to_uint8(pixels))]
         for cell in cells:
             job = pfid.Decoding(spec.max_prefix, cell, False)
-            moved = pfid.perturb(spec, quantized.indices, near, batch.index, job, context.seed)
+            moved = pfid.perturb(spec, stored, near, batch.index, job, context.seed)
             decoded = context.decode(
                 pfid.tokens_of(context, moved, spec.max_prefix), condition, batch.index
             )
@@ -146,8 +146,8 @@ def generated(context: Context, generator: Any, guidance: float) -> dict[str, An
     names = class_names(model) or ["samples"]
     shown = sorted({i * len(names) // _CLASSES for i in range(_CLASSES)})
     with exact():
-        decoded = gfid.samples_of(context, model, shown, COUNT, guidance)
-    rows = [(names[label], row) for label, row in zip(shown, decoded, strict=True)]
+        decoded = gfid.samples_of(context, model, shown, _shown(context), guidance)
+    rows = [(names[label], cells(row)) for label, row in zip(shown, decoded, strict=True)]
     note = f"{len(shown)} of {len(names)} classes" if len(shown) < len(names) else ""
     return {
         **grid("generated", generator.name, rows, []),
@@ -157,9 +157,13 @@ def generated(context: Context, generator: Any, guidance: float) -> dict[str, An
 
 
 def chosen(context: Context) -> list[int]:
-    """Places of the images that are shown; of clips fewer, since each shows some frames."""
-    count = COUNT if len(context.sides) == 2 else COUNT // _FRAMES
-    return choose(context.views.dataset, len(context.views), count)
+    """Places of the images that are shown."""
+    return choose(context.views.dataset, len(context.views), _shown(context))
+
+
+def _shown(context: Context) -> int:
+    """Samples of a strip; of clips fewer, since each shows some frames."""
+    return COUNT if len(context.sides) == 2 else COUNT // _FRAMES
 
 
 def _labels(context: Context, index: list[int], cells: int) -> list[str]:

@@ -143,7 +143,7 @@ def taps(context: Context, batch: Batch) -> dict[str, Tensor]:
         found[f"{name}/flat"] = values.flatten(1)
         found[f"{name}/mean"] = values.mean(1)
     if quantized.indices is not None and spec.codebook_size <= _WIDEST:
-        found["codes/histogram"] = histogram(quantized.indices, spec.vocab)
+        found["codes/histogram"] = histogram(quantized.indices[:, : spec.length], spec.vocab)
     for name, values in latents.features.items():
         found[f"encoder.{name}/mean"] = values.mean(1)
     return {tap: values.float() for tap, values in found.items()}

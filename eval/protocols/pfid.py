@@ -137,13 +137,14 @@ def reconstruct(
         condition = context.condition(batch)
         quantized = tokenizer.quantize(context.latents(batch, condition))
         near = tokenizer.quantizer.neighbours(quantized.queries, most)  # [B, L, P, most, F/P]
+        stored = quantized.indices[:, : context.spec.length]  # an encoder may emit more
         rows = _members(batch.index, subset)
         for job, one in done.items():
             pick = rows if job.quick and subset is not None else slice(None)
             index = batch.index[pick]
             if len(index) == 0:
                 continue
-            clean = quantized.indices[pick]
+            clean = stored[pick]
             moved = perturb(context.spec, clean, near[pick], index, job, context.seed)
             tokens = tokens_of(context, moved, job.length)
             own = None if condition is None else condition.select(pick)

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from vistok.core.records import Condition
 from vistok.eval.context import Context
-from vistok.eval.images import frames, to_uint8
+from vistok.eval.images import to_uint8
 from vistok.eval.protocols.base import Protocol, ProtocolConfig, Selects, register
 from vistok.eval.protocols.common import MeanDistance, distance_row
 from vistok.eval.reference.sets import MS_SSIM, MetricNames, SetMeasures
 from vistok.eval.results.rows import Row
+from vistok.layers.frames import frames
 from vistok.metrics import MSSSIM, PSNR, SSIM, CodebookStats, CodebookUse, MeanColorPSNR
 from vistok.metrics.stored import CAP
 from vistok.runtime.distributed import sum_

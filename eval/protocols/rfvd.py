@@ -6,21 +6,25 @@ named after it (`FrameFeatures`); published FVDs use I3D: rfvd.features=i3d rfvd
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from vistok.eval.context import Context
 from vistok.eval.images import network_of, to_uint8
-from vistok.eval.protocols.base import Protocol, ProtocolConfig, register
+from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, register
 from vistok.eval.results.rows import Row
+from vistok.eval.systems.runs import System
 from vistok.frozen import video_network
 from vistok.metrics import FeatureStats
 from vistok.metrics.video import FrameFeatures
+
+if TYPE_CHECKING:
+    from vistok.eval.config import EvalConfig
 
 
 class RFVDConfig(ProtocolConfig):
     features: Literal["frames", "i3d"] = "frames"
     """Network of clips: frames (the image network over all frames) or i3d."""
-    weights: str | None = None
+    weights: Selects[str | None] = None
     """Weight file of i3d, if it is not in the usual place."""
     clips: Literal["larp", "omnitokenizer", "styleganv"] = "larp"
     """Preprocessing of clips for i3d, as that program does it."""
@@ -34,11 +38,19 @@ class RFVD(Protocol):
     media = ("video",)
     Config = RFVDConfig
 
+    def jobs(self, system: System, config: EvalConfig) -> list[Job]:
+        """One; i3d is read here, since the numbers depend on its weights and not on their path."""
+        own = config.rfvd
+        if own.features == "frames":
+            return [Job(self, own)]
+        network = video_network(own.features, own.weights, own.clips)
+        return [Job(self, own.model_copy(update={"weights": None}), networks=(network,))]
+
     def run(self, context: Context, config: RFVDConfig) -> list[Row]:
         """rFVD at each prefix length."""
         spec, network = context.spec, FrameFeatures(context.features)
-        if config.features == "i3d":
-            network = video_network("i3d", config.weights, config.clips).to(context.device)
+        if context.job.networks:
+            network = context.job.networks[0].to(context.device)
         real = FeatureStats(network.dim, context.device)
         decoded = {k: FeatureStats(network.dim, context.device) for k in spec.eval_lengths}
         for batch in context.batches(f"{context.run.name}: clips", [real, decoded]):

@@ -3,9 +3,10 @@
 - bit_flip: each bit of the packed codes flips on its own with the share's chance; the same draws
   serve all shares, so a larger share flips the same bits and more. An index that leaves the
   codebook is taken modulo its size (`Tokens.from_bytes` would refuse it).
-- drop_tail, drop_head: the last (first) positions are lost. A decoder that knows missing (cut:
-  token) is told which are missing; for any other, a lost token is replaced by the code of another
-  image of the set at the same position, a draw from that position's own frequencies.
+- drop_tail, drop_head: the last (first) positions are lost. A decoder that can be told
+  (the spec's `prefix` is token or per_block) is told which are missing; for any other, a lost token
+  is replaced by the code of another image of the set at the same position, a draw from that
+  position's own frequencies.
 
 Draws are keyed by image, so batches and ranks change nothing.
 Letters: B batch, N images, L positions, F factors.
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vistok.core.records import Condition
@@ -99,7 +101,7 @@ class Robust(Protocol):
 
 def tells_missing(context: Context) -> bool:
     """True if the decoder can be told which positions are missing, wherever they lie."""
-    return context.spec.prefix in ("token", "per_block") and not context.decoder_sampling
+    return context.spec.prefix in ("token", "per_block") and not context.samples
 
 
 def losses(spec: TokenSpec, shares: Sequence[float]) -> list[int]:
@@ -154,9 +156,11 @@ def _decode(
         gone = gone.to(tokens.indices.device)[:, None]
         mixed = torch.where(gone, drawn.to(tokens.indices), tokens.indices)
         return context.decode(remade(mixed), condition, index)
-    present = (~gone).to(tokens.indices.device).expand(len(tokens), -1)
+    values = tokenizer.pad(tokenizer.values(tokens))
+    # Values that no token stores are absent too, as in `Tokenizer.decode`.
+    present = F.pad(~gone, (0, values.shape[1] - spec.length)).to(values.device)
     with evaluating(tokenizer):
-        decoded = tokenizer.reconstruct(tokenizer.values(tokens), present, condition)
+        decoded = tokenizer.reconstruct(values, present.expand(len(tokens), -1), condition)
     return tokenizer.output_space.inverse(decoded.estimate).clamp(0, 1)
 
 

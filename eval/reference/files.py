@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from vistok.config import Config
-from vistok.eval.images import Views, exact
+from vistok.eval.images import Views, default_batch, exact
 from vistok.eval.reference.real import RealStats, StatsError
 from vistok.eval.systems.runs import open_split, resolve
 from vistok.frozen import feature_network
@@ -57,7 +57,7 @@ def make_reference(
     dataset = open_split(run, config.data, config.split)
     network = feature_network(config.features, config.weights)
     network = network.to(device=device, memory_format=torch.channels_last)
-    batch = config.batch or (256 if device.type == "cuda" else 32)
+    batch = config.batch or default_batch(device)
     views = Views(dataset, batch, config.limit, device, config.workers)
     with exact():
         real = views.real(network)

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from vistok.core.errors import InputError
 from vistok.eval.context import Context
-from vistok.eval.images import bar, frame_numbers, frames, network_of, to_uint8
+from vistok.eval.images import bar, frame_numbers, network_of, to_uint8
 from vistok.eval.reference.real import RealStats
 from vistok.eval.results.rows import Row
 from vistok.frozen import FeatureNetwork, Features
+from vistok.layers.frames import frames
 from vistok.metrics import FeatureStats, FeatureStore, InceptionScore, kid, prdc
 from vistok.metrics.kernel import SIZE
 from vistok.metrics.stored import CAP, chosen

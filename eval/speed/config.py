@@ -30,6 +30,10 @@ class SpeedConfig(Config):
     """Timed calls, of which the median counts."""
     data: dict[str, Any] = {}
     """Keys of the data config, laid over those of each run."""
+    sampling: dict[str, Any] = {}
+    """Changes of the generator's own sampling settings: sampling.top_k=100."""
+    decoder_sampling: dict[str, Any] = {}
+    """Changes of the sampling settings of decoders that sample: decoder_sampling.steps=25."""
     device: str | None = None
     """Device: cpu, cuda, ...; None = a GPU if there is one."""
 

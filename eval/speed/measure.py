@@ -20,6 +20,7 @@ import torch
 from vistok.config import ConfigError
 from vistok.core.records import Condition
 from vistok.data import to_device
+from vistok.eval.context import decoder_settings
 from vistok.eval.images import Views
 from vistok.eval.provenance import provenance
 from vistok.eval.report.tables import plain
@@ -31,7 +32,13 @@ from vistok.eval.speed.config import SpeedConfig
 from vistok.eval.speed.loading import loading_rows
 from vistok.eval.speed.lookup import lookup_rows
 from vistok.eval.speed.parts import parts, peak_memory
-from vistok.eval.speed.training_step import NO_BF16, ConfigStep, TrainingStep, alone, is_config
+from vistok.eval.speed.training_step import (
+    NO_BF16,
+    ConfigStep,
+    TrainingStep,
+    alone,
+    config_file,
+)
 from vistok.eval.systems.runs import Run, System, open_data, resolve
 
 
@@ -44,12 +51,14 @@ def measure_speed(
     alone()
     if not (paths or asked.lookup or asked.loading):
         raise ConfigError("name a run, a config file, lookup=true or loading=[FOLDER]")
-    configs = [ConfigStep(Path(path)) for path in paths if is_config(path)]
-    folders = [path for path in paths if not is_config(path)]
+    files = {path: config_file(path) for path in paths}
+    configs = [ConfigStep(file) for file in files.values() if file is not None]
+    folders = [path for path, file in files.items() if file is None]
     batch, precision, repeats = asked.batch, asked.precision, asked.repeats
     if folders and (len(batch) > 1 or precision):
         raise ConfigError("precision and several sizes of batch are for config files, not runs")
     pairs = resolve(folders) if folders else []
+    check_sampling(pairs, asked)
     datasets = [open_data(system.tokenizer, asked.data) for system in pairs]
     rows: list[Row] = []
     clock = Clock(device, repeats)
@@ -61,7 +70,7 @@ def measure_speed(
         for system, dataset in zip(pairs, datasets, strict=True):
             size = (*batch, (system.tokenizer.config or {}).get("batch_size") or 32)[0]
             views = Views(dataset, min(size, len(dataset)), device=device)
-            rows += _Speed(system, views, clock).rows()
+            rows += _Speed(system, views, clock, asked).rows()
         for config in configs:
             rows += config.rows(clock, batch, precision)
         if asked.lookup:
@@ -79,11 +88,30 @@ def measure_speed(
     return Results(rows=tuple(rows), runs=runs, facts=facts)
 
 
+def check_sampling(systems: Sequence[System], asked: SpeedConfig) -> None:
+    """ConfigError for sampling settings that no part of the systems has, before anything is
+    timed."""
+    decoders = [one.tokenizer.tokenizer for one in systems]
+    samplers = [one for one in decoders if one.sampling is not None]
+    generators = [run.generator for one in systems for run in one.generators]
+    if asked.sampling and not generators:
+        hint = "use decoder_sampling for the decoder" if samplers else "leave it out"
+        raise ConfigError(f"sampling={asked.sampling}: no generator is measured; {hint}")
+    if asked.decoder_sampling and not samplers:
+        raise ConfigError(
+            f"decoder_sampling={asked.decoder_sampling}: no decoder here samples; leave it out"
+        )
+    for generator in generators:
+        generator.settings(asked.sampling)
+    for tokenizer in samplers:
+        decoder_settings(tokenizer, asked.decoder_sampling)
+
+
 class _Speed:
     """All rows of a tokenizer and its generators."""
 
-    def __init__(self, system: System, views: Views, clock: Clock) -> None:
-        self.system, self.views, self.clock = system, views, clock
+    def __init__(self, system: System, views: Views, clock: Clock, asked: SpeedConfig) -> None:
+        self.system, self.views, self.clock, self.asked = system, views, clock, asked
         self.batch = to_device(next(iter(views.loader())), views.device)
         self.stamp = provenance()
 
@@ -100,15 +128,33 @@ class _Speed:
             rows = self.timed(
                 "encode", run, lambda: tokenizer.encode(pixels, condition=text), **named
             )
-            rows += self.timed("decode", run, lambda: tokenizer.decode(tokens, text), **named)
+            rows += self.timed(
+                "decode", run, lambda: self.decode(tokens), **named, **self.decoder_sampling
+            )
             for name, function in parts(tokenizer, pixels, text).items():
-                rows += self.timed(name, run, function, **named)
+                own = self.decoder_sampling if name == "decoder" else {}
+                rows += self.timed(name, run, function, **named, **own)
         rows += self.training(run)
         for generator in self.system.generators:
             rows += self.sampling(generator)
         for one in (run, *self.system.generators):
             rows += self.data_wait(one)
         return rows
+
+    @property
+    def decoder_sampling(self) -> dict[str, Any]:
+        """Fields of rows that a decoder's sampling settings change; {} if it does not sample."""
+        tokenizer = self.system.tokenizer.tokenizer
+        if tokenizer.sampling is None:
+            return {}
+        settings = decoder_settings(tokenizer, self.asked.decoder_sampling)
+        return {"sampling": {"decoder": settings}, "seed": 0}
+
+    def decode(self, tokens: Any) -> torch.Tensor:
+        """Pixels of tokens, sampled as it was asked for."""
+        tokenizer = self.system.tokenizer.tokenizer
+        changes = None if tokenizer.sampling is None else self.asked.decoder_sampling
+        return tokenizer.decode(tokens, self.text, sampling=changes)
 
     def timed(
         self,
@@ -150,12 +196,14 @@ class _Speed:
         model, images = run.generator.to(self.views.device).eval(), len(self.batch.index)
         index, count = torch.arange(images, device=self.views.device), model.num_classes
         condition = Condition(label=index % count if count else None)
-        sample = lambda **changes: model.sample(condition, index=index, sampling=changes)
-        reconstruct = self.system.tokenizer.tokenizer.decode
-        common = {"sampling": {"generator": model.sampling.model_dump(mode="json")}, "seed": 0}
+        changes, settings = self.asked.sampling, model.settings(self.asked.sampling)
+        sample = lambda **more: model.sample(condition, index=index, sampling={**changes, **more})
+        common = {"sampling": {"generator": settings.model_dump(mode="json")}, "seed": 0}
+        both = {**common["sampling"], **self.decoder_sampling.get("sampling", {})}
+        named = {} if self.text is None else {"condition": "text"}
         with torch.no_grad():
             whole = lambda: self.timed(
-                "generate", run, lambda: reconstruct(sample(), self.text), **common
+                "generate", run, lambda: self.decode(sample()), sampling=both, seed=0, **named
             )
             if "cache" not in type(model.sampling).model_fields:
                 return [*self.timed("sample", run, sample, **common), *whole()]

@@ -39,7 +39,8 @@ def parts(
         ),
     }
     if quantized.indices is not None:
-        found["lookup"] = lambda: tokenizer.quantizer.lookup(quantized.indices)
+        stored = quantized.indices[:, : tokenizer.spec().length]  # an encoder may emit more
+        found["lookup"] = lambda: tokenizer.quantizer.lookup(stored)
     return found
 
 

@@ -1,7 +1,7 @@
 """A whole training step of a config, to be timed: forward, backward, clipping, optimizers.
 
-Without the loop's own work around it: reading the verdict on gradients, averages, logging. A config
-needs no run and no data: images are noise, which costs the same.
+Without the loop's own work around it: asking whether all gradients are finite, averages, logging. A
+config needs no run and no data: images are noise, which costs the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from vistok.config import ConfigError, read_yaml, validate
+from vistok import pretrained
+from vistok.config import ConfigError, read_yaml, shipped, validate
 from vistok.config.registry import build
 from vistok.core.errors import InputError
 from vistok.core.records import Batch
@@ -27,8 +28,10 @@ from vistok.runtime.precision import has_bf16
 from vistok.train import step as train_step
 from vistok.train.config import TrainConfig
 from vistok.train.parallel.alone import Alone
+from vistok.train.tasks.base import Phase
 
 NO_BF16 = "this device has no bf16 instructions; fp32 can be measured"
+_SEARCHED = 1000  # steps from the last among which a plain one is looked for
 
 
 class TrainingStep:
@@ -48,8 +51,9 @@ class TrainingStep:
         self.step = train_step.TrainingStep(whole, task, self.bare, parallel)
         self.step.prepare()
         self.wrapped = dict(task.modules)
-        self.progress = Progress(config.steps, config.steps)  # the last: every loss is switched on
-        self.rng = Rng(config.seed, "step", config.steps)
+        # One of the last: every loss is switched on.
+        self.progress = Progress(plain_step(config.steps, task.phases), config.steps)
+        self.rng = Rng(config.seed, "step", self.progress.step)
         if task.wants_data:
             task.prepare(batch, self.rng)
         self.draws = task.draw(batch.index, config.seed, self.progress).to(self.device)
@@ -142,8 +146,26 @@ class ConfigStep:
             yield Row(metric="train-peak-GB", value=peak, **common)
 
 
-def is_config(path: str | Path) -> bool:
-    return Path(path).suffix in (".yaml", ".yml")
+def plain_step(last: int, phases: Sequence[Phase]) -> int:
+    """The last step at which all phases are due and nothing happens that is done every 10, 50 or
+    500 steps, such as the gradient of each term of the loss; `last` if there is none."""
+    steps = range(last, max(0, last - _SEARCHED), -1)
+    plain = (n for n in steps if n % 5 and all(phase.due(n) for phase in phases))
+    return next(plain, last)
+
+
+def config_file(name: str | Path) -> Path | None:
+    """The config file that an argument means: a .yaml, or the name of a shipped config; None = a
+    run."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    if path.exists() or str(name) in pretrained.releases():
+        return None
+    try:
+        return shipped.find(name)
+    except ConfigError:
+        return None
 
 
 def alone() -> None:

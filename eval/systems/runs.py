@@ -24,7 +24,7 @@ from vistok.data.base import one_line, text_of
 from vistok.eval.systems.released import place
 from vistok.storage.hub import read_json
 from vistok.storage.weights import sha256
-from vistok.tokenizer import Tokenizer, TokenizerConfig
+from vistok.tokenizer import Tokenizer
 from vistok.tokens import TokenSpec
 
 
@@ -243,7 +243,7 @@ def _kind(model: Path) -> tuple[Literal["tokenizer", "generator"], dict[str, Any
     if {"kind", "spec", "tokenizer"} <= set(data):
         return "generator", data
     if {"encoder", "quantizer", "decoder"} <= set(data):
-        validate(TokenizerConfig, data, str(path))  # the error names the field that is wrong
+        Tokenizer.read_config(data, str(path))  # the error names the field that is wrong
         return "tokenizer", data
     raise RunError(
         f"{path}: neither a tokenizer (encoder, quantizer, decoder) nor a generator (kind, spec, "

@@ -11,9 +11,10 @@ from vistok.config import read_yaml, validate
 from vistok.data import Photos, PhotosConfig
 from vistok.eval.__main__ import evaluate
 from vistok.eval.context import Context
-from vistok.eval.images import Views, exact, frame_numbers, frames
+from vistok.eval.images import Views, exact, frame_numbers
 from vistok.eval.results.rows import Results
 from vistok.eval.systems.runs import RunError, open_data, resolve
+from vistok.layers.frames import frames
 from vistok.metrics.video import FrameFeatures
 from vistok.tokenizer import Tokenizer
 from vistok.train.config import TrainConfig
