@@ -10,7 +10,7 @@ if __name__ == "__main__":
 
 import click
 
-from vistok.config import load_plugins, read_yaml, shipped, validate
+from vistok.config import read_yaml, shipped, take_plugins, validate
 from vistok.config.errors import one_line_errors
 
 
@@ -43,11 +43,9 @@ def main(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
     KEY=VALUE changes a key of it, such as steps=200 or task.losses.1.weight=0.5; plugins=my.module
     imports your own parts first. Errors are one line; VISTOK_DEBUG=1 shows the traceback.
     """
-    plugins = [o.removeprefix("plugins=") for o in overrides if o.startswith("plugins=")]
-    tree = read_yaml(config, [o for o in overrides if not o.startswith("plugins=")])
+    tree = read_yaml(config, take_plugins(overrides))
     from vistok.train.config import TrainConfig
 
-    load_plugins(name for names in plugins for name in names.strip("[]").split(","))
     resolved = validate(TrainConfig, tree, config)
     if dry_run:
         from vistok.train.cost.dry_run import print_plan

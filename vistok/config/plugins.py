@@ -1,4 +1,7 @@
-"""The user's own parts: modules that register them, named on the command line only."""
+"""The user's own parts: modules that register them, named on the command line only.
+
+There `plugins=my.module` or `plugins=[my.module, another]` stands among the other KEY=VALUE words.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,34 @@ import importlib
 from collections.abc import Iterable
 
 from vistok.config.errors import ConfigError
+from vistok.config.overrides import value_of
+
+
+def take_plugins(words: Iterable[str]) -> list[str]:
+    """Load the modules that `plugins=...` among the words names; the other words, in order.
+
+    Raises ConfigError for a value that names no modules, and as `load_plugins` does.
+    """
+    left, modules = [], []
+    for word in words:
+        key, equals, text = word.partition("=")
+        if equals and key.strip() == "plugins":
+            modules += _modules(text)
+        else:
+            left.append(word)
+    load_plugins(modules)
+    return left
+
+
+def _modules(text: str) -> list[str]:
+    value = value_of(text)
+    names = value if isinstance(value, list) else [value]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ConfigError(
+            f"plugins={text}: expected a Python module or a list of them, such as "
+            "plugins=my.module or plugins=[my.module,another]"
+        )
+    return names
 
 
 def load_plugins(modules: Iterable[str]) -> None:
