@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vistok.config import ConfigError
+from vistok.config import ConfigError, load_plugins, validate
 from vistok.config.registry import build
 from vistok.core.draws import Draws
 from vistok.core.records import Batch
@@ -12,6 +12,7 @@ from vistok.core.schedules import Progress
 from vistok.regularizers.latent_perturbation import LatentPerturbationConfig, perturbation_ranks
 from vistok.regularizers.nested_dropout import NestedDropoutConfig, keep_lengths
 from vistok.regularizers.tail_token_drop import TailTokenDropConfig
+from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens import TokenSpec
 
 # 0.999 quantiles of chi-square by degrees of freedom
@@ -252,3 +253,30 @@ def test_lengths_that_do_not_fit_are_found_before_training(make_tokenizer, fails
 def test_a_decoder_that_cannot_cut_is_a_config_error(make_tokenizer, fails):
     with fails(ConfigError, "'nested_dropout' shortens", "missing.*'mask_token' or 'drop'"):
         make_tokenizer(missing="refuse", regularizers=[DROPOUT])
+
+
+def test_a_decoder_without_that_key_is_not_told_to_set_it(tree, fails):
+    conv = {"channels": 4, "channel_mult": [1, 2], "blocks": 1, "mid_blocks": 1, "norm_groups": 2}
+    config = tree(regularizers=[DROPOUT])
+    config |= {name: {"kind": "cnn", "conv": conv} for name in ("encoder", "decoder")}
+    with fails(ConfigError, "this decoder serves no prefix; where it has .*another decoder"):
+        Tokenizer(validate(TokenizerConfig, config))
+
+
+def test_only_codes_are_perturbed(tree, fails):
+    config = tree(regularizers=[PERTURB]) | {"quantizer": {"kind": "kl", "dim": 3}}
+    with fails(ConfigError, r"'latent_perturbation': .*none \(vocab=\(\)\)"):
+        Tokenizer(validate(TokenizerConfig, config))
+
+
+def test_latents_that_no_token_stores_stay_clean(tree):
+    load_plugins(["tests.support.fake_parts"])
+    config = tree(regularizers=[PERTURB], kind="padded", latents={"count": 5})
+    tokenizer = Tokenizer(validate(TokenizerConfig, config)).train()
+    batch = Batch(index=torch.arange(6), pixels=torch.rand(6, 3, 8, 8))
+    draws = tokenizer.draw(batch.index, 0, Progress(0, 10))
+    assert draws.ranks.shape == (6, 4, 1)
+    quantized = tokenizer(batch, draws).quantized
+    moved = (quantized.values - quantized.clean).abs().amax(-1) > 1e-3
+    assert moved.shape == (6, 5) and not moved[:, 4].any()
+    assert torch.equal(moved[:, :4].any(), (draws.ranks > 0).any())

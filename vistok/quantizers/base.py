@@ -66,10 +66,13 @@ class Quantizer(nn.Module):
             result = self.quantize(replace(latents, values=latents.values.float()), draws)
             if draws.ranks is None:
                 return result
-            indices = self.perturb(result.queries, draws.ranks, draws.top_rank)
+            # An encoder may emit latents that no token stores (ReTok's padding): they stay clean.
+            more = result.queries.shape[1] - draws.ranks.shape[1]
+            ranks = nn.functional.pad(draws.ranks, (0, 0, 0, more))
+            indices = self.perturb(result.queries, ranks, draws.top_rank)
             through = straight_through(self.lookup(indices, draws.keep), result.values)
             # The gradient goes on to the latents and never to the codebook (RobusTok).
-            moved = (draws.ranks > 0).any(-1, keepdim=True)  # [B, L, 1]
+            moved = (ranks > 0).any(-1, keepdim=True)  # [B, L, 1]
             if moved.shape[1] != result.values.shape[1]:  # no value is one token's alone
                 moved = moved.any(1, keepdim=True)  # [B, 1, 1]
             values = torch.where(moved, through, result.values)

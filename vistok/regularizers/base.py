@@ -49,8 +49,9 @@ def check_all(
     for config, regularizer in zip(configs, regularizers, strict=True):
         if regularizer.needs_prefix and spec.prefix == "none":
             raise ConfigError(
-                f"regularizers: '{config.kind}' shortens sequences, but decoder.missing is "
-                "'refuse'; set it to 'mask_token' or 'drop'"
+                f"regularizers: '{config.kind}' shortens sequences, but this decoder serves no "
+                "prefix; where it has the key `missing`, set decoder.missing to 'mask_token' or "
+                f"'drop', else use another decoder or leave '{config.kind}' out"
             )
         for field in regularizer.fills:
             if field in claimed:

@@ -16,6 +16,7 @@ from torch import Tensor
 from vistok.config import Config
 from vistok.config.registry import register
 from vistok.core.draws import Draws
+from vistok.core.errors import InputError
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress, robustok_ratio
 from vistok.regularizers.base import Regularizer
@@ -46,6 +47,13 @@ class LatentPerturbation(Regularizer):
 
     def __init__(self, config: LatentPerturbationConfig) -> None:
         self.config = config
+
+    def check(self, spec: TokenSpec) -> None:
+        if not spec.vocab:
+            raise InputError(
+                "it replaces codes by near ones, but this quantizer has none (vocab=()); use a "
+                "quantizer with codes, or leave it out"
+            )
 
     def strength(self, epoch: float) -> tuple[float, int]:
         """(alpha, delta) of an epoch."""
