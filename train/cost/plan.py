@@ -13,12 +13,13 @@ from typing import Any
 
 from torch import nn
 
-from vistok.config import Config, ConfigError, validate
+from vistok.config import Config, ConfigError
 from vistok.config.registry import build, entry_of
 from vistok.core.schedules import Progress
 from vistok.data.order import check_split
 from vistok.frozen.network import Frozen
-from vistok.storage.hub import CONFIG, read_json
+from vistok.pretrained.table import released_name
+from vistok.storage.hub import CONFIG
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.train.config import TrainConfig
 from vistok.train.cost.planned import JobPlan, Memory, Part, Plan, Schedule, Stage, Work
@@ -26,6 +27,7 @@ from vistok.train.cost.trace import CostTrace, build_hollow
 from vistok.train.jobs.base import Job
 from vistok.train.optim.averaging import Average
 from vistok.train.tasks.base import Task
+from vistok.train.tasks.teachers import described
 from vistok.train.tasks.tokenizer import TokenizerTaskConfig
 
 
@@ -286,10 +288,18 @@ def _job_plan(config: TrainConfig, job: Job, sets: Mapping[str, Any], notes: lis
     )
 
 
-def _described(path: str, notes: list[str]) -> TokenizerConfig | None:
-    """The config of a saved tokenizer on this machine; a hub id is not fetched."""
-    for folder in (Path(path) / "model", Path(path)):
-        if (folder / CONFIG).is_file():
-            return validate(TokenizerConfig, read_json(folder / CONFIG), str(folder / CONFIG))
-    notes.append(f"task.tokenizer: {path} is not here: tokens and sizes unknown")
-    return None
+def _described(name: str, notes: list[str]) -> TokenizerConfig | None:
+    """The config of a tokenizer that is on this machine or released; a hub id is not fetched."""
+    reason, found = "is not here", None
+    if released_name(name) is not None or _has_model(Path(name).expanduser()):
+        reason = "is official weights, which a dry run does not read"
+        found = described(name, "task.tokenizer")
+    if found is None:
+        notes.append(f"task.tokenizer: {name} {reason}: tokens and sizes unknown")
+    return found
+
+
+def _has_model(path: Path) -> bool:
+    """False for a run that has not finished too: a plan may be asked for ahead of it."""
+    running = (path / "metrics.jsonl").is_file() and not (path / "model" / CONFIG).is_file()
+    return path.exists() and not running

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vistok.config import ConfigError
 from vistok.core.draws import Draws
-from vistok.core.records import Batch
+from vistok.core.records import Batch, Condition
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.data.base import Dataset, mismatch
@@ -183,7 +183,10 @@ class Task:
 def blank_batch(
     count: int, data: Dataset | Stream | None, sides: tuple[int, ...] | None = None
 ) -> Batch:
-    """A batch of zeros as `data` would give it: pixels of `sides`, else the data's tokens."""
+    """A batch of zeros as `data` would give it: pixels of `sides`, else the data's tokens.
+
+    Every position of a cached text counts as text.
+    """
     pixels = tokens = label = fps = None
     spec = None if data is None else data.spec
     if sides is not None:
@@ -196,8 +199,21 @@ def blank_batch(
         tokens = Tokens(spec, values=torch.zeros(count, spec.length, spec.dim))
     if data is not None and data.classes:
         label = torch.zeros(count, dtype=torch.long)
-    text = ("",) * count
-    return Batch(torch.arange(count), pixels, label=label, text=text, fps=fps, tokens=tokens)
+    features = {} if data is None else data.features
+    cached = {name: torch.zeros(count, *shape) for name, shape in features.items()}
+    if "text_mask" in cached:
+        cached["text_mask"] = torch.ones_like(cached["text_mask"], dtype=torch.bool)
+    latents = cached.pop("latents", None)
+    return Batch(
+        torch.arange(count),
+        pixels,
+        label=label,
+        text=("",) * count,
+        fps=fps,
+        tokens=tokens,
+        latents=latents,
+        condition=Condition(**cached) if cached else None,
+    )
 
 
 def check_sides(data: Dataset | Stream | None, sides: tuple[int, ...], reader: str) -> None:

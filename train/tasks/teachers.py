@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from vistok import pretrained
-from vistok.config import ConfigError, UserError, validate
+from vistok.config import ConfigError, UserError, read_yaml, shipped, validate
 from vistok.frozen.files import hollow
+from vistok.pretrained.open import Located
 from vistok.storage.hub import CONFIG, read_json
 from vistok.storage.weights import content_sha256
 from vistok.tokenizer import Tokenizer, TokenizerConfig
@@ -36,17 +37,40 @@ def open_tokenizer(name: str, key: str = TEACHER) -> Tokenizer:
 
 def _hollow(name: str) -> Tokenizer:
     """The same network without its weights; a released one is known without being here."""
-    try:
-        place = pretrained.locate(name, expect="tokenizer")
-    except UserError as error:
-        raise ConfigError(f"{TEACHER}: {error}") from None
+    place = _locate(name, TEACHER)
     if place.folder is not None:
         config = place.folder / CONFIG
         return Tokenizer.from_description(read_json(config), str(config))
-    if place.official in pretrained.releases():
-        family, release = pretrained.release_of(name)
-        if release.config is not None:
-            tree = family.config(release.config)
-            return Tokenizer(validate(TokenizerConfig, tree, f"teacher {name}"))
+    config = described(name, TEACHER)
+    if config is not None:
+        return Tokenizer(config)
     with torch.device("cpu"):  # its config lies with its weights
         return open_tokenizer(name).to("meta")
+
+
+def described(name: str, key: str = TEACHER) -> TokenizerConfig | None:
+    """The config of the tokenizer behind a name, no weights read; errors begin with `key`.
+
+    None for official weights of no released name: only they themselves tell it.
+    """
+    place = _locate(name, key)
+    if place.folder is not None:
+        path = place.folder / CONFIG
+        return Tokenizer.read_config(read_json(path), str(path))
+    if place.official not in pretrained.releases():
+        return None
+    family, release = pretrained.release_of(name)
+    if release.config is not None:
+        tree = family.config(release.config)
+    elif release.recipe and shipped.folder() is not None:  # it trains the very same network
+        tree = read_yaml(release.recipe[-1])["task"]["tokenizer"]
+    else:
+        return None
+    return validate(TokenizerConfig, tree, f"{key}: {name}")
+
+
+def _locate(name: str, key: str) -> Located:
+    try:
+        return pretrained.locate(name, expect="tokenizer")
+    except UserError as error:
+        raise ConfigError(f"{key}: {error}") from None
