@@ -155,6 +155,12 @@ class Losses(nn.Module):
             factor = loss.balance(others, terms[name], self._last)
             terms[f"{loss.prefix}adaptive_weight"] = factor
             total = total + weights[name] * factor * terms[name]
+        if torch.is_grad_enabled() and not total.requires_grad:
+            raise ConfigError(
+                f"task.losses: no term has a gradient at step {progress.step + 1}, so that nothing "
+                "can learn; give a loss that counts from the first step, such as {kind: "
+                "reconstruction}, or freeze less"
+            )
         return {"loss": total, **terms, **gradients}
 
     def _weights_of(self, loss: Loss, progress: Progress) -> dict[str, float]:

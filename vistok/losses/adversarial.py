@@ -118,13 +118,19 @@ class AdversarialLoss(Loss):
         }
 
     def balance(self, others: Tensor, term: Tensor, last_layer: nn.Parameter) -> Tensor:
-        """The adaptive weight (a scalar without gradient); 1 if `adaptive` is off."""
-        if not self.config.adaptive:
+        """The adaptive weight (a scalar without gradient).
+
+        1 if `adaptive` is off, or if no other term reaches the last layer to balance against.
+        """
+        if not self.config.adaptive or not others.requires_grad:
             return term.new_ones(())
-        norms = [
-            distributed.mean(torch.autograd.grad(loss, last_layer, retain_graph=True)[0]).norm()
+        found = [
+            torch.autograd.grad(loss, last_layer, retain_graph=True, allow_unused=True)[0]
             for loss in (others, term)
         ]
+        if found[0] is None:  # losses of codes alone
+            return term.new_ones(())
+        norms = [distributed.mean(gradient).norm() for gradient in found]
         return (norms[0] / (norms[1] + 1e-4)).clamp(0.0, self.config.adaptive_max).detach()
 
     def hand_on(

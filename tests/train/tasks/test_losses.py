@@ -163,3 +163,21 @@ def test_an_adaptive_weight_needs_a_last_layer_that_trains(run):
     tree["task"]["freeze"] = ["decoder"]
     with pytest.raises(ConfigError, match="set adaptive=false or freeze less"):
         run(tree)
+
+
+@pytest.mark.parametrize(
+    "quantizer", [{"kind": "fsq", "levels": [5, 5]}, {"kind": "lfq", "bits": 4}]
+)
+def test_an_adaptive_weight_without_other_terms_is_one(run, quantizer):
+    tree = copy.deepcopy(TINY)
+    tree["task"]["tokenizer"]["quantizer"] = quantizer
+    tree["task"]["losses"] = [gan()]
+    row = lines(run(tree, steps=2, warmup=0))[-1]
+    assert row["adaptive_weight"] == 1
+
+
+def test_losses_that_teach_nothing_are_one_line(run, fails):
+    tree = copy.deepcopy(TINY)
+    tree["task"]["losses"] = [gan(start=5)]  # FSQ has no loss of its own
+    with fails(ConfigError, "task.losses: no term has a gradient at step 1"):
+        run(tree)
