@@ -35,7 +35,9 @@ _FREE = {
     *("keep_last", "keep_best", "keep_every", "resume", "trackers", "peak_tflops"),
 }
 # The same of keys inside parts: what is only logged or validated.
-_FREE_INSIDE = ("task.collapse", "task.term_gradients_every", "task.validate_lengths")
+_FREE_INSIDE = (
+    *("task.collapse", "task.sampling", "task.term_gradients_every", "task.validate_lengths"),
+)
 _MANIFEST = "data (manifest)"
 
 

@@ -55,7 +55,7 @@ def validate(
         if codes is not None:
             codes.update(tokens.indices)
         for metric, pixels in zip(psnr.values(), made, strict=True):
-            metric.update(frames(pixels), frames(batch.pixels))
+            metric.update(frames(pixels), frames(_wanted(batch)))
     results = {
         "psnr" if length == spec.max_prefix else f"psnr@{length}": metric.compute().pooled
         for length, metric in psnr.items()
@@ -71,14 +71,19 @@ def validate(
 
 @torch.no_grad()
 def image_grid(tokenizer: Tokenizer, batch: Batch, decoding: Decoding) -> Tensor:
-    """[3, H, W]: a row of originals, then reconstructions from the longest prefix to the shortest.
+    """[3, H, W]: a row of what must be rebuilt, then reconstructions, the longest prefix first.
 
     Of clips, a few and of each a few frames, from its first to its last.
     """
     shown = batch.select(slice(_IMAGES if batch.pixels.ndim == 4 else _CLIPS))
     _, made = decoding.reconstructions(tokenizer, shown)
-    rows = [_shown(pixels) for pixels in (shown.pixels, *reversed(made))]
+    rows = [_shown(pixels) for pixels in (_wanted(shown), *reversed(made))]
     return make_grid(torch.cat(rows).float().cpu(), nrow=len(rows[0]))
+
+
+def _wanted(batch: Batch) -> Tensor:
+    """What reconstructions are compared with, as in training."""
+    return batch.pixels if batch.target is None else batch.target
 
 
 def _shown(pixels: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import vistok.losses  # noqa: F401  (registers the losses)
 from vistok.conditioning import NO_TEXTS
-from vistok.config import Config, ConfigError, PartOf, validate
+from vistok.config import Config, ConfigError, PartOf, UserError
 from vistok.config.registry import register
 from vistok.core.draws import Draws
 from vistok.core.records import Batch
@@ -120,14 +120,10 @@ class TokenizerTask(Task):
 
     def _sampling(self) -> Config | None:
         """The decoder's sampling in validation; ConfigError for settings that it does not have."""
-        own, changes = self.tokenizer.sampling, self.config.sampling
-        if own is None and changes:
-            raise ConfigError(
-                f"task.sampling: {changes}, but this decoder does not sample; leave it out"
-            )
-        if own is None:
-            return None
-        return validate(type(own), {**own.model_dump(), **changes}, "task.sampling")
+        try:
+            return self.tokenizer.settings(self.config.sampling or None)
+        except UserError as error:
+            raise ConfigError(f"task.{error}") from None
 
     @property
     def wants_data(self) -> bool:

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from tests.support.training import TINY, lines
-from vistok.config import ConfigError
+from vistok.config import ConfigError, validate
 from vistok.train.checkpoint import files as checkpoint
 from vistok.train.checkpoint.files import CheckpointError, Keep, Snapshot
+from vistok.train.checkpoint.resume import binding
+from vistok.train.config import TrainConfig
 
 
 def write(folder, step, keep=Keep(5), score=None):
@@ -147,6 +149,16 @@ def test_another_learning_rate_is_taken_from_the_config(run):
     run(TINY, steps=4)
     folder = run(TINY, steps=8, optimizer={"kind": "adamw", "lr": 1e-5})
     assert [row["lr"] for row in lines(folder)][-1] < 1e-5 < [row["lr"] for row in lines(folder)][3]
+
+
+def test_what_is_only_validated_or_logged_may_change():
+    def bound(**changes) -> dict:
+        tree = {**TINY, "task": {**TINY["task"], **changes}}
+        return binding(validate(TrainConfig, tree), None, {})
+
+    changes = {"sampling": {"steps": 3}, "validate_lengths": [1], "term_gradients_every": 7}
+    assert bound(**changes) == bound()
+    assert bound(freeze=["encoder"]) != bound()
 
 
 def test_a_model_that_was_not_written_is_written_by_the_next_start(run):

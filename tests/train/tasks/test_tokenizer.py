@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from tests.support.training import STATEFUL, TINY, lines, rewound
-from vistok.config import ConfigError, validate
+from vistok.config import ConfigError, load_plugins, validate
 from vistok.config.registry import build
 from vistok.core.records import Batch
 from vistok.train.config import TrainConfig
@@ -131,8 +131,40 @@ def test_lengths_that_the_tokens_do_not_have_are_refused(length):
 def test_sampling_is_for_decoders_that_sample():
     tree = copy.deepcopy(TINY)
     tree["task"]["sampling"] = {"steps": 3}
-    with pytest.raises(ConfigError, match=r"task.sampling: .*does not sample; leave it out"):
+    with pytest.raises(ConfigError, match=r"^task.sampling=.*does not sample; leave it out"):
         task_of(tree)
+
+
+def test_a_change_inside_sampling_leaves_the_rest(fails):
+    load_plugins(["tests.support.fake_parts"])
+    tree = copy.deepcopy(TINY)
+    guidance = {"kind": "apg", "scale": 2.0}
+    tree["task"]["tokenizer"]["decoder"] = {
+        "kind": "fake_flow",
+        "sampling": {"steps": 4, "guidance": guidance},
+    }
+    tree["task"]["tokenizer"]["regularizers"] = []
+    own = task_of(tree).tokenizer.sampling
+    tree["task"]["sampling"] = {"guidance": {"scale": 3.0}}
+    changed = task_of(tree).sampling
+    assert changed.guidance == own.guidance.model_copy(update={"scale": 3.0})
+    assert changed.steps == 4 and changed.guidance.kind == "apg"
+    tree["task"]["sampling"] = {"guidance": {"scal": 3.0}}
+    with fails(ConfigError, r"^task\.sampling: .*scal.*unknown key"):
+        task_of(tree)
+
+
+def test_reconstructions_are_compared_with_the_target():
+    task = task_of(TINY)
+    pixels = torch.rand(2, 3, 32, 32)
+    plain = Batch(torch.arange(2), pixels)
+    made = task._decoding.reconstructions(task.tokenizer.eval(), plain)[1][-1]
+    batch = Batch(torch.arange(2), pixels, target=made)
+    modules = {"tokenizer": task.tokenizer}
+    assert task.validate([batch], modules)["psnr"] > task.validate([plain], modules)["psnr"] + 40
+    shown = task._images(batch, modules)["reconstructions"]
+    rows = shown[:, 2 : 2 + 32], shown[:, 36 : 36 + 32]  # of the grid, two pixels apart
+    assert torch.allclose(*rows, atol=1e-5)
 
 
 def test_each_term_is_weighed_at_the_last_layer(run):
