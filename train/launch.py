@@ -71,7 +71,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     if accelerator.num_processes != launched:
         raise ConfigError(
             f"the launcher started {launched} processes but {accelerator.num_processes} found each "
-            "other; on CPUs launch with: torchrun --nproc_per_node N -m train CONFIG"
+            "other; on CPUs launch with: torchrun --nproc_per_node N -m vistok.train CONFIG"
         )
     check_split(config.batch_size, accelerator.num_processes, config.accumulate)
     first, *others = gather_object([config.precisions])

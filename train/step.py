@@ -1,7 +1,8 @@
-"""THE training step: all gradients of all phases, one verdict, then all updates.
+"""The training step: the gradients of all phases, then all updates.
 
-The loop calls it with a verdict in between, `eval` times it without. Every phase looks at the
-weights from before the step; what a phase hands on to later ones lives until the step is over.
+In between, the loop asks whether all gradients are finite; `eval` times the step without that.
+Every phase looks at the weights from before the step; what a phase hands on to later ones lives
+until the step is over.
 """
 
 from __future__ import annotations

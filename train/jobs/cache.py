@@ -190,5 +190,6 @@ def _on_one_machine(processes: int) -> None:
     if processes > here:
         raise ConfigError(
             f"{processes} processes on several machines ({here} on this one), but one machine "
-            f"writes a cache; launch on one, e.g. torchrun --nproc_per_node {here} -m train CONFIG"
+            "writes a cache; launch on one, e.g. "
+            f"torchrun --nproc_per_node {here} -m vistok.train CONFIG"
         )
