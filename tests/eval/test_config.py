@@ -48,6 +48,7 @@ def test_a_file_lies_under_the_command_line(tmp_path):
         ("protocols=[rfdi]", ("rfdi", "rfid")),
         ("allow_mismatch=colour", ("colour", "crop")),
         ("rfid.metrics=[fad]", ("fad", "kid")),
+        ("sampling.guidance=3", ("sampling", "use gfid.guidance=[3]")),
         ("gfid.guidance=[-1]", ("gfid.guidance", "0 or more")),
         ("report=x.pdf", ("report", ".html")),
         ("limit=1", ("limit", "2")),

@@ -4,16 +4,16 @@ say so."""
 import pytest
 import torch
 
-import tests.support.fake_parts
+from tests.support.fake_parts import FakeFlow
 from vistok.config import ConfigError, validate
 from vistok.eval.config import EvalConfig
 from vistok.eval.measure import evaluate
 from vistok.eval.results.compare import differences
+from vistok.eval.speed.config import SpeedConfig
+from vistok.eval.speed.measure import measure_speed
 from vistok.eval.speed.parts import parts
 from vistok.eval.systems.runs import RunError
 from vistok.tokenizer import Tokenizer, TokenizerConfig
-
-assert tests.support.fake_parts  # registers the flow decoder
 
 pytestmark = pytest.mark.filterwarnings("ignore:Fréchet")
 
@@ -72,3 +72,38 @@ def test_settings_of_a_generator_have_one_key(runs, fails):
         evaluate(runs, EvalConfig(**common, sampling={"temprature": 1.0}))
     with fails(RunError, "decoder_sampling", "does not sample"):
         evaluate(runs, EvalConfig(**common, decoder_sampling={"steps": 1}))
+
+
+def test_generator_settings_without_a_generator_are_refused(runs, flow, tmp_path, fails):
+    common = {"protocols": ("rfid",), "limit": 4}
+    with fails(ConfigError, "sampling={'stepz': 1}", "no generator is evaluated", "leave it out"):
+        evaluate(runs[:1], EvalConfig(**common, sampling={"stepz": 1}))
+    flow.save_pretrained(tmp_path / "flow")
+    data = {"kind": "photos", "size": 8, "val_count": 4}
+    with fails(ConfigError, "use decoder_sampling.steps=1"):
+        evaluate([tmp_path / "flow"], EvalConfig(**common, data=data, sampling={"steps": 1}))
+
+
+def test_speed_is_measured_with_the_settings_that_are_asked_for(
+    flow, tmp_path, monkeypatch, fails
+):
+    monkeypatch.setattr("vistok.eval.speed.clock._SIDE", 64)
+    flow.save_pretrained(tmp_path / "flow")
+    steps, velocity = [], FakeFlow.velocity
+    seen = lambda self, noisy, *rest: (steps.append(1), velocity(self, noisy, *rest))[1]
+    monkeypatch.setattr(FakeFlow, "velocity", seen)
+    common = {"data": {"kind": "photos", "size": 8, "val_count": 4}, "batch": 2, "repeats": 1}
+    calls = {}
+    for count in (1, 5):
+        steps.clear()
+        asked = SpeedConfig(**common, decoder_sampling={"steps": count})
+        rows = measure_speed([tmp_path / "flow"], asked).rows
+        calls[count] = len(steps)
+        told = {r.metric: r.sampling["decoder"]["steps"] for r in rows if r.sampling}
+        assert told["decode-images/s"] == told["decoder-images/s"] == count
+        assert not any(name.startswith("encode") for name in told)
+    assert calls[5] > calls[1]
+    with fails(ConfigError, "decoder_sampling: stepz", "steps"):
+        measure_speed([tmp_path / "flow"], SpeedConfig(**common, decoder_sampling={"stepz": 1}))
+    with fails(ConfigError, "no generator is measured", "decoder_sampling"):
+        measure_speed([tmp_path / "flow"], SpeedConfig(**common, sampling={"steps": 1}))

@@ -1,6 +1,8 @@
 """A tokenizer of clips through the same command: rFID per frame, rFVD, grids of frames; what takes
 images only says so in one line."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import yaml
@@ -10,9 +12,15 @@ from tests.support.eval_tokenizers import ClipTokenizer
 from vistok.config import read_yaml, validate
 from vistok.data import Photos, PhotosConfig
 from vistok.eval.__main__ import evaluate
+from vistok.eval.config import EvalConfig
 from vistok.eval.context import Context
 from vistok.eval.images import Views, exact, frame_numbers
+from vistok.eval.measure import evaluate as evaluate_runs
+from vistok.eval.protocols import image_grids
+from vistok.eval.protocols.base import PROTOCOLS, setting_of
+from vistok.eval.result_cache import facts_of
 from vistok.eval.results.rows import Results
+from vistok.eval.resumable import digest
 from vistok.eval.systems.runs import RunError, open_data, resolve
 from vistok.layers.frames import frames
 from vistok.metrics.video import FrameFeatures
@@ -123,3 +131,52 @@ def test_data_that_do_not_fit(video_run, fails):
         open_data(run, {"frames": 3})
     with fails(RunError, "16x16 pixels", "32x32: use data.size=32"):
         open_data(run, {"size": 16})
+
+
+def test_samples_of_clips_are_shown_by_frames(clips, monkeypatch):
+    found = clips(ClipTokenizer(6, 8))
+    generator = SimpleNamespace(
+        name="gen", generator=SimpleNamespace(classes=("a", "b"), num_classes=2)
+    )
+    made = lambda context, model, shown, each, guidance: torch.zeros(
+        len(shown), each, 3, 6, 8, 8, dtype=torch.uint8
+    )
+    monkeypatch.setattr("vistok.eval.protocols.gfid.samples_of", made)
+    grid = image_grids.generated(found, generator, 1.0)
+    assert (grid["size"], grid["cells"]) == ([8, 8], 8)  # 2 clips, 4 frames each
+    assert [row["label"] for row in grid["rows"]] == ["a", "b"]
+
+
+def test_a_video_network_is_known_by_its_weights_not_by_their_place(clips, monkeypatch):
+    found, made = clips(ClipTokenizer(3, 8)), []
+
+    def network(name, weights, preset):
+        made.append((name, weights, preset))
+        return SimpleNamespace(name="i3d", sha256=weights[-1] * 64, preprocess=preset)
+
+    monkeypatch.setattr("vistok.eval.protocols.rfvd.video_network", network)
+    found.run.described = {}
+
+    def facts(weights):
+        asked = EvalConfig(rfvd={"features": "i3d", "weights": weights})
+        (job,) = PROTOCOLS["rfvd"].jobs(None, asked)
+        assert "weights" not in setting_of(job.config)
+        return digest(facts_of(job, found))
+
+    assert facts("here/a") == facts("there/a") != facts("here/b")
+    assert made[0] == ("i3d", "here/a", "larp")
+    plain = digest(facts_of(PROTOCOLS["rfvd"].jobs(None, EvalConfig())[0], found))
+    assert plain not in (facts("here/a"), facts("here/b"))
+
+
+def test_no_probe_is_trained_where_gfid_is_not_measured(video_run, runs, config, monkeypatch):
+    asked = []
+    probed = lambda system, config: (asked.append(system.tokenizer.name), system)[1]
+    monkeypatch.setattr("vistok.eval.measure.with_probe", probed)
+    common = ("gfid.probe=tiny", "limit=2", "perceptual=none")
+    results = evaluate_runs([video_run], config(*common, "protocols=[gfid]"))
+    assert asked == [] and results.facts["skipped"][0]["protocol"] == "gfid"
+    evaluate_runs(runs[:1], config(*common, "protocols=[image_grids]"))
+    assert asked == []
+    evaluate_runs(runs[:1], config(*common, "protocols=[gfid]"))
+    assert asked == ["tok"]

@@ -1,6 +1,7 @@
 """`vistok eval speed`: config files, the machine's limit, and the search of a codebook."""
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 
+from vistok.config import shipped
 from vistok.core.records import Batch, Latents
 from vistok.eval.__main__ import speed
 from vistok.eval.results.rows import Results
@@ -16,6 +18,8 @@ from vistok.eval.speed import lookup
 from vistok.eval.speed import measure as speeds
 from vistok.eval.speed.clock import Clock, flops, largest_products
 from vistok.eval.speed.parts import peak_memory
+from vistok.eval.speed.training_step import TrainingStep, config_file, plain_step
+from vistok.train.tasks.base import Phase
 
 TRANSFORMER = {"width": 16, "depth": 1, "heads": 2}
 PART = {"kind": "vit", "patches": {"size": 4}, "transformer": TRANSFORMER}
@@ -32,6 +36,8 @@ TREE = {
     },
     "data": {"kind": "folder", "train": "no/such/folder", "val": "no/such/folder"},
 }
+
+PIXELS = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(autouse=True)
@@ -158,3 +164,22 @@ def test_peak_memory_is_that_of_the_call():
     assert more - peak == pytest.approx(2**28, rel=0.1) and "resident" in note
     again, _ = peak_memory(lambda: None, device)
     assert again < peak + 2**25  # the mark starts again
+
+
+def test_a_config_may_be_named_as_the_train_command_names_it(runs, monkeypatch):
+    assert config_file("tiny/titok_vq") == shipped.find("tiny/titok_vq")
+    assert config_file("x.yaml") == Path("x.yaml")
+    for run in (runs[0], "titok-l32", "runs/nothing"):
+        assert config_file(run) is None
+    monkeypatch.chdir(runs[0].parent)
+    (runs[0].parent / "titok_vq").mkdir()
+    assert config_file("titok_vq") is None  # a folder that exists is a run
+
+
+def test_the_timed_step_is_one_without_looks_at_each_term():
+    one = (Phase("tokenizer"),)
+    assert plain_step(1000, one) == 999 and plain_step(1, one) == 1
+    assert plain_step(1000, (*one, Phase("discriminator", every=2, start=600))) == 998
+    assert plain_step(1000, (Phase("discriminator", every=5),)) == 1000
+    step = TrainingStep({**TREE, "data": None, "steps": 500}, Batch(torch.arange(2), PIXELS), "x")
+    assert step.progress.step == 499
