@@ -14,6 +14,7 @@ from vistok.core.records import Batch, Condition
 from vistok.frozen.text import TextEncoder, TextEncoderConfig
 from vistok.layers.text import TextInputConfig
 
+TEXT_ENCODER = "text_encoder"  # among the frozen networks that a saved tokenizer names
 NO_TEXTS = (
     "data: this tokenizer reads text, and the data give none; use texts of the data (text=txt of "
     "webdataset, text_column of huggingface), or data.caption for one of each class"
@@ -50,6 +51,8 @@ class ReadsText:
 
     config: Any
     _text_encoder: list[Any]  # in a list, so that it is no submodule
+    text_sha256: str | None = None
+    """Weights of the text encoder that was used, or that a saved tokenizer was trained with."""
 
     def condition(self, texts: Sequence[str], null: Tensor | None = None) -> Condition:
         """The condition of B texts; `null` [B] bool: samples that see none of it."""
@@ -81,5 +84,16 @@ class ReadsText:
         return self._text_encoder[0]
 
     def use_text_encoder(self, encoder: Any) -> None:
-        """Use this text encoder: several tokenizers may share one."""
+        """Use this text encoder: several tokenizers may share one.
+
+        Raises ConfigError for other weights than those that this tokenizer was saved with.
+        """
+        sha256 = getattr(encoder, "sha256", None)  # blank ones of a dry run have none
+        if sha256 is not None:
+            if self.text_sha256 not in (None, sha256):
+                raise ConfigError(
+                    f"text.path={self.config.text.path}: weights {sha256[:12]}; this tokenizer was "
+                    f"trained with {self.text_sha256[:12]}: use the same text encoder"
+                )
+            self.text_sha256 = sha256
         self._text_encoder = [encoder]

@@ -178,7 +178,7 @@ def _start(tokenizer, start, after_quantizer: bool, condition) -> tuple[Tensor, 
     grid = tokenizer.encoder.grids
     with torch.no_grad():
         if isinstance(start, Tokens):
-            values = tokenizer.values(start)
+            values = tokenizer.pad(tokenizer.values(start))
             if not after_quantizer and values.shape[-1] != tokenizer.quantizer.latent_dim:
                 raise InputError(
                     f"tokens give code vectors of width {values.shape[-1]}, the quantizer reads "
@@ -195,18 +195,14 @@ def _start(tokenizer, start, after_quantizer: bool, condition) -> tuple[Tensor, 
 def _decode(tokenizer, values: Tensor, grid, after_quantizer: bool, condition) -> Tensor:
     if not after_quantizer:
         values = tokenizer.quantize(Latents(values, grid)).values
-    return tokenizer.output_space.inverse(
-        tokenizer.reconstruct(values, condition=condition).estimate
-    )
+    present = tokenizer.present(None, len(values), values.device)
+    estimate = tokenizer.reconstruct(values, present, condition).estimate
+    return tokenizer.output_space.inverse(estimate)
 
 
 def _tokens(tokenizer, values: Tensor, grid) -> Tokens | None:
     quantized = tokenizer.quantize(Latents(values, grid))
-    if quantized.indices is None:
-        return None
-    spec = tokenizer.spec()
-    indices = quantized.indices.to(Tokens.dtype(spec))
-    return Tokens(spec, indices=indices, size=(1, *tokenizer.shape.image_size))
+    return None if quantized.indices is None else tokenizer.tokens(quantized)
 
 
 # -- objectives -----------------------------------------------------------------------------------

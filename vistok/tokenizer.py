@@ -10,83 +10,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+# Importing the packages registers their parts, which configs are built from.
 import vistok.decoders
 import vistok.encoders
 import vistok.heads
 import vistok.quantizers
 import vistok.regularizers
 import vistok.spaces  # noqa: F401
-from vistok.conditioning import ReadsText, check_texts
-from vistok.config import Config, ConfigError, PartOf, validate
+from vistok.conditioning import TEXT_ENCODER, ReadsText
+from vistok.config import Config, ConfigError, validate
 from vistok.config.overrides import merge
 from vistok.config.registry import build
 from vistok.core.draws import Draws
-
-# Importing the packages registers their parts, which the config below is built from.
 from vistok.core.errors import InputError
 from vistok.core.records import Batch, Condition, Decoded, Latents, Noisy, Quantized, Reconstruction
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
-from vistok.core.shapes import Shape, check_pixels
+from vistok.core.shapes import check_pixels
 from vistok.frozen.network import Frozen, share_frozen
-from vistok.frozen.text import TextEncoderConfig
-from vistok.layers.text import TextInputConfig
 from vistok.regularizers.base import check_all
 from vistok.runtime.modes import evaluating
-from vistok.spaces.pixels import PixelsConfig
 from vistok.storage.hub import Saved
 from vistok.storage.origin import Origin
+from vistok.tokenizer_config import TokenizerConfig
 from vistok.tokens import Tokens, TokenSpec, keep_mask
-
-
-class TokenizerConfig(Config):
-    image_size: tuple[int, int] = (256, 256)
-    """(H, W) in pixels; one number for a square."""
-    frames: int | None = Field(default=None, ge=1)
-    """Frames of a clip; null = this tokenizer takes images."""
-    input_space: Annotated[Any, PartOf("space")] = PixelsConfig()
-    """Representation of the pixels that the encoder reads."""
-    output_space: Annotated[Any, PartOf("space")] = PixelsConfig()
-    """Representation that the decoder gives."""
-    encoder: Annotated[Any, PartOf("encoder")]
-    quantizer: Annotated[Any, PartOf("quantizer")]
-    regularizers: tuple[Annotated[Any, PartOf("regularizer")], ...] = ()
-    decoder: Annotated[Any, PartOf("decoder")]
-    text: TextEncoderConfig | None = None
-    """Text encoder whose features encoder or decoder read (their own `text` says how)."""
-    license: str | None = None
-    """License of the weights; kept with them."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _square(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("image_size"), int):
-            data = {**data, "image_size": (data["image_size"],) * 2}
-        return data
-
-    @property
-    def shape(self) -> Shape:
-        """Shape of the pixels of one sample."""
-        sides = self.image_size if self.frames is None else (self.frames, *self.image_size)
-        return Shape(3, tuple(sides))
-
-    @property
-    def reading(self) -> dict[str, TextInputConfig]:
-        """The parts that read text, and how."""
-        parts = {"encoder": self.encoder, "decoder": self.decoder}
-        found = {name: getattr(part, "text", None) for name, part in parts.items()}
-        return {name: how for name, how in found.items() if how is not None}
-
-    @model_validator(mode="after")
-    def _texts(self) -> TokenizerConfig:
-        check_texts(self.text, self.reading)
-        return self
 
 
 class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image-tokenizer"]):
@@ -108,10 +60,18 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
         layout = self.quantizer.layout(self.encoder.grids, self.encoder.stored)
         self.decoder = build(config.decoder, self.output_space.shape, layout.values, layout.dim)
         self.regularizers = [build(part) for part in config.regularizers]
-        if layout.spec.prefix == "none":  # else the quantizer leaves out what is missing
+        self._masked = layout.spec.prefix == "none"  # else the quantizer leaves out what is missing
+        if self._masked:
             spec = layout.spec.model_copy(update={"prefix": self.decoder.prefix})
             layout = replace(layout, spec=spec)
         self.layout = layout
+        self._stored = layout.count if self.encoder.stored is None else self.encoder.stored
+        if self._stored < layout.count and layout.spec.prefix not in ("token", "per_block"):
+            raise ConfigError(
+                f"encoder: it stores {self._stored} of {layout.count} latents, and this decoder "
+                "cannot leave the others out; expected a decoder that serves prefixes "
+                "(missing: mask_token or drop)"
+            )
         optional = any(how.optional for how in config.reading.values())
         check_all(self.regularizers, config.regularizers, self.spec(), optional)
         self.origin: Origin | None = None
@@ -140,7 +100,7 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
         latents = self.latents(batch.pixels, condition, draws)
         quantized = self.quantize(latents, draws)
         values = quantized.values
-        present = self._present(draws, len(values), values.device)
+        present = self.present(draws, len(values), values.device)
         target = batch.pixels if batch.target is None else batch.target
         samples, noisy, clean = self.decoder.sampling is not None, None, None
         if in_space or (samples and draws is not None):
@@ -201,13 +161,16 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
         self.check_pixels(pixels)
         pixels = pixels.to(next(self.parameters()))
         with evaluating(self):
-            quantized = self.quantize(self.latents(pixels, condition))
-        if quantized.indices is None:
-            tokens = Tokens(spec, values=quantized.values[:, : spec.length], size=self._size())
-        else:
-            indices = quantized.indices[:, : spec.length].to(Tokens.dtype(spec))
-            tokens = Tokens(spec, indices=indices, size=self._size())
+            tokens = self.tokens(self.quantize(self.latents(pixels, condition)))
         return tokens if length is None else tokens.prefix(length)
+
+    def tokens(self, quantized: Quantized) -> Tokens:
+        """The tokens that are stored of a quantizer's output (an encoder may emit more)."""
+        spec = self.spec()
+        if quantized.indices is None:
+            return Tokens(spec, values=quantized.values[:, : spec.length], size=self._size())
+        indices = quantized.indices[:, : spec.length].to(Tokens.dtype(spec))
+        return Tokens(spec, indices=indices, size=self._size())
 
     @torch.no_grad()
     def decode(
@@ -235,10 +198,10 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
                 f"{self.spec().blocks}"
             )
         tokens.check()
-        settings = self._settings(sampling)
+        settings = self.settings(sampling)
         values = self.values(tokens)
         present = self._present_of(tokens, values)
-        values = nn.functional.pad(values, (0, 0, 0, self.layout.count - values.shape[1]))
+        values = self.pad(values)
         with evaluating(self):
             if settings is None:
                 estimate = self.reconstruct(values, present, condition).estimate
@@ -253,6 +216,10 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
             return tokens.values.to(device)
         keep = None if tokens.keep is None else tokens.keep.to(device)
         return self.quantizer.lookup(tokens.indices.to(device).long(), keep)
+
+    def pad(self, values: Tensor) -> Tensor:
+        """values [B, m, D'] -> [B, M, D'] with zeros for those that no token stores."""
+        return nn.functional.pad(values, (0, 0, 0, self.layout.count - values.shape[1]))
 
     def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
         """Draws of a training step for samples `index` [B], from every regularizer and part."""
@@ -277,11 +244,19 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
         return {name: count for name, count in counts.items() if count or name not in spaces}
 
     def frozen_record(self) -> dict[str, str]:
-        """{name: sha256} of the borrowed frozen networks, which are no part of the saved model."""
-        return {part.name: part.sha256 for part in self.modules() if isinstance(part, Frozen)}
+        """{name: sha256} of the borrowed frozen networks, which are no part of the saved model.
 
-    def _settings(self, sampling: Config | Mapping[str, Any] | None) -> Config | None:
-        """The decoder's own settings with the changes that are asked for."""
+        That of the text encoder is there once it was used, and stays.
+        """
+        found = {part.name: part.sha256 for part in self.modules() if isinstance(part, Frozen)}
+        return found if self.text_sha256 is None else {**found, TEXT_ENCODER: self.text_sha256}
+
+    def settings(self, sampling: Config | Mapping[str, Any] | None = None) -> Config | None:
+        """The decoder's settings of sampling with the changes that are asked for; None if it has
+        none.
+
+        Raises ValueError for changes to a decoder that does not sample, and for wrong ones.
+        """
         own = self.decoder.sampling
         if sampling is None or own is None:
             if sampling is not None:
@@ -305,12 +280,19 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
         noise = self.decoder.noise(index, Rng(seed, "decoder")).to(values.device)
         return self.decoder.sample(values, present, condition, noise, settings)
 
-    def _present(self, draws: Draws | None, batch: int, device: torch.device) -> Tensor | None:
-        """[B, M] bool: values that training shows the decoder; None = all."""
-        if draws is None or (draws.keep is None and draws.present is None):
-            return None
+    def present(self, draws: Draws | None, batch: int, device: torch.device) -> Tensor | None:
+        """[B, M] bool: values that one pass shows the decoder; None = all.
+
+        Without draws these are the values that tokens store, so that evaluation sees what `decode`
+        will.
+        """
         count, present = self.layout.count, None
-        if draws.keep is not None and self.spec().prefix == "token":
+        if draws is None:
+            stored = torch.arange(count, device=device) < self._stored
+            return None if self._stored == count else stored.expand(batch, -1)
+        if draws.keep is not None and not self._masked:
+            pass  # the quantizer has obeyed
+        elif draws.keep is not None and self.spec().prefix == "token":
             # Not by the spec: more values may be trained with than are stored.
             place = torch.arange(count, device=device)
             present = place[None] < draws.keep.to(device)[:, None]
@@ -324,7 +306,7 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
     def _present_of(self, tokens: Tokens, values: Tensor) -> Tensor | None:
         """[B, M] bool: values that the decoder is shown of these tokens; None = all."""
         prefix, missing = self.spec().prefix, self.layout.count - values.shape[1]
-        if prefix == "block" or (tokens.keep is None and not missing):
+        if not self._masked or (tokens.keep is None and not missing):
             return None
         kept = tokens.kept().to(values.device)
         if prefix == "none" and bool(kept.all()):
@@ -369,11 +351,17 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
             )
         return super().push_to_hub(*args, **options)
 
+    @staticmethod
+    def read_config(data: dict[str, Any], source: str) -> TokenizerConfig:
+        """The config in what `describe` wrote, without the names of frozen networks."""
+        data = {name: value for name, value in data.items() if name != "frozen"}
+        return validate(TokenizerConfig, data, source)
+
     @classmethod
     def from_description(cls, data: dict[str, Any], source: str) -> Tokenizer:
         frozen = data.get("frozen", {})
-        data = {name: value for name, value in data.items() if name != "frozen"}
-        tokenizer = cls(validate(TokenizerConfig, data, source))
+        tokenizer = cls(cls.read_config(data, source))
+        tokenizer.text_sha256 = frozen.get(TEXT_ENCODER)  # compared when the encoder is loaded
         own = tokenizer.frozen_record()
         if frozen != own:
             raise ConfigError(

@@ -108,3 +108,18 @@ def test_text_that_may_be_missing(tree, model, picture, tmp_path):
         call("decode", reader, tmp_path / "picture.tok", "--out", tmp_path, *text)
     assert len(set(codes)) > 1
     assert "reads no text: leave it out" in mistake("encode", model, picture, "--text", "x")
+
+
+def test_another_text_encoder_than_the_one_trained_with_is_refused(tree, picture, tmp_path):
+    from tests.support import tiny_text
+    from vistok.tokenizer import Tokenizer
+
+    reader = reading(tree, tmp_path, encoder=True, optional=True)
+    model = Tokenizer.from_pretrained(reader)
+    model.condition(["a cat"])
+    assert len(model.frozen_record()["text_encoder"]) == 64
+    model.save_pretrained(reader)
+    call("encode", reader, picture, "--out", tmp_path, "--text", "a cat")
+    tiny_text.clip(tmp_path / "clip", seed=1)
+    said = mistake("encode", reader, picture, "--out", tmp_path, "--text", "a cat")
+    assert "text.path" in said and "use the same text encoder" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from tests.cli.test_cli import call, mistake
 from vistok.config import validate
 from vistok.tokenizer import Tokenizer, TokenizerConfig
+from vistok.tokens import Tokens
 
 
 @pytest.fixture
@@ -32,6 +34,8 @@ def test_to_bytes_and_back(place):
     import av
 
     call("encode", "model", "video.gif")
+    model = Tokenizer.from_pretrained("model")
+    assert Tokens.from_bytes([Path("video.tok").read_bytes()], model.spec()).fps == 10
     for suffix in ("gif", "mp4"):
         call("decode", "model", "video.tok", "--out", "back", "--format", suffix)
         with av.open(f"back/video.{suffix}") as file:

@@ -6,17 +6,20 @@ The parts lie in tests/support/fake_parts.py; everything they need is in the con
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
 import vistok.train.config  # noqa: F401  (registers the tasks)
+from vistok import editing
 from vistok.config import ConfigError, load_plugins, validate, validate_part
 from vistok.config.registry import build
 from vistok.core.draws import Draws
 from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
+from vistok.quantizers.atoms.fsq import FSQ
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens import Tokens
 
@@ -157,9 +160,40 @@ def test_an_encoder_may_store_fewer_latents_than_it_emits(missing):
     short = model.decode(tokens.prefix(2))
     two = model(batch(), Draws(keep=torch.tensor([2] * 4))).pixels.clamp(0, 1)
     assert torch.allclose(short, two, atol=1e-6)
+    evaluated = model(batch(), None).pixels.clamp(0, 1)  # as decoded, too
+    assert torch.allclose(evaluated, decoded, atol=1e-6)
+    objective, config = editing.match(batch().pixels), editing.EditConfig(steps=1)
+    edited = editing.optimize(model, objective, batch().pixels, config)
+    assert edited.tokens.check().indices.shape == (4, 4, 1)
+
+
+def test_latents_that_are_not_stored_need_a_decoder_that_leaves_them_out(fails):
+    tiny = {"width": 16, "depth": 1, "heads": 2}
+    part = {"patches": {"size": 4}, "transformer": tiny}
+    with fails(ConfigError, "encoder: it stores 4 of 5 latents", "missing: mask_token"):
+        make(
+            encoder={"kind": "padded", "latents": {"count": 5}, **part},
+            decoder={"kind": "vit", "missing": "refuse", **part},
+        )
 
 
 # -- prefixes inside blocks ------------------------------------------------------------------------
+
+
+def test_a_quantizer_that_leaves_out_ends_of_blocks_needs_no_mask(monkeypatch):
+    layout = FSQ.layout
+
+    def owned(self, grids, stored=None):
+        made = layout(self, grids, stored)
+        spec = made.spec.model_copy(update={"prefix": "per_block"})
+        return replace(made, spec=spec)
+
+    monkeypatch.setattr(FSQ, "layout", owned)
+    part = {"patches": {"size": 4}, "transformer": {"width": 16, "depth": 1, "heads": 2}}
+    model = make(decoder={"kind": "vit", "missing": "refuse", **part}).eval()
+    model(batch(), Draws(keep=torch.tensor([[2]] * 4)))  # the decoder would refuse a mask
+    tokens = model.encode(batch().pixels)
+    assert model.decode(replace(tokens, keep=torch.tensor([[2]] * 4))).shape == (4, 3, 8, 8)
 
 
 def test_each_block_has_prefixes_of_its_own():

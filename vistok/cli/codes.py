@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from vistok.cli.shared import (
     condition_of,
+    frame_rate,
     open_tokenizer,
     read,
     settings,
@@ -25,7 +27,7 @@ _FPS = 8.0  # of clips whose tokens do not say
 @click.argument("model")
 @click.argument("files", nargs=-1, required=True, type=click.Path())
 @click.option("--out", default=".", show_default=True, help="Folder for the .tok files.")
-@click.option("--length", type=int, help="Keep a prefix of this many tokens.")
+@click.option("--length", type=int, help="Keep a prefix of this many (`vistok info`: lengths).")
 @text_option
 @one_line_errors
 def encode(
@@ -42,7 +44,10 @@ def encode(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     for path in files:
-        data = tokenizer.encode(read([path], tokenizer), length, condition).to_bytes()[0]
+        tokens = tokenizer.encode(read([path], tokenizer), length, condition)
+        if tokenizer.shape.is_clip:
+            tokens = replace(tokens, fps=frame_rate(path))
+        data = tokens.to_bytes()[0]
         target = folder / f"{Path(path).stem}.tok"
         write_bytes(target, data)
         click.echo(f"{path} -> {target} ({len(data)} bytes)")

@@ -84,6 +84,13 @@ def read(paths: Sequence[str], tokenizer: Any) -> Any:
     return torch.stack(pixels).float() / 255
 
 
+def frame_rate(path: str) -> float:
+    """Mean frames per second of a video."""
+    from vistok.data.decode import clips
+
+    return clips.probe(path).fps
+
+
 def _frames(path: str, count: int) -> list[Any]:
     import numpy as np
 

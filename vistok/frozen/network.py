@@ -1,4 +1,4 @@
-"""What every frozen network is: parameters without gradient, evaluation mode for good.
+"""Base of frozen networks: parameters without gradient, evaluation mode for good.
 
 Letters: B batch, T frames, H W pixels, c channels, h w positions of a map, D feature width,
 S spatial feature width, C classes.

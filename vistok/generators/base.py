@@ -23,6 +23,7 @@ from vistok.core.records import Batch, Condition
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.generators.conditioning import ConditionConfig, check_condition, read_condition
+from vistok.generators.embedding import CodeEmbedding
 from vistok.runtime.modes import evaluating
 from vistok.storage.hub import CONFIG, Saved, read_json
 from vistok.tokens import Tokens, TokenSpec
@@ -201,6 +202,9 @@ class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"
             twin = type(self)(self.config, self.spec, SavedCodes()).eval()
         for name, buffer in self.named_buffers():  # code vectors of the tokenizer
             twin.get_buffer(name).copy_(buffer)
+        for mine, other in zip(self.modules(), twin.modules(), strict=True):
+            if isinstance(mine, CodeEmbedding):  # what training made of them: no start is saved
+                other.table.data.copy_(mine.table)
         twin.classes, twin.tokenizer = self.classes, self.tokenizer
         return twin
 

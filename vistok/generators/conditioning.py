@@ -105,12 +105,16 @@ def read_condition(batch: Batch, config: ConditionConfig) -> Condition:
     Raises ConfigError if text features are read and the batch has none.
     """
     given = Condition() if batch.condition is None else batch.condition
-    reads = {"text": config.text, "pooled": config.pooled}
-    for name, wanted in reads.items():
+    wants = {
+        "text": (config.text, "cache them with task.text=true"),
+        # No text encoder of vistok gives pooled features yet.
+        "pooled": (config.pooled, "write them with TokenCacheWriter"),
+    }
+    for name, (wanted, remedy) in wants.items():
         if wanted is not None and getattr(given, name) is None:
             raise ConfigError(
-                f"condition.{name}: this generator reads it, and the tokens have none; cache them "
-                f"with task.text=true, or set condition.{name}=null"
+                f"condition.{name}: this generator reads it, and the tokens have none; {remedy}, "
+                f"or set condition.{name}=null"
             )
     label = batch.label if config.classes else None
     if config.text is None and config.pooled is None:

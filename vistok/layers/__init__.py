@@ -1,1 +1,1 @@
-"""Layers shared by every network of the house; one idea a file."""
+"""Layers that networks share; one idea a file."""

@@ -41,7 +41,7 @@ class FSQConfig(Config):
 
 @register("quantizer", FSQConfig)
 class FSQ(Quantizer):
-    remedy = "try loss_weights.saturation=0.001, encoder.latent_gain below 1, or fewer levels"
+    remedy = "try loss_weights.saturation=0.001, encoder.latents.gain below 1, or fewer levels"
 
     def __init__(self, config: FSQConfig) -> None:
         super().__init__()

@@ -1,0 +1,58 @@
+"""What a tokenizer is composed of: the config under `tokenizer`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from vistok.conditioning import check_texts
+from vistok.config import Config, PartOf
+from vistok.core.shapes import Shape
+from vistok.frozen.text import TextEncoderConfig
+from vistok.layers.text import TextInputConfig
+from vistok.spaces.pixels import PixelsConfig
+
+
+class TokenizerConfig(Config):
+    image_size: tuple[int, int] = (256, 256)
+    """(H, W) in pixels; one number for a square."""
+    frames: int | None = Field(default=None, ge=1)
+    """Frames of a clip; null = this tokenizer takes images."""
+    input_space: Annotated[Any, PartOf("space")] = PixelsConfig()
+    """Representation of the pixels that the encoder reads."""
+    output_space: Annotated[Any, PartOf("space")] = PixelsConfig()
+    """Representation that the decoder gives."""
+    encoder: Annotated[Any, PartOf("encoder")]
+    quantizer: Annotated[Any, PartOf("quantizer")]
+    regularizers: tuple[Annotated[Any, PartOf("regularizer")], ...] = ()
+    decoder: Annotated[Any, PartOf("decoder")]
+    text: TextEncoderConfig | None = None
+    """Text encoder whose features encoder or decoder read (their own `text` says how)."""
+    license: str | None = None
+    """License of the weights; kept with them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _square(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("image_size"), int):
+            data = {**data, "image_size": (data["image_size"],) * 2}
+        return data
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the pixels of one sample."""
+        sides = self.image_size if self.frames is None else (self.frames, *self.image_size)
+        return Shape(3, tuple(sides))
+
+    @property
+    def reading(self) -> dict[str, TextInputConfig]:
+        """The parts that read text, and how."""
+        parts = {"encoder": self.encoder, "decoder": self.decoder}
+        found = {name: getattr(part, "text", None) for name, part in parts.items()}
+        return {name: how for name, how in found.items() if how is not None}
+
+    @model_validator(mode="after")
+    def _texts(self) -> TokenizerConfig:
+        check_texts(self.text, self.reading)
+        return self
