@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from vistok.config import take_plugins
 from vistok.config.errors import one_line_errors
 from vistok.core.errors import InputError
 from vistok.eval.command_line import command
@@ -136,13 +137,14 @@ def study(arguments: Sequence[str]) -> None:
 COMMANDS = {"speed": speed, "reference": reference, "study": study}
 
 
+@one_line_errors
 def main() -> None:
     """The command of the first argument, or the evaluation of runs."""
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name in COMMANDS:
-        COMMANDS[name](args=sys.argv[2:], prog_name=f"vistok eval {name}")
+    words = take_plugins(sys.argv[1:])
+    if words and words[0] in COMMANDS:
+        COMMANDS[words[0]](args=words[1:], prog_name=f"vistok eval {words[0]}")
     else:
-        evaluate(prog_name="vistok eval")
+        evaluate(args=words, prog_name="vistok eval")
 
 
 if __name__ == "__main__":

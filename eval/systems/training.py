@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 
 import vistok
-from vistok.config import to_yaml
+from vistok.config import plugin_words, to_yaml
 from vistok.config.errors import UserError
 from vistok.storage.hub import WEIGHTS
 from vistok.train.config import TrainConfig
@@ -64,7 +64,8 @@ def train(config: TrainConfig, on_cpu: bool = False) -> None:
     with _locked(folder) as lock:
         asked = folder / ".asked.yaml"
         asked.write_text(to_yaml(config))
-        code, tail = _run([sys.executable, "-m", "vistok.train", str(asked)], lock, on_cpu)
+        command = [sys.executable, "-m", "vistok.train", str(asked), *plugin_words()]
+        code, tail = _run(command, lock, on_cpu)
         asked.unlink(missing_ok=True)
     if code:
         reason = f"it ended with code {code}"

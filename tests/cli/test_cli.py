@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -123,3 +126,29 @@ def test_another_text_encoder_than_the_one_trained_with_is_refused(tree, picture
     tiny_text.clip(tmp_path / "clip", seed=1)
     said = mistake("encode", reader, picture, "--out", tmp_path, "--text", "a cat")
     assert "text.path" in said and "use the same text encoder" in said
+
+
+def test_own_parts_are_named_on_any_command(tree, picture, tmp_path, monkeypatch):
+    from vistok.config import plugin_words, validate
+    from vistok.tokenizer import Tokenizer, TokenizerConfig
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vistok.config.plugins._taken", [])
+    monkeypatch.setattr("sys.path", [*sys.path])
+    config = tree() | {"quantizer": {"kind": "fsq", "levels": [4, 4]}}
+    Tokenizer(validate(TokenizerConfig, config)).save_pretrained("model")
+    saved = Path("model/config.json")
+    saved.write_text(saved.read_text().replace('"kind": "fsq"', '"kind": "my_fsq"'))
+    Path("my_parts.py").write_text(
+        "from typing import Literal\n"
+        "from vistok.config.registry import register\n"
+        "from vistok.quantizers.atoms.fsq import FSQ, FSQConfig\n"
+        "class MineConfig(FSQConfig):\n"
+        "    kind: Literal['my_fsq'] = 'my_fsq'\n"
+        "register('quantizer', MineConfig)(type('Mine', (FSQ,), {}))\n"
+    )
+    assert "my_fsq" in mistake("info", "model")
+    assert "quantizer                my_fsq" in call("info", "model", "plugins=my_parts")
+    assert plugin_words() == ["plugins=my_parts"]  # for the trainings that a study starts
+    call("encode", "model", picture, "plugins=my_parts")
+    assert "cannot import 'no_parts'" in mistake("info", "model", "plugins=no_parts")

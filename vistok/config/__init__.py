@@ -3,7 +3,7 @@
 from vistok.config.base import Config
 from vistok.config.errors import ConfigError, InputError, UserError
 from vistok.config.parts import PartOf
-from vistok.config.plugins import load_plugins, take_plugins
+from vistok.config.plugins import load_plugins, plugin_words, take_plugins
 from vistok.config.validation import validate, validate_part
 from vistok.config.yaml_files import read_yaml, to_yaml
 
@@ -14,6 +14,7 @@ __all__ = [
     "PartOf",
     "UserError",
     "load_plugins",
+    "plugin_words",
     "read_yaml",
     "take_plugins",
     "to_yaml",

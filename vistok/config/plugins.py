@@ -1,15 +1,20 @@
 """The user's own parts: modules that register them, named on the command line only.
 
-There `plugins=my.module` or `plugins=[my.module, another]` stands among the other KEY=VALUE words.
+There `plugins=my.module` or `plugins=[my.module, another]` stands among the other words of any
+command.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Iterable
 
 from vistok.config.errors import ConfigError
 from vistok.config.overrides import value_of
+
+_taken: list[str] = []
 
 
 def take_plugins(words: Iterable[str]) -> list[str]:
@@ -24,8 +29,16 @@ def take_plugins(words: Iterable[str]) -> list[str]:
             modules += _modules(text)
         else:
             left.append(word)
+    if modules and os.getcwd() not in sys.path:  # an installed command does not look there
+        sys.path.append(os.getcwd())
     load_plugins(modules)
+    _taken.extend(modules)
     return left
+
+
+def plugin_words() -> list[str]:
+    """The words with which a command that this process starts loads the same modules."""
+    return [f"plugins={module}" for module in _taken]
 
 
 def _modules(text: str) -> list[str]:
