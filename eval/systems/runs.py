@@ -22,6 +22,7 @@ from vistok.config.names import close
 from vistok.config.registry import build
 from vistok.data.base import one_line, text_of
 from vistok.eval.systems.released import place
+from vistok.pretrained.open import Kind, kind_of
 from vistok.storage.hub import read_json
 from vistok.storage.weights import sha256
 from vistok.tokenizer import Tokenizer
@@ -39,7 +40,7 @@ class Run:
     name: str
     folder: Path  # as given
     model: Path  # holds config.json and model.safetensors
-    kind: Literal["tokenizer", "generator"]
+    kind: Kind
     described: dict[str, Any]  # config.json
     sha256: str  # of model.safetensors
     config: dict[str, Any] | None  # config.yaml of the run; None for a pretrained folder
@@ -237,18 +238,18 @@ def _written_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _kind(model: Path) -> tuple[Literal["tokenizer", "generator"], dict[str, Any]]:
+def _kind(model: Path) -> tuple[Kind, dict[str, Any]]:
     path = model / "config.json"
     data = read_json(path)
-    if {"kind", "spec", "tokenizer"} <= set(data):
-        return "generator", data
-    if {"encoder", "quantizer", "decoder"} <= set(data):
+    kind = kind_of(data)
+    if kind is None:
+        raise RunError(
+            f"{path}: neither a tokenizer (encoder, quantizer, decoder) nor a generator (kind, "
+            f"spec, tokenizer): it has {', '.join(list(data)[:6]) or 'nothing'}"
+        )
+    if kind == "tokenizer":
         Tokenizer.read_config(data, str(path))  # the error names the field that is wrong
-        return "tokenizer", data
-    raise RunError(
-        f"{path}: neither a tokenizer (encoder, quantizer, decoder) nor a generator (kind, spec, "
-        f"tokenizer): it has {', '.join(list(data)[:6]) or 'nothing'}"
-    )
+    return kind, data
 
 
 def _owner(generator: Run, tokenizers: Sequence[Run]) -> Run:
