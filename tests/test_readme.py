@@ -167,3 +167,12 @@ def test_several_nodes(place):
         assert node.returncode == 0, errors[-2000:]
     state = next((place / "runs/nodes/checkpoints").glob("step_*/state.json"))
     assert '"world": 2' in state.read_text()
+
+
+def test_named_files_exist():
+    """Links and paths in backticks, but for what commands make."""
+    links = re.findall(r"\]\(([\w./-]+)\)", README)
+    code = re.findall(r"`([\w./-]+\.(?:py|yaml))`", README)
+    places = ("", "vistok/", "configs/", "configs/studies/")
+    missing = [n for n in links + code if not any((ROOT / f"{p}{n}").exists() for p in places)]
+    assert not missing
