@@ -51,9 +51,9 @@ def measure_speed(
     alone()
     if not (paths or asked.lookup or asked.loading):
         raise ConfigError("name a run, a config file, lookup=true or loading=[FOLDER]")
-    files = {path: config_file(path) for path in paths}
-    configs = [ConfigStep(file) for file in files.values() if file is not None]
-    folders = [path for path, file in files.items() if file is None]
+    files = [config_file(path) for path in paths]
+    configs = [ConfigStep(file) for file in files if file is not None]
+    folders = [path for path, file in zip(paths, files, strict=True) if file is None]
     batch, precision, repeats = asked.batch, asked.precision, asked.repeats
     if folders and (len(batch) > 1 or precision):
         raise ConfigError("precision and several sizes of batch are for config files, not runs")
