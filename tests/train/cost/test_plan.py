@@ -309,7 +309,7 @@ def test_the_arithmetic_of_steps(fails):
 def test_what_cannot_run_is_refused_dry_too(fails):
     tree = copy.deepcopy(TINY)
     tree["task"]["losses"] = [{"kind": "adversarial", "discriminator": {"kind": "patchgan"}}] * 2
-    tree["task"]["tokenizer"]["image_size"] = 64
+    tree["task"]["tokenizer"]["image_size"] = tree["data"]["size"] = 64
     with fails(ConfigError, "gives the term 'adversarial', which another loss gives"):
         make_plan(config_of(tree))
 
