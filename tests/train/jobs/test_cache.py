@@ -101,7 +101,7 @@ def test_a_cache_is_written_on_one_machine(monkeypatch):
 
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     _on_one_machine(2)
-    with pytest.raises(ConfigError, match="4 processes on several machines.*-m vistok.train CONFIG"):
+    with pytest.raises(ConfigError, match=r"4 processes on several .*-m vistok\.train CONFIG"):
         _on_one_machine(4)
 
 
