@@ -15,7 +15,7 @@ from vistok.eval.results.rows import Results, Row
 _HONEST = {
     "photos": "held-out views of the same seven photographs that training looked at, not unseen "
     "photographs. Numbers say how well these scenes are rendered, not how well the model "
-    "generalises.",
+    "generalizes.",
 }
 _FIELDS = ("network", "reference", "count", "crop, filter, size", "sampling", "precision")
 

@@ -24,7 +24,7 @@ class Cell(NamedTuple):
     """One Fréchet distance of the grid."""
 
     alpha: float  # share of tokens that are perturbed
-    delta: int  # neighbourhood size, the clean code included
+    delta: int  # neighborhood size, the clean code included
 
 
 FULL_GRID = tuple(Cell(a, d) for a in (0.5, 0.6, 0.7, 0.8, 0.9) for d in (200, 280, 360))

@@ -46,7 +46,7 @@ def batch_entropy(logits: Tensor, group: int) -> Tensor:
     """Entropy of the mean code distribution over the global batch, in groups of bits.
 
     The distribution over all 2^C codes does not factorize once it is averaged; it is computed
-    exactly inside groups of `group` neighbouring bits and the groups' entropies are added (an upper
+    exactly inside groups of `group` neighboring bits and the groups' entropies are added (an upper
     bound; exact for group = C). logits [n, C].
     """
     total = logits.new_zeros(())

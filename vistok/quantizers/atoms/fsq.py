@@ -89,7 +89,7 @@ class FSQ(Quantizer):
         batch, length = queries.shape[:2]
         flat = queries.reshape(-1, queries.shape[-1]).float()
         # Not by the expanded square over all codes: its rounding swaps the clean code with a
-        # neighbour once in 60,000 tokens, and rank 0 must be the clean code.
+        # neighbor once in 60,000 tokens, and rank 0 must be the clean code.
         costs = [
             (flat[:, i, None] - self._steps(i, flat.device)).square()
             for i in range(len(self.levels))

@@ -70,4 +70,4 @@ class KL(Quantizer):
         raise InputError("continuous latents have no codes to look up; decode their values")
 
     def neighbours(self, queries: Tensor, count: int) -> Tensor:
-        raise InputError("continuous latents have no neighbouring codes")
+        raise InputError("continuous latents have no neighboring codes")
