@@ -148,7 +148,7 @@ def test_names_are_escaped(tmp_path):
     grid |= {"columns": [EVIL], "rows": [strip]}
     skipped = [{"protocol": EVIL, "run": EVIL, "reason": EVIL}]
     book = {"codes": 2, "used": 1, "sorted_counts": [[0, 2], [1, 0]], "position_entropy": [1.0]}
-    facts = {"pictures": [grid], "skipped": skipped, "command": EVIL, "codebook": {EVIL: book},
+    facts = {"image_grids": [grid], "skipped": skipped, "command": EVIL, "codebook": {EVIL: book},
              "features": {"name": EVIL, "sha256": EVIL}, "commit": EVIL, "date": EVIL}  # fmt: skip
     results = Results(rows=tuple(rows), runs=(run, run), facts=facts)
     for path in write_report(results, tmp_path / "report.html"):
