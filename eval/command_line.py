@@ -10,6 +10,8 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
+from vistok.config.overrides import text_of
+
 
 def command(arguments: str, config: str) -> Callable[[Callable], click.Command]:
     """A click command that hands its arguments to the function as they are.
@@ -50,7 +52,7 @@ def describe(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         if inner is not None:
             yield f"{key}: {text} It has no keys."
             continue
-        given = "(required)" if field.is_required() else f"= {_value(default)}"
+        given = "(required)" if field.is_required() else f"= {text_of(default)}"
         yield f"{key}: {_type(field.annotation)} {given}"
         if text:
             yield f"    {text}"
@@ -71,13 +73,3 @@ def _type(annotation: Any) -> str:
     text = re.sub(r"Literal\[(.*?)\]", lambda m: m[1].replace("'", "").replace(", ", "|"), text)
     text = re.sub(r"dict\[str, .*\]", "mapping", text)
     return text.replace(" | None", " or null")
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_value, value))}]"
-    return str(value)

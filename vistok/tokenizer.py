@@ -288,8 +288,9 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
         """
         count, present = self.layout.count, None
         if draws is None:
-            stored = torch.arange(count, device=device) < self._stored
-            return None if self._stored == count else stored.expand(batch, -1)
+            if self._stored == count:
+                return None
+            return (torch.arange(count, device=device) < self._stored).expand(batch, -1)
         if draws.keep is not None and not self._masked:
             pass  # the quantizer has obeyed
         elif draws.keep is not None and self.spec().prefix == "token":

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
+from vistok.config.overrides import leaves
 from vistok.eval.results.rows import Row
 
 _COMPARED = (
@@ -32,16 +32,7 @@ def protocol_of(row: Row) -> dict[str, Any]:
     for name in _COMPARED:
         value = getattr(row, name)
         value = value.model_dump() if hasattr(value, "model_dump") else value
-        found |= {key: one for key, one in _flat(name, value) if key not in _FREE}
+        for key, one in leaves(value, name):
+            if one is not None and one != "" and key not in _FREE:
+                found[key] = tuple(one) if isinstance(one, list) else one
     return found
-
-
-def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of everything inside; what is empty or None is left out."""
-    if isinstance(value, dict):
-        for key, one in value.items():
-            yield from _flat(f"{name}.{key}", one)
-    elif isinstance(value, list | tuple):
-        yield name, tuple(value)
-    elif value is not None and value != "":
-        yield name, value

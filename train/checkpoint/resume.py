@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vistok.config import ConfigError
 from vistok.config.errors import NonFiniteError
+from vistok.config.overrides import leaves
 from vistok.runtime import distributed
 from vistok.storage.weights import load_strict
 from vistok.train.checkpoint import files
@@ -166,7 +167,8 @@ def binding(config: TrainConfig, manifest: str | None, record: Mapping[str, str]
     """The facts that a checkpoint is tied to: the config's binding keys, flat, the manifest of the
     training data, and the task's record."""
     tree = config.model_dump(mode="json")
-    flat = _flatten({key: value for key, value in tree.items() if key not in _FREE})
+    bound = {key: value for key, value in tree.items() if key not in _FREE}
+    flat = dict(leaves(bound, lists=True))
     flat = {key: value for key, value in flat.items() if not key.startswith(_FREE_INSIDE)}
     return flat | {_MANIFEST: manifest} | dict(record)
 
@@ -189,19 +191,6 @@ def _check_ranks_agree(step: int, files: Mapping[str, Mapping[str, Tensor]]) -> 
                     f"step {step}: {name} of process {distributed.rank()} is not that of process "
                     f"{rank} (sums {mine!r} and {other!r}); the older checkpoints are kept"
                 )
-
-
-def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(tree, dict):
-        items = tree.items()
-    elif isinstance(tree, list):
-        items = enumerate(tree)
-    else:
-        return {prefix: tree}
-    flat: dict[str, Any] = {}
-    for key, value in items:
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
 
 
 def _same(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:

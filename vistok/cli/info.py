@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from vistok.config.errors import one_line_errors
+from vistok.config.overrides import leaves, text_of
 
 
 @click.command()
@@ -66,17 +66,5 @@ def _settings(sampling: Any) -> str:
     """Default settings as the words that change them; "none" where nothing is sampled."""
     if sampling is None:
         return "none"
-    return " ".join(_words(sampling.model_dump(mode="json"), "sampling")) or "no settings"
-
-
-def _words(values: dict[str, Any], prefix: str) -> list[str]:
-    """Nested settings as `prefix.key=value`, the words that a command takes."""
-    words = []
-    for key, value in values.items():
-        below = isinstance(value, dict)
-        words += _words(value, f"{prefix}.{key}") if below else [f"{prefix}.{key}={_yaml(value)}"]
-    return words
-
-
-def _yaml(value: Any) -> str:
-    return json.dumps(value) if value is None or isinstance(value, bool | list) else str(value)
+    values = leaves(sampling.model_dump(mode="json"), "sampling")
+    return " ".join(f"{key}={text_of(value)}" for key, value in values) or "no settings"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -41,6 +41,30 @@ def value_of(text: str) -> Any:
         raise ConfigError(
             f"'{text}': not a YAML value ({reason}); put text with special signs into quotes"
         ) from None
+
+
+def text_of(value: Any) -> str:
+    """The text of an override that gives this value: the inverse of `value_of`."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(text_of, value))}]"
+    return str(value)
+
+
+def leaves(tree: Any, name: str = "", lists: bool = False) -> Iterator[tuple[str, Any]]:
+    """(dotted path, value) of everything inside `tree`, below `name`; `lists` opens lists too."""
+    if isinstance(tree, Mapping):
+        items = tree.items()
+    elif lists and isinstance(tree, list):
+        items = enumerate(tree)
+    else:
+        yield name, tree
+        return
+    for key, value in items:
+        yield from leaves(value, f"{name}.{key}" if name else str(key), lists)
 
 
 def parse(overrides: Iterable[str]) -> dict[str, Any]:

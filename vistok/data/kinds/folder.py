@@ -48,13 +48,7 @@ class FolderConfig(TransformConfig):
 
     @model_validator(mode="after")
     def _places(self) -> FolderConfig:
-        if self.path is None and self.val_path is None:
-            raise InputError("neither path nor val_path is given; expected a folder")
-        if self.val_share is not None and (self.path is None or self.val_path is not None):
-            raise InputError(
-                f"val_share={self.val_share} is a share of path; got path={self.path}, "
-                f"val_path={self.val_path}: give path and one of val_share, val_path"
-            )
+        check_places(self, "a folder")
         return self
 
 
@@ -71,6 +65,17 @@ class Folder:
         names = [found.names[i] for i in rows]
         augment = augments(split, augment)
         return FolderDataset(found.root, names, classes, found.ignored, self.config, split, augment)
+
+
+def check_places(config: Any, expected: str) -> None:
+    """ValueError unless `path`, `val_path` and `val_share` of a config say where each split is."""
+    if config.path is None and config.val_path is None:
+        raise InputError(f"neither path nor val_path is given; expected {expected}")
+    if config.val_share is not None and (config.path is None or config.val_path is not None):
+        raise InputError(
+            f"val_share={config.val_share} is a share of path; got path={config.path}, "
+            f"val_path={config.val_path}: give path and one of val_share, val_path"
+        )
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from vistok.data.base import (
 from vistok.data.captions import Caption
 from vistok.data.decode import clips
 from vistok.data.decode.transforms import Transform, TransformConfig
-from vistok.data.kinds.folder import Listed, list_folder, open_split, shown
+from vistok.data.kinds.folder import Listed, check_places, list_folder, open_split, shown
 
 ENDINGS = (
     *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".m1v", ".m2v", ".ts"),
@@ -79,13 +79,7 @@ class VideoConfig(TransformConfig):
 
     @model_validator(mode="after")
     def _places(self) -> VideoConfig:
-        if self.path is None and self.val_path is None:
-            raise InputError("neither path nor val_path is given; expected a folder or a csv")
-        if self.val_share is not None and (self.path is None or self.val_path is not None):
-            raise InputError(
-                f"val_share={self.val_share} is a share of path; got path={self.path}, "
-                f"val_path={self.val_path}: give path and one of val_share, val_path"
-            )
+        check_places(self, "a folder or a csv")
         if self.fps is not None and self.stride != 1:
             raise InputError(f"fps={self.fps} and stride={self.stride} contradict; give one")
         places = [place for place in (self.path, self.val_path) if place is not None]
