@@ -20,23 +20,23 @@ from vistok.editing import (
 
 
 @pytest.fixture
-def pictures():
+def images():
     return torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(5))
 
 
-def test_copied_tokens_and_nothing_else(make_tokenizer, pictures, fails):
+def test_copied_tokens_and_nothing_else(make_tokenizer, images, fails):
     tokenizer = make_tokenizer("vq")
-    tokens = tokenizer.encode(pictures)
-    other = tokenizer.encode(1 - pictures)
+    tokens = tokenizer.encode(images)
+    other = tokenizer.encode(1 - images)
     edited = copy_tokens(tokens, other, [0, -1])
     assert torch.equal(edited.indices[:, [0, 3]], other.indices[:, [0, 3]])
     assert torch.equal(edited.indices[:, [1, 2]], tokens.indices[:, [1, 2]])
-    one = copy_tokens(tokens, tokenizer.encode(1 - pictures[:1]), [2])
+    one = copy_tokens(tokens, tokenizer.encode(1 - images[:1]), [2])
     assert (one.indices[:, 2] == other.indices[0, 2]).all()
     with fails(ValueError, "position 4", "0..3"):
         copy_tokens(tokens, other, [4])
     with fails(ValueError, "encode both with one tokenizer"):
-        copy_tokens(tokens, make_tokenizer("fsq").encode(pictures), [0])
+        copy_tokens(tokens, make_tokenizer("fsq").encode(images), [0])
 
 
 def test_noise_falls_to_zero_at_two_thirds():
@@ -48,13 +48,13 @@ def test_noise_falls_to_zero_at_two_thirds():
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("quantizer", ["vq", "fsq"])
-def test_the_loss_falls_and_the_model_is_left_alone(make_tokenizer, pictures, quantizer, after):
+def test_the_loss_falls_and_the_model_is_left_alone(make_tokenizer, images, quantizer, after):
     tokenizer = make_tokenizer(quantizer).train()
     before = {k: v.clone() for k, v in tokenizer.state_dict().items()}
     config = EditConfig(steps=40, lr=0.05, after_quantizer=after)
-    tokens = tokenizer.encode(pictures)
+    tokens = tokenizer.encode(images)
     goal = tokenizer.decode(replace(tokens, indices=(tokens.indices + 5) % 12))
-    found = optimize(tokenizer, match(goal), pictures, config)
+    found = optimize(tokenizer, match(goal), images, config)
     assert (found.losses[-5:].mean(0) < found.losses[0]).all()
     assert 0 <= found.pixels.min() and found.pixels.max() <= 1
     assert tokenizer.training and all(p.requires_grad for p in tokenizer.parameters())
@@ -66,42 +66,42 @@ def test_the_loss_falls_and_the_model_is_left_alone(make_tokenizer, pictures, qu
         assert torch.allclose(tokenizer.decode(found.tokens), found.pixels, atol=1e-6)
 
 
-def test_images_do_not_see_each_other(make_tokenizer, pictures):
+def test_images_do_not_see_each_other(make_tokenizer, images):
     tokenizer, config = make_tokenizer("vq"), EditConfig(steps=4, noise=0.1, seed=3)
-    both = optimize(tokenizer, match(pictures.flip(0)), pictures, config)
-    one = optimize(tokenizer, match(pictures[1:]), pictures[:1], config)
+    both = optimize(tokenizer, match(images.flip(0)), images, config)
+    one = optimize(tokenizer, match(images[1:]), images[:1], config)
     assert torch.allclose(both.values[:1], one.values, atol=1e-5)
 
 
-def test_pull_ema_reset_and_stop(make_tokenizer, pictures, fails):
+def test_pull_ema_reset_and_stop(make_tokenizer, images, fails):
     tokenizer = make_tokenizer("vq")
-    start = tokenizer.latents(pictures).values.detach()
+    start = tokenizer.latents(images).values.detach()
     far = lambda **k: (
-        optimize(tokenizer, match(1 - pictures), pictures, EditConfig(steps=15, **k)).values
+        optimize(tokenizer, match(1 - images), images, EditConfig(steps=15, **k)).values
     )
     assert (far(pull=100.0) - start).norm() < (far() - start).norm()
     assert far(pull=100.0, pull_to="zero").norm() < far().norm()
     seen = []
     optimize(
         tokenizer,
-        weighted((2.0, match(pictures))),
-        pictures,
+        weighted((2.0, match(images))),
+        images,
         EditConfig(steps=9),
         reset=lambda step: start * 0 if step.number == 1 else None,
         callback=lambda step: seen.append(step.tokens.norm()) or step.number == 3,
     )
     assert len(seen) == 4 and seen[2] < seen[1]
     with fails(ValueError, "one loss for each of 2 images"):
-        optimize(tokenizer, lambda pixels: pixels.mean(), pictures, EditConfig(steps=1))
+        optimize(tokenizer, lambda pixels: pixels.mean(), images, EditConfig(steps=1))
 
 
-def test_inpainting_keeps_what_is_known(make_tokenizer, pictures, fails):
+def test_inpainting_keeps_what_is_known(make_tokenizer, images, fails):
     tokenizer, mask = make_tokenizer("vq"), torch.ones(1, 1, 8, 8)
     mask[..., 2:5, 3:6] = 0
-    found = inpaint(tokenizer, pictures, mask, EditConfig(steps=6), every=2)
-    assert torch.equal(found.pixels * mask, pictures * mask)
+    found = inpaint(tokenizer, images, mask, EditConfig(steps=6), every=2)
+    assert torch.equal(found.pixels * mask, images * mask)
     with fails(ValueError, "mask has shape", "1 for known"):
-        inpaint(tokenizer, pictures, torch.ones(1, 1, 4, 4))
+        inpaint(tokenizer, images, torch.ones(1, 1, 4, 4))
 
 
 def test_the_command(make_tokenizer, tmp_path):

@@ -32,9 +32,9 @@ def model(make_tokenizer, tmp_path):
 
 
 @pytest.fixture
-def picture(tmp_path):
-    Image.new("RGB", (30, 20), (250, 10, 90)).save(tmp_path / "picture.png")
-    return tmp_path / "picture.png"
+def image(tmp_path):
+    Image.new("RGB", (30, 20), (250, 10, 90)).save(tmp_path / "image.png")
+    return tmp_path / "image.png"
 
 
 def test_info_says_what_a_model_is(model):
@@ -43,18 +43,18 @@ def test_info_says_what_a_model_is(model):
         assert part in text
 
 
-def test_an_image_goes_to_bytes_and_back(model, picture, tmp_path):
-    call("encode", model, picture, "--out", tmp_path / "codes")
-    call("decode", model, tmp_path / "codes/picture.tok", "--out", tmp_path / "back")
-    size = Image.open(tmp_path / "back/picture.png").size
+def test_an_image_goes_to_bytes_and_back(model, image, tmp_path):
+    call("encode", model, image, "--out", tmp_path / "codes")
+    call("decode", model, tmp_path / "codes/image.tok", "--out", tmp_path / "back")
+    size = Image.open(tmp_path / "back/image.png").size
     from vistok.tokenizer import Tokenizer
 
     assert size == Tokenizer.from_pretrained(model).config.image_size[::-1]
 
 
-def test_mistakes_are_one_line(model, picture, tmp_path):
+def test_mistakes_are_one_line(model, image, tmp_path):
     assert "no such file or folder" in mistake("info", tmp_path / "nowhere")
-    assert "length=99" in mistake("encode", model, picture, "--length", 99, "--out", tmp_path)
+    assert "length=99" in mistake("encode", model, image, "--length", 99, "--out", tmp_path)
     (tmp_path / "text.jpg").write_text("no image")
     assert "text.jpg" in mistake("encode", model, tmp_path / "text.jpg", "--out", tmp_path)
     (tmp_path / "torn.tok").write_bytes(b"\x10")
@@ -78,42 +78,42 @@ def reading(tree, folder, encoder: bool, optional: bool):
     return folder / "model"
 
 
-def test_text_goes_to_the_parts_that_read_it(tree, picture, tmp_path):
+def test_text_goes_to_the_parts_that_read_it(tree, image, tmp_path):
     model, out = reading(tree, tmp_path, encoder=False, optional=False), tmp_path / "out"
-    call("encode", model, picture, "--out", out)  # codes do not depend on a text
+    call("encode", model, image, "--out", out)  # codes do not depend on a text
     assert "encoder reads no text; its decoder does" in mistake(
-        "encode", model, picture, "--out", out, "--text", "a cat"
+        "encode", model, image, "--out", out, "--text", "a cat"
     )
-    code = out / "picture.tok"
+    code = out / "image.tok"
     assert "reads text: say what the image shows, --text" in mistake("decode", model, code)
     decoded = []
     for text in ("a cat", "", "a cat"):
         call("decode", model, code, "--out", out, "--text", text)
-        decoded.append(Image.open(out / "picture.png").tobytes())
+        decoded.append(Image.open(out / "image.png").tobytes())
     assert decoded[0] == decoded[2] != decoded[1]
     edited = tmp_path / "edited.png"
-    copy = ("edit", "copy", model, picture, picture, "--positions", "0", "--out", edited)
+    copy = ("edit", "copy", model, image, image, "--positions", "0", "--out", edited)
     assert "--text" in mistake(*copy)
     call(*copy, "--text", "a cat")
     assert Image.open(edited).tobytes() == decoded[0]
     for verb in ("match", "inpaint"):
-        work = ("edit", verb, model, picture, picture, "--steps", 2, "--out", edited)
+        work = ("edit", verb, model, image, image, "--steps", 2, "--out", edited)
         assert "--text" in mistake(*work)
         assert "loss" in call(*work, "--text", "a cat")
 
 
-def test_text_that_may_be_missing(tree, model, picture, tmp_path):
+def test_text_that_may_be_missing(tree, model, image, tmp_path):
     reader = reading(tree, tmp_path / "reader", encoder=True, optional=True)
     codes = []
     for text in ((), ("--text", "a cat"), ("--text", "zzzz")):
-        call("encode", reader, picture, "--out", tmp_path, *text)
-        codes.append((tmp_path / "picture.tok").read_bytes())
-        call("decode", reader, tmp_path / "picture.tok", "--out", tmp_path, *text)
+        call("encode", reader, image, "--out", tmp_path, *text)
+        codes.append((tmp_path / "image.tok").read_bytes())
+        call("decode", reader, tmp_path / "image.tok", "--out", tmp_path, *text)
     assert len(set(codes)) > 1
-    assert "reads no text: leave it out" in mistake("encode", model, picture, "--text", "x")
+    assert "reads no text: leave it out" in mistake("encode", model, image, "--text", "x")
 
 
-def test_another_text_encoder_than_the_one_trained_with_is_refused(tree, picture, tmp_path):
+def test_another_text_encoder_than_the_one_trained_with_is_refused(tree, image, tmp_path):
     from tests.support import tiny_text
     from vistok.tokenizer import Tokenizer
 
@@ -122,13 +122,13 @@ def test_another_text_encoder_than_the_one_trained_with_is_refused(tree, picture
     model.condition(["a cat"])
     assert len(model.frozen_record()["text_encoder"]) == 64
     model.save_pretrained(reader)
-    call("encode", reader, picture, "--out", tmp_path, "--text", "a cat")
+    call("encode", reader, image, "--out", tmp_path, "--text", "a cat")
     tiny_text.clip(tmp_path / "clip", seed=1)
-    said = mistake("encode", reader, picture, "--out", tmp_path, "--text", "a cat")
+    said = mistake("encode", reader, image, "--out", tmp_path, "--text", "a cat")
     assert "text.path" in said and "use the same text encoder" in said
 
 
-def test_own_parts_are_named_on_any_command(tree, picture, tmp_path, monkeypatch):
+def test_own_parts_are_named_on_any_command(tree, image, tmp_path, monkeypatch):
     from vistok.config import plugin_words, validate
     from vistok.tokenizer import Tokenizer, TokenizerConfig
 
@@ -150,5 +150,5 @@ def test_own_parts_are_named_on_any_command(tree, picture, tmp_path, monkeypatch
     assert "my_fsq" in mistake("info", "model")
     assert "quantizer                my_fsq" in call("info", "model", "plugins=my_parts")
     assert plugin_words() == ["plugins=my_parts"]  # for the trainings that a study starts
-    call("encode", "model", picture, "plugins=my_parts")
+    call("encode", "model", image, "plugins=my_parts")
     assert "cannot import 'no_parts'" in mistake("info", "model", "plugins=no_parts")

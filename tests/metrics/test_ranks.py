@@ -47,7 +47,7 @@ torch.testing.assert_close(shared, whole, rtol=1e-6, atol=1e-9)
 assert torch.equal(shared[1:7], whole[1:7])  # of the same vectors in the same order
 """
 
-PICTURES = """
+IMAGES = """
 from vistok.metrics import PSNR, SSIM, CodebookStats, FeatureStats
 from vistok.tokens import TokenSpec
 g = torch.Generator().manual_seed(0)
@@ -81,7 +81,7 @@ np.testing.assert_allclose(half.cov, everything.cov, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("script", "world"), [(PICTURES + SETS, 2), (SETS, 4)])
+@pytest.mark.parametrize(("script", "world"), [(IMAGES + SETS, 2), (SETS, 4)])
 def test_ranks_equal_one(script, world, tmp_path):
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", START + script + END]

@@ -91,9 +91,9 @@ def test_length_dropout_needs_a_decoder_that_can(write, tmp_path):
 
 
 def test_an_empty_folder_is_one_line(write, tmp_path):
-    (tmp_path / "pictures").mkdir()
-    tree = {**TINY, "data": {"kind": "folder", "path": str(tmp_path / "pictures"), "size": 32}}
-    assert str(tmp_path / "pictures") in fails(write(tree), f"out={tmp_path}/run")
+    (tmp_path / "images").mkdir()
+    tree = {**TINY, "data": {"kind": "folder", "path": str(tmp_path / "images"), "size": 32}}
+    assert str(tmp_path / "images") in fails(write(tree), f"out={tmp_path}/run")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

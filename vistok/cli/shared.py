@@ -155,6 +155,6 @@ def write_clip(pixels: Any, path: Path, fps: float) -> None:
         )
         stream.bit_rate = 8_000_000
         for frame in frames:
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            file.mux(stream.encode(picture.reformat(stream.width, stream.height)))
+            image = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            file.mux(stream.encode(image.reformat(stream.width, stream.height)))
         file.mux(stream.encode())

@@ -182,9 +182,9 @@ class ImageCoder:
     def encode(self, indices: Tensor) -> list[bytes]:
         """[N, L, F] -> one string per image, in whole words of 4 bytes."""
         stream, strings = range_coder(), []
-        for picture in self.digits.split(indices.numpy())[:, self.positions].tolist():
+        for image in self.digits.split(indices.numpy())[:, self.positions].tolist():
             encoder = stream.queue.RangeEncoder()
-            for own, row in zip(self.models, picture, strict=True):
+            for own, row in zip(self.models, image, strict=True):
                 for model, symbol in zip(own, row, strict=True):
                     if model is not None:
                         encoder.encode(symbol, model)
@@ -195,12 +195,12 @@ class ImageCoder:
         """The inverse: [N, len(positions), F] int64."""
         stream = range_coder()
         symbols = np.zeros((len(strings), len(self.positions), len(self.digits.sizes)), np.int32)
-        for picture, data in enumerate(strings):
+        for image, data in enumerate(strings):
             decoder = stream.queue.RangeDecoder(_words(data))
             for place, own in enumerate(self.models):
                 for digit, model in enumerate(own):
                     if model is not None:
-                        symbols[picture, place, digit] = decoder.decode(model)
+                        symbols[image, place, digit] = decoder.decode(model)
         return self.digits.join(symbols)
 
 

@@ -12,7 +12,7 @@ from vistok.eval.speed.loading import measure_loading, measure_start
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     from PIL import Image
 
     folder = tmp_path / "images"
@@ -22,8 +22,8 @@ def pictures(tmp_path):
     return folder
 
 
-def test_rates_of_both_and_their_ratio(pictures):
-    facts = measure_loading(pictures, size=8, workers=1, batch=4, images=10, repeats=1)
+def test_rates_of_both_and_their_ratio(images):
+    facts = measure_loading(images, size=8, workers=1, batch=4, images=10, repeats=1)
     assert facts["images"] == 12 and facts["workers"] == 1
     assert facts["raw"] > 0 and facts["ratio"] == facts["loader"] / facts["raw"]
 
@@ -35,7 +35,7 @@ def test_a_start_far_in_is_timed():
 
 @pytest.mark.parametrize("parquet", [False, True])
 def test_the_command_prints_and_saves_both_sizes_and_the_start(
-    tmp_path, pictures, monkeypatch, parquet
+    tmp_path, images, monkeypatch, parquet
 ):
     monkeypatch.setattr(loading, "SIZES", (8, 16))
     monkeypatch.setattr(loading, "IMAGES", 8)
@@ -44,11 +44,11 @@ def test_the_command_prints_and_saves_both_sizes_and_the_start(
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        files = sorted(pictures.iterdir())
+        files = sorted(images.iterdir())
         rows = {"image": [{"bytes": f.read_bytes(), "path": f.name} for f in files]}
-        pq.write_table(pa.table(rows | {"label": [0] * len(files)}), pictures / "a.parquet")
+        pq.write_table(pa.table(rows | {"label": [0] * len(files)}), images / "a.parquet")
     target = tmp_path / "speed.json"
-    arguments = [f"loading={pictures}", "repeats=1", f"report={target}"]
+    arguments = [f"loading={images}", "repeats=1", f"report={target}"]
     result = CliRunner().invoke(speed, arguments)
     assert result.exit_code == 0, result.output
     rows = {(row.metric, row.run): row for row in Results.load(target).rows}

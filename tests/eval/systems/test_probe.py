@@ -139,11 +139,11 @@ def test_unlabeled_images_get_a_probe_without_classes(
     from PIL import Image
 
     make_tokenizer("vq").save_pretrained(tmp_path / "run" / "model")
-    (tmp_path / "pictures" / "a").mkdir(parents=True)
+    (tmp_path / "images" / "a").mkdir(parents=True)
     for i in range(12):
-        place = tmp_path / "pictures" / ("a" if i % 2 else ".")
+        place = tmp_path / "images" / ("a" if i % 2 else ".")
         Image.new("RGB", (9, 8), (20 * i, 9, 99)).save(place / f"{i}.png")
-    path = str(tmp_path / "pictures")
+    path = str(tmp_path / "images")
     data = {"kind": "folder", "path": path, "val_path": path, "size": 8, "crop": "random"}
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump({"data": data}))
     own = {"probe": str(small_probe), "guidance": (1.0, 3.0)}

@@ -21,13 +21,13 @@ from vistok.tokenizer import Tokenizer, TokenizerConfig
 def test_a_cache_holds_what_the_tokenizer_says(cached):
     folder, tokens = cached
     tokenizer = Tokenizer.from_pretrained(folder / "model")
-    pictures = build(PhotosConfig(size=32, count=100, val_count=16)).open("train")
+    photos = build(PhotosConfig(size=32, count=100, val_count=16)).open("train")
     cache = TokenCache(tokens / "train")
     assert len(cache) == 48
     for i in (0, 19, 20, 47):
-        expected = tokenizer.encode(pictures[i].pixels[None].float() / 255).indices[0]
+        expected = tokenizer.encode(photos[i].pixels[None].float() / 255).indices[0]
         indices, label = cache.row(i)
-        assert torch.equal(indices, expected) and label == pictures[i].label
+        assert torch.equal(indices, expected) and label == photos[i].label
 
 
 def test_an_interrupted_cache_goes_on_where_it_stopped(run, cached):

@@ -19,17 +19,17 @@ DATA = Path(os.environ.get("VISTOK_DATA_DIR", ROOT / "../shared/data"))
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     """Two classes of eight flat images each: red and blue, easy to tell apart."""
     for name, color in (("blue", (20, 30, 200)), ("red", (210, 30, 20))):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
+        (tmp_path / "images" / name).mkdir(parents=True)
         for i in range(8):
             image = Image.new("RGB", (40, 32), tuple(c + i for c in color))
-            image.save(tmp_path / "pictures" / name / f"{i}.png")
-    return tmp_path / "pictures"
+            image.save(tmp_path / "images" / name / f"{i}.png")
+    return tmp_path / "images"
 
 
-def test_a_classifier_learns_a_folder(run, pictures):
+def test_a_classifier_learns_a_folder(run, images):
     folder = run(
         {
             "name": "classifier",
@@ -37,7 +37,7 @@ def test_a_classifier_learns_a_folder(run, pictures):
                 "kind": "classifier",
                 "network": {"kind": "resnet9", "widths": [8, 8, 8, 8], "classes": 2},
             },
-            "data": {"kind": "folder", "path": str(pictures), "val_path": str(pictures)},
+            "data": {"kind": "folder", "path": str(images), "val_path": str(images)},
             "steps": 30,
             "batch_size": 8,
             "optimizer": {"kind": "sgd", "lr": 0.05},
@@ -49,10 +49,10 @@ def test_a_classifier_learns_a_folder(run, pictures):
     assert lines(folder, "val")[-1]["accuracy"] == 1.0
 
 
-def test_batch_norm_says_where_it_does_not_fit(run, pictures, monkeypatch):
+def test_batch_norm_says_where_it_does_not_fit(run, images, monkeypatch):
     tree = {
         "task": {"kind": "classifier", "network": {"kind": "resnet9", "classes": 2}},
-        "data": {"kind": "folder", "path": str(pictures), "val_path": str(pictures)},
+        "data": {"kind": "folder", "path": str(images), "val_path": str(images)},
     }
     with pytest.raises(ValueError, match=r"batch norm.*ema=null"):
         run(tree)
@@ -68,10 +68,10 @@ def test_a_classifier_needs_data(run):
         run({"task": {"kind": "classifier"}})
 
 
-def test_a_wrong_number_of_classes_is_one_line(run, pictures):
+def test_a_wrong_number_of_classes_is_one_line(run, images):
     tree = {
         "task": {"kind": "classifier"},
-        "data": {"kind": "folder", "path": str(pictures), "val_path": str(pictures)},
+        "data": {"kind": "folder", "path": str(images), "val_path": str(images)},
     }
     with pytest.raises(ValueError, match=r"classes: got 10; the data has 2"):
         run(tree)
@@ -99,9 +99,9 @@ def test_cifar10_is_one_config_away(run):
     assert "rFID[vistok-cnn, cifar10]" in report.read_text()
 
 
-def test_one_broken_image_is_counted_and_named_not_fatal(run, pictures, caplog):
-    (pictures / "red" / "broken.jpg").write_bytes(b"not an image")
-    data = {"kind": "folder", "path": str(pictures), "val_path": str(pictures / "blue")}
+def test_one_broken_image_is_counted_and_named_not_fatal(run, images, caplog):
+    (images / "red" / "broken.jpg").write_bytes(b"not an image")
+    data = {"kind": "folder", "path": str(images), "val_path": str(images / "blue")}
     folder = run({**TINY, "data": {**data, "size": 32}}, max_bad_share=0.5, validate_limit=2)
     noted = [json.loads(line) for line in (folder / "quarantine.jsonl").read_text().splitlines()]
     assert len(noted) == 1 and "broken.jpg" in noted[0]["name"] and noted[0]["reason"]
@@ -109,9 +109,9 @@ def test_one_broken_image_is_counted_and_named_not_fatal(run, pictures, caplog):
     assert len(lines(folder)) == 12
 
 
-def test_too_many_broken_images_stop_training(run, pictures):
+def test_too_many_broken_images_stop_training(run, images):
     for i in range(30):
-        (pictures / "red" / f"broken{i}.jpg").write_bytes(b"not an image")
-    data = {"kind": "folder", "path": str(pictures), "val_path": str(pictures / "blue")}
+        (images / "red" / f"broken{i}.jpg").write_bytes(b"not an image")
+    data = {"kind": "folder", "path": str(images), "val_path": str(images / "blue")}
     with pytest.raises(DataError, match=r"quarantine"):
         run({**TINY, "data": {**data, "size": 32}}, steps=400, save_every=0)
