@@ -115,7 +115,7 @@ class NonFiniteCheck:
     def note(self, fact: Mapping[str, Any]) -> None:
         """One line of alarms.jsonl."""
         if self.accelerator.is_main_process:
-            with open(self.folder / "alarms.jsonl", "a") as file:
+            with open(self.folder / "alarms.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(fact) + "\n")
 
 

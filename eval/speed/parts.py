@@ -64,7 +64,7 @@ def peak_memory(function: Callable[[], Any], device: torch.device) -> tuple[int 
         return peak, f"allocated on the GPU, {before / 2**30:.3f} of it before the call"
     try:
         ctypes.CDLL(None).malloc_trim(0)
-        _CLEAR.write_text("5")  # the high-water mark starts again
+        _CLEAR.write_text("5", encoding="utf-8")  # the high-water mark starts again
     except (AttributeError, OSError, TypeError):
         return None, "not measured: needs Linux with glibc"
     before = _resident("VmRSS")
@@ -74,4 +74,4 @@ def peak_memory(function: Callable[[], Any], device: torch.device) -> tuple[int 
 
 def _resident(name: str) -> int:
     """Bytes of a line of /proc/self/status."""
-    return 1024 * int(re.search(rf"^{name}:\s+(\d+) kB", _STATUS.read_text(), re.M)[1])
+    return 1024 * int(re.search(rf"^{name}:\s+(\d+) kB", _STATUS.read_text("utf-8"), re.M)[1])

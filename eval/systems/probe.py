@@ -160,7 +160,9 @@ def _trained(run: Run, asked: EvalConfig, chosen: Recipe, record: dict[str, Any]
             time.sleep(0.5)
     elif not _done(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "probe.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
+        (folder / "probe.json").write_text(
+            json.dumps(facts, indent=1, default=str) + "\n", encoding="utf-8"
+        )
         on_cpu = asked.torch_device.type == "cpu"
         if not _cached(folder):
             train(_cache_config(run, folder, images, chosen, asked), on_cpu)

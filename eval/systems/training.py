@@ -42,8 +42,8 @@ def finished(config: TrainConfig) -> bool:
     if not (folder / "model" / WEIGHTS).is_file():
         return False
     try:
-        told = json.loads((folder / "summary.json").read_text())
-        kept = yaml.safe_load((folder / "config.yaml").read_text())
+        told = json.loads((folder / "summary.json").read_text("utf-8"))
+        kept = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return False
     # A longer run that was begun on top of a finished one has its config, but not its steps.
@@ -63,7 +63,7 @@ def train(config: TrainConfig, on_cpu: bool = False) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder) as lock:
         asked = folder / ".asked.yaml"
-        asked.write_text(to_yaml(config))
+        asked.write_text(to_yaml(config), encoding="utf-8")
         command = [sys.executable, "-m", "vistok.train", str(asked), *plugin_words()]
         code, tail = _run(command, lock, on_cpu)
         asked.unlink(missing_ok=True)

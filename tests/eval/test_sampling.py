@@ -84,9 +84,7 @@ def test_generator_settings_without_a_generator_are_refused(runs, flow, tmp_path
         evaluate([tmp_path / "flow"], EvalConfig(**common, data=data, sampling={"steps": 1}))
 
 
-def test_speed_is_measured_with_the_settings_that_are_asked_for(
-    flow, tmp_path, monkeypatch, fails
-):
+def test_speed_is_measured_with_the_settings_that_are_asked_for(flow, tmp_path, monkeypatch, fails):
     monkeypatch.setattr("vistok.eval.speed.clock._SIDE", 64)
     flow.save_pretrained(tmp_path / "flow")
     steps, velocity = [], FakeFlow.velocity

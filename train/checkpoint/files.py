@@ -175,7 +175,7 @@ def _write(draft: Path, snapshot: Snapshot) -> None:
     for name, tensors in snapshot.tensors.items():
         write_safetensors(tensors, draft / f"{name}.safetensors")
     facts = {"step": snapshot.step, **snapshot.facts}
-    (draft / _STATE).write_text(json.dumps(facts, indent=1) + "\n")
+    (draft / _STATE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     for path in draft.iterdir():
         sync(path)
     files = {
@@ -189,7 +189,7 @@ def _write(draft: Path, snapshot: Snapshot) -> None:
         "files": files,
         "versions": {"vistok": __version__, "torch": torch.__version__},
     }
-    (draft / _MANIFEST).write_text(_sealed(manifest))
+    (draft / _MANIFEST).write_text(_sealed(manifest), encoding="utf-8")
     sync(draft / _MANIFEST)
     sync(draft)
 
@@ -210,7 +210,7 @@ def _manifest(path: Path) -> dict[str, Any]:
             "the version that wrote it, or use resume=never"
         )
     body = {key: value for key, value in manifest.items() if key != "seal"}
-    if file.read_text() != _sealed(body):
+    if file.read_text("utf-8") != _sealed(body):
         raise CheckpointError(f"{file}: its seal does not fit its text; it is damaged")
     if any(name != Path(name).name for name in manifest["files"]):
         raise CheckpointError(f"{file}: names a file outside of its folder; it is damaged")
@@ -246,7 +246,7 @@ def _remove(path: Path) -> None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from None
     if not isinstance(data, dict):

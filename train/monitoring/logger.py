@@ -51,7 +51,7 @@ class Logger:
         if not self.main:
             return
         self._forget(start)
-        self._file = open(folder / "metrics.jsonl", "a")
+        self._file = open(folder / "metrics.jsonl", "a", encoding="utf-8")
         if config.trackers:
             _quiet_wandb()
             accelerator.init_trackers(

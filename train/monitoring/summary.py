@@ -22,7 +22,7 @@ _USUALLY_FIRST = 1  # lines that warm-up (compilation, caches) makes slow
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl; one that a kill cut off is left out."""
     rows = []
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
         try:
             rows.append(json.loads(line))
         except ValueError:

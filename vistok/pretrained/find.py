@@ -92,7 +92,7 @@ def _config(folder: Path, given: str | Path | None) -> Mapping[str, Any] | None:
         if not path.is_file():
             continue
         try:
-            text = path.read_text()
+            text = path.read_text("utf-8")
             data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
         except (ValueError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())[:160]

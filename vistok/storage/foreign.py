@@ -111,7 +111,7 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
     try:
-        names = json.loads(index.read_text())["weight_map"].values()
+        names = json.loads(index.read_text("utf-8"))["weight_map"].values()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{index}: not an index of weight shards ({error})") from None
     state: dict[str, Tensor] = {}

@@ -86,7 +86,7 @@ def read_json(path: Path) -> dict[str, Any]:
             "finished run's 'model' folder"
         )
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise ConfigError(f"{path}: not JSON ({error}); save the model again") from None
     if not isinstance(data, dict):

@@ -60,7 +60,7 @@ class Origin:
         if not path.is_file():
             return None
         try:
-            facts = json.loads(path.read_text())
+            facts = json.loads(path.read_text("utf-8"))
             inert = read_safetensors(folder / TENSORS) if (folder / TENSORS).is_file() else {}
             return cls(inert=inert, **facts)
         except (ValueError, TypeError) as error:
