@@ -212,8 +212,8 @@ def read_run(folder: Path, name: str) -> Run:
 def _nowhere(folder: Path) -> str:
     """Error text for a path that is no folder, with the name that may be meant."""
     wanted = (
-        "expected a run that training wrote, a folder made by save_pretrained, or a released name "
-        "such as titok-l32"
+        "expected a run that training wrote, a folder made by save_pretrained, "
+        "hf:owner/name of the hub, or a released name such as titok-l32"
     )
     if folder.exists():
         return f"{folder}: a file; {wanted}, or a results.json"

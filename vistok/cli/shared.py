@@ -1,4 +1,4 @@
-"""Helpers of several commands: models, settings, images and clips in and out, texts."""
+"""Helpers of several commands: models, settings, texts."""
 
 from __future__ import annotations
 
@@ -65,46 +65,6 @@ def condition_of(tokenizer: Any, text: str | None, *parts: str) -> Any:
     return tokenizer.condition([text])
 
 
-def read(paths: Sequence[str], tokenizer: Any) -> Any:
-    """Images or clips, center-cropped to the tokenizer's size: [B, 3, *sides] in 0..1.
-
-    Of a video the first frames are taken, as many as the tokenizer has.
-    """
-    import torch
-
-    from vistok.data.decode.images import read as read_image
-    from vistok.data.decode.transforms import Transform, TransformConfig
-
-    shape = tokenizer.shape
-    transform = Transform(TransformConfig(size=shape.image_size), augment=False)
-    if shape.is_clip:
-        pixels = [transform.clip(_frames(path, shape.frames), 0) for path in paths]
-    else:
-        pixels = [transform(read_image(path), 0) for path in paths]
-    return torch.stack(pixels).float() / 255
-
-
-def frame_rate(path: str) -> float:
-    """Mean frames per second of a video."""
-    from vistok.data.decode import clips
-
-    return clips.probe(path).fps
-
-
-def _frames(path: str, count: int) -> list[Any]:
-    import numpy as np
-
-    from vistok.data.decode import clips
-
-    index = clips.probe(path)
-    if index.frames < count:
-        raise InputError(
-            f"{path}: {index.frames} frames; this tokenizer takes clips of {count}: give a longer "
-            "video"
-        )
-    return list(clips.frames(path, index, np.arange(count)))
-
-
 def images_only(tokenizer: Any, command: str) -> None:
     """InputError for a tokenizer of clips, where a command is made for images."""
     if tokenizer.shape.is_clip:
@@ -112,49 +72,3 @@ def images_only(tokenizer: Any, command: str) -> None:
             f"{command}: this tokenizer takes clips of {tokenizer.shape.frames} frames; edits are "
             "for images only"
         )
-
-
-def write(pixels: Any, path: Path, columns: int = 1) -> None:
-    """pixels [B, 3, H, W] in 0..1 -> one PNG; of clips [B, 3, T, H, W] one row of frames each."""
-    from torchvision.utils import save_image
-
-    if pixels.ndim == 5:
-        columns = pixels.shape[2]
-        pixels = pixels.transpose(1, 2).flatten(0, 1)
-    save_image(pixels, path, nrow=columns, padding=0 if len(pixels) == 1 else 2)
-
-
-def write_clip(pixels: Any, path: Path, fps: float) -> None:
-    """A clip [3, T, H, W] in 0..1 -> a .gif, or a video by its suffix (.mp4) through PyAV.
-
-    InputError if PyAV is not installed.
-    """
-    frames = (pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 3, 0).cpu().numpy()
-    if path.suffix == ".gif":
-        from PIL import Image
-
-        first, *rest = (Image.fromarray(frame) for frame in frames)
-        first.save(path, save_all=True, append_images=rest, duration=1000 / fps, loop=0)
-        return
-    try:
-        import av
-    except ImportError:
-        raise InputError(
-            f"{path}: writing {path.suffix} needs PyAV: pip install 'vistok[video]', or use "
-            "--format gif"
-        ) from None
-    from fractions import Fraction
-
-    with av.open(str(path), "w") as file:
-        height, width = frames.shape[1:3]
-        stream = file.add_stream("mpeg4", rate=Fraction(fps).limit_denominator(1001))
-        stream.width, stream.height, stream.pix_fmt = (
-            width + width % 2,
-            height + height % 2,
-            "yuv420p",
-        )
-        stream.bit_rate = 8_000_000
-        for frame in frames:
-            image = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            file.mux(stream.encode(image.reformat(stream.width, stream.height)))
-        file.mux(stream.encode())

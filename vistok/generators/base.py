@@ -224,9 +224,35 @@ class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"
             raise ConfigError(f"{source}: no 'spec'; expected the config of a generator")
         config = validate_part("generator", data, source)
         generator = build(config, validate(TokenSpec, facts["spec"], source), SavedCodes())
-        generator.classes = tuple(facts["class_names"] or ())
-        generator.tokenizer = dict(facts["tokenizer"] or {})
+        generator.classes = _class_names(facts["class_names"], generator.num_classes, source)
+        generator.tokenizer = _maker(facts["tokenizer"], source)
         return generator
+
+
+def _class_names(given: Any, classes: int, source: str) -> tuple[str, ...]:
+    """Names of a generator's classes as its config.json states them; ConfigError for damage."""
+    names = [] if given is None else given
+    if isinstance(names, list) and not names:
+        return ()
+    fits = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not fits or len(names) != classes:
+        got = len(names) if fits else repr(names)[:80]
+        raise ConfigError(
+            f"{source}: class_names: got {got}; expected a list of {classes} names, or none: the "
+            "file is damaged, save the model again"
+        )
+    return tuple(names)
+
+
+def _maker(given: Any, source: str) -> dict[str, str]:
+    """Record of the tokenizer whose tokens a generator learned; ConfigError for damage."""
+    record = {} if given is None else given
+    if not isinstance(record, dict) or not all(isinstance(v, str) for v in record.values()):
+        raise ConfigError(
+            f"{source}: tokenizer: got {repr(given)[:80]}; expected name and sha256 as text: the "
+            "file is damaged, save the model again"
+        )
+    return dict(record)
 
 
 def load_generator(folder: str | Path) -> Generator:

@@ -7,21 +7,31 @@ Letters: B samples, V vocabulary.
 from __future__ import annotations
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from vistok.config import Config
+from vistok.core.errors import InputError
+
+COLDEST = 1e-4  # least temperature above 0
 
 
 class ChoiceConfig(Config):
     """Settings of the choice of a code from logits; a generator's sampling config extends them."""
 
     temperature: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    """Divisor of the logits; 0 = greedy, the most likely code."""
+    """Divisor of the logits; 0 = greedy, the most likely code; else 0.0001 or more."""
     top_k: int = Field(default=0, ge=0)
     """Number of most likely codes that are sampled from; 0 = all."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Probability that the most likely codes which are sampled from reach together; 1 = all."""
+
+    @field_validator("temperature")
+    @classmethod
+    def _divides(cls, value: float) -> float:
+        if 0 < value < COLDEST:  # logits over it would not be finite
+            raise InputError(f"expected 0 (greedy) or {COLDEST:g} or more")
+        return value
 
 
 def choose(logits: Tensor, u: Tensor, config: ChoiceConfig) -> Tensor:

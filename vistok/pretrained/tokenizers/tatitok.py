@@ -12,7 +12,7 @@ from vistok.pretrained.base import Entry, Release, pair, same
 from vistok.pretrained.tokenizers.titok import TiTok, within
 from vistok.tokenizer import TokenizerConfig
 
-CLIP = "openai/clip-vit-large-patch14-336"  # the weights of open_clip's ViT-L-14-336 "openai"
+CLIP = "hf:openai/clip-vit-large-patch14-336"  # the weights of open_clip's ViT-L-14-336 "openai"
 _LICENCE = "Apache-2.0"
 
 
