@@ -26,9 +26,11 @@ from PIL import Image
 import vistok.cli as tool
 import vistok.train.__main__ as training
 from tests.conftest import tokenizer_tree
+from tests.support.caches import change_meta
 from tests.support.training import TINY, forget_accelerate
 from vistok.config import read_yaml
 from vistok.eval import __main__ as evaluation
+from vistok.storage.sealed import read_sealed
 
 MARK = "PWNED"  # the shared malicious files make the same one
 
@@ -340,9 +342,8 @@ def test_the_environment_is_never_put_into_a_file_that_came_with_a_run(here, mon
         assert "hunter2" not in said and "tok/config.yaml: data.path: got" in said
     said = refusal(call("eval tok"))  # nothing is put in: there is no folder of that name
     assert f"{text}: no such folder" in said
-    meta = json.loads(Path("cache/train/meta.json").read_text())
-    meta["tokenizer"]["name"] = text
-    Path("cache/train/meta.json").write_text(json.dumps(meta))
+    made_by = read_sealed("cache/train/meta.json")["tokenizer"]
+    change_meta("cache/train", tokenizer={**made_by, "name": text})
     result = call("train generator.yaml --dry-run data.val_path=null data.val_share=0.5")
     assert result.exit_code == 0 and "hunter2" not in result.output
 
