@@ -37,9 +37,10 @@ def output_names(files: Sequence[str], suffix: str) -> list[Path]:
     """
     named: dict[str, str] = {}
     for file in files:
-        first = named.setdefault(os.path.abspath(file), file)
-        if first is not file:
-            raise InputError(f"{file}: named twice (as {first} too); name each file once")
+        whole = os.path.abspath(file)
+        if whole in named:
+            raise InputError(f"{file}: named twice (as {named[whole]} too); name each file once")
+        named[whole] = file
     paths = [Path(path) for path in named]
     shared = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
     below = [path.relative_to(shared) for path in paths]
