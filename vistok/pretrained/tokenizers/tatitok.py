@@ -27,8 +27,8 @@ class TATiTok(TiTok):
         )
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
-        model = official.get("model", {}).get("vq_model", {})
         tree = super().config(official)
+        model = official["model"]["vq_model"]
         length = model.get("text_context_length", 77)
         tree["decoder"]["text"] = {
             "dim": model.get("text_embed_dim", 768),
