@@ -72,7 +72,7 @@ def make_reference(
 
 
 def _is_reference(path: Path) -> bool:
-    """True for statistics that this command wrote: those of others do not say how they were made."""
+    """True for statistics that this command wrote, which say how they were made."""
     try:
         return bool(RealStats.load(path).made)
     except StatsError:
