@@ -85,12 +85,13 @@ def write(files: ReportFiles, results: Results, texts: Mapping[Path, str]) -> No
     digests = {path.name: _digest(text.encode()) for path, text in texts.items()}
     facts = {**results.facts, "report": {"page": files.page.name, "files": digests}}
     whole = results.model_copy(update={"facts": facts})
-    with ExitStack() as stack:
-        for path, text in {files.numbers: whole.json_text(), **texts}.items():
-            try:
+    path = files.page
+    try:
+        with ExitStack() as stack:  # which ends in reverse: the record is renamed last
+            for path, text in {files.numbers: whole.json_text(), **texts}.items():
                 stack.enter_context(replacing(path)).write_bytes(text.encode())
-            except OSError as error:
-                raise unwritten(path, error) from None
+    except OSError as error:
+        raise unwritten(path, error) from None
 
 
 def run_key(run: Mapping[str, Any]) -> str:

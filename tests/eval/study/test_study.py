@@ -182,6 +182,10 @@ def test_overrides_reach_the_study_or_its_trainings(small_study):
         ({}, ("stpes=3",), ("stpes", "steps")),
         ({}, ("only=b",), ("only=b", "fsq, vq, lfq")),
         ({"evaluate": {"report": "x.html"}}, (), ("report", "own folder")),
+        ({"runs": {7: {}}}, (), ("runs", "7", "put it into quotes")),
+        ({"name": 7}, (), ("name", "7", "string")),
+        ({"out": "x/{foo}"}, (), ("out", "{foo}", "{name}")),
+        ({"out": "x/{"}, (), ("out", "{name}")),
     ],
 )
 def test_mistakes_are_one_line(small_study, in_process, changes, overrides, words):
