@@ -145,7 +145,7 @@ def _relation(one: Correlation, colors: dict[str, int]) -> Relation:
     if one.n < CLAIM:
         said.append(f"too few tokenizers for any claim (fewer than {CLAIM})")
     if one.left_out:
-        said.append(f"left out, infinite: {', '.join(one.left_out)}")
+        said.append(f"left out, not finite: {', '.join(one.left_out)}")
     title = f"{one.x_title} and {one.y_title}{guidance}{recipe}"
     return Relation(chart, title, "; ".join(said), one.n, one.n >= CLAIM)
 

@@ -27,6 +27,7 @@ from vistok.storage.hub import read_json
 from vistok.storage.weights import sha256
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import TokenSpec
+from vistok.train.config import TrainConfig
 
 
 class RunError(UserError, ValueError):
@@ -163,10 +164,15 @@ def data_config(run: Run | None, changes: Mapping[str, Any] | None = None) -> Co
         tree = {}  # another kind of data: nothing of the old one can apply
     if tree is None and "kind" not in changes:
         raise RunError(
-            ("no data named" if run is None else f"{run.folder}: a pretrained folder names no data")
+            ("no data named" if run is None else f"{run.folder}: {_no_data(run)}")
             + "; say which images, e.g. data.kind=photos data.size=32"
         )
     return validate(_Data, {"data": {**(tree or {}), **changes}}, "data").data
+
+
+def _no_data(run: Run) -> str:
+    whole = run.config is not None
+    return "its config.yaml names no data" if whole else "a pretrained folder names no data"
 
 
 def open_split(
@@ -235,7 +241,26 @@ def _written_config(path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: not the YAML that training writes ({one_line(error)})") from None
     if not isinstance(config, dict) or not isinstance(config.get("data") or {}, dict):
         raise RunError(f"{path}: not a training config; expected keys, and keys below `data`")
+    lost = _cut(config)
+    if lost:
+        raise RunError(
+            f"{path}: it ends before {lost[0]}, or lost it; training writes every key: put the "
+            "file back as training wrote it (the same command writes it again)"
+        )
     return config
+
+
+def _cut(config: Mapping[str, Any]) -> list[str]:
+    """Keys that a config lost which training wrote: it has every key, in the order of the schema.
+    Configs that were written by hand may have fewer."""
+    keys = list(TrainConfig.model_fields)
+    given = [key for key in config if key in keys]
+    if 1 < len(given) < len(keys) and given == keys[: len(given)]:
+        return keys[len(given) :]
+    if set(keys) <= set(config) and config.get("data"):
+        whole = validate(_Data, {"data": config["data"]}, "data").data.model_dump()
+        return [f"data.{key}" for key in whole if key not in config["data"]]
+    return []
 
 
 def _kind(model: Path) -> tuple[Kind, dict[str, Any]]:

@@ -138,8 +138,8 @@ def test_a_tokenizer_of_another_spec_is_refused(models, make_tokenizer):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"class_names": "catdog"}, "class_names: got 'catdog'; expected a list of 2 names"),
-        ({"class_names": ["cat"]}, "class_names: got 1; expected a list of 2 names, or none"),
+        ({"class_names": "catdog"}, "class_names='catdog': expected a list of texts"),
+        ({"class_names": ["cat"]}, "1 class_names for condition.classes=2"),
         ({"class_names": [1, 2]}, "class_names"),
         ({"tokenizer": "tok"}, "tokenizer"),
         ({"tokenizer": {"name": 7}}, "tokenizer"),
