@@ -12,7 +12,9 @@ channels at 17x17 positions, channels last, 2023 numbers.
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,7 +71,12 @@ class Inception(FeatureNetwork):
 
     def look(self, pixels: Tensor) -> Features:
         maps: list[Tensor] = []
-        keep = lambda module, given, made: maps.append(made[:, :_CHANNELS])
+        mine = threading.get_ident()  # the hook of one thread sees the calls of all
+
+        def keep(module: torch.nn.Module, given: Any, made: Tensor) -> None:
+            if threading.get_ident() == mine:
+                maps.append(made[:, :_CHANNELS])
+
         hook = self.network.Mixed_6d.branch1x1.register_forward_hook(keep)
         try:
             pool, logits = self.network(pixels)

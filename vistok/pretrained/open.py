@@ -1,4 +1,4 @@
-"""Any name -> a model: a run, a saved folder, a hub id, a released name, official weights.
+"""Any name -> a model: a run, a saved folder, an id of the hub, a released name, official weights.
 
 A name that begins with `hf:` is an id of the hub; every other one is a released name or a path of
 this machine, and never asked of the hub.
@@ -60,7 +60,10 @@ def open(
     Raises a UserError of one line: nothing of that name (with the nearest one), weights that are
     broken or of another config, or a model of another kind.
     """
-    place = locate(name, expect)
+    return _load(locate(name, expect), map_location)
+
+
+def _load(place: Located, map_location: Any = "cpu") -> Tokenizer | Generator:
     if place.folder is None:
         found = find(place.official)
         return exchange.from_official(
@@ -80,7 +83,7 @@ def saved_folder(name: str | Path, expect: Kind | None = None) -> Path:
         return place.folder
     folder, source = _conversion(place.official)
     if not (folder / WEIGHTS).is_file():
-        open(name, expect=expect).save_pretrained(folder)
+        _load(place).save_pretrained(folder)
         if source is not None:
             write_text(folder / _SOURCE, source + "\n")
     return folder

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vistok.config import ConfigError
+from vistok.core.text import printable
 from vistok.pretrained.base import Entry, Family, Release, flag, own, pair, same, squeeze
 from vistok.pretrained.tokenizers.maskgit_vqgan import (
     decoder_entries,
@@ -59,7 +60,8 @@ class TiTok(Family):
             )
         for key in sorted(set(model) - self.keys):
             warnings.warn(
-                f"{self.name}: config key model.vq_model.{key} is not known and changes nothing",
+                f"{self.name}: config key model.vq_model.{printable(key)} is not known and changes "
+                "nothing",
                 stacklevel=2,
             )
         constants = official.get("constants") or {}
