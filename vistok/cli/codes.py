@@ -94,6 +94,8 @@ def decode(
     in `vistok encode`.
     """
     files, given = words_and_settings(words)
+    if not files:
+        raise InputError("no .tok file named; expected FILE... after the model")
     sampling = settings(given, "sampling")["sampling"]
     tokenizer = open_tokenizer(model)
     condition = condition_of(tokenizer, text, "decoder")

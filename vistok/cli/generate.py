@@ -104,7 +104,8 @@ def _owner(name: str, model: Any, given: str | None) -> Any:
         if given is not None:
             raise
         raise InputError(f"{name}: its tokenizer: {error}; or name the tokenizer too") from None
-    found = sha256(Path(folder) / WEIGHTS)
+    weights = Path(folder) / WEIGHTS
+    found = sha256(weights)
     if given is None and found != wanted:
         raise InputError(
             f"{name}: it learned tokens of other weights than {made_by} has now; name the "
@@ -112,8 +113,9 @@ def _owner(name: str, model: Any, given: str | None) -> Any:
         )
     if wanted and found != wanted:
         raise InputError(
-            f"{given}: not the tokenizer whose tokens {name} learned (sha256 {found[:12]}, not "
-            f"{wanted[:12]}): it would decode noise; name {made_by or 'that one'}, or leave it out"
+            f"{given}: not the tokenizer whose tokens {name} learned: {weights} has sha256 "
+            f"{found[:12]}, not {wanted[:12]}, and would decode noise; name the one that was "
+            f"{made_by or 'its tokenizer'} then"
         )
     owner = pretrained.open(folder)
     if owner.spec() != model.spec:

@@ -1,7 +1,7 @@
 """Any name -> a model: a run, a saved folder, an id of the hub, a released name, official weights.
 
 A name that begins with `hf:` is an id of the hub; every other one is a released name or a path of
-this machine, and never asked of the hub.
+this machine, and a path that does not exist is never asked of the hub.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Saved models: a folder of config.json + model.safetensors, local or on the hub.
 
 A name is a path of this machine unless it begins with `hf:`: then it is an id of the hub, such as
-`hf:owner/name`. Nothing else is ever asked of the hub, or whoever owns the name that a slip of the
-pen makes would supply the model.
+`hf:owner/name`. A path that does not exist is never asked of the hub, or whoever owns the name that
+a slip of the pen makes would supply the model.
 """
 
 from __future__ import annotations
