@@ -68,6 +68,23 @@ def test_images_of_one_name_are_encoded_apart_and_decoded_apart(place):
     assert Path("alone/cat.tok").read_bytes() == Path("codes/two/cat.png.tok").read_bytes()
 
 
+def test_the_reported_images_of_one_stem(place, broken):
+    images = broken.parent / "reported/same_stem"
+    if not images.is_dir():
+        pytest.skip(f"no {images}")
+    given = sorted(path for path in images.rglob("*.*") if path.is_file())
+    call("encode", "model", *given, "--out", "codes")
+    assert files("codes") == {f"{path.relative_to(images)}.tok" for path in given}
+    for path in given:
+        call("encode", "model", path, "--out", "alone", "--overwrite")
+        alone = Path("alone", f"{path.stem}.tok").read_bytes()
+        assert Path("codes", f"{path.relative_to(images)}.tok").read_bytes() == alone
+
+
+def test_no_file_of_tokens_named_is_said(place):
+    assert "no .tok file named" in mistake("decode", "model", "sampling.steps=3")
+
+
 def test_nothing_is_overwritten_unless_it_is_asked_for(place):
     Path("cat.tok").write_text("mine")
     for command in (

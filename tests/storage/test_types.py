@@ -123,6 +123,7 @@ def test_every_way_to_load_a_tokenizer(make_tokenizer, tmp_path, fails, kind):
         load(folder)
 
 
+@pytest.mark.filterwarnings("ignore:Casting complex")
 @pytest.mark.parametrize("kind", CHANGES)
 def test_frozen_networks(tmp_path, fails, kind):
     change, words = CHANGES[kind]
