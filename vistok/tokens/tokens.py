@@ -32,6 +32,12 @@ class Tokens:
     made_by: str | None = None
     """Beginning of the hash of the weights that made them (`Tokenizer.codes_sha256`), if known."""
 
+    def __post_init__(self) -> None:
+        """InputError for indices or lengths that are no integers: they would be cut to some."""
+        for name in ("indices", "keep"):
+            if getattr(self, name) is not None:
+                _check_integers(name, getattr(self, name))
+
     def __len__(self) -> int:
         return len(self.indices if self.indices is not None else self.values)
 
@@ -69,7 +75,6 @@ class Tokens:
             raise InputError(
                 f"keep has shape {tuple(self.keep.shape)}; expected {self._keep_shape}"
             )
-        _check_integers("keep", self.keep)
         for length in set(self.keep.flatten().tolist()):
             self.spec.check_length(int(length))
         return self
@@ -126,7 +131,6 @@ class Tokens:
         Their values are not looked at, which would wait for a GPU: `check` does that.
         """
         spec = self.spec.regroup(tuple(vocab))
-        _check_integers("indices", self.indices)
         digits = radix.regroup(self.indices.long(), self.spec.vocab, spec.vocab)
         return replace(self, spec=spec, indices=digits.to(Tokens.dtype(spec)))
 
