@@ -35,7 +35,7 @@ from vistok.core.shapes import check_pixels
 from vistok.frozen.network import Frozen, share_frozen
 from vistok.regularizers.base import check_all
 from vistok.runtime.modes import evaluating
-from vistok.storage.hub import Saved
+from vistok.storage.hub import Saved, local_path
 from vistok.storage.origin import RECORD, TENSORS, Origin
 from vistok.storage.weights import content_sha256
 from vistok.tokenizer_config import TokenizerConfig
@@ -349,7 +349,7 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
     @classmethod
     def from_pretrained(cls, name: str | Path, **options: Any) -> Tokenizer:
         tokenizer = super().from_pretrained(name, **options)
-        folder = Path(name).expanduser()
+        folder = local_path(name)
         tokenizer.origin = Origin.load(folder) if folder.is_dir() else None
         return tokenizer
 

@@ -106,6 +106,7 @@ def test_released_names_and_hub_ids(saved, titok, monkeypatch, tmp_path, fails):
         ("./nothing", "no such file or folder"),
         ("/nothing/at/all", "there is no 'nothing' in /"),
         ("~/no-such-model-here", "no such file or folder"),
+        ("~nobody-of-this-name/model", "no such file or folder"),
         ("runs/aa", "there is no 'aa' in runs.; did you mean runs/a"),
         ("other/weights.bin", "no such file or folder"),
         ("weights.safetensors", "no such file or folder"),

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from vistok.config import Config, ConfigError
 from vistok.frozen.files import MissingWeights, check_loaded
 from vistok.frozen.network import Frozen
-from vistok.storage.hub import download, hub_id, nowhere
+from vistok.storage.hub import download, hub_id, local_path, nowhere
 from vistok.storage.weights import content_sha256
 
 _KEPT = 2**30  # bytes of features that are kept, beside the network: 1,024 texts of T5-XL
@@ -162,7 +162,7 @@ def _folder(path: str) -> Path:
     hub = hub_id(path)
     if hub is not None:
         return download(hub, _FETCHED)
-    folder = Path(path).expanduser()
+    folder = local_path(path)
     if not folder.is_dir():
         raise ConfigError(nowhere(path, "expected a folder in transformers format"))
     return folder

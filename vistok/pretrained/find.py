@@ -16,7 +16,7 @@ from vistok.config import ConfigError
 from vistok.pretrained.base import Family, Release
 from vistok.pretrained.table import FAMILIES, family_of, release_of, released_name, releases
 from vistok.storage.foreign import SUFFIXES, read_state
-from vistok.storage.hub import nowhere
+from vistok.storage.hub import local_path, nowhere
 from vistok.storage.weights import WeightsError, sha256
 
 CONFIGS = ("config.json", "config.yaml", "config.yml")
@@ -41,7 +41,7 @@ def find(
     local_files_only: bool = False,
 ) -> Found:
     """The weights and config behind a name or path; one-line errors say what is missing."""
-    path = Path(name)
+    path = local_path(name)
     if path.exists():
         return _local(path, family, config)
     if released_name(str(name)) is None and (path.suffix in SUFFIXES or "/" in str(name)):

@@ -20,7 +20,15 @@ from vistok.pretrained.find import CONFIGS, find
 from vistok.pretrained.table import released_name, releases
 from vistok.storage.files import write_text
 from vistok.storage.foreign import SUFFIXES
-from vistok.storage.hub import CONFIG, WEIGHTS, download, hub_id, nowhere, read_json
+from vistok.storage.hub import (
+    CONFIG,
+    WEIGHTS,
+    download,
+    hub_id,
+    local_path,
+    nowhere,
+    read_json,
+)
 from vistok.storage.weights import sha256
 from vistok.tokenizer import Tokenizer
 
@@ -91,7 +99,7 @@ def saved_folder(name: str | Path, expect: Kind | None = None) -> Path:
 
 def locate(name: str | Path, expect: Kind | None = None) -> Located:
     """The place behind a name, its weights unread; errors as in `open`."""
-    path, hub = Path(name).expanduser(), hub_id(name)
+    path, hub = local_path(name), hub_id(name)
     release = released_name(str(name))
     if hub is None and path.exists():
         found = _local(str(name), path)

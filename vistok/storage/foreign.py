@@ -79,6 +79,8 @@ def read_file(path: str | Path) -> Any:
     path = Path(path)
     if path.suffix == ".safetensors":
         return read_safetensors(path)
+    if not path.is_file():  # a pipe would be waited for
+        raise WeightsError(f"{path}: no such weights file")
     if _is_torchscript(path):
         raise WeightsError(
             f"{path}: it is TorchScript, which is code, and no code of a file is ever run; ask for "
@@ -123,8 +125,6 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
 
 
 def _unpickle(path: Path) -> Any:
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file")
     allowed = [(Inert, name) for name in _STAND_INS]
     try:
         with torch.serialization.safe_globals(allowed):

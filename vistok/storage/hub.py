@@ -60,7 +60,7 @@ class Saved(ModelHubMixin):
         """
         hub = hub_id(name)
         if hub is None:
-            folder = Path(name).expanduser()
+            folder = local_path(name)
             if not folder.is_dir():
                 raise ConfigError(nowhere(name, "expected a folder made by save_pretrained"))
         else:
@@ -122,12 +122,20 @@ def hub_id(name: str | Path) -> str | None:
     return own
 
 
+def local_path(name: str | Path) -> Path:
+    """The path of a name, with the home folder in place of `~`, if there is such a user."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # ~nobody
+        return Path(name)
+
+
 def nowhere(name: str | Path, expected: str) -> str:
     """The error of a path that is no folder, with the nearest name beside one that does not exist.
 
     A name of the form owner/name may have been meant for the hub: the error says how to write that.
     """
-    path = Path(name).expanduser()
+    path = local_path(name)
     if path.exists():
         return f"{path}: a file; {expected}"
     up = path.parent
