@@ -28,17 +28,20 @@ from vistok.data.batch import of_each_class, to_device
 from vistok.data.loading.loader import EvalLoader
 from vistok.data.loading.stream import Stream
 from vistok.data.order import Order
+from vistok.layers.dropout import keyed, layers_of
 from vistok.storage.files import write_text
 from vistok.storage.hub import WEIGHTS
 from vistok.train.checkpoint import files
+from vistok.train.checkpoint.history import header, told
 from vistok.train.checkpoint.resume import Checkpointer, binding
 from vistok.train.config import TrainConfig
 from vistok.train.cost.throughput import Throughput, make_throughput
 from vistok.train.dataloader import Loader, make_loader, stream_positions
 from vistok.train.jobs.base import Context, Job
 from vistok.train.launch import make_accelerator, one_line_losses, slow_precision
+from vistok.train.monitoring import overfitting
 from vistok.train.monitoring.logger import Logger
-from vistok.train.monitoring.summary import finish
+from vistok.train.monitoring.summary import finish, read_metrics
 from vistok.train.nonfinite import NonFiniteCheck
 from vistok.train.optim.averaging import Average, has_batch_norm
 from vistok.train.parallel.wrap import Parallel, share_batch_norm, wants_sharding
@@ -137,7 +140,8 @@ class Loop:
         state = self.state
         if self.accelerator.is_main_process:
             # Only now: a run that is refused must not change what an earlier one left.
-            write_text(self.folder / "config.yaml", to_yaml(self.config))
+            past = header(self.checkpointer.history)
+            write_text(self.folder / "config.yaml", past + to_yaml(self.config))
             if self.config.resume != "auto":
                 files.set_aside(self.folder / "checkpoints", after=state.step)
         if state.step >= self.config.steps:
@@ -195,7 +199,7 @@ class Loop:
         config, task, state = self.config, self.task, self.state
         progress = Progress(state.step, config.steps, self.order.epoch(state.step))
         rng = Rng(config.seed, "step", state.step)
-        self._seed_dropout(rng)
+        self._seed_torch(rng)
         draws: Draws = task.draw(batch.index, config.seed, progress).to(self.device)
         before = [buffer.clone() for buffer in self._statistics]
         phases = self.training_step.gradients(batch, draws, progress)
@@ -266,21 +270,24 @@ class Loop:
         if snapshot is not None:
             self.checkpointer.restore_optimizers(state, snapshot, path)
             if self.accelerator.is_main_process:
-                print(f"resumed from {path}{self.checkpointer.changed_precision(snapshot)}")
+                changed = [c for c in self.checkpointer.history if c["after_step"] == state.step]
+                print(f"resumed from {path}{told(changed)}")
 
     def _prepare(self) -> None:
         """Show the task the first batch, before anything is wrapped."""
         rng = Rng(self.config.seed, "step", 0)
-        self._seed_dropout(rng)
+        self._seed_torch(rng)
         # Streams cut their lanes by the number of workers, so there it must be the real one.
         workers = self.config.workers if isinstance(self.train_set, Stream) else 0
         batch = next(iter(self._loader(1, workers)))
-        self.task.prepare(to_device(batch, self.device), rng)
+        dropout = layers_of(self.task.modules)
+        with keyed(dropout, Rng(self.config.seed, "dropout"), batch.index, self.device):
+            self.task.prepare(to_device(batch, self.device), rng)
 
-    def _seed_dropout(self, rng: Rng) -> None:
-        """Network dropout is the only user of torch's own generator: keyed by step and rank, it
-        needs no state either."""
-        torch.manual_seed(rng.child(f"dropout/{self.accelerator.process_index}").torch_seed())
+    def _seed_torch(self, rng: Rng) -> None:
+        """Parts of users may draw from torch's own generator: keyed by step and rank, such draws
+        need no state either."""
+        torch.manual_seed(rng.child(f"torch/{self.accelerator.process_index}").torch_seed())
 
     # -- looking --------------------------------------------------------------------------------
 
@@ -314,6 +321,11 @@ class Loop:
             self.logger.write(step, metrics, "val")
             values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
             self.logger.say(f"step {step}: {values}")
+            rows = read_metrics(self.folder / "metrics.jsonl")
+            text = overfitting.warning(rows, monitor.metric, monitor.higher_is_better)
+            if text is not None:  # on the main process, which writes these lines
+                self.nonfinite.note({"step": step, "alarm": overfitting.ALARM, "text": text})
+                self.logger.say(f"step {step}: {text}")
             if monitor.metric in metrics:
                 sign = 1 if monitor.higher_is_better else -1
                 self.state.score = sign * metrics[monitor.metric]
@@ -341,6 +353,7 @@ class Loop:
 
     def _export(self) -> None:
         """Write the finished model, unless an earlier run of the same steps already did."""
+        self.nonfinite.require_a_step()
         target = self.folder / "model"
         modules = self.evaluated()
         if self.accelerator.is_main_process:
