@@ -47,7 +47,7 @@ def start_from(tokenizer: Tokenizer, init: InitConfig) -> str:
         if set(mine) != set(given) or any(mine[k].shape != given[k].shape for k in mine):
             raise ConfigError(
                 f"task.init: {theirs} of {init.path} does not fit {ours}: "
-                f"{_difference(mine, given)}; name the parts that do, e.g. parts: [encoder]"
+                f"{_difference(mine, given)}; list the parts that do in `parts`"
             )
         for name, tensor in mine.items():
             tensor.data.copy_(given[name])
