@@ -18,8 +18,12 @@ from vistok.train.config import TrainConfig
 
 
 def write(folder, step, keep=Keep(5), score=None):
-    state = Snapshot(step, {"model": {"w": torch.arange(4.0) + step}}, {"note": "x"}, score)
-    return checkpoint.save(folder, state, keep)
+    state = Snapshot(step, {"model": {"w": torch.arange(4.0) + step}}, {"note": "x"})
+    path = checkpoint.save(folder, state, keep)
+    if score is not None:  # known after the save
+        checkpoint.set_score(path, score)
+        checkpoint.prune(folder, keep)
+    return path
 
 
 def steps(folder):
