@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vistok.config.errors import InputError
 from vistok.storage.hub import WEIGHTS
+from vistok.storage.sealed import SealError
 from vistok.storage.trained import RUN_CONFIG, TrainingRecord
 from vistok.storage.weights import sha256
 from vistok.train.checkpoint import files
@@ -39,7 +39,7 @@ class Export:
         wanted = files.identity(checkpoint)
         try:
             found = TrainingRecord.read(self.target)
-        except InputError:
+        except SealError:
             return False
         paths = (self.target / WEIGHTS, self.folder / RUN_CONFIG)
         if found is None or not all(path.is_file() for path in paths):

@@ -18,7 +18,7 @@ from vistok.storage.lock import InUseError, folder_lock
 
 @pytest.fixture
 def child(tmp_path):
-    """child(work) runs `work(say)` in a fork until it called `say()`; its pid. It is killed at the end."""
+    """child(work) runs `work(say)` in a fork until it called `say()`; its pid."""
     pids = []
 
     def start(work) -> int:

@@ -15,7 +15,8 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -28,7 +29,17 @@ from vistok import __version__
 from vistok.config import ConfigError
 from vistok.config.errors import UserError
 from vistok.storage.files import sync, write_text
-from vistok.storage.weights import WeightsError, read_safetensors, sha256, write_safetensors
+from vistok.storage.sealed import (
+    SEAL,
+    SealError,
+    check_files,
+    check_names,
+    check_seal,
+    facts_of_files,
+    read_record,
+    sealed,
+)
+from vistok.storage.weights import WeightsError, read_safetensors, write_safetensors
 
 _FORMAT = 2
 _MANIFEST, _STATE = "manifest.json", "state.json"
@@ -107,9 +118,8 @@ def set_score(path: Path, score: float) -> None:
 
     CheckpointError if the manifest is damaged, UnwrittenError if the disk refuses.
     """
-    manifest = _manifest(path)
-    del manifest["seal"]
-    write_text(path / _MANIFEST, _sealed({**manifest, "score": score}))
+    manifest = {name: value for name, value in _manifest(path).items() if name != SEAL}
+    write_text(path / _MANIFEST, sealed({**manifest, "score": score}))
 
 
 def identity(path: Path) -> str:
@@ -166,14 +176,9 @@ def find(folder: Path, resume: str) -> Path | None:
 
 def verify(path: Path) -> None:
     """Check every file against the manifest; CheckpointError names the first that differs."""
-    for name, facts in _manifest(path)["files"].items():
-        file = path / name
-        if not file.is_file():
-            raise CheckpointError(f"{file}: missing")
-        if file.stat().st_size != facts["bytes"]:
-            raise CheckpointError(f"{file}: {file.stat().st_size} bytes; expected {facts['bytes']}")
-        if sha256(file) != facts["sha256"]:
-            raise CheckpointError(f"{file}: its sha256 is not that of the manifest; it is damaged")
+    manifest = _manifest(path)
+    with _named():
+        check_files(path, manifest["files"])
 
 
 def load(path: Path) -> Snapshot:
@@ -196,10 +201,7 @@ def _write(draft: Path, snapshot: Snapshot) -> None:
     (draft / _STATE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     for path in draft.iterdir():
         sync(path)
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        for path in sorted(draft.iterdir())
-    }
+    files = facts_of_files(sorted(draft.iterdir()))
     manifest = {
         "format": _FORMAT,
         "step": snapshot.step,
@@ -207,15 +209,9 @@ def _write(draft: Path, snapshot: Snapshot) -> None:
         "files": files,
         "versions": {"vistok": __version__, "torch": torch.__version__},
     }
-    (draft / _MANIFEST).write_text(_sealed(manifest), encoding="utf-8")
+    (draft / _MANIFEST).write_text(sealed(manifest), encoding="utf-8")
     sync(draft / _MANIFEST)
     sync(draft)
-
-
-def _sealed(manifest: Mapping[str, Any]) -> str:
-    """The one text that says this manifest: its last line seals the others."""
-    seal = hashlib.sha256(json.dumps(manifest, indent=1).encode()).hexdigest()
-    return json.dumps({**manifest, "seal": seal}, indent=1) + "\n"
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -227,11 +223,9 @@ def _manifest(path: Path) -> dict[str, Any]:
             f"{file}: format {manifest.get('format')!r}; this vistok reads {_FORMAT}: resume with "
             "the version that wrote it, or use resume=never"
         )
-    body = {key: value for key, value in manifest.items() if key != "seal"}
-    if file.read_text("utf-8") != _sealed(body):
-        raise CheckpointError(f"{file}: its seal does not fit its text; it is damaged")
-    if any(name != Path(name).name for name in manifest["files"]):
-        raise CheckpointError(f"{file}: names a file outside of its folder; it is damaged")
+    with _named():
+        check_seal(file, manifest)
+        check_names(file, manifest["files"])
     return manifest
 
 
@@ -287,10 +281,14 @@ def _remove(path: Path) -> None:
 
 
 def _json(path: Path) -> dict[str, Any]:
+    with _named():
+        return read_record(path)
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Errors of sealed files under the name of a checkpoint's."""
     try:
-        data = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path}: expected a JSON object")
-    return data
+        yield
+    except SealError as error:
+        raise CheckpointError(str(error)) from None

@@ -6,13 +6,12 @@ keeps the earlier model until it has one of its own; by the record everybody can
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from vistok.config.errors import InputError
 from vistok.storage.files import write_text
 from vistok.storage.hub import WEIGHTS
+from vistok.storage.sealed import SealError, read_sealed, sealed
 from vistok.storage.weights import sha256
 
 RUN_CONFIG = "config.yaml"
@@ -39,25 +38,18 @@ class TrainingRecord:
 
     def write(self, model: Path) -> None:
         """Put the record beside the weights."""
-        write_text(model / _NAME, json.dumps(asdict(self), indent=1) + "\n")
+        write_text(model / _NAME, sealed(asdict(self)))
 
     @classmethod
     def read(cls, model: Path) -> TrainingRecord | None:
-        """The record of a model folder; None = training did not write this model. InputError if it
-        is damaged."""
+        """The record of a model folder; None = training did not write it. SealError if damaged."""
         path = model / _NAME
         if not path.is_file():
             return None
-        try:
-            facts = json.loads(path.read_text("utf-8"))
-            record = cls(**facts)
-        except (OSError, ValueError, TypeError, RecursionError):
-            record = None
-        if record is None or type(record.step) is not int:
-            raise InputError(
-                f"{path}: not a record of training; it is damaged: start the training command again"
-            )
-        return record
+        facts = read_sealed(path)
+        if set(facts) != {field.name for field in fields(cls)}:
+            raise SealError(f"{path}: not a record of training; start the training command again")
+        return cls(**facts)
 
 
 def unlike_its_run(run: Path, weights: str) -> str | None:
@@ -66,7 +58,7 @@ def unlike_its_run(run: Path, weights: str) -> str | None:
 
     Args:
         weights: sha256 of the model's weights.
-    Raises InputError if the model's record is damaged.
+    Raises SealError if the model's record is damaged.
     """
     record = TrainingRecord.read(run / "model")
     if record is None:

@@ -11,6 +11,7 @@ import torch
 
 from tests.support.training import TINY, lines
 from vistok.config import ConfigError, validate
+from vistok.storage.sealed import sealed
 from vistok.train.checkpoint import files as checkpoint
 from vistok.train.checkpoint.files import CheckpointError, Keep, Snapshot
 from vistok.train.checkpoint.resume import binding
@@ -119,7 +120,7 @@ def test_a_manifest_that_points_elsewhere_is_refused(tmp_path):
     facts = json.loads((path / "manifest.json").read_text())
     facts.pop("seal")
     facts["files"]["../../other.safetensors"] = facts["files"]["model.safetensors"]
-    (path / "manifest.json").write_text(checkpoint._sealed(facts))
+    (path / "manifest.json").write_text(sealed(facts))
     with pytest.raises(CheckpointError, match="outside of its folder"):
         checkpoint.load(path)
 
