@@ -31,7 +31,5 @@ class RunState:
     """Optimizer steps done."""
     skipped: int = 0
     """Steps that were not finite."""
-    score: float | None = None
-    """The validation metric of this step, higher is better; None = none was due."""
     stream: dict[str, Any] | None = None
     """Lanes of a streamed data set and their positions; None = samples are read by index."""

@@ -14,19 +14,21 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from vistok.config import ConfigError
 from vistok.config.errors import NonFiniteError
 from vistok.config.overrides import leaves
 from vistok.runtime import distributed
+from vistok.storage.lock import FolderLock
 from vistok.storage.weights import load_strict
 from vistok.train.checkpoint import files
 from vistok.train.checkpoint.files import CheckpointError, Keep, Snapshot
+from vistok.train.checkpoint.finished import check_finished
 from vistok.train.checkpoint.history import Change, changes, settings
 from vistok.train.checkpoint.optimizer_state import load_optimizer, optimizer_state
 from vistok.train.config import TrainConfig
+from vistok.train.parallel.main_process import by_main
 from vistok.train.state import RunState
 
 # Keys that may differ between a checkpoint and the run that resumes from it.
@@ -48,6 +50,8 @@ class Checkpointer:
 
     Args:
         binding: the facts that a checkpoint is tied to, from `binding`; asked when they are needed.
+        lock: of the run's folder, which must still be held when a checkpoint is written; None =
+            nobody else can have the folder.
     """
 
     def __init__(
@@ -56,15 +60,17 @@ class Checkpointer:
         accelerator: Accelerator,
         folder: Path,
         binding: Callable[[], dict[str, Any]],
+        lock: FolderLock | None = None,
     ) -> None:
         self.config, self.accelerator, self.folder = config, accelerator, folder
-        self.binding = binding
+        self.binding, self.lock = binding, lock
+        self.keep = Keep(config.keep_last, config.keep_best, config.keep_every)
         self.history: list[Change] = []
         """Settings that changed over the resumes of the run, oldest first."""
 
     def find(self) -> Path | None:
         """The checkpoint to resume from; the main process decides, for all of them."""
-        path = self._by_main(lambda: files.find(self.folder, self.config.resume))
+        path = by_main(self.accelerator, lambda: files.find(self.folder, self.config.resume))
         if path is not None and not path.is_dir():
             raise ConfigError(
                 f"resume: {path} is not visible to process {self.accelerator.process_index}; "
@@ -72,11 +78,29 @@ class Checkpointer:
             )
         return path
 
-    def save(self, state: RunState) -> None:
+    def save(self, state: RunState) -> Path:
         """A checkpoint of this step, written by the main process; a failure ends all of them."""
-        snapshot, config = self.collect(state), self.config
-        keep = Keep(config.keep_last, config.keep_best, config.keep_every)
-        self._by_main(lambda: files.save(self.folder, snapshot, keep))
+        snapshot = self.collect(state)
+
+        def write() -> Path:
+            if self.lock is not None:
+                self.lock.check()
+            return files.save(self.folder, snapshot, self.keep)
+
+        return by_main(self.accelerator, write)
+
+    def judge(self, path: Path, score: float) -> None:
+        """Give a checkpoint of this run its score, higher is better, and keep the best."""
+
+        def write() -> None:
+            files.set_score(path, score)
+            files.prune(self.folder, self.keep)
+
+        by_main(self.accelerator, write)
+
+    def holds(self, path: Path) -> bool:
+        """True if a checkpoint is this run's own; `resume` may name that of another."""
+        return path.resolve().parent == self.folder.resolve()
 
     def collect(self, state: RunState) -> Snapshot:
         """The state of a run after a step, whole on every rank; every rank must call it.
@@ -117,12 +141,13 @@ class Checkpointer:
         for name, optimizers in state.optimizers.items():
             moved, names = optimizer_state(optimizers, state.modules[name])
             tensors[f"optimizer.{name}"], facts["optimizers"][name] = moved, names
-        return Snapshot(state.step, tensors, facts, state.score)
+        return Snapshot(state.step, tensors, facts)
 
     def restore_modules(self, state: RunState, path: Path) -> Snapshot:
         """Put a checkpoint's weights, averages and counters into a run whose modules are whole."""
         snapshot = files.load(path)
         _same(snapshot.facts.get("config", {}), self.binding(), path)
+        check_finished(self.config, snapshot)
         now = self._settings()
         changed = changes(snapshot.step, snapshot.facts.get("settings", now), now)
         self.history = [*snapshot.facts.get("history", []), *changed]
@@ -149,19 +174,6 @@ class Checkpointer:
 
     def _settings(self) -> dict[str, Any]:
         return settings(self.config, self.accelerator.num_processes)
-
-    def _by_main(self, work: Callable[[], Path | None]) -> Path | None:
-        """The result of the main process, or the error that it meets, for every process."""
-        outcome: list[Any] = [None]
-        if self.accelerator.is_main_process:
-            try:
-                outcome = [work()]
-            except (ConfigError, CheckpointError) as error:
-                outcome = [error]
-        (result,) = broadcast_object_list(outcome)
-        if isinstance(result, Exception):
-            raise result
-        return result
 
 
 def binding(config: TrainConfig, manifest: str | None, record: Mapping[str, str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from vistok.train.monitoring.text import duration, fact, fit, size
 
 _WAIT = 0.05  # share of the time spent waiting for data above which something should change
 _PEAKS = ("peak_memory_gb", "peak_rss_gb")
+_SUMMARY = "summary.json"
 _USUALLY_FIRST = 1  # lines that warm-up (compilation, caches) makes slow
 
 
@@ -29,6 +30,15 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return [row for row in rows if isinstance(row, dict)]
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a run's folder; {} if there is none, or one that a kill cut off."""
+    try:
+        summary = json.loads((folder / _SUMMARY).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
 
 
 def summarize(
@@ -159,7 +169,7 @@ def finish(
     counts = {"bad_samples": names, **(counts or {})}
     warnings = _overfits(folder, rows)
     summary = summarize(config, rows, counts, tokenizer, task, unit, warnings)
-    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_text(folder / _SUMMARY, json.dumps(summary, indent=2) + "\n")
     return summary_text(summary, width)
 
 
