@@ -44,12 +44,12 @@ from vistok.train.monitoring.logger import Logger
 from vistok.train.monitoring.summary import read_metrics
 from vistok.train.monitoring.validation import Validation
 from vistok.train.nonfinite import NonFiniteCheck
-from vistok.train.optim.averaging import Average, has_batch_norm
+from vistok.train.optim.averaging import has_batch_norm
 from vistok.train.parallel.main_process import by_main
-from vistok.train.parallel.wrap import Parallel, share_batch_norm, wants_sharding
+from vistok.train.parallel.wrap import Parallel, wants_sharding
 from vistok.train.run_folder import run_folder
 from vistok.train.signals import StopRequest
-from vistok.train.state import RunState
+from vistok.train.state import start_state
 from vistok.train.step import PhaseGradients, TrainingStep
 from vistok.train.tasks.base import Modules, Task
 
@@ -96,7 +96,7 @@ class Loop:
         self.device = accelerator.device
         self.train_set = train_set
         self.sharded = wants_sharding(config.sharding, accelerator.num_processes)
-        self.state = self._state()
+        self.state = start_state(config, task, accelerator, self.sharded)
         # What a forward pass itself moves; looked up once, since a step has no time to search.
         self._statistics = [
             buffer
@@ -126,24 +126,6 @@ class Loop:
         self.export = Export(config, task, folder, lambda: self.data_record)
         self.logger: Logger | None = None
         self.loader: Loader | None = None
-
-    def _state(self) -> RunState:
-        """The task's modules on the device, and their averages."""
-        config, task = self.config, self.task
-        modules = {name: module.to(self.device) for name, module in task.modules.items()}
-        for module in (*task.buffers.helpers, *task.buffers.saved.values()):
-            module.to(self.device)
-        for name, module in modules.items():
-            share_batch_norm(name, module, self.accelerator)
-        averages: dict[str, Average] = {}
-        if config.ema is not None:
-            averages = {name: Average(modules[name], config.ema, name) for name in task.ema}
-        # A sharded module cannot be evaluated as it is: ranks look at different numbers of samples.
-        first = task.phases[0].module
-        twins: dict[str, Average] = {}
-        if self.sharded and first not in averages:
-            twins = {first: Average(modules[first], 0.0, first)}
-        return RunState(modules, averages, twins, task.buffers)
 
     @cached_property
     def data_record(self) -> dict:
