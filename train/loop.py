@@ -26,10 +26,12 @@ from vistok.core.schedules import Progress
 from vistok.data.batch import to_device
 from vistok.data.loading.stream import Stream
 from vistok.data.order import Order
+from vistok.layers.dropout import keyed, layers_of
 from vistok.storage.files import write_text
 from vistok.storage.lock import FolderLock
 from vistok.storage.trained import RUN_CONFIG
 from vistok.train.checkpoint import files
+from vistok.train.checkpoint.history import header, told
 from vistok.train.checkpoint.resume import Checkpointer, binding
 from vistok.train.config import TrainConfig
 from vistok.train.cost.throughput import Throughput, make_throughput
@@ -160,7 +162,8 @@ class Loop:
             return
         if main:
             # Only now: a run that is refused must not change what an earlier one left.
-            write_text(self.folder / RUN_CONFIG, to_yaml(self.config))
+            past = header(self.checkpointer.history)
+            write_text(self.folder / RUN_CONFIG, past + to_yaml(self.config))
             aside = []
             if self.config.resume != "auto":
                 aside = files.set_aside(self.checkpointer.folder, after=state.step)
@@ -237,7 +240,7 @@ class Loop:
         config, task, state = self.config, self.task, self.state
         progress = Progress(state.step, config.steps, self.order.epoch(state.step))
         rng = Rng(config.seed, "step", state.step)
-        self._seed_dropout(rng)
+        self._seed_torch(rng)
         draws: Draws = task.draw(batch.index, config.seed, progress).to(self.device)
         before = [buffer.clone() for buffer in self._statistics]
         phases = self.training_step.gradients(batch, draws, progress)
@@ -308,22 +311,25 @@ class Loop:
         if snapshot is not None:
             self.checkpointer.restore_optimizers(state, snapshot, path)
             if self.accelerator.is_main_process:
-                print(f"resumed from {path}{self.checkpointer.changed_precision(snapshot)}")
+                changed = [c for c in self.checkpointer.history if c["after_step"] == state.step]
+                print(f"resumed from {path}{told(changed)}")
         return path
 
     def _prepare(self) -> None:
         """Show the task the first batch, before anything is wrapped."""
         rng = Rng(self.config.seed, "step", 0)
-        self._seed_dropout(rng)
+        self._seed_torch(rng)
         # Streams cut their lanes by the number of workers, so there it must be the real one.
         workers = self.config.workers if isinstance(self.train_set, Stream) else 0
         batch = next(iter(self._loader(1, workers)))
-        self.task.prepare(to_device(batch, self.device), rng)
+        dropout = layers_of(self.task.modules)
+        with keyed(dropout, Rng(self.config.seed, "dropout"), batch.index, self.device):
+            self.task.prepare(to_device(batch, self.device), rng)
 
-    def _seed_dropout(self, rng: Rng) -> None:
-        """Network dropout is the only user of torch's own generator: keyed by step and rank, it
-        needs no state either."""
-        torch.manual_seed(rng.child(f"dropout/{self.accelerator.process_index}").torch_seed())
+    def _seed_torch(self, rng: Rng) -> None:
+        """Parts of users may draw from torch's own generator: keyed by step and rank, such draws
+        need no state either."""
+        torch.manual_seed(rng.child(f"torch/{self.accelerator.process_index}").torch_seed())
 
     # -- looking --------------------------------------------------------------------------------
 
@@ -363,6 +369,7 @@ class Loop:
         self.logger.write(step, metrics, "val")
         values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         self.logger.say(f"step {step}: {values}")
+        self.validation.compare(step)
 
     # -- keeping --------------------------------------------------------------------------------
 
@@ -376,6 +383,7 @@ class Loop:
 
     def _export(self, path: Path) -> None:
         """Write the finished model and the summary."""
+        self.nonfinite.require_a_step()
         modules = self.evaluated()
         write = lambda: self.export.write(self.state.step, path, modules)
         self.logger.say(by_main(self.accelerator, write))

@@ -2,7 +2,7 @@
 
 A checkpoint belongs to its config: a key that would change what was trained so far is refused by
 name. How long, how often and on how many processes may change; so may the optimizer's settings,
-which always come from the config.
+which always come from the config. What changed is kept in the history.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from vistok.storage.lock import FolderLock
 from vistok.storage.weights import load_strict
 from vistok.train.checkpoint import files
 from vistok.train.checkpoint.files import CheckpointError, Keep, Snapshot
-from vistok.train.checkpoint.finished import check_finished, settings
+from vistok.train.checkpoint.finished import check_finished
+from vistok.train.checkpoint.history import Change, changes, settings
 from vistok.train.checkpoint.optimizer_state import load_optimizer, optimizer_state
 from vistok.train.config import TrainConfig
 from vistok.train.parallel.main_process import by_main
@@ -64,6 +65,8 @@ class Checkpointer:
         self.config, self.accelerator, self.folder = config, accelerator, folder
         self.binding, self.lock = binding, lock
         self.keep = Keep(config.keep_last, config.keep_best, config.keep_every)
+        self.history: list[Change] = []
+        """Settings that changed over the resumes of the run, oldest first."""
 
     def find(self) -> Path | None:
         """The checkpoint to resume from; the main process decides, for all of them."""
@@ -119,8 +122,8 @@ class Checkpointer:
             "optimizers": {},
             "ema_updates": {name: average.updates for name, average in state.averages.items()},
             "skipped": state.skipped,
-            "precisions": self.config.precisions,
-            "settings": settings(self.config),
+            "settings": self._settings(),
+            "history": self.history,
         }
         if state.stream is not None:
             facts["stream"] = state.stream
@@ -144,7 +147,11 @@ class Checkpointer:
         """Put a checkpoint's weights, averages and counters into a run whose modules are whole."""
         snapshot = files.load(path)
         _same(snapshot.facts.get("config", {}), self.binding(), path)
-        check_finished(self.config, snapshot)
+        now = self._settings()
+        before = snapshot.facts.get("settings", now)
+        check_finished(self.config, snapshot.step, before, now)
+        changed = changes(snapshot.step, before, now)
+        self.history = [*snapshot.facts.get("history", []), *changed]
         modules = {**state.modules, **{f"task.{n}": m for n, m in state.buffers.saved.items()}}
         for name, module in modules.items():
             if name in state.modules or module.state_dict():
@@ -166,14 +173,8 @@ class Checkpointer:
             names = snapshot.facts["optimizers"][name]
             load_optimizer(optimizers, state.modules[name], moved, names, path)
 
-    def changed_precision(self, snapshot: Snapshot) -> str:
-        """Differences of precision from the checkpoint's: ", precision: bf16 before, fp32 now"."""
-        before, now = snapshot.facts.get("precisions", {}), self.config.precisions
-        return "".join(
-            f", {key}: {before[key]} before, {now[key]} now"
-            for key in now
-            if before.get(key, now[key]) != now[key]
-        )
+    def _settings(self) -> dict[str, Any]:
+        return settings(self.config, self.accelerator.num_processes)
 
 
 def binding(config: TrainConfig, manifest: str | None, record: Mapping[str, str]) -> dict[str, Any]:
@@ -183,6 +184,8 @@ def binding(config: TrainConfig, manifest: str | None, record: Mapping[str, str]
     bound = {key: value for key, value in tree.items() if key not in _FREE}
     flat = dict(leaves(bound, lists=True))
     flat = {key: value for key, value in flat.items() if not key.startswith(_FREE_INSIDE)}
+    # Rates and decays may change, but the state of one kind of optimizer says nothing to another.
+    flat["optimizer.kind"] = config.optimizer.kind
     return flat | {_MANIFEST: manifest} | dict(record)
 
 
