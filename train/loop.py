@@ -9,13 +9,12 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from torch import nn
 
 from vistok.config import ConfigError, to_yaml
@@ -84,6 +83,7 @@ class Loop:
         self.config, self.task, self.accelerator, self.folder = config, task, accelerator, folder
         self.device = accelerator.device
         self.train_set, self.val_set = train_set, val_set
+        self.data_record = self._data_record()  # as the run finds its files, not as they are later
         self.sharded = wants_sharding(config.sharding, accelerator.num_processes)
         self.state = self._state()
         # What a forward pass itself moves; looked up once, since a step has no time to search.
@@ -122,10 +122,10 @@ class Loop:
             twins = {first: Average(modules[first], 0.0, first)}
         return RunState(modules, averages, twins, task.buffers)
 
-    @cached_property
-    def data_record(self) -> dict:
-        """The record of the training data; read once, since it may look at every file."""
-        return self.train_set.record()
+    def _data_record(self) -> dict[str, Any]:
+        """The record of the training data, made by the main process: it may look at every file."""
+        record = [self.train_set.record() if self.accelerator.is_main_process else None]
+        return broadcast_object_list(record)[0]
 
     def _binding(self) -> dict[str, Any]:
         return binding(self.config, self.data_record.get("manifest"), self.task.record())

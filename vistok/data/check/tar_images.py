@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from vistok.core.regular_files import open_regular
 from vistok.data.base import UNLABELED, BadSample, DataError, Dataset, Raw
 from vistok.data.kinds.folder import shown
 from vistok.data.kinds.tar_samples import Group, groups
@@ -109,6 +110,6 @@ def _name(group: Group) -> str:
 
 
 def _read(path: Path, start: int, size: int) -> bytes:
-    with open(path, "rb") as file:
+    with open_regular(path, "rb") as file:
         file.seek(start)
         return file.read(size)

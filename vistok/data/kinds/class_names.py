@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from vistok.core.errors import InputError
+from vistok.core.regular_files import check_regular
 from vistok.data.base import DataError, one_line
 
 
@@ -30,6 +31,7 @@ def class_names(metadata: dict[bytes, bytes], folder: Path, label: str) -> tuple
 def listed_names(path: Path) -> tuple[str, ...]:
     """Class names from a JSON file, see `class_names`; DataError if it holds none."""
     try:
+        check_regular(path)
         content = json.loads(path.read_text("utf-8"))
         listed = content["names"] if isinstance(content, dict) else content
         if listed and isinstance(listed[0], dict):
@@ -56,6 +58,7 @@ def given_names(classes: int | str | tuple[str, ...] | None) -> tuple[str, ...]:
     if path.suffix == ".json":
         return listed_names(path)
     try:
+        check_regular(path)
         return tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
     except (OSError, ValueError) as error:
         raise DataError(

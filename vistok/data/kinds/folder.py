@@ -25,6 +25,7 @@ from vistok.data.base import (
     Sample,
     Split,
     augments,
+    file_size,
     held_out,
     manifest_hash,
 )
@@ -168,8 +169,8 @@ class FolderDataset(Dataset):
         return Raw(shown(name), data, self._label_of(name))
 
     def record(self) -> dict[str, Any]:
-        """`manifest` covers names and file sizes."""
-        lines = (f"{name} {(self.root / name).stat().st_size}" for name in self.names)
+        """`manifest` covers names and file sizes; a missing file has size -1."""
+        lines = (f"{name} {file_size(self.root / name)}" for name in self.names)
         return {
             "kind": "folder",
             "source": str(self.root),
@@ -198,8 +199,15 @@ def files_below(root: str, endings: tuple[str, ...], kind: str, what: str) -> tu
     base = Path(root).expanduser()
     if not base.is_dir():
         raise DataError(f"data.{kind} {root}: no such folder; expected a folder of {what}s")
+
+    def refuse(error: OSError) -> None:  # else its files would be missing in silence
+        raise DataError(
+            f"data.{kind} {error.filename}: cannot be listed ({error.strerror}); check your "
+            f"rights, or move it away"
+        )
+
     names, ignored, seen = [], 0, set()
-    for folder, below, files in os.walk(base, followlinks=True):
+    for folder, below, files in os.walk(base, onerror=refuse, followlinks=True):
         place = os.path.realpath(folder)
         if place in seen:  # a link back up would be walked forever
             below.clear()

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from vistok.core.regular_files import check_regular
 from vistok.data.base import BadSample, DataError, one_line
 
 
@@ -32,7 +33,7 @@ def find(patterns: str | tuple[str, ...]) -> list[Path]:
     found: list[Path] = []
     for pattern in (patterns,) if isinstance(patterns, str) else patterns:
         names = sorted(glob.glob(os.path.expanduser(pattern), recursive=True), key=os.fsencode)
-        names = [name for name in names if os.path.isfile(name)]
+        names = [name for name in names if not os.path.isdir(name)]
         if not names:
             raise DataError(
                 f"data.parquet {pattern}: no such file; expected a parquet file or a glob like "
@@ -104,6 +105,7 @@ class ParquetShards:
         import pyarrow.parquet as pq
 
         try:
+            check_regular(path)
             return pq.ParquetFile(path)
         except (pa.ArrowException, OSError) as error:
             raise DataError(
@@ -121,7 +123,10 @@ class ParquetShards:
             return self._tables[group]
         number, place = self._of[group]
         if number not in self._files:
-            self._files[number] = self._open(self.shards[number].path)
+            try:
+                self._files[number] = self._open(self.shards[number].path)
+            except DataError as error:  # gone since it was opened first
+                raise BadSample(self.name(row), str(error)) from None
         try:
             table = self._files[number].read_row_group(place, self.columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:

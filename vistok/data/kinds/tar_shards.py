@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vistok.core.errors import InputError
+from vistok.core.regular_files import IrregularFileError, open_regular
 from vistok.data.base import DataError, one_line
 
 MOST_SHARDS = 2**23  # shard << 40 | offset is an int64: the key of a sample's draws
@@ -33,6 +34,7 @@ _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _WAITS = (0.2, 1.0, 3.0)  # seconds before a failed read is tried again
 _LASTING = {
     FileNotFoundError: "check the name",
+    IrregularFileError: "check the name",
     IsADirectoryError: "check the name",
     PermissionError: "check your rights",
     ImportError: "install what it asks for",
@@ -121,20 +123,18 @@ def _matches(name: str) -> list[str]:
                 f"data.webdataset {name}: cannot be listed ({one_line(error)})"
             ) from None
     elif glob.has_magic(name):
-        names = [n for n in glob.glob(os.path.expanduser(name), recursive=True) if _is_file(n)]
+        names = glob.glob(os.path.expanduser(name), recursive=True)
     else:
         path = os.path.expanduser(name)
-        names = [path] if _is_file(path) else []
+        names = [path] if os.path.lexists(path) else []
+    if not kind:  # a dead link stays: reading it says so
+        names = [match for match in names if not os.path.isdir(match)]
     if not names:
         raise DataError(
             f"data.webdataset {name}: no such file; expected a tar shard, or a pattern like "
             f"folder/train-*.tar or folder/train-{{000..099}}.tar"
         )
     return sorted(names, key=os.fsencode)
-
-
-def _is_file(path: str) -> bool:
-    return os.path.isfile(path)
 
 
 class TarShard:
@@ -192,7 +192,7 @@ class TarShard:
             size = getattr(self._file, "size", None)
             self._size = size if isinstance(size, int) else None
         else:
-            self._file = open(self.name, "rb", buffering=self._buffer)
+            self._file = open_regular(self.name, "rb", buffering=self._buffer)
         if self._at:
             self._file.seek(self._at)
 

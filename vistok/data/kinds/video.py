@@ -24,6 +24,7 @@ from torch import Tensor
 
 from vistok.config.registry import register
 from vistok.core.errors import InputError
+from vistok.core.regular_files import open_regular
 from vistok.core.rng import Rng
 from vistok.data.base import (
     UNLABELED,
@@ -33,6 +34,7 @@ from vistok.data.base import (
     Sample,
     Split,
     augments,
+    file_size,
     manifest_hash,
 )
 from vistok.data.captions import Caption
@@ -168,7 +170,7 @@ class VideoDataset(Dataset):
         """`manifest` covers names, file sizes and labels; a missing file has size -1."""
         config = self.config
         lines = (
-            f"{name} {_bytes(self.root / name)} {label}"
+            f"{name} {file_size(self.root / name)} {label}"
             for name, label in zip(self.names, self.labels, strict=True)
         )
         return {
@@ -260,7 +262,7 @@ def _list(place: str, config: VideoConfig) -> Listed:
 def _rows(path: Path, config: VideoConfig) -> Listed:
     """The rows of a csv; DataError naming the column or row that is missing."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with open_regular(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             rows, columns = list(reader), reader.fieldnames or []
     except OSError as error:
@@ -292,10 +294,3 @@ def _classes(listed: Listed) -> tuple[str, ...]:
     if all(label.isascii() and label.isdigit() for label in labels):
         return tuple(sorted(labels, key=lambda label: (int(label), label)))
     return tuple(sorted(labels, key=os.fsencode))
-
-
-def _bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1

@@ -18,12 +18,14 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from vistok.data.base import BadSample, DataError, Dataset
+from vistok.core.errors import UserError
+from vistok.data.base import BadSample, DataError, Dataset, one_line
 from vistok.data.batch import LoadedBatch
 from vistok.data.loading import workers as worker
 from vistok.data.loading.collate import Collate, Loaded, Row, as_tensors, mirrored
 from vistok.data.loading.quarantine import Quarantine
 from vistok.data.loading.shared_buffers import SharedBuffers
+from vistok.data.loading.shared_memory import told_as_shortage
 from vistok.data.order import Order, eval_indices
 
 _TRIES = 64  # bad samples in a row after which a data set is taken to be broken as a whole
@@ -86,6 +88,8 @@ class TrainLoader:
         for loaded in self._read:
             self.wait += time.perf_counter() - started
             self._quarantine.count(loaded.rows, loaded.replaced, loaded.bad)
+            if loaded.error is not None:
+                raise DataError(loaded.error)
             if loaded.batch is None:
                 name, reason = loaded.bad[-1]
                 raise DataError(
@@ -130,6 +134,8 @@ class EvalLoader:
         for loaded in self._read:
             if loaded.bad:
                 raise BadSample(*loaded.bad[0])
+            if loaded.error is not None:
+                raise DataError(loaded.error)
             yield loaded.batch
 
 
@@ -148,6 +154,8 @@ class _TrainRows:
             except BadSample as error:
                 bad.append((error.name, error.reason))
                 continue
+            except UserError as error:
+                return Row(None, False, tuple(bad), one_line(error))
             return Row(sample, mirrored(self.dataset, self.order.seed, epoch, index), tuple(bad))
         return Row(None, False, tuple(bad))
 
@@ -163,6 +171,8 @@ class _EvalRows:
             return Row(self.dataset.sample(index), False, ())
         except BadSample as error:
             return Row(None, False, ((error.name, error.reason),))
+        except UserError as error:
+            return Row(None, False, (), one_line(error))
 
 
 class _Batches:
@@ -195,7 +205,8 @@ class _Reader:
         buffers, sides = None, self.dataset.sides
         if self.workers and sides is not None and self.dataset.spec is None:
             size = self.size * 3 * math.prod(sides)  # bytes of the largest batch
-            buffers = SharedBuffers(self.workers, self.prefetch, size)
+            with told_as_shortage():
+                buffers = SharedBuffers(self.workers, self.prefetch, size)
         loader = DataLoader(
             self.rows,
             batch_sampler=self.batches,
@@ -208,7 +219,12 @@ class _Reader:
             generator=torch.Generator(),
             worker_init_fn=worker.begin,
         )
-        for loaded in loader:
+        batches = iter(loader)
+        while True:
+            with told_as_shortage():
+                loaded = next(batches, None)
+            if loaded is None:
+                return
             if loaded.batch is not None:
                 loaded = replace(loaded, batch=as_tensors(loaded.batch))
             if loaded.place is not None:

@@ -12,6 +12,7 @@ state belongs to one number of workers and one of processes.)
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -28,6 +29,7 @@ from vistok.data.batch import LoadedBatch
 from vistok.data.loading import workers as worker
 from vistok.data.loading.collate import Collate, Row, mirrored
 from vistok.data.loading.quarantine import Quarantine
+from vistok.data.loading.shared_memory import check_room, told_as_shortage
 from vistok.data.loading.stream import Found, Lane, Stream
 
 Positions = Mapping[str, Mapping[str, int]]
@@ -88,6 +90,10 @@ class StreamLoader:
         self._parts, self._pin = max(workers, 1), pin_memory
         self._quarantine = Quarantine(folder, max_bad_share)
         self._empty: set[str] = set()
+        if workers and stream.sides is not None:
+            # Of each worker: the parts read ahead, and the one that is being joined.
+            part = batch_size // readers * 3 * math.prod(stream.sides)
+            check_room(workers * (prefetch + 1) * part, workers)
         rows = _Rows(stream, seed, self.lanes, mine, batch_size // self.lanes, len(self._steps))
         rows.positions = dict(self.positions)
         self._torch = DataLoader(
@@ -106,7 +112,12 @@ class StreamLoader:
     def __iter__(self) -> Iterator[LoadedBatch]:
         started = time.perf_counter()
         parts: list[_Part] = []
-        for part in self._torch:  # of worker 0, 1, ..., 0, 1, ...: torch keeps the order
+        read = iter(self._torch)  # of worker 0, 1, ..., 0, 1, ...: torch keeps the order
+        while True:
+            with told_as_shortage():
+                part = next(read, None)
+            if part is None:
+                return
             self._note(part)
             parts.append(part)
             if len(parts) < self._parts:
@@ -202,7 +213,8 @@ class _Rows(IterableDataset):
         bad = [item for one in found for item in one.bad]
         rows = [Row(one.sample, self._mirrored(one), ()) for one in found]
         places = {str(lane.lane): lane.position for lane in lanes}
-        return _Part(self.collate(rows).batch, places, len(rows), bad, _empty(lanes))
+        loaded = self.collate(rows)
+        return _Part(loaded.batch, places, len(rows), bad, _empty(lanes), loaded.error)
 
     def _mirrored(self, one: Found) -> bool:
         return mirrored(self.stream, self.seed, one.epoch, one.sample.index)
