@@ -128,7 +128,8 @@ class Loop:
         return broadcast_object_list(record)[0]
 
     def _binding(self) -> dict[str, Any]:
-        return binding(self.config, self.data_record.get("manifest"), self.task.record())
+        record = {"data (count)": self.data_record.get("count"), **self.task.record()}
+        return binding(self.config, self.data_record.get("manifest"), record)
 
     # -- running --------------------------------------------------------------------------------
 

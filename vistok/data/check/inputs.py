@@ -55,7 +55,7 @@ def open_inputs(paths: Sequence[str], overrides: Sequence[str] = ()) -> Inputs:
             _open_folder(found, path, given)
         elif path.lower().endswith(VIDEO):
             _open_config(found, _video(path, given))
-        elif os.path.isfile(path):
+        elif os.path.lexists(path):  # what is no image is a finding
             file, config = Path(path), FolderConfig(path=os.path.dirname(path) or ".")
             lone = FolderDataset(file.parent, [file.name], (), 0, config, "train", False)
             found.open.append(("", lone))
