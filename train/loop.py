@@ -25,6 +25,7 @@ from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.data.batch import of_each_class, to_device
 from vistok.data.loading.loader import EvalLoader
+from vistok.data.loading.shared_memory import told_as_shortage
 from vistok.data.loading.stream import Stream
 from vistok.data.order import Order
 from vistok.storage.files import write_text
@@ -33,7 +34,12 @@ from vistok.train.checkpoint import files
 from vistok.train.checkpoint.resume import Checkpointer, binding
 from vistok.train.config import TrainConfig
 from vistok.train.cost.throughput import Throughput, make_throughput
-from vistok.train.dataloader import Loader, make_loader, stream_positions
+from vistok.train.dataloader import (
+    Loader,
+    check_shared_memory,
+    make_loader,
+    stream_positions,
+)
 from vistok.train.jobs.base import Context, Job
 from vistok.train.launch import make_accelerator, one_line_losses, slow_precision
 from vistok.train.monitoring.logger import Logger
@@ -161,11 +167,13 @@ class Loop:
                 self.logger.say(f"{name}: {value}")
         try:
             with self.stop.listening(), one_line_losses(self.accelerator, self._where):
-                self._train()
+                with told_as_shortage():
+                    self._train()
         finally:
             self.logger.close()
 
     def _train(self) -> None:
+        check_shared_memory(self.config, self.train_set, self.val_set, self.accelerator)
         self.loader = loader = self._loader()
         for batch in loader:
             self._train_step(to_device(batch, self.device), loader)

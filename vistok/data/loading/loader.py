@@ -8,7 +8,6 @@ Pixels travel as uint8; `to_device` makes them floats in 0..1 and mirrors.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,7 +24,13 @@ from vistok.data.loading import workers as worker
 from vistok.data.loading.collate import Collate, Loaded, Row, as_tensors, mirrored
 from vistok.data.loading.quarantine import Quarantine
 from vistok.data.loading.shared_buffers import SharedBuffers
-from vistok.data.loading.shared_memory import told_as_shortage
+from vistok.data.loading.shared_memory import (
+    AHEAD,
+    SPARE,
+    batch_bytes,
+    check_room,
+    told_as_shortage,
+)
 from vistok.data.order import Order, eval_indices
 
 _TRIES = 64  # bad samples in a row after which a data set is taken to be broken as a whole
@@ -62,7 +67,7 @@ class TrainLoader:
         folder: str | Path | None = None,
         max_bad_share: float = 0.01,
         pin_memory: bool = False,
-        prefetch: int = 2,
+        prefetch: int = AHEAD,
     ) -> None:
         if order.count != len(dataset):
             raise DataError(f"order of {order.count} samples for a data set of {len(dataset)}")
@@ -118,7 +123,7 @@ class EvalLoader:
         limit: int | None = None,
         start: int = 0,
         pin_memory: bool = False,
-        prefetch: int = 2,
+        prefetch: int = AHEAD,
     ) -> None:
         self.count = len(dataset) if limit is None else min(limit, len(dataset))  # over all ranks
         self._batches = eval_indices(self.count, batch_size, rank, world, start)
@@ -202,9 +207,9 @@ class _Reader:
     prefetch: int
 
     def __iter__(self) -> Iterator[Loaded]:
-        buffers, sides = None, self.dataset.sides
-        if self.workers and sides is not None and self.dataset.spec is None:
-            size = self.size * 3 * math.prod(sides)  # bytes of the largest batch
+        buffers, size = None, batch_bytes(self.dataset, self.size)
+        check_room(self.workers * (self.prefetch + SPARE) * size, self.workers)
+        if self.workers and self.dataset.sides is not None and self.dataset.spec is None:
             with told_as_shortage():
                 buffers = SharedBuffers(self.workers, self.prefetch, size)
         loader = DataLoader(

@@ -20,11 +20,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from vistok.data.loading.shared_memory import check_room
+from vistok.data.loading.shared_memory import SPARE
 
 _KEPT = 4  # batches whose memory the receiver uses again
-
-_SPARE = 2  # buffers beyond `prefetch`: the batch that is being copied, and one in reserve
 
 
 @dataclass(frozen=True)
@@ -37,14 +35,10 @@ class Place:
 
 
 class SharedBuffers:
-    """Shared memory for `prefetch` + 2 batches of `size` bytes of each worker.
-
-    DataError if there is not so much of it.
-    """
+    """Shared memory for `prefetch` + 2 batches of `size` bytes of each worker."""
 
     def __init__(self, workers: int, prefetch: int, size: int) -> None:
-        self.each = prefetch + _SPARE
-        check_room(workers * self.each * size, workers)
+        self.each = prefetch + SPARE
         self._memory = torch.empty(workers * self.each, size, dtype=torch.uint8).share_memory_()
         self._numbers = torch.full((workers * self.each,), -1, dtype=torch.int64).share_memory_()
         self._count, self._kept = 0, _Kept()

@@ -7,23 +7,38 @@ looked at before the first batch, and a failure later is told as what it is.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 
+import torch
 from torch import Tensor
 
 from vistok.core.records import Condition
-from vistok.data.base import DataError, one_line
+from vistok.data.base import DataError, Facts, one_line
 from vistok.data.batch import LoadedBatch, map_tensors
 from vistok.tokens import Tokens
 
+AHEAD = 2  # batches that each worker reads ahead, unless told otherwise
+SPARE = 2  # batches beyond those: the one that is being copied, and one in reserve
 _PLACE = "/dev/shm"
 _REMEDY = (
     "use fewer workers (workers=0 needs none of it) or a smaller batch, or make it larger "
     "(docker run --shm-size=8g, --ipc=host)"
 )
+
+
+def batch_bytes(data: Facts, rows: int) -> int:
+    """Bytes of a batch of `rows` samples on their way from a worker, but for a few per row."""
+    found = 0 if data.sides is None else 3 * math.prod(data.sides)
+    if data.spec is not None:
+        values = data.spec.length * (len(data.spec.vocab) or data.spec.dim)
+        kind = Tokens.dtype(data.spec) if data.spec.vocab else torch.float32
+        found = values * kind.itemsize
+    found += sum(4 * math.prod(shape) for shape in data.features.values())
+    return rows * found
 
 
 def check_room(size: int, workers: int) -> None:
@@ -40,21 +55,25 @@ def check_room(size: int, workers: int) -> None:
         fitting = free * workers // size
         advice = f"workers={fitting} fits, or " if fitting else ""
         raise DataError(
-            f"{_PLACE}: {_megabytes(free)} of shared memory are free, and {workers} workers need "
-            f"{_megabytes(size)} for their batches; {advice}{_REMEDY}"
+            f"{_PLACE}: {free / 2**20:.1f} MB of shared memory are free; the batches of "
+            f"workers={workers} need {size / 2**20:.1f} MB: {advice}{_REMEDY}"
         )
 
 
 @contextmanager
 def told_as_shortage() -> Iterator[None]:
-    """torch's errors of lost workers and refused shared memory become a DataError of one line."""
+    """torch's errors of lost workers and refused shared memory become a DataError of one line.
+
+    They come from where a batch is waited for, or (a signal tells of a lost worker) from anywhere.
+    """
     try:
         yield
     except RuntimeError as error:
-        text = one_line(error)
+        # What the signal was is said by the first error, which torch may raise another one from.
+        text = one_line(error.__cause__ if isinstance(error.__cause__, RuntimeError) else error)
         if "shared memory" in text or "Bus error" in text:
             raise shortage(text) from None
-        if "DataLoader worker" in text and "killed by signal" in text:
+        if text.startswith("DataLoader worker"):
             raise DataError(
                 f"a worker process was killed from outside ({text}); if memory ran out, use fewer "
                 "workers or a smaller batch"
@@ -88,7 +107,3 @@ def shared(batch: LoadedBatch) -> LoadedBatch:
     except RuntimeError as error:
         raise shortage(one_line(error)) from None
     return replace(batch, **moved)
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 2**20:.0f} MB" if size >= 2**20 else f"{size / 2**20:.2g} MB"

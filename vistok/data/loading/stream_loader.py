@@ -12,7 +12,6 @@ state belongs to one number of workers and one of processes.)
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -29,7 +28,13 @@ from vistok.data.batch import LoadedBatch
 from vistok.data.loading import workers as worker
 from vistok.data.loading.collate import Collate, Row, mirrored
 from vistok.data.loading.quarantine import Quarantine
-from vistok.data.loading.shared_memory import check_room, told_as_shortage
+from vistok.data.loading.shared_memory import (
+    AHEAD,
+    SPARE,
+    batch_bytes,
+    check_room,
+    told_as_shortage,
+)
 from vistok.data.loading.stream import Found, Lane, Stream
 
 Positions = Mapping[str, Mapping[str, int]]
@@ -70,7 +75,7 @@ class StreamLoader:
         folder: str | Path | None = None,
         max_bad_share: float = 0.01,
         pin_memory: bool = False,
-        prefetch: int = 2,
+        prefetch: int = AHEAD,
     ) -> None:
         readers = world * max(workers, 1)
         self.lanes = lanes or stream.lanes or readers
@@ -90,10 +95,8 @@ class StreamLoader:
         self._parts, self._pin = max(workers, 1), pin_memory
         self._quarantine = Quarantine(folder, max_bad_share)
         self._empty: set[str] = set()
-        if workers and stream.sides is not None:
-            # Of each worker: the parts read ahead, and the one that is being joined.
-            part = batch_size // readers * 3 * math.prod(stream.sides)
-            check_room(workers * (prefetch + 1) * part, workers)
+        part = batch_bytes(stream, batch_size // readers)  # of one worker
+        check_room(workers * (prefetch + SPARE) * part, workers)
         rows = _Rows(stream, seed, self.lanes, mine, batch_size // self.lanes, len(self._steps))
         rows.positions = dict(self.positions)
         self._torch = DataLoader(
