@@ -33,6 +33,8 @@ METADATA = {
     "a way of packing nobody knows": chunk(b"zTXt", b"workflow\0\7rubbish"),
     "damaged": chunk(b"iCCP", b"profile\0\0rubbish"),
     "a wrong checksum": chunk(b"tEXt", b"workflow\0short")[:-1] + b"\0",
+    "an EXIF block with a wrong checksum": chunk(b"eXIf", b"II*\0")[:-1] + b"\0",
+    "an EXIF block that is none": chunk(b"eXIf", b"rubbish"),
     "too short": chunk(b"gAMA", b"\0") + chunk(b"pHYs", b"\0") + chunk(b"sRGB", b""),
     "bomb": chunk(b"zTXt", b"XML:com.adobe.xmp\0\0" + zlib.compress(XMP + bytes(2**25))),
     "many": chunk(b"tEXt", b"a\0" + BIG) * 16,  # more than Pillow keeps

@@ -1,7 +1,10 @@
 """Images of public bug reports: which are read, to the pixel, and which are refused by name."""
 
+import json
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from vistok.data import BadSample
 from vistok.data.decode import images
@@ -70,3 +73,49 @@ def test_color_keys_are_white(reported, name, right):
     found = pixels(reported("png_colour_key") / f"{name}.png")
     assert found.shape == (32, 32, 3) and (found[:, :16] == 255).all()
     assert (found[:, 16:] == right).all()
+
+
+REASONS = {
+    "truncated.jpg": "image file is truncated",
+    "zero_byte.jpg": "the file is empty",
+    "text_named.jpg": "not an image: it starts with",
+    "bomb_header.png": "declares 60000x60000 pixels, over the limit of 100 Mpx",
+    "bomb_real.png": "declares 20000x20000 pixels, over the limit of 100 Mpx",
+}
+SIZES = {  # width, height; of those that PIL alone shows rightly
+    "bitflips.jpg": (256, 256),
+    "png_named.jpg": (128, 128),
+    "cmyk.jpg": (256, 256),
+    "grey.jpg": (256, 256),
+    "one_bit.png": (256, 256),
+    "one_by_one.png": (1, 1),
+    "strip_10000x20.jpg": (10000, 20),
+    "animated.gif": None,
+}
+CLEAR = ("grey_alpha.png", "rgba.png", "palette_transparency.png")
+
+
+def test_every_image_of_the_manifest_has_the_right_values(shared):
+    folder = shared / "broken"
+    for name, words in REASONS.items():
+        with pytest.raises(BadSample, match=words):
+            images.read(folder / name)
+    for name, size in SIZES.items():
+        theirs = Image.open(folder / name)
+        assert size in (None, theirs.size)
+        assert (pixels(folder / name) == np.asarray(theirs.convert("RGB"))).all(), name
+    for name in CLEAR:  # on white
+        rgba = np.asarray(Image.open(folder / name).convert("RGBA")).astype(float)
+        alpha = rgba[..., 3:] / 255
+        assert 0 <= alpha.min() < 1
+        expected = rgba[..., :3] * alpha + 255 * (1 - alpha)
+        assert np.abs(pixels(folder / name) - expected).max() <= 1, name
+    deep = np.asarray(Image.open(folder / "grey_16bit.png")).astype(int)
+    assert (deep % 257 == 0).all() and deep.std() > 1000
+    assert (pixels(folder / "grey_16bit.png") == (deep // 257)[..., None]).all()
+    turned = np.asarray(Image.open(folder / "exif_rotated.jpg")).astype(int)
+    assert turned.shape == (200, 320, 3)
+    assert (pixels(folder / "exif_rotated.jpg") == np.rot90(turned, -1)).all()
+    entries = json.loads((folder / "manifest.json").read_text("utf-8"))["files"]
+    tested = {*REASONS, *SIZES, *CLEAR, "grey_16bit.png", "exif_rotated.jpg"}
+    assert {e["file"] for e in entries if e["kind"] == "image"} == tested

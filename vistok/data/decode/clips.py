@@ -170,8 +170,9 @@ def _sniff(path: str | os.PathLike[str], name: str) -> None:
     try:
         with open_regular(path, "rb") as file:
             head = file.read(400)
-    except OSError as error:
-        raise BadSample(name, f"cannot be read ({error.strerror or error})") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise BadSample(name, f"cannot be read ({reason})") from None
     if not head:
         raise BadSample(name, "the file is empty (0 bytes)")
     starts = (

@@ -43,7 +43,7 @@ def without_metadata(data: bytes) -> bytes:
         end = at + 12 + size
         if end > len(data) or not kind.isalpha():
             break
-        if kind[0] & _ANCILLARY and kind not in (*_PIXELS, b"eXIf"):
+        if kind[0] & _ANCILLARY and not _matters(kind, data, at, end):
             parts.append(data[start:at])
             if kind in _TEXTS and (text := _oriented(kind, data[at + 8 : end - 4], room)):
                 room -= len(text)
@@ -85,6 +85,13 @@ def _lower(data: bytes) -> np.ndarray:
     # Read as if the lower byte came first, so that it is the one that Pillow keeps.
     image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
     return np.asarray(image)
+
+
+def _matters(kind: bytes, data: bytes, start: int, end: int) -> bool:
+    """True if Pillow should see a chunk that need not be there; EXIF only if it is undamaged."""
+    if kind == b"eXIf":
+        return zlib.crc32(data[start + 4 : end - 4]).to_bytes(4, "big") == data[end - 4 : end]
+    return kind in _PIXELS
 
 
 def _oriented(kind: bytes, body: bytes, room: int) -> bytes | None:
