@@ -179,7 +179,7 @@ class VideoDataset(Dataset):
             "group_column": config.group_column,
             "count": len(self),
             "classes": len(self.classes),
-            "ignored": self.ignored,
+            "ignored": sum(self.ignored.values()),
             "frames": config.frames,
             "stride": config.stride if config.fps is None else None,
             "fps": config.fps,
