@@ -18,7 +18,9 @@ passes over the rows before it without decoding them. Validation is always by in
 
 from __future__ import annotations
 
+import glob
 import importlib.util
+import os
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
@@ -46,6 +48,8 @@ from vistok.data.kinds.class_names import (
     occurring,
 )
 from vistok.data.kinds.huggingface_rows import Rows
+from vistok.data.kinds.patterns import has_wildcards, literal_part
+from vistok.data.kinds.tar_shards import protocol
 from vistok.data.loading.stream import Entry, Stream
 
 FORMATS = ("arrow", "cache", "imagefolder", "json", "parquet", "webdataset")
@@ -143,10 +147,12 @@ def _opened(config: HuggingFaceConfig, split: str, stream: bool) -> tuple[Any, s
                 files = max(1, len(table.cache_files))
                 table = table.to_iterable_dataset(num_shards=files)
             return table, builder
+        # Relative names lie in the folder or, of a format, here; those of the hub nowhere.
+        base = folder if folder.is_dir() else Path() if config.path in FORMATS else None
         made = datasets.load_dataset_builder(
             str(folder) if folder.is_dir() else config.path,
             config.name,
-            data_files=_plain(config.data_files),
+            data_files=_plain(config.data_files, base),
             revision=config.revision,
             cache_dir=config.cache_dir,
         )
@@ -166,6 +172,8 @@ def _opened(config: HuggingFaceConfig, split: str, stream: bool) -> tuple[Any, s
         cause = f"; {one_line(error.__cause__)}" if error.__cause__ is not None else ""
         if config.data_files is not None:
             cause += f"; data_files: {_plain(config.data_files)}"
+        elif folder.is_dir() and has_wildcards(str(folder)):
+            cause += "; the datasets library takes brackets in it for a pattern: rename the folder"
         raise DataError(
             f"{where}: the split '{split}' cannot be opened ({one_line(error)}{cause})"
         ) from None
@@ -277,8 +285,17 @@ class RowStream(Stream):
         return self._rows.record(self.count, f"shards {self.shards}")
 
 
-def _plain(files: Any) -> Any:
-    """The config's tuples as the lists that the library wants."""
+def _plain(files: Any, base: Path | None = None) -> Any:
+    """The config's tuples as the lists that the library wants.
+
+    base: folder of relative names on this machine. What exists below it is escaped, so that the
+    library takes brackets in the name of a folder for no pattern.
+    """
     if isinstance(files, dict):
-        return {split: _plain(names) for split, names in files.items()}
-    return list(files) if isinstance(files, tuple) else files
+        return {split: _plain(names, base) for split, names in files.items()}
+    if isinstance(files, tuple):
+        return [_plain(name, base) for name in files]
+    if base is None or not isinstance(files, str) or protocol(files):
+        return files
+    place, rest = literal_part(str(base / Path(files).expanduser()))
+    return os.path.join(glob.escape(place), rest) if has_wildcards(place) else files

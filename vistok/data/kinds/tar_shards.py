@@ -61,7 +61,7 @@ def check(pattern: str) -> None:
         raise InputError(f"'{pattern}': chained URLs (::) are refused; give the URL of a file")
     if kind and not pattern[len(kind) + 1 :].startswith("//"):
         raise InputError(f"'{pattern}': '{kind}:' is no URL; expected {kind}://... or a local path")
-    path = urlsplit(pattern).path if kind in ("http", "https") else pattern
+    path = _path(pattern)
     if path.lower().endswith(_COMPRESSED):
         raise InputError(
             f"'{pattern}': a compressed tar cannot be entered in the middle, so a run could not "
@@ -69,6 +69,18 @@ def check(pattern: str) -> None:
         )
     if not path.endswith((".tar", "*", "?", "}", "]")):
         raise InputError(f"'{pattern}': expected a name or glob that ends in .tar")
+
+
+def _path(name: str) -> str:
+    """The path in the address of a web server, without its query; any other name as it is."""
+    if protocol(name) not in ("http", "https"):
+        return name
+    try:
+        return urlsplit(name).path
+    except ValueError as error:
+        raise InputError(
+            f"'{name}': no address ({error}); expected https://host/folder/a.tar"
+        ) from None
 
 
 def find(patterns: str | tuple[str, ...]) -> list[str]:
@@ -82,7 +94,7 @@ def find(patterns: str | tuple[str, ...]) -> list[str]:
             names = _named(name)
             for match in names:
                 check(match)
-                if not (urlsplit(match).path if protocol(match) else match).endswith(".tar"):
+                if not _path(match).endswith(".tar"):
                     raise DataError(f"data.webdataset {pattern}: '{match}' is no .tar; narrow it")
             found |= dict.fromkeys(names)
     if len(found) > MOST_SHARDS:
