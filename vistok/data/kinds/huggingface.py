@@ -205,7 +205,7 @@ class RowDataset(Dataset):
     """Rows of an Arrow table by index."""
 
     def __init__(self, table: Any, rows: Rows) -> None:
-        self._rows, self.classes = rows, rows.classes
+        self._rows, self.config, self.classes = rows, rows.config, rows.classes
         self.size, self.flip, self.texts = rows.transform.hw, rows.transform.flip, rows.texts
         self.caption = rows.caption
         self._table = table.select_columns(rows.columns).with_format("arrow")
@@ -237,7 +237,7 @@ class RowStream(Stream):
     """Shards of an iterable data set; an offset is a row of its shard."""
 
     def __init__(self, table: Any, rows: Rows) -> None:
-        config = rows.config
+        config = self.config = rows.config
         self._rows, self.classes = rows, rows.classes
         self.size, self.flip, self.texts = rows.transform.hw, rows.transform.flip, rows.texts
         # Only columns and Arrow tables: images stay undecoded, and rows can be passed over.

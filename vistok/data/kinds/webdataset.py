@@ -238,36 +238,36 @@ class TarStream(Stream):
 
     def __init__(self, tars: Tars) -> None:
         config = tars.config
-        self._tars, self.classes = tars, tars.classes
+        self.tars, self.classes = tars, tars.classes
         self.size, self.flip, self.texts = tars.transform.hw, tars.transform.flip, tars.texts
         self.shards, self.shuffle, self.lanes = len(tars.shards), config.shuffle, config.lanes
         self.count = config.count or self._counted()
 
     def read(self, shard: int, offset: int = 0) -> Generator[Entry]:
-        with TarShard(self._tars.shards[shard]) as file:
+        with TarShard(self.tars.shards[shard]) as file:
             for group in groups(file, offset):
-                yield Entry(group.offset, group.after, self._tars.content(shard, group))
+                yield Entry(group.offset, group.after, self.tars.content(shard, group))
 
     def decode(self, content: Any, index: int, epoch: int, seed: int) -> Sample:
-        return self._tars.decode(content, index, epoch, seed)
+        return self.tars.decode(content, index, epoch, seed)
 
     def name(self, shard: int) -> str:
-        return self._tars.name(shard)
+        return self.tars.name(shard)
 
     def record(self) -> dict[str, Any]:
-        return self._tars.record(self.count)
+        return self.tars.record(self.count)
 
     def _counted(self) -> int:
-        for name in self._tars.shards:
+        for name in self.tars.shards:
             if tar_shards.protocol(name):
                 raise DataError(
                     f"data.webdataset {name}: counting the samples of a URL would read it all; "
                     f"give count, the training samples of an epoch"
                 )
-        found = sum(1 for name in self._tars.shards for _ in _headers(name))
+        found = sum(1 for name in self.tars.shards for _ in _headers(name))
         if not found:
             raise DataError(
-                f"data.webdataset {self._tars.shards[0]}: no sample in {self.shards} shards; "
+                f"data.webdataset {self.tars.shards[0]}: no sample in {self.shards} shards; "
                 f"expected at least one"
             )
         return found
@@ -277,7 +277,7 @@ class TarDataset(Dataset):
     """Tar shards read by index: every group of members is a sample, usable or not."""
 
     def __init__(self, tars: Tars) -> None:
-        self._tars, self.classes = tars, tars.classes
+        self.tars, self.classes = tars, tars.classes
         self.size, self.flip, self.texts = tars.transform.hw, tars.transform.flip, tars.texts
         self.caption = tars.caption
         places: list[tuple[int, int]] = []
@@ -303,27 +303,27 @@ class TarDataset(Dataset):
 
     def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
         shard, group = self._group(index)
-        content = self._tars.content(shard, group)
+        content = self.tars.content(shard, group)
         if isinstance(content, BadSample):
             raise content
-        return self._tars.decode(content, index, epoch, seed)
+        return self.tars.decode(content, index, epoch, seed)
 
     def raw(self, index: int) -> Raw:
         shard, group = self._group(index)
-        return self._tars.raw(shard, group)
+        return self.tars.raw(shard, group)
 
     def record(self) -> dict[str, Any]:
-        return self._tars.record(len(self))
+        return self.tars.record(len(self))
 
     def _group(self, index: int) -> tuple[int, Group]:
         """(shard, members of a sample, read); BadSample if they are damaged."""
         if index in self._problems:
             raise BadSample(*self._problems[index].args)
         shard, offset = map(int, self._places[index])
-        with TarShard(self._tars.shards[shard], HEADERS) as file:
+        with TarShard(self.tars.shards[shard], HEADERS) as file:
             group = next(groups(file, offset, repeats=False), None)
         if group is None:
-            raise BadSample(self._tars.name(shard), "has changed since it was opened")
+            raise BadSample(self.tars.name(shard), "has changed since it was opened")
         return shard, group
 
 
