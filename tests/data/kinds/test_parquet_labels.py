@@ -134,6 +134,15 @@ def test_validation_has_the_classes_of_training(shard):
     assert numbers.classes == ("0", "1", "2") and labels(numbers) == [1, 1]
 
 
+def test_validation_where_training_shards_are_not(shard, tmp_path, fails):
+    val, gone = shard(["c", "z"], "val"), str(tmp_path / "gone.parquet")
+    with fails(DataError, "gone.parquet: no such file"):  # its classes are not known
+        opened("val", train=gone, val=val)
+    assert labels(opened("val", train=gone, val=val, classes=("a", "c", "z"))) == [1, 2]
+    (tmp_path / "classes.json").write_text('["z", "c"]', "utf-8")
+    assert labels(opened("val", train=gone, val=val)) == [1, 0]
+
+
 def test_shards_that_contradict_each_other(shard, fails):
     texts, numbers = shard(["a", "b"], "texts"), shard([0, 1], "numbers")
     for split, config in (("train", {"train": (texts, numbers)}),

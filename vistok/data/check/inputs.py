@@ -110,9 +110,14 @@ def _open_folder(found: Inputs, path: str, given: dict[str, Any]) -> None:
     """Everything in a folder that is data; files of no kind are counted as left out."""
     kinds, left_out = contents(path)
     for kind, files in kinds.items():
-        shards = kind in _PLACES
-        place = {_PLACES[kind]: tuple(files)} if shards else {"path": path}
-        _open_config(found, _config(kind, place, given), others=False)
+        if kind in _PLACES:  # all shards are one data set
+            places = [{_PLACES[kind]: tuple(files)}]
+        elif kind in ("folder", "video"):
+            places = [{"path": path}]
+        else:  # folders that one program wrote as a whole
+            places = [{"path": file} for file in files]
+        for place in places:
+            _open_config(found, _config(kind, place, given), others=False)
     found.leave_out(left_out)
 
 

@@ -35,14 +35,19 @@ class LabelColumn:
 
 
 def label_classes(
-    train: Sequence[Path], others: Sequence[Path], name: str, given: Any
+    train: Sequence[Path],
+    others: Sequence[Path],
+    name: str,
+    given: Any,
+    missing: DataError | None = None,
 ) -> ClassNumbers:
     """The classes of the shards `train`: those that are given, else those of Hugging Face feature
     types, of `classes.json` beside the first shard, else the labels that occur.
 
     Args:
         others: shards of which nothing but the type is looked at. name: of the column.
-        given: `classes` of the config.
+        given: `classes` of the config. missing: raised if classes must be taken from labels that
+            occur, since `train` are not the shards of training.
 
     Raises DataError if a shard holds no labels, or if shards contradict each other.
     """
@@ -52,6 +57,8 @@ def label_classes(
     names = given_names(given) or listed or names_beside(train[0].parent)
     if names:
         return ClassNumbers(names, named=not isinstance(given, int))
+    if missing is not None:
+        raise missing
     if any(column.kind == "text" for column in columns):
         found = (label for path in train for label in _read(path, name).labels if label)
         return ClassNumbers(occurring(found), named=True)
