@@ -64,6 +64,12 @@ def folder(tmp_path, make_image):
     return tmp_path / "set"
 
 
+def test_a_dead_link_that_may_have_been_a_class_is_said(folder, caplog):
+    (folder / "c").symlink_to("../unmounted", target_is_directory=True)
+    assert len(opened(FolderConfig, path=str(folder))) == 12
+    assert "1 links to nothing are left out, the first is c" in caplog.text
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_odd_files_of_a_folder_are_bad_samples(folder, workers):
     (folder / "a" / "dead.png").symlink_to("../nowhere.png")
