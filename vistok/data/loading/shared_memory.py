@@ -24,6 +24,9 @@ from vistok.tokens import Tokens
 AHEAD = 2  # batches that each worker reads ahead, unless told otherwise
 SPARE = 2  # batches beyond those: the one that is being copied, and one in reserve
 _PLACE = "/dev/shm"
+# torch's words where shared memory, or a handle of it, is refused. GPUs have a memory of this name.
+_SHORT = ("file </torch_", "object </torch_", "shared memory limit", "Bus error")
+_HANDLES = ("Too many open files", "ancdata")
 _REMEDY = (
     "use fewer workers (workers=0 needs none of it) or a smaller batch, or make it larger "
     "(docker run --shm-size=8g, --ipc=host)"
@@ -71,7 +74,7 @@ def told_as_shortage() -> Iterator[None]:
     except RuntimeError as error:
         # What the signal was is said by the first error, which torch may raise another one from.
         text = one_line(error.__cause__ if isinstance(error.__cause__, RuntimeError) else error)
-        if "shared memory" in text or "Bus error" in text:
+        if any(words in text for words in (*_SHORT, *_HANDLES)):
             raise shortage(text) from None
         if text.startswith("DataLoader worker"):
             raise DataError(
@@ -83,6 +86,10 @@ def told_as_shortage() -> Iterator[None]:
 
 def shortage(reason: str) -> DataError:
     """The error of shared memory that was refused, in one line."""
+    if any(words in reason for words in _HANDLES):
+        return DataError(
+            f"too many open files ({reason}); allow more (ulimit -n 65536), or use fewer workers"
+        )
     return DataError(f"{_PLACE}: shared memory ran out ({reason}); {_REMEDY}")
 
 
