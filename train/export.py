@@ -7,7 +7,7 @@ it by the record beside the weights, and exports again.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,11 @@ class Export:
     """Writes `model/` and `summary.json` of a run; the main process alone may.
 
     Args:
-        folder: of the run. record: gives the record of the training data.
+        folder: of the run. record: of the training data.
     """
 
     def __init__(
-        self, config: TrainConfig, task: Task, folder: Path, record: Callable[[], Mapping[str, Any]]
+        self, config: TrainConfig, task: Task, folder: Path, record: Mapping[str, Any]
     ) -> None:
         self.config, self.task, self.folder, self.record = config, task, folder, record
         self.target = folder / "model"
@@ -70,7 +70,7 @@ class Export:
         return finish(
             self.config,
             self.folder,
-            self.record(),
+            self.record,
             task={**self.task.record(), "checkpoint": identity},
             unit=self.task.facts().unit,
         )

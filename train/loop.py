@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import sys
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,10 @@ from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.data.batch import to_device
+from vistok.data.loading.shared_memory import told_as_shortage
 from vistok.data.loading.stream import Stream
 from vistok.data.order import Order
+from vistok.data.overlap import overlap
 from vistok.layers.dropout import keyed, layers_of
 from vistok.storage.files import write_text
 from vistok.storage.lock import FolderLock
@@ -35,13 +36,11 @@ from vistok.train.checkpoint.history import header, told
 from vistok.train.checkpoint.resume import Checkpointer, binding
 from vistok.train.config import TrainConfig
 from vistok.train.cost.throughput import Throughput, make_throughput
-from vistok.train.dataloader import Loader, make_loader, stream_positions
+from vistok.train.dataloader import Loader, check_shared_memory, make_loader, stream_positions
 from vistok.train.export import Export
 from vistok.train.jobs.base import Context, Job
 from vistok.train.launch import make_accelerator, one_line_losses, slow_precision
-from vistok.train.monitoring import overfitting
 from vistok.train.monitoring.logger import Logger
-from vistok.train.monitoring.summary import read_metrics
 from vistok.train.monitoring.validation import Validation
 from vistok.train.nonfinite import NonFiniteCheck
 from vistok.train.optim.averaging import has_batch_norm
@@ -49,7 +48,7 @@ from vistok.train.parallel.main_process import by_main
 from vistok.train.parallel.wrap import Parallel, wants_sharding
 from vistok.train.run_folder import run_folder
 from vistok.train.signals import StopRequest
-from vistok.train.state import start_state
+from vistok.train.state import make_state
 from vistok.train.step import PhaseGradients, TrainingStep
 from vistok.train.tasks.base import Modules, Task
 
@@ -94,9 +93,11 @@ class Loop:
     ) -> None:
         self.config, self.task, self.accelerator, self.folder = config, task, accelerator, folder
         self.device = accelerator.device
-        self.train_set = train_set
+        self.train_set, self.val_set = train_set, val_set
+        # As the run finds its files, not as they are later; it may look at every one of them.
+        self.data_record = by_main(accelerator, train_set.record)
         self.sharded = wants_sharding(config.sharding, accelerator.num_processes)
-        self.state = start_state(config, task, accelerator, self.sharded)
+        self.state = make_state(config, task, accelerator, self.sharded)
         # What a forward pass itself moves; looked up once, since a step has no time to search.
         self._statistics = [
             buffer
@@ -123,17 +124,13 @@ class Loop:
             tell=lambda text: self.logger.say(text),
             note=self.nonfinite.note,
         )
-        self.export = Export(config, task, folder, lambda: self.data_record)
+        self.export = Export(config, task, folder, self.data_record)
         self.logger: Logger | None = None
         self.loader: Loader | None = None
 
-    @cached_property
-    def data_record(self) -> dict:
-        """The record of the training data; read once, since it may look at every file."""
-        return self.train_set.record()
-
     def _binding(self) -> dict[str, Any]:
-        return binding(self.config, self.data_record.get("manifest"), self.task.record())
+        record = {"data (count)": self.data_record.get("count"), **self.task.record()}
+        return binding(self.config, self.data_record.get("manifest"), record)
 
     # -- running --------------------------------------------------------------------------------
 
@@ -165,12 +162,15 @@ class Loop:
             self.logger.say(f"no tflops in the log: a step cannot be counted ({throughput.reason})")
         if slow := slow_precision(self.config, self.device):
             self.logger.say(slow)
+        if self.accelerator.is_main_process and (seen := overlap(self.train_set, self.val_set)):
+            self.logger.say(seen)
         if state.step == 0:
             for name, value in facts.lines.items():
                 self.logger.say(f"{name}: {value}")
         try:
             with self.stop.listening(), one_line_losses(self.accelerator, self._where):
-                self._train(path)
+                with told_as_shortage():
+                    self._train(path)
         finally:
             self.logger.close()
 
@@ -195,6 +195,7 @@ class Loop:
 
     def _steps(self) -> Path:
         """The steps that are left; the checkpoint of the last one."""
+        check_shared_memory(self.config, self.train_set, self.val_set, self.accelerator)
         self.loader = loader = self._loader()
         path = None
         for batch in loader:
@@ -241,10 +242,11 @@ class Loop:
                 buffer.copy_(value)
         for found in phases:
             self.training_step.clear(found)
-        state.step += 1
         if task.monitor.alarms is not None:
             for alarm in task.monitor.alarms(progress):
-                self._tell(alarm)
+                self.nonfinite.note({"step": state.step + 1, **alarm})
+                self.logger.say(f"step {state.step + 1}: {alarm['text']}")
+        state.step += 1
         self.logger.tick(
             state.step,
             self.order.epoch(state.step),
@@ -352,14 +354,7 @@ class Loop:
         self.logger.write(step, metrics, "val")
         values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         self.logger.say(f"step {step}: {values}")
-        rows = read_metrics(self.folder / "metrics.jsonl")
-        for alarm in overfitting.alarms(rows, monitor.metric, monitor.higher_is_better):
-            self._tell(alarm)
-
-    def _tell(self, alarm: dict) -> None:
-        """Say an alarm of the last step, and keep it in alarms.jsonl."""
-        self.nonfinite.note({"step": self.state.step, **alarm})
-        self.logger.say(f"step {self.state.step}: {alarm['text']}")
+        self.validation.compare(step)
 
     # -- keeping --------------------------------------------------------------------------------
 
@@ -372,7 +367,7 @@ class Loop:
         return path
 
     def _export(self, path: Path) -> None:
-        """Write the finished model and the summary; NonFiniteError if nothing was learned."""
+        """Write the finished model and the summary."""
         self.nonfinite.require_a_step()
         modules = self.evaluated()
         write = lambda: self.export.write(self.state.step, path, modules)

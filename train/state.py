@@ -38,15 +38,10 @@ class RunState:
     """Lanes of a streamed data set and their positions; None = samples are read by index."""
 
 
-def start_state(
+def make_state(
     config: TrainConfig, task: Task, accelerator: Accelerator, sharded: bool
 ) -> RunState:
-    """The state of a run before its first step: the task's modules, moved to the device, and their
-    averages.
-
-    Args:
-        sharded: the first phase's module will be cut over the processes.
-    """
+    """A run before its first step: the task's modules on the device, and their averages."""
     device = accelerator.device
     modules = {name: module.to(device) for name, module in task.modules.items()}
     for module in (*task.buffers.helpers, *task.buffers.saved.values()):

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from vistok.config import ConfigError
-from vistok.config.overrides import leaves
-from vistok.train.checkpoint.files import Snapshot
 from vistok.train.config import TrainConfig
 
 # Settings of the optimization; where and how exactly it is computed may differ by machine.
@@ -18,15 +16,14 @@ _TRAINED = ("optimizer", "warmup", "final_lr", "clip")
 _COMPUTED = ("optimizer.precision",)
 
 
-def settings(config: TrainConfig) -> dict[str, Any]:
-    """The settings that a checkpoint does not bind and its weights depend on, flat, JSON."""
-    tree = config.model_dump(mode="json", include={*_TRAINED})
-    return {key: x for key, x in leaves(tree, lists=True) if key not in _COMPUTED}
+def check_finished(
+    config: TrainConfig, step: int, before: Mapping[str, Any], now: Mapping[str, Any]
+) -> None:
+    """ConfigError if a run is done with its steps and the config wants fewer, or other ones.
 
-
-def check_finished(config: TrainConfig, snapshot: Snapshot) -> None:
-    """ConfigError if a run is done with its steps and the config wants fewer, or other ones."""
-    step = snapshot.step
+    Args:
+        step: of the checkpoint. before, now: settings of the checkpoint and of the config, flat.
+    """
     if step < config.steps:
         return
     again = "use resume=never to train anew, or another out"
@@ -35,11 +32,12 @@ def check_finished(config: TrainConfig, snapshot: Snapshot) -> None:
             f"steps={config.steps}: the run in {config.folder} has done {step} steps; use steps="
             f"{step} or more, resume=PATH of an earlier checkpoint, or {again}"
         )
-    before: Mapping[str, Any] = snapshot.facts["settings"]
-    for key, value in settings(config).items():
-        if before.get(key, value) != value:
+    for key in sorted({*before, *now}):
+        if key.split(".")[0] not in _TRAINED or key in _COMPUTED:
+            continue
+        if before.get(key) != now.get(key):
             raise ConfigError(
                 f"{key}: the {step} steps of the run in {config.folder} were trained with "
-                f"{before[key]!r}, the config says {value!r}, and no step is left; raise steps, "
-                f"{again}"
+                f"{before.get(key)!r}, the config says {now.get(key)!r}, and no step is left; "
+                f"raise steps, {again}"
             )

@@ -147,9 +147,10 @@ class Checkpointer:
         """Put a checkpoint's weights, averages and counters into a run whose modules are whole."""
         snapshot = files.load(path)
         _same(snapshot.facts.get("config", {}), self.binding(), path)
-        check_finished(self.config, snapshot)
         now = self._settings()
-        changed = changes(snapshot.step, snapshot.facts.get("settings", now), now)
+        before = snapshot.facts.get("settings", now)
+        check_finished(self.config, snapshot.step, before, now)
+        changed = changes(snapshot.step, before, now)
         self.history = [*snapshot.facts.get("history", []), *changed]
         modules = {**state.modules, **{f"task.{n}": m for n, m in state.buffers.saved.items()}}
         for name, module in modules.items():
@@ -209,8 +210,8 @@ def _check_ranks_agree(step: int, files: Mapping[str, Mapping[str, Tensor]]) -> 
 
 
 def _same(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    # The config's own keys first: they say more than a hash.
-    for key in sorted({*saved, *now}, key=lambda name: (name == _MANIFEST, name)):
+    # The config's own keys first: they say more than a number, and that more than a hash.
+    for key in sorted({*saved, *now}, key=lambda name: (name.startswith("data ("), name)):
         if saved.get(key) != now.get(key):
             raise ConfigError(
                 f"{key}: the checkpoint {path} was trained with {saved.get(key)!r}, the config "

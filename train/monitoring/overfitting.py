@@ -20,30 +20,27 @@ class _Seen:
     loss: float
 
 
-def alarms(
-    rows: Iterable[Mapping[str, Any]], metric: str, higher_is_better: bool
-) -> list[dict[str, str]]:
-    """One alarm if the last validation is clearly worse than the best one, though the loss fell.
+def warning(rows: Iterable[Mapping[str, Any]], metric: str, higher_is_better: bool) -> str | None:
+    """One line if the last validation is clearly worse than the best one, though the loss fell.
 
     Args:
         rows: of metrics.jsonl, in order. metric: by which validations are compared.
     """
     seen = _validations(rows, metric)
     if not seen:
-        return []
+        return None
     sign = 1 if higher_is_better else -1
     best, last = max(seen, key=lambda one: sign * one.value), seen[-1]
     behind = sign * (best.value - last.value)
     if behind <= _CLEARLY * abs(best.value) or last.loss >= best.loss:
-        return []
+        return None
     moved = "fell" if higher_is_better else "rose"
-    text = (
+    return (
         f"validation {metric} {moved} from {best.value:.4g} (step {best.step:,}) to "
         f"{last.value:.4g} (step {last.step:,}) while the training loss fell from {best.loss:.4g} "
         f"to {last.loss:.4g}: the run overfits, or its validation data are of another kind; use "
         "more data or fewer steps, and keep_best=1 keeps the best checkpoint"
     )
-    return [{"alarm": ALARM, "text": text}]
 
 
 def _validations(rows: Iterable[Mapping[str, Any]], metric: str) -> list[_Seen]:

@@ -18,6 +18,7 @@ from vistok.train.monitoring.text import duration, fact, fit, size
 _WAIT = 0.05  # share of the time spent waiting for data above which something should change
 _PEAKS = ("peak_memory_gb", "peak_rss_gb")
 _SUMMARY = "summary.json"
+VALIDATION_FAILED, GRID_FAILED = "validation failed", "grid failed"  # kinds of alarms
 _USUALLY_FIRST = 1  # lines that warm-up (compilation, caches) makes slow
 
 
@@ -162,12 +163,11 @@ def finish(
         record: of the training data. counts: as in `summarize`; bad samples are counted here.
         task: the task's own record. unit: as in `summarize`.
     """
-    bad = folder / "quarantine.jsonl"
-    names = len(bad.read_text("utf-8").splitlines()) if bad.is_file() else 0
+    names = len({str(row.get("name")) for row in read_metrics(folder / "quarantine.jsonl")})
     tokenizer = (record.get("tokenizer") or {}).get("name")
     rows = read_metrics(folder / "metrics.jsonl")
     counts = {"bad_samples": names, **(counts or {})}
-    warnings = _overfits(folder, rows)
+    warnings = [*_overfits(folder, rows), *_failures(folder)]
     summary = summarize(config, rows, counts, tokenizer, task, unit, warnings)
     write_text(folder / _SUMMARY, json.dumps(summary, indent=2) + "\n")
     return summary_text(summary, width)
@@ -181,6 +181,18 @@ def _overfits(folder: Path, rows: list[dict[str, Any]]) -> list[str]:
         for alarm in read_metrics(folder / "alarms.jsonl")
         if alarm.get("alarm") == overfitting.ALARM and alarm.get("step") in validated[-1:]
     ]
+
+
+def _failures(folder: Path) -> list[str]:
+    """The last failure of a validation and of a grid, and how many there were."""
+    alarms = read_metrics(folder / "alarms.jsonl")
+    found = []
+    for what in (VALIDATION_FAILED, GRID_FAILED):
+        texts = [str(alarm.get("text")) for alarm in alarms if alarm.get("alarm") == what]
+        if texts:
+            times = f" ({len(texts)} times in all)" if len(texts) > 1 else ""
+            found.append(texts[-1] + times)
+    return found
 
 
 def _spans(train: list[Mapping[str, Any]]) -> list[tuple[float, Mapping[str, Any]]]:

@@ -25,10 +25,10 @@ from vistok.data.loading.loader import EvalLoader
 from vistok.data.loading.quarantine import Quarantine
 from vistok.runtime import distributed
 from vistok.train.config import TrainConfig
-from vistok.train.monitoring.summary import read_metrics
+from vistok.train.monitoring import overfitting
+from vistok.train.monitoring.summary import GRID_FAILED, VALIDATION_FAILED, read_metrics
 from vistok.train.tasks.base import Task
 
-FAILED = "validation failed"
 _GRID_SAMPLES = 64  # among which a grid finds samples of different classes
 
 Modules = Mapping[str, nn.Module]
@@ -71,7 +71,9 @@ class Validation:
         rows = read_metrics(self.folder / "metrics.jsonl")
         alarms = read_metrics(self.folder / "alarms.jsonl")
         there = any(row.get("step") == step and row.get("split") == "val" for row in rows)
-        failed = any(row.get("step") == step and row.get("alarm") == FAILED for row in alarms)
+        failed = any(
+            row.get("step") == step and row.get("alarm") == VALIDATION_FAILED for row in alarms
+        )
         return not (there or failed)
 
     def metrics(self, step: int, modules: Modules) -> dict[str, float]:
@@ -88,7 +90,7 @@ class Validation:
                     found = self.task.validate(chain(first, batches), modules)
             except Exception as error:
                 if distributed.world_size() > 1:  # the others wait in a reduction: all must end
-                    self._fail(step, FAILED, _reason(error))
+                    self._fail(step, VALIDATION_FAILED, _reason(error))
                     raise
                 self._error = error
         bad = [item for part in gather_object([self._bad]) for item in part]
@@ -98,6 +100,16 @@ class Validation:
         if self._has_failed(step, seen):
             return {}
         return found | ({"left_out": float(len(bad))} if bad and found else {})
+
+    def compare(self, step: int) -> None:
+        """Warn if the last validation is worse than an earlier one while the loss went on falling;
+        to be called once its row is written."""
+        monitor = self.task.monitor
+        rows = read_metrics(self.folder / "metrics.jsonl")
+        text = overfitting.warning(rows, monitor.metric, monitor.higher_is_better)
+        if text is not None:
+            self._note({"step": step, "alarm": overfitting.ALARM, "text": text})
+            self.tell(f"step {step}: {text}")
 
     def grids(self, step: int, modules: Modules) -> dict[str, Tensor]:
         """Named images [3, H, W] to look at, of the main process; {} where the task draws none."""
@@ -111,7 +123,7 @@ class Validation:
                 return {}
             return draw(to_device(of_each_class(first, 8), self.accelerator.device), modules)
         except Exception as error:
-            self._fail(step, "grid failed", _reason(error))
+            self._fail(step, GRID_FAILED, _reason(error))
             return {}
 
     def _batches(self) -> Iterator[Batch]:
@@ -141,13 +153,13 @@ class Validation:
         if not seen:
             reasons.append("no sample can be used")
         if reasons:
-            self._fail(step, FAILED, reasons[0])
+            self._fail(step, VALIDATION_FAILED, reasons[0])
         return bool(reasons)
 
     def _fail(self, step: int, what: str, reason: str) -> None:
-        text = f"step {step}: {what} ({reason}); training goes on"
+        text = f"step {step}: {what} ({reason})"
         self._note({"step": step, "alarm": what, "text": text})
-        self.tell(text)
+        self.tell(f"{text}; training goes on")
 
     def _name(self, step: int, bad: list[tuple[str, str]], seen: int) -> None:
         """Name samples in the quarantine, and say how many a validation leaves out."""

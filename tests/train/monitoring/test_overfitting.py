@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.support.training import TINY, alarms
-from vistok.train.monitoring import overfitting
+from vistok.train.monitoring.overfitting import warning
 from vistok.train.tasks.tokenizer import TokenizerTask
 
 
@@ -21,14 +21,8 @@ def rows_of(*pairs: tuple[float | None, float | None]) -> list[dict]:
     return rows
 
 
-def text_of(rows: list[dict], higher: bool = True) -> str | None:
-    found = overfitting.alarms(rows, "psnr", higher)
-    assert all(alarm["alarm"] == "overfitting" for alarm in found) and len(found) < 2
-    return found[0]["text"] if found else None
-
-
-def told(*pairs, higher=True) -> str | None:
-    return text_of(rows_of(*pairs), higher)
+def told(*pairs, metric="psnr", higher=True) -> str | None:
+    return warning(rows_of(*pairs), metric, higher)
 
 
 def test_falling_psnr_with_a_falling_loss_is_one_line():
@@ -69,9 +63,9 @@ def test_lines_between_two_validations_count_together():
     rows += [{"step": 2, "split": "val", "psnr": 20.0}]
     rows += [{"step": 3, "split": "train", "loss": 0.31}]
     rows += [{"step": 3, "split": "val", "psnr": 10.0}]
-    assert text_of(rows) is None  # 0.31 is above the mean of 0.3
+    assert warning(rows, "psnr", True) is None  # 0.31 is above the mean of 0.3
     rows[-2]["loss"] = 0.29
-    assert "from 0.3 to 0.29" in text_of(rows)
+    assert "from 0.3 to 0.29" in warning(rows, "psnr", True)
 
 
 def test_a_run_says_it_in_its_log_its_alarms_and_its_summary(run, monkeypatch, capsys):
