@@ -18,6 +18,7 @@ from vistok.cli.shared import (
     words_and_settings,
 )
 from vistok.config.errors import InputError, one_line_errors
+from vistok.core.regular_files import open_regular
 
 _FPS = 8.0  # of clips whose tokens do not say
 
@@ -127,9 +128,7 @@ def _read_tokens(path: str, tokenizer: Any, model: str, made_by: str) -> Any:
     from vistok.tokens.packing import most_bytes
 
     spec = tokenizer.spec()
-    if Path(path).exists() and not Path(path).is_file():
-        raise InputError(f"{path}: not a plain file; expected a .tok file")
-    with open(path, "rb") as file:
+    with open_regular(path, "rb") as file:
         data = file.read(most_bytes(spec) + 1)
     if len(data) > most_bytes(spec):
         raise InputError(

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +30,8 @@ from torch import Tensor
 from vistok.config import ConfigError, validate
 from vistok.core.errors import InputError
 from vistok.core.records import Condition
-from vistok.data.base import DataError
+from vistok.core.regular_files import open_regular
+from vistok.data.base import UNLABELED, DataError
 from vistok.storage.sealed import SEAL, SealError, check_files, check_seal, read_record
 from vistok.tokens import Tokens, TokenSpec
 
@@ -75,6 +76,7 @@ class TokenCache:
             )
         self._maps: dict[str, np.ndarray] | None = self._map()
         check_digests(self.path, self.meta)
+        check_labels(self.path, self.labels, self.classes)
 
     def __len__(self) -> int:
         """Samples; each has `crops` rows."""
@@ -116,6 +118,23 @@ class TokenCache:
         return {**self.__dict__, "_maps": None}  # a pickled map would carry the whole file
 
 
+def check_labels(path: Path, labels: np.ndarray, classes: Sequence[str]) -> None:
+    """DataError unless each label is the number of a class, or -1 for none."""
+    if not len(labels):
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < UNLABELED or high >= len(classes):
+        found = f"label {high if high >= len(classes) else low}"
+        if not classes:
+            raise DataError(
+                f"token cache {path}: {found}, but no classes; give their names, or -1 for none"
+            )
+        raise DataError(
+            f"token cache {path}: {found}, but only {len(classes)} classes; expected "
+            f"0..{len(classes) - 1}, or -1 for none: write the cache anew"
+        )
+
+
 def read_meta(path: Path) -> dict[str, Any]:
     """meta.json with every key there and its seal right; DataError otherwise."""
     file = path / META
@@ -139,6 +158,9 @@ def read_meta(path: Path) -> dict[str, Any]:
             raise InputError(f"count={numbers[0]} is no multiple of crops={numbers[2]}")
         for key in ("spec", "classes", "arrays", "source", "tokenizer", "files"):
             meta[key]
+        names = meta["classes"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError("classes are no list of names")
     except DataError:
         raise
     except SealError as error:
@@ -237,7 +259,7 @@ def _map(path: Path, file: str, shape: tuple[int, ...], dtype: np.dtype, mode: s
 
 def _header(file: Path) -> tuple[tuple[int, ...], np.dtype, bool, int]:
     """(shape, type, Fortran order, place of the first number) of an .npy file."""
-    with open(file, "rb") as opened:
+    with open_regular(file, "rb") as opened:
         version = np.lib.format.read_magic(opened)
         readers = {
             (1, 0): np.lib.format.read_array_header_1_0,

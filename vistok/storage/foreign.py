@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vistok.core.regular_files import check_regular
 from vistok.storage.weights import WeightsError, read_safetensors
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
@@ -79,7 +80,8 @@ def read_file(path: str | Path) -> Any:
     path = Path(path)
     if path.suffix == ".safetensors":
         return read_safetensors(path)
-    if not path.is_file():  # a pipe would be waited for
+    check_regular(path)
+    if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
     if _is_torchscript(path):
         raise WeightsError(
