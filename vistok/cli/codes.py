@@ -8,11 +8,13 @@ from typing import Any
 
 import click
 
-from vistok.cli.media import check_video, frame_rate, read, write, write_clip
+from vistok.cli.media import check_video, write, write_clip
 from vistok.cli.outputs import claim, output_names, overwrite_option, say
 from vistok.cli.shared import (
     condition_of,
+    frame_rate,
     open_tokenizer,
+    read,
     settings,
     text_option,
     words_and_settings,

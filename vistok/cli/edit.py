@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from vistok.cli.media import image_format, read, write
+from vistok.cli.media import image_format, write
 from vistok.cli.outputs import claim, overwrite_option, say
-from vistok.cli.shared import condition_of, images_only, open_tokenizer, text_option
+from vistok.cli.shared import condition_of, images_only, open_tokenizer, read, text_option
 from vistok.config.errors import InputError, one_line_errors
 
 

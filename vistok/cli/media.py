@@ -1,9 +1,8 @@
-"""Images and clips of commands, read and written."""
+"""Images and clips that commands write."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,46 +10,6 @@ from vistok.config.errors import InputError
 from vistok.storage.files import replacing, unwritten
 
 _SLOWEST, _FASTEST = 0.01, 1000.0  # frames per second that files of clips can say
-
-
-def read(paths: Sequence[str], tokenizer: Any) -> Any:
-    """Images or clips, center-cropped to the tokenizer's size: [B, 3, *sides] in 0..1.
-
-    Of a video the first frames are taken, as many as the tokenizer has.
-    """
-    import torch
-
-    from vistok.data.decode.images import read as read_image
-    from vistok.data.decode.transforms import Transform, TransformConfig
-
-    shape = tokenizer.shape
-    transform = Transform(TransformConfig(size=shape.image_size), augment=False)
-    if shape.is_clip:
-        pixels = [transform.clip(_frames(path, shape.frames), 0) for path in paths]
-    else:
-        pixels = [transform(read_image(path), 0) for path in paths]
-    return torch.stack(pixels).float() / 255
-
-
-def frame_rate(path: str) -> float:
-    """Mean frames per second of a video."""
-    from vistok.data.decode import clips
-
-    return clips.probe(path).fps
-
-
-def _frames(path: str, count: int) -> list[Any]:
-    import numpy as np
-
-    from vistok.data.decode import clips
-
-    index = clips.probe(path)
-    if index.frames < count:
-        raise InputError(
-            f"{path}: {index.frames} frames; this tokenizer takes clips of {count}: give a longer "
-            "video"
-        )
-    return list(clips.frames(path, index, np.arange(count)))
 
 
 def image_format(path: str | Path) -> str:

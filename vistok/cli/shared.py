@@ -1,4 +1,4 @@
-"""Helpers of several commands: models, settings, texts."""
+"""Helpers of several commands: models, settings, images and clips in and out, texts."""
 
 from __future__ import annotations
 
@@ -63,6 +63,46 @@ def condition_of(tokenizer: Any, text: str | None, *parts: str) -> Any:
             f"--text: {' and '.join(parts) or 'this tokenizer'} reads no text{where}: leave it out"
         )
     return tokenizer.condition([text])
+
+
+def read(paths: Sequence[str], tokenizer: Any) -> Any:
+    """Images or clips, center-cropped to the tokenizer's size: [B, 3, *sides] in 0..1.
+
+    Of a video the first frames are taken, as many as the tokenizer has.
+    """
+    import torch
+
+    from vistok.data.decode.images import read as read_image
+    from vistok.data.decode.transforms import Transform, TransformConfig
+
+    shape = tokenizer.shape
+    transform = Transform(TransformConfig(size=shape.image_size), augment=False)
+    if shape.is_clip:
+        pixels = [transform.clip(_frames(path, shape.frames), 0) for path in paths]
+    else:
+        pixels = [transform(read_image(path), 0) for path in paths]
+    return torch.stack(pixels).float() / 255
+
+
+def frame_rate(path: str) -> float:
+    """Mean frames per second of a video."""
+    from vistok.data.decode import clips
+
+    return clips.probe(path).fps
+
+
+def _frames(path: str, count: int) -> list[Any]:
+    import numpy as np
+
+    from vistok.data.decode import clips
+
+    index = clips.probe(path)
+    if index.frames < count:
+        raise InputError(
+            f"{path}: {index.frames} frames; this tokenizer takes clips of {count}: give a longer "
+            "video"
+        )
+    return list(clips.frames(path, index, np.arange(count)))
 
 
 def images_only(tokenizer: Any, command: str) -> None:
