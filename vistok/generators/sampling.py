@@ -13,14 +13,14 @@ from torch import Tensor
 from vistok.config import Config
 from vistok.core.errors import InputError
 
-COLDEST = 1e-4  # least temperature above 0
+COLDEST = 1e-4  # least temperature above 0: over less, logits are beyond fp32
 
 
 class ChoiceConfig(Config):
     """Settings of the choice of a code from logits; a generator's sampling config extends them."""
 
     temperature: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    """Divisor of the logits; 0 = greedy, the most likely code; else 0.0001 or more."""
+    """Divisor of the logits; 0 = greedy, the most likely code."""
     top_k: int = Field(default=0, ge=0)
     """Number of most likely codes that are sampled from; 0 = all."""
     top_p: float = Field(default=1.0, gt=0, le=1)
