@@ -146,6 +146,7 @@ def test_tokens_of_two_tokenizers_are_not_mixed(make_tokenizer, images, fails):
     tokens = make_tokenizer("vq").encode(images)
     mine, other = (replace(tokens, made_by=name) for name in ("aaaa", "bbbb"))
     assert torch.equal(copy_tokens(mine, mine, [0]).indices, mine.indices)
+    assert torch.equal(copy_tokens(mine, replace(mine, made_by="aaaab"), [0]).indices, mine.indices)
     with fails(ValueError, "tokens made by other weights .bbbb. than the target's .aaaa."):
         copy_tokens(mine, other, [0])
     with fails(ValueError, "index .* of factor 0 is outside the codebook"):

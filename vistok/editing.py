@@ -77,7 +77,8 @@ def copy_tokens(target: Tokens, source: Tokens, positions: Sequence[int]) -> Tok
             f"tokens of {source.spec.blocks} {source.spec.vocab} cannot be copied into "
             f"{target.spec.blocks} {target.spec.vocab}; encode both with one tokenizer"
         )
-    if None not in (target.made_by, source.made_by) and target.made_by != source.made_by:
+    same = zip(target.made_by or "", source.made_by or "", strict=False)  # one may be a beginning
+    if any(ours != theirs for ours, theirs in same):
         raise InputError(
             f"tokens made by other weights ({source.made_by}) than the target's ({target.made_by}) "
             "mean nothing there; encode both with one tokenizer"

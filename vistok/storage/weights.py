@@ -100,7 +100,7 @@ def misfit(tensor: Tensor, wanted: torch.dtype) -> str | None:
 
 
 def finite(tensor: Tensor) -> Tensor:
-    """Which values of a tensor are finite; types of one byte are looked at in fp32."""
+    """Mask of the values of a tensor that are finite; types of one byte are read in fp32."""
     small = tensor.is_floating_point() and tensor.element_size() < 2
     return (tensor.float() if small else tensor).isfinite()
 
