@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tests.support.processes import run
 
+ROOT = Path(__file__).parents[2]
+
 TINY = {
     "name": "tiny",
     "task": {
