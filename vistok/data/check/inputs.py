@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from vistok.config import ConfigError, read_yaml, validate_part
-from vistok.config.registry import build, entries
+from vistok.config.registry import build
 from vistok.data.base import DataError, Dataset
 from vistok.data.check.tar_images import TarImages
-from vistok.data.kinds import parquet_shards
-from vistok.data.kinds.folder import FolderConfig, FolderDataset
+from vistok.data.kinds import parquet_shards, video
+from vistok.data.kinds.folder import ENDINGS, FolderConfig, FolderDataset, Listed, files_below
 from vistok.data.kinds.parquet import ParquetConfig
 
-VIDEO = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".csv")
+_CLIPS = tuple(ending for ending in video.ENDINGS if ending not in ENDINGS)
+_STILLS = tuple(ending for ending in ENDINGS if ending not in video.ENDINGS)
 
 
 @dataclass
@@ -34,7 +35,7 @@ def open_inputs(paths: Sequence[str], overrides: Sequence[str] = ()) -> Inputs:
 
     Args:
         paths: a folder of images, parquet files or globs, .tar shards, single images, a folder
-            or csv of clips, or one YAML config with a key `data`.
+            or csv of clips, single videos, or one YAML config with a key `data`.
         overrides: key=value of the data config.
 
     A shard that cannot be opened is listed in `troubles`; DataError or ConfigError if there is
@@ -53,8 +54,16 @@ def open_inputs(paths: Sequence[str], overrides: Sequence[str] = ()) -> Inputs:
             _open_tars(found, parquet_shards.find(path))
         elif os.path.isdir(path):
             _open_folder(found, path, given)
-        elif path.lower().endswith(VIDEO):
-            _open_config(found, _video(path, given))
+        elif path.lower().endswith(".csv"):
+            _open_config(found, _config("video", given, path=path))
+        elif os.path.isfile(path) and (
+            path.lower().endswith(_CLIPS) or given.get("kind") == "video"
+        ):
+            file = Path(path)
+            config = _config("video", given, path=str(file.parent))
+            listed = Listed(file.parent, [file.name], [""], [file.name])
+            lone = video.VideoDataset(listed, [0], (), config, "train", False)
+            found.open.append(("", lone))
         elif os.path.isfile(path):
             file, config = Path(path), FolderConfig(path=os.path.dirname(path) or ".")
             lone = FolderDataset(file.parent, [file.name], (), 0, config, "train", False)
@@ -81,12 +90,6 @@ def _config(kind: str, given: dict[str, Any], **place: Any) -> Any:
     return validate_part("data", {"kind": kind, **place, **given}, "data")
 
 
-def _video(path: str, given: dict[str, Any]) -> Any:
-    if "video" not in entries("data"):
-        raise DataError(f"{path}: clips; this version has no data kind `video`")
-    return _config("video", given, path=path)
-
-
 def _open_config(found: Inputs, config: Any) -> None:
     """Both splits of a data config, the validation split's names marked."""
     if isinstance(config, ParquetConfig):  # file by file: a damaged one is a finding
@@ -103,27 +106,31 @@ def _open_config(found: Inputs, config: Any) -> None:
                 found.left_out += opened.ignored
         return
     part = build(config)
-    found.open.append(("", part.open("train", augment=False)))
+    opened = part.open("train", augment=False)
+    found.open.append(("", opened))
+    found.left_out += getattr(opened, "ignored", 0)
     if any(getattr(config, name, None) for name in ("val", "val_path", "val_share", "val_count")):
         found.open.append(("val: ", part.open("val", augment=False)))
 
 
 def _open_folder(found: Inputs, path: str, given: dict[str, Any]) -> None:
+    """A folder of the kind that is given, else of that which most of its files have.
+
+    GIFs count as images unless there are other clips; shards, only where there is neither.
+    """
     try:
-        _open_config(found, _config("folder", given, path=path))
-        return
-    except DataError as error:
-        none = error
-    files = [p for p in Path(path).rglob("*") if p.is_file() and not p.name.startswith(".")]
-    endings = Counter(p.suffix.lower() for p in files)
-    if endings[".parquet"]:
+        names, _ = files_below(path, ("",), "folder", "file")
+    except DataError:  # no file at all: said below
+        names = []
+    endings = Counter(os.path.splitext(name)[1].lower() for name in names)
+    stills, clips = (sum(endings[e] for e in some) for some in (_STILLS, _CLIPS))
+    images = stills + clips + endings[".gif"]
+    if "kind" in given or images or not endings[".parquet"] + endings[".tar"]:
+        _open_config(found, _config("video" if clips > stills else "folder", given, path=path))
+    elif endings[".parquet"]:
         _open_parquet(found, f"{path}/**/*.parquet", given)
-    elif endings[".tar"]:
-        _open_tars(found, parquet_shards.find(f"{path}/**/*.tar"))
-    elif any(endings[ending] for ending in VIDEO[:-1]):
-        _open_config(found, _video(path, given))
     else:
-        raise none
+        _open_tars(found, parquet_shards.find(f"{path}/**/*.tar"))
 
 
 def _open_parquet(found: Inputs, pattern: str, given: dict[str, Any]) -> None:

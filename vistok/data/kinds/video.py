@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,7 +44,7 @@ ENDINGS = (
     *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".m1v", ".m2v", ".ts"),
     *(".m2ts", ".ogv", ".flv", ".wmv", ".3gp", ".gif"),
 )
-_KEPT = 2**21  # frames of which each process keeps the index (17 bytes a frame)
+_KEPT = 2**21  # frames of which each process keeps the index (25 bytes a frame)
 
 
 class VideoConfig(TransformConfig):
@@ -135,34 +135,29 @@ class VideoDataset(Dataset):
         return len(self.names)
 
     def _forget(self) -> None:
-        self._kept: OrderedDict[str, clips.Probe] = OrderedDict()  # the one used last at the end
+        # By (file, decoded or not); the one used last at the end.
+        self._kept: OrderedDict[tuple[str, bool], clips.Probe] = OrderedDict()
         self._room = _KEPT
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": OrderedDict(), "_room": _KEPT}
 
     def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
-        name = shown(self.names[index])
-        probe = self._probe(self.names[index])
+        file, name = self.names[index], shown(self.names[index])
         draws = float(Rng(seed, "clip", epoch).generator(index).random())
         place = {"random": draws, "first": 0.0, "middle": 0.5}[self.start]
-        keys = (index, epoch, seed)
-        try:
-            pixels = self._read(probe, probe.frames, place, name, keys)
-        except clips.CutShort as cut:  # what decodes before the damage counts
-            whole = clips.decodable(self.root / self.names[index], probe, self.config.decoder)
-            if not whole:
-                raise
-            try:
-                pixels = self._read(probe, whole, place, name, keys)
-            except clips.CutShort:
-                raise
-            except BadSample as short:
-                raise BadSample(name, f"{short.reason}: {cut.reason}") from None
-        fps = self.config.fps or probe.fps / self.config.stride
+
+        def take(probe: clips.Probe) -> tuple[Tensor, float, str]:
+            pixels, sizes = self._read(probe, place, name, (index, epoch, seed))
+            return pixels, probe.fps, "; ".join(filter(None, (probe.remarks, sizes)))
+
+        pixels, rate, note = clips.robust(
+            take, self.probe(file), lambda: self.probe(file, decode=True), name
+        )
+        fps = self.config.fps or rate / self.config.stride
         label = self.labels[index]
         text = self.caption(label, name)
-        return Sample(index, pixels, label, name, fps=fps, text=text)
+        return Sample(index, pixels, label, name, fps=fps, text=text, note=note)
 
     def record(self) -> dict[str, Any]:
         """`manifest` covers names, file sizes and labels; a missing file has size -1."""
@@ -191,34 +186,55 @@ class VideoDataset(Dataset):
             "manifest": manifest_hash(lines),
         }
 
-    def _read(
-        self, probe: clips.Probe, count: int, place: float, name: str, keys: tuple[int, int, int]
-    ) -> Tensor:
-        """The clip [3, T, H, W] that begins at `place` (0..1) of the first `count` frames."""
-        config = self.config
+    def wanted(self, probe: clips.Probe, name: str, place: float = 0.0) -> np.ndarray:
+        """[T] int64: the frames of the clip that begins at `place` (0..1) of a file.
+
+        BadSample if it has too few, unless the last one may be repeated.
+        """
+        config, count = self.config, probe.frames
         wanted = take(probe, count, config.frames, config.stride, config.fps, place)
-        if wanted[-1] >= count:
-            if config.pad_frames == "none":
-                rate = f"{config.fps:g} fps" if config.fps else f"stride {config.stride}"
-                raise BadSample(
-                    name,
-                    f"{count} frames at {probe.fps:g} fps found, {config.frames} at {rate} wanted; "
-                    f"shorten the clips or set pad_frames=repeat",
-                )
-            wanted = wanted.clip(max=count - 1)
+        if wanted[-1] >= count and config.pad_frames == "none":
+            rate = f"{config.fps:g} fps" if config.fps else f"stride {config.stride}"
+            raise BadSample(
+                name,
+                f"{count} frames at {probe.fps:g} fps found, {config.frames} at {rate} wanted; "
+                f"shorten the clips or set pad_frames=repeat",
+            )
+        return wanted.clip(max=count - 1)
+
+    def _read(
+        self, probe: clips.Probe, place: float, name: str, keys: tuple[int, int, int]
+    ) -> tuple[Tensor, str]:
+        """(the clip [3, T, H, W] that begins at `place`, a remark if its frames change their size).
+
+        keys: (index, epoch, seed).
+        """
+        wanted = self.wanted(probe, name, place)
         numbers, places = np.unique(wanted, return_inverse=True)
         path = self.root / self.names[keys[0]]
-        read = clips.frames(path, probe, numbers, config.decoder, name)
-        pixels = self.transform.clip(read, *keys)
-        return pixels if len(numbers) == len(wanted) else pixels[:, places]
+        sizes: list[str] = []
 
-    def _probe(self, file: str) -> clips.Probe:
-        """The file's index, kept for the next access until the limit of kept frames is reached."""
-        probe = self._kept.pop(file, None)
+        def measured() -> Iterator[np.ndarray]:
+            for frame in clips.frames(path, probe, numbers, self.config.decoder, name):
+                size = f"{frame.shape[1]}x{frame.shape[0]}"
+                if size not in sizes:
+                    sizes.append(size)
+                yield frame
+
+        pixels = self.transform.clip(measured(), *keys)
+        remark = f"its frames change their size ({', '.join(sizes)})" if len(sizes) > 1 else ""
+        return pixels if len(numbers) == len(wanted) else pixels[:, places], remark
+
+    def probe(self, file: str, decode: bool = False) -> clips.Probe:
+        """The index of a listed file, kept until the limit of kept frames is reached.
+
+        decode: of what decodes before the first damage, see `clips.probe`.
+        """
+        probe = self._kept.pop((file, decode), None)
         if probe is None:
-            probe = clips.probe(self.root / file, shown(file))
+            probe = clips.probe(self.root / file, shown(file), decode=decode)
             self._room -= probe.frames
-        self._kept[file] = probe
+        self._kept[file, decode] = probe
         while self._room < 0 and len(self._kept) > 1:
             self._room += self._kept.popitem(last=False)[1].frames
         return probe
