@@ -24,8 +24,7 @@ def sniff(path: str | os.PathLike[str], name: str) -> None:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a named pipe would wait for ever
             raise BadSample(name, "is no regular file; expected a video file")
-        with open(path, "rb") as file:
-            head = file.read(400)
+        head = _head(path)
     except OSError as error:
         raise BadSample(name, f"cannot be read ({error.strerror or error})") from None
     if not head:
@@ -39,6 +38,7 @@ def sniff(path: str | os.PathLike[str], name: str) -> None:
         or head.startswith(starts)
         or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
         or any(head[at : at + 1] == head[at + step : at + step + 1] == b"G" for at, step in _TS)
+        or _inside_packet(head)
     ):
         return
     raise BadSample(
@@ -48,11 +48,27 @@ def sniff(path: str | os.PathLike[str], name: str) -> None:
     )
 
 
+def _head(path: str | os.PathLike[str]) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(1200)
+
+
+def _inside_packet(head: bytes) -> bool:
+    """True for a transport stream that begins inside a packet: the next ones are in place."""
+    return any(
+        len(head) > at + 4 * step and all(head[at + i * step] == 0x47 for i in range(5))
+        for _, step in _TS
+        for at in range(step)
+    )
+
+
 def open_file(path: str | os.PathLike[str]) -> tuple[Any, Any]:
     """(container, its video stream or None); one thread."""
     import av
 
-    container = av.open(os.path.abspath(path))
+    # Named, where FFmpeg would have to guess: text may have its letters at these places too.
+    kind = "mpegts" if _inside_packet(_head(path)) else None
+    container = av.open(os.path.abspath(path), format=kind)
     stream = container.streams.best("video")
     if stream is not None:
         stream.thread_count, stream.thread_type = 1, "NONE"

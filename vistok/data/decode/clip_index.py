@@ -27,7 +27,7 @@ import numpy as np
 from vistok.data.base import BadSample
 from vistok.data.decode import clip_file
 from vistok.data.decode.clip_file import decode_from, open_file, reason, sniff
-from vistok.data.decode.clip_packets import Packets, read_packets
+from vistok.data.decode.clip_packets import BROADCAST, Packets, read_packets
 
 _HEAD = 8  # frames that are decoded to check an index made of packets
 
@@ -44,9 +44,11 @@ class Probe:
     size: tuple[int, int]  # (H, W) as stored: before a rotation
     timed: bool  # True: decoders find frames by `pts`; False: by `places`
     stream: int
+    seeks: np.ndarray | None = None  # [K] int64: times at which the container finds the key frames
     places: np.ndarray | None = None  # [N] int64: of each frame's packet in the stream
     first: int = 0  # place of the packet at which decoding begins, if not at a key frame
     breaks: tuple[int, ...] = ()  # places at which a decoder begins anew
+    holes: tuple[int, ...] = ()  # frames that do not follow on the one before: clips do not span it
     decoded: bool = False  # True: every frame of the index came out of the decoder
     sizes: tuple[tuple[int, tuple[int, int]], ...] = ()  # (first frame of it, (H, W) upright)
     codec: str = ""
@@ -64,11 +66,6 @@ class Probe:
         return (self.pts - self.pts[0]) * float(self.unit)
 
     @property
-    def ids(self) -> np.ndarray:
-        """[N] int64: what identifies each frame to a decoder, see `timed`."""
-        return self.pts if self.timed or self.places is None else self.places
-
-    @property
     def seconds(self) -> float:
         return self.frames / self.fps
 
@@ -76,6 +73,17 @@ class Probe:
     def remarks(self) -> str:
         """Everything that is odd about the file, on one line; "" = nothing."""
         return "; ".join(filter(None, (self.unused, *self.oddities)))
+
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        """(first frame, last + 1) of each run of frames without a hole; clips lie within one."""
+        return list(pairwise((0, *self.holes, self.frames)))
+
+    def cut(self, start: int, stop: int) -> Probe:
+        """The times of the frames start .. stop - 1, as an index of their own."""
+        if (start, stop) == (0, self.frames):
+            return self
+        return replace(self, pts=self.pts[start:stop], holes=())
 
     def key(self, frame: int) -> int:
         """The key frame at which decoding of `frame` begins; 0 if the index names none."""
@@ -138,12 +146,16 @@ def _probe(
 ) -> Probe:
     """The index of frames `places`, shown at `pts`; fps: 0 = that which the file states."""
     fps = fps or float(packets.rate)
+    times = packets.dts if packets.container in BROADCAST else packets.pts  # what it is searched by
     once = np.bincount(places[places >= 0], minlength=len(packets.keys)) == 1
     durations = [packets.durations[place] if place >= 0 else 0 for place in places]
+    keys = np.flatnonzero([p >= 0 and once[p] and packets.keys[p] for p in places])
+    seeks = [packets.pts[p] if times[p] is None else times[p] for p in places[keys]]
     return Probe(
         pts=pts,
         durations=np.array(durations, np.int64),
-        keys=np.flatnonzero([p >= 0 and once[p] and packets.keys[p] for p in places]),
+        keys=keys,
+        seeks=np.array(seeks, np.int64) if timed else None,
         unit=facts.pop("unit", packets.unit),
         fps=round(fps, 3),
         size=packets.size,
@@ -251,10 +263,8 @@ def _by_decoding(
         f"from frame {start} on frames have {w}x{h} pixels, not {was[1]}x{was[0]}"
         for (_, was), (start, (h, w)) in pairwise(came.sizes)
     ]
-    oddities += [
-        f"its clock restarts at frame {start}; its frames are counted on"
-        for start in _cuts(places, joints)
-    ]
+    restarts = _cuts(places, joints)
+    oddities += [f"its clock restarts at frame {start}; no clip spans that" for start in restarts]
     if believed:
         gone = sum((packets.pts[place] or 0) < pts[0] for place in packets.shown)
     else:
@@ -268,6 +278,7 @@ def _by_decoding(
         lost.append(f"{rest} of its {len(packets.shown)} packets give no frame")
     facts: dict[str, Any] = {
         "breaks": breaks,
+        "holes": _holes(packets, came.places, pts) if believed else tuple(restarts),
         "decoded": True,
         "sizes": tuple(came.sizes),
         "unused": "; ".join(unused),
@@ -277,6 +288,14 @@ def _by_decoding(
         return _timed(packets, places, **facts)
     times, unit, fps = _times(packets, places, joints, name)
     return _probe(packets, places, times, fps, False, {**facts, "unit": unit})
+
+
+def _holes(packets: Packets, places: list[int], pts: list[int]) -> tuple[int, ...]:
+    """Frames after a gap in their times `pts` in which others are stored that do not decode."""
+    steps = np.diff(pts)
+    gaps = np.flatnonzero(steps > 1.5 * np.median(steps)) if len(steps) else []
+    lost = [packets.pts[place] for place in set(packets.shown).difference(places)]
+    return tuple(int(n) + 1 for n in gaps if any(pts[n] < time < pts[n + 1] for time in lost))
 
 
 def _key_before(packets: Packets, place: int) -> int:
@@ -293,7 +312,9 @@ def _times(
     another order. A clock that restarts goes on one step later. Without times: the stated rate.
     """
     rate = packets.rate
-    for stored in (packets.pts, packets.dts):
+    # AVI has the times of decoding alone, times of display are FFmpeg's guess.
+    both = (packets.pts, packets.dts)
+    for stored in reversed(both) if packets.container == "avi" else both:
         times = [stored[place] if place >= 0 else None for place in places]
         if packets.bare or None in times:
             continue

@@ -17,7 +17,7 @@ from vistok.data.decode.clip_file import damaged, open_file
 _NO_TIMES = 0x80  # AVFMT_NOTIMESTAMPS: a bare stream; what FFmpeg then says of times is guessed
 _BACK = 3  # steps by which a clock must go back to count as restarted
 _GAP = 1.0  # seconds by which the clock of a broadcast stream must jump ahead to count so
-_BROADCAST = ("mpegts", "mpeg")  # containers whose clock means nothing across a joint
+BROADCAST = ("mpegts", "mpeg")  # containers whose clock means nothing across a joint
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Packets:
         step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
         back = -_BACK * step
         ahead = max(_GAP / float(self.unit), 10 * step)
-        jumps = self.container in _BROADCAST
+        jumps = self.container in BROADCAST
         return [
             place
             for (place, _), way in zip(times[1:], steps, strict=True)

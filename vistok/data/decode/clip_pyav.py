@@ -45,7 +45,8 @@ def _run(path: str, index: Probe, run: list[int], key: int) -> Iterator[np.ndarr
     container, stream = open_file(path)
     with container:
         if key and index.timed:
-            decoded, ids = _from_time(container, stream, int(index.pts[key])), index.pts
+            time = int(index.seeks[np.searchsorted(index.keys, key)])
+            decoded, ids = _from_time(container, stream, time), index.pts
         else:  # nothing to seek by: what lies before is read, but not decoded
             start = int(index.places[key]) if key else index.first
             decoded, ids = decode_from(container, stream, start, index.breaks), index.places
@@ -64,9 +65,9 @@ def _run(path: str, index: Probe, run: list[int], key: int) -> Iterator[np.ndarr
     raise InputError(clip_file.ENDED)
 
 
-def _from_time(container: Any, stream: Any, pts: int) -> Iterator[Any]:
+def _from_time(container: Any, stream: Any, time: int) -> Iterator[Any]:
     """Frames from the last key frame at or before a time on, if the container finds it."""
-    container.seek(pts, stream=stream)
+    container.seek(time, stream=stream)
     begun = False
     for _, packet in clip_file.packets(container, stream):
         begun = begun or packet.is_keyframe

@@ -189,18 +189,22 @@ class VideoDataset(Dataset):
     def wanted(self, probe: clips.Probe, name: str, place: float = 0.0) -> np.ndarray:
         """[T] int64: the frames of the clip that begins at `place` (0..1) of a file.
 
-        BadSample if it has too few, unless the last one may be repeated.
+        BadSample if it has too few in a row, unless the last one may be repeated.
         """
-        config, count = self.config, probe.frames
-        wanted = take(probe, count, config.frames, config.stride, config.fps, place)
+        config = self.config
+        shape = (config.frames, config.stride, config.fps)
+        (start, stop), place = part_of(probe, *shape, place)
+        count = stop - start
+        wanted = take(probe.cut(start, stop), count, *shape, place)
         if wanted[-1] >= count and config.pad_frames == "none":
             rate = f"{config.fps:g} fps" if config.fps else f"stride {config.stride}"
+            row = " in a row" * bool(probe.holes)
             raise BadSample(
                 name,
-                f"{count} frames at {probe.fps:g} fps found, {config.frames} at {rate} wanted; "
-                f"shorten the clips or set pad_frames=repeat",
+                f"{count} frames{row} at {probe.fps:g} fps found, {config.frames} at {rate} "
+                f"wanted; shorten the clips or set pad_frames=repeat",
             )
-        return wanted.clip(max=count - 1)
+        return wanted.clip(max=count - 1) + start
 
     def _read(
         self, probe: clips.Probe, place: float, name: str, keys: tuple[int, int, int]
@@ -222,7 +226,8 @@ class VideoDataset(Dataset):
                 yield frame
 
         pixels = self.transform.clip(measured(), *keys)
-        remark = f"its frames change their size ({', '.join(sizes)})" if len(sizes) > 1 else ""
+        said = len(sizes) == 1 or len(probe.sizes) > 1
+        remark = "" if said else f"its frames change their size ({', '.join(sizes)})"
         return pixels if len(numbers) == len(wanted) else pixels[:, places], remark
 
     def probe(self, file: str, decode: bool = False) -> clips.Probe:
@@ -245,22 +250,45 @@ def take(
 ) -> np.ndarray:
     """[T] int64, rising: the frames of a clip that begins at `place`, 0 <= place < 1, of all
     possible beginnings. If there is none it begins at 0, and numbers >= count are not there."""
+    begins = max(1, beginnings(probe, count, frames, stride, fps))
     if fps is None:
-        offsets = np.arange(frames) * stride
-        begins = max(1, count - int(offsets[-1]))
-        return int(place * begins) + offsets
+        return int(place * begins) + np.arange(frames) * stride
     # Frame i is shown until i + 1: the nearest to any time up to half a frame after it.
-    times = probe.times[:count]
-    half = 0.5 / probe.fps
-    offsets = np.arange(frames) / fps
-    last = times[-1] + half + 1e-6
-    begins = max(1, int(np.searchsorted(times + offsets[-1], last, side="right")))
+    times, offsets = probe.times[:count], np.arange(frames) / fps
+    last = _last(probe, count)
     asked = times[int(place * begins)] + offsets
     after = np.searchsorted(times, asked).clip(1, count - 1) if count > 1 else np.zeros_like(asked)
     after = after.astype(np.int64)
     before = (after - 1).clip(0)
     nearer = asked - times[before] <= times[after] - asked + 1e-6  # a tie: the earlier
     return np.where(asked > last, count, np.where(nearer, before, after))
+
+
+def beginnings(probe: clips.Probe, count: int, frames: int, stride: int, fps: float | None) -> int:
+    """Number of frames at which a clip can begin that ends within the first `count`."""
+    if fps is None:
+        return max(0, count - (frames - 1) * stride)
+    ends = probe.times[:count] + (frames - 1) / fps
+    return int(np.searchsorted(ends, _last(probe, count), side="right"))
+
+
+def part_of(
+    probe: clips.Probe, frames: int, stride: int, fps: float | None, place: float
+) -> tuple[tuple[int, int], float]:
+    """(the part of a file, place within it) of a clip that begins at `place` of all beginnings in
+    all parts; the longest part if a clip fits into none."""
+    parts = probe.parts
+    fits = [beginnings(probe.cut(*part), part[1] - part[0], frames, stride, fps) for part in parts]
+    if len(parts) == 1 or not any(fits):
+        return max(parts, key=lambda part: part[1] - part[0]), place
+    ends, chosen = np.cumsum(fits), place * sum(fits)
+    n = int(np.searchsorted(ends, chosen, side="right"))
+    return parts[n], min(1.0 - 1e-9, float(chosen - ends[n] + fits[n]) / fits[n])
+
+
+def _last(probe: clips.Probe, count: int) -> float:
+    """Seconds up to which the last of `count` frames is the nearest one."""
+    return probe.times[count - 1] + 0.5 / probe.fps + 1e-6
 
 
 def _is_csv(place: str) -> bool:
