@@ -28,6 +28,7 @@ from vistok.data.batch import of_each_class, to_device
 from vistok.data.loading.loader import EvalLoader
 from vistok.data.loading.stream import Stream
 from vistok.data.order import Order
+from vistok.data.overlap import overlap
 from vistok.storage.files import write_text
 from vistok.storage.hub import WEIGHTS
 from vistok.train.checkpoint import files
@@ -155,6 +156,8 @@ class Loop:
             self.logger.say(f"no tflops in the log: a step cannot be counted ({throughput.reason})")
         if slow := slow_precision(self.config, self.device):
             self.logger.say(slow)
+        if self.accelerator.is_main_process and (seen := overlap(self.train_set, self.val_set)):
+            self.logger.say(seen)
         if state.step == 0:
             for name, value in facts.lines.items():
                 self.logger.say(f"{name}: {value}")

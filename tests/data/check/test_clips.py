@@ -26,7 +26,7 @@ def films(tmp_path):
 
 def test_each_file_is_described(films, tmp_path):
     code, text = check(films, "--out", tmp_path / "report.json")
-    assert code == 0 and "nothing found" in text and "left out           1 files" in text
+    assert code == 0 and "nothing found" in text and "left out           1 .txt" in text
     assert "  a/one.mp4: 128x96, 25 fps, 20 frames, 0.8 s, h264 in mov/mp4" in text
     assert "  b/two.avi: 64x48, 25 fps, 30 frames, 1.2 s, mpeg4 in avi" in text
     assert "frames             min 20, median 25, max 30" in text

@@ -5,14 +5,16 @@
   are the labels that occur, sorted (as numbers if all are); an empty label is unlabeled (-1).
 - One sample per file: the beginning of its clip is sampled anew each epoch (`start: random`).
 - A file with fewer frames than a clip needs is a bad sample, unless `pad_frames: repeat`. Of a file
-  that is cut off, what decodes before the damage counts; nothing is ever made up.
-The first access to a file reads it once from end to end (not decoding it): its index is then kept.
+  that is cut off, what decodes before the damage counts; nothing is ever made up. No clip spans
+  frames that do not decode or a clock that restarts (joined recordings). What of a file is not used
+  is said once (`Sample.note`).
+The first access to a file reads it once from end to end (decoding it only if its times cannot be
+believed, as those of AVI): its index is then kept.
 """
 
 from __future__ import annotations
 
-import csv
-import os
+import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,11 +40,16 @@ from vistok.data.base import (
 from vistok.data.captions import Caption
 from vistok.data.decode import clips
 from vistok.data.decode.transforms import Transform, TransformConfig
+from vistok.data.kinds.class_names import occurring
+from vistok.data.kinds.csv_table import missing_column, read_table
 from vistok.data.kinds.folder import Listed, check_places, list_folder, open_split, shown
+
+log = logging.getLogger(__name__)
 
 ENDINGS = (
     *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".m1v", ".m2v", ".ts"),
-    *(".m2ts", ".ogv", ".flv", ".wmv", ".3gp", ".gif"),
+    *(".m2ts", ".m2t", ".mts", ".vob", ".ogv", ".ogm", ".flv", ".f4v", ".wmv", ".asf", ".3gp"),
+    *(".3g2", ".gif"),
 )
 _KEPT = 2**21  # frames of which each process keeps the index (25 bytes a frame)
 
@@ -52,9 +59,9 @@ class VideoConfig(TransformConfig):
 
     kind: Literal["video"] = "video"
     path: str | None = None
-    """Folder or csv of the training split (and of the validation share)."""
+    """Folder, csv or single video of the training split (and of the validation share)."""
     val_path: str | None = None
-    """Folder or csv of the validation split."""
+    """Folder, csv or single video of the validation split."""
     val_share: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Share of `path` held out for validation, by a stable hash of each path (or group)."""
     path_column: str = "path"
@@ -79,7 +86,7 @@ class VideoConfig(TransformConfig):
 
     @model_validator(mode="after")
     def _places(self) -> VideoConfig:
-        check_places(self, "a folder or a csv")
+        check_places(self, "a folder, a csv or one video")
         if self.fps is not None and self.stride != 1:
             raise InputError(f"fps={self.fps} and stride={self.stride} contradict; give one")
         places = [place for place in (self.path, self.val_path) if place is not None]
@@ -174,7 +181,7 @@ class VideoDataset(Dataset):
             "group_column": config.group_column,
             "count": len(self),
             "classes": len(self.classes),
-            "ignored": self.ignored,
+            "ignored": sum(self.ignored.values()),
             "frames": config.frames,
             "stride": config.stride if config.fps is None else None,
             "fps": config.fps,
@@ -296,29 +303,31 @@ def _is_csv(place: str) -> bool:
 
 
 def _list(place: str, config: VideoConfig) -> Listed:
+    path = Path(place).expanduser()
     if _is_csv(place):
-        return _rows(Path(place).expanduser(), config)
+        return _rows(path, config)
+    if path.is_file():
+        return Listed(path.parent, [path.name], [""], [path.name], {})
     return list_folder(place, ENDINGS, "video", "video")
 
 
 def _rows(path: Path, config: VideoConfig) -> Listed:
     """The rows of a csv; DataError naming the column or row that is missing."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or []
-    except OSError as error:
-        raise DataError(f"data.video {path}: cannot be read ({error.strerror})") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"data.video {path}: not a csv in UTF-8 ({error})") from None
+    columns, rows = read_table(path, "video")
     needed = [config.path_column, config.label_column, config.group_column]
-    if config.label_column == "label" and "label" not in columns:
+    if config.label_column == "label" and "label" not in (name.lower() for name in columns):
         needed[1] = None
+        others = [name for name in columns if name not in needed]
+        if others:
+            log.warning(
+                "data.video %s: no column 'label', so the clips are unlabeled; it has %s: set "
+                "label_column to one of them, or to null",
+                path,
+                ", ".join(others),
+            )
     for column in needed:
         if column is not None and column not in columns:
-            raise DataError(
-                f"data.video {path}: no column '{column}'; it has {', '.join(columns) or 'none'}"
-            )
+            raise missing_column(path, "video", column, columns)
     if not rows:
         raise DataError(f"data.video {path}: no rows; expected one clip per row")
     for number, row in enumerate(rows, start=1):
@@ -332,10 +341,7 @@ def _rows(path: Path, config: VideoConfig) -> Listed:
 
 def _classes(listed: Listed) -> tuple[str, ...]:
     """The labels that occur; whole numbers in the order of numbers."""
-    labels = {label for label in listed.labels if label}
-    if all(label.isascii() and label.isdigit() for label in labels):
-        return tuple(sorted(labels, key=lambda label: (int(label), label)))
-    return tuple(sorted(labels, key=os.fsencode))
+    return occurring(label for label in listed.labels if label)
 
 
 def _bytes(path: Path) -> int:
