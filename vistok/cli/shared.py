@@ -102,7 +102,10 @@ def _frames(path: str, count: int) -> list[Any]:
                 f"{path}: {index.frames} frames; this tokenizer takes clips of {count}: give a "
                 "longer video"
             )
-        return list(clips.frames(path, index, np.arange(count)))
+        read = list(clips.frames(path, index, np.arange(count)))
+        if index.remarks:
+            click.echo(f"{path}: {index.remarks}", err=True)
+        return read
 
     return clips.robust(take, clips.probe(path), lambda: clips.probe(path, decode=True), path)
 

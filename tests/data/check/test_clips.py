@@ -47,6 +47,15 @@ def test_the_size_of_a_config_is_not_reported_as_that_of_the_files(films, tmp_pa
         assert report["width"] == {"min": 64.0, "median": 96.0, "max": 128.0}
 
 
+def test_both_splits_and_each_alone(films, tmp_path):
+    config = tmp_path / "c.yaml"
+    names = lambda: [clip["name"] for clip in run_check([str(config)])["clips"]]
+    config.write_text(f"data: {{kind: video, path: {films}/a, val_path: {films}/b/two.avi}}\n")
+    assert names() == ["one.mp4", "val: two.avi"]
+    config.write_text(f"data: {{kind: video, val_path: {films}/a}}\n")
+    assert names() == ["val: one.mp4"]
+
+
 def test_key_value_of_clip_folders(films):
     code, text = check(films, "frames=25")
     assert code == 1 and "a/one.mp4: 20 frames at 25 fps found, 25 at stride 1 wanted" in text

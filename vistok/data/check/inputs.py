@@ -138,11 +138,11 @@ def _open_config(found: Inputs, config: Any, others: bool = True) -> None:
                 found.open.append((prefix, opened))
                 found.leave_out(opened.ignored if others else {})
         return
-    part = build(config)
-    opened = part.open("train", augment=False)
-    found.open.append(("", opened))
-    if others and isinstance(config, VideoConfig):
-        found.leave_out(opened.ignored)
+    part, clips = build(config), isinstance(config, VideoConfig)
+    if not clips or config.path is not None:
+        opened = part.open("train", augment=False)
+        found.open.append(("", opened))
+        found.leave_out(opened.ignored if clips and others else {})
     val = any(getattr(config, name, None) for name in ("val_path", "val_share", "val_count"))
     if isinstance(config, HuggingFaceConfig):
         val = "val_split" in config.model_fields_set and config.val_split is not None

@@ -37,7 +37,7 @@ def by_torchcodec(path: str, index: Probe, wanted: np.ndarray) -> Iterator[np.nd
     from torchcodec.decoders import VideoDecoder
 
     if not index.timed:
-        raise InputError("its frames carry no times")
+        raise InputError("it has no times by which to find frames: use decoder=auto or pyav")
     first = index.key(int(wanted[0]))
     here = range(first, int(wanted[-1]) + 1)
     keys = set(index.keys.tolist())
