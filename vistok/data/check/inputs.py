@@ -26,6 +26,7 @@ from vistok.data.kinds.parquet import ParquetConfig, ParquetDataset
 from vistok.data.kinds.parquet_labels import label_classes
 from vistok.data.kinds.parquet_shards import ParquetShards
 from vistok.data.kinds.video import ENDINGS as VIDEO
+from vistok.data.kinds.video import VideoConfig
 from vistok.data.kinds.webdataset import WebDatasetConfig
 
 _PLACES = {"parquet": "train", "webdataset": "train"}  # key of a path, by kind; else `path`
@@ -142,8 +143,11 @@ def _open_config(found: Inputs, config: Any, others: bool = True) -> None:
                 found.open.append((prefix, opened))
                 found.leave_out(opened.ignored if others else {})
         return
-    part = build(config)
-    found.open.append(("", part.open("train", augment=False)))
+    part, clips = build(config), isinstance(config, VideoConfig)
+    if not clips or config.path is not None:
+        opened = part.open("train", augment=False)
+        found.open.append(("", opened))
+        found.leave_out(opened.ignored if clips and others else {})
     val = any(getattr(config, name, None) for name in ("val_path", "val_share", "val_count"))
     if isinstance(config, HuggingFaceConfig):
         val = "val_split" in config.model_fields_set and config.val_split is not None

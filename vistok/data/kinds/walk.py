@@ -12,8 +12,7 @@ from vistok.data.base import DataError
 UNREAD = (  # images and videos of kinds that are not read: said where they lie beside others
     *(".apng", ".arw", ".avif", ".cr2", ".dng", ".exr", ".hdr", ".heic", ".heif", ".ico", ".j2k"),
     *(".jfif", ".jp2", ".jpe", ".jxl", ".nef", ".pbm", ".pgm", ".pnm", ".ppm", ".psd", ".svg"),
-    *(".tga", ".tif", ".tiff", ".3g2", ".asf", ".f4v", ".mts", ".mxf", ".ogm", ".rm", ".rmvb"),
-    *(".vob", ".y4m"),
+    *(".tga", ".tif", ".tiff", ".mxf", ".rm", ".rmvb", ".y4m"),
 )
 _MOST_VISITS = 100  # of one folder, through links
 

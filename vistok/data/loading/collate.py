@@ -34,6 +34,7 @@ class Loaded:
     rows: int
     replaced: int
     bad: list[tuple[str, str]]
+    notes: tuple[tuple[str, str], ...] = ()  # (name, what is odd about it) of samples that are used
     place: Place | None = None  # of the pixels, if they are still in a worker's buffer
 
     def pin_memory(self) -> Loaded:  # torch calls this by name
@@ -65,6 +66,7 @@ class Collate:
         if any(row.sample is None for row in rows):
             return Loaded(None, len(rows), replaced, bad)
         samples = [row.sample for row in rows]
+        notes = tuple((sample.name, sample.note) for sample in samples if sample.note)
         place = None
         if self.buffers is not None:
             place = self.buffers.put([s.pixels for s in samples])
@@ -82,7 +84,7 @@ class Collate:
         )
         if self.buffers is not None:
             batch = as_arrays(batch)
-        return Loaded(batch, len(rows), replaced, bad, place)
+        return Loaded(batch, len(rows), replaced, bad, notes, place)
 
     def _tokens(self, samples: list[Sample]) -> Tokens:
         stacked = torch.stack([s.tokens for s in samples])  # [B, L, F] | [B, L, dim]
