@@ -29,6 +29,7 @@ from torch import Tensor
 from vistok.config import ConfigError, validate
 from vistok.core.errors import InputError
 from vistok.core.records import Condition
+from vistok.core.regular_files import check_regular
 from vistok.data.base import UNLABELED, DataError
 from vistok.tokens import Tokens, TokenSpec
 
@@ -212,6 +213,7 @@ def map_arrays(
     for name, (shape, dtype) in expected.items():
         file = f"{name}.npy"
         try:
+            check_regular(path / file)
             array = np.load(path / file, mmap_mode=mode, allow_pickle=False)
             if not isinstance(array, np.ndarray):
                 raise InputError("an archive; expected one array")

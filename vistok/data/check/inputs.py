@@ -79,11 +79,9 @@ def open_inputs(paths: Sequence[str], overrides: Sequence[str] = ()) -> Inputs:
             _open_folder(found, path, given)
         elif path.lower().endswith((".csv", *VIDEO)) and not path.lower().endswith(".gif"):
             _open_place(found, "video", path, given)
-        elif os.path.isfile(path):
-            file, config = (
-                Path(path),
-                _config("folder", {"path": os.path.dirname(path) or "."}, given),
-            )
+        elif os.path.lexists(path):  # what is no image is a finding
+            file = Path(path)
+            config = _config("folder", {"path": os.path.dirname(path) or "."}, given)
             lone = FolderDataset(file.parent, [file.name], (), {}, config, "train", False)
             found.open.append(("", lone))
         else:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vistok.core.errors import InputError
+from vistok.core.regular_files import check_regular
 from vistok.data.base import UNLABELED, DataError, one_line
 
 MOST_CLASSES = 2**20  # a label far beyond it is no class number, but an id or a time
@@ -87,6 +88,7 @@ def listed_names(path: Path) -> tuple[str, ...]:
     A list of names, {"names": [...]}, or [{"label": i, "class_name": ...}, ...].
     """
     try:
+        check_regular(path)
         content = json.loads(path.read_text("utf-8-sig"))
         listed = content["names"] if isinstance(content, dict) else content
         if listed and isinstance(listed[0], dict):
@@ -115,6 +117,7 @@ def given_names(classes: int | str | tuple[str, ...] | None) -> tuple[str, ...]:
     if path.suffix == ".json":
         return listed_names(path)
     try:
+        check_regular(path)
         return tuple(
             line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()
         )

@@ -27,6 +27,7 @@ from vistok.data.base import (
     Sample,
     Split,
     augments,
+    file_size,
     held_out,
     manifest_hash,
 )
@@ -173,8 +174,8 @@ class FolderDataset(Dataset):
         return Raw(shown(name), data, self._label_of(name))
 
     def record(self) -> dict[str, Any]:
-        """`manifest` covers names and file sizes."""
-        lines = (f"{name} {(self.root / name).stat().st_size}" for name in self.names)
+        """`manifest` covers names and file sizes; a missing file has size -1."""
+        lines = (f"{name} {file_size(self.root / name)}" for name in self.names)
         return {
             "kind": "folder",
             "source": str(self.root),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from vistok.core.regular_files import check_regular
 from vistok.data.base import UNLABELED, DataError, one_line
 from vistok.data.kinds.class_names import (
     ClassNumbers,
@@ -94,6 +95,7 @@ def _read(path: Path, name: str, labels: bool = True) -> LabelColumn:
     import pyarrow.parquet as pq
 
     try:
+        check_regular(path)
         file = pq.ParquetFile(path)
         field = file.schema_arrow.field(name)
         kind = _kind(field.type)

@@ -35,6 +35,7 @@ from vistok.data.base import (
     Sample,
     Split,
     augments,
+    file_size,
     manifest_hash,
 )
 from vistok.data.captions import Caption
@@ -170,7 +171,7 @@ class VideoDataset(Dataset):
         """`manifest` covers names, file sizes and labels; a missing file has size -1."""
         config = self.config
         lines = (
-            f"{name} {_bytes(self.root / name)} {label}"
+            f"{name} {file_size(self.root / name)} {label}"
             for name, label in zip(self.names, self.labels, strict=True)
         )
         return {
@@ -342,10 +343,3 @@ def _rows(path: Path, config: VideoConfig) -> Listed:
 def _classes(listed: Listed) -> tuple[str, ...]:
     """The labels that occur; whole numbers in the order of numbers."""
     return occurring(label for label in listed.labels if label)
-
-
-def _bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
