@@ -9,7 +9,6 @@ whose parent was killed holds it for as long as it lives.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -23,6 +22,7 @@ import yaml
 
 import vistok
 from vistok.config import plugin_words, to_yaml
+from vistok.config.bounded import read_json
 from vistok.config.errors import UserError
 from vistok.storage.hub import WEIGHTS
 from vistok.train.config import TrainConfig
@@ -42,7 +42,7 @@ def finished(config: TrainConfig) -> bool:
     if not (folder / "model" / WEIGHTS).is_file():
         return False
     try:
-        told = json.loads((folder / "summary.json").read_text("utf-8"))
+        told = read_json(folder / "summary.json")
         kept = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return False

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from vistok.config.bounded import parse_json, read_json, read_text
 from vistok.core.errors import InputError
 from vistok.data.base import DataError, one_line
 
@@ -16,7 +16,7 @@ def class_names(metadata: dict[bytes, bytes], folder: Path, label: str) -> tuple
     () if neither is there.
     """
     try:
-        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        features = parse_json(metadata.get(b"huggingface", b"{}"), "the shard")["info"]["features"]
         names = features[label]["names"]
         return tuple(str(name) for name in names)
     except (ValueError, KeyError, TypeError):  # no feature types, or those of another program
@@ -30,7 +30,7 @@ def class_names(metadata: dict[bytes, bytes], folder: Path, label: str) -> tuple
 def listed_names(path: Path) -> tuple[str, ...]:
     """Class names from a JSON file, see `class_names`; DataError if it holds none."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = read_json(path)
         listed = content["names"] if isinstance(content, dict) else content
         if listed and isinstance(listed[0], dict):
             listed = sorted(listed, key=lambda entry: entry["label"])
@@ -56,7 +56,7 @@ def given_names(classes: int | str | tuple[str, ...] | None) -> tuple[str, ...]:
     if path.suffix == ".json":
         return listed_names(path)
     try:
-        return tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
+        return tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path}: cannot be read ({one_line(error)}); expected a class name on each line"

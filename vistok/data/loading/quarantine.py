@@ -6,6 +6,7 @@ import json
 import logging
 from pathlib import Path
 
+from vistok.config.bounded import parse_json
 from vistok.data.base import DataError, text_of
 
 # The share is taken over at least so many rows: two bad ones in the first hundred are no trend.
@@ -57,7 +58,7 @@ class Quarantine:
         if self.path is not None and self.path.is_file():
             for line in text_of(self.path).splitlines():
                 try:
-                    names.add(json.loads(line)["name"])
+                    names.add(parse_json(line, self.path)["name"])
                 except (ValueError, KeyError, TypeError):
                     continue
         return names
