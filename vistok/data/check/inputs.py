@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vistok.config import ConfigError, read_yaml, validate_part
+from vistok.config.overrides import parse
 from vistok.config.registry import build, entries
 from vistok.data.base import DataError, Dataset
 from vistok.data.check.tar_images import TarImages
@@ -40,7 +41,7 @@ def open_inputs(paths: Sequence[str], overrides: Sequence[str] = ()) -> Inputs:
     A shard that cannot be opened is listed in `troubles`; DataError or ConfigError if there is
     nothing to scan.
     """
-    found, given = Inputs(), _tree(overrides)
+    found, given = Inputs(), parse(overrides)
     for path in paths:
         if path.lower().endswith((".yaml", ".yml")):
             tree = read_yaml(path, [f"data.{item}" for item in overrides])
@@ -65,16 +66,6 @@ def open_inputs(paths: Sequence[str], overrides: Sequence[str] = ()) -> Inputs:
                 f"files, clips, or a YAML config with a key `data`"
             )
     return found
-
-
-def _tree(overrides: Sequence[str]) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        return OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)), resolve=True)
-    except (OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(f"{' '.join(overrides)}: {' '.join(str(error).split())}") from None
 
 
 def _config(kind: str, given: dict[str, Any], **place: Any) -> Any:
