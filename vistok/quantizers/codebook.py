@@ -29,9 +29,9 @@ class CodebookConfig(Config):
     """Size, learning and upkeep of a codebook."""
 
     kind: str
-    codebook_size: int = Field(default=4096, ge=2)
+    codebook_size: int = Field(default=4096, ge=2, le=2**22)
     """K, number of codes."""
-    dim: int = Field(default=12, ge=1)
+    dim: int = Field(default=12, ge=1, le=2**14)
     """Width of a code."""
     l2_norm: bool = True
     """Distances between directions instead of vectors."""

@@ -36,7 +36,7 @@ class LFQConfig(Config):
     """C, bits of a token; the codebook size is 2**C."""
     sphere: bool = False
     """BSQ: latents and codes on the unit sphere."""
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, ge=1e-6)
     """Temperature of the code distribution behind the entropy terms."""
     entropy_group: int = Field(default=8, ge=1, le=12)
     """Bits whose joint batch entropy is exact; the groups' entropies are added."""
