@@ -19,6 +19,7 @@ from vistok.config.errors import UserError
 from vistok.config.names import close
 from vistok.config.registry import build
 from vistok.config.yaml_files import read_plain_yaml
+from vistok.data.addresses import check_addresses
 from vistok.data.base import text_of
 from vistok.eval.systems.released import place
 from vistok.pretrained.open import Kind, kind_of
@@ -165,7 +166,10 @@ def data_config(run: Run | None, changes: Mapping[str, Any] | None = None) -> Co
             ("no data named" if run is None else f"{run.folder}: a pretrained folder names no data")
             + "; say which images, e.g. data.kind=photos data.size=32"
         )
-    return validate(_Data, {"data": {**(tree or {}), **changes}}, "data").data
+    config = validate(_Data, {"data": {**(tree or {}), **changes}}, "data").data
+    if tree:
+        check_addresses(config, run.folder / "config.yaml", changes)
+    return config
 
 
 def open_split(
