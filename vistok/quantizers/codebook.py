@@ -57,6 +57,11 @@ class CodebookConfig(Config):
                 "update=gradient learns the codebook by its loss: give loss_weights.codebook a "
                 "weight, or set update=ema"
             )
+        if self.l2_norm and self.dim == 1 and self.codebook_size > 2:
+            raise InputError(
+                f"l2_norm=true leaves two directions of dim=1, and codebook_size is "
+                f"{self.codebook_size}: use a larger dim, or l2_norm=false"
+            )
         if self.cluster and (self.update == "ema" or self.revive_below):
             raise InputError(
                 "cluster=true moves codes by itself: use update=gradient and revive_below=0"

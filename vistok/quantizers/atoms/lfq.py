@@ -71,7 +71,7 @@ class LFQ(Quantizer):
         z = latents.values
         if self.config.sphere:
             z = F.normalize(z, dim=-1, eps=1e-12)
-        bits = (z > 0).long()
+        bits = (latents.values > 0).long()  # as they came: the norm of very large ones is inf
         codes = self._codes(bits)
         logits = (z * (4.0 * self.magnitude / self.config.temperature)).flatten(0, 1)
         losses = {
