@@ -71,9 +71,9 @@ class VideoConfig(TransformConfig):
     """csv: column of the class names. `label` may be missing; null: unlabeled."""
     group_column: str | None = None
     """csv: column of the source; `val_share` keeps all clips of one source in one split."""
-    frames: int = Field(default=16, ge=1)
+    frames: int = Field(default=16, ge=1, le=2**12)
     """Frames of a clip, T."""
-    stride: int = Field(default=1, ge=1)
+    stride: int = Field(default=1, ge=1, le=2**20)
     """Every stride-th frame is taken."""
     fps: float | None = Field(default=None, gt=0.0)
     """Frames per second of the clip, instead of `stride`: the nearest frame of the file by time
