@@ -29,6 +29,7 @@ from vistok.data.kinds.parquet_shards import ParquetShards
 from vistok.data.kinds.video import ENDINGS as VIDEO
 from vistok.data.kinds.video import VideoConfig
 from vistok.data.kinds.webdataset import WebDatasetConfig
+from vistok.data.overlap import overlap
 
 _PLACES = {"parquet": "train", "webdataset": "train"}  # key of a path, by kind; else `path`
 
@@ -152,9 +153,26 @@ def _open_config(found: Inputs, config: Any, others: bool = True) -> None:
         found.leave_out(opened.ignored if clips and others else {})
     val = any(getattr(config, name, None) for name in ("val_path", "val_share", "val_count"))
     if isinstance(config, HuggingFaceConfig):
-        val = "val_split" in config.model_fields_set and config.val_split is not None
-    if val:
+        _open_validation(found, part, opened)
+    elif val:
         found.open.append(("val: ", part.open("val", augment=False)))
+
+
+def _open_validation(found: Inputs, part: Any, train: Dataset) -> None:
+    """The validation split of a Hugging Face data set, if it has the one that is meant."""
+    if part.config.val_split is None:
+        return
+    try:
+        val = part.open("val", augment=False)
+    except DataError as error:
+        if "val_split" in part.config.model_fields_set:
+            found.troubles.append(("val", str(error)))
+        return
+    same = overlap(train, val)
+    if same is None:
+        found.open.append(("val: ", val))
+    elif "val_split" in part.config.model_fields_set:
+        found.troubles.append(("val", same))
 
 
 def _open_parquet(found: Inputs, config: ParquetConfig) -> None:
