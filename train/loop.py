@@ -34,6 +34,7 @@ from vistok.storage.hub import WEIGHTS
 from vistok.train.checkpoint import files
 from vistok.train.checkpoint.resume import Checkpointer, binding
 from vistok.train.config import TrainConfig
+from vistok.train.cost.room import check_room
 from vistok.train.cost.throughput import Throughput, make_throughput
 from vistok.train.dataloader import (
     Loader,
@@ -65,6 +66,10 @@ def train(config: TrainConfig) -> Path:
     # A job opens what it reads by itself: a training split may decode every image at once.
     is_job = issubclass(entry_of(config.task).part, Job)
     train_set = None if data is None or is_job else data.open("train")
+    if not is_job:
+        sharded = wants_sharding(config.sharding, accelerator.num_processes)
+        shares = accelerator.num_processes if sharded else 1
+        check_room(config.task, train_set, accelerator.device, shares)
     work: Task | Job = build(config.task, train_set)
     if isinstance(work, Job):
         work.run(Context(config, data, accelerator, folder))

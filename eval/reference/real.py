@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
+from vistok.config.bounded import parse_json
 from vistok.config.errors import UserError
 from vistok.core.errors import InputError
 from vistok.core.regular_files import check_regular
@@ -171,7 +172,7 @@ def _from_npz(path: Path) -> RealStats:
     with np.load(path, allow_pickle=False) as file:
         names = set(file.files)
         if "protocol" in names:
-            record = json.loads(str(file["protocol"]))
+            record = parse_json(str(file["protocol"]), "its protocol record")
             return _from_record(file["mu"], file["sigma"], record, int(file["count"]))
         if not {"mu", "sigma"} <= names:
             raise InputError(f"it holds {', '.join(sorted(names)) or 'nothing'}")

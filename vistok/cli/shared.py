@@ -96,13 +96,18 @@ def _frames(path: str, count: int) -> list[Any]:
 
     from vistok.data.decode import clips
 
-    index = clips.probe(path)
-    if index.frames < count:
-        raise InputError(
-            f"{path}: {index.frames} frames; this tokenizer takes clips of {count}: give a longer "
-            "video"
-        )
-    return list(clips.frames(path, index, np.arange(count)))
+    def take(index: clips.Probe) -> list[Any]:
+        if index.frames < count:
+            raise InputError(
+                f"{path}: {index.frames} frames; this tokenizer takes clips of {count}: give a "
+                "longer video"
+            )
+        read = list(clips.frames(path, index, np.arange(count)))
+        if index.remarks:
+            click.echo(f"{path}: {index.remarks}", err=True)
+        return read
+
+    return clips.robust(take, clips.probe(path), lambda: clips.probe(path, decode=True), path)
 
 
 def images_only(tokenizer: Any, command: str) -> None:

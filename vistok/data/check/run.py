@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from vistok.data.base import BadSample, Dataset
+from vistok.data.check.clips import scan_clip
 from vistok.data.check.findings import Findings, Scanned
 from vistok.data.check.inputs import open_inputs
 from vistok.data.decode import images
+from vistok.data.kinds.video import VideoDataset
 from vistok.data.loading import workers as worker
 
 _BATCH = 16  # samples that a worker reads before it reports
@@ -52,6 +54,8 @@ def run_check(
 
 def scan_sample(dataset: Dataset, index: int) -> Scanned:
     """Read and decode one sample; never raises for what is wrong with it."""
+    if isinstance(dataset, VideoDataset):
+        return scan_clip(dataset, index)
     try:
         raw = dataset.raw(index)
     except NotImplementedError:
