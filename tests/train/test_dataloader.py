@@ -13,5 +13,5 @@ def test_a_run_that_needs_more_shared_memory_than_there_is(run, monkeypatch, fai
     place = SimpleNamespace(f_bavail=needed - 1, f_frsize=1)
     monkeypatch.setattr(shared_memory.os, "statvfs", lambda path: place)
     with fails(DataError, "^/dev/shm: 3.4 MB", "workers=1 need 3.4 MB", "workers=0", "--shm-size"):
-        run(TINY, workers=1, steps=2)
+        run(TINY, workers=1, steps=3)
     assert not lines(tmp_path / "run") and not (tmp_path / "run" / "model").exists()
