@@ -12,6 +12,6 @@ def test_a_run_that_needs_more_shared_memory_than_there_is(run, monkeypatch, fai
     needed = 4 * (8 + 64) * 3 * 32 * 32
     place = SimpleNamespace(f_bavail=needed - 1, f_frsize=1)
     monkeypatch.setattr(shared_memory.os, "statvfs", lambda path: place)
-    with fails(DataError, "^/dev/shm: 3.4 MB", "workers=1 need 3.4 MB", "workers=0", "--shm-size"):
+    with fails(DataError, "^/dev/shm: 0.8 MB", "workers=1 need 0.8 MB", "workers=0", "--shm-size"):
         run(TINY, workers=1, steps=3)
     assert not lines(tmp_path / "run") and not (tmp_path / "run" / "model").exists()
