@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from tests.support.films import open_video
 from tests.support.numbered import (
     SIZE,
     muxed,
@@ -102,6 +103,19 @@ def test_every_clip_of_a_reported_file(shared, name):
         assert np.allclose(index.times, np.array(times) - times[0])
     else:
         assert index.fps == 25.0 and np.allclose(index.times, np.arange(index.frames) / 25)
+
+
+@pytest.mark.parametrize("name", REPORTED)
+def test_clips_of_a_reported_file_at_another_rate(shared, name):
+    path = shared / "reported" / "video_kinds" / name
+    times, numbers = probe(path).times, REPORTED[name]
+    for fps in (12.5, 10.0, 40.0):
+        data = open_video(path=str(path), size=SIZE, frames=5, fps=fps, decoder="pyav")
+        for epoch in range(6):
+            found = numbers_of(data.sample(0, epoch, 1).pixels.permute(1, 2, 3, 0).numpy())
+            asked = times[numbers.index(found[0])] + np.arange(5) / fps
+            away = np.abs(times[:, None] - asked).round(6)
+            assert found == [numbers[n] for n in away.argmin(0)], (fps, epoch)
 
 
 def test_all_reported_files_are_known(shared):
@@ -233,6 +247,13 @@ def test_frames_that_are_lost_leave_a_hole(tmp_path):
         (start, len(numbers)),
     ]
     assert "packets give no frame" in index.remarks
+
+
+def test_a_codec_without_decoder_is_named(tmp_path):
+    path = written(tmp_path / "x.avi", codec="mpeg4")
+    path.write_bytes(path.read_bytes().replace(b"FMP4", b"ZZQ9"))
+    with pytest.raises(BadSample, match=r"x\.avi: .*there is no decoder for its codec"):
+        probe(path)
 
 
 def test_a_named_pipe_is_refused(tmp_path):

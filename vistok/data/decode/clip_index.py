@@ -46,7 +46,7 @@ class Probe:
     stream: int
     seeks: np.ndarray | None = None  # [K] int64: times at which the container finds the key frames
     places: np.ndarray | None = None  # [N] int64: of each frame's packet in the stream
-    first: int = 0  # place of the packet at which decoding begins, if not at a key frame
+    first: int = 0  # place of the packet at which decoding from the beginning starts
     breaks: tuple[int, ...] = ()  # places at which a decoder begins anew
     holes: tuple[int, ...] = ()  # frames that do not follow on the one before: clips do not span it
     decoded: bool = False  # True: every frame of the index came out of the decoder
@@ -171,26 +171,27 @@ def _probe(
 
 def _checked(path: str | os.PathLike[str], packets: Packets, index: Probe) -> Probe | None:
     """The index without frames at its beginning that do not decode; None if it is wrong there."""
-    begin = packets.pts[packets.first]
-    got: list[int] = []  # places; those before `begin` and up to _HEAD from there on
+    places = index.places.tolist()
+    order = {place: number for number, place in enumerate(places)}
+    begin = order.get(packets.first, 0)
+    got: list[int] = []  # places; those before the first key frame and _HEAD from there on
     container, stream = open_file(path)
     with container:
         try:
             for frame in decode_from(container, stream, packets.first):
                 if frame.is_corrupt and not got:
                     continue
-                if frame.pts is None:
+                if frame.pts not in order:
                     return None
                 got.append(frame.pts)
-                if sum(packets.pts[place] >= begin for place in got) == _HEAD:
+                if sum(order[place] >= begin for place in got) == _HEAD:
                     break
         except Exception:  # damage is found, and named, where frames are read
             if not got:
                 return index
-    places = index.places.tolist()
-    if not got or got[0] not in places:
+    if not got:
         return None
-    gone = places.index(got[0])
+    gone = order[got[0]]
     if places[gone : gone + len(got)] != got:
         return None
     return _timed(packets, index.places[gone:], unused=_late(gone, len(places))) if gone else index
@@ -269,16 +270,17 @@ def _by_decoding(
         gone = sum((packets.pts[place] or 0) < pts[0] for place in packets.shown)
     else:
         gone = sum(place < packets.first for place in packets.shown)
+    holes = _holes(packets, came.places, pts) if believed else tuple(restarts)
     unused = [_late(gone, len(packets.shown))] if gone else []
     rest = len(packets.shown) - gone - len(pts)
     if came.fault:
         unused.append(f"only {len(pts)} frames can be decoded: {came.fault}")
-    elif rest > 0:
-        lost = unused if breaks else oddities  # else: fields, or frames that are not to be seen
+    elif rest > 0 and (holes or not believed):  # else: fields, or frames that are not to be seen
+        lost = unused if holes else oddities
         lost.append(f"{rest} of its {len(packets.shown)} packets give no frame")
     facts: dict[str, Any] = {
         "breaks": breaks,
-        "holes": _holes(packets, came.places, pts) if believed else tuple(restarts),
+        "holes": holes,
         "decoded": True,
         "sizes": tuple(came.sizes),
         "unused": "; ".join(unused),
