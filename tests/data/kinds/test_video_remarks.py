@@ -99,7 +99,7 @@ def test_clips_span_a_change_of_size_and_say_so(tmp_path):
 def test_damage_is_said(broken, tmp_path):
     (tmp_path / "x.mp4").symlink_to(broken / "truncated_midstream.mp4")
     data = open_video(path=str(tmp_path), frames=22, start="middle")
-    assert data[0].note.startswith("only 22 frames can be decoded: ")
+    assert data[0].note.startswith("frame 22 cannot be decoded (")
 
 
 def test_beginnings_of_all_parts_are_drawn_alike():

@@ -229,7 +229,7 @@ def _decode(
                 if frame.is_corrupt and not came.places:
                     continue
                 if frame.is_corrupt:
-                    return replace(came, fault="the next one is damaged")
+                    return replace(came, fault="it is damaged")
                 if look is not None:
                     look(frame)
                 size = (frame.height, frame.width)
@@ -274,7 +274,11 @@ def _by_decoding(
     unused = [_late(gone, len(packets.shown))] if gone else []
     rest = len(packets.shown) - gone - len(pts)
     if came.fault:
-        unused.append(f"only {len(pts)} frames can be decoded: {came.fault}")
+        n = len(pts)
+        unused.append(
+            f"frame {n} cannot be decoded ({came.fault}): clips that meet it are taken from the "
+            f"{n} before it"
+        )
     elif rest > 0 and (holes or not believed):  # else: fields, or frames that are not to be seen
         lost = unused if holes else oddities
         lost.append(f"{rest} of its {len(packets.shown)} packets give no frame")
