@@ -39,14 +39,15 @@ UNEVEN = [0, 3, 4, 5, 20, 21, 22, *range(40, 46), *range(60, 80), 100, 103, 104,
 HEVC = {"codec": "libx265", "x265-params": "log-level=none:pools=1"}
 VP8 = {"codec": "libvpx", "auto-alt-ref": "1", "lag-in-frames": "16", "b": "400k"}
 MADE = {
-    **{f"h264.{ending}": {} for ending in ("avi", "mkv", "mov", "ts", "m2ts", "flv", "wmv")},
+    **{f"h264.{ending}": {} for ending in ("avi", "mkv", "mov", "ts", "m2ts", "flv", "asf")},
+    "h264.mts": {"format": "mpegts"},
     "h264_one_group.avi": {"bf": "3", "g": "300"},
     "h264_open_gop.avi": {"x264-params": "open-gop=1"},
     "h264_open_gop.ts": {"x264-params": "open-gop=1"},
     "h264_refresh.ts": {"x264-params": "intra-refresh=1"},
     "h264_interlaced.ts": {"x264-params": "tff=1"},
     "hevc.ts": HEVC,
-    **{f"mpeg2.{e}": {"codec": "mpeg2video"} for e in ("ts", "mpg", "m2v", "mp4", "avi")},
+    **{f"mpeg2.{e}": {"codec": "mpeg2video"} for e in ("ts", "mpg", "vob", "m2v", "mp4", "avi")},
     "mpeg1.mpg": {"codec": "mpeg1video"},
     **{f"mpeg4.{ending}": {"codec": "mpeg4"} for ending in ("avi", "mkv", "ts")},
     "vp8.webm": VP8,
