@@ -9,13 +9,12 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from torch import nn
 
 from vistok.config import ConfigError, to_yaml
@@ -26,6 +25,7 @@ from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.data.batch import of_each_class, to_device
 from vistok.data.loading.loader import EvalLoader
+from vistok.data.loading.shared_memory import told_as_shortage
 from vistok.data.loading.stream import Stream
 from vistok.data.order import Order
 from vistok.data.overlap import overlap
@@ -34,8 +34,14 @@ from vistok.storage.hub import WEIGHTS
 from vistok.train.checkpoint import files
 from vistok.train.checkpoint.resume import Checkpointer, binding
 from vistok.train.config import TrainConfig
+from vistok.train.cost.room import check_room
 from vistok.train.cost.throughput import Throughput, make_throughput
-from vistok.train.dataloader import Loader, make_loader, stream_positions
+from vistok.train.dataloader import (
+    Loader,
+    check_shared_memory,
+    make_loader,
+    stream_positions,
+)
 from vistok.train.jobs.base import Context, Job
 from vistok.train.launch import make_accelerator, one_line_losses, slow_precision
 from vistok.train.monitoring.logger import Logger
@@ -60,6 +66,10 @@ def train(config: TrainConfig) -> Path:
     # A job opens what it reads by itself: a training split may decode every image at once.
     is_job = issubclass(entry_of(config.task).part, Job)
     train_set = None if data is None or is_job else data.open("train")
+    if not is_job:
+        sharded = wants_sharding(config.sharding, accelerator.num_processes)
+        shares = accelerator.num_processes if sharded else 1
+        check_room(config.task, train_set, accelerator.device, shares)
     work: Task | Job = build(config.task, train_set)
     if isinstance(work, Job):
         work.run(Context(config, data, accelerator, folder))
@@ -85,6 +95,7 @@ class Loop:
         self.config, self.task, self.accelerator, self.folder = config, task, accelerator, folder
         self.device = accelerator.device
         self.train_set, self.val_set = train_set, val_set
+        self.data_record = self._data_record()  # as the run finds its files, not as they are later
         self.sharded = wants_sharding(config.sharding, accelerator.num_processes)
         self.state = self._state()
         # What a forward pass itself moves; looked up once, since a step has no time to search.
@@ -123,13 +134,14 @@ class Loop:
             twins = {first: Average(modules[first], 0.0, first)}
         return RunState(modules, averages, twins, task.buffers)
 
-    @cached_property
-    def data_record(self) -> dict:
-        """The record of the training data; read once, since it may look at every file."""
-        return self.train_set.record()
+    def _data_record(self) -> dict[str, Any]:
+        """The record of the training data, made by the main process: it may look at every file."""
+        record = [self.train_set.record() if self.accelerator.is_main_process else None]
+        return broadcast_object_list(record)[0]
 
     def _binding(self) -> dict[str, Any]:
-        return binding(self.config, self.data_record.get("manifest"), self.task.record())
+        record = {"data (count)": self.data_record.get("count"), **self.task.record()}
+        return binding(self.config, self.data_record.get("manifest"), record)
 
     # -- running --------------------------------------------------------------------------------
 
@@ -163,11 +175,13 @@ class Loop:
                 self.logger.say(f"{name}: {value}")
         try:
             with self.stop.listening(), one_line_losses(self.accelerator, self._where):
-                self._train()
+                with told_as_shortage():
+                    self._train()
         finally:
             self.logger.close()
 
     def _train(self) -> None:
+        check_shared_memory(self.config, self.train_set, self.val_set, self.accelerator)
         self.loader = loader = self._loader()
         for batch in loader:
             self._train_step(to_device(batch, self.device), loader)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from vistok.data import DataError, TokenCache, TokenCacheWriter
+from vistok.config.registry import build
+from vistok.data import CachedTokensConfig, DataError, TokenCache, TokenCacheWriter
 from vistok.data.token_cache import check_labels, read_meta
 from vistok.tokens import Tokens, TokenSpec
 
@@ -50,3 +51,13 @@ def test_class_names_of_a_cache_are_a_list(tmp_path, fails):
         (tmp_path / "c" / "meta.json").write_text(json.dumps(meta | {"classes": names}), "utf-8")
         with fails(DataError, "damaged meta.json .*classes are no list of names"):
             read_meta(tmp_path / "c")
+
+
+def test_both_caches_have_the_same_classes(tmp_path, fails):
+    for name, classes in (("one", ("a", "b")), ("two", ("b", "a")), ("none", ())):
+        with TokenCacheWriter(tmp_path / name, SPEC, 2, **FACTS, classes=classes) as writer:
+            writer.write(TOKENS, torch.tensor([-1, len(classes) - 1]))
+    for other, words in (("two", "2: b, a"), ("none", "0: ")):
+        config = CachedTokensConfig(path=str(tmp_path / "one"), val_path=str(tmp_path / other))
+        with fails(DataError, rf"{other}: has other classes \({words}\) than .*one \(2: a, b\)"):
+            build(config).open("val")

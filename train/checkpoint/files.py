@@ -22,6 +22,7 @@ from torch import Tensor
 
 from vistok import __version__
 from vistok.config import ConfigError
+from vistok.config.bounded import read_json
 from vistok.config.errors import UserError
 from vistok.storage.files import sync
 from vistok.storage.weights import WeightsError, read_safetensors, sha256, write_safetensors
@@ -246,9 +247,10 @@ def _remove(path: Path) -> None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = read_json(path)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from None
+        reason = str(error).removeprefix(f"{path}: ")
+        raise CheckpointError(f"{path}: cannot be read as JSON ({reason})") from None
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: expected a JSON object")
     return data

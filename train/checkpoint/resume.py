@@ -194,8 +194,8 @@ def _check_ranks_agree(step: int, files: Mapping[str, Mapping[str, Tensor]]) -> 
 
 
 def _same(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    # The config's own keys first: they say more than a hash.
-    for key in sorted({*saved, *now}, key=lambda name: (name == _MANIFEST, name)):
+    # The config's own keys first: they say more than a number, and that more than a hash.
+    for key in sorted({*saved, *now}, key=lambda name: (name.startswith("data ("), name)):
         if saved.get(key) != now.get(key):
             raise ConfigError(
                 f"{key}: the checkpoint {path} was trained with {saved.get(key)!r}, the config "

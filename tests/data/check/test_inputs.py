@@ -138,7 +138,7 @@ def test_a_huggingface_folder_is_scanned_at_its_true_size(tmp_path, make_image):
     assert "label 2; expected 0..1" in trouble["reason"] and report["formats"] == {"PNG": 4}
 
 
-def test_a_token_cache_is_scanned(tmp_path):
+def test_a_token_cache_is_scanned_and_a_run_of_them(tmp_path):
     import torch
 
     spec = TokenSpec(blocks=((4,),), vocab=(8,))
@@ -146,6 +146,8 @@ def test_a_token_cache_is_scanned(tmp_path):
     with TokenCacheWriter(tmp_path / "c", spec, 3, **facts) as writer:
         codes = torch.arange(12).view(3, 4, 1) % 8
         writer.write(Tokens.of(spec, codes), torch.tensor([0, 1, -1]))
-    report = run_check([str(tmp_path / "c")])
-    assert report["usable"] == 3 and report["classes"]["samples"] == {"a": 1, "b": 1}
-    assert [item["name"] for item in report["findings"]["labels"]] == ["c[2]"]
+    shutil.copytree(tmp_path / "c", tmp_path / "run" / "train")
+    for place in ("c", "run"):
+        report = run_check([str(tmp_path / place)])
+        assert report["usable"] == 3 and report["classes"]["samples"] == {"a": 1, "b": 1}
+    assert [item["name"] for item in report["findings"]["labels"]] == ["train[2]"]

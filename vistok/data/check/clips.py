@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vistok.core.regular_files import open_regular
 from vistok.data.base import BadSample
 from vistok.data.check.clip_facts import ClipFacts
 from vistok.data.check.findings import Scanned
@@ -37,7 +38,7 @@ def scan_clip(dataset: VideoDataset, row: int) -> Scanned:
     index = None
     try:
         index = clips.probe(path, name, decode=True, look=look)
-        with open(path, "rb") as stored:
+        with open_regular(path, "rb") as stored:
             hashed = hashlib.file_digest(stored, lambda: hashlib.blake2b(digest_size=16))
         facts |= {"bytes": path.stat().st_size, "stored": hashed.digest()}
         dataset.wanted(index, name)

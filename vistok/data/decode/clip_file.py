@@ -7,11 +7,11 @@ files and addresses, is refused with everything else that holds no frames itself
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Collection, Iterator
 from typing import Any
 
 from vistok.core.errors import InputError
+from vistok.core.regular_files import open_regular
 from vistok.data.base import BadSample
 
 PIXEL_LIMIT = 36_000_000  # of a frame; 8K has 35.4 million
@@ -22,8 +22,6 @@ _TS = ((0, 188), (4, 192))  # a transport stream's packets begin with G; Blu-ray
 def sniff(path: str | os.PathLike[str], name: str) -> None:
     """BadSample unless this is a regular file that begins like one that holds frames."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a named pipe would wait for ever
-            raise BadSample(name, "is no regular file; expected a video file")
         head = _head(path)
     except OSError as error:
         raise BadSample(name, f"cannot be read ({error.strerror or error})") from None
@@ -49,7 +47,7 @@ def sniff(path: str | os.PathLike[str], name: str) -> None:
 
 
 def _head(path: str | os.PathLike[str]) -> bytes:
-    with open(path, "rb") as file:
+    with open_regular(path, "rb") as file:
         return file.read(1200)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from vistok.core.regular_files import open_regular
 from vistok.data.base import DataError
 
 
@@ -16,7 +17,7 @@ def read_table(path: Path, kind: str) -> tuple[list[str], list[dict[str, str]]]:
     where = f"data.{kind} {path}"
     rows: list[dict[str, str]] = []
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with open_regular(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, skipinitialspace=True)
             columns = [name.strip() for name in next(reader, [])]
             for values in reader:

@@ -27,6 +27,7 @@ from vistok.data.base import (
     Sample,
     Split,
     augments,
+    file_size,
     held_out,
     manifest_hash,
 )
@@ -114,6 +115,8 @@ def open_split(
         raise DataError(f"{kind}: no training split; give path")
     place = config.val_path if split == "val" and config.val_path else config.path
     found = read(place, config)
+    if split == "train" or place != config.path:  # else it was said of the training split
+        _say_unread(found.ignored, f"{kind} {place}")
     classes = named(found)
     if split == "val" and config.val_path and config.path:
         classes = _known(classes, named(read(config.path, config)), config)
@@ -126,6 +129,16 @@ def open_split(
             f"val_share or give val_path"
         )
     return found, rows, classes
+
+
+def _say_unread(ignored: Mapping[str, int], where: str) -> None:
+    odd = {ending: count for ending, count in ignored.items() if ending in UNREAD}
+    if odd:
+        log.warning(
+            "%s: %s left out: not among the kinds that are read; convert or remove them",
+            where,
+            endings_text(odd),
+        )
 
 
 def list_folder(place: str, endings: tuple[str, ...], kind: str, what: str) -> Listed:
@@ -173,8 +186,8 @@ class FolderDataset(Dataset):
         return Raw(shown(name), data, self._label_of(name))
 
     def record(self) -> dict[str, Any]:
-        """`manifest` covers names and file sizes."""
-        lines = (f"{name} {(self.root / name).stat().st_size}" for name in self.names)
+        """`manifest` covers names and file sizes; a missing file has size -1."""
+        lines = (f"{name} {file_size(self.root / name)}" for name in self.names)
         return {
             "kind": "folder",
             "source": str(self.root),
@@ -219,16 +232,6 @@ def files_below(
             f"data.{kind} {root}: no {what} in it ({sum(ignored.values())} other files"
             f"{endings_found}); expected files ending in {' '.join(endings)}, one sub-folder per "
             f"class"
-        )
-    odd = {ending: count for ending, count in ignored.items() if ending in UNREAD}
-    if odd:
-        log.warning(
-            "data.%s %s: %s left out: not among the kinds that are read (%s); convert or remove "
-            "them",
-            kind,
-            root,
-            endings_text(odd),
-            " ".join(endings),
         )
     return sorted(names, key=os.fsencode), dict(ignored)
 

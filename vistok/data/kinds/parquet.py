@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -98,12 +99,21 @@ class Parquet:
         shards = ParquetShards(paths, columns, config.row_groups_mb)
         numbers = None
         if column is not None:
-            train = paths if patterns == config.train or not config.train else find(config.train)
-            others = [path for path in paths if path not in train]
-            numbers = label_classes(train, others, column, config.classes)
+            numbers = self._classes(paths, column)
         if augment is False:
             config = config.model_copy(update={"cache": False})
         return ParquetDataset(shards, numbers, config, split, augments(split, augment))
+
+    def _classes(self, paths: list[Path], column: str) -> ClassNumbers:
+        """The classes of the opened shards: those of training, where labels have no names."""
+        config, train, missing = self.config, paths, None
+        if config.train:
+            try:
+                train = find(config.train)
+            except DataError as error:  # an evaluation may run where they are not
+                missing = error
+        others = [path for path in paths if path not in train]
+        return label_classes(train, others, column, config.classes, missing)
 
 
 class ParquetDataset(Dataset):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from vistok.core.regular_files import check_regular
 from vistok.data.base import UNLABELED, DataError, one_line
 from vistok.data.kinds.class_names import (
     ClassNumbers,
@@ -35,24 +36,37 @@ class LabelColumn:
 
 
 def label_classes(
-    train: Sequence[Path], others: Sequence[Path], name: str, given: Any
+    train: Sequence[Path],
+    others: Sequence[Path],
+    name: str,
+    given: Any,
+    missing: DataError | None = None,
 ) -> ClassNumbers:
     """The classes of the shards `train`: those that are given, else those of Hugging Face feature
     types, of `classes.json` beside the first shard, else the labels that occur.
 
     Args:
         others: shards of which nothing but the type is looked at. name: of the column.
-        given: `classes` of the config.
+        given: `classes` of the config. missing: raised if classes must be taken from labels that
+            occur, since `train` are not the shards of training.
 
     Raises DataError if a shard holds no labels, or if shards contradict each other.
     """
     columns = [_read(path, name, labels=False) for path in (*train, *others)]
     _agree(columns, name, given)
     listed = next((column.names for column in columns if column.names), ())
+    texts = [column.path for column in columns if column.kind == "text"]
+    if texts and isinstance(given, int):
+        raise DataError(
+            f"data.parquet {texts[0]}: the column '{name}' holds strings, and classes={given} "
+            f"gives no names; give the names, or leave classes out"
+        )
     names = given_names(given) or listed or names_beside(train[0].parent)
     if names:
         return ClassNumbers(names, named=not isinstance(given, int))
-    if any(column.kind == "text" for column in columns):
+    if missing is not None:
+        raise missing
+    if texts:
         found = (label for path in train for label in _read(path, name).labels if label)
         return ClassNumbers(occurring(found), named=True)
     tops = [(max(_read(path, name).labels, default=UNLABELED), path) for path in train]
@@ -87,6 +101,7 @@ def _read(path: Path, name: str, labels: bool = True) -> LabelColumn:
     import pyarrow.parquet as pq
 
     try:
+        check_regular(path)
         file = pq.ParquetFile(path)
         field = file.schema_arrow.field(name)
         kind = _kind(field.type)

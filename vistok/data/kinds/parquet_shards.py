@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from vistok.core.regular_files import check_regular
 from vistok.data.base import BadSample, DataError, one_line
 from vistok.data.kinds.patterns import matches
 
@@ -89,6 +90,7 @@ class ParquetShards:
         import pyarrow.parquet as pq
 
         try:
+            check_regular(path)
             return pq.ParquetFile(path)
         except (pa.ArrowException, OSError) as error:
             raise DataError(
@@ -106,7 +108,10 @@ class ParquetShards:
             return self._tables[group]
         number, place = self._of[group]
         if number not in self._files:
-            self._files[number] = self._open(self.shards[number].path)
+            try:
+                self._files[number] = self._open(self.shards[number].path)
+            except DataError as error:  # gone since it was opened first
+                raise BadSample(self.name(row), str(error)) from None
         try:
             table = self._files[number].read_row_group(place, self.columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:

@@ -12,11 +12,14 @@ from collections.abc import Iterator
 
 
 def matches(pattern: str) -> list[str]:
-    """The files that a path or pattern names, sorted bytewise, each once; [] if there are none."""
+    """The files that a path or pattern names, sorted bytewise, each once; [] if there are none.
+
+    Dead links and pipes are among them: reading one says so.
+    """
     pattern = os.path.expanduser(pattern)
     place, rest = literal_part(pattern)
     found = _expand(place, rest.split("/") if rest else [])
-    return sorted({path for path in found if os.path.isfile(path)}, key=os.fsencode)
+    return sorted({path for path in found if not os.path.isdir(path)}, key=os.fsencode)
 
 
 def literal_part(pattern: str) -> tuple[str, str]:

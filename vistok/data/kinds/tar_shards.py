@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vistok.core.errors import InputError
+from vistok.core.regular_files import IrregularFileError, open_regular
 from vistok.data.base import DataError, one_line
 from vistok.data.kinds.patterns import has_wildcards, literal_part, matches
 
@@ -34,6 +35,7 @@ _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _WAITS = (0.2, 1.0, 3.0)  # seconds before a failed read is tried again
 _LASTING = {
     FileNotFoundError: "check the name",
+    IrregularFileError: "check the name",
     IsADirectoryError: "check the name",
     PermissionError: "check your rights",
     ImportError: "install what it asks for",
@@ -222,7 +224,7 @@ class TarShard:
             size = getattr(self._file, "size", None)
             self._size = size if isinstance(size, int) else None
         else:
-            self._file = open(self.name, "rb", buffering=self._buffer)
+            self._file = open_regular(self.name, "rb", buffering=self._buffer)
         if self._at:
             self._file.seek(self._at)
 

@@ -19,6 +19,7 @@ from vistok.data.base import (
     augments,
     held_out,
     manifest_hash,
+    one_line,
 )
 from vistok.data.token_cache import TokenCache
 
@@ -63,6 +64,11 @@ class CachedTokens:
                     f"data.tokens {config.val_path}: made by another tokenizer "
                     f"({cache.meta['tokenizer']['name']}) than {config.path} "
                     f"({train.meta['tokenizer']['name']}); cache both with the same weights"
+                )
+            if train.classes != cache.classes:
+                raise DataError(
+                    f"data.tokens {config.val_path}: has other classes ({_classes(cache)}) than "
+                    f"{config.path} ({_classes(train)}); cache both from data with the same classes"
                 )
             if train.arrays != cache.arrays:
                 raise DataError(
@@ -141,6 +147,12 @@ class CachedTokensDataset(Dataset):
             "images": meta["source"],
             "manifest": manifest_hash(facts),
         }
+
+
+def _classes(cache: TokenCache) -> str:
+    """The classes of a cache, for messages."""
+    few = ", ".join(one_line(name) for name in cache.classes[:3])
+    return f"{len(cache.classes)}: {few}" + ", ..." * (len(cache.classes) > 3)
 
 
 def _arrays(cache: TokenCache) -> str:

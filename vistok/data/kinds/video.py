@@ -35,6 +35,7 @@ from vistok.data.base import (
     Sample,
     Split,
     augments,
+    file_size,
     manifest_hash,
 )
 from vistok.data.captions import Caption
@@ -70,9 +71,9 @@ class VideoConfig(TransformConfig):
     """csv: column of the class names. `label` may be missing; null: unlabeled."""
     group_column: str | None = None
     """csv: column of the source; `val_share` keeps all clips of one source in one split."""
-    frames: int = Field(default=16, ge=1)
+    frames: int = Field(default=16, ge=1, le=2**12)
     """Frames of a clip, T."""
-    stride: int = Field(default=1, ge=1)
+    stride: int = Field(default=1, ge=1, le=2**20)
     """Every stride-th frame is taken."""
     fps: float | None = Field(default=None, gt=0.0)
     """Frames per second of the clip, instead of `stride`: the nearest frame of the file by time
@@ -170,7 +171,7 @@ class VideoDataset(Dataset):
         """`manifest` covers names, file sizes and labels; a missing file has size -1."""
         config = self.config
         lines = (
-            f"{name} {_bytes(self.root / name)} {label}"
+            f"{name} {file_size(self.root / name)} {label}"
             for name, label in zip(self.names, self.labels, strict=True)
         )
         return {
@@ -342,10 +343,3 @@ def _rows(path: Path, config: VideoConfig) -> Listed:
 def _classes(listed: Listed) -> tuple[str, ...]:
     """The labels that occur; whole numbers in the order of numbers."""
     return occurring(label for label in listed.labels if label)
-
-
-def _bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1

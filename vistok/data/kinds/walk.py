@@ -21,12 +21,20 @@ def walk(root: str) -> Iterator[str]:
     """Relative paths of all files below a folder, hidden folders left out.
 
     Links are followed, so a folder that is linked twice is there twice; a link back up is not
-    followed into the circle. DataError if links lead to a folder again and again.
+    followed into the circle. DataError if links lead to a folder again and again, and for a folder
+    that cannot be listed.
     """
+
+    def refuse(error: OSError) -> None:  # else its files would be missing in silence
+        raise DataError(
+            f"{error.filename}: cannot be listed ({error.strerror}); check your rights, or move it "
+            f"away"
+        )
+
     base = Path(root).expanduser()
     visits: Counter[str] = Counter()
     above = {str(base): (os.path.realpath(base),)}  # real paths: those above a folder, and its own
-    for folder, below, files in os.walk(base, followlinks=True):
+    for folder, below, files in os.walk(base, onerror=refuse, followlinks=True):
         places = above.pop(folder)
         visits[places[-1]] += 1
         if visits[places[-1]] > _MOST_VISITS:

@@ -33,6 +33,7 @@ from vistok.data.base import (
     Sample,
     Split,
     augments,
+    file_size,
     manifest_hash,
     one_line,
 )
@@ -214,10 +215,10 @@ class Tars:
         return Sample(index, pixels, label, name, text=text)
 
     def record(self, count: int) -> dict[str, Any]:
-        """`manifest` covers names, and sizes of local shards."""
+        """`manifest` covers names, and sizes of local shards; a missing shard has size -1."""
         lines = []
         for number, place in enumerate(self.shards):
-            size = "?" if tar_shards.protocol(place) else os.stat(place).st_size
+            size = "?" if tar_shards.protocol(place) else file_size(place)
             lines.append(f"{self.name(number)} {size}")
         return {
             "kind": "webdataset",
@@ -320,8 +321,11 @@ class TarDataset(Dataset):
         if index in self._problems:
             raise BadSample(*self._problems[index].args)
         shard, offset = map(int, self._places[index])
-        with TarShard(self.tars.shards[shard], HEADERS) as file:
-            group = next(groups(file, offset, repeats=False), None)
+        try:
+            with TarShard(self.tars.shards[shard], HEADERS) as file:
+                group = next(groups(file, offset, repeats=False), None)
+        except DataError as error:  # gone since it was opened
+            raise BadSample(self.tars.name(shard), str(error)) from None
         if group is None:
             raise BadSample(self.tars.name(shard), "has changed since it was opened")
         return shard, group

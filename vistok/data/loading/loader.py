@@ -8,7 +8,6 @@ Pixels travel as uint8; `to_device` makes them floats in 0..1 and mirrors.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,12 +17,20 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from vistok.data.base import BadSample, DataError, Dataset
+from vistok.core.errors import UserError
+from vistok.data.base import BadSample, DataError, Dataset, one_line
 from vistok.data.batch import LoadedBatch
 from vistok.data.loading import workers as worker
 from vistok.data.loading.collate import Collate, Loaded, Row, as_tensors, mirrored
 from vistok.data.loading.quarantine import Quarantine
 from vistok.data.loading.shared_buffers import SharedBuffers
+from vistok.data.loading.shared_memory import (
+    AHEAD,
+    SPARE,
+    batch_bytes,
+    check_room,
+    told_as_shortage,
+)
 from vistok.data.order import Order, eval_indices
 
 _TRIES = 64  # bad samples in a row after which a data set is taken to be broken as a whole
@@ -60,7 +67,7 @@ class TrainLoader:
         folder: str | Path | None = None,
         max_bad_share: float = 0.01,
         pin_memory: bool = False,
-        prefetch: int = 2,
+        prefetch: int = AHEAD,
     ) -> None:
         if order.count != len(dataset):
             raise DataError(f"order of {order.count} samples for a data set of {len(dataset)}")
@@ -87,6 +94,8 @@ class TrainLoader:
             self.wait += time.perf_counter() - started
             self._quarantine.count(loaded.rows, loaded.replaced, loaded.bad)
             self._quarantine.remark(loaded.notes)
+            if loaded.error is not None:
+                raise DataError(loaded.error)
             if loaded.batch is None:
                 name, reason = loaded.bad[-1]
                 raise DataError(
@@ -115,7 +124,7 @@ class EvalLoader:
         limit: int | None = None,
         start: int = 0,
         pin_memory: bool = False,
-        prefetch: int = 2,
+        prefetch: int = AHEAD,
     ) -> None:
         self.count = len(dataset) if limit is None else min(limit, len(dataset))  # over all ranks
         self._quarantine = Quarantine(None, 0.0)
@@ -133,6 +142,8 @@ class EvalLoader:
             if loaded.bad:
                 raise BadSample(*loaded.bad[0])
             self._quarantine.remark(loaded.notes)
+            if loaded.error is not None:
+                raise DataError(loaded.error)
             yield loaded.batch
 
 
@@ -151,6 +162,8 @@ class _TrainRows:
             except BadSample as error:
                 bad.append((error.name, error.reason))
                 continue
+            except UserError as error:
+                return Row(None, False, tuple(bad), one_line(error))
             return Row(sample, mirrored(self.dataset, self.order.seed, epoch, index), tuple(bad))
         return Row(None, False, tuple(bad))
 
@@ -166,6 +179,8 @@ class _EvalRows:
             return Row(self.dataset.sample(index), False, ())
         except BadSample as error:
             return Row(None, False, ((error.name, error.reason),))
+        except UserError as error:
+            return Row(None, False, (), one_line(error))
 
 
 class _Batches:
@@ -195,10 +210,11 @@ class _Reader:
     prefetch: int
 
     def __iter__(self) -> Iterator[Loaded]:
-        buffers, sides = None, self.dataset.sides
-        if self.workers and sides is not None and self.dataset.spec is None:
-            size = self.size * 3 * math.prod(sides)  # bytes of the largest batch
-            buffers = SharedBuffers(self.workers, self.prefetch, size)
+        buffers, size = None, batch_bytes(self.dataset, self.size)
+        check_room(self.workers * (self.prefetch + SPARE) * size, self.workers)
+        if self.workers and self.dataset.sides is not None and self.dataset.spec is None:
+            with told_as_shortage():
+                buffers = SharedBuffers(self.workers, self.prefetch, size)
         loader = DataLoader(
             self.rows,
             batch_sampler=self.batches,
@@ -211,7 +227,12 @@ class _Reader:
             generator=torch.Generator(),
             worker_init_fn=worker.begin,
         )
-        for loaded in loader:
+        batches = iter(loader)
+        while True:
+            with told_as_shortage():
+                loaded = next(batches, None)
+            if loaded is None:
+                return
             if loaded.batch is not None:
                 loaded = replace(loaded, batch=as_tensors(loaded.batch))
             if loaded.place is not None:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from vistok.config.bounded import parse_json
 from vistok.data.base import DataError, text_of
 
 # The share is taken over at least so many rows: two bad ones in the first hundred are no trend.
@@ -79,7 +80,7 @@ def _known(path: Path | None, *keys: str) -> set[tuple[str, ...]]:
     if path is not None and path.is_file():
         for line in text_of(path).splitlines():
             try:
-                row = json.loads(line)
+                row = parse_json(line, path)
                 known.add(tuple(row[key] for key in keys))
             except (ValueError, KeyError, TypeError):
                 continue
