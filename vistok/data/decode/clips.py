@@ -26,7 +26,8 @@ from vistok.core.errors import InputError
 from vistok.data.base import BadSample, DataError, one_line
 from vistok.data.decode import clip_torchcodec
 from vistok.data.decode.clip_file import ENDED, reason
-from vistok.data.decode.clip_index import Probe, probe
+from vistok.data.decode.clip_index import probe
+from vistok.data.decode.clip_probe import Probe
 from vistok.data.decode.clip_pyav import by_pyav
 from vistok.data.decode.clip_torchcodec import by_torchcodec
 
