@@ -205,6 +205,8 @@ def test_a_clock_that_restarts(tmp_path, codec):
     assert np.allclose(index.times, np.arange(40) / 25) and index.fps == 25.0
     assert index.parts == ((0, 20), (20, 40)) and not index.unused
     assert index.oddities == ("its clock restarts at frame 20; no clip spans that",)
+    found, remarks = clips.beginning(both, 21)
+    assert (numbers_of(found), remarks) == (list(range(20)), index.remarks)
 
 
 @pytest.mark.parametrize("codec, first", [("libx264", 21), ("mpeg2video", 22)])

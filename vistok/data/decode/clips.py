@@ -139,6 +139,21 @@ def read(
     return np.stack(found)[places]
 
 
+def beginning(path: str | os.PathLike[str], count: int) -> tuple[list[np.ndarray], str]:
+    """(the first `count` frames in a row of a file; what is odd about it, or "").
+
+    Fewer where it has not so many in a row: then its longest part.
+    """
+
+    def take(index: Probe) -> tuple[list[np.ndarray], str]:
+        long = [part for part in index.parts if part[1] - part[0] >= count]
+        start, stop = long[0] if long else max(index.parts, key=lambda part: part[1] - part[0])
+        wanted = np.arange(start, min(stop, start + count))
+        return list(frames(path, index, wanted)), index.remarks
+
+    return robust(take, probe(path), lambda: probe(path, decode=True), os.fspath(path))
+
+
 _DECODERS: dict[str, Callable[[str, Probe, np.ndarray], Iterator[np.ndarray]]] = {
     "torchcodec": by_torchcodec,
     "pyav": by_pyav,
