@@ -11,8 +11,8 @@ from PIL import Image
 
 from tests.cli.test_cli import call, mistake
 from tests.support.numbered import muxed, numbers_of, packed, packets, plain, written
-from vistok.cli.shared import _frames
 from vistok.config import validate
+from vistok.data.decode import clips
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens import Tokens
 
@@ -52,11 +52,10 @@ def test_the_frames_of_odd_videos(place):
     """Without times of display, beginning inside a group of pictures, cut off."""
     made, stream = packets(range(20))
     muxed(place / "late.ts", plain(made[5:]), stream)
-    films = {"b.avi": [0, 1, 2, 3], "late.ts": [11, 12, 13, 14], "packed.avi": [0, 1, 2, 3]}
     written(place / "b.avi", range(20))
     packed(place / "packed.avi", 9)
-    for name, numbers in films.items():
-        assert numbers_of(_frames(name, 4)) == numbers
+    for name, first in {"b.avi": 0, "late.ts": 11, "packed.avi": 0}.items():
+        assert numbers_of(clips.beginning(name, 4)[0]) == list(range(first, first + 4))
         said = call("encode", "model", name)
         assert ("late.ts: the first 6 of 15 frames cannot be decoded" in said) == ("late" in name)
         data = Path(name).with_suffix(".tok").read_bytes()

@@ -92,22 +92,17 @@ def frame_rate(path: str) -> float:
 
 
 def _frames(path: str, count: int) -> list[Any]:
-    import numpy as np
-
     from vistok.data.decode import clips
 
-    def take(index: clips.Probe) -> list[Any]:
-        if index.frames < count:
-            raise InputError(
-                f"{path}: {index.frames} frames; this tokenizer takes clips of {count}: give a "
-                "longer video"
-            )
-        read = list(clips.frames(path, index, np.arange(count)))
-        if index.remarks:
-            click.echo(f"{path}: {index.remarks}", err=True)
-        return read
-
-    return clips.robust(take, clips.probe(path), lambda: clips.probe(path, decode=True), path)
+    frames, remarks = clips.beginning(path, count)
+    if len(frames) < count:
+        raise InputError(
+            f"{path}: {len(frames)} frames; this tokenizer takes clips of {count}: give a longer "
+            "video"
+        )
+    if remarks:
+        click.echo(f"{path}: {remarks}", err=True)
+    return frames
 
 
 def images_only(tokenizer: Any, command: str) -> None:

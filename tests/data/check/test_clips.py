@@ -1,5 +1,6 @@
 """`vistok check` of videos: key=value, true sizes, rates, lengths and codecs, what is unusable."""
 
+import csv
 import json
 
 import pytest
@@ -117,7 +118,7 @@ def test_the_broken_videos(broken, tmp_path):
     assert set(unreadable) == {name for name, expect in files.items() if expect == "error"}
     assert "only audio" in unreadable["no_video_stream.mp4"]
     (partial,) = report["findings"]["partial"]
-    assert partial["name"] == "truncated_midstream.mp4" and "only 22 frames" in partial["reason"]
+    assert partial["name"] == "truncated_midstream.mp4" and "the 22 before" in partial["reason"]
     facts = {
         clip["name"]: (clip["width"], clip["height"], clip["frames"]) for clip in report["clips"]
     }
@@ -125,6 +126,20 @@ def test_the_broken_videos(broken, tmp_path):
     report = run_check([str(tmp_path)], ["frames=24"])
     unreadable = {item["name"]: item["reason"] for item in report["findings"]["unreadable"]}
     assert "22 frames at 25 fps found, 24" in unreadable["truncated_midstream.mp4"]
+
+
+def test_the_facts_of_real_clips_are_those_of_their_table(shared):
+    with open(shared / "video_clips" / "metadata.csv", newline="", encoding="utf-8") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    report = run_check([str(shared / "video_clips" / "animation")])
+    assert len(report["clips"]) == 5 and report["exit_code"] == 0
+    for clip in report["clips"]:
+        row = rows[f"animation/{clip['name']}"]
+        for key in ("width", "height", "frames"):
+            assert clip[key] == int(row[key])
+        assert clip["fps"] == pytest.approx(float(row["fps"]), abs=0.01)
+        assert clip["seconds"] == pytest.approx(int(row["frames"]) / float(row["fps"]), rel=1e-3)
+        assert clip["codec"] == "h264"
 
 
 def test_the_reported_videos(shared):

@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from tests.support.films import open_video
 from tests.support.numbered import (
     SIZE,
     muxed,
@@ -18,7 +19,8 @@ from tests.support.numbered import (
 )
 from vistok.data import BadSample
 from vistok.data.decode import clips
-from vistok.data.decode.clip_index import Probe, probe
+from vistok.data.decode.clip_index import probe
+from vistok.data.decode.clip_probe import Probe
 
 ALL = list(range(40))
 REPORTED = {
@@ -38,14 +40,15 @@ UNEVEN = [0, 3, 4, 5, 20, 21, 22, *range(40, 46), *range(60, 80), 100, 103, 104,
 HEVC = {"codec": "libx265", "x265-params": "log-level=none:pools=1"}
 VP8 = {"codec": "libvpx", "auto-alt-ref": "1", "lag-in-frames": "16", "b": "400k"}
 MADE = {
-    **{f"h264.{ending}": {} for ending in ("avi", "mkv", "mov", "ts", "m2ts", "flv", "wmv")},
+    **{f"h264.{ending}": {} for ending in ("avi", "mkv", "mov", "ts", "m2ts", "flv", "asf")},
+    "h264.mts": {"format": "mpegts"},
     "h264_one_group.avi": {"bf": "3", "g": "300"},
     "h264_open_gop.avi": {"x264-params": "open-gop=1"},
     "h264_open_gop.ts": {"x264-params": "open-gop=1"},
     "h264_refresh.ts": {"x264-params": "intra-refresh=1"},
     "h264_interlaced.ts": {"x264-params": "tff=1"},
     "hevc.ts": HEVC,
-    **{f"mpeg2.{e}": {"codec": "mpeg2video"} for e in ("ts", "mpg", "m2v", "mp4", "avi")},
+    **{f"mpeg2.{e}": {"codec": "mpeg2video"} for e in ("ts", "mpg", "vob", "m2v", "mp4", "avi")},
     "mpeg1.mpg": {"codec": "mpeg1video"},
     **{f"mpeg4.{ending}": {"codec": "mpeg4"} for ending in ("avi", "mkv", "ts")},
     "vp8.webm": VP8,
@@ -102,6 +105,19 @@ def test_every_clip_of_a_reported_file(shared, name):
         assert np.allclose(index.times, np.array(times) - times[0])
     else:
         assert index.fps == 25.0 and np.allclose(index.times, np.arange(index.frames) / 25)
+
+
+@pytest.mark.parametrize("name", REPORTED)
+def test_clips_of_a_reported_file_at_another_rate(shared, name):
+    path = shared / "reported" / "video_kinds" / name
+    times, numbers = probe(path).times, REPORTED[name]
+    for fps in (12.5, 10.0, 40.0):
+        data = open_video(path=str(path), size=SIZE, frames=5, fps=fps, decoder="pyav")
+        for epoch in range(6):
+            found = numbers_of(data.sample(0, epoch, 1).pixels.permute(1, 2, 3, 0).numpy())
+            asked = times[numbers.index(found[0])] + np.arange(5) / fps
+            away = np.abs(times[:, None] - asked).round(6)
+            assert found == [numbers[n] for n in away.argmin(0)], (fps, epoch)
 
 
 def test_all_reported_files_are_known(shared):
@@ -187,8 +203,10 @@ def test_a_clock_that_restarts(tmp_path, codec):
     both.write_bytes(one.read_bytes() + two.read_bytes())
     index = check_every_clip(both, [*range(20), *range(10, 30)])
     assert np.allclose(index.times, np.arange(40) / 25) and index.fps == 25.0
-    assert index.parts == [(0, 20), (20, 40)] and not index.unused
+    assert index.parts == ((0, 20), (20, 40)) and not index.unused
     assert index.oddities == ("its clock restarts at frame 20; no clip spans that",)
+    found, remarks = clips.beginning(both, 21)
+    assert (numbers_of(found), remarks) == (list(range(20)), index.remarks)
 
 
 @pytest.mark.parametrize("codec, first", [("libx264", 21), ("mpeg2video", 22)])
@@ -199,7 +217,7 @@ def test_a_recording_that_is_joined_inside_a_group_of_pictures(tmp_path, codec, 
     both = tmp_path / "both.ts"
     both.write_bytes(one.read_bytes() + two.read_bytes())
     index = check_every_clip(both, [*range(20), *range(first, 30)])
-    assert index.parts == [(0, 20), (20, 20 + 30 - first)]
+    assert index.parts == ((0, 20), (20, 20 + 30 - first))
     assert f"{35 - index.frames} of its 35 packets give no frame" in index.unused
 
 
@@ -217,22 +235,29 @@ def test_a_stream_that_changes_its_size(tmp_path, codec):
         assert read(path, index, range(start, start + 4)) == list(range(start, start + 4))
 
 
-def test_frames_that_are_lost_leave_a_hole(tmp_path):
-    """One packet of a transport stream is gone, and the frames that refer to it do not decode."""
-    path = written(tmp_path / "x.ts", **HEVC)
-    whole = path.read_bytes()
-    for lost in range(3, len(whole) // 188):
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video", "libx265"])
+def test_no_clip_holds_what_was_lost(tmp_path, codec):
+    """One packet of 188 bytes is gone: a frame, and all that refer to it until a key frame."""
+    options = HEVC if codec == "libx265" else {"codec": codec}
+    path = written(tmp_path / "x.ts", **options)
+    whole, gaps = path.read_bytes(), 0
+    for lost in range(3, len(whole) // 188, 4):
         path.write_bytes(whole[: lost * 188] + whole[(lost + 1) * 188 :])
         index = probe(path, decode=True)
-        if index.holes:
-            break
-    (start,) = index.holes
-    numbers = read(path, index, range(index.frames))
-    assert numbers[start] - numbers[start - 1] > 1 and index.parts == [
-        (0, start),
-        (start, len(numbers)),
-    ]
-    assert "packets give no frame" in index.remarks
+        numbers = read(path, index, range(index.frames))
+        for start, stop in index.parts:
+            assert (np.diff(numbers[start:stop]) == 1).all(), lost
+        if len(index.parts) > 1:
+            gaps += 1
+            assert "packets were lost" in index.unused and index.fps == 25.0
+    assert gaps > 3
+
+
+def test_a_codec_without_decoder_is_named(tmp_path):
+    path = written(tmp_path / "x.avi", codec="mpeg4")
+    path.write_bytes(path.read_bytes().replace(b"FMP4", b"ZZQ9"))
+    with pytest.raises(BadSample, match=r"x\.avi: .*there is no decoder for its codec"):
+        probe(path)
 
 
 def test_a_named_pipe_is_refused(tmp_path):

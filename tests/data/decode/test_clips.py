@@ -61,6 +61,7 @@ def test_frames_are_turned_upright(tmp_path, decoder):
     upright = clips.read(turned, [7], decoder)
     assert flat.shape == (1, 48, 64, 3) and upright.shape == (1, 64, 48, 3)
     assert (upright == np.rot90(flat, -1, (1, 2))).all()  # clockwise
+    assert clips.probe(turned, decode=True).sizes == ((0, (64, 48)),)
     assert upright[0, :32].mean() < 60 < 180 < upright[0, 32:].mean()
 
 

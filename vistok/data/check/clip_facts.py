@@ -12,7 +12,7 @@ _LISTED = 20  # files up to which the table has a line for each
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """Facts about one video file, of the frames that can be used."""
+    """Facts about one video file, of the frames that decode."""
 
     width: int  # of the first frame, upright
     height: int

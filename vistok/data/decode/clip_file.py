@@ -69,6 +69,9 @@ def open_file(path: str | os.PathLike[str]) -> tuple[Any, Any]:
     kind = "mpegts" if _inside_packet(_head(path)) else None
     container = av.open(os.path.abspath(path), format=kind)
     stream = container.streams.best("video")
+    if stream is not None and stream.codec_context is None:
+        container.close()
+        raise InputError("there is no decoder for its codec")
     if stream is not None:
         stream.thread_count, stream.thread_type = 1, "NONE"
         stream.codec_context.options = {"max_pixels": str(PIXEL_LIMIT)}

@@ -16,6 +16,8 @@ from vistok.data.decode.clip_file import damaged, open_file
 
 _NO_TIMES = 0x80  # AVFMT_NOTIMESTAMPS: a bare stream; what FFmpeg then says of times is guessed
 _BACK = 3  # steps by which a clock must go back to count as restarted
+_CONSTANT = 0.9  # share of equal steps from which a rate is taken to be constant
+_DEPTH = 8  # frames that may be stored after one which is shown later
 _GAP = 1.0  # seconds by which the clock of a broadcast stream must jump ahead to count so
 BROADCAST = ("mpegts", "mpeg")  # containers whose clock means nothing across a joint
 
@@ -43,6 +45,14 @@ class Packets:
         """Place of the first key packet; 0 if there is none."""
         return next((place for place, key in enumerate(self.keys) if key), 0)
 
+    def key_before(self, place: int) -> int:
+        """Place of the key packet at or before a place; 0 if there is none."""
+        return next((p for p in range(place, 0, -1) if self.keys[p]), 0)
+
+    def key_from(self, place: int) -> int:
+        """Place of the key packet at or after a place; -1 if there is none."""
+        return next((p for p in range(place, len(self.keys)) if self.keys[p]), -1)
+
     @property
     def believable(self) -> bool:
         """True if times of display are stored, all distinct, and not those of decoding."""
@@ -54,18 +64,44 @@ class Packets:
     @functools.cached_property
     def joints(self) -> list[int]:
         """Places at which the clock restarts, or jumps ahead in a broadcast stream."""
-        times = [(place, self.dts[place]) for place in self.shown]
-        times = [(place, time) for place, time in times if time is not None]
-        steps = np.diff([time for _, time in times])
-        step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
-        back = -_BACK * step
+        places, steps, step = self._steps
         ahead = max(_GAP / float(self.unit), 10 * step)
-        jumps = self.container in BROADCAST
-        return [
-            place
-            for (place, _), way in zip(times[1:], steps, strict=True)
-            if way < back or (jumps and way > ahead)
-        ]
+        jumps = (steps > ahead) & (self.container in BROADCAST)
+        return places[1:][(steps < -_BACK * step) | jumps].tolist()
+
+    @functools.cached_property
+    def losses(self) -> list[tuple[int, int]]:
+        """Where packets of a broadcast stream of constant rate were lost: (place from which on
+        packets may refer to them, place of the next key packet, -1 without one).
+
+        A gap of the times of decoding tells the place; one of the times of display alone, that it
+        is one of a few.
+        """
+        places, steps, step = self._steps
+        even = len(steps) and (np.abs(steps - step) <= 1).mean() >= _CONSTANT
+        if self.container not in BROADCAST or not even or self.joints:
+            return []
+        gaps = places[1:][steps > 1.5 * step].tolist()
+        found = [(p, self.key_from(p)) for p in gaps if p > self.first]
+        if None in (self.pts[place] for place in (self.first, *self.shown)):
+            return found
+        order = [place for place in self.shown if self.pts[place] >= self.pts[self.first]]
+        order.sort(key=lambda place: self.pts[place])
+        pts = np.array([self.pts[place] for place in order])
+        for n in (np.flatnonzero(np.diff(pts) > 1.5 * step) + 1).tolist():
+            key, end = self.key_before(order[n - 1]), self.key_from(order[n])
+            start = min((p for p in order[max(0, n - _DEPTH) : n] if p > key), default=key + 1)
+            if not any(start <= p and (end < 0 or p < end) for p, _ in found):
+                found.append((start, end))
+        return found
+
+    @functools.cached_property
+    def _steps(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """(places [N] with a time of decoding, its steps [N - 1], their median; 0 without any)."""
+        places = [place for place in self.shown if self.dts[place] is not None]
+        steps = np.diff(np.array([self.dts[place] for place in places], np.int64))
+        step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
+        return np.array(places, np.int64), steps, step
 
 
 def read_packets(path: str | os.PathLike[str], name: str) -> Packets:

@@ -14,7 +14,7 @@ import numpy as np
 from vistok.core.errors import InputError
 from vistok.data.decode import clip_file
 from vistok.data.decode.clip_file import decode_from, open_file
-from vistok.data.decode.clip_index import Probe
+from vistok.data.decode.clip_probe import Probe
 
 _SKIP = 8  # frames up to which decoding and discarding is cheaper than a seek
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vistok.core.errors import InputError
-from vistok.data.decode.clip_index import Probe
+from vistok.data.decode.clip_probe import Probe
 
 _TOGETHER = 32_000_000  # pixels that are decoded at once
 
@@ -38,6 +38,8 @@ def by_torchcodec(path: str, index: Probe, wanted: np.ndarray) -> Iterator[np.nd
 
     if not index.timed:
         raise InputError("it has no times by which to find frames: use decoder=auto or pyav")
+    if len(index.sizes) > 1:  # it would stretch all to the size of the first
+        raise InputError("its frames change their size: use decoder=auto or pyav")
     first = index.key(int(wanted[0]))
     here = range(first, int(wanted[-1]) + 1)
     keys = set(index.keys.tolist())

@@ -26,7 +26,8 @@ from vistok.core.errors import InputError
 from vistok.data.base import BadSample, DataError, one_line
 from vistok.data.decode import clip_torchcodec
 from vistok.data.decode.clip_file import ENDED, reason
-from vistok.data.decode.clip_index import Probe, probe
+from vistok.data.decode.clip_index import probe
+from vistok.data.decode.clip_probe import Probe
 from vistok.data.decode.clip_pyav import by_pyav
 from vistok.data.decode.clip_torchcodec import by_torchcodec
 
@@ -136,6 +137,21 @@ def read(
     if len({frame.shape for frame in found}) > 1:
         raise InputError(f"{name}: its frames differ in size; read them one by one")
     return np.stack(found)[places]
+
+
+def beginning(path: str | os.PathLike[str], count: int) -> tuple[list[np.ndarray], str]:
+    """(the first `count` frames in a row of a file; what is odd about it, or "").
+
+    Fewer where it has not so many in a row: then its longest part.
+    """
+
+    def take(index: Probe) -> tuple[list[np.ndarray], str]:
+        long = [part for part in index.parts if part[1] - part[0] >= count]
+        start, stop = long[0] if long else max(index.parts, key=lambda part: part[1] - part[0])
+        wanted = np.arange(start, min(stop, start + count))
+        return list(frames(path, index, wanted)), index.remarks
+
+    return robust(take, probe(path), lambda: probe(path, decode=True), os.fspath(path))
 
 
 _DECODERS: dict[str, Callable[[str, Probe, np.ndarray], Iterator[np.ndarray]]] = {

@@ -206,7 +206,7 @@ class VideoDataset(Dataset):
         wanted = take(probe.cut(start, stop), count, *shape, place)
         if wanted[-1] >= count and config.pad_frames == "none":
             rate = f"{config.fps:g} fps" if config.fps else f"stride {config.stride}"
-            row = " in a row" * bool(probe.holes)
+            row = " in a row" * (len(probe.parts) > 1)
             raise BadSample(
                 name,
                 f"{count} frames{row} at {probe.fps:g} fps found, {config.frames} at {rate} "
