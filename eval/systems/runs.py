@@ -19,7 +19,7 @@ from vistok.config.errors import UserError
 from vistok.config.names import close
 from vistok.config.registry import build
 from vistok.config.yaml_files import read_plain_yaml
-from vistok.data.addresses import check_addresses
+from vistok.data.addresses import addresses, check_addresses
 from vistok.data.base import text_of
 from vistok.eval.systems.released import place
 from vistok.pretrained.open import Kind, kind_of
@@ -167,7 +167,7 @@ def data_config(run: Run | None, changes: Mapping[str, Any] | None = None) -> Co
             + "; say which images, e.g. data.kind=photos data.size=32"
         )
     config = validate(_Data, {"data": {**(tree or {}), **changes}}, "data").data
-    if tree:
+    if tree and addresses(config):
         check_addresses(config, run.folder / "config.yaml", changes)
     return config
 
