@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from vistok.config.bounded import parse_json
 from vistok.config.errors import UserError
 from vistok.core.errors import InputError
+from vistok.core.regular_files import check_regular
 from vistok.eval.results.rows import Network, Reference
 from vistok.eval.resumable import digest, read_tensors, write_tensors
 from vistok.metrics import FeatureStats
@@ -167,6 +168,7 @@ def _from_record(mean: Any, cov: Any, record: dict[str, Any], count: int) -> Rea
 
 
 def _from_npz(path: Path) -> RealStats:
+    check_regular(path)
     with np.load(path, allow_pickle=False) as file:
         names = set(file.files)
         if "protocol" in names:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vistok.config.bounded import read_json
+from vistok.core.regular_files import check_regular
 from vistok.storage.weights import WeightsError, read_safetensors
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
@@ -79,6 +80,7 @@ def read_file(path: str | Path) -> Any:
     path = Path(path)
     if path.suffix == ".safetensors":
         return read_safetensors(path)
+    check_regular(path)
     if _is_torchscript(path):
         raise WeightsError(
             f"{path}: it is TorchScript, which is code, and no code of a file is ever run; ask for "

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from vistok.data.base import UNLABELED
+from vistok.data.kinds.walk import UNREAD, endings_text
 
 ASPECT = 3.0  # shapes beyond 1:3 or 3:1 are listed
 _SHOWN = 3  # names of a finding in the table
@@ -25,6 +26,7 @@ _TITLES = {
     "same_bytes": "same file twice",
     "same_pixels": "same pixels, other file",
     "constant": "constant images",
+    "unread": "of kinds that are not read, left out",
     "extreme_shapes": f"shapes beyond 1:{ASPECT:g}",
     "misnamed": "content is not what the ending says",
 }
@@ -54,18 +56,23 @@ class Findings:
     """Gathers scanned samples; `report` gives all of it as JSON.
 
     troubles: (shard or member, reason) of what could not be opened. classes: class names of each
-    data set that is scanned. left_out: number of files that belong to none.
+    data set that is scanned. left_out: number of files that belong to none, by ending.
     """
 
     def __init__(
         self,
         troubles: Sequence[tuple[str, str]] = (),
         classes: Sequence[Sequence[str]] = (),
-        left_out: int = 0,
+        left_out: Mapping[str, int] | None = None,
     ) -> None:
-        self.left_out = left_out
+        self.left_out = dict(left_out or {})
         self._lists: dict[str, list[Any]] = {key: [] for key in _TITLES}
         self._lists["shards"] = [_item(*trouble) for trouble in troubles]
+        self._lists["unread"] = [
+            _item(ending, f"{count} files")
+            for ending, count in sorted(self.left_out.items())
+            if ending in UNREAD
+        ]
         self._names, self._ends = bytearray(), array("Q")
         self._stored, self._pixels = bytearray(), bytearray()
         self._bytes, self._width, self._height = array("Q"), array("I"), array("I")
@@ -139,7 +146,8 @@ class Findings:
         return {
             "samples": self.samples,
             "usable": self.usable,
-            "left_out": self.left_out,
+            "left_out": sum(self.left_out.values()),
+            "left_out_endings": self.left_out,
             "classes": {"count": len(self._classes), "samples": dict(self._classes)},
             "samples_per_class": _spread(n for n in self._classes.values() if n),
             "unlabeled": unlabeled,
@@ -182,7 +190,7 @@ def table(report: dict[str, Any]) -> str:
     empty = sum(1 for count in classes["samples"].values() if not count)
     rows = {
         "samples": f"{report['samples']}, {report['usable']} usable",
-        "left out": f"{report['left_out']} files of other endings" * bool(report["left_out"]),
+        "left out": endings_text(report["left_out_endings"]),
         "classes": f"{classes['count']}" + f", {empty} without a sample" * bool(empty),
         "samples a class": _range(per_class),
         "unlabeled": f"{report['unlabeled']}" * bool(report["unlabeled"]),

@@ -18,6 +18,7 @@ from vistok.data.base import BadSample, Dataset
 from vistok.data.check.findings import Findings, Scanned
 from vistok.data.check.inputs import open_inputs
 from vistok.data.decode import images
+from vistok.data.loading import workers as worker
 
 _BATCH = 16  # samples that a worker reads before it reports
 
@@ -62,8 +63,7 @@ def scan_sample(dataset: Dataset, index: int) -> Scanned:
     try:
         if not raw.is_image:
             return _as_seen(dataset, index, **file)
-        header = images.header(raw.data, raw.name)
-        image = images.decode(raw.data, raw.name)
+        image, header = images.inspect(raw.data, raw.name)
     except BadSample as bad:
         return Scanned(bad.name, bad.reason, **file)
     return Scanned(
@@ -91,6 +91,7 @@ def scan(source: Dataset, count: int, workers: int = 0) -> Iterator[list[Scanned
             collate_fn=list,
             num_workers=workers,
             generator=torch.Generator(),
+            worker_init_fn=worker.begin,
         )
     )
 

@@ -28,6 +28,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vistok.core.errors import InputError
+from vistok.core.regular_files import open_regular
 from vistok.data.base import BadSample, DataError, one_line
 
 Decoder = Literal["auto", "torchcodec", "pyav"]
@@ -167,10 +168,11 @@ def decodable(path: str | os.PathLike[str], index: Probe, decoder: Decoder = "au
 def _sniff(path: str | os.PathLike[str], name: str) -> None:
     """BadSample unless the file begins like one that holds frames."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path, "rb") as file:
             head = file.read(400)
-    except OSError as error:
-        raise BadSample(name, f"cannot be read ({error.strerror or error})") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise BadSample(name, f"cannot be read ({reason})") from None
     if not head:
         raise BadSample(name, "the file is empty (0 bytes)")
     starts = (

@@ -11,8 +11,7 @@ The first access to a file reads it once from end to end (not decoding it): its 
 
 from __future__ import annotations
 
-import csv
-import os
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,12 +32,17 @@ from vistok.data.base import (
     Sample,
     Split,
     augments,
+    file_size,
     manifest_hash,
 )
 from vistok.data.captions import Caption
 from vistok.data.decode import clips
 from vistok.data.decode.transforms import Transform, TransformConfig
+from vistok.data.kinds.class_names import occurring
+from vistok.data.kinds.csv_table import missing_column, read_table
 from vistok.data.kinds.folder import Listed, check_places, list_folder, open_split, shown
+
+log = logging.getLogger(__name__)
 
 ENDINGS = (
     *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".m1v", ".m2v", ".ts"),
@@ -168,7 +172,7 @@ class VideoDataset(Dataset):
         """`manifest` covers names, file sizes and labels; a missing file has size -1."""
         config = self.config
         lines = (
-            f"{name} {_bytes(self.root / name)} {label}"
+            f"{name} {file_size(self.root / name)} {label}"
             for name, label in zip(self.names, self.labels, strict=True)
         )
         return {
@@ -179,7 +183,7 @@ class VideoDataset(Dataset):
             "group_column": config.group_column,
             "count": len(self),
             "classes": len(self.classes),
-            "ignored": self.ignored,
+            "ignored": sum(self.ignored.values()),
             "frames": config.frames,
             "stride": config.stride if config.fps is None else None,
             "fps": config.fps,
@@ -259,22 +263,21 @@ def _list(place: str, config: VideoConfig) -> Listed:
 
 def _rows(path: Path, config: VideoConfig) -> Listed:
     """The rows of a csv; DataError naming the column or row that is missing."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or []
-    except OSError as error:
-        raise DataError(f"data.video {path}: cannot be read ({error.strerror})") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"data.video {path}: not a csv in UTF-8 ({error})") from None
+    columns, rows = read_table(path, "video")
     needed = [config.path_column, config.label_column, config.group_column]
-    if config.label_column == "label" and "label" not in columns:
+    if config.label_column == "label" and "label" not in (name.lower() for name in columns):
         needed[1] = None
+        others = [name for name in columns if name not in needed]
+        if others:
+            log.warning(
+                "data.video %s: no column 'label', so the clips are unlabeled; it has %s: set "
+                "label_column to one of them, or to null",
+                path,
+                ", ".join(others),
+            )
     for column in needed:
         if column is not None and column not in columns:
-            raise DataError(
-                f"data.video {path}: no column '{column}'; it has {', '.join(columns) or 'none'}"
-            )
+            raise missing_column(path, "video", column, columns)
     if not rows:
         raise DataError(f"data.video {path}: no rows; expected one clip per row")
     for number, row in enumerate(rows, start=1):
@@ -288,14 +291,4 @@ def _rows(path: Path, config: VideoConfig) -> Listed:
 
 def _classes(listed: Listed) -> tuple[str, ...]:
     """The labels that occur; whole numbers in the order of numbers."""
-    labels = {label for label in listed.labels if label}
-    if all(label.isascii() and label.isdigit() for label in labels):
-        return tuple(sorted(labels, key=lambda label: (int(label), label)))
-    return tuple(sorted(labels, key=os.fsencode))
-
-
-def _bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
+    return occurring(label for label in listed.labels if label)

@@ -40,13 +40,21 @@ class Quarantine:
                 f"raise max_bad_share"
             )
 
-    def _note(self, name: str, reason: str) -> None:
+    def leave_out(self, reasons: list[tuple[str, str]]) -> None:
+        """Note samples that nothing replaces, (name, reason); however many, nothing stops."""
+        for name, reason in reasons:
+            self._note(name, reason, "it is left out")
+
+    def _note(
+        self,
+        name: str,
+        reason: str,
+        effect: str = "the next good sample of the order takes its place",
+    ) -> None:
         if name in self._names:
             return
         self._names.add(name)
-        log.warning(
-            "bad sample %s: %s; the next good sample of the order takes its place", name, reason
-        )
+        log.warning("bad sample %s: %s; %s", name, reason, effect)
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "a", encoding="utf-8") as file:
