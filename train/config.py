@@ -28,7 +28,7 @@ class TrainConfig(Config):
     (cache)."""
     data: Annotated[Any, PartOf("data")] | None = None
     """The data set; null where the task needs none."""
-    steps: int = Field(default=1, ge=1)
+    steps: int = Field(default=1, ge=1, le=10**12)
     """Optimizer steps."""
     batch_size: int = Field(default=256, ge=1, le=2**24)
     """Samples of one optimizer step, over all processes and micro-batches."""
@@ -38,9 +38,9 @@ class TrainConfig(Config):
     """Optimizer of every phase."""
     warmup: int = Field(default=0, ge=0)
     """Steps of linear warm-up."""
-    final_lr: float = Field(default=0.1, ge=0)
+    final_lr: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     """Learning rate at the end, as a share of the peak (cosine)."""
-    clip: float | None = Field(default=1.0, gt=0)
+    clip: float | None = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Gradient norm above which gradients are scaled down; null = never."""
     ema: float | None = Field(default=0.999, ge=0, lt=1)
     """Decay of the averaged weights, min(ema, (1+t)/(10+t)); null = none."""
@@ -78,7 +78,7 @@ class TrainConfig(Config):
     """Number of steps in a row without a finite loss and gradient after which the run stops."""
     resume: str = "auto"
     """auto: the newest complete checkpoint of the run, if any; never; or a checkpoint's path."""
-    peak_tflops: float | None = Field(default=None, gt=0)
+    peak_tflops: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Peak TFLOP/s of one device, for `mfu` in the log; null = by the GPU's name, if known."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     """Trackers besides metrics.jsonl, which is always written. wandb without a key runs offline."""

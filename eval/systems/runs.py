@@ -19,11 +19,12 @@ from vistok.config.errors import UserError
 from vistok.config.names import close
 from vistok.config.registry import build
 from vistok.config.yaml_files import read_plain_yaml
-from vistok.data.addresses import check_addresses
+from vistok.data.addresses import addresses, check_addresses
 from vistok.data.base import text_of
 from vistok.eval.systems.released import place
 from vistok.pretrained.open import Kind, kind_of
 from vistok.storage.hub import read_json
+from vistok.storage.trained import unlike_its_run
 from vistok.storage.weights import sha256
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import TokenSpec
@@ -167,7 +168,7 @@ def data_config(run: Run | None, changes: Mapping[str, Any] | None = None) -> Co
             + "; say which images, e.g. data.kind=photos data.size=32"
         )
     config = validate(_Data, {"data": {**(tree or {}), **changes}}, "data").data
-    if tree:
+    if tree and addresses(config):
         check_addresses(config, run.folder / "config.yaml", changes)
     return config
 
@@ -205,11 +206,16 @@ def read_run(folder: Path, name: str) -> Run:
     if not weights.is_file():
         raise RunError(f"{folder}: no {weights.relative_to(folder)}; save the model again")
     kind, described = _kind(model)
-    config = None
+    config, digest = None, sha256(weights)
     if (folder / "config.yaml").is_file():
         config = _written_config(folder / "config.yaml")
+        if reason := unlike_its_run(folder, digest):
+            raise RunError(
+                f"{folder}: {reason}; finish the run with its training command, or evaluate "
+                f"{model} by itself with data.kind=..."
+            )
     history = _history(folder / "metrics.jsonl")
-    return Run(name, folder, model, kind, described, sha256(weights), config, history)
+    return Run(name, folder, model, kind, described, digest, config, history)
 
 
 def _nowhere(folder: Path) -> str:

@@ -18,9 +18,10 @@ LARGEST = 2**24  # bytes of a file, unless the caller expects more
 
 
 def read_text(path: str | Path, most: int = LARGEST) -> str:
-    """The UTF-8 text of a regular file of at most `most` bytes; InputError, one line, otherwise.
+    """The UTF-8 text of a regular file of at most `most` bytes, without its byte order mark.
 
-    A missing file is the system's FileNotFoundError.
+    Raises InputError, one line, for anything else; a missing file is the system's
+    FileNotFoundError.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -33,7 +34,7 @@ def read_text(path: str | Path, most: int = LARGEST) -> str:
             "another file"
         )
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: not text in UTF-8 ({error}); it is damaged or another file"

@@ -159,4 +159,5 @@ def _expected(model: type, loc: tuple) -> str:
     family = _family(current)
     if family is not None:
         return f"{family} (kind: {' | '.join(entries(family))})"
+    current = _bare(current)
     return getattr(current, "__name__", str(current))

@@ -164,6 +164,15 @@ def mismatch(data: Facts, sides: Sequence[int], reader: str) -> str | None:
     )
 
 
+def stated(config: Any) -> Facts:
+    """The facts that a data config states by itself in `size` and `frames`; nothing is opened."""
+    facts, size = Facts(), getattr(config, "size", None)
+    if size is not None:
+        facts.size = (size, size) if isinstance(size, int) else tuple(size)
+        facts.frames = getattr(config, "frames", None)
+    return facts
+
+
 def describe_sides(sides: Sequence[int]) -> str:
     """ "images of 32x32 pixels" or "clips of 8 frames of 32x32 pixels" ((H, W) or (T, H, W))."""
     pixels = f"{sides[-2]}x{sides[-1]} pixels"

@@ -24,6 +24,7 @@ from vistok.generators.embedding import BitEmbedding, CodeEmbedding, EmbedKind, 
 from vistok.generators.guidance import GuidanceConfig, guide
 from vistok.generators.heads import HeadKind, check_head, choose_head, make_head
 from vistok.generators.sampling import ChoiceConfig, choose
+from vistok.layers.dropout import Dropout
 from vistok.layers.positions import grid_positions, rotary_table
 from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
 from vistok.tokens import Tokens, TokenSpec
@@ -87,7 +88,7 @@ class Autoregressive(Generator):
         self.condition = ConditionTokens(config.condition, width)
         self.embed = self._embedding(codes)
         self.transformer = Transformer(config.transformer)
-        self.dropout = nn.Dropout(config.transformer.dropout)
+        self.dropout = Dropout(config.transformer.dropout)
         first = self.condition.count
         if config.positions == "learned":
             self.position_table = nn.Parameter(torch.randn(first + spec.length, width) * 0.02)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vistok.config import Config
 from vistok.core.errors import InputError
 from vistok.core.shapes import Grid, Shape
+from vistok.layers.dropout import Dropout
 
 
 class ConvConfig(Config):
@@ -43,6 +44,7 @@ class ConvConfig(Config):
     its input, as everybody does, or of the branch itself, so that the input is lost: a slip of
     MaskGIT's JAX code that its released weights depend on."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of activations inside blocks that training drops, keyed by sample."""
 
     @classmethod
     def tiny(cls) -> ConvConfig:
@@ -101,7 +103,7 @@ class ResBlock(nn.Module):
         self.norm1 = ConvNorm(config, inside)
         self.conv1 = nn.Conv2d(inside, out, 3, padding=1, bias=config.bias)
         self.norm2 = ConvNorm(config, out)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=config.bias)
         self.shortcut = None
         if inside != out:

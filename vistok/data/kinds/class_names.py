@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vistok.config.bounded import parse_json, read_text
+from vistok.config.bounded import parse_json, read_json, read_text
 from vistok.core.errors import InputError
 from vistok.core.regular_files import check_regular
 from vistok.data.base import UNLABELED, DataError, one_line
@@ -89,7 +89,8 @@ def listed_names(path: Path) -> tuple[str, ...]:
     A list of names, {"names": [...]}, or [{"label": i, "class_name": ...}, ...].
     """
     try:
-        content = parse_json(_text(path), path)
+        check_regular(path)
+        content = read_json(path)
         listed = content["names"] if isinstance(content, dict) else content
         if listed and isinstance(listed[0], dict):
             listed = sorted(listed, key=lambda entry: entry["label"])
@@ -117,17 +118,12 @@ def given_names(classes: int | str | tuple[str, ...] | None) -> tuple[str, ...]:
     if path.suffix == ".json":
         return listed_names(path)
     try:
-        return tuple(line.strip() for line in _text(path).splitlines() if line.strip())
+        check_regular(path)
+        return tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path}: cannot be read ({one_line(error)}); expected a class name on each line"
         ) from None
-
-
-def _text(path: Path) -> str:
-    """The text of a file, without the mark that some programs put at its beginning."""
-    check_regular(path)
-    return read_text(path).removeprefix("\ufeff")
 
 
 def _short(label: Any) -> str:

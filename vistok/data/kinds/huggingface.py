@@ -181,6 +181,20 @@ def _opened(config: HuggingFaceConfig, split: str, stream: bool) -> tuple[Any, s
         ) from None
 
 
+def _place(config: HuggingFaceConfig, folder: Path) -> str:
+    """The place as the library takes it; DataError for a name that is none of the three."""
+    if config.path.startswith(HUB):
+        return config.path.removeprefix(HUB)
+    if folder.exists():
+        return str(folder)
+    if config.data_files is not None and "/" not in config.path:
+        return config.path
+    raise DataError(
+        f"data.huggingface {config.path}: cannot be opened: no such folder; a data set of the hub "
+        f"is path={HUB}{config.path}, files of a format need data_files"
+    )
+
+
 def _numbers(config: HuggingFaceConfig, split: Split, table: Any) -> ClassNumbers | None:
     """The classes of a data set; None if labels are not read, DataError if it does not say."""
     column, features = config.label_column, table.features or {}
@@ -200,20 +214,6 @@ def _numbers(config: HuggingFaceConfig, split: Split, table: Any) -> ClassNumber
     raise DataError(
         f"data.huggingface {config.path}: column '{column}' does not say its "
         f"classes; give classes (how many, the names, or a file), or label_column=null"
-    )
-
-
-def _place(config: HuggingFaceConfig, folder: Path) -> str:
-    """The place as the library takes it; DataError for a name that is none of the three."""
-    if config.path.startswith(HUB):
-        return config.path.removeprefix(HUB)
-    if folder.exists():
-        return str(folder)
-    if config.data_files is not None and "/" not in config.path:
-        return config.path
-    raise DataError(
-        f"data.huggingface {config.path}: cannot be opened: no such folder; a data set of the hub "
-        f"is path={HUB}{config.path}, files of a format need data_files"
     )
 
 

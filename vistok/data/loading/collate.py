@@ -114,6 +114,19 @@ class Collate:
         return Condition(**stacked)
 
 
+class LeaveOut:
+    """Rows -> one batch of those that are good; the batch is None if none is."""
+
+    def __init__(self, collate: Collate) -> None:
+        self.collate = collate
+
+    def __call__(self, rows: list[Row]) -> Loaded:
+        bad = [item for row in rows for item in row.bad]
+        kept = [row for row in rows if not row.bad]
+        loaded = self.collate(kept) if kept else Loaded(None, 0, 0, [])
+        return replace(loaded, rows=len(rows), bad=bad)
+
+
 _SMALL = ("index", "label", "fps", "flip")
 
 

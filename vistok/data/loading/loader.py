@@ -9,7 +9,7 @@ Pixels travel as uint8; `to_device` makes them floats in 0..1 and mirrors.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from vistok.core.errors import UserError
 from vistok.data.base import BadSample, DataError, Dataset, one_line
 from vistok.data.batch import LoadedBatch
 from vistok.data.loading import workers as worker
-from vistok.data.loading.collate import Collate, Loaded, Row, as_tensors, mirrored
+from vistok.data.loading.collate import Collate, LeaveOut, Loaded, Row, as_tensors, mirrored
 from vistok.data.loading.quarantine import Quarantine
 from vistok.data.loading.shared_buffers import SharedBuffers
 from vistok.data.loading.shared_memory import (
@@ -110,7 +110,9 @@ class EvalLoader:
     """Batches of an evaluation: each of the samples start .. limit-1 once, over all ranks.
 
     A rank may get one batch more than another, and the last batch may be short. A broken sample is
-    a `BadSample` error: a number over fewer images than it claims would be worthless.
+    a `BadSample` error: a number over fewer images than it claims would be worthless. Training,
+    which a broken validation sample must not end, says how many it leaves out: `left_out` is then
+    given their (name, reason), batch by batch.
     """
 
     def __init__(
@@ -125,12 +127,21 @@ class EvalLoader:
         start: int = 0,
         pin_memory: bool = False,
         prefetch: int = AHEAD,
+        left_out: Callable[[list[tuple[str, str]]], object] | None = None,
     ) -> None:
         self.count = len(dataset) if limit is None else min(limit, len(dataset))  # over all ranks
         self._quarantine = Quarantine(None, 0.0)
         self._batches = eval_indices(self.count, batch_size, rank, world, start)
+        self._left_out = left_out
         self._read = _Reader(
-            _EvalRows(dataset), self._batches, batch_size, dataset, workers, pin_memory, prefetch
+            _EvalRows(dataset),
+            self._batches,
+            batch_size,
+            dataset,
+            workers,
+            pin_memory,
+            prefetch,
+            leave_out=left_out is not None,
         )
 
     def __len__(self) -> int:
@@ -140,11 +151,14 @@ class EvalLoader:
     def __iter__(self) -> Iterator[LoadedBatch]:
         for loaded in self._read:
             if loaded.bad:
-                raise BadSample(*loaded.bad[0])
+                if self._left_out is None:
+                    raise BadSample(*loaded.bad[0])
+                self._left_out(loaded.bad)
             self._quarantine.remark(loaded.notes)
             if loaded.error is not None:
                 raise DataError(loaded.error)
-            yield loaded.batch
+            if loaded.batch is not None:
+                yield loaded.batch
 
 
 class _TrainRows:
@@ -208,6 +222,7 @@ class _Reader:
     workers: int
     pin_memory: bool
     prefetch: int
+    leave_out: bool = False  # rows without a sample; else such a batch is None
 
     def __iter__(self) -> Iterator[Loaded]:
         buffers, size = None, batch_bytes(self.dataset, self.size)
@@ -215,10 +230,11 @@ class _Reader:
         if self.workers and self.dataset.sides is not None and self.dataset.spec is None:
             with told_as_shortage():
                 buffers = SharedBuffers(self.workers, self.prefetch, size)
+        collate = Collate(self.dataset, buffers)
         loader = DataLoader(
             self.rows,
             batch_sampler=self.batches,
-            collate_fn=Collate(self.dataset, buffers),
+            collate_fn=LeaveOut(collate) if self.leave_out else collate,
             num_workers=self.workers,
             prefetch_factor=self.prefetch if self.workers else None,
             pin_memory=self.pin_memory,

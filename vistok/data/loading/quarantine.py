@@ -56,13 +56,21 @@ class Quarantine:
             log.warning("odd sample %s: %s", name, note)
             _append(self._remarks, {"name": name, "note": note})
 
-    def _note(self, name: str, reason: str) -> None:
+    def leave_out(self, reasons: list[tuple[str, str]]) -> None:
+        """Note samples that nothing replaces, (name, reason); however many, nothing stops."""
+        for name, reason in reasons:
+            self._note(name, reason, "it is left out")
+
+    def _note(
+        self,
+        name: str,
+        reason: str,
+        effect: str = "the next good sample of the order takes its place",
+    ) -> None:
         if name in self._names:
             return
         self._names.add(name)
-        log.warning(
-            "bad sample %s: %s; the next good sample of the order takes its place", name, reason
-        )
+        log.warning("bad sample %s: %s; %s", name, reason, effect)
         _append(self.path, {"name": name, "reason": reason})
 
 
