@@ -64,6 +64,12 @@ def folder(tmp_path, make_image):
     return tmp_path / "set"
 
 
+def test_a_dead_link_that_may_have_been_a_class_is_said(folder, caplog):
+    (folder / "c").symlink_to("../unmounted", target_is_directory=True)
+    assert len(opened(FolderConfig, path=str(folder))) == 12
+    assert "1 links to nothing are left out, the first is c" in caplog.text
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_odd_files_of_a_folder_are_bad_samples(folder, workers):
     (folder / "a" / "dead.png").symlink_to("../nowhere.png")
@@ -132,6 +138,12 @@ def test_videos_and_their_csv(tmp_path, fails):
     assert len(data) == 3 and data.record()["count"] == 3 and data[0].pixels.shape[1] == 4
     for index, words in ((1, "b.mp4: cannot be read .is a named pipe"), (2, "No such file")):
         with fails(BadSample, words):
+            data[index]
+    (tmp_path / "zero.csv").write_bytes(b"path\na\0.mp4\n/dev/zero\n.\n")
+    data = opened(VideoConfig, path=str(tmp_path / "zero.csv"), frames=4)
+    assert data.record()["count"] == len(data) == 3
+    for index, words in enumerate(("null byte", "is a device", "Is a directory")):
+        with fails(BadSample, f"cannot be read .*{words}"):
             data[index]
     pipe(tmp_path / "list.csv")
     with fails(DataError, "list.csv: cannot be read .is a named pipe"):

@@ -23,8 +23,9 @@ def sniff(path: str | os.PathLike[str], name: str) -> None:
     """BadSample unless this is a regular file that begins like one that holds frames."""
     try:
         head = _head(path)
-    except OSError as error:
-        raise BadSample(name, f"cannot be read ({error.strerror or error})") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise BadSample(name, f"cannot be read ({reason})") from None
     if not head:
         raise BadSample(name, "the file is empty (0 bytes)")
     starts = (

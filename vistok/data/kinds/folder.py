@@ -220,12 +220,24 @@ def files_below(
         raise DataError(f"data.{kind} {root}: no such folder; expected a folder of {what}s")
     names: list[str] = []
     ignored: Counter[str] = Counter()
+    base, dead = Path(root).expanduser(), []
     for file in walk(root):
         ending = ending_of(file)
         if ending in endings:
             names.append(file)
-        else:
-            ignored[ending] += 1
+            continue
+        ignored[ending] += 1
+        if not os.path.exists(base / file):  # it may have been a folder of images
+            dead.append(file)
+    if dead:
+        log.warning(
+            "data.%s %s: %d links to nothing are left out, the first is %s; if they were folders, "
+            "mend them",
+            kind,
+            root,
+            len(dead),
+            shown(dead[0]),
+        )
     if not names:
         endings_found = f": {endings_text(ignored)}" * bool(ignored)
         raise DataError(

@@ -8,6 +8,7 @@ looked at before the first batch, and a failure later is told as what it is.
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ from vistok.tokens import Tokens
 AHEAD = 2  # batches that each worker reads ahead, unless told otherwise
 SPARE = 2  # batches beyond those: the one that is being copied, and one in reserve
 _PLACE = "/dev/shm"
+# torch's words where shared memory, or a handle of it, is refused. GPUs have a memory of this name.
+_SHORT = ("file </torch_", "object </torch_", "shared memory limit", "Bus error")
+_HANDLES = ("Too many open files", "ancdata")
 _REMEDY = (
     "use fewer workers (workers=0 needs none of it) or a smaller batch, or make it larger "
     "(docker run --shm-size=8g, --ipc=host)"
@@ -42,10 +46,16 @@ def batch_bytes(data: Facts, rows: int) -> int:
 
 
 def check_room(size: int, workers: int) -> None:
-    """DataError unless /dev/shm has `size` bytes left, which `workers` processes will fill.
+    """DataError unless /dev/shm has `size` bytes left, which `workers` processes will fill, and
+    takes their locks.
 
-    Systems without /dev/shm are not asked.
+    Systems without /dev/shm are not asked for its size.
     """
+    try:  # at least as many as torch makes, which fails in the middle of it
+        locks = [multiprocessing.Lock() for _ in range(4 * workers + 8 if workers else 0)]
+        del locks
+    except OSError as error:
+        raise shortage(one_line(error)) from None
     try:
         place = os.statvfs(_PLACE)
     except OSError:
@@ -71,7 +81,7 @@ def told_as_shortage() -> Iterator[None]:
     except RuntimeError as error:
         # What the signal was is said by the first error, which torch may raise another one from.
         text = one_line(error.__cause__ if isinstance(error.__cause__, RuntimeError) else error)
-        if "shared memory" in text or "Bus error" in text:
+        if any(words in text for words in (*_SHORT, *_HANDLES)):
             raise shortage(text) from None
         if text.startswith("DataLoader worker"):
             raise DataError(
@@ -82,8 +92,12 @@ def told_as_shortage() -> Iterator[None]:
 
 
 def shortage(reason: str) -> DataError:
-    """The error of shared memory that was refused, in one line."""
-    return DataError(f"{_PLACE}: shared memory ran out ({reason}); {_REMEDY}")
+    """The error of shared memory that the system refused, in one line."""
+    if any(words in reason for words in _HANDLES):
+        return DataError(
+            f"too many open files ({reason}); allow more (ulimit -n 65536), or use fewer workers"
+        )
+    return DataError(f"{_PLACE}: shared memory is refused ({reason}); {_REMEDY}")
 
 
 def shared(batch: LoadedBatch) -> LoadedBatch:
