@@ -91,9 +91,12 @@ def plain(packets: Iterable[av.Packet], later: int = 0) -> list[tuple[bytes, int
     return [(bytes(p), p.pts + later, p.dts + later, p.is_keyframe) for p in packets]
 
 
-def packed(path: Path, count: int = 41) -> Path:
+def packed(path: Path, count: int = 41, empty: int = 0) -> Path:
     """MPEG-4 with packed B-frames in AVI, as Xvid wrote it: each B-frame in the packet of the
-    frame before it in the order of decoding, and in its place a picture without content."""
+    frame before it in the order of decoding, and in its place a picture without content.
+
+    empty: such pictures at the end, for which there is no frame at all.
+    """
     made, stream = packets(range(count), "mpeg4", format="avi", bf="1", qmax="3")
     data: list[bytes] = []
     shown = -1
@@ -106,7 +109,8 @@ def packed(path: Path, count: int = 41) -> Path:
             here = here.replace(_PICTURE, _PACKED + _PICTURE, 1)
         data.append(_NOT_CODED if late else here)
         shown = max(shown, packet.pts)
-    keys = [packet.is_keyframe for packet in made]
+    data += [_NOT_CODED] * empty
+    keys = [packet.is_keyframe for packet in made] + [False] * empty
     times = range(len(data))
     return muxed(path, zip(data, times, times, keys, strict=True), stream)
 

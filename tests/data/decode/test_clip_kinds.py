@@ -153,8 +153,10 @@ def test_frames_outside_an_edit_list_are_no_part_of_the_film(tmp_path):
 
 
 def test_packed_b_frames(tmp_path):
-    index = check_every_clip(packed(tmp_path / "x.avi"), list(range(41)))
-    assert not index.timed and index.fps == 25.0
+    for empty in (0, 1, 3):
+        path = packed(tmp_path / f"{empty}.avi", empty=empty)
+        index = check_every_clip(path, list(range(41)))
+        assert not index.timed and index.fps == 25.0 and not index.remarks
 
 
 @pytest.mark.parametrize("name", ["x.mp4", "x.mkv", "x.flv"])

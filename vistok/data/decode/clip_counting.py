@@ -13,7 +13,7 @@ import numpy as np
 
 from vistok.data.base import BadSample
 from vistok.data.decode.clip_file import ENDED, decode_from, open_file, reason
-from vistok.data.decode.clip_packets import Packets
+from vistok.data.decode.clip_packets import CONSTANT, Packets
 from vistok.data.decode.clip_probe import Probe, built, timed
 
 
@@ -91,7 +91,8 @@ def by_decoding(
             f"frame {n} cannot be decoded ({came.fault}): clips that meet it are taken from the "
             f"{n} before it"
         )
-    elif rest > 0 and (holes or not believed):  # else: fields, or frames that are not to be seen
+    elif rest > 0 and (holes or not (believed or packets.bare or packets.codec == "mpeg4")):
+        # Else these are fields, invisible frames, or pictures that only take up their place.
         lost = unused if holes else oddities
         lost.append(f"{rest} of its {len(packets.shown)} packets give no frame")
     facts: dict[str, Any] = {
@@ -125,9 +126,10 @@ def _times(
     another order. A clock that restarts goes on one step later. Without times: the stated rate.
     """
     rate = packets.rate
-    # AVI has the times of decoding alone, times of display are FFmpeg's guess.
-    both = (packets.pts, packets.dts)
-    for stored in reversed(both) if packets.container == "avi" else both:
+    # AVI has the times of decoding alone, times of display are FFmpeg's guess; a packet or two that
+    # give no frame are no pause.
+    avi, both = packets.container == "avi", (packets.pts, packets.dts)
+    for stored in reversed(both) if avi else both:
         times = [stored[place] if place >= 0 else None for place in places]
         if packets.bare or None in times:
             continue
@@ -137,6 +139,8 @@ def _times(
         if not len(steps) or (steps <= 0).any():
             continue
         step = int(np.median(steps))
+        if avi and (steps == step).mean() >= CONSTANT:
+            return np.arange(len(places)) * step, packets.unit, float(1 / (step * packets.unit))
         for before, part in pairwise(parts):
             part += before[-1] + step - part[0]
         pts = np.concatenate(parts)

@@ -16,7 +16,7 @@ from vistok.data.decode.clip_file import damaged, open_file
 
 _NO_TIMES = 0x80  # AVFMT_NOTIMESTAMPS: a bare stream; what FFmpeg then says of times is guessed
 _BACK = 3  # steps by which a clock must go back to count as restarted
-_CONSTANT = 0.9  # share of equal steps from which a rate is taken to be constant
+CONSTANT = 0.9  # share of equal steps from which a rate is taken to be constant
 _DEPTH = 8  # frames that may be stored after one which is shown later
 _GAP = 1.0  # seconds by which the clock of a broadcast stream must jump ahead to count so
 BROADCAST = ("mpegts", "mpeg")  # containers whose clock means nothing across a joint
@@ -78,7 +78,7 @@ class Packets:
         is one of a few.
         """
         places, steps, step = self._steps
-        even = len(steps) and (np.abs(steps - step) <= 1).mean() >= _CONSTANT
+        even = len(steps) and (np.abs(steps - step) <= 1).mean() >= CONSTANT
         if self.container not in BROADCAST or not even or self.joints:
             return []
         gaps = places[1:][steps > 1.5 * step].tolist()
