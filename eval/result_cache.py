@@ -17,11 +17,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from vistok.config.bounded import read_json
 from vistok.core.errors import InputError
 from vistok.eval.context import Context
 from vistok.eval.images import network_of
 from vistok.eval.jobs import Job, Outcome, do
-from vistok.eval.results.rows import Row
+from vistok.eval.results.rows import LARGEST, Row
 from vistok.eval.resumable import Cache, digest
 from vistok.eval.systems.runs import Run
 from vistok.runtime import distributed
@@ -66,7 +67,7 @@ class ResultCache:
         if path is None or not path.is_file():
             return None
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_json(path, LARGEST)
             head = (data["kind"], data["schema"], data["key"])
             if head != (_KIND, SCHEMA, key):
                 raise InputError("it is no outcome of this job")

@@ -184,3 +184,9 @@ def test_named_files_exist():
     places = ("", "vistok/", "configs/", "configs/studies/")
     missing = [n for n in links + code if not any((ROOT / f"{p}{n}").exists() for p in places)]
     assert not missing
+
+
+def test_both_folders_of_quickstart_are_told():
+    folders = re.findall(r"^RUN := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert sorted(folders) == ["runs/quickstart", "runs/quickstart-fast"]
+    assert all(f"leaves `{folder}/report.html`" in README for folder in folders)

@@ -18,8 +18,10 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
+from vistok.config.bounded import parse_json
 from vistok.config.errors import UserError
 from vistok.core.errors import InputError
+from vistok.core.regular_files import check_regular
 from vistok.eval.results.rows import Network, Reference
 from vistok.eval.resumable import digest, read_tensors, write_tensors
 from vistok.metrics import FeatureStats
@@ -166,10 +168,11 @@ def _from_record(mean: Any, cov: Any, record: dict[str, Any], count: int) -> Rea
 
 
 def _from_npz(path: Path) -> RealStats:
+    check_regular(path)
     with np.load(path, allow_pickle=False) as file:
         names = set(file.files)
         if "protocol" in names:
-            record = json.loads(str(file["protocol"]))
+            record = parse_json(str(file["protocol"]), "its protocol record")
             return _from_record(file["mu"], file["sigma"], record, int(file["count"]))
         if not {"mu", "sigma"} <= names:
             raise InputError(f"it holds {', '.join(sorted(names)) or 'nothing'}")

@@ -13,10 +13,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
+from vistok.config.bounded import read_json
 from vistok.core.errors import InputError
 from vistok.storage.files import write_text
 
 SCHEMA = 3
+LARGEST = 2**28  # bytes of a results file: histories of long runs and image grids lie in it
 
 
 class Record(BaseModel):
@@ -135,9 +137,10 @@ class Results(Record):
         """Read a results.json; a one-line ValueError for anything else."""
         path = Path(path)
         try:
-            data = json.loads(path.read_text("utf-8"))
+            data = read_json(path, LARGEST)
         except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+            reason = str(error).removeprefix(f"{path}: ")
+            raise InputError(f"{path}: cannot be read as JSON ({reason})") from None
         version = data.get("schema") if isinstance(data, dict) else None
         if version != SCHEMA:
             raise InputError(f"{path}: schema {version!r}; expected {SCHEMA}: evaluate again")

@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
+from vistok.config.bounded import parse_json
 from vistok.data.base import text_of
 from vistok.runtime import distributed
 from vistok.storage.files import unwritten, write_text
@@ -174,7 +175,7 @@ class Logger:
 
 def _step_of(line: str) -> float:
     try:
-        return float(json.loads(line)["step"])
+        return float(parse_json(line, "a log")["step"])
     except (ValueError, KeyError, TypeError):
         return math.inf  # a line cut off by a kill
 
