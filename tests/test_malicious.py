@@ -29,6 +29,7 @@ from tests.conftest import tokenizer_tree
 from tests.support.caches import change_meta
 from tests.support.training import TINY, forget_accelerate
 from vistok.config import read_yaml
+from vistok.data.kinds.folder import FolderConfig
 from vistok.eval import __main__ as evaluation
 from vistok.storage.sealed import read_sealed
 
@@ -336,7 +337,7 @@ def test_a_folder_of_pickled_weights_is_no_model(here, command, config):
 def test_the_environment_is_never_put_into_a_file_that_came_with_a_run(here, monkeypatch, text):
     monkeypatch.setenv("S", "hunter2")
     config = yaml.safe_load(Path("tok/config.yaml").read_text())
-    place = {"kind": "folder", "path": text, "val_path": text, "size": 8}
+    place = FolderConfig(path=text, val_path=text, size=8).model_dump(mode="json")
     Path("tok/config.yaml").write_text(yaml.safe_dump({**config, "data": place}))
     Path("tok/model/training.json").unlink()  # whoever wrote the one would not keep the other
     for command in ("train tok/config.yaml", "train tok/config.yaml --dry-run"):
