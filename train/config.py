@@ -17,7 +17,7 @@ from vistok.train.parallel.wrap import Sharding
 
 
 class TrainConfig(Config):
-    name: str = Field(default="run", min_length=1)
+    name: str = Field(default="run", min_length=1, max_length=200)
     """Name of the run."""
     out: str = Field(default="runs/{name}", min_length=1)
     """Folder of the run; {name} is filled in."""
@@ -32,7 +32,7 @@ class TrainConfig(Config):
     """Optimizer steps."""
     batch_size: int = Field(default=256, ge=1, le=2**24)
     """Samples of one optimizer step, over all processes and micro-batches."""
-    accumulate: int = Field(default=1, ge=1)
+    accumulate: int = Field(default=1, ge=1, le=2**20)
     """Micro-batches into which each process splits its share."""
     optimizer: Annotated[Any, PartOf("optimizer")] = AdamWConfig()
     """Optimizer of every phase."""
@@ -51,7 +51,7 @@ class TrainConfig(Config):
     sharding: Sharding = "auto"
     """full: FSDP2 cuts the trained network over the processes; none: each holds a copy; auto: what
     the accelerate config says."""
-    workers: int = Field(default=0, ge=0, le=1024)
+    workers: int = Field(default=0, ge=0, le=2**12)
     """Loader processes for each training process."""
     max_bad_share: float = Field(default=0.01, ge=0, le=1)
     """Share of unreadable training images above which training stops."""
@@ -59,7 +59,7 @@ class TrainConfig(Config):
     """Steps between lines of the log."""
     validate_every: int = Field(default=1000, ge=0)
     """Steps between validations; 0 = only at the end."""
-    validate_batch: int = Field(default=64, ge=1, le=2**24)
+    validate_batch: int = Field(default=64, ge=1, le=2**20)
     """Samples of a validation batch, per process."""
     validate_limit: int | None = Field(default=None, ge=1)
     """Validation samples; null = all."""

@@ -40,7 +40,7 @@ def fails(*args) -> str:
         ("batch_size=1000000000000", ["batch_size", "less than or equal to 16777216"]),
         ("seed=-1", ["seed", "-1", "greater than or equal to 0"]),
         ("seed=4294967296", ["seed", "less than 4294967296"]),
-        ("workers=100000", ["workers", "less than or equal to 1024"]),
+        ("workers=100000", ["workers", "less than or equal to 4096"]),
         ("name=''", ["name", "at least 1 character"]),
         ("out=''", ["out", "at least 1 character"]),
         ("clip=.inf", ["clip", "inf", "finite"]),
