@@ -241,10 +241,8 @@ class Context:
         """`bias_factor` of the real side of a distance, computed once for all runs on it."""
         memo, key = self.views.memo, ("bias", id(real))
         if key not in memo:
-            memo[key] = (
-                bias_factor(real.cov, real.count if counted else None),
-                real,
-            )  # kept, so that its id stays its own
+            factor = bias_factor(real.cov, real.count if counted else None)
+            memo[key] = (factor, real)  # which is kept, so that its id stays its own
         return memo[key][0]
 
     def new_stats(self) -> FeatureStats:
