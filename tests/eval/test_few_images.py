@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from tests.support.eval_results import row, run_facts
 from vistok.eval.__main__ import evaluate
+from vistok.eval.report import curves
 from vistok.eval.report.exports import comparison_csv, latex
 from vistok.eval.report.page import render_html, render_markdown
 from vistok.eval.report.tables import summary
@@ -58,6 +59,12 @@ def test_four_images_are_marked_in_every_form(runs, tmp_path):
     assert f"rFID[vistok-cnn, photos]: {WHY}" in line["few images"]
 
 
+def test_charts_are_marked_too():
+    rows = tuple(row("rFID", "a", 3.0 / n, n, few=WHY) for n in (1, 4, 16))
+    (chart,) = curves.length_charts(Results(rows=rows, runs=(run_facts("a"),)), "tokens")
+    assert 'class="title">rFID[vistok-cnn, photos]†<' in chart
+
+
 def test_many_images_are_not_marked():
     results = Results(rows=(row("rFID", "a", 3.0),), runs=(run_facts("a"),))
     assert "†" not in "".join(shown_everywhere(results, ["3.00"]).values())
@@ -91,6 +98,24 @@ def test_a_perfect_generator_is_told_what_it_scores(context, make_tokenizer):
     made = found.frechet_row("gFID-val", sets[0], against=sets[1])
     assert made.bias == pytest.approx(made.value, rel=0.2) and made.few == ""
     assert f"are about {made.bias:.2g} apart (arXiv 1911.07023" in made.note
+
+
+def test_real_photos_of_one_distribution(features):
+    """A generator of perfect photos: measured, and computed from one side alone."""
+    from vistok.data import Photos, PhotosConfig
+    from vistok.eval.images import exact
+    from vistok.metrics import frechet_distance
+    from vistok.metrics.sample_bias import bias_factor
+
+    count, data = 352, Photos(PhotosConfig(size=32, val_count=704)).open("val")
+    sets = [FeatureStats(features.dim) for _ in range(2)]
+    with exact():
+        for start in range(0, 2 * count, 88):
+            pixels = torch.stack([data[i].pixels for i in range(start, start + 88)])
+            sets[start // count].update(features(pixels))
+    measured = frechet_distance(*sets)
+    assert measured == pytest.approx(0.40, rel=0.1)
+    assert bias_factor(sets[1].cov, count) * 2 / count == pytest.approx(measured, rel=0.25)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from vistok.config import ConfigError, to_yaml, validate
 from vistok.eval.__main__ import evaluate
+from vistok.eval.results.rows import Results
 from vistok.eval.systems.runs import RunError, open_data, resolve
 from vistok.train.config import TrainConfig
 
@@ -90,6 +91,21 @@ def test_a_config_that_is_no_config_is_one_line(runs, fails):
         (runs[0] / "config.yaml").write_text(text)
         with fails(RunError, "config.yaml"):
             resolve([runs[0]])
+
+
+def test_what_json_cannot_hold_is_text(runs, tmp_path):
+    """Numbers that are not finite, and dates."""
+    config = "data: {kind: photos, size: 8, val_count: 4}\nclip: .inf\nx: [.nan, 2026-01-01]\n"
+    (runs[0] / "config.yaml").write_text(config)
+    line = '{"step": 1, "split": "train", "loss": %s}\n'
+    (runs[0] / "metrics.jsonl").write_text("".join(line % n for n in ("NaN", "1e999", "2.0")))
+    report = tmp_path / "report.html"
+    done = CliRunner().invoke(evaluate, [str(runs[0]), "protocols=rfid", f"report={report}"])
+    assert done.exit_code == 0, done.output
+    (run,) = Results.load(tmp_path / "results.json").runs
+    assert run["config"]["clip"] == "inf"
+    assert run["config"]["x"] == ["nan", "2026-01-01"]
+    assert [one["loss"] for one in run["history"]] == [None, None, 2.0]
 
 
 def test_a_run_without_data_says_so(runs, fails):
