@@ -47,8 +47,9 @@ def evaluate(arguments: Sequence[str]) -> None:
             return
         click.echo(summary(results))
         if config.report is not None:
-            for path in write_report(results, config.report):
-                click.echo(f"wrote {path}")
+            there = set(Path(config.report).parent.iterdir())
+            for path in write_report(results, config.report, config.overwrite):
+                click.echo(f"{'replaced' if path in there else 'wrote'} {path}")
             click.echo(f"report: {config.report}")
 
 
@@ -78,8 +79,9 @@ def speed(arguments: Sequence[str]) -> None:
         if config.report is not None:
             path = Path(config.report)
             path.parent.mkdir(parents=True, exist_ok=True)
+            done = "replaced" if path.exists() else "wrote"
             results.save(path)
-            click.echo(f"wrote {path}")
+            click.echo(f"{done} {path}")
 
 
 @command("[RUN] out=FILE [KEY=VALUE]...", "vistok.eval.reference.files:ReferenceConfig")
@@ -95,12 +97,13 @@ def reference(arguments: Sequence[str]) -> None:
 
     runs, overrides = split_arguments(ReferenceConfig, arguments)
     config = read_config(ReferenceConfig, overrides)
+    there = Path(config.out).exists()
     with process_group(config.device) as (device, first):
         real = make_reference(runs, config, device)
         if first:
             shown = real.reference
             click.echo(f"{shown.name}, {shown.split} split: {shown.count:,} images")
-            click.echo(f"wrote {config.out}")
+            click.echo(f"{'replaced' if there else 'wrote'} {config.out}")
 
 
 @command("STUDY.yaml [KEY=VALUE]...", "vistok.eval.study.study:StudyConfig")

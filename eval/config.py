@@ -34,6 +34,8 @@ class Common(Config):
 
     report: str | None = None
     """HTML file to write; tables and results.json go beside it. None: numbers are only printed."""
+    overwrite: bool = False
+    """True: files that are not an earlier version of the report are replaced too."""
     protocols: tuple[str, ...] = DEFAULT
     """Protocols to measure; the report says which of them do not fit a system, and why."""
     features: str = "vistok-cnn"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +16,13 @@ from vistok.core.records import Batch, Condition, Latents
 from vistok.eval.images import Views, bar, network_of, shares
 from vistok.eval.protocols.base import Job, Media, setting_of
 from vistok.eval.reference.real import RealStats
-from vistok.eval.results.rows import Row, finite
+from vistok.eval.results.rows import Row
 from vistok.eval.resumable import Passes
+from vistok.eval.sample_size import sample_size
 from vistok.eval.systems.runs import Run, sides_of
 from vistok.frozen import FeatureNetwork, PerceptualNetwork
 from vistok.metrics import FeatureStats, frechet_distance
+from vistok.metrics.sample_bias import bias_factor
 from vistok.runtime import distributed
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens, TokenSpec
@@ -181,10 +184,11 @@ class Context:
         one.finish(count)
 
     def row(self, metric: str, value: float, **rest: Any) -> Row:
-        """A row of this context; `value` may be infinite, which becomes null and a note."""
+        """A row of this context; a `value` that is not finite becomes null, its name and a note."""
         note = rest.pop("note", "")
-        if finite(value) is None:
-            note = f"{note + '; ' if note else ''}the value is {float(value)}"
+        not_finite = "" if math.isfinite(value) else str(float(value))
+        if not_finite:
+            note = f"{note + '; ' if note else ''}the value is {not_finite}"
         sampled: dict[str, Any] = {}
         if self.samples:
             sampled = {"sampling": {"decoder": self.decoder_sampling}, "seed": self.seed}
@@ -200,7 +204,8 @@ class Context:
             **self.views.protocol,
             **self.stamp,
         }
-        return Row(metric=metric, value=finite(value), note=note, **{**common, **rest})
+        fields = {"value": None if not_finite else float(value), "not_finite": not_finite}
+        return Row(metric=metric, note=note, **{**common, **fields, **rest})
 
     def frechet_row(
         self,
@@ -218,15 +223,27 @@ class Context:
         with warnings.catch_warnings():  # its warning becomes the row's note
             warnings.simplefilter("ignore")
             value = frechet_distance(stats, against)
-        fewest = min(stats.count, against.count)
-        notes = [rest.get("note", ""), "" if real is None else real.note]
-        if fewest < stats.dim:
-            notes.append(f"biased upwards: {fewest} images for {stats.dim} features")
+        known = real is None or real.reference.count > 0
+        counts = (stats.count, against.count) if known else (stats.count,)
+        generated = self.job is not None and self.job.generator is not None
+        independent = real is not None or generated
+        factor = lambda: self._bias_factor(against, known)
+        size = sample_size(value, counts, stats.dim, factor, independent)
+        notes = [rest.get("note", ""), "" if real is None else real.note, size.note]
         rest["note"] = "; ".join(filter(None, notes))
         common = {"features": network_of(self.features), "count": stats.count}
+        common |= {"bias": size.bias, "few": size.few}
         if real is not None:
             common |= real.protocol
         return self.row(metric, value, **{**common, **rest})
+
+    def _bias_factor(self, real: FeatureStats, counted: bool) -> float:
+        """`bias_factor` of the real side of a distance, computed once for all runs on it."""
+        memo, key = self.views.memo, ("bias", id(real))
+        if key not in memo:
+            factor = bias_factor(real.cov, real.count if counted else None)
+            memo[key] = (factor, real)  # which is kept, so that its id stays its own
+        return memo[key][0]
 
     def new_stats(self) -> FeatureStats:
         return FeatureStats(self.features.dim, self.device)

@@ -22,6 +22,8 @@ from vistok.eval.protocols.gfid import GFID
 from vistok.eval.provenance import provenance
 from vistok.eval.reference.agreement import agreed
 from vistok.eval.reference.real import RealStats
+from vistok.eval.report.escape import printable
+from vistok.eval.report.files import place, run_key
 from vistok.eval.result_cache import ResultCache, facts_of
 from vistok.eval.results.merge import check_names, joined
 from vistok.eval.results.rows import Results
@@ -48,8 +50,12 @@ def evaluate(
         check_names((), earlier)
         return joined(earlier[0], earlier[1:])
     systems = resolve(folders)
-    names = [run.name for one in systems for run in (one.tokenizer, *one.generators)]
-    check_names(names, earlier)
+    found = [run for one in systems for run in (one.tokenizer, *one.generators)]
+    check_names([run.name for run in found], earlier)
+    if config.report is not None:  # before any work
+        known = [{"name": run.name, "folder": str(run.folder)} for run in found]
+        known += [run for results in earlier for run in results.runs]
+        place(config.report, set(map(run_key, known)), config.protocols, config.overwrite)
     device = config.torch_device
     datasets = [open_data(one.tokenizer, config.data) for one in systems]
     features, first, *more = _networks(config)
@@ -82,7 +88,7 @@ def evaluate(
     runs = [run.facts() for one in systems for run in (one.tokenizer, *one.generators)]
     every = [outcome for done in outcomes.values() for outcome in done]
     facts = {
-        "commands": [shlex.join(["vistok", "eval", *sys.argv[1:]])],
+        "commands": [printable(shlex.join(["vistok", "eval", *sys.argv[1:]]))],
         "pairs": {p.tokenizer.name: [g.name for g in p.generators] for p in systems},
         "data": data,
         "features": {"name": features.name, "sha256": features.sha256},

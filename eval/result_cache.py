@@ -4,6 +4,7 @@ An outcome is kept as one JSON file under the hash of all that its numbers depen
 the digest of its config, weights and configs of tokenizer and generator, images, networks,
 reference, sampling settings, seed, precision, kind of device. Names, folders, batch size and the
 number of processes are no part of it: a run that was renamed is found, and shown by its new name.
+Each file is sealed: one that was damaged or edited is not used, and that is said.
 Versions, commit and date of a row stay those of its measurement. After a change of the code:
 fresh=true.
 """
@@ -25,9 +26,10 @@ from vistok.eval.results.rows import Row
 from vistok.eval.resumable import Cache, digest
 from vistok.eval.systems.runs import Run
 from vistok.runtime import distributed
-from vistok.storage.files import replacing
+from vistok.storage.files import write_text
+from vistok.storage.sealed import read_sealed, sealed
 
-SCHEMA = 1
+SCHEMA = 2
 _KIND = "vistok-outcome"
 
 log = logging.getLogger(__name__)
@@ -66,7 +68,7 @@ class ResultCache:
         if path is None or not path.is_file():
             return None
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_sealed(path)
             head = (data["kind"], data["schema"], data["key"])
             if head != (_KIND, SCHEMA, key):
                 raise InputError("it is no outcome of this job")
@@ -75,6 +77,7 @@ class ResultCache:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             reason = " ".join(str(first).split()) or type(error).__name__
+            reason = reason.removeprefix(f"{path}: ")
             log.warning("%s: cannot be used (%s); evaluated again", path, reason)
             return None
         return renamed(outcome, {old: name for old, name in new.items() if old != name})
@@ -98,9 +101,8 @@ class ResultCache:
                 "image_grids": list(outcome.image_grids),
             },
         }
-        text = json.dumps(data, ensure_ascii=False, allow_nan=False, default=str)
-        with replacing(path) as draft:
-            draft.write_text(text, encoding="utf-8")
+        plain = json.loads(json.dumps(data, allow_nan=False, default=str))
+        write_text(path, sealed(plain))
 
 
 def facts_of(job: Job, context: Context) -> dict[str, Any]:

@@ -26,6 +26,8 @@ from torch import Tensor, nn
 from vistok.core.errors import InputError
 from vistok.runtime import distributed
 from vistok.storage.files import replacing
+from vistok.storage.sealed import SEAL
+from vistok.storage.weights import content_sha256
 
 EVERY = 30.0  # seconds between two saves of a pass
 _COST = 20  # a save that took a second is followed by 20 seconds of work at least
@@ -219,7 +221,8 @@ def _restore(states: Any, tensors: dict[str, Tensor]) -> None:
 
 
 def read_tensors(path: Path, record: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors, JSON record in the header) of a safetensors file; ValueError for anything else."""
+    """(tensors, JSON record in the header) of a file that `write_tensors` wrote; InputError for
+    anything else, and where the seal shows that it was edited since."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -231,15 +234,23 @@ def read_tensors(path: Path, record: str) -> tuple[dict[str, Tensor], dict[str, 
         raise InputError(f"not a readable safetensors file: {reason}") from None
     if not isinstance(about, dict):
         raise InputError(f"its header has no record '{record}'")
+    if about.pop(SEAL, None) != _seal(tensors, about):
+        raise InputError("its seal does not fit its content; it was damaged or edited")
     return tensors, about
 
 
 def write_tensors(
     path: Path, tensors: dict[str, Tensor], record: str, about: dict[str, Any]
 ) -> None:
-    """Write tensors and a JSON record; `read_tensors` reads them."""
+    """Write tensors and a JSON record under one seal; `read_tensors` reads them."""
     from safetensors.torch import save_file
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    about = json.loads(json.dumps(about))
+    text = json.dumps({**about, SEAL: _seal(plain, about)}, ensure_ascii=False)
     with replacing(path) as draft:
-        save_file(plain, str(draft), {record: json.dumps(about, ensure_ascii=False)})
+        save_file(plain, str(draft), {record: text})
+
+
+def _seal(tensors: dict[str, Tensor], about: dict[str, Any]) -> str:
+    return digest([content_sha256(tensors), about])

@@ -237,6 +237,8 @@ def _rows(
         seed=context.seed,
         features=rows[0].features,
         count=rows[0].count,
+        bias=rows[0].bias,
+        few=rows[0].few,
         note=f"mean of {len(rows)} cells, {note}",
     )
     return [summary, *rows]

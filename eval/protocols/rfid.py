@@ -153,7 +153,11 @@ def codebook_rows(context: Context, use: CodebookUse) -> list[Row]:
             "factor-entropy": mean(use.factor_entropy),
         }
         note += "; too many codes to count jointly, mean over factors"
-    rows = [context.row(f"codebook-{name}", value, note=note) for name, value in values.items()]
+    codes = max(context.spec.vocab) if use.usage is None else context.spec.codebook_size
+    few = f"{use.positions:,} tokens for {codes:,} codes" if use.positions < codes else ""
+    rows = [
+        context.row(f"codebook-{name}", value, note=note, few=few) for name, value in values.items()
+    ]
     return [*rows, context.row("slot-redundancy", use.redundancy, note=note)]
 
 

@@ -12,6 +12,7 @@ from pydantic import Field
 from vistok.config import Config
 from vistok.eval.images import Views, default_batch, exact
 from vistok.eval.reference.real import RealStats, StatsError
+from vistok.eval.report.files import check_replaceable
 from vistok.eval.systems.runs import open_split, resolve
 from vistok.frozen import feature_network
 from vistok.runtime import distributed
@@ -22,6 +23,8 @@ class ReferenceConfig(Config):
 
     out: str
     """File to write: .safetensors or .npz."""
+    overwrite: bool = False
+    """True: a file there is replaced even if it holds something else than reference statistics."""
     split: Literal["train", "val"] = "train"
     """Split of the data."""
     data: dict[str, Any] = {}
@@ -51,6 +54,7 @@ def make_reference(
     out, device = Path(config.out), torch.device(device)
     if out.suffix not in (".safetensors", ".npz"):
         raise StatsError(f"out={out}: expected a name that ends in .safetensors or .npz")
+    check_replaceable(out, _is_reference, config.overwrite)
     if len(runs) > 1:
         raise StatsError(f"{', '.join(runs)}: expected one run, or data.kind=... alone")
     run = resolve(runs)[0].tokenizer if runs else None
@@ -65,3 +69,11 @@ def make_reference(
         out.parent.mkdir(parents=True, exist_ok=True)
         real.save(out)
     return real
+
+
+def _is_reference(path: Path) -> bool:
+    """True for statistics that this command wrote, which say how they were made."""
+    try:
+        return bool(RealStats.load(path).made)
+    except StatsError:
+        return False

@@ -1,8 +1,9 @@
 """The real side of a Fréchet distance: statistics of real images and how they were made.
 
 A reference file holds mean [D], cov [D, D] (divisor count - 1) in fp64 and a protocol record, as
-.safetensors or as .npz (mu, sigma, count, protocol). An .npz of the kind that ADM published (mu,
-sigma, nothing else) is read too: what it does not say stays unknown (None), and rows say so.
+.safetensors or as .npz (mu, sigma, count, protocol), sealed: an edited one is refused. An .npz of
+the kind that ADM published (mu, sigma, nothing else) is read too: what it does not say stays
+unknown (None), and rows say so.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from vistok.eval.results.rows import Network, Reference
 from vistok.eval.resumable import digest, read_tensors, write_tensors
 from vistok.metrics import FeatureStats
 from vistok.storage.files import replacing
+from vistok.storage.sealed import SEAL
 from vistok.storage.weights import sha256
 
 SCHEMA = 1
@@ -116,8 +118,10 @@ class RealStats:
             tensors = self.stats.state_dict() if exact else {**tensors, "count": count}
             write_tensors(path, tensors, _RECORD, record)
         elif path.suffix == ".npz":
-            text = np.array(json.dumps(record, ensure_ascii=False))  # of characters: no pickle
+            record = json.loads(json.dumps(record))
             count = np.int64(self.stats.count)
+            record[SEAL] = _seal(mean, cov, count, record)
+            text = np.array(json.dumps(record, ensure_ascii=False))  # of characters: no pickle
             with replacing(path) as draft, open(draft, "wb") as file:
                 np.savez(file, mu=mean, sigma=cov, count=count, protocol=text)
         else:
@@ -166,13 +170,25 @@ def _from_record(mean: Any, cov: Any, record: dict[str, Any], count: int) -> Rea
     )
 
 
+def _seal(mean: np.ndarray, cov: np.ndarray, count: np.ndarray, record: dict[str, Any]) -> str:
+    """sha256 over the numbers and the record of an .npz."""
+    moments = hashlib.sha256(np.ascontiguousarray(mean).tobytes())
+    moments.update(np.ascontiguousarray(cov).tobytes())
+    return digest([moments.hexdigest(), int(count), record])
+
+
 def _from_npz(path: Path) -> RealStats:
     check_regular(path)
     with np.load(path, allow_pickle=False) as file:
         names = set(file.files)
         if "protocol" in names:
             record = json.loads(str(file["protocol"]))
-            return _from_record(file["mu"], file["sigma"], record, int(file["count"]))
+            mean, cov, count = (file[name] for name in ("mu", "sigma", "count"))
+            if not isinstance(record, dict):
+                raise InputError("its protocol is no record")
+            if record.pop(SEAL, None) != _seal(mean, cov, count, record):
+                raise InputError("its seal does not fit its content; it was damaged or edited")
+            return _from_record(mean, cov, record, int(count))
         if not {"mu", "sigma"} <= names:
             raise InputError(f"it holds {', '.join(sorted(names)) or 'nothing'}")
         mean, cov = file["mu"], file["sigma"]

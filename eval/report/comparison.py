@@ -15,8 +15,9 @@ from typing import Any
 from vistok.eval.report.tables import by_run, named
 from vistok.eval.results.compare import differences
 from vistok.eval.results.metrics import metric as metric_of
-from vistok.eval.results.metrics import order, shown
+from vistok.eval.results.metrics import order
 from vistok.eval.results.rows import Results, Row
+from vistok.eval.results.text import value_text
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,10 @@ class Column:
 @dataclass(frozen=True)
 class Cell:
     text: str = ""  # "" where nothing was measured
-    value: float | None = None
+    value: float | None = None  # infinite and undefined ones too
     best: bool = False
     differs: tuple[str, ...] = ()  # protocol fields in which it differs from the column's first
+    few: str = ""  # reason why it rests on too few images
 
 
 @dataclass(frozen=True)
@@ -156,10 +158,11 @@ def _cells(rows: dict[tuple[str, str], Row], column: Column) -> dict[tuple[str, 
         best = max(fair) if column.better == "higher" else min(fair)
     return {
         line: Cell(
-            shown(row.value, row.metric),
-            row.value,
+            value_text(row),
+            row.number,
             best is not None and not differs[line] and row.value == best,
             differs[line],
+            row.few,
         )
         for line, row in rows.items()
     }

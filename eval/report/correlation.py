@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from vistok.eval.results.compare import protocol_of
 from vistok.eval.results.metrics import names
@@ -38,11 +37,25 @@ class Correlation:
     y_title: str = ""
     guidance: float | None = None  # of y
     recipe: str = ""  # of the generators: probe-tiny, ..., or "" for runs of the user's own
-    left_out: tuple[str, ...] = ()  # runs with an infinite value on either side
+    left_out: tuple[str, ...] = ()  # runs without a finite value on either side
+    generators: tuple[str, ...] = ()  # of the points: what two correlations are joined by
+    y_protocol: str = ""  # all that must agree on y's side, as JSON
 
     @property
     def n(self) -> int:
         return len(self.points)
+
+    def restricted(self, generators: Collection[str]) -> Correlation:
+        """The same over some of its points, in the generators' order, with their coefficients."""
+        order = sorted(range(self.n), key=lambda i: self.generators[i])
+        kept = [i for i in order if self.generators[i] in generators]
+        points = tuple(self.points[i] for i in kept)
+        return replace(
+            self,
+            points=points,
+            generators=tuple(self.generators[i] for i in kept),
+            **coefficients([p[1] for p in points], [p[2] for p in points]),
+        )
 
 
 def correlations(results: Results) -> tuple[Correlation, ...]:
@@ -55,11 +68,11 @@ def correlations(results: Results) -> tuple[Correlation, ...]:
             starts = _by_protocol(_longest(results.rows, x))
             for own in starts.values():
                 at = {row.run: row for row in own}
-                for group in ends.values():
+                for protocol, group in ends.items():
                     for recipe, rows in _by_recipe(group, owners).items():
                         joined = [(at[owners[r.run]], r) for r in rows if owners[r.run] in at]
                         if len(joined) > 1:
-                            found.append(_correlation(joined, recipe))
+                            found.append(_correlation(joined, recipe, protocol))
     return tuple(found)
 
 
@@ -79,12 +92,13 @@ def coefficients(x: Sequence[float], y: Sequence[float]) -> dict[str, float | No
     return {name: float(value) for name, value in zip(names, values, strict=True)}
 
 
-def _correlation(joined: Sequence[tuple[Row, Row]], recipe: str) -> Correlation:
+def _correlation(joined: Sequence[tuple[Row, Row]], recipe: str, y_protocol: str) -> Correlation:
     several = len({x.run for x, _ in joined}) < len(joined)  # two generators of one tokenizer
     name = lambda x, y: y.run if several else x.run
     finite = [(x, y) for x, y in joined if x.value is not None and y.value is not None]
     lost = [name(x, y) for x, y in joined if x.value is None or y.value is None]
-    points = sorted((name(x, y), x.value, y.value) for x, y in finite)
+    ordered = sorted((name(x, y), x.value, y.value, y.run) for x, y in finite)
+    points = [one[:3] for one in ordered]
     x, y = joined[0]
     return Correlation(
         x=x.metric,
@@ -95,6 +109,8 @@ def _correlation(joined: Sequence[tuple[Row, Row]], recipe: str) -> Correlation:
         guidance=y.guidance,
         recipe=recipe,
         left_out=tuple(sorted(lost)),
+        generators=tuple(one[3] for one in ordered),
+        y_protocol=y_protocol,
         **coefficients([p[1] for p in points], [p[2] for p in points]),
     )
 
@@ -113,9 +129,9 @@ def _longest(rows: Iterable[Row], metric: str) -> list[Row]:
     return [row for row in mine if (row.length or 0) == most[row.run]]
 
 
-def _by_protocol(rows: Iterable[Row]) -> dict[Any, list[Row]]:
+def _by_protocol(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """Rows grouped by all that must agree, in order of appearance."""
-    groups: dict[Any, list[Row]] = {}
+    groups: dict[str, list[Row]] = {}
     for row in rows:
         key = json.dumps(protocol_of(row), sort_keys=True, default=str)
         groups.setdefault(key, []).append(row)

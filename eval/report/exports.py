@@ -7,26 +7,10 @@ import io
 from collections.abc import Sequence
 
 from vistok.eval.report.comparison import Cell, Comparison, comparison
+from vistok.eval.report.escape import csv_text, tex
 from vistok.eval.report.tables import Table, tables
 from vistok.eval.results.rows import Results
-
-_TEX = {
-    "\\": r"\textbackslash{}",
-    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "[": "{[}",  # after \\ it would be the option of the line break
-    "]": "{]}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "∞": r"$\infty$",
-    "≠": r"$\neq$",
-    "α": r"$\alpha$",
-    "δ": r"$\delta$",
-    "·": r"$\cdot$",
-}
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute such a text
+from vistok.eval.results.text import FEW_MEANS, few_reasons
 
 
 def latex(results: Results) -> str:
@@ -34,31 +18,37 @@ def latex(results: Results) -> str:
     parts = [
         "% Made by vistok eval. Needs \\usepackage{booktabs}. Best values are bold; a number",
         "% marked $\\neq$ has another protocol than the first of its column. Two numbers compare",
-        "% only when network, images, count and sampling settings agree: see results.json.",
+        "% only when network, images, count and sampling settings agree: see the JSON file beside.",
         "",
         _comparison_tex(comparison(results)),
     ]
     parts += [_lengths_tex(table) for table in tables(results) if table.lines]
+    reasons = few_reasons(results.rows)
+    if reasons:
+        said = tex("; ".join([FEW_MEANS, *reasons]))
+        parts.append(rf"\par{{\footnotesize {said}.}}" + "\n")
     return "\n".join(parts)
 
 
 def comparison_csv(results: Results) -> str:
-    """The comparison: one line a run, full precision; empty where nothing was measured."""
+    """The comparison: one line a run, full precision; empty where nothing was measured.
+
+    The last two columns name the numbers that do not compare with their column's first, and those
+    that rest on few images, each with the reason.
+    """
     table = comparison(results)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     names = [column.name for column in table.columns]
-    writer.writerow(map(_safe, ["run", "generator", *names, *table.facts, "protocol differs in"]))
+    last = ["protocol differs in", "few images"]
+    writer.writerow(map(csv_text, ["run", "generator", *names, *table.facts, *last]))
     for entry in table.entries:
         values = ["" if c.value is None else repr(c.value) for c in entry.cells]
-        texts = [_safe(text) for text in (entry.run, entry.generator, *entry.facts)]
-        writer.writerow([*texts[:2], *values, *texts[2:], "; ".join(entry.differs)])
+        few = [f"{n}: {c.few}" for n, c in zip(names, entry.cells, strict=True) if c.few]
+        notes = ("; ".join(entry.differs), "; ".join(few))
+        texts = [csv_text(text) for text in (entry.run, entry.generator, *entry.facts, *notes)]
+        writer.writerow([*texts[:2], *values, *texts[2:]])
     return file.getvalue()
-
-
-def tex(text: str) -> str:
-    """Text with everything that LaTeX would read as a command escaped."""
-    return "".join(_TEX.get(letter, letter) for letter in " ".join(text.split()))
 
 
 def _comparison_tex(table: Comparison) -> str:
@@ -99,7 +89,3 @@ def _tabular(title: str, header: Sequence[str], body: Sequence[Sequence[str]]) -
             "",
         ]
     )
-
-
-def _safe(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text

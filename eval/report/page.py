@@ -1,4 +1,4 @@
-"""Results -> one self-contained report.html, and report.md, .tex, .csv and results.json beside it.
+"""Results -> one self-contained report.html; report.md, .tex, .csv and results.json beside it.
 
 Nothing is computed here that is not in the rows but correlations over them. Any results.json can be
 shown again: `write_report(Results.load(path), target)`. All text goes through jinja2's autoescape;
@@ -15,12 +15,11 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
-from vistok.eval.report import curves, exports, page_size, run_charts, summary
+from vistok.eval.report import curves, escape, exports, files, page_size, run_charts, summary
 from vistok.eval.report.comparison import comparison, places
 from vistok.eval.report.image_viewer import checked, shown_side, viewers
 from vistok.eval.report.tables import length_table, markdown, tables
 from vistok.eval.results.rows import Results
-from vistok.storage.files import write_text
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _TEXT = 6_000_000  # bytes of a page without images, beyond which parts are left out
@@ -57,39 +56,46 @@ _PARTS = {  # what may be left out of a page that is too long, first to last
 }
 
 
-def write_report(results: Results, target: str | Path) -> list[Path]:
-    """Write target (.html), and beside it .md, .tex, .csv and results.json; the paths written."""
+def write_report(results: Results, target: str | Path, overwrite: bool = False) -> list[Path]:
+    """Write target (.html), and beside it .md, .tex, .csv and the numbers; the paths written.
+
+    The numbers are results.json, or NAME.results.json where that belongs to another report.
+    InputError if files lie there that are not an earlier version of this report, unless
+    `overwrite`; see `files.place`.
+    """
     target = Path(target)
+    runs = set(map(files.run_key, results.runs))
+    protocols = (results.facts.get("config") or {}).get("protocols")
+    found = files.place(target, runs, protocols, overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
-    numbers = target.with_name("results.json")
-    results.save(numbers)
+    numbers, tables = found.numbers.name, found.tables
     texts = {
-        target.with_suffix(".md"): render_markdown(results, target.name, numbers.name),
-        target.with_suffix(".tex"): exports.latex(results),
-        target.with_suffix(".csv"): exports.comparison_csv(results),
-        target: render_html(results, target.stem),
+        tables["md"]: render_markdown(results, target.name, numbers),
+        tables["tex"]: exports.latex(results),
+        tables["csv"]: exports.comparison_csv(results),
+        target: render_html(results, target.stem, numbers),
     }
-    for path, text in texts.items():
-        write_text(path, text)
-    return [numbers, *texts]
+    files.write(found, results, texts)
+    return [found.numbers, *texts]
 
 
-def render_html(results: Results, stem: str = "report") -> str:
-    """The page, at most `page_size.LIMIT` bytes; `stem` names the files that its links save."""
+def render_html(results: Results, stem: str = "report", numbers: str = files.NUMBERS) -> str:
+    """The page, at most `page_size.LIMIT` bytes; `stem` names the files that its links save,
+    `numbers` the file with all numbers."""
     image_grids = results.facts.get("image_grids", ())
     for grid in image_grids:
         for row in grid["rows"]:
             checked(row["uri"])
     left_out: list[str] = []
     drawn = _drawn(results, stem)
-    size = len(_page(results, drawn, [], left_out).encode())
+    size = len(_page(results, drawn, [], left_out, numbers).encode())
     for part, name in _PARTS.items():
         if size > _TEXT and drawn[part]:
             drawn[part] = type(drawn[part])()
             left_out.append(name)
-            size = len(_page(results, drawn, [], left_out).encode())
+            size = len(_page(results, drawn, [], left_out, numbers).encode())
     kept, taken = page_size.fit(image_grids, page_size.LIMIT - size - 10_000)
-    return _page(results, drawn, kept, [*left_out, *taken])
+    return _page(results, drawn, kept, [*left_out, *taken], numbers)
 
 
 def _drawn(results: Results, stem: str) -> dict[str, Any]:
@@ -132,6 +138,7 @@ def _page(
     drawn: dict[str, Any],
     image_grids: Sequence[dict[str, Any]],
     left_out: Sequence[str],
+    numbers: str,
 ) -> str:
     several = len(results.runs) > 1
     groups = _groups(image_grids, drawn, places(results), several)
@@ -161,6 +168,7 @@ def _page(
             groups=groups,
             order_grids=[_grid(g, several) for g in image_grids if g["kind"] == "order"],
             left_out=left_out,
+            numbers=numbers,
             sections=[(anchor, title) for anchor, title in names.items() if title],
         )
     )
@@ -180,14 +188,14 @@ def render_markdown(results: Results, html: str, numbers: str) -> str:
     if probes := summary.probes(results):
         body = [[line["run"], *line["cells"]] for line in probes["lines"]]
         blocks.append(markdown(["linear probe", *map(" ".join, probes["columns"])], body))
+    common = summary.common(results)
     text = (
         _environment(False)
         .get_template("report.md.j2")
         .render(
-            **{key: _plain(value) for key, value in summary.common(results).items()},
+            **_plain({**common, "html": html, "json": numbers}),
             blocks=blocks,
-            html=html,
-            json=numbers,
+            spans=[escape.code(one) for one in common["commands"]],
         )
     )
     return text.strip() + "\n"
@@ -262,9 +270,9 @@ def _environment(escape: bool) -> jinja2.Environment:
 
 
 def _plain(value: Any) -> Any:
-    """For Markdown, where raw HTML would be shown as such: no tag survives."""
+    """Values for Markdown: every text in them as plain text."""
     if isinstance(value, str):
-        return value.replace("<", "&lt;")
+        return escape.markdown(value)
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

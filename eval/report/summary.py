@@ -11,6 +11,7 @@ from vistok.eval.report.comparison import longest
 from vistok.eval.report.tables import by_run
 from vistok.eval.results.metrics import metric, ranked, shown
 from vistok.eval.results.rows import Results, Row
+from vistok.eval.results.text import FEW_MEANS, few_reasons, mark, value_text
 
 _HONEST = {
     "photos": "held-out views of the same seven photographs that training looked at, not unseen "
@@ -32,6 +33,8 @@ def common(results: Results) -> dict[str, Any]:
         "honest": " ".join(_HONEST[name] for name in sets if name in _HONEST),
         "study": facts.get("study", {}).get("sentences", ()),
         "skipped": facts.get("skipped", []),
+        "few": few_reasons(results.rows),
+        "few_means": FEW_MEANS,
         "meanings": [(metric(m).heading, metric(m).help) for m in used if metric(m).help],
         "protocol": protocol(results),
         "commands": commands(results),
@@ -110,7 +113,7 @@ def probes(results: Results) -> dict[str, Any] | None:
     lines = []
     for name in names:
         found = [at.get((name, *column)) for column in columns]
-        cells = ["" if r is None else shown(r.value, r.metric) for r in found]
+        cells = ["" if r is None else value_text(r) for r in found]
         notes = [f"{r.point['tap']}: {r.note}" for r in found if r is not None and r.note]
         counts = sorted({r.count for r in found if r is not None})
         lines.append(
@@ -126,7 +129,7 @@ def detail(row: Row) -> dict[str, Any]:
     return {
         **{name: getattr(row, name) for name in ("display", "run", "length", "count", "note")},
         "special": ", ".join(special),
-        "shown": shown(row.value, row.metric),
+        "shown": value_text(row),
         "sampling": _sampled(row),
     }
 
@@ -191,7 +194,7 @@ def _tile(row: Row) -> dict[str, str]:
         note = f"guidance {row.guidance:g}, {note}"
     unit = metric(row.metric).unit and f" {metric(row.metric).unit}"
     name, _, inside = row.display.partition("[")
-    value = shown(row.value, row.metric) + unit
+    value = shown(row.number, row.metric) + unit + mark(row)
     return {"value": value, "name": name, "inside": f"[{inside}", "note": note}
 
 

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from vistok.eval.report import escape
 from vistok.eval.results.metrics import metric as metric_of
-from vistok.eval.results.metrics import order, shown
+from vistok.eval.results.metrics import order
 from vistok.eval.results.rows import Results, Row
+from vistok.eval.results.text import FEW_MEANS, few_reasons, value_text
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,14 @@ def _line(key: tuple, rows: list[Row], lengths: tuple[int, ...] | None) -> Line:
         metric,
         named(rows[0]),
         metric_of(metric).better,
-        tuple("" if row is None else shown(row.value, metric) for row in found),
+        tuple("" if row is None else value_text(row) for row in found),
         tuple(None if row is None else row.value for row in found),
     )
 
 
 def plain(header: list[str], body: list[list[str]]) -> str:
-    """Columns aligned by spaces, numbers to the right."""
+    """Columns aligned by spaces, numbers to the right; no control character reaches a terminal."""
+    header, *body = [[escape.printable(cell) for cell in row] for row in (header, *body)]
     widths = [max(len(row[i]) for row in (header, *body)) for i in range(len(header))]
     fit = lambda row: "  ".join(
         cell.ljust(width) if i == 0 else cell.rjust(width)
@@ -92,8 +95,7 @@ def plain(header: list[str], body: list[list[str]]) -> str:
 
 def markdown(header: list[str], body: list[list[str]]) -> str:
     """A Markdown table; cells are escaped."""
-    safe = lambda text: text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-    line = lambda row: "| " + " | ".join(map(safe, row)) + " |"
+    line = lambda row: "| " + " | ".join(map(escape.markdown, row)) + " |"
     rule = "|" + "|".join([" --- "] + [" ---: "] * (len(header) - 1)) + "|"
     return "\n".join([line(header), rule, *map(line, body)])
 
@@ -118,7 +120,7 @@ def special_tables(results: Results) -> list[tuple[list[str], list[list[str]]]]:
         for row in results.rows:
             if kind in row.point:
                 label = label_of(row.point, row)
-                lines.setdefault(label, {})[row.display] = shown(row.value, row.metric)
+                lines.setdefault(label, {})[row.display] = value_text(row)
                 columns[row.display] = None
         if lines:
             body = [[label, *[own.get(c, "") for c in columns]] for label, own in lines.items()]
@@ -143,6 +145,10 @@ def summary(results: Results) -> str:
             body = [[line.name, *line.cells] for line in table.whole]
             blocks.append(plain([f"{table.run}, whole set", ""], body))
     blocks += [plain(*table) for table in special_tables(results)]
+    reasons = few_reasons(results.rows)
+    if reasons:
+        blocks.append("\n".join(map(escape.printable, [FEW_MEANS, *(f"  {r}" for r in reasons)])))
     for one in results.facts.get("skipped", ()):
-        blocks.append(f"not measured: {one['protocol']} of {one['run']}: {one['reason']}")
+        said = f"not measured: {one['protocol']} of {one['run']}: {one['reason']}"
+        blocks.append(escape.printable(said))
     return "\n\n".join(blocks)

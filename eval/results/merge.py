@@ -30,7 +30,8 @@ def joined(results: Results, earlier: Sequence[Results]) -> Results:
             runs=results.runs + other.runs,
             facts={
                 name: _fact(results.facts.get(name), other.facts.get(name))
-                for name in [*results.facts, *(n for n in other.facts if n not in results.facts)]
+                for name in dict.fromkeys((*results.facts, *other.facts))
+                if name != "report"  # the files of the other report are its own
             },
         )
     return results

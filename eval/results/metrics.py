@@ -6,6 +6,7 @@ metric is its record here and the protocol that measures it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -357,9 +358,11 @@ def ranked(place: Literal["tile", "curve"]) -> tuple[str, ...]:
 
 
 def shown(value: float | None, name: str) -> str:
-    """A value as tables print it, without its unit."""
+    """A value as tables print it, without its unit; None was not measured."""
     if value is None:
-        return "∞"
+        return "n/a"
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "∞" if value > 0 else "-∞"
     found = metric(name)
     value, digits = value / found.scale, found.digits
     if value != 0 and abs(value) < 0.5 * 10**-digits:

@@ -9,11 +9,19 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    computed_field,
+    model_validator,
+)
 
 from vistok.core.errors import InputError
+from vistok.eval.results.facts import Described
 from vistok.storage.files import write_text
 
 SCHEMA = 3
@@ -54,7 +62,9 @@ class Row(Record):
     protocol: str = ""
     """Name of the protocol that measured it: rfid, pfid, gfid, ..."""
     value: float | None
-    """The number; None if it is infinite or undefined, and then `note` gives the reason."""
+    """The number; None if it is not finite or was not measured."""
+    not_finite: Literal["", "inf", "-inf", "nan"] = ""
+    """The value that JSON has no number for; "" where `value` holds it or nothing was measured."""
     interval: tuple[float, float] | None = None
     """Confidence interval of the value (95 %); None where none is computed."""
     run: str
@@ -70,8 +80,14 @@ class Row(Record):
     """Other quantities measured at that point: bytes, share of changed tokens, ..."""
     features: Network | None = None
     reference: Reference
-    count: int
+    count: int = Field(ge=0)
     """Number of images (or samples) behind the value."""
+    few: str = ""
+    """Reason why the value is governed by the small number of images; "" if it is not. Tables mark
+    such a number."""
+    bias: float | None = None
+    """Of a Fréchet distance: about what two independent sets of these sizes of the real images'
+    distribution are apart; None where there are fewer images than features."""
     crop: str = ""
     filter: str = ""
     size: tuple[int, ...] | None = None
@@ -89,11 +105,35 @@ class Row(Record):
     date: str = ""
     note: str = ""
 
+    @model_validator(mode="after")
+    def _readable(self) -> Row:
+        """Fields that tables and charts take for granted."""
+        if self.not_finite and self.value is not None:
+            raise InputError(f"value={self.value} and not_finite={self.not_finite}: one of them")
+        if self.size is not None and len(self.size) not in (2, 3):
+            raise InputError(f"size={self.size}: expected (H, W), of clips (T, H, W)")
+        if self.guidance is not None and not _is_number(self.guidance):
+            raise InputError(f"guidance={self.guidance!r}: expected a number")
+        for key, (texts, numbers, measured) in _POINTS.items():
+            if key not in self.point:
+                continue
+            bad = [name for name in texts if not isinstance(self.point[name], str)]
+            bad += [name for name in numbers if not _is_number(self.point.get(name))]
+            bad += [f"measured.{name}" for name in measured if name not in self.measured]
+            if bad:
+                raise InputError(f"point={self.point}: {bad[0]} is not as it was written")
+        return self
+
     @computed_field
     @property
     def display(self) -> str:
         """The name that a table shows: `rFID[vistok-cnn, photos]`, never a bare `rFID`."""
         return display(self.metric, self.features, self.reference)
+
+    @property
+    def number(self) -> float | None:
+        """The value, infinite and undefined ones too; None if nothing was measured."""
+        return float(self.not_finite) if self.not_finite else self.value
 
     @property
     def plain(self) -> bool:
@@ -124,31 +164,72 @@ class Results(Record):
             and all(getattr(row, key) == value for key, value in wanted.items())
         ]
 
+    def json_text(self) -> str:
+        """The text of results.json; ValueError for numbers that are not finite."""
+        data = self.model_dump(mode="json", by_alias=True)
+        return json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
     def save(self, path: str | Path) -> None:
         """Write the JSON (renamed into place); numbers that are not finite are refused."""
-        path = Path(path)
-        data = self.model_dump(mode="json", by_alias=True)
-        write_text(path, json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+        write_text(path, self.json_text())
 
     @classmethod
     def load(cls, path: str | Path) -> Results:
-        """Read a results.json; a one-line ValueError for anything else."""
+        """Read a results.json; InputError, one line that names the field, for anything else."""
         path = Path(path)
         try:
-            data = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+            data = json.loads(path.read_text("utf-8"), **_NUMBERS)
+        except (OSError, ValueError, RecursionError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{path}: cannot be read as JSON ({reason})") from None
         version = data.get("schema") if isinstance(data, dict) else None
         if version != SCHEMA:
             raise InputError(f"{path}: schema {version!r}; expected {SCHEMA}: evaluate again")
-        for row in data.get("rows", ()):
-            row.pop("display", None)  # follows from the rest
+        rows = data.get("rows")
+        for row in rows if isinstance(rows, list) else ():
+            if isinstance(row, dict):
+                row.pop("display", None)  # follows from the rest
         try:
+            Described.model_validate({k: v for k, v in data.items() if k in ("runs", "facts")})
             return cls.model_validate(data)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise InputError(f"{path}: {where}: {first['msg']}; evaluate again") from None
+            why = first["msg"].removeprefix("Value error, ")
+            raise InputError(f"{path}: {where}: {why}; evaluate again") from None
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > 300:
+        raise ValueError(f"{text[:20]}... is too large")
+    return int(text)
+
+
+# JSON has no NaN and no infinity, but Python's reader takes them.
+_NUMBERS: dict[str, Any] = {
+    "parse_constant": _number,
+    "parse_float": _number,
+    "parse_int": _whole,
+}
+
+# Key of a point -> its texts, its numbers, and the names below `measured` that go with it.
+_POINTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "alpha": ((), ("alpha", "delta"), ("delta",)),
+    "damage": (("damage",), ("share",), ()),
+    "codec": (("codec",), (), ("bytes",)),
+    "tap": (("tap",), (), ()),
+}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def json_schema() -> dict[str, Any]:
@@ -160,8 +241,3 @@ def display(metric: str, features: Network | None, reference: Reference) -> str:
     """`rFID[vistok-cnn, photos]`: a metric with its network and its data."""
     inside = [] if features is None else [features.name]
     return f"{metric}[{', '.join([*inside, reference.name])}]"
-
-
-def finite(value: float) -> float | None:
-    """The value, or None if it is not finite: JSON has no infinity."""
-    return float(value) if math.isfinite(value) else None

@@ -16,6 +16,8 @@ class SpeedConfig(Config):
 
     report: str | None = None
     """JSON file for the numbers; None: they are only printed."""
+    overwrite: bool = False
+    """True: a file there is replaced even if it does not hold such numbers of these runs."""
     batch: tuple[int, ...] = ()
     """Images at a time: one number, or for configs several: [4, 16]; [] = their own."""
     precision: tuple[Literal["fp32", "bf16"], ...] = ()

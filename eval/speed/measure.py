@@ -18,11 +18,13 @@ from typing import Any
 import torch
 
 from vistok.config import ConfigError
+from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.data import to_device
 from vistok.eval.context import decoder_settings
 from vistok.eval.images import Views
 from vistok.eval.provenance import provenance
+from vistok.eval.report.files import check_replaceable
 from vistok.eval.report.tables import plain
 from vistok.eval.results.metrics import metric as metric_of
 from vistok.eval.results.metrics import shown
@@ -49,6 +51,9 @@ def measure_speed(
 ) -> Results:
     """Rows of images/s, FLOP/s and their shares for every run and config file."""
     alone()
+    if asked.report is not None:
+        own = lambda path: _same_kind(path, set(map(str, paths)))
+        check_replaceable(asked.report, own, asked.overwrite)
     if not (paths or asked.lookup or asked.loading):
         raise ConfigError("name a run, a config file, lookup=true or loading=[FOLDER]")
     files = [config_file(path) for path in paths]
@@ -77,6 +82,7 @@ def measure_speed(
             rows += lookup_rows(clock, asked.peer_gb)
     limits = {str(k).removeprefix("torch."): statistics.median(v) for k, v in clock.limits.items()}
     facts = {
+        "measured": [str(path) for path in paths],
         "command": " ".join(["vistok eval", *sys.argv[1:]]),
         "device": str(device),
         "threads": torch.get_num_threads(),
@@ -86,6 +92,15 @@ def measure_speed(
     }
     runs = tuple(run.facts() for system in pairs for run in (system.tokenizer, *system.generators))
     return Results(rows=tuple(rows), runs=runs, facts=facts)
+
+
+def _same_kind(path: Path, asked: set[str]) -> bool:
+    """True for the numbers of an earlier measurement of no other runs and configs than these."""
+    try:
+        facts = Results.load(path).facts
+    except InputError:
+        return False
+    return "matrix_product_flops" in facts and set(facts.get("measured", ())) <= asked
 
 
 def check_sampling(systems: Sequence[System], asked: SpeedConfig) -> None:

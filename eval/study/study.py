@@ -25,6 +25,7 @@ from vistok.config import Config, ConfigError, read_yaml, validate
 from vistok.config.overrides import split
 from vistok.core.errors import InputError
 from vistok.eval.config import EvalConfig
+from vistok.eval.report.files import place, run_key
 from vistok.eval.results.rows import Results
 from vistok.eval.systems.probe import recipe
 from vistok.eval.systems.training import finished, train
@@ -50,6 +51,23 @@ class StudyConfig(Config):
     """True: the report correlates rFID and pFID of the runs with gFID of their generators."""
     only: tuple[str, ...] = ()
     """Names of the runs to train and evaluate; [] = all."""
+
+    @field_validator("runs", mode="before")
+    @classmethod
+    def _names(cls, runs: Any) -> Any:
+        for name in runs if isinstance(runs, dict) else ():
+            if not isinstance(name, str):
+                raise InputError(f"the name {name!r} is no text; put it into quotes: '{name}'")
+        return runs
+
+    @field_validator("out")
+    @classmethod
+    def _fills(cls, out: str) -> str:
+        try:
+            out.format(name="")
+        except (LookupError, ValueError, AttributeError):
+            raise InputError(f"{out!r}: only {{name}} is filled in; write {{{{ for a {{") from None
+        return out
 
     @field_validator("runs")
     @classmethod
@@ -130,19 +148,21 @@ def run_study(study: StudyConfig, config: EvalConfig) -> tuple[Results, Path]:
     for one in configs:
         if one.task.kind != "tokenizer":
             raise ConfigError(f"{study.train}: trains a {one.task.kind}; a study needs tokenizers")
-    for place, one in enumerate(configs, 1):
-        if finished(one):
-            click.echo(f"{one.name} ({place} of {len(configs)}): is there", err=True)
-            continue
-        click.echo(f"{one.name} ({place} of {len(configs)}): training", err=True)
-        train(one, on_cpu=config.torch_device.type == "cpu")
-    results = evaluate([one.folder for one in configs], config)
-    results = _with_facts(study, results, names)
     folder = study.folder
     if only:  # the report of all runs is not replaced by one of some
         folder = folder / (names[0] if len(names) == 1 else "_only")
     target = folder / "report.html"
-    write_report(results, target)
+    keys = {run_key({"name": one.name, "folder": one.folder}) for one in configs}
+    place(target, keys, config.protocols, config.overwrite)  # before any training
+    for number, one in enumerate(configs, 1):
+        if finished(one):
+            click.echo(f"{one.name} ({number} of {len(configs)}): is there", err=True)
+            continue
+        click.echo(f"{one.name} ({number} of {len(configs)}): training", err=True)
+        train(one, on_cpu=config.torch_device.type == "cpu")
+    results = evaluate([one.folder for one in configs], config)
+    results = _with_facts(study, results, names)
+    write_report(results, target, config.overwrite)
     return results, target
 
 

@@ -17,9 +17,11 @@ from vistok.core.rng import Rng
 from vistok.eval.report.correlation import CLAIM, Correlation, correlations
 from vistok.eval.report.tables import plain
 from vistok.eval.results.rows import Results
+from vistok.eval.results.text import few_reasons
 
 _RESAMPLES = 5000
 _LEVEL = 0.05
+_COMPARED = ("rFID", "pFID-v1", "pFID-v1-quick", "gFID")
 
 
 def verdict(results: Results) -> dict[str, Any]:
@@ -51,22 +53,39 @@ _NOTHING = (
 
 
 def _sentences(found: tuple[Correlation, ...]) -> list[str]:
-    """One for each gFID (guidance, recipe): the rank correlations of rFID and of pFID with it."""
-    groups: dict[tuple, dict[str, Correlation]] = {}
+    """One for each gFID (protocol, recipe) and each pair of pFID and rFID of one network and data:
+    the rank correlations of both with it, over the tokenizers that have both."""
+    groups: dict[tuple, list[Correlation]] = {}
     for one in found:
         if one.y == "gFID":
-            groups.setdefault((one.y, one.guidance, one.recipe), {})[one.x] = one
+            groups.setdefault((one.y_protocol, one.recipe), []).append(one)
     said = []
-    for (_, guidance, recipe), by_x in groups.items():
-        p = by_x.get("pFID-v1") or by_x.get("pFID-v1-quick")
-        r = by_x.get("rFID")
-        if p is None or r is None:
-            continue
-        n = min(p.n, r.n)
-        what = f"gFID at guidance {guidance:g}" + (f" ({recipe})" if recipe else "")
-        numbers = f"{what}: rank correlation {_told(p)} with {p.x}, {_told(r)} with rFID"
-        said.append(f"{numbers}. {_claim(n, p, r)}")
+    for group in groups.values():
+        of = lambda name, group=group: [one for one in group if one.x == name]
+        for p in of("pFID-v1") or of("pFID-v1-quick"):
+            said += [_compared(p, r) for r in of("rFID") if _network(r) == _network(p)]
     return said
+
+
+def _network(one: Correlation) -> str:
+    """Network and data of x: what its title has in brackets."""
+    return one.x_title.partition("[")[2]
+
+
+def _compared(p: Correlation, r: Correlation) -> str:
+    """The sentence on pFID and rFID as predictors of one gFID."""
+    what = f"gFID at guidance {p.guidance:g}" + (f" ({p.recipe})" if p.recipe else "")
+    common = set(p.generators) & set(r.generators)
+    if not common:
+        return (
+            f"{what}: no tokenizer has both {p.x} and rFID ({p.n} and {r.n} have one of them), so "
+            "the two cannot be compared; measure both with rfid and pfid among the protocols."
+        )
+    apart = sorted(set(p.generators) ^ set(r.generators))
+    p, r = p.restricted(common), r.restricted(common)
+    numbers = f"{what}: rank correlation {_told(p)} with {p.x}, {_told(r)} with rFID"
+    left = f" Left out, with only one of the two: {', '.join(apart)}." if apart else ""
+    return f"{numbers}. {_claim(p, r)}{left}"
 
 
 def _doubts(results: Results) -> list[str]:
@@ -86,6 +105,8 @@ def _doubts(results: Results) -> list[str]:
                 f"Doubt: {name} is not above rFID for {', '.join(nearer)}: there swapped codes "
                 "bring blurred images nearer to real ones, and it is no measure of robustness."
             )
+    compared = [row for row in results.rows if row.metric in _COMPARED and row.plain]
+    said += [f"Doubt: {why}; the order may be that of chance." for why in few_reasons(compared)]
     return said
 
 
@@ -103,13 +124,17 @@ def _not_below(results: Results, low: str, high: str) -> list[str]:
     return [run for run in both if longest[run, low][1] >= longest[run, high][1]]
 
 
-def _claim(n: int, p: Correlation, r: Correlation) -> str:
+def _claim(p: Correlation, r: Correlation) -> str:
+    """The conclusion from two correlations over the same tokenizers."""
+    n = p.n
     if n < CLAIM:
-        best = 2 / math.factorial(n)
-        return (
-            f"With {n} tokenizers nothing may be claimed, whatever the coefficients: even a "
-            f"perfect order of {n} has a p-value of {best:.2g}."
+        chance = (
+            ""
+            if n < 2
+            else (f": even a perfect order of {n} has a p-value of {2 / math.factorial(n):.2g}")
         )
+        them = "tokenizer" if n == 1 else "tokenizers"
+        return f"With {n} {them} nothing may be claimed, whatever the coefficients{chance}."
     if p.spearman is None or r.spearman is None:
         return "A coefficient is undefined (a constant side), so nothing may be claimed."
     low, high = difference(p, r)
@@ -127,18 +152,25 @@ def _claim(n: int, p: Correlation, r: Correlation) -> str:
     ]
     return (
         f"At the {_LEVEL:.0%} level {each[0]}, and {each[1]}; the difference of the two "
-        f"coefficients has the 95% bootstrap interval {low:.2f} to {high:.2f}: {which}. This "
-        f"holds for these {n} tokenizers, this data set, feature network and probe; it "
-        "says nothing of other data or sizes, and an order is no cause."
+        "coefficients, each counted as 0 where it is negative (the claim is that both go with "
+        f"gFID), has the 95% bootstrap interval {low:.2f} to {high:.2f}: {which}. This holds for "
+        f"these {n} tokenizers, this data set, feature network and probe; it says nothing of other "
+        "data or sizes, and an order is no cause."
     )
 
 
 def difference(p: Correlation, r: Correlation) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of rho(p, gFID) - rho(r, gFID) over common tokenizers."""
+    """95 % percentile bootstrap interval of max(0, rho(p, gFID)) - max(0, rho(r, gFID)).
+
+    The claim is that a lower pFID (or rFID) comes with a lower gFID, so an inverse order has no
+    strength in its direction: it neither wins nor loses against no relation at all.
+
+    Args:
+        p, r: over the same tokenizers, in the same order.
+    """
     from scipy.stats import rankdata
 
-    at = {run: x for run, x, _ in r.points}
-    rows = np.array([(x, at[run], y) for run, x, y in p.points if run in at])
+    rows = np.array([(a[1], b[1], a[2]) for a, b in zip(p.points, r.points, strict=True)])
     draws = Rng(0, "bootstrap of tokenizers").generator()
     drawn = rows[draws.integers(len(rows), size=(_RESAMPLES, len(rows)))]  # [resamples, n, 3]
     ranks = rankdata(drawn, axis=1)
@@ -147,7 +179,8 @@ def difference(p: Correlation, r: Correlation) -> tuple[float, float]:
     varied = (spread > 0).all(1)  # a resample of equal values has no coefficient
     ranks, spread = ranks[varied], spread[varied]
     rho = (ranks[..., :2] * ranks[..., 2:]).sum(1) / (spread[:, :2] * spread[:, 2:])
-    low, high = np.quantile(rho[:, 0] - rho[:, 1], [0.025, 0.975])
+    strength = rho.clip(min=0)
+    low, high = np.quantile(strength[:, 0] - strength[:, 1], [0.025, 0.975])
     return float(low), float(high)
 
 

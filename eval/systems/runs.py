@@ -8,6 +8,7 @@ config.json names the weights of the tokenizer whose tokens it learned).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +29,7 @@ from vistok.storage.trained import unlike_its_run
 from vistok.storage.weights import sha256
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import TokenSpec
+from vistok.train.config import TrainConfig
 
 
 class RunError(UserError, ValueError):
@@ -68,16 +70,32 @@ class Run:
         return {
             "name": self.name,
             "kind": self.kind,
-            "folder": str(self.folder),
+            "folder": _text(self.folder),
             "sha256": self.sha256,
             "parameters": sum(p.numel() for p in module.parameters()),
             "parts": parts,
             "spec": self.spec.model_dump(mode="json"),
             "lengths": lengths_of(self.spec),
-            "config": self.config,
-            "model": self.described,
+            "config": _json(self.config),
+            "model": _json(self.described),
             "history": list(self.history),
         }
+
+
+def _text(path: Path) -> str:
+    """A path as text that every file can hold: bytes that are no UTF-8 show as escapes."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def _json(value: Any) -> Any:
+    """Plain data as JSON: numbers that are not finite, dates and the like become their text."""
+    if isinstance(value, dict):
+        return {str(key): _json(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(one) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 def lengths_of(spec: TokenSpec) -> dict[str, dict[str, int]]:
@@ -164,10 +182,15 @@ def data_config(run: Run | None, changes: Mapping[str, Any] | None = None) -> Co
         tree = {}  # another kind of data: nothing of the old one can apply
     if tree is None and "kind" not in changes:
         raise RunError(
-            ("no data named" if run is None else f"{run.folder}: a pretrained folder names no data")
+            ("no data named" if run is None else f"{run.folder}: {_no_data(run)}")
             + "; say which images, e.g. data.kind=photos data.size=32"
         )
     return validate(_Data, {"data": {**(tree or {}), **changes}}, "data").data
+
+
+def _no_data(run: Run) -> str:
+    whole = run.config is not None
+    return "its config.yaml names no data" if whole else "a pretrained folder names no data"
 
 
 def open_split(
@@ -241,7 +264,26 @@ def _written_config(path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: not the YAML that training writes ({one_line(error)})") from None
     if not isinstance(config, dict) or not isinstance(config.get("data") or {}, dict):
         raise RunError(f"{path}: not a training config; expected keys, and keys below `data`")
+    lost = _cut(config)
+    if lost:
+        raise RunError(
+            f"{path}: it ends before {lost[0]}, or lost it; training writes every key: put the "
+            "file back as training wrote it (the same command writes it again)"
+        )
     return config
+
+
+def _cut(config: Mapping[str, Any]) -> list[str]:
+    """Keys that a config lost which training wrote: it has every key, in the order of the schema.
+    Configs that were written by hand may have fewer."""
+    keys = list(TrainConfig.model_fields)
+    given = [key for key in config if key in keys]
+    if 1 < len(given) < len(keys) and given == keys[: len(given)]:
+        return keys[len(given) :]
+    if set(keys) <= set(config) and config.get("data"):
+        whole = validate(_Data, {"data": config["data"]}, "data").data.model_dump()
+        return [f"data.{key}" for key in whole if key not in config["data"]]
+    return []
 
 
 def _kind(model: Path) -> tuple[Kind, dict[str, Any]]:
@@ -276,7 +318,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
     """The shortest ends of the paths that tell them apart."""
     parts = [folder.resolve().parts for folder in folders]
     for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(p[-depth:]) for p in parts]
+        names = [_text(Path(*p[-depth:])) for p in parts]
         if len(set(names)) == len(names):
             return names
     return [str(folder) for folder in folders]
@@ -290,12 +332,17 @@ def _history(path: Path) -> tuple[dict[str, Any], ...]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            # NaN is no JSON: a curve has a gap there.
-            rows.append(json.loads(line, parse_constant=lambda _: None))
-        except ValueError:
+            rows.append(json.loads(line, parse_constant=_gap, parse_float=_gap))
+        except (ValueError, RecursionError):
             if number < len(lines):
                 raise RunError(f"{path}: line {number} is not JSON; is the file damaged?") from None
     return tuple(row for row in rows if isinstance(row, dict))
+
+
+def _gap(text: str) -> float | None:
+    """A number of a curve; None, a gap, where it is not finite."""
+    value = float(text)
+    return value if math.isfinite(value) else None
 
 
 def class_names(generator: Any) -> list[str]:

@@ -112,6 +112,8 @@ def test_metrics_are_one_table():
     assert names(lambda one: one.predicts == "y") == ("gFID", "gFID-val")
     assert order("rFID") < order("PSNR") < order("gFID-untrained") < order("unknown")
     assert metric("PSNR").heading == "PSNR (dB)" and metric("new").heading == "new"
-    assert shown(None, "PSNR") == "∞" and shown(21.456, "PSNR") == "21.46"
+    assert shown(float("inf"), "PSNR") == "∞" and shown(21.456, "PSNR") == "21.46"
+    assert shown(float("-inf"), "PSNR") == "-∞" and shown(float("nan"), "PSNR") == "NaN"
+    assert shown(None, "PSNR") == "n/a"  # not measured
     assert shown(1e-6, "KID") == "1.0e-06" and shown(0.4321, "encode-share") == "43.2"
     assert shown(2.5e9, "train-FLOP/s") == "2.50" and metric("train-FLOP/s").unit == "G"

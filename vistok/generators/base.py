@@ -224,8 +224,8 @@ class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"
             raise ConfigError(f"{source}: no 'spec'; expected the config of a generator")
         config = validate_part("generator", data, source)
         generator = build(config, validate(TokenSpec, facts["spec"], source), SavedCodes())
-        generator.classes = tuple(facts["class_names"] or ())
-        generator.tokenizer = dict(facts["tokenizer"] or {})
+        generator.classes = _class_names(facts["class_names"], generator.num_classes, source)
+        generator.tokenizer = _made_by(facts["tokenizer"], source)
         return generator
 
 
@@ -235,6 +235,36 @@ def load_generator(folder: str | Path) -> Generator:
     if folder.is_dir() and "spec" not in read_json(folder / CONFIG):
         raise ConfigError(f"{folder}: not a generator (its {CONFIG} has no 'spec')")
     return Generator.from_pretrained(str(folder))
+
+
+def _class_names(names: Any, classes: int, source: str) -> tuple[str, ...]:
+    """The names of all classes, or none: sampling goes over the names, so one too few or a text
+    taken for a list of letters would change what is sampled."""
+    if not names and isinstance(names, list | None):
+        return ()
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f"{source}: class_names={str(names)[:60]!r}: expected a list of texts; save it again"
+        )
+    if len(names) != classes:
+        raise ConfigError(
+            f"{source}: {len(names)} class_names for condition.classes={classes}; expected one "
+            "name for each class, or none; save it again"
+        )
+    return tuple(names)
+
+
+def _made_by(tokenizer: Any, source: str) -> dict[str, str]:
+    """{"name", "sha256"} of the tokenizer, {} if it is not known."""
+    if tokenizer is None or tokenizer == {}:
+        return {}
+    texts = isinstance(tokenizer, dict) and all(isinstance(v, str) for v in tokenizer.values())
+    if not texts or not {"name", "sha256"} <= set(tokenizer):
+        raise ConfigError(
+            f"{source}: tokenizer={str(tokenizer)[:60]!r}: expected its name and sha256; save it "
+            "again"
+        )
+    return dict(tokenizer)
 
 
 def _moved(condition: Condition, device: torch.device) -> Condition:

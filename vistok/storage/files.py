@@ -24,6 +24,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     draft = path.with_name(f"{DRAFT}{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)  # a link that lies there must not be written through
     try:
         yield draft
         sync(draft)

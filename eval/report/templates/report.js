@@ -13,8 +13,8 @@ function sortable(table) {
   const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
   const worth = cell => {
     const text = cell.dataset.value ?? cell.textContent.trim().replace(/,/g, "");
-    const number = text === "∞" ? Infinity : Number.parseFloat(text);
-    return { empty: text === "", number, text: text.toLowerCase() };
+    const number = { inf: Infinity, "-inf": -Infinity, "∞": Infinity, "-∞": -Infinity }[text] ?? Number.parseFloat(text);
+    return { empty: ["", "nan", "NaN", "n/a"].includes(text), number, text: text.toLowerCase() };
   };
   heads.forEach((head, place) => {
     const button = make("button", { type: "button" }, ...head.childNodes);

@@ -182,6 +182,10 @@ def test_overrides_reach_the_study_or_its_trainings(small_study):
         ({}, ("stpes=3",), ("stpes", "steps")),
         ({}, ("only=b",), ("only=b", "fsq, vq, lfq")),
         ({"evaluate": {"report": "x.html"}}, (), ("report", "own folder")),
+        ({"runs": {7: {}}}, (), ("runs", "7", "put it into quotes")),
+        ({"name": 7}, (), ("name", "7", "string")),
+        ({"out": "x/{foo}"}, (), ("out", "{foo}", "{name}")),
+        ({"out": "x/{"}, (), ("out", "{name}")),
     ],
 )
 def test_mistakes_are_one_line(small_study, in_process, changes, overrides, words):
@@ -246,6 +250,60 @@ def test_a_verdict_names_what_makes_its_numbers_doubtful():
     assert len(doubts) == 2
     assert "for t0/probe-tiny: there gFID tells how" in doubts[0]
     assert "pFID-v1-quick is not above rFID for t1:" in doubts[1]
+
+
+def without(results, metric, runs):
+    """Results in which some runs have no such number."""
+    rows = [r for r in results.rows if r.metric != metric or r.run not in runs]
+    return results.model_copy(update={"rows": tuple(rows)})
+
+
+def test_a_verdict_counts_the_tokenizers_that_have_both():
+    """Six with rFID, six with pFID, three with both: no claim."""
+    found = results_of([(p, p, p) for p in range(1, 10)])
+    found = without(found, "rFID", ["t6", "t7", "t8"])
+    found = without(found, "pFID-v1-quick", ["t0", "t1", "t2"])
+    assert [one["n"] for one in verdict(found)["correlations"]] == [6, 6]
+    sentence = verdict(found)["sentences"][0]
+    assert "With 3 tokenizers nothing may be claimed" in sentence and "n = 3" in sentence
+    assert "Left out, with only one of the two: t0/probe-tiny, t1/" in sentence
+
+
+def test_a_verdict_without_a_tokenizer_in_common_is_one_sentence():
+    found = results_of([(p, p, p) for p in range(1, 13)])
+    found = without(found, "rFID", [f"t{i}" for i in range(6)])
+    found = without(found, "pFID-v1-quick", [f"t{i}" for i in range(6, 12)])
+    (sentence,) = verdict(found)["sentences"]
+    assert "no tokenizer has both pFID-v1-quick and rFID (6 and 6 have one of them)" in sentence
+
+
+def test_no_relation_does_not_beat_a_perfectly_inverse_one():
+    scattered = [5, 2, 9, 1, 7, 3, 8, 4, 6, 10, 12, 11]
+    none = [7, 1, 12, 4, 9, 2, 11, 3, 8, 6, 5, 10]  # rho = 0.21 with 1..12
+    inverse = verdict(results_of([(-p, x, p) for p, x in enumerate(none, 1)]))["sentences"][0]
+    assert "rFID goes inversely with gFID" in inverse
+    assert "no monotone relation of pFID-v1-quick" in inverse
+    assert "do not tell which of the two" in inverse
+    # The other way round, and what has strength in the claimed direction still wins.
+    swapped = verdict(results_of([(x, -p, p) for p, x in enumerate(none, 1)]))["sentences"][0]
+    assert "do not tell which of the two" in swapped
+    right = verdict(results_of([(-p, p, p) for p, _ in enumerate(scattered, 1)]))["sentences"][0]
+    assert "pFID-v1-quick orders the tokenizers by gFID better than rFID" in right
+
+
+def test_two_feature_networks_are_two_verdicts():
+    one = results_of([(p, p, p) for p in range(1, 7)])
+    other = Network(name="m", sha256="1")
+    more = [r.model_copy(update={"features": other}) for r in one.rows if r.metric != "gFID"]
+    found = verdict(one.model_copy(update={"rows": (*one.rows, *more)}))["sentences"]
+    assert sum("rank correlation" in said for said in found) == 2
+
+
+def test_a_verdict_on_few_images_says_so():
+    found = results_of([(p, p, p) for p in range(1, 7)])
+    rows = [r.model_copy(update={"few": "9 images for 320 features"}) for r in found.rows]
+    said = verdict(found.model_copy(update={"rows": tuple(rows)}))["sentences"][-1]
+    assert said.startswith("Doubt: rFID[n, x], pFID-v1-quick[n, x], gFID[n, x]: 9 images for 320")
 
 
 def test_a_verdict_without_points():
