@@ -227,7 +227,7 @@ class Context:
         counts = (stats.count, against.count) if known else (stats.count,)
         generated = self.job is not None and self.job.generator is not None
         independent = real is not None or generated
-        factor = lambda: self._bias_factor(against)
+        factor = lambda: self._bias_factor(against, known)
         size = sample_size(value, counts, stats.dim, factor, independent)
         notes = [rest.get("note", ""), "" if real is None else real.note, size.note]
         rest["note"] = "; ".join(filter(None, notes))
@@ -237,11 +237,12 @@ class Context:
             common |= real.protocol
         return self.row(metric, value, **{**common, **rest})
 
-    def _bias_factor(self, real: FeatureStats) -> float:
+    def _bias_factor(self, real: FeatureStats, counted: bool) -> float:
         """`bias_factor` of the real side of a distance, computed once for all runs on it."""
         memo, key = self.views.memo, ("bias", id(real))
         if key not in memo:
-            memo[key] = (bias_factor(real.cov), real)  # kept, so that its id stays its own
+            factor = bias_factor(real.cov, real.count if counted else None)
+            memo[key] = (factor, real)  # which is kept, so that its id stays its own
         return memo[key][0]
 
     def new_stats(self) -> FeatureStats:

@@ -22,6 +22,7 @@ from vistok.eval.protocols.gfid import GFID
 from vistok.eval.provenance import provenance
 from vistok.eval.reference.agreement import agreed
 from vistok.eval.reference.real import RealStats
+from vistok.eval.report.escape import printable
 from vistok.eval.report.files import place, run_key
 from vistok.eval.result_cache import ResultCache, facts_of
 from vistok.eval.results.merge import check_names, joined
@@ -87,7 +88,7 @@ def evaluate(
     runs = [run.facts() for one in systems for run in (one.tokenizer, *one.generators)]
     every = [outcome for done in outcomes.values() for outcome in done]
     facts = {
-        "commands": [shlex.join(["vistok", "eval", *sys.argv[1:]])],
+        "commands": [printable(shlex.join(["vistok", "eval", *sys.argv[1:]]))],
         "pairs": {p.tokenizer.name: [g.name for g in p.generators] for p in systems},
         "data": data,
         "features": {"name": features.name, "sha256": features.sha256},

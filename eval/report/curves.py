@@ -18,6 +18,7 @@ from vistok.eval.report.figures import BASE, Point, Series, line_chart, scatter
 from vistok.eval.results.compare import differences
 from vistok.eval.results.metrics import METRICS, ranked, shown
 from vistok.eval.results.rows import Results, Row
+from vistok.eval.results.text import mark
 
 _BASELINES = ("JPEG", "WebP", "AVIF")
 _PLAIN = ("packed",)  # the codec of tokens that needs no name
@@ -52,7 +53,7 @@ def length_charts(results: Results, over: str) -> list[Markup]:
             unit = METRICS[metric].unit and f" ({METRICS[metric].unit})"
             charts.append(
                 line_chart(
-                    group[0].display + unit,
+                    group[0].display + unit + mark(*group),
                     lines,
                     log_x=True,
                     x_ticks=ticks if over == "tokens" else None,
@@ -84,7 +85,7 @@ def rate_charts(results: Results) -> list[Markup]:
         metric = group[0].metric
         charts.append(
             line_chart(
-                group[0].display,
+                group[0].display + mark(*group),
                 sorted(lines, key=lambda line: line.place == BASE),
                 log_x=True,
                 x_title="bytes per image",
@@ -113,7 +114,7 @@ def damage_charts(results: Results) -> list[Markup]:
             lines = _lines(results, group, share)
             charts.append(
                 line_chart(
-                    group[0].display,
+                    group[0].display + mark(*group),
                     lines,
                     x_title=f"share of {titles.get(kind, kind)}",
                     form=lambda v, m=metric: shown(v, m),

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from vistok.eval.report.figures import Series, bar_chart, heat_map, line_chart
 from vistok.eval.results.metrics import names
 from vistok.eval.results.rows import Results, display
+from vistok.eval.results.text import mark
 
 _LOSSES = (
     "loss",
@@ -39,7 +40,7 @@ def heat_maps(results: Results, run: str) -> list[Markup]:
         used = {delta: round(row.measured["delta"]) for (_, delta), row in at.items()}
         maps.append(
             heat_map(
-                display(name, rows[0].features, rows[0].reference),
+                display(name, rows[0].features, rows[0].reference) + mark(*rows),
                 [f"{alpha:g}" for alpha in alphas],
                 [str(used[delta]) for delta in deltas],
                 [[at[alpha, delta].value for delta in deltas] for alpha in alphas],

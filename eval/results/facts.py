@@ -31,8 +31,8 @@ class Spec(Fact):
 class Step(Fact):
     """A line of a run's metrics.jsonl."""
 
-    step: float | None = None
-    split: str | None = None
+    step: float = 0.0
+    split: str = ""
 
 
 class RunFacts(Fact):
@@ -44,7 +44,7 @@ class RunFacts(Fact):
     folder: str = ""
     parameters: float | None = None
     spec: Spec | None = None
-    lengths: dict[Length, dict[str, float]] | None = None
+    lengths: dict[Length, dict[str, Annotated[float, Field(ge=0)]]] | None = None
     config: dict[str, Any] | None = None
     model: dict[str, Any] | None = None
     history: list[Step] | None = None

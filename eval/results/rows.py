@@ -82,7 +82,7 @@ class Row(Record):
     """Other quantities measured at that point: bytes, share of changed tokens, ..."""
     features: Network | None = None
     reference: Reference
-    count: int
+    count: int = Field(ge=0)
     """Number of images (or samples) behind the value."""
     few: str = ""
     """Reason why the value is governed by the small number of images; "" if it is not. Tables mark
@@ -112,6 +112,8 @@ class Row(Record):
         """Fields that tables and charts take for granted."""
         if self.not_finite and self.value is not None:
             raise InputError(f"value={self.value} and not_finite={self.not_finite}: one of them")
+        if self.size is not None and len(self.size) not in (2, 3):
+            raise InputError(f"size={self.size}: expected (H, W), of clips (T, H, W)")
         if self.guidance is not None and not _is_number(self.guidance):
             raise InputError(f"guidance={self.guidance!r}: expected a number")
         for key, (texts, numbers, measured) in _POINTS.items():
@@ -196,7 +198,8 @@ class Results(Record):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise InputError(f"{path}: {where}: {first['msg']}; evaluate again") from None
+            why = first["msg"].removeprefix("Value error, ")
+            raise InputError(f"{path}: {where}: {why}; evaluate again") from None
 
 
 def _number(text: str) -> float:

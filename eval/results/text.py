@@ -19,8 +19,9 @@ def value_text(row: Row) -> str:
     return shown(row.number, row.metric) + mark(row)
 
 
-def mark(row: Row) -> str:
-    return FEW if row.few else ""
+def mark(*rows: Row) -> str:
+    """The mark of a number, or of a chart, of which some rows rest on few images; "" if none."""
+    return FEW if any(row.few for row in rows) else ""
 
 
 def few_reasons(rows: Iterable[Row]) -> list[str]:

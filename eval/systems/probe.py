@@ -29,6 +29,7 @@ from vistok.data.kinds.tokens import CachedTokensConfig
 from vistok.eval.systems.runs import Run, System, data_config, read_run
 from vistok.eval.systems.training import finished, train
 from vistok.runtime import distributed
+from vistok.storage.files import write_text
 from vistok.tokens import TokenSpec
 from vistok.train.config import TrainConfig
 
@@ -160,9 +161,7 @@ def _trained(run: Run, asked: EvalConfig, chosen: Recipe, record: dict[str, Any]
             time.sleep(0.5)
     elif not _done(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "probe.json").write_text(
-            json.dumps(facts, indent=1, default=str) + "\n", encoding="utf-8"
-        )
+        write_text(folder / "probe.json", json.dumps(facts, indent=1, default=str) + "\n")
         on_cpu = asked.torch_device.type == "cpu"
         if not _cached(folder):
             train(_cache_config(run, folder, images, chosen, asked), on_cpu)

@@ -7,6 +7,7 @@ config.json names the weights of the tokenizer whose tokens it learned).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -69,16 +70,32 @@ class Run:
         return {
             "name": self.name,
             "kind": self.kind,
-            "folder": str(self.folder),
+            "folder": _text(self.folder),
             "sha256": self.sha256,
             "parameters": sum(p.numel() for p in module.parameters()),
             "parts": parts,
             "spec": self.spec.model_dump(mode="json"),
             "lengths": lengths_of(self.spec),
-            "config": self.config,
-            "model": self.described,
+            "config": _json(self.config),
+            "model": _json(self.described),
             "history": list(self.history),
         }
+
+
+def _text(path: Path) -> str:
+    """A path as text that every file can hold: bytes that are no UTF-8 show as escapes."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def _json(value: Any) -> Any:
+    """Plain data as JSON: numbers that are not finite, dates and the like become their text."""
+    if isinstance(value, dict):
+        return {str(key): _json(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(one) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 def lengths_of(spec: TokenSpec) -> dict[str, dict[str, int]]:
@@ -305,7 +322,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
     """The shortest ends of the paths that tell them apart."""
     parts = [folder.resolve().parts for folder in folders]
     for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(p[-depth:]) for p in parts]
+        names = [_text(Path(*p[-depth:])) for p in parts]
         if len(set(names)) == len(names):
             return names
     return [str(folder) for folder in folders]
@@ -319,12 +336,17 @@ def _history(path: Path) -> tuple[dict[str, Any], ...]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            # NaN is no JSON: a curve has a gap there.
-            rows.append(parse_json(line, path, parse_constant=lambda _: None))
+            rows.append(parse_json(line, path, parse_float=_gap))
         except ValueError:
             if number < len(lines):
                 raise RunError(f"{path}: line {number} is not JSON; is the file damaged?") from None
     return tuple(row for row in rows if isinstance(row, dict))
+
+
+def _gap(text: str) -> float | None:
+    """A number of a curve; None, a gap, where it is not finite."""
+    value = float(text)
+    return value if math.isfinite(value) else None
 
 
 def class_names(generator: Any) -> list[str]:

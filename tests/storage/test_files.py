@@ -21,6 +21,15 @@ def test_a_file_is_replaced(tmp_path):
     assert path.read_bytes() == b"\x00\x01" and os.listdir(tmp_path) == ["a.json"]
 
 
+def test_links_are_replaced_never_written_through(tmp_path):
+    other, path = tmp_path / "other", tmp_path / "a.txt"
+    other.write_text("mine")
+    path.symlink_to(other)
+    (tmp_path / f".writing_a.txt.{os.getpid()}").symlink_to(other)
+    write_text(path, "new")
+    assert other.read_text() == "mine" and path.read_text() == "new" and not path.is_symlink()
+
+
 def test_an_error_on_the_way_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")

@@ -110,7 +110,7 @@ def made(count=3, size=32, images=True, lengths=(16, 4, 1), cells=4):
             grids.append(strips("perturbed", name, size, (3, 2, 1), cells, seed=i))
             grids.append(strips("generated", f"{name}/probe-tiny", size, (3, 2), cells, seed=i))
         facts["codebook"][name] = {
-            **{"codes": 4096, "used": 3000, "position_entropy": [8.0] * 16},
+            **{"codes": 4096, "used": 4096, "position_entropy": [8.0] * 16},
             "sorted_counts": [[rank, 4096 - rank] for rank in range(0, 4096, 64)],
         }
         facts["order"][name] = {"entropy": [9.0, 5.0, 1.0], "change": [0.1, 0.02, 0.001]}

@@ -51,17 +51,18 @@ def read_json(path: str | Path, most: int = LARGEST) -> Any:
 
 
 def parse_json(
-    text: str | bytes, source: object, parse_constant: Callable[[str], Any] | None = None
+    text: str | bytes, source: object, parse_float: Callable[[str], Any] | None = None
 ) -> Any:
     """The content of a JSON text, at most DEEPEST containers within each other.
 
     Args:
         source: the file's name, which begins the error.
-        parse_constant: value of NaN, Infinity and -Infinity, which are no JSON (as in `json`).
+        parse_float: value of a number with a point or an exponent, and of NaN and Infinity, which
+            are no JSON.
     Raises InputError, one line.
     """
     try:
-        data = json.loads(text, parse_constant=parse_constant)
+        data = json.loads(text, parse_float=parse_float, parse_constant=parse_float)
     except RecursionError:
         raise InputError(_too_deep(source)) from None
     except ValueError as error:

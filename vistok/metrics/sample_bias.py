@@ -18,9 +18,28 @@ import numpy as np
 import torch
 
 
-def bias_factor(cov: np.ndarray) -> float:
-    """The factor of (1/n + 1/m) above, for a covariance [D, D] float64."""
+def bias_factor(cov: np.ndarray, count: int | None = None) -> float:
+    """The factor of (1/n + 1/m) above.
+
+    Args:
+        cov: [D, D] float64, a covariance or an estimate of it.
+        count: samples behind an estimate, whose eigenvalues lie too far apart: they are drawn to
+            their mean as much as Gaussian samples ask for (oracle approximating shrinkage, Chen et
+            al. 2010, arXiv 0907.4698). None = the covariance itself.
+    """
     values = torch.linalg.eigvalsh(torch.as_tensor(cov).double()).clamp_min(0)
+    if count is not None:
+        values = _shrunk(values, count)
     sums = values[:, None] + values
     pairs = torch.where(sums > 0, values[:, None] * values / sums.clamp_min(1e-300), 0.0).sum()
     return float(1.25 * values.sum() + pairs / 2)
+
+
+def _shrunk(values: torch.Tensor, count: int) -> torch.Tensor:
+    width, trace, square = len(values), values.sum(), (values**2).sum()
+    spread = square - trace**2 / width
+    if width == 1 or spread <= 0:
+        return values
+    share = ((1 - 2 / width) * square + trace**2) / ((count + 1 - 2 / width) * spread)
+    share = share.clamp(0, 1)
+    return (1 - share) * values + share * trace / width

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.support.eval_results import row, run_facts
+from tests.support.eval_results import made, row, run_facts
 from vistok.eval.report.escape import code, csv_text, markdown, printable, tex
 from vistok.eval.report.exports import comparison_csv, latex
 from vistok.eval.report.page import render_markdown
@@ -43,6 +43,22 @@ def test_markdown_shows_a_name_as_it_is(name):
     assert {child.type for child in inline.children} <= {"text", "text_special"}
     shown = "".join(child.content for child in inline.children)
     assert shown == printable(" ".join(name.split()))
+
+
+def test_markdown_has_the_parts_that_it_means():
+    """Each table by itself, each item on its line: adjacent ones would run together."""
+    parser = pytest.importorskip("markdown_it", reason="pip install markdown-it-py")
+    results = made(2)
+    rows = [r.model_copy(update={"few": "4 images"}) for r in results.rows]
+    results = results.model_copy(update={"rows": tuple(rows)})
+    text = render_markdown(results, "a.html", "results.json")
+    tokens = parser.MarkdownIt("gfm-like", {"linkify": False}).parse(text)
+    count = lambda kind: sum(token.type == kind for token in tokens)
+    titles = text.count("| --- |")
+    assert count("table_open") == titles > 5 and count("heading_open") == 3
+    assert count("list_item_open") == len(re.findall(r"(?m)^- ", text)) > 15
+    assert count("bullet_list_open") == 3
+    assert all("\n" not in t.content for t in tokens if t.type == "inline")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from tests.support.eval_results import row, run_facts
 from vistok.core.errors import InputError
-from vistok.eval.__main__ import evaluate, reference
+from vistok.eval.__main__ import evaluate, reference, speed
 from vistok.eval.report.page import write_report
 from vistok.eval.results.rows import Results
 
@@ -165,3 +165,18 @@ def test_reference_statistics_replace_only_such(tmp_path):
     assert done.exit_code == 0 and f"replaced {out}" in done.output
     done = CliRunner().invoke(reference, [*arguments, f"out={out}"])
     assert done.exit_code == 0 and f"replaced {out}" in done.output
+
+
+def test_speed_replaces_only_its_own_numbers(tmp_path):
+    report = tmp_path / "speed.json"
+    of("a").save(report)  # numbers of an evaluation
+    for asked in (["lookup=true"], ["runs/none"]):
+        done = CliRunner().invoke(speed, [*asked, f"report={report}"])
+        assert done.exit_code == 1 and "not written by this command" in done.output
+    own = of("a")
+    facts = {"matrix_product_flops": {"float32": 1.0}, "measured": ["runs/none"]}
+    own.model_copy(update={"facts": facts}).save(report)
+    done = CliRunner().invoke(speed, ["runs/other", f"report={report}"])  # of another run
+    assert done.exit_code == 1 and "not written by this command" in done.output
+    done = CliRunner().invoke(speed, ["runs/none", f"report={report}"])
+    assert "no such folder" in done.output  # it would be replaced
