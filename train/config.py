@@ -84,6 +84,16 @@ class TrainConfig(Config):
     """Trackers besides metrics.jsonl, which is always written. wandb without a key runs offline."""
 
     @model_validator(mode="after")
+    def _names_a_folder(self) -> TrainConfig:
+        if set("{}") & set(self.out.replace("{name}", "")):
+            raise InputError(
+                f"out={self.out}: expected a folder, in which only {{name}} is filled in"
+            )
+        if not self.folder.isprintable():
+            raise InputError(f"out={self.folder!r}: expected a folder without control characters")
+        return self
+
+    @model_validator(mode="after")
     def _divides(self) -> TrainConfig:
         if self.batch_size % self.accumulate:
             raise InputError(
@@ -108,4 +118,4 @@ class TrainConfig(Config):
 
     @property
     def folder(self) -> str:
-        return self.out.format(name=self.name)
+        return self.out.replace("{name}", self.name)

@@ -35,6 +35,7 @@ from vistok.train.checkpoint import files
 from vistok.train.checkpoint.history import header, told
 from vistok.train.checkpoint.resume import Checkpointer, binding
 from vistok.train.config import TrainConfig
+from vistok.train.cost.room import check_room
 from vistok.train.cost.throughput import Throughput, make_throughput
 from vistok.train.dataloader import Loader, check_shared_memory, make_loader, stream_positions
 from vistok.train.export import Export
@@ -66,6 +67,10 @@ def train(config: TrainConfig) -> Path:
         data = None if config.data is None else build(config.data)
         # A job opens what it reads by itself: a training split may decode every image at once.
         train_set = None if data is None or is_job else data.open("train")
+        if not is_job:
+            sharded = wants_sharding(config.sharding, accelerator.num_processes)
+            shares = accelerator.num_processes if sharded else 1
+            check_room(config.task, train_set, accelerator.device, shares)
         work: Task | Job = build(config.task, train_set)
         if isinstance(work, Job):
             work.run(Context(config, data, accelerator, folder))

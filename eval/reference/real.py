@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
+from vistok.config.bounded import parse_json
 from vistok.config.errors import UserError
 from vistok.core.errors import InputError
 from vistok.core.regular_files import check_regular
@@ -182,7 +183,7 @@ def _from_npz(path: Path) -> RealStats:
     with np.load(path, allow_pickle=False) as file:
         names = set(file.files)
         if "protocol" in names:
-            record = json.loads(str(file["protocol"]))
+            record = parse_json(str(file["protocol"]), "its protocol record")
             mean, cov, count = (file[name] for name in ("mu", "sigma", "count"))
             if not isinstance(record, dict):
                 raise InputError("its protocol is no record")

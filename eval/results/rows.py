@@ -20,11 +20,13 @@ from pydantic import (
     model_validator,
 )
 
+from vistok.config.bounded import read_json
 from vistok.core.errors import InputError
 from vistok.eval.results.facts import Described
 from vistok.storage.files import write_text
 
 SCHEMA = 3
+LARGEST = 2**28  # bytes of a results file: histories of long runs and image grids lie in it
 
 
 class Record(BaseModel):
@@ -178,9 +180,9 @@ class Results(Record):
         """Read a results.json; InputError, one line that names the field, for anything else."""
         path = Path(path)
         try:
-            data = json.loads(path.read_text("utf-8"), **_NUMBERS)
-        except (OSError, ValueError, RecursionError) as error:
-            reason = " ".join(str(error).split())
+            data = read_json(path, LARGEST, **_NUMBERS)
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).removeprefix(f"{path}: ").split())
             raise InputError(f"{path}: cannot be read as JSON ({reason})") from None
         version = data.get("schema") if isinstance(data, dict) else None
         if version != SCHEMA:

@@ -8,7 +8,6 @@ one whose parent was killed holds it for as long as it lives.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -18,11 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-
 import vistok
 from vistok.config import plugin_words, to_yaml
+from vistok.config.bounded import read_json
 from vistok.config.errors import UserError
+from vistok.config.yaml_files import read_plain_yaml
 from vistok.storage.hub import WEIGHTS
 from vistok.storage.lock import FolderLock, folder_lock
 from vistok.storage.trained import unlike_its_run
@@ -45,9 +44,9 @@ def finished(config: TrainConfig) -> bool:
     if not weights.is_file():
         return False
     try:
-        told = json.loads((folder / "summary.json").read_text("utf-8"))
-        kept = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        told = read_json(folder / "summary.json")
+        kept = read_plain_yaml(folder / "config.yaml")
+    except (OSError, ValueError):
         return False
     # A run that was begun on top of a finished one has its own config, and the model of that.
     same = kept == config.model_dump(mode="json")

@@ -47,6 +47,9 @@ def make_plan(config: TrainConfig, world: int = 1, sharded: bool = False) -> Pla
     sets, notes = _open(config)
     train_set, kind = sets.get("train"), entry_of(config.task).part
     if issubclass(kind, Job):
+        notes = (
+            [] if config.data is None else notes
+        )  # those of its tokenizer's run, once it is here
         return _job_plan(config, build(config.task, train_set), sets, notes)
     if train_set is None and kind.needs_data:
         raise ConfigError(

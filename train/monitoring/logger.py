@@ -20,6 +20,7 @@ from torch import Tensor
 from torchvision.utils import save_image
 from tqdm import tqdm
 
+from vistok.config.bounded import parse_json
 from vistok.data.base import text_of
 from vistok.runtime import distributed
 from vistok.storage.files import unwritten, write_text
@@ -173,7 +174,7 @@ class Logger:
 
 def _step_of(line: str) -> float:
     try:
-        return float(json.loads(line)["step"])
+        return float(parse_json(line, "a log")["step"])
     except (ValueError, KeyError, TypeError):
         return math.inf  # a line cut off by a kill
 

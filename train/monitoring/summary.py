@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from vistok.config.bounded import parse_json
 from vistok.storage.files import write_text
 from vistok.train.config import TrainConfig
 from vistok.train.monitoring import overfitting
@@ -27,7 +28,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     rows = []
     for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
         try:
-            rows.append(json.loads(line))
+            rows.append(parse_json(line, path))
         except ValueError:
             continue
     return [row for row in rows if isinstance(row, dict)]

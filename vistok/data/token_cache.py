@@ -15,7 +15,6 @@ meta.json      spec, count, written, crops, classes, arrays (type and shape of o
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +26,7 @@ import torch
 from torch import Tensor
 
 from vistok.config import ConfigError, validate
+from vistok.config.bounded import read_json
 from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.core.regular_files import check_regular
@@ -137,7 +137,7 @@ def read_meta(path: Path) -> dict[str, Any]:
             f"token cache {path}: no {META} in it; expected a folder that the cache task wrote"
         )
     try:
-        meta = json.loads(file.read_text("utf-8"))
+        meta = read_json(file)
         version = meta["version"]
         if version != VERSION:
             raise DataError(

@@ -91,7 +91,7 @@ class TokenCacheWriter:
         }
         self._flush_rows, self._leader = flush_rows, leader
         self._layout = layout(spec, count, crops, self.arrays)
-        if not leader or (self.path / META).exists():
+        if not leader or self._begun():
             meta = read_meta(self.path)
             self._compare(meta)
             self.written = self._flushed = meta["written"]
@@ -232,16 +232,22 @@ class TokenCacheWriter:
     def __exit__(self, *_: object) -> None:
         self.flush()
 
+    def _begun(self) -> bool:
+        """True if a row was counted; a cache without one holds nothing, and is made anew."""
+        return (self.path / META).exists() and read_meta(self.path)["written"] > 0
+
     def _create(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         # Arrays without meta.json are what a crash during creation leaves: nothing was counted.
         found = {p.name for p in self.path.iterdir() if not p.name.startswith(DRAFT)}
-        strangers = found - set(FILES)
+        strangers = found - {*FILES, META}
         if strangers:
             raise DataError(
                 f"token cache {self.path}: the folder holds '{min(strangers)}' and no {META}; "
                 f"expected an empty folder or a cache"
             )
+        for name in found:  # of a cache that was begun otherwise and holds nothing
+            (self.path / name).unlink()
         make = np.lib.format.open_memmap
         self._maps = {
             name: make(self.path / f"{name}.npy", "w+", kind, shape)

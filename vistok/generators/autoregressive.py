@@ -22,7 +22,7 @@ from vistok.generators.base import Generator, GeneratorConfig, SavedCodes
 from vistok.generators.conditioning import ConditionTokens
 from vistok.generators.embedding import BitEmbedding, CodeEmbedding, EmbedKind, FactorEmbedding
 from vistok.generators.guidance import GuidanceConfig, guide
-from vistok.generators.heads import HeadKind, choose_head, make_head
+from vistok.generators.heads import HeadKind, check_head, choose_head, make_head
 from vistok.generators.sampling import ChoiceConfig, choose
 from vistok.layers.dropout import Dropout
 from vistok.layers.positions import grid_positions, rotary_table
@@ -84,6 +84,7 @@ class Autoregressive(Generator):
         self.inner = spec if config.regroup is None else spec.regroup(config.regroup)
         width, vocab = config.transformer.width, self.inner.vocab
         self.head_kind = config.head or choose_head(vocab)
+        check_head(self.head_kind, vocab)  # before tables as wide as a factor are made
         self.condition = ConditionTokens(config.condition, width)
         self.embed = self._embedding(codes)
         self.transformer = Transformer(config.transformer)

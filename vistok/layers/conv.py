@@ -8,7 +8,7 @@ Letters: B batch, C channels, h w positions of a map.
 from __future__ import annotations
 
 import itertools
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,15 +24,17 @@ from vistok.layers.dropout import Dropout
 class ConvConfig(Config):
     """A pyramid of levels; each halves the map of the one before it, level 0 is the image's."""
 
-    channels: int = Field(default=128, ge=1)
+    channels: int = Field(default=128, ge=1, le=2**14)
     """Channels of level 0 before its multiplier."""
-    channel_mult: tuple[int, ...] = Field(default=(1, 1, 2, 2, 4), min_length=1)
+    channel_mult: tuple[Annotated[int, Field(ge=1, le=256)], ...] = Field(
+        default=(1, 1, 2, 2, 4), min_length=1, max_length=12
+    )
     """Level i has channels x channel_mult[i]; five levels divide the sides by 16."""
-    blocks: int = Field(default=2, ge=1)
+    blocks: int = Field(default=2, ge=1, le=256)
     """Residual blocks of a level."""
-    mid_blocks: int = Field(default=2, ge=0)
+    mid_blocks: int = Field(default=2, ge=0, le=256)
     """Residual blocks between encoder and latents, and between latents and decoder."""
-    norm_groups: int = Field(default=32, ge=1)
+    norm_groups: int = Field(default=32, ge=1, le=2**14)
     """Groups of the group norms; every level's channels are a multiple of it."""
     norm_eps: float = Field(default=1e-6, gt=0)
     bias: bool = True

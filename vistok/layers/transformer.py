@@ -24,12 +24,12 @@ from vistok.layers.norms import NormKind, make_norm
 
 
 class TransformerConfig(Config):
-    width: int = Field(default=512, ge=2)
+    width: int = Field(default=512, ge=2, le=2**14)
     """D, channels of a position; a multiple of heads."""
-    depth: int = Field(default=8, ge=1)
-    heads: int = Field(default=8, ge=1)
+    depth: int = Field(default=8, ge=1, le=512)
+    heads: int = Field(default=8, ge=1, le=512)
     mlp: MlpKind = "gelu"
-    mlp_ratio: float = Field(default=4.0, gt=0)
+    mlp_ratio: float = Field(default=4.0, gt=0, le=64)
     """Hidden width of the feed-forward layer, as a multiple of width."""
     norm: NormKind = "layernorm"
     norm_eps: float = 1e-6
@@ -43,7 +43,7 @@ class TransformerConfig(Config):
     init: Literal["fan_in", "trunc_normal", "torch"] = "fan_in"
     """fan_in: std 1/sqrt(fan-in); trunc_normal: std 0.02 (TiTok, GPT-2); torch: as its layers are
     made (TA-TiTok's decoder)."""
-    modulation: int | None = Field(default=None, ge=1)
+    modulation: int | None = Field(default=None, ge=1, le=2**14)
     """Width of a vector per sample that scales, shifts and gates both branches of every block
     (adaLN-Zero, DiT); null = none."""
     branch_scale: Literal["depth", "none"] = "depth"

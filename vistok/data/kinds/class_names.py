@@ -5,12 +5,12 @@ Names come from a shard, a file, the config, or the labels that occur.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from vistok.config.bounded import parse_json, read_json, read_text
 from vistok.core.errors import InputError
 from vistok.core.regular_files import check_regular
 from vistok.data.base import UNLABELED, DataError, one_line
@@ -70,8 +70,9 @@ def occurring(labels: Iterable[str]) -> tuple[str, ...]:
 def feature_names(metadata: dict[bytes, bytes], label: str) -> tuple[str, ...]:
     """Class names from the Hugging Face feature types in a shard's metadata; () if it has none."""
     try:
-        names = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"][label]["names"]
-    except (ValueError, KeyError, TypeError, RecursionError):  # those of another program
+        tree = parse_json(metadata.get(b"huggingface", b"{}"), "the shard")
+        names = tree["info"]["features"][label]["names"]
+    except (ValueError, KeyError, TypeError):  # those of another program
         return ()
     return tuple(str(name) for name in names) if isinstance(names, list) else ()
 
@@ -89,7 +90,7 @@ def listed_names(path: Path) -> tuple[str, ...]:
     """
     try:
         check_regular(path)
-        content = json.loads(path.read_text("utf-8-sig"))
+        content = read_json(path)
         listed = content["names"] if isinstance(content, dict) else content
         if listed and isinstance(listed[0], dict):
             listed = sorted(listed, key=lambda entry: entry["label"])
@@ -99,7 +100,7 @@ def listed_names(path: Path) -> tuple[str, ...]:
         if not isinstance(listed, list) or any(isinstance(name, dict | list) for name in listed):
             raise InputError("no list of names")
         return tuple(str(name) for name in listed)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: cannot be read ({one_line(error)}); expected a list of class names"
         ) from None
@@ -118,9 +119,7 @@ def given_names(classes: int | str | tuple[str, ...] | None) -> tuple[str, ...]:
         return listed_names(path)
     try:
         check_regular(path)
-        return tuple(
-            line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()
-        )
+        return tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path}: cannot be read ({one_line(error)}); expected a class name on each line"

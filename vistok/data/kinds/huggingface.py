@@ -1,7 +1,8 @@
 """Images through the Hugging Face `datasets` library: hub names, folders, local files.
 
-- `path` is a name on the hub, a folder (of files, or made by `save_to_disk`), or a format
-  (`parquet`, `arrow`, `webdataset`, `imagefolder`, `json`) whose files `data_files` names.
+- `path` is a folder (of files, or made by `save_to_disk`), a name on the hub (`hf:owner/name`), or
+  a format (`parquet`, `arrow`, `webdataset`, `imagefolder`, `json`) with its files in `data_files`.
+  Without `hf:` the hub is never asked: a folder that is not there must not be somebody's data set.
 - Rows are taken as Arrow has them, so images are decoded here, by `images`, like all others.
 - Labels are class numbers or class names. Class names are `classes`, or those of the data set's
   ClassLabel, or, without streaming, the strings that occur in the training split.
@@ -30,6 +31,7 @@ from pydantic import Field, model_validator
 
 from vistok.config import ConfigError
 from vistok.config.registry import register
+from vistok.data.addresses import HUB
 from vistok.data.base import (
     BadSample,
     DataError,
@@ -61,7 +63,7 @@ class HuggingFaceConfig(TransformConfig):
 
     kind: Literal["huggingface"] = "huggingface"
     path: str
-    """Name on the hub, a local folder, or a format like `parquet` together with data_files."""
+    """A local folder, hf:NAME on the hub, or a format like `parquet` together with data_files."""
     name: str | None = None
     """Configuration of the data set, where it has several."""
     data_files: str | tuple[str, ...] | dict[str, str | tuple[str, ...]] | None = None
@@ -150,7 +152,7 @@ def _opened(config: HuggingFaceConfig, split: str, stream: bool) -> tuple[Any, s
         # Relative names lie in the folder or, of a format, here; those of the hub nowhere.
         base = folder if folder.is_dir() else Path() if config.path in FORMATS else None
         made = datasets.load_dataset_builder(
-            str(folder) if folder.is_dir() else config.path,
+            _place(config, folder),
             config.name,
             data_files=_plain(config.data_files, base),
             revision=config.revision,
@@ -177,6 +179,20 @@ def _opened(config: HuggingFaceConfig, split: str, stream: bool) -> tuple[Any, s
         raise DataError(
             f"{where}: the split '{split}' cannot be opened ({one_line(error)}{cause})"
         ) from None
+
+
+def _place(config: HuggingFaceConfig, folder: Path) -> str:
+    """The place as the library takes it; DataError for a name that is none of the three."""
+    if config.path.startswith(HUB):
+        return config.path.removeprefix(HUB)
+    if folder.exists():
+        return str(folder)
+    if config.data_files is not None and "/" not in config.path:
+        return config.path
+    raise DataError(
+        f"data.huggingface {config.path}: cannot be opened: no such folder; a data set of the hub "
+        f"is path={HUB}{config.path}, files of a format need data_files"
+    )
 
 
 def _numbers(config: HuggingFaceConfig, split: Split, table: Any) -> ClassNumbers | None:
@@ -223,6 +239,13 @@ class RowDataset(Dataset):
 
     def raw(self, index: int) -> Raw:
         return self._rows.raw(self._row(index), self._rows.name(index))
+
+    @property
+    def unsplit(self) -> tuple[str, ...]:
+        """Files of a saved folder that states no split, so that any name opens it; else ()."""
+        if self._table.split is not None:
+            return ()
+        return tuple(file["filename"] for file in self._table.cache_files)
 
     def _row(self, index: int) -> dict[str, Any]:
         return self._table[index : index + 1].to_pylist()[0]
