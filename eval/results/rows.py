@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from vistok.config.bounded import check_depth, read_text
+from vistok.config.bounded import read_json
 from vistok.core.errors import InputError
 from vistok.eval.results.facts import Described
 from vistok.storage.files import write_text
@@ -180,9 +180,8 @@ class Results(Record):
         """Read a results.json; InputError, one line that names the field, for anything else."""
         path = Path(path)
         try:
-            data = json.loads(read_text(path, LARGEST), **_NUMBERS)
-            check_depth(data, path)
-        except (OSError, ValueError, RecursionError) as error:
+            data = read_json(path, LARGEST, **_NUMBERS)
+        except (OSError, ValueError) as error:
             reason = " ".join(str(error).removeprefix(f"{path}: ").split())
             raise InputError(f"{path}: cannot be read as JSON ({reason})") from None
         version = data.get("schema") if isinstance(data, dict) else None

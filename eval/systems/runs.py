@@ -336,7 +336,7 @@ def _history(path: Path) -> tuple[dict[str, Any], ...]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(parse_json(line, path, parse_float=_gap))
+            rows.append(parse_json(line, path, parse_constant=_gap, parse_float=_gap))
         except ValueError:
             if number < len(lines):
                 raise RunError(f"{path}: line {number} is not JSON; is the file damaged?") from None
