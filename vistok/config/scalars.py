@@ -51,12 +51,9 @@ def scalar(text: str) -> Any:
     if text in _WORDS:
         return _WORDS[text]
     if len(text) <= _DIGITS:
-        for pattern, plain, typed in (
-            (_INTEGER, int, TypedInt),
-            (_FLOAT, float, TypedFloat),
-        ):
+        for pattern, kind, typed in ((_INTEGER, int, TypedInt), (_FLOAT, float, TypedFloat)):
             if pattern.fullmatch(text):
-                return plain(text) if str(plain(text)) == text else typed(text)
+                return kind(text) if str(kind(text)) == text else typed(text)
     return text
 
 
@@ -72,3 +69,14 @@ def tagged(text: str, kind: str) -> Any:
     ):
         raise InputError(f"got {text!r} as !!{kind}; expected plain values, decimals or text")
     return float(value) if kind == "float" else value
+
+
+def plain(tree: Any) -> Any:
+    """Plain data without the texts of its numbers, for what is written into other files."""
+    if isinstance(tree, dict):
+        return {key: plain(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [plain(value) for value in tree]
+    if isinstance(tree, TypedInt):
+        return int(tree)
+    return float(tree) if isinstance(tree, TypedFloat) else tree
