@@ -104,7 +104,7 @@ def test_token_caches(tmp_path):
 
 def test_photos_and_huggingface_splits(tmp_path, make_image):
     assert said(kind="photos", size=8, count=9, val_count=9) is None  # other views
-    pytest.importorskip("datasets")
+    datasets = pytest.importorskip("datasets")
     rows = [{"image": png(make_image, n)} for n in range(8)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     config = {
@@ -114,3 +114,6 @@ def test_photos_and_huggingface_splits(tmp_path, make_image):
     assert said(**config, val_split="train").endswith("training split 'train'")
     assert "'train[6:]' is, or lies in," in said(**config, val_split="train[6:]")
     assert said(**config, train_split="train[:6]", val_split="train[6:]") is None
+    datasets.Dataset.from_list(rows).save_to_disk(str(tmp_path / "saved"))
+    config = {"kind": "huggingface", "path": str(tmp_path / "saved"), "label_column": None}
+    assert said(**config).endswith("has no splits, so validation data are training data")

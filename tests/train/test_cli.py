@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 from click.testing import CliRunner
 
-from tests.support.training import ROOT, TINY, forget_accelerate
+from tests.support.processes import start
+from tests.support.training import TINY, forget_accelerate
 from vistok.train.__main__ import main
 
 
@@ -158,20 +157,7 @@ def test_an_empty_folder_is_one_line(write, tmp_path):
 @pytest.mark.slow
 def test_a_signal_saves_and_exits(write, tmp_path, number, code):
     folder = tmp_path / "run"
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "train",
-            str(write(TINY)),
-            f"out={folder}",
-            "steps=100000",
-            "save_every=0",
-        ],
-        cwd=ROOT,
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
+    process = start("train", write(TINY), f"out={folder}", "steps=100000", "save_every=0")
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         path = folder / "metrics.jsonl"
@@ -179,5 +165,5 @@ def test_a_signal_saves_and_exits(write, tmp_path, number, code):
             break
         time.sleep(0.2)
     process.send_signal(number)
-    assert process.wait(60) == code
+    assert process.wait(60).returncode == code
     assert list((folder / "checkpoints").glob("step_*/manifest.json"))

@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torchvision.utils import save_image
 from tqdm import tqdm
 
 from vistok.config.bounded import parse_json
@@ -128,6 +127,8 @@ class Logger:
         """image [3, H, W] in 0..1 -> a PNG in the run's folder and in the trackers."""
         if not self.main:
             return
+        from torchvision.utils import save_image  # slow to import
+
         folder = self.folder / "images"
         folder.mkdir(exist_ok=True)
         # Small images are enlarged without smoothing, so that pixels stay visible.

@@ -57,6 +57,7 @@ class Sample:
     text: str | None = None  # caption, where the data set has texts (`texts`)
     latents: Tensor | None = None  # cached: [N, D] the encoder's output
     condition: Condition | None = None  # cached: text [(K,) M, C], text_mask [M], pooled [C]
+    note: str = ""  # odd about its file, though it can be used; "" = nothing
 
 
 class Raw(NamedTuple):

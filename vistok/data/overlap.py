@@ -36,7 +36,7 @@ def overlap(train: Any, val: Any) -> str | None:
     if isinstance(train, CachedTokensDataset) and isinstance(val, CachedTokensDataset):
         return _caches(train, val)
     if isinstance(train, RowDataset | RowStream) and isinstance(val, RowDataset):
-        return _rows(train.config.train_split, val.config.val_split)
+        return _rows(train, val)
     mine, theirs = _files(train), _files(val)
     if not mine or not theirs:
         return None
@@ -92,14 +92,15 @@ def _places(paths: Iterable[Path]) -> Iterator[str]:
         yield os.path.join(folders[path.parent], path.name)
 
 
-def _rows(train: str | None, val: str | None) -> str | None:
+def _rows(train: RowDataset | RowStream, val: RowDataset) -> str | None:
     """The same for splits of one Hugging Face data set, which may be slices: train[90%:]."""
-    mine, theirs = (str(name).partition("[") for name in (train, val))
-    if train is None or val is None or mine[0] != theirs[0]:
-        return None
-    if mine[1] and train != val:  # two slices: how they lie is known when both are read
-        return None
-    return _line(f"the split '{val}' is, or lies in, the training split '{train}'")
+    names = train.config.train_split, val.config.val_split
+    mine, theirs = (str(name).partition("[") for name in names)
+    if isinstance(train, RowDataset) and train.unsplit == val.unsplit != ():
+        return _line("the saved folder has no splits, so validation data are training data")
+    if None in names or mine[0] != theirs[0] or (mine[1] and names[0] != names[1]):
+        return None  # how two slices lie is not looked at
+    return _line(f"the split '{names[1]}' is, or lies in, the training split '{names[0]}'")
 
 
 def _copies(train: Sequence[Path], val: Sequence[Path]) -> int:

@@ -65,7 +65,11 @@ def test_images_of_other_kinds_are_said(folders, caplog):
     data = opened(folders / "mostly_tiff")
     assert len(data) == 6 and data.record()["ignored"] == 30
     (line,) = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert "30 .tif left out: not among the kinds that are read (.png .jpg" in line.getMessage()
+    assert "mostly_tiff: 30 .tif left out: not among the kinds that are read" in line.getMessage()
+    caplog.clear()
+    for split in ("train", "val"):  # a share of one folder: said once
+        opened(folders / "mostly_tiff", split, val_share=0.5)
+    assert len(caplog.records) == 1
     report = run_check([str(folders / "mostly_tiff")])
     assert report["findings"]["unread"] == [{"name": ".tif", "reason": "30 files"}]
     assert (report["usable"], report["left_out"], report["exit_code"]) == (6, 30, 1)

@@ -139,6 +139,12 @@ def test_videos_and_their_csv(tmp_path, fails):
     for index, words in ((1, "b.mp4: cannot be read .is a named pipe"), (2, "No such file")):
         with fails(BadSample, words):
             data[index]
+    (tmp_path / "zero.csv").write_bytes(b"path\na\0.mp4\n/dev/zero\n.\n")
+    data = opened(VideoConfig, path=str(tmp_path / "zero.csv"), frames=4)
+    assert data.record()["count"] == len(data) == 3
+    for index, words in enumerate(("null byte", "is a device", "Is a directory")):
+        with fails(BadSample, f"cannot be read .*{words}"):
+            data[index]
     pipe(tmp_path / "list.csv")
     with fails(DataError, "list.csv: cannot be read .is a named pipe"):
         opened(VideoConfig, path=str(tmp_path / "list.csv"), frames=4)

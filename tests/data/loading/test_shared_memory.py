@@ -20,6 +20,7 @@ from vistok.data import (
     TrainLoader,
     WebDatasetConfig,
 )
+from vistok.data.check.run import scan
 from vistok.data.loading import collate, shared_memory
 from vistok.data.loading.shared_memory import batch_bytes, check_room, told_as_shortage
 from vistok.tokens import Tokens, TokenSpec
@@ -107,6 +108,17 @@ def test_validation_counts_before_the_first_step(photos, left, fails, monkeypatc
         check_shared_memory(config, photos, photos, accelerator)
 
 
+def test_locks_of_workers_lie_in_it_too(tokens, monkeypatch, fails):
+    def full():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shared_memory.multiprocessing, "Lock", full)
+    assert len(list(EvalLoader(tokens, 6, workers=0))) == 2
+    for read in (EvalLoader(tokens, 6, workers=1), scan(tokens, 6, workers=1)):
+        with fails(DataError, "/dev/shm: .*No space left on device", *REMEDY):
+            list(read)
+
+
 def test_systems_without_it_are_not_asked(monkeypatch):
     def none(path):
         raise FileNotFoundError(path)
@@ -124,7 +136,7 @@ def test_memory_that_others_take_meanwhile(photos, tokens, monkeypatch, fails, b
 
     monkeypatch.setattr(torch.Tensor, "share_memory_", full)
     loader = EvalLoader(photos if buffered else tokens, 6, workers=1)
-    with fails(DataError, "/dev/shm: shared memory ran out", "No space", *REMEDY):
+    with fails(DataError, "/dev/shm: shared memory is refused", "No space", *REMEDY):
         list(loader)
 
 
@@ -139,7 +151,7 @@ def test_a_worker_that_the_system_kills(tokens, monkeypatch, fails):
     with fails(DataError, "killed from outside", "fewer workers or a smaller batch"):
         list(EvalLoader(tokens, 6, workers=1))
     text = "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ..."
-    with fails(DataError, "shared memory ran out", *REMEDY), told_as_shortage():
+    with fails(DataError, "shared memory is refused", *REMEDY), told_as_shortage():
         raise RuntimeError(text)
     for text in ("received 0 items of ancdata", "object </torch_1>: Too many open files (24)"):
         with fails(DataError, "too many open files", "ulimit -n"), told_as_shortage():

@@ -23,8 +23,8 @@ _KINDS = {"parquet": (".parquet",), "webdataset": (".tar",), "video": VIDEOS}
 def contents(path: str) -> tuple[dict[str, list[str]], dict[str, int]]:
     """({kind of data: its files, or its folders}, {ending: number of files that belong to none}).
 
-    Where there are images the folder is one of images, and all else is left out; so it is if there
-    is no data at all.
+    Where there are images the folder is one of images, and all else is left out, unless more of its
+    files are clips; so it is if there is no data at all. A GIF is what the others are.
     """
     found: dict[str, list[str]] = {}
     for kind, place, names in _SAVED:
@@ -35,7 +35,9 @@ def contents(path: str) -> tuple[dict[str, list[str]], dict[str, int]]:
         return found, {}
     files = sorted(walk(path), key=os.fsencode)
     endings = [ending_of(name) for name in files]
-    kinds = {"folder": IMAGES} if set(IMAGES) & set(endings) else _KINDS
+    images, clips = (sum(e in some and e != ".gif" for e in endings) for some in (IMAGES, VIDEOS))
+    still = clips <= images and set(IMAGES) & set(endings)
+    kinds = {"folder": IMAGES} if still else _KINDS
     left_out: Counter[str] = Counter()
     for name, ending in zip(files, endings, strict=True):
         kind = next((kind for kind, mine in kinds.items() if ending in mine), None)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from vistok.data.base import UNLABELED
+from vistok.data.check.clip_facts import ClipFacts, clip_lines, clip_report
 from vistok.data.kinds.walk import UNREAD, endings_text
 
 ASPECT = 3.0  # shapes beyond 1:3 or 3:1 are listed
@@ -22,6 +23,7 @@ _SHOWN = 3  # names of a finding in the table
 _TITLES = {
     "shards": "damaged or odd shards",
     "unreadable": "unreadable",
+    "partial": "a part of the file cannot be used",
     "labels": "label troubles",
     "same_bytes": "same file twice",
     "same_pixels": "same pixels, other file",
@@ -29,6 +31,7 @@ _TITLES = {
     "unread": "of kinds that are not read, left out",
     "extreme_shapes": f"shapes beyond 1:{ASPECT:g}",
     "misnamed": "content is not what the ending says",
+    "odd": "odd, but usable",
 }
 _ENDINGS = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",), "BMP": (".bmp",)}
 _ENDINGS["GIF"] = (".gif",)
@@ -50,6 +53,9 @@ class Scanned:
     mode: str = ""
     orientation: int | None = None
     constant: bool = False
+    partial: str = ""  # what of the file cannot be used, "" if all can
+    odd: str = ""  # what to know of a file that is used whole
+    clip: ClipFacts | None = None
 
 
 class Findings:
@@ -79,6 +85,7 @@ class Findings:
         self._class, self._classes = array("i"), {n: 0 for names in classes for n in names}
         self._numbers = {name: number for number, name in enumerate(self._classes)}
         self._counts = {key: Counter() for key in ("formats", "modes", "orientations")}
+        self._clips: list[tuple[str, ClipFacts]] = []
         self.samples = 0
 
     def add(self, sample: Scanned, prefix: str = "", classes: Sequence[str] = ()) -> None:
@@ -106,6 +113,11 @@ class Findings:
             self._height.append(height)
             if max(width, height) > ASPECT * min(width, height):
                 self._lists["extreme_shapes"].append(_item(name, f"{width}x{height}"))
+        if sample.clip is not None:
+            self._clips.append((name, sample.clip))
+        for key, reason in (("partial", sample.partial), ("odd", sample.odd)):
+            if reason:
+                self._lists[key].append(_item(name, reason))
         if sample.constant:
             self._lists["constant"].append(_item(name, f"{width}x{height}"))
         if sample.format and _misnamed(name, sample.format):
@@ -141,7 +153,7 @@ class Findings:
                 for i, group in enumerate(self._class)
                 if group == UNLABELED and self._name(i) not in troubled
             ]
-        notes = {key: lists.pop(key) for key in ("extreme_shapes", "misnamed")}
+        notes = {key: lists.pop(key) for key in ("extreme_shapes", "misnamed", "odd")}
         width, height = np.array(self._width, np.float64), np.array(self._height, np.float64)
         return {
             "samples": self.samples,
@@ -155,6 +167,7 @@ class Findings:
             "width": _spread(width),
             "height": _spread(height),
             "aspect": _spread(width / np.maximum(height, 1)),
+            **clip_report(self._clips, _spread),
             **{key: dict(counts.most_common()) for key, counts in self._counts.items()},
             "findings": lists,
             "notes": notes,
@@ -199,11 +212,17 @@ def table(report: dict[str, Any]) -> str:
         "width": _range(report["width"]),
         "height": _range(report["height"]),
         "width / height": _range(report["aspect"], lambda x: f"{x:.3g}"),
+        "frames": _range(report["frames"]),
+        "seconds": _range(report["seconds"], lambda x: f"{x:.4g}"),
+        "frames a second": _range(report["fps"], lambda x: f"{x:.6g}"),
+        "codecs": _counts(report["codecs"]),
         "formats": _counts(report["formats"]),
         "modes": _counts(report["modes"]),
         "EXIF orientation": _counts(report["orientations"], "otherwise upright"),
     }
     lines = [f"{key:18} {value}" for key, value in rows.items() if value]
+    if report["clips"]:
+        lines += ["", "clips", *(_printable(line) for line in clip_lines(report))]
     for title, group in (("findings", report["findings"]), ("notes", report["notes"])):
         if any(group.values()):
             lines += ["", title]
@@ -261,5 +280,9 @@ def _shown(item: dict[str, Any]) -> str:
         text = names + " (labels differ)" * item["labels_differ"]
     else:
         text = f"{item['name']}: {item['reason']}"
-    # Names come from outside: no control character of theirs may reach the terminal.
+    return _printable(text)
+
+
+def _printable(text: str) -> str:
+    """Names come from outside: no control character of theirs may reach the terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

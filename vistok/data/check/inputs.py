@@ -27,7 +27,9 @@ from vistok.data.kinds.parquet import ParquetConfig, ParquetDataset
 from vistok.data.kinds.parquet_labels import label_classes
 from vistok.data.kinds.parquet_shards import ParquetShards
 from vistok.data.kinds.video import ENDINGS as VIDEO
+from vistok.data.kinds.video import VideoConfig
 from vistok.data.kinds.webdataset import WebDatasetConfig
+from vistok.data.overlap import overlap
 
 _PLACES = {"parquet": "train", "webdataset": "train"}  # key of a path, by kind; else `path`
 
@@ -83,10 +85,8 @@ def open_inputs(paths: Sequence[str], overrides: Sequence[str] = ()) -> Inputs:
         elif path.lower().endswith((".csv", *VIDEO)) and not path.lower().endswith(".gif"):
             _open_place(found, "video", path, given)
         elif os.path.lexists(path):  # what is no image is a finding
-            file, config = (
-                Path(path),
-                _config("folder", {"path": os.path.dirname(path) or "."}, given),
-            )
+            file = Path(path)
+            config = _config("folder", {"path": os.path.dirname(path) or "."}, given)
             lone = FolderDataset(file.parent, [file.name], (), {}, config, "train", False)
             found.open.append(("", lone))
         else:
@@ -146,13 +146,33 @@ def _open_config(found: Inputs, config: Any, others: bool = True) -> None:
                 found.open.append((prefix, opened))
                 found.leave_out(opened.ignored if others else {})
         return
-    part = build(config)
-    found.open.append(("", part.open("train", augment=False)))
+    part, clips = build(config), isinstance(config, VideoConfig)
+    if not clips or config.path is not None:
+        opened = part.open("train", augment=False)
+        found.open.append(("", opened))
+        found.leave_out(opened.ignored if clips and others else {})
     val = any(getattr(config, name, None) for name in ("val_path", "val_share", "val_count"))
     if isinstance(config, HuggingFaceConfig):
-        val = "val_split" in config.model_fields_set and config.val_split is not None
-    if val:
+        _open_validation(found, part, opened)
+    elif val:
         found.open.append(("val: ", part.open("val", augment=False)))
+
+
+def _open_validation(found: Inputs, part: Any, train: Dataset) -> None:
+    """The validation split of a Hugging Face data set, if it has the one that is meant."""
+    if part.config.val_split is None:
+        return
+    try:
+        val = part.open("val", augment=False)
+    except DataError as error:
+        if "val_split" in part.config.model_fields_set:
+            found.troubles.append(("val", str(error)))
+        return
+    same = overlap(train, val)
+    if same is None:
+        found.open.append(("val: ", val))
+    elif "val_split" in part.config.model_fields_set:
+        found.troubles.append(("val", same))
 
 
 def _open_parquet(found: Inputs, config: ParquetConfig) -> None:

@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 
 from vistok.data.base import BadSample, Dataset
+from vistok.data.check.clips import scan_clip
 from vistok.data.check.findings import Findings, Scanned
 from vistok.data.check.inputs import open_inputs
 from vistok.data.decode import images
+from vistok.data.kinds.video import VideoDataset
 from vistok.data.loading import workers as worker
+from vistok.data.loading.shared_memory import check_room, told_as_shortage
 
 _BATCH = 16  # samples that a worker reads before it reports
 
@@ -52,6 +55,8 @@ def run_check(
 
 def scan_sample(dataset: Dataset, index: int) -> Scanned:
     """Read and decode one sample; never raises for what is wrong with it."""
+    if isinstance(dataset, VideoDataset):
+        return scan_clip(dataset, index)
     try:
         raw = dataset.raw(index)
     except NotImplementedError:
@@ -83,8 +88,9 @@ def scan(source: Dataset, count: int, workers: int = 0) -> Iterator[list[Scanned
     import torch
     from torch.utils.data import DataLoader
 
-    return iter(
-        DataLoader(
+    check_room(0, workers)
+    with told_as_shortage():
+        yield from DataLoader(
             _ScanRows(source),
             batch_size=_BATCH,
             sampler=range(count),
@@ -93,7 +99,6 @@ def scan(source: Dataset, count: int, workers: int = 0) -> Iterator[list[Scanned
             generator=torch.Generator(),
             worker_init_fn=worker.begin,
         )
-    )
 
 
 class _ScanRows:

@@ -4,7 +4,7 @@ What is decided here, once, for training and evaluation alike:
 - The kind of file is read from its content, never from its name: JPEG, PNG, WebP, BMP, GIF.
 - More than 100 Mpx declared in the header, or 1 GiB of file, is refused before anything is decoded.
 - A file that is cut off is an error; no image is ever completed with gray.
-- Metadata never make an image unusable, however large or damaged they are (`png`).
+- Metadata never make an image unusable, however large or damaged they are (`jpeg`, `png`).
 - The orientation of EXIF, or else of XMP, is applied (`orientation`); values outside 1..8 count as
   upright.
 - Transparency (LA, RGBA, palettes, color keys) is composited on white. 16-bit gray is divided by
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from vistok.core.regular_files import open_regular
 from vistok.data.base import BadSample
-from vistok.data.decode import png
+from vistok.data.decode import jpeg, png
 from vistok.data.decode.orientation import orientation, upright
 
 if TYPE_CHECKING:
@@ -102,8 +102,8 @@ def _open(data: bytes, name: str, limit: int) -> Image:
     from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
     file = io.BytesIO(data)
-    if data[:3] == b"\xff\xd8\xff":
-        image = JpegImagePlugin.JpegImageFile(file)
+    if data.startswith(jpeg.SIGNATURE):
+        image = JpegImagePlugin.JpegImageFile(io.BytesIO(jpeg.without_metadata(data)))
     elif data.startswith(png.SIGNATURE):
         image = PngImagePlugin.PngImageFile(io.BytesIO(png.without_metadata(data)))
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":

@@ -12,6 +12,7 @@ from typing import Any
 
 from vistok.config.bounded import parse_json, read_json, read_text
 from vistok.core.errors import InputError
+from vistok.core.regular_files import check_regular
 from vistok.data.base import UNLABELED, DataError, one_line
 
 MOST_CLASSES = 2**20  # a label far beyond it is no class number, but an id or a time
@@ -69,9 +70,9 @@ def occurring(labels: Iterable[str]) -> tuple[str, ...]:
 def feature_names(metadata: dict[bytes, bytes], label: str) -> tuple[str, ...]:
     """Class names from the Hugging Face feature types in a shard's metadata; () if it has none."""
     try:
-        features = parse_json(metadata.get(b"huggingface", b"{}"), "the shard")["info"]["features"]
-        names = features[label]["names"]
-    except (ValueError, KeyError, TypeError):  # no feature types, or those of another program
+        tree = parse_json(metadata.get(b"huggingface", b"{}"), "the shard")
+        names = tree["info"]["features"][label]["names"]
+    except (ValueError, KeyError, TypeError):  # those of another program
         return ()
     return tuple(str(name) for name in names) if isinstance(names, list) else ()
 
@@ -88,6 +89,7 @@ def listed_names(path: Path) -> tuple[str, ...]:
     A list of names, {"names": [...]}, or [{"label": i, "class_name": ...}, ...].
     """
     try:
+        check_regular(path)
         content = read_json(path)
         listed = content["names"] if isinstance(content, dict) else content
         if listed and isinstance(listed[0], dict):
@@ -98,7 +100,7 @@ def listed_names(path: Path) -> tuple[str, ...]:
         if not isinstance(listed, list) or any(isinstance(name, dict | list) for name in listed):
             raise InputError("no list of names")
         return tuple(str(name) for name in listed)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: cannot be read ({one_line(error)}); expected a list of class names"
         ) from None
@@ -116,6 +118,7 @@ def given_names(classes: int | str | tuple[str, ...] | None) -> tuple[str, ...]:
     if path.suffix == ".json":
         return listed_names(path)
     try:
+        check_regular(path)
         return tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
     except (OSError, ValueError) as error:
         raise DataError(

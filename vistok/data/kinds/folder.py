@@ -115,6 +115,8 @@ def open_split(
         raise DataError(f"{kind}: no training split; give path")
     place = config.val_path if split == "val" and config.val_path else config.path
     found = read(place, config)
+    if split == "train" or place != config.path:  # else it was said of the training split
+        _say_unread(found.ignored, f"{kind} {place}")
     classes = named(found)
     if split == "val" and config.val_path and config.path:
         classes = _known(classes, named(read(config.path, config)), config)
@@ -127,6 +129,16 @@ def open_split(
             f"val_share or give val_path"
         )
     return found, rows, classes
+
+
+def _say_unread(ignored: Mapping[str, int], where: str) -> None:
+    odd = {ending: count for ending, count in ignored.items() if ending in UNREAD}
+    if odd:
+        log.warning(
+            "%s: %s left out: not among the kinds that are read; convert or remove them",
+            where,
+            endings_text(odd),
+        )
 
 
 def list_folder(place: str, endings: tuple[str, ...], kind: str, what: str) -> Listed:
@@ -232,16 +244,6 @@ def files_below(
             f"data.{kind} {root}: no {what} in it ({sum(ignored.values())} other files"
             f"{endings_found}); expected files ending in {' '.join(endings)}, one sub-folder per "
             f"class"
-        )
-    odd = {ending: count for ending, count in ignored.items() if ending in UNREAD}
-    if odd:
-        log.warning(
-            "data.%s %s: %s left out: not among the kinds that are read (%s); convert or remove "
-            "them",
-            kind,
-            root,
-            endings_text(odd),
-            " ".join(endings),
         )
     return sorted(names, key=os.fsencode), dict(ignored)
 

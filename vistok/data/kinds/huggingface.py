@@ -240,6 +240,13 @@ class RowDataset(Dataset):
     def raw(self, index: int) -> Raw:
         return self._rows.raw(self._row(index), self._rows.name(index))
 
+    @property
+    def unsplit(self) -> tuple[str, ...]:
+        """Files of a saved folder that states no split, so that any name opens it; else ()."""
+        if self._table.split is not None:
+            return ()
+        return tuple(file["filename"] for file in self._table.cache_files)
+
     def _row(self, index: int) -> dict[str, Any]:
         return self._table[index : index + 1].to_pylist()[0]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from vistok.core.regular_files import check_regular
 from vistok.data.base import UNLABELED, DataError, one_line
 from vistok.data.kinds.class_names import (
     ClassNumbers,
@@ -54,12 +55,18 @@ def label_classes(
     columns = [_read(path, name, labels=False) for path in (*train, *others)]
     _agree(columns, name, given)
     listed = next((column.names for column in columns if column.names), ())
+    texts = [column.path for column in columns if column.kind == "text"]
+    if texts and isinstance(given, int):
+        raise DataError(
+            f"data.parquet {texts[0]}: the column '{name}' holds strings, and classes={given} "
+            f"gives no names; give the names, or leave classes out"
+        )
     names = given_names(given) or listed or names_beside(train[0].parent)
     if names:
         return ClassNumbers(names, named=not isinstance(given, int))
     if missing is not None:
         raise missing
-    if any(column.kind == "text" for column in columns):
+    if texts:
         found = (label for path in train for label in _read(path, name).labels if label)
         return ClassNumbers(occurring(found), named=True)
     tops = [(max(_read(path, name).labels, default=UNLABELED), path) for path in train]
@@ -94,6 +101,7 @@ def _read(path: Path, name: str, labels: bool = True) -> LabelColumn:
     import pyarrow.parquet as pq
 
     try:
+        check_regular(path)
         file = pq.ParquetFile(path)
         field = file.schema_arrow.field(name)
         kind = _kind(field.type)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 def matches(pattern: str) -> list[str]:
     """The files that a path or pattern names, sorted bytewise, each once; [] if there are none.
 
-    Links to nothing and pipes are among them: who reads them says what is wrong.
+    Dead links and pipes are among them: reading one says so.
     """
     pattern = os.path.expanduser(pattern)
     place, rest = literal_part(pattern)

@@ -12,8 +12,7 @@ from vistok.data.base import DataError
 UNREAD = (  # images and videos of kinds that are not read: said where they lie beside others
     *(".apng", ".arw", ".avif", ".cr2", ".dng", ".exr", ".hdr", ".heic", ".heif", ".ico", ".j2k"),
     *(".jfif", ".jp2", ".jpe", ".jxl", ".nef", ".pbm", ".pgm", ".pnm", ".ppm", ".psd", ".svg"),
-    *(".tga", ".tif", ".tiff", ".3g2", ".asf", ".f4v", ".mts", ".mxf", ".ogm", ".rm", ".rmvb"),
-    *(".vob", ".y4m"),
+    *(".tga", ".tif", ".tiff", ".mxf", ".rm", ".rmvb", ".y4m"),
 )
 _MOST_VISITS = 100  # of one folder, through links
 
@@ -22,8 +21,8 @@ def walk(root: str) -> Iterator[str]:
     """Relative paths of all files below a folder, hidden folders left out.
 
     Links are followed, so a folder that is linked twice is there twice; a link back up is not
-    followed into the circle. DataError if links lead to a folder again and again, or a folder
-    cannot be listed. A link to nothing is a file.
+    followed into the circle. DataError if links lead to a folder again and again, and for a folder
+    that cannot be listed.
     """
 
     def refuse(error: OSError) -> None:  # else its files would be missing in silence

@@ -37,6 +37,7 @@ class Loaded:
     rows: int
     replaced: int
     bad: list[tuple[str, str]]
+    notes: tuple[tuple[str, str], ...] = ()  # (name, what is odd about it) of samples that are used
     place: Place | None = None  # of the pixels, if they are still in a worker's buffer
     error: str | None = None  # of a row, or of the batch itself
 
@@ -70,6 +71,7 @@ class Collate:
         if any(row.sample is None for row in rows):
             return Loaded(None, len(rows), replaced, bad, error=error)
         samples = [row.sample for row in rows]
+        notes = tuple((sample.name, sample.note) for sample in samples if sample.note)
         place = None
         if self.buffers is not None:
             place = self.buffers.put([s.pixels for s in samples])
@@ -92,7 +94,7 @@ class Collate:
                 batch = shared(batch)
             except DataError as refused:
                 return Loaded(None, len(rows), replaced, bad, error=str(refused))
-        return Loaded(batch, len(rows), replaced, bad, place)
+        return Loaded(batch, len(rows), replaced, bad, notes, place)
 
     def _tokens(self, samples: list[Sample]) -> Tokens:
         stacked = torch.stack([s.tokens for s in samples])  # [B, L, F] | [B, L, dim]

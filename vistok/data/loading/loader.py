@@ -46,7 +46,7 @@ class TrainLoader:
         start_step: the step to begin (or resume) at, at no cost.
         workers: processes that read; 0 = this one. Batches are the same.
         rank, world: this process and how many there are.
-        folder: where `quarantine.jsonl` is kept; None = broken samples are only logged.
+        folder: where `quarantine.jsonl` and `remarks.jsonl` are kept; None = they are only logged.
         max_bad_share: largest share of broken samples (over at least 1000) before DataError.
         pin_memory: copy batches to page-locked memory, for a CUDA device.
         prefetch: batches that each worker reads ahead.
@@ -93,6 +93,7 @@ class TrainLoader:
         for loaded in self._read:
             self.wait += time.perf_counter() - started
             self._quarantine.count(loaded.rows, loaded.replaced, loaded.bad)
+            self._quarantine.remark(loaded.notes)
             if loaded.error is not None:
                 raise DataError(loaded.error)
             if loaded.batch is None:
@@ -129,6 +130,7 @@ class EvalLoader:
         left_out: Callable[[list[tuple[str, str]]], object] | None = None,
     ) -> None:
         self.count = len(dataset) if limit is None else min(limit, len(dataset))  # over all ranks
+        self._quarantine = Quarantine(None, 0.0)
         self._batches = eval_indices(self.count, batch_size, rank, world, start)
         self._left_out = left_out
         self._read = _Reader(
@@ -152,6 +154,7 @@ class EvalLoader:
                 if self._left_out is None:
                     raise BadSample(*loaded.bad[0])
                 self._left_out(loaded.bad)
+            self._quarantine.remark(loaded.notes)
             if loaded.error is not None:
                 raise DataError(loaded.error)
             if loaded.batch is not None:

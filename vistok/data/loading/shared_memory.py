@@ -8,6 +8,7 @@ looked at before the first batch, and a failure later is told as what it is.
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,10 +46,16 @@ def batch_bytes(data: Facts, rows: int) -> int:
 
 
 def check_room(size: int, workers: int) -> None:
-    """DataError unless /dev/shm has `size` bytes left, which `workers` processes will fill.
+    """DataError unless /dev/shm has `size` bytes left, which `workers` processes will fill, and
+    takes their locks.
 
-    Systems without /dev/shm are not asked.
+    Systems without /dev/shm are not asked for its size.
     """
+    try:  # at least as many as torch makes, which fails in the middle of it
+        locks = [multiprocessing.Lock() for _ in range(4 * workers + 8 if workers else 0)]
+        del locks
+    except OSError as error:
+        raise shortage(one_line(error)) from None
     try:
         place = os.statvfs(_PLACE)
     except OSError:
@@ -85,12 +92,12 @@ def told_as_shortage() -> Iterator[None]:
 
 
 def shortage(reason: str) -> DataError:
-    """The error of shared memory that was refused, in one line."""
+    """The error of shared memory that the system refused, in one line."""
     if any(words in reason for words in _HANDLES):
         return DataError(
             f"too many open files ({reason}); allow more (ulimit -n 65536), or use fewer workers"
         )
-    return DataError(f"{_PLACE}: shared memory ran out ({reason}); {_REMEDY}")
+    return DataError(f"{_PLACE}: shared memory is refused ({reason}); {_REMEDY}")
 
 
 def shared(batch: LoadedBatch) -> LoadedBatch:
