@@ -15,6 +15,7 @@ from vistok.core.errors import InputError
 
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_ENDLESS = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")  # number fields refuse them
 _WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
 _DIGITS = 1000  # of a number; Python refuses to read integers of many more
 
@@ -25,7 +26,8 @@ class _Typed:
     text: str
 
     def __new__(cls, text: str) -> _Typed:
-        number = super().__new__(cls, text)
+        endless = _ENDLESS.fullmatch(text)
+        number = super().__new__(cls, text.replace(".", "") if endless else text)
         number.text = text
         return number
 
@@ -50,6 +52,8 @@ def scalar(text: str) -> Any:
     """The value of plain text, which is not in quotes."""
     if text in _WORDS:
         return _WORDS[text]
+    if _ENDLESS.fullmatch(text):
+        return TypedFloat(text)
     if len(text) <= _DIGITS:
         for pattern, kind, typed in ((_INTEGER, int, TypedInt), (_FLOAT, float, TypedFloat)):
             if pattern.fullmatch(text):
