@@ -204,6 +204,7 @@ class Loop:
         self.loader = loader = self._loader()
         path = None
         for batch in loader:
+            self.task.check(batch)
             path = self._train_step(to_device(batch, self.device), loader)
             if self.stop.agreed() and self.state.step < self.config.steps:
                 if not (self._every(self.config.save_every) or self.nonfinite.in_a_row):

@@ -130,6 +130,10 @@ class Task:
     def prepare(self, batch: Batch, rng: Rng) -> None:
         """Look at the first batch before the first step (codebooks that start from data)."""
 
+    def check(self, batch: Batch) -> None:
+        """ConfigError for a batch that the task cannot learn from, as the loader gives it: on the
+        CPU, where looking at values stops nothing."""
+
     def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
         """Random draws of one step for this process's samples `index` [B]."""
         return Draws()

@@ -15,9 +15,7 @@ from vistok.config import Config, ConfigError, PartOf
 from vistok.config.registry import build, register
 from vistok.core.draws import Draws
 from vistok.core.records import Batch
-from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
-from vistok.data.base import UNLABELED
 from vistok.frozen import CNNConfig, save_weights
 from vistok.runtime import distributed
 from vistok.train.tasks.base import (
@@ -60,7 +58,6 @@ class ClassifierTask(Task):
             )
         self.network = build(config.network)
         self.modules = {"network": self.network}
-        self._labels: list[tuple[Tensor, Tensor]] = []  # (index [B], label [B]) of the last step
 
     def step(
         self,
@@ -70,26 +67,17 @@ class ClassifierTask(Task):
         progress: Progress,
         earlier: Mapping[str, Any],
     ) -> Outcome:
-        self._labels.append((batch.index, batch.label))  # looked at when the step is over
         logits = self.modules["network"](batch.pixels).float()
         loss = F.cross_entropy(
             logits,
             batch.label,
-            ignore_index=UNLABELED,
             label_smoothing=self.config.label_smoothing,
         )
         accuracy = (logits.argmax(-1) == batch.label).float().mean()
         return Outcome({"loss": loss, "accuracy": accuracy})
 
-    def after_step(self, rng: Rng, progress: Progress) -> dict[str, float | Tensor]:
-        """ConfigError if a sample of the step has no class."""
-        for index, label in self._labels:
-            _check_labels(index, label)
-        self.forget()
-        return {}
-
-    def forget(self) -> None:
-        self._labels.clear()
+    def check(self, batch: Batch) -> None:
+        _check_labels(batch.index, batch.label)
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch], modules: Modules) -> dict[str, float]:
