@@ -10,7 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.training import TINY, lines
 from vistok.config import ConfigError
+from vistok.core.errors import InputError
 from vistok.eval.systems.runs import RunError, read_run
+from vistok.pretrained.open import locate
 from vistok.storage.sealed import SealError, sealed
 from vistok.train.export import Export
 
@@ -66,6 +68,9 @@ def test_a_run_begun_anew_that_dies_in_its_export_does_not_keep_the_old_model(ru
     assert not is_newest(folder, 4)
     with pytest.raises(RunError, match=r"model is that of step 4, and config\.yaml is not the"):
         read_run(folder, "run")
+    with pytest.raises(InputError, match=r"model is that of step 4.*name .*model to take it"):
+        locate(folder)
+    assert locate(folder / "model").folder == folder / "model"
     run(again)
     assert is_newest(folder, 4) and read_run(folder, "run").config["seed"] == 1
 

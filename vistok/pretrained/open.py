@@ -29,6 +29,7 @@ from vistok.storage.hub import (
     nowhere,
     read_json,
 )
+from vistok.storage.trained import unlike_its_run
 from vistok.storage.weights import sha256
 from vistok.tokenizer import Tokenizer
 
@@ -134,6 +135,8 @@ def _local(name: str, path: Path) -> Located:
             described = read_json(folder / CONFIG)
             kind = kind_of(described)
             if kind is not None:
+                if folder != path:
+                    _check_run(name, path)
                 return Located(name, kind, folder)
             if "kind" in described:  # of ours, and something else: official configs have no kind
                 raise InputError(
@@ -148,6 +151,14 @@ def _local(name: str, path: Path) -> Located:
     if not any(file.suffix in SUFFIXES for file in path.iterdir()):
         raise InputError(f"{name}: no {WEIGHTS} in it or in its 'model' folder; {_EXPECTED}")
     return Located(name, "tokenizer", None, path)
+
+
+def _check_run(name: str, run: Path) -> None:
+    """InputError if the model of a run folder is older than the run, or not its own."""
+    weights = run / "model" / WEIGHTS
+    reason = unlike_its_run(run, sha256(weights)) if weights.is_file() else None
+    if reason is not None:
+        raise InputError(f"{name}: {reason}; name {run / 'model'} to take it nevertheless")
 
 
 def _conversion(official: str | Path) -> tuple[Path, str | None]:
