@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vistok.config.bounded import parse_json
 from vistok.core.errors import InputError
 from vistok.runtime import distributed
 from vistok.storage.files import replacing
@@ -227,7 +228,7 @@ def read_tensors(path: Path, record: str) -> tuple[dict[str, Tensor], dict[str, 
 
     try:
         with safe_open(str(path), "pt") as file:
-            about = json.loads((file.metadata() or {}).get(record, "null"))
+            about = parse_json((file.metadata() or {}).get(record, "null"), "its header")
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())

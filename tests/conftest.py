@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,6 +10,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is fir
 
 import pytest
 import torch
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    """Files with many slow tests come first, so that no worker ends long after the other."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from tests.support import processes
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 DATA = Path(os.environ.get("VISTOK_DATA_DIR", ROOT / "../shared/data")).resolve()
@@ -91,19 +93,23 @@ def place(tmp_path_factory):
 
 
 def go(folder: Path, command: str) -> str:
-    done = subprocess.run(
-        shlex.split(command),
-        cwd=folder,
-        env={
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(folder),
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    program, *args = shlex.split(command)
+    if program == "vistok":
+        done = processes.run("vistok.cli", *args, folder=folder)
+    else:
+        done = subprocess.run(
+            [program, *args],
+            cwd=folder,
+            env={
+                **os.environ,
+                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": str(folder),
+            },
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     return done.stdout
 
@@ -121,7 +127,9 @@ def test_commands_run(place, command):
 
 def test_the_python_snippet_runs(place):
     for block in blocks("python"):
-        go(place, f"python -c {shlex.quote(block)}")
+        (place / "snippet.py").write_text(block)
+        done = processes.run("snippet.py", folder=place)
+        assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_the_yaml_snippet_is_a_config():
@@ -176,3 +184,9 @@ def test_named_files_exist():
     places = ("", "vistok/", "configs/", "configs/studies/")
     missing = [n for n in links + code if not any((ROOT / f"{p}{n}").exists() for p in places)]
     assert not missing
+
+
+def test_both_folders_of_quickstart_are_told():
+    folders = re.findall(r"^RUN := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert sorted(folders) == ["runs/quickstart", "runs/quickstart-fast"]
+    assert all(f"leaves `{folder}/report.html`" in README for folder in folders)

@@ -8,10 +8,15 @@ from vistok.train import signals
 if __name__ == "__main__":
     signals.install()  # first of all: what is imported below takes seconds
 
+from pathlib import Path
+
 import click
 
 from vistok.config import read_yaml, shipped, take_plugins, validate
 from vistok.config.errors import one_line_errors
+from vistok.config.overrides import parse
+from vistok.data.addresses import check_addresses
+from vistok.train.jobs.run_data import CONFIG, with_run_data
 
 
 def _list(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
@@ -43,10 +48,15 @@ def main(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
     KEY=VALUE changes a key of it, such as steps=200 or task.losses.1.weight=0.5; plugins=my.module
     imports your own parts first. Errors are one line; VISTOK_DEBUG=1 shows the traceback.
     """
-    tree = read_yaml(config, take_plugins(overrides))
+    words = take_plugins(overrides)
+    tree, run = with_run_data(read_yaml(config, words))
     from vistok.train.config import TrainConfig
 
     resolved = validate(TrainConfig, tree, config)
+    if run is None and Path(config).name == CONFIG:  # as runs write it, perhaps somebody else's
+        run = Path(config)
+    if run is not None and resolved.data is not None:
+        check_addresses(resolved.data, run, parse(words).get("data"))
     if dry_run:
         from vistok.train.cost.dry_run import print_plan
 

@@ -17,30 +17,30 @@ from vistok.train.parallel.wrap import Sharding
 
 
 class TrainConfig(Config):
-    name: str = "run"
+    name: str = Field(default="run", min_length=1, max_length=200)
     """Name of the run."""
-    out: str = "runs/{name}"
+    out: str = Field(default="runs/{name}", min_length=1)
     """Folder of the run; {name} is filled in."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of all random draws."""
     task: Annotated[Any, PartOf("task")]
     """The task that trains (tokenizer, generator, classifier), or a job that writes files
     (cache)."""
     data: Annotated[Any, PartOf("data")] | None = None
     """The data set; null where the task needs none."""
-    steps: int = Field(default=1, ge=1)
+    steps: int = Field(default=1, ge=1, le=10**12)
     """Optimizer steps."""
-    batch_size: int = Field(default=256, ge=1)
+    batch_size: int = Field(default=256, ge=1, le=2**24)
     """Samples of one optimizer step, over all processes and micro-batches."""
-    accumulate: int = Field(default=1, ge=1)
+    accumulate: int = Field(default=1, ge=1, le=2**20)
     """Micro-batches into which each process splits its share."""
     optimizer: Annotated[Any, PartOf("optimizer")] = AdamWConfig()
     """Optimizer of every phase."""
     warmup: int = Field(default=0, ge=0)
     """Steps of linear warm-up."""
-    final_lr: float = Field(default=0.1, ge=0)
+    final_lr: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     """Learning rate at the end, as a share of the peak (cosine)."""
-    clip: float | None = Field(default=1.0, gt=0)
+    clip: float | None = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Gradient norm above which gradients are scaled down; null = never."""
     ema: float | None = Field(default=0.999, ge=0, lt=1)
     """Decay of the averaged weights, min(ema, (1+t)/(10+t)); null = none."""
@@ -51,7 +51,7 @@ class TrainConfig(Config):
     sharding: Sharding = "auto"
     """full: FSDP2 cuts the trained network over the processes; none: each holds a copy; auto: what
     the accelerate config says."""
-    workers: int = Field(default=0, ge=0)
+    workers: int = Field(default=0, ge=0, le=2**12)
     """Loader processes for each training process."""
     max_bad_share: float = Field(default=0.01, ge=0, le=1)
     """Share of unreadable training images above which training stops."""
@@ -59,7 +59,7 @@ class TrainConfig(Config):
     """Steps between lines of the log."""
     validate_every: int = Field(default=1000, ge=0)
     """Steps between validations; 0 = only at the end."""
-    validate_batch: int = Field(default=64, ge=1)
+    validate_batch: int = Field(default=64, ge=1, le=2**20)
     """Samples of a validation batch, per process."""
     validate_limit: int | None = Field(default=None, ge=1)
     """Validation samples; null = all."""
@@ -78,10 +78,20 @@ class TrainConfig(Config):
     """Number of steps in a row without a finite loss and gradient after which the run stops."""
     resume: str = "auto"
     """auto: the newest complete checkpoint of the run, if any; never; or a checkpoint's path."""
-    peak_tflops: float | None = Field(default=None, gt=0)
+    peak_tflops: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Peak TFLOP/s of one device, for `mfu` in the log; null = by the GPU's name, if known."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     """Trackers besides metrics.jsonl, which is always written. wandb without a key runs offline."""
+
+    @model_validator(mode="after")
+    def _names_a_folder(self) -> TrainConfig:
+        if set("{}") & set(self.out.replace("{name}", "")):
+            raise InputError(
+                f"out={self.out}: expected a folder, in which only {{name}} is filled in"
+            )
+        if not self.folder.isprintable():
+            raise InputError(f"out={self.folder!r}: expected a folder without control characters")
+        return self
 
     @model_validator(mode="after")
     def _divides(self) -> TrainConfig:
@@ -108,4 +118,4 @@ class TrainConfig(Config):
 
     @property
     def folder(self) -> str:
-        return self.out.format(name=self.name)
+        return self.out.replace("{name}", self.name)

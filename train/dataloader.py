@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from vistok.data.loading.loader import TrainLoader
+from vistok.data.loading.shared_memory import AHEAD, SPARE, batch_bytes, check_room
 from vistok.data.loading.stream import Stream
 from vistok.data.loading.stream_loader import StreamLoader
 from vistok.data.order import Order
@@ -47,6 +49,20 @@ def make_loader(
         given |= state.stream or {}
         return StreamLoader(data, config.batch_size, config.seed, **given)
     return TrainLoader(data, order, **given)
+
+
+def check_shared_memory(
+    config: TrainConfig, train_set: Any, val_set: Any, accelerator: Accelerator
+) -> None:
+    """DataError unless shared memory holds what the workers of all processes on this machine need.
+
+    The workers of training stay while others validate, so both count, before the first step.
+    """
+    world = accelerator.num_processes
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    needed = batch_bytes(train_set, config.batch_size // world)
+    needed += batch_bytes(val_set, config.validate_batch)
+    check_room(here * config.workers * (AHEAD + SPARE) * needed, config.workers)
 
 
 def stream_positions(loader: Loader) -> dict[str, Any] | None:

@@ -13,9 +13,13 @@ from accelerate.utils import DistributedDataParallelKwargs, gather_object
 
 from vistok.config import ConfigError
 from vistok.config.errors import UserError
+from vistok.data.base import stated
 from vistok.data.order import check_split
 from vistok.runtime.precision import has_bf16
 from vistok.train.config import TrainConfig
+from vistok.train.environment import check_environment
+from vistok.train.parallel.wrap import wants_sharding
+from vistok.train.tasks.base import check_sides
 
 # How gloo and NCCL say, among much else, that somebody is gone.
 _LOST = ("closed by peer", "Connection reset", "Broken pipe", "Timed out", "NCCL", "Socket")
@@ -54,8 +58,19 @@ def slow_precision(config: TrainConfig, device: torch.device) -> str | None:
     )
 
 
+def check_start(config: TrainConfig) -> None:
+    """ConfigError for what a config and the environment alone show to be wrong, before anything is
+    opened: launch settings that cannot be followed, data of other sides than the task takes."""
+    check_environment(config)
+    wants_sharding(config.sharding, int(os.environ.get("WORLD_SIZE", "1")))
+    sides = getattr(config.task, "sides", None)
+    if sides is not None and config.data is not None:
+        check_sides(stated(config.data), sides, "this tokenizer")
+
+
 def make_accelerator(config: TrainConfig) -> Accelerator:
     """One Accelerator for this run; the launcher's world size must be the one it sees."""
+    check_start(config)
     # torch 2.14 renames the flag, Accelerate does not know the new name yet.
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
     on_gpu = torch.cuda.is_available()

@@ -6,10 +6,8 @@ schedules are functions of the step, so a resumed run cannot differ from one tha
 
 from __future__ import annotations
 
-import shutil
+import math
 import sys
-from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,50 +22,66 @@ from vistok.core.draws import Draws
 from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
-from vistok.data.batch import of_each_class, to_device
-from vistok.data.loading.loader import EvalLoader
+from vistok.data.batch import to_device
+from vistok.data.loading.shared_memory import told_as_shortage
 from vistok.data.loading.stream import Stream
 from vistok.data.order import Order
+from vistok.data.overlap import overlap
+from vistok.layers.dropout import keyed, layers_of
 from vistok.storage.files import write_text
-from vistok.storage.hub import WEIGHTS
+from vistok.storage.lock import FolderLock
+from vistok.storage.trained import RUN_CONFIG
 from vistok.train.checkpoint import files
+from vistok.train.checkpoint.history import header, told
 from vistok.train.checkpoint.resume import Checkpointer, binding
 from vistok.train.config import TrainConfig
+from vistok.train.cost.room import check_room
 from vistok.train.cost.throughput import Throughput, make_throughput
-from vistok.train.dataloader import Loader, make_loader, stream_positions
+from vistok.train.dataloader import Loader, check_shared_memory, make_loader, stream_positions
+from vistok.train.export import Export
 from vistok.train.jobs.base import Context, Job
 from vistok.train.launch import make_accelerator, one_line_losses, slow_precision
 from vistok.train.monitoring.logger import Logger
-from vistok.train.monitoring.summary import finish
+from vistok.train.monitoring.validation import Validation
 from vistok.train.nonfinite import NonFiniteCheck
-from vistok.train.optim.averaging import Average, has_batch_norm
-from vistok.train.parallel.wrap import Parallel, share_batch_norm, wants_sharding
+from vistok.train.optim.averaging import has_batch_norm
+from vistok.train.parallel.main_process import by_main
+from vistok.train.parallel.wrap import Parallel, wants_sharding
+from vistok.train.run_folder import run_folder
 from vistok.train.signals import StopRequest
-from vistok.train.state import RunState
+from vistok.train.state import make_state
 from vistok.train.step import PhaseGradients, TrainingStep
-from vistok.train.tasks.base import Task
+from vistok.train.tasks.base import Modules, Task
 
 
 def train(config: TrainConfig) -> Path:
-    """Run a training config to its end; the run's folder."""
+    """Run a training config to its end; the run's folder.
+
+    InUseError names another process that has this folder.
+    """
     accelerator = make_accelerator(config)
     folder = Path(config.folder)
-    if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-    set_seed(config.seed)
-    data = None if config.data is None else build(config.data)
-    # A job opens what it reads by itself: a training split may decode every image at once.
     is_job = issubclass(entry_of(config.task).part, Job)
-    train_set = None if data is None or is_job else data.open("train")
-    work: Task | Job = build(config.task, train_set)
-    if isinstance(work, Job):
-        work.run(Context(config, data, accelerator, folder))
-        if accelerator.is_main_process:
-            write_text(folder / "config.yaml", to_yaml(config))
-        return folder
-    if data is None:
-        raise ConfigError("data: missing; this task trains on data, expected e.g. {kind: photos}")
-    Loop(config, work, train_set, data.open("val"), accelerator, folder).run()
+    with run_folder(accelerator, folder, is_job) as lock:
+        set_seed(config.seed)
+        data = None if config.data is None else build(config.data)
+        # A job opens what it reads by itself: a training split may decode every image at once.
+        train_set = None if data is None or is_job else data.open("train")
+        if not is_job:
+            sharded = wants_sharding(config.sharding, accelerator.num_processes)
+            shares = accelerator.num_processes if sharded else 1
+            check_room(config.task, train_set, accelerator.device, shares)
+        work: Task | Job = build(config.task, train_set)
+        if isinstance(work, Job):
+            work.run(Context(config, data, accelerator, folder))
+            if accelerator.is_main_process:
+                write_text(folder / RUN_CONFIG, to_yaml(config))
+        elif data is None:
+            raise ConfigError(
+                "data: missing; this task trains on data, expected e.g. {kind: photos}"
+            )
+        else:
+            Loop(config, work, train_set, data.open("val"), accelerator, folder, lock).run()
     return folder
 
 
@@ -80,12 +94,15 @@ class Loop:
         val_set: Any,
         accelerator: Accelerator,
         folder: Path,
+        lock: FolderLock | None = None,
     ) -> None:
         self.config, self.task, self.accelerator, self.folder = config, task, accelerator, folder
         self.device = accelerator.device
         self.train_set, self.val_set = train_set, val_set
+        # As the run finds its files, not as they are later; it may look at every one of them.
+        self.data_record = by_main(accelerator, train_set.record)
         self.sharded = wants_sharding(config.sharding, accelerator.num_processes)
-        self.state = self._state()
+        self.state = make_state(config, task, accelerator, self.sharded)
         # What a forward pass itself moves; looked up once, since a step has no time to search.
         self._statistics = [
             buffer
@@ -99,52 +116,47 @@ class Loop:
         self.nonfinite = NonFiniteCheck(
             self.state, accelerator, folder, config.max_skipped, lambda text: self.logger.say(text)
         )
-        self.checkpointer = Checkpointer(config, accelerator, folder / "checkpoints", self._binding)
+        place = folder / "checkpoints"
+        self.checkpointer = Checkpointer(config, accelerator, place, self._binding, lock)
         self.stop = StopRequest()
+        self.validation = Validation(
+            config,
+            task,
+            val_set,
+            accelerator,
+            folder,
+            stopping=lambda: self.stop.number is not None,
+            tell=lambda text: self.logger.say(text),
+            note=self.nonfinite.note,
+        )
+        self.export = Export(config, task, folder, self.data_record)
         self.logger: Logger | None = None
         self.loader: Loader | None = None
 
-    def _state(self) -> RunState:
-        """The task's modules on the device, and their averages."""
-        config, task = self.config, self.task
-        modules = {name: module.to(self.device) for name, module in task.modules.items()}
-        for module in (*task.buffers.helpers, *task.buffers.saved.values()):
-            module.to(self.device)
-        for name, module in modules.items():
-            share_batch_norm(name, module, self.accelerator)
-        averages: dict[str, Average] = {}
-        if config.ema is not None:
-            averages = {name: Average(modules[name], config.ema, name) for name in task.ema}
-        # A sharded module cannot be evaluated as it is: ranks look at different numbers of samples.
-        first = task.phases[0].module
-        twins: dict[str, Average] = {}
-        if self.sharded and first not in averages:
-            twins = {first: Average(modules[first], 0.0, first)}
-        return RunState(modules, averages, twins, task.buffers)
-
-    @cached_property
-    def data_record(self) -> dict:
-        """The record of the training data; read once, since it may look at every file."""
-        return self.train_set.record()
-
     def _binding(self) -> dict[str, Any]:
-        return binding(self.config, self.data_record.get("manifest"), self.task.record())
+        record = {"data (count)": self.data_record.get("count"), **self.task.record()}
+        return binding(self.config, self.data_record.get("manifest"), record)
 
     # -- running --------------------------------------------------------------------------------
 
     def run(self) -> None:
-        self._begin()
-        state = self.state
-        if self.accelerator.is_main_process:
-            # Only now: a run that is refused must not change what an earlier one left.
-            write_text(self.folder / "config.yaml", to_yaml(self.config))
-            if self.config.resume != "auto":
-                files.set_aside(self.folder / "checkpoints", after=state.step)
-        if state.step >= self.config.steps:
-            self._export()
+        path = self._begin()
+        state, main = self.state, self.accelerator.is_main_process
+        if by_main(self.accelerator, lambda: self._is_complete(path)):
+            if main:
+                print(f"finished {state.step} steps; the model is in {self.export.target}")
             return
+        if main:
+            # Only now: a run that is refused must not change what an earlier one left.
+            past = header(self.checkpointer.history)
+            write_text(self.folder / RUN_CONFIG, past + to_yaml(self.config))
+            aside = []
+            if self.config.resume != "auto":
+                aside = files.set_aside(self.checkpointer.folder, after=state.step)
+            if aside:
+                print(f"set aside checkpoints of later steps: {', '.join(map(str, aside))}")
         throughput = Throughput()
-        if self.accelerator.is_main_process:
+        if main and state.step < self.config.steps:
             world = self.accelerator.num_processes
             throughput = make_throughput(self.config, self.train_set, self.device, world)
         facts = self.task.facts()
@@ -155,29 +167,51 @@ class Loop:
             self.logger.say(f"no tflops in the log: a step cannot be counted ({throughput.reason})")
         if slow := slow_precision(self.config, self.device):
             self.logger.say(slow)
+        if self.accelerator.is_main_process and (seen := overlap(self.train_set, self.val_set)):
+            self.logger.say(seen)
         if state.step == 0:
             for name, value in facts.lines.items():
                 self.logger.say(f"{name}: {value}")
         try:
             with self.stop.listening(), one_line_losses(self.accelerator, self._where):
-                self._train()
+                with told_as_shortage():
+                    self._train(path)
         finally:
             self.logger.close()
 
-    def _train(self) -> None:
+    def _is_complete(self, path: Path | None) -> bool:
+        """True if there is nothing left to do: no step, no validation, no export."""
+        step = self.state.step
+        done = path is not None and step >= self.config.steps
+        return done and not self.validation.missed(step) and self.export.is_current(path)
+
+    def _train(self, path: Path | None) -> None:
+        """All that is left to do, from the checkpoint `path` on."""
+        if path is not None and self.checkpointer.holds(path):
+            # A kill after a save may have cut off what follows it.
+            if by_main(self.accelerator, lambda: self.validation.missed(self.state.step)):
+                self._look(path)
+        if self.state.step < self.config.steps:
+            path = self._steps()
+        self._export(path)
+        if self.stop.number is not None:  # so that what was to follow does not
+            self.logger.say(f"stopped by signal {self.stop.number}; the run is complete")
+            sys.exit(128 + self.stop.number)
+
+    def _steps(self) -> Path:
+        """The steps that are left; the checkpoint of the last one."""
+        check_shared_memory(self.config, self.train_set, self.val_set, self.accelerator)
         self.loader = loader = self._loader()
+        path = None
         for batch in loader:
-            self._train_step(to_device(batch, self.device), loader)
+            path = self._train_step(to_device(batch, self.device), loader)
             if self.stop.agreed() and self.state.step < self.config.steps:
                 if not (self._every(self.config.save_every) or self.nonfinite.in_a_row):
                     self._save()  # else it was just saved, or must not be
                 step = self.state.step
                 self.logger.say(f"stopped by signal {self.stop.number} after step {step}")
                 sys.exit(128 + self.stop.number)
-        self._export()
-        if self.stop.number is not None:  # so that what was to follow does not
-            self.logger.say(f"stopped by signal {self.stop.number}; the run is complete")
-            sys.exit(128 + self.stop.number)
+        return path
 
     def _loader(self, steps: int | None = None, workers: int | None = None) -> Loader:
         given = (self.config, self.train_set, self.order, self.accelerator, self.folder, self.state)
@@ -191,11 +225,12 @@ class Loop:
         resume = f"{saved[0]} is complete" if saved else "there is no checkpoint yet"
         return f"at step {self.state.step + 1}; {resume}: start the same command again"
 
-    def _train_step(self, batch: Batch, loader: Loader) -> None:
+    def _train_step(self, batch: Batch, loader: Loader) -> Path | None:
+        """One step, and what is due after it; the checkpoint, if one was."""
         config, task, state = self.config, self.task, self.state
         progress = Progress(state.step, config.steps, self.order.epoch(state.step))
         rng = Rng(config.seed, "step", state.step)
-        self._seed_dropout(rng)
+        self._seed_torch(rng)
         draws: Draws = task.draw(batch.index, config.seed, progress).to(self.device)
         before = [buffer.clone() for buffer in self._statistics]
         phases = self.training_step.gradients(batch, draws, progress)
@@ -223,7 +258,9 @@ class Loop:
             loader.wait,
             facts | {"skipped_steps": state.skipped},
         )
-        self._look_and_save()
+        saved = self._save_if_due()
+        self._look(saved)
+        return saved
 
     def _move(self, found: PhaseGradients, progress: Progress) -> dict[str, float]:
         """Move the modules of a phase, and log it; its learning rate."""
@@ -235,25 +272,23 @@ class Loop:
         self.logger.add({f"{name}_grad_norm{part and '/' + part}": norm for part, norm in norms})
         return {f"{prefix}lr": self.training_step.move(found, progress)}
 
-    def _look_and_save(self) -> None:
-        """Validation, images and the checkpoint of this step, where they are due."""
+    def _save_if_due(self) -> Path | None:
+        """The checkpoint of this step, where one is due."""
         config, state = self.config, self.state
         last = state.step == config.steps
-        state.score = None
-        if last or self._every(config.validate_every):
-            self._validate()
-        if last or self._every(config.grid_every):
-            self._images()
-        if self._every(config.save_every) and self.nonfinite.in_a_row and not last:
+        if not (last or self._every(config.save_every)):
+            return None
+        if self.nonfinite.in_a_row and not last:
             # The step before the first bad one may be what broke the weights.
             self.logger.say(f"step {state.step}: no checkpoint, since the last step was skipped")
-        elif last or self._every(config.save_every):
-            self._save()
+            return None
+        return self._save()
 
     # -- beginning ------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
-        """From a checkpoint or from scratch; modules are whole until their state is in them."""
+    def _begin(self) -> Path | None:
+        """From a checkpoint, which is returned, or from scratch; modules are whole until their
+        state is in them."""
         state = self.state
         path = self.checkpointer.find()
         snapshot = None if path is None else self.checkpointer.restore_modules(state, path)
@@ -266,21 +301,25 @@ class Loop:
         if snapshot is not None:
             self.checkpointer.restore_optimizers(state, snapshot, path)
             if self.accelerator.is_main_process:
-                print(f"resumed from {path}{self.checkpointer.changed_precision(snapshot)}")
+                changed = [c for c in self.checkpointer.history if c["after_step"] == state.step]
+                print(f"resumed from {path}{told(changed)}")
+        return path
 
     def _prepare(self) -> None:
         """Show the task the first batch, before anything is wrapped."""
         rng = Rng(self.config.seed, "step", 0)
-        self._seed_dropout(rng)
+        self._seed_torch(rng)
         # Streams cut their lanes by the number of workers, so there it must be the real one.
         workers = self.config.workers if isinstance(self.train_set, Stream) else 0
         batch = next(iter(self._loader(1, workers)))
-        self.task.prepare(to_device(batch, self.device), rng)
+        dropout = layers_of(self.task.modules)
+        with keyed(dropout, Rng(self.config.seed, "dropout"), batch.index, self.device):
+            self.task.prepare(to_device(batch, self.device), rng)
 
-    def _seed_dropout(self, rng: Rng) -> None:
-        """Network dropout is the only user of torch's own generator: keyed by step and rank, it
-        needs no state either."""
-        torch.manual_seed(rng.child(f"dropout/{self.accelerator.process_index}").torch_seed())
+    def _seed_torch(self, rng: Rng) -> None:
+        """Parts of users may draw from torch's own generator: keyed by step and rank, such draws
+        need no state either."""
+        torch.manual_seed(rng.child(f"torch/{self.accelerator.process_index}").torch_seed())
 
     # -- looking --------------------------------------------------------------------------------
 
@@ -289,77 +328,52 @@ class Loop:
         averages = {**self.state.twins, **self.state.averages}.items()
         return {**self.state.modules, **{name: average.module for name, average in averages}}
 
-    def _batches(self) -> Iterator[Batch]:
-        loader = EvalLoader(
-            self.val_set,
-            self.config.validate_batch,
-            workers=self.config.workers,
-            rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes,
-            limit=self.config.validate_limit,
-        )
-        for batch in loader:
-            yield to_device(batch, self.device)
-            if self.stop.number is not None:
-                return  # the grace time is short; what was counted so far is thrown away
+    def _look(self, saved: Path | None) -> None:
+        """Validation and image grids of this step, where they are due and no signal came.
 
-    def _validate(self) -> None:
+        Args:
+            saved: the checkpoint of this step, if there is one.
+        """
+        config, last = self.config, self.state.step == self.config.steps
+        validate = last or self._every(config.validate_every)
+        draw = last or self._every(config.grid_every)
+        if not (validate or draw) or self.stop.agreed():
+            return
         self.logger.pause()
-        with self.accelerator.autocast():
-            metrics = self.task.validate(self._batches(), self.evaluated())
-        if self.stop.agreed():
-            metrics = {}
-        if metrics:
-            step, monitor = self.state.step, self.task.monitor
-            self.logger.write(step, metrics, "val")
-            values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-            self.logger.say(f"step {step}: {values}")
-            if monitor.metric in metrics:
-                sign = 1 if monitor.higher_is_better else -1
-                self.state.score = sign * metrics[monitor.metric]
-        self.logger.resume()
-
-    def _images(self) -> None:
-        """Grids of images, where the task draws some."""
-        self.logger.pause()
-        modules, draw = self.evaluated(), self.task.monitor.images
-        if self.accelerator.is_main_process and draw is not None:
-            first = next(iter(EvalLoader(self.val_set, 64, limit=64)))
-            batch = to_device(of_each_class(first, 8), self.device)
-            for name, image in draw(batch, modules).items():
+        modules = self.evaluated()
+        if validate:
+            self._validate(saved, modules)
+        if draw:
+            for name, image in self.validation.grids(self.state.step, modules).items():
                 self.logger.image(self.state.step, name, image)
         self.logger.resume()
 
+    def _validate(self, saved: Path | None, modules: Modules) -> None:
+        step, monitor = self.state.step, self.task.monitor
+        metrics = self.validation.metrics(step, modules)
+        if self.stop.agreed() or not metrics:
+            return
+        score = metrics.get(monitor.metric, math.nan) * (1 if monitor.higher_is_better else -1)
+        if saved is not None and math.isfinite(score):
+            self.checkpointer.judge(saved, score)
+        self.logger.write(step, metrics, "val")
+        values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        self.logger.say(f"step {step}: {values}")
+        self.validation.compare(step)
+
     # -- keeping --------------------------------------------------------------------------------
 
-    def _save(self) -> None:
+    def _save(self) -> Path:
         """A checkpoint, written by the main process; a failure ends all of them."""
         self.logger.pause()
         self.state.stream = stream_positions(self.loader)
-        self.checkpointer.save(self.state)
+        path = self.checkpointer.save(self.state)
         self.logger.resume()
+        return path
 
-    def _export(self) -> None:
-        """Write the finished model, unless an earlier run of the same steps already did."""
-        target = self.folder / "model"
+    def _export(self, path: Path) -> None:
+        """Write the finished model and the summary."""
+        self.nonfinite.require_a_step()
         modules = self.evaluated()
-        if self.accelerator.is_main_process:
-            if not (target / WEIGHTS).is_file() or self.logger is not None:
-                draft = self.folder / ".writing_model"
-                shutil.rmtree(draft, ignore_errors=True)
-                self.task.export(draft, modules)
-                shutil.rmtree(target, ignore_errors=True)
-                draft.rename(target)
-            if self.logger is None:
-                print(f"finished {self.state.step} steps; the model is in {target}")
-            else:
-                self.logger.say(
-                    finish(
-                        self.config,
-                        self.folder,
-                        self.data_record,
-                        task=self.task.record(),
-                        unit=self.task.facts().unit,
-                    )
-                )
-        self.accelerator.wait_for_everyone()
+        write = lambda: self.export.write(self.state.step, path, modules)
+        self.logger.say(by_main(self.accelerator, write))

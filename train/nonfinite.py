@@ -52,10 +52,12 @@ class NonFiniteCheck:
         self.state, self.accelerator = state, accelerator
         self.folder, self.limit, self.say = folder, limit, say
         self.in_a_row = 0
+        self._asked = 0  # steps since this process began
         self._history: deque[tuple[int, Sequence[PhaseGradients]]] = deque(maxlen=_REMEMBERED)
 
     def passes(self, step: int, phases: Sequence[PhaseGradients]) -> bool:
         """True if the step may be taken; the same answer on every rank."""
+        self._asked += 1
         self._history.append((step, [replace(found, micro_batches=()) for found in phases]))
         if not phases:  # nothing is due, so nothing is read
             self.in_a_row = 0
@@ -68,6 +70,18 @@ class NonFiniteCheck:
                 return False
         self.in_a_row = 0
         return True
+
+    def require_a_step(self) -> None:
+        """NonFiniteError if every step of the run, or every step since it resumed, was skipped."""
+        resumed = self._asked and self.in_a_row == self._asked
+        if resumed or self.state.skipped >= self.state.step:
+            count = self._asked if resumed else self.state.step
+            raise NonFiniteError(
+                f"all {count} steps were skipped, as no loss or gradient was finite: nothing was "
+                "learned, no model is written; lower optimizer.lr, lengthen warmup, set clip, "
+                "use precision=fp32, or look at the samples in alarms.jsonl, then start again with "
+                "resume=never"
+            )
 
     def _report(self, step: int, found: PhaseGradients) -> None:
         self.state.skipped += 1

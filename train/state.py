@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
+from vistok.train.config import TrainConfig
 from vistok.train.optim.averaging import Average
-from vistok.train.tasks.base import Buffers
+from vistok.train.parallel.wrap import share_batch_norm
+from vistok.train.tasks.base import Buffers, Task
 
 
 @dataclass
@@ -31,7 +34,26 @@ class RunState:
     """Optimizer steps done."""
     skipped: int = 0
     """Steps that were not finite."""
-    score: float | None = None
-    """The validation metric of this step, higher is better; None = none was due."""
     stream: dict[str, Any] | None = None
     """Lanes of a streamed data set and their positions; None = samples are read by index."""
+
+
+def make_state(
+    config: TrainConfig, task: Task, accelerator: Accelerator, sharded: bool
+) -> RunState:
+    """A run before its first step: the task's modules on the device, and their averages."""
+    device = accelerator.device
+    modules = {name: module.to(device) for name, module in task.modules.items()}
+    for module in (*task.buffers.helpers, *task.buffers.saved.values()):
+        module.to(device)
+    for name, module in modules.items():
+        share_batch_norm(name, module, accelerator)
+    averages: dict[str, Average] = {}
+    if config.ema is not None:
+        averages = {name: Average(modules[name], config.ema, name) for name in task.ema}
+    # A sharded module cannot be evaluated as it is: ranks look at different numbers of samples.
+    first = task.phases[0].module
+    twins: dict[str, Average] = {}
+    if sharded and first not in averages:
+        twins = {first: Average(modules[first], 0.0, first)}
+    return RunState(modules, averages, twins, task.buffers)

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from vistok.core.draws import Draws
 from vistok.core.records import Batch
+from vistok.core.rng import Rng
 from vistok.core.schedules import Progress, warmup_cosine
+from vistok.layers.dropout import keyed, layers_of
 from vistok.train.config import TrainConfig
 from vistok.train.optim.gradients import norms_and_clip
 from vistok.train.optim.optimizers import optimizers_of
@@ -63,6 +65,7 @@ class TrainingStep:
     ) -> None:
         self.config, self.task, self.modules, self.parallel = config, task, modules, parallel
         self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
+        self._dropout = layers_of(modules)
 
     def prepare(self) -> None:
         """Wrap the modules in `task.modules` and make their optimizers; they hold their state."""
@@ -97,11 +100,14 @@ class TrainingStep:
     ) -> PhaseGradients:
         """Micro-batches of one phase, their gradients, and clipping."""
         wrapped, count = self.task.modules[phase.module], len(cuts)
+        device = next(self.modules[phase.module].parameters()).device
+        rng = Rng(self.config.seed, "dropout", progress.step)
         seen = []
         for i, cut in enumerate(cuts):
             part = batch if count == 1 else batch.select(cut)
             with self.parallel.micro_batch(wrapped, last=i == count - 1):
-                with self.parallel.autocast():
+                dropout = keyed(self._dropout, rng, part.index, device)
+                with dropout, self.parallel.autocast():
                     sampled = draws.select(cut)
                     outcome = self.task.step(phase, part, sampled, progress, earlier[i])
                 self.parallel.backward(outcome.loss / count)

@@ -13,11 +13,13 @@ from vistok.frozen.text import TextEncoderConfig
 from vistok.layers.text import TextInputConfig
 from vistok.spaces.pixels import PixelsConfig
 
+Side = Annotated[int, Field(ge=1, le=2**14)]  # pixels
+
 
 class TokenizerConfig(Config):
-    image_size: tuple[int, int] = (256, 256)
+    image_size: tuple[Side, Side] = (256, 256)
     """(H, W) in pixels; one number for a square."""
-    frames: int | None = Field(default=None, ge=1)
+    frames: int | None = Field(default=None, ge=1, le=2**12)
     """Frames of a clip; null = this tokenizer takes images."""
     input_space: Annotated[Any, PartOf("space")] = PixelsConfig()
     """Representation of the pixels that the encoder reads."""

@@ -171,7 +171,8 @@ def _labels(context: Context, index: list[int], cells: int) -> list[str]:
     dataset = context.views.dataset
     names = [str(i) for i in index]
     if dataset.classes:
-        names = [dataset.classes[dataset[i].label] for i in index]
+        labels = [dataset[i].label for i in index]
+        names = [dataset.classes[label] if label >= 0 else "unlabeled" for label in labels]
     return [name for name in names for _ in range(cells // len(names))]
 
 

@@ -40,6 +40,7 @@ from vistok.tokens import Tokens, TokenSpec
 Mode = Literal["full", "quick", "both", "none"]
 
 _PUBLISHED = 4096  # codes for which the deltas were chosen
+RELATIVE_LIMIT = 2**20  # codes up to which pFID-v1-rel is taken: 92,160 neighbors of each token
 
 
 class Decoding(NamedTuple):
@@ -83,6 +84,11 @@ class PFID(Protocol):
         if not context.spec.vocab:
             context.skip(NAME, "undefined for continuous tokens")
             return []
+        if config.mode in ("full", "both") and branch_codes(context.spec) > RELATIVE_LIMIT:
+            reason = (
+                f"neighborhoods that grow with more than {RELATIVE_LIMIT:,} codes are too large"
+            )
+            context.skip(f"{NAME}-rel", reason)
         chosen, note = quick_subset(len(context.views))
         subset = None if note is not None else frozenset(chosen.tolist())
         numbers = plan(context.spec, config.mode, subset is not None)
@@ -107,7 +113,7 @@ def plan(spec: TokenSpec, mode: Mode, own_subset: bool) -> list[Number]:
     numbers = []
     if mode in ("full", "both"):
         numbers.append(Number(NAME, whole, pairs(FULL_GRID, clip(FULL_GRID, codes)), False))
-        if codes != _PUBLISHED:
+        if codes != _PUBLISHED and codes <= RELATIVE_LIMIT:
             scaled = relative(FULL_GRID, codes)
             numbers.append(Number(f"{NAME}-rel", whole, pairs(FULL_GRID, scaled), False))
     if mode in ("quick", "both"):

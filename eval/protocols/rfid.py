@@ -164,16 +164,20 @@ def codebook_rows(context: Context, use: CodebookUse) -> list[Row]:
 def codebook_facts(use: CodebookUse) -> dict[str, Any]:
     """The sorted histogram (thinned to some points) and the entropies per position."""
     counts = use.counts if use.counts is not None else torch.cat(use.factor_counts)
+    codes = len(counts) if use.counts is not None else sum(use.sizes)
     ordered = counts.sort(descending=True).values.tolist()
     step = max(1, len(ordered) // _CURVE)
     kept = sorted({*range(0, len(ordered), step), len(ordered) - 1})
+    curve = [[rank, ordered[rank]] for rank in kept]
+    if codes > len(ordered):  # of a large factor only codes that occur are listed
+        curve += [[rank, 0] for rank in sorted({len(ordered), codes - 1})]
     entropy = use.position_entropy
     return {
-        "codes": len(ordered),
-        "joint": use.counts is not None,
+        "codes": codes,
+        "joint": use.usage is not None,
         "used": int((counts > 0).sum()),
         "tokens": use.positions,
-        "sorted_counts": [[rank, ordered[rank]] for rank in kept],
+        "sorted_counts": curve,
         "position_entropy": None if entropy is None else entropy.tolist(),
         "factor_usage": list(use.factor_usage),
         "factor_entropy": list(use.factor_entropy),

@@ -19,8 +19,10 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
+from vistok.config.bounded import parse_json
 from vistok.config.errors import UserError
 from vistok.core.errors import InputError
+from vistok.core.regular_files import check_regular
 from vistok.eval.results.rows import Network, Reference
 from vistok.eval.resumable import digest, read_tensors, write_tensors
 from vistok.metrics import FeatureStats
@@ -177,10 +179,11 @@ def _seal(mean: np.ndarray, cov: np.ndarray, count: np.ndarray, record: dict[str
 
 
 def _from_npz(path: Path) -> RealStats:
+    check_regular(path)
     with np.load(path, allow_pickle=False) as file:
         names = set(file.files)
         if "protocol" in names:
-            record = json.loads(str(file["protocol"]))
+            record = parse_json(str(file["protocol"]), "its protocol record")
             mean, cov, count = (file[name] for name in ("mu", "sigma", "count"))
             if not isinstance(record, dict):
                 raise InputError("its protocol is no record")

@@ -20,6 +20,7 @@ from typing import Any
 
 from vistok.config.registry import build
 from vistok.data import DataError, Dataset, FolderConfig, Order, ParquetConfig, TrainLoader
+from vistok.data.loading.workers import end_with_parent
 from vistok.eval.provenance import provenance
 from vistok.eval.results.rows import Reference, Row
 
@@ -159,6 +160,7 @@ _job: tuple[Dataset, int]  # of a process of the pool: what it reads, and the si
 def _begin(dataset: Dataset, size: int) -> None:
     global _job
     _job = dataset, size
+    end_with_parent()
 
 
 def _decode_resize(index: int) -> int:

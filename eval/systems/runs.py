@@ -7,7 +7,6 @@ config.json names the weights of the tokenizer whose tokens it learned).
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,16 +14,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-
-from vistok.config import Config, PartOf, validate
+from vistok.config import Config, ConfigError, PartOf, validate
+from vistok.config.bounded import parse_json
 from vistok.config.errors import UserError
 from vistok.config.names import close
 from vistok.config.registry import build
-from vistok.data.base import one_line, text_of
+from vistok.config.yaml_files import read_plain_yaml
+from vistok.data.addresses import addresses, check_addresses
+from vistok.data.base import text_of
 from vistok.eval.systems.released import place
 from vistok.pretrained.open import Kind, kind_of
 from vistok.storage.hub import read_json
+from vistok.storage.trained import unlike_its_run
 from vistok.storage.weights import sha256
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import TokenSpec
@@ -184,7 +185,10 @@ def data_config(run: Run | None, changes: Mapping[str, Any] | None = None) -> Co
             ("no data named" if run is None else f"{run.folder}: {_no_data(run)}")
             + "; say which images, e.g. data.kind=photos data.size=32"
         )
-    return validate(_Data, {"data": {**(tree or {}), **changes}}, "data").data
+    config = validate(_Data, {"data": {**(tree or {}), **changes}}, "data").data
+    if tree and addresses(config):
+        check_addresses(config, run.folder / "config.yaml", changes)
+    return config
 
 
 def _no_data(run: Run) -> str:
@@ -225,11 +229,16 @@ def read_run(folder: Path, name: str) -> Run:
     if not weights.is_file():
         raise RunError(f"{folder}: no {weights.relative_to(folder)}; save the model again")
     kind, described = _kind(model)
-    config = None
+    config, digest = None, sha256(weights)
     if (folder / "config.yaml").is_file():
         config = _written_config(folder / "config.yaml")
+        if reason := unlike_its_run(folder, digest):
+            raise RunError(
+                f"{folder}: {reason}; finish the run with its training command, or evaluate "
+                f"{model} by itself with data.kind=..."
+            )
     history = _history(folder / "metrics.jsonl")
-    return Run(name, folder, model, kind, described, sha256(weights), config, history)
+    return Run(name, folder, model, kind, described, digest, config, history)
 
 
 def _nowhere(folder: Path) -> str:
@@ -253,9 +262,10 @@ def _nowhere(folder: Path) -> str:
 def _written_config(path: Path) -> dict[str, Any]:
     """The config that training wrote, resolved; nothing in it is resolved again."""
     try:
-        config = yaml.safe_load(text_of(path))
-    except yaml.YAMLError as error:
-        raise RunError(f"{path}: not the YAML that training writes ({one_line(error)})") from None
+        config = read_plain_yaml(path)
+    except ConfigError as error:
+        reason = str(error).removeprefix(f"{path}: cannot be read: ")
+        raise RunError(f"{path}: not the YAML that training writes ({reason})") from None
     if not isinstance(config, dict) or not isinstance(config.get("data") or {}, dict):
         raise RunError(f"{path}: not a training config; expected keys, and keys below `data`")
     lost = _cut(config)
@@ -326,17 +336,20 @@ def _history(path: Path) -> tuple[dict[str, Any], ...]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line, parse_constant=_gap, parse_float=_gap))
-        except (ValueError, RecursionError):
+            # What is not finite is no JSON: a curve has a gap there.
+            rows.append(_gaps(parse_json(line, path)))
+        except ValueError:
             if number < len(lines):
                 raise RunError(f"{path}: line {number} is not JSON; is the file damaged?") from None
     return tuple(row for row in rows if isinstance(row, dict))
 
 
-def _gap(text: str) -> float | None:
-    """A number of a curve; None, a gap, where it is not finite."""
-    value = float(text)
-    return value if math.isfinite(value) else None
+def _gaps(line: Any) -> Any:
+    """A line of metrics.jsonl with None for numbers that are not finite."""
+    if not isinstance(line, dict):
+        return line
+    odd = lambda value: isinstance(value, float) and not math.isfinite(value)
+    return {key: None if odd(value) else value for key, value in line.items()}
 
 
 def class_names(generator: Any) -> list[str]:

@@ -2,14 +2,12 @@
 
 A process of its own, since training moves what an evaluation must not lose (torch's generator,
 signals, accelerate's state). An interrupted training resumes from its newest checkpoint. Two
-trainings of one folder never run at once: the lock is inherited by the child, so that even one
-whose parent was killed holds it for as long as it lives.
+trainings of one folder never run at once: the lock of the folder is lent to the child, so that even
+one whose parent was killed holds it for as long as it lives.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -19,12 +17,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-
 import vistok
 from vistok.config import plugin_words, to_yaml
+from vistok.config.bounded import read_json
 from vistok.config.errors import UserError
+from vistok.config.yaml_files import read_plain_yaml
 from vistok.storage.hub import WEIGHTS
+from vistok.storage.lock import FolderLock, folder_lock
+from vistok.storage.trained import unlike_its_run
+from vistok.storage.weights import sha256
 from vistok.train.config import TrainConfig
 
 ROOT = Path(vistok.__file__).parents[1]  # holds the package, installed or not
@@ -39,16 +40,18 @@ class TrainingError(UserError, ValueError):
 def finished(config: TrainConfig) -> bool:
     """True if exactly this run came to its end: its model, of this config and so many steps."""
     folder = Path(config.folder)
-    if not (folder / "model" / WEIGHTS).is_file():
+    weights = folder / "model" / WEIGHTS
+    if not weights.is_file():
         return False
     try:
-        told = json.loads((folder / "summary.json").read_text("utf-8"))
-        kept = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        told = read_json(folder / "summary.json")
+        kept = read_plain_yaml(folder / "config.yaml")
+    except (OSError, ValueError):
         return False
-    # A longer run that was begun on top of a finished one has its config, but not its steps.
+    # A run that was begun on top of a finished one has its own config, and the model of that.
     same = kept == config.model_dump(mode="json")
-    return same and isinstance(told, dict) and told.get("steps") == config.steps
+    told_steps = told.get("steps") if isinstance(told, dict) else None
+    return same and told_steps == config.steps and unlike_its_run(folder, sha256(weights)) is None
 
 
 def train(config: TrainConfig, on_cpu: bool = False) -> None:
@@ -61,7 +64,7 @@ def train(config: TrainConfig, on_cpu: bool = False) -> None:
     """
     folder = Path(config.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder) as lock:
+    with folder_lock(folder, "training for vistok eval", wait=True) as lock:
         asked = folder / ".asked.yaml"
         asked.write_text(to_yaml(config), encoding="utf-8")
         command = [sys.executable, "-m", "vistok.train", str(asked), *plugin_words()]
@@ -74,15 +77,16 @@ def train(config: TrainConfig, on_cpu: bool = False) -> None:
         raise TrainingError(f"training of {folder}: {reason} (the same command resumes it)")
 
 
-def _run(command: list[str], lock: int, on_cpu: bool) -> tuple[int, str]:
+def _run(command: list[str], lock: FolderLock, on_cpu: bool) -> tuple[int, str]:
     """(exit code, end of the output); the output goes to stderr, since tables go to stdout."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(_LAUNCHER)}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), env.get("PYTHONPATH"))))
     env["PYTHONUNBUFFERED"] = "1"
+    env |= lock.lend()
     if on_cpu:
         env["CUDA_VISIBLE_DEVICES"] = ""
     child = subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=(lock,)
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=(lock.file,)
     )
     tail = b""
     with _forwarding(child):
@@ -113,18 +117,3 @@ def _forwarding(child: subprocess.Popen) -> Iterator[None]:
             child.terminate()
             child.wait()
         child.stdout.close()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[int]:
-    """An inheritable lock on a run folder; waits, and says so, while another process has it."""
-    file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{folder}: another process trains it; waiting for its end", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
-    finally:
-        os.close(file)

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from tests.cli.test_cli import call, mistake
+from tests.support.numbered import muxed, numbers_of, packed, packets, plain, written
 from vistok.config import validate
+from vistok.data.decode import clips
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens import Tokens
 
@@ -44,6 +46,20 @@ def test_to_bytes_and_back(place):
     call("decode", "model", "video.tok", "--format", "png")
     assert Image.open("video.png").size == (4 * 8 + 5 * 2, 8 + 2 * 2)
     assert "clip                     4 x 8 x 8" in call("info", "model")
+
+
+def test_the_frames_of_odd_videos(place):
+    """Without times of display, beginning inside a group of pictures, cut off."""
+    made, stream = packets(range(20))
+    muxed(place / "late.ts", plain(made[5:]), stream)
+    written(place / "b.avi", range(20))
+    packed(place / "packed.avi", 9)
+    for name, first in {"b.avi": 0, "late.ts": 11, "packed.avi": 0}.items():
+        assert numbers_of(clips.beginning(name, 4)[0]) == list(range(first, first + 4))
+        said = call("encode", "model", name)
+        assert ("late.ts: the first 6 of 15 frames cannot be decoded" in said) == ("late" in name)
+        data = Path(name).with_suffix(".tok").read_bytes()
+        assert Tokens.from_bytes([data], Tokenizer.from_pretrained("model").spec()).fps == 25
 
 
 def test_mistakes_are_one_line(place, monkeypatch):

@@ -12,8 +12,9 @@ TREES = ("vistok", "train", "eval")
 
 def unnamed(source: str) -> list[int]:
     """Lines that open text without naming its encoding."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
+    found, tree = [], ast.parse(source)
+    names = {getattr(node, "name", "") for node in tree.body}  # of the module's own functions
+    for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
         named = any(word.arg == "encoding" for word in node.keywords)
@@ -22,7 +23,7 @@ def unnamed(source: str) -> list[int]:
                 named |= bool(node.args)
             case ast.Attribute(attr="write_text"):
                 named |= len(node.args) > 1
-            case ast.Name(id="open"):
+            case ast.Name(id="open") if "open" not in names:
                 modes = [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "mode")]
                 named |= any("b" in getattr(mode, "value", "b") for mode in modes)
             case _:
@@ -47,3 +48,4 @@ def test_an_unnamed_encoding_is_found():
         "p.read_text('utf-8')\np.write_text(x, 'utf-8')\nopen(p, 'rb')\nopen(p, encoding='utf-8')\n"
     )
     assert unnamed(good) == []
+    assert unnamed("def open(name): ...\nopen(name)\n") == []

@@ -111,6 +111,8 @@ def in_process(monkeypatch):
     ran = []
 
     def work(command, lock, on_cpu):
+        for name, value in lock.lend().items():
+            monkeypatch.setenv(name, value)
         config = validate(TrainConfig, read_yaml(command[-1]))
         train(config)
         ran.append(config.name)

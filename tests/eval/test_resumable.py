@@ -1,16 +1,14 @@
 """A pass that was stopped goes on where it was saved, and ends with the very same sums."""
 
 import logging
-import os
 import signal
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.support.processes import run
 from vistok.eval.config import EvalConfig
 from vistok.eval.context import Context
 from vistok.eval.images import Views, exact
@@ -195,11 +193,9 @@ def test_a_killed_evaluation_goes_on(runs, tmp_path, monkeypatch):
     from vistok.eval.protocols import gfid
 
     cache = tmp_path / "cache"
-    arguments = [str(cache), *map(str, runs)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, *arguments], cwd=ROOT, env=env, timeout=120
-    )
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    done = run(str(script), cache, *runs)
     assert done.returncode == -signal.SIGKILL
     assert {p.name.split("-")[0] for p in cache.iterdir()} >= {"rfid", "part", "real"}
     real, calls, said = gfid.sample, [], []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vistok.metrics import CodebookStats
+from vistok.metrics import CodebookStats, codebook
 from vistok.tokens import TokenSpec
 
 
@@ -93,11 +93,44 @@ def test_merge_is_a_single_pass():
     assert (a.entropy, a.redundancy, a.images) == (b.entropy, b.redundancy, b.images)
 
 
+@pytest.mark.parametrize("size", [2**22 + 1, 2**30, 2**48], ids=str)
+def test_vocabularies_beyond_a_table_are_counted_by_what_occurs(size, monkeypatch):
+    """The numbers of the same codes in a small table, and no table as large as the vocabulary."""
+    small, large = (TokenSpec(blocks=((6,),), vocab=(k,)) for k in (1000, size))
+    codes = torch.randint(0, 1000, (40, 6, 1), generator=torch.Generator().manual_seed(1))
+    places = torch.arange(1000) * ((size - 1) // 999)  # 0, ..., near the last
+    monkeypatch.setattr(codebook, "_LATER", 50)
+    one, left, right = CodebookStats(small), CodebookStats(large), CodebookStats(large)
+    one.update(codes)
+    for part in codes[:25].split(5):
+        left.update(places[part])
+    right.update(places[codes[25:]])
+    a, b = one.compute(), left.merge(right).compute()
+    assert max(t.numel() for t in left.metric_state.values() if isinstance(t, torch.Tensor)) < 10
+    assert b.usage == a.usage * 1000 / size == b.factor_usage[0]
+    assert b.entropy == pytest.approx(a.entropy, abs=1e-12) == b.factor_entropy[0]
+    assert b.perplexity == pytest.approx(a.perplexity) and b.redundancy == a.redundancy
+    assert b.counts is None and a.counts is not None and b.sizes == (size,)
+    assert b.factor_counts[0].tolist() == a.counts[a.counts > 0].tolist()
+    with pytest.raises(ValueError, match="expected each factor below"):
+        left.update(torch.full((1, 6, 1), size))
+
+
+def test_one_large_factor_among_small_ones():
+    spec = TokenSpec(blocks=((2,),), vocab=(4, 2**30, 3))
+    use = _use(spec, [[[0, 2**30 - 1, 2], [1, 5, 2]], [[0, 5, 1], [0, 5, 1]]])
+    assert use.usage is None and use.redundancy == 0.5
+    assert [c.tolist() for c in use.factor_counts] == [[3, 1, 0, 0], [3, 1], [0, 2, 2]]
+    assert use.factor_usage == (0.5, 2 / 2**30, pytest.approx(2 / 3))
+    assert use.factor_entropy[1] == pytest.approx(use.factor_entropy[0])
+    nothing = CodebookStats(spec)
+    nothing.update(torch.zeros(1, 2, 3, dtype=torch.long), torch.zeros(1, 2, dtype=torch.bool))
+    assert nothing.compute().factor_usage == (0, 0, 0)
+
+
 def test_refusals_are_one_line():
     with pytest.raises(ValueError, match="continuous tokens have no codebook"):
         CodebookStats(TokenSpec(blocks=((2,),), vocab=(), dim=4))
-    with pytest.raises(ValueError, match="regroup"):
-        CodebookStats(TokenSpec(blocks=((2,),), vocab=(2**30,)))
     stats = CodebookStats(TokenSpec(blocks=((2,),), vocab=(4, 2)))
     with pytest.raises(ValueError, match="expected \\[B, 2, 2\\]"):
         stats.update(torch.zeros(1, 3, 2, dtype=torch.long))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 
+from tests.support.processes import run
+
 START = """
-import sys, torch, numpy as np, torch.distributed as dist
+import torch, numpy as np, torch.distributed as dist
 torch.set_num_threads(1)
-rank, world = int(sys.argv[1]), int(sys.argv[3])
-dist.init_process_group("gloo", init_method=sys.argv[2], rank=rank, world_size=world)
+dist.init_process_group("gloo")
+rank, world = dist.get_rank(), dist.get_world_size()
 """
 
 END = """
@@ -83,18 +81,7 @@ np.testing.assert_allclose(half.cov, everything.cov, rtol=1e-10, atol=1e-12)
 @pytest.mark.slow
 @pytest.mark.parametrize(("script", "world"), [(IMAGES + SETS, 2), (SETS, 4)])
 def test_ranks_equal_one(script, world, tmp_path):
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", START + script + END]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), f"file://{tmp_path}/meeting", str(world)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=env,
-        )
-        for rank in range(world)
-    ]
-    for process in ranks:
-        output = process.communicate(timeout=120)[0]
-        assert process.returncode == 0 and "equal\n" in output, output
+    path = tmp_path / "ranks.py"
+    path.write_text(START + script + END)
+    done = run(str(path), processes=world)
+    assert done.returncode == 0 and done.stdout.count("equal\n") == world, done.stderr

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from vistok.config import ConfigError, validate
 from vistok.core.records import Latents
 from vistok.quantizers.atoms.fsq import FSQ, FSQConfig
 
@@ -108,3 +109,38 @@ def test_saturation_is_only_computed_when_it_is_weighted():
     # relu(|z| - 2.5)^2 = 1, 4, 0, 0
     assert weighted(lat(z)).losses["saturation"].item() == 1.25
     assert weighted.loss_weights == {"saturation": 0.1}
+
+
+@pytest.mark.parametrize("eps", [1e-5, 1e-3, 0.05, 1.0])
+@pytest.mark.parametrize("level", [2, 3, 4, 7, 8, 255, 1000, 1001, 1002, 4097, 2**15, 2**16])
+def test_every_code_of_every_number_of_levels_round_trips(level, eps):
+    """Indices stay inside, the ends are reached, and each code is the code of its own value."""
+    quantizer = FSQ(FSQConfig(levels=(level, 3), eps=eps))
+    ends = torch.tensor([-1e30, -50.0, -9.0, 0.0, 9.0, 50.0, 1e30])
+    found = quantizer(lat(torch.stack([ends, torch.zeros(7)], -1)[None])).indices.flatten()
+    assert found.tolist()[:2] == [level, level] and found.tolist()[-2:] == [2 * level - 1] * 2
+    codes = quantizer.lookup((level + torch.arange(level))[None, :, None])  # [1, L, 2]
+    assert len(codes[0, :, 0].unique()) == level
+    assert codes.abs().max() <= 1
+    inside = (codes.double() * quantizer.middle + quantizer.offset) / quantizer.scale.double()
+    z = (torch.atanh(inside) - quantizer.shift.double()).float()
+    result = quantizer(lat(z))
+    assert torch.equal(result.indices.flatten(), level + torch.arange(level))
+    assert torch.equal(result.values, codes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"levels": (2**16 + 1,)}, "levels.0: got 65537; .*less than or equal to 65536"),
+        ({"levels": (8,) * 17}, "levels=.* make 2.25e.15 codes; expected 2..48 or fewer"),
+        ({"levels": (2**40,)}, "levels.0"),
+        ({"eps": 0.0}, "eps: got 0.0"),
+        ({"eps": -0.5}, "eps: got -0.5"),
+        ({"eps": 3.0}, "eps: got 3.0"),
+    ],
+    ids=str,
+)
+def test_what_could_not_round_trip_is_refused(changes, words, fails):
+    with fails(ConfigError, words):
+        validate(FSQConfig, changes)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
+
+from tests.support.processes import run
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,21 +87,10 @@ def forget_accelerate() -> None:
 
 
 def command(
-    *args: object, processes: int = 0, module: str = "train", **env: str
+    *args: object, processes: int = 1, module: str = "train", **env: str
 ) -> subprocess.CompletedProcess:
-    """`vistok train ...`, or torchrun with that many processes; one thread each."""
-    start = [sys.executable, "-m"]
-    if processes:
-        start += ["torch.distributed.run", "--nproc_per_node", str(processes), "--master_port"]
-        start += [str(20000 + os.getpid() % 20000), "-m"]
-    return subprocess.run(
-        [*start, module, *map(str, args)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    """`vistok train ...` by that many processes; one thread each."""
+    return run(module, *args, processes=processes, env=env)
 
 
 def lines(folder: Path, split: str = "train") -> list[dict]:

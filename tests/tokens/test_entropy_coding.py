@@ -28,7 +28,8 @@ def skewed(count: int, length: int, vocab: tuple[int, ...], seed: int = 0) -> to
 
 
 @pytest.mark.parametrize(
-    "vocab", [(5,), (4096,), (8, 5, 5), (1,), (300, 300), (2**18,), (100_003, 1)]
+    "vocab",
+    [(5,), (4096,), (8, 5, 5), (1,), (300, 300), (2**18,), (100_003, 1), (2**30,), (2**48,)],
 )
 def test_round_trip(vocab):
     spec = TokenSpec(blocks=((3,),), vocab=vocab, dim=4, prefix="token")
@@ -47,6 +48,10 @@ def test_digits_are_exact():
     assert Digits((300, 300)).sizes == (300, 300)
     assert Digits((2**18, 7)).sizes == (4096, 64, 7)
     assert Digits((100_003,)).sizes == (4096, 25)
+    assert Digits((2**28,)).sizes == (4096, 65536)
+    # No table is wider than 2**16, whatever the codebook.
+    assert Digits((2**30,)).sizes == (4096, 4096, 64)
+    assert Digits((2**48, 3)).sizes == (4096, 4096, 4096, 4096, 3)
 
 
 def test_size_comes_near_the_entropy():

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 from click.testing import CliRunner
 
-from tests.support.training import ROOT, TINY
+from tests.support.processes import start
+from tests.support.training import TINY, forget_accelerate
 from vistok.train.__main__ import main
 
 
 def fails(*args) -> str:
+    forget_accelerate()
     result = CliRunner().invoke(main, [str(a) for a in args])
     assert result.exit_code != 0
     assert result.exception is None or isinstance(result.exception, SystemExit)
@@ -35,6 +35,25 @@ def fails(*args) -> str:
         ("data.kind=fotos", ["data.kind", "'fotos'", "'photos'"]),
         ("warmup=99", ["warmup=99", "steps=12"]),
         ("accumulate=3", ["batch_size=8", "accumulate=3"]),
+        ("batch_size=0", ["batch_size", "0", "greater than or equal to 1"]),
+        ("batch_size=1000000000000", ["batch_size", "less than or equal to 16777216"]),
+        ("seed=-1", ["seed", "-1", "greater than or equal to 0"]),
+        ("seed=4294967296", ["seed", "less than 4294967296"]),
+        ("workers=100000", ["workers", "less than or equal to 4096"]),
+        ("name=''", ["name", "at least 1 character"]),
+        ("out=''", ["out", "at least 1 character"]),
+        ("clip=.inf", ["clip", "inf", "finite"]),
+        ("task.losses=[]", ["task.losses: got []", "nothing to learn", "{kind: reconstruction}"]),
+        ("task.lr={encoder: -1}", ["task.lr.encoder", "greater than or equal to 0"]),
+        ("task.lr={encoder: .inf}", ["task.lr.encoder", "finite"]),
+        ("optimizer.lr=.inf", ["optimizer.lr", "inf", "finite"]),
+        ("optimizer.lr=.nan", ["optimizer.lr", "nan", "finite"]),
+        ("optimizer.eps=0", ["optimizer.eps", "greater than 0"]),
+        ("optimizer.betas=[0.9,1.0]", ["optimizer.betas.1", "less than 1"]),
+        ("optimizer.betas=[0.9]", ["optimizer.betas.1: missing", "type float"]),
+        ("optimizer={kind: sgd, momentum: 0}", ["momentum=0", "nesterov=false"]),
+        ("optimizer={kind: sgd, momentum: -1}", ["optimizer.momentum", "greater than or equal"]),
+        ("optimizer={kind: muon, momentum: 1}", ["optimizer.momentum", "less than 1"]),
         ("resume=/nowhere", ["/nowhere", "no such checkpoint"]),
         ("nonsense", ["nonsense", "key.sub=value"]),
         ("plugins=no_such_module", ["plugins", "no_such_module"]),
@@ -80,6 +99,44 @@ def test_clips_for_a_task_of_images_are_refused_at_once(write, tmp_path, task, w
     assert not list(tmp_path.glob("run/*"))  # no work was begun
 
 
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["train", "dry"])
+@pytest.mark.parametrize(
+    ("data", "found", "remedy"),
+    [
+        ({"kind": "photos", "size": 64}, "images of 64x64 pixels", "data.size=32"),
+        ({"kind": "folder", "path": "nowhere", "size": 64}, "images of 64x64", "data.size=32"),
+        ({"kind": "parquet", "train": "no.parquet", "size": [32, 64]}, "32x64", "data.size=32"),
+        ({"kind": "webdataset", "train": "no.tar", "size": 16}, "images of 16x16", "data.size=32"),
+        (
+            {"kind": "video", "path": "nowhere", "size": 32, "frames": 8},
+            "clips of 8 frames of 32x32",
+            "data.frames=null",
+        ),
+    ],
+    ids=["photos", "folder", "parquet", "webdataset", "video"],
+)
+def test_data_of_another_size_are_refused_though_they_are_not_here(
+    write, tmp_path, data, found, remedy, dry
+):
+    text = fails(write({**TINY, "data": data}), f"out={tmp_path}/run", *dry)
+    assert found in text and "this tokenizer takes images of 32x32 pixels" in text
+    assert f"set {remedy}" in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_line_of_the_readme_with_another_size(tmp_path):
+    data = "data={kind: folder, path: my/images, val_share: 0.1, size: 64}"
+    for dry in ([], ["--dry-run"]):
+        text = fails("quickstart", "name=mine", f"out={tmp_path}/run", data, *dry)
+        assert "data: gives images of 64x64 pixels; this tokenizer takes images of 32x32" in text
+
+
+def test_frames_for_a_tokenizer_of_clips(tmp_path):
+    data = "data={kind: video, path: my/clips, val_share: 0.1, size: 32, frames: 5}"
+    text = fails("tiny/video_vit", f"out={tmp_path}/run", data, "--dry-run")
+    assert "data: gives clips of 5 frames" in text and "set data.frames=" in text
+
+
 def test_clips_for_a_generator_are_no_tokens(write, tmp_path):
     tree = {**TINY, "task": {"kind": "generator"}, "data": CLIPS}
     assert "cached tokens" in fails(write(tree), f"out={tmp_path}/run")
@@ -100,20 +157,7 @@ def test_an_empty_folder_is_one_line(write, tmp_path):
 @pytest.mark.slow
 def test_a_signal_saves_and_exits(write, tmp_path, number, code):
     folder = tmp_path / "run"
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "train",
-            str(write(TINY)),
-            f"out={folder}",
-            "steps=100000",
-            "save_every=0",
-        ],
-        cwd=ROOT,
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
+    process = start("train", write(TINY), f"out={folder}", "steps=100000", "save_every=0")
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         path = folder / "metrics.jsonl"
@@ -121,5 +165,5 @@ def test_a_signal_saves_and_exits(write, tmp_path, number, code):
             break
         time.sleep(0.2)
     process.send_signal(number)
-    assert process.wait(60) == code
+    assert process.wait(60).returncode == code
     assert list((folder / "checkpoints").glob("step_*/manifest.json"))

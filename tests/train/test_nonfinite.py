@@ -8,11 +8,13 @@ import math
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from tests.support.training import STATEFUL, TINY, alarms, lines, rewound
+from tests.support.training import STATEFUL, TINY, alarms, forget_accelerate, lines, rewound
 from vistok.config import load_plugins
 from vistok.losses.adversarial import AdversarialLoss
+from vistok.train.__main__ import main
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +92,36 @@ def test_training_goes_on_after_a_bad_step_and_resumes_exactly(run):
         assert (stopped / path).read_bytes() == (whole / path).read_bytes()
     assert lines(stopped)[-1]["skipped_steps"] == 2
     assert lines(whole)[-1]["loss"] is not None
+
+
+def all_skipped(tree: dict, steps: int) -> dict:
+    return poisoned(tree, *range(steps)) | {"steps": steps, "max_skipped": 99, "warmup": 0}
+
+
+def test_a_run_that_took_no_step_fails_and_writes_no_model(run, tmp_path, fails):
+    tree = all_skipped(TINY, 5)
+    for _ in range(2):  # the same command again does not call it finished either
+        with fails(FloatingPointError, "all 5 steps were skipped", "nothing was learned"):
+            run(tree)
+        assert not (tmp_path / "run/model").exists()
+        assert not (tmp_path / "run/summary.json").exists()
+
+
+def test_the_command_ends_with_an_exit_code(write, tmp_path):
+    forget_accelerate()
+    tree = all_skipped(TINY, 3)
+    done = CliRunner().invoke(main, [str(write(tree)), f"out={tmp_path}/run"])
+    assert done.exit_code == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: all 3 steps were skipped")
+
+
+def test_a_resumed_run_that_took_no_step_fails_too(run, fails):
+    tree = poisoned(TINY, *range(4, 12)) | {"max_skipped": 99}
+    with fails(FloatingPointError, "step 12 skipped", "8 in a row"):
+        run({**tree, "max_skipped": 8})
+    with fails(FloatingPointError, "all 8 steps were skipped"):
+        run(tree)
+    run({**tree, "steps": 14})  # good steps at the end: a model
 
 
 def test_too_many_in_a_row_stop_the_run_with_a_dump_of_norms(run, tmp_path, fails):

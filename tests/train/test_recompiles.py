@@ -65,6 +65,15 @@ def test_nested_dropout_is_one_graph_for_every_length(run, compiled, keeps):
 
 
 @pytest.mark.slow
+def test_network_dropout_is_part_of_the_graph(run, compiled, keeps):
+    tree = copy.deepcopy(TINY)
+    tree["task"]["tokenizer"]["encoder"]["transformer"] |= {"dropout": 0.2, "depth": 2}
+    train_on_mixed_lengths(run, keeps, tree | {"accumulate": 2})
+    assert [phase.frame_count for phase in compiled] == [1]
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_everything_with_state_is_one_graph_a_module(run, compiled, keeps, accumulate):
     """Tail token drop, perturbation, an EMA codebook with revival, a discriminator."""

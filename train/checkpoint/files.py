@@ -3,17 +3,22 @@
 A checkpoint is a folder `step_00001000`: one safetensors file for each module, each average and
 each optimizer, `state.json` for counters, and last of all `manifest.json` with the size and sha256
 of every file and a seal over itself. It is written beside its place, synced, and renamed into it;
-what a kill leaves behind begins with a dot and is swept away by the next save.
+what a kill leaves behind begins with a dot and is swept away by the next save. Every other folder
+beside it, such as a copy `step_00001000_best`, is the user's: never resumed from, never removed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +28,9 @@ from torch import Tensor
 from vistok import __version__
 from vistok.config import ConfigError
 from vistok.config.errors import UserError
-from vistok.storage.files import sync
+from vistok.storage.files import sync, write_text
 from vistok.storage.sealed import (
+    SEAL,
     SealError,
     check_files,
     check_names,
@@ -38,6 +44,7 @@ from vistok.storage.weights import WeightsError, read_safetensors, write_safeten
 _FORMAT = 2
 _MANIFEST, _STATE = "manifest.json", "state.json"
 _DRAFT, _DOOMED = ".writing_", ".removing_"
+_STEP = re.compile(r"step_(\d{8,})")
 _SPARE = 2**20  # bytes beside the tensors: headers and the JSON files
 
 
@@ -52,8 +59,6 @@ class Snapshot:
     step: int
     tensors: Mapping[str, Mapping[str, Tensor]]
     facts: Mapping[str, Any]
-    score: float | None = None
-    """The validation metric of this step, higher is better; None = it was not validated."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,8 @@ def save(folder: Path, snapshot: Snapshot, keep: Keep) -> Path:
         draft.mkdir(parents=True)
         _check_space(folder, snapshot)
         _write(draft, snapshot)
-        if target.exists():
-            _remove(target)
+        if target.is_symlink() or target.exists():
+            _remove(target) if _is_ours(target) else _rename_aside(target)
         draft.rename(target)
         sync(folder)
     except OSError as error:
@@ -104,34 +109,48 @@ def prune(folder: Path, keep: Keep) -> None:
         scored = [(score, path) for path in steps if (score := _score(path)) is not None]
         kept |= {path for _, path in sorted(scored, reverse=True)[: keep.best]}
     for path in steps:
-        if path not in kept:
+        if path not in kept and not path.is_symlink():  # who links one elsewhere wants to keep it
             _remove(path)
+
+
+def set_score(path: Path, score: float) -> None:
+    """Give a checkpoint its validation metric, higher is better; it was saved before it was known.
+
+    CheckpointError if the manifest is damaged, UnwrittenError if the disk refuses.
+    """
+    manifest = {name: value for name, value in _manifest(path).items() if name != SEAL}
+    write_text(path / _MANIFEST, sealed({**manifest, "score": score}))
+
+
+def identity(path: Path) -> str:
+    """Hash of what a checkpoint holds: its step and the hashes of its files."""
+    manifest = _manifest(path)
+    told = {"step": manifest["step"], "files": manifest["files"]}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def sweep(folder: Path) -> None:
     """Remove what a kill left half written or half removed."""
     for prefix in (_DRAFT, _DOOMED):
         for path in folder.glob(f"{prefix}step_*"):
-            shutil.rmtree(path)
+            if _STEP.fullmatch(path.name.removeprefix(prefix)):
+                shutil.rmtree(path)
 
 
 def complete(folder: Path) -> list[Path]:
-    """Checkpoints that have a manifest, newest first."""
-    found = folder.glob(f"step_*/{_MANIFEST}")
-    return sorted((path.parent for path in found), reverse=True)
+    """Checkpoints that training wrote here and closed with a manifest, newest first."""
+    return sorted(filter(_is_ours, folder.glob("step_*")), key=step_of, reverse=True)
 
 
 def step_of(path: Path) -> int:
+    """The step in the name of a checkpoint."""
     return int(path.name.removeprefix("step_"))
 
 
-def set_aside(folder: Path, after: int) -> None:
-    """Rename checkpoints of later steps: a run that starts again earlier must not find them."""
-    for path in complete(folder):
-        if step_of(path) > after:
-            aside = folder / f"abandoned_{path.name}"
-            shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
+def set_aside(folder: Path, after: int) -> list[Path]:
+    """Rename checkpoints of later steps, which a run that starts again earlier must not find; their
+    new places."""
+    return [_rename_aside(path) for path in complete(folder) if step_of(path) > after]
 
 
 def find(folder: Path, resume: str) -> Path | None:
@@ -186,7 +205,7 @@ def _write(draft: Path, snapshot: Snapshot) -> None:
     manifest = {
         "format": _FORMAT,
         "step": snapshot.step,
-        "score": snapshot.score,
+        "score": None,
         "files": files,
         "versions": {"vistok": __version__, "torch": torch.__version__},
     }
@@ -229,8 +248,32 @@ def _check_space(folder: Path, snapshot: Snapshot) -> None:
         raise OSError(f"it needs {need / 2**20:.1f} MiB and the disk has {free / 2**20:.1f} free")
 
 
+def _is_ours(path: Path) -> bool:
+    """True for a checkpoint that training wrote under this very name, damaged or not."""
+    if not _STEP.fullmatch(path.name) or path.name != f"step_{step_of(path):08d}":
+        return False
+    if not (path / _MANIFEST).is_file():
+        return False
+    try:
+        return _manifest(path)["step"] == step_of(path)
+    except CheckpointError:
+        return True  # `find` names it
+
+
+def _rename_aside(path: Path) -> Path:
+    """Give a folder a name that no run looks at, and that is free."""
+    aside = path.with_name(f"abandoned_{path.name}")
+    others = (path.with_name(f"{aside.name}_{number}") for number in count(2))
+    aside = next(place for place in chain([aside], others) if not os.path.lexists(place))
+    path.rename(aside)
+    return aside
+
+
 def _remove(path: Path) -> None:
     """Out of sight first: a kill must not leave a checkpoint that is half there."""
+    if path.is_symlink():
+        path.unlink()
+        return
     doomed = path.with_name(f"{_DOOMED}{path.name}")
     shutil.rmtree(doomed, ignore_errors=True)
     path.rename(doomed)

@@ -2,7 +2,7 @@
 
 A checkpoint belongs to its config: a key that would change what was trained so far is refused by
 name. How long, how often and on how many processes may change; so may the optimizer's settings,
-which always come from the config.
+which always come from the config. What changed is kept in the history.
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from vistok.config import ConfigError
 from vistok.config.errors import NonFiniteError
 from vistok.config.overrides import leaves
 from vistok.runtime import distributed
+from vistok.storage.lock import FolderLock
 from vistok.storage.weights import load_strict
 from vistok.train.checkpoint import files
 from vistok.train.checkpoint.files import CheckpointError, Keep, Snapshot
+from vistok.train.checkpoint.finished import check_finished
+from vistok.train.checkpoint.history import Change, changes, settings
 from vistok.train.checkpoint.optimizer_state import load_optimizer, optimizer_state
 from vistok.train.config import TrainConfig
+from vistok.train.parallel.main_process import by_main
 from vistok.train.state import RunState
 
 # Keys that may differ between a checkpoint and the run that resumes from it.
@@ -47,6 +50,8 @@ class Checkpointer:
 
     Args:
         binding: the facts that a checkpoint is tied to, from `binding`; asked when they are needed.
+        lock: of the run's folder, which must still be held when a checkpoint is written; None =
+            nobody else can have the folder.
     """
 
     def __init__(
@@ -55,13 +60,17 @@ class Checkpointer:
         accelerator: Accelerator,
         folder: Path,
         binding: Callable[[], dict[str, Any]],
+        lock: FolderLock | None = None,
     ) -> None:
         self.config, self.accelerator, self.folder = config, accelerator, folder
-        self.binding = binding
+        self.binding, self.lock = binding, lock
+        self.keep = Keep(config.keep_last, config.keep_best, config.keep_every)
+        self.history: list[Change] = []
+        """Settings that changed over the resumes of the run, oldest first."""
 
     def find(self) -> Path | None:
         """The checkpoint to resume from; the main process decides, for all of them."""
-        path = self._by_main(lambda: files.find(self.folder, self.config.resume))
+        path = by_main(self.accelerator, lambda: files.find(self.folder, self.config.resume))
         if path is not None and not path.is_dir():
             raise ConfigError(
                 f"resume: {path} is not visible to process {self.accelerator.process_index}; "
@@ -69,11 +78,29 @@ class Checkpointer:
             )
         return path
 
-    def save(self, state: RunState) -> None:
+    def save(self, state: RunState) -> Path:
         """A checkpoint of this step, written by the main process; a failure ends all of them."""
-        snapshot, config = self.collect(state), self.config
-        keep = Keep(config.keep_last, config.keep_best, config.keep_every)
-        self._by_main(lambda: files.save(self.folder, snapshot, keep))
+        snapshot = self.collect(state)
+
+        def write() -> Path:
+            if self.lock is not None:
+                self.lock.check()
+            return files.save(self.folder, snapshot, self.keep)
+
+        return by_main(self.accelerator, write)
+
+    def judge(self, path: Path, score: float) -> None:
+        """Give a checkpoint of this run its score, higher is better, and keep the best."""
+
+        def write() -> None:
+            files.set_score(path, score)
+            files.prune(self.folder, self.keep)
+
+        by_main(self.accelerator, write)
+
+    def holds(self, path: Path) -> bool:
+        """True if a checkpoint is this run's own; `resume` may name that of another."""
+        return path.resolve().parent == self.folder.resolve()
 
     def collect(self, state: RunState) -> Snapshot:
         """The state of a run after a step, whole on every rank; every rank must call it.
@@ -95,7 +122,8 @@ class Checkpointer:
             "optimizers": {},
             "ema_updates": {name: average.updates for name, average in state.averages.items()},
             "skipped": state.skipped,
-            "precisions": self.config.precisions,
+            "settings": self._settings(),
+            "history": self.history,
         }
         if state.stream is not None:
             facts["stream"] = state.stream
@@ -113,12 +141,17 @@ class Checkpointer:
         for name, optimizers in state.optimizers.items():
             moved, names = optimizer_state(optimizers, state.modules[name])
             tensors[f"optimizer.{name}"], facts["optimizers"][name] = moved, names
-        return Snapshot(state.step, tensors, facts, state.score)
+        return Snapshot(state.step, tensors, facts)
 
     def restore_modules(self, state: RunState, path: Path) -> Snapshot:
         """Put a checkpoint's weights, averages and counters into a run whose modules are whole."""
         snapshot = files.load(path)
         _same(snapshot.facts.get("config", {}), self.binding(), path)
+        now = self._settings()
+        before = snapshot.facts.get("settings", now)
+        check_finished(self.config, snapshot.step, before, now)
+        changed = changes(snapshot.step, before, now)
+        self.history = [*snapshot.facts.get("history", []), *changed]
         modules = {**state.modules, **{f"task.{n}": m for n, m in state.buffers.saved.items()}}
         for name, module in modules.items():
             if name in state.modules or module.state_dict():
@@ -140,27 +173,8 @@ class Checkpointer:
             names = snapshot.facts["optimizers"][name]
             load_optimizer(optimizers, state.modules[name], moved, names, path)
 
-    def changed_precision(self, snapshot: Snapshot) -> str:
-        """Differences of precision from the checkpoint's: ", precision: bf16 before, fp32 now"."""
-        before, now = snapshot.facts.get("precisions", {}), self.config.precisions
-        return "".join(
-            f", {key}: {before[key]} before, {now[key]} now"
-            for key in now
-            if before.get(key, now[key]) != now[key]
-        )
-
-    def _by_main(self, work: Callable[[], Path | None]) -> Path | None:
-        """The result of the main process, or the error that it meets, for every process."""
-        outcome: list[Any] = [None]
-        if self.accelerator.is_main_process:
-            try:
-                outcome = [work()]
-            except (ConfigError, CheckpointError) as error:
-                outcome = [error]
-        (result,) = broadcast_object_list(outcome)
-        if isinstance(result, Exception):
-            raise result
-        return result
+    def _settings(self) -> dict[str, Any]:
+        return settings(self.config, self.accelerator.num_processes)
 
 
 def binding(config: TrainConfig, manifest: str | None, record: Mapping[str, str]) -> dict[str, Any]:
@@ -170,6 +184,8 @@ def binding(config: TrainConfig, manifest: str | None, record: Mapping[str, str]
     bound = {key: value for key, value in tree.items() if key not in _FREE}
     flat = dict(leaves(bound, lists=True))
     flat = {key: value for key, value in flat.items() if not key.startswith(_FREE_INSIDE)}
+    # Rates and decays may change, but the state of one kind of optimizer says nothing to another.
+    flat["optimizer.kind"] = config.optimizer.kind
     return flat | {_MANIFEST: manifest} | dict(record)
 
 
@@ -194,8 +210,8 @@ def _check_ranks_agree(step: int, files: Mapping[str, Mapping[str, Tensor]]) -> 
 
 
 def _same(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    # The config's own keys first: they say more than a hash.
-    for key in sorted({*saved, *now}, key=lambda name: (name == _MANIFEST, name)):
+    # The config's own keys first: they say more than a number, and that more than a hash.
+    for key in sorted({*saved, *now}, key=lambda name: (name.startswith("data ("), name)):
         if saved.get(key) != now.get(key):
             raise ConfigError(
                 f"{key}: the checkpoint {path} was trained with {saved.get(key)!r}, the config "

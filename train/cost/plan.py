@@ -16,6 +16,7 @@ from torch import nn
 from vistok.config import Config, ConfigError
 from vistok.config.registry import build, entry_of
 from vistok.core.schedules import Progress
+from vistok.data.base import stated
 from vistok.data.order import check_split
 from vistok.frozen.network import Frozen
 from vistok.pretrained.table import released_name
@@ -25,8 +26,9 @@ from vistok.train.config import TrainConfig
 from vistok.train.cost.planned import JobPlan, Memory, Part, Plan, Schedule, Stage, Work
 from vistok.train.cost.trace import CostTrace, build_hollow
 from vistok.train.jobs.base import Job
+from vistok.train.launch import check_start
 from vistok.train.optim.averaging import Average
-from vistok.train.tasks.base import Task
+from vistok.train.tasks.base import Task, check_sides
 from vistok.train.tasks.teachers import described
 from vistok.train.tasks.tokenizer import TokenizerTaskConfig
 
@@ -40,10 +42,14 @@ def make_plan(config: TrainConfig, world: int = 1, sharded: bool = False) -> Pla
     Raises ConfigError for what would stop the run too, and where the task cannot be built without
     its data (a generator needs the tokens' spec, a classifier the classes).
     """
+    check_start(config)
     check_split(config.batch_size, world, config.accumulate)
     sets, notes = _open(config)
     train_set, kind = sets.get("train"), entry_of(config.task).part
     if issubclass(kind, Job):
+        notes = (
+            [] if config.data is None else notes
+        )  # those of its tokenizer's run, once it is here
         return _job_plan(config, build(config.task, train_set), sets, notes)
     if train_set is None and kind.needs_data:
         raise ConfigError(
@@ -275,6 +281,7 @@ def _job_plan(config: TrainConfig, job: Job, sets: Mapping[str, Any], notes: lis
     if described is not None:
         task = build_hollow(TokenizerTaskConfig(tokenizer=described), None)
         spec, tokenizer = task.facts().spec, task.modules["tokenizer"]
+        check_sides(stated(config.data), tokenizer.shape.sides, "this tokenizer")
         watched = {"encoder": tokenizer.encoder, "quantizer": tokenizer.quantizer}
         flops = sum(CostTrace(task, config.seed).flops(Progress(0, 1), watched)[1].values())
     return JobPlan(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-import yaml
 from pydantic import BaseModel
 
+from vistok.config.yaml_text import dump_yaml
 from vistok.train.cost.planned import JobPlan, Part, Plan
 from vistok.train.monitoring.text import GAP, amount, count, fact, fit, size
 from vistok.train.tasks.base import Facts
@@ -31,9 +31,7 @@ def plan_text(plan: Plan | JobPlan, width: int = 80) -> str:
 def config_text(config: BaseModel, width: int = 80) -> str:
     """The resolved config as YAML that reads back equal, small groups on one line."""
     tree = config.model_dump(mode="json")
-    return yaml.safe_dump(
-        tree, sort_keys=False, allow_unicode=True, default_flow_style=None, width=width - 20
-    )
+    return dump_yaml(tree, default_flow_style=None, width=width - 20)
 
 
 def _run(plan: Plan) -> Iterable[list[str]]:

@@ -3,6 +3,8 @@
 Continuous tokenizers give values instead of codes. Features of texts and latents are kept on
 request. The data are read by index and without augmentation.
 
+The data are those of the tokenizer's run, unless the config names others.
+
 Writes `train/` and `val/` caches below the run's folder. An interrupted cache resumes where it
 stopped; a finished one is left alone. Several processes on one machine take batches in turn; each
 batch is the same whatever their number (`batch_size` images per process), and so are the bytes.
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -70,7 +72,10 @@ class Cache(Job):
     def run(self, context: Context) -> None:
         config, accelerator, folder = context.config, context.accelerator, context.folder
         if context.data is None:
-            raise ConfigError("data: missing; give the data set to tokenize, e.g. {kind: photos}")
+            raise ConfigError(
+                f"data: missing, and {self.config.tokenizer} is no run that names some; give the "
+                "data set to tokenize, e.g. 'data={kind: folder, path: my/images, size: 32}'"
+            )
         with accelerator.main_process_first():  # a released one is converted once
             source = saved_folder(self.config.tokenizer, expect="tokenizer")
         tokenizer = Tokenizer.from_pretrained(str(source)).to(accelerator.device)
@@ -82,12 +87,15 @@ class Cache(Job):
             rows = getattr(dataset, "crops", 1)
             limit = self.config.limit if split == "train" else None
             count = len(dataset) if limit is None else min(limit * rows, len(dataset))
+            record = dataset.record()
+            if accelerator.is_main_process:
+                print(_described(split, record, count, len(dataset), rows))
             with accelerator.main_process_first():
                 writer = TokenCacheWriter(
                     folder / split,
                     tokenizer.spec(),
                     count,
-                    source=dataset.record(),
+                    source=record,
                     tokenizer=self.config.tokenizer,
                     sha256=digest,
                     classes=dataset.classes,
@@ -182,6 +190,15 @@ class Cache(Job):
                     )
                 sys.exit(128 + stop.number)
         bar.close()
+
+
+def _described(split: str, record: dict[str, Any], count: int, whole: int, crops: int) -> str:
+    """One line on what a cache will hold: `count` of the `whole` rows of which data."""
+    named = f"{record['kind']} {record['source']}" if record.get("source") else record["kind"]
+    line = f"{split}: {count // crops:,} samples of {named}"
+    if count < whole:
+        line += f"; task.limit leaves out {(whole - count) // crops:,} (task.limit=null takes all)"
+    return line
 
 
 def _on_one_machine(processes: int) -> None:

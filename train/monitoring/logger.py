@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torchvision.utils import save_image
 from tqdm import tqdm
 
+from vistok.config.bounded import parse_json
 from vistok.data.base import text_of
 from vistok.runtime import distributed
 from vistok.storage.files import unwritten, write_text
@@ -127,6 +127,8 @@ class Logger:
         """image [3, H, W] in 0..1 -> a PNG in the run's folder and in the trackers."""
         if not self.main:
             return
+        from torchvision.utils import save_image  # slow to import
+
         folder = self.folder / "images"
         folder.mkdir(exist_ok=True)
         # Small images are enlarged without smoothing, so that pixels stay visible.
@@ -173,7 +175,7 @@ class Logger:
 
 def _step_of(line: str) -> float:
     try:
-        return float(json.loads(line)["step"])
+        return float(parse_json(line, "a log")["step"])
     except (ValueError, KeyError, TypeError):
         return math.inf  # a line cut off by a kill
 

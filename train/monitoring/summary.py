@@ -10,12 +10,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from vistok.config.bounded import parse_json
 from vistok.storage.files import write_text
 from vistok.train.config import TrainConfig
+from vistok.train.monitoring import overfitting
 from vistok.train.monitoring.text import duration, fact, fit, size
 
 _WAIT = 0.05  # share of the time spent waiting for data above which something should change
 _PEAKS = ("peak_memory_gb", "peak_rss_gb")
+_SUMMARY = "summary.json"
+VALIDATION_FAILED, GRID_FAILED = "validation failed", "grid failed"  # kinds of alarms
 _USUALLY_FIRST = 1  # lines that warm-up (compilation, caches) makes slow
 
 
@@ -24,10 +28,19 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     rows = []
     for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
         try:
-            rows.append(json.loads(line))
+            rows.append(parse_json(line, path))
         except ValueError:
             continue
     return [row for row in rows if isinstance(row, dict)]
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a run's folder; {} if there is none, or one that a kill cut off."""
+    try:
+        summary = json.loads((folder / _SUMMARY).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
 
 
 def summarize(
@@ -37,6 +50,7 @@ def summarize(
     tokenizer: str | None = None,
     record: Mapping[str, str] | None = None,
     unit: str = "image",
+    warnings: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Facts of a finished run, JSON.
 
@@ -46,6 +60,7 @@ def summarize(
         tokenizer: folder of the tokenizer whose tokens a generator learned, if known.
         record: the task's.
         unit: of the samples, "image" or "clip".
+        warnings: lines about the run that were found while it trained.
     """
     rows = list(rows)
     train = [row for row in rows if row.get("split") == "train" and "images_per_s" in row]
@@ -86,6 +101,7 @@ def summarize(
             f"{facts['data_wait']:.0%} of the training time was spent waiting for data (workers="
             f"{config.workers}): raise `workers`, or keep smaller images on a faster disk"
         )
+    facts["warnings"] += warnings
     return {name: value for name, value in facts.items() if value is not None}
 
 
@@ -122,7 +138,7 @@ def summary_text(summary: Mapping[str, Any], width: int = 80) -> str:
     if peaks:
         lines.append(fact("peak memory", ", ".join(peaks)))
     if "validation" in s:
-        values = ", ".join(f"{name} {value:.4g}" for name, value in s["validation"].items())
+        values = ", ".join(f"{name} {_number(value)}" for name, value in s["validation"].items())
         lines.append(fact("validation", f"{values} (step {s['validated_at']:,})"))
     for name in ("skipped_steps", "bad_samples"):
         if s.get(name):
@@ -148,14 +164,36 @@ def finish(
         record: of the training data. counts: as in `summarize`; bad samples are counted here.
         task: the task's own record. unit: as in `summarize`.
     """
-    bad = folder / "quarantine.jsonl"
-    names = len(bad.read_text("utf-8").splitlines()) if bad.is_file() else 0
+    names = len({str(row.get("name")) for row in read_metrics(folder / "quarantine.jsonl")})
     tokenizer = (record.get("tokenizer") or {}).get("name")
     rows = read_metrics(folder / "metrics.jsonl")
     counts = {"bad_samples": names, **(counts or {})}
-    summary = summarize(config, rows, counts, tokenizer, task, unit)
-    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    warnings = [*_overfits(folder, rows), *_failures(folder)]
+    summary = summarize(config, rows, counts, tokenizer, task, unit, warnings)
+    write_text(folder / _SUMMARY, json.dumps(summary, indent=2) + "\n")
     return summary_text(summary, width)
+
+
+def _overfits(folder: Path, rows: list[dict[str, Any]]) -> list[str]:
+    """The alarm of the last validation, if it raised one."""
+    validated = [row.get("step") for row in rows if row.get("split") == "val"]
+    return [
+        str(alarm.get("text"))
+        for alarm in read_metrics(folder / "alarms.jsonl")
+        if alarm.get("alarm") == overfitting.ALARM and alarm.get("step") in validated[-1:]
+    ]
+
+
+def _failures(folder: Path) -> list[str]:
+    """The last failure of a validation and of a grid, and how many there were."""
+    alarms = read_metrics(folder / "alarms.jsonl")
+    found = []
+    for what in (VALIDATION_FAILED, GRID_FAILED):
+        texts = [str(alarm.get("text")) for alarm in alarms if alarm.get("alarm") == what]
+        if texts:
+            times = f" ({len(texts)} times in all)" if len(texts) > 1 else ""
+            found.append(texts[-1] + times)
+    return found
 
 
 def _spans(train: list[Mapping[str, Any]]) -> list[tuple[float, Mapping[str, Any]]]:
@@ -181,9 +219,14 @@ def _median(values: Iterable[float]) -> float | None:
     return statistics.median(values) if values else None
 
 
-def _scalars(row: Mapping[str, Any]) -> dict[str, float]:
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"
+
+
+def _scalars(row: Mapping[str, Any]) -> dict[str, float | None]:
+    """The numbers of a line; null, which stands for one that is not finite, stays."""
     return {
         name: value
         for name, value in row.items()
-        if name not in ("step", "split") and isinstance(value, int | float)
+        if name not in ("step", "split") and isinstance(value, int | float | None)
     }

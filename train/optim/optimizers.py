@@ -7,14 +7,15 @@ leaves the rest to AdamW.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from vistok.config import Config, ConfigError
 from vistok.config.registry import build, register
+from vistok.core.errors import InputError
 from vistok.runtime import distributed
 from vistok.runtime.precision import Precision
 from vistok.train.optim.muon import Muon
@@ -22,16 +23,20 @@ from vistok.train.tasks.base import Phase
 
 Named = list[tuple[str, nn.Parameter]]
 
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Decay = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Mean = Annotated[float, Field(ge=0, lt=1)]
+
 
 class AdamWConfig(Config):
     kind: Literal["adamw"] = "adamw"
-    lr: float = Field(default=1e-4, gt=0)
+    lr: Positive = 1e-4
     """Peak learning rate."""
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Mean, Mean] = (0.9, 0.99)
     """Decay of the running means of the gradient and of its square."""
-    eps: float = 1e-8
+    eps: Positive = 1e-8
     """Added to the root of the squares."""
-    weight_decay: float = Field(default=1e-4, ge=0)
+    weight_decay: Decay = 1e-4
     """Decoupled decay of matrices, per step times the learning rate."""
     no_decay: tuple[str, ...] = ()
     """Modules and parameters that do not decay either, by a name between the dots of their path
@@ -40,24 +45,32 @@ class AdamWConfig(Config):
 
 class SGDConfig(Config):
     kind: Literal["sgd"] = "sgd"
-    lr: float = Field(default=0.1, gt=0)
+    lr: Positive = 0.1
     """Peak learning rate."""
-    momentum: float = 0.9
+    momentum: Mean = 0.9
     """Decay of the running sum of gradients."""
     nesterov: bool = True
     """Nesterov's form of momentum."""
-    weight_decay: float = Field(default=5e-4, ge=0)
+    weight_decay: Decay = 5e-4
     """L2 penalty of matrices."""
+
+    @model_validator(mode="after")
+    def _moves(self) -> SGDConfig:
+        if self.nesterov and not self.momentum:
+            raise InputError(
+                "nesterov=true needs momentum above 0; got momentum=0: set nesterov=false"
+            )
+        return self
 
 
 class MuonConfig(Config):
     kind: Literal["muon"] = "muon"
-    lr: float = Field(default=4e-3, gt=0)
+    lr: Positive = 4e-3
     """Peak learning rate of the matrices inside transformer blocks; updates have AdamW's size
     (arXiv 2502.16982)."""
-    momentum: float = 0.95
+    momentum: Mean = 0.95
     """Decay of the running mean of gradients (Nesterov)."""
-    weight_decay: float = Field(default=0.05, ge=0)
+    weight_decay: Decay = 0.05
     """Decoupled decay of these matrices, per step times the learning rate."""
     precision: Precision = "fp32"
     """Precision of the orthogonalization: bf16 is fast, but depends on the last bit of a gradient.

@@ -16,6 +16,7 @@ from vistok.core.records import Batch, Condition
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.data.base import Dataset, mismatch
+from vistok.data.base import Facts as DataFacts
 from vistok.data.loading.stream import Stream
 from vistok.tokens import Tokens, TokenSpec
 
@@ -216,7 +217,7 @@ def blank_batch(
     )
 
 
-def check_sides(data: Dataset | Stream | None, sides: tuple[int, ...], reader: str) -> None:
+def check_sides(data: DataFacts | None, sides: tuple[int, ...], reader: str) -> None:
     """ConfigError unless `data` gives pixels of `sides`, (H, W) or (T, H, W); None passes."""
     problem = None if data is None else mismatch(data, sides, reader)
     if problem is not None:

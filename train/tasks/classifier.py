@@ -9,12 +9,15 @@ from typing import Annotated, Any, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
+from torch import Tensor
 
 from vistok.config import Config, ConfigError, PartOf
 from vistok.config.registry import build, register
 from vistok.core.draws import Draws
 from vistok.core.records import Batch
+from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
+from vistok.data.base import UNLABELED
 from vistok.frozen import CNNConfig, save_weights
 from vistok.runtime import distributed
 from vistok.train.tasks.base import (
@@ -57,6 +60,7 @@ class ClassifierTask(Task):
             )
         self.network = build(config.network)
         self.modules = {"network": self.network}
+        self._labels: list[tuple[Tensor, Tensor]] = []  # (index [B], label [B]) of the last step
 
     def step(
         self,
@@ -66,16 +70,33 @@ class ClassifierTask(Task):
         progress: Progress,
         earlier: Mapping[str, Any],
     ) -> Outcome:
+        self._labels.append((batch.index, batch.label))  # looked at when the step is over
         logits = self.modules["network"](batch.pixels).float()
-        loss = F.cross_entropy(logits, batch.label, label_smoothing=self.config.label_smoothing)
+        loss = F.cross_entropy(
+            logits,
+            batch.label,
+            ignore_index=UNLABELED,
+            label_smoothing=self.config.label_smoothing,
+        )
         accuracy = (logits.argmax(-1) == batch.label).float().mean()
         return Outcome({"loss": loss, "accuracy": accuracy})
+
+    def after_step(self, rng: Rng, progress: Progress) -> dict[str, float | Tensor]:
+        """ConfigError if a sample of the step has no class."""
+        for index, label in self._labels:
+            _check_labels(index, label)
+        self.forget()
+        return {}
+
+    def forget(self) -> None:
+        self._labels.clear()
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch], modules: Modules) -> dict[str, float]:
         network = modules["network"].eval()
         right = seen = 0
         for batch in batches:
+            _check_labels(batch.index, batch.label)
             right += int((network(batch.pixels).argmax(-1) == batch.label).sum())
             seen += len(batch.label)
         counts = torch.tensor([right, seen], dtype=torch.float64)
@@ -98,3 +119,14 @@ class ClassifierTask(Task):
         """(H, W) of the images, from the data or from its first sample."""
         data = self.data
         return tuple(data.size) if data.size is not None else tuple(data[0].pixels.shape[-2:])
+
+
+def _check_labels(index: Tensor, label: Tensor) -> None:
+    """ConfigError if a sample has no class: it can neither be learned nor counted."""
+    unlabeled = (label < 0).nonzero()
+    if len(unlabeled):
+        raise ConfigError(
+            f"data: sample {int(index[int(unlabeled[0])])} has no label, and a classifier "
+            f"needs one of each; take unlabeled samples out (`vistok check` names them), or set "
+            f"data.need_label=true where the kind of data has it"
+        )

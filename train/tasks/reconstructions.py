@@ -7,13 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from vistok.config import Config
 from vistok.core.records import Batch, Condition
 from vistok.layers.frames import frames
-from vistok.metrics.codebook import CodebookStats
-from vistok.metrics.quality import PSNR
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens
 
@@ -46,6 +43,9 @@ def validate(
     tokenizer: Tokenizer, batches: Iterable[Batch], decoding: Decoding
 ) -> dict[str, float]:
     """PSNR (pooled squared error) at each prefix length, codebook usage and entropy."""
+    # torchmetrics takes longer to import than the rest of a training; few steps need it.
+    from vistok.metrics import PSNR, CodebookStats
+
     spec = tokenizer.spec()
     device = next(tokenizer.parameters()).device  # where processes can add them up
     psnr = {length: PSNR().to(device) for length in decoding.lengths}
@@ -75,6 +75,8 @@ def image_grid(tokenizer: Tokenizer, batch: Batch, decoding: Decoding) -> Tensor
 
     Of clips, a few and of each a few frames, from its first to its last.
     """
+    from torchvision.utils import make_grid  # slow to import
+
     shown = batch.select(slice(_IMAGES if batch.pixels.ndim == 4 else _CLIPS))
     _, made = decoding.reconstructions(tokenizer, shown)
     rows = [_shown(pixels) for pixels in (_wanted(shown), *reversed(made))]

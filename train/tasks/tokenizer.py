@@ -21,6 +21,7 @@ from vistok.conditioning import NO_TEXTS
 from vistok.config import Config, ConfigError, PartOf, UserError
 from vistok.config.registry import register
 from vistok.core.draws import Draws
+from vistok.core.errors import InputError
 from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
@@ -50,10 +51,11 @@ class TokenizerTaskConfig(Config):
     losses: tuple[Annotated[Any, PartOf("loss")], ...] = (ReconstructionConfig(),)
     """Losses besides the quantizer's own."""
     init: tuple[InitConfig, ...] = ()
-    """Saved tokenizers from which parts take their weights: one, or a list, in order."""
+    """Saved tokenizers from which parts take their weights: a path, {path, parts}, or a list of
+    them, in order."""
     freeze: tuple[str, ...] = ()
     """Names of parts (or of anything inside: `encoder.patch_embed`) that do not train."""
-    lr: dict[str, float] = Field(default_factory=dict)
+    lr: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     """Learning-rate factor of named parts."""
     collapse: CollapseConfig | None = CollapseConfig()
     """When to warn that the codebook is collapsing; null = never."""
@@ -72,7 +74,21 @@ class TokenizerTaskConfig(Config):
     def _listed(cls, value: Any) -> Any:
         if value is None:
             return ()
-        return (value,) if isinstance(value, dict | InitConfig) else value
+        return (value,) if isinstance(value, str | dict | InitConfig) else value
+
+    @field_validator("losses", mode="before")
+    @classmethod
+    def _some(cls, value: Any) -> Any:
+        if value in ([], ()):
+            raise InputError(
+                "no loss, so nothing to learn from; give at least {kind: reconstruction}"
+            )
+        return value
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """(H, W) of the images that the tokenizer takes, (T, H, W) of clips."""
+        return self.tokenizer.shape.sides
 
 
 @register("task", TokenizerTaskConfig)
@@ -87,8 +103,7 @@ class TokenizerTask(Task):
             raise ConfigError(NO_TEXTS)
         self.tokenizer = Tokenizer(config.tokenizer)
         self.lengths, self.sampling = self._lengths(), self._sampling()
-        for init in config.init:
-            start_from(self.tokenizer, init)
+        self.started = [start_from(self.tokenizer, init) for init in config.init]
         _check_names(self.tokenizer, "freeze", config.freeze)
         _check_names(self.tokenizer, "lr", config.lr)
         for name, parameter in self.tokenizer.named_parameters():
@@ -230,6 +245,7 @@ class TokenizerTask(Task):
             lines[f"{name} parameters"] = f"{sum(p.numel() for p in network.parameters()):,}"
         for name, sha256 in self.losses.teachers.items():
             lines[f"teacher {name}"] = f"sha256 {sha256}"
+        lines |= {f"init {number}": line for number, line in enumerate(self.started, 1)}
         lines |= {
             f"tokens/{unit}": spec.length,
             f"bits/{unit}": spec.bits,

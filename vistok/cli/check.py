@@ -11,16 +11,18 @@ from vistok.config.errors import explain
 
 
 @click.command()
-@click.argument("data", nargs=-1, required=True)
+@click.argument("data", nargs=-1, required=True, metavar="DATA... [KEY=VALUE]...")
 @click.option("--out", type=click.Path(dir_okay=False), help="Write every finding here, as JSON.")
 @click.option("--workers", default=0, show_default=True, help="Processes that read and decode.")
 @click.option("--limit", type=click.IntRange(1), help="Look at the first samples only.")
 def check(data: tuple[str, ...], out: str | None, workers: int, limit: int | None) -> None:
     """Scan DATA before training on it: sizes, classes, duplicates, what cannot be read.
 
-    DATA: a folder of images, .parquet files or globs, .tar shards, clips, or a YAML config with a
-    key `data`; then key=value of the data config, e.g. label_column=null. Exit code 0: nothing
-    found; 1: usable, with findings; 2: cannot be scanned, or not one sample is usable.
+    DATA: a folder of images, .parquet files or globs, .tar shards, clips, a data set saved by
+    Hugging Face's library, a token cache, or a YAML config with a key `data`; then KEY=VALUE of the
+    data config, e.g. label_column=null. kind=KIND says how DATA are read (without DATA, as in
+    kind=photos size=64, the settings are the whole config). Exit code 0: nothing found; 1: usable,
+    with findings; 2: cannot be scanned, or not one sample is usable.
     """
     import json
     import sys

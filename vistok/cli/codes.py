@@ -19,6 +19,7 @@ from vistok.cli.shared import (
     write_clip,
 )
 from vistok.config.errors import InputError, one_line_errors
+from vistok.core.regular_files import open_regular
 
 _FPS = 8.0  # of clips whose tokens do not say
 
@@ -94,7 +95,8 @@ def decode(
     folder.mkdir(parents=True, exist_ok=True)
     for path in files:
         try:
-            tokens = Tokens.from_bytes([Path(path).read_bytes()], tokenizer.spec())
+            with open_regular(path, "rb") as file:
+                tokens = Tokens.from_bytes([file.read()], tokenizer.spec())
         except ValueError as error:
             raise InputError(f"{path}: {error}") from None
         if length is not None:

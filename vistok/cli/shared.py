@@ -92,17 +92,17 @@ def frame_rate(path: str) -> float:
 
 
 def _frames(path: str, count: int) -> list[Any]:
-    import numpy as np
-
     from vistok.data.decode import clips
 
-    index = clips.probe(path)
-    if index.frames < count:
+    frames, remarks = clips.beginning(path, count)
+    if len(frames) < count:
         raise InputError(
-            f"{path}: {index.frames} frames; this tokenizer takes clips of {count}: give a longer "
+            f"{path}: {len(frames)} frames; this tokenizer takes clips of {count}: give a longer "
             "video"
         )
-    return list(clips.frames(path, index, np.arange(count)))
+    if remarks:
+        click.echo(f"{path}: {remarks}", err=True)
+    return frames
 
 
 def images_only(tokenizer: Any, command: str) -> None:

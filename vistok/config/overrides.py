@@ -1,43 +1,65 @@
 """The one grammar of `key.sub=value`, for every command.
 
-The key is a path of names and list places (`losses.1.start` or `losses[1].start`); the value is
-YAML: `1e-4` is a number, `null` is None, `[1, 2]` a list, `{kind: vq}` a mapping, `'3'` text. The
-value replaces what was there, mappings and lists too.
+The key is a path of names and list places (`losses.1.start` or `losses[1].start`). The value is
+read as it is typed: `1e-4` is a number, `null` is None, `010` ten and `yes` text (`scalars`);
+`[1, 2]` is a list, `{kind: vq}` a mapping, `'3'` text. It replaces what was there, mappings and
+lists too.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import yaml
-
+from vistok.config.bounded import DEEPEST
 from vistok.config.errors import ConfigError
+from vistok.config.scalars import scalar
+from vistok.config.yaml_text import parse_yaml
+from vistok.core.errors import InputError
 
-_PLACE = re.compile(r"\[(\d+)\]")
+_PLACE = re.compile(r"\[([0-9]+)\]")
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_OPENING = ("[", "{", "'", '"')  # how lists, mappings and quoted text begin
+_BARE = re.compile(
+    r"[\w./~+]([\w./~*+@%-]*[\w./~*+%-])?"
+)  # text that needs no quotes inside a list
 
 
 def split(override: str) -> tuple[tuple[str, ...], str]:
     """(path, text of the value) of one override; ConfigError if it is not `key.sub=value`."""
     key, equals, text = override.partition("=")
-    path = tuple(_PLACE.sub(r".\1", key.strip()).split("."))
-    if not equals or not all(path):
+    path = places(key.strip())
+    if not equals or not all(path) or len(path) > DEEPEST:
         raise ConfigError(f"'{override}': expected an override of the form key.sub=value")
     return path, text
 
 
-def value_of(text: str) -> Any:
-    """The value that the text of an override gives; ConfigError if it is not YAML."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+def places(key: str) -> tuple[str, ...]:
+    """The names and list places of a path: `a[0].b` and `a.0.b` are ("a", "0", "b")."""
+    return tuple(_PLACE.sub(r".\1", key).split("."))
 
+
+def place_of(name: str) -> int | None:
+    """The place in a list that a name of a path stands for; None if it is no number."""
+    return int(name) if _NUMBER.fullmatch(name) else None
+
+
+def value_of(text: str) -> Any:
+    """The value that the text of an override gives; ConfigError if it is not YAML.
+
+    Lists, mappings and quotes are YAML; everything else is one plain value as a whole, so that
+    `my #1 folder` and `*.tar` are what they say.
+    """
+    text = text.strip()
+    if not text.startswith(_OPENING):
+        return scalar(text)
     try:
-        read = OmegaConf.from_dotlist([f"value={text}"])
-        return OmegaConf.to_container(read, resolve=False)["value"]
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split())[:160]
+        return parse_yaml(text)
+    except InputError as error:
+        reason = str(error)[:160]
         raise ConfigError(
             f"'{text}': not a YAML value ({reason}); put text with special signs into quotes"
         ) from None
@@ -45,13 +67,30 @@ def value_of(text: str) -> Any:
 
 def text_of(value: Any) -> str:
     """The text of an override that gives this value: the inverse of `value_of`."""
+    if isinstance(value, str):
+        plain = not value.startswith(_OPENING) and isinstance(scalar(value.strip()), str)
+        return value if plain and value == value.strip() else _quoted(value)
+    return _text_inside(value)
+
+
+def _text_inside(value: Any) -> str:
+    """The text of a value inside a list or mapping, where commas and colons mean something."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple | list):
-        return f"[{', '.join(map(text_of, value))}]"
+        return f"[{', '.join(map(_text_inside, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_text_inside(k)}: {_text_inside(v)}' for k, v in value.items())}}}"
+    if isinstance(value, str):
+        plain = _BARE.fullmatch(value) and isinstance(scalar(value), str)
+        return value if plain else _quoted(value)
     return str(value)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def leaves(tree: Any, name: str = "", lists: bool = False) -> Iterator[tuple[str, Any]]:
@@ -109,14 +148,15 @@ def _key(place: Any, path: tuple[str, ...], override: str) -> str | int:
     if not isinstance(place, list):
         return path[-1]
     where = ".".join(path[:-1])
-    if not path[-1].isdigit():
+    place_number = place_of(path[-1])
+    if place_number is None:
         raise ConfigError(
             f"'{override}': {where} is a list; expected a place 0..{len(place) - 1} after it, got "
             f"'{path[-1]}'"
         )
-    if int(path[-1]) >= len(place):
+    if place_number >= len(place):
         raise ConfigError(
             f"'{override}': place {path[-1]} is out of range, {where} has {len(place)} entries; "
             f"expected 0..{len(place) - 1}, or give the whole list: {where}=[...]"
         )
-    return int(path[-1])
+    return place_number

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Iterable
 
-from vistok.config.errors import ConfigError
+from vistok.config.errors import ConfigError, UserError
 from vistok.config.overrides import value_of
 
 _taken: list[str] = []
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")  # a.b, not .b: there is no package to start from
 
 
 def take_plugins(words: Iterable[str]) -> list[str]:
@@ -44,7 +46,7 @@ def plugin_words() -> list[str]:
 def _modules(text: str) -> list[str]:
     value = value_of(text)
     names = value if isinstance(value, list) else [value]
-    if not names or not all(isinstance(name, str) and name for name in names):
+    if not names or not all(isinstance(name, str) and _MODULE.fullmatch(name) for name in names):
         raise ConfigError(
             f"plugins={text}: expected a Python module or a list of them, such as "
             "plugins=my.module or plugins=[my.module,another]"
@@ -55,7 +57,7 @@ def _modules(text: str) -> list[str]:
 def load_plugins(modules: Iterable[str]) -> None:
     """Import modules; the parts that they register are then valid in every config.
 
-    Raises ConfigError for a module that cannot be imported.
+    Raises ConfigError for a module that cannot be imported, or that fails while it is.
     """
     for name in modules:
         try:
@@ -64,3 +66,10 @@ def load_plugins(modules: Iterable[str]) -> None:
             raise ConfigError(
                 f"plugins: cannot import '{name}' ({error}); expected a Python module on the path"
             ) from None
+        except UserError:  # it says by itself what to mend: a kind that is taken, say
+            raise
+        except Exception as error:  # the user's own code fails in its own way
+            raise ConfigError(
+                f"plugins: '{name}' fails while it is imported ({type(error).__name__}: {error}); "
+                "mend it, VISTOK_DEBUG=1 shows where"
+            ) from error

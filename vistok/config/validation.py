@@ -42,11 +42,14 @@ def validate_part(family: str, data: Any, source: str = "config") -> Any:
     """The config of whichever part of `family` the data's `kind` names; ConfigError otherwise."""
     known = entries(family)
     kind = data.get("kind") if isinstance(data, dict) else None
-    if kind not in known:
+    if not isinstance(kind, str) or kind not in known:
         raise ConfigError(
             f"{source}: kind: unknown {family} {kind!r}; {nearest(str(kind), list(known))}"
         )
     return validate(known[kind].config, data, source)
+
+
+_PLAIN_TYPES = {"int_type": "an integer", "float_type": "a number"}
 
 
 def _place(model: type, item: Any, prefix: tuple[str, ...]) -> tuple[str, list[str]]:
@@ -70,6 +73,10 @@ def _explain(model: type, item: Any, prefix: tuple[str, ...]) -> str:
         tags = [t.strip(" '") for t in item["ctx"]["expected_tags"].split(",")]
         tag = item["ctx"]["tag"]
         return f"{where}.kind: unknown kind '{tag}'; {nearest(tag, tags)}"
+    if kind in _PLAIN_TYPES and isinstance(item["input"], str):
+        return f"{where}: got {value}; expected {_PLAIN_TYPES[kind]} in plain decimals, such as 100"
+    if kind == "string_type" and item["input"] is None:
+        return f"{where}: got null, which is nothing; expected text (the word itself in quotes)"
     message = item["msg"].removeprefix("Value error, ")
     return f"{where}: got {value}; {message[0].lower() + message[1:]}"
 
@@ -152,4 +159,5 @@ def _expected(model: type, loc: tuple) -> str:
     family = _family(current)
     if family is not None:
         return f"{family} (kind: {' | '.join(entries(family))})"
+    current = _bare(current)
     return getattr(current, "__name__", str(current))

@@ -13,6 +13,7 @@ index, nothing decoded ahead into memory); True augments either split.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,7 @@ class Sample:
     text: str | None = None  # caption, where the data set has texts (`texts`)
     latents: Tensor | None = None  # cached: [N, D] the encoder's output
     condition: Condition | None = None  # cached: text [(K,) M, C], text_mask [M], pooled [C]
+    note: str = ""  # odd about its file, though it can be used; "" = nothing
 
 
 class Raw(NamedTuple):
@@ -95,7 +97,11 @@ class Facts:
         return tuple(self.size) if self.frames is None else (self.frames, *self.size)
 
     def record(self) -> dict[str, Any]:
-        """JSON: kind, source, split, count, how it is prepared, and `manifest`, a sha256."""
+        """JSON: kind, source, split, count, how it is prepared, and `manifest`, a sha256.
+
+        A run asks for it when it begins: what happens to files later changes no record. A file
+        that is missing is part of the manifest, and no error.
+        """
         raise NotImplementedError
 
 
@@ -158,6 +164,15 @@ def mismatch(data: Facts, sides: Sequence[int], reader: str) -> str | None:
     )
 
 
+def stated(config: Any) -> Facts:
+    """The facts that a data config states by itself in `size` and `frames`; nothing is opened."""
+    facts, size = Facts(), getattr(config, "size", None)
+    if size is not None:
+        facts.size = (size, size) if isinstance(size, int) else tuple(size)
+        facts.frames = getattr(config, "frames", None)
+    return facts
+
+
 def describe_sides(sides: Sequence[int]) -> str:
     """ "images of 32x32 pixels" or "clips of 8 frames of 32x32 pixels" ((H, W) or (T, H, W))."""
     pixels = f"{sides[-2]}x{sides[-1]} pixels"
@@ -176,6 +191,17 @@ def manifest_hash(lines: Iterable[str]) -> str:
     for line in lines:
         digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
     return digest.hexdigest()
+
+
+def file_size(path: str | os.PathLike[str]) -> int:
+    """Bytes of a file, for a manifest; -1 if it is missing, or a link to nothing.
+
+    Its samples are then bad samples, which end no run by themselves.
+    """
+    try:
+        return os.stat(path).st_size
+    except (OSError, ValueError):
+        return -1
 
 
 def text_of(path: Path) -> str:

@@ -15,9 +15,8 @@ meta.json      spec, count, written, crops, classes, arrays (type and shape of o
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,9 +26,11 @@ import torch
 from torch import Tensor
 
 from vistok.config import ConfigError, validate
+from vistok.config.bounded import read_json
 from vistok.core.errors import InputError
 from vistok.core.records import Condition
-from vistok.data.base import DataError
+from vistok.core.regular_files import check_regular
+from vistok.data.base import UNLABELED, DataError
 from vistok.tokens import Tokens, TokenSpec
 
 VERSION = 1
@@ -69,6 +70,7 @@ class TokenCache:
                 f"written; run the command that began it again, it resumes there"
             )
         self._maps: dict[str, np.ndarray] | None = self._map()
+        check_labels(self.path, self.labels, self.classes)
 
     def __len__(self) -> int:
         """Samples; each has `crops` rows."""
@@ -110,6 +112,23 @@ class TokenCache:
         return {**self.__dict__, "_maps": None}  # a pickled map would carry the whole file
 
 
+def check_labels(path: Path, labels: np.ndarray, classes: Sequence[str]) -> None:
+    """DataError unless each label is the number of a class, or -1 for none."""
+    if not len(labels):
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < UNLABELED or high >= len(classes):
+        found = f"label {high if high >= len(classes) else low}"
+        if not classes:
+            raise DataError(
+                f"token cache {path}: {found}, but no classes; give their names, or -1 for none"
+            )
+        raise DataError(
+            f"token cache {path}: {found}, but only {len(classes)} classes; expected "
+            f"0..{len(classes) - 1}, or -1 for none: write the cache anew"
+        )
+
+
 def read_meta(path: Path) -> dict[str, Any]:
     """meta.json with every key there; DataError otherwise."""
     file = path / META
@@ -118,7 +137,7 @@ def read_meta(path: Path) -> dict[str, Any]:
             f"token cache {path}: no {META} in it; expected a folder that the cache task wrote"
         )
     try:
-        meta = json.loads(file.read_text("utf-8"))
+        meta = read_json(file)
         version = meta["version"]
         if version != VERSION:
             raise DataError(
@@ -131,6 +150,9 @@ def read_meta(path: Path) -> dict[str, Any]:
             raise InputError(f"count={numbers[0]} is no multiple of crops={numbers[2]}")
         for key in ("spec", "classes", "arrays", "source", "tokenizer"):
             meta[key]
+        names = meta["classes"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError("classes are no list of names")
     except DataError:
         raise
     except (ValueError, KeyError, TypeError) as error:
@@ -191,6 +213,7 @@ def map_arrays(
     for name, (shape, dtype) in expected.items():
         file = f"{name}.npy"
         try:
+            check_regular(path / file)
             array = np.load(path / file, mmap_mode=mode, allow_pickle=False)
             if not isinstance(array, np.ndarray):
                 raise InputError("an archive; expected one array")

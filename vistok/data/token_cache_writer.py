@@ -24,6 +24,7 @@ from vistok.data.token_cache import (
     PER_SAMPLE,
     VERSION,
     ArraySpec,
+    check_labels,
     check_specs,
     describe,
     layout,
@@ -90,7 +91,7 @@ class TokenCacheWriter:
         }
         self._flush_rows, self._leader = flush_rows, leader
         self._layout = layout(spec, count, crops, self.arrays)
-        if not leader or (self.path / META).exists():
+        if not leader or self._begun():
             meta = read_meta(self.path)
             self._compare(meta)
             self.written = self._flushed = meta["written"]
@@ -151,15 +152,13 @@ class TokenCacheWriter:
             )
         if labels is not None and len(labels) != len(tokens):
             raise DataError(f"token cache {self.path}: {len(labels)} labels for {len(tokens)} rows")
+        numbers = np.full(len(tokens), UNLABELED) if labels is None else self._numbers(labels)
         tokens.check()
         optional = self._optional(len(tokens), condition, latents)
         rows = tokens.values if tokens.indices is None else tokens.indices
         kind = torch.float32 if tokens.indices is None else Tokens.dtype(self.spec)
         self._maps["tokens"][start:stop] = rows.detach().to("cpu", kind).numpy()
-        if labels is not None:
-            self._maps["labels"][start:stop] = labels.cpu().numpy()
-        else:
-            self._maps["labels"][start:stop] = UNLABELED
+        self._maps["labels"][start:stop] = numbers
         firsts = np.arange(start, stop)
         firsts = firsts[firsts % self.crops == 0]  # the first crop of each sample
         for name, values in optional.items():
@@ -167,6 +166,16 @@ class TokenCacheWriter:
                 self._maps[name][start:stop] = values
             elif len(firsts):
                 self._maps[name][firsts // self.crops] = values[firsts - start]
+
+    def _numbers(self, labels: Tensor) -> np.ndarray:
+        """Labels [B] as they are kept; DataError unless each is the number of a class, or -1."""
+        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+            raise DataError(
+                f"token cache {self.path}: labels of type {labels.dtype}; expected integers"
+            )
+        numbers = labels.cpu().numpy()
+        check_labels(self.path, numbers, self._facts["classes"])
+        return numbers
 
     def _optional(
         self, count: int, condition: Condition | None, latents: Tensor | None
@@ -223,16 +232,22 @@ class TokenCacheWriter:
     def __exit__(self, *_: object) -> None:
         self.flush()
 
+    def _begun(self) -> bool:
+        """True if a row was counted; a cache without one holds nothing, and is made anew."""
+        return (self.path / META).exists() and read_meta(self.path)["written"] > 0
+
     def _create(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         # Arrays without meta.json are what a crash during creation leaves: nothing was counted.
         found = {p.name for p in self.path.iterdir() if not p.name.startswith(DRAFT)}
-        strangers = found - set(FILES)
+        strangers = found - {*FILES, META}
         if strangers:
             raise DataError(
                 f"token cache {self.path}: the folder holds '{min(strangers)}' and no {META}; "
                 f"expected an empty folder or a cache"
             )
+        for name in found:  # of a cache that was begun otherwise and holds nothing
+            (self.path / name).unlink()
         make = np.lib.format.open_memmap
         self._maps = {
             name: make(self.path / f"{name}.npy", "w+", kind, shape)

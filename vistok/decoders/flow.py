@@ -27,7 +27,7 @@ from vistok.layers.flow.solvers import Solver, solve, times
 class FlowSamplingConfig(Config):
     """Settings of a decoder that samples; any of them may be changed after training."""
 
-    steps: int = Field(default=25, ge=1)
+    steps: int = Field(default=25, ge=1, le=10**5)
     """Steps of the solver."""
     solver: Solver = "euler"
     shift: float = Field(default=1.0, gt=0, allow_inf_nan=False)

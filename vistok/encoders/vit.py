@@ -35,14 +35,14 @@ from vistok.layers.transformer import (
 class InputPatchesConfig(PatchesConfig):
     """Patches that are read, and the table of their positions."""
 
-    overlap: int = Field(default=0, ge=0)
+    overlap: int = Field(default=0, ge=0, le=2**10)
     """Pixels by which a patch reaches into its neighbours, on each side."""
 
 
 class LatentsConfig(Config):
     """Latent tokens, and the way from them to the quantizer."""
 
-    count: int | None = Field(default=128, ge=1)
+    count: int | None = Field(default=128, ge=1, le=2**16)
     """N latent tokens; null = the patches themselves are the latents, on their grid."""
     positions: bool = False
     """A learned table of their own is added to the latent tokens (TiTok)."""

@@ -7,7 +7,6 @@ perceptual one is called the "perceptual distance of vistok-cnn".
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -16,6 +15,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from vistok.config import validate
+from vistok.config.bounded import parse_json
+from vistok.core.errors import InputError
 from vistok.frozen.cnn import WEIGHTS, CNNConfig, ResNet9
 from vistok.frozen.files import BadWeights, MissingWeights, check_state, hollow, read_state
 from vistok.frozen.network import FeatureNetwork, Features, PerceptualNetwork
@@ -65,9 +66,9 @@ def load_weights(path: str | Path | None = None) -> tuple[ResNet9, str]:
             f"as `vistok train feature_net` writes them"
         )
     try:
-        described = json.loads(header["config"])
-    except json.JSONDecodeError as error:
-        raise BadWeights(f"{NAME}: the config in {path} is not JSON ({error})") from None
+        described = parse_json(header["config"], f"{NAME}: the config in {path}")
+    except InputError as error:
+        raise BadWeights(str(error)) from None
     module = ResNet9(validate(CNNConfig, described, source=str(path)))
     if hollow():
         return module, ""

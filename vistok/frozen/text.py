@@ -33,7 +33,7 @@ class TextEncoderConfig(Config):
     """A folder or hub id in `transformers` format, with safetensors weights and its tokenizer."""
     layer: Literal["last", "penultimate"] = "last"
     """last: after the final norm; penultimate: what enters the last block, without a norm."""
-    length: int = Field(default=77, ge=2)
+    length: int = Field(default=77, ge=2, le=2**14)
     """M: texts are padded and cut to it."""
     pad_id: int | None = Field(default=None, ge=0)
     """Token that fills texts up; null: the tokenizer's own. open_clip, which TA-TiTok and MaskGen

@@ -22,8 +22,9 @@ from vistok.generators.base import Generator, GeneratorConfig, SavedCodes
 from vistok.generators.conditioning import ConditionTokens
 from vistok.generators.embedding import BitEmbedding, CodeEmbedding, EmbedKind, FactorEmbedding
 from vistok.generators.guidance import GuidanceConfig, guide
-from vistok.generators.heads import HeadKind, choose_head, make_head
+from vistok.generators.heads import HeadKind, check_head, choose_head, make_head
 from vistok.generators.sampling import ChoiceConfig, choose
+from vistok.layers.dropout import Dropout
 from vistok.layers.positions import grid_positions, rotary_table
 from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
 from vistok.tokens import Tokens, TokenSpec
@@ -83,10 +84,11 @@ class Autoregressive(Generator):
         self.inner = spec if config.regroup is None else spec.regroup(config.regroup)
         width, vocab = config.transformer.width, self.inner.vocab
         self.head_kind = config.head or choose_head(vocab)
+        check_head(self.head_kind, vocab)  # before tables as wide as a factor are made
         self.condition = ConditionTokens(config.condition, width)
         self.embed = self._embedding(codes)
         self.transformer = Transformer(config.transformer)
-        self.dropout = nn.Dropout(config.transformer.dropout)
+        self.dropout = Dropout(config.transformer.dropout)
         first = self.condition.count
         if config.positions == "learned":
             self.position_table = nn.Parameter(torch.randn(first + spec.length, width) * 0.02)

@@ -21,20 +21,20 @@ UNLABELED = -1  # label of a sample without a class, in data sets and in Conditi
 class TextConditionConfig(Config):
     """Shape of the text features that a generator reads."""
 
-    dim: int = Field(default=768, ge=1)
+    dim: int = Field(default=768, ge=1, le=2**14)
     """C, the width of the text encoder's features."""
-    length: int = Field(default=77, ge=1)
+    length: int = Field(default=77, ge=1, le=2**14)
     """M, positions of a text."""
 
 
 class ConditionConfig(Config):
     """Conditions that a generator reads; a sample may come with any of them, or none."""
 
-    classes: int | None = Field(default=None, ge=0)
+    classes: int | None = Field(default=None, ge=0, le=2**20)
     """Number of classes; 0 = none are read; null = those of the training data."""
     text: TextConditionConfig | None = None
     """Shape of the text features [M, C] that are read; null = none."""
-    pooled: int | None = Field(default=None, ge=1)
+    pooled: int | None = Field(default=None, ge=1, le=2**14)
     """Width C of the pooled text features that are read; null = none."""
     dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of samples that train without their condition, for classifier-free guidance."""

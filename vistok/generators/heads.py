@@ -30,8 +30,8 @@ def choose_head(vocab: tuple[int, ...]) -> HeadKind:
     return "bernoulli" if set(vocab) == {2} else "causal"
 
 
-def make_head(kind: HeadKind, width: int, vocab: tuple[int, ...]) -> nn.Module:
-    """Build a head; ValueError names the heads that can model the vocabulary."""
+def check_head(kind: HeadKind, vocab: tuple[int, ...]) -> None:
+    """InputError, with what to do, unless a head of this kind can model the vocabulary."""
     if (kind == "joint" and len(vocab) != 1) or (kind == "bernoulli" and set(vocab) != {2}):
         raise InputError(
             f"head={kind} cannot model vocab={vocab}; expected head={choose_head(vocab)}"
@@ -41,6 +41,11 @@ def make_head(kind: HeadKind, width: int, vocab: tuple[int, ...]) -> nn.Module:
             f"a softmax over {max(vocab)} codes is too wide (limit {JOINT_LIMIT}); set regroup to "
             "smaller factors with the same product, e.g. regroup=[64,4096] for 2**18"
         )
+
+
+def make_head(kind: HeadKind, width: int, vocab: tuple[int, ...]) -> nn.Module:
+    """Build a head; ValueError names the heads that can model the vocabulary."""
+    check_head(kind, vocab)
     heads = {
         "joint": IndependentHead,
         "independent": IndependentHead,

@@ -18,7 +18,7 @@ class ChoiceConfig(Config):
 
     temperature: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """Divisor of the logits; 0 = greedy, the most likely code."""
-    top_k: int = Field(default=0, ge=0)
+    top_k: int = Field(default=0, ge=0, le=2**31)
     """Number of most likely codes that are sampled from; 0 = all."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Probability that the most likely codes which are sampled from reach together; 1 = all."""

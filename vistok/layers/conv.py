@@ -8,7 +8,7 @@ Letters: B batch, C channels, h w positions of a map.
 from __future__ import annotations
 
 import itertools
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,20 +18,23 @@ from torch import Tensor, nn
 from vistok.config import Config
 from vistok.core.errors import InputError
 from vistok.core.shapes import Grid, Shape
+from vistok.layers.dropout import Dropout
 
 
 class ConvConfig(Config):
     """A pyramid of levels; each halves the map of the one before it, level 0 is the image's."""
 
-    channels: int = Field(default=128, ge=1)
+    channels: int = Field(default=128, ge=1, le=2**14)
     """Channels of level 0 before its multiplier."""
-    channel_mult: tuple[int, ...] = Field(default=(1, 1, 2, 2, 4), min_length=1)
+    channel_mult: tuple[Annotated[int, Field(ge=1, le=256)], ...] = Field(
+        default=(1, 1, 2, 2, 4), min_length=1, max_length=12
+    )
     """Level i has channels x channel_mult[i]; five levels divide the sides by 16."""
-    blocks: int = Field(default=2, ge=1)
+    blocks: int = Field(default=2, ge=1, le=256)
     """Residual blocks of a level."""
-    mid_blocks: int = Field(default=2, ge=0)
+    mid_blocks: int = Field(default=2, ge=0, le=256)
     """Residual blocks between encoder and latents, and between latents and decoder."""
-    norm_groups: int = Field(default=32, ge=1)
+    norm_groups: int = Field(default=32, ge=1, le=2**14)
     """Groups of the group norms; every level's channels are a multiple of it."""
     norm_eps: float = Field(default=1e-6, gt=0)
     bias: bool = True
@@ -41,6 +44,7 @@ class ConvConfig(Config):
     its input, as everybody does, or of the branch itself, so that the input is lost: a slip of
     MaskGIT's JAX code that its released weights depend on."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of activations inside blocks that training drops, keyed by sample."""
 
     @classmethod
     def tiny(cls) -> ConvConfig:
@@ -99,7 +103,7 @@ class ResBlock(nn.Module):
         self.norm1 = ConvNorm(config, inside)
         self.conv1 = nn.Conv2d(inside, out, 3, padding=1, bias=config.bias)
         self.norm2 = ConvNorm(config, out)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=config.bias)
         self.shortcut = None
         if inside != out:

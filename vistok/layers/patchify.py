@@ -6,6 +6,8 @@ p x p pixels of an image, or q frames of p x p pixels of a clip.
 
 from __future__ import annotations
 
+import math
+
 from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
@@ -15,13 +17,15 @@ from vistok.core.errors import InputError
 from vistok.core.shapes import Grid, Shape
 from vistok.layers.positions import PositionKind
 
+LARGEST = 2**18  # patches of a sample, whose table of positions has a row for each
+
 
 class PatchesConfig(Config):
     """Patches of an image or clip, and the table of their positions."""
 
-    size: int = Field(default=16, ge=1)
+    size: int = Field(default=16, ge=1, le=2**12)
     """Pixels of a side."""
-    frames: int = Field(default=1, ge=1)
+    frames: int = Field(default=1, ge=1, le=2**12)
     """Frames of a patch; above 1 for clips only."""
     positions: PositionKind = "sincos"
     position_base: float = Field(default=10000.0, gt=1)
@@ -36,7 +40,13 @@ class PatchesConfig(Config):
             named = f"patches.size={self.size}"
             named += f", patches.frames={self.frames}" if shape.is_clip else ""
             raise InputError(f"sides={shape.sides} are no multiples of {named}; change one of them")
-        return tuple(side // part for side, part in zip(shape.sides, window, strict=True))
+        grid = tuple(side // part for side, part in zip(shape.sides, window, strict=True))
+        if math.prod(grid) > LARGEST:
+            raise InputError(
+                f"patches.size={self.size}: {math.prod(grid):,} patches of a sample with "
+                f"sides={shape.sides}; expected {LARGEST:,} or fewer: use larger patches"
+            )
+        return grid
 
     def window(self, shape: Shape) -> Grid:
         """Sides of a patch, (p, p) or (q, p, p); ValueError for frames of an image."""

@@ -19,9 +19,9 @@ from vistok.core.records import Condition
 class TextInputConfig(Config):
     """Input of text features: a projection and a learned table."""
 
-    dim: int = Field(default=768, ge=1)
+    dim: int = Field(default=768, ge=1, le=2**14)
     """C, width of the text encoder's features."""
-    length: int = Field(default=77, ge=1)
+    length: int = Field(default=77, ge=1, le=2**14)
     """M, number of positions of a text."""
     padding: Literal["attended", "masked"] = "masked"
     """Padding of short texts: attended like text (TA-TiTok), or masked."""

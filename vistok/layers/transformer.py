@@ -17,18 +17,19 @@ from torch import Tensor, nn
 from vistok.config import Config
 from vistok.core.errors import InputError
 from vistok.layers.attention import Attention, KVCache
+from vistok.layers.dropout import Dropout
 from vistok.layers.mlp import MlpKind, make_mlp
 from vistok.layers.modulation import Modulation, modulate
 from vistok.layers.norms import NormKind, make_norm
 
 
 class TransformerConfig(Config):
-    width: int = Field(default=512, ge=2)
+    width: int = Field(default=512, ge=2, le=2**14)
     """D, channels of a position; a multiple of heads."""
-    depth: int = Field(default=8, ge=1)
-    heads: int = Field(default=8, ge=1)
+    depth: int = Field(default=8, ge=1, le=512)
+    heads: int = Field(default=8, ge=1, le=512)
     mlp: MlpKind = "gelu"
-    mlp_ratio: float = Field(default=4.0, gt=0)
+    mlp_ratio: float = Field(default=4.0, gt=0, le=64)
     """Hidden width of the feed-forward layer, as a multiple of width."""
     norm: NormKind = "layernorm"
     norm_eps: float = 1e-6
@@ -38,11 +39,11 @@ class TransformerConfig(Config):
     layer_scale: float | None = None
     """Initial value of a learned gain on each residual branch; None = no gain."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Network dropout on residual branches; the only draws that are torch's own."""
+    """Share of activations of the residual branches that training drops, keyed by sample."""
     init: Literal["fan_in", "trunc_normal", "torch"] = "fan_in"
     """fan_in: std 1/sqrt(fan-in); trunc_normal: std 0.02 (TiTok, GPT-2); torch: as its layers are
     made (TA-TiTok's decoder)."""
-    modulation: int | None = Field(default=None, ge=1)
+    modulation: int | None = Field(default=None, ge=1, le=2**14)
     """Width of a vector per sample that scales, shifts and gates both branches of every block
     (adaLN-Zero, DiT); null = none."""
     branch_scale: Literal["depth", "none"] = "depth"
@@ -85,7 +86,8 @@ class Block(nn.Module):
         gain = config.layer_scale
         self.scale_attention = nn.Identity() if gain is None else LayerScale(width, gain)
         self.scale_mlp = nn.Identity() if gain is None else LayerScale(width, gain)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout_attention = Dropout(config.dropout)
+        self.dropout_mlp = Dropout(config.dropout)
         self.modulation = None
         if config.modulation is not None:
             self.modulation = Modulation(config.modulation, width, 6)
@@ -109,17 +111,17 @@ class Block(nn.Module):
             return self._modulated(x, rotary, mask, causal, cache, only, vector)
         y = self.attention(self.norm_attention(x), rotary, mask, causal, cache, only)
         x = x if only is None else x[:, only]
-        x = x + self.dropout(self.scale_attention(y))
-        return x + self.dropout(self.scale_mlp(self.mlp(self.norm_mlp(x))))
+        x = x + self.dropout_attention(self.scale_attention(y))
+        return x + self.dropout_mlp(self.scale_mlp(self.mlp(self.norm_mlp(x))))
 
     def _modulated(self, x, rotary, mask, causal, cache, only, vector) -> Tensor:
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.modulation(vector)
         y = modulate(self.norm_attention(x), shift, scale)
         y = self.attention(y, rotary, mask, causal, cache, only)
         x = x if only is None else x[:, only]
-        x = x + gate * self.dropout(self.scale_attention(y))
+        x = x + gate * self.dropout_attention(self.scale_attention(y))
         y = self.mlp(modulate(self.norm_mlp(x), shift_mlp, scale_mlp))
-        return x + gate_mlp * self.dropout(self.scale_mlp(y))
+        return x + gate_mlp * self.dropout_mlp(self.scale_mlp(y))
 
 
 class Transformer(nn.Module):

@@ -19,9 +19,9 @@ from vistok.layers.conv import Blur
 
 class PatchGANConfig(Config):
     kind: Literal["patchgan"] = "patchgan"
-    width: int = Field(default=64, ge=8, multiple_of=8)
+    width: int = Field(default=64, ge=8, le=2**14, multiple_of=8)
     """Channels of the first layer; doubled by each further one, up to eight times."""
-    layers: int = Field(default=3, ge=1)
+    layers: int = Field(default=3, ge=1, le=16)
     """Strided layers; each halves the map."""
     norm: Literal["group", "batch", "none"] = "group"
     """batch is the original's; it sees a whole micro-batch and needs a GPU across processes."""
@@ -68,15 +68,15 @@ def _norm(kind: str, width: int) -> nn.Module:
 
 class BlurDiscriminatorConfig(Config):
     kind: Literal["blur"] = "blur"
-    width: int = Field(default=128, ge=1)
+    width: int = Field(default=128, ge=1, le=2**14)
     """Channels of the first layer and the first stage; each further stage doubles them."""
-    layers: int = Field(default=3, ge=1)
+    layers: int = Field(default=3, ge=1, le=16)
     """Stages; each halves the map."""
-    norm_groups: int = Field(default=32, ge=1)
+    norm_groups: int = Field(default=32, ge=1, le=2**14)
     """Groups of the group norms (eps 1e-5); width must be a multiple of it."""
     slope: float = Field(default=0.1, ge=0)
     """Slope of the leaky ReLUs on their negative side."""
-    pool: int = Field(default=16, ge=1)
+    pool: int = Field(default=16, ge=1, le=2**10)
     """Side of the logits: the last map's maxima over pool x pool cells, whatever its size."""
 
     @model_validator(mode="after")

@@ -21,7 +21,8 @@ from vistok.tokens import TokenSpec
 
 JOINT_LIMIT = 2**20  # codes: beyond it a factorized vocabulary is counted factor by factor only
 TABLE_LIMIT = 2**24  # positions x codes of the table behind the entropies per position (128 MB)
-_FACTOR_LIMIT = 2**26  # codes of all factors together
+FACTOR_LIMIT = 2**22  # codes of a factor that has a table (32 MB); of larger ones those that occur
+_LATER = 2**20  # rows of such codes that wait to be merged
 
 
 class CodebookUse(BaseModel):
@@ -35,11 +36,12 @@ class CodebookUse(BaseModel):
     usage: float | None  # share of the K codes that occur, 0..1
     perplexity: float | None  # 2 ** entropy
     entropy: float | None  # bits
-    counts: Tensor | None  # [K] int64
+    counts: Tensor | None  # [K] int64; None also where K is beyond FACTOR_LIMIT
+    sizes: tuple[int, ...]  # V_f: codes of each factor
     factor_usage: tuple[float, ...]  # the same for each factor alone
     factor_perplexity: tuple[float, ...]
     factor_entropy: tuple[float, ...]
-    factor_counts: tuple[Tensor, ...]  # [V_f] int64 each
+    factor_counts: tuple[Tensor, ...]  # [V_f] int64 each; beyond FACTOR_LIMIT codes that occur
     position_entropy: Tensor | None  # [L] bits; 0 for a position that no image keeps
     redundancy: float  # share of slot pairs of an image that hold the same code; 0 for one slot
 
@@ -51,16 +53,14 @@ class CodebookStats(Accumulator):
         super().__init__(**kwargs)
         if not spec.vocab:
             raise InputError("continuous tokens have no codebook; expected a spec with a vocab")
-        if sum(spec.vocab) > _FACTOR_LIMIT:
-            raise InputError(
-                f"vocab={spec.vocab} is too large to count; expected {_FACTOR_LIMIT} codes or "
-                f"fewer in all factors together (regroup the spec into smaller factors)"
-            )
         self.spec, codes = spec, spec.codebook_size
+        self.small = [f for f, size in enumerate(spec.vocab) if size <= FACTOR_LIMIT]
+        self.large = [f for f, size in enumerate(spec.vocab) if size > FACTOR_LIMIT]
         self.joint = len(spec.vocab) == 1 or codes <= JOINT_LIMIT
         self.table = self.joint and spec.length * codes <= TABLE_LIMIT
         zeros = lambda *shape: torch.zeros(shape, dtype=torch.int64)
-        self.add_sum("factors", zeros(sum(spec.vocab)))
+        self.add_sum("factors", zeros(sum(spec.vocab[f] for f in self.small)))
+        self.add_state("found", [], dist_reduce_fx="cat")  # [n, 3]: factor, code, hits
         self.add_sum("codes", zeros(codes if self.joint and len(spec.vocab) > 1 else 0))
         self.add_sum("places", zeros(spec.length * codes if self.table else 0))
         for name in ("positions", "equal_pairs", "pairs"):
@@ -85,8 +85,9 @@ class CodebookStats(Accumulator):
             )
         if kept is None:
             kept = indices.new_ones(indices.shape[:2], dtype=torch.bool)
-        starts = sizes.cumsum(0) - sizes
-        self._count("factors", (indices + starts)[kept])
+        small = sizes[self.small]
+        self._count("factors", (indices[..., self.small] + (small.cumsum(0) - small))[kept])
+        self._find(indices, kept)
         if self.joint:
             code = (indices * _strides(spec.vocab, indices.device)).sum(-1)  # [B, L]
             if len(spec.vocab) > 1:
@@ -102,23 +103,51 @@ class CodebookStats(Accumulator):
         self.positions += kept.sum().to(self.positions.device)
         self.images += len(indices)
 
+    def _find(self, indices: Tensor, kept: Tensor) -> None:
+        """Count the codes of large factors, of which only those that occur have a place."""
+        for factor in self.large:
+            codes, hits = indices[..., factor][kept].unique(return_counts=True)
+            self.found.append(_rows(factor, codes, hits))
+        later = sum(map(len, self.found[1:]))
+        if self.large and later > max(_LATER, len(self.found[0])):  # seldom: twice as many a time
+            self.found = [self._merged()]
+
+    def _merged(self) -> Tensor:
+        """[n, 3]: factor, code and all hits, each pair of factor and code once."""
+        found = [self.found] if isinstance(self.found, Tensor) else self.found  # after a sync
+        rows = torch.cat(found) if found else torch.zeros((0, 3), dtype=torch.int64)
+        parts = []
+        for factor in self.large:
+            own = rows[rows[:, 0] == factor]
+            codes, place = own[:, 1].unique(return_inverse=True)
+            hits = torch.zeros_like(codes).index_add_(0, place, own[:, 2])
+            parts.append(_rows(factor, codes, hits))
+        return torch.cat(parts) if parts else rows
+
     def _count(self, name: str, numbers: Tensor) -> None:
         state = getattr(self, name)
         state += torch.bincount(numbers.flatten(), minlength=len(state)).to(state.device)
 
     def compute(self) -> CodebookUse:
         images, spec = self.seen(), self.spec
-        factors = self.factors.split(spec.vocab)
-        usage, entropy = [_usage(c) for c in factors], [_entropy(c) for c in factors]
+        tables = iter(self.factors.split([spec.vocab[f] for f in self.small]))
+        rows = self._merged()
+        factors = [
+            rows[rows[:, 0] == f, 2] if f in self.large else next(tables)
+            for f in range(len(spec.vocab))
+        ]
+        usage = [_usage(c, size) for c, size in zip(factors, spec.vocab, strict=True)]
+        entropy = [_entropy(c) for c in factors]
         joint = None if not self.joint else (self.codes if len(spec.vocab) > 1 else factors[0])
         places = self.places.view(spec.length, -1) if self.table else None
         return CodebookUse(
             images=images,
             positions=int(self.positions),
-            usage=None if joint is None else _usage(joint),
+            usage=None if joint is None else _usage(joint, spec.codebook_size),
             perplexity=None if joint is None else 2 ** _entropy(joint),
             entropy=None if joint is None else _entropy(joint),
-            counts=None if joint is None else joint.clone(),
+            counts=None if joint is None or self.large else joint.clone(),
+            sizes=spec.vocab,
             factor_usage=tuple(usage),
             factor_perplexity=tuple(2**e for e in entropy),
             factor_entropy=tuple(entropy),
@@ -135,8 +164,13 @@ def _strides(vocab: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor([math.prod(vocab[:f]) for f in range(len(vocab))], device=device)
 
 
-def _usage(counts: Tensor) -> float:
-    return int((counts > 0).sum()) / len(counts)
+def _rows(factor: int, codes: Tensor, hits: Tensor) -> Tensor:
+    """[n, 3]: the factor, its codes [n], their hits [n]."""
+    return torch.stack([torch.full_like(codes, factor), codes, hits], dim=1)
+
+
+def _usage(counts: Tensor, size: int) -> float:
+    return int((counts > 0).sum()) / size
 
 
 def _entropy(counts: Tensor) -> float:
@@ -151,6 +185,10 @@ def _equal_pairs(code: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
     Summing over images first gives the mean over slot pairs of the share of images in which both
     agree, without a table of L x L pairs.
     """
+    if (
+        int(code.max()) >= FACTOR_LIMIT
+    ):  # small numbers in their place: those below must not overflow
+        code = code.unique(return_inverse=True)[1]
     image = torch.arange(len(code), device=code.device)[:, None]
     named = image * (code.max() + 1) + code  # one number for each (image, code)
     runs = named[kept].unique(return_counts=True)[1]

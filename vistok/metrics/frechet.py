@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from vistok.core.errors import InputError, MissingFileError
+from vistok.core.regular_files import check_regular
 from vistok.runtime import distributed
 from vistok.storage.files import replacing
 
@@ -153,6 +154,7 @@ class FeatureStats:
             f"and scatter [D, D]"
         )
         try:
+            check_regular(path)
             with np.load(path, allow_pickle=False) as file:
                 count, mean, scatter = (file[key] for key in ("count", "mean", "scatter"))
         except FileNotFoundError:

@@ -3,16 +3,16 @@ this package."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import Tensor
 
-from vistok.config import ConfigError
+from vistok.config import ConfigError, UserError
+from vistok.config.bounded import read_json
+from vistok.config.yaml_files import read_plain_yaml
 from vistok.pretrained.base import Family, Release
 from vistok.pretrained.table import FAMILIES, family_of, release_of, releases
 from vistok.storage.foreign import SUFFIXES, read_state
@@ -92,10 +92,9 @@ def _config(folder: Path, given: str | Path | None) -> Mapping[str, Any] | None:
         if not path.is_file():
             continue
         try:
-            text = path.read_text("utf-8")
-            data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-        except (ValueError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())[:160]
+            data = read_json(path) if path.suffix == ".json" else read_plain_yaml(path)
+        except UserError as error:
+            reason = str(error).removeprefix(f"{path}: ")[:160]
             raise ConfigError(f"{path}: not readable as JSON or YAML ({reason})") from None
         if not isinstance(data, Mapping):
             raise ConfigError(f"{path}: expected a mapping, the official config")

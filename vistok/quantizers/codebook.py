@@ -29,9 +29,9 @@ class CodebookConfig(Config):
     """Size, learning and upkeep of a codebook."""
 
     kind: str
-    codebook_size: int = Field(default=4096, ge=2)
+    codebook_size: int = Field(default=4096, ge=2, le=2**22)
     """K, number of codes."""
-    dim: int = Field(default=12, ge=1)
+    dim: int = Field(default=12, ge=1, le=2**14)
     """Width of a code."""
     l2_norm: bool = True
     """Distances between directions instead of vectors."""
@@ -56,6 +56,11 @@ class CodebookConfig(Config):
             raise InputError(
                 "update=gradient learns the codebook by its loss: give loss_weights.codebook a "
                 "weight, or set update=ema"
+            )
+        if self.l2_norm and self.dim == 1 and self.codebook_size > 2:
+            raise InputError(
+                f"l2_norm=true leaves two directions of dim=1, and codebook_size is "
+                f"{self.codebook_size}: use a larger dim, or l2_norm=false"
             )
         if self.cluster and (self.update == "ema" or self.revive_below):
             raise InputError(

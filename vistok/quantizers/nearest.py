@@ -17,6 +17,7 @@ from torch import Tensor
 _ROWS, _CODES = 1024, 4096
 _ROWS_GPU, _CODES_GPU = 4096, 16384
 _BLOCK = 64
+_NARROW = 3  # d up to which distances are taken number by number
 _CHUNK = 2**24  # entries held at a time by the merge of digits
 
 
@@ -46,13 +47,19 @@ def _rows(a: Tensor) -> tuple[Tensor, ...]:
 def _tiles(a: Tensor, codes: Tensor) -> Iterator[tuple[int, Tensor]]:
     """(first code, |e|^2 - 2 a.e [n, tile] fp32): squared distances less the |a|^2 of the row.
 
-    The same tiles for one nearest code and for many, so that they round alike.
+    The same tiles for one nearest code and for many, so that they round alike. Of vectors of a few
+    numbers the squared distances themselves: there codes lie so near each other that the product's
+    rounding would swap them, and a code would not be its own nearest.
     """
     squares = codes.square().sum(-1)
     width = _CODES if a.device.type == "cpu" else _CODES_GPU
     for first in range(0, len(codes), width):
         part = slice(first, first + width)
-        yield first, torch.addmm(squares[part], a, codes[part].T, alpha=-2.0)
+        if a.shape[1] <= _NARROW:
+            columns = zip(a.unbind(1), codes[part].unbind(1), strict=True)
+            yield first, sum((x[:, None] - e).square() for x, e in columns)
+        else:
+            yield first, torch.addmm(squares[part], a, codes[part].T, alpha=-2.0)
 
 
 def _nearest(a: Tensor, codes: Tensor) -> Tensor:

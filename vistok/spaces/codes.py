@@ -27,16 +27,16 @@ from vistok.spaces.pixels import Pixels, PixelsConfig
 
 class CodesConfig(Config):
     kind: Literal["codes"] = "codes"
-    codebook_size: int = Field(default=1024, ge=2)
+    codebook_size: int = Field(default=1024, ge=2, le=2**20)
     """K, codes of the other tokenizer."""
-    dim: int = Field(default=256, ge=1)
+    dim: int = Field(default=256, ge=1, le=2**14)
     """d, width of one of its code vectors."""
     decoder: Annotated[Any, PartOf("decoder")] | None = {"kind": "cnn"}
     """The other tokenizer's decoder; `task.init` takes it and its codebook from there. null: there
     are only logits, as in TiTok's first stage, and no pixels."""
     pixels: PixelsConfig = PixelsConfig(mean=0.0, std=1.0)
     """The other tokenizer's output space."""
-    patch_size: int = Field(default=16, ge=1)
+    patch_size: int = Field(default=16, ge=1, le=2**12)
     """Pixels of the side of one code."""
 
     @classmethod

@@ -6,7 +6,6 @@ the few types below, whose names are mapped onto stand-ins of ours that keep dat
 
 from __future__ import annotations
 
-import json
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -16,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vistok.config.bounded import read_json
+from vistok.core.regular_files import check_regular
 from vistok.storage.weights import WeightsError, read_safetensors
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
@@ -79,6 +80,7 @@ def read_file(path: str | Path) -> Any:
     path = Path(path)
     if path.suffix == ".safetensors":
         return read_safetensors(path)
+    check_regular(path)
     if _is_torchscript(path):
         raise WeightsError(
             f"{path}: it is TorchScript, which is code, and no code of a file is ever run; ask for "
@@ -111,13 +113,18 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
     try:
-        names = json.loads(index.read_text("utf-8"))["weight_map"].values()
+        names = read_json(index)["weight_map"].values()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{index}: not an index of weight shards ({error})") from None
+        reason = str(error).removeprefix(f"{index}: ")
+        raise WeightsError(f"{index}: not an index of weight shards ({reason})") from None
     state: dict[str, Tensor] = {}
     for name in sorted(set(map(str, names))):
         if Path(name).name != name:
             raise WeightsError(f"{index}: shard '{name}' lies outside its folder; refused")
+        if Path(name).suffix not in SUFFIXES or not (index.parent / name).is_file():
+            raise WeightsError(
+                f"{index}: shard '{name}' is not there; expected a weights file beside the index"
+            )
         state.update(read_state(index.parent / name))
     return state
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from huggingface_hub import ModelHubMixin
 
-from vistok.config import ConfigError
+from vistok.config import ConfigError, bounded
+from vistok.core.errors import InputError
 from vistok.storage.files import write_text
 from vistok.storage.weights import WeightsError, load_strict, read_safetensors, write_safetensors
 
@@ -86,9 +87,9 @@ def read_json(path: Path) -> dict[str, Any]:
             "finished run's 'model' folder"
         )
     try:
-        data = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON ({error}); save the model again") from None
+        data = bounded.read_json(path)
+    except InputError as error:
+        raise ConfigError(f"{error}; save the model again") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected a JSON object; save the model again")
     return data

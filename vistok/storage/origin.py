@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vistok.config.bounded import read_json
 from vistok.core.errors import InputError
 from vistok.storage.files import write_text
 from vistok.storage.weights import read_safetensors, write_safetensors
@@ -60,9 +61,9 @@ class Origin:
         if not path.is_file():
             return None
         try:
-            facts = json.loads(path.read_text("utf-8"))
+            facts = read_json(path)
             inert = read_safetensors(folder / TENSORS) if (folder / TENSORS).is_file() else {}
             return cls(inert=inert, **facts)
         except (ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
+            reason = " ".join(str(error).removeprefix(f"{path}: ").split())
             raise InputError(f"{path}: not a record of an import ({reason})") from None

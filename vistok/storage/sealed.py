@@ -13,9 +13,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vistok.config.bounded import read_json
 from vistok.core.errors import UserError
 from vistok.storage.weights import sha256
 
+_LARGEST = 2**28  # bytes: outcomes of an evaluation hold every row
 SEAL = "seal"
 
 
@@ -39,9 +41,9 @@ def read_sealed(path: str | Path) -> dict[str, Any]:
 def read_record(path: str | Path) -> dict[str, Any]:
     """A JSON object with its seal not looked at, for whoever must see its format first."""
     try:
-        record = json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+        record = read_json(path, _LARGEST)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).removeprefix(f"{path}: ").split())
         raise SealError(f"{path}: cannot be read as JSON ({reason})") from None
     if not isinstance(record, dict):
         raise SealError(f"{path}: expected a JSON object")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vistok.config.errors import UserError
+from vistok.core.regular_files import open_regular
 from vistok.storage.files import UnwrittenError
 
 
@@ -69,7 +70,7 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: str | 
 
 def sha256(path: str | Path) -> str:
     """Hash of a file's bytes."""
-    with open(path, "rb") as file:
+    with open_regular(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -26,7 +26,7 @@ from vistok.core.errors import InputError
 from vistok.tokens import TokenSpec
 
 _JOINT = 2**16  # codes up to which all factors of a position are one symbol
-_LOW = 2**12  # a larger factor is two digits; values of the lower one
+_LOW = 2**12  # a larger factor is several digits; values of each but the last
 _FIRST, _SHARE = 16, 4  # images of the first group; a group is 1/4 of all before it
 
 
@@ -36,7 +36,7 @@ class CoderMissing(ImportError):
 
 @dataclass(frozen=True)
 class Digits:
-    """How a position's factors become symbols: one of all, or one or two of each factor."""
+    """How a position's factors become symbols: one of all, or one or more of each factor."""
 
     vocab: tuple[int, ...]
 
@@ -49,8 +49,7 @@ class Digits:
         """K of each digit."""
         if self.joint:
             return (math.prod(self.vocab),)
-        split = lambda size: (size,) if size <= _JOINT else (_LOW, -(-size // _LOW))
-        return tuple(k for size in self.vocab for k in split(size))
+        return tuple(k for size in self.vocab for k in _digits(size))
 
     def split(self, indices: np.ndarray) -> np.ndarray:
         """[N, L, F] -> symbols [N, L, digits] int32."""
@@ -60,8 +59,11 @@ class Digits:
             return code[..., None].astype(np.int32)
         parts = []
         for factor, size in enumerate(self.vocab):
-            one = wide[..., factor]
-            parts += [one] if size <= _JOINT else [one % _LOW, one // _LOW]
+            rest = wide[..., factor]
+            for _ in _digits(size)[1:]:
+                parts.append(rest % _LOW)
+                rest = rest // _LOW
+            parts.append(rest)
         return np.stack(parts, -1).astype(np.int32)
 
     def join(self, symbols: np.ndarray) -> np.ndarray:
@@ -71,13 +73,16 @@ class Digits:
             return np.stack(np.unravel_index(wide[..., 0], self.vocab), -1)
         parts, place = [], 0
         for size in self.vocab:
-            if size <= _JOINT:
-                parts.append(wide[..., place])
-                place += 1
-            else:
-                parts.append(wide[..., place] + _LOW * wide[..., place + 1])
-                place += 2
+            count = len(_digits(size))
+            own = wide[..., place : place + count]
+            parts.append((own * _LOW ** np.arange(count)).sum(-1))
+            place += count
         return np.stack(parts, -1)
+
+
+def _digits(size: int) -> tuple[int, ...]:
+    """Sizes of the digits of a factor, lowest first; a table of frequencies is as large as one."""
+    return (size,) if size <= _JOINT else (_LOW, *_digits(-(-size // _LOW)))
 
 
 class Frequencies:

@@ -131,6 +131,13 @@ def test_manifest_rows(shared, cache):
     assert set(bad) == {3, 7, 11, 15} and not unlabeled
 
 
+def test_every_parquet_of_the_manifest_is_tested(shared):
+    files = json.loads((shared / "broken" / "manifest.json").read_text("utf-8"))["files"]
+    assert {f["file"] for f in files if f["kind"] == "parquet"} == {
+        "ok_24.parquet", "bad_rows.parquet", "truncated.parquet", "bad_footer_length.parquet"
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["truncated.parquet", "bad_footer_length.parquet"])
 def test_manifest_shards(shared, name):
     paths = [str(shared / "broken" / n) for n in ("ok_24.parquet", name)]

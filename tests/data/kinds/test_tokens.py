@@ -82,7 +82,7 @@ def test_continuous_tokens(tmp_path):
 
 
 def test_interrupted_cache_goes_on(tmp_path):
-    tokens, labels = some(20), torch.arange(20)
+    tokens, labels = some(20), torch.arange(20) % 2
     path = tmp_path / "c"
     writer = TokenCacheWriter(path, SPEC, 20, flush_rows=8, **FACTS)
     writer.write(tokens.select(slice(0, 10)), labels[:10])  # flushed
@@ -307,6 +307,7 @@ def test_wrong_features_are_one_line(tmp_path, fails):
         given = Condition(text=condition.text, text_mask=condition.text_mask, pooled=pooled)
         writer.write(tokens, None, given, latents)
     assert writer.written == 0
+    writer.write(tokens, None, condition, latents)  # without a row it would be made anew
     with fails(DataError, "begun with arrays=.*, now arrays="):
         begin(tmp_path / "c", arrays={})
     with fails(DataError, "'depth'; expected one of latents, text, text_mask, pooled"):

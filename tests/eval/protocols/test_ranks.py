@@ -1,14 +1,10 @@
 """The slower protocols on one process and on two: the same numbers."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
+from tests.support.processes import run
 from vistok.eval.results.rows import Results
 
-ROOT = Path(__file__).parents[3]
 PROTOCOLS = "rate_distortion,robust,order,linear_probe"
 
 
@@ -17,11 +13,10 @@ def test_two_processes_give_the_same_numbers(runs, tmp_path):
     found = []
     for count in (1, 2):
         target = tmp_path / str(count) / "report.html"
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
-                   f"--nproc_per_node={count}", "-m", "eval", str(runs[0]), "limit=20",
-                   "batch=3", "rate_distortion.train_images=200", "linear_probe.train_images=200",
-                   f"protocols=[{PROTOCOLS}]", f"report={target}"]  # fmt: skip
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+        settings = "limit=20 batch=3 rate_distortion.train_images=200 linear_probe.train_images=200"
+        chosen = [f"protocols=[{PROTOCOLS}]", f"report={target}"]
+        done = run("eval", runs[0], *settings.split(), *chosen, processes=count)
+        assert done.returncode == 0, done.stderr
         found.append(Results.load(target.with_name("results.json")))
     one, two = found
     assert two.facts["world_size"] == 2 and len(one.rows) == len(two.rows)

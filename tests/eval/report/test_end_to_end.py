@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from tests.support.processes import run
 from vistok.eval.__main__ import evaluate, speed
 from vistok.eval.report.page import render_html, render_markdown, write_report
 from vistok.eval.report.tables import summary
@@ -214,10 +215,9 @@ def test_speed(runs, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_two_processes_give_the_same_numbers(runs, report, tmp_path):
     target = tmp_path / "two" / "report.html"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-               "-m", "eval", *map(str, runs), f"report={target}", "limit=20",
-               "batch=3", "gfid.guidance=[1,2]"]  # fmt: skip
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    settings = [f"report={target}", "limit=20", "batch=3", "gfid.guidance=[1,2]"]
+    done = run("eval", *runs, *settings, processes=2)
+    assert done.returncode == 0, done.stderr
     one, two = [Results.load(p.parent / "results.json") for p in (report[0] / "x", target)]
     assert two.facts["world_size"] == 2 and len(one.rows) == len(two.rows)
     for a, b in zip(one.rows, two.rows, strict=True):

@@ -2,10 +2,7 @@
 its numbers bear."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from tests.support.processes import run, start
 from vistok.config import ConfigError
 from vistok.eval.__main__ import study as command
 from vistok.eval.results.rows import Network, Reference, Results, Row
@@ -118,18 +116,17 @@ def test_a_killed_study_resumes_its_training(small_study, tmp_path):
     """The real processes: SIGTERM ends both, the checkpoint is taken up."""
     runs = {"fsq": {"save_every": 20, "steps": 100_000}}
     path = small_study(runs=runs, evaluate={"protocols": ["rfid"]}, correlate=False)
-    line = [sys.executable, "-m", "eval", "study", str(path), "evaluate.device=cpu"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    first = subprocess.Popen(line, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    line = ["eval", "study", path, "evaluate.device=cpu"]
+    first = start(*line, env={"PYTHONPATH": str(ROOT)})
     saved = tmp_path / "out" / "fsq" / "checkpoints"
     deadline = time.monotonic() + 60
     while not list(saved.glob("step_*/state.json")) and time.monotonic() < deadline:
         time.sleep(0.1)
     first.send_signal(signal.SIGTERM)
-    assert first.wait(30) == 143
+    assert first.wait(30).returncode == 143
     steps = max(int(p.parent.name.split("_")[1]) for p in saved.glob("step_*/state.json"))
     assert steps > 0
-    done = subprocess.run([*line, f"steps={steps + 1}"], env=env, capture_output=True, text=True)
+    done = run(*line, f"steps={steps + 1}", env={"PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
     assert "resumed from" in done.stderr
     assert (tmp_path / "out" / "report.html").is_file()

@@ -19,8 +19,12 @@ from vistok.train.config import TrainConfig
 
 
 def write(folder, step, keep=Keep(5), score=None):
-    state = Snapshot(step, {"model": {"w": torch.arange(4.0) + step}}, {"note": "x"}, score)
-    return checkpoint.save(folder, state, keep)
+    state = Snapshot(step, {"model": {"w": torch.arange(4.0) + step}}, {"note": "x"})
+    path = checkpoint.save(folder, state, keep)
+    if score is not None:  # known after the save
+        checkpoint.set_score(path, score)
+        checkpoint.prune(folder, keep)
+    return path
 
 
 def steps(folder):
@@ -50,6 +54,77 @@ def test_three_rules_say_which_are_kept(tmp_path, keep, kept):
     assert steps(tmp_path) == kept
 
 
+# -- folders of the user's -------------------------------------------------------------------------
+COPIES = ("step_4_backup", "step_8_best", "step_old", "step_00000004_best", "step_4", "step_99")
+
+
+def test_copies_of_the_user_are_neither_removed_nor_resumed_from(tmp_path):
+    write(tmp_path, 4)
+    names = (*COPIES, "step_00000099", "step_000000004", "step_-0000004", "step_٠٠٠٠٠٠٠٩")
+    for name in names:
+        shutil.copytree(tmp_path / "step_00000004", tmp_path / name)
+    (tmp_path / "step_00000050").mkdir()  # without a manifest
+    (tmp_path / "step_00000051").write_text("a note")
+    (tmp_path / ".writing_step_mine").mkdir()
+    for step in (5, 6):
+        write(tmp_path, step, Keep(last=1))
+    assert steps(tmp_path) == [6]
+    assert checkpoint.find(tmp_path, "auto").name == "step_00000006"
+    checkpoint.set_aside(tmp_path, after=0)
+    assert checkpoint.find(tmp_path, "auto") is None
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *(*names, "step_00000050", "step_00000051", ".writing_step_mine"),
+        "abandoned_step_00000006",
+    }
+    # Whoever names one means it.
+    assert checkpoint.find(tmp_path, str(tmp_path / "step_8_best")).name == "step_8_best"
+
+
+def test_a_folder_of_the_user_in_the_place_of_a_checkpoint_is_moved_away(tmp_path):
+    write(tmp_path, 4)
+    shutil.copytree(tmp_path / "step_00000004", tmp_path / "step_00000008")  # says 4 inside
+    (tmp_path / "step_00000012").mkdir()
+    (tmp_path / "step_00000012" / "notes.txt").write_text("mine")
+    for step in (8, 12):
+        write(tmp_path, step)
+    assert steps(tmp_path) == [12, 8, 4]
+    assert json.loads((tmp_path / "abandoned_step_00000008/state.json").read_text())["step"] == 4
+    assert (tmp_path / "abandoned_step_00000012/notes.txt").read_text() == "mine"
+
+
+def test_linked_checkpoints_are_resumed_from_and_stay(tmp_path):
+    archive = write(tmp_path / "archive", 4)
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    (runs / "step_00000004").symlink_to(archive)
+    assert checkpoint.find(runs, "auto").name == "step_00000004"
+    for step in (5, 6):
+        write(runs, step, Keep(last=1))
+    assert steps(runs) == [6, 4]
+    write(runs, 4)  # trained again: the link gives way, what it led to does not
+    assert not (runs / "step_00000004").is_symlink() and archive.is_dir()
+
+
+def test_steps_are_numbers_however_many_digits_they_have(tmp_path):
+    many = [99_999_999, 100_000_000, 1_000_000_000]
+    for step in many:
+        write(tmp_path, step)
+    assert steps(tmp_path) == many[::-1]
+    assert checkpoint.find(tmp_path, "auto").name == "step_1000000000"
+    write(tmp_path, 100_000_001, Keep(last=2))
+    assert steps(tmp_path) == [1_000_000_000, 100_000_001]
+
+
+def test_what_is_set_aside_again_is_not_lost(tmp_path):
+    for value in (1, 2, 3):
+        state = Snapshot(8, {"model": {"w": torch.tensor(float(value))}}, {})
+        checkpoint.save(tmp_path, state, Keep())
+        checkpoint.set_aside(tmp_path, after=0)
+    found = [tmp_path / f"abandoned_step_00000008{end}" for end in ("", "_2", "_3")]
+    assert [checkpoint.load(path).tensors["model"]["w"].item() for path in found] == [1, 2, 3]
+
+
+# -- damage ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["model.safetensors", "state.json", "manifest.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone"])
 def test_damage_is_named_and_the_older_one_is_used(tmp_path, name, damage):
@@ -144,6 +219,16 @@ def test_another_config_is_refused_by_key_and_changes_nothing(run, change, key):
         run(TINY, steps=8, **change)
     assert "\n" not in str(error.value)
     assert (folder / "config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("resume", ["auto", "never"])
+def test_a_run_leaves_the_copies_of_its_user_alone(run, resume):
+    folder = run({**TINY, "steps": 4}) / "checkpoints"
+    for name in COPIES:
+        shutil.copytree(folder / "step_00000004", folder / name)
+    run(TINY, steps=8, resume=resume, keep_last=1)
+    assert all((folder / name / "manifest.json").is_file() for name in COPIES)
+    assert steps(folder) == [8]
 
 
 def test_another_learning_rate_is_taken_from_the_config(run):

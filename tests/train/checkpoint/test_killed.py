@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 
+from tests.support.processes import run
 from tests.support.training import ROOT, TINY, command
 from vistok.train.checkpoint import files as checkpoint
 
@@ -98,14 +99,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_the_run_goes_on_after(tmp_pat
         "sys.argv = ['train', *sys.argv[1:]]\n"
         "runpy.run_module('train', run_name='__main__')\n"
     )
-    full = subprocess.run(
-        [sys.executable, str(wrapper), str(file), out, "steps=8"],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    full = run(str(wrapper), file, out, "steps=8")
     assert full.returncode == 1, full.stderr[-2000:]
     (line,) = [text for text in full.stderr.splitlines() if "error: " in text]
     assert "step_00000008: cannot be written" in line and "start the same command again" in line

@@ -12,13 +12,14 @@ import yaml
 from click.testing import CliRunner
 
 from tests.support.recipes import TRAINING, read_config
-from tests.support.training import STATEFUL, TINY
+from tests.support.training import STATEFUL, TINY, cache_tree
 from vistok.config import ConfigError, read_yaml, validate
 from vistok.config.registry import build
 from vistok.core.records import Batch
 from vistok.core.schedules import Progress
 from vistok.data.token_cache_writer import TokenCacheWriter
 from vistok.eval.speed.clock import flops
+from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens, TokenSpec
 from vistok.train.config import TrainConfig
 from vistok.train.cost.plan import make_plan, stages_of
@@ -111,10 +112,10 @@ def test_every_recipe_has_a_plan_without_data_and_weights(name, empty, fails):
     config = read_config(TRAINING[name])
     tokenizer = getattr(config.task, "tokenizer", None)
     if getattr(getattr(tokenizer, "encoder", None), "kind", "") == "vit":
-        # All blocks are alike, and 24 of them take a plan ten seconds.
+        # All blocks are alike, and so are all parts of a long search for the nearest codes.
         sides = ("encoder", "decoder")
         shallow = [f"task.tokenizer.{side}.transformer.depth=1" for side in sides]
-        config = read_config(TRAINING[name], *shallow)
+        config = read_config(TRAINING[name], *shallow, "batch_size=4", "accumulate=1")
     teachers = [loss for loss in getattr(config.task, "losses", ()) if loss.kind == "proxy_codes"]
     if teachers and teachers[0].teacher.startswith("runs/"):
         with fails(ConfigError, "runs/tiny_maskgit_vqgan", "expected a"):
@@ -312,6 +313,14 @@ def test_what_cannot_run_is_refused_dry_too(fails):
     tree["task"]["tokenizer"]["image_size"] = tree["data"]["size"] = 64
     with fails(ConfigError, "gives the term 'adversarial', which another loss gives"):
         make_plan(config_of(tree))
+
+
+def test_a_cache_of_data_of_another_size_is_refused_dry_too(tmp_path, fails):
+    tokenizer = Tokenizer(validate(TrainConfig, TINY).task.tokenizer)
+    tokenizer.save_pretrained(tmp_path / "model")
+    tree = cache_tree(tmp_path / "model") | {"data": {**TINY["data"], "size": 64}}
+    with fails(ConfigError, "data: gives images of 64x64", "takes images of 32x32"):
+        make_plan(validate(TrainConfig, tree))
 
 
 def test_a_cost_trace_leaves_generators_and_the_task_alone():

@@ -46,3 +46,20 @@ def test_usage_by_hand():
     assert window.usage() == pytest.approx((2 / 2.3125 + 1 / 1.75) / 2)
     window.begin()
     assert window.usage.__self__.tokens == 0 and not window.seen.any()
+
+
+def test_codes_beyond_a_table_are_estimated_and_not_listed():
+    """2**30 codes in 4 MB; the estimate is near what an exact count would give."""
+    spec = TokenSpec(blocks=((500,),), vocab=(2**30,))
+    draws = torch.randint(0, 2**30, (64, 500, 1), generator=torch.Generator().manual_seed(0))
+    few = 7 * 2**20 + torch.arange(64)[:, None, None].expand(64, 500, 1) // 4  # near each other
+    for codes in (draws, few):
+        window = UsageWindow(spec)
+        window.add(codes)
+        assert window.seen.numel() == 2**22 and int(window.tokens) == 32_000
+        exact = len(codes.unique()) / expected_codes(2**30, 32_000)
+        assert window.usage() == pytest.approx(min(1.0, exact), rel=0.01)
+    full = UsageWindow(TokenSpec(blocks=((1,),), vocab=(2**26,)))
+    full.seen.fill_(True)
+    full.tokens += 2**26
+    assert full.usage() == 1.0  # no alarm of a table that is too small

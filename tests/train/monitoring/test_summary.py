@@ -69,6 +69,14 @@ def test_a_run_that_logged_nothing_still_ends():
     assert "finished" in summary_text(s)
 
 
+def test_a_metric_that_is_not_finite_is_told():
+    """metrics.jsonl holds null for it: JSON has no other word."""
+    rows = [*ROWS[:2], {"step": 12, "split": "val", "psnr": None, "codebook_usage": 0.5}]
+    s = summarize(config_of(), rows)
+    assert s["validation"] == {"psnr": None, "codebook_usage": 0.5}
+    assert "psnr not finite, codebook_usage 0.5 (step 12)" in summary_text(s)
+
+
 def test_the_command_that_comes_next():
     assert next_command(config_of()) == "vistok eval runs/tiny report=runs/tiny/report.html"
     spaced = next_command(config_of(out="my runs/a"))

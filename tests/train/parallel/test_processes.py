@@ -54,6 +54,14 @@ def projector_tree() -> dict:
     return tree | {"steps": 12, "save_every": 4, "accumulate": 2}
 
 
+def dropout_tree() -> dict:
+    """Network dropout, and a codebook that starts from latents under it."""
+    tree = ema_tree()
+    for part in ("encoder", "decoder"):
+        tree["task"]["tokenizer"][part]["transformer"]["dropout"] = 0.2
+    return tree | {"steps": 12, "save_every": 12}
+
+
 def quickstart_tree() -> dict:
     overrides = (
         "steps=20 warmup=5 precision=fp32 optimizer.precision=fp32 log_every=1 trackers=[] "
@@ -95,7 +103,9 @@ def runs(tmp_path_factory) -> Path:
         if world < 4:
             trees[f"quickstart-{world}"] = quickstart_tree()
             trees[f"projector-{world}"] = projector_tree()
+            trees[f"dropout-{world}"] = dropout_tree()
         if world == 2:
+            trees["dropout-accumulated-2"] = dropout_tree() | {"accumulate": 2}
             trees["sharded-2"] = gan_tree() | {"sharding": "full"}
             trees["projector-sharded-2"] = projector_tree() | {"sharding": "full"}
             trees["muon-2"] = ema_tree() | {"sharding": "full", "optimizer": {"kind": "muon"}}
@@ -142,6 +152,12 @@ def test_many_processes_train_like_one(runs, name, world):
     assert farthest({key: weights(one)[key]}, {key: weights(many)[key]}) < 1e-6
     revived = [[row["revived_codes"] for row in rows] for rows in (a, b)]
     assert revived[0] == revived[1] and sum(revived[0]) > 0
+
+
+@pytest.mark.parametrize("many", ["dropout-2", "dropout-accumulated-2"])
+def test_network_dropout_does_not_see_processes_and_micro_batches(runs, many):
+    assert (world_of(runs / "dropout-1"), world_of(runs / many)) == (1, 2)
+    assert farthest(weights(runs / "dropout-1"), weights(runs / many)) < 1e-5
 
 
 def test_sharded_modules_train_like_whole_ones(runs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -75,6 +76,25 @@ def test_a_wrong_number_of_classes_is_one_line(run, images):
     }
     with pytest.raises(ValueError, match=r"classes: got 10; the data has 2"):
         run(tree)
+
+
+def test_an_unlabeled_image_is_one_line(run, images):
+    labeled = shutil.copytree(images, images.parent / "labeled")
+    Image.new("RGB", (40, 32)).save(images / "loose.png")
+    tree = {
+        "task": {
+            "kind": "classifier",
+            "network": {"kind": "resnet9", "widths": [8] * 4, "classes": 2},
+        },
+        "data": {"kind": "folder", "path": str(images), "val_path": str(images / "red")},
+        "ema": None,
+        "batch_size": 17,
+    }
+    with pytest.raises(ValueError, match="data: sample 8 has no label, and a classifier"):
+        run(tree, steps=3, warmup=0)
+    folders = {"path": str(labeled), "val_path": str(images)}
+    with pytest.raises(ValueError, match="no label"):
+        run({**tree, "data": {"kind": "folder", **folders}}, steps=3, warmup=0)
 
 
 @pytest.mark.skipif(not (DATA / "cifar10").is_dir(), reason=f"no CIFAR-10 in {DATA}")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from tests.support.training import lines, rewound
+from tests.support.training import ROOT, TINY, cache_tree, lines, rewound
+from vistok.config import validate
 from vistok.core.records import Condition
 from vistok.generators import load_generator
-from vistok.tokenizer import Tokenizer
+from vistok.tokenizer import Tokenizer, TokenizerConfig
+
+DATA = Path(os.environ.get("VISTOK_DATA_DIR", ROOT / "../shared/data"))
 
 GENERATOR = {
     "name": "generator",
@@ -79,3 +85,20 @@ def test_a_generator_may_ignore_the_classes(run, cached):
     task["generator"]["condition"] = {"classes": 3}
     with pytest.raises(ValueError, match="classes: got 3; the tokens have 7"):
         run({**tree, "task": task}, "three")
+
+
+def test_loose_images_train_without_a_class(run, tmp_path):
+    images = DATA / "reported" / "folders" / "mixed"
+    if not images.is_dir():
+        pytest.skip(f"no {images}")
+    tokenizer = Tokenizer(validate(TokenizerConfig, TINY["task"]["tokenizer"]))
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    folder = {"kind": "folder", "path": str(images), "val_share": 0.2, "size": 32}
+    tokens = run({**cache_tree(tmp_path / "tokenizer", 99), "data": folder}, "tokens")
+    labels = np.concatenate([np.load(tokens / split / "labels.npy") for split in ("train", "val")])
+    assert [(labels == label).sum() for label in (0, 1, -1)] == [30, 30, 10]
+    data = {"kind": "tokens", "path": f"{tokens}/train", "val_path": f"{tokens}/val"}
+    trained = run({**GENERATOR, "data": data}, "generator", steps=6, validate_every=3)
+    assert all(np.isfinite(row["loss"]) for row in lines(trained))
+    assert all(np.isfinite(row["bits_per_image"]) for row in lines(trained, "val"))
+    assert load_generator(trained / "model").classes == ("a", "b")

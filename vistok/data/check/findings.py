@@ -8,25 +8,30 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from vistok.data.base import UNLABELED
+from vistok.data.check.clip_facts import ClipFacts, clip_lines, clip_report
+from vistok.data.kinds.walk import UNREAD, endings_text
 
 ASPECT = 3.0  # shapes beyond 1:3 or 3:1 are listed
 _SHOWN = 3  # names of a finding in the table
 _TITLES = {
     "shards": "damaged or odd shards",
     "unreadable": "unreadable",
+    "partial": "a part of the file cannot be used",
     "labels": "label troubles",
     "same_bytes": "same file twice",
     "same_pixels": "same pixels, other file",
     "constant": "constant images",
+    "unread": "of kinds that are not read, left out",
     "extreme_shapes": f"shapes beyond 1:{ASPECT:g}",
     "misnamed": "content is not what the ending says",
+    "odd": "odd, but usable",
 }
 _ENDINGS = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",), "BMP": (".bmp",)}
 _ENDINGS["GIF"] = (".gif",)
@@ -48,30 +53,39 @@ class Scanned:
     mode: str = ""
     orientation: int | None = None
     constant: bool = False
+    partial: str = ""  # what of the file cannot be used, "" if all can
+    odd: str = ""  # what to know of a file that is used whole
+    clip: ClipFacts | None = None
 
 
 class Findings:
     """Gathers scanned samples; `report` gives all of it as JSON.
 
     troubles: (shard or member, reason) of what could not be opened. classes: class names of each
-    data set that is scanned. left_out: number of files that belong to none.
+    data set that is scanned. left_out: number of files that belong to none, by ending.
     """
 
     def __init__(
         self,
         troubles: Sequence[tuple[str, str]] = (),
         classes: Sequence[Sequence[str]] = (),
-        left_out: int = 0,
+        left_out: Mapping[str, int] | None = None,
     ) -> None:
-        self.left_out = left_out
+        self.left_out = dict(left_out or {})
         self._lists: dict[str, list[Any]] = {key: [] for key in _TITLES}
         self._lists["shards"] = [_item(*trouble) for trouble in troubles]
+        self._lists["unread"] = [
+            _item(ending, f"{count} files")
+            for ending, count in sorted(self.left_out.items())
+            if ending in UNREAD
+        ]
         self._names, self._ends = bytearray(), array("Q")
         self._stored, self._pixels = bytearray(), bytearray()
         self._bytes, self._width, self._height = array("Q"), array("I"), array("I")
         self._class, self._classes = array("i"), {n: 0 for names in classes for n in names}
         self._numbers = {name: number for number, name in enumerate(self._classes)}
         self._counts = {key: Counter() for key in ("formats", "modes", "orientations")}
+        self._clips: list[tuple[str, ClipFacts]] = []
         self.samples = 0
 
     def add(self, sample: Scanned, prefix: str = "", classes: Sequence[str] = ()) -> None:
@@ -99,6 +113,11 @@ class Findings:
             self._height.append(height)
             if max(width, height) > ASPECT * min(width, height):
                 self._lists["extreme_shapes"].append(_item(name, f"{width}x{height}"))
+        if sample.clip is not None:
+            self._clips.append((name, sample.clip))
+        for key, reason in (("partial", sample.partial), ("odd", sample.odd)):
+            if reason:
+                self._lists[key].append(_item(name, reason))
         if sample.constant:
             self._lists["constant"].append(_item(name, f"{width}x{height}"))
         if sample.format and _misnamed(name, sample.format):
@@ -134,12 +153,13 @@ class Findings:
                 for i, group in enumerate(self._class)
                 if group == UNLABELED and self._name(i) not in troubled
             ]
-        notes = {key: lists.pop(key) for key in ("extreme_shapes", "misnamed")}
+        notes = {key: lists.pop(key) for key in ("extreme_shapes", "misnamed", "odd")}
         width, height = np.array(self._width, np.float64), np.array(self._height, np.float64)
         return {
             "samples": self.samples,
             "usable": self.usable,
-            "left_out": self.left_out,
+            "left_out": sum(self.left_out.values()),
+            "left_out_endings": self.left_out,
             "classes": {"count": len(self._classes), "samples": dict(self._classes)},
             "samples_per_class": _spread(n for n in self._classes.values() if n),
             "unlabeled": unlabeled,
@@ -147,6 +167,7 @@ class Findings:
             "width": _spread(width),
             "height": _spread(height),
             "aspect": _spread(width / np.maximum(height, 1)),
+            **clip_report(self._clips, _spread),
             **{key: dict(counts.most_common()) for key, counts in self._counts.items()},
             "findings": lists,
             "notes": notes,
@@ -182,7 +203,7 @@ def table(report: dict[str, Any]) -> str:
     empty = sum(1 for count in classes["samples"].values() if not count)
     rows = {
         "samples": f"{report['samples']}, {report['usable']} usable",
-        "left out": f"{report['left_out']} files of other endings" * bool(report["left_out"]),
+        "left out": endings_text(report["left_out_endings"]),
         "classes": f"{classes['count']}" + f", {empty} without a sample" * bool(empty),
         "samples a class": _range(per_class),
         "unlabeled": f"{report['unlabeled']}" * bool(report["unlabeled"]),
@@ -191,11 +212,17 @@ def table(report: dict[str, Any]) -> str:
         "width": _range(report["width"]),
         "height": _range(report["height"]),
         "width / height": _range(report["aspect"], lambda x: f"{x:.3g}"),
+        "frames": _range(report["frames"]),
+        "seconds": _range(report["seconds"], lambda x: f"{x:.4g}"),
+        "frames a second": _range(report["fps"], lambda x: f"{x:.6g}"),
+        "codecs": _counts(report["codecs"]),
         "formats": _counts(report["formats"]),
         "modes": _counts(report["modes"]),
         "EXIF orientation": _counts(report["orientations"], "otherwise upright"),
     }
     lines = [f"{key:18} {value}" for key, value in rows.items() if value]
+    if report["clips"]:
+        lines += ["", "clips", *(_printable(line) for line in clip_lines(report))]
     for title, group in (("findings", report["findings"]), ("notes", report["notes"])):
         if any(group.values()):
             lines += ["", title]
@@ -253,5 +280,9 @@ def _shown(item: dict[str, Any]) -> str:
         text = names + " (labels differ)" * item["labels_differ"]
     else:
         text = f"{item['name']}: {item['reason']}"
-    # Names come from outside: no control character of theirs may reach the terminal.
+    return _printable(text)
+
+
+def _printable(text: str) -> str:
+    """Names come from outside: no control character of theirs may reach the terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -15,9 +15,13 @@ from typing import Any
 import numpy as np
 
 from vistok.data.base import BadSample, Dataset
+from vistok.data.check.clips import scan_clip
 from vistok.data.check.findings import Findings, Scanned
 from vistok.data.check.inputs import open_inputs
 from vistok.data.decode import images
+from vistok.data.kinds.video import VideoDataset
+from vistok.data.loading import workers as worker
+from vistok.data.loading.shared_memory import check_room, told_as_shortage
 
 _BATCH = 16  # samples that a worker reads before it reports
 
@@ -51,6 +55,8 @@ def run_check(
 
 def scan_sample(dataset: Dataset, index: int) -> Scanned:
     """Read and decode one sample; never raises for what is wrong with it."""
+    if isinstance(dataset, VideoDataset):
+        return scan_clip(dataset, index)
     try:
         raw = dataset.raw(index)
     except NotImplementedError:
@@ -62,8 +68,7 @@ def scan_sample(dataset: Dataset, index: int) -> Scanned:
     try:
         if not raw.is_image:
             return _as_seen(dataset, index, **file)
-        header = images.header(raw.data, raw.name)
-        image = images.decode(raw.data, raw.name)
+        image, header = images.inspect(raw.data, raw.name)
     except BadSample as bad:
         return Scanned(bad.name, bad.reason, **file)
     return Scanned(
@@ -83,16 +88,17 @@ def scan(source: Dataset, count: int, workers: int = 0) -> Iterator[list[Scanned
     import torch
     from torch.utils.data import DataLoader
 
-    return iter(
-        DataLoader(
+    check_room(0, workers)
+    with told_as_shortage():
+        yield from DataLoader(
             _ScanRows(source),
             batch_size=_BATCH,
             sampler=range(count),
             collate_fn=list,
             num_workers=workers,
             generator=torch.Generator(),
+            worker_init_fn=worker.begin,
         )
-    )
 
 
 class _ScanRows:

@@ -2,9 +2,11 @@
 
 What is decided here, once, for training and evaluation alike:
 - The kind of file is read from its content, never from its name: JPEG, PNG, WebP, BMP, GIF.
-- More than 100 Mpx declared in the header is refused before anything is decoded.
+- More than 100 Mpx declared in the header, or 1 GiB of file, is refused before anything is decoded.
 - A file that is cut off is an error; no image is ever completed with gray.
-- EXIF orientation is applied; values outside 1..8 count as upright.
+- Metadata never make an image unusable, however large or damaged they are (`jpeg`, `png`).
+- The orientation of EXIF, or else of XMP, is applied (`orientation`); values outside 1..8 count as
+  upright.
 - Transparency (LA, RGBA, palettes, color keys) is composited on white. 16-bit gray is divided by
   257. CMYK, gray, palette and 1-bit images become RGB. Of an animation: the first frame.
 Damage that decodes without an error cannot be seen; only a checksum of the file would tell.
@@ -22,12 +24,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vistok.core.regular_files import open_regular
 from vistok.data.base import BadSample
+from vistok.data.decode import jpeg, png
+from vistok.data.decode.orientation import orientation, upright
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 PIXEL_LIMIT = 100_000_000
+BYTE_LIMIT = 2**30
 
 
 def read(path: str | os.PathLike[str], name: str | None = None) -> Image:
@@ -37,49 +43,46 @@ def read(path: str | os.PathLike[str], name: str | None = None) -> Image:
 
 
 def content(path: str | os.PathLike[str], name: str) -> bytes:
-    """The bytes of a file; BadSample if it cannot be read."""
+    """The bytes of a file; BadSample if it cannot be read, or is a pipe, a device or too large."""
     try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise BadSample(name, f"cannot be read ({error.strerror or error})") from None
+        with open_regular(path, "rb") as file:
+            data = file.read(BYTE_LIMIT + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise BadSample(name, f"cannot be read ({reason})") from None
+    if len(data) > BYTE_LIMIT:
+        raise BadSample(name, f"is larger than {BYTE_LIMIT} bytes; expected an image")
+    return data
+
+
+@dataclass(frozen=True)
+class Header:
+    """Facts about an image file that decoding does away with."""
+
+    format: str  # JPEG, PNG, WEBP, BMP, GIF: by content
+    mode: str  # PIL's: RGB, L, P, CMYK, I;16, ...
+    size: tuple[int, int]  # width, height as stored
+    orientation: int | None  # as noted; values outside 1..8 are invalid
 
 
 def decode(data: bytes, name: str, limit: int = PIXEL_LIMIT) -> Image:
     """An upright PIL image of mode RGB; BadSample if the bytes are no whole image."""
+    return inspect(data, name, limit)[0]
+
+
+def inspect(data: bytes, name: str, limit: int = PIXEL_LIMIT) -> tuple[Image, Header]:
+    """The image of `decode`, and the header of its file."""
     if not data:
         raise BadSample(name, "the file is empty (0 bytes)")
     try:
         image = _open(data, name, limit)
         _load(image)
-        return _upright(_rgb(image, name), image.info.get("exif"))
+        noted = orientation(image)
+        header = Header(image.format, image.mode, image.size, noted)
+        return upright(_rgb(image, data, name), noted), header
     except BadSample:
         raise
     except Exception as error:  # decoders fail on hostile bytes in too many ways to list
-        raise BadSample(name, f"cannot be decoded ({error or type(error).__name__})") from None
-
-
-@dataclass(frozen=True)
-class Header:
-    """Header of an image file, before anything is decoded or rotated upright."""
-
-    format: str  # JPEG, PNG, WEBP, BMP, GIF: by content
-    mode: str  # PIL's: RGB, L, P, CMYK, I;16, ...
-    size: tuple[int, int]  # width, height as stored
-    orientation: int | None  # of EXIF; values outside 1..8 are invalid
-
-
-def header(data: bytes, name: str, limit: int = PIXEL_LIMIT) -> Header:
-    """Read a file's header; BadSample where `decode` would refuse it so far."""
-    if not data:
-        raise BadSample(name, "the file is empty (0 bytes)")
-    try:
-        image = _open(data, name, limit)
-        exif = image.info.get("exif") or b""
-        return Header(image.format, image.mode, image.size, _orientation_tag(exif))
-    except BadSample:
-        raise
-    except Exception as error:
         raise BadSample(name, f"cannot be decoded ({error or type(error).__name__})") from None
 
 
@@ -99,10 +102,10 @@ def _open(data: bytes, name: str, limit: int) -> Image:
     from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
     file = io.BytesIO(data)
-    if data[:3] == b"\xff\xd8\xff":
-        image = JpegImagePlugin.JpegImageFile(file)
-    elif data[:8] == b"\x89PNG\r\n\x1a\n":
-        image = PngImagePlugin.PngImageFile(file)
+    if data.startswith(jpeg.SIGNATURE):
+        image = JpegImagePlugin.JpegImageFile(io.BytesIO(jpeg.without_metadata(data)))
+    elif data.startswith(png.SIGNATURE):
+        image = PngImagePlugin.PngImageFile(io.BytesIO(png.without_metadata(data)))
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         _check_size(_webp_size(data), name, limit)  # its decoder allocates on opening
         image = WebPImagePlugin.WebPImageFile(file)
@@ -151,9 +154,15 @@ def _load(image: Image) -> None:
         ImageFile.LOAD_TRUNCATED_IMAGES = lenient
 
 
-def _rgb(image: Image, name: str) -> Image:
+def _rgb(image: Image, data: bytes, name: str) -> Image:
     from PIL import Image
 
+    clear = png.transparent(image, data) if image.format == "PNG" else None
+    if clear is not None:
+        del image.info["transparency"]
+        pixels = np.array(_rgb(image, data, name))
+        pixels[clear] = 255
+        return Image.fromarray(pixels)
     if image.mode == "I" or image.mode.startswith("I;16"):
         gray = np.asarray(image).astype(np.int32).clip(0, 65535)
         return Image.fromarray(((gray + 128) // 257).astype(np.uint8)).convert("RGB")
@@ -166,45 +175,3 @@ def _rgb(image: Image, name: str) -> Image:
     if image.mode != "RGB":
         raise BadSample(name, f"has pixels of mode {image.mode}; expected gray, RGB or CMYK")
     return image
-
-
-def _upright(image: Image, exif: bytes | None) -> Image:
-    from PIL.Image import Transpose
-
-    operation = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }.get(orientation(exif or b""))
-    return image if operation is None else image.transpose(operation)
-
-
-def orientation(exif: bytes) -> int:
-    """The orientation 1..8 of an EXIF block; 1 if there is none or it is invalid."""
-    tag = _orientation_tag(exif)
-    return tag if tag is not None and 1 <= tag <= 8 else 1
-
-
-def _orientation_tag(exif: bytes) -> int | None:
-    """The tag as it stands; None if there is none.
-
-    Read by hand: PIL's reader warns about every odd tag, and photographs are full of them.
-    """
-    body = exif.removeprefix(b"Exif\0\0")
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(body[:4])
-    if order is None:
-        return None
-    try:
-        (start,) = struct.unpack_from(order + "I", body, 4)
-        (count,) = struct.unpack_from(order + "H", body, start)
-        for entry in range(count):
-            tag, kind, _, value = struct.unpack_from(order + "HHIH", body, start + 2 + 12 * entry)
-            if tag == 0x0112:
-                return value if kind == 3 else None
-    except struct.error:  # the block is cut off
-        pass
-    return None

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Crop = Literal["center", "random", "adm"]
 Filter = Literal["bicubic", "bilinear", "lanczos", "box"]
+LARGEST = 2**14  # pixels of a side
 _WIDE = 16_000_000  # pixels of a scaled strip above which `adm` computes its middle alone
 
 
@@ -42,7 +43,7 @@ class TransformConfig(CaptionConfig):
     """Resampling filter, antialiased."""
     min_share: float = Field(default=1.0, gt=0.0, le=1.0)
     """`random`: side of the smallest window, as a share of the largest that fits (uniform)."""
-    pad: int = Field(default=0, ge=0)
+    pad: int = Field(default=0, ge=0, le=2**14)
     """Training: reflect this many pixels on each side after resizing, then cut at random."""
     flip: bool = True
     """Training: mirror half of the samples."""
@@ -55,6 +56,8 @@ class TransformConfig(CaptionConfig):
     def _sane(self) -> TransformConfig:
         if min(self.hw) < 1:
             raise InputError(f"size={self.size}: expected sides of 1 or more")
+        if max(self.hw) > LARGEST:
+            raise InputError(f"size={self.size}: expected sides of {LARGEST:,} pixels or fewer")
         if self.crop == "adm" and self.hw[0] != self.hw[1]:
             raise InputError(f"crop=adm cuts squares; size={self.size} is none, use crop=center")
         if self.crop == "adm" and self.filter != "bicubic":

@@ -7,9 +7,11 @@ in the record (`ignored`). A broken image is found when it is read (`BadSample`)
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,14 +27,18 @@ from vistok.data.base import (
     Sample,
     Split,
     augments,
+    file_size,
     held_out,
     manifest_hash,
 )
 from vistok.data.captions import Caption
 from vistok.data.decode import images
 from vistok.data.decode.transforms import Transform, TransformConfig
+from vistok.data.kinds.walk import UNREAD, ending_of, endings_text, walk
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+
+log = logging.getLogger(__name__)
 
 
 class FolderConfig(TransformConfig):
@@ -86,7 +92,7 @@ class Listed:
     names: list[str]  # relative to root
     labels: list[str]  # "" = unlabeled
     groups: list[str]  # `val_share` keeps files of one group on one side
-    ignored: int = 0  # files of other endings
+    ignored: Mapping[str, int] = field(default_factory=dict)  # files of other endings, by ending
 
 
 def open_split(
@@ -109,6 +115,8 @@ def open_split(
         raise DataError(f"{kind}: no training split; give path")
     place = config.val_path if split == "val" and config.val_path else config.path
     found = read(place, config)
+    if split == "train" or place != config.path:  # else it was said of the training split
+        _say_unread(found.ignored, f"{kind} {place}")
     classes = named(found)
     if split == "val" and config.val_path and config.path:
         classes = _known(classes, named(read(config.path, config)), config)
@@ -121,6 +129,16 @@ def open_split(
             f"val_share or give val_path"
         )
     return found, rows, classes
+
+
+def _say_unread(ignored: Mapping[str, int], where: str) -> None:
+    odd = {ending: count for ending, count in ignored.items() if ending in UNREAD}
+    if odd:
+        log.warning(
+            "%s: %s left out: not among the kinds that are read; convert or remove them",
+            where,
+            endings_text(odd),
+        )
 
 
 def list_folder(place: str, endings: tuple[str, ...], kind: str, what: str) -> Listed:
@@ -138,7 +156,7 @@ class FolderDataset(Dataset):
         root: Path,
         names: list[str],
         classes: tuple[str, ...],
-        ignored: int,
+        ignored: Mapping[str, int],
         config: FolderConfig,
         split: Split,
         augment: bool,
@@ -168,8 +186,8 @@ class FolderDataset(Dataset):
         return Raw(shown(name), data, self._label_of(name))
 
     def record(self) -> dict[str, Any]:
-        """`manifest` covers names and file sizes."""
-        lines = (f"{name} {(self.root / name).stat().st_size}" for name in self.names)
+        """`manifest` covers names and file sizes; a missing file has size -1."""
+        lines = (f"{name} {file_size(self.root / name)}" for name in self.names)
         return {
             "kind": "folder",
             "source": str(self.root),
@@ -177,7 +195,7 @@ class FolderDataset(Dataset):
             "val_share": self.val_share,
             "count": len(self),
             "classes": len(self.classes),
-            "ignored": self.ignored,
+            "ignored": sum(self.ignored.values()),
             **self.transform.record(),
             **self.caption.record(),
             "manifest": manifest_hash(lines),
@@ -193,31 +211,41 @@ def shown(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def files_below(root: str, endings: tuple[str, ...], kind: str, what: str) -> tuple[list[str], int]:
-    """(relative paths of all files of these endings, sorted bytewise; how many were left out)."""
-    base = Path(root).expanduser()
-    if not base.is_dir():
+def files_below(
+    root: str, endings: tuple[str, ...], kind: str, what: str
+) -> tuple[list[str], dict[str, int]]:
+    """(relative paths of all files of these endings, sorted bytewise; how many files of other
+    endings were left out)."""
+    if not Path(root).expanduser().is_dir():
         raise DataError(f"data.{kind} {root}: no such folder; expected a folder of {what}s")
-    names, ignored, seen = [], 0, set()
-    for folder, below, files in os.walk(base, followlinks=True):
-        place = os.path.realpath(folder)
-        if place in seen:  # a link back up would be walked forever
-            below.clear()
+    names: list[str] = []
+    ignored: Counter[str] = Counter()
+    base, dead = Path(root).expanduser(), []
+    for file in walk(root):
+        ending = ending_of(file)
+        if ending in endings:
+            names.append(file)
             continue
-        seen.add(place)
-        below[:] = sorted(b for b in below if not b.startswith("."))
-        prefix = Path(folder).relative_to(base).as_posix()
-        for file in files:
-            if file.startswith(".") or not file.lower().endswith(endings):
-                ignored += 1
-            else:
-                names.append(file if prefix == "." else f"{prefix}/{file}")
-    if not names:
-        raise DataError(
-            f"data.{kind} {root}: no {what} in it ({ignored} other files); expected files ending "
-            f"in {' '.join(endings)}, one sub-folder per class"
+        ignored[ending] += 1
+        if not os.path.exists(base / file):  # it may have been a folder of images
+            dead.append(file)
+    if dead:
+        log.warning(
+            "data.%s %s: %d links to nothing are left out, the first is %s; if they were folders, "
+            "mend them",
+            kind,
+            root,
+            len(dead),
+            shown(dead[0]),
         )
-    return sorted(names, key=os.fsencode), ignored
+    if not names:
+        endings_found = f": {endings_text(ignored)}" * bool(ignored)
+        raise DataError(
+            f"data.{kind} {root}: no {what} in it ({sum(ignored.values())} other files"
+            f"{endings_found}); expected files ending in {' '.join(endings)}, one sub-folder per "
+            f"class"
+        )
+    return sorted(names, key=os.fsencode), dict(ignored)
 
 
 def _list(place: str, config: FolderConfig) -> Listed:

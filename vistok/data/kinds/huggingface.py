@@ -1,10 +1,13 @@
 """Images through the Hugging Face `datasets` library: hub names, folders, local files.
 
-- `path` is a name on the hub, a folder (of files, or made by `save_to_disk`), or a format
-  (`parquet`, `arrow`, `webdataset`, `imagefolder`, `json`) whose files `data_files` names.
+- `path` is a folder (of files, or made by `save_to_disk`), a name on the hub (`hf:owner/name`), or
+  a format (`parquet`, `arrow`, `webdataset`, `imagefolder`, `json`) with its files in `data_files`.
+  Without `hf:` the hub is never asked: a folder that is not there must not be somebody's data set.
 - Rows are taken as Arrow has them, so images are decoded here, by `images`, like all others.
-- Label -1 or null means unlabeled; with `need_label` such a row is a bad sample. A label that has
-  no class name is always a bad sample. Class names come from the data set's ClassLabel.
+- Labels are class numbers or class names. Class names are `classes`, or those of the data set's
+  ClassLabel, or, without streaming, the strings that occur in the training split.
+- Label -1, null or "" means unlabeled; with `need_label` such a row is a bad sample. A label that
+  is none of the classes is always a bad sample.
 - With `text_column` a text that is null or empty makes a bad sample.
 - An image that is only named (`path` without `bytes`) is a bad sample; an `imagefolder` is the
   exception, since there the library itself lists the files.
@@ -16,7 +19,9 @@ passes over the rows before it without decoding them. Validation is always by in
 
 from __future__ import annotations
 
+import glob
 import importlib.util
+import os
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
@@ -26,26 +31,30 @@ from pydantic import Field, model_validator
 
 from vistok.config import ConfigError
 from vistok.config.registry import register
+from vistok.data.addresses import HUB
 from vistok.data.base import (
-    UNLABELED,
     BadSample,
     DataError,
     Dataset,
+    Raw,
     Sample,
     Split,
     augments,
-    manifest_hash,
     one_line,
 )
-from vistok.data.captions import Caption, one_source, own_text
-from vistok.data.decode import images
-from vistok.data.decode.transforms import Transform, TransformConfig
-from vistok.data.kinds.class_names import given_names
-from vistok.data.kinds.tar_shards import LARGEST, TarShard
+from vistok.data.captions import one_source
+from vistok.data.decode.transforms import TransformConfig
+from vistok.data.kinds.class_names import (
+    ClassNumbers,
+    given_names,
+    occurring,
+)
+from vistok.data.kinds.huggingface_rows import Rows
+from vistok.data.kinds.patterns import has_wildcards, literal_part
+from vistok.data.kinds.tar_shards import protocol
 from vistok.data.loading.stream import Entry, Stream
 
 FORMATS = ("arrow", "cache", "imagefolder", "json", "parquet", "webdataset")
-_Content = tuple[str, bytes | str, int, str | None]
 _ROWS = 16  # read at a time: a few images, whatever the size of the row group
 
 
@@ -54,7 +63,7 @@ class HuggingFaceConfig(TransformConfig):
 
     kind: Literal["huggingface"] = "huggingface"
     path: str
-    """Name on the hub, a local folder, or a format like `parquet` together with data_files."""
+    """A local folder, hf:NAME on the hub, or a format like `parquet` together with data_files."""
     name: str | None = None
     """Configuration of the data set, where it has several."""
     data_files: str | tuple[str, ...] | dict[str, str | tuple[str, ...]] | None = None
@@ -68,9 +77,9 @@ class HuggingFaceConfig(TransformConfig):
     image_column: str = "image"
     """Column of the images."""
     label_column: str | None = "label"
-    """Column of the class numbers; null: unlabeled."""
+    """Column of the class numbers or names; null: unlabeled."""
     classes: int | tuple[str, ...] | str | None = None
-    """Number of classes, their names, or a file of names, where the label is a bare number."""
+    """Number of classes, their names, or a file of names, where the data set does not say."""
     need_label: bool = False
     """True: an unlabeled row (-1 or null) is a bad sample."""
     text_column: str | None = None
@@ -115,7 +124,8 @@ class HuggingFace:
             raise DataError(f"data.huggingface {config.path}: no {split} split; give {split}_split")
         stream = split == "train" and config.streaming and augment is not False
         table, builder = _opened(config, name, stream)
-        rows = _Rows(config, split, table.features, builder, augments(split, augment))
+        numbers = _numbers(config, split, table)
+        rows = Rows(config, split, table.features, numbers, builder, augments(split, augment))
         return RowStream(table, rows) if stream else RowDataset(table, rows)
 
 
@@ -139,10 +149,12 @@ def _opened(config: HuggingFaceConfig, split: str, stream: bool) -> tuple[Any, s
                 files = max(1, len(table.cache_files))
                 table = table.to_iterable_dataset(num_shards=files)
             return table, builder
+        # Relative names lie in the folder or, of a format, here; those of the hub nowhere.
+        base = folder if folder.is_dir() else Path() if config.path in FORMATS else None
         made = datasets.load_dataset_builder(
-            str(folder) if folder.is_dir() else config.path,
+            _place(config, folder),
             config.name,
-            data_files=_plain(config.data_files),
+            data_files=_plain(config.data_files, base),
             revision=config.revision,
             cache_dir=config.cache_dir,
         )
@@ -162,129 +174,54 @@ def _opened(config: HuggingFaceConfig, split: str, stream: bool) -> tuple[Any, s
         cause = f"; {one_line(error.__cause__)}" if error.__cause__ is not None else ""
         if config.data_files is not None:
             cause += f"; data_files: {_plain(config.data_files)}"
+        elif folder.is_dir() and has_wildcards(str(folder)):
+            cause += "; the datasets library takes brackets in it for a pattern: rename the folder"
         raise DataError(
             f"{where}: the split '{split}' cannot be opened ({one_line(error)}{cause})"
         ) from None
 
 
-class _Rows:
-    """Shared by both ways of reading: columns, a row -> a sample, the record."""
+def _place(config: HuggingFaceConfig, folder: Path) -> str:
+    """The place as the library takes it; DataError for a name that is none of the three."""
+    if config.path.startswith(HUB):
+        return config.path.removeprefix(HUB)
+    if folder.exists():
+        return str(folder)
+    if config.data_files is not None and "/" not in config.path:
+        return config.path
+    raise DataError(
+        f"data.huggingface {config.path}: cannot be opened: no such folder; a data set of the hub "
+        f"is path={HUB}{config.path}, files of a format need data_files"
+    )
 
-    def __init__(
-        self,
-        config: HuggingFaceConfig,
-        split: Split,
-        features: Any,
-        builder: str,
-        augment: bool,
-    ) -> None:
-        self.config, self.split, self.features = config, split, features
-        self.follow = builder == "imagefolder"
-        self.transform = Transform(config, augment=augment)
-        more = (config.label_column, config.text_column)
-        self.columns = [config.image_column, *(c for c in more if c is not None)]
-        for column in self.columns if features is not None else ():
-            if column not in features:
-                raise DataError(
-                    f"data.huggingface {config.path}: no column '{column}'; it has "
-                    f"{', '.join(features)}: set image_column, label_column (null: unlabeled) "
-                    f"or text_column"
-                )
-        self.classes = self._names()
-        self.caption = Caption(config, self.classes)
-        self.texts = self.caption.given or config.text_column is not None
 
-    def _names(self) -> tuple[str, ...]:
-        config = self.config
-        if config.label_column is None:
-            return ()
-        if config.classes is not None:
-            return given_names(config.classes)
-        names = getattr((self.features or {}).get(config.label_column), "names", None)
-        if names is None:
-            raise DataError(
-                f"data.huggingface {config.path}: column '{config.label_column}' does not say its "
-                f"classes; give classes (how many, the names, or a file), or label_column=null"
-            )
-        return tuple(str(name) for name in names)
-
-    def name(self, row: int, shard: int | None = None) -> str:
-        place = row if shard is None else f"{shard}:{row}"
-        return f"{one_line(self.config.path)}[{place}]"
-
-    def content(self, row: dict[str, Any], name: str) -> _Content | BadSample:
-        """(name, bytes or path of the image, label, text), or why the row cannot be used."""
-        image = row[self.config.image_column]
-        if isinstance(image, dict):
-            path, image = image.get("path"), image.get("bytes")
-            if image is None and path and self.follow:
-                image = path
-            elif image is None and path:
-                return BadSample(name, "only names a file; expected the image itself")
-        elif isinstance(image, str):
-            return BadSample(name, "holds text; expected the image itself")
-        if image is None:
-            return BadSample(name, "the image is null")
-        if not isinstance(image, bytes | str):
-            return BadSample(name, f"holds {type(image).__name__}; expected the bytes of a file")
-        label = UNLABELED
-        if self.config.label_column is not None:
-            label = row[self.config.label_column]
-            if label is None or label == UNLABELED:
-                if self.config.need_label:
-                    return BadSample(name, f"has no label (label={label})")
-                label = UNLABELED
-            elif type(label) is not int or not 0 <= label < len(self.classes):
-                return BadSample(name, f"label {label!r}; expected 0..{len(self.classes) - 1}")
-        try:
-            return name, image, label, self._text(row, label, name)
-        except ValueError as error:
-            return BadSample(name, str(error))
-        except BadSample as bad:
-            return bad
-
-    def _text(self, row: dict[str, Any], label: int, name: str) -> str | None:
-        column = self.config.text_column
-        if column is None:
-            return self.caption(label, name)
-        return own_text(row[column], f"column '{column}'")
-
-    def sample(self, content: Any, index: int, epoch: int, seed: int) -> Sample:
-        name, data, label, text = content
-        if isinstance(data, str):
-            try:
-                with TarShard(data) as file:
-                    data = file.read(LARGEST)
-            except DataError as error:
-                raise BadSample(name, str(error)) from None
-        image = images.decode(data, name)
-        pixels = self.transform(image, index, epoch, seed)
-        return Sample(index, pixels, label, name, text=text)
-
-    def record(self, count: int, fingerprint: str) -> dict[str, Any]:
-        config = self.config
-        facts = [f"{k} {getattr(config, k)}" for k in ("path", "name", "data_files", "revision")]
-        split = config.train_split if self.split == "train" else config.val_split
-        return {
-            "kind": "huggingface",
-            "source": config.path,
-            "split": self.split,
-            "name": config.name,
-            "revision": config.revision,
-            "count": count,
-            "classes": len(self.classes),
-            **self.transform.record(),
-            **self.caption.record(),
-            **({"text": {"column": config.text_column}} if config.text_column else {}),
-            "manifest": manifest_hash([*facts, f"split {split}", f"count {count}", fingerprint]),
-        }
+def _numbers(config: HuggingFaceConfig, split: Split, table: Any) -> ClassNumbers | None:
+    """The classes of a data set; None if labels are not read, DataError if it does not say."""
+    column, features = config.label_column, table.features or {}
+    if column is None or (features and column not in features):
+        return None
+    if config.classes is not None:
+        return ClassNumbers(given_names(config.classes), named=not isinstance(config.classes, int))
+    names = getattr(features.get(column), "names", None)
+    if names is not None:
+        return ClassNumbers(tuple(str(name) for name in names), named=False)
+    kind = str(getattr(features.get(column), "dtype", "unknown"))
+    if not config.streaming and kind in ("string", "large_string"):
+        if split == "val" and config.train_split is not None:
+            table, _ = _opened(config, config.train_split, stream=False)
+        labels = table.unique(column)
+        return ClassNumbers(occurring(label for label in labels if label), named=True)
+    raise DataError(
+        f"data.huggingface {config.path}: column '{column}' does not say its "
+        f"classes; give classes (how many, the names, or a file), or label_column=null"
+    )
 
 
 class RowDataset(Dataset):
     """Rows of an Arrow table by index."""
 
-    def __init__(self, table: Any, rows: _Rows) -> None:
-        self._rows, self.classes = rows, rows.classes
+    def __init__(self, table: Any, rows: Rows) -> None:
+        self._rows, self.config, self.classes = rows, rows.config, rows.classes
         self.size, self.flip, self.texts = rows.transform.hw, rows.transform.flip, rows.texts
         self.caption = rows.caption
         self._table = table.select_columns(rows.columns).with_format("arrow")
@@ -295,11 +232,23 @@ class RowDataset(Dataset):
         return len(self._table)
 
     def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
-        row = self._table[index : index + 1].to_pylist()[0]
-        content = self._rows.content(row, self._rows.name(index))
+        content = self._rows.content(self._row(index), self._rows.name(index))
         if isinstance(content, BadSample):
             raise content
         return self._rows.sample(content, index, epoch, seed)
+
+    def raw(self, index: int) -> Raw:
+        return self._rows.raw(self._row(index), self._rows.name(index))
+
+    @property
+    def unsplit(self) -> tuple[str, ...]:
+        """Files of a saved folder that states no split, so that any name opens it; else ()."""
+        if self._table.split is not None:
+            return ()
+        return tuple(file["filename"] for file in self._table.cache_files)
+
+    def _row(self, index: int) -> dict[str, Any]:
+        return self._table[index : index + 1].to_pylist()[0]
 
     def record(self) -> dict[str, Any]:
         """`manifest` covers where the data come from, their number, and sizes of their files."""
@@ -310,8 +259,8 @@ class RowDataset(Dataset):
 class RowStream(Stream):
     """Shards of an iterable data set; an offset is a row of its shard."""
 
-    def __init__(self, table: Any, rows: _Rows) -> None:
-        config = rows.config
+    def __init__(self, table: Any, rows: Rows) -> None:
+        config = self.config = rows.config
         self._rows, self.classes = rows, rows.classes
         self.size, self.flip, self.texts = rows.transform.hw, rows.transform.flip, rows.texts
         # Only columns and Arrow tables: images stay undecoded, and rows can be passed over.
@@ -359,8 +308,17 @@ class RowStream(Stream):
         return self._rows.record(self.count, f"shards {self.shards}")
 
 
-def _plain(files: Any) -> Any:
-    """The config's tuples as the lists that the library wants."""
+def _plain(files: Any, base: Path | None = None) -> Any:
+    """The config's tuples as the lists that the library wants.
+
+    base: folder of relative names on this machine. What exists below it is escaped, so that the
+    library takes brackets in the name of a folder for no pattern.
+    """
     if isinstance(files, dict):
-        return {split: _plain(names) for split, names in files.items()}
-    return list(files) if isinstance(files, tuple) else files
+        return {split: _plain(names, base) for split, names in files.items()}
+    if isinstance(files, tuple):
+        return [_plain(name, base) for name in files]
+    if base is None or not isinstance(files, str) or protocol(files):
+        return files
+    place, rest = literal_part(str(base / Path(files).expanduser()))
+    return os.path.join(glob.escape(place), rest) if has_wildcards(place) else files

@@ -1,7 +1,9 @@
 """Images in parquet shards: a column `image` ({bytes, path} or plain bytes) and a label.
 
-- Label -1 or null means unlabeled; with `need_label` such a row is a bad sample. A label that has
-  no class name is always a bad sample.
+- Labels are class numbers or class names (`parquet_labels`). Class names are `classes`, or those of
+  the shards' feature types, of `classes.json` beside them, or the labels that occur in `train`.
+- Label -1, null or "" means unlabeled; with `need_label` such a row is a bad sample. A label that
+  is none of the classes is always a bad sample.
 - A null image, or one that only names a file elsewhere, is a bad sample: no path is followed.
 - Shuffled reading of shards larger than memory reads a row group (100-1000 images) for nearly
   every sample: then raise `row_groups_mb`, or use a folder. Sets that fit: `cache: true`.
@@ -10,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -32,7 +35,8 @@ from vistok.data.base import (
 from vistok.data.captions import Caption
 from vistok.data.decode import images
 from vistok.data.decode.transforms import Transform, TransformConfig
-from vistok.data.kinds.class_names import class_names
+from vistok.data.kinds.class_names import ClassNumbers, is_unlabeled
+from vistok.data.kinds.parquet_labels import label_classes
 from vistok.data.kinds.parquet_shards import ParquetShards, find
 from vistok.data.loading.memory import Images
 
@@ -50,7 +54,9 @@ class ParquetConfig(TransformConfig):
     image_column: str = "image"
     """Column of the images."""
     label_column: str | None = "label"
-    """Column of the class numbers; null: unlabeled."""
+    """Column of the class numbers or names; null: unlabeled."""
+    classes: int | tuple[str, ...] | str | None = None
+    """Number of classes, their names, or a file of names; null: what the shards say, or hold."""
     need_label: bool = False
     """True: an unlabeled row (-1 or null) is a bad sample."""
     cache: bool = False
@@ -87,20 +93,42 @@ class Parquet:
         if not patterns:
             remedy = "val or val_share" if split == "val" else "train"
             raise DataError(f"data.parquet: no {split} split; give {remedy}")
-        columns = [config.image_column, *([config.label_column] if config.label_column else [])]
-        shards = ParquetShards(find(patterns), columns, config.row_groups_mb)
+        column = config.label_column
+        columns = [config.image_column, *([column] if column else [])]
+        paths = find(patterns)
+        shards = ParquetShards(paths, columns, config.row_groups_mb)
+        numbers = None
+        if column is not None:
+            numbers = self._classes(paths, column)
         if augment is False:
             config = config.model_copy(update={"cache": False})
-        return ParquetDataset(shards, config, split, augments(split, augment))
+        return ParquetDataset(shards, numbers, config, split, augments(split, augment))
+
+    def _classes(self, paths: list[Path], column: str) -> ClassNumbers:
+        """The classes of the opened shards: those of training, where labels have no names."""
+        config, train, missing = self.config, paths, None
+        if config.train:
+            try:
+                train = find(config.train)
+            except DataError as error:  # an evaluation may run where they are not
+                missing = error
+        others = [path for path in paths if path not in train]
+        return label_classes(train, others, column, config.classes, missing)
 
 
 class ParquetDataset(Dataset):
     """Images read from the rows of shards."""
 
     def __init__(
-        self, shards: ParquetShards, config: ParquetConfig, split: Split, augment: bool
+        self,
+        shards: ParquetShards,
+        numbers: ClassNumbers | None,
+        config: ParquetConfig,
+        split: Split,
+        augment: bool,
     ) -> None:
         self.shards, self.config, self.split = shards, config, split
+        self._numbers = numbers
         self.transform = Transform(config, augment=augment)
         self.size, self.flip = self.transform.hw, self.transform.flip
         self._rows: np.ndarray | None = None
@@ -117,7 +145,7 @@ class ParquetDataset(Dataset):
                 f"data.parquet {shards.shards[0].path}: no rows in the {split} split; expected one "
                 f"or more"
             )
-        self.classes = self._names()
+        self.classes = () if numbers is None else numbers.classes
         self.caption = Caption(config, self.classes)
         self.texts = self.caption.given
         self._memory = Images(self._decoded()) if config.cache else None
@@ -168,17 +196,6 @@ class ParquetDataset(Dataset):
     def _row(self, index: int) -> int:
         return index if self._rows is None else int(self._rows[index])
 
-    def _names(self) -> tuple[str, ...]:
-        column = self.config.label_column
-        if column is None:
-            return ()
-        folder = self.shards.shards[0].path.parent
-        names = class_names(self.shards.metadata(), folder, column)
-        if names:
-            return names
-        top = self.shards.column(column).max(initial=-1)
-        return tuple(str(label) for label in range(int(top) + 1))
-
     def _read(self, index: int) -> tuple[Any, int]:
         """(image after `Transform.prepare`, label) from the shard."""
         row = self._row(index)
@@ -197,16 +214,17 @@ class ParquetDataset(Dataset):
         return image
 
     def _label(self, name: str, content: dict[str, Any]) -> int:
-        if self.config.label_column is None:
+        if self._numbers is None:
             return UNLABELED
         label = content[self.config.label_column]
-        if label is None or label == UNLABELED:
+        if is_unlabeled(label):
             if self.config.need_label:
-                raise BadSample(name, f"has no label (label={label})")
+                raise BadSample(name, f"has no label (label={label!r})")
             return UNLABELED
-        if not isinstance(label, int) or not 0 <= label < len(self.classes):
-            raise BadSample(name, f"label {label!r}; expected 0..{len(self.classes) - 1}")
-        return label
+        try:
+            return self._numbers(int(label) if isinstance(label, bool) else label)
+        except InputError as error:
+            raise BadSample(name, str(error)) from None
 
     def _decoded(self) -> Iterator[tuple[np.ndarray, int] | BadSample]:
         for index in range(len(self)):

@@ -6,7 +6,6 @@ bytes a process. Handles are opened by the process that uses them: a fork would 
 
 from __future__ import annotations
 
-import glob
 import os
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from vistok.core.regular_files import check_regular
 from vistok.data.base import BadSample, DataError, one_line
+from vistok.data.kinds.patterns import matches
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,7 @@ def find(patterns: str | tuple[str, ...]) -> list[Path]:
     """The files of some paths or globs, each pattern's matches sorted bytewise."""
     found: list[Path] = []
     for pattern in (patterns,) if isinstance(patterns, str) else patterns:
-        names = sorted(glob.glob(os.path.expanduser(pattern), recursive=True), key=os.fsencode)
-        names = [name for name in names if os.path.isfile(name)]
+        names = matches(pattern)
         if not names:
             raise DataError(
                 f"data.parquet {pattern}: no such file; expected a parquet file or a glob like "
@@ -70,20 +70,6 @@ class ParquetShards:
         place = row - int(self._starts[group])
         return {name: table.column(name)[place].as_py() for name in self.columns}
 
-    def metadata(self) -> dict[bytes, bytes]:
-        """Key-value metadata of the first shard's schema."""
-        return self._open(self.shards[0].path).schema_arrow.metadata or {}
-
-    def column(self, name: str) -> np.ndarray:
-        """A whole column of numbers [rows]; nulls become -1."""
-        import pyarrow.compute as pc
-
-        parts = [
-            pc.fill_null(self._open(s.path).read(columns=[name], use_threads=False)[name], -1)
-            for s in self.shards
-        ]
-        return np.concatenate([part.to_numpy() for part in parts])
-
     def _survey(self, path: Path) -> Shard:
         file = self._open(path)
         columns = file.schema_arrow.names
@@ -104,6 +90,7 @@ class ParquetShards:
         import pyarrow.parquet as pq
 
         try:
+            check_regular(path)
             return pq.ParquetFile(path)
         except (pa.ArrowException, OSError) as error:
             raise DataError(
@@ -121,7 +108,10 @@ class ParquetShards:
             return self._tables[group]
         number, place = self._of[group]
         if number not in self._files:
-            self._files[number] = self._open(self.shards[number].path)
+            try:
+                self._files[number] = self._open(self.shards[number].path)
+            except DataError as error:  # gone since it was opened first
+                raise BadSample(self.name(row), str(error)) from None
         try:
             table = self._files[number].read_row_group(place, self.columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:

@@ -56,15 +56,15 @@ class PhotosConfig(CaptionConfig):
     """Random views of scikit-image's photographs."""
 
     kind: Literal["photos"] = "photos"
-    size: int = Field(default=32, ge=1)
+    size: int = Field(default=32, ge=1, le=2**14)
     """Side of a view in pixels."""
-    count: int = Field(default=1_000_000, ge=1)
+    count: int = Field(default=1_000_000, ge=1, le=2**40)
     """Training views; one pass over them is an epoch."""
-    val_count: int = Field(default=1024, ge=1)
+    val_count: int = Field(default=1024, ge=1, le=2**40)
     """Validation views."""
     seed: int = 0
     """Seed of the views: another seed gives other windows."""
-    frames: int | None = Field(default=None, ge=1)
+    frames: int | None = Field(default=None, ge=1, le=2**12)
     """Frames of a clip that pans and zooms from one view to another, at 8 frames a second; null:
     images."""
 

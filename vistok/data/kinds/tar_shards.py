@@ -16,7 +16,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vistok.core.errors import InputError
+from vistok.core.regular_files import IrregularFileError, open_regular
 from vistok.data.base import DataError, one_line
+from vistok.data.kinds.patterns import has_wildcards, literal_part, matches
 
 MOST_SHARDS = 2**23  # shard << 40 | offset is an int64: the key of a sample's draws
 LARGEST = 2**29  # bytes of one read: what a damaged header asks for is never allocated
@@ -33,6 +35,7 @@ _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _WAITS = (0.2, 1.0, 3.0)  # seconds before a failed read is tried again
 _LASTING = {
     FileNotFoundError: "check the name",
+    IrregularFileError: "check the name",
     IsADirectoryError: "check the name",
     PermissionError: "check your rights",
     ImportError: "install what it asks for",
@@ -60,14 +63,26 @@ def check(pattern: str) -> None:
         raise InputError(f"'{pattern}': chained URLs (::) are refused; give the URL of a file")
     if kind and not pattern[len(kind) + 1 :].startswith("//"):
         raise InputError(f"'{pattern}': '{kind}:' is no URL; expected {kind}://... or a local path")
-    path = urlsplit(pattern).path if kind in ("http", "https") else pattern
+    path = _path(pattern)
     if path.lower().endswith(_COMPRESSED):
         raise InputError(
             f"'{pattern}': a compressed tar cannot be entered in the middle, so a run could not "
             f"resume where it stopped; unpack it to .tar (images are compressed already)"
         )
-    if not path.endswith((".tar", "*", "}", "]")):
+    if not path.endswith((".tar", "*", "?", "}", "]")):
         raise InputError(f"'{pattern}': expected a name or glob that ends in .tar")
+
+
+def _path(name: str) -> str:
+    """The path in the address of a web server, without its query; any other name as it is."""
+    if protocol(name) not in ("http", "https"):
+        return name
+    try:
+        return urlsplit(name).path
+    except ValueError as error:
+        raise InputError(
+            f"'{name}': no address ({error}); expected https://host/folder/a.tar"
+        ) from None
 
 
 def find(patterns: str | tuple[str, ...]) -> list[str]:
@@ -77,16 +92,25 @@ def find(patterns: str | tuple[str, ...]) -> list[str]:
     """
     found: dict[str, None] = {}
     for pattern in (patterns,) if isinstance(patterns, str) else patterns:
-        for name in braces(pattern):
-            matches = _matches(name)
-            for match in matches:
+        for name in _unbraced(pattern):
+            names = _named(name)
+            for match in names:
                 check(match)
-                if not (urlsplit(match).path if protocol(match) else match).endswith(".tar"):
+                if not _path(match).endswith(".tar"):
                     raise DataError(f"data.webdataset {pattern}: '{match}' is no .tar; narrow it")
-            found |= dict.fromkeys(matches)
+            found |= dict.fromkeys(names)
     if len(found) > MOST_SHARDS:
         raise DataError(f"data.webdataset: {len(found)} shards; expected at most {MOST_SHARDS}")
     return list(found)
+
+
+def _unbraced(pattern: str) -> Iterator[str]:
+    """The names of a pattern with braces; in the part of a local path that exists they stay."""
+    if protocol(pattern):
+        yield from braces(pattern)
+        return
+    place, rest = literal_part(os.path.expanduser(pattern))
+    yield from (os.path.join(place, name) for name in braces(rest)) if rest else (place,)
 
 
 def braces(pattern: str) -> Iterator[str]:
@@ -106,25 +130,11 @@ def braces(pattern: str) -> Iterator[str]:
         yield from braces(f"{pattern[: match.start()]}{number:0{width}d}{pattern[match.end() :]}")
 
 
-def _matches(name: str) -> list[str]:
+def _named(name: str) -> list[str]:
     kind = protocol(name)
-    if kind in ("http", "https") or (kind and "*" not in name):
+    if kind in ("http", "https") or (kind and not has_wildcards(name)):
         return [name]  # a missing one is found when it is read
-    if kind:
-        from fsspec.core import url_to_fs
-
-        try:
-            system, path = url_to_fs(name)
-            names = [system.unstrip_protocol(match) for match in system.glob(path)]
-        except Exception as error:  # every file system has errors of its own
-            raise DataError(
-                f"data.webdataset {name}: cannot be listed ({one_line(error)})"
-            ) from None
-    elif glob.has_magic(name):
-        names = [n for n in glob.glob(os.path.expanduser(name), recursive=True) if _is_file(n)]
-    else:
-        path = os.path.expanduser(name)
-        names = [path] if _is_file(path) else []
+    names = _remote(name) if kind else matches(name)
     if not names:
         raise DataError(
             f"data.webdataset {name}: no such file; expected a tar shard, or a pattern like "
@@ -133,8 +143,30 @@ def _matches(name: str) -> list[str]:
     return sorted(names, key=os.fsencode)
 
 
-def _is_file(path: str) -> bool:
-    return os.path.isfile(path)
+def _remote(name: str) -> list[str]:
+    """The addresses that match one with wildcards; what exists is taken by its name."""
+    from fsspec.core import url_to_fs
+
+    try:
+        system, path = url_to_fs(name)
+        if "*" not in path and system.exists(path):
+            return [name]
+        parts = path.split("/")
+        number = _existing(system, parts)
+        place = [glob.escape(part) for part in parts[:number]]
+        found = system.glob("/".join([*place, *parts[number:]]))
+        return [system.unstrip_protocol(match) for match in found]
+    except Exception as error:  # every file system has errors of its own
+        raise DataError(f"data.webdataset {name}: cannot be listed ({one_line(error)})") from None
+
+
+def _existing(system: Any, parts: list[str]) -> int:
+    """How many folders at the beginning of a path exist by name; asked only if it matters."""
+    for number, part in enumerate(parts[:-1]):
+        if has_wildcards(part):
+            if "*" in part or not system.exists("/".join(parts[: number + 1])):
+                return number
+    return len(parts) - 1
 
 
 class TarShard:
@@ -192,7 +224,7 @@ class TarShard:
             size = getattr(self._file, "size", None)
             self._size = size if isinstance(size, int) else None
         else:
-            self._file = open(self.name, "rb", buffering=self._buffer)
+            self._file = open_regular(self.name, "rb", buffering=self._buffer)
         if self._at:
             self._file.seek(self._at)
 

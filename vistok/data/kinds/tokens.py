@@ -19,6 +19,7 @@ from vistok.data.base import (
     augments,
     held_out,
     manifest_hash,
+    one_line,
 )
 from vistok.data.token_cache import TokenCache
 
@@ -64,6 +65,11 @@ class CachedTokens:
                     f"({cache.meta['tokenizer']['name']}) than {config.path} "
                     f"({train.meta['tokenizer']['name']}); cache both with the same weights"
                 )
+            if train.classes != cache.classes:
+                raise DataError(
+                    f"data.tokens {config.val_path}: has other classes ({_classes(cache)}) than "
+                    f"{config.path} ({_classes(train)}); cache both from data with the same classes"
+                )
             if train.arrays != cache.arrays:
                 raise DataError(
                     f"data.tokens {config.val_path}: holds {_arrays(cache)}, but {config.path} "
@@ -99,12 +105,6 @@ class CachedTokensDataset(Dataset):
             raise DataError(
                 f"data.tokens {cache.path}: val_share={val_share} leaves no sample to the {split} "
                 f"split; change val_share or give val_path"
-            )
-        largest = int(cache.labels.max())
-        if self.classes and largest >= len(self.classes):
-            raise DataError(
-                f"data.tokens {cache.path}: label {largest}, but only "
-                f"{len(self.classes)} classes; expected 0..{len(self.classes) - 1}, or -1 for none"
             )
 
     def __len__(self) -> int:
@@ -147,6 +147,12 @@ class CachedTokensDataset(Dataset):
             "images": meta["source"],
             "manifest": manifest_hash(facts),
         }
+
+
+def _classes(cache: TokenCache) -> str:
+    """The classes of a cache, for messages."""
+    few = ", ".join(one_line(name) for name in cache.classes[:3])
+    return f"{len(cache.classes)}: {few}" + ", ..." * (len(cache.classes) > 3)
 
 
 def _arrays(cache: TokenCache) -> str:

@@ -5,16 +5,18 @@
   are the labels that occur, sorted (as numbers if all are); an empty label is unlabeled (-1).
 - One sample per file: the beginning of its clip is sampled anew each epoch (`start: random`).
 - A file with fewer frames than a clip needs is a bad sample, unless `pad_frames: repeat`. Of a file
-  that is cut off, what decodes before the damage counts; nothing is ever made up.
-The first access to a file reads it once from end to end (not decoding it): its index is then kept.
+  that is cut off, what decodes before the damage counts; nothing is ever made up. No clip spans
+  frames that do not decode or a clock that restarts (joined recordings). What of a file is not used
+  is said once (`Sample.note`).
+The first access to a file reads it once from end to end (decoding it only if its times cannot be
+believed, as those of AVI): its index is then kept.
 """
 
 from __future__ import annotations
 
-import csv
-import os
+import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,18 +35,24 @@ from vistok.data.base import (
     Sample,
     Split,
     augments,
+    file_size,
     manifest_hash,
 )
 from vistok.data.captions import Caption
 from vistok.data.decode import clips
 from vistok.data.decode.transforms import Transform, TransformConfig
+from vistok.data.kinds.class_names import occurring
+from vistok.data.kinds.csv_table import missing_column, read_table
 from vistok.data.kinds.folder import Listed, check_places, list_folder, open_split, shown
+
+log = logging.getLogger(__name__)
 
 ENDINGS = (
     *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".m1v", ".m2v", ".ts"),
-    *(".m2ts", ".ogv", ".flv", ".wmv", ".3gp", ".gif"),
+    *(".m2ts", ".m2t", ".mts", ".vob", ".ogv", ".ogm", ".flv", ".f4v", ".wmv", ".asf", ".3gp"),
+    *(".3g2", ".gif"),
 )
-_KEPT = 2**21  # frames of which each process keeps the index (17 bytes a frame)
+_KEPT = 2**21  # frames of which each process keeps the index (25 bytes a frame)
 
 
 class VideoConfig(TransformConfig):
@@ -52,9 +60,9 @@ class VideoConfig(TransformConfig):
 
     kind: Literal["video"] = "video"
     path: str | None = None
-    """Folder or csv of the training split (and of the validation share)."""
+    """Folder, csv or single video of the training split (and of the validation share)."""
     val_path: str | None = None
-    """Folder or csv of the validation split."""
+    """Folder, csv or single video of the validation split."""
     val_share: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Share of `path` held out for validation, by a stable hash of each path (or group)."""
     path_column: str = "path"
@@ -63,9 +71,9 @@ class VideoConfig(TransformConfig):
     """csv: column of the class names. `label` may be missing; null: unlabeled."""
     group_column: str | None = None
     """csv: column of the source; `val_share` keeps all clips of one source in one split."""
-    frames: int = Field(default=16, ge=1)
+    frames: int = Field(default=16, ge=1, le=2**12)
     """Frames of a clip, T."""
-    stride: int = Field(default=1, ge=1)
+    stride: int = Field(default=1, ge=1, le=2**20)
     """Every stride-th frame is taken."""
     fps: float | None = Field(default=None, gt=0.0)
     """Frames per second of the clip, instead of `stride`: the nearest frame of the file by time
@@ -79,7 +87,7 @@ class VideoConfig(TransformConfig):
 
     @model_validator(mode="after")
     def _places(self) -> VideoConfig:
-        check_places(self, "a folder or a csv")
+        check_places(self, "a folder, a csv or one video")
         if self.fps is not None and self.stride != 1:
             raise InputError(f"fps={self.fps} and stride={self.stride} contradict; give one")
         places = [place for place in (self.path, self.val_path) if place is not None]
@@ -135,40 +143,35 @@ class VideoDataset(Dataset):
         return len(self.names)
 
     def _forget(self) -> None:
-        self._kept: OrderedDict[str, clips.Probe] = OrderedDict()  # the one used last at the end
+        # By (file, decoded or not); the one used last at the end.
+        self._kept: OrderedDict[tuple[str, bool], clips.Probe] = OrderedDict()
         self._room = _KEPT
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": OrderedDict(), "_room": _KEPT}
 
     def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
-        name = shown(self.names[index])
-        probe = self._probe(self.names[index])
+        file, name = self.names[index], shown(self.names[index])
         draws = float(Rng(seed, "clip", epoch).generator(index).random())
         place = {"random": draws, "first": 0.0, "middle": 0.5}[self.start]
-        keys = (index, epoch, seed)
-        try:
-            pixels = self._read(probe, probe.frames, place, name, keys)
-        except clips.CutShort as cut:  # what decodes before the damage counts
-            whole = clips.decodable(self.root / self.names[index], probe, self.config.decoder)
-            if not whole:
-                raise
-            try:
-                pixels = self._read(probe, whole, place, name, keys)
-            except clips.CutShort:
-                raise
-            except BadSample as short:
-                raise BadSample(name, f"{short.reason}: {cut.reason}") from None
-        fps = self.config.fps or probe.fps / self.config.stride
+
+        def take(probe: clips.Probe) -> tuple[Tensor, float, str]:
+            pixels, sizes = self._read(probe, place, name, (index, epoch, seed))
+            return pixels, probe.fps, "; ".join(filter(None, (probe.remarks, sizes)))
+
+        pixels, rate, note = clips.robust(
+            take, self.probe(file), lambda: self.probe(file, decode=True), name
+        )
+        fps = self.config.fps or rate / self.config.stride
         label = self.labels[index]
         text = self.caption(label, name)
-        return Sample(index, pixels, label, name, fps=fps, text=text)
+        return Sample(index, pixels, label, name, fps=fps, text=text, note=note)
 
     def record(self) -> dict[str, Any]:
         """`manifest` covers names, file sizes and labels; a missing file has size -1."""
         config = self.config
         lines = (
-            f"{name} {_bytes(self.root / name)} {label}"
+            f"{name} {file_size(self.root / name)} {label}"
             for name, label in zip(self.names, self.labels, strict=True)
         )
         return {
@@ -179,7 +182,7 @@ class VideoDataset(Dataset):
             "group_column": config.group_column,
             "count": len(self),
             "classes": len(self.classes),
-            "ignored": self.ignored,
+            "ignored": sum(self.ignored.values()),
             "frames": config.frames,
             "stride": config.stride if config.fps is None else None,
             "fps": config.fps,
@@ -191,34 +194,60 @@ class VideoDataset(Dataset):
             "manifest": manifest_hash(lines),
         }
 
-    def _read(
-        self, probe: clips.Probe, count: int, place: float, name: str, keys: tuple[int, int, int]
-    ) -> Tensor:
-        """The clip [3, T, H, W] that begins at `place` (0..1) of the first `count` frames."""
+    def wanted(self, probe: clips.Probe, name: str, place: float = 0.0) -> np.ndarray:
+        """[T] int64: the frames of the clip that begins at `place` (0..1) of a file.
+
+        BadSample if it has too few in a row, unless the last one may be repeated.
+        """
         config = self.config
-        wanted = take(probe, count, config.frames, config.stride, config.fps, place)
-        if wanted[-1] >= count:
-            if config.pad_frames == "none":
-                rate = f"{config.fps:g} fps" if config.fps else f"stride {config.stride}"
-                raise BadSample(
-                    name,
-                    f"{count} frames at {probe.fps:g} fps found, {config.frames} at {rate} wanted; "
-                    f"shorten the clips or set pad_frames=repeat",
-                )
-            wanted = wanted.clip(max=count - 1)
+        shape = (config.frames, config.stride, config.fps)
+        (start, stop), place = part_of(probe, *shape, place)
+        count = stop - start
+        wanted = take(probe.cut(start, stop), count, *shape, place)
+        if wanted[-1] >= count and config.pad_frames == "none":
+            rate = f"{config.fps:g} fps" if config.fps else f"stride {config.stride}"
+            row = " in a row" * (len(probe.parts) > 1)
+            raise BadSample(
+                name,
+                f"{count} frames{row} at {probe.fps:g} fps found, {config.frames} at {rate} "
+                f"wanted; shorten the clips or set pad_frames=repeat",
+            )
+        return wanted.clip(max=count - 1) + start
+
+    def _read(
+        self, probe: clips.Probe, place: float, name: str, keys: tuple[int, int, int]
+    ) -> tuple[Tensor, str]:
+        """(the clip [3, T, H, W] that begins at `place`, a remark if its frames change their size).
+
+        keys: (index, epoch, seed).
+        """
+        wanted = self.wanted(probe, name, place)
         numbers, places = np.unique(wanted, return_inverse=True)
         path = self.root / self.names[keys[0]]
-        read = clips.frames(path, probe, numbers, config.decoder, name)
-        pixels = self.transform.clip(read, *keys)
-        return pixels if len(numbers) == len(wanted) else pixels[:, places]
+        sizes: list[str] = []
 
-    def _probe(self, file: str) -> clips.Probe:
-        """The file's index, kept for the next access until the limit of kept frames is reached."""
-        probe = self._kept.pop(file, None)
+        def measured() -> Iterator[np.ndarray]:
+            for frame in clips.frames(path, probe, numbers, self.config.decoder, name):
+                size = f"{frame.shape[1]}x{frame.shape[0]}"
+                if size not in sizes:
+                    sizes.append(size)
+                yield frame
+
+        pixels = self.transform.clip(measured(), *keys)
+        said = len(sizes) == 1 or len(probe.sizes) > 1
+        remark = "" if said else f"its frames change their size ({', '.join(sizes)})"
+        return pixels if len(numbers) == len(wanted) else pixels[:, places], remark
+
+    def probe(self, file: str, decode: bool = False) -> clips.Probe:
+        """The index of a listed file, kept until the limit of kept frames is reached.
+
+        decode: of what decodes before the first damage, see `clips.probe`.
+        """
+        probe = self._kept.pop((file, decode), None)
         if probe is None:
-            probe = clips.probe(self.root / file, shown(file))
+            probe = clips.probe(self.root / file, shown(file), decode=decode)
             self._room -= probe.frames
-        self._kept[file] = probe
+        self._kept[file, decode] = probe
         while self._room < 0 and len(self._kept) > 1:
             self._room += self._kept.popitem(last=False)[1].frames
         return probe
@@ -229,16 +258,12 @@ def take(
 ) -> np.ndarray:
     """[T] int64, rising: the frames of a clip that begins at `place`, 0 <= place < 1, of all
     possible beginnings. If there is none it begins at 0, and numbers >= count are not there."""
+    begins = max(1, beginnings(probe, count, frames, stride, fps))
     if fps is None:
-        offsets = np.arange(frames) * stride
-        begins = max(1, count - int(offsets[-1]))
-        return int(place * begins) + offsets
+        return int(place * begins) + np.arange(frames) * stride
     # Frame i is shown until i + 1: the nearest to any time up to half a frame after it.
-    times = probe.times[:count]
-    half = 0.5 / probe.fps
-    offsets = np.arange(frames) / fps
-    last = times[-1] + half + 1e-6
-    begins = max(1, int(np.searchsorted(times + offsets[-1], last, side="right")))
+    times, offsets = probe.times[:count], np.arange(frames) / fps
+    last = _last(probe, count)
     asked = times[int(place * begins)] + offsets
     after = np.searchsorted(times, asked).clip(1, count - 1) if count > 1 else np.zeros_like(asked)
     after = after.astype(np.int64)
@@ -247,34 +272,63 @@ def take(
     return np.where(asked > last, count, np.where(nearer, before, after))
 
 
+def beginnings(probe: clips.Probe, count: int, frames: int, stride: int, fps: float | None) -> int:
+    """Number of frames at which a clip can begin that ends within the first `count`."""
+    if fps is None:
+        return max(0, count - (frames - 1) * stride)
+    ends = probe.times[:count] + (frames - 1) / fps
+    return int(np.searchsorted(ends, _last(probe, count), side="right"))
+
+
+def part_of(
+    probe: clips.Probe, frames: int, stride: int, fps: float | None, place: float
+) -> tuple[tuple[int, int], float]:
+    """(the part of a file, place within it) of a clip that begins at `place` of all beginnings in
+    all parts; the longest part if a clip fits into none."""
+    parts = probe.parts
+    fits = [beginnings(probe.cut(*part), part[1] - part[0], frames, stride, fps) for part in parts]
+    if len(parts) == 1 or not any(fits):
+        return max(parts, key=lambda part: part[1] - part[0]), place
+    ends, chosen = np.cumsum(fits), place * sum(fits)
+    n = int(np.searchsorted(ends, chosen, side="right"))
+    return parts[n], min(1.0 - 1e-9, float(chosen - ends[n] + fits[n]) / fits[n])
+
+
+def _last(probe: clips.Probe, count: int) -> float:
+    """Seconds up to which the last of `count` frames is the nearest one."""
+    return probe.times[count - 1] + 0.5 / probe.fps + 1e-6
+
+
 def _is_csv(place: str) -> bool:
     return place.lower().endswith(".csv")
 
 
 def _list(place: str, config: VideoConfig) -> Listed:
+    path = Path(place).expanduser()
     if _is_csv(place):
-        return _rows(Path(place).expanduser(), config)
+        return _rows(path, config)
+    if path.is_file():
+        return Listed(path.parent, [path.name], [""], [path.name], {})
     return list_folder(place, ENDINGS, "video", "video")
 
 
 def _rows(path: Path, config: VideoConfig) -> Listed:
     """The rows of a csv; DataError naming the column or row that is missing."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or []
-    except OSError as error:
-        raise DataError(f"data.video {path}: cannot be read ({error.strerror})") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"data.video {path}: not a csv in UTF-8 ({error})") from None
+    columns, rows = read_table(path, "video")
     needed = [config.path_column, config.label_column, config.group_column]
-    if config.label_column == "label" and "label" not in columns:
+    if config.label_column == "label" and "label" not in (name.lower() for name in columns):
         needed[1] = None
+        others = [name for name in columns if name not in needed]
+        if others:
+            log.warning(
+                "data.video %s: no column 'label', so the clips are unlabeled; it has %s: set "
+                "label_column to one of them, or to null",
+                path,
+                ", ".join(others),
+            )
     for column in needed:
         if column is not None and column not in columns:
-            raise DataError(
-                f"data.video {path}: no column '{column}'; it has {', '.join(columns) or 'none'}"
-            )
+            raise missing_column(path, "video", column, columns)
     if not rows:
         raise DataError(f"data.video {path}: no rows; expected one clip per row")
     for number, row in enumerate(rows, start=1):
@@ -288,14 +342,4 @@ def _rows(path: Path, config: VideoConfig) -> Listed:
 
 def _classes(listed: Listed) -> tuple[str, ...]:
     """The labels that occur; whole numbers in the order of numbers."""
-    labels = {label for label in listed.labels if label}
-    if all(label.isascii() and label.isdigit() for label in labels):
-        return tuple(sorted(labels, key=lambda label: (int(label), label)))
-    return tuple(sorted(labels, key=os.fsencode))
-
-
-def _bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
+    return occurring(label for label in listed.labels if label)

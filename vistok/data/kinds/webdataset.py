@@ -1,10 +1,10 @@
 """Images in tar shards in WebDataset's layout: read front to back, or by index.
 
-A sample is an image member and, if `classes` is given, a label: the integer in its `.cls` member,
-or `label_key` of its `.json` member. Without `classes` labels are ignored. What cannot be
-used is a bad sample with a reason: no image, no label, a label that is no number, with `text` a
-text that is missing, empty or not UTF-8, a key that the shard had before, a name that leads out of
-the archive, the half sample at the end of a cut shard.
+A sample is an image member and, if `classes` is given, a label: the class number (or, where names
+are given, the name) in its `.cls` member, or `label_key` of its `.json` member. Without `classes`
+labels are ignored. What cannot be used is a bad sample with a reason: no image, no label, a label
+that is none of the classes, with `text` a text that is missing, empty or not UTF-8, a key that the
+archive had before, a name that leads out of it, the half sample at the end of a cut shard.
 
 Training reads streams (`streaming: true`): a block of each lane is held undecoded, so `shuffle`
 times the size of a sample for each lane. Validation, and `streaming: false`, read by index; the
@@ -29,9 +29,11 @@ from vistok.data.base import (
     BadSample,
     DataError,
     Dataset,
+    Raw,
     Sample,
     Split,
     augments,
+    file_size,
     manifest_hash,
     one_line,
 )
@@ -39,7 +41,7 @@ from vistok.data.captions import Caption, one_source, own_text
 from vistok.data.decode import images
 from vistok.data.decode.transforms import Transform, TransformConfig
 from vistok.data.kinds import tar_shards
-from vistok.data.kinds.class_names import given_names
+from vistok.data.kinds.class_names import ClassNumbers, given_names
 from vistok.data.kinds.tar_samples import Group, groups
 from vistok.data.kinds.tar_shards import HEADERS, TarShard
 from vistok.data.loading.stream import Entry, Stream
@@ -48,6 +50,8 @@ log = logging.getLogger(__name__)
 
 _Content = tuple[str, bytes, int, str | None]
 
+LABEL_BYTES = 256  # of a `.cls` member
+_SHOWN = 6  # members of a sample that a message lists
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "gif")
 
 
@@ -64,7 +68,7 @@ class WebDatasetConfig(TransformConfig):
     classes: int | tuple[str, ...] | str | None = None
     """Number of classes, their names, or a file of names; null: unlabeled."""
     label_key: str | None = None
-    """Key of the class number in the `.json` member; null: the `.cls` member holds the number."""
+    """Key of the class number or name in the `.json` member; null: the `.cls` member holds it."""
     text: str | None = None
     """Ending of the member with the sample's text, such as txt; null: texts are ignored."""
     count: int | None = Field(default=None, ge=1)
@@ -107,13 +111,13 @@ class WebDataset:
         patterns = self.config.train if split == "train" else self.config.val
         if not patterns:
             raise DataError(f"data.webdataset: no {split} split; give {split}")
-        tars = _Tars(tar_shards.find(patterns), self.config, split, augments(split, augment))
+        tars = Tars(tar_shards.find(patterns), self.config, split, augments(split, augment))
         if split == "train" and self.config.streaming and augment is not False:
             return TarStream(tars)
         return TarDataset(tars)
 
 
-class _Tars:
+class Tars:
     """Shared by both ways of reading: shards, a group -> a sample, the record."""
 
     def __init__(
@@ -122,6 +126,7 @@ class _Tars:
         self.shards, self.config, self.split = shards, config, split
         self.transform = Transform(config, augment=augment)
         self.classes = given_names(config.classes)
+        self._number = ClassNumbers(self.classes, named=not isinstance(config.classes, int))
         self.caption = Caption(config, self.classes)
         self.texts = self.caption.given or config.text is not None
         self.endings = IMAGE_ENDINGS if config.image is None else (config.image.lower(),)
@@ -136,7 +141,8 @@ class _Tars:
         """Ending of the image member; ValueError if there is none, or more than one."""
         found = [ending for ending in group.members if ending in self.endings]
         if len(found) != 1:
-            has = ", ".join(one_line(ending) for ending in group.members) or "nothing"
+            members = [one_line(ending) for ending in group.members]
+            has = ", ".join(members[:_SHOWN]) + ", ..." * (len(members) > _SHOWN) or "nothing"
             raise InputError(
                 f"{len(found) or 'no'} image{'s' * bool(found)} among its members ({has}); "
                 f"expected one of {' '.join(self.endings)}" + ("; set image" if found else "")
@@ -156,6 +162,25 @@ class _Tars:
         except ValueError as error:
             return BadSample(name, str(error))
 
+    def raw(self, shard: int, group: Group) -> Raw:
+        """The image as it is stored, with the fault of its label or text; BadSample without one."""
+        name = self.name(shard, group.key)
+        try:
+            if group.problem is not None:
+                raise InputError(group.problem)
+            data = group.contents[self.image_ending(group)]
+        except InputError as error:
+            raise BadSample(name, str(error)) from None
+        label = UNLABELED
+        try:
+            label = self.label_of(group)
+            self.text_of(group, label, name)
+        except BadSample as bad:
+            return Raw(name, data, label, bad.reason)
+        except InputError as error:
+            return Raw(name, data, label, str(error))
+        return Raw(name, data, label)
+
     def text_of(self, group: Group, label: int, name: str) -> str | None:
         """The text; ValueError or BadSample if there should be one and is none."""
         ending = self.config.text
@@ -170,7 +195,7 @@ class _Tars:
         data = group.contents.get(self.label)
         if data is None:
             raise InputError(f"has no label: no .{self.label} member")
-        label: Any = data[:64].decode("utf-8", "replace").strip()
+        label: Any = data[:LABEL_BYTES].decode("utf-8", "replace").strip()
         if self.config.label_key is not None:
             try:
                 label = json.loads(data)[self.config.label_key]
@@ -179,11 +204,9 @@ class _Tars:
                     f"has no label: no key '{self.config.label_key}' in its .json "
                     f"({type(error).__name__})"
                 ) from None
-        elif label.isascii() and label.isdigit():
+        elif label.isascii() and label.isdigit() and label not in self._number.names:
             label = int(label)
-        if type(label) is not int or not 0 <= label < len(self.classes):
-            raise InputError(f"label {label!r}; expected 0..{len(self.classes) - 1}")
-        return label
+        return self._number(label)
 
     def decode(self, content: _Content, index: int, epoch: int, seed: int) -> Sample:
         name, data, label, text = content
@@ -192,10 +215,10 @@ class _Tars:
         return Sample(index, pixels, label, name, text=text)
 
     def record(self, count: int) -> dict[str, Any]:
-        """`manifest` covers names, and sizes of local shards."""
+        """`manifest` covers names, and sizes of local shards; a missing shard has size -1."""
         lines = []
         for number, place in enumerate(self.shards):
-            size = "?" if tar_shards.protocol(place) else os.stat(place).st_size
+            size = "?" if tar_shards.protocol(place) else file_size(place)
             lines.append(f"{self.name(number)} {size}")
         return {
             "kind": "webdataset",
@@ -214,38 +237,38 @@ class _Tars:
 class TarStream(Stream):
     """Tar shards read front to back; an offset is the byte of a sample's first member."""
 
-    def __init__(self, tars: _Tars) -> None:
+    def __init__(self, tars: Tars) -> None:
         config = tars.config
-        self._tars, self.classes = tars, tars.classes
+        self.tars, self.classes = tars, tars.classes
         self.size, self.flip, self.texts = tars.transform.hw, tars.transform.flip, tars.texts
         self.shards, self.shuffle, self.lanes = len(tars.shards), config.shuffle, config.lanes
         self.count = config.count or self._counted()
 
     def read(self, shard: int, offset: int = 0) -> Generator[Entry]:
-        with TarShard(self._tars.shards[shard]) as file:
+        with TarShard(self.tars.shards[shard]) as file:
             for group in groups(file, offset):
-                yield Entry(group.offset, group.after, self._tars.content(shard, group))
+                yield Entry(group.offset, group.after, self.tars.content(shard, group))
 
     def decode(self, content: Any, index: int, epoch: int, seed: int) -> Sample:
-        return self._tars.decode(content, index, epoch, seed)
+        return self.tars.decode(content, index, epoch, seed)
 
     def name(self, shard: int) -> str:
-        return self._tars.name(shard)
+        return self.tars.name(shard)
 
     def record(self) -> dict[str, Any]:
-        return self._tars.record(self.count)
+        return self.tars.record(self.count)
 
     def _counted(self) -> int:
-        for name in self._tars.shards:
+        for name in self.tars.shards:
             if tar_shards.protocol(name):
                 raise DataError(
                     f"data.webdataset {name}: counting the samples of a URL would read it all; "
                     f"give count, the training samples of an epoch"
                 )
-        found = sum(1 for name in self._tars.shards for _ in _headers(name))
+        found = sum(1 for name in self.tars.shards for _ in _headers(name))
         if not found:
             raise DataError(
-                f"data.webdataset {self._tars.shards[0]}: no sample in {self.shards} shards; "
+                f"data.webdataset {self.tars.shards[0]}: no sample in {self.shards} shards; "
                 f"expected at least one"
             )
         return found
@@ -254,8 +277,8 @@ class TarStream(Stream):
 class TarDataset(Dataset):
     """Tar shards read by index: every group of members is a sample, usable or not."""
 
-    def __init__(self, tars: _Tars) -> None:
-        self._tars, self.classes = tars, tars.classes
+    def __init__(self, tars: Tars) -> None:
+        self.tars, self.classes = tars, tars.classes
         self.size, self.flip, self.texts = tars.transform.hw, tars.transform.flip, tars.texts
         self.caption = tars.caption
         places: list[tuple[int, int]] = []
@@ -280,20 +303,32 @@ class TarDataset(Dataset):
         return len(self._places)
 
     def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
+        shard, group = self._group(index)
+        content = self.tars.content(shard, group)
+        if isinstance(content, BadSample):
+            raise content
+        return self.tars.decode(content, index, epoch, seed)
+
+    def raw(self, index: int) -> Raw:
+        shard, group = self._group(index)
+        return self.tars.raw(shard, group)
+
+    def record(self) -> dict[str, Any]:
+        return self.tars.record(len(self))
+
+    def _group(self, index: int) -> tuple[int, Group]:
+        """(shard, members of a sample, read); BadSample if they are damaged."""
         if index in self._problems:
             raise BadSample(*self._problems[index].args)
         shard, offset = map(int, self._places[index])
-        with TarShard(self._tars.shards[shard], HEADERS) as file:
-            group = next(groups(file, offset, repeats=False), None)
+        try:
+            with TarShard(self.tars.shards[shard], HEADERS) as file:
+                group = next(groups(file, offset, repeats=False), None)
+        except DataError as error:  # gone since it was opened
+            raise BadSample(self.tars.name(shard), str(error)) from None
         if group is None:
-            raise BadSample(self._tars.name(shard), "has changed since it was opened")
-        content = self._tars.content(shard, group)
-        if isinstance(content, BadSample):
-            raise content
-        return self._tars.decode(content, index, epoch, seed)
-
-    def record(self) -> dict[str, Any]:
-        return self._tars.record(len(self))
+            raise BadSample(self.tars.name(shard), "has changed since it was opened")
+        return shard, group
 
 
 def _headers(name: str) -> Iterator[Group]:

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from vistok.core.records import Condition
 from vistok.core.rng import Rng
-from vistok.data.base import Facts, Sample
+from vistok.data.base import DataError, Facts, Sample
 from vistok.data.batch import LoadedBatch, map_tensors
 from vistok.data.loading.shared_buffers import Place, SharedBuffers
+from vistok.data.loading.shared_memory import shared
 from vistok.tokens import Tokens
 
 
@@ -24,6 +26,7 @@ class Row:
     sample: Sample | None
     flip: bool
     bad: tuple[tuple[str, str], ...]  # (name, reason)
+    error: str | None = None  # why the data set as a whole cannot be read
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,9 @@ class Loaded:
     rows: int
     replaced: int
     bad: list[tuple[str, str]]
+    notes: tuple[tuple[str, str], ...] = ()  # (name, what is odd about it) of samples that are used
     place: Place | None = None  # of the pixels, if they are still in a worker's buffer
+    error: str | None = None  # of a row, or of the batch itself
 
     def pin_memory(self) -> Loaded:  # torch calls this by name
         if self.batch is None:
@@ -62,9 +67,11 @@ class Collate:
     def __call__(self, rows: list[Row]) -> Loaded:
         bad = [item for row in rows for item in row.bad]
         replaced = sum(bool(row.bad) for row in rows)
+        error = next((row.error for row in rows if row.error is not None), None)
         if any(row.sample is None for row in rows):
-            return Loaded(None, len(rows), replaced, bad)
+            return Loaded(None, len(rows), replaced, bad, error=error)
         samples = [row.sample for row in rows]
+        notes = tuple((sample.name, sample.note) for sample in samples if sample.note)
         place = None
         if self.buffers is not None:
             place = self.buffers.put([s.pixels for s in samples])
@@ -82,7 +89,12 @@ class Collate:
         )
         if self.buffers is not None:
             batch = as_arrays(batch)
-        return Loaded(batch, len(rows), replaced, bad, place)
+        if get_worker_info() is not None:
+            try:
+                batch = shared(batch)
+            except DataError as refused:
+                return Loaded(None, len(rows), replaced, bad, error=str(refused))
+        return Loaded(batch, len(rows), replaced, bad, notes, place)
 
     def _tokens(self, samples: list[Sample]) -> Tokens:
         stacked = torch.stack([s.tokens for s in samples])  # [B, L, F] | [B, L, dim]
@@ -100,6 +112,19 @@ class Collate:
             return None
         stacked = {n: torch.stack([getattr(s.condition, n) for s in samples]) for n in names}
         return Condition(**stacked)
+
+
+class LeaveOut:
+    """Rows -> one batch of those that are good; the batch is None if none is."""
+
+    def __init__(self, collate: Collate) -> None:
+        self.collate = collate
+
+    def __call__(self, rows: list[Row]) -> Loaded:
+        bad = [item for row in rows for item in row.bad]
+        kept = [row for row in rows if not row.bad]
+        loaded = self.collate(kept) if kept else Loaded(None, 0, 0, [])
+        return replace(loaded, rows=len(rows), bad=bad)
 
 
 _SMALL = ("index", "label", "fps", "flip")

@@ -8,9 +8,8 @@ Pixels travel as uint8; `to_device` makes them floats in 0..1 and mirrors.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,20 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from vistok.data.base import BadSample, DataError, Dataset
+from vistok.core.errors import UserError
+from vistok.data.base import BadSample, DataError, Dataset, one_line
 from vistok.data.batch import LoadedBatch
 from vistok.data.loading import workers as worker
-from vistok.data.loading.collate import Collate, Loaded, Row, as_tensors, mirrored
+from vistok.data.loading.collate import Collate, LeaveOut, Loaded, Row, as_tensors, mirrored
 from vistok.data.loading.quarantine import Quarantine
 from vistok.data.loading.shared_buffers import SharedBuffers
+from vistok.data.loading.shared_memory import (
+    AHEAD,
+    SPARE,
+    batch_bytes,
+    check_room,
+    told_as_shortage,
+)
 from vistok.data.order import Order, eval_indices
 
 _TRIES = 64  # bad samples in a row after which a data set is taken to be broken as a whole
@@ -39,7 +46,7 @@ class TrainLoader:
         start_step: the step to begin (or resume) at, at no cost.
         workers: processes that read; 0 = this one. Batches are the same.
         rank, world: this process and how many there are.
-        folder: where `quarantine.jsonl` is kept; None = broken samples are only logged.
+        folder: where `quarantine.jsonl` and `remarks.jsonl` are kept; None = they are only logged.
         max_bad_share: largest share of broken samples (over at least 1000) before DataError.
         pin_memory: copy batches to page-locked memory, for a CUDA device.
         prefetch: batches that each worker reads ahead.
@@ -60,7 +67,7 @@ class TrainLoader:
         folder: str | Path | None = None,
         max_bad_share: float = 0.01,
         pin_memory: bool = False,
-        prefetch: int = 2,
+        prefetch: int = AHEAD,
     ) -> None:
         if order.count != len(dataset):
             raise DataError(f"order of {order.count} samples for a data set of {len(dataset)}")
@@ -86,6 +93,9 @@ class TrainLoader:
         for loaded in self._read:
             self.wait += time.perf_counter() - started
             self._quarantine.count(loaded.rows, loaded.replaced, loaded.bad)
+            self._quarantine.remark(loaded.notes)
+            if loaded.error is not None:
+                raise DataError(loaded.error)
             if loaded.batch is None:
                 name, reason = loaded.bad[-1]
                 raise DataError(
@@ -100,7 +110,9 @@ class EvalLoader:
     """Batches of an evaluation: each of the samples start .. limit-1 once, over all ranks.
 
     A rank may get one batch more than another, and the last batch may be short. A broken sample is
-    a `BadSample` error: a number over fewer images than it claims would be worthless.
+    a `BadSample` error: a number over fewer images than it claims would be worthless. Training,
+    which a broken validation sample must not end, says how many it leaves out: `left_out` is then
+    given their (name, reason), batch by batch.
     """
 
     def __init__(
@@ -114,12 +126,22 @@ class EvalLoader:
         limit: int | None = None,
         start: int = 0,
         pin_memory: bool = False,
-        prefetch: int = 2,
+        prefetch: int = AHEAD,
+        left_out: Callable[[list[tuple[str, str]]], object] | None = None,
     ) -> None:
         self.count = len(dataset) if limit is None else min(limit, len(dataset))  # over all ranks
+        self._quarantine = Quarantine(None, 0.0)
         self._batches = eval_indices(self.count, batch_size, rank, world, start)
+        self._left_out = left_out
         self._read = _Reader(
-            _EvalRows(dataset), self._batches, batch_size, dataset, workers, pin_memory, prefetch
+            _EvalRows(dataset),
+            self._batches,
+            batch_size,
+            dataset,
+            workers,
+            pin_memory,
+            prefetch,
+            leave_out=left_out is not None,
         )
 
     def __len__(self) -> int:
@@ -129,8 +151,14 @@ class EvalLoader:
     def __iter__(self) -> Iterator[LoadedBatch]:
         for loaded in self._read:
             if loaded.bad:
-                raise BadSample(*loaded.bad[0])
-            yield loaded.batch
+                if self._left_out is None:
+                    raise BadSample(*loaded.bad[0])
+                self._left_out(loaded.bad)
+            self._quarantine.remark(loaded.notes)
+            if loaded.error is not None:
+                raise DataError(loaded.error)
+            if loaded.batch is not None:
+                yield loaded.batch
 
 
 class _TrainRows:
@@ -148,6 +176,8 @@ class _TrainRows:
             except BadSample as error:
                 bad.append((error.name, error.reason))
                 continue
+            except UserError as error:
+                return Row(None, False, tuple(bad), one_line(error))
             return Row(sample, mirrored(self.dataset, self.order.seed, epoch, index), tuple(bad))
         return Row(None, False, tuple(bad))
 
@@ -163,6 +193,8 @@ class _EvalRows:
             return Row(self.dataset.sample(index), False, ())
         except BadSample as error:
             return Row(None, False, ((error.name, error.reason),))
+        except UserError as error:
+            return Row(None, False, (), one_line(error))
 
 
 class _Batches:
@@ -190,16 +222,19 @@ class _Reader:
     workers: int
     pin_memory: bool
     prefetch: int
+    leave_out: bool = False  # rows without a sample; else such a batch is None
 
     def __iter__(self) -> Iterator[Loaded]:
-        buffers, sides = None, self.dataset.sides
-        if self.workers and sides is not None and self.dataset.spec is None:
-            size = self.size * 3 * math.prod(sides)  # bytes of the largest batch
-            buffers = SharedBuffers(self.workers, self.prefetch, size)
+        buffers, size = None, batch_bytes(self.dataset, self.size)
+        check_room(self.workers * (self.prefetch + SPARE) * size, self.workers)
+        if self.workers and self.dataset.sides is not None and self.dataset.spec is None:
+            with told_as_shortage():
+                buffers = SharedBuffers(self.workers, self.prefetch, size)
+        collate = Collate(self.dataset, buffers)
         loader = DataLoader(
             self.rows,
             batch_sampler=self.batches,
-            collate_fn=Collate(self.dataset, buffers),
+            collate_fn=LeaveOut(collate) if self.leave_out else collate,
             num_workers=self.workers,
             prefetch_factor=self.prefetch if self.workers else None,
             pin_memory=self.pin_memory,
@@ -208,7 +243,12 @@ class _Reader:
             generator=torch.Generator(),
             worker_init_fn=worker.begin,
         )
-        for loaded in loader:
+        batches = iter(loader)
+        while True:
+            with told_as_shortage():
+                loaded = next(batches, None)
+            if loaded is None:
+                return
             if loaded.batch is not None:
                 loaded = replace(loaded, batch=as_tensors(loaded.batch))
             if loaded.place is not None:

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-_KEPT = 4  # batches whose memory the receiver uses again
+from vistok.data.loading.shared_memory import SPARE
 
-_SPARE = 2  # buffers beyond `prefetch`: the batch that is being copied, and one in reserve
+_KEPT = 4  # batches whose memory the receiver uses again
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class SharedBuffers:
     """Shared memory for `prefetch` + 2 batches of `size` bytes of each worker."""
 
     def __init__(self, workers: int, prefetch: int, size: int) -> None:
-        self.each = prefetch + _SPARE
+        self.each = prefetch + SPARE
         self._memory = torch.empty(workers * self.each, size, dtype=torch.uint8).share_memory_()
         self._numbers = torch.full((workers * self.each,), -1, dtype=torch.int64).share_memory_()
         self._count, self._kept = 0, _Kept()

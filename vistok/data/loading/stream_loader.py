@@ -28,6 +28,13 @@ from vistok.data.batch import LoadedBatch
 from vistok.data.loading import workers as worker
 from vistok.data.loading.collate import Collate, Row, mirrored
 from vistok.data.loading.quarantine import Quarantine
+from vistok.data.loading.shared_memory import (
+    AHEAD,
+    SPARE,
+    batch_bytes,
+    check_room,
+    told_as_shortage,
+)
 from vistok.data.loading.stream import Found, Lane, Stream
 
 Positions = Mapping[str, Mapping[str, int]]
@@ -68,7 +75,7 @@ class StreamLoader:
         folder: str | Path | None = None,
         max_bad_share: float = 0.01,
         pin_memory: bool = False,
-        prefetch: int = 2,
+        prefetch: int = AHEAD,
     ) -> None:
         readers = world * max(workers, 1)
         self.lanes = lanes or stream.lanes or readers
@@ -88,6 +95,8 @@ class StreamLoader:
         self._parts, self._pin = max(workers, 1), pin_memory
         self._quarantine = Quarantine(folder, max_bad_share)
         self._empty: set[str] = set()
+        part = batch_bytes(stream, batch_size // readers)  # of one worker
+        check_room(workers * (prefetch + SPARE) * part, workers)
         rows = _Rows(stream, seed, self.lanes, mine, batch_size // self.lanes, len(self._steps))
         rows.positions = dict(self.positions)
         self._torch = DataLoader(
@@ -106,7 +115,12 @@ class StreamLoader:
     def __iter__(self) -> Iterator[LoadedBatch]:
         started = time.perf_counter()
         parts: list[_Part] = []
-        for part in self._torch:  # of worker 0, 1, ..., 0, 1, ...: torch keeps the order
+        read = iter(self._torch)  # of worker 0, 1, ..., 0, 1, ...: torch keeps the order
+        while True:
+            with told_as_shortage():
+                part = next(read, None)
+            if part is None:
+                return
             self._note(part)
             parts.append(part)
             if len(parts) < self._parts:
@@ -202,7 +216,8 @@ class _Rows(IterableDataset):
         bad = [item for one in found for item in one.bad]
         rows = [Row(one.sample, self._mirrored(one), ()) for one in found]
         places = {str(lane.lane): lane.position for lane in lanes}
-        return _Part(self.collate(rows).batch, places, len(rows), bad, _empty(lanes))
+        loaded = self.collate(rows)
+        return _Part(loaded.batch, places, len(rows), bad, _empty(lanes), loaded.error)
 
     def _mirrored(self, one: Found) -> bool:
         return mirrored(self.stream, self.seed, one.epoch, one.sample.index)

@@ -1,4 +1,4 @@
-"""Setup of a loader's worker process: memory for images, and signals."""
+"""Setup of a loader's worker process: memory for images, signals, and the end of its parent."""
 
 from __future__ import annotations
 
@@ -12,17 +12,35 @@ def begin(_: int) -> None:
     """torch's `worker_init_fn`: memory for images, and SIGTERM from the parent alone.
 
     Schedulers send SIGTERM to every process of a job; a run that is about to finish its step and
-    save needs its workers. The parent ends them when it is done, torch's watchdog when it has died.
+    save needs its workers. The parent ends them when it is done; when it has died, they end by
+    themselves.
     """
     _keep_memory()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_exit_on_sigterm_of_parent, daemon=True).start()
+    end_with_parent()
 
 
 def _exit_on_sigterm_of_parent() -> None:
     parent = multiprocessing.parent_process().pid
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
+    os._exit(0)
+
+
+def end_with_parent() -> None:
+    """End this process, at once, when its parent has ended, however that happened.
+
+    torch's own watchdog looks at the process that forked this one. That is the parent under
+    `fork` and `spawn`; under `forkserver` it is the server, which lives as long as its children.
+
+    The parent holds one end of a pipe, which the system closes when the parent ends.
+    """
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    multiprocessing.parent_process().join()
     os._exit(0)
 
 

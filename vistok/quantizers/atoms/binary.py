@@ -29,12 +29,12 @@ from vistok.quantizers.straight_through import straight_through
 
 class BinaryConfig(Config):
     kind: Literal["binary"] = "binary"
-    bits: int = Field(default=64, ge=1)
+    bits: int = Field(default=64, ge=1, le=1024)
     """C: bits of a token."""
-    dim: int = Field(default=64, ge=1)
+    dim: int = Field(default=64, ge=1, le=2**14)
     """Width of the latents and of the code vectors."""
     estimator: Literal["bernoulli", "sign"] = "bernoulli"
-    temperature: float = Field(default=0.1, gt=0)
+    temperature: float = Field(default=0.1, ge=1e-6)
     """Divides the logits of the Bernoulli draw in training (the original's default is 1.0)."""
     loss_weights: dict[Literal["code"], float] = {"code": 0.0}
     """Weight of p(1-p); its published value is unknown."""

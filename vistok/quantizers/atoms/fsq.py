@@ -2,7 +2,8 @@
 
 Follows FlexTok's form: bound(z) = tanh(z + atanh(o/h)) * h - o with h = (L-1)(1+eps)/2 and
 o = 1/2 for even L; codes are divided by floor(L/2), so even levels run from -1 to 1 - 2/L. The
-first level varies fastest in an index. FSQ needs no losses; `saturation` is ours.
+first level varies fastest in an index. FSQ needs no losses; `saturation` is ours. The bound passes
+the outermost level by (L-1) eps/2, half a step or more from L = 1 + 1/eps on: codes are clamped.
 """
 
 from __future__ import annotations
@@ -11,28 +12,41 @@ import math
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from vistok.config import Config
 from vistok.config.registry import register
 from vistok.core.draws import Draws
+from vistok.core.errors import InputError
 from vistok.core.records import Latents, Quantized
 from vistok.quantizers.base import Quantizer
 from vistok.quantizers.nearest import nearest_on_grid
 from vistok.quantizers.straight_through import straight_through
 
+LARGEST = 2**48  # codes; indices and their products with small numbers are int64
 _SLOPE_ENDS = 2.5  # |z| at which tanh has 3 % of its slope left
 
 
 class FSQConfig(Config):
     kind: Literal["fsq"] = "fsq"
-    levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(8, 8, 8, 8), min_length=1)
-    """Levels of each channel, 2 or more; the codebook size is their product."""
-    eps: float = 1e-3
+    levels: tuple[Annotated[int, Field(ge=2, le=2**16)], ...] = Field(
+        default=(8, 8, 8, 8), min_length=1
+    )
+    """Levels of each channel, 2 or more; the codebook size is their product, at most 2**48."""
+    eps: float = Field(default=1e-3, ge=1e-5, le=1)
     """Share by which the bound reaches past the outermost level."""
     loss_weights: dict[Literal["saturation"], float] = {}
     """saturation: mean relu(|z| - 2.5)^2, keeps latents where the tanh still has a slope."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> FSQConfig:
+        if math.prod(self.levels) > LARGEST:
+            raise InputError(
+                f"levels={self.levels} make {math.prod(self.levels):.3g} codes; expected 2**48 or "
+                "fewer: use fewer channels or levels"
+            )
+        return self
 
     @classmethod
     def tiny(cls) -> FSQConfig:
@@ -71,9 +85,11 @@ class FSQ(Quantizer):
     def quantize(self, latents: Latents, draws: Draws) -> Quantized:
         z = latents.values
         bounded = self.bound(z)
-        values = straight_through(bounded.round(), bounded) / self.middle
+        rounded = torch.minimum(bounded.detach().round(), self.sizes - 1 - self.middle)
+        rounded = torch.maximum(rounded, -self.middle)
+        values = straight_through(rounded, bounded) / self.middle
         # Integers before the products: fp32 holds indices up to 2**24 only.
-        digits = (bounded.detach().round() + self.middle).long()
+        digits = (rounded + self.middle).long()
         indices = (digits * self.basis).sum(-1)
         queries = (bounded / self.middle).detach()[:, :, None]
         losses = {}

@@ -36,7 +36,7 @@ class LFQConfig(Config):
     """C, bits of a token; the codebook size is 2**C."""
     sphere: bool = False
     """BSQ: latents and codes on the unit sphere."""
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, ge=1e-6)
     """Temperature of the code distribution behind the entropy terms."""
     entropy_group: int = Field(default=8, ge=1, le=12)
     """Bits whose joint batch entropy is exact; the groups' entropies are added."""
@@ -71,7 +71,7 @@ class LFQ(Quantizer):
         z = latents.values
         if self.config.sphere:
             z = F.normalize(z, dim=-1, eps=1e-12)
-        bits = (z > 0).long()
+        bits = (latents.values > 0).long()  # as they came: the norm of very large ones is inf
         codes = self._codes(bits)
         logits = (z * (4.0 * self.magnitude / self.config.temperature)).flatten(0, 1)
         losses = {

@@ -24,7 +24,7 @@ from vistok.quantizers.base import Quantizer
 
 class KLConfig(Config):
     kind: Literal["kl"] = "kl"
-    dim: int = Field(default=16, ge=1)
+    dim: int = Field(default=16, ge=1, le=2**14)
     """Channels of a token; the encoder emits twice as many."""
     logvar_range: tuple[float, float] = (-30.0, 20.0)
     """Log variances are clamped to it."""

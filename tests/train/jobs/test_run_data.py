@@ -1,0 +1,84 @@
+"""A cache is of the data of its tokenizer's run, and an empty one is in nobody's way."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from tests.support.training import TINY, cache_tree
+from vistok.config import ConfigError, read_yaml, validate
+from vistok.data.token_cache import TokenCache
+from vistok.train.config import TrainConfig
+from vistok.train.jobs.run_data import with_run_data
+
+DATA = {"kind": "photos", "size": 32, "count": 100, "val_count": 16}
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A run of the user's own, in runs/mine."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "mine"
+    (folder / "model").mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump({**TINY, "data": {**DATA, "seed": 7}}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "words", [["name=mine"], ["task.tokenizer=runs/mine"], ["task.tokenizer=runs/mine/model"]]
+)
+def test_the_shipped_cache_takes_the_data_of_the_tokenizers_run(mine, words):
+    tree, source = with_run_data(read_yaml("quickstart/tokens", [*words, "data.val_count=9"]))
+    assert source.resolve() == mine / "config.yaml"
+    config = validate(TrainConfig, tree)
+    assert (config.data.kind, config.data.seed, config.data.val_count) == ("photos", 7, 9)
+    assert config.task.tokenizer.startswith("runs/mine")
+
+
+def test_the_shipped_configs_follow_the_name_of_the_run():
+    tokens = validate(TrainConfig, read_yaml("quickstart/tokens", ["name=0042"]))
+    generator = validate(TrainConfig, read_yaml("quickstart/generator", ["name=0042"]))
+    assert (tokens.task.tokenizer, tokens.folder) == ("runs/0042", "runs/0042/tokens")
+    assert generator.data.path == f"{tokens.folder}/train"
+    assert generator.data.val_path == f"{tokens.folder}/val"
+    assert generator.folder == "runs/0042/generator"
+
+
+def test_data_that_are_said_stay_as_they_are(mine):
+    for tree in (
+        read_yaml("quickstart/tokens", ["name=mine", "data={kind: folder, path: x, size: 32}"]),
+        read_yaml("quickstart/generator", ["name=mine"]),
+        {**TINY, "data": {"size": 8}},
+    ):
+        assert with_run_data(tree) == (tree, None)
+
+
+def test_a_tokenizer_without_a_run_needs_data(tmp_path, monkeypatch, fails):
+    monkeypatch.chdir(tmp_path)
+    tree = read_yaml("quickstart/tokens")
+    assert with_run_data(tree) == (tree, None)
+    (tmp_path / "runs/quickstart").mkdir(parents=True)
+    (tmp_path / "runs/quickstart/config.yaml").write_text("name: x\n")
+    with fails(ConfigError, "runs/quickstart/config.yaml: it names no data; give .*folder"):
+        with_run_data(tree)
+
+
+def test_an_empty_cache_is_in_nobodys_way_and_a_cache_says_what_it_holds(run, cached, capsys):
+    """Begun with other data and never filled; then the right command."""
+    folder, _ = cached
+    wrong = {**cache_tree(folder, limit=9), "data": {**TINY["data"], "seed": 5}}
+    place = run(wrong, "again")
+    for split in ("train", "val"):
+        meta = json.loads((place / split / "meta.json").read_text())
+        (place / split / "meta.json").write_text(json.dumps({**meta, "written": 0}))
+        (place / split / "latents.npy").write_bytes(b"of other options")
+    capsys.readouterr()
+    run(cache_tree(folder, limit=5), "again")
+    cache = TokenCache(place / "train")
+    assert len(cache) == 5 and cache.meta["source"]["kind"] == "photos"
+    assert not (place / "train/latents.npy").exists()
+    said = capsys.readouterr().out
+    assert "train: 5 samples of photos" in said and "task.limit leaves out 95" in said
+    assert "val: 16 samples of photos" in said

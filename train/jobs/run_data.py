@@ -1,0 +1,50 @@
+"""The data of a tokenizer's run, for the job that caches its tokens.
+
+A cache of other images than the tokenizer was trained on is seldom meant, and nothing in the cache
+would look wrong: so the data are those of the tokenizer's run unless the config says others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vistok.config.errors import ConfigError
+from vistok.config.yaml_files import read_plain_yaml
+
+CONFIG = "config.yaml"
+
+
+def with_run_data(tree: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
+    """(the config of a training with the data filled in, the file that they are from).
+
+    Only a cache whose `data` names no kind is changed: keys that it gives (data.val_count=16) are
+    laid over the data of the run. None: nothing was taken from a run. ConfigError for a run whose
+    config cannot be read.
+    """
+    task, given = tree.get("task"), tree.get("data")
+    if not isinstance(task, Mapping) or task.get("kind") != "cache":
+        return tree, None
+    if given is not None and (not isinstance(given, Mapping) or "kind" in given):
+        return tree, None
+    path = _config_of(str(task.get("tokenizer", "")))
+    if path is None:
+        return tree, None
+    own = read_plain_yaml(path)
+    data = own.get("data") if isinstance(own, Mapping) else None
+    if not isinstance(data, Mapping):
+        raise ConfigError(
+            f"{path}: it names no data; give the data set to tokenize, e.g. "
+            "'data={kind: folder, path: my/images, size: 32}'"
+        )
+    return {**tree, "data": {**data, **(given or {})}}, path
+
+
+def _config_of(tokenizer: str) -> Path | None:
+    """config.yaml of the run that a tokenizer's name means: its folder, or that of its model."""
+    folder = Path(tokenizer).expanduser()
+    for place in (folder, folder.parent if folder.name == "model" else folder):
+        if (place / CONFIG).is_file():
+            return place / CONFIG
+    return None
