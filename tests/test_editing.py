@@ -1,6 +1,7 @@
 """Edits through tokens: copies, optimization, inpainting, and the command."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from vistok.cli import main
+from vistok.config.errors import NonFiniteError
 from vistok.editing import (
     EditConfig,
     copy_tokens,
@@ -104,7 +106,7 @@ def test_inpainting_keeps_what_is_known(make_tokenizer, images, fails):
         inpaint(tokenizer, images, torch.ones(1, 1, 4, 4))
 
 
-def test_the_command(make_tokenizer, tmp_path):
+def test_the_command(make_tokenizer, tmp_path, monkeypatch):
     make_tokenizer("vq").save_pretrained(tmp_path / "model")
     for name, color in (("a", (250, 10, 90)), ("b", (10, 200, 30)), ("mask", (0, 0, 0))):
         Image.new("RGB", (8, 8), color).save(tmp_path / f"{name}.png")
@@ -115,14 +117,43 @@ def test_the_command(make_tokenizer, tmp_path):
         ["inpaint", model, a, mask, "--steps", "2"],
         ["match", model, a, b, "--steps", "2", "--noise", "0.1"],
     ):
-        result = CliRunner().invoke(main, ["edit", *given, "--out", out])
+        result = CliRunner().invoke(main, ["edit", *given, "--out", out, "--overwrite"])
         assert result.exit_code == 0, result.output
         assert Image.open(out).size == (8, 8)
+    copy, match = ["copy", model, a, b, "--positions"], ["match", model, a, b]
     for given, said in (
-        (["copy", model, a, b, "--positions", "0-x"], "--positions 0-x"),
-        (["match", model, a, b, "--steps", "0"], "steps"),
+        ([*copy, "0"], "out.png: exists already; give --overwrite"),
+        ([*copy, "0-x", "--out", "new.png"], "--positions 0-x: expected numbers and ranges"),
+        ([*copy, "\u00b2", "--out", "new.png"], "expected numbers and ranges"),
+        ([*copy, "3-1", "--out", "new.png"], "3-1 runs backwards; expected 1-3"),
+        ([*copy, "0-99999999999", "--out", "new.png"], "position 99999999999; expected 0..3"),
+        ([*copy, "0", "--out", "new"], "new: no image by its name; expected a suffix"),
+        ([*match, "--steps", "0"], "steps"),
+        ([*match, "--lr", "inf"], "lr"),
+        ([*match, "--noise", "nan"], "noise"),
+        ([*match, "--lr", "1e38"], "lr"),
+        (["inpaint", model, a, mask, "--every", "-1", "--out", "new.png"], "every=-1: expected 0"),
     ):
-        result = CliRunner().invoke(main, ["edit", *given, "--out", out])
-        assert (
-            result.exit_code == 1 and result.stderr.startswith("error: ") and said in result.stderr
-        )
+        monkeypatch.chdir(tmp_path)
+        result = CliRunner().invoke(main, ["edit", *given[:1], "--out", out, *given[1:]])
+        text = result.stderr.strip()
+        assert result.exit_code == 1 and text.startswith("error: ") and "\n" not in text, text
+        assert said in text
+    assert not Path("new.png").exists()
+
+
+def test_tokens_of_two_tokenizers_are_not_mixed(make_tokenizer, images, fails):
+    tokens = make_tokenizer("vq").encode(images)
+    mine, other = (replace(tokens, made_by=name) for name in ("aaaa", "bbbb"))
+    assert torch.equal(copy_tokens(mine, mine, [0]).indices, mine.indices)
+    assert torch.equal(copy_tokens(mine, replace(mine, made_by="aaaab"), [0]).indices, mine.indices)
+    with fails(ValueError, "tokens made by other weights .bbbb. than the target's .aaaa."):
+        copy_tokens(mine, other, [0])
+    with fails(ValueError, "index .* of factor 0 is outside the codebook"):
+        copy_tokens(mine, replace(mine, indices=mine.indices + 12), [0])
+
+
+def test_an_edit_that_runs_away_is_an_error(make_tokenizer, images, fails):
+    far = lambda pixels: pixels.flatten(1).mean(1) * 1e38 * 10
+    with fails(NonFiniteError, "step 0 of the edit: numbers are not finite.*lower lr"):
+        optimize(make_tokenizer("vq"), far, images, EditConfig(steps=2))

@@ -26,9 +26,12 @@ from PIL import Image
 import vistok.cli as tool
 import vistok.train.__main__ as training
 from tests.conftest import tokenizer_tree
+from tests.support.caches import change_meta
 from tests.support.training import TINY, forget_accelerate
 from vistok.config import read_yaml
+from vistok.data.kinds.folder import FolderConfig
 from vistok.eval import __main__ as evaluation
+from vistok.storage.sealed import read_sealed
 
 MARK = "PWNED"  # the shared malicious files make the same one
 
@@ -334,7 +337,7 @@ def test_a_folder_of_pickled_weights_is_no_model(here, command, config):
 def test_the_environment_is_never_put_into_a_file_that_came_with_a_run(here, monkeypatch, text):
     monkeypatch.setenv("S", "hunter2")
     config = yaml.safe_load(Path("tok/config.yaml").read_text())
-    place = {"kind": "folder", "path": text, "val_path": text, "size": 8}
+    place = FolderConfig(path=text, val_path=text, size=8).model_dump(mode="json")
     Path("tok/config.yaml").write_text(yaml.safe_dump({**config, "data": place}))
     Path("tok/model/training.json").unlink()  # whoever wrote the one would not keep the other
     for command in ("train tok/config.yaml", "train tok/config.yaml --dry-run"):
@@ -342,9 +345,8 @@ def test_the_environment_is_never_put_into_a_file_that_came_with_a_run(here, mon
         assert "hunter2" not in said and "tok/config.yaml: data.path: got" in said
     said = refusal(call("eval tok"))  # nothing is put in: there is no folder of that name
     assert f"{text}: no such folder" in said
-    meta = json.loads(Path("cache/train/meta.json").read_text())
-    meta["tokenizer"]["name"] = text
-    Path("cache/train/meta.json").write_text(json.dumps(meta))
+    made_by = read_sealed("cache/train/meta.json")["tokenizer"]
+    change_meta("cache/train", tokenizer={**made_by, "name": text})
     result = call("train generator.yaml --dry-run data.val_path=null data.val_share=0.5")
     assert result.exit_code == 0 and "hunter2" not in result.output
 

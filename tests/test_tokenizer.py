@@ -316,8 +316,13 @@ def test_broken_weights_files_are_one_line(saved, fails, broken):
 
 
 def test_no_such_model(fails, tmp_path):
-    for name in (tmp_path / "none", "nobody/nothing-of-this-name"):
-        with fails(ConfigError, "neither a local folder nor a model on the hub"):
+    for name, words in (
+        (tmp_path / "none", "none: no such file or folder"),
+        ("nobody/nothing", "no such file .*a model of the hub is written hf:nobody/nothing"),
+        ("hf:nobody/nothing-of-this-name", "hf:nobody/.*: the hub does not give it"),
+        ("hf:nobody", "hf:nobody: not an id of the hub; expected hf:owner/name"),
+    ):
+        with fails(ConfigError, words):
             Tokenizer.from_pretrained(name)
     with pytest.raises(TypeError, match="lenght"):
         Tokenizer.from_pretrained(tmp_path, lenght=3)

@@ -15,8 +15,6 @@ import click
 from vistok.config import read_yaml, shipped, take_plugins, validate
 from vistok.config.errors import one_line_errors
 from vistok.config.overrides import parse
-from vistok.data.addresses import check_addresses
-from vistok.train.jobs.run_data import CONFIG, with_run_data
 
 
 def _list(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
@@ -49,11 +47,15 @@ def main(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
     imports your own parts first. Errors are one line; VISTOK_DEBUG=1 shows the traceback.
     """
     words = take_plugins(overrides)
-    tree, run = with_run_data(read_yaml(config, words))
+    tree = read_yaml(config, words)
+    from vistok.data.addresses import check_addresses
+    from vistok.storage.trained import RUN_CONFIG
     from vistok.train.config import TrainConfig
+    from vistok.train.jobs.run_data import with_run_data
 
+    tree, run = with_run_data(tree)
     resolved = validate(TrainConfig, tree, config)
-    if run is None and Path(config).name == CONFIG:  # as runs write it, perhaps somebody else's
+    if run is None and Path(config).name == RUN_CONFIG:  # as runs write it, perhaps somebody else's
         run = Path(config)
     if run is not None and resolved.data is not None:
         check_addresses(resolved.data, run, parse(words).get("data"))

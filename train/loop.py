@@ -344,8 +344,7 @@ class Loop:
         if validate:
             self._validate(saved, modules)
         if draw:
-            for name, image in self.validation.grids(self.state.step, modules).items():
-                self.logger.image(self.state.step, name, image)
+            self.validation.grids(self.state.step, modules, self.logger.image)
         self.logger.resume()
 
     def _validate(self, saved: Path | None, modules: Modules) -> None:

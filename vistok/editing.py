@@ -17,10 +17,11 @@ from pydantic import Field
 from torch import Tensor
 
 from vistok.config import Config
+from vistok.config.errors import NonFiniteError
 from vistok.core.errors import InputError
 from vistok.core.records import Condition, Latents
 from vistok.core.rng import Rng
-from vistok.runtime.modes import evaluating
+from vistok.runtime.modes import evaluating, without_gradients
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens
 
@@ -34,14 +35,14 @@ class EditConfig(Config):
     after_quantizer: bool = False
     """Move the code vectors that the decoder sees; false: the latents in front of the quantizer,
     with its straight-through gradient, so that every image is one of real codes."""
-    lr: float = Field(default=0.1, gt=0)
+    lr: float = Field(default=0.1, gt=0, le=1e6, allow_inf_nan=False)
     """Learning rate of Adam."""
     steps: int = Field(default=600, ge=1)
-    ema: float = Field(default=0.0, ge=0, lt=1)
+    ema: float = Field(default=0.0, ge=0, lt=1, allow_inf_nan=False)
     """Decay of the average that is decoded at the end; 0 = the last tokens."""
-    noise: float = Field(default=0.0, ge=0)
+    noise: float = Field(default=0.0, ge=0, le=1e6, allow_inf_nan=False)
     """Normal noise on the tokens before each step, falling as half a cosine to 0 at two thirds."""
-    pull: float = Field(default=0.0, ge=0)
+    pull: float = Field(default=0.0, ge=0, le=1e6, allow_inf_nan=False)
     """Weight of the mean squared distance to `pull_to`."""
     pull_to: Literal["seed", "zero"] = "seed"
     """Tokens that `pull` draws towards: seed, those it started from; or zero."""
@@ -76,12 +77,20 @@ def copy_tokens(target: Tokens, source: Tokens, positions: Sequence[int]) -> Tok
             f"tokens of {source.spec.blocks} {source.spec.vocab} cannot be copied into "
             f"{target.spec.blocks} {target.spec.vocab}; encode both with one tokenizer"
         )
+    same = zip(target.made_by or "", source.made_by or "", strict=False)  # one may be a beginning
+    if any(ours != theirs for ours, theirs in same):
+        raise InputError(
+            f"tokens made by other weights ({source.made_by}) than the target's ({target.made_by}) "
+            "mean nothing there; encode both with one tokenizer"
+        )
     length = target.spec.length
     wrong = [p for p in positions if not -length <= p < length]
     if wrong:
         raise InputError(f"position {wrong[0]}; expected 0..{length - 1}")
     if len(source) not in (1, len(target)):
         raise InputError(f"{len(source)} sources for {len(target)} targets; expected 1 or as many")
+    target.check()
+    source.check()
     name = "values" if target.indices is None else "indices"
     codes = getattr(target, name).clone()
     places = torch.tensor(list(positions), dtype=torch.int64)
@@ -117,15 +126,8 @@ def optimize(
     Raises ValueError for a start that does not fit, and for an objective of another shape.
     """
     config = config or EditConfig()
-    frozen = [p for p in tokenizer.parameters() if p.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    try:
-        with evaluating(tokenizer), torch.enable_grad():
-            return _optimize(tokenizer, objective, start, config, condition, noise, reset, callback)
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
+    with without_gradients(tokenizer), evaluating(tokenizer), torch.enable_grad():
+        return _optimize(tokenizer, objective, start, config, condition, noise, reset, callback)
 
 
 def _optimize(tokenizer, objective, start, config, condition, noise, reset, callback) -> Edited:
@@ -162,10 +164,22 @@ def _optimize(tokenizer, objective, start, config, condition, noise, reset, call
                 live.copy_(given)
         if callback is not None and callback(step):
             break
+    _check_finite(losses, average)
     with torch.no_grad():
         pixels = _decode(tokenizer, average, grid, config.after_quantizer, condition).clamp(0, 1)
         tokens = None if config.after_quantizer else _tokens(tokenizer, average, grid)
     return Edited(pixels, average, torch.stack(losses), tokens)
+
+
+def _check_finite(losses: Sequence[Tensor], values: Tensor) -> None:
+    """NonFiniteError if an optimization ran away; looked at once, since looking waits for a GPU."""
+    broken = ~torch.stack(losses).isfinite().all(1)
+    if broken.any() or not values.isfinite().all():
+        step = int(broken.int().argmax()) if broken.any() else len(losses) - 1
+        raise NonFiniteError(
+            f"step {step} of the edit: numbers are not finite; expected a loss that falls: lower "
+            "lr, noise or pull"
+        )
 
 
 def _noise(rng: Rng, step: int, like: Tensor) -> Tensor:
@@ -178,6 +192,12 @@ def _start(tokenizer, start, after_quantizer: bool, condition) -> tuple[Tensor, 
     grid = tokenizer.encoder.grids
     with torch.no_grad():
         if isinstance(start, Tokens):
+            start.check()
+            if start.spec != tokenizer.spec():
+                raise InputError(
+                    f"tokens of {start.spec.blocks} {start.spec.vocab}; this tokenizer's are "
+                    f"{tokenizer.spec().blocks} {tokenizer.spec().vocab}: encode with it"
+                )
             values = tokenizer.pad(tokenizer.values(start))
             if not after_quantizer and values.shape[-1] != tokenizer.quantizer.latent_dim:
                 raise InputError(
@@ -239,6 +259,8 @@ def inpaint(
     Starts from the image with grey holes. `every` > 0: so often the tokens are set to those of
     the known pixels and the current fill together. `paste` puts the known pixels back at the end.
     """
+    if every < 0:
+        raise InputError(f"every={every}: expected 0 (never) or a number of steps")
     if mask.shape[-2:] != pixels.shape[-2:] or mask.shape[1] != 1:
         raise InputError(
             f"mask has shape {tuple(mask.shape)}; expected [B or 1, 1, "

@@ -35,8 +35,9 @@ from vistok.core.shapes import check_pixels
 from vistok.frozen.network import Frozen, share_frozen
 from vistok.regularizers.base import check_all
 from vistok.runtime.modes import evaluating
-from vistok.storage.hub import Saved
-from vistok.storage.origin import Origin
+from vistok.storage.hub import Saved, local_path
+from vistok.storage.origin import RECORD, TENSORS, Origin
+from vistok.storage.weights import content_sha256
 from vistok.tokenizer_config import TokenizerConfig
 from vistok.tokens import Tokens, TokenSpec, keep_mask
 
@@ -190,6 +191,7 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
             sampling: settings of a decoder that samples, whole or as changes to its own.
         Raises ValueError for tokens of another spec, and for settings that the decoder lacks.
         """
+        tokens.check()
         if tokens.spec.vocab != self.spec().vocab and tokens.indices is not None:
             tokens = tokens.regroup(self.spec().vocab)
         if tokens.spec.blocks != self.spec().blocks:
@@ -197,7 +199,6 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
                 f"tokens have blocks {tokens.spec.blocks}; this tokenizer decodes "
                 f"{self.spec().blocks}"
             )
-        tokens.check()
         settings = self.settings(sampling)
         values = self.values(tokens)
         present = self._present_of(tokens, values)
@@ -242,6 +243,16 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
         names = ("encoder", "quantizer", "decoder", *spaces)
         counts = {name: sum(p.numel() for p in getattr(self, name).parameters()) for name in names}
         return {name: count for name, count in counts.items() if count or name not in spaces}
+
+    def codes_sha256(self) -> str:
+        """Hash of the weights that make the tokens: all but those of decoder and output space.
+
+        Tokens of one tokenizer mean nothing to another, whatever their spec; one whose decoder
+        alone was trained further has the same.
+        """
+        behind = ("decoder.", "output_space.")
+        state = self.state_dict()
+        return content_sha256({k: v for k, v in state.items() if not k.startswith(behind)})
 
     def frozen_record(self) -> dict[str, str]:
         """{name: sha256} of the borrowed frozen networks, which are no part of the saved model.
@@ -330,13 +341,16 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
 
     def _save_pretrained(self, save_directory: Path) -> None:
         super()._save_pretrained(save_directory)
+        for name in (RECORD, TENSORS):  # of another model that was saved here before
+            Path(save_directory, name).unlink(missing_ok=True)
         if self.origin is not None:
             self.origin.save(Path(save_directory))
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **options: Any) -> Tokenizer:
         tokenizer = super().from_pretrained(name, **options)
-        tokenizer.origin = Origin.load(Path(name)) if Path(name).is_dir() else None
+        folder = local_path(name)
+        tokenizer.origin = Origin.load(folder) if folder.is_dir() else None
         return tokenizer
 
     def push_to_hub(self, *args: Any, research_only: bool = False, **options: Any) -> Any:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import yaml
-
+from vistok.config.yaml_text import dump_yaml
 from vistok.eval.report.comparison import longest
 from vistok.eval.report.tables import by_run
 from vistok.eval.results.metrics import metric, ranked, shown
@@ -156,7 +155,7 @@ def _is_cell(row: Row) -> bool:
 def config(run: dict[str, Any]) -> str:
     """The run's resolved training config, or the config of a saved model."""
     if run.get("config") is not None:
-        return yaml.safe_dump(run["config"], sort_keys=False, allow_unicode=True)
+        return dump_yaml(run["config"])
     return json.dumps(run.get("model", {}), indent=2, ensure_ascii=False)
 
 

@@ -180,10 +180,9 @@ class Results(Record):
         """Read a results.json; InputError, one line that names the field, for anything else."""
         path = Path(path)
         try:
-            data = read_json(path, LARGEST)
-            _check_numbers(data)
+            data = read_json(path, LARGEST, **_NUMBERS)
         except (OSError, ValueError) as error:
-            reason = str(error).removeprefix(f"{path}: ")
+            reason = " ".join(str(error).removeprefix(f"{path}: ").split())
             raise InputError(f"{path}: cannot be read as JSON ({reason})") from None
         version = data.get("schema") if isinstance(data, dict) else None
         if version != SCHEMA:
@@ -202,22 +201,25 @@ class Results(Record):
             raise InputError(f"{path}: {where}: {why}; evaluate again") from None
 
 
-def _check_numbers(data: Any) -> None:
-    """InputError for a number that JSON has not (NaN, infinities) or that no float can hold."""
-    inside = [data]
-    while inside:
-        one = inside.pop()
-        if isinstance(one, dict):
-            inside += one.values()
-        elif isinstance(one, list):
-            inside += one
-        elif isinstance(one, float) and not math.isfinite(one):
-            raise InputError(f"{one} is no number of JSON")
-        elif isinstance(one, int) and abs(one) > _MOST:
-            raise InputError("a number of more than 300 digits")
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return value
 
 
-_MOST = 10**300
+def _whole(text: str) -> int:
+    if len(text) > 300:
+        raise ValueError(f"{text[:20]}... is too large")
+    return int(text)
+
+
+# JSON has no NaN and no infinity, but Python's reader takes them.
+_NUMBERS: dict[str, Any] = {
+    "parse_constant": _number,
+    "parse_float": _number,
+    "parse_int": _whole,
+}
 
 # Key of a point -> its texts, its numbers, and the names below `measured` that go with it.
 _POINTS: dict[str, tuple[tuple[str, ...], ...]] = {

@@ -8,14 +8,15 @@ from vistok import pretrained
 from vistok.config.errors import UserError
 from vistok.runtime import distributed
 from vistok.storage.foreign import SUFFIXES
-from vistok.storage.hub import CONFIG
+from vistok.storage.hub import CONFIG, hub_id
 
 
 def place(path: str | Path) -> Path:
     """The folder of a run, or of the saved model behind any other name.
 
-    Released names, hub ids and official weights are found as `pretrained.open` finds them; errors
-    are its own. A path that leads nowhere is handed back as it is.
+    Released names, ids of the hub (`hf:owner/name`) and official weights are found as
+    `pretrained.open` finds them; errors are its own. A path that leads nowhere is handed back as
+    it is.
     """
     if not _is_other(path):
         return Path(path)
@@ -35,6 +36,4 @@ def _is_other(name: str | Path) -> bool:
             return False  # reading the run says more about what is wrong with it
     if path.exists():
         return path.suffix in SUFFIXES
-    return str(name) in pretrained.releases() or (
-        not pretrained.is_local(name) and str(name).count("/") == 1
-    )
+    return str(name) in pretrained.releases() or hub_id(name) is not None

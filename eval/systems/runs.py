@@ -97,7 +97,7 @@ def _json(value: Any) -> Any:
         return value
     for kind in (int, float):  # plain ones, of numbers that remember how they were typed
         if isinstance(value, kind):
-            return kind(value) if math.isfinite(value) else str(float(value))
+            return kind(value) if math.isfinite(value) else str(value)
     return str(value)
 
 
@@ -247,8 +247,8 @@ def read_run(folder: Path, name: str) -> Run:
 def _nowhere(folder: Path) -> str:
     """Error text for a path that is no folder, with the name that may be meant."""
     wanted = (
-        "expected a run that training wrote, a folder made by save_pretrained, or a released name "
-        "such as titok-l32"
+        "expected a run that training wrote, a folder made by save_pretrained, "
+        "hf:owner/name of the hub, or a released name such as titok-l32"
     )
     if folder.exists():
         return f"{folder}: a file; {wanted}, or a results.json"
@@ -339,20 +339,17 @@ def _history(path: Path) -> tuple[dict[str, Any], ...]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            # What is not finite is no JSON: a curve has a gap there.
-            rows.append(_gaps(parse_json(line, path)))
+            rows.append(parse_json(line, path, parse_constant=_gap, parse_float=_gap))
         except ValueError:
             if number < len(lines):
                 raise RunError(f"{path}: line {number} is not JSON; is the file damaged?") from None
     return tuple(row for row in rows if isinstance(row, dict))
 
 
-def _gaps(line: Any) -> Any:
-    """A line of metrics.jsonl with None for numbers that are not finite."""
-    if not isinstance(line, dict):
-        return line
-    odd = lambda value: isinstance(value, float) and not math.isfinite(value)
-    return {key: None if odd(value) else value for key, value in line.items()}
+def _gap(text: str) -> float | None:
+    """A number of a curve; None, a gap, where it is not finite."""
+    value = float(text)
+    return value if math.isfinite(value) else None
 
 
 def class_names(generator: Any) -> list[str]:

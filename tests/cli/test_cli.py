@@ -88,16 +88,16 @@ def test_text_goes_to_the_parts_that_read_it(tree, image, tmp_path):
     assert "reads text: say what the image shows, --text" in mistake("decode", model, code)
     decoded = []
     for text in ("a cat", "", "a cat"):
-        call("decode", model, code, "--out", out, "--text", text)
+        call("decode", model, code, "--out", out, "--text", text, "--overwrite")
         decoded.append(Image.open(out / "image.png").tobytes())
     assert decoded[0] == decoded[2] != decoded[1]
     edited = tmp_path / "edited.png"
-    copy = ("edit", "copy", model, image, image, "--positions", "0", "--out", edited)
+    copy = ("edit", "copy", model, image, image, "--positions", "0", "--out", edited, "--overwrite")
     assert "--text" in mistake(*copy)
     call(*copy, "--text", "a cat")
     assert Image.open(edited).tobytes() == decoded[0]
     for verb in ("match", "inpaint"):
-        work = ("edit", verb, model, image, image, "--steps", 2, "--out", edited)
+        work = ("edit", verb, model, image, image, "--steps", 2, "--out", edited, "--overwrite")
         assert "--text" in mistake(*work)
         assert "loss" in call(*work, "--text", "a cat")
 
@@ -106,9 +106,9 @@ def test_text_that_may_be_missing(tree, model, image, tmp_path):
     reader = reading(tree, tmp_path / "reader", encoder=True, optional=True)
     codes = []
     for text in ((), ("--text", "a cat"), ("--text", "zzzz")):
-        call("encode", reader, image, "--out", tmp_path, *text)
+        call("encode", reader, image, "--out", tmp_path, *text, "--overwrite")
         codes.append((tmp_path / "image.tok").read_bytes())
-        call("decode", reader, tmp_path / "image.tok", "--out", tmp_path, *text)
+        call("decode", reader, tmp_path / "image.tok", "--out", tmp_path, *text, "--overwrite")
     assert len(set(codes)) > 1
     assert "reads no text: leave it out" in mistake("encode", model, image, "--text", "x")
 

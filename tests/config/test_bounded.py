@@ -17,7 +17,7 @@ def test_json_within_the_bounds(tmp_path):
     file.write_text('{"a": [1, {"b": null}]}')
     assert read_json(file) == {"a": [1, {"b": None}]}
     assert parse_json(nested(DEEPEST), "a header") == parse_json(nested(DEEPEST).encode(), "")
-    assert parse_json("[NaN]", "", lambda _: None) == [None]
+    assert parse_json("[NaN]", "", parse_constant=lambda _: None) == [None]
 
 
 @pytest.mark.parametrize("depth", [DEEPEST + 2, 900, 200_000], ids=str)

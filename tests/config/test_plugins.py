@@ -26,7 +26,9 @@ def test_modules_are_loaded_and_the_other_words_are_left(modules, form):
     assert (modules[0] in sys.modules, modules[1] in sys.modules) == (True, "[" in form)
 
 
-@pytest.mark.parametrize("value", ["", "3", "[]", "[a, 3]", "{a: b}"])
+@pytest.mark.parametrize(
+    "value", ["", "3", "[]", "[a, 3]", "{a: b}", ".x", "a..b", "a.", "my/parts.py", "[a, .x]"]
+)
 def test_a_value_that_names_no_module(value, fails):
     with fails(ConfigError, "plugins=.*expected a Python module or a list"):
         take_plugins([f"plugins={value}"])
@@ -35,3 +37,12 @@ def test_a_value_that_names_no_module(value, fails):
 def test_a_module_that_is_not_there(fails):
     with fails(ConfigError, "plugins: cannot import 'no_such_module'"):
         take_plugins(["plugins=[no_such_module]"])
+
+
+@pytest.mark.parametrize(
+    "text", ["1 / 0", "def", "import no_such_module_here", "raise KeyError('x')"]
+)
+def test_a_module_that_fails_is_the_users_own(modules, tmp_path, text, fails):
+    (tmp_path / f"{modules[0]}.py").write_text(text)
+    with fails(ConfigError, rf"plugins: .*{modules[0]}'"):
+        take_plugins([f"plugins={modules[0]}"])

@@ -8,6 +8,7 @@ import yaml
 
 from vistok.config import Config, ConfigError, InputError, read_yaml, to_yaml, validate
 from vistok.config.overrides import parse, text_of, value_of
+from vistok.config.yaml_files import read_plain_yaml
 from vistok.config.yaml_text import dump_yaml, parse_yaml
 from vistok.train.config import TrainConfig
 
@@ -30,7 +31,7 @@ PLAIN = {
         word: word
         for word in (
             *("yes", "no", "on", "off", "True", "NULL", "1_000", "0x10", "0o10", "0b1", "08:30"),
-            *("12:30:00", "2024-01-01", "2024-01-01 10:00:00", ".inf", ".nan", "nan", "=", "1,000"),
+            *("12:30:00", "2024-01-01", "2024-01-01 10:00:00", "nan", "inf", "=", "1,000"),
         )
     },
 }
@@ -128,6 +129,9 @@ def test_a_whole_override_is_one_value():
 
 WORDS = [
     *PLAIN,
+    ".inf",
+    "-.inf",
+    ".nan",
     "a: b",
     "#x",
     "-",
@@ -157,6 +161,15 @@ def test_numbers_survive_copies():
         for again in (copy.deepcopy(value), pickle.loads(pickle.dumps(value))):
             assert again == value and str(again) == text
         assert dump_yaml({"a": value}) == dump_yaml({"a": type(value).__bases__[1](text)})
+
+
+def test_files_of_runs_are_read_as_plain_types(tmp_path):
+    """They go on into results.json and its report, whose writers know plain numbers alone."""
+    (tmp_path / "config.yaml").write_text("lr: 1.0e-06\nlist: [010, {a: 1e-4}]\nname: yes\n")
+    tree = read_plain_yaml(tmp_path / "config.yaml")
+    assert tree == {"lr": 1e-6, "list": [10, {"a": 1e-4}], "name": "yes"}
+    assert type(tree["lr"]) is float and type(tree["list"][0]) is int
+    assert yaml.safe_load(yaml.safe_dump(tree)) == tree
 
 
 # -- bounds ---------------------------------------------------------------------------------------
@@ -228,6 +241,9 @@ def test_anchors_and_merges_that_are_meant():
         ("a: ${b}\nb: [1, '${a}']", "refers to itself"),
         ("a: ${b.c}\nb: 3", "'b.c' not found"),
         ("a: ${b[7]}\nb: [3]", r"'b\[7\]' not found"),
+        ("a: {b: '${..c}'}", "'..c' not found"),
+        ("a: ${..c}", "more dots than keys"),
+        ("a: {b: '${.b}'}", "refers to itself"),
         ("a: ${oc.env:HOME}", "only references to other keys"),
         (TEXTS, "references unfold to more than .* characters"),
         (LISTS, "references unfold to more than .* values"),
@@ -238,6 +254,11 @@ def test_references_that_lead_nowhere_or_too_far(tmp_path, fails, text, words):
     (tmp_path / "run.yaml").write_text(text)
     with fails(ConfigError, f"run.yaml: .*{words}"):
         read_yaml(tmp_path / "run.yaml")
+
+
+def test_references_from_where_they_stand(tmp_path):
+    (tmp_path / "run.yaml").write_text("a: {b: [x, '${.0}'], c: '${.b[1]}${..d}'}\nd: ${.a.b[0]}\n")
+    assert read_yaml(tmp_path / "run.yaml") == {"a": {"b": ["x", "x"], "c": "xx"}, "d": "x"}
 
 
 def test_references_give_values_and_text(tmp_path):

@@ -241,7 +241,7 @@ def test_folders_that_hold_something_else(tmp_path, fails, make_tokenizer):
     make_tokenizer().save_pretrained(tmp_path / "tokenizer")
     with fails(ConfigError, "not a generator"):
         load_generator(tmp_path / "tokenizer")
-    with fails(ConfigError, "neither a local folder"):
+    with fails(ConfigError, "no such file or folder"):
         load_generator(tmp_path / "none")
     make().save_pretrained(tmp_path / "autoregressive")
     path = tmp_path / "autoregressive" / "config.json"

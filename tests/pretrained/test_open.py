@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def test_official_files_and_folders(titok, monkeypatch, tmp_path):
 
 
 def test_released_names_and_hub_ids(saved, titok, monkeypatch, tmp_path, fails):
-    """The hub is asked for what cannot be a path; here it answers from local folders."""
+    """The hub is asked for what says so; here it answers from local folders."""
     hub = {"someone/model": tmp_path / "runs/a/model"}
     release = pretrained.release_of("titok-l32")[1]
     hub[release.hub] = titok[0]
@@ -86,12 +87,12 @@ def test_released_names_and_hub_ids(saved, titok, monkeypatch, tmp_path, fails):
         return str(hub[name])
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    assert same(pretrained.open("someone/model"), saved)
-    for name in ("titok-l32", release.hub):
+    assert same(pretrained.open("hf:someone/model"), saved)
+    for name in ("titok-l32", f"hf:{release.hub}"):
         tokenizer = pretrained.open(name)
         assert tokenizer.origin.release == "titok-l32" and tokenizer.spec().length == 4
-    with fails(UserError, "someone/nothing: neither a local folder nor a model on the hub"):
-        pretrained.open("someone/nothing")
+    with fails(UserError, "hf:someone/nothing: the hub does not give it"):
+        pretrained.open("hf:someone/nothing")
     assert asked == ["someone/model", release.hub, release.hub, "someone/nothing"]
     shutil.rmtree(titok[0])
     hub.clear()
@@ -105,10 +106,20 @@ def test_released_names_and_hub_ids(saved, titok, monkeypatch, tmp_path, fails):
         ("./nothing", "no such file or folder"),
         ("/nothing/at/all", "there is no 'nothing' in /"),
         ("~/no-such-model-here", "no such file or folder"),
+        ("~nobody-of-this-name/model", "no such file or folder"),
         ("runs/aa", "there is no 'aa' in runs.; did you mean runs/a"),
         ("other/weights.bin", "no such file or folder"),
         ("weights.safetensors", "no such file or folder"),
         ("there/nothing", "there is no 'nothing' in there"),
+        ("someone/model", "a model of the hub is written hf:someone/model"),
+        ("yucornetto/tokenizer_titok_l32_imagenet", "no such file or folder .*written hf:yuco"),
+        ("rnus/a", "there is no .rnus. in .*; did you mean runs"),
+        ("a/b/c", "there is no 'a' in ."),
+        ("42", "unknown release '42'.*nor is there a file or folder of that name"),
+        ("ther", r"of that name \(is it ./there\?\)"),
+        ("hf:", "hf:: not an id of the hub; expected hf:owner/name"),
+        ("hf:../x", "not an id of the hub"),
+        ("hf:a/b/c", "not an id of the hub"),
         ("titok-l33", "unknown release 'titok-l33'; did you mean 'titok-l32'"),
         ("runs/empty", "no model.safetensors in it or in its 'model' folder; expected a run"),
         ("runs/begun", "no model/config.json; training writes it when it finishes"),
@@ -131,3 +142,19 @@ def test_a_local_name_is_never_asked_of_the_hub(saved, monkeypatch, fails, name,
         Path("runs/begun", file).write_text("")
     with fails(UserError, words):
         pretrained.open(name)
+    for load in (Tokenizer.from_pretrained, Generator.from_pretrained, pretrained.load):
+        with fails(UserError, re.escape(name.strip(".~/"))):
+            load(name)
+
+
+def test_two_official_folders_of_one_name_are_two_conversions(titok, monkeypatch, tmp_path):
+    folder, state = titok
+    monkeypatch.chdir(tmp_path)
+    other = tmp_path / "other/titok"
+    shutil.copytree(folder, other)
+    save_file({key: tensor + 1 for key, tensor in state.items()}, other / "model.safetensors")
+    first, second = (pretrained.saved_folder(place) for place in (folder, other))
+    assert first == Path("runs/released/titok") and second.name.startswith("titok-")
+    for place, kept in ((folder, first), (other, second)):
+        assert pretrained.saved_folder(place) == kept
+        assert same(pretrained.open(kept), pretrained.open(place))

@@ -61,5 +61,8 @@ def test_what_a_foreign_file_holds(tmp_path, fails):
     torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "code.pt"))
     with fails(WeightsError, "code.pt: it is TorchScript, which is code"):
         read_file(tmp_path / "code.pt")
-    with fails(WeightsError, "no such weights file"):
+    os.mkfifo(tmp_path / "pipe.pth")
+    with fails(UserError, "pipe.pth: is a named pipe"):
+        read_file(tmp_path / "pipe.pth")
+    with fails(WeightsError, "none.pth: no such weights file"):
         read_file(tmp_path / "none.pth")

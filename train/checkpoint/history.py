@@ -13,8 +13,8 @@ from typing import Any
 from vistok.config.overrides import leaves
 from vistok.train.config import TrainConfig
 
-# Keys that say where a run lies and how it starts, not how it trains.
-_ELSEWHERE = ("name", "out", "resume")
+# Keys that say where a run lies, how it starts, is fed and logged: nothing of what is trained.
+_ELSEWHERE = ("name", "out", "resume", "workers", "log_every", "trackers", "peak_tflops")
 
 Change = dict[str, Any]
 """{"after_step", "key", "before", "now"}; a key that is not there before or now is null."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vistok.runtime import distributed
+from vistok.storage.weights import misfit
 from vistok.train.checkpoint.files import CheckpointError
 
 
@@ -41,7 +42,8 @@ def load_optimizer(
     moved: list[list[str]],
     source: Path,
 ) -> None:
-    """The inverse; CheckpointError if the optimizers move other parameters."""
+    """The inverse; CheckpointError if the optimizers move other parameters, or for state of another
+    shape or type than theirs."""
     names = {parameter: name for name, parameter in module.named_parameters()}
     if _moved(optimizers, names) != moved:
         raise CheckpointError(
@@ -63,6 +65,11 @@ def load_optimizer(
                 f"{source}: state of an unknown parameter '{name}'; it is damaged"
             )
         optimizer, parameter = owner[of]
+        wrong = misfit(value, parameter.dtype)
+        if value.ndim and value.shape != parameter.shape:
+            wrong = f"has shape {tuple(value.shape)}; expected {tuple(parameter.shape)}"
+        if wrong is not None:
+            raise CheckpointError(f"{source}: state '{name}' {wrong}; it is damaged")
         optimizer.state[parameter][key] = _placed(key, value, parameter)
 
 

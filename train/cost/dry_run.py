@@ -8,6 +8,7 @@ import shutil
 
 import click
 
+from vistok.core.text import printable
 from vistok.train.config import TrainConfig
 from vistok.train.cost.plan import make_plan
 from vistok.train.cost.plan_text import config_text, plan_text
@@ -22,4 +23,5 @@ def print_plan(config: TrainConfig) -> None:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     plan = make_plan(config, world, wants_sharding(config.sharding, world))
     width = min(max(60, shutil.get_terminal_size((100, 24)).columns), 120)
-    click.echo(f"{config_text(config, width)}\n{plan_text(plan, width)}", nl=False)
+    text = f"{config_text(config, width)}\n{plan_text(plan, width)}"
+    click.echo(printable(text, keep="\n"), nl=False)

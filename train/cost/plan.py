@@ -296,7 +296,7 @@ def _job_plan(config: TrainConfig, job: Job, sets: Mapping[str, Any], notes: lis
 
 
 def _described(name: str, notes: list[str]) -> TokenizerConfig | None:
-    """The config of a tokenizer that is on this machine or released; a hub id is not fetched."""
+    """The config of a tokenizer that is on this machine or released; the hub is not asked."""
     reason, found = "is not here", None
     if released_name(name) is not None or _has_model(Path(name).expanduser()):
         reason = "is official weights, which a dry run does not read"

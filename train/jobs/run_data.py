@@ -12,8 +12,7 @@ from typing import Any
 
 from vistok.config.errors import ConfigError
 from vistok.config.yaml_files import read_plain_yaml
-
-CONFIG = "config.yaml"
+from vistok.storage.trained import RUN_CONFIG
 
 
 def with_run_data(tree: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
@@ -45,6 +44,6 @@ def _config_of(tokenizer: str) -> Path | None:
     """config.yaml of the run that a tokenizer's name means: its folder, or that of its model."""
     folder = Path(tokenizer).expanduser()
     for place in (folder, folder.parent if folder.name == "model" else folder):
-        if (place / CONFIG).is_file():
-            return place / CONFIG
+        if (place / RUN_CONFIG).is_file():
+            return place / RUN_CONFIG
     return None

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from vistok.config.bounded import parse_json
+from vistok.config.bounded import parse_json, read_json
 from vistok.storage.files import write_text
 from vistok.train.config import TrainConfig
 from vistok.train.monitoring import overfitting
@@ -37,8 +37,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def read_summary(folder: Path) -> dict[str, Any]:
     """The summary of a run's folder; {} if there is none, or one that a kill cut off."""
     try:
-        summary = json.loads((folder / _SUMMARY).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        summary = read_json(folder / _SUMMARY)
+    except (OSError, ValueError):
         return {}
     return summary if isinstance(summary, dict) else {}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -111,20 +111,25 @@ class Validation:
             self._note({"step": step, "alarm": overfitting.ALARM, "text": text})
             self.tell(f"step {step}: {text}")
 
-    def grids(self, step: int, modules: Modules) -> dict[str, Tensor]:
-        """Named images [3, H, W] to look at, of the main process; {} where the task draws none."""
+    def grids(
+        self, step: int, modules: Modules, show: Callable[[int, str, Tensor], object]
+    ) -> None:
+        """Draw images to look at, where the task draws some; the main process does.
+
+        Args:
+            show: keeps an image [3, H, W], given step and name.
+        """
         draw = self.task.monitor.images
         if not self.accelerator.is_main_process or draw is None:
-            return {}
+            return
         try:
             loader = EvalLoader(self.data, _GRID_SAMPLES, limit=_GRID_SAMPLES, left_out=_ignore)
-            first = next(iter(loader), None)
-            if first is None:
-                return {}
-            return draw(to_device(of_each_class(first, 8), self.accelerator.device), modules)
+            for first in islice(loader, 1):
+                batch = to_device(of_each_class(first, 8), self.accelerator.device)
+                for name, image in draw(batch, modules).items():
+                    show(step, name, image)
         except Exception as error:
             self._fail(step, GRID_FAILED, _reason(error))
-            return {}
 
     def _batches(self) -> Iterator[Batch]:
         """Batches of this process; what fails in reading them ends them, and is kept."""

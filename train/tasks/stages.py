@@ -16,7 +16,8 @@ class InitConfig(Config):
     """A saved tokenizer, and the parts that take its weights; a string is its path."""
 
     path: str
-    """A run, a folder made by save_pretrained, a hub id, or a released name (maskgit-vqgan)."""
+    """A run, a folder made by save_pretrained, hf:owner/name of the hub, or a released name
+    (maskgit-vqgan)."""
     parts: dict[str, str] = Field(
         default={"encoder": "encoder", "quantizer": "quantizer", "decoder": "decoder"}
     )

@@ -16,7 +16,7 @@ TEACHER = "task.losses: teacher"
 
 
 def load_teacher(name: str) -> tuple[Tokenizer, str]:
-    """(tokenizer, sha256 of its tensors) of a saved folder, a run, a released name or a hub id.
+    """(tokenizer, sha256 of its tensors) behind a name that `vistok.pretrained.open` takes.
 
     The hash is of names and numbers, so that it is the same for a release and its conversion. On
     the meta device it has no weights and no hash. ConfigError says what is missing.

@@ -25,8 +25,8 @@ class _Commands(click.Group):
 def main() -> None:
     """Discrete image and video tokenizers: train, evaluate, look at, encode, decode, generate.
 
-    A MODEL is a run, a folder made by save_pretrained, a hub id owner/name, a released name such
-    as titok-l32, or official weights. Settings are KEY=VALUE words, such as sampling.steps=10;
+    A MODEL is a run, a folder made by save_pretrained, hf:owner/name of the hub, a released name
+    such as titok-l32, or official weights. Settings are KEY=VALUE words, such as sampling.steps=10;
     plugins=my.module loads your own parts first.
     """
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from vistok.config.errors import explain
+from vistok.cli.outputs import claim, overwrite_option
+from vistok.config.errors import InputError, explain
 
 
 @click.command()
@@ -15,7 +16,10 @@ from vistok.config.errors import explain
 @click.option("--out", type=click.Path(dir_okay=False), help="Write every finding here, as JSON.")
 @click.option("--workers", default=0, show_default=True, help="Processes that read and decode.")
 @click.option("--limit", type=click.IntRange(1), help="Look at the first samples only.")
-def check(data: tuple[str, ...], out: str | None, workers: int, limit: int | None) -> None:
+@overwrite_option
+def check(
+    data: tuple[str, ...], out: str | None, workers: int, limit: int | None, overwrite: bool
+) -> None:
     """Scan DATA before training on it: sizes, classes, duplicates, what cannot be read.
 
     DATA: a folder of images, .parquet files or globs, .tar shards, clips, a data set saved by
@@ -27,12 +31,17 @@ def check(data: tuple[str, ...], out: str | None, workers: int, limit: int | Non
     import json
     import sys
 
+    from vistok.core.text import printable
     from vistok.data.check.findings import table
     from vistok.data.check.run import run_check
     from vistok.storage.files import write_text
 
     paths = [item for item in data if "=" not in item or Path(item).exists()]
     try:
+        if workers < 0:
+            raise InputError(f"--workers {workers}: expected 0 or more")
+        if out is not None:
+            claim([out], overwrite)
         report = run_check(paths, [item for item in data if item not in paths], workers, limit)
         if out is not None:
             write_text(out, json.dumps(report, indent=1))
@@ -42,5 +51,5 @@ def check(data: tuple[str, ...], out: str | None, workers: int, limit: int | Non
         line, code = explain(error)
         click.echo(line, err=True)
         sys.exit(2 if code == 1 else code)
-    click.echo(table(report))
+    click.echo(printable(table(report), keep="\n"))
     sys.exit(report["exit_code"])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
+from vistok.cli.outputs import claim, overwrite_option, say
 from vistok.config.errors import one_line_errors
 
 
@@ -12,17 +15,21 @@ from vistok.config.errors import one_line_errors
 @click.argument("out", type=click.Path(file_okay=False))
 @click.option("--family", help="Which system it is, if the config does not tell.")
 @click.option("--config", type=click.Path(dir_okay=False), help="The official config of a file.")
+@overwrite_option
 @one_line_errors
-def import_(name: str, out: str, family: str | None, config: str | None) -> None:
+def import_(name: str, out: str, family: str | None, config: str | None, overwrite: bool) -> None:
     """Convert released weights into vistok's format.
 
     NAME: a released name (titok-l32, ...), or a folder or file in the official format. The license
     and what is needed to export the official layout again stay in the folder OUT.
     """
     from vistok.pretrained import load
+    from vistok.storage.hub import CONFIG, WEIGHTS
+    from vistok.storage.origin import RECORD, TENSORS
 
+    claim([Path(out, file) for file in (CONFIG, WEIGHTS, RECORD, TENSORS)], overwrite)
     tokenizer = load(name, family=family, config=config)
     tokenizer.save_pretrained(out)
     origin = tokenizer.origin
-    click.echo(f"{name} ({origin.family}) -> {out}")
-    click.echo(f"license: {origin.license or 'not stated; look at where the weights came from'}")
+    say(f"{name} ({origin.family}) -> {out}")
+    say(f"license: {origin.license or 'not stated; look at where the weights came from'}")

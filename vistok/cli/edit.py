@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
 from typing import Any
 
 import click
 
-from vistok.cli.shared import (
-    condition_of,
-    images_only,
-    open_tokenizer,
-    read,
-    text_option,
-    write,
-)
+from vistok.cli.media import image_format, write
+from vistok.cli.outputs import claim, overwrite_option, say
+from vistok.cli.shared import condition_of, images_only, open_tokenizer, read, text_option
 from vistok.config.errors import InputError, one_line_errors
 
 
@@ -30,22 +25,28 @@ def edit() -> None:
 @click.option("--positions", required=True, help="Token positions, such as 0,3 or 0-3.")
 @click.option("--out", default="edited.png", show_default=True)
 @text_option
+@overwrite_option
 @one_line_errors
 def edit_copy(
-    model: str, image: str, source: str, positions: str, out: str, text: str | None
+    model: str,
+    image: str,
+    source: str,
+    positions: str,
+    out: str,
+    text: str | None,
+    overwrite: bool,
 ) -> None:
     """Give IMAGE the tokens of SOURCE at some positions, and decode."""
     from vistok.editing import copy_tokens
 
-    tokenizer = open_tokenizer(model)
-    images_only(tokenizer, "edit copy")
-    condition = condition_of(tokenizer, text)
+    tokenizer, condition = _begin(model, "edit copy", text, out, overwrite)
+    places = _positions(positions, tokenizer.spec().length)
     target, given = (
         tokenizer.encode(read([path], tokenizer), condition=condition) for path in (image, source)
     )
-    edited = copy_tokens(target, given, _positions(positions))
-    write(tokenizer.decode(edited, condition), Path(out))
-    click.echo(out)
+    edited = copy_tokens(target, given, places)
+    write(tokenizer.decode(edited, condition), out)
+    say(out)
 
 
 @edit.command("inpaint")
@@ -58,18 +59,25 @@ def edit_copy(
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", default="edited.png", show_default=True)
 @text_option
+@overwrite_option
 @one_line_errors
 def edit_inpaint(
-    model: str, image: str, mask: str, out: str, every: int, text: str | None, **settings: Any
+    model: str,
+    image: str,
+    mask: str,
+    out: str,
+    every: int,
+    text: str | None,
+    overwrite: bool,
+    **settings: Any,
 ) -> None:
     """Fill what is black in MASK (an image of IMAGE's size) from the rest."""
     from vistok.editing import inpaint
 
-    tokenizer = open_tokenizer(model)
-    images_only(tokenizer, "edit inpaint")
-    pixels, hole = read([image, mask], tokenizer).split(1)
-    known, condition = (hole.mean(1, keepdim=True) > 0.5).float(), condition_of(tokenizer, text)
     config = _edit_config(settings)
+    tokenizer, condition = _begin(model, "edit inpaint", text, out, overwrite)
+    pixels, hole = read([image, mask], tokenizer).split(1)
+    known = (hole.mean(1, keepdim=True) > 0.5).float()
     found = inpaint(tokenizer, pixels, known, config, every=every, condition=condition)
     _write_edited(found, out)
 
@@ -85,25 +93,43 @@ def edit_inpaint(
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", default="edited.png", show_default=True)
 @text_option
+@overwrite_option
 @one_line_errors
 def edit_match(
-    model: str, image: str, target: str, out: str, text: str | None, **settings: Any
+    model: str,
+    image: str,
+    target: str,
+    out: str,
+    text: str | None,
+    overwrite: bool,
+    **settings: Any,
 ) -> None:
     """Start from IMAGE and optimize its tokens towards TARGET's pixels."""
     from vistok.editing import match, optimize
 
-    tokenizer = open_tokenizer(model)
-    images_only(tokenizer, "edit match")
+    config = _edit_config(settings)
+    tokenizer, condition = _begin(model, "edit match", text, out, overwrite)
     pixels, wanted = read([image, target], tokenizer).split(1)
-    config, condition = _edit_config(settings), condition_of(tokenizer, text)
     found = optimize(tokenizer, match(wanted), pixels, config, condition=condition)
     _write_edited(found, out)
 
 
+def _begin(
+    model: str, command: str, text: str | None, out: str, overwrite: bool
+) -> tuple[Any, Any]:
+    """(tokenizer, condition); errors of the model, of the text and of the output come here."""
+    image_format(out)
+    tokenizer = open_tokenizer(model)
+    images_only(tokenizer, command)
+    condition = condition_of(tokenizer, text)
+    claim([out], overwrite)
+    return tokenizer, condition
+
+
 def _write_edited(found: Any, out: str) -> None:
-    """The image that an optimization found, and how far its loss fell."""
-    write(found.pixels, Path(out))
-    click.echo(f"{out} (loss {found.losses[0, 0]:.4g} -> {found.losses[-1, 0]:.4g})")
+    """Write the image that an optimization found, and say how far its loss fell."""
+    write(found.pixels, out)
+    say(f"{out} (loss {found.losses[0, 0]:.4g} -> {found.losses[-1, 0]:.4g})")
 
 
 def _edit_config(settings: dict[str, Any]) -> Any:
@@ -113,12 +139,22 @@ def _edit_config(settings: dict[str, Any]) -> Any:
     return validate(EditConfig, settings, "options")
 
 
-def _positions(text: str) -> list[int]:
-    """ "0,3-5" -> [0, 3, 4, 5]."""
+def _positions(text: str, length: int) -> list[int]:
+    """ "0,3-5" -> [0, 3, 4, 5]; InputError for anything else and for positions beyond `length`."""
     found: list[int] = []
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        one = re.fullmatch(r"\s*([0-9]{1,18})\s*(?:-\s*([0-9]{1,18})\s*)?", part)
+        if one is None:
             raise InputError(f"--positions {text}: expected numbers and ranges, such as 0,3-5")
-        found += range(int(first), int(last or first) + 1)
+        first, last = int(one[1]), int(one[2] or one[1])
+        if last < first:
+            raise InputError(
+                f"--positions {text}: {first}-{last} runs backwards; expected {last}-{first}"
+            )
+        if last >= length:
+            raise InputError(
+                f"--positions {text}: position {last}; expected 0..{length - 1}, the tokens of "
+                "this tokenizer"
+            )
+        found += range(first, last + 1)
     return found

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from vistok.cli.shared import (
-    condition_of,
-    open_tokenizer,
-    settings,
-    text_option,
-    words_and_settings,
-    write,
-)
+from vistok.cli.media import image_format, write
+from vistok.cli.outputs import claim, overwrite_option, say
+from vistok.cli.shared import condition_of, settings, text_option, words_and_settings
 from vistok.config.errors import InputError, one_line_errors
+
+_MOST = 10_000  # samples of one grid, which are sampled together
 
 
 @click.command()
@@ -27,6 +25,7 @@ from vistok.config.errors import InputError, one_line_errors
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", default="generated.png", show_default=True)
 @text_option
+@overwrite_option
 @one_line_errors
 def generate(
     words: tuple[str, ...],
@@ -36,12 +35,13 @@ def generate(
     seed: int,
     out: str,
     text: str | None,
+    overwrite: bool,
 ) -> None:
     """Sample from GENERATOR and decode with TOKENIZER into one grid.
 
-    TOKENIZER may be left out if the one whose tokens were learned is where it was. KEY=VALUE:
-    sampling.temperature=0.9 and so on change the generator's settings, decoder_sampling.steps=10
-    those of a decoder that samples; `vistok info` prints both.
+    TOKENIZER may be left out if the one whose tokens were learned is where it was; another one
+    than that is refused. KEY=VALUE: sampling.temperature=0.9 and so on change the generator's
+    settings, decoder_sampling.steps=10 those of a decoder that samples; `vistok info` prints both.
     """
     import torch
 
@@ -51,57 +51,100 @@ def generate(
     names, given = words_and_settings(words)
     if len(names) not in (1, 2):
         raise click.UsageError("name a generator, and perhaps its tokenizer")
+    if count < 1:
+        raise InputError(f"--count {count}: expected 1 or more")
+    image_format(out)
     changes = settings(given, "sampling", "decoder_sampling")
     model = pretrained.open(names[0], expect="generator")
-    owner = open_tokenizer(names[1]) if len(names) == 2 else _owner(names[0], model)
-    labels = None
-    if model.classes:
-        chosen = range(len(model.classes)) if name is None else [_class(name, model.classes)]
-        labels = torch.tensor([c for c in chosen for _ in range(count)])
-    elif name is not None:
+    owner = _owner(names[0], model, names[1] if len(names) == 2 else None)
+    chosen, decoding = (
+        model.settings(changes["sampling"]),
+        owner.settings(changes["decoder_sampling"]),
+    )
+    if length is not None:
+        model.spec.check_length(length)
+    if not model.num_classes and name is not None:
         raise InputError(f"--class {name}: this generator was trained without classes")
-    index = torch.arange(count if labels is None else len(labels))
+    picked = range(model.num_classes) if name is None else [_class(name, model)]
+    total = count * max(1, len(picked))
+    if total > _MOST:
+        raise InputError(
+            f"--count {count}: {total} samples in one grid; expected at most {_MOST}: name one "
+            "--class, or a smaller count"
+        )
+    labels = torch.tensor(picked).repeat_interleave(count) if model.num_classes else None
+    index = torch.arange(total)
     reads = model.config.condition.text is not None and text is not None
     said = owner.condition([text]) if reads else condition_of(owner, text, "decoder")
     if said is not None:
         said = said.select([0] * len(index))
     condition = replace(said, label=labels) if reads else Condition(label=labels)
-    tokens = model.sample(
-        condition, index=index, seed=seed, length=length, sampling=changes["sampling"]
-    )
-    pixels = owner.decode(
-        tokens, said, seed=seed, index=index, sampling=changes["decoder_sampling"]
-    )
-    write(pixels, Path(out), columns=count)
-    click.echo(out)
+    claim([out], overwrite)
+    tokens = model.sample(condition, index=index, seed=seed, length=length, sampling=chosen)
+    pixels = owner.decode(tokens, said, seed=seed, index=index, sampling=decoding)
+    write(pixels, out, columns=count)
+    say(out)
 
 
-def _owner(name: str, model: Any) -> Any:
-    """The tokenizer whose tokens a generator learned, where its record says it is."""
+def _owner(name: str, model: Any, given: str | None) -> Any:
+    """The tokenizer whose tokens a generator learned: `given`, else where its record says it is.
+
+    InputError for another one, as its weights tell: it would decode noise.
+    """
     from vistok import pretrained
     from vistok.storage.hub import WEIGHTS
     from vistok.storage.weights import sha256
 
-    made_by = model.tokenizer.get("name")
-    if not made_by:
+    made_by, wanted = model.tokenizer.get("name"), model.tokenizer.get("sha256")
+    if given is None and not made_by:
         raise InputError(f"{name}: it does not say whose tokens it learned; name the tokenizer too")
     try:
-        folder = pretrained.saved_folder(made_by, expect="tokenizer")
+        folder = pretrained.saved_folder(given or made_by, expect="tokenizer")
     except ValueError as error:
+        if given is not None:
+            raise
         raise InputError(f"{name}: its tokenizer: {error}; or name the tokenizer too") from None
-    if sha256(folder / WEIGHTS) != model.tokenizer.get("sha256"):
+    weights = Path(folder) / WEIGHTS
+    found = sha256(weights)
+    if given is None and found != wanted:
         raise InputError(
             f"{name}: it learned tokens of other weights than {made_by} has now; name the "
             "tokenizer too"
         )
-    return pretrained.open(folder)
+    if wanted and found != wanted:
+        raise InputError(
+            f"{given}: not the tokenizer whose tokens {name} learned: {weights} has sha256 "
+            f"{found[:12]}, not {wanted[:12]}, and would decode noise; name the one that was "
+            f"{made_by or 'its tokenizer'} then"
+        )
+    owner = pretrained.open(folder)
+    if owner.spec() != model.spec:
+        raise InputError(
+            f"{given or made_by}: its tokens are {_tokens(owner.spec())}, those of {name} "
+            f"{_tokens(model.spec)}; name the tokenizer whose tokens it learned"
+        )
+    return owner
 
 
-def _class(name: str, classes: tuple[str, ...]) -> int:
-    if name in classes:
-        return classes.index(name)
-    if name.isdigit() and int(name) < len(classes):
+def _tokens(spec: Any) -> str:
+    blocks = ", ".join("x".join(map(str, block)) for block in spec.blocks[:4])
+    more = ", ..." if len(spec.blocks) > 4 else ""
+    vocab = " x ".join(map(str, spec.vocab[:4])) + (" x ..." if len(spec.vocab) > 4 else "")
+    return f"blocks {blocks}{more} of vocabulary {vocab or 'continuous'} (prefix {spec.prefix})"
+
+
+def _class(name: str, model: Any) -> int:
+    """The number of a class that is given by its name or its number."""
+    places = [number for number, one in enumerate(model.classes) if one == name]
+    if len(places) > 1:
+        raise InputError(
+            f"--class {name}: classes {' and '.join(map(str, places))} have this name; give the "
+            "number"
+        )
+    if places:
+        return places[0]
+    if re.fullmatch("[0-9]{1,9}", name) and int(name) < model.num_classes:
         return int(name)
-    raise InputError(
-        f"--class {name}: expected one of {', '.join(classes)} or 0..{len(classes) - 1}"
-    )
+    shown = ", ".join(model.classes[:20]) + (", ..." if len(model.classes) > 20 else "")
+    named = f"{shown} or " if shown else ""
+    raise InputError(f"--class {name}: expected one of {named}0..{model.num_classes - 1}")

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from vistok.cli.outputs import say
 from vistok.config.errors import one_line_errors
 from vistok.config.overrides import leaves, text_of
 
@@ -21,7 +22,7 @@ def info(model: str) -> None:
     found = pretrained.open(model)
     rows = _tokenizer(found) if isinstance(found, Tokenizer) else _generator(found)
     for name, value in rows.items():
-        click.echo(f"{name:24} {value}")
+        say(f"{name:24} {value}")
 
 
 def _tokens(spec: Any, sample: str) -> dict[str, Any]:

@@ -41,27 +41,28 @@ def read_text(path: str | Path, most: int = LARGEST) -> str:
         ) from None
 
 
-def read_json(path: str | Path, most: int = LARGEST) -> Any:
+def read_json(path: str | Path, most: int = LARGEST, **numbers: Callable[[str], Any]) -> Any:
     """The content of a JSON file, bounded in size (`most` bytes) and depth.
 
+    Args:
+        numbers: as in `parse_json`.
     Raises InputError, one line with the file's name, for anything else; a missing file is the
     system's FileNotFoundError.
     """
-    return parse_json(read_text(path, most), path)
+    return parse_json(read_text(path, most), path, **numbers)
 
 
-def parse_json(
-    text: str | bytes, source: object, parse_constant: Callable[[str], Any] | None = None
-) -> Any:
+def parse_json(text: str | bytes, source: object, **numbers: Callable[[str], Any]) -> Any:
     """The content of a JSON text, at most DEEPEST containers within each other.
 
     Args:
         source: the file's name, which begins the error.
-        parse_constant: value of NaN, Infinity and -Infinity, which are no JSON (as in `json`).
+        numbers: parse_constant, parse_float and parse_int, as in `json`: the value of a number's
+            text. The first is given NaN, Infinity and -Infinity, which are no JSON.
     Raises InputError, one line.
     """
     try:
-        data = json.loads(text, parse_constant=parse_constant)
+        data = json.loads(text, **numbers)
     except RecursionError:
         raise InputError(_too_deep(source)) from None
     except ValueError as error:

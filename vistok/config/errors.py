@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from vistok.core.errors import InputError, UserError
+from vistok.core.text import printable
 
 __all__ = [
     "BUG",
@@ -60,12 +61,12 @@ def one_line_errors(function: Callable) -> Callable:
 
 
 def explain(error: Exception) -> tuple[str, int]:
-    """(the one line that says what went wrong, exit code)."""
-    text = " ".join(str(error).split())
+    """(the one line that says what went wrong, exit code); what does not print is escaped."""
+    text = printable(" ".join(str(error).split()))
     if isinstance(error, UserError):
         return f"error: {text}", 1
     if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename is not None else ""
+        where = f"{printable(error.filename)}: " if error.filename is not None else ""
         return f"error: {where}{error.strerror}", 1
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which this package does not import
         return f"error: out of memory ({text[:160]}); lower the batch size", 1

@@ -1,4 +1,4 @@
-"""References of a config to its own keys: `${name}`, `${a.b[0]}`.
+"""References of a config to its own keys: `${name}`, `${a.b[0]}`, `${.beside}`, `${..above}`.
 
 A reference alone gives the value, inside text its text as it was typed. The file may have come
 with a run of somebody else: only its own keys are put into it, never the environment, and what
@@ -18,6 +18,7 @@ from vistok.config.validation import short
 from vistok.config.yaml_text import MOST_VALUES
 
 _REFERENCE = re.compile(r"\$\{([\w.\[\]-]+)\}")
+_Path = tuple[str, ...]
 _MOST_TEXT = 2**20  # characters of all text that references give
 
 
@@ -36,42 +37,48 @@ def check_references(tree: Any, path: Path, place: str = "") -> None:
 def follow_references(tree: dict[str, Any]) -> dict[str, Any]:
     """The tree with every reference replaced; ConfigError, one line, for one that leads nowhere,
     to itself, or to too much."""
-    return _Follower(tree).value(tree, ())
+    return _Follower(tree).value(tree, (), ())
 
 
 class _Follower:
     def __init__(self, root: dict[str, Any]) -> None:
         self.root, self.made, self.written = root, 0, 0
 
-    def value(self, value: Any, inside: tuple[str, ...]) -> Any:
-        """`value` resolved; `inside`: the references that led here."""
+    def value(self, value: Any, at: _Path, inside: tuple[_Path, ...]) -> Any:
+        """The value at the path `at`, resolved; `inside`: paths whose references led here."""
         self.made += 1
         if self.made > MOST_VALUES:
             raise ConfigError(f"references unfold to more than {MOST_VALUES:,} values")
         if isinstance(value, dict):
-            return {key: self.value(inner, inside) for key, inner in value.items()}
+            return {key: self.value(inner, (*at, key), inside) for key, inner in value.items()}
         if isinstance(value, list):
-            return [self.value(inner, inside) for inner in value]
+            rows = enumerate(value)
+            return [self.value(inner, (*at, str(place)), inside) for place, inner in rows]
         if not isinstance(value, str) or "${" not in value:
             return value
         whole = _REFERENCE.fullmatch(value)
         if whole:
-            return self._target(whole[1], inside)
-        text = _REFERENCE.sub(lambda match: self._text(match[1], inside), value)
+            return self._target(whole[1], at, inside)
+        text = _REFERENCE.sub(lambda match: self._text(match[1], at, inside), value)
         self.written += len(text)
         if self.written > _MOST_TEXT:
             raise ConfigError(f"references unfold to more than {_MOST_TEXT:,} characters")
         return text
 
-    def _text(self, name: str, inside: tuple[str, ...]) -> str:
-        found = self._target(name, inside)
+    def _text(self, name: str, at: _Path, inside: tuple[_Path, ...]) -> str:
+        found = self._target(name, at, inside)
         return found if isinstance(found, str) else text_of(found)
 
-    def _target(self, name: str, inside: tuple[str, ...]) -> Any:
-        if name in inside or len(inside) > DEEPEST:
-            raise ConfigError(f"${{{name}}}: refers to itself ({short(' -> '.join(inside))})")
+    def _target(self, name: str, at: _Path, inside: tuple[_Path, ...]) -> Any:
+        key = name.lstrip(".")
+        up = len(name) - len(key)
+        path = (*(at[:-up] if up else ()), *places(key))
+        if up > len(at):
+            raise ConfigError(f"${{{name}}}: has more dots than keys lie above it")
+        if path in inside or len(inside) > DEEPEST:
+            raise ConfigError(f"${{{name}}}: refers to itself")
         found: Any = self.root
-        for step in places(name):
+        for step in path:
             place = place_of(step)
             if isinstance(found, dict) and step in found:
                 found = found[step]
@@ -79,4 +86,4 @@ class _Follower:
                 found = found[place]
             else:
                 raise ConfigError(f"${{{name}}}: key '{name}' not found in this config")
-        return self.value(found, (*inside, name))
+        return self.value(found, path, (*inside, path))

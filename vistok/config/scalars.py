@@ -15,6 +15,7 @@ from vistok.core.errors import InputError
 
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_ENDLESS = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")  # number fields refuse them
 _WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
 _DIGITS = 1000  # of a number; Python refuses to read integers of many more
 
@@ -25,7 +26,8 @@ class _Typed:
     text: str
 
     def __new__(cls, text: str) -> _Typed:
-        number = super().__new__(cls, text)
+        endless = _ENDLESS.fullmatch(text)
+        number = super().__new__(cls, text.replace(".", "") if endless else text)
         number.text = text
         return number
 
@@ -50,13 +52,12 @@ def scalar(text: str) -> Any:
     """The value of plain text, which is not in quotes."""
     if text in _WORDS:
         return _WORDS[text]
+    if _ENDLESS.fullmatch(text):
+        return TypedFloat(text)
     if len(text) <= _DIGITS:
-        for pattern, plain, typed in (
-            (_INTEGER, int, TypedInt),
-            (_FLOAT, float, TypedFloat),
-        ):
+        for pattern, kind, typed in ((_INTEGER, int, TypedInt), (_FLOAT, float, TypedFloat)):
             if pattern.fullmatch(text):
-                return plain(text) if str(plain(text)) == text else typed(text)
+                return kind(text) if str(kind(text)) == text else typed(text)
     return text
 
 
@@ -72,3 +73,14 @@ def tagged(text: str, kind: str) -> Any:
     ):
         raise InputError(f"got {text!r} as !!{kind}; expected plain values, decimals or text")
     return float(value) if kind == "float" else value
+
+
+def plain(tree: Any) -> Any:
+    """Plain data without the texts of its numbers, for what is written into other files."""
+    if isinstance(tree, dict):
+        return {key: plain(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [plain(value) for value in tree]
+    if isinstance(tree, TypedInt):
+        return int(tree)
+    return float(tree) if isinstance(tree, TypedFloat) else tree

@@ -16,6 +16,7 @@ from vistok.config.bounded import read_text
 from vistok.config.errors import ConfigError, UserError
 from vistok.config.overrides import apply, merge
 from vistok.config.references import check_references, follow_references
+from vistok.config.scalars import plain
 from vistok.config.shipped import find
 from vistok.config.yaml_text import dump_yaml, parse_yaml
 
@@ -39,7 +40,14 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
 
 
 def read_plain_yaml(path: str | Path) -> Any:
-    """The content of a YAML file as it stands: no base, no references. ConfigError, one line."""
+    """The content of a YAML file as it stands, of plain types: no base, no references.
+
+    Raises ConfigError, one line, for a file that cannot be read.
+    """
+    return plain(_read(path))
+
+
+def _read(path: str | Path) -> Any:
     try:
         return parse_yaml(read_text(path, LARGEST))
     except (UserError, OSError) as error:
@@ -53,7 +61,7 @@ def _load(path: Path, inside: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such config file; expected the path of a YAML file")
     if path.resolve() in inside:
         raise ConfigError(f"{path}: is its own base; expected a chain of files that ends")
-    tree = read_plain_yaml(path)
+    tree = _read(path)
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected `key: value` lines at the top level")
     check_references(tree, path)

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from vistok.config.bounded import DEEPEST
-from vistok.config.scalars import TypedFloat, TypedInt, scalar, tagged
+from vistok.config.scalars import TypedFloat, TypedInt, plain, scalar, tagged
 from vistok.core.errors import InputError
 
 MOST_VALUES = 200_000  # of one file, its anchors unfolded: a list of class names has 21,841
@@ -107,8 +107,7 @@ class _Dumper(yaml.SafeDumper):
         return self.represent_scalar(f"{_TAG}str", text, style=style)
 
     def represent_number(self, number: TypedInt | TypedFloat) -> yaml.Node:
-        plain = int(number) if isinstance(number, int) else float(number)
-        return self.represent_data(plain)
+        return self.represent_data(plain(number))
 
     yaml_representers = {
         **yaml.SafeDumper.yaml_representers,

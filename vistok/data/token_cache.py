@@ -9,12 +9,14 @@ text.npy       [samples, (K,) M, C], optional: features of each sample's text; w
 text_mask.npy  [samples, M] bool: which positions are text, and
 pooled.npy     [samples, C], optional: one vector for each text.
 meta.json      spec, count, written, crops, classes, arrays (type and shape of one entry of each
-               optional array), source (a data record), tokenizer (name, sha256 of its weights).
-               `written` is raised only after the rows are on disk (`token_cache_writer`).
+               optional array), source (a data record), tokenizer (name, sha256 of its weights),
+               files (size and sha256 of each array, once all rows are written) and a seal over
+               itself. `written` is raised only after the rows are on disk (`token_cache_writer`).
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,14 +28,14 @@ import torch
 from torch import Tensor
 
 from vistok.config import ConfigError, validate
-from vistok.config.bounded import read_json
 from vistok.core.errors import InputError
 from vistok.core.records import Condition
-from vistok.core.regular_files import check_regular
+from vistok.core.regular_files import open_regular
 from vistok.data.base import UNLABELED, DataError
+from vistok.storage.sealed import SEAL, SealError, check_files, check_seal, read_record
 from vistok.tokens import Tokens, TokenSpec
 
-VERSION = 1
+VERSION = 2
 META = "meta.json"
 PER_SAMPLE = ("text", "text_mask", "pooled")
 OPTIONAL = ("latents", *PER_SAMPLE)
@@ -54,7 +56,10 @@ class ArraySpec:
 
 
 class TokenCache:
-    """A finished cache, read through memory maps; DataError if it is unfinished or damaged."""
+    """A finished cache, read through memory maps; DataError if it is unfinished or damaged.
+
+    Opening it reads every byte once, to compare the files with their digests.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).expanduser()
@@ -70,6 +75,7 @@ class TokenCache:
                 f"written; run the command that began it again, it resumes there"
             )
         self._maps: dict[str, np.ndarray] | None = self._map()
+        check_digests(self.path, self.meta)
         check_labels(self.path, self.labels, self.classes)
 
     def __len__(self) -> int:
@@ -130,34 +136,49 @@ def check_labels(path: Path, labels: np.ndarray, classes: Sequence[str]) -> None
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """meta.json with every key there; DataError otherwise."""
+    """meta.json with every key there and its seal right; DataError otherwise."""
     file = path / META
     if not file.is_file():
         raise DataError(
             f"token cache {path}: no {META} in it; expected a folder that the cache task wrote"
         )
     try:
-        meta = read_json(file)
+        meta = read_record(file)
         version = meta["version"]
         if version != VERSION:
             raise DataError(
-                f"token cache {path}: format version {version}; this vistok reads {VERSION}"
+                f"token cache {path}: format version {version}; this vistok reads {VERSION}: cache "
+                "the tokens again, into another folder"
             )
+        check_seal(file, meta)
         numbers = [meta[key] for key in ("count", "written", "crops")]
         if any(type(n) is not int for n in numbers) or not 0 <= numbers[1] <= numbers[0]:
             raise InputError(f"count, written, crops = {numbers}")
         if numbers[2] < 1 or numbers[0] < 1 or numbers[0] % numbers[2]:
             raise InputError(f"count={numbers[0]} is no multiple of crops={numbers[2]}")
-        for key in ("spec", "classes", "arrays", "source", "tokenizer"):
+        for key in ("spec", "classes", "arrays", "source", "tokenizer", "files"):
             meta[key]
         names = meta["classes"]
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise InputError("classes are no list of names")
     except DataError:
         raise
+    except SealError as error:
+        raise DataError(f"token cache {error}: write the cache anew") from None
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"token cache {path}: damaged {META} ({error}); write it anew") from None
-    return meta
+    return {key: value for key, value in meta.items() if key != SEAL}
+
+
+def check_digests(path: Path, meta: Mapping[str, Any]) -> None:
+    """Compare the arrays of a finished cache with their digests; DataError names what differs."""
+    expected = {"tokens.npy", "labels.npy", *(f"{name}.npy" for name in meta["arrays"])}
+    try:
+        if set(meta["files"]) != expected:
+            raise SealError(f"{path / META}: no digest of each of {', '.join(sorted(expected))}")
+        check_files(path, meta["files"])
+    except SealError as error:
+        raise DataError(f"token cache {error}: write the cache anew") from None
 
 
 def array_specs(path: Path, described: Any) -> dict[str, ArraySpec]:
@@ -208,26 +229,48 @@ def layout(
 def map_arrays(
     path: Path, expected: Mapping[str, tuple[tuple[int, ...], np.dtype]], mode: str
 ) -> dict[str, np.ndarray]:
-    """Memory maps by name, shapes and types checked; nothing is unpickled."""
-    maps = {}
-    for name, (shape, dtype) in expected.items():
-        file = f"{name}.npy"
-        try:
-            check_regular(path / file)
-            array = np.load(path / file, mmap_mode=mode, allow_pickle=False)
-            if not isinstance(array, np.ndarray):
-                raise InputError("an archive; expected one array")
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(
-                f"token cache {path}: {file} cannot be read ({error}); write the cache anew"
-            ) from None
-        if array.shape != shape or array.dtype != dtype:
-            raise DataError(
-                f"token cache {path}: {file} is {array.dtype} {array.shape}; {META} says {dtype} "
-                f"{shape}; write the cache anew"
-            )
-        maps[name] = array
-    return maps
+    """Memory maps by name, shapes, types and sizes checked first; nothing is unpickled."""
+    return {
+        name: _map(path, f"{name}.npy", shape, dtype, mode)
+        for name, (shape, dtype) in expected.items()
+    }
+
+
+def _map(path: Path, file: str, shape: tuple[int, ...], dtype: np.dtype, mode: str) -> np.ndarray:
+    try:
+        found, kind, fortran, start = _header(path / file)
+        size = (path / file).stat().st_size
+    except Exception as error:  # numpy's reader of damaged headers raises many kinds
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(
+            f"token cache {path}: {file} cannot be read ({reason}); write the cache anew"
+        ) from None
+    if found != shape or kind != dtype or fortran:
+        raise DataError(
+            f"token cache {path}: {file} is {kind} {found}; {META} says {dtype} {shape}; write the "
+            "cache anew"
+        )
+    if size != (whole := start + math.prod(shape) * dtype.itemsize):
+        raise DataError(
+            f"token cache {path}: {file} has {size} bytes; expected {whole}: write the cache anew"
+        )
+    return np.memmap(path / file, dtype, mode, start, shape)
+
+
+def _header(file: Path) -> tuple[tuple[int, ...], np.dtype, bool, int]:
+    """(shape, type, Fortran order, place of the first number) of an .npy file."""
+    with open_regular(file, "rb") as opened:
+        version = np.lib.format.read_magic(opened)
+        readers = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        if version not in readers:
+            raise InputError(f"format version {version}; expected 1.0 or 2.0")
+        shape, fortran, kind = readers[version](opened)
+        if kind.hasobject:
+            raise InputError("objects, which are never unpickled")
+        return shape, kind, fortran, opened.tell()
 
 
 def _spec(path: Path, meta: dict[str, Any]) -> TokenSpec:

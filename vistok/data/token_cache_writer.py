@@ -24,6 +24,7 @@ from vistok.data.token_cache import (
     PER_SAMPLE,
     VERSION,
     ArraySpec,
+    check_digests,
     check_labels,
     check_specs,
     describe,
@@ -32,6 +33,7 @@ from vistok.data.token_cache import (
     read_meta,
 )
 from vistok.storage.files import DRAFT, write_text
+from vistok.storage.sealed import facts_of_files, sealed
 from vistok.tokens import Tokens, TokenSpec
 
 
@@ -95,7 +97,9 @@ class TokenCacheWriter:
             meta = read_meta(self.path)
             self._compare(meta)
             self.written = self._flushed = meta["written"]
-            self._maps = map_arrays(self.path, self._layout, "r+")
+            self._maps = map_arrays(self.path, self._layout, "r" if self.finished else "r+")
+            if leader and self.finished:
+                check_digests(self.path, meta)
         else:
             self._create()
 
@@ -222,9 +226,13 @@ class TokenCacheWriter:
             self._save()
 
     def flush(self) -> None:
-        """Force the rows to disk, and only then count them as written."""
-        self.force()
-        self.count_up(self.written)
+        """Force the rows to disk, and only then count them as written.
+
+        Nothing happens without new rows: the digests of a finished cache are of what was written.
+        """
+        if self.written != self._flushed:
+            self.force()
+            self.count_up(self.written)
 
     def __enter__(self) -> TokenCacheWriter:
         return self
@@ -254,7 +262,8 @@ class TokenCacheWriter:
             for name, (shape, kind) in self._layout.items()
         }
         self.written = self._flushed = 0
-        self.flush()
+        self.force()
+        self._save()
 
     def _compare(self, meta: dict[str, Any]) -> None:
         for key, mine in self._facts.items():
@@ -265,7 +274,9 @@ class TokenCacheWriter:
                 )
 
     def _save(self) -> None:
-        write_text(self.path / META, json.dumps({**self._facts, "written": self.written}, indent=1))
+        arrays = [self.path / f"{name}.npy" for name in self._layout] if self.finished else []
+        facts = {**self._facts, "written": self.written, "files": facts_of_files(arrays)}
+        write_text(self.path / META, sealed(facts))
 
 
 def _short(value: Any) -> str:

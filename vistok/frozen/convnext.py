@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vistok.frozen.files import Source, check_state, hollow, read_state
+from vistok.frozen.files import Source, fitted, hollow, read_state
 from vistok.frozen.network import PerceptualNetwork
 from vistok.layers.resize import resize
 from vistok.storage.weights import sha256
@@ -38,8 +38,7 @@ class ConvNeXtLogits(PerceptualNetwork):
         with torch.device("meta"):
             network = convnext_small(weights=None)
         if path is not None:
-            state = {key: value.float() for key, value in read_state(path, self.name).items()}
-            check_state(network.state_dict(), state, self.name)
+            state = fitted(network.state_dict(), read_state(path, self.name), self.name)
             network.load_state_dict(state, assign=True)
         self.network = network
         for name, values in (("mean", _MEAN), ("std", _STD)):

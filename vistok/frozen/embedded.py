@@ -18,7 +18,7 @@ from vistok.config import validate
 from vistok.config.bounded import parse_json
 from vistok.core.errors import InputError
 from vistok.frozen.cnn import WEIGHTS, CNNConfig, ResNet9
-from vistok.frozen.files import BadWeights, MissingWeights, check_state, hollow, read_state
+from vistok.frozen.files import BadWeights, MissingWeights, fitted, hollow, read_state
 from vistok.frozen.network import FeatureNetwork, Features, PerceptualNetwork
 from vistok.storage.files import write_bytes
 from vistok.storage.weights import sha256
@@ -72,9 +72,7 @@ def load_weights(path: str | Path | None = None) -> tuple[ResNet9, str]:
     module = ResNet9(validate(CNNConfig, described, source=str(path)))
     if hollow():
         return module, ""
-    state = read_state(path, NAME)
-    check_state(module.state_dict(), state, NAME)
-    module.load_state_dict(state)
+    module.load_state_dict(fitted(module.state_dict(), read_state(path, NAME), NAME))
     return module, sha256(path)
 
 

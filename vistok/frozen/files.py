@@ -6,15 +6,17 @@ Files are read by `vistok.storage.foreign`, which runs no code of theirs.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from safetensors import safe_open
+from torch import Tensor, nn
 
 from vistok.config.errors import UserError
 from vistok.storage.foreign import read_file
-from vistok.storage.weights import WeightsError
+from vistok.storage.weights import WeightsError, finite, misfit
 
 FOLDER = "VISTOK_WEIGHTS"  # environment variable: a folder of weight files
 
@@ -111,8 +113,14 @@ def _unusable(network: str, path: Path, why: str) -> BadWeights:
     )
 
 
-def check_state(expected: dict[str, Tensor], state: dict[str, Tensor], network: str) -> None:
-    """Raise BadWeights unless `state` has the keys and shapes of `expected`."""
+def fitted(
+    expected: Mapping[str, Tensor], state: Mapping[str, Tensor], network: str
+) -> dict[str, Tensor]:
+    """The tensors of a weight file in the types of `expected`, the network's own state.
+
+    Raises BadWeights for other keys or shapes, for types that do not fit (see `misfit`) and for
+    values that are not finite.
+    """
     missing = [key for key in expected if key not in state]
     unknown = [key for key in state if key not in expected]
     if missing or unknown:
@@ -127,3 +135,47 @@ def check_state(expected: dict[str, Tensor], state: dict[str, Tensor], network: 
                 f"{network}: '{key}' has shape {tuple(state[key].shape)} in the weight file; "
                 f"expected {tuple(tensor.shape)}"
             )
+    check_types(expected, state, network)
+    return {key: state[key].to(tensor.dtype) for key, tensor in expected.items()}
+
+
+def check_types(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], network: str) -> None:
+    """Raise BadWeights for a tensor of `state` whose type or values cannot stand for the one of
+    that name in `expected`; other names are not looked at."""
+    for key in expected.keys() & state.keys():
+        tensor = state[key]
+        wrong = misfit(tensor, expected[key].dtype)
+        if wrong is None and not (tensor.is_meta or finite(tensor).all()):
+            wrong = "has values that are not finite"
+        if wrong is not None:
+            raise BadWeights(f"{network}: '{key}' of the weight file {wrong}")
+
+
+def check_loaded(module: nn.Module, files: Iterable[Path], network: str) -> None:
+    """Raise BadWeights if a library, which casts what it reads, made numbers of something else.
+
+    A tensor of a file that is not of floats may not bear the last name (`weight`) of one that the
+    module keeps in floats; the module's values must be finite.
+    """
+    own = module.state_dict()
+    floats = {key.rpartition(".")[2] for key, one in own.items() if one.is_floating_point()}
+    for file in files:
+        for key, kind in _types(file, network).items():
+            if not kind.startswith(("F", "BF")) and key.rpartition(".")[2] in floats:
+                raise BadWeights(f"{network}: '{key}' of {file} has type {kind}; expected floats")
+    for key, tensor in own.items():
+        if not finite(tensor).all():
+            raise BadWeights(f"{network}: '{key}' of the weights has values that are not finite")
+
+
+def _types(file: Path, network: str) -> dict[str, str]:
+    """The type of each tensor of a file by its name in safetensors: F32, BF16, I64, BOOL."""
+    if file.suffix != ".safetensors":
+        names = {torch.bool: "BOOL", torch.complex64: "C64", torch.complex128: "C128"}
+        found = read_state(file, network)
+        return {
+            key: "F" if one.is_floating_point() else names.get(one.dtype, "I")
+            for key, one in found.items()
+        }
+    with safe_open(file, framework="pt") as opened:
+        return {key: opened.get_slice(key).get_dtype() for key in opened.keys()}

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vistok.core.errors import InputError
 from vistok.frozen.clips import preset
-from vistok.frozen.files import FOLDER, BadWeights, MissingWeights, hollow
+from vistok.frozen.files import FOLDER, BadWeights, MissingWeights, check_loaded, hollow
 from vistok.frozen.network import FeatureNetwork, Features, VideoNetwork
 from vistok.layers.resize import resize
 from vistok.storage.weights import sha256
@@ -115,6 +115,7 @@ class Home:
         absent = sorted(report["missing_keys"]) + sorted(other)
         if absent:
             raise self._bad(path, f"'{absent[0]}' is absent or of another shape")
+        check_loaded(model, [file], self.network)
         return model, sha256(file)
 
     def _bad(self, path: Path, why: str) -> BadWeights:

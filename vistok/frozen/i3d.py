@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vistok.core.errors import InputError
 from vistok.frozen.clips import preset
-from vistok.frozen.files import Source, check_state, hollow, read_state
+from vistok.frozen.files import Source, fitted, hollow, read_state
 from vistok.frozen.network import VideoNetwork
 from vistok.storage.weights import sha256
 
@@ -138,8 +138,7 @@ class I3D(VideoNetwork):
         network = InceptionI3D(self.dim)
         if path is not None:
             state = {_ours(key): value for key, value in read_state(path, NAME).items()}
-            check_state(network.state_dict(), state, NAME)
-            network.load_state_dict(state)
+            network.load_state_dict(fitted(network.state_dict(), state, NAME))
         self.network = network
         self.freeze()
 

@@ -12,12 +12,14 @@ channels at 17x17 positions, channels last, 2023 numbers.
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vistok.frozen.files import BadWeights, Source, hollow, read_state
+from vistok.frozen.files import BadWeights, Source, check_types, hollow, read_state
 from vistok.frozen.network import FeatureNetwork, Features
 from vistok.storage.weights import sha256
 
@@ -51,8 +53,8 @@ class Inception(FeatureNetwork):
         super().__init__(NAME, sha256(path))
         # The library unpickles its file without restraint. It is therefore given bytes that we
         # wrote ourselves, from tensors that were read safely.
-        safe = io.BytesIO()
-        torch.save(read_state(path, NAME), safe)
+        safe, state = io.BytesIO(), read_state(path, NAME)
+        torch.save(state, safe)
         safe.seek(0)
         try:
             self.network = FeatureExtractorInceptionV3(
@@ -64,11 +66,17 @@ class Inception(FeatureNetwork):
                 f"{NAME}: {path} does not fit ({' '.join(lines[1:2])[:200]}); "
                 f"expected {SOURCE.file} of {SOURCE.project}"
             ) from None
+        check_types(self.network.state_dict(), state, NAME)  # the library would cast them
         self.freeze()
 
     def look(self, pixels: Tensor) -> Features:
         maps: list[Tensor] = []
-        keep = lambda module, given, made: maps.append(made[:, :_CHANNELS])
+        mine = threading.get_ident()  # the hook of one thread sees the calls of all
+
+        def keep(module: torch.nn.Module, given: Any, made: Tensor) -> None:
+            if threading.get_ident() == mine:
+                maps.append(made[:, :_CHANNELS])
+
         hook = self.network.Mixed_6d.branch1x1.register_forward_hook(keep)
         try:
             pool, logits = self.network(pixels)

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vistok.frozen.files import BadWeights, Source, check_state, hollow, read_state
+from vistok.frozen.files import BadWeights, Source, fitted, hollow, read_state
 from vistok.frozen.network import PerceptualNetwork
 from vistok.storage.weights import sha256
 
@@ -58,8 +58,7 @@ def _state(network: torch.nn.Module, path: Path, trunk: str, name: str) -> dict[
         state[key.replace("lin", "lins.", 1)] = value  # the same layers, listed twice
     for key in ("scaling_layer.shift", "scaling_layer.scale"):
         state[key] = network.state_dict()[key]
-    check_state(network.state_dict(), state, name)
-    return state
+    return fitted(network.state_dict(), state, name)
 
 
 def _trunk_state(network: torch.nn.Module, trunk: dict[str, Tensor], name: str) -> dict:
@@ -72,5 +71,5 @@ def _trunk_state(network: torch.nn.Module, trunk: dict[str, Tensor], name: str) 
                 f"{name}: the weight file lacks '{theirs}'; expected the state dict of "
                 f"torchvision's {_FILES[name.removeprefix('lpips-')]}"
             )
-        state[f"net.{key}"] = trunk[theirs].float()
+        state[f"net.{key}"] = trunk[theirs]
     return state

@@ -7,20 +7,24 @@ are kept. Letters: B texts, M positions, C width.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from vistok.config import Config
-from vistok.frozen.files import MissingWeights
+from vistok.config import Config, ConfigError
+from vistok.frozen.files import MissingWeights, check_loaded
 from vistok.frozen.network import Frozen
+from vistok.storage.hub import download, hub_id, local_path, nowhere
 from vistok.storage.weights import content_sha256
 
 _KEPT = 2**30  # bytes of features that are kept, beside the network: 1,024 texts of T5-XL
+_FETCHED = ("*.json", "*.txt", "*.model", "*.safetensors")  # of a repository of the hub
 _TOGETHER = 16  # texts that go in at once, always: products of one shape give a text one result,
 # whatever the others are, so that kept and fresh features are equal bit for bit
 
@@ -29,8 +33,9 @@ class TextEncoderConfig(Config):
     """A text encoder and the features that are taken from it."""
 
     network: Literal["clip", "t5"] = "clip"
-    path: str = "openai/clip-vit-large-patch14-336"
-    """A folder or hub id in `transformers` format, with safetensors weights and its tokenizer."""
+    path: str = "hf:openai/clip-vit-large-patch14-336"
+    """A folder in `transformers` format, with safetensors weights and its tokenizer, or
+    `hf:owner/name` of the hub."""
     layer: Literal["last", "penultimate"] = "last"
     """last: after the final norm; penultimate: what enters the last block, without a norm."""
     length: int = Field(default=77, ge=2, le=2**14)
@@ -56,20 +61,23 @@ class TextEncoder(Frozen):
         transformers.utils.logging.disable_progress_bar()
         try:
             # Nothing executable: safetensors only, and no code from the repository.
-            options = {"trust_remote_code": False}
-            text_tokenizer = transformers.AutoTokenizer.from_pretrained(config.path, **options)
+            folder = _folder(config.path)
+            options = {"trust_remote_code": False, "local_files_only": True}
+            text_tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
             network = kinds[config.network].from_pretrained(
-                config.path, use_safetensors=True, dtype=torch.float32
+                folder, use_safetensors=True, dtype=torch.float32, **options
             )
         except (OSError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())[:160]
+            reason = " ".join(str(error).split())[:400]
             raise MissingWeights(
                 f"{self_name}: not available ({reason}); download the repository and give its "
                 "folder as text.path"
             ) from None
+        check_loaded(network, folder.glob("*.safetensors"), self_name)
         super().__init__(self_name, content_sha256(network.state_dict()))
         self.config, self.text_tokenizer, self.network = config, text_tokenizer, network
         self._kept: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+        self._lock = threading.Lock()  # of what is kept: threads may share an encoder
         self.freeze()
 
     @property
@@ -83,6 +91,13 @@ class TextEncoder(Frozen):
 
         The end token counts as text, padding does not; '' is a text like any other.
         """
+        with self._lock:
+            rows = self._rows(texts)
+        features, mask = zip(*rows, strict=True)
+        return torch.stack(features), torch.stack(mask)
+
+    def _rows(self, texts: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
+        """Features and mask of each text, kept ones where there are any."""
         device = next(self.network.parameters()).device
         if self._kept and next(iter(self._kept.values()))[0].device != device:
             self._kept.clear()  # the network has moved
@@ -95,8 +110,7 @@ class TextEncoder(Frozen):
         most = _KEPT // (4 * self.config.length * self.dim)
         while len(self._kept) > most:
             self._kept.popitem(last=False)
-        features, mask = zip(*rows, strict=True)
-        return torch.stack(features), torch.stack(mask)
+        return rows
 
     def _encode(self, texts: list[str]) -> list[tuple[Tensor, Tensor]]:
         made: list[tuple[Tensor, Tensor]] = []
@@ -141,3 +155,14 @@ class BlankText(nn.Module):
         """As TextEncoder's; every position counts as text."""
         shape = (len(texts), self.length)
         return torch.zeros(*shape, self.dim), torch.ones(shape, dtype=torch.bool)
+
+
+def _folder(path: str) -> Path:
+    """The folder of a path or of an id of the hub; ConfigError if it is not there."""
+    hub = hub_id(path)
+    if hub is not None:
+        return download(hub, _FETCHED)
+    folder = local_path(path)
+    if not folder.is_dir():
+        raise ConfigError(nowhere(path, "expected a folder in transformers format"))
+    return folder

@@ -23,11 +23,11 @@ from vistok.config import Config
 class GuidanceConfig(Config):
     """Settings of classifier-free guidance; a generator's sampling config extends them."""
 
-    guidance: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    guidance: float = Field(default=1.0, ge=0, le=1e4, allow_inf_nan=False)
     """Scale of classifier-free guidance; 1 = none, 0 = the model without its condition."""
     guidance_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Growth of the scale from 1 to `guidance` over the steps of a sample; constant: none."""
-    guidance_power: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    guidance_power: float = Field(default=1.0, gt=0, le=1e4, allow_inf_nan=False)
     """Exponent of the cosine schedule: the larger, the later guidance sets in."""
 
     @property

@@ -7,10 +7,13 @@ Letters: B samples, V vocabulary.
 from __future__ import annotations
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from vistok.config import Config
+from vistok.core.errors import InputError
+
+COLDEST = 1e-4  # least temperature above 0: over less, logits are beyond fp32
 
 
 class ChoiceConfig(Config):
@@ -22,6 +25,13 @@ class ChoiceConfig(Config):
     """Number of most likely codes that are sampled from; 0 = all."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Probability that the most likely codes which are sampled from reach together; 1 = all."""
+
+    @field_validator("temperature")
+    @classmethod
+    def _divides(cls, value: float) -> float:
+        if 0 < value < COLDEST:  # logits over it would not be finite
+            raise InputError(f"expected 0 (greedy) or {COLDEST:g} or more")
+        return value
 
 
 def choose(logits: Tensor, u: Tensor, config: ChoiceConfig) -> Tensor:

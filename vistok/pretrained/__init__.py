@@ -1,6 +1,6 @@
 """Models by name, and the weights of released tokenizers in and out of vistok.
 
-    open("runs/quickstart"), open("titok-l32"), open("owner/name"), open("weights.bin")
+    open("runs/quickstart"), open("titok-l32"), open("hf:owner/name"), open("weights.bin")
     load("weights.bin", config=..., family=...) -> Tokenizer   # official weights only
     from_official(family, state_dict, config) -> Tokenizer
     to_official(tokenizer) -> (state_dict, config)
@@ -20,7 +20,7 @@ from torch import Tensor
 from vistok.config.errors import InputError
 from vistok.pretrained import exchange
 from vistok.pretrained.base import Family, Release
-from vistok.pretrained.open import is_local, kind_of, locate, open, saved_folder
+from vistok.pretrained.open import kind_of, locate, open, saved_folder
 from vistok.pretrained.table import FAMILIES, family_of, release_of, releases
 from vistok.tokenizer import Tokenizer
 
@@ -29,7 +29,6 @@ __all__ = [
     "Family",
     "Release",
     "from_official",
-    "is_local",
     "kind_of",
     "load",
     "locate",

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vistok.config import ConfigError
 from vistok.tokenizer import TokenizerConfig
 
 Load = Callable[..., Tensor]
@@ -75,6 +76,14 @@ class Family:
     def entries(self, config: TokenizerConfig) -> list[Entry]:
         """The whole key table of a model."""
         raise NotImplementedError
+
+
+def flag(config: Mapping[str, Any], key: str, default: bool) -> bool:
+    """A switch of an official config; ConfigError for text and numbers, which are no switch."""
+    value = config.get(key, default)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key}: got {value!r}; expected true or false")
+    return value
 
 
 def squeeze(*axes: int) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vistok.config import validate
+from vistok.config import ConfigError, UserError, validate
 from vistok.config.names import close
 from vistok.pretrained.base import Entry, Family
 from vistok.storage.origin import Origin
-from vistok.storage.weights import WeightsError
+from vistok.storage.weights import WeightsError, finite, misfit
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 
 
@@ -28,9 +28,9 @@ def from_official(
     """A tokenizer in evaluation mode that holds the official weights.
 
     Raises ConfigError for a config that the family cannot map, WeightsError for missing,
-    unexpected, misshapen or non-finite tensors: one line with source and key.
+    unexpected, misshapen, mistyped or non-finite tensors: one line with source and key.
     """
-    tree = family.config(config) | {"license": license}
+    tree = _mapped(family, config, source) | {"license": license}
     tokenizer = Tokenizer(validate(TokenizerConfig, tree, f"{source} ({family.name})"))
     entries = family.entries(tokenizer.config)
     inert = _account(family, entries, state, source)
@@ -41,6 +41,9 @@ def from_official(
         if not entry.theirs:
             continue
         parts = [state[key] for key in entry.theirs]
+        for key, part in zip(entry.theirs, parts, strict=True):
+            if (wrong := misfit(part, own[entry.ours].dtype)) is not None:
+                raise WeightsError(f"{source}: {key} {wrong}")
         try:
             tensor = entry.load(
                 *(part.float() if part.is_floating_point() else part for part in parts)
@@ -54,7 +57,7 @@ def from_official(
                 f"{tuple(official)} by its config"
             )
         for key, part in zip(entry.theirs, parts, strict=True):
-            if part.is_floating_point() and not part.isfinite().all():
+            if part.is_floating_point() and not finite(part).all():
                 raise WeightsError(f"{source}: {key} has values that are not finite")
         loaded[entry.ours] = tensor.to(own[entry.ours].dtype)
     tokenizer.load_state_dict(loaded)  # keys, shapes and numbers were looked at above
@@ -81,6 +84,24 @@ def to_official(family: Family, tokenizer: Tokenizer) -> tuple[dict[str, Tensor]
                 state[key] = state[key].to(getattr(torch, name.removeprefix("torch.")))
         state.update(origin.inert)
     return {key: tensor.contiguous().clone() for key, tensor in state.items()}, config
+
+
+def _mapped(family: Family, config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The tree that a family makes of an official config.
+
+    The config is somebody else's file: a mapping reads it as the releases wrote it, and whatever
+    fails there is a value of another type or a key that is not there.
+    """
+    try:
+        return family.config(config)
+    except UserError:
+        raise
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        reason = f"no key {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise ConfigError(
+            f"{source}: not an official config of {family.name} ({reason}); expected the config "
+            "file that lies beside the released weights, as it came"
+        ) from None
 
 
 def _account(

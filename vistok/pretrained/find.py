@@ -14,11 +14,12 @@ from vistok.config import ConfigError, UserError
 from vistok.config.bounded import read_json
 from vistok.config.yaml_files import read_plain_yaml
 from vistok.pretrained.base import Family, Release
-from vistok.pretrained.table import FAMILIES, family_of, release_of, releases
+from vistok.pretrained.table import FAMILIES, family_of, release_of, released_name, releases
 from vistok.storage.foreign import SUFFIXES, read_state
+from vistok.storage.hub import local_path, nowhere
 from vistok.storage.weights import WeightsError, sha256
 
-_CONFIGS = ("config.json", "config.yaml", "config.yml")
+CONFIGS = ("config.json", "config.yaml", "config.yml")
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,12 @@ def find(
     local_files_only: bool = False,
 ) -> Found:
     """The weights and config behind a name or path; one-line errors say what is missing."""
-    path = Path(name)
+    path = local_path(name)
     if path.exists():
         return _local(path, family, config)
-    if path.suffix in SUFFIXES or str(name).startswith((".", "/")):
-        raise ConfigError(f"{name}: no such file or folder; expected official weights, or a name "
-                          f"of {', '.join(list(releases())[:3])}, ...")  # fmt: skip
+    if released_name(str(name)) is None and (path.suffix in SUFFIXES or "/" in str(name)):
+        few = ", ".join(list(releases())[:3])
+        raise ConfigError(nowhere(name, f"expected official weights, or a name of {few}, ..."))
     own, release = release_of(str(name))
     path = _download(release, local_files_only)
     if release.sha256 is not None and path.is_file():
@@ -75,7 +76,7 @@ def _local(path: Path, family: str | None, config: Mapping[str, Any] | str | Pat
             return Found(own, state, config, str(path))
     if config is None:
         raise ConfigError(
-            f"{folder / _CONFIGS[0]}: no such config; official weights need their official config "
+            f"{folder / CONFIGS[0]}: no such config; official weights need their official config "
             "beside them, or config=PATH"
         )
     raise ConfigError(
@@ -87,7 +88,7 @@ def _local(path: Path, family: str | None, config: Mapping[str, Any] | str | Pat
 def _config(folder: Path, given: str | Path | None) -> Mapping[str, Any] | None:
     """An official config: plain JSON or YAML, never resolved (it came with the weights). None: no
     file was named and there is none."""
-    tried = [Path(given)] if given is not None else [folder / name for name in _CONFIGS]
+    tried = [Path(given)] if given is not None else [folder / name for name in CONFIGS]
     for path in tried:
         if not path.is_file():
             continue
@@ -109,7 +110,7 @@ def _download(release: Release, local_files_only: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    patterns = [release.file, *_CONFIGS]
+    patterns = [release.file, *CONFIGS]
     try:
         folder = Path(
             snapshot_download(

@@ -1,12 +1,12 @@
-"""Any name -> a model: a run, a saved folder, a hub id, a released name, official weights.
+"""Any name -> a model: a run, a saved folder, an id of the hub, a released name, official weights.
 
-A name that looks like a path (it begins with `.`, `/`, `~` or `runs/`, ends in a suffix, or lies in
-a folder that exists) is only ever looked for on this machine.
+A name that begins with `hf:` is an id of the hub; every other one is a released name or a path of
+this machine, and a path that does not exist is never asked of the hub.
 """
 
 from __future__ import annotations
 
-import re
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +16,33 @@ from vistok.config.errors import InputError
 from vistok.config.names import close, nearest
 from vistok.generators import Generator
 from vistok.pretrained import exchange
-from vistok.pretrained.find import find
+from vistok.pretrained.find import CONFIGS, find
 from vistok.pretrained.table import released_name, releases
+from vistok.storage.files import write_text
 from vistok.storage.foreign import SUFFIXES
-from vistok.storage.hub import CONFIG, WEIGHTS, download, read_json
+from vistok.storage.hub import (
+    CONFIG,
+    WEIGHTS,
+    download,
+    hub_id,
+    local_path,
+    nowhere,
+    read_json,
+)
+from vistok.storage.weights import sha256
 from vistok.tokenizer import Tokenizer
 
 Kind = Literal["tokenizer", "generator"]
 CONVERTED = Path("runs/released")  # where `saved_folder` puts released weights, below their name
+_SOURCE = "source.sha256"  # beside a conversion: hash of the files it was made of
+_READ = (*SUFFIXES, ".json", ".yaml", ".yml")  # suffixes of official weights and configs
 _MARKS: dict[Kind, set[str]] = {
     "generator": {"kind", "spec", "tokenizer"},
     "tokenizer": {"encoder", "quantizer", "decoder"},
 }
 _EXPECTED = (
-    "expected a run that training finished, a folder made by save_pretrained, official weights, a "
-    "hub id owner/name, or a released name such as titok-l32"
+    "expected a run that training finished, a folder made by save_pretrained, official weights, "
+    "hf:owner/name of the hub, or a released name such as titok-l32"
 )
 
 
@@ -56,7 +68,10 @@ def open(
     Raises a UserError of one line: nothing of that name (with the nearest one), weights that are
     broken or of another config, or a model of another kind.
     """
-    place = locate(name, expect)
+    return _load(locate(name, expect), map_location)
+
+
+def _load(place: Located, map_location: Any = "cpu") -> Tokenizer | Generator:
     if place.folder is None:
         found = find(place.official)
         return exchange.from_official(
@@ -74,39 +89,31 @@ def saved_folder(name: str | Path, expect: Kind | None = None) -> Path:
         if not (place.folder / WEIGHTS).is_file():
             raise InputError(f"{name}: no {WEIGHTS} in {place.folder}; save the model again")
         return place.folder
-    stem = Path(place.official).resolve().stem if Path(place.official).exists() else str(name)
-    folder = CONVERTED / stem
+    folder, source = _conversion(place.official)
     if not (folder / WEIGHTS).is_file():
-        open(name, expect=expect).save_pretrained(folder)
+        _load(place).save_pretrained(folder)
+        if source is not None:
+            write_text(folder / _SOURCE, source + "\n")
     return folder
 
 
 def locate(name: str | Path, expect: Kind | None = None) -> Located:
     """The place behind a name, its weights unread; errors as in `open`."""
-    path = Path(name).expanduser()
-    if path.exists():
+    path, hub = local_path(name), hub_id(name)
+    release = released_name(str(name))
+    if hub is None and path.exists():
         found = _local(str(name), path)
-    elif (release := released_name(str(name))) is not None:
+    elif release is not None:
         found = Located(str(name), "tokenizer", None, release)
-    elif is_local(name):
-        raise InputError(_nowhere(path))
-    elif str(name).count("/") == 1:
-        found = _local(str(name), download(str(name)))
+    elif hub is not None:
+        found = _local(str(name), download(hub))
+    elif "/" in str(name) or path.suffix in SUFFIXES or str(name).startswith((".", "~")):
+        raise InputError(nowhere(name, _EXPECTED))
     else:
-        raise InputError(f"unknown release '{name}'; {nearest(str(name), releases())}; {_EXPECTED}")
+        raise InputError(_unknown(str(name)))
     if expect is not None and found.kind != expect:
         raise InputError(f"{name}: not a {expect} but a {found.kind}; {_advice(expect)}")
     return found
-
-
-def is_local(name: str | Path) -> bool:
-    """True if a name can only mean a path of this machine, so that no hub is asked for it."""
-    text, path = str(name), Path(name).expanduser()
-    return bool(
-        text.startswith((".", "/", "~", "runs/"))
-        or re.search(r"\.[A-Za-z]\w*$", path.name)
-        or ("/" in text and path.parent.is_dir())
-    )
 
 
 def kind_of(described: Mapping[str, Any]) -> Kind | None:
@@ -143,16 +150,43 @@ def _local(name: str, path: Path) -> Located:
     return Located(name, "tokenizer", None, path)
 
 
-def _nowhere(path: Path) -> str:
-    """The error of a path that does not exist, with the nearest name beside it."""
-    up = path.parent
-    while not up.is_dir():
-        up = up.parent
-    missing = path.parts[len(up.parts)]
-    there = sorted(p.name for p in up.iterdir() if not p.name.startswith("."))
-    like = close(missing, there)
-    hint = f"did you mean {up / like}? " if like else ""
-    return f"{path}: no such file or folder (there is no '{missing}' in {up}); {hint}{_EXPECTED}"
+def _conversion(official: str | Path) -> tuple[Path, str | None]:
+    """(folder of the conversion of official weights, hash of the files it is made of).
+
+    A folder of that name which other files were converted into is left alone: the hash then stands
+    behind the name. Released names have no hash; their files are the release's own.
+    """
+    path = Path(official)
+    if not path.exists():
+        return CONVERTED / str(official), None
+    source, folder = _files_sha256(path), CONVERTED / path.resolve().stem
+    record = folder / _SOURCE
+    if (folder / WEIGHTS).is_file() and not (
+        record.is_file() and record.read_text("utf-8").strip() == source
+    ):
+        folder = folder.with_name(f"{folder.name}-{source[:12]}")
+    return folder, source
+
+
+def _files_sha256(path: Path) -> str:
+    """Hash of official weights and the configs beside them, whatever their folder is called."""
+    if path.is_dir():
+        files = [f for f in sorted(path.iterdir()) if f.suffix in _READ and f.is_file()]
+    else:
+        files = [path, *(path.parent / name for name in CONFIGS if (path.parent / name).is_file())]
+    lines = [f"{f.name} {sha256(f)}" for f in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _unknown(name: str) -> str:
+    """The error of a name without a slash that is no release and no path."""
+    here = sorted(p.name for p in Path().iterdir() if not p.name.startswith("."))
+    like = close(name, here, cutoff=0.6)
+    hint = f" (is it ./{like}?)" if like else ""
+    return (
+        f"unknown release '{name}'; {nearest(name, releases())}; nor is there a file or folder of "
+        f"that name{hint}: {_EXPECTED}"
+    )
 
 
 def _advice(expect: Kind) -> str:

@@ -9,6 +9,7 @@ from vistok.pretrained.tokenizers.maskgit_vqgan import MaskGITVQGAN
 from vistok.pretrained.tokenizers.one_d_piece import OneDPiece
 from vistok.pretrained.tokenizers.tatitok import TATiTok
 from vistok.pretrained.tokenizers.titok import TiTok
+from vistok.storage.hub import HUB
 
 FAMILIES: dict[str, Family] = {
     family.name: family for family in (MaskGITVQGAN(), TiTok(), TATiTok(), OneDPiece())
@@ -28,14 +29,14 @@ def releases() -> dict[str, tuple[Family, Release]]:
 
 
 def released_name(name: str) -> str | None:
-    """The released name behind a released name or a hub id; None for anything else."""
+    """The released name behind a released name or its id on the hub (`hf:owner/name`)."""
     known = releases()
-    hubs = {release.hub: own for own, (_, release) in known.items()}
+    hubs = {HUB + release.hub: own for own, (_, release) in known.items()}
     return name if name in known else hubs.get(name)
 
 
 def release_of(name: str) -> tuple[Family, Release]:
-    """The release of a name or hub id; InputError with the nearest name for an unknown one."""
+    """The release of a name or `hf:owner/name`; InputError with the nearest name for others."""
     known, own = releases(), released_name(name)
     if own is None:
         raise InputError(f"unknown release '{name}'; {nearest(name, known)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from vistok.config.errors import UserError
 
 DRAFT = ".writing_"  # how the names of unfinished files begin; a kill may leave one behind
+_LONGEST = 48  # characters of a name that its draft repeats: names end at 255 bytes
 
 
 class UnwrittenError(UserError, OSError):
@@ -21,10 +23,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """A draft to write, renamed to `path` when the block ends without an error.
 
     A kill or a full disk leaves the old file as it was; readers see the old one or the new one.
+    A link that lies at `path` is replaced, never followed, and so for the draft, whose name nobody
+    can foresee.
     """
     path = Path(path)
-    draft = path.with_name(f"{DRAFT}{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)  # a link that lies there must not be written through
+    draft = path.with_name(f"{DRAFT}{path.name[:_LONGEST]}.{os.getpid()}.{secrets.token_hex(4)}")
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield draft
         sync(draft)

@@ -81,6 +81,8 @@ def read_file(path: str | Path) -> Any:
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     check_regular(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file")
     if _is_torchscript(path):
         raise WeightsError(
             f"{path}: it is TorchScript, which is code, and no code of a file is ever run; ask for "
@@ -130,8 +132,6 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
 
 
 def _unpickle(path: Path) -> Any:
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file")
     allowed = [(Inert, name) for name in _STAND_INS]
     try:
         with torch.serialization.safe_globals(allowed):

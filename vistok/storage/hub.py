@@ -1,8 +1,15 @@
-"""Saved models: a folder of config.json + model.safetensors, local or on the hub."""
+"""Saved models: a folder of config.json + model.safetensors, local or on the hub.
+
+A name is a path of this machine unless it begins with `hf:`: then it is an id of the hub, such as
+`hf:owner/name`. A path that does not exist is never asked of the hub, or whoever owns the name that
+a slip of the pen makes would supply the model.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +17,14 @@ import torch
 from huggingface_hub import ModelHubMixin
 
 from vistok.config import ConfigError, bounded
+from vistok.config.names import close
 from vistok.core.errors import InputError
 from vistok.storage.files import write_text
 from vistok.storage.weights import WeightsError, load_strict, read_safetensors, write_safetensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+HUB = "hf:"  # what ids of the hub begin with
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)  # owner/name
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -44,15 +54,19 @@ class Saved(ModelHubMixin):
         token: str | bool | None = None,
         map_location: str | torch.device = "cpu",
     ) -> Any:
-        """A saved model in evaluation mode, from a local folder or a hub id.
+        """A saved model in evaluation mode, from a local folder or an id of the hub (`hf:`).
 
         The mixin's own way in would read config.json first, with errors of its own, and hand its
         keys on as arguments.
         """
-        folder = Path(name)
-        if not folder.is_dir():
+        hub = hub_id(name)
+        if hub is None:
+            folder = local_path(name)
+            if not folder.is_dir():
+                raise ConfigError(nowhere(name, "expected a folder made by save_pretrained"))
+        else:
             folder = download(
-                str(name),
+                hub,
                 revision=revision,
                 cache_dir=cache_dir,
                 force_download=force_download,
@@ -95,16 +109,63 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def download(name: str, **options: Any) -> Path:
-    """Folder of a model of the hub, in the hub's own cache; ConfigError if the hub has none."""
+def hub_id(name: str | Path) -> str | None:
+    """`owner/name` of a name that begins with `hf:`; None for every other, which is local.
+
+    ConfigError for an id that the hub cannot have.
+    """
+    text = str(name)
+    if not text.startswith(HUB):
+        return None
+    own = text.removeprefix(HUB)
+    if not _ID.fullmatch(own):
+        raise ConfigError(f"{text}: not an id of the hub; expected {HUB}owner/name")
+    return own
+
+
+def local_path(name: str | Path) -> Path:
+    """The path of a name, with the home folder in place of `~`, if there is such a user."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # ~nobody
+        return Path(name)
+
+
+def nowhere(name: str | Path, expected: str) -> str:
+    """The error of a path that is no folder, with the nearest name beside one that does not exist.
+
+    A name of the form owner/name may have been meant for the hub: the error says how to write that.
+    """
+    path = local_path(name)
+    if path.exists():
+        return f"{path}: a file; {expected}"
+    up = path.parent
+    while not up.is_dir():
+        up = up.parent
+    missing = path.parts[len(up.parts)]
+    there = sorted(p.name for p in up.iterdir() if not p.name.startswith("."))
+    like = close(missing, there)
+    hint = f"did you mean {up / like}? " if like else ""
+    if _ID.fullmatch(str(name)):
+        expected += f"; a model of the hub is written {HUB}{name}"
+    return f"{path}: no such file or folder (there is no '{missing}' in {up}); {hint}{expected}"
+
+
+def download(name: str, files: Sequence[str] = (CONFIG, WEIGHTS), **options: Any) -> Path:
+    """Folder of a model of the hub, in the hub's own cache; ConfigError if the hub has none.
+
+    Args:
+        name: owner/name.
+        files: names and patterns of what is fetched.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS], **options))
+        return Path(snapshot_download(name, allow_patterns=list(files), **options))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"{name}: neither a local folder nor a model on the hub ({reason}); expected a "
-            "folder made by save_pretrained or a hub id"
+            f"{HUB}{name}: the hub does not give it ({reason}); expected a model of the hub, or "
+            "the folder of a download"
         ) from None

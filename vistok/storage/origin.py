@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vistok.config.bounded import read_json
@@ -63,7 +64,23 @@ class Origin:
         try:
             facts = read_json(path)
             inert = read_safetensors(folder / TENSORS) if (folder / TENSORS).is_file() else {}
-            return cls(inert=inert, **facts)
+            return cls(inert=inert, **_checked(facts))
         except (ValueError, TypeError) as error:
             reason = " ".join(str(error).removeprefix(f"{path}: ").split())
             raise InputError(f"{path}: not a record of an import ({reason})") from None
+
+
+def _checked(facts: Any) -> dict[str, Any]:
+    """The facts of an origin.json, whose values have their types; InputError for others."""
+    kinds = {"family": str, "config": dict, "types": dict}
+    kinds |= {"release": str | None, "license": str | None}
+    if not isinstance(facts, dict) or set(facts) != set(kinds):
+        raise InputError(f"expected the keys {', '.join(kinds)}")
+    for name, kind in kinds.items():
+        if not isinstance(facts[name], kind):
+            raise InputError(f"{name}: got {str(facts[name])[:60]!r}")
+    for key, name in facts["types"].items():
+        known = isinstance(name, str) and getattr(torch, name.removeprefix("torch."), None)
+        if not isinstance(known, torch.dtype):
+            raise InputError(f"types: {key}: got {str(name)[:60]!r}; expected a type of torch")
+    return facts

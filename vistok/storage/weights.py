@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vistok.config.errors import UserError
 from vistok.core.regular_files import open_regular
-from vistok.storage.files import UnwrittenError
+from vistok.storage.files import UnwrittenError, replacing, unwritten
 
 
 class WeightsError(UserError, ValueError):
@@ -19,7 +19,7 @@ class WeightsError(UserError, ValueError):
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    """Write tensors (any layout, any device; tied ones are written once each).
+    """Write tensors (any layout, any device; tied ones are written once each), whole or not at all.
 
     Raises UnwrittenError if the disk refuses (the library has a type of its own for that).
     """
@@ -28,9 +28,12 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: str | Path) -> None:
 
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     try:
-        save_file(plain, str(path))
+        with replacing(path) as draft:
+            save_file(plain, str(draft))
     except SafetensorError as error:
         raise UnwrittenError(f"{path}: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise unwritten(path, error) from None
 
 
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:
@@ -49,7 +52,8 @@ def read_safetensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
-    """Load tensors into a module; missing, unexpected, misshapen or non-finite ones are errors."""
+    """Load tensors into a module; missing, unexpected, misshapen or non-finite ones are errors, and
+    so are those of another type (see `misfit`)."""
     own = module.state_dict()
     missing = sorted(set(own) - set(tensors))
     unexpected = sorted(set(tensors) - set(own))
@@ -62,10 +66,55 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: str | 
             raise WeightsError(
                 f"{source}: {key} has shape {tuple(tensor.shape)}; expected {tuple(own[key].shape)}"
             )
-    broken = [k for k, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
+    for key, tensor in tensors.items():
+        if (wrong := misfit(tensor, own[key].dtype)) is not None:
+            raise WeightsError(f"{source}: {key} {wrong}")
+    broken = [k for k, t in tensors.items() if t.is_floating_point() and not finite(t).all()]
     if broken:
         raise WeightsError(f"{source}: values that are not finite in {_some(sorted(broken))}")
     module.load_state_dict(dict(tensors))
+
+
+def misfit(tensor: Tensor, wanted: torch.dtype) -> str | None:
+    """Reason why a tensor cannot stand for one of the type `wanted`; None if it can.
+
+    Floats stand for floats of any precision and integers for integers, if every value fits the
+    wanted type; nothing else changes its kind. Values that are not finite are not looked at here.
+    """
+    kind, expected = _kind(tensor.dtype), _kind(wanted)
+    if kind != expected:
+        return f"has type {_name(tensor.dtype)} ({kind}); expected {_name(wanted)} ({expected})"
+    if tensor.dtype == wanted or not tensor.numel():
+        return None
+    fits = kind == "boolean"
+    if kind == "integer":
+        wide, bounds = tensor.to(torch.int64), torch.iinfo(wanted)
+        low, high = int(wide.min()), int(wide.max())
+        wrapped = tensor.dtype == torch.uint64 and low < 0
+        fits = bounds.min <= low and high <= bounds.max and not wrapped
+    elif kind == "floating point":
+        fits = torch.equal(finite(tensor.to(wanted)), finite(tensor))
+    if not fits:
+        return f"has values of {_name(tensor.dtype)} that do not fit {_name(wanted)}"
+    return None
+
+
+def finite(tensor: Tensor) -> Tensor:
+    """Mask of the values of a tensor that are finite; types of one byte are read in fp32."""
+    small = tensor.is_floating_point() and tensor.element_size() < 2
+    return (tensor.float() if small else tensor).isfinite()
+
+
+def _kind(dtype: torch.dtype) -> str:
+    if dtype.is_floating_point:
+        return "floating point"
+    if dtype.is_complex:
+        return "complex"
+    return "boolean" if dtype == torch.bool else "integer"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def sha256(path: str | Path) -> str:

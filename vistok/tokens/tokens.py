@@ -29,6 +29,14 @@ class Tokens:
     keep: Tensor | None = None  # [B] | [B, S] kept positions or blocks; None = all
     size: tuple[int, int, int] | None = None  # (T, H, W) that decode gives unless told otherwise
     fps: float | None = None
+    made_by: str | None = None
+    """Beginning of the hash of the weights that made them (`Tokenizer.codes_sha256`), if known."""
+
+    def __post_init__(self) -> None:
+        """InputError for indices or lengths that are no integers: they would be cut to some."""
+        for name in ("indices", "keep"):
+            if getattr(self, name) is not None:
+                _check_integers(name, getattr(self, name))
 
     def __len__(self) -> int:
         return len(self.indices if self.indices is not None else self.values)
@@ -50,14 +58,17 @@ class Tokens:
     @classmethod
     def of(cls, spec: TokenSpec, indices: Tensor, **rest) -> Tokens:
         """Tokens from indices [B, L, F] of any integer type; values are checked."""
-        tokens = cls(spec, indices=indices.to(cls.dtype(spec)), **rest)
         _check_indices(spec, indices)
-        return tokens
+        return cls(spec, indices=indices.to(cls.dtype(spec)), **rest)
 
     def check(self) -> Tokens:
-        """self, if shapes, indices and lengths are those of the spec; else a one-line error."""
-        if self.indices is not None:
+        """self, if shapes, types, indices and lengths are those of the spec; else one line."""
+        if self.spec.vocab:
+            if self.indices is None:
+                raise InputError("these tokens have no indices; their spec is one of codes")
             _check_indices(self.spec, self.indices)
+        else:
+            _check_values(self.spec, self.values)
         if self.keep is None:
             return self
         if tuple(self.keep.shape) != self._keep_shape:
@@ -96,7 +107,9 @@ class Tokens:
             length: one number, [B] of them, or [B, S] for a cut inside each block. Raises
                 ValueError if the spec does not allow it.
         """
-        lengths = torch.as_tensor(length).long()
+        lengths = torch.as_tensor(length)
+        _check_integers("length", lengths)
+        lengths = lengths.long()
         given, shape = tuple(lengths.shape), self._keep_shape
         if given not in ((), (len(self),), shape):
             raise InputError(f"length has shape {given}; expected one number, or {shape} of them")
@@ -113,7 +126,10 @@ class Tokens:
         return replace(cut, indices=zero(self.indices), values=zero(self.values))
 
     def regroup(self, vocab: tuple[int, ...]) -> Tokens:
-        """The same codes as digits of another vocabulary with the same product (mixed radix)."""
+        """The same codes as digits of another vocabulary with the same product (mixed radix).
+
+        Their values are not looked at, which would wait for a GPU: `check` does that.
+        """
         spec = self.spec.regroup(tuple(vocab))
         digits = radix.regroup(self.indices.long(), self.spec.vocab, spec.vocab)
         return replace(self, spec=spec, indices=digits.to(Tokens.dtype(spec)))
@@ -128,7 +144,9 @@ class Tokens:
         keep = None if self.keep is None else self.keep.reshape(len(self), -1).tolist()
         mark = self.spec.fingerprint()
         return [
-            Header(mark, None if keep is None else keep[b], self.size, self.fps).write()
+            Header(
+                mark, None if keep is None else keep[b], self.size, self.fps, self.made_by
+            ).write()
             + pack(digits[b][mask[b]], self.spec.factor_bits)
             for b in range(len(self))
         ]
@@ -144,10 +162,10 @@ class Tokens:
                 raise InputError(f"token bytes {i}: {error}") from None
             rows.append(indices)
             keeps.append(header.keep)
-            shown.add((header.size, header.fps))
+            shown.add((header.size, header.fps, header.made_by))
         if len(shown) > 1:
-            raise InputError(f"strings of different (size, fps): {shown}; read them apart")
-        size, fps = shown.pop() if shown else (None, None)
+            raise InputError(f"strings of different (size, fps, made_by): {shown}; read them apart")
+        size, fps, made_by = shown.pop() if shown else (None, None, None)
         keep = None
         if any(k is not None for k in keeps):
             if any(k is None for k in keeps):
@@ -156,7 +174,8 @@ class Tokens:
             keep = keep if spec.prefix == "per_block" else keep[:, 0]
         shape = (len(rows), spec.length, len(spec.vocab))
         stacked = np.stack(rows) if rows else np.zeros(shape, np.int64)
-        return cls.of(spec, torch.from_numpy(stacked), keep=keep, size=size, fps=fps)
+        rest = {"keep": keep, "size": size, "fps": fps, "made_by": made_by}
+        return cls.of(spec, torch.from_numpy(stacked), **rest)
 
 
 def keep_mask(
@@ -180,7 +199,30 @@ def keep_mask(
     return inside[None] < (keep[:, None] if keep.ndim == 1 else keep[:, block])
 
 
+def _check_integers(name: str, tensor: Tensor) -> None:
+    """InputError for floats, which would be cut to integers, and for booleans."""
+    kind = tensor.dtype
+    if kind.is_floating_point or kind.is_complex or kind == torch.bool:
+        raise InputError(f"{name} of type {str(kind).removeprefix('torch.')}; expected integers")
+
+
+def _check_values(spec: TokenSpec, values: Tensor | None) -> None:
+    """InputError unless values are finite floats [B, L, dim]."""
+    expected = (spec.length, spec.dim)
+    if values is None or values.ndim != 3 or tuple(values.shape[1:]) != expected:
+        found = None if values is None else tuple(values.shape)
+        raise InputError(
+            f"values have shape {found}; expected [B, {expected[0]}, {expected[1]}]: these tokens "
+            "are continuous"
+        )
+    if not values.is_floating_point():
+        raise InputError(f"values have type {values.dtype}; expected floats")
+    if not values.isfinite().all():
+        raise InputError("values are not finite; the network or the file that gave them is damaged")
+
+
 def _check_indices(spec: TokenSpec, indices: Tensor) -> None:
+    _check_integers("indices", indices)
     expected = (spec.length, len(spec.vocab))
     if indices.ndim != 3 or tuple(indices.shape[1:]) != expected:
         raise InputError(

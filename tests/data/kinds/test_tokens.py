@@ -1,10 +1,10 @@
-import json
 import pickle
 
 import numpy as np
 import pytest
 import torch
 
+from tests.support.caches import change_meta
 from vistok.config import ConfigError, validate
 from vistok.config.registry import build
 from vistok.core.records import Condition
@@ -19,6 +19,7 @@ from vistok.data import (
     to_device,
 )
 from vistok.data.token_cache import ArraySpec
+from vistok.storage.sealed import read_sealed
 from vistok.tokens import Tokens, TokenSpec
 
 SPEC = TokenSpec(blocks=((2, 2),), vocab=(4096, 3))
@@ -143,7 +144,7 @@ def test_wrong_rows_are_refused(tmp_path):
 def test_damaged_caches_are_refused(tmp_path):
     path = tmp_path / "c"
     write(path)
-    meta = json.loads((path / "meta.json").read_text())
+    meta = read_sealed(path / "meta.json")
     np.save(path / "labels.npy", np.zeros(3, np.int64))
     with pytest.raises(DataError, match=r"labels\.npy is int64 \(3,\)"):
         TokenCache(path)
@@ -156,9 +157,10 @@ def test_damaged_caches_are_refused(tmp_path):
         ("crops", 3, "no multiple"),
         ("spec", {"blocks": [[2]]}, "vocab: missing"),
     ):
-        (path / "meta.json").write_text(json.dumps({**meta, key: value}))
+        change_meta(path, **{key: value})
         with pytest.raises(DataError, match=words):
             TokenCache(path)
+        change_meta(path, **{key: meta[key]})
     (path / "meta.json").write_text("{")
     with pytest.raises(DataError, match="damaged"):
         TokenCache(path)
@@ -347,8 +349,6 @@ def test_damaged_arrays_are_one_line(tmp_path, fails, arrays):
     (condition, latents), tokens = optional(20), some(20)
     with begin(tmp_path / "c") as writer:
         writer.write(tokens, None, condition, latents)
-    path = tmp_path / "c" / "meta.json"
-    meta = json.loads(path.read_text())
-    path.write_text(json.dumps({**meta, "arrays": arrays}))
+    change_meta(tmp_path / "c", arrays=arrays)
     with fails(DataError, "damaged meta.json|text.npy is float32 .20, 5, 4."):
         TokenCache(tmp_path / "c")

@@ -93,10 +93,17 @@ def test_a_cut_off_last_line_is_no_history(runs, line):
 def test_a_released_name_is_converted_once(make_tokenizer, tmp_path, monkeypatch):
     module = importlib.import_module("vistok.pretrained.open")
     asked = []
-    opened = lambda name, expect=None: (asked.append(name), make_tokenizer("vq"))[1]
-    monkeypatch.setattr(module, "open", opened)
+    opened = lambda place: (asked.append(place.official), make_tokenizer("vq"))[1]
+    monkeypatch.setattr(module, "_load", opened)
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         (system,) = resolve(["titok-l32"])
     assert asked == ["titok-l32"] and system.tokenizer.name == "titok-l32"
     assert system.tokenizer.folder == system.tokenizer.model
+
+
+def test_a_slip_in_the_name_of_a_run_is_not_asked_of_the_hub(runs, monkeypatch, fails):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", None)
+    monkeypatch.chdir(runs[0].parent)
+    with fails(RunError, "there is no 'rnus' in .*hf:owner/name of the hub"):
+        resolve(["rnus/tok"])

@@ -24,7 +24,7 @@ def test_settings_are_flat_and_leave_places_out():
     flat = settings(validate(TrainConfig, TINY), 2)
     assert (flat["optimizer.lr"], flat["steps"], flat["processes"]) == (1e-3, 12, 2)
     assert flat["task.tokenizer.quantizer.levels.1"] == 5
-    assert not {"name", "out", "resume"} & set(flat)
+    assert not {"name", "out", "resume", "workers", "log_every", "trackers.0"} & set(flat)
 
 
 def test_changes_name_what_is_new_and_what_is_gone():

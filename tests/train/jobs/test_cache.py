@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
 
+from tests.support.caches import change_meta
 from tests.support.training import TINY, cache_tree, command
 from vistok.config import ConfigError, validate
 from vistok.config.registry import build
@@ -33,11 +33,10 @@ def test_a_cache_holds_what_the_tokenizer_says(cached):
 def test_an_interrupted_cache_goes_on_where_it_stopped(run, cached):
     folder, tokens = cached
     whole = np.load(tokens / "train" / "tokens.npy")
-    meta = json.loads((tokens / "train" / "meta.json").read_text())
     torn = np.load(tokens / "train" / "tokens.npy", mmap_mode="r+")
     torn[33:] = 0  # rows that a kill lost
     torn.flush()
-    (tokens / "train" / "meta.json").write_text(json.dumps({**meta, "written": 33}))
+    change_meta(tokens / "train", written=33)
     run(cache_tree(folder), "tokens")
     assert np.array_equal(np.load(tokens / "train" / "tokens.npy"), whole)
 
@@ -62,11 +61,10 @@ def test_a_cache_of_ten_crops_goes_on_in_the_middle_of_a_sample(run, tmp_path):
         assert label == view.label
     torn = tmp_path / "torn"
     shutil.copytree(whole, torn)
-    meta = json.loads((torn / "train" / "meta.json").read_text())
     rows = np.load(torn / "train" / "tokens.npy", mmap_mode="r+")
     rows[33:] = 0  # the fourth crop of the fourth sample
     rows.flush()
-    (torn / "train" / "meta.json").write_text(json.dumps({**meta, "written": 33}))
+    change_meta(torn / "train", written=33)
     run(tree, "torn")
     for name in ("tokens.npy", "labels.npy", "meta.json"):
         assert (torn / "train" / name).read_bytes() == (whole / "train" / name).read_bytes()
@@ -81,11 +79,10 @@ def test_two_processes_write_the_same_cache(run, tmp_path, write):
     whole = run(tree, "one")
     torn = tmp_path / "two"
     shutil.copytree(whole, torn)
-    meta = json.loads((torn / "train" / "meta.json").read_text())
     rows = np.load(torn / "train" / "tokens.npy", mmap_mode="r+")
     rows[20:] = 0
     rows.flush()
-    (torn / "train" / "meta.json").write_text(json.dumps({**meta, "written": 20}))
+    change_meta(torn / "train", written=20)
     shutil.rmtree(torn / "val")
     done = command(write(tree), f"out={torn}", processes=2)
     assert done.returncode == 0, done.stderr

@@ -20,13 +20,13 @@ class GuidanceConfig(Config):
     """Guidance of a decoder or generator that predicts velocities."""
 
     kind: Literal["cfg", "apg"] = "cfg"
-    scale: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    scale: float = Field(default=1.0, ge=0, le=1e4, allow_inf_nan=False)
     """s; 1 = the conditional prediction alone, which costs half."""
-    momentum: float = Field(default=-0.5, gt=-1, lt=1)
+    momentum: float = Field(default=-0.5, gt=-1, lt=1, allow_inf_nan=False)
     """apg: share of the earlier differences that is added (negative: subtracted)."""
-    norm_threshold: float = Field(default=2.5, gt=0)
+    norm_threshold: float = Field(default=2.5, gt=0, allow_inf_nan=False)
     """apg: bound of a sample's difference, as a Euclidean norm."""
-    eta: float = Field(default=0.0, ge=0)
+    eta: float = Field(default=0.0, ge=0, le=1e4, allow_inf_nan=False)
     """apg: share of the difference's part parallel to the conditional prediction."""
 
 

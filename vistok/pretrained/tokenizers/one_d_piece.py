@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from vistok.pretrained.base import Release
+from vistok.pretrained.base import Release, flag
 from vistok.pretrained.tokenizers.titok import TiTok, within
 from vistok.tokenizer import TokenizerConfig
 
@@ -35,7 +35,7 @@ class OneDPiece(TiTok):
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
         tree = super().config(official)
         # Strict models take whole sequences only, as plain TiTok does.
-        if not official["model"]["vq_model"].get("strict_length_assertion", True):
+        if not flag(official["model"]["vq_model"], "strict_length_assertion", True):
             tree["decoder"]["missing"] = "drop"
             tree["regularizers"] = [{"kind": "tail_token_drop", "per": "batch"}]
         return tree

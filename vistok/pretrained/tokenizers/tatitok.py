@@ -12,7 +12,7 @@ from vistok.pretrained.base import Entry, Release, pair, same
 from vistok.pretrained.tokenizers.titok import TiTok, within
 from vistok.tokenizer import TokenizerConfig
 
-CLIP = "openai/clip-vit-large-patch14-336"  # the weights of open_clip's ViT-L-14-336 "openai"
+CLIP = "hf:openai/clip-vit-large-patch14-336"  # the weights of open_clip's ViT-L-14-336 "openai"
 _LICENCE = "Apache-2.0"
 
 
@@ -27,8 +27,8 @@ class TATiTok(TiTok):
         )
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
-        model = official.get("model", {}).get("vq_model", {})
         tree = super().config(official)
+        model = official["model"]["vq_model"]
         length = model.get("text_context_length", 77)
         tree["decoder"]["text"] = {
             "dim": model.get("text_embed_dim", 768),

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vistok.config import ConfigError
-from vistok.pretrained.base import Entry, Family, Release, own, pair, same, squeeze
+from vistok.core.text import printable
+from vistok.pretrained.base import Entry, Family, Release, flag, own, pair, same, squeeze
 from vistok.pretrained.tokenizers.maskgit_vqgan import (
     decoder_entries,
     decoder_tree,
@@ -59,12 +60,16 @@ class TiTok(Family):
             )
         for key in sorted(set(model) - self.keys):
             warnings.warn(
-                f"{self.name}: config key model.vq_model.{key} is not known and changes nothing",
+                f"{self.name}: config key model.vq_model.{printable(key)} is not known and changes "
+                "nothing",
                 stacklevel=2,
             )
         constants = official.get("constants") or {}
-        legacy, vae = self.legacy(model), model.get("quantize_mode", "vq") == "vae"
-        finetuned = bool(model.get("finetune_decoder", True))
+        mode = model.get("quantize_mode", "vq")
+        if mode not in ("vq", "vae"):
+            raise ConfigError(f"{self.name}: quantize_mode: got {mode!r}; expected vq or vae")
+        legacy, vae = self.legacy(model), mode == "vae"
+        finetuned = flag(model, "finetune_decoder", True)
         if vae and finetuned:
             raise ConfigError(
                 f"{self.name}: quantize_mode 'vae' with finetune_decoder: the official code "
@@ -94,7 +99,7 @@ class TiTok(Family):
         return tree
 
     def legacy(self, model: Mapping[str, Any]) -> bool:
-        return bool(model.get("is_legacy", True))
+        return flag(model, "is_legacy", True)
 
     def _encoder(self, model: Mapping, constants: Mapping, legacy: bool) -> dict[str, Any]:
         return {
@@ -124,8 +129,8 @@ class TiTok(Family):
             "kind": "vq",
             "codebook_size": model.get("codebook_size", 8192),
             "dim": model.get("token_size", 4),
-            "l2_norm": bool(model.get("use_l2_norm", False)),
-            "cluster": bool(model.get("clustering_vq", False)),
+            "l2_norm": flag(model, "use_l2_norm", False),
+            "cluster": flag(model, "clustering_vq", False),
             "loss_weights": {"codebook": 1.0, "commitment": model.get("commitment_cost", 0.25)},
         }
 

@@ -1,0 +1,78 @@
+"""Official configs of wrong types: one line with the source, never a traceback."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+from safetensors.torch import save_file
+
+from tests.support.official import official
+from vistok.config import UserError
+from vistok.pretrained import from_official, load
+from vistok.pretrained.table import FAMILIES
+
+WRONG = (None, "many", [], {}, -1, 1.5)
+VQ = ("model", "vq_model")
+PLACES = {
+    "titok": (
+        ("model",), VQ, ("dataset",), ("dataset", "preprocessing", "crop_size"),
+        (*VQ, "num_latent_tokens"), (*VQ, "vit_enc_model_size"), (*VQ, "vit_enc_patch_size"),
+        (*VQ, "token_size"), (*VQ, "use_l2_norm"),
+        ("constants", "size_table", "small"),
+        ("constants", "pixel_decoder", "channel_mult"),
+    ),
+    "tatitok": (("model",), (*VQ, "text_context_length"), (*VQ, "text_embed_dim")),
+    "one_d_piece": ((*VQ, "strict_length_assertion"),),
+    "maskgit_vqgan": (
+        ("vqgan",), ("quantizer",), ("vqgan", "channel_mult"), ("vqgan", "resolution"),
+        ("quantizer", "num_embeddings"), ("quantizer", "commitment_cost"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_values_of_wrong_types_are_one_line(name):
+    family, state, config = official(name)
+    for place in PLACES[name]:
+        for value in WRONG:
+            changed = copy.deepcopy(config)
+            inner = changed
+            for key in place[:-1]:
+                inner = inner[key]
+            inner[place[-1]] = value
+            for own in FAMILIES.values():
+                own.recognizes(changed, state)
+            try:
+                from_official(family, state, changed, "somewhere")
+            except UserError as error:
+                assert "\n" not in str(error) and len(str(error)) < 1000, (place, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"is_legacy": "false"}, "is_legacy: got 'false'; expected true or false"),
+        ({"use_l2_norm": 1}, "use_l2_norm: got 1; expected true or false"),
+        ({"quantize_mode": "VAE"}, "quantize_mode: got 'VAE'; expected vq or vae"),
+    ],
+)
+def test_switches_are_not_guessed(fails, change, words):
+    family, state, config = official("titok-pixel")
+    config = {**config, "model": {"vq_model": {**config["model"]["vq_model"], **change}}}
+    with fails(UserError, words):
+        from_official(family, state, config, "somewhere")
+
+
+@pytest.mark.parametrize("text", ["[1]", "3", '"a"', "null", '{"model": [1]}', "{"])
+def test_a_config_file_of_another_shape(tmp_path, fails, text):
+    _, state, config = official("titok-pixel")
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(text)
+    with fails(UserError, "config.json|official config|no family recognizes"):
+        load(tmp_path)
+    with fails(UserError, "config"):
+        load(tmp_path, family="titok")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load(tmp_path).origin.family == "titok"
