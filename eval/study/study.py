@@ -52,14 +52,6 @@ class StudyConfig(Config):
     only: tuple[str, ...] = ()
     """Names of the runs to train and evaluate; [] = all."""
 
-    @field_validator("runs", mode="before")
-    @classmethod
-    def _names(cls, runs: Any) -> Any:
-        for name in runs if isinstance(runs, dict) else ():
-            if not isinstance(name, str):
-                raise InputError(f"the name {name!r} is no text; put it into quotes: '{name}'")
-        return runs
-
     @field_validator("out")
     @classmethod
     def _fills(cls, out: str) -> str:

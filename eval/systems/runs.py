@@ -93,9 +93,12 @@ def _json(value: Any) -> Any:
         return {str(key): _json(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_json(one) for one in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    return value if value is None or isinstance(value, str | int) else str(value)
+    if value is None or isinstance(value, bool):
+        return value
+    for kind in (int, float):  # plain ones, of numbers that remember how they were typed
+        if isinstance(value, kind):
+            return kind(value) if math.isfinite(value) else str(value)
+    return str(value)
 
 
 def lengths_of(spec: TokenSpec) -> dict[str, dict[str, int]]:

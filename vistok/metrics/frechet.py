@@ -180,8 +180,9 @@ def frechet_distance(a: FeatureStats, b: FeatureStats, ddof: int = 1) -> float:
 
     ddof: covariances are divided by count - ddof; 1 is usual, LARP's FVD has 0.
 
-    Warns in one line when a set has fewer samples than feature dimensions: the number is exact for
-    these samples, but biased upwards by far more than usual.
+    The number is exact for these samples, and biased upwards: two independent sets of one
+    distribution are not at 0, by how much says `sample_bias.bias_factor`. Warns in one line when a
+    set has fewer samples than feature dimensions, where the bias is far more than usual.
     """
     if a.dim != b.dim:
         raise InputError(

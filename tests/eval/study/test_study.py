@@ -155,6 +155,17 @@ def test_shipped_studies(path, monkeypatch):
         assert len({one.encoder.latents.count for one in configs.values()}) >= 3
 
 
+def test_names_may_be_numbers(small_study):
+    """What was typed is the name: neither an octal number nor a float."""
+    path = small_study()
+    text = path.read_text("utf-8").replace("name: s\n", "name: 0042\n", 1)
+    text = text.replace("  fsq: ", "  010: ").replace("  lfq:", "  1e3:")
+    path.write_text(text, encoding="utf-8")
+    found = read_study(path)
+    assert found.name == "0042" and list(found.runs) == ["010", "vq", "1e3"]
+    assert run_config(found, "010").name == "010"
+
+
 def test_overrides_reach_the_study_or_its_trainings(small_study):
     found = read_study(small_study(), ["evaluate.limit=5", "steps=7", "data.val_count=9"])
     assert found.evaluate.limit == 5
@@ -179,8 +190,6 @@ def test_overrides_reach_the_study_or_its_trainings(small_study):
         ({}, ("stpes=3",), ("stpes", "steps")),
         ({}, ("only=b",), ("only=b", "fsq, vq, lfq")),
         ({"evaluate": {"report": "x.html"}}, (), ("report", "own folder")),
-        ({"runs": {7: {}}}, (), ("runs", "7", "put it into quotes")),
-        ({"name": 7}, (), ("name", "7", "string")),
         ({"out": "x/{foo}"}, (), ("out", "{foo}", "{name}")),
         ({"out": "x/{"}, (), ("out", "{name}")),
     ],

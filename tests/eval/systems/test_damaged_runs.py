@@ -103,8 +103,8 @@ def test_what_json_cannot_hold_is_text(runs, tmp_path):
     done = CliRunner().invoke(evaluate, [str(runs[0]), "protocols=rfid", f"report={report}"])
     assert done.exit_code == 0, done.output
     (run,) = Results.load(tmp_path / "results.json").runs
-    assert run["config"]["clip"] == ".inf"  # as it is written
-    assert run["config"]["x"] == [".nan", "2026-01-01"]
+    assert run["config"]["clip"] == "inf"
+    assert run["config"]["x"] == ["nan", "2026-01-01"]
     assert [one["loss"] for one in run["history"]] == [None, None, 2.0]
 
 
