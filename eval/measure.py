@@ -13,6 +13,7 @@ import torch
 
 from vistok.config import ConfigError
 from vistok.core.errors import InputError
+from vistok.core.text import printable
 from vistok.eval.config import EvalConfig
 from vistok.eval.context import Context, media_of
 from vistok.eval.images import Views
@@ -22,7 +23,6 @@ from vistok.eval.protocols.gfid import GFID
 from vistok.eval.provenance import provenance
 from vistok.eval.reference.agreement import agreed
 from vistok.eval.reference.real import RealStats
-from vistok.eval.report.escape import printable
 from vistok.eval.report.files import place, run_key
 from vistok.eval.result_cache import ResultCache, facts_of
 from vistok.eval.results.merge import check_names, joined

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from vistok.core.text import printable
+
 _TEX = {
     "\\": r"\textbackslash{}",
     **{mark: f"\\{mark}" for mark in "&%$#_{}"},
@@ -37,11 +39,6 @@ _MARKDOWN = (  # in this order: later ones add backslashes of their own
     (r"^(>|[#+-]+(?=\s|$))", r"\\\1"),
     (r"^(\d+)([.)])(?=\s|$)", r"\1\\\2"),
 )
-
-
-def printable(text: str) -> str:
-    """One line without control characters, which a terminal would obey: they show as escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def markdown(text: str) -> str:

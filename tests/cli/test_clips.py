@@ -12,7 +12,7 @@ from PIL import Image
 from tests.cli.test_cli import call, mistake
 from tests.support.numbered import muxed, numbers_of, packed, packets, plain, written
 from vistok.config import validate
-from vistok.data.decode import clips
+from vistok.data.decode.video import clips
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens import Tokens
 

@@ -9,15 +9,15 @@ from vistok.data import (
     Sample,
     VideoConfig,
 )
-from vistok.data.decode import clip_torchcodec
+from vistok.data.decode.video import torchcodec
 
-HAS_TORCHCODEC = not clip_torchcodec.version()[1]
+HAS_TORCHCODEC = not torchcodec.version()[1]
 DECODERS = [
     "auto",
     "pyav",
     pytest.param(
         "torchcodec",
-        marks=pytest.mark.skipif(not HAS_TORCHCODEC, reason=clip_torchcodec.version()[1] or "-"),
+        marks=pytest.mark.skipif(not HAS_TORCHCODEC, reason=torchcodec.version()[1] or "-"),
     ),
 ]
 decoders = pytest.mark.parametrize("decoder", DECODERS)

@@ -86,13 +86,13 @@ def read(paths: Sequence[str], tokenizer: Any) -> Any:
 
 def frame_rate(path: str) -> float:
     """Mean frames per second of a video."""
-    from vistok.data.decode import clips
+    from vistok.data.decode.video import clips
 
     return clips.probe(path).fps
 
 
 def _frames(path: str, count: int) -> list[Any]:
-    from vistok.data.decode import clips
+    from vistok.data.decode.video import clips
 
     frames, remarks = clips.beginning(path, count)
     if len(frames) < count:

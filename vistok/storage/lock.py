@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from vistok.config.errors import UserError
+from vistok.core.text import printable
 from vistok.storage.files import unwritten
 
 LENT = "VISTOK_LOCK"  # environment variable: the descriptor of a lock that a parent process lends
@@ -284,15 +285,11 @@ def _parse(text: bytes) -> Holder | None:
     try:
         facts = json.loads(text)
         pid = facts.pop("pid")
-        plain = {name: _printable(value) for name, value in facts.items()}
+        plain = {name: printable(value)[:200] for name, value in facts.items()}
         names = {field.name for field in fields(Holder)} - {"pid"}
         return Holder(pid, **plain) if type(pid) is int and set(plain) == names else None
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return None
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text)[:200]
 
 
 def _touched(path: Path) -> int | None:

@@ -21,8 +21,8 @@ from vistok.data import (
     VideoConfig,
     to_device,
 )
-from vistok.data.decode import clips
 from vistok.data.decode.transforms import Transform
+from vistok.data.decode.video import clips
 from vistok.data.kinds import video
 
 

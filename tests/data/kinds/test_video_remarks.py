@@ -9,7 +9,7 @@ import pytest
 from tests.support.films import open_video
 from tests.support.numbered import SIZE, muxed, numbers_of, packets, plain, written
 from vistok.data import BadSample, EvalLoader, Order, TrainLoader
-from vistok.data.decode.clip_probe import Probe
+from vistok.data.decode.video.probe import Probe
 from vistok.data.kinds import video
 
 

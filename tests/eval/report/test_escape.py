@@ -7,7 +7,8 @@ import re
 import pytest
 
 from tests.support.eval_results import made, row, run_facts
-from vistok.eval.report.escape import code, csv_text, markdown, printable, tex
+from vistok.core.text import printable
+from vistok.eval.report.escape import code, csv_text, markdown, tex
 from vistok.eval.report.exports import comparison_csv, latex
 from vistok.eval.report.page import render_markdown
 from vistok.eval.report.tables import summary

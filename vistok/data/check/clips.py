@@ -11,7 +11,7 @@ from vistok.core.regular_files import open_regular
 from vistok.data.base import BadSample
 from vistok.data.check.clip_facts import ClipFacts
 from vistok.data.check.findings import Scanned
-from vistok.data.decode import clips
+from vistok.data.decode.video import clips
 from vistok.data.kinds.folder import shown
 from vistok.data.kinds.video import VideoDataset
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from vistok.core.text import printable
 from vistok.data.base import UNLABELED
 from vistok.data.check.clip_facts import ClipFacts, clip_lines, clip_report
 from vistok.data.kinds.walk import UNREAD, endings_text
@@ -222,7 +223,7 @@ def table(report: dict[str, Any]) -> str:
     }
     lines = [f"{key:18} {value}" for key, value in rows.items() if value]
     if report["clips"]:
-        lines += ["", "clips", *(_printable(line) for line in clip_lines(report))]
+        lines += ["", "clips", *(printable(line) for line in clip_lines(report))]
     for title, group in (("findings", report["findings"]), ("notes", report["notes"])):
         if any(group.values()):
             lines += ["", title]
@@ -280,9 +281,4 @@ def _shown(item: dict[str, Any]) -> str:
         text = names + " (labels differ)" * item["labels_differ"]
     else:
         text = f"{item['name']}: {item['reason']}"
-    return _printable(text)
-
-
-def _printable(text: str) -> str:
-    """Names come from outside: no control character of theirs may reach the terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return printable(text)

@@ -39,8 +39,8 @@ from vistok.data.base import (
     manifest_hash,
 )
 from vistok.data.captions import Caption
-from vistok.data.decode import clips
 from vistok.data.decode.transforms import Transform, TransformConfig
+from vistok.data.decode.video import clips
 from vistok.data.kinds.class_names import occurring
 from vistok.data.kinds.csv_table import missing_column, read_table
 from vistok.data.kinds.folder import Listed, check_places, list_folder, open_split, shown

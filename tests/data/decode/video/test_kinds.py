@@ -18,9 +18,9 @@ from tests.support.numbered import (
     written,
 )
 from vistok.data import BadSample
-from vistok.data.decode import clips
-from vistok.data.decode.clip_index import probe
-from vistok.data.decode.clip_probe import Probe
+from vistok.data.decode.video import clips
+from vistok.data.decode.video.index import probe
+from vistok.data.decode.video.probe import Probe
 
 ALL = list(range(40))
 REPORTED = {

@@ -11,8 +11,8 @@ from itertools import pairwise
 import numpy as np
 
 from vistok.data.base import BadSample
-from vistok.data.decode import clip_file
-from vistok.data.decode.clip_file import damaged, open_file
+from vistok.data.decode.video import reading
+from vistok.data.decode.video.reading import damaged, open_file
 
 _NO_TIMES = 0x80  # AVFMT_NOTIMESTAMPS: a bare stream; what FFmpeg then says of times is guessed
 _BACK = 3  # steps by which a clock must go back to count as restarted
@@ -114,15 +114,15 @@ def read_packets(path: str | os.PathLike[str], name: str) -> Packets:
         height, width = stream.height, stream.width
         if height < 1 or width < 1:
             raise BadSample(name, f"declares {width}x{height} pixels; expected 1 or more")
-        if height * width > clip_file.PIXEL_LIMIT:
-            limit = f"{clip_file.PIXEL_LIMIT / 1e6:g} Mpx"
+        if height * width > reading.PIXEL_LIMIT:
+            limit = f"{reading.PIXEL_LIMIT / 1e6:g} Mpx"
             raise BadSample(name, f"declares {width}x{height} pixels, over the limit of {limit}")
         rows = [
             (
                 *(p.pts, p.dts, p.duration or 0, p.is_keyframe and not damaged(container, p)),
                 not (damaged(container, p) or p.is_discard),
             )
-            for _, p in clip_file.packets(container, stream)
+            for _, p in reading.packets(container, stream)
         ]
         formats = container.format.name.split(",")
         codec = stream.codec_context.codec

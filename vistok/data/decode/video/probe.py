@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vistok.core.errors import InputError
-from vistok.data.decode.clip_packets import BROADCAST, Packets
+from vistok.data.decode.video.packets import BROADCAST, Packets
 
 
 @dataclass(frozen=True)

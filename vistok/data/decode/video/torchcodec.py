@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vistok.core.errors import InputError
-from vistok.data.decode.clip_probe import Probe
+from vistok.data.decode.video.probe import Probe
 
 _TOGETHER = 32_000_000  # pixels that are decoded at once
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from vistok.core.errors import InputError
-from vistok.data.decode import clip_file
-from vistok.data.decode.clip_file import decode_from, open_file
-from vistok.data.decode.clip_probe import Probe
+from vistok.data.decode.video import reading
+from vistok.data.decode.video.probe import Probe
+from vistok.data.decode.video.reading import decode_from, open_file
 
 _SKIP = 8  # frames up to which decoding and discarding is cheaper than a seek
 
@@ -62,17 +62,17 @@ def _run(path: str, index: Probe, run: list[int], key: int) -> Iterator[np.ndarr
             del wanted[0]
             if not wanted:
                 return
-    raise InputError(clip_file.ENDED)
+    raise InputError(reading.ENDED)
 
 
 def _from_time(container: Any, stream: Any, time: int) -> Iterator[Any]:
     """Frames from the last key frame at or before a time on, if the container finds it."""
     container.seek(time, stream=stream)
     begun = False
-    for _, packet in clip_file.packets(container, stream):
+    for _, packet in reading.packets(container, stream):
         begun = begun or packet.is_keyframe
-        if clip_file.damaged(container, packet):
-            raise InputError(clip_file.ENDED)
+        if reading.damaged(container, packet):
+            raise InputError(reading.ENDED)
         if begun:
             yield from stream.decode(packet)
     yield from stream.decode(None)

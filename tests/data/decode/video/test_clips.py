@@ -13,7 +13,7 @@ from vistok.data import (
     BadSample,
     DataError,
 )
-from vistok.data.decode import clip_file, clip_pyav, clip_torchcodec, clips
+from vistok.data.decode.video import clips, pyav, reading, torchcodec
 
 
 @decoders
@@ -31,10 +31,8 @@ def test_the_frames_asked_for_are_read(tmp_path, decoder, name):
 
 def test_pyav_decodes_from_the_key_frame_on(tmp_path, monkeypatch):
     path, seen = film(tmp_path / "long.mp4", count=240, bf="0"), []
-    number = clip_pyav._number
-    monkeypatch.setattr(
-        clip_pyav, "_number", lambda *args: seen.append(number(*args)) or number(*args)
-    )
+    number = pyav._number
+    monkeypatch.setattr(pyav, "_number", lambda *args: seen.append(number(*args)) or number(*args))
     clips.read(path, [230, 231], "pyav")
     assert seen == [228, 229, 230, 231]
     seen.clear()
@@ -87,9 +85,7 @@ def test_every_shared_clip_has_the_index_that_its_table_says(shared):
 
 def test_auto_says_which_decoder_and_why(tmp_path, monkeypatch, caplog):
     film(tmp_path / "x.mp4")
-    monkeypatch.setattr(
-        clip_torchcodec, "version", lambda: ("", "torchcodec does not load (no FFmpeg)")
-    )
+    monkeypatch.setattr(torchcodec, "version", lambda: ("", "torchcodec does not load (no FFmpeg)"))
     clips.choose.cache_clear()
     try:
         with caplog.at_level(logging.INFO):
@@ -107,7 +103,7 @@ def test_auto_says_which_decoder_and_why(tmp_path, monkeypatch, caplog):
 
 def test_auto_goes_on_where_the_first_decoder_fails(tmp_path, monkeypatch):
     path = film(tmp_path / "x.mp4")
-    first = lambda path, index, wanted: iter(clip_pyav.by_pyav(path, index, wanted[:2]))
+    first = lambda path, index, wanted: iter(pyav.by_pyav(path, index, wanted[:2]))
     monkeypatch.setattr(clips, "choose", lambda decoder: (("torchcodec", "pyav"), "both"))
     monkeypatch.setitem(clips._DECODERS, "torchcodec", first)
     assert numbers(clips.read(path, [4, 5, 6, 20])) == [4, 5, 6, 20]
@@ -149,6 +145,6 @@ def test_what_is_no_video_is_refused(tmp_path, fails, monkeypatch):
             clips.probe(tmp_path / name)
     with fails(BadSample, "cannot be read"):
         clips.probe(tmp_path / "gone.mp4")
-    monkeypatch.setattr(clip_file, "PIXEL_LIMIT", 3000)
+    monkeypatch.setattr(reading, "PIXEL_LIMIT", 3000)
     with fails(BadSample, "declares 64x48 pixels, over the limit of 0.003 Mpx"):
         clips.probe(tmp_path / "secret.mp4")

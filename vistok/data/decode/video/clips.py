@@ -1,7 +1,7 @@
 """Video files -> chosen frames, upright 8-bit RGB, or `BadSample` with the reason.
 
 What is decided here, once, for training and evaluation alike:
-- The index of a file (`clip_index`) says which frame is the n-th, whatever decodes it.
+- The index of a file (`index`) says which frame is the n-th, whatever decodes it.
 - torchcodec decodes if it is installed and finds FFmpeg's libraries, else PyAV, whose wheel brings
   its own. Under `auto`, what torchcodec cannot decode is tried with PyAV before it is broken.
 - Decoding begins at the key frame before what is wanted, takes one thread, and keeps a few frames
@@ -24,12 +24,12 @@ import numpy as np
 
 from vistok.core.errors import InputError
 from vistok.data.base import BadSample, DataError, one_line
-from vistok.data.decode import clip_torchcodec
-from vistok.data.decode.clip_file import ENDED, reason
-from vistok.data.decode.clip_index import probe
-from vistok.data.decode.clip_probe import Probe
-from vistok.data.decode.clip_pyav import by_pyav
-from vistok.data.decode.clip_torchcodec import by_torchcodec
+from vistok.data.decode.video import torchcodec
+from vistok.data.decode.video.index import probe
+from vistok.data.decode.video.probe import Probe
+from vistok.data.decode.video.pyav import by_pyav
+from vistok.data.decode.video.reading import ENDED, reason
+from vistok.data.decode.video.torchcodec import by_torchcodec
 
 Decoder = Literal["auto", "torchcodec", "pyav"]
 Result = TypeVar("Result")
@@ -60,7 +60,7 @@ def choose(decoder: Decoder) -> tuple[tuple[str, ...], str]:
     pyav = f"pyav {av.__version__}"
     if decoder == "pyav":
         return ("pyav",), pyav
-    version, fault = clip_torchcodec.version()
+    version, fault = torchcodec.version()
     if decoder == "torchcodec":
         if fault:
             raise DataError(

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from vistok.data.base import BadSample
-from vistok.data.decode.clip_counting import by_decoding, late
-from vistok.data.decode.clip_file import decode_from, open_file, reason, sniff
-from vistok.data.decode.clip_packets import Packets, read_packets
-from vistok.data.decode.clip_probe import Probe, timed
+from vistok.data.decode.video.counting import by_decoding, late
+from vistok.data.decode.video.packets import Packets, read_packets
+from vistok.data.decode.video.probe import Probe, timed
+from vistok.data.decode.video.reading import decode_from, open_file, reason, sniff
 
 _HEAD = 8  # frames that are decoded to check an index made of packets
 

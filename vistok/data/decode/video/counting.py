@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from vistok.data.base import BadSample
-from vistok.data.decode.clip_file import ENDED, decode_from, open_file, reason
-from vistok.data.decode.clip_packets import CONSTANT, Packets
-from vistok.data.decode.clip_probe import Probe, built, timed
+from vistok.data.decode.video.packets import CONSTANT, Packets
+from vistok.data.decode.video.probe import Probe, built, timed
+from vistok.data.decode.video.reading import ENDED, decode_from, open_file, reason
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Clips of video files: where their frames are, and the frames themselves."""
