@@ -1,12 +1,12 @@
 """Labels of token caches: numbers of their classes or -1, when written and when read."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.support.caches import change_meta
 from vistok.config.registry import build
 from vistok.data import CachedTokensConfig, DataError, TokenCache, TokenCacheWriter
 from vistok.data.token_cache import check_labels, read_meta
@@ -46,9 +46,8 @@ def test_labels_outside_the_classes_are_never_read(fails):
 def test_class_names_of_a_cache_are_a_list(tmp_path, fails):
     with TokenCacheWriter(tmp_path / "c", SPEC, 2, **FACTS, classes=("a", "b")) as writer:
         writer.write(TOKENS, torch.tensor([0, 1]))
-    meta = json.loads((tmp_path / "c" / "meta.json").read_text("utf-8"))
     for names in ("ab", {"a": 0}, ["a", 3]):
-        (tmp_path / "c" / "meta.json").write_text(json.dumps(meta | {"classes": names}), "utf-8")
+        change_meta(tmp_path / "c", classes=names)
         with fails(DataError, "damaged meta.json .*classes are no list of names"):
             read_meta(tmp_path / "c")
 

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from tests.support.processes import PRELOADED
 from tests.support.training import TINY, cache_tree, forget_accelerate, lines
 from vistok.config import ConfigError, validate
 from vistok.storage.lock import InUseError, folder_lock
@@ -64,7 +65,7 @@ def _live(tree: dict, out: str) -> None:
 @pytest.mark.slow
 def test_a_living_run_is_named_and_a_killed_one_is_gone_on_with(run, tmp_path, fails):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["vistok.train.loop", "tests.support.training"])
+    context.set_forkserver_preload([PRELOADED])
     long = {**TINY, "steps": 100_000, "save_every": 1, "keep_last": 1, "workers": 1}
     child = context.Process(target=_live, args=(long, str(tmp_path / "run")))
     child.start()

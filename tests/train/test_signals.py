@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes import PRELOADED
 from tests.support.training import ROOT, TINY
 from vistok.train.checkpoint import files as checkpoint
 from vistok.train.signals import StopRequest, install
@@ -145,7 +146,7 @@ def live(file: str, out: str, moment: str, number: int, group: bool, *args: str)
 @pytest.fixture(scope="module")
 def context():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["vistok.train.loop", "tests.support.training"])
+    context.set_forkserver_preload([PRELOADED])
     return context
 
 

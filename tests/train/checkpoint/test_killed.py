@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.support.processes import run
+from tests.support.processes import PRELOADED, run
 from tests.support.training import ROOT, TINY, command
 from vistok.train.checkpoint import files as checkpoint
 
@@ -39,7 +39,7 @@ def go(tree: dict, out: str) -> None:
 
 def test_twenty_kills_lose_nothing(tmp_path):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["vistok.train.loop", "tests.support.training"])
+    context.set_forkserver_preload([PRELOADED])
 
     def start(name: str):
         child = context.Process(target=go, args=(SAVING, str(tmp_path / name)))

@@ -65,7 +65,8 @@ def cache_plan(name: object):
 
 
 def test_a_cache_is_planned_for_a_released_tokenizer():
-    plan = cache_plan("titok-l32")
+    task = {"kind": "cache", "tokenizer": "titok-l32"}
+    plan = make_plan(config_of(task=task, data={"kind": "photos", "size": 256}))
     assert plan.spec.length == 32 and plan.flops > 1e9 and not plan.notes
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import yaml
 
+from tests.support.caches import change_meta
 from tests.support.training import TINY, cache_tree
 from vistok.config import ConfigError, read_yaml, validate
 from vistok.data.token_cache import TokenCache
@@ -71,8 +70,7 @@ def test_an_empty_cache_is_in_nobodys_way_and_a_cache_says_what_it_holds(run, ca
     wrong = {**cache_tree(folder, limit=9), "data": {**TINY["data"], "seed": 5}}
     place = run(wrong, "again")
     for split in ("train", "val"):
-        meta = json.loads((place / split / "meta.json").read_text())
-        (place / split / "meta.json").write_text(json.dumps({**meta, "written": 0}))
+        change_meta(place / split, written=0)
         (place / split / "latents.npy").write_bytes(b"of other options")
     capsys.readouterr()
     run(cache_tree(folder, limit=5), "again")
