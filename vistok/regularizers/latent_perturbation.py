@@ -30,7 +30,7 @@ class LatentPerturbationConfig(Config):
     """alpha: share of the tokens of a perturbed image that draw a rank."""
     proportion: float = Field(default=0.1, ge=0, le=1)
     """beta: share of the images of the global batch."""
-    neighbours: int = Field(default=100, ge=1, le=2**30)
+    neighbours: int = Field(default=100, ge=1, le=2**20)
     """delta: codes among which a perturbed token draws."""
     anneal: tuple[float, float] | None = (40.0, 120.0)
     """Epochs between which alpha and delta are annealed; None = constant."""
