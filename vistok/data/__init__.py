@@ -12,7 +12,8 @@ from __future__ import annotations
 from vistok.data.base import BadSample, DataError, Dataset, Sample
 from vistok.data.batch import to_device
 from vistok.data.kinds.folder import Folder, FolderConfig
-from vistok.data.kinds.huggingface import HuggingFace, HuggingFaceConfig
+from vistok.data.kinds.huggingface import HuggingFace
+from vistok.data.kinds.huggingface_config import HuggingFaceConfig
 from vistok.data.kinds.parquet import Parquet, ParquetConfig
 from vistok.data.kinds.photos import Photos, PhotosConfig
 from vistok.data.kinds.tokens import CachedTokens, CachedTokensConfig

@@ -22,7 +22,7 @@ from vistok.data.check.tar_images import TarImages
 from vistok.data.kinds import parquet_shards, tar_shards
 from vistok.data.kinds.class_names import ClassNumbers
 from vistok.data.kinds.folder import FolderConfig, FolderDataset
-from vistok.data.kinds.huggingface import HuggingFaceConfig
+from vistok.data.kinds.huggingface_config import HuggingFaceConfig
 from vistok.data.kinds.parquet import ParquetConfig, ParquetDataset
 from vistok.data.kinds.parquet_labels import label_classes
 from vistok.data.kinds.parquet_shards import ParquetShards

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vistok.core.errors import InputError
 from vistok.data.base import (
@@ -19,10 +19,8 @@ from vistok.data.captions import Caption, own_text
 from vistok.data.decode import images
 from vistok.data.decode.transforms import Transform
 from vistok.data.kinds.class_names import ClassNumbers, is_unlabeled
+from vistok.data.kinds.huggingface_config import HuggingFaceConfig
 from vistok.data.kinds.tar_shards import LARGEST, TarShard
-
-if TYPE_CHECKING:
-    from vistok.data.kinds.huggingface import HuggingFaceConfig
 
 _Content = tuple[str, bytes | str, int, str | None]
 
