@@ -256,8 +256,9 @@ def _is_ours(path: Path) -> bool:
         return False
     try:
         return _manifest(path)["step"] == step_of(path)
-    except CheckpointError:
-        return True  # `find` names it
+    except (CheckpointError, FileNotFoundError):
+        # `find` names a damaged one; the run that writes here may have pruned it meanwhile.
+        return (path / _MANIFEST).is_file()
 
 
 def _rename_aside(path: Path) -> Path:

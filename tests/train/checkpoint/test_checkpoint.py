@@ -313,3 +313,17 @@ def test_going_on_from_an_earlier_one_abandons_the_later(run):
     path = str(folder / "checkpoints/step_00000004")
     run(TINY, resume=path, optimizer={"kind": "adamw", "lr": 1e-2})
     assert (folder / "checkpoints/step_00000008/tokenizer.safetensors").read_bytes() != before
+
+
+def test_a_checkpoint_that_is_pruned_while_it_is_looked_at_is_none(tmp_path, monkeypatch):
+    """By the run itself, when another process reads its folder."""
+    path = tmp_path / "step_00000004"
+    path.mkdir()
+    (path / "manifest.json").write_text("{}")
+
+    def pruned(place):
+        (place / "manifest.json").unlink()
+        raise FileNotFoundError(place / "manifest.json")
+
+    monkeypatch.setattr(checkpoint, "_manifest", pruned)
+    assert checkpoint.complete(tmp_path) == []
