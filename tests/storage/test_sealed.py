@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from vistok.config.bounded import parse_json
 from vistok.storage.sealed import SealError, check_files, facts_of_files, read_sealed, sealed
 
 RECORD = {"rFID": 1.25, "name": "één", "shares": [0.1, None, True], "below": {"1": -0.0}}
@@ -69,3 +70,16 @@ def test_files_are_compared(tmp_path):
         check_files(tmp_path, facts)
     with pytest.raises(SealError, match="outside of its folder"):
         check_files(tmp_path, {"../a.bin": {"bytes": 3, "sha256": ""}})
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_not_damaged(tmp_path, monkeypatch):
+    """As a checkpoint's manifest is when its score enters it."""
+    path = tmp_path / "record.json"
+    path.write_text(sealed({"score": None}))
+
+    def replaced(text, source):
+        path.write_text(sealed({"score": 1.0}))
+        return parse_json(text, source)
+
+    monkeypatch.setattr("vistok.storage.sealed.parse_json", replaced)
+    assert read_sealed(path) == {"score": None}

@@ -184,7 +184,7 @@ def verify(path: Path) -> None:
 def load(path: Path) -> Snapshot:
     """Read a verified checkpoint: the files of its manifest, nothing else that lies there."""
     names = [name for name in _manifest(path)["files"] if name.endswith(".safetensors")]
-    facts = _json(path / _STATE)
+    facts, _ = _json(path / _STATE)
     try:
         tensors = {Path(name).stem: read_safetensors(path / name) for name in sorted(names)}
     except WeightsError as error:
@@ -217,14 +217,14 @@ def _write(draft: Path, snapshot: Snapshot) -> None:
 def _manifest(path: Path) -> dict[str, Any]:
     """manifest.json, checked to the byte; CheckpointError otherwise."""
     file = path / _MANIFEST
-    manifest = _json(file)
+    manifest, text = _json(file)
     if manifest.get("format") != _FORMAT:
         raise CheckpointError(
             f"{file}: format {manifest.get('format')!r}; this vistok reads {_FORMAT}: resume with "
             "the version that wrote it, or use resume=never"
         )
     with _named():
-        check_seal(file, manifest)
+        check_seal(file, manifest, text)
         check_names(file, manifest["files"])
     return manifest
 
@@ -281,7 +281,7 @@ def _remove(path: Path) -> None:
     shutil.rmtree(doomed)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> tuple[dict[str, Any], str]:
     with _named():
         return read_record(path)
 

@@ -17,9 +17,11 @@ DEEPEST = 64  # containers within containers; what this package writes stays bel
 LARGEST = 2**24  # bytes of a file, unless the caller expects more
 
 
-def read_text(path: str | Path, most: int = LARGEST) -> str:
+def read_text(path: str | Path, most: int = LARGEST, encoding: str = "utf-8-sig") -> str:
     """The UTF-8 text of a regular file of at most `most` bytes, without its byte order mark.
 
+    Args:
+        encoding: "utf-8" keeps the mark.
     Raises InputError, one line, for anything else; a missing file is the system's
     FileNotFoundError.
     """
@@ -34,7 +36,7 @@ def read_text(path: str | Path, most: int = LARGEST) -> str:
             "another file"
         )
     try:
-        return data.decode("utf-8-sig")
+        return data.decode(encoding)
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: not text in UTF-8 ({error}); it is damaged or another file"

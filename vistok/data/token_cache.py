@@ -143,14 +143,14 @@ def read_meta(path: Path) -> dict[str, Any]:
             f"token cache {path}: no {META} in it; expected a folder that the cache task wrote"
         )
     try:
-        meta = read_record(file)
+        meta, text = read_record(file)
         version = meta["version"]
         if version != VERSION:
             raise DataError(
                 f"token cache {path}: format version {version}; this vistok reads {VERSION}: cache "
                 "the tokens again, into another folder"
             )
-        check_seal(file, meta)
+        check_seal(file, meta, text)
         numbers = [meta[key] for key in ("count", "written", "crops")]
         if any(type(n) is not int for n in numbers) or not 0 <= numbers[1] <= numbers[0]:
             raise InputError(f"count, written, crops = {numbers}")

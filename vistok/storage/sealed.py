@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vistok.config.bounded import read_json
+from vistok.config.bounded import parse_json, read_text
 from vistok.core.errors import UserError
 from vistok.storage.weights import sha256
 
@@ -33,27 +33,29 @@ def sealed(record: Mapping[str, Any]) -> str:
 
 def read_sealed(path: str | Path) -> dict[str, Any]:
     """The record of a file that `sealed` gave the text of; SealError for any other byte."""
-    record = read_record(path)
-    check_seal(path, record)
+    record, text = read_record(path)
+    check_seal(path, record, text)
     return {name: value for name, value in record.items() if name != SEAL}
 
 
-def read_record(path: str | Path) -> dict[str, Any]:
-    """A JSON object with its seal not looked at, for whoever must see its format first."""
+def read_record(path: str | Path) -> tuple[dict[str, Any], str]:
+    """(a JSON object with its seal not looked at, its text for `check_seal`), for whoever must see
+    its format first. Read once: the file may be replaced meanwhile."""
     try:
-        record = read_json(path, _LARGEST)
+        text = read_text(path, _LARGEST, "utf-8")
+        record = parse_json(text, path)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).removeprefix(f"{path}: ").split())
         raise SealError(f"{path}: cannot be read as JSON ({reason})") from None
     if not isinstance(record, dict):
         raise SealError(f"{path}: expected a JSON object")
-    return record
+    return record, text
 
 
-def check_seal(path: str | Path, record: Mapping[str, Any]) -> None:
-    """SealError unless the file at `path` is, to the byte, the sealed text of `record`."""
+def check_seal(path: str | Path, record: Mapping[str, Any], text: str) -> None:
+    """SealError unless `text`, of the file at `path`, is to the byte the sealed one of `record`."""
     body = {name: value for name, value in record.items() if name != SEAL}
-    if Path(path).read_text("utf-8") != sealed(body):
+    if text != sealed(body):
         raise SealError(f"{path}: its seal does not fit its text; it was damaged or edited")
 
 
