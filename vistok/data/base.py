@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from vistok.config.errors import UserError
+from vistok.config.errors import InputError, UserError
 from vistok.core.records import Condition
 from vistok.tokens import TokenSpec
 
@@ -68,6 +68,26 @@ class Raw(NamedTuple):
     label: int = UNLABELED
     trouble: str = ""  # fault of the label, if any
     is_image: bool = True  # False: `images.decode` cannot read these bytes (clips)
+
+
+def raw_of(
+    name: str, data: bytes, label_of: Callable[[], int], text_of: Callable[[int], object]
+) -> Raw:
+    """The stored image `data` with its label, and the fault of its label or text if it has one.
+
+    Args:
+        label_of: gives the class number. text_of: the text, of the class number. Both raise
+            BadSample or InputError.
+    """
+    label = UNLABELED
+    try:
+        label = label_of()
+        text_of(label)
+    except BadSample as bad:
+        return Raw(name, data, label, bad.reason)
+    except InputError as error:
+        return Raw(name, data, label, str(error))
+    return Raw(name, data, label)
 
 
 class Facts:

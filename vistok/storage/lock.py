@@ -269,13 +269,18 @@ def _is_at(file: int, path: Path) -> bool:
 def _read(path: Path) -> Holder | None:
     """The holder that a lock's file names; None = no file, or none that names one."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with _opened(path) as file:
+            return _parse(os.pread(file, _LONGEST, 0))
     except OSError:
         return None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """The descriptor of a lock's file, to read; OSError for a link."""
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        return _parse(os.pread(file, _LONGEST, 0))
-    except OSError:
-        return None
+        yield file
     finally:
         os.close(file)
 
@@ -295,13 +300,10 @@ def _parse(text: bytes) -> Holder | None:
 def _touched(path: Path) -> int | None:
     """Time of the last sign of life; opened, since network disks refresh what they know then."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with _opened(path) as file:
+            return os.fstat(file).st_mtime_ns
     except OSError:
         return None
-    try:
-        return os.fstat(file).st_mtime_ns
-    finally:
-        os.close(file)
 
 
 def _runs(pid: int) -> bool:

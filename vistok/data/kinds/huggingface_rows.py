@@ -14,6 +14,7 @@ from vistok.data.base import (
     Split,
     manifest_hash,
     one_line,
+    raw_of,
 )
 from vistok.data.captions import Caption, own_text
 from vistok.data.decode import images
@@ -73,15 +74,8 @@ class Rows:
             data = self._bytes(self._image(row), name)
         except InputError as error:
             raise BadSample(name, str(error)) from None
-        label = UNLABELED
-        try:
-            label = self._label(row)
-            self._text(row, label, name)
-        except BadSample as bad:
-            return Raw(name, data, label, bad.reason)
-        except InputError as error:
-            return Raw(name, data, label, str(error))
-        return Raw(name, data, label)
+        text_of = lambda label: self._text(row, label, name)
+        return raw_of(name, data, lambda: self._label(row), text_of)
 
     def _image(self, row: dict[str, Any]) -> bytes | str:
         """Bytes or path of the image; InputError if the row has none."""

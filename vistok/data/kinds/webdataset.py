@@ -36,6 +36,7 @@ from vistok.data.base import (
     file_size,
     manifest_hash,
     one_line,
+    raw_of,
 )
 from vistok.data.captions import Caption, one_source, own_text
 from vistok.data.decode import images
@@ -171,15 +172,8 @@ class Tars:
             data = group.contents[self.image_ending(group)]
         except InputError as error:
             raise BadSample(name, str(error)) from None
-        label = UNLABELED
-        try:
-            label = self.label_of(group)
-            self.text_of(group, label, name)
-        except BadSample as bad:
-            return Raw(name, data, label, bad.reason)
-        except InputError as error:
-            return Raw(name, data, label, str(error))
-        return Raw(name, data, label)
+        text_of = lambda label: self.text_of(group, label, name)
+        return raw_of(name, data, lambda: self.label_of(group), text_of)
 
     def text_of(self, group: Group, label: int, name: str) -> str | None:
         """The text; ValueError or BadSample if there should be one and is none."""
