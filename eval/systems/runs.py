@@ -17,19 +17,23 @@ from typing import Annotated, Any, Literal
 from vistok.config import Config, ConfigError, PartOf, validate
 from vistok.config.bounded import parse_json
 from vistok.config.errors import UserError
-from vistok.config.names import close
 from vistok.config.registry import build
 from vistok.config.yaml_files import read_plain_yaml
 from vistok.data.addresses import addresses, check_addresses
 from vistok.data.base import text_of
 from vistok.eval.systems.released import place
 from vistok.pretrained.open import Kind, kind_of
-from vistok.storage.hub import read_json
+from vistok.storage.hub import nowhere, read_json
 from vistok.storage.trained import unlike_its_run
 from vistok.storage.weights import sha256
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import TokenSpec
 from vistok.train.config import TrainConfig
+
+_EXPECTED = (
+    "expected a run that training wrote, a folder made by save_pretrained, hf:owner/name of the "
+    "hub, a released name such as titok-l32, or a results.json"
+)
 
 
 class RunError(UserError, ValueError):
@@ -220,7 +224,7 @@ class _Data(Config):
 def read_run(folder: Path, name: str) -> Run:
     """The run or pretrained folder `folder`, called `name`; RunError says what is wrong with it."""
     if not folder.is_dir():
-        raise RunError(_nowhere(folder))
+        raise RunError(nowhere(folder, _EXPECTED, folders=True))
     model = folder / "model" if (folder / "config.yaml").is_file() else folder
     if not (model / "config.json").is_file():
         inside = "" if model == folder else "; training writes it when it finishes"
@@ -242,24 +246,6 @@ def read_run(folder: Path, name: str) -> Run:
             )
     history = _history(folder / "metrics.jsonl")
     return Run(name, folder, model, kind, described, digest, config, history)
-
-
-def _nowhere(folder: Path) -> str:
-    """Error text for a path that is no folder, with the name that may be meant."""
-    wanted = (
-        "expected a run that training wrote, a folder made by save_pretrained, "
-        "hf:owner/name of the hub, or a released name such as titok-l32"
-    )
-    if folder.exists():
-        return f"{folder}: a file; {wanted}, or a results.json"
-    up = folder.parent
-    while not up.is_dir():
-        up = up.parent
-    missing = folder.parts[len(up.parts)]
-    there = sorted(p.name for p in up.iterdir() if p.is_dir() and not p.name.startswith("."))
-    like = close(missing, there)
-    hint = f"did you mean {up / like}? " if like else ""
-    return f"{folder}: no such folder (there is no '{missing}' in {up}); {hint}{wanted}"
 
 
 def _written_config(path: Path) -> dict[str, Any]:

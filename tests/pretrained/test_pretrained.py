@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
-from tests.support.official import MODELS, official
+from tests.support.official import MODELS, official, write_shards
 from vistok.cli import main
 from vistok.config import ConfigError
 from vistok.pretrained import from_official, load, release_of, releases, to_official
@@ -115,14 +115,9 @@ def test_checkpoints_of_trainers(folder):
 def test_sharded_folders(folder, fails):
     state = read_state(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
-    keys = sorted(state)
-    parts = {"one.safetensors": keys[::2], "two.safetensors": keys[1::2]}
-    for name, own in parts.items():
-        save_file({k: state[k] for k in own}, folder / name)
-    index = {"weight_map": {k: name for name, own in parts.items() for k in own}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    index = write_shards(folder, state)
     assert set(read_state(folder)) == set(state)
-    index["weight_map"][keys[0]] = "../outside.safetensors"
+    index["weight_map"][min(state)] = "../outside.safetensors"
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with fails(WeightsError, "outside its folder"):
         read_state(folder)

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tests.support import tiny_text
-from tests.support.official import official
+from tests.support.official import official, write_shards
 from vistok.frozen import BadWeights, feature_network
 from vistok.frozen.cnn import WEIGHTS as CNN
 from vistok.frozen.files import fitted
@@ -113,12 +113,7 @@ def test_every_way_to_load_a_tokenizer(make_tokenizer, tmp_path, fails, kind):
     torch.save({"state_dict": state}, folder / "weights.ckpt")
     with fails(WeightsError, f"weights.ckpt: {key} has", words):
         load(folder / "weights.ckpt")
-    keys = sorted(state)
-    parts = {"one.safetensors": keys[::2], "two.safetensors": keys[1::2]}
-    for name, own in parts.items():
-        save_file({k: state[k] for k in own}, folder / name)
-    index = {"weight_map": {k: name for name, own in parts.items() for k in own}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    write_shards(folder, state)
     with fails(WeightsError, f"official: {key} has", words):
         load(folder)
 

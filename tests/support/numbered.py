@@ -17,10 +17,10 @@ import numpy as np
 SIZE = (48, 64)  # (H, W)
 _PICTURE = bytes.fromhex("000001b6")
 _PACKED = bytes.fromhex("000001b2") + b"DivX503b1393p\0"  # by which decoders know packed B-frames
-_NOT_CODED = bytes.fromhex("000001b65100")  # an MPEG-4 picture that only takes up its place
+_NOT_CODED = bytes.fromhex("000001b65100")  # an MPEG-4 frame that only takes up its place
 
 
-def picture(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+def frame_of(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
     """[H, W, 3] uint8: the blocks, and a bar that moves with the number."""
     pixels = np.full((*size, 3), 40, np.uint8)
     pixels[:, number % size[1] :][:, :8] = (220, 40, 40)
@@ -52,7 +52,7 @@ def written(
     muxer: dict[str, str] | None = None,
     **options: str,
 ) -> Path:
-    """A file of pictures, 25 per second, or at `times` in 1/25 s; `options` of the encoder."""
+    """A file of frames, 25 per second, or at `times` in 1/25 s; `options` of the encoder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     numbers = list(numbers)
     with av.open(str(path), "w", format=format, options=muxer or {}) as file:
@@ -93,9 +93,9 @@ def plain(packets: Iterable[av.Packet], later: int = 0) -> list[tuple[bytes, int
 
 def packed(path: Path, count: int = 41, empty: int = 0) -> Path:
     """MPEG-4 with packed B-frames in AVI, as Xvid wrote it: each B-frame in the packet of the
-    frame before it in the order of decoding, and in its place a picture without content.
+    frame before it in the order of decoding, and in its place a frame without content.
 
-    empty: such pictures at the end, for which there is no frame at all.
+    empty: such frames at the end, for which there is no frame at all.
     """
     made, stream = packets(range(count), "mpeg4", format="avi", bf="1", qmax="3")
     data: list[bytes] = []
@@ -140,7 +140,7 @@ def _encoded(
     stream.pix_fmt = "yuv420p"
     stream.options = {"g": "12", "bf": "2", "threads": "1", **options}
     for number, time in zip(numbers, times, strict=True):
-        frame = av.VideoFrame.from_ndarray(picture(number, size), format="rgb24")
+        frame = av.VideoFrame.from_ndarray(frame_of(number, size), format="rgb24")
         frame.pts, frame.time_base = time, Fraction(1, 25)
         yield from stream.encode(frame)
     yield from stream.encode()

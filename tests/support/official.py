@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import torch
+from safetensors.torch import save_file
 
 from vistok.config import validate
 from vistok.pretrained import to_official
@@ -47,3 +51,14 @@ def official(name):
     tokenizer = Tokenizer(validate(TokenizerConfig, FAMILIES[family].config(config)))
     state, _ = to_official(tokenizer, family)
     return family, {key: torch.randn_like(value) for key, value in state.items()}, config
+
+
+def write_shards(folder: Path, state: dict[str, torch.Tensor]) -> dict:
+    """Weights in two files and their index, as transformers shards them; the index."""
+    keys = sorted(state)
+    parts = {"one.safetensors": keys[::2], "two.safetensors": keys[1::2]}
+    for name, own in parts.items():
+        save_file({k: state[k] for k in own}, folder / name)
+    index = {"weight_map": {k: name for name, own in parts.items() for k in own}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return index

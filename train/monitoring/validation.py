@@ -147,7 +147,7 @@ class Validation:
                 self._seen += len(batch.index)
                 yield to_device(batch, self.accelerator.device)
                 if self.stopping():
-                    return  # the grace time is short; what was counted so far is thrown away
+                    return  # the grace time is short; what was counted so far is dropped
         except Exception as error:
             self._error = error
 

@@ -131,10 +131,13 @@ def local_path(name: str | Path) -> Path:
         return Path(name)
 
 
-def nowhere(name: str | Path, expected: str) -> str:
+def nowhere(name: str | Path, expected: str, folders: bool = False) -> str:
     """The error of a path that is no folder, with the nearest name beside one that does not exist.
 
     A name of the form owner/name may have been meant for the hub: the error says how to write that.
+
+    Args:
+        folders: True where only folders are looked for.
     """
     path = local_path(name)
     if path.exists():
@@ -143,12 +146,15 @@ def nowhere(name: str | Path, expected: str) -> str:
     while not up.is_dir():
         up = up.parent
     missing = path.parts[len(up.parts)]
-    there = sorted(p.name for p in up.iterdir() if not p.name.startswith("."))
+    there = sorted(
+        p.name for p in up.iterdir() if not p.name.startswith(".") and (p.is_dir() or not folders)
+    )
     like = close(missing, there)
     hint = f"did you mean {up / like}? " if like else ""
     if _ID.fullmatch(str(name)):
         expected += f"; a model of the hub is written {HUB}{name}"
-    return f"{path}: no such file or folder (there is no '{missing}' in {up}); {hint}{expected}"
+    kind = "folder" if folders else "file or folder"
+    return f"{path}: no such {kind} (there is no '{missing}' in {up}); {hint}{expected}"
 
 
 def download(name: str, files: Sequence[str] = (CONFIG, WEIGHTS), **options: Any) -> Path:

@@ -36,7 +36,7 @@ def tars(tmp_path, make_image):
 @pytest.fixture
 def parquet(tmp_path, make_image):
     """A folder of a shard with odd column names and classes given by name."""
-    rows = [{"picture": png(make_image, n), "name": "dog" if n else "cat"} for n in range(3)]
+    rows = [{"photo": png(make_image, n), "name": "dog" if n else "cat"} for n in range(3)]
     (tmp_path / "rows").mkdir()
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows" / "a.parquet")
     return tmp_path / "rows"
@@ -56,7 +56,7 @@ def test_tars_are_read_as_the_settings_say(tars):
         "has no text: .txt member is empty"
     ]
     with pytest.raises(ConfigError, match="unknown key"):
-        run_check([place], ["picture=input.png"])
+        run_check([place], ["photo=input.png"])
 
 
 def test_folders_of_shards_take_settings(tars, parquet):
@@ -64,9 +64,9 @@ def test_folders_of_shards_take_settings(tars, parquet):
     assert report["usable"] == 6
     report = run_check([str(tars / "two")], ["image=mask.png"])
     assert report["usable"] == 2 and report["width"]["max"] == 12
-    report = run_check([str(parquet)], ["image_column=picture", "label_column=name"])
+    report = run_check([str(parquet)], ["image_column=photo", "label_column=name"])
     assert report["classes"]["samples"] == {"cat": 1, "dog": 2} and report["exit_code"] == 0
-    report = run_check([str(parquet)], ["image_column=picture", "label_column=null"])
+    report = run_check([str(parquet)], ["image_column=photo", "label_column=null"])
     assert report["unlabeled"] == 3 and report["exit_code"] == 0
 
 
@@ -115,9 +115,9 @@ def test_all_kinds_of_a_folder_are_scanned_and_the_rest_is_named(tars, parquet, 
 
 
 def test_shards_that_contradict_each_other_are_found(parquet, make_image):
-    rows = [{"picture": png(make_image, 9), "name": 3}]
+    rows = [{"photo": png(make_image, 9), "name": 3}]
     pq.write_table(pa.Table.from_pylist(rows), parquet / "b.parquet")
-    report = run_check([str(parquet)], ["image_column=picture", "label_column=name"])
+    report = run_check([str(parquet)], ["image_column=photo", "label_column=name"])
     (finding,) = report["findings"]["shards"]
     assert "b.parquet: the column 'name' holds numbers, but in" in finding["reason"]
     assert report["usable"] == 4

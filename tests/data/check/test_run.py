@@ -157,11 +157,11 @@ def test_configs_overrides_and_both_splits(images, tmp_path):
     assert report["findings"]["same_bytes"][0]["names"] == ["0.png", "val: copy.png"]
     report = run_check([str(config)], ["val_path=null"])
     assert report["samples"] == 3 and report["exit_code"] == 0
-    row = {"picture": (images / "a" / "0.png").read_bytes(), "number": 3}
+    row = {"photo": (images / "a" / "0.png").read_bytes(), "number": 3}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "x.parquet")
     code, text = check(tmp_path / "x.parquet")
     assert code == 2 and "no column 'image'" in text
-    code, text = check(tmp_path / "x.parquet", "image_column=picture", "label_column=null")
+    code, text = check(tmp_path / "x.parquet", "image_column=photo", "label_column=null")
     assert code == 0 and "samples            1, 1 usable" in text
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from vistok.data import BadSample
 from vistok.data.decode import images
 
-# Mean difference from the picture that all of these show; 0 = stored without loss.
+# Mean difference from the image that all of these show; 0 = stored without loss.
 KINDS = {
     **{"rgb.bmp": 0, "apng.png": 0, "no_iend.png": 0, "trailing.png": 0, "lossless_alpha.webp": 0},
     **{"progressive.jpg": 2, "trailing.jpg": 2, "cmyk_icc.jpg": 2, "anim.webp": 3, "p.bmp": 20},
@@ -37,8 +37,8 @@ def pixels(path) -> np.ndarray:
 
 
 @pytest.fixture
-def picture(reported):
-    """[96, 128, 3]: the picture, in the simplest of its files."""
+def image(reported):
+    """[96, 128, 3]: the image, in the simplest of its files."""
     found = pixels(reported("picture_kinds") / "rgb.bmp")
     assert found.shape == (96, 128, 3)
     corners = [found[y, x].tolist() for y, x in ((0, 0), (0, -1), (-1, 0))]
@@ -46,12 +46,12 @@ def picture(reported):
     return found
 
 
-def test_kinds_are_read_or_refused_by_name(reported, picture):
+def test_kinds_are_read_or_refused_by_name(reported, image):
     folder = reported("picture_kinds")
     for name, difference in KINDS.items():
-        assert np.abs(pixels(folder / name) - picture).mean() <= difference, name
+        assert np.abs(pixels(folder / name) - image).mean() <= difference, name
     one = pixels(folder / "one.bmp")
-    assert one.shape == picture.shape and set(np.unique(one)) == {0, 255}
+    assert one.shape == image.shape and set(np.unique(one)) == {0, 255}
     for name, words in REFUSED.items():
         with pytest.raises(BadSample, match=words):
             images.read(folder / name)
@@ -59,11 +59,11 @@ def test_kinds_are_read_or_refused_by_name(reported, picture):
     assert {path.name for path in folder.iterdir()} == known
 
 
-def test_large_metadata_hide_no_picture(reported, picture):
+def test_large_metadata_hide_no_image(reported, image):
     files = sorted(reported("png_big_metadata").glob("*.png"))
     assert len(files) >= 2
     for path in files:
-        assert (pixels(path) == picture).all(), path.name
+        assert (pixels(path) == image).all(), path.name
 
 
 @pytest.mark.parametrize(
