@@ -34,12 +34,17 @@ class Job:
     def __init__(self, module: str, args: Sequence[str], folder: Path, envs: list[dict]) -> None:
         self.args = ["-m", module, *args]
         self._place = tempfile.TemporaryDirectory()
-        self.out, self.err = (Path(self._place.name, name) for name in ("out", "err"))
         self.processes = []
-        for env in envs:
-            given = (module, list(args), str(folder), env, str(self.out), str(self.err))
+        for rank, env in enumerate(envs):  # own files: lines of two processes never interleave
+            out, err = (str(Path(self._place.name, f"{name}.{rank}")) for name in ("out", "err"))
+            given = (module, list(args), str(folder), env, out, err)
             self.processes.append(_CONTEXT.Process(target=_main, args=given))
             self.processes[-1].start()
+
+    def _said(self, name: str) -> str:
+        """What all processes wrote to "out" or "err", in the order of their ranks."""
+        files = [Path(self._place.name, f"{name}.{rank}") for rank in range(len(self.processes))]
+        return "".join(file.read_text("utf-8") for file in files if file.exists())
 
     @property
     def pid(self) -> int:
@@ -69,7 +74,7 @@ class Job:
                     raise subprocess.TimeoutExpired(self.args, timeout)
             time.sleep(0.01)
         return subprocess.CompletedProcess(
-            self.args, self.poll(), self.out.read_text("utf-8"), self.err.read_text("utf-8")
+            self.args, self.poll(), self._said("out"), self._said("err")
         )
 
 
