@@ -47,6 +47,8 @@ class Condition(Record):
     fps: Tensor | None = None  # [B] frames per second
     frames: Tensor | None = None  # [B, 3, t, H, W] that are known
     prefix: Tokens | None = None  # that is known
+    known: Tokens | None = None  # codes that a generator takes over instead of its samples ...
+    known_mask: Tensor | None = None  # [B, L] bool: ... at these positions
     null: Tensor | None = None  # [B] bool: these samples see the learned "nothing" (guidance)
 
 

@@ -135,7 +135,7 @@ def check_condition(condition: Condition, config: ConditionConfig, samples: int)
             raise InputError(
                 f"condition.{name} is of {len(value)} samples, index of {samples}; give one each"
             )
-    for name in ("prefix", "frames"):
+    for name in ("prefix", "frames", "known", "known_mask"):
         if getattr(condition, name) is not None:
             raise InputError(f"this generator cannot continue condition.{name}; leave it out")
     _check_labels(condition, config.classes or 0)
