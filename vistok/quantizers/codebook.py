@@ -37,6 +37,9 @@ class CodebookConfig(Config):
     """Distances between directions instead of vectors."""
     update: Literal["gradient", "ema"] = "gradient"
     """Learning of the codebook: by the codebook loss, or as a running mean of its latents."""
+    gradient: Literal["straight_through", "rotation"] = "straight_through"
+    """Way of the gradient from a code to its latent: copied, or turned and scaled with it (the
+    rotation trick; ReTok)."""
     decay: float = Field(default=0.99, gt=0, lt=1)
     """Decay of the running means (EMA codebook, usage)."""
     init: Literal["uniform", "normal", "data", "kmeans"] = "uniform"

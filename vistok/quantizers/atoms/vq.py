@@ -18,6 +18,7 @@ from vistok.core.draws import Draws
 from vistok.core.records import Latents, Quantized
 from vistok.quantizers.codebook import CodebookConfig, CodebookQuantizer
 from vistok.quantizers.nearest import nearest_code, nearest_codes
+from vistok.quantizers.rotation import rotate
 from vistok.quantizers.straight_through import straight_through
 
 
@@ -47,7 +48,8 @@ class VQ(CodebookQuantizer):
         if self.training:
             flat = z.detach().flatten(0, 1)
             self.count(latents.values.detach().flatten(0, 1), flat, indices.flatten())
-        values = straight_through(chosen.detach(), z)
+        pass_through = rotate if self.config.gradient == "rotation" else straight_through
+        values = pass_through(chosen.detach(), z)
         return Quantized(values, values, indices[..., None], z.detach()[:, :, None], losses)
 
     def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
