@@ -168,8 +168,14 @@ class Levels(Quantizer):
 
     def _sum(self, indices: Tensor, active: Tensor | None, count: int) -> Tensor:
         """[B, L, F] -> values [B, M, d] of the first `count` levels, in the order of `quantize`."""
-        value = indices.new_zeros(len(indices), cells(self.grid), self.value_dim).float()
-        parts = indices.split([cells(block) for block in self.blocks], dim=1)
+        sizes = [cells(block) for block in self.blocks]
+        if indices.shape[1] != sum(sizes):
+            raise InputError(
+                f"indices of {indices.shape[1]} positions; expected {sum(sizes)}: values are sums "
+                "over all levels, and no code has a value of its own"
+            )
+        value = torch.zeros(len(indices), cells(self.grid), self.value_dim, device=indices.device)
+        parts = indices.split(sizes, dim=1)
         for level, part in enumerate(parts[:count]):
             given = self.up(self._codes(part, level), level)
             value = value + (given if active is None else given * active[:, level, None, None])
