@@ -21,6 +21,7 @@ from vistok.core.shapes import cells
 from vistok.core.text import printable
 from vistok.pretrained.base import Entry, Family, Release, flag, pair, same, squeeze
 from vistok.pretrained.tokenizers import xqgan_branches as quantizers
+from vistok.pretrained.tokenizers.xqgan_quantizers import INERT
 from vistok.tokenizer import TokenizerConfig
 
 SIZES = {
@@ -56,7 +57,14 @@ MAIN_TRAINING = {
     "semantic_guide": "dinov2",
     "detail_guide": "none",
     "half_sem": False,
+    "alpha": 1.0,
+    "beta": 0.1,
+    "delta": 100,
+    "anneal_start": 40,
+    "anneal_end": 120,
+    "end_ratio": 0.5,
 }
+_NEVER = 1_000_000  # epochs: an annealing that begins there never does
 _PROTOCOL = "ImageNet val 256, 50,000 crops against their reconstructions, ADM evaluator"
 _MARKS = {"encoder.latent_tokens", "encoder.model.cls_token", "decoder.to_pixel.model.weight"}
 _LICENSE = "none stated, code under the Adobe Research License (research only, non-commercial)"
@@ -64,13 +72,8 @@ _LICENSE = "none stated, code under the Adobe Research License (research only, n
 
 class XQGAN(Family):
     name = "xqgan"
-    inert = (
-        "semantic_model.*",  # the frozen teacher's own copy
-        "detail_model.*",
-        "sem_linear.*",  # made for some options and never used
-        "quantize.ema_vocab_hit_SV",  # hits of the last steps, which only training reports
-        "quantizes.*.ema_vocab_hit_SV",
-    )
+    # Frozen teachers' own copies, and a layer that some options make and nothing uses.
+    inert = ("semantic_model.*", "detail_model.*", "sem_linear.*", *INERT)
 
     # -- configs --------------------------------------------------------------------------------
 
@@ -124,6 +127,7 @@ class XQGAN(Family):
                 "levels": shared,
                 "head": {"kind": "pixels", "gain": 1.0},
             },
+            "regularizers": _perturbation(official) if branches == 1 else [],
         }
 
     def _model(self, official: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,6 +161,7 @@ class XQGAN(Family):
             "abs_pos_embed": latents.positions == "shared",
             "product_quant": latents.branches,
             **quantizers.official(config.quantizer, grid[0]),
+            **_official_perturbation(config.regularizers),
         }
         encoder, decoder = (_sizes(part, sides[0]) for part in (config.encoder, config.decoder))
         names = {name: _named(name) for name in SIZES}
@@ -200,23 +205,27 @@ class XQGAN(Family):
         return tensors
 
     def _release(
-        name: str, file: str, recipe: str | None = None, hub: str = "qiuk6/RobusTok", **own: Any
+        name: str, file: str, recipe: str, hub: str = "qiuk6/RobusTok", **own: Any
     ) -> Release:
-        named = () if recipe is None else (f"tokenizers/robustok/{recipe}",)
-        own = {"config": MAIN_TRAINING, "protocol": _PROTOCOL, "recipe": named, **own}
-        return Release(name, hub, file, _LICENSE, research_only=True, **own)
+        own = {"config": MAIN_TRAINING, "protocol": _PROTOCOL, **own}
+        named = (f"tokenizers/robustok/{recipe}",)
+        return Release(name, hub, file, _LICENSE, recipe=named, research_only=True, **own)
 
     releases = (
         _release("robustok-main", "main-train.pt", "robustok", rfid=1.02, gfid=1.60),
-        _release("robustok-post", "post-train.pt", "robustok_post", gfid=1.36),
-        _release("robusttok-zero", "RobustTok-zero.pt", hub="qiuk6/RobustTok"),
-        _release("xqgan-v-4096", "XQGAN-4096.pt", hub="qiuk6/RobustTok", rfid=0.91),
         _release(
-            "xqgan-v-8192",
-            "XQGAN-8192.pt",
+            "robustok-post",
+            "post-train.pt",
+            "robustok_post",
+            config={**MAIN_TRAINING, "beta": 0.0},
+            gfid=1.36,
+        ),
+        _release(
+            "robusttok-zero",
+            "RobustTok-zero.pt",
+            "robustok_zero",
             hub="qiuk6/RobustTok",
-            rfid=0.81,
-            config={**MAIN_TRAINING, "codebook_size": 8192, "codebook_embed_dim": 32},
+            config={**MAIN_TRAINING, "end_ratio": 0.0},
         ),
     )
 
@@ -289,6 +298,42 @@ def _sizes(part: Any, image_size: int) -> dict[str, Any]:
     if part.transformer.drop_path != DROP_PATH:
         sizes["drop_path_rate"] = part.transformer.drop_path
     return sizes
+
+
+def _perturbation(official: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Latent perturbation as a trainer's config has it; the images are ours to choose: the original
+    takes the first of each process."""
+    alpha, beta = official.get("alpha", 0.0), official.get("beta", 0.0)
+    if not alpha or not beta:
+        return []
+    ends = [float(official.get(f"anneal_{end}", 200)) for end in ("start", "end")]
+    return [
+        {
+            "kind": "latent_perturbation",
+            "rate": alpha,
+            "proportion": beta,
+            "neighbours": official.get("delta", 100),
+            "anneal": ends,
+            "end_ratio": official.get("end_ratio", 0.5),
+        }
+    ]
+
+
+def _official_perturbation(regularizers: Iterable[Any]) -> dict[str, Any]:
+    """The inverse of `_perturbation`."""
+    for part in regularizers:
+        if part.kind == "latent_perturbation":
+            never = (_NEVER, _NEVER)
+            start, end = never if part.anneal is None else part.anneal
+            return {
+                "alpha": part.rate,
+                "beta": part.proportion,
+                "delta": part.neighbours,
+                "anneal_start": start,
+                "anneal_end": end,
+                "end_ratio": part.end_ratio,
+            }
+    return {}
 
 
 def _trunk(side: str, part: Any, levels: bool) -> list[Entry]:
