@@ -132,6 +132,11 @@ class VisionNetwork(Frozen):
         """
         raise NotImplementedError
 
+    def sizes(self, depth: int | None = None) -> tuple[int, int]:
+        """(D of the patches, P of the pooled vector) at a depth."""
+        self.check_depth(depth)
+        return self.dim, self.pooled_dim
+
     def check_depth(self, depth: int | None) -> None:
         """ValueError unless there is a block of that number."""
         if depth is not None and not 1 <= depth <= self.depth:

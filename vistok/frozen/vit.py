@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vistok.config import Config
+from vistok.config.registry import register
 from vistok.core.errors import InputError
 from vistok.core.shapes import Shape
 from vistok.frozen.files import MissingWeights, Source, fitted, hollow, read_state
@@ -83,6 +84,7 @@ _PLAIN = Release(384, 12, 6, 16, "", "", layer_scale=True)
 class FrozenViTConfig(Config):
     """A frozen ViT: whose weights, at which image and patch size."""
 
+    kind: Literal["vit"] = "vit"
     network: Literal[
         "dino-s16", "dino-s8", "dino-b16", "dinov2-s", "dinov2-b", "dinov2-l", "dinov2-g", "vit"
     ] = "dinov2-b"
@@ -146,6 +148,7 @@ class FrozenViTConfig(Config):
 _SIZES = ("width", "depth", "heads", "patch", "mlp", "mlp_ratio", "layer_scale")
 
 
+@register("vision", FrozenViTConfig)
 class FrozenViT(VisionNetwork):
     """Pre-norm ViT with a class token and a learned position table."""
 
