@@ -181,6 +181,9 @@ def test_wrong_and_missing_files_are_one_line(tmp_path, fails, offline):
         opened(official() | {"register_tokens": torch.zeros(1, 4, 16)}, tmp_path / "a.safetensors")
     with fails(BadWeights, "'transformer.norm.bias' of the weight file has values that are not"):
         opened(official() | {"norm.bias": torch.full((16,), torch.nan)}, tmp_path / "a.safetensors")
+    table = official() | {"pos_embed": torch.zeros(1, 7, 16)}
+    with fails(BadWeights, r"'positions.table' has shape \(1, 7, 16\)"):
+        opened(table, tmp_path / "a.safetensors")
     wide = official() | {"norm.weight": torch.ones(17)}
     with fails(BadWeights, r"'transformer.norm.weight' has shape \(17,\)"):
         opened(wide, tmp_path / "a.safetensors")

@@ -6,13 +6,15 @@ the gated feed-forward layer of the largest), and that of transformers (`Dinov2M
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from vistok.layers.resample import resample_kernel, resample_positions
+from vistok.layers.patchify import resample_kernel
+from vistok.layers.positions import resample_positions
 
 _OUTSIDE = {
     "cls_token": "class_token",
@@ -112,7 +114,10 @@ def _sized(
     if token is not None:
         ours["class_token"] = token.flatten()
     if table is not None and table.ndim == 3 and len(table) == 1:
-        ours["positions.table"] = resample_positions(table[0], grid)
+        side = math.isqrt(table.shape[1] - 1)
+        if side * side + 1 == table.shape[1]:  # else its shape is refused as it is
+            table = resample_positions(table[0], (side, side), grid, lead=1)
+        ours["positions.table"] = table
     kernel = ours.get("patch_embed.proj.weight")
     if kernel is not None and kernel.ndim == 4:
         size = tuple(expected["patch_embed.proj.weight"].shape[-2:])
