@@ -48,8 +48,9 @@ class CodebookConfig(Config):
     rotation trick; ReTok)."""
     decay: float = Field(default=0.99, gt=0, lt=1)
     """Decay of the running means (EMA codebook, usage)."""
-    init: Literal["uniform", "normal", "data", "kmeans"] = "uniform"
-    """uniform(-1/K, 1/K); normal(0, 1); latents of the first batch; their k-means centers."""
+    init: Literal["uniform", "sphere", "normal", "data", "kmeans"] = "uniform"
+    """uniform(-1/K, 1/K); the same rows scaled to length 1 (XQ-GAN); normal(0, 1); latents of the
+    first batch; their k-means centers."""
     revive_below: float = Field(default=0.0, ge=0)
     """Replace a code by a recent latent when its running usage falls below this share of 1/K."""
     cluster: bool = False
@@ -103,8 +104,10 @@ class CodebookQuantizer(Quantizer):
             if not (self.ema and name == "codebook")
         }
         codebook = torch.empty(size, dim)
-        if config.init == "uniform":
+        if config.init in ("uniform", "sphere"):
             nn.init.uniform_(codebook, -1.0 / size, 1.0 / size)
+            if config.init == "sphere":
+                codebook = F.normalize(codebook, dim=-1)
         else:
             nn.init.normal_(codebook)
         self.codebook = nn.Parameter(codebook, requires_grad=not self.ema)
