@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tests.support.parity_family import built, flat
-from vistok.config import validate
+from vistok.config import validate, validate_part
 from vistok.config.registry import build
 from vistok.core.draws import Draws
 from vistok.core.records import Batch, Latents, Reconstruction
@@ -75,17 +75,55 @@ def perturbation(recording, tokenizer) -> Draws:
     return Draws(ranks=ranks, top_rank=delta - 1)
 
 
+def level_dropout(recording) -> Draws:
+    """The recorded numbers of kept scales, obeyed by the first images of the batch."""
+    io, model = recording.io, recording.config["model_args"]
+    scales, batch = len(model["v_patch_nums"]), len(io["image"])
+    if scales == 1 or "draw0.randint" not in io:
+        return Draws()
+    # One branch of VectorQuantizer2 is not told how many images lose scales: none does.
+    told = model.get("product_quant", 1) > 1 or model.get("lfq", False)
+    dropped = int(batch * model.get("codebook_drop", 0.0)) if told else 0
+    keep = torch.full((batch,), scales)
+    keep[:dropped] = io["draw0.randint"][:dropped]
+    return Draws(levels=torch.arange(scales) < keep[:, None])
+
+
+def official_entropies(tree: dict) -> dict:
+    """A quantizer's config with the entropies of a scale as XQ-GAN takes them: over two images if
+    they are soft, and once more divided by the share of images that keep the scale."""
+    if tree["kind"] == "product":
+        return tree | {"quantizer": official_entropies(tree["quantizer"])}
+    if tree["kind"] != "multi_scale" or tree["quantizer"]["kind"] != "lfq":
+        return tree
+    soft = tree["quantizer"]["entropy_group"] == 1
+    return tree | {
+        "entropy_images": "first_two" if soft else "active",
+        "entropy_by_share": True,
+    }
+
+
 def check_training(recording, tokenizer, draws: Draws):
     """One training pass without stochastic depth; (latents, quantized) of it."""
-    tokenizer.quantizer.train()
+    tree = official_entropies(tokenizer.quantizer.config.model_dump(mode="json"))
+    quantizer = build(validate_part("quantizer", tree))
+    quantizer.layout(tokenizer.encoder.grids)
+    quantizer.load_state_dict(tokenizer.quantizer.state_dict())
+    tokenizer.quantizer = quantizer.train()
     latents = tokenizer.latents(pixels_of(recording))
     quantized = tokenizer.quantize(latents, draws)
     recording.close(tokenizer.reconstruct(quantized.values).prediction, "train.decoded")
     weights, losses = tokenizer.quantizer.loss_weights, quantized.losses
-    named = {"vq": "codebook", "commit": "commitment", "entropy": "entropy"}
+    named = {
+        "vq": ("codebook",),
+        "commit": ("commitment",),
+        "entropy": ("entropy_sample", "entropy_batch"),
+        "dependency": ("dependency",),
+    }
     for theirs, ours in named.items():
-        found = losses.get(ours, torch.zeros(())) * weights.get(ours, 0.0)
-        recording.close(found, recording.io[f"train.{theirs}_loss"], "loss_abs")
+        found = sum((losses[one] * weights[one] for one in ours if one in losses), torch.zeros(()))
+        if (name := f"train.{theirs}_loss") in recording.io:
+            recording.close(found, recording.io[name], "loss_abs")
     if "train.sem_loss" in recording.io:
         found = semantic_loss(recording, tokenizer, latents, quantized)
         recording.close(found, recording.io["train.sem_loss"], "loss_abs")
