@@ -46,7 +46,7 @@ def table() -> str:
                 f"{spec.bits:,}" if spec.vocab else continuous,
                 release.license,
                 ", ".join(f"`{file}`" for file in recipe),
-                f"{release.rfid:.2f} ({letter})",
+                "" if release.rfid is None else f"{release.rfid:.2f} ({letter})",
                 gfid,
                 "",
             )

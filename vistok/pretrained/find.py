@@ -69,9 +69,9 @@ def _local(path: Path, family: str | None, config: Mapping[str, Any] | str | Pat
     chosen = FAMILIES.values() if family is None else (family_of(family),)
     for own in chosen:
         if config is None:  # some releases are bare weights whose constants we know
-            known = [r.config for r in own.releases if r.config is not None]
-            if known and own.recognizes({}, state):
-                return Found(own, state, known[0], str(path))
+            known = own.constants(state)
+            if known is not None:
+                return Found(own, state, known, str(path))
         elif family is not None or own.recognizes(config, state):
             return Found(own, state, config, str(path))
     if config is None:

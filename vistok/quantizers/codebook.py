@@ -37,13 +37,15 @@ class CodebookConfig(Config):
     """Distances between directions instead of vectors."""
     update: Literal["gradient", "ema"] = "gradient"
     """Learning of the codebook: by the codebook loss, or as a running mean of its latents."""
-    gradient: Literal["straight_through", "rotation"] = "straight_through"
+    gradient: Literal["straight_through", "rotation", "rotation_of_direction"] = "straight_through"
     """Way of the gradient from a code to its latent: copied, or turned and scaled with it (the
-    rotation trick; ReTok)."""
+    rotation trick). The last goes on to the latent's direction alone, whatever l2_norm says, as
+    GigaTok's and ReTok's code does."""
     decay: float = Field(default=0.99, gt=0, lt=1)
     """Decay of the running means (EMA codebook, usage)."""
-    init: Literal["uniform", "normal", "data", "kmeans"] = "uniform"
-    """uniform(-1/K, 1/K); normal(0, 1); latents of the first batch; their k-means centers."""
+    init: Literal["uniform", "unit", "normal", "data", "kmeans"] = "uniform"
+    """uniform(-1/K, 1/K); the same with rows of length 1 (LlamaGen); normal(0, 1); latents of the
+    first batch; their k-means centers."""
     revive_below: float = Field(default=0.0, ge=0)
     """Replace a code by a recent latent when its running usage falls below this share of 1/K."""
     cluster: bool = False
@@ -96,8 +98,10 @@ class CodebookQuantizer(Quantizer):
             if not (self.ema and name == "codebook")
         }
         codebook = torch.empty(size, dim)
-        if config.init == "uniform":
+        if config.init in ("uniform", "unit"):
             nn.init.uniform_(codebook, -1.0 / size, 1.0 / size)
+            if config.init == "unit":
+                codebook = F.normalize(codebook, dim=-1)
         else:
             nn.init.normal_(codebook)
         self.codebook = nn.Parameter(codebook, requires_grad=not self.ema)
