@@ -349,7 +349,7 @@ def test_entropy_terms_by_hand():
 
 
 def test_rows_of_length_one_at_the_start():
-    rows = vq(codebook_size=50, dim=6, init="unit").codebook
+    rows = vq(codebook_size=50, dim=6, init="sphere").codebook
     torch.testing.assert_close(rows.norm(dim=-1), torch.ones(50))
 
 

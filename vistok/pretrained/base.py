@@ -83,6 +83,13 @@ class Family:
         """The whole key table of a model."""
         raise NotImplementedError
 
+    def fixed(self, config: TokenizerConfig) -> dict[str, Tensor]:
+        """Official tensors that follow from the config and that no part of ours holds.
+
+        An import checks them, unless they are inert; an export writes them.
+        """
+        return {}
+
 
 def flag(config: Mapping[str, Any], key: str, default: bool) -> bool:
     """A switch of an official config; ConfigError for text and numbers, which are no switch."""

@@ -10,10 +10,12 @@ from vistok.pretrained.tokenizers.maskgit_vqgan import MaskGITVQGAN
 from vistok.pretrained.tokenizers.one_d_piece import OneDPiece
 from vistok.pretrained.tokenizers.tatitok import TATiTok
 from vistok.pretrained.tokenizers.titok import TiTok
+from vistok.pretrained.tokenizers.xqgan import XQGAN
 from vistok.storage.hub import HUB
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (MaskGITVQGAN(), TiTok(), TATiTok(), OneDPiece(), LlamaGen())
+    family.name: family
+    for family in (MaskGITVQGAN(), TiTok(), TATiTok(), OneDPiece(), LlamaGen(), XQGAN())
 }
 
 

@@ -120,7 +120,7 @@ def quantizer_tree(official: Mapping[str, Any], gradient: str) -> dict[str, Any]
         "dim": official.get("codebook_embed_dim", 8),
         "l2_norm": l2_norm,
         "gradient": gradient,
-        "init": "unit" if l2_norm else "uniform",
+        "init": "sphere" if l2_norm else "uniform",
         "loss_weights": weights,
     }
 

@@ -19,10 +19,8 @@ from torch import Tensor
 from vistok.config.registry import register
 from vistok.core.draws import Draws
 from vistok.core.records import Latents, Quantized
-from vistok.quantizers.codebook import NORM_EPS, CodebookConfig, CodebookQuantizer
+from vistok.quantizers.codebook import CodebookConfig, CodebookQuantizer
 from vistok.quantizers.nearest import nearest_code, nearest_codes
-from vistok.quantizers.rotation import rotate
-from vistok.quantizers.straight_through import straight_through
 from vistok.runtime import distributed
 
 LOG_EPS = 1e-5  # inside the logarithm of entropy_batch, as in LlamaGen
@@ -52,25 +50,27 @@ class VQ(CodebookQuantizer):
         super().__init__(config)
         self.latent_dim = self.value_dim = config.dim
         self.vocab = (config.codebook_size,)
-        self.of_direction = config.gradient == "rotation_of_direction" and not config.l2_norm
 
     def quantize(self, latents: Latents, draws: Draws) -> Quantized:
         z = self.given(latents.values)
-        with torch.no_grad():
-            indices = nearest_code(z.flatten(0, 1), self.codes()).view(z.shape[:2])
-        chosen = self.lookup(indices[..., None])
+        indices, queries = self.search(latents)
+        chosen = self.lookup(indices)
         losses = {"commitment": F.mse_loss(z, chosen.detach())}
         if not self.ema:
             losses = {"codebook": F.mse_loss(chosen, z.detach()), **losses}
         if any(self.loss_weights.get(name) for name in ("entropy_sample", "entropy_batch")):
             losses |= self.entropies(z)
+        values = self.pass_through(chosen.detach(), z)
+        return Quantized(values, values, indices, queries, losses)
+
+    @torch.no_grad()
+    def search(self, latents: Latents) -> tuple[Tensor, Tensor]:
+        z = self.given(latents.values)
+        flat, codes = z.flatten(0, 1), self.compared(self.codes())
+        indices = nearest_code(self.compared(flat), codes)
         if self.training:
-            flat = z.detach().flatten(0, 1)
-            self.count(latents.values.detach().flatten(0, 1), flat, indices.flatten())
-        through = F.normalize(z, dim=-1, eps=NORM_EPS) if self.of_direction else z
-        pass_through = straight_through if self.config.gradient == "straight_through" else rotate
-        values = pass_through(chosen.detach(), through)
-        return Quantized(values, values, indices[..., None], z.detach()[:, :, None], losses)
+            self.count(latents.values.flatten(0, 1), flat, indices)
+        return indices.view(*z.shape[:2], 1), z[:, :, None]
 
     def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
         # Only the rows that were asked for are normalized, and differentiated.
@@ -78,7 +78,7 @@ class VQ(CodebookQuantizer):
 
     def distances(self, z: Tensor) -> Tensor:
         """z [..., d] -> squared distances to all codes [..., K] fp32, differentiable."""
-        z, codes = self.given(z), self.codes()
+        z, codes = self.compared(self.given(z)), self.compared(self.codes())
         squares = z.square().sum(-1, keepdim=True) + codes.square().sum(-1)
         return squares - 2 * (z @ codes.T)
 
@@ -101,5 +101,6 @@ class VQ(CodebookQuantizer):
 
     def neighbours(self, queries: Tensor, count: int) -> Tensor:
         batch, length = queries.shape[:2]
-        near = nearest_codes(queries.flatten(0, 2).float(), self.codes().detach(), count)
+        flat, codes = queries.flatten(0, 2).float(), self.codes().detach()
+        near = nearest_codes(self.compared(flat), self.compared(codes), count)
         return near.view(batch, length, 1, -1, 1)
