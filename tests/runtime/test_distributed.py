@@ -9,14 +9,18 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from vistok.config import validate_part
 from vistok.config.registry import build
+from vistok.core.draws import Draws
 from vistok.core.records import Latents
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.losses.adversarial import AdversarialConfig, AdversarialLoss
+from vistok.losses.similarity import global_mean, negative_cosine, symmetric_infonce
 from vistok.quantizers.atoms.bits import batch_entropy
 from vistok.quantizers.atoms.vq import VQ, VQConfig
 from vistok.regularizers.latent_perturbation import LatentPerturbationConfig
+from vistok.regularizers.level_dropout import LevelDropoutConfig
 from vistok.runtime import distributed
 from vistok.tokens import TokenSpec
 
@@ -54,6 +58,24 @@ def work(rows: slice) -> dict[str, torch.Tensor]:
     # A process' gradients count 1/world each.
     out["entropy_grad"] = distributed.gather(logits.grad / distributed.world_size())
 
+    # Scales that some images lose: losses and entropies over those of the whole batch that keep
+    # them.
+    scales = {"kind": "multi_scale", "scales": [1, 2], "phi": {"count": 2}}
+    atom = {"kind": "lfq", "bits": 2, "sphere": True, "entropy_group": 2}
+    tree = {"kind": "product", "quantizer": scales | {"quantizer": atom, "normalize": True}}
+    scales = build(validate_part("quantizer", tree))
+    spec = scales.layout(((2, 2),)).spec
+    drop = build(LevelDropoutConfig(proportion=0.9, start=1))
+    levels = drop.draw(spec, index, Rng(0, "l"), Progress(0, 1)).levels
+    out["levels"] = distributed.gather(levels)
+    latents = z[:, :4].clone().requires_grad_()
+    made = scales(Latents(latents, ((2, 2),)), Draws(levels=levels))
+    sum(made.losses.values()).backward()
+    out |= {f"scales.{n}": distributed.mean(one.detach()) for n, one in made.losses.items()}
+    out["scales.grad"] = distributed.gather(latents.grad / distributed.world_size())
+    weight = scales.parts[1].phis[0].weight.grad
+    out["scales.phi"] = distributed.mean(weight)
+
     part = build(LatentPerturbationConfig(proportion=0.4, neighbours=50))
     spec = TokenSpec(blocks=((5,),), vocab=(60,))
     ranks = part.draw(spec, index, Rng(0, "p"), Progress(0, 1)).ranks
@@ -73,6 +95,16 @@ def work(rows: slice) -> dict[str, torch.Tensor]:
     layer = torch.nn.Parameter(torch.ones(3))
     mine = (pixels.mean((0, 2, 3)) * layer).sum()
     out["balance"] = loss.balance(mine, (layer**2 * pixels.mean()).sum(), layer)
+
+    student = z.mean(1).clone().requires_grad_()
+    teacher = z.amax(1).clone().requires_grad_()
+    counts = (index % 3 != 0).float()
+    infonce = symmetric_infonce(student, teacher, counts, pixels.mean((1, 2, 3)), 2.0)
+    cosine = global_mean(negative_cosine(student, teacher), counts, torch.ones(len(z)))
+    (infonce + cosine).backward()
+    out["infonce"], out["cosine"] = infonce.detach(), cosine.detach()
+    for name, side in (("student_grad", student), ("teacher_grad", teacher)):
+        out[name] = distributed.gather(side.grad / distributed.world_size())
     return out
 
 
@@ -107,6 +139,8 @@ def test_two_processes_equal_one():
     for share in SHARES:
         assert int(halves[0][f"perturbed.{share}"].sum()) == int(8 * share)
     assert whole["vq.usage"].sum() > 0 and whole["revived"] >= 1
+    lost = (~whole["levels"].all(1)).view(2, 4).sum(1)
+    assert lost[0] != lost[1]  # or their shares were the processes' own
     for name, expected in whole.items():
         for half in halves:
             torch.testing.assert_close(half[name], expected, atol=1e-5, rtol=1e-5, msg=name)

@@ -42,9 +42,6 @@ class LevelsConfig(Config):
     """Latents to unit length before the first level (BSQ)."""
     magnitude: float = Field(default=1.0, gt=0, le=16)
     """Factor of the codes from one level to the next."""
-    commitment: Literal["mean", "sum"] = "mean"
-    """Commitment losses of the levels: their mean, or their sum, S times what its weight suggests
-    (XQ-GAN's VQ)."""
     entropy_images: Literal["active", "first_two"] = "active"
     """Images over which entropies of a level are taken (LFQ): those that keep it; or sample 1 of
     each process for every image that keeps it and sample 0 for every other one (XQ-GAN, which
@@ -134,8 +131,6 @@ class Levels(Quantizer):
             queries.append(query)
             terms.append(losses | entropies)
         losses = {name: sum(one[name] for one in terms) / self.count for name in terms[0]}
-        if self.config.commitment == "sum":
-            losses["commitment"] = losses["commitment"] * self.count
         values = self.atom(0).pass_through(value.detach(), f)
         clean = values if active is None else self.atom(0).pass_through(clean, f)
         return Quantized(values, clean, torch.cat(indices, 1), torch.cat(queries, 1), losses)
@@ -168,8 +163,14 @@ class Levels(Quantizer):
 
     def _sum(self, indices: Tensor, active: Tensor | None, count: int) -> Tensor:
         """[B, L, F] -> values [B, M, d] of the first `count` levels, in the order of `quantize`."""
-        value = indices.new_zeros(len(indices), cells(self.grid), self.value_dim).float()
-        parts = indices.split([cells(block) for block in self.blocks], dim=1)
+        sizes = [cells(block) for block in self.blocks]
+        if indices.shape[1] != sum(sizes):
+            raise InputError(
+                f"indices of {indices.shape[1]} positions; expected {sum(sizes)}: values are sums "
+                "over all levels, and no code has a value of its own"
+            )
+        value = torch.zeros(len(indices), cells(self.grid), self.value_dim, device=indices.device)
+        parts = indices.split(sizes, dim=1)
         for level, part in enumerate(parts[:count]):
             given = self.up(self._codes(part, level), level)
             value = value + (given if active is None else given * active[:, level, None, None])

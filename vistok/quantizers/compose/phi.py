@@ -2,8 +2,8 @@
 
     phi(h) = (1 - ratio) h + ratio conv3x3(h)
 
-K of them are shared by S scales: scale s takes the one whose tick lies nearest to s / (S - 1), the
-lower one of two. Ticks are the centers of K equal parts of 0..1; four of them lie further out, at
+K of them are shared by S scales: scale s takes the one whose tick lies nearest to s / (S - 1).
+Ticks are the centers of K equal parts of 0..1; four of them lie further out, at
 1/12, 13/36, 23/36, 11/12, as in VAR.
 """
 
@@ -51,7 +51,8 @@ class Phis(nn.ModuleList):
 
 def nearest_ticks(count: int, scales: int) -> list[int]:
     """For each scale the number of its convolution, of `count`."""
-    # In numpy's float64, as published: ties are settled by its rounding.
+    # In float64 and in this order, as published: two of VAR's ten scales lie halfway between ticks,
+    # and rounding decides. An exact tie goes to the lower one.
     margin = 1 / 3 / count if count == 4 else 1 / 2 / count
     ticks = np.linspace(margin, 1 - margin, count)
     places = [scale / (scales - 1) if scales > 1 else 0.0 for scale in range(scales)]
