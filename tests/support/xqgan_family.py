@@ -62,34 +62,42 @@ def check_system(recording):
     return tokenizer
 
 
-def perturbation(recording, tokenizer) -> Draws:
-    """The recorded draws of latent perturbation, obeyed by the first images of the batch."""
-    numbers = recording.config["train"]["perturb_alpha_beta_delta"]
-    if numbers is None:
+def recorded_draws(recording, tokenizer) -> Draws:
+    """The draws of the training pass, which only the first images of the batch obey: kept scales,
+    or the numbers of latent perturbation."""
+    io, config = recording.io, recording.config
+    batch, numbers = len(io["image"]), config["train"]["perturb_alpha_beta_delta"]
+    scales, share = config["model_args"]["v_patch_nums"], config["model_args"]["codebook_drop"]
+    if len(scales) > 1:
+        keep = torch.full((batch,), len(scales))
+        keep[: int(batch * share)] = io["draw0.randint"][: int(batch * share)]
+        return Draws(levels=torch.arange(len(scales)) < keep[:, None])
+    if numbers is None or tokenizer.quantizer.branches > 1:
         return Draws()
     alpha, beta, delta = numbers
-    shape = (len(recording.io["image"]), tokenizer.spec().length, 1)
-    u, rank = (recording.io[name].view(shape) for name in ("draw0.rand", "draw1.randint"))
+    shape = (batch, tokenizer.spec().length, 1)
+    u, rank = (io[name].view(shape) for name in ("draw0.rand", "draw1.randint"))
     ranks = perturbation_ranks(u, rank, alpha)
-    ranks[int(len(ranks) * beta) :] = 0
+    ranks[int(batch * beta) :] = 0
     return Draws(ranks=ranks, top_rank=delta - 1)
 
 
-def check_training(recording, tokenizer, draws: Draws):
-    """One training pass without stochastic depth; (latents, quantized) of it."""
+def check_training(recording, tokenizer):
+    """One training pass without stochastic depth."""
     tokenizer.quantizer.train()
+    draws = recorded_draws(recording, tokenizer)
     latents = tokenizer.latents(pixels_of(recording))
     quantized = tokenizer.quantize(latents, draws)
     recording.close(tokenizer.reconstruct(quantized.values).prediction, "train.decoded")
     weights, losses = tokenizer.quantizer.loss_weights, quantized.losses
     named = {"vq": "codebook", "commit": "commitment", "entropy": "entropy"}
     for theirs, ours in named.items():
-        found = losses.get(ours, torch.zeros(())) * weights.get(ours, 0.0)
+        terms = [weights.get(k, 0.0) * v for k, v in losses.items() if k.startswith(ours)]
+        found = sum(terms, torch.zeros(()))
         recording.close(found, recording.io[f"train.{theirs}_loss"], "loss_abs")
     if "train.sem_loss" in recording.io:
         found = semantic_loss(recording, tokenizer, latents, quantized)
         recording.close(found, recording.io["train.sem_loss"], "loss_abs")
-    return latents, quantized
 
 
 def semantic_loss(recording, tokenizer, latents, quantized):

@@ -59,7 +59,7 @@ class VQ(CodebookQuantizer):
         if not self.ema:
             losses = {"codebook": F.mse_loss(chosen, z.detach()), **losses}
         if any(self.loss_weights.get(name) for name in ("entropy_sample", "entropy_batch")):
-            losses |= self.entropies(z)
+            losses |= self.entropy_terms(z)
         values = self.pass_through(chosen.detach(), z)
         return Quantized(values, values, indices, queries, losses)
 
@@ -82,7 +82,7 @@ class VQ(CodebookQuantizer):
         squares = z.square().sum(-1, keepdim=True) + codes.square().sum(-1)
         return squares - 2 * (z @ codes.T)
 
-    def entropies(self, z: Tensor) -> dict[str, Tensor]:
+    def entropy_terms(self, z: Tensor) -> dict[str, Tensor]:
         """z [B, L, d] -> the two entropy terms, in nats."""
         logits = self.distances(z).flatten(0, 1) / -self.config.entropy_temperature
         log_shares = logits.log_softmax(-1)
