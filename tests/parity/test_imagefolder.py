@@ -1,12 +1,6 @@
 """ImageFolder against qiuk2/RobusTok: a product of residual scales behind a ViT on two grids."""
 
-from tests.support.xqgan_family import (
-    check_system,
-    check_training,
-    in_range,
-    level_dropout,
-    pixels_of,
-)
+from tests.support.xqgan_family import check_system, check_training, in_range, pixels_of
 
 CASE = "imagefolder_pq_tokenizer"
 
@@ -14,7 +8,7 @@ CASE = "imagefolder_pq_tokenizer"
 def test_imagefolder(recording):
     tokenizer = check_system(recording)
     check_prefixes(recording, tokenizer)
-    check_training(recording, tokenizer, level_dropout(recording))
+    check_training(recording, tokenizer)
 
 
 def check_prefixes(recording, tokenizer):

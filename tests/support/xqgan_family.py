@@ -62,31 +62,28 @@ def check_system(recording):
     return tokenizer
 
 
-def perturbation(recording, tokenizer) -> Draws:
-    """The recorded draws of latent perturbation, obeyed by the first images of the batch."""
-    numbers = recording.config["train"]["perturb_alpha_beta_delta"]
-    if numbers is None:
+def recorded_draws(recording, tokenizer) -> Draws:
+    """The draws of the training pass, which only the first images of the batch obey: kept scales,
+    or the numbers of latent perturbation."""
+    io, config = recording.io, recording.config
+    model, batch = config["model_args"], len(io["image"])
+    scales, branches = model["v_patch_nums"], model.get("product_quant", 1)
+    if len(scales) > 1:
+        # One branch of VectorQuantizer2 is not told how many images lose scales: none does.
+        told = branches > 1 or model.get("lfq", False)
+        dropped = int(batch * model.get("codebook_drop", 0.0)) if told else 0
+        keep = torch.full((batch,), len(scales))
+        keep[:dropped] = io["draw0.randint"][:dropped]
+        return Draws(levels=torch.arange(len(scales)) < keep[:, None])
+    numbers = config["train"]["perturb_alpha_beta_delta"]
+    if numbers is None or branches > 1:
         return Draws()
     alpha, beta, delta = numbers
-    shape = (len(recording.io["image"]), tokenizer.spec().length, 1)
-    u, rank = (recording.io[name].view(shape) for name in ("draw0.rand", "draw1.randint"))
+    shape = (batch, tokenizer.spec().length, 1)
+    u, rank = (io[name].view(shape) for name in ("draw0.rand", "draw1.randint"))
     ranks = perturbation_ranks(u, rank, alpha)
-    ranks[int(len(ranks) * beta) :] = 0
+    ranks[int(batch * beta) :] = 0
     return Draws(ranks=ranks, top_rank=delta - 1)
-
-
-def level_dropout(recording) -> Draws:
-    """The recorded numbers of kept scales, obeyed by the first images of the batch."""
-    io, model = recording.io, recording.config["model_args"]
-    scales, batch = len(model["v_patch_nums"]), len(io["image"])
-    if scales == 1 or "draw0.randint" not in io:
-        return Draws()
-    # One branch of VectorQuantizer2 is not told how many images lose scales: none does.
-    told = model.get("product_quant", 1) > 1 or model.get("lfq", False)
-    dropped = int(batch * model.get("codebook_drop", 0.0)) if told else 0
-    keep = torch.full((batch,), scales)
-    keep[:dropped] = io["draw0.randint"][:dropped]
-    return Draws(levels=torch.arange(scales) < keep[:, None])
 
 
 def official_entropies(tree: dict) -> dict:
@@ -103,13 +100,14 @@ def official_entropies(tree: dict) -> dict:
     }
 
 
-def check_training(recording, tokenizer, draws: Draws):
-    """One training pass without stochastic depth; (latents, quantized) of it."""
+def check_training(recording, tokenizer):
+    """One training pass without stochastic depth."""
     tree = official_entropies(tokenizer.quantizer.config.model_dump(mode="json"))
     quantizer = build(validate_part("quantizer", tree))
     quantizer.layout(tokenizer.encoder.grids)
     quantizer.load_state_dict(tokenizer.quantizer.state_dict())
     tokenizer.quantizer = quantizer.train()
+    draws = recorded_draws(recording, tokenizer)
     latents = tokenizer.latents(pixels_of(recording))
     quantized = tokenizer.quantize(latents, draws)
     recording.close(tokenizer.reconstruct(quantized.values).prediction, "train.decoded")
@@ -121,13 +119,12 @@ def check_training(recording, tokenizer, draws: Draws):
         "dependency": ("dependency",),
     }
     for theirs, ours in named.items():
-        found = sum((losses[one] * weights[one] for one in ours if one in losses), torch.zeros(()))
+        terms = [losses[name] * weights[name] for name in ours if name in losses]
         if (name := f"train.{theirs}_loss") in recording.io:
-            recording.close(found, recording.io[name], "loss_abs")
+            recording.close(sum(terms, torch.zeros(())), recording.io[name], "loss_abs")
     if "train.sem_loss" in recording.io:
         found = semantic_loss(recording, tokenizer, latents, quantized)
         recording.close(found, recording.io["train.sem_loss"], "loss_abs")
-    return latents, quantized
 
 
 def semantic_loss(recording, tokenizer, latents, quantized):
