@@ -41,6 +41,8 @@ class Quantizer(nn.Module):
     residual: bool = False
     """True if codes approximate the latents themselves, so that what they miss can be quantized
     again (multi_scale, residual)."""
+    entropy_losses: tuple[str, ...] = ()
+    """Names of the terms that `entropies` gives."""
     remedy: str = "lower the learning rate or use fewer codes"
     """Advice when few codes are in use: the second half of an alarm."""
 
@@ -114,6 +116,18 @@ class Quantizer(nn.Module):
         """
         result = self.quantize(latents, Draws())
         return result.indices, result.queries
+
+    def entropies(
+        self, z: Tensor, weights: Tensor | None = None, magnitude: float = 1.0
+    ) -> dict[str, Tensor]:
+        """Entropy terms of latents; composed quantizers ask for those of each level.
+
+        Args:
+            z: [B, n, D] latents, on the sphere if codes are.
+            weights: [B] of the samples, 1 on average over the global batch; None = all 1.
+            magnitude: factor of this quantizer's codes.
+        """
+        return {}
 
     def pass_through(self, values: Tensor, through: Tensor) -> Tensor:
         """`values` forward; backward the gradient on to the latents `through`."""

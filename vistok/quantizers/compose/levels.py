@@ -73,8 +73,16 @@ class Levels(Quantizer):
             )
         self.latent_dim = self.value_dim = atom.value_dim
         self.vocab, self.branches, self.remedy = atom.vocab, atom.branches, atom.remedy
+        known = {"codebook", "commitment", *atom.entropy_losses}
+        lost = [n for n, weight in atom.loss_weights.items() if weight and n not in known]
+        if lost:
+            raise ConfigError(
+                f"quantizer: '{config.kind}' has no loss '{lost[0]}' of '{config.quantizer.kind}', "
+                f"which weighs {atom.loss_weights[lost[0]]}; expected 0: leave it out"
+            )
         # What levels and their convolutions learn by, where the atom itself has no such loss.
-        self.loss_weights = {"codebook": 1.0, **atom.loss_weights}
+        weights = {n: weight for n, weight in atom.loss_weights.items() if n in known}
+        self.loss_weights = {"codebook": 1.0, **weights}
         self.grid: Grid | None = None
         self.blocks: tuple[Grid, ...] = ()
 
@@ -189,13 +197,11 @@ class Levels(Quantizer):
         return active
 
     def _entropies(self, x: Tensor, level: int, one: _Active | None) -> dict[str, Tensor]:
-        """Entropy terms of an atom that has some, of what is still missing in front of a level.
+        """Entropy terms of what is still missing in front of a level, if the atom has some.
 
         Args:
             x: [B, M, d], the latents less the sum of the earlier levels.
         """
-        if not hasattr(self.atom(level), "entropies"):
-            return {}
         weights = None if one is None else one.weights
         if self.config.entropy_images == "first_two":
             mask = x.new_ones(len(x)) if one is None else one.mask
