@@ -65,6 +65,12 @@ class Family:
         """True if an official config and the keys of its state dict look like this family."""
         raise NotImplementedError
 
+    def constants(self, state: Mapping[str, Tensor]) -> Mapping[str, Any] | None:
+        """The official config of weights that came without one; None if they are not of this
+        family, or of no release whose constants are known."""
+        known = [r.config for r in self.releases if r.config is not None]
+        return known[0] if known and self.recognizes({}, state) else None
+
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
         """Official config -> tree of a TokenizerConfig. ValueError names what is not supported."""
         raise NotImplementedError

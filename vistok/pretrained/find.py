@@ -75,9 +75,9 @@ def _local(path: Path, family: str | None, config: Mapping[str, Any] | str | Pat
         if config is None and settings is not None and own.recognizes(settings, state):
             return Found(own, state, settings, str(path), inside=inside)
         if config is None:  # some releases are bare weights whose constants we know
-            known = [r.config for r in own.releases if r.config is not None]
-            if known and own.recognizes({}, state):
-                return Found(own, state, known[0], str(path), inside=inside)
+            known = own.constants(state)
+            if known is not None:
+                return Found(own, state, known, str(path), inside=inside)
         elif family is not None or own.recognizes(config, state):
             return Found(own, state, config, str(path), inside=inside)
     if config is None:

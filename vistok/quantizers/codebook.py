@@ -43,9 +43,10 @@ class CodebookConfig(Config):
     length (XQ-GAN's and ImageFolder's scales). l2_norm makes both the same."""
     update: Literal["gradient", "ema"] = "gradient"
     """Learning of the codebook: by the codebook loss, or as a running mean of its latents."""
-    gradient: Literal["straight_through", "rotation"] = "straight_through"
+    gradient: Literal["straight_through", "rotation", "rotation_of_direction"] = "straight_through"
     """Way of the gradient from a code to its latent: copied, or turned and scaled with it (the
-    rotation trick; ReTok)."""
+    rotation trick). The last goes on to the latent's direction alone, whatever l2_norm says, as
+    GigaTok's and ReTok's code does."""
     decay: float = Field(default=0.99, gt=0, lt=1)
     """Decay of the running means (EMA codebook, usage)."""
     init: Literal["uniform", "sphere", "normal", "data", "kmeans"] = "uniform"
@@ -141,8 +142,11 @@ class CodebookQuantizer(Quantizer):
         return F.normalize(given, dim=-1, eps=NORM_EPS) if directions else given
 
     def pass_through(self, values: Tensor, through: Tensor) -> Tensor:
-        how = rotate if self.config.gradient == "rotation" else straight_through
-        return how(values, through)
+        """`values` [..., d] in the forward pass, with the gradient that the config names."""
+        gradient = self.config.gradient
+        if gradient == "rotation_of_direction":
+            through = F.normalize(through, dim=-1, eps=NORM_EPS)
+        return (straight_through if gradient == "straight_through" else rotate)(values, through)
 
     def count(self, raw: Tensor, z: Tensor, indices: Tensor) -> None:
         """Count a training pass for `after_step`.
