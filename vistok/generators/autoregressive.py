@@ -72,6 +72,7 @@ class Autoregressive(Generator):
 
     metrics = ("nll", "bits_per_image")
     judged_by = ("nll", -1)
+    takes_known = True
 
     def __init__(
         self, config: AutoregressiveConfig, spec: TokenSpec, codes: nn.Module | None = None
@@ -156,6 +157,7 @@ class Autoregressive(Generator):
             x = torch.cat([x, self.condition(Condition(), samples)])
         u = Rng(seed, "sampling").uniform(index, (spec.length, factors)).to(x.device)
         chosen = torch.zeros(samples, spec.length, factors, dtype=torch.long, device=x.device)
+        known = None if condition.known is None else self._regrouped(condition.known).indices.long()
         first = x.shape[1] - 1  # place of the token that position 0 is predicted from
         caches = None
         if settings.cache:
@@ -171,7 +173,10 @@ class Autoregressive(Generator):
             def pick(logits: Tensor, f: int, i: int = i, scale: float = scale) -> Tensor:
                 return choose(guide(logits, scale, samples), u[:, i, f], settings)
 
-            chosen[:, i] = self.head.sample(hidden[:, -1], pick)
+            codes = self.head.sample(hidden[:, -1], pick)
+            if known is not None:
+                codes = torch.where(condition.known_mask[:, i, None], known[:, i], codes)
+            chosen[:, i] = codes
             new = self.embed(chosen[:, i : i + 1]).repeat(len(x) // samples, 1, 1)
             sequence = sequence if settings.cache else torch.cat([sequence, new], dim=1)
         tokens = Tokens(self.inner, indices=chosen.to(Tokens.dtype(self.inner)))
