@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vistok.config import Config
 from vistok.core.errors import InputError
 from vistok.layers.attention import Attention, KVCache
-from vistok.layers.dropout import Dropout
+from vistok.layers.dropout import Dropout, DropPath
 from vistok.layers.mlp import MlpKind, make_mlp
 from vistok.layers.modulation import Modulation, modulate
 from vistok.layers.norms import NormKind, make_norm
@@ -40,6 +40,9 @@ class TransformerConfig(Config):
     """Initial value of a learned gain on each residual branch; None = no gain."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of activations of the residual branches that training drops, keyed by sample."""
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    """Share of samples for which training skips a residual branch of the last block (stochastic
+    depth), keyed by sample; it grows linearly over the blocks, from 0 at the first (timm)."""
     init: Literal["fan_in", "trunc_normal", "torch"] = "fan_in"
     """fan_in: std 1/sqrt(fan-in); trunc_normal: std 0.02 (TiTok, GPT-2); torch: as its layers are
     made (TA-TiTok's decoder)."""
@@ -76,7 +79,11 @@ class LayerScale(nn.Module):
 class Block(nn.Module):
     """x + attention(norm x), then x + mlp(norm x); [B, L, D] -> [B, L, D]."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, number: int = 0) -> None:
+        """
+        Args:
+            number: of the block, from 0; later ones are skipped more often (`drop_path`).
+        """
         super().__init__()
         width, eps = config.width, config.norm_eps
         self.norm_attention = make_norm(config.norm, width, eps)
@@ -88,6 +95,8 @@ class Block(nn.Module):
         self.scale_mlp = nn.Identity() if gain is None else LayerScale(width, gain)
         self.dropout_attention = Dropout(config.dropout)
         self.dropout_mlp = Dropout(config.dropout)
+        skipped = config.drop_path * number / max(config.depth - 1, 1)
+        self.skip_attention, self.skip_mlp = DropPath(skipped), DropPath(skipped)
         self.modulation = None
         if config.modulation is not None:
             self.modulation = Modulation(config.modulation, width, 6)
@@ -111,17 +120,18 @@ class Block(nn.Module):
             return self._modulated(x, rotary, mask, causal, cache, only, vector)
         y = self.attention(self.norm_attention(x), rotary, mask, causal, cache, only)
         x = x if only is None else x[:, only]
-        x = x + self.dropout_attention(self.scale_attention(y))
-        return x + self.dropout_mlp(self.scale_mlp(self.mlp(self.norm_mlp(x))))
+        x = x + self.skip_attention(self.dropout_attention(self.scale_attention(y)))
+        y = self.mlp(self.norm_mlp(x))
+        return x + self.skip_mlp(self.dropout_mlp(self.scale_mlp(y)))
 
     def _modulated(self, x, rotary, mask, causal, cache, only, vector) -> Tensor:
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.modulation(vector)
         y = modulate(self.norm_attention(x), shift, scale)
         y = self.attention(y, rotary, mask, causal, cache, only)
         x = x if only is None else x[:, only]
-        x = x + gate * self.dropout_attention(self.scale_attention(y))
+        x = x + gate * self.skip_attention(self.dropout_attention(self.scale_attention(y)))
         y = self.mlp(modulate(self.norm_mlp(x), shift_mlp, scale_mlp))
-        return x + gate_mlp * self.dropout_mlp(self.scale_mlp(y))
+        return x + gate_mlp * self.skip_mlp(self.dropout_mlp(self.scale_mlp(y)))
 
 
 class Transformer(nn.Module):
@@ -130,7 +140,7 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(Block(config, i) for i in range(config.depth))
         self.norm = make_norm(config.norm, config.width, config.norm_eps)
 
     def forward(
