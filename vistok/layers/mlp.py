@@ -1,4 +1,4 @@
-"""Feed-forward layers: GELU and gated SiLU (SwiGLU)."""
+"""Feed-forward layers: GELU, exact or by its tanh formula, and gated SiLU (SwiGLU)."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MlpKind = Literal["gelu", "swiglu"]
+MlpKind = Literal["gelu", "gelu_tanh", "swiglu"]
 
 
 class GeluMlp(nn.Module):
-    """Linear -> exact GELU -> Linear; [..., D] -> [..., D]."""
+    """Linear -> GELU -> Linear; [..., D] -> [..., D]. `tanh` takes GELU's tanh formula."""
 
-    def __init__(self, width: int, hidden: int, bias: bool = True) -> None:
+    def __init__(self, width: int, hidden: int, bias: bool = True, tanh: bool = False) -> None:
         super().__init__()
+        self.approximate = "tanh" if tanh else "none"
         self.up = nn.Linear(width, hidden, bias=bias)
         self.out = nn.Linear(hidden, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(F.gelu(self.up(x)))
+        return self.out(F.gelu(self.up(x), approximate=self.approximate))
 
 
 class SwiGluMlp(nn.Module):
@@ -36,4 +37,6 @@ class SwiGluMlp(nn.Module):
 
 
 def make_mlp(kind: MlpKind, width: int, hidden: int, bias: bool = True) -> nn.Module:
-    return (GeluMlp if kind == "gelu" else SwiGluMlp)(width, hidden, bias)
+    if kind == "swiglu":
+        return SwiGluMlp(width, hidden, bias)
+    return GeluMlp(width, hidden, bias, tanh=kind == "gelu_tanh")
