@@ -45,6 +45,9 @@ class TransformerConfig(Config):
     attention_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of attention weights that training drops, keyed by sample: slower, and in memory the
     square of the length."""
+    mlp_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of hidden activations of the feed-forward layers that training drops, keyed by sample
+    (timm's Mlp drops these as well as its outputs)."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Share of samples for which training skips a residual branch of the last block (stochastic
     depth), keyed by sample; it grows linearly over the blocks, from 0 at the first (timm)."""
@@ -102,7 +105,8 @@ class Block(nn.Module):
             config.attention_dropout,
         )
         self.norm_mlp = make_norm(config.norm, width, eps)
-        self.mlp = make_mlp(config.mlp, width, round(width * config.mlp_ratio), config.bias)
+        hidden = round(width * config.mlp_ratio)
+        self.mlp = make_mlp(config.mlp, width, hidden, config.bias, config.mlp_dropout)
         gain = config.layer_scale
         self.scale_attention = nn.Identity() if gain is None else LayerScale(width, gain)
         self.scale_mlp = nn.Identity() if gain is None else LayerScale(width, gain)
