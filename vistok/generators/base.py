@@ -62,12 +62,16 @@ class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"
         metrics: names that `evaluate` gives.
         judged_by: the one of them that tells the better of two checkpoints, and 1 if higher is
             better, else -1.
+        takes_known: True if sampling takes over known codes: after a position was sampled, its code
+            is that of `Condition.known` where `known_mask` says so, and what follows is sampled
+            with it.
     """
 
     config: GeneratorConfig
     spec: TokenSpec
     metrics: tuple[str, ...]
     judged_by: tuple[str, int]
+    takes_known: bool = False
 
     def __init__(self, config: GeneratorConfig, spec: TokenSpec) -> None:
         super().__init__()
@@ -140,7 +144,8 @@ class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"
 
         One that continues a known prefix or known frames checks those itself.
         """
-        check_condition(condition, self.config.condition, samples)
+        spec = self.spec if self.takes_known else None
+        check_condition(condition, self.config.condition, samples, spec)
 
     def check_settings(self, settings: Config) -> None:
         """Raise ValueError, one line, for settings that this generator cannot follow."""
