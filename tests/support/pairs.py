@@ -40,10 +40,10 @@ def write_pairs(folder: Path, config: FolderConfig, order: tuple[int, ...] = (4,
     data = build(config).open("train", augment=False)
     made = {"config": config.model_dump(mode="json"), "split": "train", "record": data.record()}
     writer = PairsWriter(folder, len(order), {"originals": made, **MADE}, every=2)
-    for row, index in enumerate(order):
+    for index in order:
         sample = data[index]
         file = file_of(data.classes[sample.label], sample.name, index)
-        digest = writer.put(row, file, _png(100 + index))
+        digest = writer.put(file, _png(100 + index))
         writer.count_up([PairRow(file, sample.name, index, sample.label, digest)])
 
 

@@ -204,8 +204,8 @@ class PairsWriter:
     def finished(self) -> bool:
         return self.written == self.count
 
-    def put(self, row: int, file: str, png: bytes) -> str:
-        """Write the image of a row whole; its sha256."""
+    def put(self, file: str, png: bytes) -> str:
+        """Write an image whole; its sha256."""
         (self.path / file).parent.mkdir(parents=True, exist_ok=True)
         write_bytes(self.path / file, png)
         return hashlib.sha256(png).hexdigest()
