@@ -37,6 +37,19 @@ CONFIGS = {
         "split": "grids",
         "quantizer": SCALES | {"quantizer": BSQ, "normalize": True},
     },
+    "entropies": SCALES
+    | {
+        "quantizer": VQ
+        | {
+            "entropy_temperature": 1.0,
+            "loss_weights": {
+                "codebook": 1.0,
+                "commitment": 0.25,
+                "entropy_sample": 0.1,
+                "entropy_batch": -0.1,
+            },
+        }
+    },
     "scales_of_signs": SCALES | {"quantizer": {"kind": "product", "quantizer": BSQ}},
     "scales_of_products": SCALES | {"quantizer": {"kind": "product", "quantizer": VQ | {"dim": 3}}},
 }
@@ -349,9 +362,6 @@ def test_usage_ema_and_revival_reach_every_codebook(name):
 def test_what_does_not_fit_is_said_in_one_line(fails):
     with fails(ConfigError, "'multi_scale'", "codes of 'fsq'", "expected vq, lfq"):
         make(SCALES | {"quantizer": {"kind": "fsq"}})
-    weights = {"codebook": 1.0, "entropy_sample": 0.1}
-    with fails(ConfigError, "has no loss 'entropy_sample' of 'vq'", "leave it out"):
-        make(SCALES | {"quantizer": VQ | {"loss_weights": weights}})
     with fails(ConfigError, "'kl' has no codes", "such as vq"):
         make({"kind": "product", "quantizer": {"kind": "kl", "dim": 4}})
     with fails(ValueError, "quantizer.scales end with 4x4", "lie on 3x3"):

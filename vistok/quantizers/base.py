@@ -19,6 +19,7 @@ from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.core.shapes import Grid, Layout
 from vistok.quantizers.straight_through import straight_through
+from vistok.runtime.precision import no_autocast
 from vistok.tokens import TokenSpec
 
 
@@ -41,8 +42,6 @@ class Quantizer(nn.Module):
     residual: bool = False
     """True if codes approximate the latents themselves, so that what they miss can be quantized
     again (multi_scale, residual)."""
-    entropy_losses: tuple[str, ...] = ()
-    """Names of the terms that `entropies` gives."""
     remedy: str = "lower the learning rate or use fewer codes"
     """Advice when few codes are in use: the second half of an alarm."""
 
@@ -67,7 +66,7 @@ class Quantizer(nn.Module):
         carries the perturbed codes, `clean` and `indices` do not.
         """
         draws = draws or Draws()
-        with torch.autocast(latents.values.device.type, enabled=False):
+        with no_autocast(latents.values.device):
             result = self.quantize(replace(latents, values=latents.values.float()), draws)
             if draws.ranks is None:
                 return result
@@ -120,12 +119,12 @@ class Quantizer(nn.Module):
     def entropies(
         self, z: Tensor, weights: Tensor | None = None, magnitude: float = 1.0
     ) -> dict[str, Tensor]:
-        """Entropy terms of latents; composed quantizers ask for those of each level.
+        """Entropy terms of latents, those that have a weight; {} for a quantizer without them.
 
         Args:
-            z: [B, n, D] latents, on the sphere if codes are.
+            z: [B, n, d] latents.
             weights: [B] of the samples, 1 on average over the global batch; None = all 1.
-            magnitude: factor of this quantizer's codes.
+            magnitude: factor of the codes that the latents are compared with.
         """
         return {}
 
@@ -158,7 +157,7 @@ class Quantizer(nn.Module):
             top: no rank is larger; None asks the ranks, which a GPU has to finish its work for.
         """
         top = int(ranks.max()) if top is None else top
-        with torch.autocast(queries.device.type, enabled=False):
+        with no_autocast(queries.device):
             near = self.neighbours(queries, top + 1)
         return pick_rank(near, ranks)
 

@@ -59,7 +59,6 @@ class LFQConfig(Config):
 @register("quantizer", LFQConfig)
 class LFQ(Quantizer):
     residual = True
-    entropy_losses = ("entropy_sample", "entropy_batch")
     remedy = (
         "try entropy losses of more weight (entropy_batch's is negative: it rewards use), another "
         "temperature, or fewer bits"
@@ -89,6 +88,7 @@ class LFQ(Quantizer):
     def entropies(
         self, z: Tensor, weights: Tensor | None = None, magnitude: float = 1.0
     ) -> dict[str, Tensor]:
+        """As in the base class; latents lie on the sphere if codes do."""
         logits = (z * (4.0 * self.magnitude * magnitude / self.config.temperature)).flatten(0, 1)
         if weights is not None:
             weights = weights.repeat_interleave(z.shape[1])

@@ -30,6 +30,7 @@ from vistok.core.shapes import Grid, Layout, cells
 from vistok.quantizers.atoms.vq import VQConfig
 from vistok.quantizers.base import Quantizer
 from vistok.runtime import distributed
+from vistok.runtime.precision import no_autocast
 from vistok.tokens import TokenSpec
 
 
@@ -73,16 +74,8 @@ class Levels(Quantizer):
             )
         self.latent_dim = self.value_dim = atom.value_dim
         self.vocab, self.branches, self.remedy = atom.vocab, atom.branches, atom.remedy
-        known = {"codebook", "commitment", *atom.entropy_losses}
-        lost = [n for n, weight in atom.loss_weights.items() if weight and n not in known]
-        if lost:
-            raise ConfigError(
-                f"quantizer: '{config.kind}' has no loss '{lost[0]}' of '{config.quantizer.kind}', "
-                f"which weighs {atom.loss_weights[lost[0]]}; expected 0: leave it out"
-            )
         # What levels and their convolutions learn by, where the atom itself has no such loss.
-        weights = {n: weight for n, weight in atom.loss_weights.items() if n in known}
-        self.loss_weights = {"codebook": 1.0, **weights}
+        self.loss_weights = {"codebook": 1.0, **atom.loss_weights}
         self.grid: Grid | None = None
         self.blocks: tuple[Grid, ...] = ()
 
@@ -148,14 +141,14 @@ class Levels(Quantizer):
 
     def rebuilt(self, indices: Tensor, draws: Draws) -> Tensor:
         active = self._active(draws, len(indices), indices.device)
-        with torch.autocast(indices.device.type, enabled=False):
+        with no_autocast(indices.device):
             return self._sum(indices, active, self.count)
 
     def partial(self, indices: Tensor, blocks: int, onto: Grid) -> Tensor:
         """Values of the first `blocks` blocks [B, cells, value_dim], area-averaged onto a grid."""
         if not 1 <= blocks <= self.count:
             raise InputError(f"blocks={blocks}: expected 1..{self.count}, the number of levels")
-        with torch.autocast(indices.device.type, enabled=False):
+        with no_autocast(indices.device):
             return resized(self._sum(indices, None, blocks), self.grid, onto, "area")
 
     def neighbours(self, queries: Tensor, count: int) -> Tensor:

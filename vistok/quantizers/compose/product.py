@@ -65,7 +65,6 @@ class Product(Quantizer):
         self.vocab = part.vocab * config.branches
         self.branches = config.branches * part.branches
         self.residual = part.residual and not folded
-        self.entropy_losses = part.entropy_losses
         self.remedy = part.remedy
         self.loss_weights = dict(part.loss_weights)
         if config.dependency:
