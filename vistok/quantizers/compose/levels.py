@@ -194,8 +194,6 @@ class Levels(Quantizer):
         Args:
             x: [B, M, d], the latents less the sum of the earlier levels.
         """
-        if not hasattr(self.atom(level), "entropies"):
-            return {}
         weights = None if one is None else one.weights
         if self.config.entropy_images == "first_two":
             mask = x.new_ones(len(x)) if one is None else one.mask
