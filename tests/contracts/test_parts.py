@@ -66,6 +66,8 @@ def tokenizer_with(family: str, kind: str, **options) -> Tokenizer:
         if "null" in entries(family)[kind].part.fills:  # there must be something to leave out
             text = {"text": {"dim": 4, "length": 3}}
             options["decoder"] = small("decoder", "vit") | text
+        if "levels" in entries(family)[kind].part.fills:  # and levels to drop
+            options["quantizer"] = small("quantizer", "multi_scale")
         return tokenizer(regularizers=[part], **options)
     return tokenizer(**{family: part}, **options)
 
