@@ -257,7 +257,8 @@ class TokenizerTask(Task):
             for name, count in self.tokenizer.part_parameters().items()
         }
         for name, network in self.losses.networks.items():
-            lines[f"{name} parameters"] = f"{sum(p.numel() for p in network.parameters()):,}"
+            count = sum(p.numel() for p in network.parameters() if p.requires_grad)
+            lines[f"{name} parameters"] = f"{count:,}"
         for name, sha256 in self.losses.teachers.items():
             lines[f"teacher {name}"] = f"sha256 {sha256}"
         lines |= {f"init {number}": line for number, line in enumerate(self.started, 1)}
