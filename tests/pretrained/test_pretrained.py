@@ -32,9 +32,9 @@ def folder(tmp_path):
 @pytest.mark.parametrize("name", ["maskgit_vqgan", *MODELS, *FLAT])
 def test_both_ways_bit_for_bit(name, tmp_path):
     family, state, config = official(name)
-    state[
-        "quantize.embedding.weight" if "quantize.embedding.weight" in state else "latent_tokens"
-    ] = state.get("quantize.embedding.weight", state.get("latent_tokens")).half()
+    names = ("quantize.embedding.weight", "latent_tokens", "encoder.latent_tokens")
+    key = next(name for name in names if name in state)
+    state[key] = state[key].half()
     tokenizer = from_official(family, state, config)
     tokenizer.save_pretrained(tmp_path / "ours")
     saved = Tokenizer.from_pretrained(tmp_path / "ours")
