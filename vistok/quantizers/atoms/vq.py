@@ -58,8 +58,7 @@ class VQ(CodebookQuantizer):
         losses = {"commitment": F.mse_loss(z, chosen.detach())}
         if not self.ema:
             losses = {"codebook": F.mse_loss(chosen, z.detach()), **losses}
-        if any(self.loss_weights.get(name) for name in ("entropy_sample", "entropy_batch")):
-            losses |= self.entropies(z)
+        losses |= self.entropies(z)
         values = self.pass_through(chosen.detach(), z)
         return Quantized(values, values, indices, queries, losses)
 
@@ -76,22 +75,41 @@ class VQ(CodebookQuantizer):
         # Only the rows that were asked for are normalized, and differentiated.
         return self.given(F.embedding(indices[..., 0].long(), self.codebook))
 
-    def distances(self, z: Tensor) -> Tensor:
-        """z [..., d] -> squared distances to all codes [..., K] fp32, differentiable."""
-        z, codes = self.compared(self.given(z)), self.compared(self.codes())
+    def distances(self, z: Tensor, magnitude: float = 1.0) -> Tensor:
+        """z [..., d] -> squared distances to all codes [..., K] fp32, differentiable.
+
+        Args:
+            magnitude: factor of the codes.
+        """
+        z, codes = self.given(z), self.codes()
+        codes = codes if magnitude == 1 else codes * magnitude
         squares = z.square().sum(-1, keepdim=True) + codes.square().sum(-1)
         return squares - 2 * (z @ codes.T)
 
-    def entropies(self, z: Tensor) -> dict[str, Tensor]:
-        """z [B, L, d] -> the two entropy terms, in nats."""
-        logits = self.distances(z).flatten(0, 1) / -self.config.entropy_temperature
+    def entropies(
+        self, z: Tensor, weights: Tensor | None = None, magnitude: float = 1.0
+    ) -> dict[str, Tensor]:
+        """Entropy terms of latents in nats; none if neither has a weight.
+
+        Args:
+            z: [B, n, d] latents.
+            weights: [B] of the samples, 1 on average over the global batch; None = all 1.
+            magnitude: factor of this atom's codes.
+        """
+        if not any(self.loss_weights.get(name) for name in ("entropy_sample", "entropy_batch")):
+            return {}
+        logits = self.distances(z, magnitude).flatten(0, 1) / -self.config.entropy_temperature
         log_shares = logits.log_softmax(-1)
         shares = log_shares.exp()
+        sample = -(shares * log_shares).sum(-1)
+        if weights is not None:
+            weights = weights.repeat_interleave(z.shape[1])
+            sample, shares = sample * weights, shares * weights[:, None]
         mean = shares.mean(0)
         if self.config.entropy_over == "global":
             mean = distributed.mean(mean)
         return {
-            "entropy_sample": -(shares * log_shares).sum(-1).mean(),
+            "entropy_sample": sample.mean(),
             "entropy_batch": -(mean * (mean + LOG_EPS).log()).sum(),
         }
 
