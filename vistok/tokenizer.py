@@ -35,7 +35,9 @@ from vistok.core.shapes import check_pixels
 from vistok.frozen.network import Frozen, share_frozen
 from vistok.regularizers.base import check_all
 from vistok.runtime.modes import evaluating
+from vistok.storage import lineage
 from vistok.storage.hub import Saved, local_path
+from vistok.storage.lineage import Lineage
 from vistok.storage.origin import RECORD, TENSORS, Origin
 from vistok.storage.weights import content_sha256
 from vistok.tokenizer_config import TokenizerConfig
@@ -48,6 +50,7 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
     Attributes:
         shape: of the pixels of one sample. layout: tokens and values that the quantizer makes.
         origin: of imported weights; None for those trained here.
+        lineage: stages that led to the weights, if they came from others.
     """
 
     def __init__(self, config: TokenizerConfig) -> None:
@@ -77,6 +80,7 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
         redundant = layout.count - self._stored
         check_all(self.regularizers, config.regularizers, self.spec(), optional, redundant)
         self.origin: Origin | None = None
+        self.lineage: Lineage = ()
         self._text_encoder: list[Any] = []  # in a list, so that it is no submodule
 
     # -- one pass -------------------------------------------------------------------------------
@@ -336,9 +340,9 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
     # -- files ----------------------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
+        more = {"frozen": self.frozen_record(), "lineage": lineage.describe(self.lineage)}
         described = self.config.model_dump(mode="json")
-        frozen = self.frozen_record()
-        return {**described, "frozen": frozen} if frozen else described
+        return described | {name: value for name, value in more.items() if value}
 
     def _save_pretrained(self, save_directory: Path) -> None:
         super()._save_pretrained(save_directory)
@@ -359,24 +363,27 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
 
         Raises ValueError without it, naming the license.
         """
-        license = self.config.license or ""
-        if "research" in license.lower() and not research_only:
+        parents = (parent.license for step in self.lineage for parent in step.parents)
+        licenses = [one for one in (self.config.license, *parents) if one]
+        for_research = [one for one in licenses if "research" in one.lower()]
+        if for_research and not research_only:
             raise InputError(
-                f"these weights are licensed '{license}'; pushing them needs your explicit word: "
-                "push_to_hub(..., research_only=True)"
+                f"these weights, or those they came from, are licensed '{for_research[0]}'; "
+                "pushing them needs your explicit word: push_to_hub(..., research_only=True)"
             )
         return super().push_to_hub(*args, **options)
 
     @staticmethod
     def read_config(data: dict[str, Any], source: str) -> TokenizerConfig:
-        """The config in what `describe` wrote, without the names of frozen networks."""
-        data = {name: value for name, value in data.items() if name != "frozen"}
+        """The config in what `describe` wrote, without frozen networks and lineage."""
+        data = {name: value for name, value in data.items() if name not in ("frozen", "lineage")}
         return validate(TokenizerConfig, data, source)
 
     @classmethod
     def from_description(cls, data: dict[str, Any], source: str) -> Tokenizer:
         frozen = data.get("frozen", {})
         tokenizer = cls(cls.read_config(data, source))
+        tokenizer.lineage = lineage.read(data.get("lineage"), source)
         tokenizer.text_sha256 = frozen.get(TEXT_ENCODER)  # compared when the encoder is loaded
         own = tokenizer.frozen_record()
         if frozen != own:

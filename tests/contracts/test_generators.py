@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -234,6 +235,35 @@ def test_wrong_requests_are_one_line(kind, fails):
         model.sample(index=INDEX, sampling="hot")
 
 
+def test_known_codes_are_taken_over_or_refused(kind, fails):
+    spec = TokenSpec(blocks=((2, 2),), vocab=(4, 3))
+    model = lively(made(kind, spec)).eval()
+    known = tokens_of(spec)
+    mask = torch.tensor([[1, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]]) > 0
+    given = replace(CONDITION, known=known, known_mask=mask)
+    if not model.takes_known:  # said in one line: test_a_masked_generator_without_likelihood
+        pytest.skip("it takes no known codes")
+    for settings in ({}, {"guidance": 3.0}) if hasattr(model.sampling, "guidance") else ({},):
+        free = model.sample(CONDITION, index=INDEX, seed=1, sampling=settings).indices
+        some = model.sample(given, index=INDEX, seed=1, sampling=settings).check().indices
+        assert torch.equal(some[mask], known.indices[mask])
+        assert torch.equal(some[1], free[1]) and torch.equal(some[2], known.indices[2])
+        alone = model.sample(given.select([0]), index=INDEX[:1], seed=1, sampling=settings)
+        assert torch.equal(alone.indices[0], some[0])
+    wrong = [
+        ({"known_mask": None}, "condition.known without condition.known_mask"),
+        ({"known": None}, "condition.known_mask without condition.known"),
+        ({"known": known.select(slice(2))}, "condition.known is of 2 samples, index of 3"),
+        ({"known": tokens_of(spec.regroup((12,)))}, r"vocab=\(12,\); expected .*vocab=\(4, 3\)"),
+        ({"known": Tokens(spec, indices=known.indices + 3)}, "condition.known: index .* outside"),
+        ({"known_mask": mask[:, :3]}, r"known_mask is bool \[3, 3\]; expected bool \[3, 4\]"),
+        ({"known_mask": mask.long()}, r"known_mask is int64 \[3, 4\]; expected bool"),
+    ]
+    for changes, words in wrong:
+        with fails(ValueError, words):
+            model.sample(replace(given, **changes), index=INDEX)
+
+
 def test_saved_and_loaded_generators_are_equal(kind, tmp_path):
     model = lively(made(kind, TokenSpec(blocks=((4,),), vocab=(16,)))).eval()
     model.classes, model.tokenizer = ("cat", "dog"), {"name": "t", "sha256": "ab"}
@@ -307,6 +337,8 @@ def test_a_masked_generator_without_likelihood(masked, tmp_path, fails, shape):
     assert torch.equal(part.indices, whole.prefix(1).indices)
     with fails(ValueError, "temperature: unknown key.*greedy"):
         model.sample(index=INDEX, sampling={"temperature": 1.0})
+    with fails(ValueError, "cannot continue condition.known; leave it out"):
+        model.sample(Condition(known=whole, known_mask=whole.kept()), index=INDEX)
 
 
 def test_unlabeled_samples_train_among_labeled_ones(kind, tmp_path):

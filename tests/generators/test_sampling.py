@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from tests.support.autoregressive import HEADS, LABELS, lively, make, sample
+from tests.support.autoregressive import HEADS, LABELS, lively, make, sample, tokens_of
 from vistok.core.records import Condition
 from vistok.generators import load_generator
 from vistok.generators.guidance import guide
@@ -178,6 +178,46 @@ def test_stopping_at_a_prefix_gives_the_prefix_of_the_whole():
     inside = lively(make(prefix="per_block", blocks=((3,), (3,))))
     whole, part = sample(inside, LABELS, seed=1), sample(inside, LABELS, length=2, seed=1)
     assert torch.equal(part.indices, whole.prefix(2).indices)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+def test_what_follows_known_codes_is_sampled_with_them(head, guidance):
+    model = lively(make(HEADS[head], head=head))
+    known = tokens_of(model, 6, seed=8)
+    mask = torch.tensor([0, 1, 1, 0]).expand(6, -1) > 0
+    given = Condition(label=LABELS, known=known, known_mask=mask)
+    run = lambda cache, condition: (
+        model.sample(
+            condition,
+            index=torch.arange(6),
+            seed=4,
+            sampling={"guidance": guidance, "cache": cache},
+        ).indices
+    )
+    free, mixed = run(True, Condition(label=LABELS)), run(True, given)
+    assert torch.equal(run(False, given), mixed)
+    assert torch.equal(mixed[:, 0], free[:, 0])  # before the first known code nothing differs
+    assert torch.equal(mixed[:, 1:3], known.indices[:, 1:3])
+    assert not torch.equal(mixed[:, 3], free[:, 3])
+    # Position 3 is sampled as if the three before it had come from the model: known or sampled,
+    # a code is a code.
+    before = Tokens.of(model.spec, torch.cat([mixed[:, :3], known.indices[:, 3:]], 1))
+    mask = torch.tensor([1, 1, 1, 0]).expand(6, -1) > 0
+    assert torch.equal(run(True, Condition(label=LABELS, known=before, known_mask=mask)), mixed)
+
+
+def test_known_codes_may_be_a_prefix(fails):
+    model = lively(make(prefix="token"))
+    whole = tokens_of(model, 6)
+    mask = torch.arange(4).expand(6, -1) < 2
+    given = Condition(known=whole.prefix(2), known_mask=mask)
+    sampled = model.sample(given, index=torch.arange(6), seed=1)
+    assert torch.equal(sampled.indices[:, :2], whole.indices[:, :2]) and sampled.keep is None
+    cut = model.sample(given, index=torch.arange(6), seed=1, length=3)
+    assert torch.equal(cut.indices, sampled.prefix(3).indices)
+    with fails(ValueError, "known_mask is true behind the prefix of condition.known"):
+        model.sample(Condition(known=whole.prefix(1), known_mask=mask), index=torch.arange(6))
 
 
 def test_wrong_requests_are_one_line(fails):

@@ -135,3 +135,20 @@ def test_later_blocks_are_skipped_more_often():
     first = trunk.norm(trunk.blocks[0](x))
     assert torch.equal(trunk(x), first)
     assert not torch.equal(trunk.eval()(x), first)
+
+
+@pytest.mark.parametrize("kind", ["gelu", "gelu_tanh", "swiglu"])
+def test_hidden_activations_of_feed_forward_layers_are_dropped(kind):
+    torch.manual_seed(0)
+    config = TransformerConfig(width=8, depth=1, heads=2, mlp=kind, mlp_dropout=0.5)
+    block, x = Transformer(config).blocks[0], torch.randn(3, 4, 8)
+    hidden = []
+    block.mlp.out.register_forward_pre_hook(lambda module, args: hidden.append(args[0]))
+    layers = layers_of({"block": block})
+    assert set(layers) == {"block.mlp.dropout"}
+    with keyed(layers, Rng(0, "dropout"), torch.arange(3), CPU):
+        block(x)
+    block.eval()(x)
+    dropped, whole = hidden
+    assert 0.3 < (dropped == 0).float().mean() < 0.7
+    assert torch.allclose(dropped, whole * 2 * (dropped != 0), atol=1e-6)

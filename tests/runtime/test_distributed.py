@@ -16,6 +16,7 @@ from vistok.core.records import Latents
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.losses.adversarial import AdversarialConfig, AdversarialLoss
+from vistok.losses.similarity import global_mean, negative_cosine, symmetric_infonce
 from vistok.quantizers.atoms.bits import batch_entropy
 from vistok.quantizers.atoms.vq import VQ, VQConfig
 from vistok.regularizers.latent_perturbation import LatentPerturbationConfig
@@ -88,6 +89,16 @@ def work(rows: slice) -> dict[str, torch.Tensor]:
     layer = torch.nn.Parameter(torch.ones(3))
     mine = (pixels.mean((0, 2, 3)) * layer).sum()
     out["balance"] = loss.balance(mine, (layer**2 * pixels.mean()).sum(), layer)
+
+    student = z.mean(1).clone().requires_grad_()
+    teacher = z.amax(1).clone().requires_grad_()
+    counts = (index % 3 != 0).float()
+    infonce = symmetric_infonce(student, teacher, counts, pixels.mean((1, 2, 3)), 2.0)
+    cosine = global_mean(negative_cosine(student, teacher), counts, torch.ones(len(z)))
+    (infonce + cosine).backward()
+    out["infonce"], out["cosine"] = infonce.detach(), cosine.detach()
+    for name, side in (("student_grad", student), ("teacher_grad", teacher)):
+        out[name] = distributed.gather(side.grad / distributed.world_size())
     return out
 
 

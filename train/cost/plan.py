@@ -289,6 +289,7 @@ def _job_plan(config: TrainConfig, job: Job, sets: Mapping[str, Any], notes: lis
         folder=config.folder,
         tokenizer=job.tokenizer,
         spec=spec,
+        caches=job.caches,
         counts=counts,
         flops=flops,
         notes=tuple(notes),

@@ -30,6 +30,7 @@ from vistok.runtime import distributed
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.train.monitoring.collapse import CollapseConfig, UsageWindow
 from vistok.train.tasks import reconstructions
+from vistok.train.tasks.ancestry import Ancestry
 from vistok.train.tasks.base import (
     Buffers,
     Facts,
@@ -104,6 +105,8 @@ class TokenizerTask(Task):
         self.tokenizer = Tokenizer(config.tokenizer)
         self.lengths, self.sampling = self._lengths(), self._sampling()
         self.started = [start_from(self.tokenizer, init) for init in config.init]
+        inits = [(init.path, tuple(init.parts)) for init in config.init]
+        self.ancestry = Ancestry.of(self.tokenizer, inits, data is not None and data.targets)
         _check_names(self.tokenizer, "freeze", config.freeze)
         _check_names(self.tokenizer, "lr", config.lr)
         for name, parameter in self.tokenizer.named_parameters():
@@ -230,7 +233,9 @@ class TokenizerTask(Task):
         return reconstructions.Decoding(self.lengths, self.tokenizer.condition_of, self.sampling)
 
     def export(self, folder: Path, modules: Modules) -> None:
-        modules["tokenizer"].save_pretrained(folder)
+        tokenizer = modules["tokenizer"]
+        tokenizer.lineage = self.ancestry.lineage(tokenizer, self.run)
+        tokenizer.save_pretrained(folder)
 
     def example(self, count: int) -> Batch:
         return blank_batch(count, self.data, self.tokenizer.shape.sides)
@@ -262,7 +267,7 @@ class TokenizerTask(Task):
         if self.config.tokenizer.text is not None:
             encoder = self.tokenizer.text_encoder
             facts[f"text encoder {encoder.name} (sha256)"] = encoder.sha256
-        return facts
+        return facts | self.ancestry.record()
 
 
 def _inside(name: str, part: str) -> bool:

@@ -67,6 +67,53 @@ class QFormerDecoderConfig(Config):
         return cls(qformer=QFormerConfig.tiny(), z_channels=8, cnn=CNNDecoderConfig.tiny())
 
 
+class MapReader(nn.Module):
+    """Values -> the map: the half of the decoder before its CNN."""
+
+    def __init__(self, config: QFormerDecoderConfig, grid: Grid, count: int, dim: int) -> None:
+        """
+        Args:
+            grid: of the map. count: M, number of values. dim: D, their width.
+        """
+        super().__init__()
+        self.grid, width, z = grid, config.qformer.width, config.z_channels
+        self.embed_z = nn.Linear(dim, z)
+        self.norm_in = nn.LayerNorm(z, config.qformer.norm_eps)
+        self.embed = nn.Linear(z, width)
+        self.latent_positions = table(count, width)
+        self.positions = table(cells(grid), width)
+        self.queries = table(cells(grid), width) if config.queries == "learned" else None
+        self.qformer = QFormer(config.qformer)
+        self.conv_z = nn.Conv2d(width, z, 3, padding=1)
+        self.distill, self.taps = None, ()
+        if config.distill is not None:
+            hidden, self.taps = 4 * width, (config.distill.depth,)
+            self.distill = nn.Sequential(
+                nn.Linear(width, hidden), nn.SiLU(),
+                nn.Linear(hidden, hidden), nn.SiLU(),
+                nn.Linear(hidden, config.distill.dim),
+            )  # fmt: skip
+
+    def forward(self, values: Tensor, present: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """values [B, m, D], the first m <= M of all, present [B, m] bool (None = all m) ->
+        the map [B, z, h, w], and features."""
+        memory = self.embed(self.norm_in(self.embed_z(values.to(self.embed_z.weight.dtype))))
+        if self.queries is None:
+            queries = memory[:, :1].expand(-1, len(self.positions), -1)
+        else:
+            queries = self.queries.to(memory.dtype).expand(len(memory), -1, -1)
+        places = self.latent_positions[: values.shape[1]]
+        rows, seen = self.qformer(queries, self.positions, memory, places, present, self.taps)
+        h, w = self.grid
+        # As it lies it would be channels-last.
+        maps = rearrange(rows, "b (h w) c -> b c h w", h=h, w=w).contiguous()
+        z = self.conv_z(maps)
+        features = {"z": rearrange(z, "b c h w -> b (h w) c"), "grid": rows}
+        if self.distill is not None:
+            features["distill"] = self.distill(seen[self.taps[0]])
+        return z, features
+
+
 @register("decoder", QFormerDecoderConfig)
 class QFormerDecoder(Decoder):
     def __init__(
@@ -78,30 +125,13 @@ class QFormerDecoder(Decoder):
             grids: of the M values. dim: D, the width of a value.
         """
         super().__init__()
-        self.config = config
-        width, z, count = config.qformer.width, config.z_channels, sum(map(cells, grids))
+        self.config, self.count = config, sum(map(cells, grids))
         if config.missing == "drop":
             self.prefix = "token" if len(grids) == 1 else "per_block"
-        self.grid = config.cnn.conv.grid(shape)
-        self.embed_z = nn.Linear(dim, z)
-        self.norm_in = nn.LayerNorm(z, config.qformer.norm_eps)
-        self.embed = nn.Linear(z, width)
-        self.latent_positions = table(count, width)
-        self.positions = table(cells(self.grid), width)
-        if config.queries == "learned":
-            self.queries = table(cells(self.grid), width)
-        self.qformer = QFormer(config.qformer)
-        self.conv_z = nn.Conv2d(width, z, 3, padding=1)
-        self.distill = None
-        if config.distill is not None:
-            hidden = 4 * width
-            self.distill = nn.Sequential(
-                nn.Linear(width, hidden), nn.SiLU(),
-                nn.Linear(hidden, hidden), nn.SiLU(),
-                nn.Linear(hidden, config.distill.dim),
-            )  # fmt: skip
-        self.cnn = CNNDecoder(config.cnn, shape, (self.grid,), z)
-        init_weights(self, config.init, but=(self.embed_z,))
+        grid = config.cnn.conv.grid(shape)
+        self.reader = MapReader(config, grid, self.count, dim)
+        self.cnn = CNNDecoder(config.cnn, shape, (grid,), config.z_channels)
+        init_weights(self, config.init, but=(self.reader.embed_z,))
 
     def forward(
         self,
@@ -112,33 +142,15 @@ class QFormerDecoder(Decoder):
     ) -> Decoded:
         """values [B, m, D], the first m <= M of all, present [B, m] bool (None = all m) ->
         [B, C, H, W] of the space. With `queries: first` the first value is always read."""
-        config = self.config
-        if config.missing == "refuse" and (present is not None or len(values[0]) < self._count):
+        missing = present is not None or values.shape[1] < self.count
+        if self.config.missing == "refuse" and missing:
             raise InputError(
                 "this decoder cannot leave values out (missing: refuse); set decoder.missing to "
                 "drop and train with a length regularizer"
             )
-        memory = self.embed(self.norm_in(self.embed_z(values.to(self.embed_z.weight.dtype))))
-        if config.queries == "learned":
-            queries = self.queries.to(memory.dtype).expand(len(memory), -1, -1)
-        else:
-            queries = memory[:, :1].expand(-1, len(self.positions), -1)
-        places = self.latent_positions[: values.shape[1]]
-        taps = () if config.distill is None else (config.distill.depth,)
-        rows, seen = self.qformer(queries, self.positions, memory, places, present, taps)
-        h, w = self.grid
-        # As it lies it would be channels-last.
-        maps = rearrange(rows, "b (h w) c -> b c h w", h=h, w=w).contiguous()
-        z = self.conv_z(maps)
+        z, features = self.reader(values, present)
         decoded = self.cnn.from_map(z)
-        features = {"z": rearrange(z, "b c h w -> b (h w) c"), "grid": rows}
-        if config.distill is not None:
-            features["distill"] = self.distill(seen[config.distill.depth])
         return Decoded(decoded.prediction, decoded.estimate, features)
-
-    @property
-    def _count(self) -> int:
-        return len(self.latent_positions)
 
     @property
     def last_layer(self) -> nn.Parameter:

@@ -26,6 +26,7 @@ from vistok.generators.conditioning import ConditionConfig, check_condition, rea
 from vistok.generators.embedding import CodeEmbedding
 from vistok.runtime.modes import evaluating
 from vistok.storage.hub import CONFIG, Saved, read_json
+from vistok.storage.lineage import read_record
 from vistok.tokens import Tokens, TokenSpec
 
 
@@ -58,16 +59,21 @@ class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"
         config: its own config.
         spec: TokenSpec of the tokens that it learns and samples.
         classes: names of its classes; () = unconditional, or without names.
-        tokenizer: {"name", "sha256"} of the tokenizer whose tokens it learned; may be empty.
+        tokenizer: {"name", "sha256", "codes_sha256"} of the tokenizer whose tokens it learned; may
+            be empty, or lack the last.
         metrics: names that `evaluate` gives.
         judged_by: the one of them that tells the better of two checkpoints, and 1 if higher is
             better, else -1.
+        takes_known: True if sampling takes over known codes: after a position was sampled, its code
+            is that of `Condition.known` where `known_mask` says so, and what follows is sampled
+            with it.
     """
 
     config: GeneratorConfig
     spec: TokenSpec
     metrics: tuple[str, ...]
     judged_by: tuple[str, int]
+    takes_known: bool = False
 
     def __init__(self, config: GeneratorConfig, spec: TokenSpec) -> None:
         super().__init__()
@@ -140,7 +146,8 @@ class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"
 
         One that continues a known prefix or known frames checks those itself.
         """
-        check_condition(condition, self.config.condition, samples)
+        spec = self.spec if self.takes_known else None
+        check_condition(condition, self.config.condition, samples, spec)
 
     def check_settings(self, settings: Config) -> None:
         """Raise ValueError, one line, for settings that this generator cannot follow."""
@@ -255,16 +262,13 @@ def _class_names(names: Any, classes: int, source: str) -> tuple[str, ...]:
 
 
 def _made_by(tokenizer: Any, source: str) -> dict[str, str]:
-    """{"name", "sha256"} of the tokenizer, {} if it is not known."""
+    """The record of the tokenizer, {} if it is not known."""
     if tokenizer is None or tokenizer == {}:
         return {}
-    texts = isinstance(tokenizer, dict) and all(isinstance(v, str) for v in tokenizer.values())
-    if not texts or not {"name", "sha256"} <= set(tokenizer):
-        raise ConfigError(
-            f"{source}: tokenizer={str(tokenizer)[:60]!r}: expected its name and sha256; save it "
-            "again"
-        )
-    return dict(tokenizer)
+    try:
+        return read_record(tokenizer)
+    except InputError as error:
+        raise ConfigError(f"{source}: {error}; save it again") from None
 
 
 def _moved(condition: Condition, device: torch.device) -> Condition:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vistok.config import Config, ConfigError
 from vistok.core.errors import InputError
 from vistok.core.records import Batch, Condition
+from vistok.tokens import Tokens, TokenSpec
 
 UNLABELED = -1  # label of a sample without a class, in data sets and in Condition.label
 
@@ -127,21 +128,62 @@ def read_condition(batch: Batch, config: ConditionConfig) -> Condition:
     )
 
 
-def check_condition(condition: Condition, config: ConditionConfig, samples: int) -> None:
-    """ValueError, one line, for a condition that a generator of this config cannot read."""
+def check_condition(
+    condition: Condition, config: ConditionConfig, samples: int, known: TokenSpec | None = None
+) -> None:
+    """ValueError, one line, for a condition that a generator of this config cannot read.
+
+    Args:
+        known: spec of the known codes that it takes over; None = it takes none.
+    """
     given = {name: getattr(condition, name) for name in ("label", "null", "text", "pooled")}
     for name, value in given.items():
         if value is not None and len(value) != samples:
             raise InputError(
                 f"condition.{name} is of {len(value)} samples, index of {samples}; give one each"
             )
-    for name in ("prefix", "frames", "known", "known_mask"):
+    for name in ("prefix", "frames", *(("known", "known_mask") if known is None else ())):
         if getattr(condition, name) is not None:
             raise InputError(f"this generator cannot continue condition.{name}; leave it out")
+    if known is not None:
+        _check_known(condition.known, condition.known_mask, known, samples)
     _check_labels(condition, config.classes or 0)
     text = None if config.text is None else (config.text.length, config.text.dim)
     _check_shape("text", condition.text, text)
     _check_shape("pooled", condition.pooled, None if config.pooled is None else (config.pooled,))
+
+
+def _check_known(known: Tokens | None, mask: Tensor | None, spec: TokenSpec, samples: int) -> None:
+    """InputError unless both are None, or codes of this spec and a mask of their shape."""
+    if known is None and mask is None:
+        return
+    if known is None or mask is None:
+        given, missing = ("known", "known_mask") if mask is None else ("known_mask", "known")
+        raise InputError(f"condition.{given} without condition.{missing}; give both or neither")
+    if (known.spec.blocks, known.spec.vocab) != (spec.blocks, spec.vocab):
+        raise InputError(
+            f"condition.known is of blocks={known.spec.blocks}, vocab={known.spec.vocab}; expected "
+            f"blocks={spec.blocks}, vocab={spec.vocab}: tokens of this generator's tokenizer"
+        )
+    try:
+        known.check()
+    except InputError as error:
+        raise InputError(f"condition.known: {error}") from None
+    if len(known) != samples:
+        raise InputError(
+            f"condition.known is of {len(known)} samples, index of {samples}; give one each"
+        )
+    if mask.dtype != torch.bool or tuple(mask.shape) != (samples, spec.length):
+        raise InputError(
+            f"condition.known_mask is {str(mask.dtype).removeprefix('torch.')} "
+            f"{list(mask.shape)}; expected bool {[samples, spec.length]}: true where a code is "
+            "taken over"
+        )
+    if known.keep is not None and (mask.to(known.keep.device) & ~known.kept()).any():
+        raise InputError(
+            "condition.known_mask is true behind the prefix of condition.known, where there are no "
+            "codes; expected it false there"
+        )
 
 
 def _check_labels(condition: Condition, classes: int) -> None:

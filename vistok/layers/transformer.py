@@ -34,12 +34,20 @@ class TransformerConfig(Config):
     norm: NormKind = "layernorm"
     norm_eps: float = 1e-6
     qk_norm: bool = False
-    """RMSNorm of queries and keys, per head."""
+    """Norm of queries and keys, per head."""
+    qk_norm_kind: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    """Kind of that norm; layernorm: RAR."""
     bias: bool = True
     layer_scale: float | None = None
     """Initial value of a learned gain on each residual branch; None = no gain."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of activations of the residual branches that training drops, keyed by sample."""
+    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of attention weights that training drops, keyed by sample: slower, and in memory the
+    square of the length."""
+    mlp_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of hidden activations of the feed-forward layers that training drops, keyed by sample
+    (timm's Mlp drops these as well as its outputs)."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Share of samples for which training skips a residual branch of the last block (stochastic
     depth), keyed by sample; it grows linearly over the blocks, from 0 at the first (timm)."""
@@ -47,8 +55,8 @@ class TransformerConfig(Config):
     """fan_in: std 1/sqrt(fan-in); trunc_normal: std 0.02 (TiTok, GPT-2); torch: as its layers are
     made (TA-TiTok's decoder)."""
     modulation: int | None = Field(default=None, ge=1, le=2**14)
-    """Width of a vector per sample that scales, shifts and gates both branches of every block
-    (adaLN-Zero, DiT); null = none."""
+    """Width of a vector per sample, or per position, that scales, shifts and gates both branches of
+    every block (adaLN-Zero, DiT); null = none."""
     branch_scale: Literal["depth", "none"] = "depth"
     """depth: the last layer of a residual branch starts divided by sqrt(2 depth) (GPT-2)."""
 
@@ -87,9 +95,18 @@ class Block(nn.Module):
         super().__init__()
         width, eps = config.width, config.norm_eps
         self.norm_attention = make_norm(config.norm, width, eps)
-        self.attention = Attention(width, config.heads, config.bias, config.qk_norm, eps)
+        self.attention = Attention(
+            width,
+            config.heads,
+            config.bias,
+            config.qk_norm,
+            eps,
+            config.qk_norm_kind,
+            config.attention_dropout,
+        )
         self.norm_mlp = make_norm(config.norm, width, eps)
-        self.mlp = make_mlp(config.mlp, width, round(width * config.mlp_ratio), config.bias)
+        hidden = round(width * config.mlp_ratio)
+        self.mlp = make_mlp(config.mlp, width, hidden, config.bias, config.mlp_dropout)
         gain = config.layer_scale
         self.scale_attention = nn.Identity() if gain is None else LayerScale(width, gain)
         self.scale_mlp = nn.Identity() if gain is None else LayerScale(width, gain)
@@ -114,7 +131,7 @@ class Block(nn.Module):
         """x [B, L, D] -> [B, L, D]; or [B, n, D] of the positions `only`, the rest is just seen.
 
         Args:
-            vector: [B, C] that modulates, if the config has a modulation.
+            vector: [B, C], or [B, L, C], that modulates, if the config has a modulation.
         """
         if self.modulation is not None:
             return self._modulated(x, rotary, mask, causal, cache, only, vector)
@@ -128,7 +145,12 @@ class Block(nn.Module):
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.modulation(vector)
         y = modulate(self.norm_attention(x), shift, scale)
         y = self.attention(y, rotary, mask, causal, cache, only)
-        x = x if only is None else x[:, only]
+        if only is not None:
+            x = x[:, only]
+            if gate.shape[1] > 1:  # a vector of each position
+                gate, shift_mlp, scale_mlp, gate_mlp = (
+                    part[:, only] for part in (gate, shift_mlp, scale_mlp, gate_mlp)
+                )
         x = x + gate * self.skip_attention(self.dropout_attention(self.scale_attention(y)))
         y = self.mlp(modulate(self.norm_mlp(x), shift_mlp, scale_mlp))
         return x + gate_mlp * self.skip_mlp(self.dropout_mlp(self.scale_mlp(y)))

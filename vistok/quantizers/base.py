@@ -115,6 +115,18 @@ class Quantizer(nn.Module):
         result = self.quantize(latents, Draws())
         return result.indices, result.queries
 
+    def entropies(
+        self, z: Tensor, weights: Tensor | None = None, magnitude: float = 1.0
+    ) -> dict[str, Tensor]:
+        """Entropy terms of latents, those that have a weight; {} for a quantizer without them.
+
+        Args:
+            z: [B, n, d] latents.
+            weights: [B] of the samples, 1 on average over the global batch; None = all 1.
+            magnitude: factor of the codes that the latents are compared with.
+        """
+        return {}
+
     def pass_through(self, values: Tensor, through: Tensor) -> Tensor:
         """`values` forward; backward the gradient on to the latents `through`."""
         return straight_through(values, through)

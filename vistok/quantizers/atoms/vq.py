@@ -75,41 +75,29 @@ class VQ(CodebookQuantizer):
         # Only the rows that were asked for are normalized, and differentiated.
         return self.given(F.embedding(indices[..., 0].long(), self.codebook))
 
-    def distances(self, z: Tensor, magnitude: float = 1.0) -> Tensor:
-        """z [..., d] -> squared distances to all codes [..., K] fp32, differentiable.
-
-        Args:
-            magnitude: factor of the codes.
-        """
-        z, codes = self.given(z), self.codes()
-        codes = codes if magnitude == 1 else codes * magnitude
+    def distances(self, z: Tensor) -> Tensor:
+        """z [..., d] -> squared distances to all codes [..., K] fp32, differentiable."""
+        z, codes = self.compared(self.given(z)), self.compared(self.codes())
         squares = z.square().sum(-1, keepdim=True) + codes.square().sum(-1)
         return squares - 2 * (z @ codes.T)
 
     def entropies(
         self, z: Tensor, weights: Tensor | None = None, magnitude: float = 1.0
     ) -> dict[str, Tensor]:
-        """Entropy terms of latents in nats; none if neither has a weight.
-
-        Args:
-            z: [B, n, d] latents.
-            weights: [B] of the samples, 1 on average over the global batch; None = all 1.
-            magnitude: factor of this atom's codes.
-        """
         if not any(self.loss_weights.get(name) for name in ("entropy_sample", "entropy_batch")):
             return {}
-        logits = self.distances(z, magnitude).flatten(0, 1) / -self.config.entropy_temperature
-        log_shares = logits.log_softmax(-1)
+        z = self.given(z / magnitude).flatten(0, 1)
+        log_shares = (self.distances(z) / -self.config.entropy_temperature).log_softmax(-1)
         shares = log_shares.exp()
-        sample = -(shares * log_shares).sum(-1)
+        entropy, mean = -(shares * log_shares).sum(-1), shares
         if weights is not None:
-            weights = weights.repeat_interleave(z.shape[1])
-            sample, shares = sample * weights, shares * weights[:, None]
-        mean = shares.mean(0)
+            weights = weights.repeat_interleave(len(z) // len(weights))
+            entropy, mean = entropy * weights, shares * weights[:, None]
+        mean = mean.mean(0)
         if self.config.entropy_over == "global":
             mean = distributed.mean(mean)
         return {
-            "entropy_sample": sample.mean(),
+            "entropy_sample": entropy.mean(),
             "entropy_batch": -(mean * (mean + LOG_EPS).log()).sum(),
         }
 
