@@ -29,6 +29,14 @@ PLACES = {
         ("vqgan",), ("quantizer",), ("vqgan", "channel_mult"), ("vqgan", "resolution"),
         ("quantizer", "num_embeddings"), ("quantizer", "commitment_cost"),
     ),
+    "llamagen": tuple(
+        (key,)
+        for key in (
+            *("image_size", "ch", "ch_mult", "encoder_ch_mult", "num_res_blocks", "z_channels"),
+            *("norm_type", "norm_eps", "dropout_p", "resamp_with_conv", "codebook_l2_norm"),
+            *("codebook_embed_dim", "commit_loss_beta", "entropy_loss_ratio"),
+        )
+    ),
 }  # fmt: skip
 
 

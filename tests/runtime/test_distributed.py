@@ -9,7 +9,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from vistok.config import validate_part
 from vistok.config.registry import build
+from vistok.core.draws import Draws
 from vistok.core.records import Latents
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
@@ -17,6 +19,7 @@ from vistok.losses.adversarial import AdversarialConfig, AdversarialLoss
 from vistok.quantizers.atoms.bits import batch_entropy
 from vistok.quantizers.atoms.vq import VQ, VQConfig
 from vistok.regularizers.latent_perturbation import LatentPerturbationConfig
+from vistok.regularizers.level_dropout import LevelDropoutConfig
 from vistok.runtime import distributed
 from vistok.tokens import TokenSpec
 
@@ -51,6 +54,24 @@ def work(rows: slice) -> dict[str, torch.Tensor]:
     out["entropy"] = entropy.detach()
     # A process' gradients count 1/world each.
     out["entropy_grad"] = distributed.gather(logits.grad / distributed.world_size())
+
+    # Scales that some images lose: losses and entropies over those of the whole batch that keep
+    # them.
+    scales = {"kind": "multi_scale", "scales": [1, 2], "phi": {"count": 2}}
+    atom = {"kind": "lfq", "bits": 2, "sphere": True, "entropy_group": 2}
+    tree = {"kind": "product", "quantizer": scales | {"quantizer": atom, "normalize": True}}
+    scales = build(validate_part("quantizer", tree))
+    spec = scales.layout(((2, 2),)).spec
+    drop = build(LevelDropoutConfig(proportion=0.9, start=1))
+    levels = drop.draw(spec, index, Rng(0, "l"), Progress(0, 1)).levels
+    out["levels"] = distributed.gather(levels)
+    latents = z[:, :4].clone().requires_grad_()
+    made = scales(Latents(latents, ((2, 2),)), Draws(levels=levels))
+    sum(made.losses.values()).backward()
+    out |= {f"scales.{n}": distributed.mean(one.detach()) for n, one in made.losses.items()}
+    out["scales.grad"] = distributed.gather(latents.grad / distributed.world_size())
+    weight = scales.parts[1].phis[0].weight.grad
+    out["scales.phi"] = distributed.mean(weight)
 
     part = build(LatentPerturbationConfig(proportion=0.4, neighbours=50))
     spec = TokenSpec(blocks=((5,),), vocab=(60,))
@@ -99,6 +120,8 @@ def test_two_processes_equal_one():
         torch.multiprocessing.spawn(process, (port, folder), nprocs=2)
         halves = [torch.load(Path(folder) / f"{rank}.pt") for rank in (0, 1)]
     assert whole["vq.usage"].sum() > 0 and whole["revived"] >= 1
+    lost = (~whole["levels"].all(1)).view(2, 4).sum(1)
+    assert lost[0] != lost[1]  # or their shares were the processes' own
     for name, expected in whole.items():
         for half in halves:
             torch.testing.assert_close(half[name], expected, atol=1e-5, rtol=1e-5, msg=name)

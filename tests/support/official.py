@@ -34,10 +34,26 @@ MODELS = {
     "one_d_piece": {**COMMON, "strict_length_assertion": False},
 }
 
+CNN = {"image_size": 16, "ch": 8, "num_res_blocks": 1, "norm_groups": 4, "z_channels": 8,
+       "encoder_ch_mult": [1, 2], "decoder_ch_mult": [1, 2], "codebook_size": 16,
+       "codebook_embed_dim": 4}  # fmt: skip
+FLAT = {
+    "llamagen": {**CNN, "entropy_loss_ratio": 0.1},
+    "llamagen-plain": {**CNN, "codebook_l2_norm": False, "resamp_with_conv": False},
+}
+
 
 def official(name):
-    """(family, state, config) of a tiny model with random weights."""
-    if name == "maskgit_vqgan":
+    """(family, state, config) of a tiny model with random weights.
+
+    Args:
+        name: one of ours, or the config of a LlamaGen.
+    """
+    if isinstance(name, dict):
+        family, config = "llamagen", name
+    elif name in FLAT:
+        family, config = name.split("-")[0], FLAT[name]
+    elif name == "maskgit_vqgan":
         config = {"vqgan": PIXELS, "quantizer": {"num_embeddings": 24, "embedding_dim": 8}}
         family = name
     else:

@@ -147,7 +147,8 @@ class TokenizerTask(Task):
     def whole(self, name: str) -> set[nn.Parameter]:
         if name != "tokenizer":
             return set()
-        return {*self.tokenizer.quantizer.parameters(), self.tokenizer.decoder.last_layer}
+        parts = self.tokenizer.quantizer.parameters()
+        return {*parts, self.tokenizer.decoder.last_layer, *self.losses.borrowed}
 
     def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
         draws = self.tokenizer.draw(index, seed, progress)
@@ -257,6 +258,7 @@ class TokenizerTask(Task):
         facts = {
             f"teacher {name} (sha256)": sha256 for name, sha256 in self.losses.teachers.items()
         }
+        facts |= {f"vision {name} (sha256)": sha256 for name, sha256 in self.losses.vision.items()}
         if self.config.tokenizer.text is not None:
             encoder = self.tokenizer.text_encoder
             facts[f"text encoder {encoder.name} (sha256)"] = encoder.sha256

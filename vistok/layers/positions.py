@@ -104,6 +104,11 @@ def resample_positions(
     return SharedPositions(old, new, lead).to(table.device)(table)
 
 
+def new_levels(count: int, width: int) -> nn.Parameter:
+    """Vectors that tell kinds of tokens apart [count, W], as VAR and RobusTok begin them."""
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(count, width), std=(3 * width) ** -0.5))
+
+
 def rotary_table(positions: Tensor, head_dim: int, base: float = 10000.0) -> tuple[Tensor, Tensor]:
     """cos and sin [L, head_dim / 2] of RoPE; the pairs are shared out evenly over the A axes.
 

@@ -1,5 +1,5 @@
 """Losses: a reconstruction and its batch -> named scalars."""
 
-from vistok.losses import adversarial, perceptual, proxy_codes, reconstruction
+from vistok.losses import adversarial, alignment, perceptual, proxy_codes, reconstruction
 
-__all__ = ["adversarial", "perceptual", "proxy_codes", "reconstruction"]
+__all__ = ["adversarial", "alignment", "perceptual", "proxy_codes", "reconstruction"]

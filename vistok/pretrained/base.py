@@ -65,6 +65,12 @@ class Family:
         """True if an official config and the keys of its state dict look like this family."""
         raise NotImplementedError
 
+    def constants(self, state: Mapping[str, Tensor]) -> Mapping[str, Any] | None:
+        """The official config of weights that came without one; None if they are not of this
+        family, or of no release whose constants are known."""
+        known = [r.config for r in self.releases if r.config is not None]
+        return known[0] if known and self.recognizes({}, state) else None
+
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
         """Official config -> tree of a TokenizerConfig. ValueError names what is not supported."""
         raise NotImplementedError
@@ -76,6 +82,13 @@ class Family:
     def entries(self, config: TokenizerConfig) -> list[Entry]:
         """The whole key table of a model."""
         raise NotImplementedError
+
+    def fixed(self, config: TokenizerConfig) -> dict[str, Tensor]:
+        """Official tensors that follow from the config and that no part of ours holds.
+
+        An import checks them, unless they are inert; an export writes them.
+        """
+        return {}
 
 
 def flag(config: Mapping[str, Any], key: str, default: bool) -> bool:

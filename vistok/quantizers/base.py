@@ -38,6 +38,9 @@ class Quantizer(nn.Module):
     loss_weights: Mapping[str, float]
     wants_data: bool = False
     """True until `initialize` has seen latents (k-means or data-dependent codebooks)."""
+    residual: bool = False
+    """True if codes approximate the latents themselves, so that what they miss can be quantized
+    again (multi_scale, residual)."""
     remedy: str = "lower the learning rate or use fewer codes"
     """Advice when few codes are in use: the second half of an alarm."""
 
@@ -70,7 +73,7 @@ class Quantizer(nn.Module):
             more = result.queries.shape[1] - draws.ranks.shape[1]
             ranks = nn.functional.pad(draws.ranks, (0, 0, 0, more))
             indices = self.perturb(result.queries, ranks, draws.top_rank)
-            through = straight_through(self.lookup(indices, draws.keep), result.values)
+            through = straight_through(self.rebuilt(indices, draws), result.values)
             # The gradient goes on to the latents and never to the codebook (RobusTok).
             moved = (ranks > 0).any(-1, keepdim=True)  # [B, L, 1]
             if moved.shape[1] != result.values.shape[1]:  # no value is one token's alone
@@ -98,6 +101,23 @@ class Quantizer(nn.Module):
                 are sums over blocks; others ignore it, since the decoder hides what is missing.
         """
         raise NotImplementedError
+
+    def rebuilt(self, indices: Tensor, draws: Draws) -> Tensor:
+        """Values of indices [B, L, F] as a training pass with these draws gives them."""
+        return self.lookup(indices, draws.keep)
+
+    @torch.no_grad()
+    def search(self, latents: Latents) -> tuple[Tensor, Tensor]:
+        """fp32 latents [B, N, D] -> (indices [B, L, F], queries [B, L, P, d]) of their codes.
+
+        Counts usage in training, as `quantize` does. Composed quantizers call it for each level.
+        """
+        result = self.quantize(latents, Draws())
+        return result.indices, result.queries
+
+    def pass_through(self, values: Tensor, through: Tensor) -> Tensor:
+        """`values` forward; backward the gradient on to the latents `through`."""
+        return straight_through(values, through)
 
     def partial(self, indices: Tensor, blocks: int, onto: Grid) -> Tensor:
         """Values of the first `blocks` blocks, resized to the grid `onto`: [B, cells, value_dim].

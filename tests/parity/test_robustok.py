@@ -1,0 +1,10 @@
+"""RobusTok against qiuk2/RobusTok: ViT on a grid of queries, VQ, latent perturbation."""
+
+from tests.support.xqgan_family import check_system, check_training, perturbation
+
+CASE = "robustok_tokenizer"
+
+
+def test_robustok(recording):
+    tokenizer = check_system(recording)
+    check_training(recording, tokenizer, perturbation(recording, tokenizer))

@@ -1,0 +1,85 @@
+"""Recordings of RobusTok, XQ-GAN and ImageFolder: stage by stage, and once end to end."""
+
+from __future__ import annotations
+
+import torch
+
+from tests.support.parity_family import built, flat
+from vistok.core.draws import Draws
+from vistok.core.records import Latents
+from vistok.regularizers.latent_perturbation import perturbation_ranks
+
+
+def pixels_of(recording):
+    """The recorded image as pixels in 0..1."""
+    return recording.io["image"] / 2 + 0.5
+
+
+def in_range(pixels):
+    """Our pixels in 0..1 in the official range -1..1."""
+    return pixels * 2 - 1
+
+
+def recorded_indices(recording, branches: int):
+    """[B, L, P]: `indices.b<branch>`, or `indices.b<branch>.s<scale>` scale after scale."""
+    io, found = recording.io, []
+    for branch in range(branches):
+        name = f"indices.b{branch}"
+        scales = [io[name]] if name in io else []
+        while f"{name}.s{len(scales)}" in io:
+            scales.append(io[f"{name}.s{len(scales)}"])
+        found.append(torch.cat([scale.flatten(1) for scale in scales], dim=1))
+    return torch.stack(found, dim=-1)
+
+
+def check_system(recording):
+    """The import and its way back, every stage from recorded inputs, the whole from the image."""
+    io, tokenizer = recording.io, built(recording, "xqgan")
+    image = pixels_of(recording)
+    latents = tokenizer.latents(image)
+    recording.close(latents.features["latents"], "encoder_tokens")
+    recording.close(latents.values, flat(io["latents"]), "latents")
+
+    indices = recorded_indices(recording, tokenizer.quantizer.branches)
+    quantized = tokenizer.quantize(Latents(flat(io["latents"]), latents.grids))
+    tokens = tokenizer.encode(image)
+    for found in (quantized.indices, tokens.indices.long()):
+        assert torch.equal(found, indices)
+    recording.close(quantized.values, flat(io["quantised"]), "quantised")
+    recording.close(tokenizer.quantizer.lookup(indices), flat(io["quantised"]), "quantised")
+
+    recording.close(tokenizer.decoder.embed(flat(io["quantised"])), "decoder_input")
+    decoded = tokenizer.reconstruct(flat(io["quantised"]))
+    recording.close(decoded.prediction, "decoded_raw")
+    recording.close(in_range(tokenizer.decode(tokens)), "recon")
+    if "recon_from_indices" in io:
+        again = tokenizer.reconstruct(tokenizer.quantizer.lookup(indices)).prediction
+        recording.close(again, "recon_from_indices")
+    return tokenizer
+
+
+def perturbation(recording, tokenizer) -> Draws:
+    """The recorded draws of latent perturbation, obeyed by the first images of the batch."""
+    numbers = recording.config["train"]["perturb_alpha_beta_delta"]
+    if numbers is None:
+        return Draws()
+    alpha, beta, delta = numbers
+    shape = (len(recording.io["image"]), tokenizer.spec().length, 1)
+    u, rank = (recording.io[name].view(shape) for name in ("draw0.rand", "draw1.randint"))
+    ranks = perturbation_ranks(u, rank, alpha)
+    ranks[int(len(ranks) * beta) :] = 0
+    return Draws(ranks=ranks, top_rank=delta - 1)
+
+
+def check_training(recording, tokenizer, draws: Draws):
+    """One training pass without stochastic depth; (latents, quantized) of it."""
+    tokenizer.quantizer.train()
+    latents = tokenizer.latents(pixels_of(recording))
+    quantized = tokenizer.quantize(latents, draws)
+    recording.close(tokenizer.reconstruct(quantized.values).prediction, "train.decoded")
+    weights, losses = tokenizer.quantizer.loss_weights, quantized.losses
+    named = {"vq": "codebook", "commit": "commitment", "entropy": "entropy"}
+    for theirs, ours in named.items():
+        found = losses.get(ours, torch.zeros(())) * weights.get(ours, 0.0)
+        recording.close(found, recording.io[f"train.{theirs}_loss"], "loss_abs")
+    return latents, quantized
