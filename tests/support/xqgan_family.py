@@ -5,8 +5,12 @@ from __future__ import annotations
 import torch
 
 from tests.support.parity_family import built, flat
+from vistok.config import validate
+from vistok.config.registry import build
 from vistok.core.draws import Draws
-from vistok.core.records import Latents
+from vistok.core.records import Batch, Latents, Reconstruction
+from vistok.core.schedules import Progress
+from vistok.losses.alignment import AlignmentConfig
 from vistok.regularizers.latent_perturbation import perturbation_ranks
 
 
@@ -82,4 +86,45 @@ def check_training(recording, tokenizer, draws: Draws):
     for theirs, ours in named.items():
         found = losses.get(ours, torch.zeros(())) * weights.get(ours, 0.0)
         recording.close(found, recording.io[f"train.{theirs}_loss"], "loss_abs")
+    if "train.sem_loss" in recording.io:
+        found = semantic_loss(recording, tokenizer, latents, quantized)
+        recording.close(found, recording.io["train.sem_loss"], "loss_abs")
     return latents, quantized
+
+
+def semantic_loss(recording, tokenizer, latents, quantized):
+    """InfoNCE between the last branch and the class feature of the frozen ViT, with its weight."""
+    model, backbone = recording.config["model_args"], recording.config["backbone"]
+    sizes = {"width": "embed_dim", "depth": "depth", "heads": "num_heads", "patch": "patch_size"}
+    growing = {"normalize": True, "scale": model.get("sem_loss_scale", 1.0), "scale_end": 100.0}
+    loss = build(
+        validate(
+            AlignmentConfig,
+            {
+                "network": {
+                    "kind": "vit",
+                    "network": "vit",
+                    "weights": "random",
+                    "image_size": backbone["image_size"],
+                    **{ours: backbone[theirs] for ours, theirs in sizes.items()},
+                },
+                "features": model.get("guide_type_1", "class").replace("class", "pooled"),
+                "how": "infonce",
+                "through": "encoder.proj",
+                "branch": -1 if model["product_quant"] > 1 else None,
+                "leave_out": "first_local",
+                "leave_out_share": model.get("codebook_drop", 0.0),
+                "weight": model.get("sem_loss_weight", 0.1),
+                **(growing if model.get("clip_norm") else {}),
+            },
+        )
+    )
+    prefix = "semantic_model."
+    teacher = {k.removeprefix(prefix): v for k, v in recording.weights.items() if prefix in k}
+    loss.network.load_official(teacher)
+    loss.bind(tokenizer)
+    image, progress = pixels_of(recording), Progress(0, 1, recording.config["train"]["epoch"])
+    batch = Batch(index=torch.arange(len(image)), pixels=image)
+    result = Reconstruction(None, image, None, quantized, latents, Draws())
+    term = loss(result, batch, progress)["alignment"]
+    return term * loss.weights(progress)["alignment"]

@@ -34,9 +34,8 @@ IMAGE_SIZE, PATCH_SIZE, DROP_PATH = 256, 16, 0.1
 # teachers (`semantic_guide`, `detail_guide`), and what only the CNN encoder asks for.
 _SILENT = frozenset(
     "codebook_show_usage encoder_ch_mult decoder_ch_mult z_channels dropout_p semantic_guide "
-    "detail_guide codebook_drop half_sem start_drop sem_loss_weight detail_loss_weight clip_norm "
-    "sem_loss_scale detail_loss_scale guide_type_1 guide_type_2 dependency_loss_weight "
-    "test_model".split()
+    "detail_guide half_sem sem_loss_weight detail_loss_weight clip_norm sem_loss_scale "
+    "detail_loss_scale guide_type_1 guide_type_2 test_model".split()
 )
 _READ = frozenset(
     "enc_type dec_type encoder_model decoder_model num_latent_tokens abs_pos_embed "
@@ -119,7 +118,7 @@ class XQGAN(Family):
                     "levels": shared,
                 },
             },
-            "quantizer": quantizers.tree(model, branches, side),
+            "quantizer": quantizers.tree(model, branches),
             "decoder": {
                 **_vit(decoder),
                 "value_positions": "shared" if shared else "own",
@@ -127,7 +126,10 @@ class XQGAN(Family):
                 "levels": shared,
                 "head": {"kind": "pixels", "gain": 1.0},
             },
-            "regularizers": _perturbation(official) if branches == 1 else [],
+            "regularizers": [
+                *quantizers.dropout(model, branches),
+                *(_perturbation(official) if branches == 1 else []),
+            ],
         }
 
     def _model(self, official: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,6 +163,7 @@ class XQGAN(Family):
             "abs_pos_embed": latents.positions == "shared",
             "product_quant": latents.branches,
             **quantizers.official(config.quantizer, grid[0]),
+            **quantizers.official_dropout(config.regularizers),
             **_official_perturbation(config.regularizers),
         }
         encoder, decoder = (_sizes(part, sides[0]) for part in (config.encoder, config.decoder))

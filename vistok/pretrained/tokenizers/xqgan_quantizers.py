@@ -6,13 +6,17 @@ lfq. Each function takes the arguments of the official constructor and gives a c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from vistok.config import ConfigError
 from vistok.pretrained.base import Entry, own, pair, same
 
-INERT = ("*ema_vocab_hit_SV", "*.scaler", "scaler")
+INERT = ("*ema_vocab_hit_SV", "*.scaler")
 """Counters of hits, and magnitudes that follow from the config."""
 
 _EPS_SOFT, _EPS_HARD, _TEMPERATURE_HARD = 1e-8, 1e-5, 0.01
@@ -20,36 +24,46 @@ _EPS_SOFT, _EPS_HARD, _TEMPERATURE_HARD = 1e-8, 1e-5, 0.01
 
 def vector_quantizer(args: Mapping[str, Any]) -> dict[str, Any]:
     """VectorQuantizer: one scale, both sides normalized unless codebook_norm is false."""
+    norm = args.get("codebook_norm", True)
     return {
         "kind": "vq",
         "codebook_size": args.get("vocab_size", 8192),
         "dim": args.get("z_channels", 32),
-        "l2_norm": args.get("codebook_norm", True),
+        "l2_norm": norm,
+        "init": "sphere" if norm else "uniform",
         "loss_weights": {"codebook": 1.0, "commitment": args.get("beta", 0.25)},
     }
 
 
 def vector_quantizer_2(args: Mapping[str, Any]) -> dict[str, Any]:
-    """VectorQuantizer2: residual scales over one codebook whose rows are added as stored."""
-    cosine = args.get("using_znorm", True)
+    """VectorQuantizer2: residual scales over one codebook whose rows are added as stored.
+
+    The original sums commitment losses over scales, where it averages codebook losses: that is the
+    mean, with a weight that grows with the number of scales.
+    """
+    cosine, scales = args.get("using_znorm", True), list(args["v_patch_nums"])
     return {
         "kind": "multi_scale",
-        "scales": list(args["v_patch_nums"]),
+        "scales": scales,
         "phi": phi(args),
-        "commitment": "sum",
         "quantizer": {
             "kind": "vq",
             "codebook_size": args["vocab_size"],
             "dim": args["Cvae"],
             "l2_norm": False,
             "search": "cosine" if cosine else "euclidean",
-            "loss_weights": {"codebook": 1.0, "commitment": args.get("beta", 0.25)},
+            "init": "sphere" if cosine else "uniform",
+            "loss_weights": {"codebook": 1.0, "commitment": args.get("beta", 0.25) * len(scales)},
         },
     }
 
 
 def lookup_free(args: Mapping[str, Any]) -> dict[str, Any]:
     """LFQ: residual scales over signs; using_znorm makes it BSQ.
+
+    Entropies are taken over the images that keep a scale. The original gathers two images instead
+    (`entropy_images: first_two`, if soft_entropy) and divides by the share of active ones once more
+    (`entropy_by_share: true`).
 
     ConfigError unless codebook_size is 2**Cvae, and for a single scale, which the original divides
     by zero for.
@@ -72,8 +86,6 @@ def lookup_free(args: Mapping[str, Any]) -> dict[str, Any]:
         "phi": phi(args),
         "normalize": sphere,
         "magnitude": float(args.get("scale", 1.0)),
-        "entropy_images": "first_two" if soft else "active",
-        "entropy_by_share": True,
         "quantizer": {
             "kind": "lfq",
             "bits": bits,
@@ -109,6 +121,19 @@ def entries(config: Any, ours: str, theirs: str) -> list[Entry]:
         for mine, official in _phis(config.phi.count, len(config.scales)):
             table += pair(f"{ours}phis.{mine}", f"{theirs}quant_resi.{official}")
     return table
+
+
+def fixed(config: Any) -> dict[str, Tensor]:
+    """Official tensors that follow from the config of a quantizer, by their names."""
+    if config.kind == "vq":
+        return {"ema_vocab_hit_SV": torch.zeros(config.codebook_size)}
+    atom, scales = config.quantizer, len(config.scales)
+    if atom.kind == "vq":
+        return {"ema_vocab_hit_SV": torch.zeros(scales, atom.codebook_size)}
+    magnitudes = config.magnitude ** torch.arange(scales)
+    if atom.sphere:
+        magnitudes = magnitudes / math.sqrt(atom.bits)
+    return {"ema_vocab_hit_SV": torch.zeros(scales, 2**atom.bits), "scaler": magnitudes}
 
 
 def _codebook(ours: str, theirs: str) -> list[Entry]:

@@ -42,9 +42,6 @@ class LevelsConfig(Config):
     """Latents to unit length before the first level (BSQ)."""
     magnitude: float = Field(default=1.0, gt=0, le=16)
     """Factor of the codes from one level to the next."""
-    commitment: Literal["mean", "sum"] = "mean"
-    """Commitment losses of the levels: their mean, or their sum, S times what its weight suggests
-    (XQ-GAN's VQ)."""
     entropy_images: Literal["active", "first_two"] = "active"
     """Images over which entropies of a level are taken (LFQ): those that keep it; or sample 1 of
     each process for every image that keeps it and sample 0 for every other one (XQ-GAN, which
@@ -134,8 +131,6 @@ class Levels(Quantizer):
             queries.append(query)
             terms.append(losses | entropies)
         losses = {name: sum(one[name] for one in terms) / self.count for name in terms[0]}
-        if self.config.commitment == "sum":
-            losses["commitment"] = losses["commitment"] * self.count
         values = self.atom(0).pass_through(value.detach(), f)
         clean = values if active is None else self.atom(0).pass_through(clean, f)
         return Quantized(values, clean, torch.cat(indices, 1), torch.cat(queries, 1), losses)

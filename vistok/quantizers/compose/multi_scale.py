@@ -6,8 +6,8 @@ whole grid and smoothed by a convolution. One codebook serves all scales.
     up(q_s) = phi_s(bicubic(q_s))        down(rest) = area average
 
 Where systems differ there are options: XQ-GAN searches by direction (`search: cosine` of the vq
-atom) and sums commitment losses over scales; VAR searches by distance and averages them. MSBR is
-`normalize: true` over lfq with `sphere: true`.
+atom), VAR by distance. XQ-GAN sums commitment losses over S scales, where VAR averages them: that
+is a weight S times as large. MSBR is `normalize: true` over lfq with `sphere: true`.
 """
 
 from __future__ import annotations
