@@ -24,6 +24,8 @@ from vistok.regularizers.level_dropout import LevelDropoutConfig
 from vistok.runtime import distributed
 from vistok.tokens import TokenSpec
 
+SHARES = (0.1, 0.25, 0.45, 0.7, 0.99)  # halves of eight images would round most of them otherwise
+
 
 def data() -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
@@ -78,6 +80,10 @@ def work(rows: slice) -> dict[str, torch.Tensor]:
     spec = TokenSpec(blocks=((5,),), vocab=(60,))
     ranks = part.draw(spec, index, Rng(0, "p"), Progress(0, 1)).ranks
     out["ranks"] = distributed.gather(ranks)
+    for share in SHARES:
+        part = build(LatentPerturbationConfig(proportion=share, neighbours=50))
+        ranks = part.draw(spec, index, Rng(0, "p", 1), Progress(0, 1)).ranks
+        out[f"perturbed.{share}"] = distributed.gather((ranks > 0).flatten(1).any(1))
 
     loss = AdversarialLoss(
         AdversarialConfig(start=0, lecam=1.0, discriminator={"kind": "patchgan", "width": 8})
@@ -130,6 +136,8 @@ def test_two_processes_equal_one():
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(process, (port, folder), nprocs=2)
         halves = [torch.load(Path(folder) / f"{rank}.pt") for rank in (0, 1)]
+    for share in SHARES:
+        assert int(halves[0][f"perturbed.{share}"].sum()) == int(8 * share)
     assert whole["vq.usage"].sum() > 0 and whole["revived"] >= 1
     lost = (~whole["levels"].all(1)).view(2, 4).sum(1)
     assert lost[0] != lost[1]  # or their shares were the processes' own
