@@ -50,6 +50,10 @@ QUANTIZERS = {
     "binary": {"kind": "binary", "bits": 6, "dim": 4},
     "binary_sign": {"kind": "binary", "bits": 6, "dim": 4, "estimator": "sign"},
 }
+SCALES = {"kind": "multi_scale", "scales": [1, 2], "phi": {"count": 2}}
+CODES = {"kind": "vq", "codebook_size": 12, "dim": 4, "l2_norm": False, "search": "cosine"}
+QUANTIZERS["scales"] = SCALES | {"quantizer": CODES}
+QUANTIZERS["product_scales"] = {"kind": "product", "quantizer": QUANTIZERS["scales"]}
 
 
 def tokenizer_tree(

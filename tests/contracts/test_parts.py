@@ -66,6 +66,8 @@ def tokenizer_with(family: str, kind: str, **options) -> Tokenizer:
         if "null" in entries(family)[kind].part.fills:  # there must be something to leave out
             text = {"text": {"dim": 4, "length": 3}}
             options["decoder"] = small("decoder", "vit") | text
+        if "levels" in entries(family)[kind].part.fills:  # and levels to drop
+            options["quantizer"] = small("quantizer", "multi_scale")
         return tokenizer(regularizers=[part], **options)
     return tokenizer(**{family: part}, **options)
 
@@ -191,27 +193,29 @@ def test_tokens_are_deterministic_and_exact_as_bytes(family, kind):
 
 @kinds("loss")
 def test_losses_give_weighted_scalars_with_gradients(family, kind):
-    model = tokenizer().train()
     loss = build(validate(entries(family)[kind].config, small(family, kind)))
-    large = tokenizer(image_size=32, quantizer=small("quantizer", "vq"))  # as the images below
+    large = tokenizer(image_size=32, quantizer=small("quantizer", "vq")).train()
     if loss.wants_teacher is not None:
         loss.teach(large, "")
     loss.bind(large)
     pixels = torch.rand(2, 3, 32, 32)
     fake = torch.rand(2, 3, 32, 32, requires_grad=True)
-    result = model(batch(2))
+    images = Batch(index=torch.arange(2), pixels=pixels)
+    result = large(images)
     decoded = result.decoded
     if loss.wants_teacher is not None:  # logits over the teacher's 16 codes at 4 positions
         logits = F.avg_pool2d(fake, 16).repeat(1, 6, 1, 1)[:, :16]
         decoded = Decoded(logits, logits)
     result = type(result)(fake, pixels, decoded, result.quantized, result.latents)
-    terms = loss(result, batch(2), Progress(5, 10))
+    terms = loss(result, images, Progress(5, 10))
     assert terms and all(t.ndim == 0 and t.isfinite() for t in terms.values())
     assert set(loss.weights(Progress(5, 10))) <= set(terms)
     sum(terms.values()).backward()
-    assert float(fake.grad.abs().sum()) > 0
+    # It reaches the pixels, or what they are made from: latents, values, the codebook.
+    found = [fake.grad, *(parameter.grad for parameter in large.parameters())]
+    assert any(grad is not None and float(grad.abs().sum()) > 0 for grad in found)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = loss(result, batch(2), Progress(5, 10))
+        cast = loss(result, images, Progress(5, 10))
     assert all(t.isfinite() and t.dtype == torch.float32 for t in cast.values())
 
 

@@ -79,3 +79,27 @@ def test_the_released_network_has_its_size(part, millions):
         tokenizer = Tokenizer(validate(TokenizerConfig, tree))
     assert tokenizer.spec().blocks == ((16, 16),)
     assert tokenizer.part_parameters()[part] / 1e6 == pytest.approx(millions, rel=0.005)
+
+
+@pytest.mark.parametrize("upsample", ["conv", "nearest", "depth_to_space"])
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_every_way_up_and_down(upsample, adaptive):
+    conv = CONV | {"attention": adaptive, "blocks": 2}
+    down = "average" if upsample == "nearest" else "conv"
+    net = encoder(conv=conv, downsample=down, z_channels=6)
+    back = decoder(conv=conv, upsample=upsample, adaptive_norm=adaptive, z_channels=6)
+    x = torch.rand(2, 3, 8, 16)
+    latents = net(x)
+    assert latents.values.shape == (2, 8, 3) and latents.features["z"].shape == (2, 8, 6)
+    torch.testing.assert_close(net.proj(latents.features["z"]), latents.values)
+    y = back(latents.values).estimate
+    assert y.shape == x.shape
+    y.square().mean().backward()
+    for name, parameter in [*net.named_parameters(), *back.named_parameters()]:
+        assert parameter.grad is not None and parameter.grad.any(), name
+
+
+def test_a_norm_needs_a_spread(fails):
+    conv = CONV | {"channel_mult": (1,) * 4}
+    with fails(ValueError, "adaptive_norm=true", r"a map of \(1, 1\) has one"):
+        CNNDecoder(CNNDecoderConfig(conv=conv, adaptive_norm=True), Shape(3, (8, 8)), ((1,),), 3)

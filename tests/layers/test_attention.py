@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
+from vistok.core.rng import Rng
 from vistok.layers.attention import Attention, KVCache
+from vistok.layers.dropout import keyed
 from vistok.layers.masks import causal_last, joined
 from vistok.layers.positions import rotary_table
 from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
@@ -35,16 +37,40 @@ def test_visible_mask():
     assert mask[:, 0, 0].int().tolist() == [[1, 1, 1, 1, 0], [1] * 5]
 
 
-@pytest.mark.parametrize("qk_norm", [False, True])
-def test_attention_is_the_formula(qk_norm):
-    layer = Attention(12, 3, qk_norm=qk_norm)
+@pytest.mark.parametrize("norm", [None, "rmsnorm", "layernorm"])
+def test_attention_is_the_formula(norm):
+    layer = Attention(12, 3, qk_norm=norm is not None, qk_norm_kind=norm or "rmsnorm")
     x = torch.randn(2, 5, 12)
     q, k, v = layer.qkv(x).view(2, 5, 3, 3, 4).permute(2, 0, 3, 1, 4)
-    if qk_norm:
+    if norm == "layernorm":
+        q, k = (t - t.mean(-1, keepdim=True) for t in (q, k))
+    if norm is not None:
         q, k = (t / t.square().mean(-1, keepdim=True).add(1e-6).sqrt() for t in (q, k))
     weights = (q @ k.transpose(-1, -2) / math.sqrt(4)).softmax(-1)
     expected = layer.out((weights @ v).transpose(1, 2).reshape(2, 5, 12))
     assert torch.allclose(layer(x), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_dropped_attention_weights(causal):
+    """In training a share of the weights is zero, and the others are scaled up; keyed by sample."""
+    layer, x = Attention(12, 3, dropout=0.5), torch.randn(2, 5, 12)
+    q, k, v = layer.qkv(x).view(2, 5, 3, 3, 4).permute(2, 0, 3, 1, 4)
+    scores = q @ k.transpose(-1, -2) / math.sqrt(4)
+    if causal:
+        scores = scores.masked_fill(torch.ones(5, 5).triu(1) > 0, -math.inf)
+    layers = {"a": layer.dropout}
+    with keyed(layers, Rng(0, "dropout"), torch.arange(2), torch.device("cpu")):
+        weights = layer.dropout(scores.softmax(-1))
+        expected = layer.out((weights @ v).transpose(1, 2).reshape(2, 5, 12))
+        found, one = layer(x, causal=causal), layer.dropout.keys
+        layer.dropout.keys = one[1:]
+        alone = layer(x[1:], causal=causal)
+    assert torch.allclose(found, expected, atol=1e-6) and torch.allclose(alone, found[1:])
+    assert (weights == 0).sum() > (25 if causal else 10)
+    plain = layer.eval()(x, causal=causal)
+    whole = layer.out((scores.softmax(-1) @ v).transpose(1, 2).reshape(2, 5, 12))
+    assert torch.allclose(plain, whole, atol=1e-6) and not torch.allclose(plain, found)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,19 @@ import torch.nn.functional as F
 
 from vistok.config import validate
 from vistok.core.shapes import Shape
-from vistok.layers.conv import Blur, ConvConfig, ConvNorm, ResBlock, Upsample
+from vistok.layers.conv import (
+    AdaptiveNorm,
+    AttentionBlock,
+    Blur,
+    ConvConfig,
+    ConvNorm,
+    DepthToSpace,
+    Downsample,
+    Level,
+    ResBlock,
+    Upsample,
+    middle,
+)
 
 
 def small(**options) -> ConvConfig:
@@ -77,3 +89,53 @@ def test_levels_and_what_does_not_fit(fails):
         config.grid(Shape(3, (40, 32)))
     with fails(ValueError, "channels=12", "norm_groups=32"):
         validate(ConvConfig, {"channels": 12})
+
+
+def test_attention_is_that_of_all_positions_with_one_head():
+    block, x = AttentionBlock(small(), 4), torch.randn(2, 4, 2, 3)
+    rows = F.group_norm(x, 2, block.norm.weight, block.norm.bias, 1e-6).flatten(2).transpose(1, 2)
+    weight, bias = block.attention.qkv.weight, block.attention.qkv.bias
+    q, k, v = (rows @ w.T + b for w, b in zip(weight.chunk(3), bias.chunk(3), strict=True))
+    seen = (q @ k.transpose(1, 2) * 4**-0.5).softmax(-1) @ v
+    added = (seen @ block.attention.out.weight.T + block.attention.out.bias).transpose(1, 2)
+    torch.testing.assert_close(block(x), x + added.view_as(x))
+
+
+def test_attention_stands_where_the_original_has_it():
+    config = small(attention=True, blocks=2, mid_blocks=3)
+    level = Level(config, 4, 8, attend=True)
+    assert [type(part) for part in level.attention] == [AttentionBlock] * 2
+    assert not any(isinstance(m, AttentionBlock) for m in Level(config, 4, 8).modules())
+    kinds = [ResBlock, AttentionBlock, ResBlock, AttentionBlock, ResBlock]
+    assert [type(part) for part in middle(config)] == kinds
+    assert [type(part) for part in middle(small(mid_blocks=2))] == [ResBlock, ResBlock]
+
+
+def test_downsampling_pads_right_and_bottom():
+    layer, x = Downsample(1), torch.zeros(1, 1, 4, 4)
+    x[0, 0, 0, 0] = 1.0
+    with torch.no_grad():
+        layer.conv.weight.copy_(torch.arange(9.0).view(1, 1, 3, 3))
+        layer.conv.bias.zero_()
+    assert layer(x)[0, 0].tolist() == [[0, 0], [0, 0]]  # its corner meets weight 0
+    assert layer(x.flip(2, 3))[0, 0].tolist() == [[0, 0], [0, 4]]  # rows 2, 3 and a zero
+
+
+def test_depth_to_space_has_the_block_outside():
+    layer, x = DepthToSpace(2), torch.zeros(1, 2, 1, 1)
+    with torch.no_grad():
+        layer.conv.bias.copy_(torch.arange(8.0))
+    # Channels 0..7 are (row, column, C).
+    assert layer(x)[0].tolist() == [[[0, 2], [4, 6]], [[1, 3], [5, 7]]]
+
+
+def test_adaptive_norm_by_hand():
+    norm = AdaptiveNorm(small(), 4, 2)
+    x = torch.randn(1, 4, 3, 3)
+    z = torch.tensor([[[[1.0, 3.0]], [[0.0, 0.0]]]])  # means 2, 0; unbiased variances 2, 0
+    expected = F.group_norm(x, 2, eps=1e-6)
+    scale = norm.scale(torch.tensor([[2.0 + 1e-6, 1e-6]]).sqrt())
+    shift = norm.shift(torch.tensor([[2.0, 0.0]]))
+    expected = scale[..., None, None] * expected + shift[..., None, None]
+    torch.testing.assert_close(norm(x, z), expected)
+    assert norm.norm.weight is None

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from vistok.core.rng import Rng
-from vistok.layers.dropout import Dropout, kept, keyed, layers_of, splitmix64
+from vistok.layers.dropout import Dropout, DropPath, kept, keyed, layers_of, splitmix64
+from vistok.layers.transformer import Transformer, TransformerConfig
 
 GOLDEN = 0x9E3779B97F4A7C15
 CPU = torch.device("cpu")
@@ -102,3 +103,52 @@ def test_a_tiny_share_drops_something():
     layer = Dropout(1e-9)
     layer.keys = torch.arange(4)
     assert (layer(torch.ones(4, 2**18)) == 0).any()
+
+
+def paths(index, step=0, rows=1):
+    layer = DropPath(0.3)
+    with keyed({"a": layer}, Rng(0, "dropout", step), torch.tensor(index), CPU):
+        return layer(torch.ones(len(index) * rows, 5, 7)), layer
+
+
+def test_stochastic_depth_drops_whole_samples_by_their_keys():
+    y, layer = paths(list(range(2000)))
+    assert ((y == 0).all(dim=(1, 2)) | (y == y[0].max()).all(dim=(1, 2))).all()
+    assert y.max().item() == pytest.approx(1 / 0.7, rel=1e-4)
+    assert (y[:, 0, 0] == 0).float().mean().item() == pytest.approx(0.3, abs=0.04)
+    assert torch.equal(paths([9, 4])[0], y[[9, 4]])
+    assert not torch.equal(paths(list(range(2000)), step=1)[0], y)
+    assert torch.equal(paths(list(range(50)), rows=3)[0], y[:50].repeat_interleave(3, 0))
+    x = torch.ones(2, 8, dtype=torch.bfloat16)
+    assert layer(x).dtype == torch.bfloat16  # without keys
+    assert layer.eval()(x) is x
+
+
+def test_later_blocks_are_skipped_more_often():
+    trunk = Transformer(TransformerConfig(width=16, depth=3, heads=2, drop_path=0.2))
+    assert [block.skip_mlp.p for block in trunk.blocks] == pytest.approx([0, 0.1, 0.2])
+    assert len(layers_of({"trunk": trunk})) == 4
+    x = torch.randn(2, 5, 16)
+    for layer in layers_of({"trunk": trunk}).values():
+        layer.p = 1 - 1e-9  # all but never kept
+        layer.keys = torch.arange(2)
+    first = trunk.norm(trunk.blocks[0](x))
+    assert torch.equal(trunk(x), first)
+    assert not torch.equal(trunk.eval()(x), first)
+
+
+@pytest.mark.parametrize("kind", ["gelu", "gelu_tanh", "swiglu"])
+def test_hidden_activations_of_feed_forward_layers_are_dropped(kind):
+    torch.manual_seed(0)
+    config = TransformerConfig(width=8, depth=1, heads=2, mlp=kind, mlp_dropout=0.5)
+    block, x = Transformer(config).blocks[0], torch.randn(3, 4, 8)
+    hidden = []
+    block.mlp.out.register_forward_pre_hook(lambda module, args: hidden.append(args[0]))
+    layers = layers_of({"block": block})
+    assert set(layers) == {"block.mlp.dropout"}
+    with keyed(layers, Rng(0, "dropout"), torch.arange(3), CPU):
+        block(x)
+    block.eval()(x)
+    dropped, whole = hidden
+    assert 0.3 < (dropped == 0).float().mean() < 0.7
+    assert torch.allclose(dropped, whole * 2 * (dropped != 0), atol=1e-6)

@@ -52,6 +52,23 @@ def test_a_modulated_transformer_starts_as_the_identity_and_obeys_its_vector():
     assert torch.allclose(part, moved[:, 1:3], atol=1e-5)
 
 
+def test_a_vector_may_belong_to_each_position():
+    config = TransformerConfig(width=8, depth=2, heads=2, modulation=3)
+    model = Transformer(config)
+    for block in model.blocks:
+        torch.nn.init.normal_(block.modulation.proj.weight)
+    x, vector = torch.randn(2, 5, 8), torch.randn(2, 3)
+    same = vector[:, None].expand(-1, 5, -1)
+    assert torch.allclose(model(x, vector=same), model(x, vector=vector), atol=1e-5)
+    other = same.clone()
+    other[:, 3] += 1
+    causal = model(x, vector=same, causal=True), model(x, vector=other, causal=True)
+    assert torch.equal(causal[0][:, :3], causal[1][:, :3])
+    assert not torch.allclose(causal[0][:, 3], causal[1][:, 3], atol=1e-3)
+    part = model(x, vector=other, only=slice(2, 4))
+    assert torch.allclose(part, model(x, vector=other)[:, 2:4], atol=1e-5)
+
+
 def test_taps_are_states_after_blocks(fails):
     model = Transformer(TransformerConfig(width=8, depth=3, heads=2))
     x = torch.randn(2, 5, 8)

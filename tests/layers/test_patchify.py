@@ -4,9 +4,10 @@ import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from vistok.core.shapes import Shape
-from vistok.layers.patchify import PatchEmbed, PatchesConfig, Unpatchify
+from vistok.layers.patchify import PatchEmbed, PatchesConfig, Unpatchify, resample_kernel
 
 IMAGE, CLIP = Shape(3, (4, 6)), Shape(3, (6, 4, 6))
 
@@ -73,3 +74,20 @@ def test_sides_that_do_not_divide(fails):
         PatchesConfig(size=4, frames=2).grid(Shape(3, (5, 8, 8)))
     with fails(ValueError, "patches.frames=2, but this tokenizer takes images", "tokenizer.frames"):
         PatchesConfig(size=4, frames=2).grid(Shape(3, (8, 8)))
+
+
+def test_a_kernel_of_larger_patches_answers_resized_patches_alike():
+    kernel, patches = torch.randn(5, 3, 14, 14), torch.randn(2, 3, 14, 14)
+    larger = F.interpolate(patches, (16, 16), mode="bicubic", antialias=True)
+    found = F.conv2d(larger, resample_kernel(kernel, (16, 16)))
+    assert torch.allclose(found, F.conv2d(patches, kernel), atol=1e-4)
+    assert resample_kernel(kernel, (14, 14)) is kernel
+
+
+def test_a_kernel_of_smaller_patches_is_the_least_squares_one():
+    kernel = torch.randn(1, 1, 6, 6)
+    smaller = resample_kernel(kernel, (4, 4)).flatten()
+    basis = torch.eye(36).view(36, 1, 6, 6)
+    resized = F.interpolate(basis, (4, 4), mode="bicubic", antialias=True).flatten(1)  # [36, 16]
+    expected = torch.linalg.lstsq(resized, kernel.flatten()[:, None]).solution[:, 0]
+    assert torch.allclose(smaller, expected, atol=1e-4)

@@ -4,10 +4,13 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from vistok.layers.positions import (
     PositionTable,
+    SharedPositions,
     grid_positions,
+    resample_positions,
     rotary_table,
     rotate,
     sincos,
@@ -78,3 +81,31 @@ def test_axes_share_the_pairs():
     # Left-over pairs are not turned at all.
     cos, sin = rotary_table(grid_positions((3, 4)), 10)
     assert cos[:, 4].eq(1).all() and sin[:, 4].eq(0).all()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [((37, 37), (16, 16)), ((4, 6), (5, 3)), ((4, 4), (11, 11))]
+)
+def test_a_table_is_resized_like_an_image_and_its_lead_stays(old, new):
+    table = torch.randn(2 + old[0] * old[1], 8)
+    found = resample_positions(table, old, new, lead=2)
+    image = table[2:].T.reshape(1, 8, *old)
+    expected = F.interpolate(image, new, mode="bicubic", antialias=True, align_corners=False)
+    assert torch.equal(found[:2], table[:2])
+    assert torch.allclose(found[2:], expected[0].flatten(1).T, atol=1e-5)
+
+
+def test_an_equal_grid_reads_the_table_itself_and_others_need_two_sides(fails):
+    table = torch.randn(6, 8)
+    assert SharedPositions((2, 3), (2, 3))(table) is table
+    assert SharedPositions((2, 2, 3), (2, 2, 3))(table) is table
+    with fails(ValueError, r"the grid \(2, 3\) cannot be read on the grid \(4,\)"):
+        SharedPositions((2, 3), (4,))
+
+
+def test_resized_positions_stay_fp32_under_autocast():
+    table = torch.randn(16, 8)
+    shared = SharedPositions((4, 4), (3, 3))
+    expected = shared(table)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(shared(table), expected)

@@ -9,10 +9,11 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
-from tests.support.official import MODELS, official, write_shards
+from tests.support.official import FLAT, MODELS, official, write_shards
 from vistok.cli import main
 from vistok.config import ConfigError
 from vistok.pretrained import from_official, load, release_of, releases, to_official
+from vistok.pretrained.find import find
 from vistok.pretrained.table import FAMILIES
 from vistok.storage.foreign import read_state
 from vistok.storage.weights import WeightsError
@@ -28,12 +29,12 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["maskgit_vqgan", *MODELS])
+@pytest.mark.parametrize("name", ["maskgit_vqgan", *MODELS, *FLAT])
 def test_both_ways_bit_for_bit(name, tmp_path):
     family, state, config = official(name)
-    state[
-        "quantize.embedding.weight" if "quantize.embedding.weight" in state else "latent_tokens"
-    ] = state.get("quantize.embedding.weight", state.get("latent_tokens")).half()
+    names = ("quantize.embedding.weight", "latent_tokens", "encoder.latent_tokens")
+    key = next(name for name in names if name in state)
+    state[key] = state[key].half()
     tokenizer = from_official(family, state, config)
     tokenizer.save_pretrained(tmp_path / "ours")
     saved = Tokenizer.from_pretrained(tmp_path / "ours")
@@ -46,7 +47,7 @@ def test_both_ways_bit_for_bit(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["titok", "titok-pixel", "tatitok", "one_d_piece", "maskgit_vqgan"]
+    "name", ["titok", "titok-pixel", "tatitok", "one_d_piece", "maskgit_vqgan", *FLAT]
 )
 def test_the_family_is_recognized(name, tmp_path):
     family, state, config = official(name)
@@ -149,8 +150,12 @@ def test_releases_are_named(fails):
     assert {"titok-l32", "titok-bl64-vq8k", "tatitok-bl32-vq", "one-d-piece-s256",
             "maskgit-vqgan"} <= set(releases())  # fmt: skip
     for family, release in releases().values():
-        assert release.hub.count("/") == 1 and release.license and release.rfid
+        assert release.hub.count("/") == 1 and release.license
+        # None where the authors published no figure of these weights.
+        assert release.rfid is None or 0 < release.rfid < 10
         assert family.name in FAMILIES
+    with fails(ValueError, "hf:FoundationVision/LlamaGen: holds several", "vq_ds16_c2i, vq_ds8"):
+        release_of("hf:FoundationVision/LlamaGen")
     with fails(ValueError, "unknown release 'titok-l33'; did you mean 'titok-l32'"):
         release_of("titok-l33")
     with fails(ConfigError, "titok-l32", "by hand"):  # no network in tests
@@ -188,6 +193,32 @@ def test_bare_weights_of_known_constants(tmp_path, fails):
     with fails(WeightsError, "maskgit-vqgan.bin", "maskgit_vqgan config"):
         load(tmp_path / "maskgit-vqgan.bin")
     assert NETWORK["resolution"] == 256
+    # As its trainers wrap it; five levels are VQ-16, four VQ-8, others nobody's.
+    for levels, key in ((5, "model"), (4, "module"), (4, "state_dict"), (3, None)):
+        mult = [1] * levels
+        small = {**FLAT["llamagen"], "encoder_ch_mult": mult, "decoder_ch_mult": mult}
+        state = {f"_orig_mod.{k}": v for k, v in official(small)[1].items()}
+        torch.save(state if key is None else {key: state, "steps": 3}, tmp_path / "vq.pt")
+        known = [
+            r for r in FAMILIES["llamagen"].releases if len(r.config["encoder_ch_mult"]) == levels
+        ]
+        if known:
+            assert find(tmp_path / "vq.pt").config == known[0].config
+            with fails(WeightsError, "vq.pt", "encoder.conv_", "of this llamagen config"):
+                load(tmp_path / "vq.pt")
+            assert load(tmp_path / "vq.pt", config=small).origin.family == "llamagen"
+        else:
+            with fails(ConfigError, "config.json: no such config"):
+                load(tmp_path / "vq.pt")
+    # The trainer's own arguments beside the weights.
+    args = argparse.Namespace(vq_model="VQ-8", codebook_size=8, image_size=64, lr=1e-4)
+    torch.save({"model": official("llamagen")[1], "args": args}, tmp_path / "vq.pt")
+    found = find(tmp_path / "vq.pt")
+    tree = found.family.config(found.config)
+    assert tree["image_size"] == 64 and tree["quantizer"]["codebook_size"] == 8
+    assert tree["decoder"]["conv"]["channel_mult"] == [1, 2, 2, 4]
+    with fails(ConfigError, "vq_model='VQ-9'; expected one of VQ-16, VQ-8"):
+        found.family.config({"vq_model": "VQ-9"})
     _, state, _ = official("titok-pixel")
     torch.save(state, tmp_path / "titok.bin")
     with fails(ConfigError, "config.json: no such config"):

@@ -15,7 +15,10 @@ RELEASES = {name: release for name, (_, release) in releases().items()}
 ENCODER = {"small": 25.8, "base": 85.9, "large": 303.4}
 CODES_DECODER = {"small": 27.0, "base": 88.1, "large": 306.8}  # with the head of proxy codes
 PIXEL_DECODER = {"large": 303.6}
+LATENTS = 256 * 768 / 1e6  # RobusTok's latent tokens, beside its ViT
 MASKGIT = {"encoder": 23.8, "decoder": 30.5}
+# The whole tokenizer.
+TOTAL = {"vq_ds16_c2i": 71.88, "vq_ds8_c2i": 70.11, "vq_ds16_t2i": 71.88}
 
 
 def size_of(part) -> str:
@@ -44,9 +47,16 @@ def test_the_recipe_trains_what_was_released(name):
 def test_parameters_are_those_of_the_card(name):
     tokenizer = recipe_tokenizer(RELEASES[name])
     encoder, decoder = tokenizer.encoder, tokenizer.decoder
+    if name in TOTAL:
+        assert millions(tokenizer) == pytest.approx(TOTAL[name], rel=0.005)
+        return
     if name == "maskgit-vqgan":
         assert millions(encoder) == pytest.approx(MASKGIT["encoder"], rel=0.005)
         assert millions(decoder) == pytest.approx(MASKGIT["decoder"], rel=0.005)
+        return
+    if releases()[name][0].name == "xqgan":  # DINOv2's ViT, without a classifier
+        assert millions(encoder) == pytest.approx(ENCODER["base"] + LATENTS, rel=0.005)
+        assert millions(decoder) == pytest.approx(ENCODER["base"], rel=0.005)
         return
     words = name.removeprefix("tatitok-").removeprefix("titok-").removeprefix("one-d-piece-")
     sizes = {"s": "small", "b": "base", "l": "large"}

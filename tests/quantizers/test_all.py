@@ -21,6 +21,7 @@ CONFIGS = {
     "vq": VQConfig(codebook_size=13, dim=4, l2_norm=False, init="normal"),
     "vq_ema": VQConfig(codebook_size=13, dim=4, update="ema"),
     "vq_ema_plain": VQConfig(codebook_size=13, dim=4, update="ema", l2_norm=False, init="normal"),
+    "vq_rotation": VQConfig(codebook_size=13, dim=4, gradient="rotation"),
     "fsq": FSQConfig(levels=(4, 3, 5, 2)),
     "lfq": LFQConfig(bits=6),
     "bsq": LFQConfig(bits=6, sphere=True),

@@ -1,5 +1,7 @@
 """VQ: losses, gradients, EMA, initialization, revival, nearest codes, all on hand-made numbers."""
 
+import math
+
 import pytest
 import torch
 
@@ -328,3 +330,40 @@ def test_nearest_on_grid_equals_enumeration(sizes, count, flips):
             scored.append((price, moved, index, digits))
         expected = [digits for *_, digits in sorted(scored)[:count]]
         assert found[n].tolist() == expected
+
+
+def test_entropy_terms_by_hand():
+    """Latents at the first code, at the second, and between them: p = softmax(-distance / T)."""
+    weights = {"codebook": 1.0, "commitment": 0.25, "entropy_sample": 0.1, "entropy_batch": -0.1}
+    quantizer = vq([[0.0], [2.0]], entropy_temperature=2.0, loss_weights=weights)
+    z = torch.tensor([[0.0], [2.0], [1.0]], requires_grad=True)
+    losses = quantizer(lat(z)).losses
+    near = 1 / (1 + math.exp(-2))  # distances 0 and 4
+    entropy = -(near * math.log(near) + (1 - near) * math.log(1 - near))
+    assert losses["entropy_sample"].item() == pytest.approx((2 * entropy + math.log(2)) / 3)
+    assert losses["entropy_batch"].item() == pytest.approx(-math.log(0.5 + 1e-5))
+    losses["entropy_sample"].backward()
+    assert z.grad[0, 0] > 0 > z.grad[1, 0]  # it grows towards the middle
+    assert quantizer.codebook.grad.any()
+    assert set(vq([[0.0], [2.0]])(lat(z)).losses) == {"codebook", "commitment"}
+
+
+def test_rows_of_length_one_at_the_start():
+    rows = vq(codebook_size=50, dim=6, init="sphere").codebook
+    torch.testing.assert_close(rows.norm(dim=-1), torch.ones(50))
+
+
+def test_a_gradient_that_goes_on_to_the_direction_alone():
+    """GigaTok's rotation of unit latents: nothing is left along the latent, whatever its length."""
+    gradients = {}
+    for gradient in ("rotation", "rotation_of_direction"):
+        quantizer = vq([[0.0, 3.0], [-1.0, 0.0]], gradient=gradient)
+        z = torch.tensor([[1.0, 2.0]], requires_grad=True)
+        values = quantizer(lat(z)).values
+        assert values.tolist() == [[[0.0, 3.0]]]
+        (values * torch.tensor([1.0, 1.0])).sum().backward()
+        gradients[gradient] = z.grad[0]
+    along = torch.tensor([1.0, 2.0]) / 5
+    both, direction = gradients["rotation"], gradients["rotation_of_direction"]
+    torch.testing.assert_close(direction, both - (both @ along) * torch.tensor([1.0, 2.0]))
+    assert abs(direction @ along) < 1e-6 < abs(both @ along)

@@ -33,7 +33,7 @@ def table() -> str:
     protocols: dict[str, str] = {}  # protocol -> its letter
     rows = []
     for _, release in releases().values():
-        letter = protocols.setdefault(release.protocol, "abc"[len(protocols)])
+        letter = protocols.setdefault(release.protocol, "abcdefgh"[len(protocols)])
         spec = recipe_tokenizer(release).spec()
         continuous = f"continuous, {spec.dim} a token"
         gfid = "" if release.gfid is None else f"{release.gfid:.2f}"
@@ -46,7 +46,7 @@ def table() -> str:
                 f"{spec.bits:,}" if spec.vocab else continuous,
                 release.license,
                 ", ".join(f"`{file}`" for file in recipe),
-                f"{release.rfid:.2f} ({letter})",
+                "" if release.rfid is None else f"{release.rfid:.2f} ({letter})",
                 gfid,
                 "",
             )

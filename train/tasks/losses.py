@@ -15,6 +15,7 @@ from vistok.core.errors import InputError
 from vistok.core.records import Batch, Reconstruction
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
+from vistok.frozen.network import VisionNetwork
 from vistok.losses.base import Loss
 from vistok.runtime import distributed
 from vistok.tokenizer import Tokenizer
@@ -64,6 +65,18 @@ class Losses(nn.Module):
         self._owners: dict[str, Loss] = {}  # by name of a phase's network
         for loss, config in zip(self.parts, configs, strict=True):
             self._collect(loss, config.kind)
+
+    @property
+    def borrowed(self) -> tuple[nn.Parameter, ...]:
+        """Parameters of the tokenizer that losses use outside of its forward pass."""
+        return tuple(p for loss in self.parts for p in loss.borrowed)
+
+    @property
+    def vision(self) -> dict[str, str]:
+        """Names of the frozen vision networks that losses look through, and the sha256 of their
+        weights."""
+        found = (part for part in self.modules() if isinstance(part, VisionNetwork))
+        return {part.name: part.sha256 for part in found}
 
     @property
     def _last(self) -> nn.Parameter:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 import vistok.losses  # noqa: F401  (registers the losses)
@@ -44,6 +44,7 @@ from vistok.train.tasks.base import (
 )
 from vistok.train.tasks.losses import Losses
 from vistok.train.tasks.stages import InitConfig, start_from
+from vistok.train.tasks.vit_init import check_fits
 
 
 class TokenizerTaskConfig(Config):
@@ -52,8 +53,8 @@ class TokenizerTaskConfig(Config):
     losses: tuple[Annotated[Any, PartOf("loss")], ...] = (ReconstructionConfig(),)
     """Losses besides the quantizer's own."""
     init: tuple[InitConfig, ...] = ()
-    """Saved tokenizers from which parts take their weights: a path, {path, parts}, or a list of
-    them, in order."""
+    """Saved tokenizers, or frozen ViTs, from which parts take their weights: a path, {path, parts},
+    {network, parts}, or a list of them, in order."""
     freeze: tuple[str, ...] = ()
     """Names of parts (or of anything inside: `encoder.patch_embed`) that do not train."""
     lr: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
@@ -85,6 +86,14 @@ class TokenizerTaskConfig(Config):
                 "no loss, so nothing to learn from; give at least {kind: reconstruction}"
             )
         return value
+
+    @model_validator(mode="after")
+    def _starts(self) -> TokenizerTaskConfig:
+        for init in self.init:
+            for name in init.parts if init.network is not None else ():
+                part = getattr(self.tokenizer, name, None)
+                check_fits(init.network, name, part, self.tokenizer.shape)
+        return self
 
     @property
     def sides(self) -> tuple[int, ...]:
@@ -150,7 +159,8 @@ class TokenizerTask(Task):
     def whole(self, name: str) -> set[nn.Parameter]:
         if name != "tokenizer":
             return set()
-        return {*self.tokenizer.quantizer.parameters(), self.tokenizer.decoder.last_layer}
+        parts = self.tokenizer.quantizer.parameters()
+        return {*parts, self.tokenizer.decoder.last_layer, *self.losses.borrowed}
 
     def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
         draws = self.tokenizer.draw(index, seed, progress)
@@ -247,7 +257,8 @@ class TokenizerTask(Task):
             for name, count in self.tokenizer.part_parameters().items()
         }
         for name, network in self.losses.networks.items():
-            lines[f"{name} parameters"] = f"{sum(p.numel() for p in network.parameters()):,}"
+            count = sum(p.numel() for p in network.parameters() if p.requires_grad)
+            lines[f"{name} parameters"] = f"{count:,}"
         for name, sha256 in self.losses.teachers.items():
             lines[f"teacher {name}"] = f"sha256 {sha256}"
         lines |= {f"init {number}": line for number, line in enumerate(self.started, 1)}
@@ -262,6 +273,7 @@ class TokenizerTask(Task):
         facts = {
             f"teacher {name} (sha256)": sha256 for name, sha256 in self.losses.teachers.items()
         }
+        facts |= {f"vision {name} (sha256)": sha256 for name, sha256 in self.losses.vision.items()}
         if self.config.tokenizer.text is not None:
             encoder = self.tokenizer.text_encoder
             facts[f"text encoder {encoder.name} (sha256)"] = encoder.sha256

@@ -32,4 +32,6 @@ def import_(name: str, out: str, family: str | None, config: str | None, overwri
     tokenizer.save_pretrained(out)
     origin = tokenizer.origin
     say(f"{name} ({origin.family}) -> {out}")
+    if origin.inside is not None:
+        say(f"weights: those under '{origin.inside}' in the file")
     say(f"license: {origin.license or 'not stated; look at where the weights came from'}")

@@ -1,7 +1,9 @@
 """CNN decoder: a grid of code vectors through a pyramid of residual blocks, up to the pixels.
 
 With `channel_mult: [1, 1, 2, 2, 4]` this is the f16 decoder of MaskGIT-VQGAN (arXiv 2202.04200),
-which also is the pixel decoder of two-stage TiTok and One-D-Piece.
+which also is the pixel decoder of two-stage TiTok and One-D-Piece; with attention and a map of its
+own width behind the quantizer that of LlamaGen (arXiv 2406.06525); with adaptive norms and depth to
+space the pixel half of GigaTok's and ReTok's (arXiv 2504.08736, 2601.01535).
 Letters: B batch, h w positions, D width of the values.
 """
 
@@ -12,6 +14,7 @@ from typing import Literal
 
 import torch.nn.functional as F
 from einops import rearrange
+from pydantic import Field
 from torch import Tensor, nn
 
 from vistok.config import Config
@@ -20,12 +23,29 @@ from vistok.core.errors import InputError
 from vistok.core.records import Condition, Decoded, Noisy
 from vistok.core.shapes import Grid, Shape, cells
 from vistok.decoders.base import Decoder
-from vistok.layers.conv import ConvConfig, ConvNorm, Level, ResBlock, Upsample
+from vistok.layers.conv import (
+    AdaptiveNorm,
+    ConvConfig,
+    ConvNorm,
+    DepthToSpace,
+    Level,
+    Upsample,
+    middle,
+)
 
 
 class CNNDecoderConfig(Config):
     kind: Literal["cnn"] = "cnn"
     conv: ConvConfig = ConvConfig()
+    upsample: Literal["conv", "nearest", "depth_to_space"] = "conv"
+    """Way to a level of twice the sides: each position four times and a 3x3 convolution, without
+    one, or a convolution to four times the channels that are laid out in space (GigaTok)."""
+    z_channels: int | None = Field(default=None, ge=1, le=2**14)
+    """Channels of the first map, of a 1x1 convolution from the quantizer's width (LlamaGen's
+    post_quant_conv); null = the values are that map."""
+    adaptive_norm: bool = False
+    """Every level begins with a group norm that the spread and mean of the first map scale and
+    shift (GigaTok's AdaptiveGroupNorm)."""
 
     @classmethod
     def tiny(cls) -> CNNDecoderConfig:
@@ -54,17 +74,29 @@ class CNNDecoder(Decoder):
                 f"decoder.conv: {len(widths)} levels make {shape.sides} of a grid of {self.grid}, "
                 f"but there are {sum(map(cells, grids))} values; use another channel_mult"
             )
-        self.conv_in = nn.Conv2d(dim, widths[-1], 3, padding=1)
-        self.mid = nn.Sequential(
-            *(ResBlock(conv, widths[-1], widths[-1]) for _ in range(conv.mid_blocks))
-        )
-        # Level 0 is that of the image, as in the encoder: the last to run.
-        double = [Upsample(width) for width in widths[1:]]
-        self.levels = nn.ModuleList(
-            Level(conv, inside, out, way)
-            for inside, out, way in zip(
-                (*widths[1:], widths[-1]), widths, (None, *double), strict=True
+        if config.adaptive_norm and cells(self.grid) == 1:
+            raise InputError(
+                "decoder.adaptive_norm=true takes the spread of a map over its positions, and a "
+                f"map of {self.grid} has one; use fewer levels or adaptive_norm=false"
             )
+        first = config.z_channels or dim
+        self.embed = None if config.z_channels is None else nn.Linear(dim, first)
+        self.conv_in = nn.Conv2d(first, widths[-1], 3, padding=1)
+        self.mid = middle(conv)
+        # Level 0 is that of the image, as in the encoder: the last to run.
+        double = {
+            "conv": Upsample,
+            "nearest": lambda width: nn.UpsamplingNearest2d(scale_factor=2),
+            "depth_to_space": DepthToSpace,
+        }[config.upsample]
+        ways, last = [double(width) for width in widths[1:]], len(widths) - 1
+        inputs = (*widths[1:], widths[-1])
+        self.levels = nn.ModuleList(
+            Level(conv, inside, out, way, attend=conv.attention and i == last)
+            for i, (inside, out, way) in enumerate(zip(inputs, widths, (None, *ways), strict=True))
+        )
+        self.adaptive = nn.ModuleList(
+            AdaptiveNorm(conv, inside, first) for inside in inputs if config.adaptive_norm
         )
         self.norm = ConvNorm(conv, widths[0])
         self.conv_out = nn.Conv2d(widths[0], shape.channels, 3, padding=1)
@@ -79,12 +111,21 @@ class CNNDecoder(Decoder):
         """values [B, h*w, D], row-major -> [B, C, H, W] of the output space."""
         if present is not None:
             raise InputError("a cnn decoder needs every latent: train without a length regularizer")
+        values = values.to(self.conv_in.weight.dtype)
+        if self.embed is not None:
+            values = self.embed(values)
         h, w = self.grid
-        grid = rearrange(values.to(self.conv_in.weight.dtype), "b (h w) d -> b d h w", h=h, w=w)
-        y = self.mid(self.conv_in(grid.contiguous()))  # as it lies it would be channels-last
+        # As it lies it would be channels-last.
+        return self.from_map(rearrange(values, "b (h w) d -> b d h w", h=h, w=w).contiguous())
+
+    def from_map(self, z: Tensor) -> Decoded:
+        """The first map [B, C', h, w], contiguous -> [B, C, H, W] of the output space."""
+        y = self.mid(self.conv_in(z))
         features = {"grid": rearrange(y, "b c h w -> b (h w) c")}
-        for level in reversed(self.levels):
-            y = level(y)
+        for i in reversed(range(len(self.levels))):
+            if self.config.adaptive_norm:
+                y = self.adaptive[i](y, z)
+            y = self.levels[i](y)
         y = self.conv_out(F.silu(self.norm(y))).float()
         return Decoded(y, y, features)
 

@@ -25,7 +25,7 @@ from vistok.decoders.base import Decoder
 from vistok.layers.masks import joined
 from vistok.layers.norms import make_norm
 from vistok.layers.patchify import PatchesConfig
-from vistok.layers.positions import PositionTable
+from vistok.layers.positions import PositionTable, SharedPositions, new_levels
 from vistok.layers.text import TextInput, TextInputConfig
 from vistok.layers.transformer import (
     Transformer,
@@ -42,6 +42,14 @@ class ViTDecoderConfig(Config):
     transformer: TransformerConfig = TransformerConfig()
     slot_projection: bool = False
     """Each value has its own input projection."""
+    value_positions: Literal["own", "shared"] = "own"
+    """own: a learned table of the values. shared: the values read the table of the mask tokens,
+    resized to their grid where it differs (RobusTok)."""
+    value_class_token: bool = False
+    """The class token also stands in front of the values, with its position if they are shared;
+    nothing reads it (RobusTok)."""
+    levels: bool = False
+    """A learned vector is added to all mask tokens, and another one to all values (RobusTok)."""
     missing: Literal["mask_token", "drop", "refuse"] = "refuse"
     """Stand-in for a missing value: a learned vector, nothing, or none: only whole sequences can
     be decoded."""
@@ -49,17 +57,22 @@ class ViTDecoderConfig(Config):
     """The transformer's norm also before the first block (TiTok's ln_pre)."""
     text: TextInputConfig | None = None
     """Text features behind the values (TA-TiTok, TexTok); null = none are read."""
-    token_std: Literal["unit", "width"] = "unit"
-    """Standard deviation of learned tokens and tables at the start: the own scale of each, or
-    width**-0.5 (TiTok)."""
+    token_std: Literal["unit", "width", "small"] = "unit"
+    """Standard deviation of learned tokens and tables at the start: the own scale of each,
+    width**-0.5 (TiTok), or 1e-6 (tables 0.02; RobusTok, whose class token and table come from
+    DINOv2)."""
     taps: dict[str, int] = Field(default_factory=dict)
     """Features for losses: name -> number of the block whose rows [B, g, W] are given."""
     head: Annotated[Any, PartOf("head")] = {"kind": "pixels"}
     """pixels, or codes for logits over the codes of `output_space: {kind: codes}`."""
 
     @model_validator(mode="after")
-    def _taps(self) -> ViTDecoderConfig:
+    def _agrees(self) -> ViTDecoderConfig:
         check_taps(self.taps, self.transformer)
+        if self.value_positions == "shared" and self.patches.positions == "none":
+            raise InputError("value_positions=shared needs a table: patches.positions is none")
+        if self.value_class_token and not self.patches.class_token:
+            raise InputError("value_class_token=true needs patches.class_token=true")
         return self
 
     @classmethod
@@ -92,6 +105,8 @@ class ViTDecoder(Decoder):
         place = 1.0  # of the values' table
         if config.token_std == "width":
             table = place = token
+        elif config.token_std == "small":
+            token, place = 1e-6, table
         if config.slot_projection:
             self.slots = nn.Parameter(torch.randn(count, dim, width) * dim**-0.5)
         else:
@@ -103,7 +118,12 @@ class ViTDecoder(Decoder):
         self.positions = PositionTable(
             patches.positions, grid, width, patches.position_base, lead, table
         )
-        self.latent_positions = nn.Parameter(torch.randn(count, width) * place)
+        if config.value_positions == "own":
+            self.latent_positions = nn.Parameter(torch.randn(count, width) * place)
+        else:
+            self.shared = nn.ModuleList(SharedPositions(grid, one, lead) for one in grids)
+        if config.levels:
+            self.levels = new_levels(2, width)
         self.text = None if config.text is None else TextInput(config.text, width, table)
         if config.missing == "mask_token":
             self.missing_token = nn.Parameter(torch.randn(width) * token)
@@ -127,7 +147,7 @@ class ViTDecoder(Decoder):
             latents = torch.einsum("bnd,ndw->bnw", values.to(self.slots.dtype), self.slots)
         else:
             latents = self.embed(values.to(self.embed.weight.dtype))
-        latents = latents + self.latent_positions.to(latents.dtype)
+        latents = latents + self._value_positions().to(latents.dtype)
         if present is None and self.config.missing == "mask_token":
             # Nothing is missing, but a parameter that is in no graph stops DDP.
             present = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
@@ -145,9 +165,18 @@ class ViTDecoder(Decoder):
         if first:
             token = self.class_token.to(latents.dtype).expand(len(values), 1, -1)
             grid = torch.cat([token, grid], dim=1)
-        y = torch.cat([self.positions(grid), latents], dim=1)
+        grid = self.positions(grid)
         dropped = present is not None and self.config.missing == "drop"
         pieces = [grid.shape[1], present if dropped else latents.shape[1]]
+        if self.config.value_class_token:
+            if self.config.value_positions == "shared":
+                token = token + self.positions.table[:1].to(token.dtype)
+            latents = torch.cat([token, latents], dim=1)
+            pieces.insert(1, 1)
+        if self.config.levels:
+            levels = self.levels.to(latents.dtype)
+            grid, latents = grid + levels[0], latents + levels[1]
+        y = torch.cat([grid, latents], dim=1)
         if self.text is not None:
             tokens, seen = self.text(condition, len(values), y)
             pieces.append(tokens.shape[1] if seen is None else seen)
@@ -158,6 +187,13 @@ class ViTDecoder(Decoder):
         rows, seen = self.transformer.tapped(self.norm_in(y), taps.values(), mask=mask, only=wanted)
         out = self.head(rows).float()
         return Decoded(out, out, {"grid": rows, **{name: seen[i] for name, i in taps.items()}})
+
+    def _value_positions(self) -> Tensor:
+        """Positions of the values, [M, W]."""
+        if self.config.value_positions == "own":
+            return self.latent_positions
+        first, table = int(self.config.patches.class_token), self.positions.table
+        return torch.cat([shared(table)[first:] for shared in self.shared])
 
     @property
     def last_layer(self) -> nn.Parameter:

@@ -1,7 +1,9 @@
 """CNN encoder: a pyramid of residual blocks, one latent for each position of its last map.
 
 With `channel_mult: [1, 1, 2, 2, 4]` this is the f16 encoder of MaskGIT-VQGAN (arXiv 2202.04200,
-no attention anywhere). Letters: B batch, h w positions, D width of the quantizer's input.
+no attention anywhere); with attention, strided convolutions and a map of its own width before the
+quantizer that of LlamaGen (arXiv 2406.06525).
+Letters: B batch, h w positions, D width of the quantizer's input.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from typing import Literal
 
 import torch.nn.functional as F
 from einops import rearrange
+from pydantic import Field
 from torch import Tensor, nn
 
 from vistok.config import Config
@@ -17,7 +20,7 @@ from vistok.config.registry import register
 from vistok.core.records import Condition, Latents
 from vistok.core.shapes import Shape
 from vistok.encoders.base import Encoder
-from vistok.layers.conv import ConvConfig, ConvNorm, Level, ResBlock
+from vistok.layers.conv import ConvConfig, ConvNorm, Downsample, Level, middle
 
 
 class CNNEncoderConfig(Config):
@@ -25,10 +28,14 @@ class CNNEncoderConfig(Config):
     conv: ConvConfig = ConvConfig()
     bias_in: bool = True
     """Bias of the first convolution; MaskGIT-VQGAN's has none."""
-    downsample: Literal["average"] = "average"
-    """Way to a level of half the sides: means of 2x2 positions."""
+    downsample: Literal["average", "conv"] = "average"
+    """Way to a level of half the sides: means of 2x2 positions, or a 3x3 convolution of stride 2
+    with zeros right and bottom (LlamaGen)."""
     kernel_out: Literal[1, 3] = 3
     """Side of the last convolution; 1 in MaskGIT-VQGAN."""
+    z_channels: int | None = Field(default=None, ge=1, le=2**14)
+    """Channels of the last convolution, before a 1x1 one to the quantizer's width (LlamaGen's
+    quant_conv; the tap `z` is between them); null = it gives that width itself."""
 
     @classmethod
     def tiny(cls) -> CNNEncoderConfig:
@@ -48,19 +55,20 @@ class CNNEncoder(Encoder):
         conv, widths = config.conv, config.conv.widths
         self.grids = (conv.grid(shape),)
         self.conv_in = nn.Conv2d(shape.channels, conv.channels, 3, padding=1, bias=config.bias_in)
-        halve = [nn.AvgPool2d(2) for _ in widths[1:]]
+        halve = {"average": lambda width: nn.AvgPool2d(2), "conv": Downsample}[config.downsample]
+        ways = [halve(width) for width in widths[:-1]]
+        last = len(widths) - 1
         self.levels = nn.ModuleList(
-            Level(conv, inside, out, way)
-            for inside, out, way in zip(
-                (conv.channels, *widths), widths, (*halve, None), strict=False
+            Level(conv, inside, out, way, attend=conv.attention and i == last)
+            for i, (inside, out, way) in enumerate(
+                zip((conv.channels, *widths), widths, (*ways, None), strict=False)
             )
         )
-        self.mid = nn.Sequential(
-            *(ResBlock(conv, widths[-1], widths[-1]) for _ in range(conv.mid_blocks))
-        )
+        self.mid = middle(conv)
         self.norm = ConvNorm(conv, widths[-1])
-        side = config.kernel_out
-        self.conv_out = nn.Conv2d(widths[-1], dim, side, padding=side // 2)
+        side, channels = config.kernel_out, config.z_channels
+        self.conv_out = nn.Conv2d(widths[-1], channels or dim, side, padding=side // 2)
+        self.proj = None if channels is None else nn.Linear(channels, dim)
 
     def forward(self, x: Tensor, condition: Condition | None = None) -> Latents:
         """x [B, C, H, W] -> latents [B, h*w, D], row-major."""
@@ -68,5 +76,9 @@ class CNNEncoder(Encoder):
         for level in self.levels:
             y = level(y)
         y = self.mid(y)
+        features = {"grid": rearrange(y, "b c h w -> b (h w) c")}
         values = rearrange(self.conv_out(F.silu(self.norm(y))), "b d h w -> b (h w) d")
-        return Latents(values.float(), self.grids, {"grid": rearrange(y, "b c h w -> b (h w) c")})
+        if self.proj is not None:
+            features["z"] = values
+            values = self.proj(values)
+        return Latents(values.float(), self.grids, features)

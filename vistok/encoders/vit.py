@@ -1,13 +1,15 @@
-"""ViT encoder with learned latent tokens (TiTok, arXiv 2406.07550; FlexTok's registers).
+"""ViT encoder with learned latent tokens (TiTok, arXiv 2406.07550; FlexTok's registers; the grids
+of RobusTok and ImageFolder, arXiv 2503.08354 and 2410.01756).
 
 The patches of an image or clip and N learned latent tokens go through one transformer; the latents
 come out. Without latent tokens the patches themselves are the latents.
-Letters: B batch, g patches, N latents, W width, D width of the quantizer's input.
+Letters: B batch, g patches, N latents, P branches, W width, D width of the quantizer's input.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -22,7 +24,7 @@ from vistok.encoders.base import Encoder
 from vistok.layers.masks import causal_last, joined
 from vistok.layers.norms import NormKind, make_norm
 from vistok.layers.patchify import PatchEmbed, PatchesConfig
-from vistok.layers.positions import PositionTable
+from vistok.layers.positions import PositionTable, SharedPositions, new_levels
 from vistok.layers.text import TextInput, TextInputConfig
 from vistok.layers.transformer import (
     Transformer,
@@ -43,9 +45,17 @@ class LatentsConfig(Config):
     """Latent tokens, and the way from them to the quantizer."""
 
     count: int | None = Field(default=128, ge=1, le=2**16)
-    """N latent tokens; null = the patches themselves are the latents, on their grid."""
-    positions: bool = False
-    """A learned table of their own is added to the latent tokens (TiTok)."""
+    """N latent tokens; null = the patches themselves are the latents, on their grid. With `grid`
+    it follows from it and may be left out."""
+    grid: tuple[Annotated[int, Field(ge=1, le=2**10)], ...] | None = None
+    """Sides (h, w) of the grid on which the latents of a branch lie; null = they are a list."""
+    branches: int = Field(default=1, ge=1, le=64)
+    """P grids of latent tokens, one behind the other, for a product quantizer (ImageFolder)."""
+    positions: bool | Literal["shared"] = False
+    """true: a learned table of their own is added to the latent tokens (TiTok). shared: each branch
+    reads the patches' table, resized to its grid where theirs differs (RobusTok)."""
+    levels: bool = False
+    """A learned vector is added to all patches, and another one to all latents of each branch."""
     norm: NormKind = "none"
     """Parameter-free norm of each latent before the quantizer: unit variance over channels."""
     slot_projection: bool = False
@@ -57,8 +67,30 @@ class LatentsConfig(Config):
     gain: float = Field(default=1.0, gt=0)
     """Scale of the output projection at the start; below 1 keeps FSQ's tanh out of saturation."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _counted(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("grid") and "count" not in value:
+            try:
+                count = math.prod(int(side) for side in value["grid"])
+                return {**value, "count": count * int(value.get("branches", 1))}
+            except (TypeError, ValueError):
+                pass  # the fields themselves say what is wrong
+        return value
+
     @model_validator(mode="after")
     def _agrees(self) -> LatentsConfig:
+        if self.grid is None and self.branches > 1:
+            raise InputError(f"branches={self.branches} needs the grid of a branch; give grid")
+        if self.grid is not None and self.count != cells(self.grid) * self.branches:
+            raise InputError(
+                f"count={self.count}, but {self.branches} branches on the grid {self.grid} have "
+                f"{cells(self.grid) * self.branches} latents: leave count out"
+            )
+        if self.positions == "shared" and self.grid is None:
+            raise InputError("positions=shared needs the grid of a branch; give grid")
+        if self.count is None and self.levels:
+            raise InputError("levels=true needs latent tokens; give count, or levels=false")
         if self.reinterpret and self.slot_projection:
             raise InputError("reinterpret and slot_projection exclude each other: choose one")
         if self.count is None and self.positions:
@@ -79,12 +111,14 @@ class ViTEncoderConfig(Config):
     """causal_latents: patches see patches, latent i sees patches and latents 0..i (FlexTok)."""
     taps: dict[str, int] = Field(default_factory=dict)
     """Features for losses: name -> number of the block whose latents [B, N, W] are given."""
-    token_std: Literal["unit", "width"] = "unit"
-    """Standard deviation of learned tokens and tables at the start: 1 (tables 0.02), or
-    width**-0.5 (TiTok)."""
+    token_std: Literal["unit", "width", "small"] = "unit"
+    """Standard deviation of learned tokens and tables at the start: 1 (tables 0.02), width**-0.5
+    (TiTok), or 1e-6 (tables 0.02; RobusTok, whose class token and table come from DINOv2)."""
 
     @model_validator(mode="after")
     def _agrees(self) -> ViTEncoderConfig:
+        if self.latents.positions == "shared" and self.patches.positions == "none":
+            raise InputError("latents.positions=shared needs a table: patches.positions is none")
         if self.text is not None and self.attention != "full":
             raise InputError("text is read with attention=full only")
         check_taps(self.taps, self.transformer)
@@ -119,6 +153,8 @@ class ViTEncoder(Encoder):
         grid = patches.grid(shape)
         count = cells(grid) if tokens.count is None else tokens.count
         self.grids = (grid,) if tokens.count is None else ((count,),)
+        if tokens.grid is not None:
+            self.grids = (tokens.grid,) * tokens.branches
         token, table = token_stds(config.token_std, width)
         lead = int(patches.class_token)
         self.patch_embed = PatchEmbed(patches, shape, width, patches.overlap)
@@ -129,8 +165,13 @@ class ViTEncoder(Encoder):
         )
         if tokens.count is not None:
             self.latent_tokens = nn.Parameter(torch.randn(count, width) * token)
-        if tokens.positions:
+        self.shared: SharedPositions | None = None
+        if tokens.positions == "shared":
+            self.shared = SharedPositions(grid, tokens.grid, lead)
+        elif tokens.positions:
             self.latent_positions = nn.Parameter(torch.randn(count, width) * table)
+        if tokens.levels:
+            self.levels = new_levels(1 + tokens.branches, width)
         self.text = None if config.text is None else TextInput(config.text, width, table)
         inner = config.transformer
         norm = inner.norm if config.norm_in else "none"
@@ -160,8 +201,15 @@ class ViTEncoder(Encoder):
         wanted = slice(first, first + seen)  # the patches, or the latent tokens behind them
         if config.latents.count is not None:
             latents = self.latent_tokens.to(y.dtype)
-            if config.latents.positions:
+            if self.shared is not None:
+                rows = self.shared(self.positions.table)[first:]
+                latents = latents + rows.repeat(config.latents.branches, 1).to(y.dtype)
+            elif config.latents.positions:
                 latents = latents + self.latent_positions.to(y.dtype)
+            if config.latents.levels:
+                y = y + self.levels[0].to(y.dtype)
+                each = config.latents.count // config.latents.branches
+                latents = latents + self.levels[1:].repeat_interleave(each, 0).to(y.dtype)
             y = torch.cat([y, latents.expand(len(x), -1, -1)], dim=1)
             wanted = slice(first + seen, first + seen + config.latents.count)
         mask = self.mask
@@ -189,7 +237,9 @@ class ViTEncoder(Encoder):
 
 def token_stds(kind: str, width: int) -> tuple[float, float]:
     """Standard deviations of learned tokens and of learned tables at the start."""
-    return (1.0, 0.02) if kind == "unit" else (width**-0.5, width**-0.5)
+    if kind == "width":
+        return width**-0.5, width**-0.5
+    return (1.0 if kind == "unit" else 1e-6), 0.02
 
 
 def _reinterpreted(latents: Tensor) -> Tensor:

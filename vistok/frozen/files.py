@@ -6,6 +6,7 @@ Files are read by `vistok.storage.foreign`, which runs no code of theirs.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,10 +63,11 @@ class Source:
             return cache
         if not self.fetched:
             raise MissingWeights(f"{self.network}: no weights here; {self._advice()}")
-        stem = self.file.rpartition(".")[0].rpartition("-")[2]
+        mark = re.search(r"-([0-9a-f]{8,})\.pth$", self.file)
         try:
             cache.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(self.url, str(cache), hash_prefix=stem, progress=False)
+            digest = None if mark is None else mark[1]
+            torch.hub.download_url_to_file(self.url, str(cache), hash_prefix=digest, progress=False)
         except (OSError, RuntimeError) as error:  # no network, no space; another hash
             reason = " ".join(str(error).split())
             raise MissingWeights(

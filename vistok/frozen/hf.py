@@ -28,7 +28,7 @@ from vistok.storage.weights import sha256
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+CLIP_STATISTICS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,9 @@ class CLIPVision(FeatureNetwork):
         self.freeze()
 
     def look(self, pixels: Tensor) -> Features:
-        return Features(self.network(pixel_values=_square(pixels, self.side, _CLIP)).image_embeds)
+        return Features(
+            self.network(pixel_values=_square(pixels, self.side, CLIP_STATISTICS)).image_embeds
+        )
 
 
 class VideoMAE(VideoNetwork):

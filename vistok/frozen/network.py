@@ -107,6 +107,42 @@ class FeatureNetwork(Frozen):
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class VisionFeatures:
+    """Features of images that a tokenizer is aligned with."""
+
+    pooled: Tensor  # [B, P] one vector per image
+    patches: Tensor  # [B, h*w, D] one per cell of a grid, row-major
+    grid: tuple[int, int]  # (h, w)
+
+
+class VisionNetwork(Frozen):
+    """Images -> a pooled vector and patch features, at a chosen depth."""
+
+    dim: int  # D of the patches
+    pooled_dim: int  # P
+    depth: int  # blocks, or stages
+
+    def look(self, pixels: Tensor, depth: int | None = None) -> VisionFeatures:
+        """Pixels [B, 3, H, W] in 0..1 -> features, differentiable.
+
+        Args:
+            depth: number of the block whose raw states are taken, the first is 1; None = the
+                network's output behind its last norm. ValueError for one that it has not.
+        """
+        raise NotImplementedError
+
+    def sizes(self, depth: int | None = None) -> tuple[int, int]:
+        """(D of the patches, P of the pooled vector) at a depth."""
+        self.check_depth(depth)
+        return self.dim, self.pooled_dim
+
+    def check_depth(self, depth: int | None) -> None:
+        """ValueError unless there is a block of that number."""
+        if depth is not None and not 1 <= depth <= self.depth:
+            raise InputError(f"{self.name}: depth={depth}; expected 1..{self.depth}, or null")
+
+
 class VideoNetwork(Frozen):
     """Clips -> one vector each, for Fréchet video distances.
 

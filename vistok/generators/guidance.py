@@ -27,8 +27,9 @@ class GuidanceConfig(Config):
     """Scale of classifier-free guidance; 1 = none, 0 = the model without its condition."""
     guidance_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Growth of the scale from 1 to `guidance` over the steps of a sample; constant: none."""
-    guidance_power: float = Field(default=1.0, gt=0, le=1e4, allow_inf_nan=False)
-    """Exponent of the cosine schedule: the larger, the later guidance sets in."""
+    guidance_power: float = Field(default=1.0, ge=0, le=1e4, allow_inf_nan=False)
+    """Exponent of the cosine schedule: the larger, the later guidance sets in; 0 = `guidance` from
+    the first step on."""
 
     @property
     def guided(self) -> bool:

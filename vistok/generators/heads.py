@@ -43,8 +43,12 @@ def check_head(kind: HeadKind, vocab: tuple[int, ...]) -> None:
         )
 
 
-def make_head(kind: HeadKind, width: int, vocab: tuple[int, ...]) -> nn.Module:
-    """Build a head; ValueError names the heads that can model the vocabulary."""
+def make_head(kind: HeadKind, width: int, vocab: tuple[int, ...], bias: bool = False) -> nn.Module:
+    """Build a head; ValueError names the heads that can model the vocabulary.
+
+    Args:
+        bias: of the last layers; bits have one in any case.
+    """
     check_head(kind, vocab)
     heads = {
         "joint": IndependentHead,
@@ -52,17 +56,16 @@ def make_head(kind: HeadKind, width: int, vocab: tuple[int, ...]) -> nn.Module:
         "causal": CausalHead,
         "bernoulli": BernoulliHead,
     }
-    return heads[kind](width, vocab)
+    return heads[kind](width, vocab, bias)
 
 
 class IndependentHead(nn.Module):
     """One linear layer, split into a softmax per factor (for one factor: the joint head)."""
 
-    def __init__(self, width: int, vocab: tuple[int, ...]) -> None:
+    def __init__(self, width: int, vocab: tuple[int, ...], bias: bool = False) -> None:
         super().__init__()
         self.vocab = vocab
-        self.out = nn.Linear(width, sum(vocab), bias=False)
-        nn.init.zeros_(self.out.weight)
+        self.out = _zeros(nn.Linear(width, sum(vocab), bias=bias))
 
     def forward(self, hidden: Tensor, indices: Tensor) -> Tensor:
         """hidden [B, L, W], indices [B, L, F] -> nats [B, L]."""
@@ -78,7 +81,7 @@ class IndependentHead(nn.Module):
 class CausalHead(nn.Module):
     """Factor f sees the hidden state and the factors before it (Open-MAGVIT2, arXiv 2409.04410)."""
 
-    def __init__(self, width: int, vocab: tuple[int, ...]) -> None:
+    def __init__(self, width: int, vocab: tuple[int, ...], bias: bool = False) -> None:
         super().__init__()
         self.vocab = vocab
         self.embed = nn.ModuleList(nn.Embedding(size, width) for size in vocab[:-1])
@@ -91,11 +94,11 @@ class CausalHead(nn.Module):
             )
             for _ in vocab
         )
-        self.out = nn.ModuleList(nn.Linear(width, size, bias=False) for size in vocab)
+        self.out = nn.ModuleList(nn.Linear(width, size, bias=bias) for size in vocab)
         for layer in self.embed:
             nn.init.normal_(layer.weight, std=0.02)
         for layer in self.out:
-            nn.init.zeros_(layer.weight)
+            _zeros(layer)
 
     def forward(self, hidden: Tensor, indices: Tensor) -> Tensor:
         total = 0.0
@@ -122,11 +125,9 @@ class CausalHead(nn.Module):
 class BernoulliHead(nn.Module):
     """Independent bits (Instella-T2I, arXiv 2506.21022)."""
 
-    def __init__(self, width: int, vocab: tuple[int, ...]) -> None:
+    def __init__(self, width: int, vocab: tuple[int, ...], bias: bool = True) -> None:
         super().__init__()
-        self.out = nn.Linear(width, len(vocab))
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.out = _zeros(nn.Linear(width, len(vocab)))
 
     def forward(self, hidden: Tensor, indices: Tensor) -> Tensor:
         logits = self.out(hidden).float()
@@ -137,6 +138,14 @@ class BernoulliHead(nn.Module):
         logits = self.out(hidden).float()
         pairs = torch.stack([torch.zeros_like(logits), logits], dim=-1)  # [R, F, 2]
         return torch.stack([pick(pairs[:, f], f) for f in range(pairs.shape[1])], dim=-1)
+
+
+def _zeros(layer: nn.Linear) -> nn.Linear:
+    """The layer, starting from zero."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
 
 
 def _nats(logits: Tensor, target: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vistok.core.errors import InputError
-from vistok.layers.norms import make_norm
+from vistok.layers.dropout import Dropout
+from vistok.layers.norms import NormKind, make_norm
 from vistok.layers.positions import rotate
 
 
@@ -32,9 +33,21 @@ class KVCache:
         return self.keys[:, :, :stop], self.values[:, :, :stop]
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v for [B, h, L, d]; mask is bool, True = may look."""
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    dropout: Dropout | None = None,
+) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v for [B, h, L, d]; mask is bool, True = may look.
+
+    Args:
+        dropout: of the softmax's output; torch's kernels cannot key theirs by sample, so that one
+            takes the plain formula.
+    """
+    if dropout is None and (q.device.type != "cpu" or q.dtype != torch.bfloat16):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
     # On CPUs torch's fused bf16 kernel is 2-7 times slower (forward and backward) than the plain
     # formula, whose two products run on the bf16 units.
@@ -45,7 +58,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -
         scores = scores.masked_fill(~mask, -torch.inf)
     # torch's softmax of bf16 adds up in fp32 inside; an fp32 copy of the scores only costs memory
     # and a fifth of the time.
-    return scores.softmax(-1) @ v
+    weights = scores.softmax(-1)
+    return (weights if dropout is None else dropout(weights)) @ v
 
 
 class Attention(nn.Module):
@@ -58,12 +72,15 @@ class Attention(nn.Module):
         bias: bool = True,
         qk_norm: bool = False,
         norm_eps: float = 1e-6,
+        qk_norm_kind: NormKind = "rmsnorm",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=bias)
         self.out = nn.Linear(width, width, bias=bias)
-        kind = "rmsnorm" if qk_norm else "none"
+        self.dropout = Dropout(dropout)  # of the attention weights
+        kind = qk_norm_kind if qk_norm else "none"
         self.norm_q = make_norm(kind, width // heads, norm_eps)
         self.norm_k = make_norm(kind, width // heads, norm_eps)
 
@@ -103,5 +120,6 @@ class Attention(nn.Module):
             first = k.shape[2] - q.shape[2]
             rows = torch.arange(q.shape[2], device=q.device)[:, None] + first
             mask, causal = torch.arange(k.shape[2], device=q.device)[None] <= rows, False
-        y = attend(q, k, v, mask, causal)
+        dropout = self.dropout if self.training and self.dropout.p else None
+        y = attend(q, k, v, mask, causal, dropout)
         return self.out(rearrange(y, "b h l d -> b l (h d)"))

@@ -12,12 +12,14 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vistok.config import Config
 from vistok.core.errors import InputError
 from vistok.core.shapes import Grid, Shape
+from vistok.layers.attention import Attention
 from vistok.layers.dropout import Dropout
 
 
@@ -45,6 +47,9 @@ class ConvConfig(Config):
     MaskGIT's JAX code that its released weights depend on."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of activations inside blocks that training drops, keyed by sample."""
+    attention: bool = False
+    """Self-attention after each block of the last level and between those of the middle
+    (taming-transformers, LlamaGen)."""
 
     @classmethod
     def tiny(cls) -> ConvConfig:
@@ -87,8 +92,8 @@ class ConvNorm(nn.GroupNorm):
     On CPUs torch's group norm of a channels-last tensor is slow and rounds differently.
     """
 
-    def __init__(self, config: ConvConfig, channels: int) -> None:
-        super().__init__(config.norm_groups, channels, eps=config.norm_eps)
+    def __init__(self, config: ConvConfig, channels: int, affine: bool = True) -> None:
+        super().__init__(config.norm_groups, channels, eps=config.norm_eps, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x if x.is_cuda else x.contiguous())
@@ -118,21 +123,67 @@ class ResBlock(nn.Module):
         return x + y
 
 
+class AttentionBlock(nn.Module):
+    """Self-attention of all positions with one head, added to the input; [B, C, h, w] -> same."""
+
+    def __init__(self, config: ConvConfig, channels: int) -> None:
+        super().__init__()
+        self.norm = ConvNorm(config, channels)
+        self.attention = Attention(channels, heads=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.attention(rearrange(self.norm(x), "b c h w -> b (h w) c"))
+        return x + rearrange(rows, "b (h w) c -> b c h w", h=x.shape[2])
+
+
 class Level(nn.Module):
-    """Blocks of one resolution, and the way to the next one, if any."""
+    """Blocks of one resolution, and the way to the next one, if any.
+
+    Args:
+        attend: an attention block follows each residual block.
+    """
 
     def __init__(
-        self, config: ConvConfig, inside: int, out: int, way: nn.Module | None = None
+        self,
+        config: ConvConfig,
+        inside: int,
+        out: int,
+        way: nn.Module | None = None,
+        attend: bool = False,
     ) -> None:
         super().__init__()
         widths = [inside] + [out] * config.blocks
         self.blocks = nn.ModuleList(ResBlock(config, a, b) for a, b in itertools.pairwise(widths))
+        self.attention = nn.ModuleList(
+            AttentionBlock(config, out) if attend else nn.Identity() for _ in self.blocks
+        )
         self.way = way
 
     def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = block(x)
+        for block, attention in zip(self.blocks, self.attention, strict=True):
+            x = attention(block(x))
         return x if self.way is None else self.way(x)
+
+
+def middle(config: ConvConfig) -> nn.Sequential:
+    """Blocks of the last level's width, with attention between them if the config has it."""
+    width, layers = config.widths[-1], []
+    for number in range(config.mid_blocks):
+        if number and config.attention:
+            layers.append(AttentionBlock(config, width))
+        layers.append(ResBlock(config, width, width))
+    return nn.Sequential(*layers)
+
+
+class Downsample(nn.Module):
+    """3x3 convolution of stride 2, one zero right and bottom: [B, C, h, w] -> [B, C, h/2, w/2]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
 class Upsample(nn.Module):
@@ -144,6 +195,44 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class DepthToSpace(nn.Module):
+    """3x3 convolution to four maps, one for each position of a 2x2 block: sides are doubled.
+
+    Channels of the convolution are (row, column, C), the block outside (MAGVIT-v2's order, which
+    is not that of torch's pixel_shuffle).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 4 * channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rearrange(self.conv(x), "b (y x c) h w -> b c (h y) (w x)", y=2, x=2).contiguous()
+
+
+class AdaptiveNorm(nn.Module):
+    """Group norm whose scale and shift are read from another map (MAGVIT-v2, arXiv 2310.05737).
+
+    scale = linear(sqrt(var z + eps)), shift = linear(mean z), over the positions of z, the variance
+    unbiased; scale * norm(x) + shift, without a 1 + scale.
+    """
+
+    def __init__(self, config: ConvConfig, channels: int, style: int) -> None:
+        """
+        Args:
+            style: channels of z.
+        """
+        super().__init__()
+        self.norm = ConvNorm(config, channels, affine=False)
+        self.scale, self.shift = nn.Linear(style, channels), nn.Linear(style, channels)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        """x [B, C, h, w], z [B, style, h', w'] of more than one position -> [B, C, h, w]."""
+        spread, mean = torch.var_mean(z.float().flatten(2), dim=-1)
+        scale = self.scale((spread + self.norm.eps).sqrt())
+        return scale[..., None, None] * self.norm(x) + self.shift(mean)[..., None, None]
 
 
 class Blur(nn.Module):

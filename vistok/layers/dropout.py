@@ -55,6 +55,24 @@ class Dropout(nn.Module):
         return f"p={self.p}"
 
 
+class DropPath(Dropout):
+    """Stochastic depth (arXiv 1603.09382): zeroes whole samples of a residual branch with
+    probability `p` in training and scales the others up to keep the mean.
+
+    x [B, ...] -> [B, ...]; several rows of a sample share its fate.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not self.p:
+            return x
+        if self.keys is None:
+            return x * F.dropout(x.new_ones(len(x)), self.p).view(-1, *[1] * (x.ndim - 1))
+        drop = _dropped_levels(self.p)
+        mask = kept(self.keys, 1, drop) * (_LEVELS / (_LEVELS - drop))  # [samples, 1]
+        mask = mask.expand(-1, len(x) // len(mask)).reshape(-1, *[1] * (x.ndim - 1))
+        return x * mask.to(x.dtype)
+
+
 def _dropped_levels(p: float) -> int:
     """The share p in steps of 1/65536; never none and never all."""
     return min(max(round(p * _LEVELS), 1), _LEVELS - 1)

@@ -1,5 +1,7 @@
 """Adaptive layer norm (adaLN, DiT, arXiv 2212.09748): a vector scales, shifts and gates a block.
 
+The vector is one per sample (DiT), or one per position (RAR).
+
 Letters: B batch, L positions, D width, C width of the conditioning vector.
 """
 
@@ -29,12 +31,15 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, condition: Tensor) -> tuple[Tensor, ...]:
-        """condition [B, C] -> `count` tensors [B, 1, D], to be used over positions."""
-        return self.proj(nn.functional.silu(condition))[:, None].chunk(self.count, dim=-1)
+        """condition [B, C] -> `count` tensors [B, 1, D], to be used over positions; or a condition
+        of each position, [B, L, C] -> [B, L, D]."""
+        if condition.ndim == 2:
+            condition = condition[:, None]
+        return self.proj(nn.functional.silu(condition)).chunk(self.count, dim=-1)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x [B, L, D] (1 + scale) + shift, with shift and scale [B, 1, D]."""
+    """x [B, L, D] (1 + scale) + shift, with shift and scale [B, 1, D] or [B, L, D]."""
     return x * (1 + scale) + shift
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from vistok.config import Config
 from vistok.core.errors import InputError
 from vistok.core.shapes import Grid, Shape
 from vistok.layers.positions import PositionKind
+from vistok.layers.resize import bicubic_matrix
 
 LARGEST = 2**18  # patches of a sample, whose table of positions has a row for each
 
@@ -77,6 +79,20 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(x).flatten(2).transpose(1, 2)
+
+
+def resample_kernel(kernel: Tensor, size: tuple[int, int]) -> Tensor:
+    """Kernel of a patch embedding [D, C, p, p] for patches of another size: [D, C, *size].
+
+    FlexiViT's rule (arXiv 2212.08013, equation 4), as timm applies it: the kernel w' for which
+    <w', resized patch> is nearest to <w, patch>, the pseudo-inverse of the resize's transpose.
+    """
+    old = tuple(kernel.shape[-2:])
+    if old == size:
+        return kernel
+    inverse = torch.linalg.pinv(bicubic_matrix(old, size).double().T)  # [new cells, old cells]
+    resized = kernel.double().flatten(2) @ inverse.T.to(kernel.device)
+    return resized.unflatten(2, size).to(kernel.dtype)
 
 
 class Unpatchify(nn.Module):

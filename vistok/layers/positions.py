@@ -10,6 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vistok.core.errors import InputError
+from vistok.layers.resize import bicubic_matrix
+from vistok.runtime.precision import no_autocast
+
 PositionKind = Literal["sincos", "learned", "none"]
 
 
@@ -62,6 +66,48 @@ class PositionTable(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x if self.kind == "none" else x + self.table[: x.shape[1]].to(x.dtype)
+
+
+class SharedPositions(nn.Module):
+    """Reads the positions of another grid off a position table: table [lead + L, D] of the grid
+    `old` -> [lead + L', D] for the grid `new`.
+
+    Grids that differ are resized (bicubic, antialiased); the `lead` rows in front stay as they are.
+    """
+
+    def __init__(self, old: tuple[int, ...], new: tuple[int, ...], lead: int = 0) -> None:
+        super().__init__()
+        if old != new and not len(old) == len(new) == 2:
+            raise InputError(
+                f"positions: a table of the grid {old} cannot be read on the grid {new}; expected "
+                "two grids (h, w), or equal ones: use a table of its own"
+            )
+        self.lead = lead
+        self.register_buffer(
+            "matrix", None if old == new else bicubic_matrix(old, new), persistent=False
+        )
+
+    def forward(self, table: Tensor) -> Tensor:
+        if self.matrix is None:
+            return table
+        with no_autocast(table.device):
+            resized = self.matrix @ table[self.lead :].float()
+        return torch.cat([table[: self.lead], resized.to(table.dtype)])
+
+
+def resample_positions(
+    table: Tensor, old: tuple[int, int], new: tuple[int, int], lead: int = 0
+) -> Tensor:
+    """A position table [lead + L, D] of the grid `old`, resized to `new` (bicubic, antialiased).
+
+    As timm does where a pretrained network is built for another image size.
+    """
+    return SharedPositions(old, new, lead).to(table.device)(table)
+
+
+def new_levels(count: int, width: int) -> nn.Parameter:
+    """Vectors that tell kinds of tokens apart [count, W], as VAR and RobusTok begin them."""
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(count, width), std=(3 * width) ** -0.5))
 
 
 def rotary_table(positions: Tensor, head_dim: int, base: float = 10000.0) -> tuple[Tensor, Tensor]:

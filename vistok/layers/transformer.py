@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vistok.config import Config
 from vistok.core.errors import InputError
 from vistok.layers.attention import Attention, KVCache
-from vistok.layers.dropout import Dropout
+from vistok.layers.dropout import Dropout, DropPath
 from vistok.layers.mlp import MlpKind, make_mlp
 from vistok.layers.modulation import Modulation, modulate
 from vistok.layers.norms import NormKind, make_norm
@@ -34,18 +34,29 @@ class TransformerConfig(Config):
     norm: NormKind = "layernorm"
     norm_eps: float = 1e-6
     qk_norm: bool = False
-    """RMSNorm of queries and keys, per head."""
+    """Norm of queries and keys, per head."""
+    qk_norm_kind: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    """Kind of that norm; layernorm: RAR."""
     bias: bool = True
     layer_scale: float | None = None
     """Initial value of a learned gain on each residual branch; None = no gain."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of activations of the residual branches that training drops, keyed by sample."""
+    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of attention weights that training drops, keyed by sample: slower, and in memory the
+    square of the length."""
+    mlp_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of hidden activations of the feed-forward layers that training drops, keyed by sample
+    (timm's Mlp drops these as well as its outputs)."""
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    """Share of samples for which training skips a residual branch of the last block (stochastic
+    depth), keyed by sample; it grows linearly over the blocks, from 0 at the first (timm)."""
     init: Literal["fan_in", "trunc_normal", "torch"] = "fan_in"
     """fan_in: std 1/sqrt(fan-in); trunc_normal: std 0.02 (TiTok, GPT-2); torch: as its layers are
     made (TA-TiTok's decoder)."""
     modulation: int | None = Field(default=None, ge=1, le=2**14)
-    """Width of a vector per sample that scales, shifts and gates both branches of every block
-    (adaLN-Zero, DiT); null = none."""
+    """Width of a vector per sample, or per position, that scales, shifts and gates both branches of
+    every block (adaLN-Zero, DiT); null = none."""
     branch_scale: Literal["depth", "none"] = "depth"
     """depth: the last layer of a residual branch starts divided by sqrt(2 depth) (GPT-2)."""
 
@@ -76,18 +87,33 @@ class LayerScale(nn.Module):
 class Block(nn.Module):
     """x + attention(norm x), then x + mlp(norm x); [B, L, D] -> [B, L, D]."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, number: int = 0) -> None:
+        """
+        Args:
+            number: of the block, from 0; later ones are skipped more often (`drop_path`).
+        """
         super().__init__()
         width, eps = config.width, config.norm_eps
         self.norm_attention = make_norm(config.norm, width, eps)
-        self.attention = Attention(width, config.heads, config.bias, config.qk_norm, eps)
+        self.attention = Attention(
+            width,
+            config.heads,
+            config.bias,
+            config.qk_norm,
+            eps,
+            config.qk_norm_kind,
+            config.attention_dropout,
+        )
         self.norm_mlp = make_norm(config.norm, width, eps)
-        self.mlp = make_mlp(config.mlp, width, round(width * config.mlp_ratio), config.bias)
+        hidden = round(width * config.mlp_ratio)
+        self.mlp = make_mlp(config.mlp, width, hidden, config.bias, config.mlp_dropout)
         gain = config.layer_scale
         self.scale_attention = nn.Identity() if gain is None else LayerScale(width, gain)
         self.scale_mlp = nn.Identity() if gain is None else LayerScale(width, gain)
         self.dropout_attention = Dropout(config.dropout)
         self.dropout_mlp = Dropout(config.dropout)
+        skipped = config.drop_path * number / max(config.depth - 1, 1)
+        self.skip_attention, self.skip_mlp = DropPath(skipped), DropPath(skipped)
         self.modulation = None
         if config.modulation is not None:
             self.modulation = Modulation(config.modulation, width, 6)
@@ -105,23 +131,29 @@ class Block(nn.Module):
         """x [B, L, D] -> [B, L, D]; or [B, n, D] of the positions `only`, the rest is just seen.
 
         Args:
-            vector: [B, C] that modulates, if the config has a modulation.
+            vector: [B, C], or [B, L, C], that modulates, if the config has a modulation.
         """
         if self.modulation is not None:
             return self._modulated(x, rotary, mask, causal, cache, only, vector)
         y = self.attention(self.norm_attention(x), rotary, mask, causal, cache, only)
         x = x if only is None else x[:, only]
-        x = x + self.dropout_attention(self.scale_attention(y))
-        return x + self.dropout_mlp(self.scale_mlp(self.mlp(self.norm_mlp(x))))
+        x = x + self.skip_attention(self.dropout_attention(self.scale_attention(y)))
+        y = self.mlp(self.norm_mlp(x))
+        return x + self.skip_mlp(self.dropout_mlp(self.scale_mlp(y)))
 
     def _modulated(self, x, rotary, mask, causal, cache, only, vector) -> Tensor:
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.modulation(vector)
         y = modulate(self.norm_attention(x), shift, scale)
         y = self.attention(y, rotary, mask, causal, cache, only)
-        x = x if only is None else x[:, only]
-        x = x + gate * self.dropout_attention(self.scale_attention(y))
+        if only is not None:
+            x = x[:, only]
+            if gate.shape[1] > 1:  # a vector of each position
+                gate, shift_mlp, scale_mlp, gate_mlp = (
+                    part[:, only] for part in (gate, shift_mlp, scale_mlp, gate_mlp)
+                )
+        x = x + gate * self.skip_attention(self.dropout_attention(self.scale_attention(y)))
         y = self.mlp(modulate(self.norm_mlp(x), shift_mlp, scale_mlp))
-        return x + gate_mlp * self.dropout_mlp(self.scale_mlp(y))
+        return x + gate_mlp * self.skip_mlp(self.dropout_mlp(self.scale_mlp(y)))
 
 
 class Transformer(nn.Module):
@@ -130,7 +162,7 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(Block(config, i) for i in range(config.depth))
         self.norm = make_norm(config.norm, config.width, config.norm_eps)
 
     def forward(

@@ -68,6 +68,12 @@ class Loss(nn.Module):
         self.config = config
 
     @property
+    def borrowed(self) -> tuple[nn.Parameter, ...]:
+        """Parameters of the tokenizer that `forward` uses outside of the tokenizer's own forward
+        pass (a projection that a teacher's features go through, too): they are never sharded."""
+        return ()
+
+    @property
     def key(self) -> str:
         """Name of this loss's random draws: `draws.parts["loss.KEY"]`."""
         return self.config.name or self.config.kind

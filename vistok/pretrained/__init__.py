@@ -71,5 +71,11 @@ def load(
 
     found = find(name, family, config, local_files_only)
     return exchange.from_official(
-        found.family, found.state, found.config, found.source, found.release, found.license
+        found.family,
+        found.state,
+        found.config,
+        found.source,
+        found.release,
+        found.license,
+        found.inside,
     )

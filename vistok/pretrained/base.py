@@ -51,6 +51,8 @@ class Release:
     recipe: tuple[str, ...] = ()
     """Names of the shipped configs that train it, one per stage."""
     research_only: bool = False
+    page: str | None = None
+    """Where people find the file, for weights that lie on no hub (`hub` is then empty)."""
 
 
 class Family:
@@ -65,6 +67,18 @@ class Family:
         """True if an official config and the keys of its state dict look like this family."""
         raise NotImplementedError
 
+    def constants(self, state: Mapping[str, Tensor]) -> Mapping[str, Any] | None:
+        """The official config of weights that came without one; None if they are not of this
+        family, or of no release whose constants are known."""
+        known = [r.config for r in self.releases if r.config is not None]
+        return known[0] if known and self.recognizes({}, state) else None
+
+    def observed(
+        self, official: Mapping[str, Any], state: Mapping[str, Tensor]
+    ) -> Mapping[str, Any]:
+        """The official config with what only the weights say."""
+        return official
+
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
         """Official config -> tree of a TokenizerConfig. ValueError names what is not supported."""
         raise NotImplementedError
@@ -76,6 +90,13 @@ class Family:
     def entries(self, config: TokenizerConfig) -> list[Entry]:
         """The whole key table of a model."""
         raise NotImplementedError
+
+    def fixed(self, config: TokenizerConfig) -> dict[str, Tensor]:
+        """Official tensors that follow from the config and that no part of ours holds.
+
+        An import checks them, unless they are inert; an export writes them.
+        """
+        return {}
 
 
 def flag(config: Mapping[str, Any], key: str, default: bool) -> bool:

@@ -24,16 +24,18 @@ def from_official(
     source: str = "state dict",
     release: str | None = None,
     license: str | None = None,
+    inside: str | None = None,
 ) -> Tokenizer:
     """A tokenizer in evaluation mode that holds the official weights.
 
     Raises ConfigError for a config that the family cannot map, WeightsError for missing,
     unexpected, misshapen, mistyped or non-finite tensors: one line with source and key.
     """
-    tree = _mapped(family, config, source) | {"license": license}
+    tree = _mapped(family, config, state, source) | {"license": license}
     tokenizer = Tokenizer(validate(TokenizerConfig, tree, f"{source} ({family.name})"))
     entries = family.entries(tokenizer.config)
-    inert = _account(family, entries, state, source)
+    fixed = family.fixed(tokenizer.config)
+    inert = _account(family, entries, fixed, state, source)
     own = tokenizer.state_dict()
     _check_table(family, entries, own)
     loaded = dict(own)
@@ -64,7 +66,7 @@ def from_official(
     types = {
         k: str(t.dtype) for k, t in state.items() if t.dtype != torch.float32 and k not in inert
     }
-    tokenizer.origin = Origin(family.name, dict(config), inert, types, release, license)
+    tokenizer.origin = Origin(family.name, dict(config), inert, types, release, license, inside)
     return tokenizer.eval()
 
 
@@ -72,7 +74,7 @@ def to_official(family: Family, tokenizer: Tokenizer) -> tuple[dict[str, Tensor]
     """(state dict, config) in the official layout, dtypes as they came; inert keys come along."""
     origin = tokenizer.origin
     own = tokenizer.state_dict()
-    state: dict[str, Tensor] = {}
+    state = family.fixed(tokenizer.config)
     for entry in family.entries(tokenizer.config):
         if entry.theirs:
             state.update(zip(entry.theirs, entry.save(own[entry.ours].detach().cpu()), strict=True))
@@ -86,14 +88,16 @@ def to_official(family: Family, tokenizer: Tokenizer) -> tuple[dict[str, Tensor]
     return {key: tensor.contiguous().clone() for key, tensor in state.items()}, config
 
 
-def _mapped(family: Family, config: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _mapped(
+    family: Family, config: Mapping[str, Any], state: Mapping[str, Tensor], source: str
+) -> dict[str, Any]:
     """The tree that a family makes of an official config.
 
     The config is somebody else's file: a mapping reads it as the releases wrote it, and whatever
     fails there is a value of another type or a key that is not there.
     """
     try:
-        return family.config(config)
+        return family.config(family.observed(config, state))
     except UserError:
         raise
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
@@ -105,14 +109,21 @@ def _mapped(family: Family, config: Mapping[str, Any], source: str) -> dict[str,
 
 
 def _account(
-    family: Family, entries: list[Entry], state: Mapping[str, Tensor], source: str
+    family: Family,
+    entries: list[Entry],
+    fixed: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    source: str,
 ) -> dict[str, Tensor]:
-    """The inert tensors; WeightsError if a key is missing or nobody's."""
-    wanted = [key for entry in entries for key in entry.theirs]
+    """The inert tensors; WeightsError if a key is missing or nobody's, or if one that follows from
+    the config has other numbers."""
+    is_inert = lambda key: any(fnmatch.fnmatch(key, pattern) for pattern in family.inert)
+    follow = {key: tensor for key, tensor in fixed.items() if not is_inert(key)}
+    wanted = [*(key for entry in entries for key in entry.theirs), *follow]
     missing = [key for key in wanted if key not in state]
     known = set(wanted)
     extra = [key for key in state if key not in known]
-    inert = {k: state[k] for k in extra if any(fnmatch.fnmatch(k, p) for p in family.inert)}
+    inert = {k: state[k] for k in extra if is_inert(k)}
     unknown = [key for key in extra if key not in inert]
     if missing or unknown:
         said = []
@@ -125,6 +136,12 @@ def _account(
         raise WeightsError(
             f"{source}: {'; '.join(said)}; these are not the weights of this {family.name} config"
         )
+    for key, tensor in follow.items():
+        if state[key].shape != tensor.shape or not torch.equal(state[key].to(tensor), tensor):
+            raise WeightsError(
+                f"{source}: {key} has shape {tuple(state[key].shape)} and not the numbers that its "
+                f"config makes, in shape {tuple(tensor.shape)}; expected weights of this config"
+            )
     return inert
 
 

@@ -4,7 +4,7 @@ this package."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from vistok.config.bounded import read_json
 from vistok.config.yaml_files import read_plain_yaml
 from vistok.pretrained.base import Family, Release
 from vistok.pretrained.table import FAMILIES, family_of, release_of, released_name, releases
-from vistok.storage.foreign import SUFFIXES, read_state
+from vistok.storage.foreign import SUFFIXES, read_checkpoint
 from vistok.storage.hub import local_path, nowhere
 from vistok.storage.weights import WeightsError, sha256
 
@@ -32,6 +32,8 @@ class Found:
     source: str
     release: str | None = None
     license: str | None = None
+    inside: str | None = None
+    """Place of the weights in a file that holds others too ("ema")."""
 
 
 def find(
@@ -58,22 +60,26 @@ def find(
             )
     chosen = config if config is not None else release.config
     found = _local(path, own.name, chosen)
-    return Found(own, found.state, found.config, found.source, release.name, release.license)
+    return replace(found, release=release.name, license=release.license)
 
 
 def _local(path: Path, family: str | None, config: Mapping[str, Any] | str | Path | None) -> Found:
-    state = read_state(path)
+    checkpoint = read_checkpoint(path)
+    state, inside = checkpoint.state, checkpoint.inside
     folder = path if path.is_dir() else path.parent
     if not isinstance(config, Mapping):
         config = _config(folder, config)
     chosen = FAMILIES.values() if family is None else (family_of(family),)
     for own in chosen:
+        settings = checkpoint.settings  # some trainers keep the config beside the weights
+        if config is None and settings is not None and own.recognizes(settings, state):
+            return Found(own, state, settings, str(path), inside=inside)
         if config is None:  # some releases are bare weights whose constants we know
-            known = [r.config for r in own.releases if r.config is not None]
-            if known and own.recognizes({}, state):
-                return Found(own, state, known[0], str(path))
+            known = own.constants(state)
+            if known is not None:
+                return Found(own, state, known, str(path), inside=inside)
         elif family is not None or own.recognizes(config, state):
-            return Found(own, state, config, str(path))
+            return Found(own, state, config, str(path), inside=inside)
     if config is None:
         raise ConfigError(
             f"{folder / CONFIGS[0]}: no such config; official weights need their official config "
@@ -107,6 +113,11 @@ def _config(folder: Path, given: str | Path | None) -> Mapping[str, Any] | None:
 
 def _download(release: Release, local_files_only: bool) -> Path:
     """Weights and config of a hub repository, through the hub's own cache."""
+    if release.page is not None:
+        raise ConfigError(
+            f"{release.name}: its weights lie where only people can fetch them; download "
+            f"{release.file} from {release.page} and name the file instead"
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

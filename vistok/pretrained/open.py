@@ -76,7 +76,13 @@ def _load(place: Located, map_location: Any = "cpu") -> Tokenizer | Generator:
     if place.folder is None:
         found = find(place.official)
         return exchange.from_official(
-            found.family, found.state, found.config, found.source, found.release, found.license
+            found.family,
+            found.state,
+            found.config,
+            found.source,
+            found.release,
+            found.license,
+            found.inside,
         ).to(map_location)
     model = Tokenizer if place.kind == "tokenizer" else Generator
     return model.from_pretrained(str(place.folder), map_location=map_location)

@@ -5,14 +5,18 @@ from __future__ import annotations
 from vistok.config.errors import InputError
 from vistok.config.names import nearest
 from vistok.pretrained.base import Family, Release
+from vistok.pretrained.tokenizers.llamagen import LlamaGen
 from vistok.pretrained.tokenizers.maskgit_vqgan import MaskGITVQGAN
 from vistok.pretrained.tokenizers.one_d_piece import OneDPiece
+from vistok.pretrained.tokenizers.retok import ReTok
 from vistok.pretrained.tokenizers.tatitok import TATiTok
 from vistok.pretrained.tokenizers.titok import TiTok
+from vistok.pretrained.tokenizers.xqgan import XQGAN
 from vistok.storage.hub import HUB
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (MaskGITVQGAN(), TiTok(), TATiTok(), OneDPiece())
+    family.name: family
+    for family in (MaskGITVQGAN(), TiTok(), TATiTok(), OneDPiece(), ReTok(), LlamaGen(), XQGAN())
 }
 
 
@@ -29,10 +33,17 @@ def releases() -> dict[str, tuple[Family, Release]]:
 
 
 def released_name(name: str) -> str | None:
-    """The released name behind a released name or its id on the hub (`hf:owner/name`)."""
+    """The released name behind a released name or its id on the hub (`hf:owner/name`).
+
+    InputError for an id that holds several releases.
+    """
     known = releases()
-    hubs = {HUB + release.hub: own for own, (_, release) in known.items()}
-    return name if name in known else hubs.get(name)
+    if name in known:
+        return name
+    held = [o for o, (_, r) in known.items() if r.hub and name == f"{HUB}{r.hub}"]
+    if len(held) > 1:
+        raise InputError(f"{name}: holds several releases; name one of {', '.join(held)}")
+    return held[0] if held else None
 
 
 def release_of(name: str) -> tuple[Family, Release]:

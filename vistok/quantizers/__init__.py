@@ -2,6 +2,17 @@
 
 from vistok.quantizers.atoms import binary, fsq, lfq, vq
 from vistok.quantizers.base import Quantizer
+from vistok.quantizers.compose import multi_scale, product, residual
 from vistok.quantizers.continuous import kl
 
-__all__ = ["Quantizer", "binary", "fsq", "kl", "lfq", "vq"]
+__all__ = [
+    "Quantizer",
+    "binary",
+    "fsq",
+    "kl",
+    "lfq",
+    "multi_scale",
+    "product",
+    "residual",
+    "vq",
+]

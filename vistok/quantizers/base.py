@@ -19,6 +19,7 @@ from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.core.shapes import Grid, Layout
 from vistok.quantizers.straight_through import straight_through
+from vistok.runtime.precision import no_autocast
 from vistok.tokens import TokenSpec
 
 
@@ -38,6 +39,9 @@ class Quantizer(nn.Module):
     loss_weights: Mapping[str, float]
     wants_data: bool = False
     """True until `initialize` has seen latents (k-means or data-dependent codebooks)."""
+    residual: bool = False
+    """True if codes approximate the latents themselves, so that what they miss can be quantized
+    again (multi_scale, residual)."""
     remedy: str = "lower the learning rate or use fewer codes"
     """Advice when few codes are in use: the second half of an alarm."""
 
@@ -62,7 +66,7 @@ class Quantizer(nn.Module):
         carries the perturbed codes, `clean` and `indices` do not.
         """
         draws = draws or Draws()
-        with torch.autocast(latents.values.device.type, enabled=False):
+        with no_autocast(latents.values.device):
             result = self.quantize(replace(latents, values=latents.values.float()), draws)
             if draws.ranks is None:
                 return result
@@ -70,7 +74,7 @@ class Quantizer(nn.Module):
             more = result.queries.shape[1] - draws.ranks.shape[1]
             ranks = nn.functional.pad(draws.ranks, (0, 0, 0, more))
             indices = self.perturb(result.queries, ranks, draws.top_rank)
-            through = straight_through(self.lookup(indices, draws.keep), result.values)
+            through = straight_through(self.rebuilt(indices, draws), result.values)
             # The gradient goes on to the latents and never to the codebook (RobusTok).
             moved = (ranks > 0).any(-1, keepdim=True)  # [B, L, 1]
             if moved.shape[1] != result.values.shape[1]:  # no value is one token's alone
@@ -99,6 +103,35 @@ class Quantizer(nn.Module):
         """
         raise NotImplementedError
 
+    def rebuilt(self, indices: Tensor, draws: Draws) -> Tensor:
+        """Values of indices [B, L, F] as a training pass with these draws gives them."""
+        return self.lookup(indices, draws.keep)
+
+    @torch.no_grad()
+    def search(self, latents: Latents) -> tuple[Tensor, Tensor]:
+        """fp32 latents [B, N, D] -> (indices [B, L, F], queries [B, L, P, d]) of their codes.
+
+        Counts usage in training, as `quantize` does. Composed quantizers call it for each level.
+        """
+        result = self.quantize(latents, Draws())
+        return result.indices, result.queries
+
+    def entropies(
+        self, z: Tensor, weights: Tensor | None = None, magnitude: float = 1.0
+    ) -> dict[str, Tensor]:
+        """Entropy terms of latents, those that have a weight; {} for a quantizer without them.
+
+        Args:
+            z: [B, n, d] latents.
+            weights: [B] of the samples, 1 on average over the global batch; None = all 1.
+            magnitude: factor of the codes that the latents are compared with.
+        """
+        return {}
+
+    def pass_through(self, values: Tensor, through: Tensor) -> Tensor:
+        """`values` forward; backward the gradient on to the latents `through`."""
+        return straight_through(values, through)
+
     def partial(self, indices: Tensor, blocks: int, onto: Grid) -> Tensor:
         """Values of the first `blocks` blocks, resized to the grid `onto`: [B, cells, value_dim].
 
@@ -124,7 +157,7 @@ class Quantizer(nn.Module):
             top: no rank is larger; None asks the ranks, which a GPU has to finish its work for.
         """
         top = int(ranks.max()) if top is None else top
-        with torch.autocast(queries.device.type, enabled=False):
+        with no_autocast(queries.device):
             near = self.neighbours(queries, top + 1)
         return pick_rank(near, ranks)
 

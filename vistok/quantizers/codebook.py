@@ -1,7 +1,8 @@
 """A learned codebook and its upkeep: usage, EMA, k-means start, revival of dead codes, clustering.
 
 With `l2_norm` rows are normalized where they are compared and given; stored rows may have any
-length. Letters: K codes, d width, n latents.
+length. With `search: cosine` they are normalized where they are compared, and given as stored.
+Letters: K codes, d width, n latents.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from vistok.core.rng import Rng
 from vistok.quantizers.base import Quantizer
 from vistok.quantizers.clustering import Anchors, blend
 from vistok.quantizers.nearest import nearest_code
+from vistok.quantizers.rotation import rotate
+from vistok.quantizers.straight_through import straight_through
 from vistok.runtime import distributed
 
 NORM_EPS = 1e-12
@@ -35,12 +38,20 @@ class CodebookConfig(Config):
     """Width of a code."""
     l2_norm: bool = True
     """Distances between directions instead of vectors."""
+    search: Literal["euclidean", "cosine"] = "euclidean"
+    """Nearest code by squared distance, or by direction, while codes are given with their stored
+    length (XQ-GAN's and ImageFolder's scales). l2_norm makes both the same."""
     update: Literal["gradient", "ema"] = "gradient"
     """Learning of the codebook: by the codebook loss, or as a running mean of its latents."""
+    gradient: Literal["straight_through", "rotation", "rotation_of_direction"] = "straight_through"
+    """Way of the gradient from a code to its latent: copied, or turned and scaled with it (the
+    rotation trick). The last goes on to the latent's direction alone, whatever l2_norm says, as
+    GigaTok's and ReTok's code does."""
     decay: float = Field(default=0.99, gt=0, lt=1)
     """Decay of the running means (EMA codebook, usage)."""
-    init: Literal["uniform", "normal", "data", "kmeans"] = "uniform"
-    """uniform(-1/K, 1/K); normal(0, 1); latents of the first batch; their k-means centers."""
+    init: Literal["uniform", "sphere", "normal", "data", "kmeans"] = "uniform"
+    """uniform(-1/K, 1/K); the same rows scaled to length 1 (XQ-GAN); normal(0, 1); latents of the
+    first batch; their k-means centers."""
     revive_below: float = Field(default=0.0, ge=0)
     """Replace a code by a recent latent when its running usage falls below this share of 1/K."""
     cluster: bool = False
@@ -76,6 +87,7 @@ class CodebookQuantizer(Quantizer):
     hits, sums to 1), embed_sum [K, d] (EMA only).
     """
 
+    residual = True
     remedy = (
         "try quantizer.init=kmeans, quantizer.revive_below=0.1, quantizer.l2_norm=true, "
         "quantizer.update=ema or a smaller codebook_size"
@@ -93,8 +105,10 @@ class CodebookQuantizer(Quantizer):
             if not (self.ema and name == "codebook")
         }
         codebook = torch.empty(size, dim)
-        if config.init == "uniform":
+        if config.init in ("uniform", "sphere"):
             nn.init.uniform_(codebook, -1.0 / size, 1.0 / size)
+            if config.init == "sphere":
+                codebook = F.normalize(codebook, dim=-1)
         else:
             nn.init.normal_(codebook)
         self.codebook = nn.Parameter(codebook, requires_grad=not self.ema)
@@ -114,26 +128,38 @@ class CodebookQuantizer(Quantizer):
         return not bool(self.filled)
 
     def codes(self) -> Tensor:
-        """[K, d] fp32 rows as they are compared and given."""
+        """[K, d] fp32 rows as they are given."""
         return self.given(self.codebook)
 
     def given(self, rows: Tensor) -> Tensor:
-        """Stored rows [..., d] -> fp32 rows as they are compared and given."""
+        """Stored rows [..., d] -> fp32 rows as they are given."""
         rows = rows.float()
         return F.normalize(rows, dim=-1, eps=NORM_EPS) if self.config.l2_norm else rows
+
+    def compared(self, given: Tensor) -> Tensor:
+        """Rows or latents [..., d] as they are given -> as distances see them."""
+        directions = self.config.search == "cosine" and not self.config.l2_norm
+        return F.normalize(given, dim=-1, eps=NORM_EPS) if directions else given
+
+    def pass_through(self, values: Tensor, through: Tensor) -> Tensor:
+        """`values` [..., d] in the forward pass, with the gradient that the config names."""
+        gradient = self.config.gradient
+        if gradient == "rotation_of_direction":
+            through = F.normalize(through, dim=-1, eps=NORM_EPS)
+        return (straight_through if gradient == "straight_through" else rotate)(values, through)
 
     def count(self, raw: Tensor, z: Tensor, indices: Tensor) -> None:
         """Count a training pass for `after_step`.
 
         Args:
-            raw, z: latents [n, d] as they came, and as distances see them. indices: [n] of codes.
+            raw, z: latents [n, d] as they came, and as codes are given. indices: [n] of codes.
         """
         # Not `bincount`: it asks a GPU for the largest index first.
         self._hits.index_add_(0, indices, torch.ones_like(indices, dtype=self._hits.dtype))
         if self.ema:
             self._sums.index_add_(0, indices, z)
         if self.config.cluster:
-            self._anchors.add(raw, z, self.codes().detach())
+            self._anchors.add(raw, self.compared(z), self.compared(self.codes().detach()))
 
     def remember(self, quantized: Quantized) -> None:
         if self.training and self.config.revive_below:

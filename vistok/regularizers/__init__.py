@@ -3,8 +3,17 @@
 from vistok.regularizers import (
     condition_dropout,
     latent_perturbation,
+    level_dropout,
     nested_dropout,
+    redundant_padding,
     tail_token_drop,
 )
 
-__all__ = ["condition_dropout", "latent_perturbation", "nested_dropout", "tail_token_drop"]
+__all__ = [
+    "condition_dropout",
+    "latent_perturbation",
+    "level_dropout",
+    "nested_dropout",
+    "redundant_padding",
+    "tail_token_drop",
+]

@@ -49,6 +49,15 @@ def gather(tensor: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def gather_with_gradient(tensor: Tensor) -> Tensor:
+    """As `gather`; gradients flow.
+
+    A rank's share gets what all ranks' uses of it ask for, summed. Where every rank computes the
+    same loss from the gathered tensor, the average of gradients over ranks is then its gradient.
+    """
+    return tensor if world_size() == 1 else _Gather.apply(tensor)
+
+
 def largest_(tensor: Tensor) -> Tensor:
     """The largest over ranks, element by element, in place, no gradient."""
     if world_size() > 1:
@@ -126,3 +135,15 @@ class _Mean(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         return sum_(grad.clone()) / world_size()
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, tensor: Tensor) -> Tensor:
+        ctx.share = len(tensor)
+        return gather(tensor)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        first = rank() * ctx.share
+        return sum_(grad.clone())[first : first + ctx.share]

@@ -6,9 +6,11 @@ the few types below, whose names are mapped onto stand-ins of ours that keep dat
 
 from __future__ import annotations
 
+import math
 import pickle
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,20 @@ _FILES = ("model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.saf
 _AVERAGED = ("ema", "model_ema", "ema_model", "ema_state_dict", "shadow_params_named")
 _PLAIN = ("state_dict", "model", "model_state_dict", "module", "net", "tokenizer", "weights")
 _PREFIXES = ("module.", "_orig_mod.")
+_SETTINGS = "args"  # where a trainer keeps its argparse.Namespace beside the weights
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights read from a file or folder, and what the file says about them."""
+
+    state: dict[str, Tensor]
+    """Flat state dict, on the CPU."""
+    inside: str | None = None
+    """Place of the weights in the file ("ema", "model"), where it holds more than one state dict
+    or other things beside it; None: the file is the state dict."""
+    settings: Mapping[str, Any] | None = None
+    """Options of the trainer, where the file holds its `args`: plain values alone."""
 
 
 class Inert:
@@ -57,6 +73,11 @@ _STAND_INS = (
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
+    """The state dict of a file or folder; see `read_checkpoint`."""
+    return read_checkpoint(path).state
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
     """A flat state dict on the CPU, of a file or of a folder that holds one (sharded or not).
 
     Nested checkpoints are opened (averaged weights before plain ones) and the prefixes of wrappers
@@ -67,7 +88,9 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         return _read_folder(path)
     if path.suffix not in SUFFIXES:
         raise WeightsError(f"{path}: expected a weights file ({', '.join(SUFFIXES)}) or a folder")
-    return _bare(_tensors(read_file(path), path))
+    data = read_file(path)
+    tensors, inside = _tensors(data, path)
+    return Checkpoint(_bare(tensors), inside, _settings(data))
 
 
 def read_file(path: str | Path) -> Any:
@@ -99,16 +122,16 @@ def _is_torchscript(path: Path) -> bool:
     return any("/code/" in name or name.endswith("/constants.pkl") for name in names)
 
 
-def _read_folder(folder: Path) -> dict[str, Tensor]:
+def _read_folder(folder: Path) -> Checkpoint:
     for name in _INDEX:
         if (folder / name).is_file():
-            return _read_shards(folder / name)
+            return Checkpoint(_read_shards(folder / name))
     for name in _FILES:
         if (folder / name).is_file():
-            return read_state(folder / name)
+            return read_checkpoint(folder / name)
     found = sorted(p.name for p in folder.iterdir() if p.suffix in SUFFIXES)
     if len(found) == 1:
-        return read_state(folder / found[0])
+        return read_checkpoint(folder / found[0])
     what = f"several weights files ({', '.join(found[:4])})" if found else "no weights file"
     raise WeightsError(f"{folder}: {what}; name the file, or expected one of {', '.join(_FILES)}")
 
@@ -152,20 +175,42 @@ def _reason(error: Exception) -> str:
     return (named or lines or [type(error).__name__])[0][:160]
 
 
-def _tensors(data: Any, path: Path, depth: int = 0) -> dict[str, Tensor]:
-    """The state dict inside whatever a trainer saved."""
-    if isinstance(data, Mapping) and data and depth < 4:
+def _tensors(
+    data: Any, path: Path, inside: tuple[str, ...] = ()
+) -> tuple[dict[str, Tensor], str | None]:
+    """The state dict inside whatever a trainer saved, and the keys that lead to it."""
+    if isinstance(data, Mapping) and data and len(inside) < 4:
         tensors = {k: v for k, v in data.items() if isinstance(v, Tensor)}
         if tensors and all(isinstance(key, str) for key in tensors):
-            return tensors
+            return tensors, ".".join(inside) or None
         for key in (*_AVERAGED, *_PLAIN):
             if isinstance(data.get(key), Mapping):
-                return _tensors(data[key], path, depth + 1)
+                return _tensors(data[key], path, (*inside, key))
     keys = ", ".join(map(str, list(data)[:6])) if isinstance(data, Mapping) else type(data).__name__
     raise WeightsError(
         f"{path}: no state dict in it (found {keys}); expected tensors by name, or a checkpoint "
         f"with one of {', '.join((*_AVERAGED[:2], *_PLAIN[:2]))}"
     )
+
+
+def _settings(data: Any) -> dict[str, Any] | None:
+    """The plain values of a trainer's `args`; None where a file has none."""
+    args = data.get(_SETTINGS) if isinstance(data, Mapping) else None
+    args = getattr(args, "state", None) if isinstance(args, Inert) else args
+    if not isinstance(args, Mapping):
+        return None
+    return {key: value for key, value in args.items() if isinstance(key, str) and _is_plain(value)}
+
+
+def _is_plain(value: Any, depth: int = 0) -> bool:
+    """True for what JSON holds: finite numbers, text, truth values, lists and tables of them."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) for key in value) and _is_plain([*value.values()], depth)
+    if isinstance(value, list | tuple):
+        return depth < 4 and all(_is_plain(one, depth + 1) for one in value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, bool | int | str)
 
 
 def _bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

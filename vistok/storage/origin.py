@@ -33,6 +33,7 @@ class Origin:
         types: official dtypes that are not float32, by key ("torch.float16").
         release: released name, if it was opened by one.
         license: license of the weights, if it is known.
+        inside: place of the weights in a file that held others too ("ema").
     """
 
     family: str
@@ -41,6 +42,7 @@ class Origin:
     types: dict[str, str] = field(default_factory=dict, repr=False)
     release: str | None = None
     license: str | None = None
+    inside: str | None = None
 
     def save(self, folder: Path) -> None:
         """Write origin.json, and origin.safetensors if there are inert tensors."""
@@ -51,6 +53,8 @@ class Origin:
             "config": self.config,
             "types": self.types,
         }
+        if self.inside is not None:
+            facts["inside"] = self.inside
         write_text(folder / RECORD, json.dumps(facts, indent=2) + "\n")
         if self.inert:
             write_safetensors(self.inert, folder / TENSORS)
@@ -74,6 +78,8 @@ def _checked(facts: Any) -> dict[str, Any]:
     """The facts of an origin.json, whose values have their types; InputError for others."""
     kinds = {"family": str, "config": dict, "types": dict}
     kinds |= {"release": str | None, "license": str | None}
+    if isinstance(facts, dict) and "inside" in facts:
+        kinds["inside"] = str
     if not isinstance(facts, dict) or set(facts) != set(kinds):
         raise InputError(f"expected the keys {', '.join(kinds)}")
     for name, kind in kinds.items():

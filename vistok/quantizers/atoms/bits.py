@@ -34,28 +34,38 @@ def binary_entropy(logits: Tensor) -> Tensor:
     return torch.nn.functional.softplus(logits) - p * logits
 
 
-def sample_entropy(logits: Tensor) -> Tensor:
+def sample_entropy(logits: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean over samples of the entropy of the code distribution: bits are independent, so a sum.
 
-    logits [n, C], the log odds of each bit being 1.
+    Args:
+        logits: [n, C], the log odds of each bit being 1.
+        weights: [n] of the samples, 1 on average over the global batch; None = all 1.
     """
-    return binary_entropy(logits).sum(-1).mean()
+    entropy = binary_entropy(logits).sum(-1)
+    return (entropy if weights is None else entropy * weights).mean()
 
 
-def batch_entropy(logits: Tensor, group: int) -> Tensor:
+def batch_entropy(
+    logits: Tensor, group: int, weights: Tensor | None = None, eps: float = 0.0
+) -> Tensor:
     """Entropy of the mean code distribution over the global batch, in groups of bits.
 
     The distribution over all 2^C codes does not factorize once it is averaged; it is computed
     exactly inside groups of `group` neighboring bits and the groups' entropies are added (an upper
-    bound; exact for group = C). logits [n, C].
+    bound; exact for group = C).
+
+    Args:
+        logits, weights: as in `sample_entropy`.
+        eps: added to the mean probabilities inside the logarithm.
     """
     total = logits.new_zeros(())
     for part in logits.split(group, dim=-1):
         codes = index_to_bits(torch.arange(2 ** part.shape[-1], device=part.device), part.shape[-1])
         signed = codes.to(part) * 2 - 1  # [K, g]
-        log_p = torch.nn.functional.logsigmoid(part[:, None] * signed).sum(-1)  # [n, K]
-        mean = distributed.mean(log_p.exp().mean(0))
+        p = torch.nn.functional.logsigmoid(part[:, None] * signed).sum(-1).exp()  # [n, K]
+        mean = distributed.mean((p if weights is None else p * weights[:, None]).mean(0))
         # A code that no sample can reach has mean 0 exactly: its log must not be -inf, or the
         # gradient is -inf * 0.
-        total = total - (mean * mean.clamp_min(torch.finfo(mean.dtype).tiny).log()).sum()
+        inside = mean + eps if eps else mean.clamp_min(torch.finfo(mean.dtype).tiny)
+        total = total - (mean * inside.log()).sum()
     return total

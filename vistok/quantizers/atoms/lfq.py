@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
@@ -38,8 +39,11 @@ class LFQConfig(Config):
     """BSQ: latents and codes on the unit sphere."""
     temperature: float = Field(default=1.0, ge=1e-6)
     """Temperature of the code distribution behind the entropy terms."""
-    entropy_group: int = Field(default=8, ge=1, le=12)
+    entropy_group: int = Field(default=8, ge=1, le=16)
     """Bits whose joint batch entropy is exact; the groups' entropies are added."""
+    entropy_eps: float = Field(default=0.0, ge=0, le=1e-3)
+    """Added to mean probabilities inside the logarithm of the batch entropy (XQ-GAN: 1e-8, or 1e-5
+    with entropy_group = bits)."""
     loss_weights: dict[Literal["commitment", "entropy_sample", "entropy_batch"], float] = {
         "commitment": 0.25,
         "entropy_sample": 0.1,
@@ -54,6 +58,7 @@ class LFQConfig(Config):
 
 @register("quantizer", LFQConfig)
 class LFQ(Quantizer):
+    residual = True
     remedy = (
         "try entropy losses of more weight (entropy_batch's is negative: it rewards use), another "
         "temperature, or fewer bits"
@@ -68,20 +73,34 @@ class LFQ(Quantizer):
         self.magnitude = config.bits**-0.5 if config.sphere else 1.0
 
     def quantize(self, latents: Latents, draws: Draws) -> Quantized:
-        z = latents.values
-        if self.config.sphere:
-            z = F.normalize(z, dim=-1, eps=1e-12)
-        bits = (latents.values > 0).long()  # as they came: the norm of very large ones is inf
-        codes = self._codes(bits)
-        logits = (z * (4.0 * self.magnitude / self.config.temperature)).flatten(0, 1)
-        losses = {
-            "commitment": F.mse_loss(z, codes),
-            "entropy_sample": sample_entropy(logits),
-            "entropy_batch": batch_entropy(logits, self.config.entropy_group),
-        }
+        z = self._placed(latents.values)
+        indices, queries = self.search(latents)
+        codes = self.lookup(indices)
+        losses = {"commitment": F.mse_loss(z, codes), **self.entropies(z)}
         values = straight_through(codes, z)
-        indices = bits_to_index(bits)[..., None]
-        return Quantized(values, values, indices, z.detach()[:, :, None], losses)
+        return Quantized(values, values, indices, queries, losses)
+
+    @torch.no_grad()
+    def search(self, latents: Latents) -> tuple[Tensor, Tensor]:
+        bits = (latents.values > 0).long()  # as they came: the norm of very large ones is inf
+        return bits_to_index(bits)[..., None], self._placed(latents.values)[:, :, None]
+
+    def entropies(
+        self, z: Tensor, weights: Tensor | None = None, magnitude: float = 1.0
+    ) -> dict[str, Tensor]:
+        """As in the base class; latents lie on the sphere if codes do."""
+        logits = (z * (4.0 * self.magnitude * magnitude / self.config.temperature)).flatten(0, 1)
+        if weights is not None:
+            weights = weights.repeat_interleave(z.shape[1])
+        group, eps = self.config.entropy_group, self.config.entropy_eps
+        return {
+            "entropy_sample": sample_entropy(logits, weights),
+            "entropy_batch": batch_entropy(logits, group, weights, eps),
+        }
+
+    def _placed(self, z: Tensor) -> Tensor:
+        """Latents [..., C] as distances see them."""
+        return F.normalize(z, dim=-1, eps=1e-12) if self.config.sphere else z
 
     def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
         return self._codes(index_to_bits(indices[..., 0], self.config.bits))

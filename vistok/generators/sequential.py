@@ -1,0 +1,219 @@
+"""Base of generators that predict one position after another with a causal transformer.
+
+Slots in front of the sequence (its condition), then the positions in order; position i is predicted
+from the slot before it. Built from a TokenSpec alone: any vocabulary (one softmax, factors, bits),
+any prefix length. Kinds differ in their slots and in what a slot knows of its place.
+Letters: B batch, L positions, F factors, W width, S slots in front, R rows (guidance doubles B).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vistok.core.draws import Draws
+from vistok.core.errors import InputError
+from vistok.core.records import Condition
+from vistok.core.rng import Rng
+from vistok.generators.base import Generator, GeneratorConfig, SavedCodes
+from vistok.generators.conditioning import ConditionTokens
+from vistok.generators.embedding import BitEmbedding, CodeEmbedding, EmbedKind, FactorEmbedding
+from vistok.generators.guidance import GuidanceConfig, guide
+from vistok.generators.heads import HeadKind, check_head, choose_head, make_head
+from vistok.generators.sampling import ChoiceConfig, choose
+from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
+from vistok.tokens import Tokens, TokenSpec
+
+
+class SequentialSampling(ChoiceConfig, GuidanceConfig):
+    """Sampling settings of generators that go from position to position."""
+
+    cache: bool = True
+    """Keep keys and values of past positions; false runs the whole sequence at every step."""
+
+
+class SequentialConfig(GeneratorConfig):
+    transformer: TransformerConfig
+    head: HeadKind | None = None
+    """Prediction of a position's factors. null: joint for one factor, bernoulli for bits, causal
+    for other factors."""
+    embed: EmbedKind = "learned"
+    """Embeddings of tokens. learned: a table per factor (a linear map of bits); codes: the
+    tokenizer's code vectors, frozen, through a linear map; codes_init: trained from there."""
+    regroup: tuple[int, ...] | None = None
+    """Vocabulary to model instead of the tokenizer's, with the same product: [64, 4096] for
+    2**18."""
+    sampling: SequentialSampling = SequentialSampling()
+    """Default settings of sampling; they are saved with the model."""
+
+    @property
+    def wants_codes(self) -> bool:
+        return self.embed != "learned"
+
+    @property
+    def trunk(self) -> TransformerConfig:
+        """The transformer with what its kind of generator adds to it."""
+        return self.transformer
+
+
+class SequentialGenerator(Generator):
+    """Base class: embedding, condition, transformer, likelihood, and sampling with a KV cache.
+
+    A subclass makes its tables of positions and calls `initialize`; it defines `start` and `run`.
+    """
+
+    metrics = ("nll", "bits_per_image")
+    judged_by = ("nll", -1)
+    takes_known = True
+
+    def __init__(
+        self, config: SequentialConfig, spec: TokenSpec, codes: nn.Module | None = None
+    ) -> None:
+        super().__init__(config, spec)
+        if not spec.vocab:
+            raise InputError(
+                f"kind={config.kind} models discrete tokens; these are continuous (vocab=())"
+            )
+        self.inner = spec if config.regroup is None else spec.regroup(config.regroup)
+        width, vocab = config.transformer.width, self.inner.vocab
+        self.head_kind = config.head or choose_head(vocab)
+        check_head(self.head_kind, vocab)  # before tables as wide as a factor are made
+        self.condition = ConditionTokens(config.condition, width)
+        self.embed = self._embedding(codes)
+        self.transformer = Transformer(config.trunk)
+
+    def initialize(self, head_bias: bool = False) -> None:
+        """Initialize the weights so far, then make the head; a subclass calls it last."""
+        init_weights(self, self.config.transformer)
+        for layer in self.modules():
+            if isinstance(layer, nn.Embedding):
+                nn.init.normal_(layer.weight, std=0.02)
+        # After the loop above: heads start from zero, so the first loss is log V exactly.
+        width = self.config.transformer.width
+        self.head = make_head(self.head_kind, width, self.inner.vocab, head_bias)
+
+    # -- the network ----------------------------------------------------------------------------
+
+    def start(self, condition: Condition, batch: int, null: Tensor | None = None) -> Tensor:
+        """Slots [B, S, W] in front of the positions; `null` as in `ConditionTokens`."""
+        raise NotImplementedError
+
+    def run(self, x: Tensor, first: int, start: Tensor, caches: list | None = None) -> Tensor:
+        """Hidden states [R, n, W] of the slots first.. of sequences in their given order.
+
+        Args:
+            x: [R, n, W] embeddings of these slots; the slots before them are in the caches.
+            start: [R, S, W], of these rows.
+        """
+        raise NotImplementedError
+
+    # -- training -------------------------------------------------------------------------------
+
+    def nats(self, tokens: Tokens, condition: Condition, draws: Draws | None = None) -> Tensor:
+        """Negative log-likelihood [B, L] of each position; 0 behind the prefix of cut tokens."""
+        indices = self.regrouped(tokens).indices.long()
+        start = self.start(condition, len(indices), None if draws is None else draws.null)
+        x = torch.cat([start, self.embed(indices[:, :-1])], dim=1)
+        hidden = self.run(x, 0, start)[:, start.shape[1] - 1 :]
+        nats = self.head(hidden, indices)
+        return nats if tokens.keep is None else nats * tokens.kept()
+
+    def forward(
+        self, tokens: Tokens, condition: Condition, draws: Draws | None = None
+    ) -> dict[str, Tensor]:
+        """loss: nats per position; bits_per_image: length of an arithmetic code."""
+        nats = self.nats(tokens, condition, draws)
+        bits = nats.detach().sum(-1).mean() / math.log(2)
+        return {"loss": nats.mean(), "bits_per_image": bits}
+
+    @torch.no_grad()
+    def evaluate(
+        self, tokens: Tokens, condition: Condition
+    ) -> dict[str, tuple[Tensor | float, int]]:
+        """nll: nats per position; bits_per_image: length of an arithmetic code."""
+        nats = self.nats(tokens, condition)
+        total = float(nats.double().sum())
+        return {
+            "nll": (total, nats.numel()),
+            "bits_per_image": (total / math.log(2), len(nats)),
+        }
+
+    # -- sampling -------------------------------------------------------------------------------
+
+    @property
+    def can_stop(self) -> bool:
+        # A cut inside each block is no prefix of the sequence.
+        return self.spec.prefix in ("token", "block")
+
+    def check_settings(self, settings: SequentialSampling) -> None:
+        if self.head_kind == "bernoulli" and (settings.top_k or settings.top_p < 1):
+            raise InputError("top_k and top_p have no meaning for independent bits; leave them out")
+
+    def generate(
+        self, condition: Condition, index: Tensor, seed: int, positions: int, settings: Any
+    ) -> Tokens:
+        spec, factors, samples = self.spec, len(self.inner.vocab), len(index)
+        start = self.start(condition, samples)
+        if settings.guided:
+            start = torch.cat([start, self.start(Condition(), samples)])
+        u = Rng(seed, "sampling").uniform(index, (spec.length, factors)).to(start.device)
+        chosen = torch.zeros(samples, spec.length, factors, dtype=torch.long, device=start.device)
+        known = None if condition.known is None else self.regrouped(condition.known).indices.long()
+        first = start.shape[1] - 1  # slot that position 0 is predicted from
+        caches = None
+        if settings.cache:
+            caches = self.transformer.new_caches(len(start), first + positions, start)
+        new, sequence = start, start
+        for i in range(positions):
+            if settings.cache:
+                hidden = self.run(new, first + i if i else 0, start, caches)
+            else:
+                hidden = self.run(sequence, 0, start)
+            scale = settings.scale_at(i / spec.length)
+
+            def pick(logits: Tensor, f: int, i: int = i, scale: float = scale) -> Tensor:
+                return choose(guide(logits, scale, samples), u[:, i, f], settings)
+
+            codes = self.head.sample(hidden[:, -1], pick)
+            if known is not None:
+                codes = torch.where(condition.known_mask[:, i, None], known[:, i], codes)
+            chosen[:, i] = codes
+            new = self.embed(chosen[:, i : i + 1]).repeat(len(start) // samples, 1, 1)
+            sequence = sequence if settings.cache else torch.cat([sequence, new], dim=1)
+        tokens = Tokens(self.inner, indices=chosen.to(Tokens.dtype(self.inner)))
+        if self.config.regroup is not None:
+            tokens = tokens.regroup(spec.vocab)
+        return Tokens(spec, indices=tokens.indices)
+
+    # -- pieces ---------------------------------------------------------------------------------
+
+    def summary(self) -> dict[str, object]:
+        return {
+            **super().summary(),
+            "vocabulary": " x ".join(map(str, self.inner.vocab)),
+            "head": self.head_kind,
+        }
+
+    def regrouped(self, tokens: Tokens) -> Tokens:
+        """Tokens in the vocabulary that is modeled."""
+        if tokens.spec.vocab == self.inner.vocab:
+            return tokens
+        return tokens.regroup(self.inner.vocab)
+
+    def _embedding(self, codes: nn.Module | None) -> nn.Module:
+        config, vocab, width = self.config, self.inner.vocab, self.config.transformer.width
+        if not config.wants_codes:
+            bits = self.head_kind == "bernoulli"
+            return BitEmbedding(len(vocab), width) if bits else FactorEmbedding(vocab, width)
+        if codes is None:
+            raise InputError(
+                f"embed={config.embed} needs the tokenizer's code vectors; give "
+                "codes=tokenizer.quantizer"
+            )
+        embed = CodeEmbedding(vocab, self.spec.dim, width, frozen=config.embed == "codes")
+        if not isinstance(codes, SavedCodes):
+            embed.fill(codes, self.spec.vocab)
+        return embed

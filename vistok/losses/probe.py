@@ -1,0 +1,52 @@
+"""Widths of a tokenizer's features, found by one pass that computes nothing."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from vistok.config import ConfigError
+from vistok.config.names import nearest
+from vistok.core.records import Batch, Condition, Reconstruction
+from vistok.core.schedules import Progress
+from vistok.runtime.modes import evaluating
+
+
+def width_of(tokenizer: nn.Module, source: str, tap: str | None) -> int:
+    """Channels of a source of features: latents, quantized, clean, or a tap of encoder or decoder.
+
+    ConfigError for a tap that is not there, with the nearest name.
+    """
+    seen = _seen(tokenizer)
+    if source in ("quantized", "clean"):
+        return seen.quantized.values.shape[-1]
+    if source == "latents":
+        return seen.latents.values.shape[-1]
+    taps = (seen.latents if source == "encoder" else seen.decoded).features
+    if tap not in taps:
+        advice = nearest(tap, tuple(taps)) if taps else f"this {source} has none: see its `taps`"
+        raise ConfigError(f"losses: the {source} has no tap '{tap}'; {advice}")
+    return taps[tap].shape[-1]
+
+
+def _seen(tokenizer: nn.Module) -> Reconstruction:
+    """A pass over one image of zeros, with shapes and no numbers."""
+    index = torch.arange(1, device="cpu")
+    samples = tokenizer.sampling is not None  # one step at a sampled time, not a whole sampling
+    draws = tokenizer.draw(index, 0, Progress(0, 1)) if samples else None
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), evaluating(tokenizer):
+        device = next(tokenizer.parameters()).device
+        pixels = torch.zeros(1, 3, *tokenizer.shape.sides, device=device)
+        batch = Batch(index, pixels)
+        return tokenizer(batch, draws, _condition(tokenizer, device), pixels=False)
+
+
+def _condition(tokenizer: nn.Module, device: torch.device) -> Condition | None:
+    """Zeros in the place of texts, for a tokenizer that reads them."""
+    for how in tokenizer.config.reading.values():
+        text = torch.zeros(1, how.length, how.dim, device=device)
+        return Condition(
+            text=text, text_mask=torch.ones(1, how.length, dtype=torch.bool, device=device)
+        )
+    return None

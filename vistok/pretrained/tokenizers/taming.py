@@ -1,0 +1,144 @@
+"""The CNN of taming-transformers in LlamaGen's layout: configs and keys, shared with ReTok.
+
+`conv_blocks.i` are numbered in the order in which they run: 0 is the level of the image in an
+encoder, the smallest map in a decoder; ours count from the image on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vistok.config import ConfigError
+from vistok.pretrained.base import Entry, flag, pair
+
+
+def cnn_trees(family: str, official: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(encoder, decoder) of an official config; ConfigError for batch norms."""
+    if official.get("norm_type", "group") != "group":
+        raise ConfigError(
+            f"{family}: norm_type={official['norm_type']!r}: no release has other norms than "
+            "groups'; expected group"
+        )
+    resample = flag(official, "resamp_with_conv", True)
+    shared = {
+        "channels": official.get("ch", 128),
+        "mid_blocks": 2,
+        "norm_groups": official.get("norm_groups", 32),
+        "norm_eps": official.get("norm_eps", 1e-6),
+        "dropout": official.get("dropout_p", 0.0),
+        "attention": flag(official, "use_attn", True),
+    }
+    blocks, both = official.get("num_res_blocks", 2), official.get("ch_mult", [1, 1, 2, 2, 4])
+    mults = [list(official.get(f"{side}_ch_mult", both)) for side in ("encoder", "decoder")]
+    encoder = {
+        "kind": "cnn",
+        "conv": shared | {"channel_mult": mults[0], "blocks": blocks},
+        "downsample": "conv" if resample else "average",
+    }
+    decoder = {
+        "kind": "cnn",
+        "conv": shared | {"channel_mult": mults[1], "blocks": blocks + 1},
+        "upsample": "conv" if resample else "nearest",
+    }
+    return encoder, decoder
+
+
+def cnn_official(encoder: Any, decoder: Any) -> dict[str, Any]:
+    """The inverse of `cnn_trees`."""
+    conv = encoder.conv
+    return {
+        "ch": conv.channels,
+        "encoder_ch_mult": list(conv.channel_mult),
+        "decoder_ch_mult": list(decoder.conv.channel_mult),
+        "num_res_blocks": conv.blocks,
+        "norm_groups": conv.norm_groups,
+        "norm_eps": conv.norm_eps,
+        "dropout_p": conv.dropout,
+        "use_attn": conv.attention,
+        "resamp_with_conv": encoder.downsample == "conv",
+    }
+
+
+def encoder_entries(encoder: Any, ours: str, theirs: str) -> list[Entry]:
+    """Key table of an encoder without its `proj`."""
+    conv = encoder.conv
+    inputs = [conv.channels, *conv.widths[:-1]]
+    table = [*pair(f"{ours}.conv_in", f"{theirs}.conv_in"), *_mid(conv, ours, theirs)]
+    for i, inside in enumerate(inputs):
+        mine, their = f"{ours}.levels.{i}", f"{theirs}.conv_blocks.{i}"
+        table += _level(conv, i, inside, mine, their)
+        if encoder.downsample == "conv" and i + 1 < len(inputs):
+            table += pair(f"{mine}.way.conv", f"{their}.downsample.conv")
+    return table + _end(ours, theirs)
+
+
+def decoder_entries(decoder: Any, ours: str, theirs: str) -> list[Entry]:
+    """Key table of a decoder without its `embed`."""
+    conv = decoder.conv
+    inputs = [*conv.widths[1:], conv.widths[-1]]
+    way = {"conv": "upsample.conv", "depth_to_space": "upsample.conv1"}.get(decoder.upsample)
+    table = [*pair(f"{ours}.conv_in", f"{theirs}.conv_in"), *_mid(conv, ours, theirs)]
+    for i, inside in enumerate(inputs):
+        mine, run = f"{ours}.levels.{i}", len(inputs) - 1 - i
+        table += _level(conv, i, inside, mine, f"{theirs}.conv_blocks.{run}")
+        if way is not None and i:
+            table += pair(f"{mine}.way.conv", f"{theirs}.conv_blocks.{run}.{way}")
+        if decoder.adaptive_norm:
+            table += pair(f"{ours}.adaptive.{i}.scale", f"{theirs}.adaptive.{run}.gamma")
+            table += pair(f"{ours}.adaptive.{i}.shift", f"{theirs}.adaptive.{run}.beta")
+    return table + _end(ours, theirs)
+
+
+def _end(ours: str, theirs: str) -> list[Entry]:
+    return pair(f"{ours}.norm", f"{theirs}.norm_out") + pair(
+        f"{ours}.conv_out", f"{theirs}.conv_out"
+    )
+
+
+def _level(conv: Any, level: int, inside: int, ours: str, theirs: str) -> list[Entry]:
+    table, out = [], conv.widths[level]
+    for block in range(conv.blocks):
+        widens = block == 0 and inside != out
+        table += _block(f"{ours}.blocks.{block}", f"{theirs}.res.{block}", widens)
+        if conv.attention and level == len(conv.widths) - 1:
+            table += _attention(f"{ours}.attention.{block}", f"{theirs}.attn.{block}")
+    return table
+
+
+def _mid(conv: Any, ours: str, theirs: str) -> list[Entry]:
+    first, last = (f"{ours}.mid", f"{theirs}.mid"), 2 if conv.attention else 1
+    table = [*_block(f"{first[0]}.0", f"{first[1]}.0"), *_block(*(f"{m}.{last}" for m in first))]
+    return table + (_attention(*(f"{m}.1" for m in first)) if conv.attention else [])
+
+
+def _block(ours: str, theirs: str, widens: bool = False) -> list[Entry]:
+    table = pair(f"{ours}.shortcut", f"{theirs}.nin_shortcut") if widens else []
+    for name in ("norm1", "conv1", "norm2", "conv2"):
+        table += pair(f"{ours}.{name}", f"{theirs}.{name}")
+    return table
+
+
+def _attention(ours: str, theirs: str) -> list[Entry]:
+    """Three 1x1 convolutions there, one linear layer here."""
+    table = pair(f"{ours}.norm", f"{theirs}.norm")
+    for kind in ("weight", "bias"):
+        for mine, names in (("qkv", ("q", "k", "v")), ("out", ("proj_out",))):
+            their = tuple(f"{theirs}.{name}.{kind}" for name in names)
+            cut = _cut(len(names), kind == "weight")
+            table.append(Entry(f"{ours}.attention.{mine}.{kind}", their, _joined, cut))
+    return table
+
+
+def _joined(*parts: Tensor) -> Tensor:
+    return torch.cat([part[..., 0, 0] if part.ndim == 4 else part for part in parts])
+
+
+def _cut(count: int, maps: bool) -> Any:
+    def save(tensor: Tensor) -> tuple[Tensor, ...]:
+        return tuple(part[..., None, None] if maps else part for part in tensor.chunk(count))
+
+    return save

@@ -1,0 +1,1 @@
+"""Quantizers of quantizers: branches, scales, residual levels."""
