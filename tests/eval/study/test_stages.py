@@ -30,7 +30,14 @@ def test_the_story_of_post_training(tmp_path, in_process, monkeypatch):
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "out"
     path = CONFIGS / "studies" / "post_training_photos.yaml"
-    words = [path, f"out={out}", "steps=12", "evaluate.limit=64", "evaluate.gfid.samples=32"]
+    words = [
+        path,
+        f"out={out}",
+        "steps=12",
+        "evaluate.protocols=[rfid, pfid, gfid]",
+        "evaluate.limit=32",
+        "evaluate.gfid.samples=16",
+    ]
     done = go(*words)
     assert done.exit_code == 0, done.output
     first = ["plain", "perturbed"]
@@ -58,22 +65,6 @@ def test_the_story_of_post_training(tmp_path, in_process, monkeypatch):
     assert again.exit_code == 0 and len(in_process) == 10  # nothing is made twice
     # The real images of a tokenizer that trained on pairs are their originals.
     assert len({str(one) for one in results.facts["data"].values()}) == 1
-
-
-@pytest.mark.slow
-def test_what_was_made_of_something_else_is_not_passed_over(tmp_path, in_process, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    path = CONFIGS / "studies" / "post_training_photos.yaml"
-    words = [path, f"out={tmp_path / 'out'}", "steps=12", "evaluate.protocols=[rfid]"]
-    done = go(*words, "only=[plain-tokens, plain]")
-    assert done.exit_code == 0, done.output
-    assert in_process == ["plain", "plain-tokens"]
-    assert (tmp_path / "out" / "_only" / "report.html").is_file()
-    shutil.rmtree(tmp_path / "out" / "seed0" / "plain")
-    words[2] = "steps=13"
-    done = go(*words, "only=[plain-tokens]")
-    assert done.exit_code == 1 and in_process[2:] == ["plain"]
-    assert "begun with tokenizer=" in str(done.output) + str(done.exception)
 
 
 # -- order and references --------------------------------------------------------------------------
@@ -118,6 +109,21 @@ def test_what_a_run_refers_to_is_made_too(staged):
     configs = {name: run_config(found, name) for name in found.runs}
     assert needed(configs, ("b",)) == {"a", "b"} and needed(configs, ("ab",)) == {"ab"}
     assert needed(configs, ()) == {"ab", "a", "b"}
+
+
+def test_what_was_made_of_something_else_is_not_passed_over(staged, in_process, tmp_path):
+    tokens = {"train": staged.cache, "task.tokenizer": "{study}/a", "trackers": []}
+    small = {"steps": 2, "batch_size": 4, "trackers": []}
+    path = staged({"a": {}, "b": tokens, "c": {}}, set=small, evaluate={"protocols": ["rfid"]})
+    done = go(path, "only=[b]")
+    assert done.exit_code == 0, done.output
+    assert in_process == ["a", "b"]
+    assert (tmp_path / "out" / "_only" / "report.html").is_file()
+    assert go(path, "only=[b]").exit_code == 0 and len(in_process) == 2
+    shutil.rmtree(tmp_path / "out" / "a")
+    done = go(path, "only=[b]", "steps=3")
+    assert done.exit_code == 1 and in_process[2:] == ["a"]
+    assert "begun with tokenizer=" in done.output and done.output.count("error: ") == 1
 
 
 @pytest.mark.parametrize(
