@@ -77,7 +77,8 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
                 "(missing: mask_token or drop)"
             )
         optional = any(how.optional for how in config.reading.values())
-        check_all(self.regularizers, config.regularizers, self.spec(), optional)
+        redundant = layout.count - self._stored
+        check_all(self.regularizers, config.regularizers, self.spec(), optional, redundant)
         self.origin: Origin | None = None
         self.lineage: Lineage = ()
         self._text_encoder: list[Any] = []  # in a list, so that it is no submodule

@@ -90,7 +90,6 @@ def _owner(name: str, model: Any, given: str | None) -> Any:
 
     InputError for another one, as its weights tell: it would decode noise.
     """
-    from vistok import pretrained
     from vistok.pretrained.identity import identify
     from vistok.storage.lineage import pairing
 
@@ -98,12 +97,11 @@ def _owner(name: str, model: Any, given: str | None) -> Any:
     if given is None and not made_by:
         raise InputError(f"{name}: it does not say whose tokens it learned; name the tokenizer too")
     try:
-        pretrained.locate(given or made_by, expect="tokenizer")
+        owner, identity = identify(given or made_by)
     except ValueError as error:
         if given is not None:
             raise
         raise InputError(f"{name}: its tokenizer: {error}; or name the tokenizer too") from None
-    owner, identity = identify(given or made_by)
     pair = pairing(model.tokenizer, identity)
     if given is None and not pair.fits:
         raise InputError(

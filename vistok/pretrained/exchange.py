@@ -31,7 +31,7 @@ def from_official(
     Raises ConfigError for a config that the family cannot map, WeightsError for missing,
     unexpected, misshapen, mistyped or non-finite tensors: one line with source and key.
     """
-    tree = _mapped(family, config, source) | {"license": license}
+    tree = _mapped(family, config, state, source) | {"license": license}
     tokenizer = Tokenizer(validate(TokenizerConfig, tree, f"{source} ({family.name})"))
     entries = family.entries(tokenizer.config)
     fixed = family.fixed(tokenizer.config)
@@ -88,14 +88,16 @@ def to_official(family: Family, tokenizer: Tokenizer) -> tuple[dict[str, Tensor]
     return {key: tensor.contiguous().clone() for key, tensor in state.items()}, config
 
 
-def _mapped(family: Family, config: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _mapped(
+    family: Family, config: Mapping[str, Any], state: Mapping[str, Tensor], source: str
+) -> dict[str, Any]:
     """The tree that a family makes of an official config.
 
     The config is somebody else's file: a mapping reads it as the releases wrote it, and whatever
     fails there is a value of another type or a key that is not there.
     """
     try:
-        return family.config(config)
+        return family.config(family.observed(config, state))
     except UserError:
         raise
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tests.support.pairs import change_record
 from tests.support.training import TINY, cache_tree, command
 from vistok.config import ConfigError, read_yaml, validate
 from vistok.config.registry import build
+from vistok.core.records import Batch
 from vistok.data import DataError, PairsConfig, PhotosConfig
 from vistok.data.batch import to_uint8
 from vistok.data.pairs import INDEX, Pairs
@@ -60,10 +62,8 @@ def test_kept_tokens_are_the_images_and_others_are_sampled_after_them(run, train
     pairs = Pairs(made / "train")
     assert len(pairs) == 11 and len(Pairs(made / "val")) == 3
     assert pairs.facts["sigma"] == 0.5 and pairs.facts["seed"] == 3
-    tokenizer, model = (
-        Tokenizer.from_pretrained(folder / "model"),
-        load_generator(generator / "model"),
-    )
+    tokenizer = Tokenizer.from_pretrained(folder / "model")
+    model = load_generator(generator / "model")
     assert pairs.facts["tokenizer"] == model.tokenizer
     assert model.tokenizer["codes_sha256"] == tokenizer.codes_sha256()
     photos = build(validate(PhotosConfig, TINY["data"])).open("train")
@@ -76,12 +76,8 @@ def test_kept_tokens_are_the_images_and_others_are_sampled_after_them(run, train
         pixels, index = sample.pixels[None].float() / 255, torch.tensor([row.index])
         true = tokenizer.encode(pixels)
         kept = redrawing.kept(index, true.spec.length)
-        condition = model.condition_of(
-            type("Batch", (), {"condition": None, "label": torch.tensor([sample.label])})()
-        )
-        from dataclasses import replace
-
-        condition = replace(condition, known=true, known_mask=kept)
+        batch = Batch(index, label=torch.tensor([sample.label]))
+        condition = replace(model.condition_of(batch), known=true, known_mask=kept)
         mixed = model.sample(condition, index=index, seed=3)
         assert torch.equal(mixed.indices[kept], true.indices[kept])
         stored = np.asarray(Image.open(io.BytesIO((made / "train" / row.file).read_bytes())))
@@ -95,9 +91,8 @@ def test_sigma_is_the_share_that_is_kept(run, trained):
     redrawing = Redrawing.open(PreserveConfig(generator=str(generator)), str(folder), 0)
     kept = redrawing.kept(torch.arange(4000), 16).float().mean()
     assert abs(float(kept) - 0.7) < 0.006  # three standard deviations
-    assert torch.equal(
-        redrawing.kept(torch.tensor([7]), 16)[0], redrawing.kept(torch.arange(9), 16)[7]
-    )
+    alone, among = redrawing.kept(torch.tensor([7]), 16), redrawing.kept(torch.arange(9), 16)
+    assert torch.equal(alone[0], among[7])
     tokenizer = Tokenizer.from_pretrained(folder / "model")
     whole = run(preserve_tree(generator, sigma=1.0), "whole")
     pairs = build(PairsConfig(path=str(whole / "train"))).open("train")
@@ -124,7 +119,7 @@ def test_an_interrupted_job_goes_on_where_it_stopped(run, trained, tmp_path):
     before = (torn / "train" / INDEX).stat().st_mtime_ns
     run(tree, "torn")  # finished ones are left alone
     assert (torn / "train" / INDEX).stat().st_mtime_ns == before
-    with pytest.raises(DataError, match="begun with sigma=0.7, now sigma=0.2"):
+    with pytest.raises(DataError, match=r"begun with sigma=0\.7, now sigma=0\.2"):
         run(preserve_tree(generator, sigma=0.2), "torn")
 
 
