@@ -134,6 +134,8 @@ def study(arguments: Sequence[str]) -> None:
         from vistok.eval.study.verdict import verdict_text
 
         click.echo("\n" + verdict_text(results.facts["study"]))
+    elif said := results.facts["study"].get("sentences"):
+        click.echo("\n" + "\n\n".join(said))
     click.echo(f"report: {target}")
 
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from vistok.core.records import Batch
 from vistok.data import EvalLoader, to_device
+from vistok.data.batch import to_uint8
 from vistok.data.order import eval_indices
 from vistok.eval.provenance import provenance
 from vistok.eval.reference.real import RealStats
@@ -30,14 +31,6 @@ from vistok.metrics import FeatureStats
 from vistok.runtime import distributed
 
 log = logging.getLogger(__name__)
-
-
-def to_uint8(pixels: Tensor) -> Tensor:
-    """[..., H, W] in 0..1 -> uint8, halves up: trunc(255 x + 0.5), pFID-v1's rule.
-
-    Pixels that came from uint8 return to exactly the same numbers.
-    """
-    return (pixels.float() * 255 + 0.5).clamp(0, 255).to(torch.uint8)
 
 
 def frame_numbers(index: Tensor, pixels: Tensor) -> Tensor:

@@ -58,6 +58,7 @@ class Export:
         draft, old = self.folder / ".writing_model", self.folder / ".removing_model"
         for left in (draft, old):  # by a kill
             shutil.rmtree(left, ignore_errors=True)
+        self.task.run = self.config.name
         self.task.export(draft, modules)
         identity = files.identity(checkpoint)
         TrainingRecord.of(self.folder, draft, step, identity).write(draft)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,19 +34,21 @@ from vistok.core.shapes import check_pixels
 from vistok.frozen.network import Frozen, share_frozen
 from vistok.regularizers.base import check_all
 from vistok.runtime.modes import evaluating
-from vistok.storage.hub import Saved, local_path
-from vistok.storage.origin import RECORD, TENSORS, Origin
+from vistok.storage import lineage
+from vistok.storage.imported import Imported
+from vistok.storage.lineage import Lineage
 from vistok.storage.weights import content_sha256
 from vistok.tokenizer_config import TokenizerConfig
 from vistok.tokens import Tokens, TokenSpec, keep_mask
 
 
-class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image-tokenizer"]):
+class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["image-tokenizer"]):
     """Composition of the parts that a config names.
 
     Attributes:
         shape: of the pixels of one sample. layout: tokens and values that the quantizer makes.
         origin: of imported weights; None for those trained here.
+        lineage: stages that led to the weights, if they came from others.
     """
 
     def __init__(self, config: TokenizerConfig) -> None:
@@ -74,8 +75,9 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
                 "(missing: mask_token or drop)"
             )
         optional = any(how.optional for how in config.reading.values())
-        check_all(self.regularizers, config.regularizers, self.spec(), optional)
-        self.origin: Origin | None = None
+        redundant = layout.count - self._stored
+        check_all(self.regularizers, config.regularizers, self.spec(), optional, redundant)
+        self.lineage: Lineage = ()
         self._text_encoder: list[Any] = []  # in a list, so that it is no submodule
 
     # -- one pass -------------------------------------------------------------------------------
@@ -335,47 +337,27 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
     # -- files ----------------------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
+        more = {"frozen": self.frozen_record(), "lineage": lineage.describe(self.lineage)}
         described = self.config.model_dump(mode="json")
-        frozen = self.frozen_record()
-        return {**described, "frozen": frozen} if frozen else described
+        return described | {name: value for name, value in more.items() if value}
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        super()._save_pretrained(save_directory)
-        for name in (RECORD, TENSORS):  # of another model that was saved here before
-            Path(save_directory, name).unlink(missing_ok=True)
-        if self.origin is not None:
-            self.origin.save(Path(save_directory))
-
-    @classmethod
-    def from_pretrained(cls, name: str | Path, **options: Any) -> Tokenizer:
-        tokenizer = super().from_pretrained(name, **options)
-        folder = local_path(name)
-        tokenizer.origin = Origin.load(folder) if folder.is_dir() else None
-        return tokenizer
-
-    def push_to_hub(self, *args: Any, research_only: bool = False, **options: Any) -> Any:
-        """As in huggingface_hub; weights that are for research only need `research_only=True`.
-
-        Raises ValueError without it, naming the license.
-        """
-        license = self.config.license or ""
-        if "research" in license.lower() and not research_only:
-            raise InputError(
-                f"these weights are licensed '{license}'; pushing them needs your explicit word: "
-                "push_to_hub(..., research_only=True)"
-            )
-        return super().push_to_hub(*args, **options)
+    @property
+    def licenses(self) -> tuple[str, ...]:
+        """Licenses of the weights and of those they came from, as far as they are known."""
+        parents = (parent.license for step in self.lineage for parent in step.parents)
+        return tuple(one for one in (self.config.license, *parents) if one)
 
     @staticmethod
     def read_config(data: dict[str, Any], source: str) -> TokenizerConfig:
-        """The config in what `describe` wrote, without the names of frozen networks."""
-        data = {name: value for name, value in data.items() if name != "frozen"}
+        """The config in what `describe` wrote, without frozen networks and lineage."""
+        data = {name: value for name, value in data.items() if name not in ("frozen", "lineage")}
         return validate(TokenizerConfig, data, source)
 
     @classmethod
     def from_description(cls, data: dict[str, Any], source: str) -> Tokenizer:
         frozen = data.get("frozen", {})
         tokenizer = cls(cls.read_config(data, source))
+        tokenizer.lineage = lineage.read(data.get("lineage"), source)
         tokenizer.text_sha256 = frozen.get(TEXT_ENCODER)  # compared when the encoder is loaded
         own = tokenizer.frozen_record()
         if frozen != own:

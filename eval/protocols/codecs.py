@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
-from vistok.eval.images import Views, to_uint8
+from vistok.eval.images import Views
 from vistok.eval.protocols.common import Quality
 from vistok.eval.results.rows import Row
 from vistok.runtime.distributed import sum_

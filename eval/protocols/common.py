@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from vistok.core.rng import Rng
+from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
-from vistok.eval.images import Views, network_of, to_uint8
+from vistok.eval.images import Views, network_of
 from vistok.eval.protocols.base import Job, Protocol
 from vistok.eval.reference.training_set import training_set
 from vistok.eval.results.rows import Row

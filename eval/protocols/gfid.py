@@ -18,8 +18,8 @@ from torch import Tensor
 
 from vistok.core.errors import InputError
 from vistok.core.records import Condition
+from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
-from vistok.eval.images import to_uint8
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, Skip, register
 from vistok.eval.reference.real import RealStats
 from vistok.eval.reference.sets import MS_SSIM, MetricNames, SetMeasures
@@ -119,7 +119,7 @@ class GFID(Protocol):
             reason = "the decoder reads text, and samples have none; evaluate with a data.caption"
             context.skip("gFID", reason, generator.name)
             return []
-        note = f"tokens of {context.run.name}"
+        note = f"tokens of {context.run.name}" + f"; {generator.fit}" * bool(generator.fit)
         if not config.trained:
             model = model.untrained(seed=0).to(context.device)
             note = f"baseline: the same generator with fresh weights (seed 0); {note}"

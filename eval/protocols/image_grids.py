@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 from torch import Tensor
 
+from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
-from vistok.eval.images import exact, to_uint8
+from vistok.eval.images import exact
 from vistok.eval.protocols import gfid, pfid
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, register
 from vistok.eval.results.rows import Row

@@ -16,8 +16,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
-from vistok.eval.images import bar, to_uint8
+from vistok.eval.images import bar
 from vistok.eval.protocols.base import Protocol, ProtocolConfig, Selects, register
 from vistok.eval.protocols.common import positions_of
 from vistok.eval.results.rows import Row

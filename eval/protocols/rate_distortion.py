@@ -20,8 +20,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
-from vistok.eval.images import Views, bar, shares, to_uint8
+from vistok.eval.images import Views, bar, shares
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, register
 from vistok.eval.protocols.codecs import (
     CODECS,

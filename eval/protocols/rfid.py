@@ -14,8 +14,8 @@ from pydantic import Field
 from torch import Tensor
 
 from vistok.core.records import Condition
+from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
-from vistok.eval.images import to_uint8
 from vistok.eval.protocols.base import Protocol, ProtocolConfig, Selects, register
 from vistok.eval.protocols.common import MeanDistance, distance_row
 from vistok.eval.reference.sets import MS_SSIM, MetricNames, SetMeasures

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
-from vistok.eval.images import network_of, to_uint8
+from vistok.eval.images import network_of
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, register
 from vistok.eval.results.rows import Row
 from vistok.eval.systems.runs import System

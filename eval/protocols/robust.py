@@ -24,8 +24,8 @@ from torch import Tensor
 
 from vistok.core.records import Condition
 from vistok.core.rng import Rng
+from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
-from vistok.eval.images import to_uint8
 from vistok.eval.protocols.base import Protocol, ProtocolConfig, Selects, register
 from vistok.eval.protocols.common import Quality, all_codes, codes_of_others
 from vistok.eval.results.rows import Row

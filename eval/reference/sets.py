@@ -17,8 +17,9 @@ from pydantic import BeforeValidator
 from torch import Tensor
 
 from vistok.core.errors import InputError
+from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
-from vistok.eval.images import bar, frame_numbers, network_of, to_uint8
+from vistok.eval.images import bar, frame_numbers, network_of
 from vistok.eval.reference.real import RealStats
 from vistok.eval.results.rows import Row
 from vistok.frozen import FeatureNetwork, Features

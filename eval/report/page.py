@@ -15,7 +15,16 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
-from vistok.eval.report import curves, escape, exports, files, page_size, run_charts, summary
+from vistok.eval.report import (
+    curves,
+    escape,
+    exports,
+    files,
+    page_size,
+    run_charts,
+    stages,
+    summary,
+)
 from vistok.eval.report.comparison import comparison, places
 from vistok.eval.report.image_viewer import checked, shown_side, viewers
 from vistok.eval.report.tables import length_table, markdown, tables
@@ -112,6 +121,7 @@ def _drawn(results: Results, stem: str) -> dict[str, Any]:
     }
     return {
         "comparison": comparison(results),
+        "stages": stages.table(results),
         "cards": summary.cards(results),
         "lengths": curves.length_charts(results, "tokens"),
         "bits": curves.length_charts(results, "bits") if several else [],
@@ -144,6 +154,7 @@ def _page(
     groups = _groups(image_grids, drawn, places(results), several)
     names = {
         "summary": "Summary",
+        "stages": "Stages" if drawn["stages"] else "",
         "lengths": "Lengths" if drawn["lengths"] else "",
         "rates": "Rate" if drawn["rates"] else "",
         "relations": "Correlation" if drawn["relations"] else "",
@@ -177,6 +188,7 @@ def _page(
 def render_markdown(results: Results, html: str, numbers: str) -> str:
     """The same numbers as text."""
     blocks = _comparison_blocks(results)
+    blocks += _stage_blocks(results)
     for table in tables(results):
         blocks.append(markdown(*length_table(table)))
         if table.whole:
@@ -214,6 +226,20 @@ def _comparison_blocks(results: Results) -> list[str]:
         fields = _plain(", ".join(table.mixed))
         blocks.append(f"≠: another protocol than the first number of the column: {fields}.")
     return blocks
+
+
+def _stage_blocks(results: Results) -> list[str]:
+    """The table of stages, where a tokenizer came from another."""
+    table = stages.table(results)
+    if table is None:
+        return []
+    header = ["stage", "made by", "seed", *("".join(column) for column in table["columns"])]
+    cell = lambda value, moved: f"{value} ({moved})" if moved else value
+    body = [
+        [line["name"], line["kind"], line["seed"], *(cell(*one) for one in line["cells"])]
+        for line in table["lines"]
+    ]
+    return [markdown(header, body), "In brackets: the difference from the stage before."]
 
 
 def _groups(

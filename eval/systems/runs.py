@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,10 +19,13 @@ from vistok.config.bounded import parse_json
 from vistok.config.errors import UserError
 from vistok.config.registry import build
 from vistok.config.yaml_files import read_plain_yaml
+from vistok.core.errors import InputError
 from vistok.data.addresses import addresses, check_addresses
 from vistok.data.base import text_of
+from vistok.data.kinds.pairs import PairsConfig, originals_of
 from vistok.eval.systems.released import place
 from vistok.pretrained.open import Kind, kind_of
+from vistok.storage import lineage
 from vistok.storage.hub import nowhere, read_json
 from vistok.storage.trained import unlike_its_run
 from vistok.storage.weights import sha256
@@ -52,6 +55,7 @@ class Run:
     sha256: str  # of model.safetensors
     config: dict[str, Any] | None  # config.yaml of the run; None for a pretrained folder
     history: tuple[dict[str, Any], ...] = field(default=(), repr=False)  # metrics.jsonl
+    fit: str = ""  # of a generator whose tokenizer has other weights: why they go together
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -62,6 +66,21 @@ class Run:
         from vistok.generators import load_generator
 
         return load_generator(self.model)
+
+    @cached_property
+    def codes_sha256(self) -> str:
+        """Hash of the weights of a tokenizer that make its tokens."""
+        return self.tokenizer.codes_sha256()
+
+    @cached_property
+    def lineage(self) -> lineage.Lineage:
+        """The stages that led to a tokenizer's weights."""
+        return lineage.read(self.described.get("lineage"), str(self.model / "config.json"))
+
+    @property
+    def release(self) -> str | None:
+        """Released name of a tokenizer's weights, as `lineage.Identity` has it."""
+        return self.tokenizer.release
 
     @property
     def spec(self) -> TokenSpec:
@@ -137,7 +156,8 @@ def resolve(paths: Sequence[str | Path]) -> list[System]:
     owned: dict[str, list[Run]] = {run.name: [] for run in tokenizers}
     for run in runs:
         if run.kind == "generator":
-            owned[_owner(run, tokenizers).name].append(run)
+            for name, generator in _owners(run, tokenizers).items():
+                owned[name].append(generator)
     return [System(run, tuple(owned[run.name])) for run in tokenizers]
 
 
@@ -193,6 +213,8 @@ def data_config(run: Run | None, changes: Mapping[str, Any] | None = None) -> Co
             + "; say which images, e.g. data.kind=photos data.size=32"
         )
     config = validate(_Data, {"data": {**(tree or {}), **changes}}, "data").data
+    if isinstance(config, PairsConfig):  # generated images are no reference: their originals are
+        config = originals_of(config)
     if tree and addresses(config):
         check_addresses(config, run.folder / "config.yaml", changes)
     return config
@@ -293,18 +315,31 @@ def _kind(model: Path) -> tuple[Kind, dict[str, Any]]:
     return kind, data
 
 
-def _owner(generator: Run, tokenizers: Sequence[Run]) -> Run:
-    wanted = generator.described["tokenizer"]
-    digest = wanted.get("sha256", "") if isinstance(wanted, dict) else ""
-    for run in tokenizers:
-        if run.sha256 == digest:
-            return run
-    name = wanted.get("name", "?") if isinstance(wanted, dict) else wanted
-    given = ", ".join(f"{run.folder} ({run.sha256[:8]})" for run in tokenizers) or "no tokenizer"
-    raise RunError(
-        f"{generator.folder}: a generator of the tokens of '{name}' (sha256 {digest[:8]}), but "
-        f"the runs given are {given}; name that tokenizer's folder too"
-    )
+def _owners(generator: Run, tokenizers: Sequence[Run]) -> dict[str, Run]:
+    """{tokenizer: the generator} for every tokenizer whose tokens it learned: one of the very same
+    weights, and those whose decoder alone is another.
+
+    Beside several it is named once for each: its own name stays with the first.
+    """
+    try:
+        wanted = lineage.read_record(generator.described["tokenizer"])
+    except InputError as error:
+        raise RunError(f"{generator.model / 'config.json'}: {error}; save it again") from None
+    pairs = {run.name: lineage.pairing(wanted, run) for run in tokenizers}
+    fitting = [name for name, pair in pairs.items() if pair.fits]
+    fitting.sort(key=lambda name: bool(pairs[name].text))  # the very same weights first
+    if not fitting:
+        given = ", ".join(f"{run.folder} ({pairs[run.name].text})" for run in tokenizers)
+        raise RunError(
+            f"{generator.folder}: a generator of the tokens of '{wanted['name']}' (sha256 "
+            f"{wanted['sha256'][:8]}), but the runs given are {given or 'no tokenizer'}; name that "
+            "tokenizer's folder too"
+        )
+    named = {name: f"{name}/{generator.name}" for name in fitting[1:]}
+    return {
+        name: replace(generator, name=named.get(name, generator.name), fit=pairs[name].text)
+        for name in fitting
+    }
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

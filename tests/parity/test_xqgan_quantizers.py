@@ -2,6 +2,7 @@
 
 import torch
 
+from tests.support.xqgan_family import official_entropies
 from vistok.config import validate_part
 from vistok.config.registry import build
 from vistok.core.draws import Draws
@@ -32,7 +33,7 @@ def test_quantizer(recording):
 def loaded(recording):
     """The quantizer that the official arguments describe, with the recorded weights."""
     config = recording.config
-    tree = MAPPED[config["class"]](config)
+    tree = official_entropies(MAPPED[config["class"]](config))
     quantizer = build(validate_part("quantizer", tree))
     state, weights = quantizer.state_dict(), recording.weights
     phis = [key for key in weights if key.startswith("quant_resi.")]

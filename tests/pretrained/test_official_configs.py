@@ -37,6 +37,16 @@ PLACES = {
             *("codebook_embed_dim", "commit_loss_beta", "entropy_loss_ratio"),
         )
     ),
+    "xqgan": (
+        ("backbone",), ("backbone", "embed_dim"), ("backbone", "image_size"),
+        ("backbone", "drop_path_rate"), ("decoder_backbone",), ("num_latent_tokens",),
+        ("product_quant",), ("v_patch_nums",), ("codebook_size",), ("codebook_embed_dim",),
+        ("abs_pos_embed",), ("commit_loss_beta",), ("share_quant_resi",), ("lfq",), ("alpha",),
+        ("beta",), ("delta",), ("anneal_start",), ("end_ratio",), ("enc_type",), ("finetune",),
+        ("model_args",), ("enc_tuning_method",),
+    ),
+    "xqgan-folded": (("codebook_drop",), ("start_drop",), ("v_patch_nums",), ("share_quant_resi",)),
+    "xqgan-binary": (("entropy_loss_ratio",), ("scale",), ("soft_entropy",)),
 }  # fmt: skip
 
 

@@ -32,9 +32,9 @@ def folder(tmp_path):
 @pytest.mark.parametrize("name", ["maskgit_vqgan", *MODELS, *FLAT])
 def test_both_ways_bit_for_bit(name, tmp_path):
     family, state, config = official(name)
-    state[
-        "quantize.embedding.weight" if "quantize.embedding.weight" in state else "latent_tokens"
-    ] = state.get("quantize.embedding.weight", state.get("latent_tokens")).half()
+    names = ("quantize.embedding.weight", "latent_tokens", "encoder.latent_tokens")
+    key = next(name for name in names if name in state)
+    state[key] = state[key].half()
     tokenizer = from_official(family, state, config)
     tokenizer.save_pretrained(tmp_path / "ours")
     saved = Tokenizer.from_pretrained(tmp_path / "ours")
@@ -210,6 +210,15 @@ def test_bare_weights_of_known_constants(tmp_path, fails):
         else:
             with fails(ConfigError, "config.json: no such config"):
                 load(tmp_path / "vq.pt")
+    # The trainer's own arguments beside the weights.
+    args = argparse.Namespace(vq_model="VQ-8", codebook_size=8, image_size=64, lr=1e-4)
+    torch.save({"model": official("llamagen")[1], "args": args}, tmp_path / "vq.pt")
+    found = find(tmp_path / "vq.pt")
+    tree = found.family.config(found.config)
+    assert tree["image_size"] == 64 and tree["quantizer"]["codebook_size"] == 8
+    assert tree["decoder"]["conv"]["channel_mult"] == [1, 2, 2, 4]
+    with fails(ConfigError, "vq_model='VQ-9'; expected one of VQ-16, VQ-8"):
+        found.family.config({"vq_model": "VQ-9"})
     _, state, _ = official("titok-pixel")
     torch.save(state, tmp_path / "titok.bin")
     with fails(ConfigError, "config.json: no such config"):

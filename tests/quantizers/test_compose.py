@@ -37,6 +37,20 @@ CONFIGS = {
         "split": "grids",
         "quantizer": SCALES | {"quantizer": BSQ, "normalize": True},
     },
+    "entropies": SCALES
+    | {
+        "quantizer": VQ
+        | {
+            "entropy_temperature": 1.0,
+            "loss_weights": {
+                "codebook": 1.0,
+                "commitment": 0.25,
+                "entropy_sample": 0.1,
+                "entropy_batch": -0.1,
+            },
+        }
+    },
+    "scales_of_signs": SCALES | {"quantizer": {"kind": "product", "quantizer": BSQ}},
     "scales_of_products": SCALES | {"quantizer": {"kind": "product", "quantizer": VQ | {"dim": 3}}},
 }
 every = pytest.mark.parametrize("name", CONFIGS)

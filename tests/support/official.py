@@ -37,7 +37,15 @@ MODELS = {
 CNN = {"image_size": 16, "ch": 8, "num_res_blocks": 1, "norm_groups": 4, "z_channels": 8,
        "encoder_ch_mult": [1, 2], "decoder_ch_mult": [1, 2], "codebook_size": 16,
        "codebook_embed_dim": 4}  # fmt: skip
+GRID = {"enc_type": "dinov2", "dec_type": "dinov2", "codebook_size": 16, "codebook_embed_dim": 4,
+        "v_patch_nums": [2], "num_latent_tokens": 4, "abs_pos_embed": True, "product_quant": 1,
+        "backbone": {"image_size": 24, "patch_size": 8, "embed_dim": 32, "depth": 2,
+                     "num_heads": 2}}  # fmt: skip
 FLAT = {
+    "xqgan": {**GRID, "alpha": 1.0, "beta": 0.1, "delta": 8},
+    "xqgan-own": {**GRID, "abs_pos_embed": False, "codebook_l2_norm": False},
+    "xqgan-folded": {**GRID, "product_quant": 2, "v_patch_nums": [1, 2], "codebook_drop": 0.1},
+    "xqgan-binary": {**GRID, "product_quant": 2, "v_patch_nums": [1, 2], "lfq": True},
     "llamagen": {**CNN, "entropy_loss_ratio": 0.1},
     "llamagen-plain": {**CNN, "codebook_l2_norm": False, "resamp_with_conv": False},
 }
@@ -66,7 +74,8 @@ def official(name):
     torch.manual_seed(0)
     tokenizer = Tokenizer(validate(TokenizerConfig, FAMILIES[family].config(config)))
     state, _ = to_official(tokenizer, family)
-    return family, {key: torch.randn_like(value) for key, value in state.items()}, config
+    numbers = {k: torch.randn_like(v) if v.is_floating_point() else v for k, v in state.items()}
+    return family, numbers, config
 
 
 def write_shards(folder: Path, state: dict[str, torch.Tensor]) -> dict:

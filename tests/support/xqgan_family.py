@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tests.support.parity_family import built, flat
-from vistok.config import validate
+from vistok.config import validate, validate_part
 from vistok.config.registry import build
 from vistok.core.draws import Draws
 from vistok.core.records import Batch, Latents, Reconstruction
@@ -62,34 +62,69 @@ def check_system(recording):
     return tokenizer
 
 
-def perturbation(recording, tokenizer) -> Draws:
-    """The recorded draws of latent perturbation, obeyed by the first images of the batch."""
-    numbers = recording.config["train"]["perturb_alpha_beta_delta"]
-    if numbers is None:
+def recorded_draws(recording, tokenizer) -> Draws:
+    """The draws of the training pass, which only the first images of the batch obey: kept scales,
+    or the numbers of latent perturbation."""
+    io, config = recording.io, recording.config
+    model, batch = config["model_args"], len(io["image"])
+    scales, branches = model["v_patch_nums"], model.get("product_quant", 1)
+    if len(scales) > 1:
+        # One branch of VectorQuantizer2 is not told how many images lose scales: none does.
+        told = branches > 1 or model.get("lfq", False)
+        dropped = int(batch * model.get("codebook_drop", 0.0)) if told else 0
+        keep = torch.full((batch,), len(scales))
+        keep[:dropped] = io["draw0.randint"][:dropped]
+        return Draws(levels=torch.arange(len(scales)) < keep[:, None])
+    numbers = config["train"]["perturb_alpha_beta_delta"]
+    if numbers is None or branches > 1:
         return Draws()
     alpha, beta, delta = numbers
-    shape = (len(recording.io["image"]), tokenizer.spec().length, 1)
-    u, rank = (recording.io[name].view(shape) for name in ("draw0.rand", "draw1.randint"))
+    shape = (batch, tokenizer.spec().length, 1)
+    u, rank = (io[name].view(shape) for name in ("draw0.rand", "draw1.randint"))
     ranks = perturbation_ranks(u, rank, alpha)
-    ranks[int(len(ranks) * beta) :] = 0
+    ranks[int(batch * beta) :] = 0
     return Draws(ranks=ranks, top_rank=delta - 1)
 
 
-def check_training(recording, tokenizer, draws: Draws):
-    """One training pass without stochastic depth; (latents, quantized) of it."""
-    tokenizer.quantizer.train()
+def official_entropies(tree: dict) -> dict:
+    """A quantizer's config with the entropies of a scale as XQ-GAN takes them: over two images if
+    they are soft, and once more divided by the share of images that keep the scale."""
+    if tree["kind"] == "product":
+        return tree | {"quantizer": official_entropies(tree["quantizer"])}
+    if tree["kind"] != "multi_scale" or tree["quantizer"]["kind"] != "lfq":
+        return tree
+    soft = tree["quantizer"]["entropy_group"] == 1
+    return tree | {
+        "entropy_images": "first_two" if soft else "active",
+        "entropy_by_share": True,
+    }
+
+
+def check_training(recording, tokenizer):
+    """One training pass without stochastic depth."""
+    tree = official_entropies(tokenizer.quantizer.config.model_dump(mode="json"))
+    quantizer = build(validate_part("quantizer", tree))
+    quantizer.layout(tokenizer.encoder.grids)
+    quantizer.load_state_dict(tokenizer.quantizer.state_dict())
+    tokenizer.quantizer = quantizer.train()
+    draws = recorded_draws(recording, tokenizer)
     latents = tokenizer.latents(pixels_of(recording))
     quantized = tokenizer.quantize(latents, draws)
     recording.close(tokenizer.reconstruct(quantized.values).prediction, "train.decoded")
     weights, losses = tokenizer.quantizer.loss_weights, quantized.losses
-    named = {"vq": "codebook", "commit": "commitment", "entropy": "entropy"}
+    named = {
+        "vq": ("codebook",),
+        "commit": ("commitment",),
+        "entropy": ("entropy_sample", "entropy_batch"),
+        "dependency": ("dependency",),
+    }
     for theirs, ours in named.items():
-        found = losses.get(ours, torch.zeros(())) * weights.get(ours, 0.0)
-        recording.close(found, recording.io[f"train.{theirs}_loss"], "loss_abs")
+        terms = [losses[name] * weights[name] for name in ours if name in losses]
+        if (name := f"train.{theirs}_loss") in recording.io:
+            recording.close(sum(terms, torch.zeros(())), recording.io[name], "loss_abs")
     if "train.sem_loss" in recording.io:
         found = semantic_loss(recording, tokenizer, latents, quantized)
         recording.close(found, recording.io["train.sem_loss"], "loss_abs")
-    return latents, quantized
 
 
 def semantic_loss(recording, tokenizer, latents, quantized):

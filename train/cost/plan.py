@@ -118,9 +118,11 @@ def _unstarted(config: Config, notes: list[str]) -> Config:
     if not stages:
         return config
     for init in stages:
-        here = "" if Path(init.path).exists() else ", not a folder here"
+        here = ""
+        if init.path is not None and not Path(init.path).exists():
+            here = ", not a folder here"
         names = ", ".join(init.parts)
-        notes.append(f"init: {names} from {init.path} (not read by a dry run{here})")
+        notes.append(f"init: {names} from {init.source} (not read by a dry run{here})")
     return config.model_copy(update={"init": ()})
 
 
@@ -289,6 +291,7 @@ def _job_plan(config: TrainConfig, job: Job, sets: Mapping[str, Any], notes: lis
         folder=config.folder,
         tokenizer=job.tokenizer,
         spec=spec,
+        caches=job.caches,
         counts=counts,
         flops=flops,
         notes=tuple(notes),

@@ -143,6 +143,7 @@ def _job(plan: JobPlan) -> Iterable[list[str]]:
     if plan.spec is not None:
         vocab = vocabulary(plan.spec.vocab) if plan.spec.vocab else f"width {plan.spec.dim}"
         facts.append(("tokens/image", f"{plan.spec.length} of {vocab}"))
+    if plan.sample_bytes is not None:
         facts.append(("cache", f"{size(plan.sample_bytes)} an image"))
     if plan.flops is not None:
         facts.append(("encoding", f"{amount(plan.flops)}FLOP/image"))

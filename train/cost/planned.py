@@ -119,13 +119,14 @@ class JobPlan:
     folder: str
     tokenizer: str | None
     spec: TokenSpec | None  # None = the tokenizer is not here
+    caches: bool  # True: tokens are what it writes
     counts: Mapping[str, int]  # samples to write, by split
     flops: float | None  # of encoding one sample
     notes: tuple[str, ...]
 
     @property
     def sample_bytes(self) -> int | None:
-        if self.spec is None:
+        if self.spec is None or not self.caches:
             return None
         if not self.spec.vocab:
             return 4 * self.spec.length * self.spec.dim + _LABEL

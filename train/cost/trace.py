@@ -224,7 +224,16 @@ def _fused_attention() -> Iterator[None]:
     """Attention as GPUs do it, whatever the CPU would rather do."""
     before = attention.attend
 
-    def fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    def fused(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        causal: bool,
+        dropout: nn.Module | None = None,
+    ) -> Tensor:
+        if dropout is not None:  # plain there too
+            return before(q, k, v, mask, causal, dropout)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
 
     attention.attend = fused

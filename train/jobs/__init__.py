@@ -1,5 +1,5 @@
 """Jobs: what writes files instead of training. They are configured as `task:` too."""
 
-from vistok.train.jobs import cache
+from vistok.train.jobs import cache, preserve
 
-__all__ = ["cache"]
+__all__ = ["cache", "preserve"]

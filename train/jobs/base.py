@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
-from vistok.config import Config
+from vistok.config import Config, ConfigError
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class Job:
     tokenizer: str | None = None
     """The saved tokenizer that encodes the data, for the plan; None = there is none."""
 
+    caches: bool = False
+    """True if the tokens themselves are written, for the plan."""
+
     def run(self, context: Context) -> None:
         """Do the work; called once by every process."""
         raise NotImplementedError
@@ -38,3 +42,15 @@ class Job:
     def rows(self, split: str, count: int) -> int:
         """Number of samples of a split of `count` that are written, for the plan."""
         return count
+
+
+def on_one_machine(processes: int) -> None:
+    """ConfigError for processes on several machines, whose writes to one file could be lost (memory
+    maps would overwrite each other's pages)."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    if processes > here:
+        raise ConfigError(
+            f"{processes} processes on several machines ({here} on this one), but one machine "
+            "writes these files; launch on one, e.g. "
+            f"torchrun --nproc_per_node {here} -m vistok.train CONFIG"
+        )

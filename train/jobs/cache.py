@@ -13,7 +13,6 @@ Training samples may be cached as several crops; validation samples are always c
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any, Literal
 
@@ -31,12 +30,13 @@ from vistok.data.loading.loader import EvalLoader
 from vistok.data.token_cache import PER_SAMPLE, ArraySpec
 from vistok.data.token_cache_writer import TokenCacheWriter
 from vistok.pretrained import saved_folder
+from vistok.pretrained.identity import identity_of
 from vistok.runtime.modes import evaluating
 from vistok.storage.hub import WEIGHTS
 from vistok.storage.weights import sha256
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens
-from vistok.train.jobs.base import Context, Job
+from vistok.train.jobs.base import Context, Job, on_one_machine
 from vistok.train.signals import StopRequest
 from vistok.train.tasks.base import check_sides
 
@@ -62,6 +62,8 @@ class CacheConfig(Config):
 
 @register("task", CacheConfig)
 class Cache(Job):
+    caches = True
+
     def __init__(self, config: CacheConfig, data) -> None:
         self.config, self.tokenizer = config, config.tokenizer
 
@@ -78,9 +80,10 @@ class Cache(Job):
             )
         with accelerator.main_process_first():  # a released one is converted once
             source = saved_folder(self.config.tokenizer, expect="tokenizer")
-        tokenizer = Tokenizer.from_pretrained(str(source)).to(accelerator.device)
-        digest = sha256(source / WEIGHTS)
-        _on_one_machine(accelerator.num_processes)
+        tokenizer = Tokenizer.from_pretrained(str(source))
+        made_by = identity_of(tokenizer, self.config.tokenizer, sha256(source / WEIGHTS))
+        tokenizer.to(accelerator.device)
+        on_one_machine(accelerator.num_processes)
         for split, crops in (("train", self.config.crops), ("val", 1)):
             dataset = open_crops(config.data, split, crops, self.config.crop_range)
             check_sides(dataset, tokenizer.shape.sides, "this tokenizer")
@@ -96,8 +99,9 @@ class Cache(Job):
                     tokenizer.spec(),
                     count,
                     source=record,
-                    tokenizer=self.config.tokenizer,
-                    sha256=digest,
+                    tokenizer=made_by.name,
+                    sha256=made_by.sha256,
+                    codes_sha256=made_by.codes_sha256,
                     classes=dataset.classes,
                     crops=rows,
                     leader=accelerator.is_main_process,
@@ -199,14 +203,3 @@ def _described(split: str, record: dict[str, Any], count: int, whole: int, crops
     if count < whole:
         line += f"; task.limit leaves out {(whole - count) // crops:,} (task.limit=null takes all)"
     return line
-
-
-def _on_one_machine(processes: int) -> None:
-    """Memory maps of one file on two machines would overwrite each other's pages."""
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
-    if processes > here:
-        raise ConfigError(
-            f"{processes} processes on several machines ({here} on this one), but one machine "
-            "writes a cache; launch on one, e.g. "
-            f"torchrun --nproc_per_node {here} -m vistok.train CONFIG"
-        )

@@ -121,6 +121,8 @@ class Task:
     """Modules of which an exponential moving average is kept."""
     monitor: Monitor = Monitor()
     buffers: Buffers = Buffers()
+    run: str = "run"
+    """Name of the run, which is set before `export`."""
 
     @property
     def wants_data(self) -> bool:

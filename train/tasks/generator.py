@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from vistok.config import Config, ConfigError, PartOf
+from vistok.config import Config, ConfigError, PartOf, UserError
 from vistok.config.registry import build, register
 from vistok.core.draws import Draws
 from vistok.core.records import Batch
@@ -19,13 +19,11 @@ from vistok.frozen.files import hollow
 from vistok.generators import GeneratorConfig
 from vistok.generators.autoregressive import AutoregressiveConfig
 from vistok.generators.base import SavedCodes
-from vistok.pretrained import saved_folder
+from vistok.pretrained.identity import identify
 from vistok.runtime import distributed
-from vistok.storage.hub import WEIGHTS
-from vistok.storage.weights import sha256
+from vistok.storage.lineage import pairing
 from vistok.tokens import TokenSpec
 from vistok.train.tasks.base import Facts, Monitor, Outcome, Phase, Task, blank_batch
-from vistok.train.tasks.teachers import open_tokenizer
 
 
 class GeneratorTaskConfig(Config):
@@ -118,11 +116,14 @@ def _codes(made_by: Mapping[str, str], spec: TokenSpec) -> nn.Module:
     if hollow():  # on the meta device: shapes alone
         return SavedCodes()
     name = made_by["name"]
-    tokenizer = open_tokenizer(name, "task.generator: code vectors")
-    found = sha256(saved_folder(name) / WEIGHTS)
-    if found != made_by["sha256"] or tokenizer.spec() != spec:
+    try:
+        tokenizer, identity = identify(name)
+    except UserError as error:
+        raise ConfigError(f"task.generator: code vectors: {error}") from None
+    pair = pairing(made_by, identity)
+    if not pair.fits or tokenizer.spec() != spec:
         raise ConfigError(
-            f"task.generator: the tokens were made by other weights than those of {name} now; "
-            "cache the tokens again, or train with embed=learned"
+            f"task.generator: the tokens were made by other weights than those of {name} now "
+            f"({pair.text or 'another spec'}); cache the tokens again, or train with embed=learned"
         )
     return tokenizer.quantizer

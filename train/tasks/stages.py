@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 from torch import nn
 
-from vistok.config import Config, ConfigError
+from vistok.config import Config, ConfigError, PartOf
+from vistok.core.errors import InputError
+from vistok.frozen.vision import named
 from vistok.tokenizer import Tokenizer
 from vistok.train.tasks.teachers import open_tokenizer
+from vistok.train.tasks.vit_init import PARTS, start_from_network
 
 
 class InitConfig(Config):
-    """A saved tokenizer, and the parts that take its weights; a string is its path."""
+    """A saved tokenizer or a frozen ViT, and the parts that take its weights; a string is the path
+    of a tokenizer."""
 
-    path: str
+    path: str | None = None
     """A run, a folder made by save_pretrained, hf:owner/name of the hub, or a released name
     (maskgit-vqgan)."""
+    network: Annotated[Any, PartOf("vision")] | None = None
+    """In place of a path: a frozen ViT by name (dinov2-b), or {kind: vit, network: dinov2-b,
+    weights: FILE}. ViT encoders and decoders take what they share with it, resampled to their
+    patches."""
     parts: dict[str, str] = Field(
         default={"encoder": "encoder", "quantizer": "quantizer", "decoder": "decoder"}
     )
@@ -27,12 +35,30 @@ class InitConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _path(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("network") is not None and "parts" not in value:
+            return {**value, "parts": PARTS}
         return {"path": value} if isinstance(value, str) else value
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _network(cls, value: Any) -> Any:
+        return named(value)
 
     @field_validator("parts", mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
         return {name: name for name in value} if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> InitConfig:
+        if (self.path is None) == (self.network is None):
+            raise InputError("init: give either the path of a tokenizer or the name of a network")
+        return self
+
+    @property
+    def source(self) -> str:
+        """Name of what the parts take their weights from."""
+        return self.network.network if self.path is None else self.path
 
 
 def start_from(tokenizer: Tokenizer, init: InitConfig) -> str:
@@ -41,6 +67,9 @@ def start_from(tokenizer: Tokenizer, init: InitConfig) -> str:
     A part without tensors on both sides (an FSQ quantizer) has nothing to copy. ConfigError says
     which part does not fit, and if nothing at all was copied.
     """
+    if init.network is not None:
+        sha256 = start_from_network(tokenizer, init.network, init.parts)
+        return f"{', '.join(init.parts)} from {init.source} (sha256 {sha256})"
     source = open_tokenizer(init.path, "task.init")
     taken, empty = [], []
     for ours, theirs in init.parts.items():

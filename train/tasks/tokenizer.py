@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 import vistok.losses  # noqa: F401  (registers the losses)
@@ -30,6 +30,7 @@ from vistok.runtime import distributed
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.train.monitoring.collapse import CollapseConfig, UsageWindow
 from vistok.train.tasks import reconstructions
+from vistok.train.tasks.ancestry import Ancestry
 from vistok.train.tasks.base import (
     Buffers,
     Facts,
@@ -43,6 +44,7 @@ from vistok.train.tasks.base import (
 )
 from vistok.train.tasks.losses import Losses
 from vistok.train.tasks.stages import InitConfig, start_from
+from vistok.train.tasks.vit_init import check_fits
 
 
 class TokenizerTaskConfig(Config):
@@ -51,8 +53,8 @@ class TokenizerTaskConfig(Config):
     losses: tuple[Annotated[Any, PartOf("loss")], ...] = (ReconstructionConfig(),)
     """Losses besides the quantizer's own."""
     init: tuple[InitConfig, ...] = ()
-    """Saved tokenizers from which parts take their weights: a path, {path, parts}, or a list of
-    them, in order."""
+    """Saved tokenizers, or frozen ViTs, from which parts take their weights: a path, {path, parts},
+    {network, parts}, or a list of them, in order."""
     freeze: tuple[str, ...] = ()
     """Names of parts (or of anything inside: `encoder.patch_embed`) that do not train."""
     lr: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
@@ -85,6 +87,14 @@ class TokenizerTaskConfig(Config):
             )
         return value
 
+    @model_validator(mode="after")
+    def _starts(self) -> TokenizerTaskConfig:
+        for init in self.init:
+            for name in init.parts if init.network is not None else ():
+                part = getattr(self.tokenizer, name, None)
+                check_fits(init.network, name, part, self.tokenizer.shape)
+        return self
+
     @property
     def sides(self) -> tuple[int, ...]:
         """(H, W) of the images that the tokenizer takes, (T, H, W) of clips."""
@@ -104,6 +114,8 @@ class TokenizerTask(Task):
         self.tokenizer = Tokenizer(config.tokenizer)
         self.lengths, self.sampling = self._lengths(), self._sampling()
         self.started = [start_from(self.tokenizer, init) for init in config.init]
+        inits = [(init.path, tuple(init.parts)) for init in config.init]
+        self.ancestry = Ancestry.of(self.tokenizer, inits, data is not None and data.targets)
         _check_names(self.tokenizer, "freeze", config.freeze)
         _check_names(self.tokenizer, "lr", config.lr)
         for name, parameter in self.tokenizer.named_parameters():
@@ -230,7 +242,9 @@ class TokenizerTask(Task):
         return reconstructions.Decoding(self.lengths, self.tokenizer.condition_of, self.sampling)
 
     def export(self, folder: Path, modules: Modules) -> None:
-        modules["tokenizer"].save_pretrained(folder)
+        tokenizer = modules["tokenizer"]
+        tokenizer.lineage = self.ancestry.lineage(tokenizer, self.run)
+        tokenizer.save_pretrained(folder)
 
     def example(self, count: int) -> Batch:
         return blank_batch(count, self.data, self.tokenizer.shape.sides)
@@ -243,7 +257,8 @@ class TokenizerTask(Task):
             for name, count in self.tokenizer.part_parameters().items()
         }
         for name, network in self.losses.networks.items():
-            lines[f"{name} parameters"] = f"{sum(p.numel() for p in network.parameters()):,}"
+            count = sum(p.numel() for p in network.parameters() if p.requires_grad)
+            lines[f"{name} parameters"] = f"{count:,}"
         for name, sha256 in self.losses.teachers.items():
             lines[f"teacher {name}"] = f"sha256 {sha256}"
         lines |= {f"init {number}": line for number, line in enumerate(self.started, 1)}
@@ -262,7 +277,7 @@ class TokenizerTask(Task):
         if self.config.tokenizer.text is not None:
             encoder = self.tokenizer.text_encoder
             facts[f"text encoder {encoder.name} (sha256)"] = encoder.sha256
-        return facts
+        return facts | self.ancestry.record()
 
 
 def _inside(name: str, part: str) -> bool:

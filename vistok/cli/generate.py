@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
@@ -91,33 +90,31 @@ def _owner(name: str, model: Any, given: str | None) -> Any:
 
     InputError for another one, as its weights tell: it would decode noise.
     """
-    from vistok import pretrained
-    from vistok.storage.hub import WEIGHTS
-    from vistok.storage.weights import sha256
+    from vistok.pretrained.identity import identify
+    from vistok.storage.lineage import pairing
 
     made_by, wanted = model.tokenizer.get("name"), model.tokenizer.get("sha256")
     if given is None and not made_by:
         raise InputError(f"{name}: it does not say whose tokens it learned; name the tokenizer too")
     try:
-        folder = pretrained.saved_folder(given or made_by, expect="tokenizer")
+        owner, identity = identify(given or made_by)
     except ValueError as error:
         if given is not None:
             raise
         raise InputError(f"{name}: its tokenizer: {error}; or name the tokenizer too") from None
-    weights = Path(folder) / WEIGHTS
-    found = sha256(weights)
-    if given is None and found != wanted:
+    pair = pairing(model.tokenizer, identity)
+    if given is None and not pair.fits:
         raise InputError(
-            f"{name}: it learned tokens of other weights than {made_by} has now; name the "
-            "tokenizer too"
+            f"{name}: it learned tokens of other weights than {made_by} has now ({pair.text}); "
+            "name the tokenizer too"
         )
-    if wanted and found != wanted:
+    if wanted and not pair.fits:
         raise InputError(
-            f"{given}: not the tokenizer whose tokens {name} learned: {weights} has sha256 "
-            f"{found[:12]}, not {wanted[:12]}, and would decode noise; name the one that was "
-            f"{made_by or 'its tokenizer'} then"
+            f"{given}: not the tokenizer whose tokens {name} learned: {pair.text}; it would decode "
+            f"noise: name the one that was {made_by or 'its tokenizer'} then"
         )
-    owner = pretrained.open(folder)
+    if pair.fits and pair.text:
+        say(f"{given or made_by}: {pair.text}")
     if owner.spec() != model.spec:
         raise InputError(
             f"{given or made_by}: its tokens are {_tokens(owner.spec())}, those of {name} "

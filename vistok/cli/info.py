@@ -48,17 +48,37 @@ def _tokenizer(tokenizer: Any) -> dict[str, Any]:
         "sampling": _settings(tokenizer.sampling),
         "regularizers": ", ".join(r.kind for r in config.regularizers) or "none",
         "license": config.license or "not stated",
+        "weights of the tokens": tokenizer.codes_sha256()[:12],
+        **_lineage(tokenizer.lineage),
     }
     return rows | {f"{n} parameters": f"{c:,}" for n, c in tokenizer.part_parameters().items()}
+
+
+def _lineage(lineage: Any) -> dict[str, str]:
+    """The stages that led to a tokenizer's weights, the newest first."""
+    rows: dict[str, str] = {}
+    for number, step in enumerate(reversed(lineage), 1):
+        name = "lineage" if number == 1 else f"lineage, {number} back"
+        parents = ", ".join(_parent(one) for one in step.parents)
+        changed = ", ".join(step.changed) or "nothing"
+        rows[name] = f"{step.kind} ({step.stage}) of {parents}: {changed} changed"
+    return rows
+
+
+def _parent(parent: Any) -> str:
+    license = "" if parent.license is None else f", license {parent.license}"
+    return f"{parent.name} (sha256 {parent.sha256[:12]}{license})"
 
 
 def _generator(generator: Any) -> dict[str, Any]:
     return {
         "generator": generator.config.kind,
         "tokenizer": generator.tokenizer.get("name", "not stated"),
+        "weights of its tokens": generator.tokenizer.get("codes_sha256", "not stated")[:12],
         "classes": ", ".join(generator.classes) or generator.num_classes or "none",
         **_tokens(generator.spec, "sample"),
         "sampling": _settings(generator.sampling),
+        "license": ", ".join(generator.licenses) or "not stated",
         "parameters": f"{sum(p.numel() for p in generator.parameters()):,}",
     }
 

@@ -27,20 +27,21 @@ def addresses(config: Config) -> dict[str, tuple[str, ...]]:
     return {key: texts for key, texts in found.items() if texts}
 
 
-def check_addresses(config: Config, source: object, typed: Any = None) -> None:
+def check_addresses(config: Config, source: object, typed: Any = None, place: str = "data") -> None:
     """ConfigError if a data config out of the file `source` names an address that is not typed.
 
     Args:
         typed: what the user typed: the tree of the `data.KEY=VALUE` words.
+        place: of that tree.
     """
     known = set(_texts(typed))
     for key, texts in addresses(config).items():
         if not known.issuperset(texts):
             one = texts[0] if len(texts) == 1 else list(texts)
             raise ConfigError(
-                f"{source}: data.{key} names {', '.join(texts[:3])}; an address that a run's file "
-                "names is opened only at your word: if you trust it, add "
-                f"'data.{key}={text_of(one)}' to the command, or give data of your own"
+                f"{source}: {place}.{key} names {', '.join(texts[:3])}; an address that a run's "
+                "file names is opened only at your word: if you trust it, add "
+                f"'{place}.{key}={text_of(one)}' to the command, or give data of your own"
             )
 
 

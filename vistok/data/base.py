@@ -57,6 +57,7 @@ class Sample:
     text: str | None = None  # caption, where the data set has texts (`texts`)
     latents: Tensor | None = None  # cached: [N, D] the encoder's output
     condition: Condition | None = None  # cached: text [(K,) M, C], text_mask [M], pooled [C]
+    target: Tensor | None = None  # like pixels: what must be rebuilt, if it is not `pixels`
     note: str = ""  # odd about its file, though it can be used; "" = nothing
 
 
@@ -105,6 +106,8 @@ class Facts:
     """Spec of the samples' tokens, if they are cached tokens."""
     texts: bool = False
     """True: every sample has a text."""
+    targets: bool = False
+    """True: every sample has a `target` besides its pixels."""
     features: Mapping[str, tuple[int, ...]] = {}
     """Shapes of arrays that every sample of a token cache brings besides its tokens, by name:
     text [(K,) M, C], text_mask [M] and pooled [C] (`Sample.condition`), latents [N, D]."""

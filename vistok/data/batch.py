@@ -45,6 +45,14 @@ def to_device(batch: Batch, device: torch.device | str) -> Batch:
     return replace(moved, pixels=mirror(moved.pixels), target=target)
 
 
+def to_uint8(pixels: Tensor) -> Tensor:
+    """[..., H, W] in 0..1 -> uint8, halves up: trunc(255 x + 0.5), pFID-v1's rule.
+
+    Pixels that came from uint8 return to exactly the same numbers.
+    """
+    return (pixels.float() * 255 + 0.5).clamp(0, 255).to(torch.uint8)
+
+
 def map_tensors(condition: Condition, change: Callable[[Tensor], Tensor]) -> Condition:
     """The condition with `change` applied to each of its tensors."""
     values = {field.name: getattr(condition, field.name) for field in fields(condition)}

@@ -9,7 +9,8 @@ text.npy       [samples, (K,) M, C], optional: features of each sample's text; w
 text_mask.npy  [samples, M] bool: which positions are text, and
 pooled.npy     [samples, C], optional: one vector for each text.
 meta.json      spec, count, written, crops, classes, arrays (type and shape of one entry of each
-               optional array), source (a data record), tokenizer (name, sha256 of its weights),
+               optional array), source (a data record), tokenizer (name, sha256 of its weights,
+               codes_sha256 of those that make the tokens),
                files (size and sha256 of each array, once all rows are written) and a seal over
                itself. `written` is raised only after the rows are on disk (`token_cache_writer`).
 """
@@ -32,6 +33,7 @@ from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.core.regular_files import open_regular
 from vistok.data.base import UNLABELED, DataError
+from vistok.storage.lineage import read_record as read_made_by
 from vistok.storage.sealed import SEAL, SealError, check_files, check_seal, read_record
 from vistok.tokens import Tokens, TokenSpec
 
@@ -159,6 +161,7 @@ def read_meta(path: Path) -> dict[str, Any]:
         for key in ("spec", "classes", "arrays", "source", "tokenizer", "files"):
             meta[key]
         names = meta["classes"]
+        read_made_by(meta["tokenizer"])
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise InputError("classes are no list of names")
     except DataError:

@@ -33,6 +33,7 @@ from vistok.data.token_cache import (
     read_meta,
 )
 from vistok.storage.files import DRAFT, write_text
+from vistok.storage.lineage import Identity, pairing
 from vistok.storage.sealed import facts_of_files, sealed
 from vistok.tokens import Tokens, TokenSpec
 
@@ -46,6 +47,7 @@ class TokenCacheWriter:
         count: rows of the finished cache (samples * crops).
         source: record of the data set that is tokenized.
         tokenizer, sha256: name of the tokenizer and hash of its weights.
+        codes_sha256: hash of the weights that make its tokens; None = not known.
         classes: class names of the labels.
         crops: rows of each sample.
         flush_rows: rows after which the files are forced to disk; a crash loses no more.
@@ -64,6 +66,7 @@ class TokenCacheWriter:
         source: dict[str, Any],
         tokenizer: str,
         sha256: str,
+        codes_sha256: str | None = None,
         classes: tuple[str, ...] = (),
         crops: int = 1,
         flush_rows: int = 4096,
@@ -91,6 +94,8 @@ class TokenCacheWriter:
             "source": json.loads(json.dumps(source)),
             "tokenizer": {"name": tokenizer, "sha256": sha256},
         }
+        if codes_sha256 is not None:
+            self._facts["tokenizer"]["codes_sha256"] = codes_sha256
         self._flush_rows, self._leader = flush_rows, leader
         self._layout = layout(spec, count, crops, self.arrays)
         if not leader or self._begun():
@@ -266,6 +271,9 @@ class TokenCacheWriter:
         self._save()
 
     def _compare(self, meta: dict[str, Any]) -> None:
+        mine, begun = self._facts["tokenizer"], meta["tokenizer"]
+        if pairing(begun, Identity.of(mine)).fits:
+            self._facts["tokenizer"] = begun  # by whose name the cache was begun
         for key, mine in self._facts.items():
             if meta[key] != mine:
                 raise DataError(

@@ -1,6 +1,6 @@
 """Encoders: input space -> latents."""
 
-from vistok.encoders import cnn, vit
+from vistok.encoders import cnn, qformer, vit
 from vistok.encoders.base import Encoder
 
-__all__ = ["Encoder", "cnn", "vit"]
+__all__ = ["Encoder", "cnn", "qformer", "vit"]

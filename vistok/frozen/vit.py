@@ -248,6 +248,19 @@ class FrozenViT(VisionNetwork):
         return VisionFeatures(states[:, 0], states[:, 1:], self.grid)
 
 
+def published(config: FrozenViTConfig) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a network in their official layout, and the sha256 of their file.
+
+    Raises MissingWeights or BadWeights in one line. `random` weights are those of the network that
+    the config describes, in its own names.
+    """
+    if config.weights == RANDOM:
+        network = FrozenViT(config)
+        return {k: v.detach() for k, v in network.state_dict().items()}, network.sha256
+    path = _find(config)
+    return read_state(path, config.network), sha256(path)
+
+
 def _find(config: FrozenViTConfig) -> Path:
     """The weight file of a config; MissingWeights in one line."""
     given = None if config.weights is None else Path(config.weights)

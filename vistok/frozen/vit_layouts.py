@@ -119,7 +119,7 @@ def _sized(
             table = resample_positions(table[0], (side, side), grid, lead=1)
         ours["positions.table"] = table
     kernel = ours.get("patch_embed.proj.weight")
-    if kernel is not None and kernel.ndim == 4:
+    if kernel is not None and kernel.ndim == 4 and "patch_embed.proj.weight" in expected:
         size = tuple(expected["patch_embed.proj.weight"].shape[-2:])
         ours["patch_embed.proj.weight"] = resample_kernel(kernel, size)
     return ours

@@ -27,6 +27,7 @@ from vistok.generators.embedding import CodeEmbedding
 from vistok.runtime.modes import evaluating
 from vistok.storage.hub import CONFIG, read_json
 from vistok.storage.imported import Imported
+from vistok.storage.lineage import read_record
 from vistok.tokens import Tokens, TokenSpec
 
 
@@ -59,7 +60,8 @@ class Generator(nn.Module, Imported, library_name="vistok", tags=["image-generat
         config: its own config.
         spec: TokenSpec of the tokens that it learns and samples.
         classes: names of its classes; () = unconditional, or without names.
-        tokenizer: {"name", "sha256"} of the tokenizer whose tokens it learned; may be empty.
+        tokenizer: {"name", "sha256", "codes_sha256"} of the tokenizer whose tokens it learned; may
+            be empty, or lack the last.
         origin: of imported weights; None for those trained here.
         metrics: names that `evaluate` gives.
         judged_by: the one of them that tells the better of two checkpoints, and 1 if higher is
@@ -262,16 +264,13 @@ def _class_names(names: Any, classes: int, source: str) -> tuple[str, ...]:
 
 
 def _made_by(tokenizer: Any, source: str) -> dict[str, str]:
-    """{"name", "sha256"} of the tokenizer, {} if it is not known."""
+    """The record of the tokenizer, {} if it is not known."""
     if tokenizer is None or tokenizer == {}:
         return {}
-    texts = isinstance(tokenizer, dict) and all(isinstance(v, str) for v in tokenizer.values())
-    if not texts or not {"name", "sha256"} <= set(tokenizer):
-        raise ConfigError(
-            f"{source}: tokenizer={str(tokenizer)[:60]!r}: expected its name and sha256; save it "
-            "again"
-        )
-    return dict(tokenizer)
+    try:
+        return read_record(tokenizer)
+    except InputError as error:
+        raise ConfigError(f"{source}: {error}; save it again") from None
 
 
 def _moved(condition: Condition, device: torch.device) -> Condition:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vistok.core.errors import InputError
 from vistok.layers.resize import bicubic_matrix
+from vistok.runtime.precision import no_autocast
 
 PositionKind = Literal["sincos", "learned", "none"]
 
@@ -89,7 +90,7 @@ class SharedPositions(nn.Module):
     def forward(self, table: Tensor) -> Tensor:
         if self.matrix is None:
             return table
-        with torch.autocast(table.device.type, enabled=False):
+        with no_autocast(table.device):
             resized = self.matrix @ table[self.lead :].float()
         return torch.cat([table[: self.lead], resized.to(table.dtype)])
 

@@ -1,5 +1,19 @@
 """Losses: a reconstruction and its batch -> named scalars."""
 
-from vistok.losses import adversarial, alignment, perceptual, proxy_codes, reconstruction
+from vistok.losses import (
+    adversarial,
+    alignment,
+    feature_reconstruction,
+    perceptual,
+    proxy_codes,
+    reconstruction,
+)
 
-__all__ = ["adversarial", "alignment", "perceptual", "proxy_codes", "reconstruction"]
+__all__ = [
+    "adversarial",
+    "alignment",
+    "feature_reconstruction",
+    "perceptual",
+    "proxy_codes",
+    "reconstruction",
+]

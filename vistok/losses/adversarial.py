@@ -4,11 +4,14 @@ Generator: -mean D(fake). Discriminator: (mean relu(1 - D(real)) + mean relu(1 +
 LeCam (arXiv 2104.03310): relu(mean D(real) - ema_fake)^2 + relu(ema_real - mean D(fake))^2.
 The adaptive weight is |grad of the other losses| / (|grad of the GAN loss| + 1e-4) at the decoder's
 last layer, clamped, over the global batch.
-Discriminators see single frames: a clip counts as its frames.
+Discriminators see single frames: a clip counts as its frames. What they see may be augmented
+(`augment`), and blurred at first (`blur_steps`), in all three passes of a step: that of the
+tokenizer, and those over rebuilt and real images. Each pass has random numbers of its own.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 import torch
@@ -20,12 +23,34 @@ from vistok.config import ConfigError, PartOf
 from vistok.config.registry import build, register
 from vistok.core.draws import PartDraws
 from vistok.core.records import Batch, Reconstruction
+from vistok.core.rng import Rng
 from vistok.core.schedules import Progress, ramp
 from vistok.layers.frames import frames
 from vistok.losses.base import Loss, LossConfig, OwnPhase
+from vistok.losses.diffaug import (
+    GATES,
+    STRENGTHS,
+    UNIFORMS,
+    DiffAugConfig,
+    augment,
+    blurred,
+    fade,
+)
 from vistok.losses.discriminators import PatchGANConfig
 from vistok.runtime import distributed
-from vistok.runtime.modes import evaluating
+from vistok.runtime.modes import evaluating, without_gradients
+
+_AT_ONE = math.log1p(math.e)  # softplus(1)
+DISCRIMINATOR = {
+    "hinge": lambda real, fake: (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2,
+    "vanilla": lambda real, fake: (F.softplus(-real).mean() + F.softplus(fake).mean()) / 2,
+    "swapped": lambda real, fake: (_AT_ONE - real.mean() + math.log(2)) / 2,
+}
+GENERATOR = {
+    "hinge": lambda fake: -fake.mean(),
+    "non_saturating": lambda fake: F.softplus(-fake).mean(),
+    "swapped": lambda fake: _AT_ONE - fake.mean(),
+}
 
 
 class AdversarialConfig(LossConfig):
@@ -47,6 +72,27 @@ class AdversarialConfig(LossConfig):
     """Weight of LeCam; 0.001 in TiTok and RobusTok."""
     lecam_decay: float = 0.999
     """Decay of the running means that LeCam compares with."""
+    lecam_form: Literal["means", "logits"] = "means"
+    """What LeCam squares: distances of the means of logits, or of every logit (ImageFolder)."""
+    lecam_order: Literal["after", "before"] = "after"
+    """When this step's means enter the running ones: after LeCam compared with them, or before
+    (ImageFolder)."""
+    discriminator_loss: Literal["hinge", "vanilla", "swapped"] = "hinge"
+    """vanilla is the cross-entropy of the logits. swapped is what LlamaGen and XQ-GAN call
+    non-saturating: its cross-entropy takes the constants for the logits, so that real logits grow
+    without bound and rebuilt images teach nothing."""
+    generator_loss: Literal["hinge", "non_saturating", "swapped"] = "hinge"
+    """Loss of the tokenizer: -mean D, or mean softplus(-D). swapped is LlamaGen's and XQ-GAN's
+    non-saturating loss: that of hinge plus a constant."""
+    discriminator_weight: float = Field(default=1.0, gt=0)
+    """Factor of the discriminator's loss (LlamaGen and XQ-GAN: that of the tokenizer's term)."""
+    passes: Literal["one", "two"] = "one"
+    """The discriminator sees real and rebuilt images in one batch, or one after the other, which a
+    batch norm notices. Those that group the images of a batch always see them apart."""
+    augment: DiffAugConfig | None = None
+    """Differentiable augmentation (DiffAug) of all that the discriminator sees; null = none."""
+    blur_steps: int | None = Field(default=None, ge=0)
+    """Steps from `start` over which a blur of all that it sees fades away; null = no blur."""
     lr: float | None = None
     """Peak learning rate of the discriminator; null = that of the run."""
 
@@ -64,9 +110,23 @@ class LeCamDiscriminator(nn.Module):
         self.register_buffer("ema_real", torch.zeros(()))
         self.register_buffer("ema_fake", torch.zeros(()))
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """[B, 3, H, W] in 0..1 -> logits."""
-        return self.discriminator(pixels)
+    def forward(self, pixels: Tensor, uniform: Tensor | None = None, parts: int = 1) -> Tensor:
+        """[B, 3, H, W] in 0..1 -> logits.
+
+        Args:
+            uniform: [B, U] numbers of a discriminator that samples; None = it samples nothing.
+            parts: equal shares of the batch that are seen one after the other.
+        """
+        if parts == 1:
+            return self._seen(pixels, uniform)
+        numbers = [None] * parts if uniform is None else uniform.chunk(parts)
+        shares = zip(pixels.chunk(parts), numbers, strict=True)
+        return torch.cat([self._seen(share, own) for share, own in shares])
+
+    def _seen(self, pixels: Tensor, uniform: Tensor | None) -> Tensor:
+        if uniform is None:
+            return self.discriminator(pixels)
+        return self.discriminator(pixels, uniform)
 
 
 @register("loss", AdversarialConfig)
@@ -79,6 +139,10 @@ class AdversarialLoss(Loss):
         super().__init__(config)
         self.uses_last_layer = config.adaptive
         self.discriminator = LeCamDiscriminator(build(config.discriminator))
+        own = getattr(self.discriminator.discriminator, "uniforms", 0)
+        self._uniforms = (0 if config.augment is None else UNIFORMS, own)
+        separate = getattr(self.discriminator.discriminator, "separate", False)
+        self._parts = 2 if separate or config.passes == "two" else 1
         self._means: list[Tensor] = []
 
     def bind(self, tokenizer: nn.Module) -> None:
@@ -90,6 +154,40 @@ class AdversarialLoss(Loss):
                     f"discriminator: images of {tokenizer.shape.image_size} are too small for "
                     f"layers={getattr(self.config.discriminator, 'layers', '?')}; use fewer layers"
                 ) from None
+
+    def draw(self, index: Tensor, rng: Rng, progress: Progress) -> PartDraws | None:
+        """Numbers of the three passes, [B, 3, U]: the tokenizer's, over rebuilt, over real images.
+
+        Those that decide for a whole batch are equal for all samples.
+        """
+        if not sum(self._uniforms):
+            return None
+        augmented, own = self._uniforms
+        batch = lambda name, count: rng.child(name).uniform(index, (3, count), per="batch")
+        parts = [batch("discriminator", own)]
+        if augmented:
+            strengths = rng.child("strengths").uniform(index, (3, STRENGTHS))
+            parts = [batch("gates", GATES), strengths, *parts]
+        return PartDraws(uniform=torch.cat(parts, dim=-1))
+
+    def seen(
+        self, pixels: Tensor, number: int, draws: PartDraws, progress: Progress
+    ) -> tuple[Tensor, Tensor | None]:
+        """Images as the discriminator sees them in pass `number`, and the numbers that are its own.
+
+        Without draws nothing is augmented and the discriminator samples nothing.
+        """
+        if self.config.blur_steps is not None:
+            strength = fade(progress.step, self.config.start, self.config.blur_steps)
+            pixels = blurred(pixels, strength)
+        if draws.uniform is None:
+            return pixels, None
+        uniform = draws.uniform[:, number].to(pixels.device)
+        uniform = uniform.repeat_interleave(len(pixels) // len(uniform), dim=0)  # frames of clips
+        numbers, own = uniform.split(self._uniforms, dim=-1)
+        if self.config.augment is not None:
+            pixels = (augment(pixels * 2 - 1, numbers, self.config.augment) + 1) / 2
+        return pixels, own if self._uniforms[1] else None
 
     @property
     def discriminator_start(self) -> int:
@@ -106,10 +204,12 @@ class AdversarialLoss(Loss):
     ) -> dict[str, Tensor]:
         if not self.config.weight or progress.step < self.config.start:
             return {}
-        self.discriminator.requires_grad_(False)  # it has its own phase
-        fake = self.discriminator(frames(reconstruction.pixels))
-        self.discriminator.requires_grad_(True)
-        return {"adversarial": -fake.float().mean()}
+        draws = reconstruction.draws
+        own = PartDraws() if draws is None else draws.part(f"loss.{self.key}")
+        pixels, uniform = self.seen(frames(reconstruction.pixels), 0, own, progress)
+        with without_gradients(self.discriminator):  # it has its own phase
+            fake = self.discriminator(pixels, uniform).float()
+        return {"adversarial": GENERATOR[self.config.generator_loss](fake)}
 
     def weights(self, progress: Progress) -> dict[str, float]:
         return {
@@ -147,37 +247,52 @@ class AdversarialLoss(Loss):
         draws: PartDraws,
         progress: Progress,
     ) -> dict[str, Tensor]:
-        loss, logged = self.discriminate(network, *handed)
-        return {"loss": loss, **logged}
+        real, fake = handed
+        fake, of_fake = self.seen(fake, 1, draws, progress)
+        real, of_real = self.seen(real, 2, draws, progress)
+        uniform = None if of_real is None else torch.cat([of_fake, of_real])
+        loss, logged = self.discriminate(network, real, fake, uniform)
+        return {"loss": loss * self.config.discriminator_weight, **logged}
 
     def discriminate(
-        self, discriminator: nn.Module, real: Tensor, fake: Tensor
+        self, discriminator: nn.Module, real: Tensor, fake: Tensor, uniform: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The discriminator's loss on real and detached fake images, and what to log.
 
         Args:
             discriminator: ours, perhaps wrapped for several processes.
+            uniform: [2 B, U] numbers of the passes over fake and over real images.
         """
-        # One pass over both halves, so that a wrapped module runs once a step.
-        logits = discriminator(torch.cat([real, fake])).float()
-        on_real, on_fake = logits.chunk(2)
-        hinge = (F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()) / 2
+        # One call for both halves, so that a wrapped module runs once a step. Where they are seen
+        # one after the other, fake images come first, as in the originals.
+        halves = [real, fake] if self._parts == 1 else [fake, real]
+        logits = discriminator(torch.cat(halves), uniform, self._parts).float().chunk(2)
+        on_real, on_fake = logits if self._parts == 1 else logits[::-1]
+        loss = DISCRIMINATOR[self.config.discriminator_loss](on_real, on_fake)
         logged = {
-            "discriminator": hinge,
+            "discriminator": loss,
             "logits_real": on_real.mean(),
             "logits_fake": on_fake.mean(),
             "discriminator_accuracy": ((on_real > 0).float().mean() + (on_fake < 0).float().mean())
             / 2,
         }
         if not self.config.lecam:
-            return hinge, logged
+            return loss, logged
+        lecam = self._lecam(on_real, on_fake)
+        return loss + self.config.lecam * lecam, {**logged, "lecam": lecam}
+
+    def _lecam(self, on_real: Tensor, on_fake: Tensor) -> Tensor:
+        """LeCam's term; the means of this micro-batch are kept for `after_step`."""
         means = [distributed.mean(half.mean()) for half in (on_real, on_fake)]
-        lecam = (
-            F.relu(means[0] - self.discriminator.ema_fake).square()
-            + F.relu(self.discriminator.ema_real - means[1]).square()
-        )
         self._means.append(torch.stack(means).detach())
-        return hinge + self.config.lecam * lecam, {**logged, "lecam": lecam}
+        ema = [self.discriminator.ema_real, self.discriminator.ema_fake]
+        if self.config.lecam_order == "before":
+            share = 1 - self.config.lecam_decay
+            ema = [old.lerp(new.detach(), share) for old, new in zip(ema, means, strict=True)]
+        if self.config.lecam_form == "means":
+            on_real, on_fake = means
+        far = F.relu(on_real - ema[1]).square().mean()
+        return far + F.relu(ema[0] - on_fake).square().mean()
 
     def forget(self) -> None:
         self._means.clear()

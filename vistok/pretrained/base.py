@@ -123,6 +123,8 @@ class Release:
     recipe: tuple[str, ...] = ()
     """Names of the shipped configs that train it, one per stage."""
     research_only: bool = False
+    page: str | None = None
+    """Where people find the file, for weights that lie on no hub (`hub` is then empty)."""
 
 
 class Family:
@@ -144,6 +146,12 @@ class Family:
         family, or of no release whose constants are known."""
         known = [r.config for r in self.releases if r.config is not None]
         return known[0] if known and self.recognizes({}, state) else None
+
+    def observed(
+        self, official: Mapping[str, Any], state: Mapping[str, Tensor]
+    ) -> Mapping[str, Any]:
+        """The official config with what only the weights say."""
+        return official
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
         """Official config -> tree of a TokenizerConfig, or what a generator's config.json says.

@@ -35,7 +35,8 @@ def from_official(
     Raises ConfigError for a config that the family cannot map, WeightsError for missing,
     unexpected, misshapen, mistyped or non-finite tensors: one line with source and key.
     """
-    model = _built(family, _mapped(family, config, source), license, f"{source} ({family.name})")
+    tree = _mapped(family, config, state, source)
+    model = _built(family, tree, license, f"{source} ({family.name})")
     described = _described(family, model)
     entries, fixed = family.entries(described), family.fixed(described)
     inert = _account(family, entries, fixed, state, source)
@@ -113,14 +114,16 @@ def _read(
     return {name: tensor.to(own[name].dtype) for name, tensor in found.items()}
 
 
-def _mapped(family: Family, config: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _mapped(
+    family: Family, config: Mapping[str, Any], state: Mapping[str, Tensor], source: str
+) -> dict[str, Any]:
     """The tree that a family makes of an official config.
 
     The config is somebody else's file: a mapping reads it as the releases wrote it, and whatever
     fails there is a value of another type or a key that is not there.
     """
     try:
-        return family.config(config)
+        return family.config(family.observed(config, state))
     except UserError:
         raise
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:

@@ -124,6 +124,11 @@ def _config(folder: Path, given: str | Path | None) -> Mapping[str, Any] | None:
 
 def _download(release: Release, local_files_only: bool) -> Path:
     """Weights and config of a hub repository, through the hub's own cache."""
+    if release.page is not None:
+        raise ConfigError(
+            f"{release.name}: its weights lie where only people can fetch them; download "
+            f"{release.file} from {release.page} and name the file instead"
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

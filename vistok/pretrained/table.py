@@ -9,6 +9,7 @@ from vistok.pretrained.generators.rar import RAR
 from vistok.pretrained.tokenizers.llamagen import LlamaGen
 from vistok.pretrained.tokenizers.maskgit_vqgan import MaskGITVQGAN
 from vistok.pretrained.tokenizers.one_d_piece import OneDPiece
+from vistok.pretrained.tokenizers.retok import ReTok
 from vistok.pretrained.tokenizers.tatitok import TATiTok
 from vistok.pretrained.tokenizers.titok import TiTok
 from vistok.pretrained.tokenizers.xqgan import XQGAN
@@ -16,7 +17,10 @@ from vistok.storage.hub import HUB
 
 FAMILIES: dict[str, Family] = {
     family.name: family
-    for family in (MaskGITVQGAN(), TiTok(), TATiTok(), OneDPiece(), LlamaGen(), XQGAN(), RAR())
+    for family in (
+        *(MaskGITVQGAN(), TiTok(), TATiTok(), OneDPiece(), ReTok(), LlamaGen(), XQGAN()),
+        RAR(),
+    )
 }
 
 
@@ -40,7 +44,7 @@ def released_name(name: str) -> str | None:
     known = releases()
     if name in known:
         return name
-    held = [own for own, (_, release) in known.items() if name == f"{HUB}{release.hub}"]
+    held = [o for o, (_, r) in known.items() if r.hub and name == f"{HUB}{r.hub}"]
     if len(held) > 1:
         raise InputError(f"{name}: holds several releases; name one of {', '.join(held)}")
     return held[0] if held else None

@@ -19,6 +19,7 @@ from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.core.shapes import Grid, Layout
 from vistok.quantizers.straight_through import straight_through
+from vistok.runtime.precision import no_autocast
 from vistok.tokens import TokenSpec
 
 
@@ -65,7 +66,7 @@ class Quantizer(nn.Module):
         carries the perturbed codes, `clean` and `indices` do not.
         """
         draws = draws or Draws()
-        with torch.autocast(latents.values.device.type, enabled=False):
+        with no_autocast(latents.values.device):
             result = self.quantize(replace(latents, values=latents.values.float()), draws)
             if draws.ranks is None:
                 return result
@@ -115,6 +116,18 @@ class Quantizer(nn.Module):
         result = self.quantize(latents, Draws())
         return result.indices, result.queries
 
+    def entropies(
+        self, z: Tensor, weights: Tensor | None = None, magnitude: float = 1.0
+    ) -> dict[str, Tensor]:
+        """Entropy terms of latents, those that have a weight; {} for a quantizer without them.
+
+        Args:
+            z: [B, n, d] latents.
+            weights: [B] of the samples, 1 on average over the global batch; None = all 1.
+            magnitude: factor of the codes that the latents are compared with.
+        """
+        return {}
+
     def pass_through(self, values: Tensor, through: Tensor) -> Tensor:
         """`values` forward; backward the gradient on to the latents `through`."""
         return straight_through(values, through)
@@ -144,7 +157,7 @@ class Quantizer(nn.Module):
             top: no rank is larger; None asks the ranks, which a GPU has to finish its work for.
         """
         top = int(ranks.max()) if top is None else top
-        with torch.autocast(queries.device.type, enabled=False):
+        with no_autocast(queries.device):
             near = self.neighbours(queries, top + 1)
         return pick_rank(near, ranks)
 

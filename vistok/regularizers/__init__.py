@@ -5,6 +5,7 @@ from vistok.regularizers import (
     latent_perturbation,
     level_dropout,
     nested_dropout,
+    redundant_padding,
     tail_token_drop,
 )
 
@@ -13,5 +14,6 @@ __all__ = [
     "latent_perturbation",
     "level_dropout",
     "nested_dropout",
+    "redundant_padding",
     "tail_token_drop",
 ]

@@ -24,6 +24,9 @@ class Regularizer:
     """True if it shortens sequences, which the decoder must then allow."""
     fills: tuple[str, ...]
     """Fields of `Draws` that it fills."""
+    padding: int = 0
+    """Latents behind those that tokens store of which it may show some: as many as the encoder
+    has."""
 
     def check(self, spec: TokenSpec) -> None:
         """Raise ValueError if sequences of this spec cannot be regularized as configured."""
@@ -38,12 +41,14 @@ def check_all(
     configs: Sequence[Any],
     spec: TokenSpec,
     optional_text: bool,
+    redundant: int = 0,
 ) -> None:
     """ConfigError for what would otherwise fail when the first draws are sampled.
 
     Args:
         configs: of the regularizers, in the same order.
         optional_text: whether a part reads texts that may be missing.
+        redundant: latents of the encoder that no token stores.
     """
     claimed: dict[str, str] = {}
     for config, regularizer in zip(configs, regularizers, strict=True):
@@ -52,6 +57,12 @@ def check_all(
                 f"regularizers: '{config.kind}' shortens sequences, but this decoder serves no "
                 "prefix; where it has the key `missing`, set decoder.missing to 'mask_token' or "
                 f"'drop', else use another decoder or leave '{config.kind}' out"
+            )
+        if regularizer.padding and regularizer.padding != redundant:
+            raise ConfigError(
+                f"regularizers: '{config.kind}' has padding={regularizer.padding}, and the encoder "
+                f"emits {redundant} latents that no token stores; expected one number "
+                "(encoder.redundant)"
             )
         for field in regularizer.fills:
             if field in claimed:

@@ -7,6 +7,7 @@ its checkpoints and its report name what was computed.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Literal
 
 import torch
@@ -25,6 +26,14 @@ def has_bf16(device: torch.device | str | None = None) -> bool:
         return any(known.get(name, False) for name in _INSTRUCTIONS)
     # Before that function: whether oneDNN takes bf16 at all, for which AVX512 alone is enough.
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def no_autocast(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Context in which autocast is off on a device; it knows no meta device, where nothing is
+    computed anyway."""
+    if device.type == "meta":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def _settled(precision: str) -> str:

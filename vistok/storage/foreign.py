@@ -223,7 +223,9 @@ def _settings(data: Any) -> dict[str, Any] | None:
 
 
 def _is_plain(value: Any, depth: int = 0) -> bool:
-    """True for what JSON holds: numbers that are finite, text, truth values and lists of them."""
+    """True for what JSON holds: finite numbers, text, truth values, lists and tables of them."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) for key in value) and _is_plain([*value.values()], depth)
     if isinstance(value, list | tuple):
         return depth < 4 and all(_is_plain(one, depth + 1) for one in value)
     if isinstance(value, float):

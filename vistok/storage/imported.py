@@ -20,9 +20,16 @@ class Imported(Saved):
     origin: Origin | None = None
 
     @property
-    def license(self) -> str | None:
-        """License of the weights, if it is known."""
-        return None if self.origin is None else self.origin.license
+    def release(self) -> str | None:
+        """Released name of imported weights, "" for official files that were not opened by name;
+        None: not imported."""
+        return None if self.origin is None else self.origin.release or ""
+
+    @property
+    def licenses(self) -> tuple[str, ...]:
+        """Licenses of the weights and of those they came from, as far as they are known."""
+        license = None if self.origin is None else self.origin.license
+        return () if license is None else (license,)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         super()._save_pretrained(save_directory)
@@ -43,9 +50,10 @@ class Imported(Saved):
 
         Raises ValueError without it, naming the license.
         """
-        if "research" in (self.license or "").lower() and not research_only:
+        for_research = [one for one in self.licenses if "research" in one.lower()]
+        if for_research and not research_only:
             raise InputError(
-                f"these weights are licensed '{self.license}'; pushing them needs your explicit "
-                "word: push_to_hub(..., research_only=True)"
+                f"these weights, or those they came from, are licensed '{for_research[0]}'; "
+                "pushing them needs your explicit word: push_to_hub(..., research_only=True)"
             )
         return super().push_to_hub(*args, **options)

@@ -29,7 +29,7 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: str | Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    plain = _plain(tensors)
     try:
         with replacing(path) as draft:
             save_file(plain, str(draft))
@@ -37,6 +37,10 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: str | Path) -> None:
         raise UnwrittenError(f"{path}: {' '.join(str(error).split())}") from None
     except OSError as error:
         raise unwritten(path, error) from None
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
 
 
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:
@@ -140,6 +144,13 @@ def sha256(path: str | Path) -> str:
     """Hash of a file's bytes."""
     with open_regular(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of the file that `write_safetensors` makes of tensors, which is not written."""
+    from safetensors.torch import save
+
+    return hashlib.sha256(save(_plain(tensors))).hexdigest()
 
 
 def content_sha256(tensors: Mapping[str, Tensor]) -> str:

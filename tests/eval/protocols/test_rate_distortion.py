@@ -8,7 +8,8 @@ import pytest
 
 from tests.support.eval_tokenizers import PatchTokenizer, PixelTokenizer
 from vistok.data import Photos, PhotosConfig
-from vistok.eval.images import Views, exact, to_uint8
+from vistok.data.batch import to_uint8
+from vistok.eval.images import Views, exact
 from vistok.eval.jobs import Outcome, rows_of
 from vistok.eval.protocols import codecs, rate_distortion
 from vistok.eval.reference.training_set import Picked

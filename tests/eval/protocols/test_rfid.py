@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tests.support.eval_tokenizers import PixelTokenizer
-from vistok.eval.images import data_name, to_uint8
+from vistok.data.batch import to_uint8
+from vistok.eval.images import data_name
 
 
 def values(rows):

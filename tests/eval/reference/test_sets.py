@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from tests.support.eval_tokenizers import PatchTokenizer, PixelTokenizer
+from vistok.data.batch import to_uint8
 from vistok.eval.config import EvalConfig
-from vistok.eval.images import exact, to_uint8
+from vistok.eval.images import exact
 from vistok.eval.jobs import do
 from vistok.eval.measure import _networks
 from vistok.eval.protocols import rfid

@@ -93,13 +93,13 @@ def test_two_processes_write_the_same_cache(run, tmp_path, write):
             assert one.read_bytes() == two.read_bytes(), (split, name)
 
 
-def test_a_cache_is_written_on_one_machine(monkeypatch):
-    from vistok.train.jobs.cache import _on_one_machine
+def test_a_cache_is_writtenon_one_machine(monkeypatch):
+    from vistok.train.jobs.base import on_one_machine
 
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    _on_one_machine(2)
+    on_one_machine(2)
     with pytest.raises(ConfigError, match=r"4 processes on several .*-m vistok\.train CONFIG"):
-        _on_one_machine(4)
+        on_one_machine(4)
 
 
 def test_a_cache_of_another_tokenizer_is_not_mixed_in(run, cached):

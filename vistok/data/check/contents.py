@@ -14,6 +14,7 @@ _SAVED = (
     ("tokens", "", ("meta.json", "tokens.npy")),
     ("tokens", "train", ("meta.json", "tokens.npy")),
     ("tokens", "val", ("meta.json", "tokens.npy")),
+    *(("pairs", place, ("pairs.json", "index.jsonl")) for place in ("", "train", "val")),
     ("huggingface", "", ("state.json", "dataset_info.json")),
     ("huggingface", "", ("dataset_dict.json",)),
 )

@@ -22,6 +22,7 @@ from vistok.data.base import (
     one_line,
 )
 from vistok.data.token_cache import TokenCache
+from vistok.storage.lineage import Identity, pairing
 
 
 class CachedTokensConfig(Config):
@@ -59,11 +60,12 @@ class CachedTokens:
         config, augment = self.config, augments(split, augment)
         if split == "val" and config.val_path is not None:
             train, cache = TokenCache(config.path), TokenCache(config.val_path)
-            if train.spec != cache.spec or train.meta["tokenizer"] != cache.meta["tokenizer"]:
+            mine, theirs = (one.meta["tokenizer"] for one in (train, cache))
+            if train.spec != cache.spec or not pairing(mine, Identity.of(theirs)).fits:
                 raise DataError(
                     f"data.tokens {config.val_path}: made by another tokenizer "
-                    f"({cache.meta['tokenizer']['name']}) than {config.path} "
-                    f"({train.meta['tokenizer']['name']}); cache both with the same weights"
+                    f"({theirs['name']}) than {config.path} "
+                    f"({mine['name']}); cache both with the same weights"
                 )
             if train.classes != cache.classes:
                 raise DataError(

@@ -62,7 +62,7 @@ class Collate:
         self.labeled, self.flips = bool(dataset.classes), dataset.flip
         self.spec, self.buffers = dataset.spec, buffers
         self.clips, self.texts = dataset.frames is not None, dataset.texts
-        self.features = tuple(dataset.features)
+        self.features, self.targets = tuple(dataset.features), dataset.targets
 
     def __call__(self, rows: list[Row]) -> Loaded:
         bad = [item for row in rows for item in row.bad]
@@ -79,6 +79,7 @@ class Collate:
         batch = LoadedBatch(
             index=torch.tensor([s.index for s in samples], dtype=torch.int64),
             pixels=torch.stack([s.pixels for s in samples]) if stacked else None,
+            target=torch.stack([s.target for s in samples]) if self.targets else None,
             label=torch.tensor([s.label for s in samples]) if self.labeled else None,
             text=tuple(s.text for s in samples) if self.texts else None,
             fps=torch.tensor([s.fps for s in samples]) if self.clips else None,

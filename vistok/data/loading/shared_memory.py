@@ -36,7 +36,7 @@ _REMEDY = (
 
 def batch_bytes(data: Facts, rows: int) -> int:
     """Bytes of a batch of `rows` samples on their way from a worker, but for a few per row."""
-    found = 0 if data.sides is None else 3 * math.prod(data.sides)
+    found = 0 if data.sides is None else 3 * math.prod(data.sides) * (1 + data.targets)
     if data.spec is not None:
         values = data.spec.length * (len(data.spec.vocab) or data.spec.dim)
         kind = Tokens.dtype(data.spec) if data.spec.vocab else torch.float32

@@ -1,8 +1,9 @@
 """LlamaGen's 2D tokenizers VQ-16 and VQ-8 (arXiv 2406.06525, FoundationVision/LlamaGen).
 
 Weights came without a config: the constants stand in the official source. A given config may carry
-any of them, under the names of the official arguments. Images of every size that the levels divide
-can be read; the releases were trained at 256.
+any of them, under the names of the official arguments, or be the trainer's own (`args` beside the
+weights, whose `vq_model` is VQ-16 or VQ-8). Images of every size that the levels divide can be
+read; the releases were trained at 256.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class LlamaGen(Family):
 
     def recognizes(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
         marks = {"encoder.conv_blocks.0.res.0.conv1.weight", "quant_conv.weight"}
-        return marks | {"post_quant_conv.weight", "quantize.embedding.weight"} <= set(keys)
+        said = not config or bool((_NETWORK | _QUANTIZER | {"vq_model"}) & set(config))
+        return said and marks | {"post_quant_conv.weight", "quantize.embedding.weight"} <= set(keys)
 
     def constants(self, state: Mapping[str, Tensor]) -> Mapping[str, Any] | None:
         if not self.recognizes({}, state):
@@ -52,7 +54,12 @@ class LlamaGen(Family):
         return next((c for c in known if len(c["encoder_ch_mult"]) == len(levels)), None)
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
-        warn_of_unknown(self.name, official, _NETWORK | _QUANTIZER | {"image_size"})
+        known = _NETWORK | _QUANTIZER | {"image_size"}
+        if "vq_model" in official:  # the trainer's arguments, most of which are no model's
+            mult = _named_mult(official["vq_model"])
+            official = {key: official[key] for key in known & set(official)}
+            official |= {"encoder_ch_mult": mult, "decoder_ch_mult": mult}
+        warn_of_unknown(self.name, official, known)
         encoder, decoder = cnn_trees(self.name, official)
         z = z_channels(self.name, official)
         return {
@@ -93,6 +100,14 @@ class LlamaGen(Family):
         _release("vq_ds8_c2i", "FoundationVision/LlamaGen", VQ_8, "vq8", rfid=0.59),
         _release("vq_ds16_t2i", "peizesun/llamagen_t2i", VQ_16, "vq16", "vq16_t2i"),
     )
+
+
+def _named_mult(name: Any) -> list[int]:
+    """Widths of the levels of a model that the trainer names."""
+    known = {"VQ-16": VQ_16, "VQ-8": VQ_8}
+    if name not in tuple(known):
+        raise ConfigError(f"llamagen: vq_model={name!r}; expected one of {', '.join(known)}")
+    return known[name]
 
 
 # -- shared with ReTok, whose quantizer and keys are LlamaGen's ------------------------------------

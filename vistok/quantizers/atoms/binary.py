@@ -25,6 +25,7 @@ from vistok.quantizers.atoms.bits import flip_costs
 from vistok.quantizers.base import Quantizer
 from vistok.quantizers.nearest import nearest_on_grid
 from vistok.quantizers.straight_through import straight_through
+from vistok.runtime.precision import no_autocast
 
 
 class BinaryConfig(Config):
@@ -81,7 +82,7 @@ class Binary(Quantizer):
         return Quantized(values, values, bits.long(), logits.detach()[:, :, None], losses)
 
     def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
-        with torch.autocast(indices.device.type, enabled=False):
+        with no_autocast(indices.device):
             return indices.to(self.embed) @ self.embed
 
     def neighbours(self, queries: Tensor, count: int) -> Tensor:

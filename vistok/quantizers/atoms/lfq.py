@@ -88,13 +88,7 @@ class LFQ(Quantizer):
     def entropies(
         self, z: Tensor, weights: Tensor | None = None, magnitude: float = 1.0
     ) -> dict[str, Tensor]:
-        """Entropy terms of latents.
-
-        Args:
-            z: [B, n, C] latents, on the sphere if codes are.
-            weights: [B] of the samples, 1 on average over the global batch; None = all 1.
-            magnitude: factor of this atom's codes.
-        """
+        """As in the base class; latents lie on the sphere if codes do."""
         logits = (z * (4.0 * self.magnitude * magnitude / self.config.temperature)).flatten(0, 1)
         if weights is not None:
             weights = weights.repeat_interleave(z.shape[1])

@@ -58,8 +58,7 @@ class VQ(CodebookQuantizer):
         losses = {"commitment": F.mse_loss(z, chosen.detach())}
         if not self.ema:
             losses = {"codebook": F.mse_loss(chosen, z.detach()), **losses}
-        if any(self.loss_weights.get(name) for name in ("entropy_sample", "entropy_batch")):
-            losses |= self.entropies(z)
+        losses |= self.entropies(z)
         values = self.pass_through(chosen.detach(), z)
         return Quantized(values, values, indices, queries, losses)
 
@@ -82,16 +81,23 @@ class VQ(CodebookQuantizer):
         squares = z.square().sum(-1, keepdim=True) + codes.square().sum(-1)
         return squares - 2 * (z @ codes.T)
 
-    def entropies(self, z: Tensor) -> dict[str, Tensor]:
-        """z [B, L, d] -> the two entropy terms, in nats."""
-        logits = self.distances(z).flatten(0, 1) / -self.config.entropy_temperature
-        log_shares = logits.log_softmax(-1)
+    def entropies(
+        self, z: Tensor, weights: Tensor | None = None, magnitude: float = 1.0
+    ) -> dict[str, Tensor]:
+        if not any(self.loss_weights.get(name) for name in ("entropy_sample", "entropy_batch")):
+            return {}
+        z = self.given(z / magnitude).flatten(0, 1)
+        log_shares = (self.distances(z) / -self.config.entropy_temperature).log_softmax(-1)
         shares = log_shares.exp()
-        mean = shares.mean(0)
+        entropy, mean = -(shares * log_shares).sum(-1), shares
+        if weights is not None:
+            weights = weights.repeat_interleave(len(z) // len(weights))
+            entropy, mean = entropy * weights, shares * weights[:, None]
+        mean = mean.mean(0)
         if self.config.entropy_over == "global":
             mean = distributed.mean(mean)
         return {
-            "entropy_sample": -(shares * log_shares).sum(-1).mean(),
+            "entropy_sample": entropy.mean(),
             "entropy_batch": -(mean * (mean + LOG_EPS).log()).sum(),
         }
 

@@ -30,6 +30,7 @@ from vistok.core.shapes import Grid, Layout, cells
 from vistok.quantizers.atoms.vq import VQConfig
 from vistok.quantizers.base import Quantizer
 from vistok.runtime import distributed
+from vistok.runtime.precision import no_autocast
 from vistok.tokens import TokenSpec
 
 
@@ -140,14 +141,14 @@ class Levels(Quantizer):
 
     def rebuilt(self, indices: Tensor, draws: Draws) -> Tensor:
         active = self._active(draws, len(indices), indices.device)
-        with torch.autocast(indices.device.type, enabled=False):
+        with no_autocast(indices.device):
             return self._sum(indices, active, self.count)
 
     def partial(self, indices: Tensor, blocks: int, onto: Grid) -> Tensor:
         """Values of the first `blocks` blocks [B, cells, value_dim], area-averaged onto a grid."""
         if not 1 <= blocks <= self.count:
             raise InputError(f"blocks={blocks}: expected 1..{self.count}, the number of levels")
-        with torch.autocast(indices.device.type, enabled=False):
+        with no_autocast(indices.device):
             return resized(self._sum(indices, None, blocks), self.grid, onto, "area")
 
     def neighbours(self, queries: Tensor, count: int) -> Tensor:
@@ -189,13 +190,11 @@ class Levels(Quantizer):
         return active
 
     def _entropies(self, x: Tensor, level: int, one: _Active | None) -> dict[str, Tensor]:
-        """Entropy terms of an atom that has some, of what is still missing in front of a level.
+        """Entropy terms of what is still missing in front of a level, if the atom has some.
 
         Args:
             x: [B, M, d], the latents less the sum of the earlier levels.
         """
-        if not hasattr(self.atom(level), "entropies"):
-            return {}
         weights = None if one is None else one.weights
         if self.config.entropy_images == "first_two":
             mask = x.new_ones(len(x)) if one is None else one.mask

@@ -93,9 +93,7 @@ class Product(Quantizer):
             for number, (part, own) in enumerate(zip(self.parts, self._split(latents), strict=True))
         ]
         side = lambda name: torch.cat([getattr(one, name) for one in made], dim=-1)
-        losses = {
-            name: sum(one.losses[name] for one in made) / len(made) for name in made[0].losses
-        }
+        losses = _means([one.losses for one in made])
         if self.config.dependency:
             losses["dependency"] = _cosine(made[0].values.mean(1), made[-1].values.mean(1))
         queries = torch.cat([one.queries for one in made], dim=2)
@@ -108,6 +106,13 @@ class Product(Quantizer):
         ]
         indices, queries = zip(*found, strict=True)
         return torch.cat(indices, dim=-1), torch.cat(queries, dim=2)
+
+    def entropies(
+        self, z: Tensor, weights: Tensor | None = None, magnitude: float = 1.0
+    ) -> dict[str, Tensor]:
+        shares = zip(self.parts, z.chunk(len(self.parts), dim=-1), strict=True)
+        given = [part.entropies(own, weights, magnitude) for part, own in shares]
+        return _means(given)
 
     def pass_through(self, values: Tensor, through: Tensor) -> Tensor:
         both = zip(
@@ -187,6 +192,11 @@ class Product(Quantizer):
         """What one branch obeys: dropped levels and prefixes are shared, its own outcomes not."""
         own = draws.part("quantizer").map(lambda tensor: tensor[:, number])
         return replace(draws, parts={**draws.parts, "quantizer": own})
+
+
+def _means(terms: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Terms of the branches -> their mean, by name."""
+    return {name: sum(one[name] for one in terms) / len(terms) for name in terms[0]}
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
