@@ -78,6 +78,11 @@ class Run:
         return lineage.read(self.described.get("lineage"), str(self.model / "config.json"))
 
     @property
+    def release(self) -> str | None:
+        """Released name of a tokenizer's weights, as `lineage.Identity` has it."""
+        return self.tokenizer.release
+
+    @property
     def spec(self) -> TokenSpec:
         return self.tokenizer.spec() if self.kind == "tokenizer" else self.generator.spec
 
