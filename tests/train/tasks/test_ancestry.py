@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from tests.support.caches import change_meta
-from tests.support.training import STATEFUL, TINY, cache_tree
+from tests.support.training import STATEFUL, TINY, cache_tree, forget_accelerate
 from vistok.cli.generate import generate
 from vistok.cli.info import info
 from vistok.config import ConfigError, validate
@@ -23,6 +24,8 @@ from vistok.storage.hub import WEIGHTS
 from vistok.storage.lineage import COMPATIBLE, pairing
 from vistok.storage.weights import file_sha256, read_safetensors, sha256
 from vistok.tokenizer import Tokenizer, TokenizerConfig
+from vistok.train.config import TrainConfig
+from vistok.train.loop import train
 
 GENERATOR = {"kind": "autoregressive", "transformer": {"width": 16, "depth": 1, "heads": 2}}
 
@@ -35,9 +38,15 @@ def stage(parent: Path, base: dict = TINY, freeze=("encoder", "quantizer"), **to
     return tree
 
 
-@pytest.fixture
-def family(run):
+@pytest.fixture(scope="module")
+def family(tmp_path_factory):
     """parent, child (other decoder), grandchild; a generator of the parent's tokens."""
+    place = tmp_path_factory.mktemp("family")
+
+    def run(tree: dict, folder: str, **overrides) -> Path:
+        forget_accelerate()
+        return train(validate(TrainConfig, {**tree, "out": str(place / folder), **overrides}))
+
     parent = run(TINY, "parent", name="parent", steps=4)
     child = run(stage(parent), "child", name="post", steps=3)
     grand = run(stage(child), "grand", name="again", steps=3)
@@ -135,8 +144,8 @@ def test_a_next_stage_with_a_new_decoder_says_so(run, family):
     assert (step.kind, step.changed) == ("next stage", ("decoder",))
 
 
-def test_a_resume_from_another_parent_is_refused(run, family, fails):
-    parent = family[0]
+def test_a_resume_from_another_parent_is_refused(run, family, tmp_path, fails):
+    parent = shutil.copytree(family[0], tmp_path / "parent")
     tree = stage(parent)
     run(tree, "resumed", steps=4)
     other = run(TINY, "parent2", steps=4, seed=9)
@@ -146,15 +155,16 @@ def test_a_resume_from_another_parent_is_refused(run, family, fails):
         run(tree, "resumed", steps=8)
 
 
-def test_a_damaged_lineage_is_one_line(family, fails):
-    path = family[1] / "model" / "config.json"
+def test_a_damaged_lineage_is_one_line(family, tmp_path, fails):
+    child = shutil.copytree(family[1], tmp_path / "child")
+    path = child / "model" / "config.json"
     described = json.loads(path.read_text())
     described["lineage"][0]["parents"][0]["sha256"] = "../../x"
     path.write_text(json.dumps(described))
     with fails(ConfigError, "config.json: lineage: sha256='../../x' is no hash"):
-        Tokenizer.from_pretrained(family[1] / "model")
+        Tokenizer.from_pretrained(child / "model")
     with fails(ConfigError, "lineage: sha256='../../x' is no hash"):
-        resolve([family[1], family[3]])
+        resolve([child, family[3]])
 
 
 def test_lineage_is_saved_and_pushed_with_its_licenses(family, tmp_path):
