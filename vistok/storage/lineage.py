@@ -22,6 +22,7 @@ from vistok.core.text import printable
 
 BEHIND = ("decoder", "output_space")  # parts that do not make tokens
 COMPATIBLE = "compatible: decoder changed only"
+UNKNOWN = "not known which weights made its tokens"  # released generators do not say
 _MOST = 1000  # steps, and parents of one: what is damaged may name millions
 _HASH = re.compile("[0-9a-f]{64}")
 
@@ -104,7 +105,13 @@ class Pairing:
 
     fits: bool
     text: str
-    """"" for the very same weights; `COMPATIBLE`; or the reason why they do not fit."""
+    """"" for the very same weights; `COMPATIBLE`; or the reason why they do not fit, `UNKNOWN` if
+    nothing speaks against it."""
+
+    @property
+    def refused(self) -> bool:
+        """True if the record tells that the weights are others."""
+        return not self.fits and self.text != UNKNOWN
 
 
 def pairing(wanted: Mapping[str, str], found: Weights) -> Pairing:
@@ -116,6 +123,8 @@ def pairing(wanted: Mapping[str, str], found: Weights) -> Pairing:
     digest, codes = wanted.get("sha256", ""), wanted.get("codes_sha256")
     if digest and found.sha256 == digest:
         return Pairing(True, "")
+    if not digest and not codes:
+        return Pairing(False, UNKNOWN)
     since, parent = _since(digest, found.lineage)
     if not codes and parent is not None:  # a record of before codes were hashed
         codes = parent.codes_sha256
@@ -127,8 +136,7 @@ def pairing(wanted: Mapping[str, str], found: Weights) -> Pairing:
     if front:
         stages = printable(", ".join(step.stage for step in steps))
         return Pairing(False, f"its {', '.join(front)} changed since then, in {stages}")
-    known = digest[:12] or "of a tokenizer that is not known"
-    return Pairing(False, f"other weights: sha256 {found.sha256[:12]}, not {known}")
+    return Pairing(False, f"other weights: sha256 {found.sha256[:12]}, not {digest[:12]}")
 
 
 def _since(digest: str, lineage: Lineage) -> tuple[Lineage, Parent | None]:
