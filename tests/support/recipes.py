@@ -66,7 +66,7 @@ def write_stand_ins(runs: Path) -> None:
     from vistok.tokenizer import Tokenizer
 
     write_clip(runs / "tiny_clip")
-    for name in ("maskgit_vqgan", "titok_stage1", "one_d_piece_stage1"):
+    for name in ("maskgit_vqgan", "titok_stage1", "one_d_piece_stage1", "retok"):
         torch.manual_seed(0)
         config = read_config(TINY[name])
         Tokenizer(config.task.tokenizer).save_pretrained(runs / config.name / "model")
