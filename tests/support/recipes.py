@@ -68,7 +68,9 @@ def write_stand_ins(runs: Path) -> None:
 
     write_clip(runs / "tiny_clip")
     cosines = {"relations": torch.eye(64)}
-    write_safetensors(cosines, runs / "tiny_glotok_relations" / "relations.safetensors")
+    relations = runs / "tiny_glotok_relations"
+    relations.mkdir(parents=True, exist_ok=True)
+    write_safetensors(cosines, relations / "relations.safetensors")
     for name in ("maskgit_vqgan", "titok_stage1", "one_d_piece_stage1", "titok_vq"):
         torch.manual_seed(0)
         config = read_config(TINY[name])
