@@ -57,7 +57,8 @@ class AlignmentConfig(LossConfig):
 
     how: Literal["cosine", "infonce"] = "cosine"
     """cosine compares each position (patches) or image (pooled); infonce tells the images of the
-    global batch apart by their pooled features."""
+    global batch apart by their pooled features (of one micro-batch of all processes, where
+    gradients are accumulated)."""
     projector: ProjectorConfig = ProjectorConfig()
     through: str | None = None
     """Module of the tokenizer (encoder.proj) that the teacher's features go through to the width of
