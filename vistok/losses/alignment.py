@@ -32,6 +32,7 @@ from vistok.losses.probe import width_of
 from vistok.losses.projector import ProjectorConfig, projector
 from vistok.losses.similarity import global_mean, negative_cosine, symmetric_infonce
 from vistok.losses.taper import TaperConfig
+from vistok.runtime.precision import no_autocast
 
 Source = Literal["latents", "quantized", "clean", "encoder", "decoder"]
 
@@ -210,7 +211,7 @@ class AlignmentLoss(Loss):
         student, teacher = self._projected(student, teacher)
         if not alike:
             student, teacher = student.mean(1).float(), teacher.mean(1).float()
-        with torch.autocast(student.device.type, enabled=False):
+        with no_autocast(student.device):
             if config.how == "cosine":
                 terms = negative_cosine(student, teacher)
                 return {"alignment": global_mean(terms, counts, weights)}
