@@ -9,6 +9,7 @@ from vistok.core.errors import InputError
 from vistok.storage.lineage import (
     COMPATIBLE,
     TAKEN,
+    UNKNOWN,
     Identity,
     Parent,
     Step,
@@ -78,6 +79,12 @@ def test_the_same_weights_under_another_config_are_refused():
     found = replace(CHILD, lineage=(step(A, changed=("decoder", "input_space")),))
     pair = pairing(PARENT.record(), found)
     assert not pair.fits and pair.text == "its input_space changed since then, in post"
+
+
+def test_a_record_that_does_not_say_is_not_refused():
+    pair = pairing({"sha256": ""}, PARENT)
+    assert not pair.fits and not pair.refused and pair.text == UNKNOWN
+    assert pairing({"name": "x", "sha256": D}, PARENT).refused
 
 
 def test_weights_that_come_back_fit_again():

@@ -23,6 +23,7 @@ from vistok.core.text import printable
 BEHIND = ("decoder", "output_space")  # parts that do not make tokens
 COMPATIBLE = "compatible: decoder changed only"
 TAKEN = "taken for the release whose tokens it learned: neither file says which weights they are"
+UNKNOWN = "not known which weights made its tokens"  # released generators do not say
 _MOST = 1000  # steps, and parents of one: what is damaged may name millions
 _HASH = re.compile("[0-9a-f]{64}")
 
@@ -111,7 +112,13 @@ class Pairing:
 
     fits: bool
     text: str
-    """"" for the very same weights; `COMPATIBLE`; `TAKEN`; or the reason why they do not fit."""
+    """"" for the very same weights; `COMPATIBLE`; `TAKEN`; or the reason why they do not fit,
+    `UNKNOWN` if nothing speaks against it."""
+
+    @property
+    def refused(self) -> bool:
+        """True if the record tells that the weights are others."""
+        return not self.fits and self.text != UNKNOWN
 
 
 def pairing(wanted: Mapping[str, str], found: Weights) -> Pairing:
@@ -127,6 +134,8 @@ def pairing(wanted: Mapping[str, str], found: Weights) -> Pairing:
         return Pairing(True, "")
     if name and found.release == "":
         return Pairing(True, TAKEN)
+    if not digest and not codes and not name:
+        return Pairing(False, UNKNOWN)
     since, parent = _since(digest, name, found.lineage)
     if not codes and parent is not None:  # a record of before codes were hashed
         codes = parent.codes_sha256
@@ -140,8 +149,7 @@ def pairing(wanted: Mapping[str, str], found: Weights) -> Pairing:
         return Pairing(False, f"its {', '.join(front)} changed since then, in {stages}")
     if name:
         return Pairing(False, f"other weights than those released as {printable(name)}")
-    known = digest[:12] or "of a tokenizer that is not known"
-    return Pairing(False, f"other weights: sha256 {found.sha256[:12]}, not {known}")
+    return Pairing(False, f"other weights: sha256 {found.sha256[:12]}, not {digest[:12]}")
 
 
 def _since(digest: str, name: str, lineage: Lineage) -> tuple[Lineage, Parent | None]:
