@@ -29,11 +29,19 @@ def what_it_is(path: Path) -> str:
 
 
 TRAINING = {name: path for name, path in FILES.items() if what_it_is(path) == "train"}
-TINY = {Path(name).stem: path for name, path in TRAINING.items() if name.startswith("tiny/")}
 
 
 def read_config(path: Path, *overrides: str) -> TrainConfig:
     return validate(TrainConfig, read_yaml(path, overrides), str(path))
+
+
+def _tiny(kind: str) -> dict[str, Path]:
+    """The tiny recipes that train models of a kind, by the names of their files."""
+    tiny = {Path(name).stem: path for name, path in TRAINING.items() if name.startswith("tiny/")}
+    return {name: path for name, path in tiny.items() if read_config(path).task.kind == kind}
+
+
+TINY, TINY_GENERATORS = _tiny("tokenizer"), _tiny("generator")
 
 
 def write_clip(folder: Path, width: int = 16, length: int = 12) -> Path:
