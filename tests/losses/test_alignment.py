@@ -229,6 +229,10 @@ def test_real_taps_and_widths_are_found_without_a_pass():
     loss.bind(tokenizer)
     assert loss.projector[0].in_features == 16 and loss.projector[-1].out_features == 320
     assert all(p.device.type == "cpu" for p in loss.projector.parameters())
+    with torch.device("meta"):  # as a dry run builds it
+        hollow = AlignmentLoss(loss.config)
+        hollow.bind(Tokenizer(tokenizer.config))
+    assert hollow.projector[0].in_features == 16
     wrong = AlignmentLoss(validate(AlignmentConfig, options | {"tap": "frst"}))
     with pytest.raises(ConfigError, match=r"the encoder has no tap 'frst'.*first"):
         wrong.bind(tokenizer)

@@ -82,7 +82,7 @@ def test_the_same_weights_under_another_config_are_refused():
 
 
 def test_a_record_that_does_not_say_is_not_refused():
-    pair = pairing({}, PARENT)
+    pair = pairing({"sha256": ""}, PARENT)
     assert not pair.fits and not pair.refused and pair.text == UNKNOWN
     assert pairing({"name": "x", "sha256": D}, PARENT).refused
 

@@ -27,6 +27,7 @@ BEFORE = {
     "one_d_piece_stage2": "one_d_piece_stage1",
     "decoder_finetune": "titok_vq",
 }
+JOBS = {"glotok": "jobs/codebook_relations_tiny"}
 STEPS = 50
 TERM = {"maskgit_vqgan": "l1", "titok_stage1": "proxy_codes", "one_d_piece_stage1": "proxy_codes"}
 
@@ -47,6 +48,10 @@ def trained(place, monkeypatch):
         folder = place / f"runs/tiny_{name}"
         if name in BEFORE:
             go(BEFORE[name])
+        if name in JOBS and not folder.exists():
+            forget_accelerate()
+            done = CliRunner().invoke(main, [JOBS[name]], catch_exceptions=False)
+            assert done.exit_code == 0, done.output
         if not folder.exists():
             forget_accelerate()
             # Fewer than half of their steps show it.

@@ -113,7 +113,7 @@ def _owner(name: str, model: Any, given: str | None) -> Any:
             f"{given}: not the tokenizer whose tokens {name} learned: {pair.text}; it would decode "
             f"noise: name the one that was {made_by or 'its tokenizer'} then"
         )
-    if pair.fits and pair.text:
+    if pair.text:
         say(f"{given or made_by}: {pair.text}")
     if owner.spec() != model.spec:
         raise InputError(

@@ -37,8 +37,9 @@ from vistok.losses.diffaug import (
     fade,
 )
 from vistok.losses.discriminators import PatchGANConfig
+from vistok.losses.probe import passed, shapes_alone
 from vistok.runtime import distributed
-from vistok.runtime.modes import evaluating, without_gradients
+from vistok.runtime.modes import without_gradients
 
 _AT_ONE = math.log1p(math.e)  # softplus(1)
 DISCRIMINATOR = {
@@ -146,9 +147,9 @@ class AdversarialLoss(Loss):
         self._means: list[Tensor] = []
 
     def bind(self, tokenizer: nn.Module) -> None:
-        with torch.no_grad(), evaluating(self.discriminator):
+        with shapes_alone():
             try:
-                self.discriminator(torch.zeros(1, 3, *tokenizer.shape.image_size))
+                passed(self.discriminator, torch.zeros(1, 3, *tokenizer.shape.image_size))
             except RuntimeError:
                 raise ConfigError(
                     f"discriminator: images of {tokenizer.shape.image_size} are too small for "

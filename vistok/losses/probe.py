@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
 
 from vistok.config import ConfigError
 from vistok.config.names import nearest
@@ -35,18 +40,31 @@ def _seen(tokenizer: nn.Module) -> Reconstruction:
     index = torch.arange(1, device="cpu")
     samples = tokenizer.sampling is not None  # one step at a sampled time, not a whole sampling
     draws = tokenizer.draw(index, 0, Progress(0, 1)) if samples else None
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), evaluating(tokenizer):
-        device = next(tokenizer.parameters()).device
-        pixels = torch.zeros(1, 3, *tokenizer.shape.sides, device=device)
-        batch = Batch(index, pixels)
-        return tokenizer(batch, draws, _condition(tokenizer, device), pixels=False)
+    with shapes_alone():
+        batch = Batch(index, torch.zeros(1, 3, *tokenizer.shape.sides))
+        condition = _condition(tokenizer)
+        return passed(tokenizer, batch, draws, condition=condition, pixels=False)
 
 
-def _condition(tokenizer: nn.Module, device: torch.device) -> Condition | None:
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Tensors made inside have shapes and no numbers, on the CPU even where a module is hollow:
+    autocast does not know the meta device."""
+    with torch.device("cpu"), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        yield
+
+
+def passed(module: nn.Module, *args: Any, **options: Any) -> Any:
+    """Output of a module in evaluation mode, its weights without numbers; inside `shapes_alone`."""
+    held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    state = {name: torch.empty(one.shape, dtype=one.dtype) for name, one in held.items()}
+    with evaluating(module):
+        return functional_call(module, state, args, options)
+
+
+def _condition(tokenizer: nn.Module) -> Condition | None:
     """Zeros in the place of texts, for a tokenizer that reads them."""
     for how in tokenizer.config.reading.values():
-        text = torch.zeros(1, how.length, how.dim, device=device)
-        return Condition(
-            text=text, text_mask=torch.ones(1, how.length, dtype=torch.bool, device=device)
-        )
+        text = torch.zeros(1, how.length, how.dim)
+        return Condition(text=text, text_mask=torch.ones(1, how.length, dtype=torch.bool))
     return None

@@ -22,6 +22,7 @@ from vistok.core.text import printable
 from vistok.pretrained.base import Entry, Family, Release, flag, pair, same, squeeze
 from vistok.pretrained.tokenizers import xqgan_branches as quantizers
 from vistok.pretrained.tokenizers.xqgan_quantizers import INERT
+from vistok.pretrained.tokenizers.xqgan_releases import LICENSE, PROTOCOL, RELEASES
 from vistok.tokenizer import TokenizerConfig
 
 SIZES = {
@@ -64,9 +65,7 @@ MAIN_TRAINING = {
     "end_ratio": 0.5,
 }
 _NEVER = 1_000_000  # epochs: an annealing that begins there never does
-_PROTOCOL = "ImageNet val 256, 50,000 crops against their reconstructions, ADM evaluator"
 _MARKS = {"encoder.latent_tokens", "encoder.model.cls_token", "decoder.to_pixel.model.weight"}
-_LICENSE = "none stated, code under the Adobe Research License (research only, non-commercial)"
 
 
 class XQGAN(Family):
@@ -210,9 +209,9 @@ class XQGAN(Family):
     def _release(
         name: str, file: str, recipe: str, hub: str = "qiuk6/RobusTok", **own: Any
     ) -> Release:
-        own = {"config": MAIN_TRAINING, "protocol": _PROTOCOL, **own}
+        own = {"config": MAIN_TRAINING, "protocol": PROTOCOL, **own}
         named = (f"tokenizers/robustok/{recipe}",)
-        return Release(name, hub, file, _LICENSE, recipe=named, research_only=True, **own)
+        return Release(name, hub, file, LICENSE, recipe=named, research_only=True, **own)
 
     releases = (
         _release("robustok-main", "main-train.pt", "robustok", rfid=1.02, gfid=1.60),
@@ -230,6 +229,7 @@ class XQGAN(Family):
             hub="qiuk6/RobustTok",
             config={**MAIN_TRAINING, "end_ratio": 0.0},
         ),
+        *RELEASES,
     )
 
 
