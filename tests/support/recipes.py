@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from vistok.config import read_yaml, validate
+from vistok.storage.weights import write_safetensors
 from vistok.train.config import TrainConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -66,7 +67,10 @@ def write_stand_ins(runs: Path) -> None:
     from vistok.tokenizer import Tokenizer
 
     write_clip(runs / "tiny_clip")
-    for name in ("maskgit_vqgan", "titok_stage1", "one_d_piece_stage1", "retok"):
+    relations = runs / "tiny_glotok_relations"
+    relations.mkdir(parents=True)
+    write_safetensors({"relations": torch.eye(64)}, relations / "relations.safetensors")
+    for name in ("maskgit_vqgan", "titok_stage1", "one_d_piece_stage1", "titok_vq", "retok"):
         torch.manual_seed(0)
         config = read_config(TINY[name])
         Tokenizer(config.task.tokenizer).save_pretrained(runs / config.name / "model")

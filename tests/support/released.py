@@ -1,4 +1,5 @@
-"""The README's table of released tokenizers, from the tables of the families and their recipes.
+"""The README's tables of released tokenizers and generators, from the tables of the families and
+their recipes.
 
 python -m tests.support.released     prints it
 """
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 
 from vistok.config import read_yaml, validate
+from vistok.generators import Generator
 from vistok.pretrained import Release, releases
 from vistok.tokenizer import Tokenizer
 from vistok.train.config import TrainConfig
@@ -19,6 +21,11 @@ HEAD = (
     *("released as", "import name", "tokens", "bits/image", "license", "recipe"),
     *("rFID", "gFID", "measured here"),
 )
+
+
+def made(kind: str) -> dict[str, Release]:
+    """The releases of tokenizers or generators, by name."""
+    return {name: release for name, (family, release) in releases().items() if family.makes == kind}
 
 
 def recipe_tokenizer(release: Release) -> Tokenizer:
@@ -32,7 +39,7 @@ def table() -> str:
     """The table and, below it, what its letters stand for."""
     protocols: dict[str, str] = {}  # protocol -> its letter
     rows = []
-    for _, release in releases().values():
+    for release in made("tokenizer").values():
         letter = protocols.setdefault(release.protocol, "abcdefgh"[len(protocols)])
         spec = recipe_tokenizer(release).spec()
         continuous = f"continuous, {spec.dim} a token"
@@ -61,5 +68,34 @@ def table() -> str:
     return "\n".join([*lines, "", *notes])
 
 
+def generator_table() -> str:
+    """The table of generators; figures are the authors' own."""
+    head = (
+        *("released as", "import name", "tokens of", "parameters", "license", "recipe"),
+        *("gFID", "measured here"),
+    )
+    rows = []
+    for name, release in made("generator").items():
+        family = releases()[name][0]
+        described = family.config(release.config)
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            generator = Generator.from_description(described, name)
+        count = sum(p.numel() for p in generator.parameters())
+        rows.append(
+            (
+                f"{release.hub} {release.file}",
+                f"`{name}`",
+                f"`{generator.tokenizer['name']}`",
+                f"{count / 1e6:.0f}M",
+                release.license,
+                f"`{Path(release.recipe[-1]).name}`",
+                f"{release.gfid:.2f}",
+                "",
+            )
+        )
+    rule = tuple("---" for _ in head)
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
+
+
 if __name__ == "__main__":
-    print(table())
+    print(table(), generator_table(), sep="\n\n")

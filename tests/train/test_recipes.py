@@ -25,9 +25,11 @@ BEFORE = {
     "titok_stage2": "titok_stage1",
     "one_d_piece_stage1": "maskgit_vqgan",
     "one_d_piece_stage2": "one_d_piece_stage1",
+    "decoder_finetune": "titok_vq",
     "retok_decoder": "retok",
 }
-LAST = ("titok_stage2", "one_d_piece_stage2", "retok_decoder")
+JOBS = {"glotok": "jobs/codebook_relations_tiny"}
+LAST = ("titok_stage2", "one_d_piece_stage2", "retok_decoder", "decoder_finetune")
 STEPS = 50
 LONGER = {"retok": 80}  # attention has to find its positions first
 TERM = {"maskgit_vqgan": "l1", "titok_stage1": "proxy_codes", "one_d_piece_stage1": "proxy_codes"}
@@ -49,6 +51,10 @@ def trained(place, monkeypatch):
         folder = place / f"runs/tiny_{name}"
         if name in BEFORE:
             go(BEFORE[name])
+        if name in JOBS and not folder.exists():
+            forget_accelerate()
+            done = CliRunner().invoke(main, [JOBS[name]], catch_exceptions=False)
+            assert done.exit_code == 0, done.output
         if not folder.exists():
             forget_accelerate()
             # Fewer than half of their steps show it.
@@ -95,7 +101,7 @@ def test_a_stage_goes_on_from_the_one_before(trained, name):
         pairs = {"output_space.decoder.": "decoder.", "output_space.codebook": "quantizer.codebook"}
     else:
         pairs = {part: part for part in ("encoder.", "quantizer.")}
-        parts = ("decoder.", "output_space.")
+        parts = ("output_space.", "decoder.")
         if name == "retok_decoder":  # of its decoder the CNN alone goes on
             pairs["decoder.reader."], parts = "decoder.reader.", ("decoder.cnn.",)
         learned = [key for key in ours if key.startswith(parts)]

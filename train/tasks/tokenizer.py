@@ -114,7 +114,7 @@ class TokenizerTask(Task):
         self.tokenizer = Tokenizer(config.tokenizer)
         self.lengths, self.sampling = self._lengths(), self._sampling()
         self.started = [start_from(self.tokenizer, init) for init in config.init]
-        inits = [(init.path, tuple(init.parts)) for init in config.init]
+        inits = [(i.path, tuple(i.parts)) for i in config.init if i.path is not None]
         self.ancestry = Ancestry.of(self.tokenizer, inits, data is not None and data.targets)
         _check_names(self.tokenizer, "freeze", config.freeze)
         _check_names(self.tokenizer, "lr", config.lr)
@@ -273,7 +273,7 @@ class TokenizerTask(Task):
         facts = {
             f"teacher {name} (sha256)": sha256 for name, sha256 in self.losses.teachers.items()
         }
-        facts |= {f"vision {name} (sha256)": sha256 for name, sha256 in self.losses.vision.items()}
+        facts |= {f"frozen {name} (sha256)": sha256 for name, sha256 in self.losses.frozen.items()}
         if self.config.tokenizer.text is not None:
             encoder = self.tokenizer.text_encoder
             facts[f"text encoder {encoder.name} (sha256)"] = encoder.sha256

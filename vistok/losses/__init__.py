@@ -3,6 +3,7 @@
 from vistok.losses import (
     adversarial,
     alignment,
+    codebook_relations,
     feature_reconstruction,
     perceptual,
     proxy_codes,
@@ -12,6 +13,7 @@ from vistok.losses import (
 __all__ = [
     "adversarial",
     "alignment",
+    "codebook_relations",
     "feature_reconstruction",
     "perceptual",
     "proxy_codes",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vistok.pretrained.open import locate, open
+from vistok import pretrained
 from vistok.storage.hub import WEIGHTS
 from vistok.storage.lineage import Identity
 from vistok.storage.weights import file_sha256, sha256
@@ -16,8 +16,8 @@ def identify(name: str | Path) -> tuple[Tokenizer, Identity]:
 
     Official weights have the sha256 of the file that saving them would make.
     """
-    folder = locate(name, "tokenizer").folder
-    tokenizer = open(name, expect="tokenizer")
+    folder = pretrained.locate(name, "tokenizer").folder
+    tokenizer = pretrained.open(name, expect="tokenizer")
     weights = None if folder is None else folder / WEIGHTS
     digest = file_sha256(tokenizer.state_dict()) if weights is None else sha256(weights)
     return tokenizer, identity_of(tokenizer, str(name), digest)
@@ -29,4 +29,5 @@ def identity_of(tokenizer: Tokenizer, name: str, digest: str) -> Identity:
     Args:
         digest: sha256 of its model.safetensors.
     """
-    return Identity(name, digest, tokenizer.codes_sha256(), tokenizer.lineage)
+    codes = tokenizer.codes_sha256()
+    return Identity(name, digest, codes, tokenizer.lineage, tokenizer.release)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from tests.support.caches import change_meta
-from tests.support.training import STATEFUL, TINY, cache_tree
+from tests.support.training import STATEFUL, TINY, cache_tree, forget_accelerate
 from vistok.cli.generate import generate
 from vistok.cli.info import info
 from vistok.config import ConfigError, validate
@@ -20,9 +21,11 @@ from vistok.core.errors import InputError
 from vistok.eval.systems.runs import RunError, resolve
 from vistok.pretrained.identity import identify
 from vistok.storage.hub import WEIGHTS
-from vistok.storage.lineage import COMPATIBLE, pairing
+from vistok.storage.lineage import COMPATIBLE, UNKNOWN, pairing
 from vistok.storage.weights import file_sha256, read_safetensors, sha256
 from vistok.tokenizer import Tokenizer, TokenizerConfig
+from vistok.train.config import TrainConfig
+from vistok.train.loop import train
 
 GENERATOR = {"kind": "autoregressive", "transformer": {"width": 16, "depth": 1, "heads": 2}}
 
@@ -35,9 +38,15 @@ def stage(parent: Path, base: dict = TINY, freeze=("encoder", "quantizer"), **to
     return tree
 
 
-@pytest.fixture
-def family(run):
+@pytest.fixture(scope="module")
+def family(tmp_path_factory):
     """parent, child (other decoder), grandchild; a generator of the parent's tokens."""
+    place = tmp_path_factory.mktemp("family")
+
+    def run(tree: dict, folder: str, **overrides) -> Path:
+        forget_accelerate()
+        return train(validate(TrainConfig, {**tree, "out": str(place / folder), **overrides}))
+
     parent = run(TINY, "parent", name="parent", steps=4)
     child = run(stage(parent), "child", name="post", steps=3)
     grand = run(stage(child), "grand", name="again", steps=3)
@@ -99,6 +108,22 @@ def test_a_generator_goes_with_the_child_and_says_so(family, tmp_path):
     assert "compatible" not in CliRunner().invoke(generate, words).output
 
 
+def test_a_generator_that_does_not_say_goes_with_the_only_tokenizer(family, tmp_path, fails):
+    """Released generators do not say which weights made their tokens."""
+    generator = shutil.copytree(family[3] / "model", tmp_path / "generator")
+    path = generator / "config.json"
+    described = json.loads(path.read_text())
+    described["tokenizer"] = {"name": "released", "sha256": ""}
+    path.write_text(json.dumps(described))
+    (system,) = resolve([family[0], generator])
+    assert system.generators[0].fit == UNKNOWN
+    with fails(RunError, "a generator of the tokens of 'released'", "not known which weights"):
+        resolve([family[0], family[1], generator])
+    out = str(tmp_path / "x.png")
+    done = CliRunner().invoke(generate, [str(generator), str(family[0]), "--out", out])
+    assert done.exit_code == 0 and UNKNOWN in done.output
+
+
 def test_any_other_change_is_refused_with_the_reason(run, family, fails):
     parent, _, _, generator = family
     whole = run(stage(parent, freeze=()), "whole", name="whole", steps=3)
@@ -135,8 +160,8 @@ def test_a_next_stage_with_a_new_decoder_says_so(run, family):
     assert (step.kind, step.changed) == ("next stage", ("decoder",))
 
 
-def test_a_resume_from_another_parent_is_refused(run, family, fails):
-    parent = family[0]
+def test_a_resume_from_another_parent_is_refused(run, family, tmp_path, fails):
+    parent = shutil.copytree(family[0], tmp_path / "parent")
     tree = stage(parent)
     run(tree, "resumed", steps=4)
     other = run(TINY, "parent2", steps=4, seed=9)
@@ -146,15 +171,16 @@ def test_a_resume_from_another_parent_is_refused(run, family, fails):
         run(tree, "resumed", steps=8)
 
 
-def test_a_damaged_lineage_is_one_line(family, fails):
-    path = family[1] / "model" / "config.json"
+def test_a_damaged_lineage_is_one_line(family, tmp_path, fails):
+    child = shutil.copytree(family[1], tmp_path / "child")
+    path = child / "model" / "config.json"
     described = json.loads(path.read_text())
     described["lineage"][0]["parents"][0]["sha256"] = "../../x"
     path.write_text(json.dumps(described))
     with fails(ConfigError, "config.json: lineage: sha256='../../x' is no hash"):
-        Tokenizer.from_pretrained(family[1] / "model")
+        Tokenizer.from_pretrained(child / "model")
     with fails(ConfigError, "lineage: sha256='../../x' is no hash"):
-        resolve([family[1], family[3]])
+        resolve([child, family[3]])
 
 
 def test_lineage_is_saved_and_pushed_with_its_licenses(family, tmp_path):

@@ -22,6 +22,7 @@ from vistok.core.text import printable
 from vistok.pretrained.base import Entry, Family, Release, flag, pair, same, squeeze
 from vistok.pretrained.tokenizers import xqgan_branches as quantizers
 from vistok.pretrained.tokenizers.xqgan_quantizers import INERT
+from vistok.pretrained.tokenizers.xqgan_releases import LICENSE, PROTOCOL, RELEASES
 from vistok.tokenizer import TokenizerConfig
 
 SIZES = {
@@ -29,7 +30,7 @@ SIZES = {
     "vit_base_patch14_dinov2.lvd142m": {"embed_dim": 768, "depth": 12, "num_heads": 12},
     "vit_large_patch14_dinov2.lvd142m": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
 }
-IMAGE_SIZE, PATCH_SIZE, DROP_PATH = 256, 16, 0.1
+IMAGE_SIZE, PATCH_SIZE, DROP_PATH, MLP_RATIO = 256, 16, 0.1, 4.0
 # Options of the official model that change no tensor that is read here: losses of training, frozen
 # teachers (`semantic_guide`, `detail_guide`), and what only the CNN encoder asks for.
 _SILENT = frozenset(
@@ -64,9 +65,10 @@ MAIN_TRAINING = {
     "end_ratio": 0.5,
 }
 _NEVER = 1_000_000  # epochs: an annealing that begins there never does
-_PROTOCOL = "ImageNet val 256, 50,000 crops against their reconstructions, ADM evaluator"
+_SIZES = frozenset(
+    "image_size patch_size embed_dim depth num_heads mlp_ratio drop_path_rate".split()
+)
 _MARKS = {"encoder.latent_tokens", "encoder.model.cls_token", "decoder.to_pixel.model.weight"}
-_LICENSE = "none stated, code under the Adobe Research License (research only, non-commercial)"
 
 
 class XQGAN(Family):
@@ -210,9 +212,9 @@ class XQGAN(Family):
     def _release(
         name: str, file: str, recipe: str, hub: str = "qiuk6/RobusTok", **own: Any
     ) -> Release:
-        own = {"config": MAIN_TRAINING, "protocol": _PROTOCOL, **own}
+        own = {"config": MAIN_TRAINING, "protocol": PROTOCOL, **own}
         named = (f"tokenizers/robustok/{recipe}",)
-        return Release(name, hub, file, _LICENSE, recipe=named, research_only=True, **own)
+        return Release(name, hub, file, LICENSE, recipe=named, research_only=True, **own)
 
     releases = (
         _release("robustok-main", "main-train.pt", "robustok", rfid=1.02, gfid=1.60),
@@ -230,6 +232,7 @@ class XQGAN(Family):
             hub="qiuk6/RobustTok",
             config={**MAIN_TRAINING, "end_ratio": 0.0},
         ),
+        *RELEASES,
     )
 
 
@@ -247,6 +250,11 @@ def _backbone(
     given = official.get("decoder_backbone") if side == "decoder" else None
     given = given or official.get("backbone")
     if given is not None:
+        for key in sorted(set(given) - _SIZES):
+            warnings.warn(
+                f"xqgan: config key backbone.{printable(key)} is not known and changes nothing",
+                stacklevel=4,
+            )
         return given
     name = model.get(f"{side}_model", next(iter(SIZES)))
     if name not in SIZES:
@@ -273,6 +281,7 @@ def _vit(backbone: Mapping[str, Any]) -> dict[str, Any]:
             "depth": backbone["depth"],
             "heads": backbone["num_heads"],
             "mlp": "gelu",
+            "mlp_ratio": backbone.get("mlp_ratio", MLP_RATIO),
             "norm": "layernorm",
             "norm_eps": 1e-6,
             "layer_scale": 1e-5,
@@ -300,6 +309,8 @@ def _sizes(part: Any, image_size: int) -> dict[str, Any]:
     }
     if part.transformer.drop_path != DROP_PATH:
         sizes["drop_path_rate"] = part.transformer.drop_path
+    if part.transformer.mlp_ratio != MLP_RATIO:
+        sizes["mlp_ratio"] = part.transformer.mlp_ratio
     return sizes
 
 
