@@ -327,9 +327,6 @@ def _owners(generator: Run, tokenizers: Sequence[Run]) -> dict[str, Run]:
         raise RunError(f"{generator.model / 'config.json'}: {error}; save it again") from None
     pairs = {run.name: lineage.pairing(wanted, run) for run in tokenizers}
     fitting = [name for name, pair in pairs.items() if pair.fits]
-    if not fitting:  # released generators do not say whose tokens they learned
-        fitting = [r.name for r in tokenizers if not pairs[r.name].refused and _alike(r, generator)]
-        fitting = fitting if len(fitting) == 1 else []
     fitting.sort(key=lambda name: bool(pairs[name].text))  # the very same weights first
     if not fitting:
         given = ", ".join(f"{run.folder} ({pairs[run.name].text})" for run in tokenizers)
@@ -343,11 +340,6 @@ def _owners(generator: Run, tokenizers: Sequence[Run]) -> dict[str, Run]:
         name: replace(generator, name=named.get(name, generator.name), fit=pairs[name].text)
         for name in fitting
     }
-
-
-def _alike(tokenizer: Run, generator: Run) -> bool:
-    """True if a tokenizer's tokens are of the shape that a generator models."""
-    return tokenizer.spec.model_dump(mode="json") == generator.described["spec"]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -47,7 +47,7 @@ def table() -> str:
         recipe = [Path(name).name for name in release.recipe]
         rows.append(
             (
-                release.hub,
+                release.hub or f"[{release.file}]({release.page})",
                 f"`{release.name}`",
                 f"{spec.length}" if spec.prefix == "none" else f"1..{spec.length}",
                 f"{spec.bits:,}" if spec.vocab else continuous,

@@ -269,7 +269,7 @@ class AlignmentLoss(Loss):
                 f"alignment: {student.shape[1]} features of the {self.config.student} are not the "
                 f"grid {own}; use features=pooled"
             )
-        maps = student.transpose(1, 2).unflatten(2, own)
+        maps = student.float().transpose(1, 2).unflatten(2, own)
         return resize(maps, grid, "bilinear", antialias=True).flatten(2).transpose(1, 2)
 
     def _counts(self, reconstruction: Reconstruction, student: Tensor) -> Tensor | None:
