@@ -55,7 +55,7 @@ def table() -> str:
         recipe = [Path(name).name for name in release.recipe]
         rows.append(
             (
-                release.hub,
+                release.hub or f"[{release.file}]({release.page})",
                 f"`{release.name}`",
                 positions(spec),
                 f"{spec.bits:,}" if spec.vocab else continuous,
