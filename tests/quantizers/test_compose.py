@@ -273,6 +273,7 @@ def test_residual_levels_start_from_what_earlier_ones_miss(shared):
     assert set(rows) <= {0.0, 1.0, 2.0, 3.0} and (shared or rows[3:] == [0.0] * 3)
 
 
+@pytest.mark.slow
 def test_branches_of_scales_are_one_graph():
     quantizer = make(CONFIGS["folded"] | {"branches": 2}).train()
     z, draws = latents(quantizer), Draws(levels=torch.tensor([[True, True, False]] * 4))
