@@ -212,12 +212,18 @@ def data_config(run: Run | None, changes: Mapping[str, Any] | None = None) -> Co
             ("no data named" if run is None else f"{run.folder}: {_no_data(run)}")
             + "; say which images, e.g. data.kind=photos data.size=32"
         )
-    config = validate(_Data, {"data": {**(tree or {}), **changes}}, "data").data
-    if isinstance(config, PairsConfig):  # generated images are no reference: their originals are
-        config = originals_of(config)
+    if tree and tree.get("kind") == "pairs" and "kind" not in changes:
+        tree = _real(validate(_Data, {"data": tree}, "data").data).model_dump(mode="json")
+    config = _real(validate(_Data, {"data": {**(tree or {}), **changes}}, "data").data)
     if tree and addresses(config):
         check_addresses(config, run.folder / "config.yaml", changes)
     return config
+
+
+def _real(config: Config) -> Config:
+    """The data config of real images: of pairs, whose inputs were generated, that of the
+    originals."""
+    return originals_of(config) if isinstance(config, PairsConfig) else config
 
 
 def _no_data(run: Run) -> str:
@@ -327,9 +333,6 @@ def _owners(generator: Run, tokenizers: Sequence[Run]) -> dict[str, Run]:
         raise RunError(f"{generator.model / 'config.json'}: {error}; save it again") from None
     pairs = {run.name: lineage.pairing(wanted, run) for run in tokenizers}
     fitting = [name for name, pair in pairs.items() if pair.fits]
-    if not fitting:  # released generators do not say whose tokens they learned
-        fitting = [r.name for r in tokenizers if not pairs[r.name].refused and _alike(r, generator)]
-        fitting = fitting if len(fitting) == 1 else []
     fitting.sort(key=lambda name: bool(pairs[name].text))  # the very same weights first
     if not fitting:
         given = ", ".join(f"{run.folder} ({pairs[run.name].text})" for run in tokenizers)
@@ -343,11 +346,6 @@ def _owners(generator: Run, tokenizers: Sequence[Run]) -> dict[str, Run]:
         name: replace(generator, name=named.get(name, generator.name), fit=pairs[name].text)
         for name in fitting
     }
-
-
-def _alike(tokenizer: Run, generator: Run) -> bool:
-    """True if a tokenizer's tokens are of the shape that a generator models."""
-    return tokenizer.spec.model_dump(mode="json") == generator.described["spec"]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -18,7 +18,8 @@ PIXEL_DECODER = {"large": 303.6}
 LATENTS = 256 * 768 / 1e6  # RobusTok's latent tokens, beside its ViT
 MASKGIT = {"encoder": 23.8, "decoder": 30.5}
 # The whole tokenizer.
-TOTAL = {"vq_ds16_c2i": 71.88, "vq_ds8_c2i": 70.11, "vq_ds16_t2i": 71.88}
+TOTAL = {"vq_ds16_c2i": 71.88, "vq_ds8_c2i": 70.11, "vq_ds16_t2i": 71.88,
+         "retok-sb256": 232.69, "retok-ss256": 136.30}  # fmt: skip
 
 
 def size_of(part) -> str:

@@ -75,9 +75,10 @@ def write_stand_ins(runs: Path) -> None:
     from vistok.tokenizer import Tokenizer
 
     write_clip(runs / "tiny_clip")
-    cosines = {"relations": torch.eye(64)}
-    write_safetensors(cosines, runs / "tiny_glotok_relations" / "relations.safetensors")
-    for name in ("maskgit_vqgan", "titok_stage1", "one_d_piece_stage1", "titok_vq"):
+    relations = runs / "tiny_glotok_relations"
+    relations.mkdir(parents=True)
+    write_safetensors({"relations": torch.eye(64)}, relations / "relations.safetensors")
+    for name in ("maskgit_vqgan", "titok_stage1", "one_d_piece_stage1", "titok_vq", "retok"):
         torch.manual_seed(0)
         config = read_config(TINY[name])
         Tokenizer(config.task.tokenizer).save_pretrained(runs / config.name / "model")

@@ -27,6 +27,7 @@ from vistok.core.schedules import Progress
 from vistok.frozen.files import BadWeights, MissingWeights, hollow, read_state
 from vistok.frozen.network import Frozen
 from vistok.losses.base import Loss, LossConfig
+from vistok.runtime.precision import no_autocast
 from vistok.storage.weights import sha256
 
 
@@ -74,11 +75,12 @@ class CodebookRelationsLoss(Loss):
     def __init__(self, config: CodebookRelationsConfig) -> None:
         super().__init__(config)
         self.relations: Relations | None = None
-        self._codebook: list[nn.Parameter] = []  # in a list: it is the tokenizer's
+        self._owner: list[nn.Module] = []  # of the codebook; in a list: it is the tokenizer's
 
     @property
     def borrowed(self) -> tuple[nn.Parameter, ...]:
-        return tuple(self._codebook)
+        name = self.config.codebook.rpartition(".")[2]
+        return tuple(getattr(owner, name) for owner in self._owner)
 
     def bind(self, tokenizer: nn.Module) -> None:
         name, parameters = self.config.codebook, dict(tokenizer.named_parameters())
@@ -88,7 +90,8 @@ class CodebookRelationsLoss(Loss):
                 f"losses: codebook_relations moves '{name}', which is no matrix that gradients "
                 f"train; this tokenizer has {', '.join(books) or 'none (an EMA codebook is none)'}"
             )
-        self._codebook = [parameters[name]]
+        # By its owner, since tracing and sharding put other parameters into modules.
+        self._owner = [tokenizer.get_submodule(name.rpartition(".")[0])]
         count = len(parameters[name])
         if self.config.path is None or hollow():
             self.relations = Relations(torch.zeros(count, count))
@@ -122,8 +125,8 @@ class CodebookRelationsLoss(Loss):
     def forward(
         self, reconstruction: Reconstruction, batch: Batch, progress: Progress
     ) -> dict[str, Tensor]:
-        (codebook,) = self._codebook
-        with torch.autocast(codebook.device.type, enabled=False):
+        (codebook,) = self.borrowed
+        with no_autocast(codebook.device):
             loss = relation_distance(
                 codebook.float(),
                 self.relations.cosines,

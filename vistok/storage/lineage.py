@@ -23,7 +23,7 @@ from vistok.core.text import printable
 BEHIND = ("decoder", "output_space")  # parts that do not make tokens
 COMPATIBLE = "compatible: decoder changed only"
 TAKEN = "taken for the release whose tokens it learned: neither file says which weights they are"
-UNKNOWN = "not known which weights made its tokens"  # released generators do not say
+UNKNOWN = "not known which weights made its tokens"
 _MOST = 1000  # steps, and parents of one: what is damaged may name millions
 _HASH = re.compile("[0-9a-f]{64}")
 

@@ -21,7 +21,7 @@ from vistok.core.errors import InputError
 from vistok.eval.systems.runs import RunError, resolve
 from vistok.pretrained.identity import identify
 from vistok.storage.hub import WEIGHTS
-from vistok.storage.lineage import COMPATIBLE, UNKNOWN, pairing
+from vistok.storage.lineage import COMPATIBLE, pairing
 from vistok.storage.weights import file_sha256, read_safetensors, sha256
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.train.config import TrainConfig
@@ -106,22 +106,6 @@ def test_a_generator_goes_with_the_child_and_says_so(family, tmp_path):
     assert f"{grand}: compatible: decoder changed only" in done.output and out.is_file()
     words = [str(generator), str(parent), "--count", "1", "--out", str(out), "--overwrite"]
     assert "compatible" not in CliRunner().invoke(generate, words).output
-
-
-def test_a_generator_that_does_not_say_goes_with_the_only_tokenizer(family, tmp_path, fails):
-    """Released generators do not say which weights made their tokens."""
-    generator = shutil.copytree(family[3] / "model", tmp_path / "generator")
-    path = generator / "config.json"
-    described = json.loads(path.read_text())
-    described["tokenizer"] = {"name": "released", "sha256": ""}
-    path.write_text(json.dumps(described))
-    (system,) = resolve([family[0], generator])
-    assert system.generators[0].fit == UNKNOWN
-    with fails(RunError, "a generator of the tokens of 'released'", "not known which weights"):
-        resolve([family[0], family[1], generator])
-    out = str(tmp_path / "x.png")
-    done = CliRunner().invoke(generate, [str(generator), str(family[0]), "--out", out])
-    assert done.exit_code == 0 and UNKNOWN in done.output
 
 
 def test_any_other_change_is_refused_with_the_reason(run, family, fails):
