@@ -59,6 +59,7 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
         self.input_space = build(config.input_space, self.shape)
         self.output_space = build(config.output_space, self.shape)
         share_frozen(self.input_space, self.output_space)
+        self.output_space.share(self.input_space)
         self.quantizer = build(config.quantizer)
         self.encoder = build(config.encoder, self.input_space.shape, self.quantizer.latent_dim)
         layout = self.quantizer.layout(self.encoder.grids, self.encoder.stored)
@@ -76,7 +77,7 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
                 "cannot leave the others out; expected a decoder that serves prefixes "
                 "(missing: mask_token or drop)"
             )
-        optional = any(how.optional for how in config.reading.values())
+        optional = self.decoder.reads_null or any(h.optional for h in config.reading.values())
         redundant = layout.count - self._stored
         check_all(self.regularizers, config.regularizers, self.spec(), optional, redundant)
         self.origin: Origin | None = None
@@ -103,14 +104,19 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
                 (proxy codes: another tokenizer's decoder would run for nothing).
             in_space: True gives the target in the output space too.
         """
-        latents = self.latents(batch.pixels, condition, draws)
+        own = None if draws is None else draws.part("input_space")
+        seen = self.input_space(batch.pixels, own) if batch.space is None else batch.space
+        latents = self.encoder(seen, condition)
         quantized = self.quantize(latents, draws)
         values = quantized.values
         present = self.present(draws, len(values), values.device)
         target = batch.pixels if batch.target is None else batch.target
         samples, noisy, clean = self.decoder.sampling is not None, None, None
         if in_space or (samples and draws is not None):
-            clean = self.output_space(target)
+            one = self.config.input_space == self.config.output_space and batch.target is None
+            clean = seen if one else self.output_space(target)  # a VAE would run twice
+        if self.decoder.reads_null and draws is not None and draws.null is not None:
+            condition = replace(condition or Condition(), null=draws.null)
         if samples and draws is None:
             estimate = self._sample(values, present, condition, batch.index, 0, None)
             decoded = Decoded(estimate, estimate)

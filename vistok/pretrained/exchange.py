@@ -31,6 +31,7 @@ def from_official(
     Raises ConfigError for a config that the family cannot map, WeightsError for missing,
     unexpected, misshapen, mistyped or non-finite tensors: one line with source and key.
     """
+    state = family.unwrapped(state)
     tree = _mapped(family, config, state, source) | {"license": license}
     tokenizer = Tokenizer(validate(TokenizerConfig, tree, f"{source} ({family.name})"))
     entries = family.entries(tokenizer.config)
