@@ -97,32 +97,32 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
         """One training or evaluation pass over `batch.pixels` [B, 3, *sides] in 0..1.
 
         A decoder that samples sees the target at a sampled time in training, and samples from noise
-        (seed 0, keyed by `batch.index`) in evaluation.
+        (seed 0, keyed by `batch.index`) without draws of its own.
 
         Args:
             pixels: False leaves the way back from the output space out, where no loss looks at it
                 (proxy codes: another tokenizer's decoder would run for nothing).
             in_space: True gives the target in the output space too.
         """
-        own = None if draws is None else draws.part("input_space")
+        own = (draws or Draws()).part("input_space")
         seen = self.input_space(batch.pixels, own) if batch.space is None else batch.space
         latents = self.encoder(seen, condition)
         quantized = self.quantize(latents, draws)
         values = quantized.values
         present = self.present(draws, len(values), values.device)
         target = batch.pixels if batch.target is None else batch.target
-        samples, noisy, clean = self.decoder.sampling is not None, None, None
-        if in_space or (samples and draws is not None):
-            one = self.config.input_space == self.config.output_space and batch.target is None
-            clean = seen if one else self.output_space(target)  # a VAE would run twice
-        if self.decoder.reads_null and draws is not None and draws.null is not None:
+        samples, noisy, clean = self.sampling is not None, None, None
+        drawn = (draws or Draws()).part("decoder")
+        if in_space or drawn.time is not None:
+            one = self.config.input_space == self.config.output_space  # a VAE would run twice
+            clean = seen if one and batch.target is None else self.output_space(target)
+        if draws is not None and draws.null is not None and self.decoder.reads_null:
             condition = replace(condition or Condition(), null=draws.null)
-        if samples and draws is None:
+        if samples and drawn.time is None:
             estimate = self._sample(values, present, condition, batch.index, 0, None)
             decoded = Decoded(estimate, estimate)
         else:
-            if samples:
-                noisy = self.decoder.corrupt(clean, draws.part("decoder"))
+            noisy = self.decoder.corrupt(clean, drawn) if samples else None
             decoded = self.reconstruct(values, present, condition, noisy)
         image = self.output_space.inverse(decoded.estimate) if pixels else None
         return Reconstruction(image, target, decoded, quantized, latents, draws, clean, noisy)

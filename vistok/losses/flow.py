@@ -25,6 +25,7 @@ class FlowLoss(Loss):
     """Reconstruction -> `flow`: mean of |prediction - (noise - clean)|^2."""
 
     needs_pixels = False
+    needs_velocity = True
     needs_target_in_space = True
 
     def __init__(self, config: FlowConfig) -> None:
@@ -41,8 +42,11 @@ class FlowLoss(Loss):
     def forward(
         self, reconstruction: Reconstruction, batch: Batch, progress: Progress
     ) -> dict[str, Tensor]:
-        clean = reconstruction.target_in_space.float()
-        noise = reconstruction.draws.part("decoder").noise.to(clean)
+        draws, clean = reconstruction.draws, reconstruction.target_in_space
+        if draws is None or draws.part("decoder").noise is None:
+            return {}  # evaluation samples: there is no velocity at one time
+        clean = clean.float()
+        noise = draws.part("decoder").noise.to(clean)
         found = reconstruction.decoded.prediction.float()
         return {"flow": nn.functional.mse_loss(found, path.velocity(clean, noise))}
 
