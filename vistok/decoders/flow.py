@@ -53,6 +53,7 @@ class Embedded(Record):
     values: Tensor  # [B, M, D], or what a decoder makes of them
     present: Tensor | None = None  # [B, M] bool; None = all
     condition: Condition | None = None
+    counts: Tensor | None = None  # [B, M] int64: places that a row stands for; None = one each
 
 
 class FlowDecoder(Decoder):
@@ -78,6 +79,20 @@ class FlowDecoder(Decoder):
         if condition is not None:
             condition = replace(condition, null=torch.ones_like(absent[:, 0]))
         return self.embed(values, absent, condition)
+
+    def embed_guided(
+        self, values: Tensor, present: Tensor | None, condition: Condition | None
+    ) -> tuple[Embedded, Embedded, bool]:
+        """For sampling: inputs of the conditional and of the unconditional prediction, and whether
+        both shall be one batch."""
+        one = self.embed(values, present, condition)
+        return one, self.embed_nothing(values, condition), True
+
+    def embed_alone(
+        self, values: Tensor, present: Tensor | None, condition: Condition | None
+    ) -> Embedded:
+        """For sampling without guidance: inputs of the conditional prediction."""
+        return self.embed(values, present, condition)
 
     def velocity(
         self, noisy: Noisy, values: Tensor, present: Tensor | None, condition: Condition | None
@@ -136,16 +151,22 @@ class FlowDecoder(Decoder):
         """
         sampling = sampling or self.sampling
         guidance = Guidance(sampling.guidance)
-        one = both = self.embed(values, present, condition)
-        if sampling.guidance.scale != 1:
-            both = _joined(one, self.embed_nothing(values, condition))
+        both = None
+        if sampling.guidance.scale == 1:
+            one = self.embed_alone(values, present, condition)
+        else:
+            one, nothing, together = self.embed_guided(values, present, condition)
+            both = joined(one, nothing) if together else None
 
         def direction(x: Tensor, time: float) -> Tensor:
             scale = sampling.guidance.scale_at(time)
-            at = lambda e, x: self._at(x, time, e)
             if scale == 1:
-                return at(one, x)
-            return guidance(*at(both, torch.cat([x, x])).chunk(2), scale)
+                return self._at(x, time, one)
+            if both is not None:
+                predicted = self._at(torch.cat([x, x]), time, both).chunk(2)
+            else:
+                predicted = [self._at(x, time, e) for e in (one, nothing)]
+            return guidance(*predicted, scale)
 
         grid = times(sampling.steps, sampling.shift)
         # The way itself stays in fp32, whatever the network computes in.
@@ -154,15 +175,16 @@ class FlowDecoder(Decoder):
     def _at(self, x: Tensor, time: float, e: Embedded) -> Tensor:
         """The velocity of all samples at one time, fp32."""
         times = x.new_full((len(x),), time)
-        return self.velocity(Noisy(x, times), e.values, e.present, e.condition).float()
+        return self.tapped(Noisy(x, times), e)[0].float()
 
 
-def _joined(a: Embedded, b: Embedded) -> Embedded:
+def joined(a: Embedded, b: Embedded) -> Embedded:
     """One batch of both, a in front."""
     present = None
     if a.present is not None or b.present is not None:
         present = torch.cat([_all(one) for one in (a, b)])
-    return Embedded(torch.cat([a.values, b.values]), present, _conditions(a, b))
+    counts = None if a.counts is None else torch.cat([a.counts, b.counts])
+    return Embedded(torch.cat([a.values, b.values]), present, _conditions(a, b), counts)
 
 
 def _all(embedded: Embedded) -> Tensor:

@@ -201,6 +201,41 @@ class FlowViT(FlowDecoder):
         first = torch.arange(self.count, device=values.device) == 0
         return Embedded(rows.values, first.expand(batch, -1))
 
+    def embed_alone(
+        self, values: Tensor, present: Tensor | None, condition: Condition | None
+    ) -> Embedded:
+        """Rows that are equal stay equal in every block, where all see all: the missing values
+        become one row that counts for as many. A prefix then costs what it is long."""
+        whole = self.embed(values, present, condition)
+        told = condition is not None and condition.null is not None
+        mask_token = self.config.missing == "mask_token" and self.config.attention == "full"
+        if present is None or told or not mask_token:
+            return whole
+        kept = present.sum(1)
+        rows = min(int(kept.max()) + 1, self.count)  # known once per image, not at every time
+        order = present.int().argsort(dim=1, descending=True, stable=True)[:, :rows]
+        x = whole.values.gather(1, order[..., None].expand(-1, -1, whole.values.shape[-1]))
+        place = torch.arange(rows, device=x.device)
+        counts = (place < kept[:, None]).long()
+        missing = self.count - kept[:, None]
+        return Embedded(x, counts=torch.where(place == kept[:, None], missing, counts))
+
+    def embed_guided(
+        self, values: Tensor, present: Tensor | None, condition: Condition | None
+    ) -> tuple[Embedded, Embedded, bool]:
+        """The unconditional prediction's values are equal too, so one row stands for them all."""
+        one = self.embed_alone(values, present, condition)
+        nothing = self.embed_nothing(values, condition)
+        if self.config.null not in ("learned", "zero") or self.config.attention != "full":
+            return one, nothing, True
+        rows = one.values.shape[1]
+        if rows <= self.cells // 4 and one.counts is not None:  # filled up, it is one batch
+            counts = torch.zeros_like(one.counts)
+            counts[:, 0] = self.count
+            return one, Embedded(nothing.values[:, :rows], counts=counts), True
+        counts = torch.full((len(values), 1), self.count, device=values.device)
+        return one, Embedded(nothing.values[:, :1], counts=counts), False
+
     @staticmethod
     def _all(x: Tensor) -> Tensor:
         """[B, M] bool: all of them."""
@@ -218,10 +253,7 @@ class FlowViT(FlowDecoder):
         patches = self.positions(self.patch_embed(noisy.x.to(self.embed_values.weight.dtype)))
         y = torch.cat([patches, values.to(patches.dtype)], dim=1)
         vector = self.time(noisy.time)
-        pieces = (self.cells, self.count if present is None else present)
-        mask = joined(*pieces, batch=len(y), device=y.device)
-        if self.mask is not None:
-            mask = self.mask if mask is None else self.mask & mask
+        mask = self._seen(embedded, present)
         kinds = self.config.transformer.modulation_kinds
         rows, seen = self.transformer.tapped(
             y,
@@ -229,12 +261,24 @@ class FlowViT(FlowDecoder):
             mask=mask,
             only=None if self.whole_taps else slice(0, self.cells),
             vector=vector,
-            lengths=(self.cells, self.count) if kinds == 2 else None,
+            lengths=(self.cells, values.shape[1]) if kinds == 2 else None,
         )
         rows = rows[:, : self.cells]
         if self.modulation is not None:
             rows = modulate(rows, *self.modulation(vector))
         return self.unpatchify(rows), {name: seen[i] for name, i in taps.items()}
+
+    def _seen(self, embedded: Embedded, present: Tensor | None) -> Tensor | None:
+        """Mask of the attention; None where all see all."""
+        if embedded.counts is not None:
+            # n equal keys weigh as much as one whose score is larger by log n.
+            bias = embedded.counts.float().log()[:, None, None]
+            return nn.functional.pad(bias, (self.cells, 0))
+        pieces = (self.cells, self.count if present is None else present)
+        mask = joined(*pieces, batch=len(embedded.values), device=embedded.values.device)
+        if self.mask is not None:
+            mask = self.mask if mask is None else self.mask & mask
+        return mask
 
     @property
     def last_layer(self) -> nn.Parameter:

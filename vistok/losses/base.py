@@ -50,6 +50,8 @@ class Loss(nn.Module):
     """The saved or released tokenizer that `teach` must receive before `bind`; None = none."""
     needs_pixels: bool = True
     """True if `forward` reads `Reconstruction.pixels`, which may cost another network to decode."""
+    needs_images: bool = True
+    """True if `forward` reads images of the batch, which a cached space has not."""
     needs_target_in_space: bool = False
     """True if `forward` reads `Reconstruction.target_in_space`, which may cost a frozen network to
     encode; with decoders that sample it is there in any case."""

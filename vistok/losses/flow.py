@@ -24,7 +24,7 @@ class FlowConfig(LossConfig):
 class FlowLoss(Loss):
     """Reconstruction -> `flow`: mean of |prediction - (noise - clean)|^2."""
 
-    needs_pixels = False
+    needs_pixels = needs_images = False
     needs_velocity = True
     needs_target_in_space = True
 

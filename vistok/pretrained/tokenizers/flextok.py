@@ -3,8 +3,7 @@ latents.
 
 The config is a tree of class paths (`flextok_config`); it lies beside the weights as config.json,
 or in the safetensors header as Python literals. A checkpoint carries its own copy of the VAE, which
-an import keeps. Differences in the weights' layout: patches are linear layers over (row, column,
-channel), queries, keys and values are three layers, a modulation's gates come first.
+an import keeps.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from vistok.layers.fitted_positions import scrambled_sincos
 from vistok.pretrained.base import Entry, Family, Release, pair, same
 from vistok.pretrained.tokenizers import flextok_config as official
 from vistok.pretrained.tokenizers.flextok_official import written
+from vistok.pretrained.tokenizers.flextok_weights import patches, positions, trunk
 from vistok.tokenizer import TokenizerConfig
 
 _WRAPPED = "._checkpoint_wrapped_module"  # a level that activation checkpointing may leave
@@ -28,8 +28,6 @@ _LICENSE = (
     "code: Apple/EPFL sample code license, non-commercial; weights: Apple ML Research Model "
     "license, research purposes only, with attribution"
 )
-# Chunks of a block's modulation there, in the order in which ours stand.
-_CHUNKS = (2, 3, 0, 4, 5, 1)
 
 
 class FlexTok(Family):
@@ -52,6 +50,15 @@ class FlexTok(Family):
     def unwrapped(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return {key.replace(_WRAPPED, ""): tensor for key, tensor in state.items()}
 
+    def observed(
+        self, official_config: Mapping[str, Any], state: Mapping[str, Tensor]
+    ) -> Mapping[str, Any]:
+        """With a mark where the weights carry a copy of the VAE, wherever that once came from."""
+        tree = official.unwrapped(official_config)
+        if not any(key.startswith("vae.vae.") for key in state):
+            return tree
+        return {**tree, "constants": {**(tree.get("constants") or {}), "own_vae": True}}
+
     def config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         tree = official.unwrapped(config)
         constants = tree.get("constants") or {}
@@ -70,7 +77,8 @@ class FlexTok(Family):
         }
 
     def _space(self, vae: Mapping[str, Any], constants: Mapping[str, Any]) -> dict[str, Any]:
-        if not vae["scaling_factor"]:
+        borrowed = vae["hf_hub_path"] if not constants.get("own_vae") else None
+        if not (vae["scaling_factor"] or borrowed):
             official.refuse(
                 "vae.scaling_factor", vae["scaling_factor"], "the number in the VAE's config.json"
             )
@@ -78,9 +86,9 @@ class FlexTok(Family):
         official.ignored(vae, "vae", why, dtype_override="fp32")
         return {
             "kind": "vae",
-            "weights": OWN,
+            "weights": borrowed or OWN,
             "network": {"latent_channels": vae["latent_channels"], **(constants.get("vae") or {})},
-            "scaling_factor": vae["scaling_factor"],
+            "scaling_factor": vae["scaling_factor"] or None,
             "sample_posterior": vae["sample_posterior"],
         }
 
@@ -110,23 +118,23 @@ class FlexTok(Family):
         channels = config.input_space.network.latent_channels
         table = [
             same("encoder.latent_tokens", f"{enc}register_module.registers"),
-            *_patches("encoder.patch_embed.proj", f"{enc}patch_emb", channels),
-            *_positions(
+            *patches("encoder.patch_embed.proj", f"{enc}patch_emb", channels),
+            *positions(
                 "encoder.positions.fitted", f"{enc}posemb_module", encoder.patches.positions
             ),
-            *_trunk("encoder", f"{enc}transformer", encoder.transformer),
+            *trunk("encoder", f"{enc}transformer", encoder.transformer),
             *pair("encoder.proj", f"{enc}to_latents.proj"),
             *pair("decoder.embed_values", f"{dec}from_latents.proj"),
-            *_positions(
+            *positions(
                 "decoder.value_positions", f"{dec}registers_posemb_module", decoder.value_positions
             ),
-            *_patches("decoder.patch_embed.proj", f"{dec}noise_patch_emb", channels),
-            *_positions(
+            *patches("decoder.patch_embed.proj", f"{dec}noise_patch_emb", channels),
+            *positions(
                 "decoder.positions.fitted", f"{dec}patches_posemb_module", decoder.patches.positions
             ),
             *pair("decoder.time.up", f"{dec}time_embedder.mlp.0"),
             *pair("decoder.time.out", f"{dec}time_embedder.mlp.2"),
-            *_trunk("decoder", f"{dec}transformer", decoder.transformer, modulated=True),
+            *trunk("decoder", f"{dec}transformer", decoder.transformer, modulated=True),
             *pair("decoder.unpatchify.proj", f"{dec}to_patches.proj"),
         ]
         if decoder.missing == "mask_token":
@@ -135,6 +143,8 @@ class FlexTok(Family):
             table.append(same("decoder.null_token", f"{dec}latent_dropout.nullcond"))
         if decoder.head_modulation:
             table += pair("decoder.modulation.proj", f"{dec}to_patches.adaLN_modulation.1")
+        if config.input_space.weights != OWN:
+            return table
         with torch.device("meta"):
             network = config.input_space.network.build()
         names = network.state_dict()
@@ -279,9 +289,9 @@ def _transformer(trunk: Mapping[str, Any], place: str) -> dict[str, Any]:
         "qk_norm_affine": False,
         "attention_scale": "mup",
         "bias": False,
-        "qkv_bias": trunk["qkv_bias"],
-        "out_bias": trunk["proj_bias"],
-        "mlp_bias": trunk["mlp_bias"],
+        "qkv_bias": trunk["qkv_bias"] or None,
+        "out_bias": trunk["proj_bias"] or None,
+        "mlp_bias": trunk["mlp_bias"] or None,
         "dropout": trunk["drop"],
         "drop_path": trunk["drop_path_rate"],
         "init": trunk["weight_init_style"],
@@ -323,71 +333,3 @@ def _mask(found: Mapping[str, Any], name: str, modes: Mapping[str, str]) -> str:
     if mode not in modes:
         official.refuse(f"{name}.mask_mode", mode, " or ".join(modes))
     return modes[mode]
-
-
-# -- transforms of weights -------------------------------------------------------------------------
-
-
-def _patches(ours: str, theirs: str, channels: int) -> list[Entry]:
-    """A convolution of ours that is a linear layer over (row, column, channel) there."""
-
-    def load(weight: Tensor) -> Tensor:
-        side = round((weight.shape[1] / channels) ** 0.5)
-        return weight.unflatten(1, (side, side, channels)).permute(0, 3, 1, 2)
-
-    save = lambda kernel: (kernel.permute(0, 2, 3, 1).flatten(1),)
-    return [
-        same(f"{ours}.weight", f"{theirs}.patch_proj.weight", load=load, save=save),
-        same(f"{ours}.bias", f"{theirs}.patch_proj.bias"),
-    ]
-
-
-def _positions(ours: str, theirs: str, config: Any) -> list[Entry]:
-    """A learned table: [A, S, W] of ours is [A, 1, W, S] there."""
-    if config in (None, "none") or config.kind == "sincos":
-        return []
-    load = lambda table: table.squeeze(1).transpose(1, 2)
-    save = lambda axes: (axes.transpose(1, 2).unsqueeze(1),)
-    return [same(f"{ours}.axes", f"{theirs}.posembs", load=load, save=save)]
-
-
-def _trunk(side: str, theirs: str, config: Any, modulated: bool = False) -> list[Entry]:
-    own = lambda value: config.bias if value is None else value
-    kinds = lambda bias: ("weight", "bias") if own(bias) else ("weight",)
-    mlp = {"gate": "fc1", "up": "fc3", "out": "fc2"}
-    if config.mlp in ("silu", "gelu"):
-        mlp = {"up": "fc1", "out": "fc2"}
-    table = []
-    for i in range(config.depth):
-        a, b = f"{side}.transformer.blocks.{i}", f"{theirs}.blocks.{i}"
-        for kind in kinds(config.qkv_bias):
-            parts = tuple(f"{b}.attn.w{name}.{kind}" for name in "qkv")
-            join, split = (lambda *three: torch.cat(three)), (lambda one: one.chunk(3))
-            table.append(Entry(f"{a}.attention.qkv.{kind}", parts, join, split))
-        table += [
-            same(f"{a}.attention.out.{kind}", f"{b}.attn.proj.{kind}")
-            for kind in kinds(config.out_bias)
-        ]
-        table += [
-            same(f"{a}.mlp.{mine}.{kind}", f"{b}.mlp.{name}.{kind}")
-            for mine, name in mlp.items()
-            for kind in kinds(config.mlp_bias)
-        ]
-        if modulated:
-            how = _gates_first(config.modulation_kinds)
-            for kind in ("weight", "bias"):
-                names = f"{a}.modulation.proj.{kind}", f"{b}.adaLN_modulation.1.{kind}"
-                table.append(same(*names, **how))
-    return table
-
-
-def _gates_first(kinds: int) -> dict[str, Any]:
-    """Load and save of a modulation [kinds * 6 W, ...] whose chunks stand in another order."""
-    back = tuple(_CHUNKS.index(i) for i in range(6))
-    reorder = lambda tensor, order: tensor.unflatten(0, (kinds, 6, -1))[:, list(order)].flatten(
-        0, 2
-    )
-    return {
-        "load": lambda tensor: reorder(tensor, _CHUNKS),
-        "save": lambda tensor: (reorder(tensor, back),),
-    }

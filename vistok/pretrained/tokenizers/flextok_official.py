@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from vistok.frozen.vae import OWN
 from vistok.pretrained.tokenizers import flextok_config as classes
 from vistok.tokenizer import TokenizerConfig
 
@@ -110,6 +111,7 @@ def written(config: TokenizerConfig) -> dict[str, Any]:
             "images_reconst_write_key": "rgb_reconst",
             "vae_kl_loss_write_key": "vae_kl",
             "latent_channels": channels,
+            "hf_hub_path": None if space.weights == OWN else space.weights,
             "scaling_factor": space.scaling_factor,
             "sample_posterior": space.sample_posterior,
             "frozen": True,
@@ -254,6 +256,7 @@ def _patches(part: Any, channels: int) -> dict[str, Any]:
         "patch_sizes": [part.patches.size] * 2,
         "channels_in": channels,
         "dim": part.transformer.width,
+        "flatten_patches": False,
     }
 
 
