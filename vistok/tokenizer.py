@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,15 +35,14 @@ from vistok.frozen.network import Frozen, share_frozen
 from vistok.regularizers.base import check_all
 from vistok.runtime.modes import evaluating
 from vistok.storage import lineage
-from vistok.storage.hub import Saved, local_path
+from vistok.storage.imported import Imported
 from vistok.storage.lineage import Lineage
-from vistok.storage.origin import RECORD, TENSORS, Origin
 from vistok.storage.weights import content_sha256
 from vistok.tokenizer_config import TokenizerConfig
 from vistok.tokens import Tokens, TokenSpec, keep_mask
 
 
-class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image-tokenizer"]):
+class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["image-tokenizer"]):
     """Composition of the parts that a config names.
 
     Attributes:
@@ -80,7 +78,6 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
         optional = self.decoder.reads_null or any(h.optional for h in config.reading.values())
         redundant = layout.count - self._stored
         check_all(self.regularizers, config.regularizers, self.spec(), optional, redundant)
-        self.origin: Origin | None = None
         self.lineage: Lineage = ()
         self._text_encoder: list[Any] = []  # in a list, so that it is no submodule
 
@@ -350,34 +347,11 @@ class Tokenizer(nn.Module, ReadsText, Saved, library_name="vistok", tags=["image
         described = self.config.model_dump(mode="json")
         return described | {name: value for name, value in more.items() if value}
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        super()._save_pretrained(save_directory)
-        for name in (RECORD, TENSORS):  # of another model that was saved here before
-            Path(save_directory, name).unlink(missing_ok=True)
-        if self.origin is not None:
-            self.origin.save(Path(save_directory))
-
-    @classmethod
-    def from_pretrained(cls, name: str | Path, **options: Any) -> Tokenizer:
-        tokenizer = super().from_pretrained(name, **options)
-        folder = local_path(name)
-        tokenizer.origin = Origin.load(folder) if folder.is_dir() else None
-        return tokenizer
-
-    def push_to_hub(self, *args: Any, research_only: bool = False, **options: Any) -> Any:
-        """As in huggingface_hub; weights that are for research only need `research_only=True`.
-
-        Raises ValueError without it, naming the license.
-        """
+    @property
+    def licenses(self) -> tuple[str, ...]:
+        """Licenses of the weights and of those they came from, as far as they are known."""
         parents = (parent.license for step in self.lineage for parent in step.parents)
-        licenses = [one for one in (self.config.license, *parents) if one]
-        for_research = [one for one in licenses if "research" in one.lower()]
-        if for_research and not research_only:
-            raise InputError(
-                f"these weights, or those they came from, are licensed '{for_research[0]}'; "
-                "pushing them needs your explicit word: push_to_hub(..., research_only=True)"
-            )
-        return super().push_to_hub(*args, **options)
+        return tuple(one for one in (self.config.license, *parents) if one)
 
     @staticmethod
     def read_config(data: dict[str, Any], source: str) -> TokenizerConfig:

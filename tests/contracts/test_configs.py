@@ -20,6 +20,7 @@ from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.eval.study.study import read_study, run_config
+from vistok.frozen.network import Frozen
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens
 from vistok.train.config import TrainConfig
@@ -125,7 +126,12 @@ def test_all_that_is_not_frozen_learns(name, bf16, place):
         assert all(torch.as_tensor(value).isfinite() for value in outcome.scalars.values())
         outcome.loss.backward()
         handed |= outcome.handed
+        networks = [part for part in module.modules() if isinstance(part, Frozen)]
+        borrowed = {parameter for network in networks for parameter in network.parameters()}
         for key, parameter in module.named_parameters():
+            if parameter in borrowed:  # the network below the heads of a discriminator
+                assert not parameter.requires_grad and parameter.grad is None, key
+                continue
             frozen = any(f"{key}.".startswith(f"{part}.") for part in config.task.freeze)
             if phase.module == "tokenizer" and frozen:
                 assert not parameter.requires_grad and parameter.grad is None, key

@@ -214,6 +214,20 @@ def test_blur_discriminator_pools_to_a_fixed_grid(side):
     }
 
 
+@pytest.mark.parametrize(("blur", "size"), [(3, 8), (4, 8), (5, 7), (None, 8)])
+def test_blurs_of_other_sizes_are_padded_for_four_taps(blur, size):
+    net = build(BlurDiscriminatorConfig(width=8, norm_groups=4, layers=1, pool=2, blur=blur))
+    half, x = net.stages[0][1], torch.rand(1, 8, 16, 16)
+    assert half(x).shape == (1, 8, size, size)
+    taps = {3: (1, 2, 1), 4: (1, 3, 3, 1), 5: (1, 4, 6, 4, 1)}.get(blur)
+    if taps is not None:
+        line = torch.tensor(taps).float() / sum(taps)
+        assert torch.allclose(half.kernel[0, 0], line[:, None] * line)
+        padded = nn.functional.pad(x, (1, 1, 1, 1))
+        corner = (padded[0, 0, : len(taps), : len(taps)] * line[:, None] * line).sum()
+        torch.testing.assert_close(half(x)[0, 0, 0, 0], corner)
+
+
 def test_blur_discriminator_sees_pixels_as_they_are():
     net = build(BlurDiscriminatorConfig(width=8, norm_groups=4, layers=1, pool=2))
     x = torch.rand(1, 3, 16, 16)

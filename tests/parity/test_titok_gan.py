@@ -26,16 +26,21 @@ def discriminator_state(weights: dict) -> dict:
 
 def losses_of(recording) -> tuple[AdversarialLoss, torch.nn.Module]:
     official, shape = recording.config["losses"], recording.config["discriminator"]
-    assert official["reconstruction_loss"] == "l2" and official["discriminator_factor"] == 1.0
+    factor, blurs = official["discriminator_factor"], shape.get("blur_resample", True)
     gan = build(
         AdversarialConfig(
             discriminator=BlurDiscriminatorConfig(
-                width=shape["hidden_channels"], layers=shape["num_stages"]
+                width=shape["hidden_channels"],
+                layers=shape["num_stages"],
+                blur=shape.get("blur_kernel_size", 4) if blurs else None,
             ),
-            weight=official["discriminator_weight"],
+            weight=official["discriminator_weight"] * factor,
             start=official["discriminator_start"],
             adaptive=False,
-            lecam=official["lecam_regularization_weight"],
+            # The original's factor leaves LeCam out.
+            lecam=official["lecam_regularization_weight"] / factor,
+            lecam_decay=official.get("lecam_ema_decay", 0.999),
+            discriminator_weight=factor,
         )
     )
     weights = load_file(recording.folder / "weights.safetensors")
@@ -43,7 +48,8 @@ def losses_of(recording) -> tuple[AdversarialLoss, torch.nn.Module]:
     for key, kernel in weights.items():
         if key.endswith(".kernel"):
             assert torch.equal(gan.discriminator.discriminator.stages[0][1].kernel, kernel.float())
-    return gan, build(ReconstructionConfig(l2=official["reconstruction_weight"]))
+    weight = {official["reconstruction_loss"]: official["reconstruction_weight"]}
+    return gan, build(ReconstructionConfig(**{"l2": 0.0} | weight))
 
 
 def generator_terms(losses, fake, real, step: int) -> dict[str, torch.Tensor]:
@@ -85,7 +91,7 @@ def test_titok_gan(recording):
         assert "adversarial" not in before
         for name, value in {
             "gen_total": terms["total"],
-            "gen_recon": terms["l2"],
+            "gen_recon": terms[recording.config["losses"]["reconstruction_loss"]],
             "gen_gan_unweighted": terms["adversarial"],
             "gen_gan_weighted": terms["weighted"],
             "gen_total_before_start": before["total"],
@@ -96,9 +102,10 @@ def test_titok_gan(recording):
         assert all(p.grad is None for p in gan.discriminator.parameters())
 
         loss, logged = gan.discriminate(gan.discriminator, real, fake.detach())
+        loss = loss * gan.config.discriminator_weight
         for name, value in {
             "disc_total": loss,
-            "disc_lecam": gan.config.lecam * logged["lecam"],
+            "disc_lecam": gan.config.lecam * gan.config.discriminator_weight * logged["lecam"],
             "disc_mean_real": logged["logits_real"],
             "disc_mean_fake": logged["logits_fake"],
         }.items():

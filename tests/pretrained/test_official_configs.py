@@ -29,6 +29,14 @@ PLACES = {
         ("vqgan",), ("quantizer",), ("vqgan", "channel_mult"), ("vqgan", "resolution"),
         ("quantizer", "num_embeddings"), ("quantizer", "commitment_cost"),
     ),
+    "retok": tuple(
+        (key,)
+        for key in (
+            *("width", "heads", "layers_dec", "sizes", "num_latent_tokens", "min_tokens", "model"),
+            *("multi_level_query_init", "adaptive_gn", "distill_depth", "out_inner_dim", "rot"),
+            *("patch_downsample", "encoder_ch_mult", "z_channels", "use_rope", "encoder_size"),
+        )
+    ),
     "llamagen": tuple(
         (key,)
         for key in (

@@ -5,12 +5,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from tests.support.released import ROOT, recipe_tokenizer, table
+from tests.support.released import ROOT, generator_table, made, recipe_tokenizer, table
 from vistok.config import read_yaml, validate
 from vistok.pretrained import releases
 from vistok.train.config import TrainConfig
 
-RELEASES = {name: release for name, (_, release) in releases().items()}
+RELEASES = made("tokenizer")
 # Of the cards (shared/recipes): millions of parameters. The tolerance is half a percent.
 ENCODER = {"small": 25.8, "base": 85.9, "large": 303.4}
 CODES_DECODER = {"small": 27.0, "base": 88.1, "large": 306.8}  # with the head of proxy codes
@@ -18,7 +18,8 @@ PIXEL_DECODER = {"large": 303.6}
 LATENTS = 256 * 768 / 1e6  # RobusTok's latent tokens, beside its ViT
 MASKGIT = {"encoder": 23.8, "decoder": 30.5}
 # The whole tokenizer.
-TOTAL = {"vq_ds16_c2i": 71.88, "vq_ds8_c2i": 70.11, "vq_ds16_t2i": 71.88}
+TOTAL = {"vq_ds16_c2i": 71.88, "vq_ds8_c2i": 70.11, "vq_ds16_t2i": 71.88,
+         "retok-sb256": 232.69, "retok-ss256": 136.30}  # fmt: skip
 
 
 def size_of(part) -> str:
@@ -85,7 +86,8 @@ def test_parameters_are_those_of_the_card(name):
 
 def test_the_network_is_the_importers():
     """A recipe's network and that of the weights are one, read from the official config's words."""
-    for name, (family, release) in releases().items():
+    for name, release in RELEASES.items():
+        family = releases()[name][0]
         if name == "maskgit-vqgan":
             continue
         ours = validate(TrainConfig, read_yaml(release.recipe[-1])).task.tokenizer
@@ -108,4 +110,5 @@ def test_the_network_is_the_importers():
 
 
 def test_the_readme_lists_every_release():
-    assert table() in (ROOT / "README.md").read_text(), "python -m tests.support.released"
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert table() in text and generator_table() in text, "python -m tests.support.released"

@@ -8,6 +8,8 @@ from vistok.config import ConfigError
 from vistok.core.errors import InputError
 from vistok.storage.lineage import (
     COMPATIBLE,
+    TAKEN,
+    UNKNOWN,
     Identity,
     Parent,
     Step,
@@ -52,11 +54,37 @@ def test_any_other_change_is_refused_with_its_reason():
     assert not pairing({}, PARENT).fits and not pairing({"sha256": ""}, Identity("x", "", "")).fits
 
 
+def test_a_record_without_hashes_names_a_release():
+    """Released generators do; the weights are known by the name they were opened by."""
+    record = {"name": "some-release", "sha256": ""}
+    released = Identity("x", A, CODES, release="some-release")
+    assert pairing(record, released).fits and not pairing(record, released).text
+    file = replace(released, release="")  # an official file that was not opened by name
+    assert pairing(record, file).fits and pairing(record, file).text == TAKEN
+    for other in (replace(released, release="another"), PARENT):
+        pair = pairing(record, other)
+        assert not pair.fits and pair.text == "other weights than those released as some-release"
+    parent = Parent("some-release", A, CODES, ("decoder",))
+    child = Identity("c", B, CODES, (replace(step(A), parents=(parent,)),))
+    assert pairing(record, child).text == COMPATIBLE
+    front = replace(step(A, after=OTHERS, changed=("encoder",)), parents=(parent,))
+    pair = pairing(record, Identity("c", B, OTHERS, (front,)))
+    assert not pair.fits and pair.text == "its encoder changed since then, in post"
+    hashed = {**record, "sha256": D}  # a hash is believed, not the name
+    assert not pairing(hashed, released).fits and not pairing(hashed, child).fits
+
+
 def test_the_same_weights_under_another_config_are_refused():
     """The same encoder that is fed other pixels makes other tokens."""
     found = replace(CHILD, lineage=(step(A, changed=("decoder", "input_space")),))
     pair = pairing(PARENT.record(), found)
     assert not pair.fits and pair.text == "its input_space changed since then, in post"
+
+
+def test_a_record_that_does_not_say_is_not_refused():
+    pair = pairing({"sha256": ""}, PARENT)
+    assert not pair.fits and not pair.refused and pair.text == UNKNOWN
+    assert pairing({"name": "x", "sha256": D}, PARENT).refused
 
 
 def test_weights_that_come_back_fit_again():

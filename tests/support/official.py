@@ -51,6 +51,9 @@ FLEXTOK = {
     **{"enc_mask_mode": "causal_last", "dec_patch_posemb": "sincos", "posterior": "mode"},
     "norm": "eps 1e-5",
 }
+QFORMER = {"use_attn": False, "width": 8, "heads": 2, "layers_enc": 1, "layers_dec": 2,
+           "num_latent_tokens": 4, "min_tokens": 1, "multi_level_query_init": True,
+           "distill_depth": 1, "out_inner_dim": 6}  # fmt: skip
 FLAT = {
     "xqgan": {**GRID, "alpha": 1.0, "beta": 0.1, "delta": 8},
     "xqgan-own": {**GRID, "abs_pos_embed": False, "codebook_l2_norm": False},
@@ -58,6 +61,10 @@ FLAT = {
     "xqgan-binary": {**GRID, "product_quant": 2, "v_patch_nums": [1, 2], "lfq": True},
     "llamagen": {**CNN, "entropy_loss_ratio": 0.1},
     "llamagen-plain": {**CNN, "codebook_l2_norm": False, "resamp_with_conv": False},
+    "retok": {**CNN, **QFORMER, "adaptive_gn": True, "d2s_up": True, "rot": True},
+    "retok-gigatok": {**CNN, **QFORMER, "min_tokens": None, "learnable_2d_query_init": True},
+    "retok-unpadded": {**CNN, **QFORMER, "min_tokens": 4, "codebook_l2_norm": False, "rot": True},
+    "retok-qk_norm": {**CNN, **QFORMER, "use_qk_norm": True, "distill_depth": None},
 }
 
 

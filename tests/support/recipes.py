@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from vistok.config import read_yaml, validate
+from vistok.storage.weights import write_safetensors
 from vistok.train.config import TrainConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -28,11 +29,19 @@ def what_it_is(path: Path) -> str:
 
 
 TRAINING = {name: path for name, path in FILES.items() if what_it_is(path) == "train"}
-TINY = {Path(name).stem: path for name, path in TRAINING.items() if name.startswith("tiny/")}
 
 
 def read_config(path: Path, *overrides: str) -> TrainConfig:
     return validate(TrainConfig, read_yaml(path, overrides), str(path))
+
+
+def _tiny(kind: str) -> dict[str, Path]:
+    """The tiny recipes that train models of a kind, by the names of their files."""
+    tiny = {Path(name).stem: path for name, path in TRAINING.items() if name.startswith("tiny/")}
+    return {name: path for name, path in tiny.items() if read_config(path).task.kind == kind}
+
+
+TINY, TINY_GENERATORS = _tiny("tokenizer"), _tiny("generator")
 
 
 def write_clip(folder: Path, width: int = 16, length: int = 12) -> Path:
@@ -66,7 +75,10 @@ def write_stand_ins(runs: Path) -> None:
     from vistok.tokenizer import Tokenizer
 
     write_clip(runs / "tiny_clip")
-    for name in ("maskgit_vqgan", "titok_stage1", "one_d_piece_stage1", "titok_vq"):
+    relations = runs / "tiny_glotok_relations"
+    relations.mkdir(parents=True)
+    write_safetensors({"relations": torch.eye(64)}, relations / "relations.safetensors")
+    for name in ("maskgit_vqgan", "titok_stage1", "one_d_piece_stage1", "titok_vq", "retok"):
         torch.manual_seed(0)
         config = read_config(TINY[name])
         Tokenizer(config.task.tokenizer).save_pretrained(runs / config.name / "model")

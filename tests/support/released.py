@@ -1,4 +1,5 @@
-"""The README's table of released tokenizers, from the tables of the families and their recipes.
+"""The README's tables of released tokenizers and generators, from the tables of the families and
+their recipes.
 
 python -m tests.support.released     prints it
 """
@@ -10,8 +11,10 @@ from pathlib import Path
 import torch
 
 from vistok.config import read_yaml, validate
+from vistok.generators import Generator
 from vistok.pretrained import Release, releases
 from vistok.tokenizer import Tokenizer
+from vistok.tokens import TokenSpec
 from vistok.train.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +24,11 @@ HEAD = (
 )
 
 
+def made(kind: str) -> dict[str, Release]:
+    """The releases of tokenizers or generators, by name."""
+    return {name: release for name, (family, release) in releases().items() if family.makes == kind}
+
+
 def recipe_tokenizer(release: Release) -> Tokenizer:
     """What a release's (last) recipe trains, without storage."""
     config = validate(TrainConfig, read_yaml(release.recipe[-1]))
@@ -28,11 +36,18 @@ def recipe_tokenizer(release: Release) -> Tokenizer:
         return Tokenizer(config.task.tokenizer)
 
 
+def positions(spec: TokenSpec) -> str:
+    """Tokens of a whole sequence, and into what it may be cut."""
+    if spec.prefix == "block":
+        return f"{spec.length} in {len(spec.blocks)} scales"
+    return f"{spec.length}" if spec.prefix == "none" else f"1..{spec.length}"
+
+
 def table() -> str:
     """The table and, below it, what its letters stand for."""
     protocols: dict[str, str] = {}  # protocol -> its letter
     rows = []
-    for _, release in releases().values():
+    for release in made("tokenizer").values():
         letter = protocols.setdefault(release.protocol, "abcdefgh"[len(protocols)])
         spec = recipe_tokenizer(release).spec()
         continuous = f"continuous, {spec.dim} a token"
@@ -40,9 +55,9 @@ def table() -> str:
         recipe = [Path(name).name for name in release.recipe]
         rows.append(
             (
-                release.hub,
+                release.hub or f"[{release.file}]({release.page})",
                 f"`{release.name}`",
-                f"{spec.length}" if spec.prefix == "none" else f"1..{spec.length}",
+                positions(spec),
                 f"{spec.bits:,}" if spec.vocab else continuous,
                 release.license,
                 ", ".join(f"`{file}`" for file in recipe),
@@ -61,5 +76,34 @@ def table() -> str:
     return "\n".join([*lines, "", *notes])
 
 
+def generator_table() -> str:
+    """The table of generators; figures are the authors' own."""
+    head = (
+        *("released as", "import name", "tokens of", "parameters", "license", "recipe"),
+        *("gFID", "measured here"),
+    )
+    rows = []
+    for name, release in made("generator").items():
+        family = releases()[name][0]
+        described = family.config(release.config)
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            generator = Generator.from_description(described, name)
+        count = sum(p.numel() for p in generator.parameters())
+        rows.append(
+            (
+                f"{release.hub} {release.file}",
+                f"`{name}`",
+                f"`{generator.tokenizer['name']}`",
+                f"{count / 1e6:.0f}M",
+                release.license,
+                f"`{Path(release.recipe[-1]).name}`",
+                f"{release.gfid:.2f}",
+                "",
+            )
+        )
+    rule = tuple("---" for _ in head)
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
+
+
 if __name__ == "__main__":
-    print(table())
+    print(table(), generator_table(), sep="\n\n")

@@ -1,5 +1,5 @@
 """Jobs: what writes files instead of training. They are configured as `task:` too."""
 
-from vistok.train.jobs import cache, preserve
+from vistok.train.jobs import cache, preserve, relations
 
-__all__ = ["cache", "preserve"]
+__all__ = ["cache", "preserve", "relations"]

@@ -45,7 +45,7 @@ from vistok.generators import Generator
 from vistok.pretrained.identity import identify
 from vistok.storage.hub import CONFIG, WEIGHTS, read_json
 from vistok.storage.lineage import Identity, pairing, read_record
-from vistok.storage.weights import sha256
+from vistok.storage.weights import file_sha256, sha256
 from vistok.tokenizer import Tokenizer
 from vistok.train.jobs.base import Context, Job, on_one_machine
 from vistok.train.signals import StopRequest
@@ -158,7 +158,7 @@ class Redrawing:
             )
         owner, identity = identify(tokenizer)
         pair = pairing(generator.tokenizer, identity)
-        if generator.tokenizer and not pair.fits:
+        if pair.refused:
             raise ConfigError(
                 f"task.tokenizer: {tokenizer} is not the tokenizer whose tokens {config.generator} "
                 f"learned: {pair.text}"
@@ -169,7 +169,9 @@ class Redrawing:
                 "no codes of images; expected the tokenizer of images whose tokens it learned"
             )
         folder = pretrained.locate(config.generator, "generator").folder
-        return cls(config, generator, sha256(folder / WEIGHTS), owner, identity, seed)
+        weights = None if folder is None else folder / WEIGHTS
+        digest = file_sha256(generator.state_dict()) if weights is None else sha256(weights)
+        return cls(config, generator, digest, owner, identity, seed)
 
     def to(self, device: torch.device) -> None:
         self.generator.to(device).eval()

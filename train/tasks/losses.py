@@ -15,7 +15,7 @@ from vistok.core.errors import InputError
 from vistok.core.records import Batch, Reconstruction
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
-from vistok.frozen.network import VisionNetwork
+from vistok.frozen.network import Frozen
 from vistok.losses.base import Loss
 from vistok.runtime import distributed
 from vistok.tokenizer import Tokenizer
@@ -72,11 +72,16 @@ class Losses(nn.Module):
         return tuple(p for loss in self.parts for p in loss.borrowed)
 
     @property
-    def vision(self) -> dict[str, str]:
-        """Names of the frozen vision networks that losses look through, and the sha256 of their
-        weights."""
-        found = (part for part in self.modules() if isinstance(part, VisionNetwork))
-        return {part.name: part.sha256 for part in found}
+    def frozen(self) -> dict[str, str]:
+        """The sha256 of frozen networks that a run's record names, by LOSS.NETWORK.
+
+        Perceptual networks are not among them."""
+        return {
+            f"{loss.key}.{part.name}": part.sha256
+            for loss in self.parts
+            for part in loss.modules()
+            if isinstance(part, Frozen) and part.recorded
+        }
 
     @property
     def _last(self) -> nn.Parameter:

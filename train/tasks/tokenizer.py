@@ -284,7 +284,7 @@ class TokenizerTask(Task):
         facts = {
             f"teacher {name} (sha256)": sha256 for name, sha256 in self.losses.teachers.items()
         }
-        facts |= {f"vision {name} (sha256)": sha256 for name, sha256 in self.losses.vision.items()}
+        facts |= {f"frozen {name} (sha256)": sha256 for name, sha256 in self.losses.frozen.items()}
         if self.config.tokenizer.text is not None:
             encoder = self.tokenizer.text_encoder
             facts[f"text encoder {encoder.name} (sha256)"] = encoder.sha256

@@ -93,7 +93,7 @@ def _owner(name: str, model: Any, given: str | None) -> Any:
     from vistok.pretrained.identity import identify
     from vistok.storage.lineage import pairing
 
-    made_by, wanted = model.tokenizer.get("name"), model.tokenizer.get("sha256")
+    made_by = model.tokenizer.get("name")
     if given is None and not made_by:
         raise InputError(f"{name}: it does not say whose tokens it learned; name the tokenizer too")
     try:
@@ -103,17 +103,17 @@ def _owner(name: str, model: Any, given: str | None) -> Any:
             raise
         raise InputError(f"{name}: its tokenizer: {error}; or name the tokenizer too") from None
     pair = pairing(model.tokenizer, identity)
-    if given is None and not pair.fits:
+    if given is None and pair.refused:
         raise InputError(
             f"{name}: it learned tokens of other weights than {made_by} has now ({pair.text}); "
             "name the tokenizer too"
         )
-    if wanted and not pair.fits:
+    if pair.refused:
         raise InputError(
             f"{given}: not the tokenizer whose tokens {name} learned: {pair.text}; it would decode "
             f"noise: name the one that was {made_by or 'its tokenizer'} then"
         )
-    if wanted and pair.text:
+    if pair.text:
         say(f"{given or made_by}: {pair.text}")
     if owner.spec() != model.spec:
         raise InputError(

@@ -32,6 +32,7 @@ class Frozen(nn.Module):
     name: str
     sha256: str
     preprocess: str = ""  # what it does to pixels first; part of every number made with it
+    recorded: bool = False  # a loss's: its hash stands in the run's record
 
     def __init__(self, name: str, sha256: str) -> None:
         super().__init__()
@@ -119,6 +120,7 @@ class VisionFeatures:
 class VisionNetwork(Frozen):
     """Images -> a pooled vector and patch features, at a chosen depth."""
 
+    recorded = True
     dim: int  # D of the patches
     pooled_dim: int  # P
     depth: int  # blocks, or stages

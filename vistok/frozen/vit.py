@@ -249,14 +249,16 @@ class FrozenViT(VisionNetwork):
 
 
 def published(config: FrozenViTConfig) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a network in their official layout, and the sha256 of their file.
+    """The tensors of a network as `to_ours` takes them, and the sha256 of their file.
 
-    Raises MissingWeights or BadWeights in one line. `random` weights are those of the network that
-    the config describes, in its own names.
+    Raises MissingWeights or BadWeights in one line. Random weights have the sizes that the config
+    names, and our names.
     """
     if config.weights == RANDOM:
         network = FrozenViT(config)
-        return {k: v.detach() for k, v in network.state_dict().items()}, network.sha256
+        state = {name: tensor.detach() for name, tensor in network.state_dict().items()}
+        state["positions.table"] = state["positions.table"][None]  # as files have it
+        return state, network.sha256
     path = _find(config)
     return read_state(path, config.network), sha256(path)
 

@@ -25,7 +25,8 @@ from vistok.core.schedules import Progress
 from vistok.generators.conditioning import ConditionConfig, check_condition, read_condition
 from vistok.generators.embedding import CodeEmbedding
 from vistok.runtime.modes import evaluating
-from vistok.storage.hub import CONFIG, Saved, read_json
+from vistok.storage.hub import CONFIG, read_json
+from vistok.storage.imported import Imported
 from vistok.storage.lineage import read_record
 from vistok.tokens import Tokens, TokenSpec
 
@@ -48,7 +49,7 @@ class SavedCodes(nn.Module):
     """Stands for code vectors that come with a generator's saved weights."""
 
 
-class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"]):
+class Generator(nn.Module, Imported, library_name="vistok", tags=["image-generator"]):
     """Base class of generators: networks over token sequences, without encoder or decoder.
 
     A subclass is built as `Kind(config, spec, codes=None)` and defines `forward`, `evaluate` and
@@ -61,6 +62,7 @@ class Generator(nn.Module, Saved, library_name="vistok", tags=["image-generator"
         classes: names of its classes; () = unconditional, or without names.
         tokenizer: {"name", "sha256", "codes_sha256"} of the tokenizer whose tokens it learned; may
             be empty, or lack the last.
+        origin: of imported weights; None for those trained here.
         metrics: names that `evaluate` gives.
         judged_by: the one of them that tells the better of two checkpoints, and 1 if higher is
             better, else -1.

@@ -241,8 +241,13 @@ class Blur(nn.Module):
     Zeros around the map as TensorFlow's SAME has them: the odd one goes right and bottom.
     """
 
-    def __init__(self, size: int = 4) -> None:
+    def __init__(self, size: int = 4, padded_for: int | None = None) -> None:
+        """
+        Args:
+            size: taps. padded_for: size that the padding is computed for; None = `size`.
+        """
         super().__init__()
+        self.padded_for = size if padded_for is None else padded_for
         line = torch.ones(1)
         for _ in range(size - 1):
             line = F.pad(line, (1, 0)) + F.pad(line, (0, 1))  # a row of Pascal's triangle
@@ -253,7 +258,7 @@ class Blur(nn.Module):
         size, channels = self.kernel.shape[-1], x.shape[1]
         pads = []
         for side in (x.shape[-1], x.shape[-2]):
-            pad = max((-(-side // 2) - 1) * 2 + size - side, 0)
+            pad = max((-(-side // 2) - 1) * 2 + self.padded_for - side, 0)
             pads += [pad // 2, pad - pad // 2]
         kernel = self.kernel.to(x.dtype).expand(channels, 1, size, size)
         return F.conv2d(F.pad(x, pads), kernel, stride=2, groups=channels)

@@ -3,6 +3,7 @@
 from vistok.losses import (
     adversarial,
     alignment,
+    codebook_relations,
     feature_reconstruction,
     flow,
     perceptual,
@@ -13,6 +14,7 @@ from vistok.losses import (
 __all__ = [
     "adversarial",
     "alignment",
+    "codebook_relations",
     "feature_reconstruction",
     "flow",
     "perceptual",

@@ -32,6 +32,7 @@ from vistok.losses.probe import width_of
 from vistok.losses.projector import ProjectorConfig, projector
 from vistok.losses.similarity import global_mean, negative_cosine, symmetric_infonce
 from vistok.losses.taper import TaperConfig
+from vistok.runtime.precision import no_autocast
 
 Source = Literal["latents", "quantized", "clean", "encoder", "decoder"]
 
@@ -57,7 +58,8 @@ class AlignmentConfig(LossConfig):
 
     how: Literal["cosine", "infonce"] = "cosine"
     """cosine compares each position (patches) or image (pooled); infonce tells the images of the
-    global batch apart by their pooled features."""
+    global batch apart by their pooled features (of one micro-batch of all processes, where
+    gradients are accumulated)."""
     projector: ProjectorConfig = ProjectorConfig()
     through: str | None = None
     """Module of the tokenizer (encoder.proj) that the teacher's features go through to the width of
@@ -209,7 +211,7 @@ class AlignmentLoss(Loss):
         student, teacher = self._projected(student, teacher)
         if not alike:
             student, teacher = student.mean(1).float(), teacher.mean(1).float()
-        with torch.autocast(student.device.type, enabled=False):
+        with no_autocast(student.device):
             if config.how == "cosine":
                 terms = negative_cosine(student, teacher)
                 return {"alignment": global_mean(terms, counts, weights)}
@@ -267,7 +269,7 @@ class AlignmentLoss(Loss):
                 f"alignment: {student.shape[1]} features of the {self.config.student} are not the "
                 f"grid {own}; use features=pooled"
             )
-        maps = student.transpose(1, 2).unflatten(2, own)
+        maps = student.float().transpose(1, 2).unflatten(2, own)
         return resize(maps, grid, "bilinear", antialias=True).flatten(2).transpose(1, 2)
 
     def _counts(self, reconstruction: Reconstruction, student: Tensor) -> Tensor | None:

@@ -1,12 +1,12 @@
-"""Models by name, and the weights of released tokenizers in and out of vistok.
+"""Models by name, and the weights of released tokenizers and generators in and out of vistok.
 
     open("runs/quickstart"), open("titok-l32"), open("hf:owner/name"), open("weights.bin")
-    load("weights.bin", config=..., family=...) -> Tokenizer   # official weights only
-    from_official(family, state_dict, config) -> Tokenizer
-    to_official(tokenizer) -> (state_dict, config)
+    load("weights.bin", config=..., family=...) -> Tokenizer | Generator   # official weights only
+    from_official(family, state_dict, config) -> Tokenizer | Generator
+    to_official(model) -> (state_dict, config)
 
-`tokenizers/` has one file per family of releases; network code is in `find` and in
-`vistok.storage.hub` alone.
+`tokenizers/` and `generators/` have one file per family of releases; network code is in `find` and
+in `vistok.storage.hub` alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from vistok.pretrained import exchange
 from vistok.pretrained.base import Family, Release
 from vistok.pretrained.open import kind_of, locate, open, saved_folder
 from vistok.pretrained.table import FAMILIES, family_of, release_of, releases
-from vistok.tokenizer import Tokenizer
 
 __all__ = [
     "FAMILIES",
@@ -42,21 +41,21 @@ __all__ = [
 
 def from_official(
     family: str, state: Mapping[str, Tensor], config: Mapping[str, Any], source: str = "state dict"
-) -> Tokenizer:
-    """The tokenizer of an official state dict and config; errors as in `exchange`."""
+) -> exchange.Model:
+    """The model of an official state dict and config; errors as in `exchange`."""
     return exchange.from_official(family_of(family), state, config, source)
 
 
-def to_official(tokenizer: Tokenizer, family: str | None = None) -> tuple[dict, dict]:
+def to_official(model: exchange.Model, family: str | None = None) -> tuple[dict, dict]:
     """(state dict, config) in the official layout of a family, that of its import by default."""
     if family is None:
-        if tokenizer.origin is None:
+        if model.origin is None:
             raise InputError(
-                "this tokenizer was not imported, so its official layout is not known; say "
+                "this model was not imported, so its official layout is not known; say "
                 f"family=... ({', '.join(FAMILIES)})"
             )
-        family = tokenizer.origin.family
-    return exchange.to_official(family_of(family), tokenizer)
+        family = model.origin.family
+    return exchange.to_official(family_of(family), model)
 
 
 def load(
@@ -65,8 +64,8 @@ def load(
     family: str | None = None,
     config: Mapping[str, Any] | str | Path | None = None,
     local_files_only: bool = False,
-) -> Tokenizer:
-    """A released tokenizer by name, or one from a local file or folder in the official format."""
+) -> exchange.Model:
+    """A released model by name, or one from a local file or folder in the official format."""
     from vistok.pretrained.find import find
 
     found = find(name, family, config, local_files_only)

@@ -1,19 +1,24 @@
 """Base of families of released weights: releases, a config mapping, a key table, both ways.
 
-A family never builds or reads anything; `vistok.pretrained.exchange` does, by its tables.
+A family never builds or reads anything; `vistok.pretrained.exchange` does, by its tables. Families
+of tokenizers map a TokenizerConfig; those of generators a Generator, whose spec belongs to it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from vistok.config import ConfigError
+from vistok.generators import Generator
 from vistok.tokenizer import TokenizerConfig
 
+Kind = Literal["tokenizer", "generator"]
+Described = TokenizerConfig | Generator
 Load = Callable[..., Tensor]
 Save = Callable[[Tensor], tuple[Tensor, ...]]
 
@@ -29,6 +34,73 @@ class Entry:
     theirs: tuple[str, ...]
     load: Load = lambda tensor: tensor
     save: Save = lambda tensor: (tensor,)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.ours,)
+
+    def read(self, *parts: Tensor) -> dict[str, Tensor]:
+        """Our tensor, of the official ones."""
+        return {self.ours: self.load(*parts)}
+
+    def write(self, own: Mapping[str, Tensor], inert: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """The official tensors, of ours and the inert ones of an import."""
+        return self.save(own[self.ours])
+
+    def inert(self, *parts: Tensor) -> dict[str, Tensor]:
+        """Pieces of the official tensors that the model does not read."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """An official table [*, rows, W] whose rows belong to several tensors of ours, or to none.
+
+    Rows that no model reads are carried along like inert tensors, by a name with their places; a
+    model that was trained here has zeros there.
+    """
+
+    table: str
+    pieces: tuple[tuple[str | None, int], ...]
+    """(tensor of ours [rows, W] or None, rows), in their order."""
+    lead: int = 0
+    """Axes of length 1 in front of the official table."""
+
+    @property
+    def theirs(self) -> tuple[str, ...]:
+        return (self.table,)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(ours for ours, _ in self.pieces if ours is not None)
+
+    def _split(self, table: Tensor) -> list[tuple[str | None, str, Tensor]]:
+        """(tensor of ours, name of the rows, the rows); RuntimeError for another shape."""
+        total = sum(rows for _, rows in self.pieces)
+        if table.ndim != self.lead + 2 or table.shape[:-1] != (*(1,) * self.lead, total):
+            raise RuntimeError(f"has shape {tuple(table.shape)}; expected {total} rows")
+        found, start = [], 0
+        for ours, rows in self.pieces:
+            name = f"{self.table}[{start}:{start + rows}]"
+            found.append((ours, name, table.reshape(total, -1)[start : start + rows]))
+            start += rows
+        return found
+
+    def read(self, *parts: Tensor) -> dict[str, Tensor]:
+        return {ours: rows for ours, _, rows in self._split(parts[0]) if ours is not None}
+
+    def inert(self, *parts: Tensor) -> dict[str, Tensor]:
+        return {name: rows.clone() for ours, name, rows in self._split(parts[0]) if ours is None}
+
+    def write(self, own: Mapping[str, Tensor], inert: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        like, start, rows = own[self.names[0]], 0, []
+        for ours, count in self.pieces:
+            name = f"{self.table}[{start}:{start + count}]"
+            given = own.get(ours) if ours is not None else inert.get(name)
+            zeros = like.new_zeros(count, like.shape[-1])
+            rows.append(zeros if given is None else given.to(like))
+            start += count
+        return (torch.cat(rows).reshape(*(1,) * self.lead, start, -1),)
 
 
 @dataclass(frozen=True)
@@ -59,6 +131,8 @@ class Family:
     """Base of the families; subclasses live one in a file."""
 
     name: str
+    makes: Kind = "tokenizer"
+    """Kind of model whose weights these are."""
     releases: tuple[Release, ...] = ()
     inert: tuple[str, ...] = ()
     """Patterns (fnmatch) of official keys that the model does not read; they are carried along."""
@@ -84,18 +158,19 @@ class Family:
         return official
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
-        """Official config -> tree of a TokenizerConfig. ValueError names what is not supported."""
+        """Official config -> tree of a TokenizerConfig, or what a generator's config.json says.
+        ValueError names what is not supported."""
         raise NotImplementedError
 
-    def official(self, config: TokenizerConfig) -> dict[str, Any]:
+    def official(self, config: Described) -> dict[str, Any]:
         """The inverse, for models that were trained here."""
         raise NotImplementedError
 
-    def entries(self, config: TokenizerConfig) -> list[Entry]:
+    def entries(self, config: Described) -> list[Entry | Stack]:
         """The whole key table of a model."""
         raise NotImplementedError
 
-    def fixed(self, config: TokenizerConfig) -> dict[str, Tensor]:
+    def fixed(self, config: Described) -> dict[str, Tensor]:
         """Official tensors that follow from the config and that no part of ours holds.
 
         An import checks them, unless they are inert; an export writes them.

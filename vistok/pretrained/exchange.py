@@ -1,4 +1,4 @@
-"""Official state dict and config <-> Tokenizer, by a family's tables, every key accounted for."""
+"""Official state dict and config <-> model, by a family's tables, every key accounted for."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from torch import Tensor
 
 from vistok.config import ConfigError, UserError, validate
 from vistok.config.names import close
-from vistok.pretrained.base import Entry, Family
+from vistok.core.errors import InputError
+from vistok.generators import Generator
+from vistok.pretrained.base import Described, Entry, Family, Stack
 from vistok.storage.origin import Origin
 from vistok.storage.weights import WeightsError, finite, misfit
 from vistok.tokenizer import Tokenizer, TokenizerConfig
+
+Model = Tokenizer | Generator
 
 
 def from_official(
@@ -25,68 +29,90 @@ def from_official(
     release: str | None = None,
     license: str | None = None,
     inside: str | None = None,
-) -> Tokenizer:
-    """A tokenizer in evaluation mode that holds the official weights.
+) -> Model:
+    """A model in evaluation mode that holds the official weights.
 
     Raises ConfigError for a config that the family cannot map, WeightsError for missing,
     unexpected, misshapen, mistyped or non-finite tensors: one line with source and key.
     """
     state = family.unwrapped(state)
-    tree = _mapped(family, config, state, source) | {"license": license}
-    tokenizer = Tokenizer(validate(TokenizerConfig, tree, f"{source} ({family.name})"))
-    entries = family.entries(tokenizer.config)
-    fixed = family.fixed(tokenizer.config)
+    tree = _mapped(family, config, state, source)
+    model = _built(family, tree, license, f"{source} ({family.name})")
+    described = _described(family, model)
+    entries, fixed = family.entries(described), family.fixed(described)
     inert = _account(family, entries, fixed, state, source)
-    own = tokenizer.state_dict()
+    own = model.state_dict()
     _check_table(family, entries, own)
     loaded = dict(own)
     for entry in entries:
-        if not entry.theirs:
-            continue
-        parts = [state[key] for key in entry.theirs]
-        for key, part in zip(entry.theirs, parts, strict=True):
-            if (wrong := misfit(part, own[entry.ours].dtype)) is not None:
-                raise WeightsError(f"{source}: {key} {wrong}")
-        try:
-            tensor = entry.load(
-                *(part.float() if part.is_floating_point() else part for part in parts)
-            )
-        except (RuntimeError, IndexError) as error:
-            raise WeightsError(f"{source}: {entry.theirs[0]}: {error}") from None
-        if tensor.shape != own[entry.ours].shape:
-            official = entry.save(own[entry.ours])[0].shape
-            raise WeightsError(
-                f"{source}: {entry.theirs[0]} has shape {tuple(parts[0].shape)}; expected "
-                f"{tuple(official)} by its config"
-            )
-        for key, part in zip(entry.theirs, parts, strict=True):
-            if part.is_floating_point() and not finite(part).all():
-                raise WeightsError(f"{source}: {key} has values that are not finite")
-        loaded[entry.ours] = tensor.to(own[entry.ours].dtype)
-    tokenizer.load_state_dict(loaded)  # keys, shapes and numbers were looked at above
+        if entry.theirs:
+            loaded |= _read(entry, state, own, source)
+            inert |= entry.inert(*(state[key] for key in entry.theirs))
+    model.load_state_dict(loaded)  # keys, shapes and numbers were looked at above
     types = {
         k: str(t.dtype) for k, t in state.items() if t.dtype != torch.float32 and k not in inert
     }
-    tokenizer.origin = Origin(family.name, dict(config), inert, types, release, license, inside)
-    return tokenizer.eval()
+    model.origin = Origin(family.name, dict(config), inert, types, release, license, inside)
+    return model.eval()
 
 
-def to_official(family: Family, tokenizer: Tokenizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def to_official(family: Family, model: Model) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(state dict, config) in the official layout, dtypes as they came; inert keys come along."""
-    origin = tokenizer.origin
-    own = tokenizer.state_dict()
-    state = family.fixed(tokenizer.config)
-    for entry in family.entries(tokenizer.config):
+    origin, described = model.origin, _described(family, model)
+    own = {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()}
+    config = family.official(described) if origin is None else dict(origin.config)
+    inert = {} if origin is None else dict(origin.inert)
+    state = family.fixed(described)
+    for entry in family.entries(described):
         if entry.theirs:
-            state.update(zip(entry.theirs, entry.save(own[entry.ours].detach().cpu()), strict=True))
-    config = family.official(tokenizer.config)
+            written = entry.write(own, inert)
+            state.update(zip(entry.theirs, written, strict=True))
+            for name in entry.inert(*written):  # part of what was written
+                inert.pop(name, None)
     if origin is not None:
-        config = dict(origin.config)
         for key, name in origin.types.items():
             if key in state:
                 state[key] = state[key].to(getattr(torch, name.removeprefix("torch.")))
-        state.update(origin.inert)
+        state.update(inert)
     return {key: tensor.contiguous().clone() for key, tensor in state.items()}, config
+
+
+def _built(family: Family, tree: dict[str, Any], license: str | None, source: str) -> Model:
+    if family.makes == "generator":
+        return Generator.from_description(tree, source)
+    return Tokenizer(validate(TokenizerConfig, tree | {"license": license}, source))
+
+
+def _described(family: Family, model: Model) -> Described:
+    """The model as its family's tables read it; InputError if it is of the other kind."""
+    made = "generator" if isinstance(model, Generator) else "tokenizer"
+    if made != family.makes:
+        raise InputError(f"family={family.name}: a layout of {family.makes}s, not of a {made}")
+    return model if family.makes == "generator" else model.config
+
+
+def _read(
+    entry: Entry | Stack, state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str
+) -> dict[str, Tensor]:
+    """Our tensors that an entry makes of the official ones, which are looked at first."""
+    parts, wanted = [state[key] for key in entry.theirs], own[entry.names[0]].dtype
+    for key, part in zip(entry.theirs, parts, strict=True):
+        if (wrong := misfit(part, wanted)) is not None:
+            raise WeightsError(f"{source}: {key} {wrong}")
+    try:
+        found = entry.read(*(part.float() if part.is_floating_point() else part for part in parts))
+    except (RuntimeError, IndexError) as error:
+        raise WeightsError(f"{source}: {entry.theirs[0]}: {error}") from None
+    if any(tensor.shape != own[name].shape for name, tensor in found.items()):
+        official = entry.write(own, {})[0].shape
+        raise WeightsError(
+            f"{source}: {entry.theirs[0]} has shape {tuple(parts[0].shape)}; expected "
+            f"{tuple(official)} by its config"
+        )
+    for key, part in zip(entry.theirs, parts, strict=True):
+        if part.is_floating_point() and not finite(part).all():
+            raise WeightsError(f"{source}: {key} has values that are not finite")
+    return {name: tensor.to(own[name].dtype) for name, tensor in found.items()}
 
 
 def _mapped(
@@ -111,7 +137,7 @@ def _mapped(
 
 def _account(
     family: Family,
-    entries: list[Entry],
+    entries: list[Entry | Stack],
     fixed: Mapping[str, Tensor],
     state: Mapping[str, Tensor],
     source: str,
@@ -150,9 +176,9 @@ def _more(keys: list[str]) -> str:
     return f" and {len(keys) - 1} more" if len(keys) > 1 else ""
 
 
-def _check_table(family: Family, entries: list[Entry], own: Mapping[str, Tensor]) -> None:
+def _check_table(family: Family, entries: list[Entry | Stack], own: Mapping[str, Tensor]) -> None:
     """A table that forgets one of our tensors is a mistake of ours."""
-    named = {entry.ours for entry in entries}
+    named = {name for entry in entries for name in entry.names}
     forgotten, invented = sorted(set(own) - named), sorted(named - set(own))
     if forgotten or invented:
         raise AssertionError(

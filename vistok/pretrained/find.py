@@ -13,9 +13,9 @@ from torch import Tensor
 from vistok.config import ConfigError, UserError
 from vistok.config.bounded import read_json
 from vistok.config.yaml_files import read_plain_yaml
-from vistok.pretrained.base import Family, Release
+from vistok.pretrained.base import Family, Kind, Release
 from vistok.pretrained.table import FAMILIES, family_of, release_of, released_name, releases
-from vistok.storage.foreign import SUFFIXES, read_checkpoint
+from vistok.storage.foreign import SUFFIXES, read_checkpoint, read_keys
 from vistok.storage.hub import local_path, nowhere
 from vistok.storage.weights import WeightsError, sha256
 
@@ -61,6 +61,17 @@ def find(
     chosen = config if config is not None else release.config
     found = _local(path, own.name, chosen)
     return replace(found, release=release.name, license=release.license)
+
+
+def kind_of_weights(path: Path) -> Kind | None:
+    """Kind of model that official weights are, by the names of their tensors. None for weights that
+    nobody knows or that cannot be read: `find` says what is wrong with them."""
+    try:
+        keys, config = read_keys(path), _config(path if path.is_dir() else path.parent, None)
+    except UserError:
+        return None
+    known = (own.makes for own in FAMILIES.values() if own.recognizes(config or {}, keys))
+    return next(known, None)
 
 
 def _local(path: Path, family: str | None, config: Mapping[str, Any] | str | Path | None) -> Found:

@@ -29,4 +29,5 @@ def identity_of(tokenizer: Tokenizer, name: str, digest: str) -> Identity:
     Args:
         digest: sha256 of its model.safetensors.
     """
-    return Identity(name, digest, tokenizer.codes_sha256(), tokenizer.lineage)
+    codes = tokenizer.codes_sha256()
+    return Identity(name, digest, codes, tokenizer.lineage, tokenizer.release)

@@ -10,14 +10,15 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vistok.config.errors import InputError
 from vistok.config.names import close, nearest
 from vistok.generators import Generator
 from vistok.pretrained import exchange
-from vistok.pretrained.find import CONFIGS, find
-from vistok.pretrained.table import released_name, releases
+from vistok.pretrained.base import Kind
+from vistok.pretrained.find import CONFIGS, find, kind_of_weights
+from vistok.pretrained.table import release_of, released_name, releases
 from vistok.storage.files import write_text
 from vistok.storage.foreign import SUFFIXES
 from vistok.storage.hub import (
@@ -33,7 +34,6 @@ from vistok.storage.trained import unlike_its_run
 from vistok.storage.weights import sha256
 from vistok.tokenizer import Tokenizer
 
-Kind = Literal["tokenizer", "generator"]
 CONVERTED = Path("runs/released")  # where `saved_folder` puts released weights, below their name
 _SOURCE = "source.sha256"  # beside a conversion: hash of the files it was made of
 _READ = (*SUFFIXES, ".json", ".yaml", ".yml")  # suffixes of official weights and configs
@@ -52,7 +52,8 @@ class Located:
     """Result of `locate`: a folder in our format, or weights in an official one."""
 
     name: str
-    kind: Kind
+    kind: Kind | None
+    """None: official weights that have to be read to say more."""
     folder: Path | None
     """Folder of config.json and model.safetensors; None for official weights."""
     official: str | Path | None = None
@@ -69,7 +70,11 @@ def open(
     Raises a UserError of one line: nothing of that name (with the nearest one), weights that are
     broken or of another config, or a model of another kind.
     """
-    return _load(locate(name, expect), map_location)
+    place = locate(name, expect)
+    model = _load(place, map_location)
+    if place.kind is None:
+        _check_kind(name, "tokenizer" if isinstance(model, Tokenizer) else "generator", expect)
+    return model
 
 
 def _load(place: Located, map_location: Any = "cpu") -> Tokenizer | Generator:
@@ -105,22 +110,27 @@ def saved_folder(name: str | Path, expect: Kind | None = None) -> Path:
 
 
 def locate(name: str | Path, expect: Kind | None = None) -> Located:
-    """The place behind a name, its weights unread; errors as in `open`."""
+    """The place behind a name, the numbers of its weights unread; errors as in `open`."""
     path, hub = local_path(name), hub_id(name)
     release = released_name(str(name))
     if hub is None and path.exists():
         found = _local(str(name), path)
     elif release is not None:
-        found = Located(str(name), "tokenizer", None, release)
+        found = Located(str(name), release_of(release)[0].makes, None, release)
     elif hub is not None:
         found = _local(str(name), download(hub))
     elif "/" in str(name) or path.suffix in SUFFIXES or str(name).startswith((".", "~")):
         raise InputError(nowhere(name, _EXPECTED))
     else:
         raise InputError(_unknown(str(name)))
-    if expect is not None and found.kind != expect:
-        raise InputError(f"{name}: not a {expect} but a {found.kind}; {_advice(expect)}")
+    if found.kind is not None:
+        _check_kind(name, found.kind, expect)
     return found
+
+
+def _check_kind(name: str | Path, kind: Kind, expect: Kind | None) -> None:
+    if expect not in (kind, None):
+        raise InputError(f"{name}: not a {expect} but a {kind}; {_advice(expect)}")
 
 
 def kind_of(described: Mapping[str, Any]) -> Kind | None:
@@ -134,7 +144,7 @@ def kind_of(described: Mapping[str, Any]) -> Kind | None:
 def _local(name: str, path: Path) -> Located:
     if path.is_file():
         if path.suffix in SUFFIXES:
-            return Located(name, "tokenizer", None, path)
+            return Located(name, kind_of_weights(path), None, path)
         raise InputError(f"{name}: a file that holds no weights; {_EXPECTED}")
     for folder in (path / "model", path):
         if (folder / CONFIG).is_file():
@@ -156,7 +166,7 @@ def _local(name: str, path: Path) -> Located:
         )
     if not any(file.suffix in SUFFIXES for file in path.iterdir()):
         raise InputError(f"{name}: no {WEIGHTS} in it or in its 'model' folder; {_EXPECTED}")
-    return Located(name, "tokenizer", None, path)
+    return Located(name, kind_of_weights(path), None, path)
 
 
 def _check_run(name: str, run: Path) -> None:
@@ -208,5 +218,5 @@ def _unknown(name: str) -> str:
 
 def _advice(expect: Kind) -> str:
     if expect == "generator":
-        return "expected a run of task.kind=generator"
+        return "expected a run of task.kind=generator, or a released one such as rar-b"
     return "name the tokenizer whose tokens it learned"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vistok.config.errors import InputError
 from vistok.config.names import nearest
 from vistok.pretrained.base import Family, Release
+from vistok.pretrained.generators.rar import RAR
 from vistok.pretrained.tokenizers.flextok import FlexTok
 from vistok.pretrained.tokenizers.llamagen import LlamaGen
 from vistok.pretrained.tokenizers.maskgit_vqgan import MaskGITVQGAN
@@ -18,14 +19,9 @@ from vistok.storage.hub import HUB
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        MaskGITVQGAN(),
-        TiTok(),
-        TATiTok(),
-        OneDPiece(),
-        ReTok(),
-        LlamaGen(),
-        XQGAN(),
+        *(MaskGITVQGAN(), TiTok(), TATiTok(), OneDPiece(), ReTok(), LlamaGen(), XQGAN()),
         FlexTok(),
+        RAR(),
     )
 }
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from vistok.config.bounded import read_json
 from vistok.core.regular_files import check_regular
 from vistok.storage.literals import header_settings
-from vistok.storage.weights import WeightsError, read_safetensors
+from vistok.storage.weights import WeightsError, read_safetensors, safetensors_keys
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 _INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -85,20 +85,32 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     Nested checkpoints are opened (averaged weights before plain ones) and the prefixes of wrappers
     are cut off. Raises WeightsError, one line with the file's name, for anything else.
     """
-    path = Path(path)
-    if path.is_dir():
-        return _read_folder(path)
-    if path.suffix not in SUFFIXES:
-        raise WeightsError(f"{path}: expected a weights file ({', '.join(SUFFIXES)}) or a folder")
+    path = _weights_of(Path(path))
+    if path.name in _INDEX:
+        return Checkpoint(_read_shards(path))
     data = read_file(path)
     tensors, inside = _tensors(data, path)
     settings = header_settings(path) if path.suffix == ".safetensors" else _settings(data)
     return Checkpoint(_bare(tensors), inside, settings)
 
 
-def read_file(path: str | Path) -> Any:
+def read_keys(path: str | Path) -> frozenset[str]:
+    """Names of the tensors that `read_checkpoint` gives, whose numbers stay in the file if its
+    format allows that; errors are the same."""
+    path = _weights_of(Path(path))
+    if path.name in _INDEX:
+        return frozenset(_bare(_weight_map(path)))
+    if path.suffix == ".safetensors":
+        return frozenset(_bare(dict.fromkeys(safetensors_keys(path))))
+    return frozenset(_bare(_tensors(read_file(path, mapped=True), path)[0]))
+
+
+def read_file(path: str | Path, mapped: bool = False) -> Any:
     """Everything that one file holds: tensors by name from .safetensors, tensors and plain data
     from any other (a file that `torch.save` wrote).
+
+    Args:
+        mapped: leave the numbers of a file of `torch.save` on the disk until they are looked at.
 
     Raises WeightsError, one line with the file's name, for a file that is broken or would have to
     run code to be read (TorchScript, pickles of other classes).
@@ -114,7 +126,7 @@ def read_file(path: str | Path) -> Any:
             f"{path}: it is TorchScript, which is code, and no code of a file is ever run; ask for "
             "a .safetensors file"
         )
-    return _unpickle(path)
+    return _unpickle(path, mapped and zipfile.is_zipfile(path))
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -125,28 +137,36 @@ def _is_torchscript(path: Path) -> bool:
     return any("/code/" in name or name.endswith("/constants.pkl") for name in names)
 
 
-def _read_folder(folder: Path) -> Checkpoint:
-    for name in _INDEX:
-        if (folder / name).is_file():
-            return Checkpoint(_read_shards(folder / name))
-    for name in _FILES:
-        if (folder / name).is_file():
-            return read_checkpoint(folder / name)
-    found = sorted(p.name for p in folder.iterdir() if p.suffix in SUFFIXES)
+def _weights_of(path: Path) -> Path:
+    """The weights file behind a path: itself, or the file or index of shards of a folder."""
+    if not path.is_dir():
+        if path.suffix not in SUFFIXES:
+            raise WeightsError(
+                f"{path}: expected a weights file ({', '.join(SUFFIXES)}) or a folder"
+            )
+        return path
+    for name in (*_INDEX, *_FILES):
+        if (path / name).is_file():
+            return path / name
+    found = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)
     if len(found) == 1:
-        return read_checkpoint(folder / found[0])
+        return path / found[0]
     what = f"several weights files ({', '.join(found[:4])})" if found else "no weights file"
-    raise WeightsError(f"{folder}: {what}; name the file, or expected one of {', '.join(_FILES)}")
+    raise WeightsError(f"{path}: {what}; name the file, or expected one of {', '.join(_FILES)}")
 
 
-def _read_shards(index: Path) -> dict[str, Tensor]:
+def _weight_map(index: Path) -> dict[str, str]:
+    """{tensor: file} of an index of shards."""
     try:
-        names = read_json(index)["weight_map"].values()
+        return {str(key): str(name) for key, name in read_json(index)["weight_map"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).removeprefix(f"{index}: ")
         raise WeightsError(f"{index}: not an index of weight shards ({reason})") from None
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
-    for name in sorted(set(map(str, names))):
+    for name in sorted(set(_weight_map(index).values())):
         if Path(name).name != name:
             raise WeightsError(f"{index}: shard '{name}' lies outside its folder; refused")
         if Path(name).suffix not in SUFFIXES or not (index.parent / name).is_file():
@@ -157,11 +177,11 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     return state
 
 
-def _unpickle(path: Path) -> Any:
+def _unpickle(path: Path, mapped: bool) -> Any:
     allowed = [(Inert, name) for name in _STAND_INS]
     try:
         with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         reason = _reason(error)
         raise WeightsError(

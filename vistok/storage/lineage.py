@@ -6,7 +6,7 @@ that make their tokens), and the parts that the stage changed.
 
 Generators, token caches and pairs of images name the tokenizer of their tokens by {name, sha256,
 codes_sha256}. They go with other weights too if those make the same tokens: if the decoder alone
-was changed.
+was changed. Released generators name the release of their tokenizer, without hashes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from vistok.core.text import printable
 
 BEHIND = ("decoder", "output_space")  # parts that do not make tokens
 COMPATIBLE = "compatible: decoder changed only"
+TAKEN = "taken for the release whose tokens it learned: neither file says which weights they are"
+UNKNOWN = "not known which weights made its tokens"
 _MOST = 1000  # steps, and parents of one: what is damaged may name millions
 _HASH = re.compile("[0-9a-f]{64}")
 
@@ -78,6 +80,9 @@ class Weights(Protocol):
     @property
     def lineage(self) -> Lineage: ...
 
+    @property
+    def release(self) -> str | None: ...
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -87,6 +92,9 @@ class Identity:
     sha256: str
     codes_sha256: str
     lineage: Lineage = ()
+    release: str | None = None
+    """Released name of imported weights, "" for official files that were not opened by name; None:
+    not imported."""
 
     @classmethod
     def of(cls, record: Mapping[str, str]) -> Identity:
@@ -104,19 +112,31 @@ class Pairing:
 
     fits: bool
     text: str
-    """"" for the very same weights; `COMPATIBLE`; or the reason why they do not fit."""
+    """"" for the very same weights; `COMPATIBLE`; `TAKEN`; or the reason why they do not fit,
+    `UNKNOWN` if nothing speaks against it."""
+
+    @property
+    def refused(self) -> bool:
+        """True if the record tells that the weights are others."""
+        return not self.fits and self.text != UNKNOWN
 
 
 def pairing(wanted: Mapping[str, str], found: Weights) -> Pairing:
     """Tell if tokens of the tokenizer `wanted`, a record, are tokens of the weights `found`.
 
     They are if the weights are the same, or those of all parts in front of the tokens: then the
-    decoder alone was changed.
+    decoder alone was changed. A record without hashes names a release, whose weights are known by
+    that name.
     """
     digest, codes = wanted.get("sha256", ""), wanted.get("codes_sha256")
-    if digest and found.sha256 == digest:
+    name = "" if digest or codes else wanted.get("name", "")
+    if (digest and found.sha256 == digest) or (name and found.release == name):
         return Pairing(True, "")
-    since, parent = _since(digest, found.lineage)
+    if name and found.release == "":
+        return Pairing(True, TAKEN)
+    if not digest and not codes and not name:
+        return Pairing(False, UNKNOWN)
+    since, parent = _since(digest, name, found.lineage)
     if not codes and parent is not None:  # a record of before codes were hashed
         codes = parent.codes_sha256
     otherwise = [step for step in found.lineage if step.reads_otherwise]
@@ -127,15 +147,17 @@ def pairing(wanted: Mapping[str, str], found: Weights) -> Pairing:
     if front:
         stages = printable(", ".join(step.stage for step in steps))
         return Pairing(False, f"its {', '.join(front)} changed since then, in {stages}")
-    known = digest[:12] or "of a tokenizer that is not known"
-    return Pairing(False, f"other weights: sha256 {found.sha256[:12]}, not {known}")
+    if name:
+        return Pairing(False, f"other weights than those released as {printable(name)}")
+    return Pairing(False, f"other weights: sha256 {found.sha256[:12]}, not {digest[:12]}")
 
 
-def _since(digest: str, lineage: Lineage) -> tuple[Lineage, Parent | None]:
-    """(the steps since the weights `digest`, those weights), where they are among the ancestors."""
+def _since(digest: str, name: str, lineage: Lineage) -> tuple[Lineage, Parent | None]:
+    """(the steps since the weights `digest`, or the release `name`, those weights), where they are
+    among the ancestors."""
     for number in reversed(range(len(lineage))):
         for parent in lineage[number].parents:
-            if digest and parent.sha256 == digest:
+            if (digest and parent.sha256 == digest) or (name and parent.name == name):
                 return lineage[number:], parent
     return (), None
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from vistok.config.errors import UserError
 from vistok.core.regular_files import open_regular
 from vistok.storage.files import UnwrittenError, replacing, unwritten
+
+T = TypeVar("T")
 
 
 class WeightsError(UserError, ValueError):
@@ -42,14 +45,30 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:
     """All tensors of a file; WeightsError names the file for anything that is not one."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
+
+    return _opened(path, load_file)
+
+
+def safetensors_keys(path: str | Path) -> list[str]:
+    """Names of the tensors of a file, whose numbers are not read; errors as `read_safetensors`."""
+    from safetensors import safe_open
+
+    def keys(name: str) -> list[str]:
+        with safe_open(name, "pt") as file:
+            return list(file.keys())
+
+    return _opened(path, keys)
+
+
+def _opened(path: str | Path, read: Callable[[str], T]) -> T:
+    from safetensors import SafetensorError
 
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file; expected a .safetensors file")
     try:
-        return load_file(str(path))
+        return read(str(path))
     except (SafetensorError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise WeightsError(f"{path}: not a readable safetensors file ({reason})") from None

@@ -87,6 +87,8 @@ def test_moved_originals_are_named_and_others_refused(place, tmp_path):
     assert "\n" not in str(gone.value)
     found = opened(folder, originals={"path": str(tmp_path / "moved")})
     assert found[0].target is not None
+    with pytest.raises(DataError, match=r"other originals .*\(crop: center is now adm\)"):
+        opened(folder, originals={"path": str(tmp_path / "moved"), "crop": "adm"})
     originals(tmp_path / "moved", count=7)
     with pytest.raises(DataError, match="made of other originals"):
         opened(folder, originals={"path": str(tmp_path / "moved")})
@@ -127,6 +129,10 @@ def test_a_damaged_index_is_one_line(place, old, new, words):
         ({"count": "3"}, "count=3"),
         ({"count": 4}, "has 3 rows; expected 4"),
         ({"originals": []}, "originals: expected"),
+        (
+            {"originals": {"config": {"kind": "photos"}, "split": "val", "record": {"size": 5}}},
+            "other originals",
+        ),
         ({"originals": {"config": {}, "split": "all", "record": {}}}, "originals.split='all'"),
         ({"tokenizer": "tok"}, "tokenizer: expected its name"),
         ({"index": 3}, "index: expected bytes"),

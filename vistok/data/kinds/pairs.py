@@ -23,6 +23,7 @@ from vistok.data.base import BadSample, DataError, Dataset, Sample, Split, held_
 from vistok.data.decode import images
 from vistok.data.pairs import RECORD, PairRow, Pairs, read_facts
 
+_SAME = ("manifest", "size", "crop", "filter")  # of the originals' record, then and now
 _NO_IMAGES = ("pairs", "tokens")  # kinds of data that no pairs can be made of
 
 
@@ -158,13 +159,13 @@ def _opened(pairs: Pairs, config: PairsConfig) -> Dataset:
             f"data.pairs {pairs.path}: its originals: {error}; if they were moved, name their "
             "place with originals, e.g. 'data.originals={path: here}'"
         ) from None
-    manifest, wanted = found.record().get("manifest"), known["record"].get("manifest")
-    same = manifest == wanted and list(found.size or ()) == list(known["record"].get("size") or ())
-    if not same or found.spec is not None:
+    record, wanted = found.record(), known["record"]
+    differs = next((key for key in _SAME if record.get(key) != wanted.get(key)), None)
+    if differs is not None or found.spec is not None:
+        told = (f"{str(one.get(differs))[:12]}" for one in (wanted, record))
         raise DataError(
-            f"data.pairs {pairs.path}: made of other originals (manifest {str(wanted)[:12]}) than "
-            f"those that are there now ({str(manifest)[:12]}): put them back, or make the pairs "
-            "again"
+            f"data.pairs {pairs.path}: made of other originals than those that are there now "
+            f"({differs}: {' is now '.join(told)}): put them back, or make the pairs again"
         )
     last = max(row.index for row in pairs.rows)
     if last >= len(found) or max(row.label for row in pairs.rows) >= max(1, len(found.classes)):

@@ -27,6 +27,9 @@ class BlurDiscriminatorConfig(Config):
     """Groups of the group norms (eps 1e-5); width must be a multiple of it."""
     slope: float = Field(default=0.1, ge=0)
     """Slope of the leaky ReLUs on their negative side."""
+    blur: Literal[3, 4, 5] | None = 4
+    """Taps of the blur, a row of Pascal's triangle; null = means of 2 x 2 cells instead. Borders
+    are padded for 4 taps whatever their number, as in TiTok's code."""
     pool: int = Field(default=16, ge=1, le=2**10)
     """Side of the logits: the last map's maxima over pool x pool cells, whatever its size."""
 
@@ -56,7 +59,8 @@ class BlurDiscriminator(nn.Module):
             inside, width = width, config.width * 2**i
             conv = nn.Conv2d(inside, width, 3, padding=1)
             norm = nn.GroupNorm(config.norm_groups, width, eps=1e-5)
-            stages.append(nn.Sequential(conv, Blur(), norm, act()))
+            half = nn.AvgPool2d(2) if config.blur is None else Blur(config.blur, padded_for=4)
+            stages.append(nn.Sequential(conv, half, norm, act()))
         self.stages = nn.Sequential(*stages)
         self.pool = nn.AdaptiveMaxPool2d(config.pool)
         self.to_logits = nn.Sequential(

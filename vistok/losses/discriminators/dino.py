@@ -20,6 +20,7 @@ from vistok.core.errors import InputError
 from vistok.frozen.vit import FrozenViT, FrozenViTConfig
 from vistok.layers.resize import resize
 from vistok.losses.discriminators.spectral import CircularConv1d, SpectralConv1d
+from vistok.runtime.precision import no_autocast
 
 DINO = FrozenViTConfig(network="dino-s16", mlp="gelu_tanh", zero_key_bias=True)
 
@@ -147,7 +148,7 @@ class DinoDiscriminator(nn.Module):
         """Pixels in 0..1 -> the network's square, normalized: cropped, or resized by area averages
         (bicubic where they must grow)."""
         side = self.config.network.image_size
-        with torch.autocast(pixels.device.type, enabled=False):
+        with no_autocast(pixels.device):
             x = (pixels.float() - self.network.mean) / self.network.std
             height, width = x.shape[-2:]
             resized = resize(x, side, "area" if height > side else "bicubic", antialias=False)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vistok.runtime.precision import no_autocast
+
 
 class SpectralConv1d(nn.Module):
     """1D convolution, circular at its ends, its weight divided by its largest singular value:
@@ -40,7 +42,7 @@ class SpectralConv1d(nn.Module):
         return self.weight_orig / torch.dot(u, matrix @ v)
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x.device):
             weight = self.weight()
         return circular_conv(x, weight, self.bias)
 

@@ -135,8 +135,10 @@ class ReTok(Family):
             decoder["upsample"] = "depth_to_space"
         z, (first, second) = z_channels(self.name, official), _sizes(self.name, official)
         distill = official.get("distill_depth")
+        padding = {"kind": "redundant_padding", "padding": redundant, "floor": max(floor or 1, 1)}
         return {
             "image_size": official.get("image_size", 256),
+            "regularizers": [padding] if redundant else [],
             "encoder": {
                 "kind": "qformer",
                 "cnn": encoder,

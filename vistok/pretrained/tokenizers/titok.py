@@ -44,6 +44,7 @@ class TiTok(Family):
         model = within(config, "model", "vq_model")
         return (
             isinstance(model, Mapping)
+            and "latent_tokens" in set(keys)
             and "num_latent_tokens" in model
             and "text_context_length" not in model
             and "strict_length_assertion" not in model

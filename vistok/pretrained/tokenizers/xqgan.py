@@ -30,7 +30,7 @@ SIZES = {
     "vit_base_patch14_dinov2.lvd142m": {"embed_dim": 768, "depth": 12, "num_heads": 12},
     "vit_large_patch14_dinov2.lvd142m": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
 }
-IMAGE_SIZE, PATCH_SIZE, DROP_PATH = 256, 16, 0.1
+IMAGE_SIZE, PATCH_SIZE, DROP_PATH, MLP_RATIO = 256, 16, 0.1, 4.0
 # Options of the official model that change no tensor that is read here: losses of training, frozen
 # teachers (`semantic_guide`, `detail_guide`), and what only the CNN encoder asks for.
 _SILENT = frozenset(
@@ -65,6 +65,9 @@ MAIN_TRAINING = {
     "end_ratio": 0.5,
 }
 _NEVER = 1_000_000  # epochs: an annealing that begins there never does
+_SIZES = frozenset(
+    "image_size patch_size embed_dim depth num_heads mlp_ratio drop_path_rate".split()
+)
 _MARKS = {"encoder.latent_tokens", "encoder.model.cls_token", "decoder.to_pixel.model.weight"}
 
 
@@ -247,6 +250,11 @@ def _backbone(
     given = official.get("decoder_backbone") if side == "decoder" else None
     given = given or official.get("backbone")
     if given is not None:
+        for key in sorted(set(given) - _SIZES):
+            warnings.warn(
+                f"xqgan: config key backbone.{printable(key)} is not known and changes nothing",
+                stacklevel=4,
+            )
         return given
     name = model.get(f"{side}_model", next(iter(SIZES)))
     if name not in SIZES:
@@ -273,6 +281,7 @@ def _vit(backbone: Mapping[str, Any]) -> dict[str, Any]:
             "depth": backbone["depth"],
             "heads": backbone["num_heads"],
             "mlp": "gelu",
+            "mlp_ratio": backbone.get("mlp_ratio", MLP_RATIO),
             "norm": "layernorm",
             "norm_eps": 1e-6,
             "layer_scale": 1e-5,
@@ -300,6 +309,8 @@ def _sizes(part: Any, image_size: int) -> dict[str, Any]:
     }
     if part.transformer.drop_path != DROP_PATH:
         sizes["drop_path_rate"] = part.transformer.drop_path
+    if part.transformer.mlp_ratio != MLP_RATIO:
+        sizes["mlp_ratio"] = part.transformer.mlp_ratio
     return sizes
 
 

@@ -1,0 +1,148 @@
+"""The tiny recipes of generators, by the commands that their comments name, on the tokens of an
+untrained quickstart: even those tell what stands beside what."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+from tests.support.recipes import TINY_GENERATORS, TRAINING, read_config
+from tests.support.training import command, forget_accelerate, lines, rewound
+from vistok.config.registry import build
+from vistok.core.records import Condition
+from vistok.core.schedules import Progress
+from vistok.data import TokenCache
+from vistok.data.batch import to_device
+from vistok.data.loading.loader import EvalLoader
+from vistok.generators import load_generator
+from vistok.tokenizer import Tokenizer
+from vistok.tokens import Tokens
+from vistok.train.__main__ import main
+
+MARGIN = 0.3  # nats per position by which a generator beats the frequencies of the codes
+STEPS = 70  # a third of the recipe's are enough
+CPU = torch.device("cpu")
+
+
+def train(*words: object) -> None:
+    forget_accelerate()
+    done = CliRunner().invoke(main, list(map(str, words)), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with an untrained runs/quickstart and its tokens."""
+    folder = tmp_path_factory.mktemp("place")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        torch.manual_seed(0)
+        config = read_config(TRAINING["quickstart/tokenizer.yaml"])
+        Tokenizer(config.task.tokenizer).save_pretrained("runs/quickstart/model")
+        photos = "data={kind: photos, size: 32, val_count: 128}"
+        train("quickstart/tokens", "task.limit=1024", photos)
+    return folder
+
+
+@pytest.fixture
+def here(place, monkeypatch):
+    monkeypatch.chdir(place)
+    return place
+
+
+def digits(split: str) -> torch.Tensor:
+    """[B, L, 4]: the tokens as FSQ's four digits of eight values."""
+    cache = TokenCache(f"runs/quickstart/tokens/{split}")
+    codes = torch.stack([cache.row(i)[0] for i in range(len(cache))])
+    return Tokens(cache.spec, indices=codes).regroup((8, 8, 8, 8)).indices.long()
+
+
+def unigram() -> float:
+    """Nats per position of the held-out tokens by the frequencies of the training tokens, each
+    position and digit by its own."""
+    known, asked = digits("train"), digits("val")
+    counts = torch.nn.functional.one_hot(known, 8).sum(0) + 1.0  # [L, 4, 8]
+    log = (counts / counts.sum(-1, keepdim=True)).log().expand(len(asked), -1, -1, -1)
+    return -float(log.gather(-1, asked[..., None]).sum(-2).mean())
+
+
+@pytest.mark.parametrize("name", TINY_GENERATORS)
+def test_it_learns_more_than_the_frequencies_of_codes(here, name):
+    config = read_config(TINY_GENERATORS[name])
+    train(TINY_GENERATORS[name], "trackers=[]", "log_every=1", f"steps={STEPS}")
+    rows = lines(here / config.folder)
+    codes = TokenCache("runs/quickstart/tokens/train").spec.codebook_size
+    assert rows[0]["loss"] == pytest.approx(math.log(codes), rel=1e-3)
+    assert lines(here / config.folder, "val")[-1]["nll"] < unigram() - MARGIN
+    generator = load_generator(here / config.folder / "model")
+    assert generator.classes and generator.tokenizer["name"] == "runs/quickstart"
+    labels = Condition(label=torch.tensor([0, 1, 2]))
+    sampled = generator.sample(labels, index=torch.arange(3)).check()
+    unguided = generator.sample(labels, index=torch.arange(3), sampling={"guidance": 1.0})
+    assert not torch.equal(sampled.indices, unguided.indices)
+
+
+@pytest.mark.parametrize("name", TINY_GENERATORS)
+@pytest.mark.parametrize("done", [0.1, 0.9], ids=["early", "late"])
+def test_every_parameter_has_a_gradient(here, name, done):
+    config = read_config(TINY_GENERATORS[name])
+    torch.manual_seed(0)
+    data = build(config.data)
+    task = build(config.task, data.open("train"))
+    for parameter in task.generator.parameters():  # what starts from zero hands nothing on
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    batch = to_device(next(iter(EvalLoader(data.open("val"), 64))), CPU)
+    progress = Progress(int(done * config.steps), config.steps)
+    draws = task.draw(batch.index, 0, progress)
+    task.step(task.phases[0], batch, draws, progress, {}).loss.backward()
+    for key, parameter in task.generator.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), key
+        assert parameter.grad.any(), key
+
+
+def short_tree(name: str, place: Path, folder: str) -> dict:
+    """A short run with every draw: orders, class dropout, three kinds of network dropout."""
+    tokens = place / "runs/quickstart/tokens"
+    dropped = {"dropout": 0.1, "attention_dropout": 0.1, "mlp_dropout": 0.1, "depth": 1}
+    return {
+        "base": str(TINY_GENERATORS[name]),
+        "out": str(place / folder),
+        "data": {"path": str(tokens / "train"), "val_path": str(tokens / "val")},
+        "task": {"generator": {"transformer": dropped}},
+        "steps": 12,
+        "save_every": 4,
+        "keep_last": 9,
+        "batch_size": 16,
+        "warmup": 0,
+        # Where a gradient is rounding noise alone, Adam would follow its sign.
+        "optimizer": {"eps": 1e-4},
+        "trackers": [],
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TINY_GENERATORS)
+def test_two_processes_and_a_resume_train_like_one(place, name):
+    files = {world: place / f"{name}-{world}.yaml" for world in (1, 2)}
+    for world, file in files.items():
+        file.write_text(yaml.safe_dump(short_tree(name, place, f"runs/{name}-{world}")))
+    train(files[1])
+    done = command(files[2], processes=2, module="tests.support.launched")
+    assert done.returncode == 0, done.stderr[-3000:]
+    whole, split = (place / f"runs/{name}-{world}" for world in (1, 2))
+    state = json.loads((split / "checkpoints/step_00000012/state.json").read_text())
+    assert state["world"] == 2
+    weights = "checkpoints/step_00000012/generator.safetensors"
+    one, two = (load_file(folder / weights) for folder in (whole, split))
+    assert one.keys() == two.keys()
+    assert max((one[key] - two[key]).abs().max().item() for key in one) <= 1e-5
+    stopped = rewound(whole)
+    train(files[1], f"out={stopped}")
+    assert (whole / weights).read_bytes() == (stopped / weights).read_bytes()

@@ -1,0 +1,1 @@
+"""Families of released generators, one per file."""
