@@ -24,6 +24,10 @@ from vistok.pretrained.tokenizers.flextok_weights import patches, positions, tru
 from vistok.tokenizer import TokenizerConfig
 
 _WRAPPED = "._checkpoint_wrapped_module"  # a level that activation checkpointing may leave
+_MARKS = (
+    "decoder.module_dict.dec_time_embedder.mlp.0.weight",
+    "decoder.module_dict.dec_from_latents.proj.weight",
+)
 _LICENSE = (
     "code: Apple/EPFL sample code license, non-commercial; weights: Apple ML Research Model "
     "license, research purposes only, with attribution"
@@ -38,6 +42,8 @@ class FlexTok(Family):
 
     def recognizes(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
         tree = official.unwrapped(config)
+        if not tree:  # it stands in the header
+            return {"encoder.module_dict.enc_register_module.registers", *_MARKS} <= set(keys)
         vae, encoder = tree.get("vae"), tree.get("encoder")
         named = encoder.get("module_dict") if isinstance(encoder, Mapping) else None
         return (
@@ -165,7 +171,7 @@ class FlexTok(Family):
                 continue
             own = tuple(side // factor // part.patches.size for side in config.image_size)
             rows = scrambled_sincos(positions.sides or own, part.transformer.width)
-            found[key] = rows.permute(2, 0, 1)[None]
+            found[key] = rows.permute(2, 0, 1)[None].contiguous()
         return found
 
     def _release(name: str, rfid: float, gfid: float | None = None) -> Release:
