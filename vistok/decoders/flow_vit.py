@@ -73,6 +73,9 @@ class FlowViTConfig(FlowDecoderConfig):
     null: Literal["learned", "zero", "single", "none"] = "learned"
     """All values of the unconditional prediction: one learned vector in each place, zeros, the
     vector in one place alone; none: it has as many missing values, and training knows no null."""
+    start: Literal["zero", "random"] = "zero"
+    """zero: the last layer and all modulations start at zero, so that the first step teaches them
+    alone (DiT); random: the last layer as the others, modulations with std 0.02."""
     head_modulation: bool = True
     """The time also shifts and scales the rows before the last layer."""
     taps: dict[str, int] = Field(default_factory=dict)
@@ -146,7 +149,12 @@ class FlowViT(FlowDecoder):
         self.unpatchify = Unpatchify(patches, shape, width)
         self.register_buffer("mask", self._mask(), persistent=False)
         init_weights(self, inner)
-        nn.init.zeros_(self.unpatchify.proj.weight)  # the first velocity is zero, as in DiT
+        if config.start == "zero":
+            nn.init.zeros_(self.unpatchify.proj.weight)
+        else:
+            for module in self.modules():
+                if isinstance(module, Modulation):
+                    nn.init.normal_(module.proj.weight, std=0.02)
 
     def _mask(self) -> Tensor | None:
         """[L, L] bool; None where all see all."""
