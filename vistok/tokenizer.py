@@ -315,6 +315,7 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
         if draws.present is None:
             return present
         shown = draws.present.to(device)
+        shown = nn.functional.pad(shown, (0, count - shown.shape[1]))  # of tokens: no redundant one
         return shown if present is None else present & shown
 
     def _present_of(self, tokens: Tokens, values: Tensor) -> Tensor | None:
