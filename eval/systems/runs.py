@@ -212,12 +212,18 @@ def data_config(run: Run | None, changes: Mapping[str, Any] | None = None) -> Co
             ("no data named" if run is None else f"{run.folder}: {_no_data(run)}")
             + "; say which images, e.g. data.kind=photos data.size=32"
         )
-    config = validate(_Data, {"data": {**(tree or {}), **changes}}, "data").data
-    if isinstance(config, PairsConfig):  # generated images are no reference: their originals are
-        config = originals_of(config)
+    if tree and tree.get("kind") == "pairs" and "kind" not in changes:
+        tree = _real(validate(_Data, {"data": tree}, "data").data).model_dump(mode="json")
+    config = _real(validate(_Data, {"data": {**(tree or {}), **changes}}, "data").data)
     if tree and addresses(config):
         check_addresses(config, run.folder / "config.yaml", changes)
     return config
+
+
+def _real(config: Config) -> Config:
+    """The data config of real images: of pairs, whose inputs were generated, that of the
+    originals."""
+    return originals_of(config) if isinstance(config, PairsConfig) else config
 
 
 def _no_data(run: Run) -> str:

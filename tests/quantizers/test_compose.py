@@ -273,6 +273,28 @@ def test_residual_levels_start_from_what_earlier_ones_miss(shared):
     assert set(rows) <= {0.0, 1.0, 2.0, 3.0} and (shared or rows[3:] == [0.0] * 3)
 
 
+def test_shapes_are_known_without_numbers():
+    """A dry run passes tensors of the meta device, which autocast does not know."""
+    with torch.device("meta"):
+        quantizer = make(CONFIGS["folded"])
+        own = grids(quantizer)
+        result = quantizer(Latents(torch.empty(2, 27, 4), own))
+        found = quantizer.perturb(result.queries, torch.zeros(2, 14, 3, dtype=torch.long), 3)
+    assert result.values.shape == (2, 9, 12) and found.shape == (2, 14, 3)
+
+
+@pytest.mark.slow
+def test_branches_of_scales_are_one_graph():
+    quantizer = make(CONFIGS["folded"] | {"branches": 2}).train()
+    z, draws = latents(quantizer), Draws(levels=torch.tensor([[True, True, False]] * 4))
+    eager = quantizer(z, draws)
+    traced = torch.compile(quantizer, backend="aot_eager", fullgraph=True)(z, draws)
+    assert torch.equal(eager.indices, traced.indices)
+    assert torch.allclose(eager.values, traced.values, atol=1e-6)
+    for name, loss in eager.losses.items():
+        assert torch.allclose(loss, traced.losses[name], atol=1e-6)
+
+
 # -- branches --------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from vistok.config import read_yaml, validate
 from vistok.generators import Generator
 from vistok.pretrained import Release, releases
 from vistok.tokenizer import Tokenizer
+from vistok.tokens import TokenSpec
 from vistok.train.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,13 @@ def recipe_tokenizer(release: Release) -> Tokenizer:
         return Tokenizer(config.task.tokenizer)
 
 
+def positions(spec: TokenSpec) -> str:
+    """Tokens of a whole sequence, and into what it may be cut."""
+    if spec.prefix == "block":
+        return f"{spec.length} in {len(spec.blocks)} scales"
+    return f"{spec.length}" if spec.prefix == "none" else f"1..{spec.length}"
+
+
 def table() -> str:
     """The table and, below it, what its letters stand for."""
     protocols: dict[str, str] = {}  # protocol -> its letter
@@ -49,7 +57,7 @@ def table() -> str:
             (
                 release.hub or f"[{release.file}]({release.page})",
                 f"`{release.name}`",
-                f"{spec.length}" if spec.prefix == "none" else f"1..{spec.length}",
+                positions(spec),
                 f"{spec.bits:,}" if spec.vocab else continuous,
                 release.license,
                 ", ".join(f"`{file}`" for file in recipe),

@@ -32,7 +32,12 @@ JOBS = {"glotok": "jobs/codebook_relations_tiny"}
 LAST = ("titok_stage2", "one_d_piece_stage2", "retok_decoder", "decoder_finetune")
 STEPS = 50
 LONGER = {"retok": 80}  # attention has to find its positions first
-TERM = {"maskgit_vqgan": "l1", "titok_stage1": "proxy_codes", "one_d_piece_stage1": "proxy_codes"}
+TERM = {
+    "maskgit_vqgan": "l1",
+    "titok_stage1": "proxy_codes",
+    "one_d_piece_stage1": "proxy_codes",
+    "decoder_finetune": "perceptual",
+}
 
 
 @pytest.fixture(scope="module")

@@ -73,11 +73,15 @@ class Losses(nn.Module):
 
     @property
     def frozen(self) -> dict[str, str]:
-        """Names of the frozen networks that a run's record names, and the sha256 of their weights.
+        """The sha256 of frozen networks that a run's record names, by LOSS.NETWORK.
 
         Perceptual networks are not among them."""
-        found = (part for part in self.modules() if isinstance(part, Frozen) and part.recorded)
-        return {part.name: part.sha256 for part in found}
+        return {
+            f"{loss.key}.{part.name}": part.sha256
+            for loss in self.parts
+            for part in loss.modules()
+            if isinstance(part, Frozen) and part.recorded
+        }
 
     @property
     def _last(self) -> nn.Parameter:

@@ -1,9 +1,10 @@
 """Pretrained networks that never train, by name.
 
 `feature_network(name)` gives images -> vectors, `video_network(name)` clips -> vectors,
-`perceptual_network(name)` pairs of images -> distances. Weights come from the package
-(`vistok-cnn`), a path, the folder $VISTOK_WEIGHTS or the usual download; missing weights are an
-error of one line and never replaced by others.
+`perceptual_network(name)` pairs of images -> distances; `vistok.frozen.vision` has the networks
+that tokenizers are aligned with, at any depth. Weights come from the package (`vistok-cnn`), a
+path, the folder $VISTOK_WEIGHTS or the usual download; missing weights are an error of one line and
+never replaced by others.
 """
 
 from __future__ import annotations

@@ -5,8 +5,10 @@ import json
 
 import pytest
 
+from tests.support.pairs import originals, write_pairs
 from vistok.config import ConfigError
-from vistok.eval.systems.runs import RunError, class_names, open_data, resolve
+from vistok.data import DataError
+from vistok.eval.systems.runs import Run, RunError, class_names, data_config, open_data, resolve
 
 
 def test_a_generator_finds_its_tokenizer(runs):
@@ -107,3 +109,17 @@ def test_a_slip_in_the_name_of_a_run_is_not_asked_of_the_hub(runs, monkeypatch, 
     monkeypatch.chdir(runs[0].parent)
     with fails(RunError, "there is no 'rnus' in .*hf:owner/name of the hub"):
         resolve(["rnus/tok"])
+
+
+def test_the_images_of_a_run_that_trained_on_pairs_are_their_originals(tmp_path, fails):
+    config = originals(tmp_path / "real")
+    write_pairs(tmp_path / "pairs", config)
+    tree = {"kind": "pairs", "path": str(tmp_path / "pairs")}
+    run = Run("post", tmp_path, tmp_path, "tokenizer", {}, "0", {"data": tree})
+    assert data_config(run) == config
+    assert data_config(run, {"crop": "adm"}) == config.model_copy(update={"crop": "adm"})
+    assert data_config(run, {"kind": "photos"}).kind == "photos"
+    assert data_config(None, tree) == config
+    (tmp_path / "pairs" / "pairs.json").unlink()
+    with fails(DataError, "no pairs.json in it"):
+        data_config(run)

@@ -33,7 +33,8 @@ def with_losses(*losses: dict, tree: dict = TINY) -> dict:
 
 def gan(**options) -> dict:
     part = copy.deepcopy(GAN) | {"start": 0} | options
-    part["discriminator"]["layers"] = 1
+    if part["discriminator"]["kind"] == "patchgan":
+        part["discriminator"]["layers"] = 1
     return part
 
 
@@ -181,3 +182,26 @@ def test_losses_that_teach_nothing_are_one_line(run, fails):
     tree["task"]["losses"] = [gan(start=5)]  # FSQ has no loss of its own
     with fails(ConfigError, "task.losses: no term has a gradient at step 1"):
         run(tree)
+
+
+def test_frozen_networks_of_losses_stand_in_the_record():
+    network = {"network": "vit", "weights": "random", "image_size": 16, "patch": 8}
+    network |= {"width": 16, "depth": 2, "heads": 2}
+    semantic = {"kind": "alignment", "name": "semantic", "network": {"kind": "vit", **network}}
+    semantic |= {"features": "pooled", "how": "infonce", "student": "latents"}
+    semantic |= {"projector": {"kind": "linear"}}
+    head = {"kind": "dino", "network": network, "readouts": [0]}
+    losses = (semantic, gan(discriminator=head), {"kind": "perceptual", "network": "vistok-cnn"})
+    config = validate(TrainConfig, with_losses(*losses))
+    task = build(config.task, None)
+    record = task.record()
+    assert set(record) == {"frozen semantic.vit (sha256)", "frozen adversarial.vit (sha256)"}
+    assert len(set(record.values())) == 1 and all(len(one) == 64 for one in record.values())
+    heads = task.losses.networks["discriminator"].discriminator.heads
+    count = sum(p.numel() for p in heads.parameters())
+    assert task.facts().lines["discriminator parameters"] == f"{count:,}"
+    assert set(task.losses.networks) == {"semantic_projector", "discriminator"}
+    through = {**semantic, "through": "encoder.proj"}
+    config = validate(TrainConfig, with_losses(through | {"network": {"kind": "vit", **network}}))
+    task = build(config.task, None)
+    assert set(task.tokenizer.encoder.proj.parameters()) <= task.whole("tokenizer")
