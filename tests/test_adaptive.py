@@ -79,6 +79,51 @@ def test_blocks_and_blocks_insides(make_tokenizer, tree, fails):
         scales.encode(x, length=[1, 3, 1])
 
 
+def test_positions_of_each_block(tree):
+    """per_block: one dial for all blocks, or a length for each."""
+    load_plugins(["tests.support.fake_parts"])
+    config = tree(missing="drop") | {"encoder": {"kind": "two_maps"}}
+    config["decoder"]["patches"] = {"size": 4}
+    tokenizer, x = Tokenizer(validate(TokenizerConfig, config)).eval(), pixels(3)
+    spec = tokenizer.spec()
+    assert spec.prefix == "per_block" and allowed_lengths(spec) == list(
+        range(1, spec.max_prefix + 1)
+    )
+    mixed = tokenizer.decode(tokenizer.encode(x, length=[1, 3, 2]))
+    for row, length in enumerate((1, 3, 2)):
+        alone = tokenizer.decode(tokenizer.encode(x[row : row + 1], length=length))
+        assert torch.allclose(mixed[row : row + 1], alone, atol=1e-5)
+    table = measured(tokenizer, x)
+    target = float(table.quantile(0.5))
+    found = choose(tokenizer, x, Goal(target_psnr=target, max_bytes=200))
+    assert found.tokens.keep.shape == (3, len(spec.blocks))
+    codec = Codec(spec, "0" * 8)
+    assert [len(data) for data in codec.write(found.tokens)] == found.bytes.tolist()
+    assert bool(((found.psnr >= target) == found.met).all())
+    assert same_tokens(codec.read(codec.write(found.tokens)[1]), found.tokens.select([1]))
+
+
+def same_tokens(one: Tokens, other: Tokens) -> bool:
+    return torch.equal(one.indices, other.indices) and torch.equal(one.keep, other.keep)
+
+
+@pytest.mark.parametrize("quantizer", ["fsq", "lfq"])
+def test_a_decoder_that_reads_a_memory(tree, quantizer):
+    """Q-Former: every prefix of a mixed batch equals the one alone."""
+    from vistok.config.registry import entries
+
+    parts = {
+        name: entries(name)["qformer"].config.tiny().model_dump(mode="json")
+        for name in ("encoder", "decoder")
+    }
+    tokenizer = Tokenizer(validate(TokenizerConfig, tree(quantizer) | parts)).eval()
+    x, lengths = pixels(4), [4, 1, 3, 2]
+    decoded = tokenizer.decode(tokenizer.encode(x, length=lengths))
+    for row, length in enumerate(lengths):
+        alone = tokenizer.decode(tokenizer.encode(x[row : row + 1], length=length))
+        assert torch.allclose(decoded[row : row + 1], alone, atol=1e-5)
+
+
 def test_given_lengths_that_cannot_be(flexible, fails):
     tokenizer = flexible()
     with fails(InputError, "length=9: expected 1..8"):

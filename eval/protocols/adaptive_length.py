@@ -58,8 +58,9 @@ class AdaptiveLength(Protocol):
             takes[k] = float(sizes.gather(1, places[:, None]).double().mean())
         measured = self._measure(context, fixed, chosen)
         rows, gains = [], []
+        decibels = lambda quality: quality.psnr.compute().pooled
         for k in fixed:
-            point = {"point": {"codec": "packed"}, "measured": {"bytes": mean[k]}}
+            point = {"point": {"codec": "fixed"}, "measured": {"bytes": mean[k]}}
             rows += measured["fixed", k].rows(length=k, note="a file of each image", **point)
         for k in inner:
             kept = chosen[k]
@@ -71,11 +72,7 @@ class AdaptiveLength(Protocol):
             about = {"bytes": takes[k], "target_psnr": asked[k]}
             own = measured["adaptive", k].rows(length=None, note=note, point=point, measured=about)
             rows += own
-            both = (
-                one.psnr.compute().pooled for one in (measured["adaptive", k], measured["fixed", k])
-            )
-            adaptive, plain = both
-            gains.append(adaptive - plain)
+            gains.append(decibels(measured["adaptive", k]) - decibels(measured["fixed", k]))
         note = f"mean over the bytes of {', '.join(map(str, inner))} tokens"
         gain = sum(gains) / len(gains)
         return [*rows, context.row("adaptive-gain", gain, length=None, note=note)]

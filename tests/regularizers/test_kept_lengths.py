@@ -167,3 +167,22 @@ def test_a_decoder_hides_what_a_soft_tail_drops(make_tokenizer, missing):
         moved = quantized.values + 5 * hidden[..., None]
         same = tokenizer.reconstruct(moved, draws.present).estimate
     assert torch.equal(tokenizer.output_space.inverse(same), before)
+
+
+def test_latents_that_are_not_stored_stay_hidden(make_tokenizer, fails):
+    soft = {"kind": "nested_dropout", "lengths": "uniform", "tail": "soft", "full": 1.0}
+    tokenizer = make_tokenizer(regularizers=[soft], latents={"count": 6, "stored": 4})
+    assert tokenizer.spec().length == 4 and tokenizer.layout.count == 6
+    batch = Batch(index=torch.arange(3), pixels=torch.rand(3, 3, 8, 8))
+    draws = tokenizer.draw(batch.index, 0, Progress(0, 10))
+    shown = tokenizer.present(draws, 3, torch.device("cpu"))
+    assert shown.tolist() == [[True] * 4 + [False] * 2] * 3
+    # So training at full length shows what is stored, as evaluation does.
+    assert torch.equal(tokenizer(batch, draws).pixels, tokenizer(batch).pixels)
+    padded = {"kind": "redundant_padding", "padding": 2, "floor": 1, "per": "sample"}
+    trained = make_tokenizer(regularizers=[padded], latents={"count": 6, "stored": 4})
+    keep = trained.draw(torch.arange(200), 0, Progress(0, 10)).keep
+    assert set(keep.tolist()) == set(range(1, 7))
+    for wrong in ({"count": 6, "stored": 7}, {"count": None, "stored": 2}):
+        with fails(ConfigError, "stored=. *: expected at most count"):
+            make_tokenizer(latents=wrong)

@@ -36,7 +36,7 @@ def test_rows_at_equal_bytes(context, measure):
     by = {}
     for row in rows:
         by.setdefault((row.metric, row.point.get("codec")), []).append(row)
-    fixed, adaptive = by["PSNR", "packed"], by["PSNR", "adaptive"]
+    fixed, adaptive = by["PSNR", "fixed"], by["PSNR", "adaptive"]
     assert [row.length for row in fixed] == [1, 2, 4, 8, 16] and len(adaptive) == 3
     tokenizer, pixels = found.tokenizer, found.views.pick(range(24))
     tokens, codec = tokenizer.encode(pixels), Codec(tokenizer.spec(), "0" * 8)
@@ -67,7 +67,9 @@ def test_the_chart_has_both_lines(context, measure):
     charts = rate_charts(Results(rows=tuple(rows), runs=({"name": "tiny"},)))
     assert len(charts) == 3  # PSNR, perceptual, rFID
     for chart in charts:
-        assert "tiny, adaptive" in chart and "bytes per image" in chart
+        assert (
+            "tiny, adaptive" in chart and "tiny, fixed" not in chart and "bytes per image" in chart
+        )
         assert chart.count("<path") >= 2 and "≠" not in chart
 
 
