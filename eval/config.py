@@ -21,7 +21,7 @@ from vistok.eval.resumable import EVERY
 
 _MODULES = (
     *("rfid", "pfid", "gfid", "rate_distortion", "robust", "order", "linear_probe"),
-    *("rfvd", "image_grids"),
+    *("rfvd", "adaptive_length", "image_grids"),
 )
 for _name in _MODULES:
     importlib.import_module(f"vistok.eval.protocols.{_name}")

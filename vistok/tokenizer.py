@@ -7,7 +7,7 @@ of images and T, H, W of clips.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -158,15 +158,31 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
 
     @torch.no_grad()
     def encode(
-        self, pixels: Tensor, length: int | None = None, condition: Condition | None = None
+        self,
+        pixels: Tensor,
+        length: int | Sequence[int] | Tensor | None = None,
+        condition: Condition | None = None,
+        **goal: Any,
     ) -> Tokens:
         """pixels [B, 3, *sides] in 0..1 -> Tokens; `length` keeps a prefix of each sequence.
 
+        Args:
+            length: of all, or [B] of each ([B, S] of each block of each, where the spec's prefix
+                is per_block).
+            goal: instead of a length, what it must reach: target_psnr, max_perceptual, max_bytes
+                and the other fields of `vistok.adaptive.Goal`. An image that misses it is named
+                in a warning.
         Raises ValueError for another shape, type or range, and for a length the spec forbids.
         """
+        if goal:
+            from vistok.adaptive import Goal, encode
+
+            if length is not None:
+                raise InputError(f"length={length} and {', '.join(goal)}; give one of both")
+            return encode(self, pixels, Goal(**goal), condition)
         spec = self.spec()
-        if length is not None:
-            spec.check_length(length)
+        for one in set(torch.as_tensor([] if length is None else length).flatten().tolist()):
+            spec.check_length(one)
         self.check_pixels(pixels)
         pixels = pixels.to(next(self.parameters()))
         with evaluating(self):
@@ -321,6 +337,7 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
         if draws.present is None:
             return present
         shown = draws.present.to(device)
+        shown = nn.functional.pad(shown, (0, count - shown.shape[1]))  # of tokens: no redundant one
         return shown if present is None else present & shown
 
     def _present_of(self, tokens: Tokens, values: Tensor) -> Tensor | None:

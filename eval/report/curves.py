@@ -21,7 +21,7 @@ from vistok.eval.results.rows import Results, Row
 from vistok.eval.results.text import mark
 
 _BASELINES = ("JPEG", "WebP", "AVIF")
-_PLAIN = ("packed",)  # the codec of tokens that needs no name
+_PLAIN = ("packed", "fixed")  # ways to write tokens; the first that is there needs no name
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,13 @@ def rate_charts(results: Results) -> list[Markup]:
     codec_of = lambda row: row.point["codec"]
     colors, charts = places(results), []
     ways = [codec for codec in dict.fromkeys(map(codec_of, rows)) if codec not in _BASELINES]
-    ways = [*_PLAIN, *(codec for codec in ways if codec not in _PLAIN)]  # each its own dashes
+    plain = next((codec for codec in _PLAIN if codec in ways), _PLAIN[0])
+    ways = [plain, *(codec for codec in ways if codec != plain)]  # each its own dashes
     for group in _by_display(rows):
         lines = []
         for (run, codec), own in _grouped(group, lambda r: (r.run, codec_of(r))).items():
             base = codec in _BASELINES
-            name = codec if base else run if codec in _PLAIN else f"{run}, {codec}"
+            name = codec if base else run if codec == plain else f"{run}, {codec}"
             turn = _BASELINES.index(codec) + 1 if base else ways.index(codec)
             points = tuple(sorted({(row.measured["bytes"], row.value) for row in own}))
             place = BASE if base else colors.get(run, 0)

@@ -292,6 +292,16 @@ METRICS: dict[str, Metric] = {
             table="whole",
         ),
         Metric(
+            "adaptive-gain",
+            "PSNR of adaptive lengths (the shortest prefix of each image that reaches one PSNR) "
+            "minus that of one length for all, where both take the same mean bytes.",
+            "adaptive gain (dB)",
+            "dB",
+            better="higher",
+            digits=2,
+            table="whole",
+        ),
+        Metric(
             "slot-redundancy",
             "Share of pairs of token positions of one image that hold the same code.",
             "slot redundancy",

@@ -45,7 +45,7 @@ def test_info_says_what_a_model_is(model):
 
 def test_an_image_goes_to_bytes_and_back(model, image, tmp_path):
     call("encode", model, image, "--out", tmp_path / "codes")
-    call("decode", model, tmp_path / "codes/image.tok", "--out", tmp_path / "back")
+    call("decode", model, tmp_path / "codes/image.vtk", "--out", tmp_path / "back")
     size = Image.open(tmp_path / "back/image.png").size
     from vistok.tokenizer import Tokenizer
 
@@ -57,10 +57,10 @@ def test_mistakes_are_one_line(model, image, tmp_path):
     assert "length=99" in mistake("encode", model, image, "--length", 99, "--out", tmp_path)
     (tmp_path / "text.jpg").write_text("no image")
     assert "text.jpg" in mistake("encode", model, tmp_path / "text.jpg", "--out", tmp_path)
-    (tmp_path / "torn.tok").write_bytes(b"\x10")
-    assert "torn.tok" in mistake("decode", model, tmp_path / "torn.tok", "--out", tmp_path)
+    (tmp_path / "torn.vtk").write_bytes(b"\x10")
+    assert "torn.vtk" in mistake("decode", model, tmp_path / "torn.vtk", "--out", tmp_path)
     assert "not a generator" in mistake("generate", model, model)
-    assert "missing.tok" in mistake("decode", model, tmp_path / "missing.tok", "--out", tmp_path)
+    assert "missing.vtk" in mistake("decode", model, tmp_path / "missing.vtk", "--out", tmp_path)
 
 
 def reading(tree, folder, encoder: bool, optional: bool):
@@ -84,7 +84,7 @@ def test_text_goes_to_the_parts_that_read_it(tree, image, tmp_path):
     assert "encoder reads no text; its decoder does" in mistake(
         "encode", model, image, "--out", out, "--text", "a cat"
     )
-    code = out / "image.tok"
+    code = out / "image.vtk"
     assert "reads text: say what the image shows, --text" in mistake("decode", model, code)
     decoded = []
     for text in ("a cat", "", "a cat"):
@@ -107,8 +107,8 @@ def test_text_that_may_be_missing(tree, model, image, tmp_path):
     codes = []
     for text in ((), ("--text", "a cat"), ("--text", "zzzz")):
         call("encode", reader, image, "--out", tmp_path, *text, "--overwrite")
-        codes.append((tmp_path / "image.tok").read_bytes())
-        call("decode", reader, tmp_path / "image.tok", "--out", tmp_path, *text, "--overwrite")
+        codes.append((tmp_path / "image.vtk").read_bytes())
+        call("decode", reader, tmp_path / "image.vtk", "--out", tmp_path, *text, "--overwrite")
     assert len(set(codes)) > 1
     assert "reads no text: leave it out" in mistake("encode", model, image, "--text", "x")
 

@@ -14,7 +14,7 @@ from tests.support.numbered import muxed, numbers_of, packed, packets, plain, wr
 from vistok.config import validate
 from vistok.data.decode.video import clips
 from vistok.tokenizer import Tokenizer, TokenizerConfig
-from vistok.tokens import Tokens
+from vistok.tokens.codec import Codec
 
 
 @pytest.fixture
@@ -37,13 +37,14 @@ def test_to_bytes_and_back(place):
 
     call("encode", "model", "video.gif")
     model = Tokenizer.from_pretrained("model")
-    assert Tokens.from_bytes([Path("video.tok").read_bytes()], model.spec()).fps == 10
+    codec = Codec(model.spec(), model.codes_sha256())
+    assert codec.read(Path("video.vtk").read_bytes()).fps == 10
     for suffix in ("gif", "mp4"):
-        call("decode", "model", "video.tok", "--out", "back", "--format", suffix)
+        call("decode", "model", "video.vtk", "--out", "back", "--format", suffix)
         with av.open(f"back/video.{suffix}") as file:
             shown = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
         assert len(shown) == 4 and shown[0].shape == (8, 8, 3)
-    call("decode", "model", "video.tok", "--format", "png")
+    call("decode", "model", "video.vtk", "--format", "png")
     assert Image.open("video.png").size == (4 * 8 + 5 * 2, 8 + 2 * 2)
     assert "clip                     4 x 8 x 8" in call("info", "model")
 
@@ -58,8 +59,9 @@ def test_the_frames_of_odd_videos(place):
         assert numbers_of(clips.beginning(name, 4)[0]) == list(range(first, first + 4))
         said = call("encode", "model", name)
         assert ("late.ts: the first 6 of 15 frames cannot be decoded" in said) == ("late" in name)
-        data = Path(name).with_suffix(".tok").read_bytes()
-        assert Tokens.from_bytes([data], Tokenizer.from_pretrained("model").spec()).fps == 25
+        model = Tokenizer.from_pretrained("model")
+        codec = Codec(model.spec(), model.codes_sha256())
+        assert codec.read(Path(name).with_suffix(".vtk").read_bytes()).fps == 25
 
 
 def test_mistakes_are_one_line(place, monkeypatch):
@@ -74,5 +76,5 @@ def test_mistakes_are_one_line(place, monkeypatch):
     call("encode", "model", "video.gif")
     monkeypatch.setitem(sys.modules, "av", None)
     assert "pip install 'vistok[video]'" in mistake(
-        "decode", "model", "video.tok", "--format", "mp4"
+        "decode", "model", "video.vtk", "--format", "mp4"
     )

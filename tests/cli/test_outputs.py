@@ -36,36 +36,36 @@ def files(folder: str) -> set[str]:
 @pytest.mark.parametrize(
     ("given", "names"),
     [
-        (["a/1.jpg"], ["1.tok"]),
-        (["a/1.jpg", "b/2.jpg"], ["1.tok", "2.tok"]),
-        (["a/1.jpg", "b/1.jpg"], ["a/1.tok", "b/1.tok"]),
-        (["x/a/1.jpg", "x/b/c/1.jpg", "x/2.jpg"], ["a/1.tok", "b/c/1.tok", "2.tok"]),
-        (["cat.png", "cat.jpg"], ["cat.png.tok", "cat.jpg.tok"]),
-        (list(COLORS), ["one/cat.png.tok", "two/cat.png.tok", "one/cat.jpg.tok"]),
-        (["../a/1.jpg", "1.jpg"], ["a/1.tok", "here/1.tok"]),
-        (["v1.2.png", "v1.3.png"], ["v1.2.tok", "v1.3.tok"]),
+        (["a/1.jpg"], ["1.vtk"]),
+        (["a/1.jpg", "b/2.jpg"], ["1.vtk", "2.vtk"]),
+        (["a/1.jpg", "b/1.jpg"], ["a/1.vtk", "b/1.vtk"]),
+        (["x/a/1.jpg", "x/b/c/1.jpg", "x/2.jpg"], ["a/1.vtk", "b/c/1.vtk", "2.vtk"]),
+        (["cat.png", "cat.jpg"], ["cat.png.vtk", "cat.jpg.vtk"]),
+        (list(COLORS), ["one/cat.png.vtk", "two/cat.png.vtk", "one/cat.jpg.vtk"]),
+        (["../a/1.jpg", "1.jpg"], ["a/1.vtk", "here/1.vtk"]),
+        (["v1.2.png", "v1.3.png"], ["v1.2.vtk", "v1.3.vtk"]),
     ],
 )
 def test_every_output_has_a_name_of_its_own(tmp_path, monkeypatch, given, names):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert [str(name) for name in output_names(given, ".tok")] == names
+    assert [str(name) for name in output_names(given, ".vtk")] == names
 
 
 def test_a_file_that_is_named_twice_is_an_error(fails):
     for again in ("a/1.jpg", "./a/../a/1.jpg"):
         with fails(InputError, "named twice .as a/1.jpg too.; name each file once"):
-            output_names(["a/1.jpg", again], ".tok")
+            output_names(["a/1.jpg", again], ".vtk")
 
 
 def test_images_of_one_name_are_encoded_apart_and_decoded_apart(place):
     said = call("encode", "model", *COLORS, "--out", "codes")
-    tokens = {"one/cat.png.tok", "two/cat.png.tok", "one/cat.jpg.tok"}
-    assert files("codes") == tokens and "two/cat.png -> codes/two/cat.png.tok" in said
+    tokens = {"one/cat.png.vtk", "two/cat.png.vtk", "one/cat.jpg.vtk"}
+    assert files("codes") == tokens and "two/cat.png -> codes/two/cat.png.vtk" in said
     call("decode", "model", *(f"codes/{name}" for name in sorted(tokens)), "--out", "back")
     assert files("back") == {"one/cat.png.png", "two/cat.png.png", "one/cat.jpg.png"}
     call("encode", "model", "two/cat.png", "--out", "alone")
-    assert Path("alone/cat.tok").read_bytes() == Path("codes/two/cat.png.tok").read_bytes()
+    assert Path("alone/cat.vtk").read_bytes() == Path("codes/two/cat.png.vtk").read_bytes()
 
 
 def test_the_reported_images_of_one_stem(place, broken):
@@ -74,32 +74,32 @@ def test_the_reported_images_of_one_stem(place, broken):
         pytest.skip(f"no {images}")
     given = sorted(path for path in images.rglob("*.*") if path.is_file())
     call("encode", "model", *given, "--out", "codes")
-    assert files("codes") == {f"{path.relative_to(images)}.tok" for path in given}
+    assert files("codes") == {f"{path.relative_to(images)}.vtk" for path in given}
     for path in given:
         call("encode", "model", path, "--out", "alone", "--overwrite")
-        alone = Path("alone", f"{path.stem}.tok").read_bytes()
-        assert Path("codes", f"{path.relative_to(images)}.tok").read_bytes() == alone
+        alone = Path("alone", f"{path.stem}.vtk").read_bytes()
+        assert Path("codes", f"{path.relative_to(images)}.vtk").read_bytes() == alone
 
 
 def test_no_file_of_tokens_named_is_said(place):
-    assert "no .tok file named" in mistake("decode", "model", "sampling.steps=3")
+    assert "no .vtk file named" in mistake("decode", "model", "sampling.steps=3")
 
 
 def test_nothing_is_overwritten_unless_it_is_asked_for(place):
-    Path("cat.tok").write_text("mine")
+    Path("cat.vtk").write_text("mine")
     for command in (
         ("encode", "model", "one/cat.png"),
         ("encode", "model", "one/cat.png", "two/cat.png", "--out", "new"),
     ):
         Path("new/two").mkdir(parents=True, exist_ok=True)
-        Path("new/two/cat.tok").write_text("mine")
+        Path("new/two/cat.vtk").write_text("mine")
         said = mistake(*command)
-        assert "cat.tok: exists already; give --overwrite to replace it, or another --out" in said
-        assert Path("cat.tok").read_text() == Path("new/two/cat.tok").read_text() == "mine"
-    assert files("new") == {"two/cat.tok"}  # all are looked at before the first is written
+        assert "cat.vtk: exists already; give --overwrite to replace it, or another --out" in said
+        assert Path("cat.vtk").read_text() == Path("new/two/cat.vtk").read_text() == "mine"
+    assert files("new") == {"two/cat.vtk"}  # all are looked at before the first is written
     call("encode", "model", "one/cat.png", "--overwrite")
     photo = Path("one/cat.png").read_bytes()
-    assert "one/cat.png: exists already" in mistake("decode", "model", "cat.tok", "--out", "one")
+    assert "one/cat.png: exists already" in mistake("decode", "model", "cat.vtk", "--out", "one")
     assert Path("one/cat.png").read_bytes() == photo
     Path("data.json").write_text("mine")
     from click.testing import CliRunner
@@ -119,17 +119,17 @@ def test_import_does_not_write_over_another_model(place):
 
 def test_links_in_the_place_of_outputs_are_not_followed(place):
     Path("precious.txt").write_text("mine")
-    for name in ("cat.tok", "cat.png", "cat.gif", "dead.png"):
+    for name in ("cat.vtk", "cat.png", "cat.gif", "dead.png"):
         Path(name).symlink_to("nowhere" if name == "dead.png" else "precious.txt")
-    assert "cat.tok: exists already" in mistake("encode", "model", "one/cat.png")
+    assert "cat.vtk: exists already" in mistake("encode", "model", "one/cat.png")
     call("encode", "model", "one/cat.png", "--overwrite")
-    assert "cat.png: exists already" in mistake("decode", "model", "cat.tok")
-    call("decode", "model", "cat.tok", "--overwrite")
+    assert "cat.png: exists already" in mistake("decode", "model", "cat.vtk")
+    call("decode", "model", "cat.vtk", "--overwrite")
     write_clip(torch.rand(3, 2, 8, 8), Path("cat.gif"), 8.0)
     copy = ("edit", "copy", "model", "one/cat.png", "two/cat.png", "--positions", "0")
     assert "dead.png: exists already" in mistake(*copy, "--out", "dead.png")
     assert Path("precious.txt").read_text() == "mine" and not Path("nowhere").exists()
-    assert not any(Path(name).is_symlink() for name in ("cat.tok", "cat.png", "cat.gif"))
+    assert not any(Path(name).is_symlink() for name in ("cat.vtk", "cat.png", "cat.gif"))
 
 
 def test_saved_models_do_not_follow_links_either(place, make_tokenizer):
@@ -166,28 +166,28 @@ def test_tokens_are_decoded_by_the_tokenizer_that_made_them(place, make_tokenize
     with torch.no_grad():
         next(other.decoder.parameters()).add_(1)
     other.save_pretrained("finetuned")  # its decoder alone
-    call("decode", "finetuned", "cat.tok", "--out", "back")
+    call("decode", "finetuned", "cat.vtk", "--out", "back")
     with torch.no_grad():
         next(other.encoder.parameters()).add_(1)
     other.save_pretrained("other")
-    said = mistake("decode", "other", "cat.tok", "--out", "elsewhere")
-    assert "cat.tok: made by another tokenizer (weights " in said and "than other" in said
+    said = mistake("decode", "other", "cat.vtk", "--out", "elsewhere")
+    assert "cat.vtk: made by another tokenizer (weights " in said and "than other" in said
     assert not Path("elsewhere").exists()
 
 
 def test_no_file_of_tokens_hangs_or_fills_the_memory(place):
-    os.mkfifo("pipe.tok")
-    assert "pipe.tok: is a named pipe" in mistake("decode", "model", "pipe.tok")
-    Path("zero.tok").symlink_to("/dev/zero")
-    assert "zero.tok: is a device" in mistake("decode", "model", "zero.tok")
-    with open("huge.tok", "wb") as file:
+    os.mkfifo("pipe.vtk")
+    assert "pipe.vtk: is a named pipe" in mistake("decode", "model", "pipe.vtk")
+    Path("zero.vtk").symlink_to("/dev/zero")
+    assert "zero.vtk: is a device" in mistake("decode", "model", "zero.vtk")
+    with open("huge.vtk", "wb") as file:
         file.truncate(10**12)
-    assert "huge.tok: more than" in mistake("decode", "model", "huge.tok")
+    assert "huge.vtk: more than" in mistake("decode", "model", "huge.vtk")
 
 
 def test_names_of_files_are_escaped_where_they_are_shown(place):
     name = "ca\x1b[2Jt.png"
     Image.new("RGB", (8, 8), "red").save(name)
-    assert r"ca\x1b[2Jt.png -> ca\x1b[2Jt.tok" in call("encode", "model", name)
+    assert r"ca\x1b[2Jt.png -> ca\x1b[2Jt.vtk" in call("encode", "model", name)
     Path("\x1b[31mred").mkdir()
     assert r"\x1b[31mred" in mistake("info", "\x1b[31mred")

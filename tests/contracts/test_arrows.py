@@ -27,10 +27,11 @@ MAY = {
     **{part: FROZEN | {part} for part in PARTS},
     "conditioning": FROZEN | {"conditioning"},
     "tokenizer_config": FROZEN | {"spaces", "conditioning"},
-    "tokenizer": FROZEN | set(PARTS) | {"conditioning", "tokenizer_config"},
+    "adaptive": FROZEN | {"metrics", "data"},
+    "tokenizer": FROZEN | set(PARTS) | {"conditioning", "tokenizer_config", "adaptive"},
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
-    "cli": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "cli"},
+    "cli": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "adaptive", "cli"},
 }
 
 

@@ -29,7 +29,18 @@ def skewed(count: int, length: int, vocab: tuple[int, ...], seed: int = 0) -> to
 
 @pytest.mark.parametrize(
     "vocab",
-    [(5,), (4096,), (8, 5, 5), (1,), (300, 300), (2**18,), (100_003, 1), (2**30,), (2**48,)],
+    [
+        (5,),
+        (4096,),
+        (8, 5, 5),
+        (1,),
+        (300, 300),
+        (2**18,),
+        (100_003, 1),
+        (2**30,),
+        (2**48,),
+        (2,) * 128,
+    ],
 )
 def test_round_trip(vocab):
     spec = TokenSpec(blocks=((3,),), vocab=vocab, dim=4, prefix="token")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from vistok.cli import check, codes, convert, edit, generate, info, programs
+from vistok.cli import check, codes, convert, edit, frequencies, generate, info, programs
 from vistok.config import take_plugins
 from vistok.config.errors import one_line_errors
 
@@ -38,6 +38,7 @@ for command in (
     check.check,
     codes.encode,
     codes.decode,
+    frequencies.frequencies,
     generate.generate,
     edit.edit,
     convert.import_,

@@ -31,9 +31,9 @@ def say(line: object) -> None:
 def output_names(files: Sequence[str], suffix: str) -> list[Path]:
     """One name with `suffix` for each input file, no two of them alike.
 
-    `a/1.jpg` gives 1.tok. Where two files would have one name, all keep their folders, below the
-    folder that they share (a/1.tok, b/1.tok); where that is not enough, their suffixes too
-    (cat.png.tok, cat.jpg.tok). InputError for a file that is named twice.
+    `a/1.jpg` gives 1.vtk. Where two files would have one name, all keep their folders, below the
+    folder that they share (a/1.vtk, b/1.vtk); where that is not enough, their suffixes too
+    (cat.png.vtk, cat.jpg.vtk). InputError for a file that is named twice.
     """
     named: dict[str, str] = {}
     for file in files:

@@ -47,6 +47,9 @@ class LatentsConfig(Config):
     count: int | None = Field(default=128, ge=1, le=2**16)
     """N latent tokens; null = the patches themselves are the latents, on their grid. With `grid`
     it follows from it and may be left out."""
+    stored: int | None = Field(default=None, ge=1)
+    """Latent tokens that are stored, the first so many; null = all. Those behind them are ReTok's
+    redundant ones: training may show them to the decoder (regularizer redundant_padding)."""
     grid: tuple[Annotated[int, Field(ge=1, le=2**10)], ...] | None = None
     """Sides (h, w) of the grid on which the latents of a branch lie; null = they are a list."""
     branches: int = Field(default=1, ge=1, le=64)
@@ -87,6 +90,13 @@ class LatentsConfig(Config):
             raise InputError(
                 f"count={self.count}, but {self.branches} branches on the grid {self.grid} have "
                 f"{cells(self.grid) * self.branches} latents: leave count out"
+            )
+        if self.stored is not None and (
+            self.count is None or self.grid is not None or self.stored > self.count
+        ):
+            raise InputError(
+                f"stored={self.stored}: expected at most count={self.count}, of latent tokens "
+                "without a grid"
             )
         if self.positions == "shared" and self.grid is None:
             raise InputError("positions=shared needs the grid of a branch; give grid")
@@ -163,6 +173,7 @@ class ViTEncoder(Encoder):
         self.grids = (grid,) if tokens.count is None else ((count,),)
         if tokens.grid is not None:
             self.grids = (tokens.grid,) * tokens.branches
+        self.stored = tokens.stored
         token, table = token_stds(config.token_std, width)
         lead = int(patches.class_token)
         self.patch_embed = PatchEmbed(patches, shape, width, patches.overlap)

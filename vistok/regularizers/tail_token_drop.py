@@ -8,31 +8,27 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
-from vistok.config import Config
 from vistok.config.registry import register
 from vistok.core.draws import Draws
 from vistok.core.rng import Per, Rng
 from vistok.core.schedules import Progress
-from vistok.regularizers.base import Regularizer
-from vistok.regularizers.nested_dropout import keep_lengths
+from vistok.regularizers.kept_lengths import DropsTails, KeptLengthsConfig, Lengths
 from vistok.tokens import TokenSpec
 
 
-class TailTokenDropConfig(Config):
+class TailTokenDropConfig(KeptLengthsConfig):
     kind: Literal["tail_token_drop"] = "tail_token_drop"
+    lengths: Lengths = "uniform"
     per: Per = "batch"
 
 
 @register("regularizer", TailTokenDropConfig)
-class TailTokenDrop(Regularizer):
-    needs_prefix = True
-    fills = ("keep",)
-
-    def __init__(self, config: TailTokenDropConfig) -> None:
-        self.config = config
+class TailTokenDrop(DropsTails):
+    config: TailTokenDropConfig
 
     def draw(self, spec: TokenSpec, index: Tensor, rng: Rng, progress: Progress) -> Draws:
         u = rng.uniform(index, per=self.config.per)
-        return Draws(keep=keep_lengths(u, spec.max_prefix, "uniform"))
+        return self.tail(spec, index, u, torch.zeros(len(index), dtype=torch.bool), rng)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from vistok.core.errors import InputError
+from vistok.core.errors import InputError, UserError
 from vistok.tokens import TokenSpec
 
 _JOINT = 2**16  # codes up to which all factors of a position are one symbol
@@ -30,7 +30,7 @@ _LOW = 2**12  # a larger factor is several digits; values of each but the last
 _FIRST, _SHARE = 16, 4  # images of the first group; a group is 1/4 of all before it
 
 
-class CoderMissing(ImportError):
+class CoderMissing(UserError, ImportError):
     """The range coder is not installed; the message is one line."""
 
 
@@ -106,8 +106,12 @@ class Frequencies:
         known.add(known.digits.split(indices.numpy()), range(spec.length))
         return known
 
-    def models(self, positions: Sequence[int]) -> list[list[Any]]:
-        """The range coder's model of each position and digit."""
+    def models(self, positions: Sequence[int], power: float = 0.5) -> list[list[Any]]:
+        """The range coder's model of each position and digit.
+
+        Args:
+            power: the frequencies of all positions weigh as much as K**power images.
+        """
         coder = range_coder()
         found: list[list[Any]] = [[] for _ in positions]
         for counts in self.counts:
@@ -118,7 +122,7 @@ class Frequencies:
                 continue
             total = counts[list(positions)].sum(0)
             anywhere = (total + 0.5) / (total.sum() + 0.5 * size)
-            weight = size**0.5  # of the other positions, in images
+            weight = size**power  # of the other positions, in images
             for place, position in enumerate(positions):
                 own = counts[position]
                 share = (own + weight * anywhere) / (own.sum() + weight)

@@ -6,7 +6,7 @@ Letters: B batch, L positions, F factors, S blocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -154,28 +154,16 @@ class Tokens:
     @classmethod
     def from_bytes(cls, strings: list[bytes], spec: TokenSpec) -> Tokens:
         """The exact inverse of `to_bytes`; ValueError for bytes of another spec or length."""
-        rows, keeps, shown = [], [], set()
+        parsed = []
         for i, data in enumerate(strings):
             try:
-                header, indices = _parse(data, spec)
+                header, codes = read_header(data, spec)
+                positions = kept_positions(header, spec)
+                digits = unpack(codes, len(positions), spec.factor_bits)
             except ValueError as error:
                 raise InputError(f"token bytes {i}: {error}") from None
-            rows.append(indices)
-            keeps.append(header.keep)
-            shown.add((header.size, header.fps, header.made_by))
-        if len(shown) > 1:
-            raise InputError(f"strings of different (size, fps, made_by): {shown}; read them apart")
-        size, fps, made_by = shown.pop() if shown else (None, None, None)
-        keep = None
-        if any(k is not None for k in keeps):
-            if any(k is None for k in keeps):
-                raise InputError("some strings are prefixes and some are whole; read them apart")
-            keep = torch.tensor(keeps)
-            keep = keep if spec.prefix == "per_block" else keep[:, 0]
-        shape = (len(rows), spec.length, len(spec.vocab))
-        stacked = np.stack(rows) if rows else np.zeros(shape, np.int64)
-        rest = {"keep": keep, "size": size, "fps": fps, "made_by": made_by}
-        return cls.of(spec, torch.from_numpy(stacked), **rest)
+            parsed.append((header, positions, digits))
+        return gathered(spec, parsed)
 
 
 def keep_mask(
@@ -241,17 +229,41 @@ def _check_indices(spec: TokenSpec, indices: Tensor) -> None:
             )
 
 
-def _parse(data: bytes, spec: TokenSpec) -> tuple[Header, np.ndarray]:
-    """One packed string -> (header, indices [L, F])."""
+def read_header(data: bytes, spec: TokenSpec) -> tuple[Header, bytes]:
+    """The header of one packed string, and the bytes behind it; ValueError for another spec."""
     header, codes = Header.read(data, len(spec.blocks) if spec.prefix == "per_block" else 1)
     if header.fingerprint != spec.fingerprint():
         raise InputError("they were written with another token spec; use that tokenizer's spec")
     for length in header.keep or ():
         spec.check_length(length)
+    return header, codes
+
+
+def kept_positions(header: Header, spec: TokenSpec) -> np.ndarray:
+    """The positions whose codes stand behind a header, ascending."""
     keep = header.keep
     if keep is not None:
         keep = torch.tensor([keep if spec.prefix == "per_block" else keep[0]])
-    mask = keep_mask(spec, keep, 1, "cpu")[0].numpy()
-    indices = np.zeros((spec.length, len(spec.vocab)), np.int64)
-    indices[mask] = unpack(codes, int(mask.sum()), spec.factor_bits)
-    return header, indices
+    return keep_mask(spec, keep, 1, "cpu")[0].numpy().nonzero()[0]
+
+
+def gathered(spec: TokenSpec, parsed: Sequence[tuple[Header, np.ndarray, np.ndarray]]) -> Tokens:
+    """Tokens of samples, each a header, its positions [n] and their digits [n, F].
+
+    InputError for samples that differ in size, fps or tokenizer, and for whole ones among prefixes.
+    """
+    shown = {(header.size, header.fps, header.made_by) for header, _, _ in parsed}
+    if len(shown) > 1:
+        raise InputError(f"strings of different (size, fps, made_by): {shown}; read them apart")
+    size, fps, made_by = shown.pop() if shown else (None, None, None)
+    keep, keeps = None, [header.keep for header, _, _ in parsed]
+    if any(k is not None for k in keeps):
+        if any(k is None for k in keeps):
+            raise InputError("some strings are prefixes and some are whole; read them apart")
+        keep = torch.tensor(keeps)
+        keep = keep if spec.prefix == "per_block" else keep[:, 0]
+    indices = np.zeros((len(parsed), spec.length, len(spec.vocab)), np.int64)
+    for row, (_, positions, digits) in enumerate(parsed):
+        indices[row, positions] = digits
+    rest = {"keep": keep, "size": size, "fps": fps, "made_by": made_by}
+    return Tokens.of(spec, torch.from_numpy(indices), **rest)
