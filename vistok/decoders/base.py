@@ -24,6 +24,8 @@ class Decoder(nn.Module):
 
     prefix: Literal["none", "token", "per_block"] = "none"
     """Prefixes that it serves by hiding values: none, of the sequence, or of each block."""
+    any_size: bool = False
+    """True: it makes samples of the sides that a condition asks for."""
     sampling: Config | None = None
     """Default settings of its sampling; None: it is deterministic."""
 

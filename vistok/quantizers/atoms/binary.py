@@ -1,7 +1,7 @@
 """Binary latents: each token is a vector of C bits (Instella-T2I, arXiv 2506.21022).
 
 logits = W z + b; bits are Bernoulli(sigmoid(logits / temperature)) while `uniform` is sampled
-and logits > 0 otherwise; the value of a token is bits @ embed. Straight-through: forward the bits,
+and sigmoid(logits) > 0.5 otherwise; the value of a token is bits @ embed. Straight-through: forward the bits,
 backward sigmoid(logits) without the temperature, or (`estimator: sign`) the logits clipped to
 [-1, 1] as for sign networks. The code loss p(1-p) pushes towards certainty.
 """
@@ -37,6 +37,9 @@ class BinaryConfig(Config):
     estimator: Literal["bernoulli", "sign"] = "bernoulli"
     temperature: float = Field(default=0.1, ge=1e-6)
     """Divides the logits of the Bernoulli draw in training (the original's default is 1.0)."""
+    embed_std: float | None = Field(default=None, gt=0)
+    """Standard deviation of the code vectors of bits at the start (Instella-T2I: 0.02); null =
+    sqrt(2 / bits), for values of unit variance."""
     loss_weights: dict[Literal["code"], float] = {"code": 0.0}
     """Weight of p(1-p); its published value is unknown."""
 
@@ -57,7 +60,8 @@ class Binary(Quantizer):
         self.loss_weights = config.loss_weights
         self.proj = nn.Linear(config.dim, config.bits)
         # Zero-mean rows of unit-variance sums: half of the bits are on.
-        self.embed = nn.Parameter(torch.randn(config.bits, config.dim) * (2 / config.bits) ** 0.5)
+        std = (2 / config.bits) ** 0.5 if config.embed_std is None else config.embed_std
+        self.embed = nn.Parameter(torch.randn(config.bits, config.dim) * std)
 
     def draw(self, layout: Layout, index: Tensor, rng: Rng, progress: Progress) -> PartDraws | None:
         """uniform [B, L, C] for the Bernoulli bits of a training step."""
@@ -69,17 +73,19 @@ class Binary(Quantizer):
         z = latents.values
         logits = self.proj(z)
         p = torch.sigmoid(logits)
+        # In fp32 the smallest logits have p = 1/2 exactly: their bits are 0, of either sign.
+        queries = torch.where(p == 0.5, 0.0, logits).detach()[:, :, None]
         own = draws.part("quantizer")
         if own.chosen is not None:
             bits = own.chosen.to(p)
         elif own.uniform is not None:
             bits = (own.uniform < torch.sigmoid(logits / self.config.temperature)).to(p)
         else:
-            bits = (logits > 0).to(p)
+            bits = (p > 0.5).to(p)
         through = p if self.config.estimator == "bernoulli" else (logits.clamp(-1, 1) + 1) / 2
         values = straight_through(bits, through) @ self.embed
         losses = {"code": (p * (1 - p)).mean()}
-        return Quantized(values, values, bits.long(), logits.detach()[:, :, None], losses)
+        return Quantized(values, values, bits.long(), queries, losses)
 
     def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
         with no_autocast(indices.device):
