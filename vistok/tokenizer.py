@@ -336,8 +336,8 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
             return
         if not self.decoder.any_size or self.output_space.shape != self.shape:
             raise InputError(
-                f"sides={tuple(sides)}: this tokenizer decodes to {self.shape.sides} only; expected "
-                "those, or a tokenizer whose decoder makes any size (kind: pyramid)"
+                f"sides={tuple(sides)}: this tokenizer decodes to {self.shape.sides} only; leave "
+                "them out, or use a tokenizer whose decoder makes any size (kind: pyramid)"
             )
 
     def _size(self) -> tuple[int, int, int]:

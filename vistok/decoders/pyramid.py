@@ -33,6 +33,9 @@ class PyramidDecoderConfig(PyramidConfig):
     missing: Literal["refuse", "drop"] = "refuse"
     """drop: values that are missing are not attended to, which equals a shorter list; refuse: only
     whole lists can be decoded."""
+    coarsest: Literal["power", "product"] = "power"
+    """Of k doublings, the coarsest grid's share of rotary.extent: 1 / 2^k, or 1 / (2 k), a slip of
+    Instella-T2I's code that shows from k = 3 on."""
     gain: float = Field(default=0.1, gt=0)
     """Scale of the layer to pixels at the start: images begin near grey."""
 
@@ -62,7 +65,9 @@ class PyramidDecoder(Decoder):
         self.value_norm = make_norm(config.value_norm, dim, inner.norm_eps)
         self.embed = nn.Linear(dim, inner.width)
         self.mask_token = nn.Parameter(torch.randn(inner.width) * 0.02)
-        self.transformer = Pyramid(config, "double")
+        times = len(config.resample_after)
+        first = 2**times if config.coarsest == "power" else max(2 * times, 1)
+        self.transformer = Pyramid(config, "double", first)
         patches = PatchesConfig(size=config.patch_size, positions="none")
         self.head = Unpatchify(patches, shape, inner.width)
         init_weights(self, inner)

@@ -143,7 +143,13 @@ class Double(nn.Module):
 class Pyramid(nn.Module):
     """Blocks over tokens and cells, with a resampled grid behind some of them, and a final norm."""
 
-    def __init__(self, config: PyramidConfig, way: Literal["halve", "double"]) -> None:
+    def __init__(
+        self, config: PyramidConfig, way: Literal["halve", "double"], first: int = 1
+    ) -> None:
+        """
+        Args:
+            way: what is done to the grid. first: how many patches a side of its first cells has.
+        """
         super().__init__()
         inner, times = config.transformer, len(config.resample_after)
         self.config, self.way = config, way
@@ -154,7 +160,7 @@ class Pyramid(nn.Module):
         self.scale: float | None = None  # cells of a side that positions are stretched on
         if config.rotary.extent is not None:
             finest = config.rotary.extent / config.patch_size
-            self.scale = finest if way == "halve" else finest // 2**times
+            self.scale = finest if first == 1 else finest // first
 
     def forward(
         self,

@@ -27,6 +27,7 @@ _KNOWN = frozenset(
     "axes_dims_rope downsample_idx decoder_layers decoder_head_dim decoder_num_heads upsample_idx "
     "codebook_size train_temp use_repa repa_dim repa_index scale_pixels image_hw".split()
 )
+_REPA_DIM = 1024  # of exports; DINO-class
 _RELEASED = {
     "in_channels": 3,
     "encoder_layers": 12,
@@ -76,13 +77,15 @@ class Instella(Family):
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
         warn_of_unknown(self.name, official, _KNOWN)
-        official = {"codebook_size": 64, "in_channels": 3, **official}
+        official = {"codebook_size": 64, "in_channels": 3, "num_latent_tkns": 128, **official}
         if official["in_channels"] != 3:
             raise ConfigError(
                 f"{self.name}: in_channels={official['in_channels']!r}; expected 3, RGB images"
             )
         width = official["encoder_head_dim"] * official["encoder_num_heads"]
         decoder = self._side(official, "decoder", "upsample_idx")
+        if len(decoder["resample_after"]) > 2:
+            decoder["coarsest"] = "product"
         if flag(official, "use_repa", False):
             decoder["taps"] = self._tap(official)
         return {
@@ -132,12 +135,27 @@ class Instella(Family):
     def _tap(self, official: Mapping[str, Any]) -> dict[str, int]:
         """The block whose cells are aligned; none for a number that no block has."""
         index, dim = official.get("repa_index"), official.get("repa_dim")
-        if type(index) is not int or type(dim) is not int:
+        if type(index) is not int or type(dim) is not int or dim < 1:
             raise ConfigError(
                 f"{self.name}: use_repa with repa_index={index!r} and repa_dim={dim!r}; expected "
                 "the number of a block and a width"
             )
         return {"repa": index + 1} if 0 <= index < official["decoder_layers"] else {}
+
+    def fixed(self, config: TokenizerConfig) -> dict[str, Tensor]:
+        """The projector that the official code makes where a block is aligned: inert, as ours
+        belongs to the loss."""
+        if "repa" not in config.decoder.taps:
+            return {}
+        width = config.decoder.transformer.width
+        return {
+            "decoder.repa_proj.0.weight": torch.zeros(width, width),
+            "decoder.repa_proj.0.bias": torch.zeros(width),
+            "decoder.repa_proj.1.weight": torch.ones(width),
+            "decoder.repa_proj.1.bias": torch.zeros(width),
+            "decoder.repa_proj.3.weight": torch.zeros(_REPA_DIM, width),
+            "decoder.repa_proj.3.bias": torch.zeros(_REPA_DIM),
+        }
 
     def official(self, config: TokenizerConfig) -> dict[str, Any]:
         encoder, quantizer, decoder = config.encoder, config.quantizer, config.decoder
@@ -162,7 +180,8 @@ class Instella(Family):
             "image_hw": list(config.image_size),
         }
         if "repa" in decoder.taps:
-            official |= {"use_repa": True, "repa_index": decoder.taps["repa"] - 1, "repa_dim": 1024}
+            official |= {"use_repa": True, "repa_index": decoder.taps["repa"] - 1}
+            official["repa_dim"] = _REPA_DIM
         refuse_others(self, config, official)
         return official
 

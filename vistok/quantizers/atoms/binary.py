@@ -1,9 +1,9 @@
 """Binary latents: each token is a vector of C bits (Instella-T2I, arXiv 2506.21022).
 
 logits = W z + b; bits are Bernoulli(sigmoid(logits / temperature)) while `uniform` is sampled
-and sigmoid(logits) > 0.5 otherwise; the value of a token is bits @ embed. Straight-through: forward the bits,
-backward sigmoid(logits) without the temperature, or (`estimator: sign`) the logits clipped to
-[-1, 1] as for sign networks. The code loss p(1-p) pushes towards certainty.
+and sigmoid(logits) > 0.5 otherwise; the value of a token is bits @ embed. Straight-through: forward
+the bits, backward sigmoid(logits) without the temperature, or (`estimator: sign`) the logits
+clipped to [-1, 1] as for sign networks. The code loss p(1-p) pushes towards certainty.
 """
 
 from __future__ import annotations
