@@ -37,6 +37,9 @@ class BinaryConfig(Config):
     estimator: Literal["bernoulli", "sign"] = "bernoulli"
     temperature: float = Field(default=0.1, ge=1e-6)
     """Divides the logits of the Bernoulli draw in training (the original's default is 1.0)."""
+    anneal_from: float | None = Field(default=None, ge=1e-6)
+    """Temperature at the first step, from which it changes linearly to `temperature` at the last;
+    null = constant."""
     embed_std: float | None = Field(default=None, gt=0)
     """Standard deviation of the code vectors of bits at the start (Instella-T2I: 0.02); null =
     sqrt(2 / bits), for values of unit variance."""
@@ -67,7 +70,17 @@ class Binary(Quantizer):
         """uniform [B, L, C] for the Bernoulli bits of a training step."""
         if self.config.estimator == "sign":
             return None
-        return PartDraws(uniform=rng.uniform(index, (layout.count, self.config.bits)))
+        uniform = rng.uniform(index, (layout.count, self.config.bits))
+        if self.config.anneal_from is not None:
+            # u < sigmoid(x / t') is u' < sigmoid(x / t) with logit(u') = logit(u) t' / t.
+            uniform = torch.sigmoid(torch.logit(uniform) * self._warmth(progress))
+        return PartDraws(uniform=uniform)
+
+    def _warmth(self, progress: Progress) -> float:
+        """The temperature of this step, over the one that `quantize` divides by."""
+        start, end = self.config.anneal_from, self.config.temperature
+        done = progress.step / max(progress.steps - 1, 1)
+        return (start + (end - start) * min(done, 1.0)) / end
 
     def quantize(self, latents: Latents, draws: Draws) -> Quantized:
         z = latents.values
