@@ -202,7 +202,7 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
                 f"tokens have blocks {tokens.spec.blocks}; this tokenizer decodes "
                 f"{self.spec().blocks}"
             )
-        self._check_sides(condition)
+        self.check_sides(condition)
         settings = self.settings(sampling)
         values = self.values(tokens)
         present = self._present_of(tokens, values)
@@ -329,7 +329,7 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
             return None  # such decoders take no mask, not even one that hides nothing
         return nn.functional.pad(kept, (0, missing))
 
-    def _check_sides(self, condition: Condition | None) -> None:
+    def check_sides(self, condition: Condition | None) -> None:
         """InputError for sides that this tokenizer's decoder cannot make."""
         sides = None if condition is None else condition.sides
         if sides is None or tuple(sides) == self.shape.sides:

@@ -17,6 +17,7 @@ from vistok.cli.shared import (
     read,
     settings,
     text_option,
+    with_size,
     words_and_settings,
 )
 from vistok.config.errors import InputError, one_line_errors
@@ -72,6 +73,9 @@ def encode(
 @click.option("--length", type=int, help="Decode only this prefix.")
 @click.option("--seed", default=0, show_default=True, help="Seed of a decoder that samples.")
 @click.option(
+    "--size", help="Pixels of a side, or HEIGHTxWIDTH, for a decoder that makes any size."
+)
+@click.option(
     "--format",
     "suffix",
     type=click.Choice(["png", "gif", "mp4"]),
@@ -86,6 +90,7 @@ def decode(
     out: str,
     length: int | None,
     seed: int,
+    size: str | None,
     suffix: str | None,
     text: str | None,
     overwrite: bool,
@@ -101,7 +106,7 @@ def decode(
         raise InputError("no .tok file named; expected FILE... after the model")
     sampling = settings(given, "sampling")["sampling"]
     tokenizer = open_tokenizer(model)
-    condition = condition_of(tokenizer, text, "decoder")
+    condition = with_size(tokenizer, condition_of(tokenizer, text, "decoder"), size)
     clip = tokenizer.shape.is_clip
     suffix = suffix or ("gif" if clip else "png")
     if suffix != "png" and not clip:
