@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from torch import nn
@@ -152,3 +154,12 @@ def test_hidden_activations_of_feed_forward_layers_are_dropped(kind):
     dropped, whole = hidden
     assert 0.3 < (dropped == 0).float().mean() < 0.7
     assert torch.allclose(dropped, whole * 2 * (dropped != 0), atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on CPUs")
+@pytest.mark.parametrize("shape", [(17, 32), (2, 17, 17), (5,)], ids=str)
+def test_compiled_it_drops_the_same(shape):
+    layer, x = Dropout(0.3), torch.randn(4, *shape)
+    with keyed({"a": layer}, Rng(0, "dropout"), torch.arange(4), CPU):
+        assert torch.equal(torch.compile(layer, fullgraph=True)(x), layer(x))

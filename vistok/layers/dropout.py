@@ -78,6 +78,11 @@ def _dropped_levels(p: float) -> int:
     return min(max(round(p * _LEVELS), 1), _LEVELS - 1)
 
 
+# One operator to torch.compile: of its parts Inductor would make kernels that overflow (products of
+# places) or write past their end (the view of 64-bit words as four of 16 bits).
+@torch.library.custom_op(
+    "vistok::kept", mutates_args=(), schema="(Tensor keys, int count, int drop) -> Tensor"
+)
 def kept(keys: Tensor, count: int, drop: int) -> Tensor:
     """[B, count] bool: False with probability drop / 65536; row b depends on keys[b] alone.
 
@@ -87,6 +92,11 @@ def kept(keys: Tensor, count: int, drop: int) -> Tensor:
     places = torch.arange(1, -(-count // 4) + 1, device=keys.device)
     numbers = splitmix64(keys[:, None] + places * _STEP)
     return numbers.view(torch.int16)[:, :count] >= drop - _LEVELS // 2
+
+
+@kept.register_fake
+def _(keys: Tensor, count: int, drop: int) -> Tensor:
+    return keys.new_empty(len(keys), count, dtype=torch.bool)
 
 
 def splitmix64(x: Tensor) -> Tensor:
