@@ -72,9 +72,7 @@ def encode(
 @click.option("--out", default=".", show_default=True, help="Folder for the images or clips.")
 @click.option("--length", type=int, help="Decode only this prefix.")
 @click.option("--seed", default=0, show_default=True, help="Seed of a decoder that samples.")
-@click.option(
-    "--size", help="Pixels of a side, or HEIGHTxWIDTH, for a decoder that makes any size."
-)
+@click.option("--size", help="Pixels of a side, or HEIGHTxWIDTH, of a decoder of any size.")
 @click.option(
     "--format",
     "suffix",

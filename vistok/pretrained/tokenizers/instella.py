@@ -100,6 +100,7 @@ class Instella(Family):
                 "dim": width,
                 "temperature": official.get("train_temp", 0.1),
                 "embed_std": 0.02,
+                "loss_weights": {"code": 0.1},  # our recipe's: its weight was not published
             },
             "decoder": decoder,
         }

@@ -21,9 +21,8 @@ from vistok.core.records import Latents, Quantized
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.core.shapes import Layout
-from vistok.quantizers.atoms.bits import flip_costs
+from vistok.quantizers.atoms.bits import nearest_flips
 from vistok.quantizers.base import Quantizer
-from vistok.quantizers.nearest import nearest_on_grid
 from vistok.quantizers.straight_through import straight_through
 from vistok.runtime.precision import no_autocast
 
@@ -108,5 +107,5 @@ class Binary(Quantizer):
         """Cheapest sets of flipped bits, codes being +-1 in the space of the logits."""
         batch, length = queries.shape[:2]
         flat = queries.flatten(0, 2).float()
-        near = nearest_on_grid(flip_costs(flat), count, flips=True)  # [n, count, C]
+        near = nearest_flips(flat, count)  # [n, count, C]
         return near.view(batch, length, 1, -1, flat.shape[1])
