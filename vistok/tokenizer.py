@@ -210,6 +210,7 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
         """Tokens (whole or any prefix that the spec allows) -> pixels [B, 3, *sides] in 0..1.
 
         Args:
+            condition: its `sides` ask for images of other sides, of a decoder that makes any.
             seed, index: key the noise of a decoder that samples; sample numbers [B], 0..B-1 if
                 None. Deterministic decoders ignore them.
             sampling: settings of a decoder that samples, whole or as changes to its own.
@@ -223,6 +224,7 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
                 f"tokens have blocks {tokens.spec.blocks}; this tokenizer decodes "
                 f"{self.spec().blocks}"
             )
+        self.check_sides(condition)
         settings = self.settings(sampling)
         values = self.values(tokens)
         present = self._present_of(tokens, values)
@@ -349,6 +351,17 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
         if prefix == "none" and bool(kept.all()):
             return None  # such decoders take no mask, not even one that hides nothing
         return nn.functional.pad(kept, (0, missing))
+
+    def check_sides(self, condition: Condition | None) -> None:
+        """InputError for sides that this tokenizer's decoder cannot make."""
+        sides = None if condition is None else condition.sides
+        if sides is None or tuple(sides) == self.shape.sides:
+            return
+        if not self.decoder.any_size or self.output_space.shape != self.shape:
+            raise InputError(
+                f"sides={tuple(sides)}: this tokenizer decodes to {self.shape.sides} only; leave "
+                "them out, or use a tokenizer whose decoder makes any size (kind: pyramid)"
+            )
 
     def _size(self) -> tuple[int, int, int]:
         return (self.shape.frames or 1, *self.shape.image_size)

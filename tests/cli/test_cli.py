@@ -52,6 +52,25 @@ def test_an_image_goes_to_bytes_and_back(model, image, tmp_path):
     assert size == Tokenizer.from_pretrained(model).config.image_size[::-1]
 
 
+def test_tokens_are_decoded_to_the_size_that_is_asked_for(model, image, tmp_path):
+    from tests.support.recipes import TINY, read_config
+    from vistok.tokenizer import Tokenizer
+
+    bits = tmp_path / "bits"
+    Tokenizer(read_config(TINY["instella"]).task.tokenizer).save_pretrained(bits)
+    for name in (model, bits):
+        call("encode", name, image, "--out", tmp_path / name.name / "codes")
+    (codes,) = (bits / "codes").iterdir()
+    for size, sides in (("48", (48, 48)), ("40x64", (64, 40))):
+        call("decode", bits, codes, "--size", size, "--out", tmp_path / size)
+        assert Image.open(tmp_path / size / "image.png").size == sides
+    for size in ("0", "4x", "64 x 64", "axb", "1x2x3"):
+        assert "expected pixels of a side" in mistake("decode", bits, codes, "--size", size)
+    assert "sides=(50, 50) are no multiples of 8" in mistake("decode", bits, codes, "--size", "50")
+    (codes,) = (model / "codes").iterdir()
+    assert "this tokenizer decodes to" in mistake("decode", model, codes, "--size", "64")
+
+
 def test_mistakes_are_one_line(model, image, tmp_path):
     assert "no such file or folder" in mistake("info", tmp_path / "nowhere")
     assert "length=99" in mistake("encode", model, image, "--length", 99, "--out", tmp_path)

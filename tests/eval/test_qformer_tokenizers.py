@@ -1,4 +1,5 @@
-"""LlamaGen's CNN and ReTok's Q-Former, untrained, through protocols and commands like any other."""
+"""LlamaGen's CNN, ReTok's Q-Former and Instella's bits, untrained, through protocols and commands
+like any other."""
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from vistok.core.rng import Rng
 from vistok.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Fréchet")
-LENGTHS = {"llamagen_vq": (64,), "retok": (1, 2, 4, 8, 16)}
+LENGTHS = {"llamagen_vq": (64,), "instella": (8,), "retok": (1, 2, 4, 8, 16)}
 
 
 def made(name: str) -> Tokenizer:

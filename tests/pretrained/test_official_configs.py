@@ -37,6 +37,14 @@ PLACES = {
             *("patch_downsample", "encoder_ch_mult", "z_channels", "use_rope", "encoder_size"),
         )
     ),
+    "instella": tuple(
+        (key,)
+        for key in (
+            *("in_channels", "encoder_layers", "encoder_head_dim", "encoder_num_heads"),
+            *("patch_size", "num_latent_tkns", "axes_dims_rope", "downsample_idx", "upsample_idx"),
+            *("codebook_size", "train_temp", "use_repa", "repa_index", "scale_pixels", "image_hw"),
+        )
+    ),
     "llamagen": tuple(
         (key,)
         for key in (

@@ -10,9 +10,12 @@ from vistok.core.draws import Draws, PartDraws
 from vistok.core.records import Latents
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
+from vistok.metrics.codebook import CodebookStats
 from vistok.quantizers.atoms import bits
 from vistok.quantizers.atoms.binary import Binary, BinaryConfig
 from vistok.quantizers.atoms.lfq import LFQ, LFQConfig
+from vistok.quantizers.nearest import nearest_on_grid
+from vistok.tokens import Tokens
 
 
 def lfq(count: int, **options) -> LFQ:
@@ -186,6 +189,35 @@ def test_binary_draws():
     assert binary(estimator="sign").draw(layout, index, Rng(0), Progress(0, 1)) is None
 
 
+def test_the_temperature_falls_by_the_draws_alone():
+    quantizer = binary(2, temperature=0.1, anneal_from=1.0)
+    layout, index = quantizer.layout(((300,),)), torch.arange(10)
+    z = lat(torch.full((10, 300, 2), 0.1))
+    for step, temperature in ((0, 1.0), (5, 0.5), (9, 0.1), (30, 0.1)):
+        drawn = quantizer.draw(layout, index, Rng(0, "q"), Progress(step, 10))
+        result = quantizer(z, Draws(parts={"quantizer": drawn}))
+        # The same uniform numbers below the same probability: sigmoid(0.1 / temperature).
+        uniform = Rng(0, "q").uniform(index, (300, 2))
+        p = 1 / (1 + math.exp(-0.1 / temperature))
+        clear = (uniform - p).abs() > 1e-5
+        assert clear.float().mean() > 0.99
+        assert torch.equal(result.indices.bool()[clear], (uniform < p)[clear])
+
+
+def test_a_bit_whose_probability_rounds_to_a_half_is_off_and_so_is_its_nearest_code():
+    quantizer = binary(3)
+    result = quantizer(lat([[1e-9, -1e-9, 0.5]]))
+    assert result.indices.tolist() == [[[0, 0, 1]]]
+    assert torch.equal(quantizer.neighbours(result.queries, 1)[:, :, 0, 0], result.indices)
+
+
+def test_code_vectors_begin_as_small_as_told():
+    embed = Binary(BinaryConfig(bits=64, dim=256, embed_std=0.02)).embed
+    assert embed.std().item() == pytest.approx(0.02, rel=0.05)
+    embed = Binary(BinaryConfig(bits=50, dim=256)).embed
+    assert embed.std().item() == pytest.approx(0.2, rel=0.05)
+
+
 def test_bernoulli_share_of_ones():
     quantizer = binary(1, temperature=1.0)
     layout, index = quantizer.layout(((50,),)), torch.arange(80)
@@ -254,3 +286,34 @@ def test_sixty_four_bits():
     # The first neighbour flips the one least certain bit.
     assert torch.equal(flipped[:, 1].argmax(-1), logits.argmin(-1))
     assert flipped[:, 1].sum(-1).tolist() == [1] * 4
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 9, 30])
+def test_few_neighbours_of_many_bits_equal_those_of_all_digits(count):
+    rough = torch.randint(-3, 4, (40, 12)) * 0.25  # many ties
+    for z in (rough, torch.randn(40, 12)):
+        everything = nearest_on_grid(bits.flip_costs(z), count, flips=True)
+        assert torch.equal(bits.nearest_flips(z, count), everything)
+
+
+def test_256_bits_per_token_stay_bits():
+    """Values, neighbours, perturbation, bytes, use: nothing is ever one number."""
+    quantizer = Binary(BinaryConfig(bits=256, dim=16))
+    layout = quantizer.layout(((8,),))
+    spec = layout.spec
+    assert spec.vocab == (2,) * 256 and spec.bits == 2048 and spec.codebook_size == 2**256
+    result = quantizer(lat(torch.randn(2, 8, 16)))
+    assert result.indices.shape == (2, 8, 256) and result.indices.max() == 1
+    assert torch.equal(quantizer.lookup(result.indices), result.values)
+    ranks = torch.arange(16).view(2, 8, 1)
+    moved = quantizer.perturb(result.queries, ranks, 15)
+    assert (moved != result.indices).any(-1).flatten().tolist() == [False] + [True] * 15
+    tokens = Tokens(spec, indices=result.indices.to(Tokens.dtype(spec)))
+    packed = tokens.to_bytes()
+    assert len(packed[0]) == 3 + 256
+    assert torch.equal(Tokens.from_bytes(packed, spec).indices, tokens.indices)
+    stats = CodebookStats(spec)
+    stats.update(tokens.indices)
+    used = stats.compute()
+    assert used.usage is None and len(used.factor_entropy) == 256
+    assert all(0 <= bit <= 1 for bit in used.factor_entropy)

@@ -54,7 +54,15 @@ FLEXTOK = {
 QFORMER = {"use_attn": False, "width": 8, "heads": 2, "layers_enc": 1, "layers_dec": 2,
            "num_latent_tokens": 4, "min_tokens": 1, "multi_level_query_init": True,
            "distill_depth": 1, "out_inner_dim": 6}  # fmt: skip
+TRUNKS = {"encoder_layers": 2, "encoder_head_dim": 8, "encoder_num_heads": 2, "patch_size": 4,
+          "num_latent_tkns": 3, "axes_dims_rope": [2, 2, 4], "downsample_idx": [0],
+          "decoder_layers": 3, "decoder_head_dim": 8, "decoder_num_heads": 3, "upsample_idx": [1],
+          "codebook_size": 6, "scale_pixels": 64, "image_hw": [16, 24]}  # fmt: skip
 FLAT = {
+    "instella": TRUNKS,
+    "instella-plain": {**TRUNKS, "downsample_idx": [], "upsample_idx": [], "scale_pixels": None},
+    "instella-twice": {**TRUNKS, "upsample_idx": [2, 0], "image_hw": [16, 32], "train_temp": 1.0},
+    "instella-repa": {**TRUNKS, "use_repa": True, "repa_index": 1, "repa_dim": 1024},
     "xqgan": {**GRID, "alpha": 1.0, "beta": 0.1, "delta": 8},
     "xqgan-own": {**GRID, "abs_pos_embed": False, "codebook_l2_norm": False},
     "xqgan-folded": {**GRID, "product_quant": 2, "v_patch_nums": [1, 2], "codebook_drop": 0.1},

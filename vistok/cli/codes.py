@@ -19,6 +19,7 @@ from vistok.cli.shared import (
     read,
     settings,
     text_option,
+    with_size,
     words_and_settings,
 )
 from vistok.config.errors import InputError, one_line_errors
@@ -153,6 +154,7 @@ def _encoded(
 )
 @click.option("--length", type=int, help="Decode only this prefix.")
 @click.option("--seed", default=0, show_default=True, help="Seed of a decoder that samples.")
+@click.option("--size", help="Pixels of a side, or HEIGHTxWIDTH, of a decoder of any size.")
 @click.option(
     "--format",
     "suffix",
@@ -169,6 +171,7 @@ def decode(
     out: str,
     length: int | None,
     seed: int,
+    size: str | None,
     suffix: str | None,
     frequencies: str | None,
     text: str | None,
@@ -185,7 +188,7 @@ def decode(
         raise InputError(f"no {_SUFFIX} file named; expected FILE... after the model")
     sampling = settings(given, "sampling")["sampling"]
     tokenizer = open_tokenizer(model)
-    condition = condition_of(tokenizer, text, "decoder")
+    condition = with_size(tokenizer, condition_of(tokenizer, text, "decoder"), size)
     clip = tokenizer.shape.is_clip
     suffix = suffix or ("gif" if clip else "png")
     if suffix != "png" and not clip:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,24 @@ def condition_of(tokenizer: Any, text: str | None, *parts: str) -> Any:
             f"--text: {' and '.join(parts) or 'this tokenizer'} reads no text{where}: leave it out"
         )
     return tokenizer.condition([text])
+
+
+def with_size(tokenizer: Any, condition: Any, size: str | None) -> Any:
+    """The condition that also asks for images of a size: "512", or "384x512", height first.
+
+    InputError for other texts, and if the tokenizer makes no such images.
+    """
+    if size is None:
+        return condition
+    from vistok.core.records import Condition
+
+    sides = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", size)
+    if sides is None or not all(int(side) for side in sides.groups(sides[1])):
+        raise InputError(f"--size {size}: expected pixels of a side, or HEIGHTxWIDTH: 384x512")
+    asked = tuple(int(side) for side in sides.groups(sides[1]))
+    condition = replace(condition or Condition(), sides=asked)
+    tokenizer.check_sides(condition)
+    return condition
 
 
 def read(paths: Sequence[str], tokenizer: Any) -> Any:

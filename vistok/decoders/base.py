@@ -26,6 +26,8 @@ class Decoder(nn.Module):
     """Prefixes that it serves by hiding values: none, of the sequence, or of each block."""
     reads_null: bool = False
     """True if it has an unconditional branch, which `Condition.null` selects for a sample."""
+    any_size: bool = False
+    """True: it makes samples of the sides that a condition asks for."""
     sampling: Config | None = None
     """Default settings of its sampling; None: it is deterministic."""
 

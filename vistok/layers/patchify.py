@@ -128,8 +128,12 @@ class Unpatchify(nn.Module):
                 nn.Conv2d(smooth, channels, 3, padding=1),
             )
 
-    def forward(self, x: Tensor) -> Tensor:
-        *_, h, w = self.grid
+    def forward(self, x: Tensor, grid: Grid | None = None) -> Tensor:
+        """
+        Args:
+            grid: that the rows lie on, if it is not the shape's.
+        """
+        *_, h, w = self.grid if grid is None else grid
         p, q = self.patches.size, self.patches.frames if self.is_clip else 1
         # Frames of a clip lie beside each other in the batch until the end.
         image = rearrange(

@@ -5,7 +5,7 @@ Letters: L positions, A axes, D width, d width of a head.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -135,8 +135,41 @@ def rotary_table(positions: Tensor, head_dim: int, base: float = 10000.0) -> tup
     return angles.cos(), angles.sin()
 
 
+def axis_angles(positions: Tensor, channels: tuple[int, ...], base: float = 10000.0) -> Tensor:
+    """Angles [L, d / 2] fp64 of RoPE whose axes turn different numbers of channels, as FLUX has it.
+
+    Args:
+        positions: [L, A] coordinates. channels: of a head, for each axis, even; they add up to d.
+    """
+    parts = []
+    for axis, count in enumerate(channels):
+        pairs = torch.arange(0, count, 2, dtype=torch.float64, device=positions.device)
+        parts.append(positions[:, axis : axis + 1].double() * base ** (-pairs / max(count, 1)))
+    return torch.cat(parts, dim=-1)
+
+
+class MixedTables(NamedTuple):
+    """cos and sin [L, d] that hold each angle for two adjacent channels, for a rotation by halves.
+
+    Channel c is combined with c + d/2, whose angle is another one, so that this is no rotation.
+    Instella-T2I's weights were trained with it.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    @classmethod
+    def of(cls, angles: Tensor) -> MixedTables:
+        """Tables of angles [L, d / 2]."""
+        return cls(*(table.repeat_interleave(2, -1) for table in (angles.cos(), angles.sin())))
+
+
 def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate interleaved pairs (2i, 2i+1) of x [B, heads, L, d] by the table [L, d / 2]."""
+    """Rotate interleaved pairs (2i, 2i+1) of x [B, heads, L, d] by the table [L, d / 2]; or what
+    `MixedTables` says."""
     cos, sin = (table.to(x.dtype) for table in rotary)
+    if isinstance(rotary, MixedTables):
+        first, second = x.chunk(2, dim=-1)
+        return x * cos + torch.cat([-second, first], dim=-1) * sin
     even, odd = x[..., 0::2], x[..., 1::2]
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)

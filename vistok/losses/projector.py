@@ -12,8 +12,9 @@ from vistok.config import Config
 
 
 class ProjectorConfig(Config):
-    kind: Literal["none", "linear", "mlp"] = "mlp"
-    """none compares features as they are; both must have one width."""
+    kind: Literal["none", "linear", "mlp", "normed"] = "mlp"
+    """none compares features as they are; both must have one width. normed: Linear, LayerNorm,
+    ReLU, Linear, of the input's width inside (Instella-T2I)."""
     side: Literal["student", "teacher"] = "student"
     """student: the tokenizer's features are projected to the width of the frozen network's (REPA);
     teacher: the other way round."""
@@ -29,6 +30,9 @@ def projector(config: ProjectorConfig, inside: int, outside: int) -> nn.Module |
         return None
     if config.kind == "linear":
         return nn.Linear(inside, outside)
+    if config.kind == "normed":
+        norm = nn.LayerNorm(inside, eps=1e-5)
+        return nn.Sequential(nn.Linear(inside, inside), norm, nn.ReLU(), nn.Linear(inside, outside))
     hidden = 4 * inside if config.hidden is None else config.hidden
     widths = [inside, *[hidden] * (config.layers - 1), outside]
     layers: list[nn.Module] = []

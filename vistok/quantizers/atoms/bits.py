@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vistok.quantizers.nearest import nearest_on_grid
 from vistok.runtime import distributed
 
 
@@ -26,6 +27,31 @@ def flip_costs(z: Tensor, magnitude: float = 1.0) -> list[Tensor]:
     """
     costs = torch.stack([z.relu(), (-z).relu()], -1) * (4 * magnitude)
     return list(costs.unbind(1))
+
+
+def nearest_flips(z: Tensor, count: int, magnitude: float = 1.0) -> Tensor:
+    """z [n, C] -> [n, count, C] int64 bits of the nearest sign codes, nearest first; count is
+    clipped to 2^C.
+
+    Ties go to fewer flipped bits, then to the lower index. Of many bits only the count - 1 that are
+    cheapest to flip are looked at: a code that flips another comes behind each of those flips
+    alone, and behind no flip at all.
+    """
+    costs = torch.stack(flip_costs(z, magnitude), 1)  # [n, C, 2]
+    kept = max(count - 1, 1)
+    if kept >= z.shape[1]:
+        return nearest_on_grid(list(costs.unbind(1)), count, flips=True)
+    clean = costs.argmin(-1)  # [n, C]
+    # Equal costs in the order of the codes: 1 becomes 0 from the highest bit, then 0 becomes 1.
+    number = torch.arange(1, z.shape[1] + 1, device=z.device)
+    order = torch.where(clean == 1, -number, number).argsort(dim=1, stable=True)
+    flip = costs.sum(-1)  # one of the two is 0
+    order = order.gather(1, flip.gather(1, order).argsort(dim=1, stable=True))
+    few = order[:, :kept].sort(dim=1).values  # [n, kept]
+    chosen = costs.gather(1, few[..., None].expand(-1, -1, 2))
+    digits = nearest_on_grid(list(chosen.unbind(1)), count, flips=True)  # [n, count, kept]
+    near = clean[:, None].repeat(1, digits.shape[1], 1)
+    return near.scatter(2, few[:, None].expand_as(digits), digits)
 
 
 def binary_entropy(logits: Tensor) -> Tensor:
