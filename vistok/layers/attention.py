@@ -40,20 +40,25 @@ def attend(
     mask: Tensor | None,
     causal: bool,
     dropout: Dropout | None = None,
+    scale: float | None = None,
 ) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v for [B, h, L, d]; mask is bool, True = may look.
+    """softmax(scale q k^T) v for [B, h, L, d]; mask is bool, True = may look.
 
     Args:
+        scale: of the scores; None = 1 / sqrt(d).
         dropout: of the softmax's output; torch's kernels cannot key theirs by sample, so that one
             takes the plain formula.
     """
     if dropout is None and (q.device.type != "cpu" or q.dtype != torch.bfloat16):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal, scale=scale
+        )
     # On CPUs torch's fused bf16 kernel is 2-7 times slower (forward and backward) than the plain
     # formula, whose two products run on the bf16 units.
     if causal:
         mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
+    scores = (q * factor) @ k.transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
     # torch's softmax of bf16 adds up in fp32 inside; an fp32 copy of the scores only costs memory
@@ -74,15 +79,22 @@ class Attention(nn.Module):
         norm_eps: float = 1e-6,
         qk_norm_kind: NormKind = "rmsnorm",
         dropout: float = 0.0,
+        qk_norm_affine: bool = True,
+        scale: float | None = None,
+        out_bias: bool | None = None,
     ) -> None:
+        """
+        Args:
+            scale: of the scores; None = 1 / sqrt(d). out_bias: of the output; None = as `bias`.
+        """
         super().__init__()
-        self.heads = heads
+        self.heads, self.scale = heads, scale
         self.qkv = nn.Linear(width, 3 * width, bias=bias)
-        self.out = nn.Linear(width, width, bias=bias)
+        self.out = nn.Linear(width, width, bias=bias if out_bias is None else out_bias)
         self.dropout = Dropout(dropout)  # of the attention weights
         kind = qk_norm_kind if qk_norm else "none"
-        self.norm_q = make_norm(kind, width // heads, norm_eps)
-        self.norm_k = make_norm(kind, width // heads, norm_eps)
+        self.norm_q = make_norm(kind, width // heads, norm_eps, qk_norm_affine)
+        self.norm_k = make_norm(kind, width // heads, norm_eps, qk_norm_affine)
 
     def forward(
         self,
@@ -92,12 +104,15 @@ class Attention(nn.Module):
         causal: bool = False,
         cache: KVCache | None = None,
         only: slice | None = None,
+        memory: Tensor | None = None,
     ) -> Tensor:
         """
         Args:
             rotary: cos and sin [L, d / 2] for these L positions.
             mask: bool, True = may look, broadcast to [B, h, L, M].
             causal: position i sees 0..i (of what the cache holds and itself).
+            memory: [B, m, D] further positions in front of the others, without rotation: they are
+                seen (by all, unless masked) and do not ask. A cache takes them in once.
             only: the positions that ask, and come out; all are still seen. Not with `causal`.
         """
         if causal and only is not None:
@@ -113,13 +128,25 @@ class Attention(nn.Module):
         if only is not None:
             q = q[:, :, only]
             mask = mask if mask is None or mask.shape[-2] == 1 else mask[..., only, :]
+        if memory is not None:
+            k, v = self._behind(memory, k, v)
         if cache is not None:
             k, v = cache.append(k, v)
-        if causal and k.shape[2] != q.shape[2]:
+        if causal and (mask is not None or k.shape[2] != q.shape[2]):
             # torch's own causal flag aligns the triangle to the start; a cache needs the end.
             first = k.shape[2] - q.shape[2]
             rows = torch.arange(q.shape[2], device=q.device)[:, None] + first
-            mask, causal = torch.arange(k.shape[2], device=q.device)[None] <= rows, False
+            before = torch.arange(k.shape[2], device=q.device)[None] <= rows
+            mask, causal = before if mask is None else mask & before, False
         dropout = self.dropout if self.training and self.dropout.p else None
-        y = attend(q, k, v, mask, causal, dropout)
+        y = attend(q, k, v, mask, causal, dropout, self.scale)
         return self.out(rearrange(y, "b h l d -> b l (h d)"))
+
+    def _behind(self, memory: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, h, m + n, d]: those of `memory` [B, m, D], then k and v."""
+        width, bias = memory.shape[-1], self.qkv.bias
+        bias = None if bias is None else bias[width:]
+        parts = F.linear(memory, self.qkv.weight[width:], bias).chunk(2, dim=-1)
+        keys, values = (rearrange(part, "b l (h d) -> b h l d", h=self.heads) for part in parts)
+        keys = self.norm_k(keys).to(values.dtype)
+        return torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)

@@ -1,10 +1,12 @@
-"""Feed-forward layers: GELU, exact or by its tanh formula, and gated SiLU (SwiGLU).
+"""Feed-forward layers: GELU, exact or by its tanh formula, SiLU, and both of them gated.
 
 `dropout` is the share of hidden activations that training drops.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch.nn.functional as F
@@ -12,11 +14,32 @@ from torch import Tensor, nn
 
 from vistok.layers.dropout import Dropout
 
-MlpKind = Literal["gelu", "gelu_tanh", "swiglu"]
+MlpKind = Literal["gelu", "gelu_tanh", "silu", "swiglu", "geglu"]
 
 
-class GeluMlp(nn.Module):
-    """Linear -> GELU -> Linear; [..., D] -> [..., D]. `tanh` takes GELU's tanh formula."""
+class PlainMlp(nn.Module):
+    """Linear -> activation -> Linear; [..., D] -> [..., D]."""
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        bias: bool = True,
+        activation: Callable[[Tensor], Tensor] = F.gelu,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        self.up = nn.Linear(width, hidden, bias=bias)
+        self.dropout = Dropout(dropout)
+        self.out = nn.Linear(hidden, width, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.dropout(self.activation(self.up(x))))
+
+
+class GeluMlp(PlainMlp):
+    """The plain layer with GELU; `tanh` takes its tanh formula."""
 
     def __init__(
         self,
@@ -26,33 +49,36 @@ class GeluMlp(nn.Module):
         tanh: bool = False,
         dropout: float = 0.0,
     ) -> None:
+        gelu = partial(F.gelu, approximate="tanh" if tanh else "none")
+        super().__init__(width, hidden, bias, gelu, dropout)
+
+
+class GatedMlp(nn.Module):
+    """out(activation(gate x) * up x); [..., D] -> [..., D] (Shazeer 2020, arXiv 2002.05202)."""
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        bias: bool = True,
+        activation: Callable[[Tensor], Tensor] = F.silu,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.approximate = "tanh" if tanh else "none"
-        self.up = nn.Linear(width, hidden, bias=bias)
-        self.dropout = Dropout(dropout)
-        self.out = nn.Linear(hidden, width, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.dropout(F.gelu(self.up(x), approximate=self.approximate)))
-
-
-class SwiGluMlp(nn.Module):
-    """out(silu(gate x) * up x); [..., D] -> [..., D] (Shazeer 2020, arXiv 2002.05202)."""
-
-    def __init__(self, width: int, hidden: int, bias: bool = True, dropout: float = 0.0) -> None:
-        super().__init__()
+        self.activation = activation
         self.gate = nn.Linear(width, hidden, bias=bias)
         self.up = nn.Linear(width, hidden, bias=bias)
         self.dropout = Dropout(dropout)
         self.out = nn.Linear(hidden, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.dropout(F.silu(self.gate(x)) * self.up(x)))
+        return self.out(self.dropout(self.activation(self.gate(x)) * self.up(x)))
 
 
 def make_mlp(
     kind: MlpKind, width: int, hidden: int, bias: bool = True, dropout: float = 0.0
 ) -> nn.Module:
-    if kind == "swiglu":
-        return SwiGluMlp(width, hidden, bias, dropout)
-    return GeluMlp(width, hidden, bias, kind == "gelu_tanh", dropout)
+    if kind in ("gelu", "gelu_tanh"):
+        return GeluMlp(width, hidden, bias, kind == "gelu_tanh", dropout)
+    layer = PlainMlp if kind == "silu" else GatedMlp
+    return layer(width, hidden, bias, F.gelu if kind == "geglu" else F.silu, dropout)

@@ -1,38 +1,68 @@
 """Adaptive layer norm (adaLN, DiT, arXiv 2212.09748): a vector scales, shifts and gates a block.
 
-The vector is one per sample (DiT), or one per position (RAR).
+The vector is one per sample (DiT), or one per position (RAR); kinds of positions (patches,
+registers) may each have their own layer for it (FlexTok).
 
-Letters: B batch, L positions, D width, C width of the conditioning vector.
+Letters: B batch, L positions, D width, C width of the conditioning vector, E kinds of positions.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
+
+from vistok.config import Config
+from vistok.core.errors import InputError
 
 
 class Modulation(nn.Module):
     """SiLU, then a linear layer, to `count` groups of D channels each.
 
     The layer starts at zero, so that a fresh block is modulated by nothing (adaLN-Zero).
+
+    Args:
+        kinds: E, kinds of positions that each have their own groups. bias: of the layer.
     """
 
-    def __init__(self, cond_width: int, width: int, count: int) -> None:
+    def __init__(
+        self, cond_width: int, width: int, count: int, kinds: int = 1, bias: bool = True
+    ) -> None:
         super().__init__()
-        self.count = count
-        self.proj = nn.Linear(cond_width, count * width)
+        self.count, self.kinds = count, kinds
+        self.proj = nn.Linear(cond_width, kinds * count * width, bias=bias)
         self.reset()
 
     def reset(self) -> None:
         """Back to zero; after an initialization that swept over all linear layers."""
         nn.init.zeros_(self.proj.weight)
-        nn.init.zeros_(self.proj.bias)
+        if self.proj.bias is not None:
+            nn.init.zeros_(self.proj.bias)
 
-    def forward(self, condition: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, condition: Tensor, lengths: Sequence[int] | None = None
+    ) -> tuple[Tensor, ...]:
         """condition [B, C] -> `count` tensors [B, 1, D], to be used over positions; or a condition
-        of each position, [B, L, C] -> [B, L, D]."""
+        of each position, [B, L, C] -> [B, L, D].
+
+        Args:
+            lengths: positions of each of several kinds, in order: [B, C] -> [B, L, D].
+        """
+        if self.kinds > 1:
+            if lengths is None or len(lengths) != self.kinds or condition.ndim != 2:
+                raise InputError(
+                    f"modulation of {self.kinds} kinds of positions; expected as many lengths and "
+                    f"one vector per sample, got {lengths} and {tuple(condition.shape)}"
+                )
+            groups = self.proj(nn.functional.silu(condition)).unflatten(-1, (self.kinds, -1))
+            rows = [groups[:, i : i + 1].expand(-1, n, -1) for i, n in enumerate(lengths)]
+            return tuple(
+                torch.cat(part, dim=1)
+                for part in zip(*(row.chunk(self.count, dim=-1) for row in rows), strict=True)
+            )
         if condition.ndim == 2:
             condition = condition[:, None]
         return self.proj(nn.functional.silu(condition)).chunk(self.count, dim=-1)
@@ -43,26 +73,51 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return x * (1 + scale) + shift
 
 
+class SinusoidsConfig(Config):
+    """Sinusoids of a time in 0..1."""
+
+    channels: int = Field(default=256, ge=2, le=2**14)
+    """Half cosines, half sines; an odd last one is zero."""
+    max_period: float = Field(default=10000.0, gt=1)
+    """Longest wavelength: 10,000 in DiT, 256 in FlexTok."""
+    scale: float = Field(default=1000.0, gt=0)
+    """Factor of times."""
+    scale_frequencies: bool = False
+    """The factor is that of the frequencies, times come last (FlexTok): the same but for rounding,
+    which is 2e-5 of an embedding."""
+
+
 class TimeEmbedding(nn.Module):
     """Times -> conditioning vectors: sinusoids, linear, SiLU, linear; [B] in 0..1 -> [B, C].
 
     Args:
-        width: C. channels: sinusoids, half cosines and half sines. max_period: longest wavelength,
-            10,000 in DiT and 256 in FlexTok. scale: factor on times before the sinusoids.
+        width: C. Others as in `SinusoidsConfig`.
     """
 
     def __init__(
-        self, width: int, channels: int = 256, max_period: float = 10000.0, scale: float = 1000.0
+        self,
+        width: int,
+        channels: int = 256,
+        max_period: float = 10000.0,
+        scale: float = 1000.0,
+        scale_frequencies: bool = False,
     ) -> None:
         super().__init__()
-        half = channels // 2
+        half, self.pad = channels // 2, channels % 2
         frequency = torch.exp(-math.log(max_period) * torch.arange(half).float() / half)
+        if scale_frequencies:
+            frequency, scale = scale * frequency, 1.0
         self.register_buffer("frequency", frequency, persistent=False)
         self.scale = scale
-        self.up = nn.Linear(2 * half, width)
+        self.up = nn.Linear(channels, width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, time: Tensor) -> Tensor:
+    def waves(self, time: Tensor) -> Tensor:
+        """Sinusoids [B, channels] of times [B]."""
         angles = (time.float() * self.scale)[:, None] * self.frequency
         waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
-        return self.out(nn.functional.silu(self.up(waves.to(self.up.weight.dtype))))
+        return nn.functional.pad(waves, (0, self.pad)) if self.pad else waves
+
+    def forward(self, time: Tensor) -> Tensor:
+        waves = self.waves(time).to(self.up.weight.dtype)
+        return self.out(nn.functional.silu(self.up(waves)))

@@ -7,7 +7,7 @@ thousand steps. The last layer of each residual branch is scaled down by the dep
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -31,13 +31,28 @@ class TransformerConfig(Config):
     mlp: MlpKind = "gelu"
     mlp_ratio: float = Field(default=4.0, gt=0, le=64)
     """Hidden width of the feed-forward layer, as a multiple of width."""
+    mlp_hidden: Literal["round", "floor", "two_thirds"] = "round"
+    """Rounding of that width; two_thirds: 2/3 of it, both rounded down, so that a gated layer costs
+    as much as a plain one (FlexTok)."""
     norm: NormKind = "layernorm"
     norm_eps: float = 1e-6
+    norm_affine: bool = True
+    """Norms have a learned gain (and offset); false: FlexTok."""
     qk_norm: bool = False
     """Norm of queries and keys, per head."""
     qk_norm_kind: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     """Kind of that norm; layernorm: RAR."""
+    qk_norm_affine: bool = True
+    """That norm has a learned gain; false: FlexTok."""
+    attention_scale: Literal["sqrt", "mup"] = "sqrt"
+    """Factor of the scores, with d channels of a head: sqrt, d**-0.5; mup, 8 / d, which is the same
+    for 64 channels (FlexTok, arXiv 2203.03466)."""
     bias: bool = True
+    """Biases of all linear layers, unless one of the next three says otherwise."""
+    qkv_bias: bool | None = None
+    out_bias: bool | None = None
+    """Bias of the attention's output."""
+    mlp_bias: bool | None = None
     layer_scale: float | None = None
     """Initial value of a learned gain on each residual branch; None = no gain."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -51,12 +66,15 @@ class TransformerConfig(Config):
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Share of samples for which training skips a residual branch of the last block (stochastic
     depth), keyed by sample; it grows linearly over the blocks, from 0 at the first (timm)."""
-    init: Literal["fan_in", "trunc_normal", "torch"] = "fan_in"
+    init: Literal["fan_in", "trunc_normal", "torch", "xavier"] = "fan_in"
     """fan_in: std 1/sqrt(fan-in); trunc_normal: std 0.02 (TiTok, GPT-2); torch: as its layers are
-    made (TA-TiTok's decoder)."""
+    made (TA-TiTok's decoder); xavier: uniform, by fan-in and fan-out (FlexTok)."""
     modulation: int | None = Field(default=None, ge=1, le=2**14)
     """Width of a vector per sample, or per position, that scales, shifts and gates both branches of
     every block (adaLN-Zero, DiT); null = none."""
+    modulation_kinds: int = Field(default=1, ge=1, le=64)
+    """Kinds of positions, one behind the other, that are each modulated by layers of their own
+    (FlexTok: patches, registers)."""
     branch_scale: Literal["depth", "none"] = "depth"
     """depth: the last layer of a residual branch starts divided by sqrt(2 depth) (GPT-2)."""
 
@@ -71,6 +89,14 @@ class TransformerConfig(Config):
                 f"width={self.width} must be a multiple of heads={self.heads} with an even quotient"
             )
         return self
+
+    @property
+    def hidden(self) -> int:
+        """Hidden width of the feed-forward layer."""
+        wide = self.width * self.mlp_ratio
+        if self.mlp_hidden == "two_thirds":
+            return max(int(2 * int(wide) / 3), 1)
+        return round(wide) if self.mlp_hidden == "round" else max(int(wide), 1)
 
 
 class LayerScale(nn.Module):
@@ -94,19 +120,24 @@ class Block(nn.Module):
         """
         super().__init__()
         width, eps = config.width, config.norm_eps
-        self.norm_attention = make_norm(config.norm, width, eps)
+        self.norm_attention = make_norm(config.norm, width, eps, config.norm_affine)
+        bias = lambda own: config.bias if own is None else own
         self.attention = Attention(
             width,
             config.heads,
-            config.bias,
+            bias(config.qkv_bias),
             config.qk_norm,
             eps,
             config.qk_norm_kind,
             config.attention_dropout,
+            config.qk_norm_affine,
+            8 * config.heads / width if config.attention_scale == "mup" else None,
+            bias(config.out_bias),
         )
-        self.norm_mlp = make_norm(config.norm, width, eps)
-        hidden = round(width * config.mlp_ratio)
-        self.mlp = make_mlp(config.mlp, width, hidden, config.bias, config.mlp_dropout)
+        self.norm_mlp = make_norm(config.norm, width, eps, config.norm_affine)
+        self.mlp = make_mlp(
+            config.mlp, width, config.hidden, bias(config.mlp_bias), config.mlp_dropout
+        )
         gain = config.layer_scale
         self.scale_attention = nn.Identity() if gain is None else LayerScale(width, gain)
         self.scale_mlp = nn.Identity() if gain is None else LayerScale(width, gain)
@@ -116,7 +147,7 @@ class Block(nn.Module):
         self.skip_attention, self.skip_mlp = DropPath(skipped), DropPath(skipped)
         self.modulation = None
         if config.modulation is not None:
-            self.modulation = Modulation(config.modulation, width, 6)
+            self.modulation = Modulation(config.modulation, width, 6, config.modulation_kinds)
 
     def forward(
         self,
@@ -127,22 +158,24 @@ class Block(nn.Module):
         cache: KVCache | None = None,
         only: slice | None = None,
         vector: Tensor | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> Tensor:
         """x [B, L, D] -> [B, L, D]; or [B, n, D] of the positions `only`, the rest is just seen.
 
         Args:
             vector: [B, C], or [B, L, C], that modulates, if the config has a modulation.
+            lengths: positions of each kind, if there are several kinds.
         """
         if self.modulation is not None:
-            return self._modulated(x, rotary, mask, causal, cache, only, vector)
+            return self._modulated(x, rotary, mask, causal, cache, only, vector, lengths)
         y = self.attention(self.norm_attention(x), rotary, mask, causal, cache, only)
         x = x if only is None else x[:, only]
         x = x + self.skip_attention(self.dropout_attention(self.scale_attention(y)))
         y = self.mlp(self.norm_mlp(x))
         return x + self.skip_mlp(self.dropout_mlp(self.scale_mlp(y)))
 
-    def _modulated(self, x, rotary, mask, causal, cache, only, vector) -> Tensor:
-        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.modulation(vector)
+    def _modulated(self, x, rotary, mask, causal, cache, only, vector, lengths) -> Tensor:
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.modulation(vector, lengths)
         y = modulate(self.norm_attention(x), shift, scale)
         y = self.attention(y, rotary, mask, causal, cache, only)
         if only is not None:
@@ -163,7 +196,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.depth))
-        self.norm = make_norm(config.norm, config.width, config.norm_eps)
+        self.norm = make_norm(config.norm, config.width, config.norm_eps, config.norm_affine)
 
     def forward(
         self,
@@ -174,9 +207,10 @@ class Transformer(nn.Module):
         caches: list[KVCache] | None = None,
         only: slice | None = None,
         vector: Tensor | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> Tensor:
         """x [B, L, D] -> [B, L, D]; or [B, n, D], of the positions `only` alone."""
-        return self.tapped(x, (), rotary, mask, causal, caches, only, vector)[0]
+        return self.tapped(x, (), rotary, mask, causal, caches, only, vector, lengths)[0]
 
     def tapped(
         self,
@@ -188,6 +222,7 @@ class Transformer(nn.Module):
         caches: list[KVCache] | None = None,
         only: slice | None = None,
         vector: Tensor | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """The output of `forward`, and the states [B, L, D] after some blocks.
 
@@ -198,7 +233,8 @@ class Transformer(nn.Module):
         last, seen = len(self.blocks) - 1, {}
         for i, block in enumerate(self.blocks):
             cache = None if caches is None else caches[i]
-            x = block(x, rotary, mask, causal, cache, only if i == last else None, vector)
+            asked = only if i == last else None
+            x = block(x, rotary, mask, causal, cache, asked, vector, lengths)
             if i + 1 in taps:
                 seen[i + 1] = x if only is None or i == last else x[:, only]
         return self.norm(x), seen
@@ -227,6 +263,11 @@ def init_weights(module: nn.Module, config: TransformerConfig) -> None:
                 for linear in (layer.qkv, layer.out):
                     if linear.bias is not None:
                         nn.init.zeros_(linear.bias)
+        elif config.init == "xavier":
+            if isinstance(layer, nn.Linear | nn.Conv2d | nn.Conv3d):
+                _xavier(layer.weight)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.Linear | nn.Conv2d | nn.Conv3d):
             fan_in = layer.weight[0].numel()
             std = fan_in**-0.5 if config.init == "fan_in" else 0.02
@@ -236,6 +277,9 @@ def init_weights(module: nn.Module, config: TransformerConfig) -> None:
     for layer in module.modules():
         if isinstance(layer, Modulation):
             layer.reset()
+        elif isinstance(layer, Attention) and config.init == "xavier":
+            for part in layer.qkv.weight.detach().chunk(3):  # three layers that are kept as one
+                _xavier(part)
     if config.branch_scale == "none":
         return
     for layer in module.modules():
@@ -243,3 +287,11 @@ def init_weights(module: nn.Module, config: TransformerConfig) -> None:
             with torch.no_grad():
                 layer.attention.out.weight.div_(math.sqrt(2 * config.depth))
                 layer.mlp.out.weight.div_(math.sqrt(2 * config.depth))
+
+
+@torch.no_grad()
+def _xavier(weight: Tensor) -> None:
+    """Uniform numbers by fan-in and fan-out (Glorot 2010), of a kernel as of its matrix."""
+    rows, columns = len(weight), weight[0].numel()
+    end = math.sqrt(6 / (rows + columns))
+    weight.uniform_(-end, end)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vistok.config.errors import InputError
 from vistok.config.names import nearest
 from vistok.pretrained.base import Family, Release
+from vistok.pretrained.generators.instella import InstellaT2I
 from vistok.pretrained.generators.rar import RAR
 from vistok.pretrained.tokenizers.llamagen import LlamaGen
 from vistok.pretrained.tokenizers.maskgit_vqgan import MaskGITVQGAN
@@ -20,6 +21,7 @@ FAMILIES: dict[str, Family] = {
     for family in (
         *(MaskGITVQGAN(), TiTok(), TATiTok(), OneDPiece(), ReTok(), LlamaGen(), XQGAN()),
         RAR(),
+        InstellaT2I(),
     )
 }
 
