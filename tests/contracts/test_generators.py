@@ -109,7 +109,7 @@ def masked(monkeypatch):
 
 def small(kind: str, vocab: tuple[int, ...] = (16,), **changes) -> Config:
     tree = entries("generator")[kind].config.tiny().model_dump() | changes
-    if max(vocab) > 2**16:
+    if max(vocab) > 2**16 and "regroup" in tree:
         tree["regroup"] = (64, 4096)
     return validate(entries("generator")[kind].config, tree)
 
@@ -144,8 +144,12 @@ def kind(request):
 
 
 @pytest.mark.parametrize("vocab", VOCABULARIES, ids=str)
-def test_generators_learn_and_sample(kind, vocab):
+def test_generators_learn_and_sample(kind, vocab, fails):
     spec = TokenSpec(blocks=((4,),), vocab=vocab, prefix="token")
+    if kind == "bit_diffusion" and 3 in vocab:
+        with fails(ValueError, r"3 of vocab=\(4, 3\) is no power of two; use kind=autoregressive"):
+            made(kind, spec)
+        return
     model = made(kind, spec).train()
     tokens = tokens_of(spec)
     draws = model.draw(INDEX, Rng(0), Progress(0, 1))
@@ -237,12 +241,12 @@ def test_wrong_requests_are_one_line(kind, fails):
 
 def test_known_codes_are_taken_over_or_refused(kind, fails):
     spec = TokenSpec(blocks=((2, 2),), vocab=(4, 3))
+    if not entries("generator")[kind].part.takes_known:  # said in one line, as by Masked below
+        pytest.skip("it takes no known codes")
     model = lively(made(kind, spec)).eval()
     known = tokens_of(spec)
     mask = torch.tensor([[1, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]]) > 0
     given = replace(CONDITION, known=known, known_mask=mask)
-    if not model.takes_known:  # said in one line: test_a_masked_generator_without_likelihood
-        pytest.skip("it takes no known codes")
     for settings in ({}, {"guidance": 3.0}) if hasattr(model.sampling, "guidance") else ({},):
         free = model.sample(CONDITION, index=INDEX, seed=1, sampling=settings).indices
         some = model.sample(given, index=INDEX, seed=1, sampling=settings).check().indices

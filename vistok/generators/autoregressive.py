@@ -1,7 +1,8 @@
 """A decoder-only transformer over tokens (Llama-style; LlamaGen, arXiv 2406.06525).
 
 Condition tokens, then the positions in order. Places are known to attention alone (rotary), or by a
-table. Letters: L positions, W width, C condition tokens, R rows, n slots, A axes of a grid.
+table. Text may be read inside the blocks, of a layer of a language model each.
+Letters: L positions, W width, C condition tokens, R rows, n slots, A axes of a grid.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from vistok.generators.sequential import (
 )
 from vistok.layers.dropout import Dropout
 from vistok.layers.positions import grid_positions, rotary_table
-from vistok.layers.transformer import TransformerConfig
+from vistok.layers.text_transformer import LayerText, TextTransformer
+from vistok.layers.transformer import Transformer, TransformerConfig
 from vistok.tokens import TokenSpec
 
 
@@ -33,9 +35,10 @@ class AutoregressiveConfig(SequentialConfig):
     transformer: TransformerConfig = TransformerConfig(
         norm="rmsnorm", mlp="swiglu", mlp_ratio=8 / 3, bias=False
     )
-    positions: Literal["rope", "learned"] = "rope"
+    positions: Literal["rope", "learned", "per_block"] = "rope"
     """rope: rotary by the place in the sequence (on the grid, if the tokens are one 2D grid);
-    learned: a table."""
+    learned: a table; per_block: a table of each block, added behind its first norm
+    (Instella-T2I)."""
     sampling: AutoregressiveSampling = AutoregressiveSampling()
     """Default settings of sampling; they are saved with the model."""
 
@@ -56,25 +59,45 @@ class Autoregressive(SequentialGenerator):
         self.dropout = Dropout(config.transformer.dropout)
         if config.positions == "learned":
             self.position_table = nn.Parameter(torch.randn(first + spec.length, width) * 0.02)
-        else:
+        elif config.positions == "rope":
             head_dim = width // config.transformer.heads
             cos, sin = rotary_table(_positions(spec, first), head_dim)
             self.register_buffer("rotary_cos", cos, persistent=False)
             self.register_buffer("rotary_sin", sin, persistent=False)
         self.initialize()
 
+    def make_trunk(self) -> nn.Module:
+        config, text = self.config, self.config.condition.text
+        rows = None
+        if config.positions == "per_block":
+            rows = self.condition.count + self.spec.length
+        if rows is None and self.texts is None:
+            return Transformer(config.trunk)
+        reads = {} if self.texts is None else {"text": text.dim, "layers": text.layers}
+        return TextTransformer(config.trunk, rows, **{"text": None, **reads})
+
     def start(self, condition: Condition, batch: int, null: Tensor | None = None) -> Tensor:
         """The condition's tokens [B, C, W]."""
         return self.condition(condition, batch, null)
 
-    def run(self, x: Tensor, first: int, start: Tensor, caches: list | None = None) -> Tensor:
+    def run(
+        self,
+        x: Tensor,
+        first: int,
+        start: Tensor,
+        caches: list | None = None,
+        text: LayerText | None = None,
+    ) -> Tensor:
         """Hidden states [R, n, W] of the slots first.. of a sequence."""
         stop, rotary = first + x.shape[1], None
         if self.config.positions == "learned":
             x = x + self.position_table[first:stop].to(x.dtype)
-        else:
+        elif self.config.positions == "rope":
             rotary = (self.rotary_cos[first:stop], self.rotary_sin[first:stop])
-        return self.transformer(self.dropout(x), rotary, causal=True, caches=caches)
+        given = {"rotary": rotary, "causal": True, "caches": caches}
+        if isinstance(self.transformer, TextTransformer):
+            given |= {"first": first, "text": text}
+        return self.transformer(self.dropout(x), **given)
 
 
 def _positions(spec: TokenSpec, first: int) -> Tensor:

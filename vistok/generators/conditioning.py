@@ -1,8 +1,10 @@
 """Conditions as tokens in front of the sequence: text features, then class and pooled features.
 
+Text of several layers of a language model is read by the blocks of the transformer instead.
 Without a condition (guidance, condition dropout, unlabeled samples) a learned "null" stands in its
 place. A label of -1 means no class.
-Letters: B batch, M text positions, C width of features, W width of the generator.
+Letters: B batch, K layers of a language model, M text positions, C width of features, W width of
+the generator.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from vistok.config import Config, ConfigError
 from vistok.core.errors import InputError
 from vistok.core.records import Batch, Condition
+from vistok.layers.text_transformer import LayerText
 from vistok.tokens import Tokens, TokenSpec
 
 UNLABELED = -1  # label of a sample without a class, in data sets and in Condition.label
@@ -26,6 +29,14 @@ class TextConditionConfig(Config):
     """C, the width of the text encoder's features."""
     length: int = Field(default=77, ge=1, le=2**14)
     """M, positions of a text."""
+    layers: int | None = Field(default=None, ge=1, le=512)
+    """K, layers of a language model whose features are read inside the transformer, by each block
+    its own (1: all blocks the same; Instella-T2I); null = tokens in front of the sequence."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[M, C], or [K, M, C] of several layers."""
+        return (*(() if self.layers is None else (self.layers,)), self.length, self.dim)
 
 
 class ConditionConfig(Config):
@@ -42,7 +53,8 @@ class ConditionConfig(Config):
 
 
 class ConditionTokens(nn.Module):
-    """Tokens [B, count, W] of conditions: M of the text, if it is read, and one of the rest.
+    """Tokens [B, count, W] of conditions: M of the text, if tokens are made of it, and one of the
+    rest.
 
     The last token is the embedding of the class (or of "null") plus the projected pooled features.
     Text is normalized and projected; positions that hold no text, and all those of samples without
@@ -52,13 +64,15 @@ class ConditionTokens(nn.Module):
     def __init__(self, config: ConditionConfig, width: int) -> None:
         super().__init__()
         self.config = config
-        self.count = 1 + (0 if config.text is None else config.text.length)
+        text = None if config.text is None or config.text.layers is not None else config.text
+        self.count = 1 + (0 if text is None else text.length)
         # The last row is the null class, and all there is without classes.
         self.label = nn.Embedding((config.classes or 0) + 1, width)
         self.pooled = None if config.pooled is None else _projection(config.pooled, width)
-        if config.text is not None:
-            self.text = _projection(config.text.dim, width)
-            self.no_text = nn.Parameter(torch.randn(config.text.length, width) * 0.02)
+        self.text = None
+        if text is not None:
+            self.text = _projection(text.dim, width)
+            self.no_text = nn.Parameter(torch.randn(text.length, width) * 0.02)
 
     def forward(self, condition: Condition, batch: int, null: Tensor | None = None) -> Tensor:
         """Tokens [B, count, W].
@@ -68,13 +82,12 @@ class ConditionTokens(nn.Module):
             null: [B] bool, samples that lose their condition besides those of `condition.null`.
         """
         device = self.label.weight.device
-        nulls = [one.to(device) for one in (condition.null, null) if one is not None]
-        null = None if not nulls else torch.stack(nulls).any(0)
+        null = nulled(condition, null, device)
         token = self._label(condition.label, batch, null)
         if self.pooled is not None and condition.pooled is not None:
             pooled = self.pooled(condition.pooled.to(token.dtype))
             token = token + (pooled if null is None else pooled * ~null[:, None])
-        if self.config.text is None:
+        if self.text is None:
             return token[:, None]
         return torch.cat([self._text(condition, batch, null), token[:, None]], dim=1)
 
@@ -97,6 +110,46 @@ class ConditionTokens(nn.Module):
         if null is not None:
             seen = seen & ~null[:, None]
         return torch.where(seen[..., None], tokens, self.no_text)
+
+
+class LayerTexts(nn.Module):
+    """Text for the blocks of a transformer; samples without one have the empty text.
+
+    The empty text is what a language model makes of '': nothing at all (a tokenizer without
+    begin token, as Instella-T2I's), unless `fill` gives features. They are saved with the model.
+    """
+
+    def __init__(self, config: TextConditionConfig) -> None:
+        super().__init__()
+        self.register_buffer("empty", torch.zeros(config.shape))
+        self.register_buffer("empty_mask", torch.zeros(config.length, dtype=torch.bool))
+
+    @torch.no_grad()
+    def fill(self, features: Tensor, mask: Tensor) -> None:
+        """Set the empty text: features [K, M, C], and which positions count [M] bool."""
+        _check_shape("empty text", features[None], tuple(self.empty.shape))
+        self.empty.copy_(features)
+        self.empty_mask.copy_(mask)
+
+    def forward(self, condition: Condition, batch: int, null: Tensor | None = None) -> LayerText:
+        """Texts of B samples; arguments as of `ConditionTokens`."""
+        empty = self.empty.expand(batch, *self.empty.shape)
+        nothing = self.empty_mask.expand(batch, -1)
+        if condition.text is None:
+            return LayerText(empty, nothing)
+        text, mask = condition.text.to(self.empty.dtype), condition.text_mask
+        mask = torch.ones_like(nothing) if mask is None else mask.bool()
+        null = nulled(condition, null, self.empty.device)
+        if null is None:
+            return LayerText(text, mask)
+        features = torch.where(null[:, None, None, None], empty, text)
+        return LayerText(features, torch.where(null[:, None], nothing, mask))
+
+
+def nulled(condition: Condition, null: Tensor | None, device: torch.device) -> Tensor | None:
+    """[B] bool: samples without a condition by `condition.null` or `null`; None = none."""
+    nulls = [one.to(device) for one in (condition.null, null) if one is not None]
+    return None if not nulls else torch.stack(nulls).any(0)
 
 
 def read_condition(batch: Batch, config: ConditionConfig) -> Condition:
@@ -136,7 +189,8 @@ def check_condition(
     Args:
         known: spec of the known codes that it takes over; None = it takes none.
     """
-    given = {name: getattr(condition, name) for name in ("label", "null", "text", "pooled")}
+    names = ("label", "null", "text", "text_mask", "pooled")
+    given = {name: getattr(condition, name) for name in names}
     for name, value in given.items():
         if value is not None and len(value) != samples:
             raise InputError(
@@ -148,8 +202,10 @@ def check_condition(
     if known is not None:
         _check_known(condition.known, condition.known_mask, known, samples)
     _check_labels(condition, config.classes or 0)
-    text = None if config.text is None else (config.text.length, config.text.dim)
-    _check_shape("text", condition.text, text)
+    _check_shape("text", condition.text, None if config.text is None else config.text.shape)
+    _check_shape(
+        "text_mask", condition.text_mask, None if config.text is None else (config.text.length,)
+    )
     _check_shape("pooled", condition.pooled, None if config.pooled is None else (config.pooled,))
 
 

@@ -30,13 +30,15 @@ class FactorEmbedding(nn.ModuleList):
 
 
 class BitEmbedding(nn.Linear):
-    """A linear map of bits, taken as -1 and 1 (F factors of two values each)."""
+    """A linear map of bits (F factors of two values each), taken as -1 and 1, or as they are."""
 
-    def __init__(self, bits: int, width: int) -> None:
+    def __init__(self, bits: int, width: int, signs: bool = True) -> None:
         super().__init__(bits, width)
+        self.signs = signs
 
     def forward(self, indices: Tensor) -> Tensor:
-        return super().forward(indices.to(self.weight.dtype) * 2 - 1)
+        bits = indices.to(self.weight.dtype)
+        return super().forward(bits * 2 - 1 if self.signs else bits)
 
 
 class CodeEmbedding(nn.Module):

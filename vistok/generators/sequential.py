@@ -9,7 +9,7 @@ Letters: B batch, L positions, F factors, W width, S slots in front, R rows (gui
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,12 @@ from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.core.rng import Rng
 from vistok.generators.base import Generator, GeneratorConfig, SavedCodes
-from vistok.generators.conditioning import ConditionTokens
+from vistok.generators.conditioning import ConditionTokens, LayerTexts
 from vistok.generators.embedding import BitEmbedding, CodeEmbedding, EmbedKind, FactorEmbedding
 from vistok.generators.guidance import GuidanceConfig, guide
 from vistok.generators.heads import HeadKind, check_head, choose_head, make_head
 from vistok.generators.sampling import ChoiceConfig, choose
+from vistok.layers.text_transformer import LayerText
 from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
 from vistok.tokens import Tokens, TokenSpec
 
@@ -43,6 +44,8 @@ class SequentialConfig(GeneratorConfig):
     embed: EmbedKind = "learned"
     """Embeddings of tokens. learned: a table per factor (a linear map of bits); codes: the
     tokenizer's code vectors, frozen, through a linear map; codes_init: trained from there."""
+    bit_values: Literal["signs", "bits"] = "signs"
+    """Values of bits in a learned embedding: signs, -1 and 1; bits, 0 and 1 (Instella-T2I)."""
     regroup: tuple[int, ...] | None = None
     """Vocabulary to model instead of the tokenizer's, with the same product: [64, 4096] for
     2**18."""
@@ -82,8 +85,10 @@ class SequentialGenerator(Generator):
         self.head_kind = config.head or choose_head(vocab)
         check_head(self.head_kind, vocab)  # before tables as wide as a factor are made
         self.condition = ConditionTokens(config.condition, width)
+        text = config.condition.text
+        self.texts = None if text is None or text.layers is None else LayerTexts(text)
         self.embed = self._embedding(codes)
-        self.transformer = Transformer(config.trunk)
+        self.transformer = self.make_trunk()
 
     def initialize(self, head_bias: bool = False) -> None:
         """Initialize the weights so far, then make the head; a subclass calls it last."""
@@ -97,16 +102,34 @@ class SequentialGenerator(Generator):
 
     # -- the network ----------------------------------------------------------------------------
 
+    def make_trunk(self) -> nn.Module:
+        """The transformer; a kind whose blocks read text, or hold tables, makes another."""
+        if self.texts is not None:
+            raise InputError(
+                f"kind={self.config.kind} reads text in front of its tokens alone; leave out "
+                "condition.text.layers, or use kind=autoregressive"
+            )
+        return Transformer(self.config.trunk)
+
+    def texts_of(
+        self, condition: Condition, batch: int, null: Tensor | None = None
+    ) -> dict[str, LayerText]:
+        """Text that blocks read, as an argument of `run`; {} if they read none."""
+        return {} if self.texts is None else {"text": self.texts(condition, batch, null)}
+
     def start(self, condition: Condition, batch: int, null: Tensor | None = None) -> Tensor:
         """Slots [B, S, W] in front of the positions; `null` as in `ConditionTokens`."""
         raise NotImplementedError
 
-    def run(self, x: Tensor, first: int, start: Tensor, caches: list | None = None) -> Tensor:
+    def run(
+        self, x: Tensor, first: int, start: Tensor, caches: list | None = None, **text: LayerText
+    ) -> Tensor:
         """Hidden states [R, n, W] of the slots first.. of sequences in their given order.
 
         Args:
             x: [R, n, W] embeddings of these slots; the slots before them are in the caches.
             start: [R, S, W], of these rows.
+            text: as `texts_of` gives it, of these rows.
         """
         raise NotImplementedError
 
@@ -115,9 +138,11 @@ class SequentialGenerator(Generator):
     def nats(self, tokens: Tokens, condition: Condition, draws: Draws | None = None) -> Tensor:
         """Negative log-likelihood [B, L] of each position; 0 behind the prefix of cut tokens."""
         indices = self.regrouped(tokens).indices.long()
-        start = self.start(condition, len(indices), None if draws is None else draws.null)
+        null = None if draws is None else draws.null
+        start = self.start(condition, len(indices), null)
+        text = self.texts_of(condition, len(indices), null)
         x = torch.cat([start, self.embed(indices[:, :-1])], dim=1)
-        hidden = self.run(x, 0, start)[:, start.shape[1] - 1 :]
+        hidden = self.run(x, 0, start, **text)[:, start.shape[1] - 1 :]
         nats = self.head(hidden, indices)
         return nats if tokens.keep is None else nats * tokens.kept()
 
@@ -156,22 +181,25 @@ class SequentialGenerator(Generator):
         self, condition: Condition, index: Tensor, seed: int, positions: int, settings: Any
     ) -> Tokens:
         spec, factors, samples = self.spec, len(self.inner.vocab), len(index)
-        start = self.start(condition, samples)
+        start, text = self.start(condition, samples), self.texts_of(condition, samples)
         if settings.guided:
             start = torch.cat([start, self.start(Condition(), samples)])
+            free = self.texts_of(Condition(), samples)
+            text = {name: one.join(free[name]) for name, one in text.items()}
         u = Rng(seed, "sampling").uniform(index, (spec.length, factors)).to(start.device)
         chosen = torch.zeros(samples, spec.length, factors, dtype=torch.long, device=start.device)
         known = None if condition.known is None else self.regrouped(condition.known).indices.long()
         first = start.shape[1] - 1  # slot that position 0 is predicted from
         caches = None
         if settings.cache:
-            caches = self.transformer.new_caches(len(start), first + positions, start)
+            read = sum(one.mask.shape[1] for one in text.values())  # keys in front
+            caches = self.transformer.new_caches(len(start), read + first + positions, start)
         new, sequence = start, start
         for i in range(positions):
             if settings.cache:
-                hidden = self.run(new, first + i if i else 0, start, caches)
+                hidden = self.run(new, first + i if i else 0, start, caches, **text)
             else:
-                hidden = self.run(sequence, 0, start)
+                hidden = self.run(sequence, 0, start, **text)
             scale = settings.scale_at(i / spec.length)
 
             def pick(logits: Tensor, f: int, i: int = i, scale: float = scale) -> Tensor:
@@ -206,8 +234,9 @@ class SequentialGenerator(Generator):
     def _embedding(self, codes: nn.Module | None) -> nn.Module:
         config, vocab, width = self.config, self.inner.vocab, self.config.transformer.width
         if not config.wants_codes:
-            bits = self.head_kind == "bernoulli"
-            return BitEmbedding(len(vocab), width) if bits else FactorEmbedding(vocab, width)
+            if self.head_kind != "bernoulli":
+                return FactorEmbedding(vocab, width)
+            return BitEmbedding(len(vocab), width, config.bit_values == "signs")
         if codes is None:
             raise InputError(
                 f"embed={config.embed} needs the tokenizer's code vectors; give "

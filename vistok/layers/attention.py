@@ -69,6 +69,15 @@ def attend(
     return (weights if dropout is None else dropout(weights)) @ v
 
 
+def _both(mask: Tensor | None, seen: Tensor) -> Tensor:
+    """A mask, bool or of numbers, that also hides what is not `seen` [L, M]."""
+    if mask is None:
+        return seen
+    if mask.dtype == torch.bool:
+        return mask & seen
+    return mask.masked_fill(~seen, -torch.inf)
+
+
 class Attention(nn.Module):
     """softmax(q k^T / sqrt(d)) v with one fused projection; [B, L, D] -> [B, L, D]."""
 
@@ -106,6 +115,7 @@ class Attention(nn.Module):
         causal: bool = False,
         cache: KVCache | None = None,
         only: slice | None = None,
+        memory: Tensor | None = None,
     ) -> Tensor:
         """
         Args:
@@ -113,6 +123,8 @@ class Attention(nn.Module):
             mask: bool, True = may look, or numbers added to the scores; broadcast to
                 [B, h, L, M].
             causal: position i sees 0..i (of what the cache holds and itself).
+            memory: [B, m, D] further positions in front of the others, without rotation: they are
+                seen (by all, unless masked) and do not ask. A cache takes them in once.
             only: the positions that ask, and come out; all are still seen. Not with `causal`.
         """
         if causal and only is not None:
@@ -130,13 +142,25 @@ class Attention(nn.Module):
         if only is not None:
             q = q[:, :, only]
             mask = mask if mask is None or mask.shape[-2] == 1 else mask[..., only, :]
+        if memory is not None:
+            k, v = self._behind(memory, k, v)
         if cache is not None:
             k, v = cache.append(k, v)
-        if causal and k.shape[2] != q.shape[2]:
+        if causal and (mask is not None or k.shape[2] != q.shape[2]):
             # torch's own causal flag aligns the triangle to the start; a cache needs the end.
             first = k.shape[2] - q.shape[2]
             rows = torch.arange(q.shape[2], device=q.device)[:, None] + first
-            mask, causal = torch.arange(k.shape[2], device=q.device)[None] <= rows, False
+            before = torch.arange(k.shape[2], device=q.device)[None] <= rows
+            mask, causal = _both(mask, before), False
         dropout = self.dropout if self.training and self.dropout.p else None
         y = attend(q, k, v, mask, causal, dropout, self.scale)
         return self.out(rearrange(y, "b h l d -> b l (h d)"))
+
+    def _behind(self, memory: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, h, m + n, d]: those of `memory` [B, m, D], then k and v."""
+        width, bias = memory.shape[-1], self.qkv.bias
+        bias = None if bias is None else bias[width:]
+        parts = F.linear(memory, self.qkv.weight[width:], bias).chunk(2, dim=-1)
+        keys, values = (rearrange(part, "b l (h d) -> b h l d", h=self.heads) for part in parts)
+        keys = self.norm_k(keys).to(values.dtype)
+        return torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)

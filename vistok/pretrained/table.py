@@ -5,6 +5,7 @@ from __future__ import annotations
 from vistok.config.errors import InputError
 from vistok.config.names import nearest
 from vistok.pretrained.base import Family, Release
+from vistok.pretrained.generators.instella import InstellaT2I
 from vistok.pretrained.generators.rar import RAR
 from vistok.pretrained.tokenizers.flextok import FlexTok
 from vistok.pretrained.tokenizers.instella import Instella
@@ -24,6 +25,7 @@ FAMILIES: dict[str, Family] = {
         FlexTok(),
         Instella(),
         RAR(),
+        InstellaT2I(),
     )
 }
 

@@ -270,8 +270,8 @@ class RAR(Family):
                 same(
                     f"modulation_head.proj.{kind}",
                     f"adaln_before_head.adaLN_modulation.1.{kind}",
-                    load=_swapped,
-                    save=lambda tensor: (_swapped(tensor),),
+                    load=swapped,
+                    save=lambda tensor: (swapped(tensor),),
                 )
                 for kind in ("weight", "bias")
             ),
@@ -294,7 +294,7 @@ class RAR(Family):
         return table
 
 
-def _swapped(tensor: Tensor) -> Tensor:
+def swapped(tensor: Tensor) -> Tensor:
     """The two halves of the head's modulation, which is (scale, shift) there and the other way
     round in the blocks, and here."""
     first, second = tensor.chunk(2)
