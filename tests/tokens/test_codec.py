@@ -160,6 +160,9 @@ def test_tables_as_files(fails, monkeypatch):
     for data in (b"", b"\xff" * 40, known.to_bytes()[:-1], known.to_bytes()[:200]):
         with fails(InputError, "no frequency table"):
             FrequencyTable.from_bytes(data)
+    endless = known.to_bytes().replace(b"[4096]", b"[" + b"9" * 4 + b"]")
+    with fails(InputError, "damaged frequency table"):
+        FrequencyTable.from_bytes(endless)
     wide = FrequencyTable(spec, MADE_BY, [np.zeros((16, 4095), np.int64)], 1)
     with fails(InputError, "damaged frequency table"):
         FrequencyTable.from_bytes(wide.to_bytes())

@@ -84,11 +84,11 @@ class FrequencyTable:
             about = parse_json(data[8 : 8 + head], FILE)["__metadata__"]
             spec = TokenSpec.model_validate_json(about["spec"])
             made_by, images = str(about["made_by"]), int(about["images"])
-        except (SafetensorError, KeyError, TypeError, ValueError):
+            sizes = Digits(spec.vocab).sizes
+        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError):
             raise InputError(
                 "no frequency table; expected one that vistok frequencies made"
             ) from None
-        sizes = Digits(spec.vocab).sizes
         counts = [arrays.get(f"digit.{i}") for i in range(len(sizes))]
         rows = {one.shape[0] if one is not None and one.ndim == 2 else 0 for one in counts}
         fits = rows in ({1}, {spec.length}) and len(arrays) == len(sizes)

@@ -5,7 +5,7 @@ import pytest
 from tests.support.processes import run
 from vistok.eval.results.rows import Results
 
-PROTOCOLS = "rate_distortion,robust,order,linear_probe"
+PROTOCOLS = "rate_distortion,robust,order,linear_probe,adaptive_length"
 
 
 @pytest.mark.slow
