@@ -19,7 +19,10 @@ def test_the_tokenizer_is_one_graph_forward_and_backward(make_tokenizer):
 
 VIT = [f"task.tokenizer.{side}.transformer.depth=1" for side in ("encoder", "decoder")]
 CNN = [f"task.tokenizer.{side}.conv.channel_mult=[1,2]" for side in ("encoder", "decoder")]
+PYRAMID = [f"task.tokenizer.{side}.transformer.depth=1" for side in ("encoder", "decoder")]
+PYRAMID += ["task.tokenizer.encoder.resample_after=[]", "task.tokenizer.decoder.taps.repa=1"]
 ONE_BLOCK = {  # or two of a pyramid: the others are traced alike
+    "instella": PYRAMID,
     "maskgit_vqgan": CNN,
     "one_d_piece_stage2": VIT,
     "titok_vae": VIT,
@@ -32,7 +35,7 @@ ONE_BLOCK = {  # or two of a pyramid: the others are traced alike
 @pytest.mark.parametrize("name", ONE_BLOCK)
 def test_so_are_those_of_the_tiny_recipes(name):
     """One of each kind: convolutions, the codes of another tokenizer, Gaussian latents, text,
-    clips."""
+    clips, bits."""
     config = read_config(TINY[name], *ONE_BLOCK[name]).task.tokenizer
     tokenizer = Tokenizer(config).eval()
     batch = Batch(torch.arange(2), torch.rand(2, 3, *config.shape.sides))
