@@ -224,7 +224,8 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
                 f"tokens have blocks {tokens.spec.blocks}; this tokenizer decodes "
                 f"{self.spec().blocks}"
             )
-        self.check_sides(condition)
+        if condition is not None:
+            self.decoder.check_sides(condition.sides, self.shape, self.output_space.shape)
         settings = self.settings(sampling)
         values = self.values(tokens)
         present = self._present_of(tokens, values)
@@ -351,17 +352,6 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
         if prefix == "none" and bool(kept.all()):
             return None  # such decoders take no mask, not even one that hides nothing
         return nn.functional.pad(kept, (0, missing))
-
-    def check_sides(self, condition: Condition | None) -> None:
-        """InputError for sides that this tokenizer's decoder cannot make."""
-        sides = None if condition is None else condition.sides
-        if sides is None or tuple(sides) == self.shape.sides:
-            return
-        if not self.decoder.any_size or self.output_space.shape != self.shape:
-            raise InputError(
-                f"sides={tuple(sides)}: this tokenizer decodes to {self.shape.sides} only; leave "
-                "them out, or use a tokenizer whose decoder makes any size (kind: pyramid)"
-            )
 
     def _size(self) -> tuple[int, int, int]:
         return (self.shape.frames or 1, *self.shape.image_size)

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from vistok.config import Config
 from vistok.core.draws import PartDraws
+from vistok.core.errors import InputError
 from vistok.core.records import Condition, Decoded, Noisy
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
+from vistok.core.shapes import Grid, Shape
 
 
 class Decoder(nn.Module):
@@ -53,3 +55,17 @@ class Decoder(nn.Module):
     def draw(self, index: Tensor, rng: Rng, progress: Progress) -> PartDraws | None:
         """Outcomes of a training step for samples `index` [B]; None unless it is stochastic."""
         return None
+
+    def check_sides(self, sides: Grid | None, pixels: Shape, space: Shape) -> None:
+        """InputError for sides that a condition asks for and this decoder cannot make.
+
+        Args:
+            pixels, space: of a sample in pixels and in the output space; None as `sides`: its own.
+        """
+        if sides is None or tuple(sides) == pixels.sides:
+            return
+        if not self.any_size or space != pixels:
+            raise InputError(
+                f"sides={tuple(sides)}: this tokenizer decodes to {pixels.sides} only; leave them "
+                "out, or use a tokenizer whose decoder makes any size (kind: pyramid)"
+            )
