@@ -81,7 +81,7 @@ def with_size(tokenizer: Any, condition: Any, size: str | None) -> Any:
         raise InputError(f"--size {size}: expected pixels of a side, or HEIGHTxWIDTH: 384x512")
     asked = tuple(int(side) for side in sides.groups(sides[1]))
     condition = replace(condition or Condition(), sides=asked)
-    tokenizer.decoder.check_sides(condition.sides, tokenizer.shape, tokenizer.output_space.shape)
+    tokenizer.decoder.check_sides(asked, tokenizer.shape, tokenizer.output_space.shape)
     return condition
 
 
