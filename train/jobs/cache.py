@@ -190,7 +190,7 @@ class Cache(Job):
                 if accelerator.is_main_process:
                     print(
                         f"stopped by signal {stop.number}; {end} of {writer.count} rows of {split} "
-                        "are kept: the same command goes on from there"
+                        "are kept: the same command resumes there"
                     )
                 sys.exit(128 + stop.number)
         bar.close()

@@ -55,10 +55,10 @@ from vistok.train.tasks.base import check_sides
 class PreserveConfig(Config):
     kind: Literal["preserve"] = "preserve"
     generator: str
-    """A generator's run folder, or a folder made by save_pretrained."""
+    """A generator: a run, a folder made by save_pretrained, official weights or a released name."""
     tokenizer: str | None = None
-    """The tokenizer that encodes and decodes; null: the one whose tokens the generator learned,
-    where it was then."""
+    """The tokenizer that encodes and decodes; null: the one whose tokens the generator learned, by
+    the name that it had then."""
     sigma: float = Field(default=0.7, ge=0, le=1)
     """Preservation ratio: probability that a position keeps the image's own token."""
     count: int = Field(default=200_000, ge=1)
@@ -87,8 +87,8 @@ class Preserve(Job):
             redrawing = Redrawing.open(self.config, self.tokenizer, context.config.seed)
         if context.data is None:
             raise ConfigError(
-                f"data: missing, and {self.tokenizer} is no run that names some; give the images "
-                "to redraw, e.g. 'data={kind: folder, path: my/images, size: 32}'"
+                f"data: missing, and {redrawing.identity.name} is no run that names some; give the "
+                "images to redraw, e.g. 'data={kind: folder, path: my/images, size: 32}'"
             )
         redrawing.to(device)
         for split in ("train", "val"):
@@ -151,7 +151,8 @@ class Redrawing:
     def open(cls, config: PreserveConfig, tokenizer: str | None, seed: int) -> Redrawing:
         """Load both; a UserError of one line if one is missing or they do not go together."""
         generator = pretrained.open(config.generator, expect="generator")
-        if tokenizer is None:
+        tokenizer = tokenizer or generator.tokenizer.get("name")  # official weights say it, too
+        if not tokenizer:
             raise ConfigError(
                 f"task.generator: {config.generator} does not say whose tokens it learned; name "
                 "the tokenizer: task.tokenizer=..."
@@ -296,7 +297,7 @@ def _fill(
             if accelerator.is_main_process:
                 print(
                     f"stopped by signal {stop.number}; {writer.written} of {writer.count} pairs of "
-                    f"{split} are kept: the same command goes on from there"
+                    f"{split} are kept: the same command resumes there"
                 )
             sys.exit(128 + stop.number)
     bar.close()
