@@ -17,7 +17,6 @@ Writes `train/` and `val/` below the run's folder, as `vistok.data.pairs` descri
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal
@@ -27,7 +26,6 @@ from accelerate.utils import gather_object
 from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from vistok import pretrained
 from vistok.config import Config, ConfigError, UserError
@@ -47,7 +45,7 @@ from vistok.storage.hub import CONFIG, WEIGHTS, read_json
 from vistok.storage.lineage import Identity, pairing, read_record
 from vistok.storage.weights import file_sha256, sha256
 from vistok.tokenizer import Tokenizer
-from vistok.train.jobs.base import Context, Job, on_one_machine
+from vistok.train.jobs.base import Context, Job, end_early, on_one_machine, progress_bar
 from vistok.train.signals import StopRequest
 from vistok.train.tasks.base import check_sides
 
@@ -274,13 +272,7 @@ def _fill(
     accelerator = context.accelerator
     collate = Collate(dataset)
     batches = _batches(dataset, rows, writer.written, context)
-    bar = tqdm(
-        total=writer.count,
-        initial=writer.written,
-        desc=f"preserve {split}",
-        unit="img",
-        disable=not accelerator.is_main_process,
-    )
+    bar = progress_bar(accelerator, f"preserve {split}", writer.count, writer.written)
     while not writer.finished:
         samples = next(batches, [])  # a rank may have none in the last turn
         done: list[PairRow] = []
@@ -293,13 +285,8 @@ def _fill(
         writer.count_up(fresh)
         bar.update(len(fresh))
         if stop.agreed() and not writer.finished:
-            bar.close()
-            if accelerator.is_main_process:
-                print(
-                    f"stopped by signal {stop.number}; {writer.written} of {writer.count} pairs of "
-                    f"{split} are kept: the same command resumes there"
-                )
-            sys.exit(128 + stop.number)
+            kept = f"{writer.written} of {writer.count} pairs of {split}"
+            end_early(bar, stop, accelerator, kept)
     bar.close()
     accelerator.wait_for_everyone()
 
