@@ -41,7 +41,7 @@ from vistok.tokens import Tokens, TokenSpec
 VERSION = 2
 META = "meta.json"
 PER_SAMPLE = ("text", "text_mask", "pooled")
-OPTIONAL = ("latents", "space", *PER_SAMPLE)
+OPTIONAL = ("latents", *PER_SAMPLE, "space")
 FILES = tuple(f"{name}.npy" for name in ("tokens", "labels", *OPTIONAL))
 
 
