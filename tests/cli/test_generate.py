@@ -61,6 +61,24 @@ def test_settings_are_words(models):
     assert image() != default
 
 
+def test_samples_are_decoded_to_the_size_that_is_asked_for(tmp_path, monkeypatch):
+    from tests.support.recipes import TINY, read_config
+    from vistok.tokenizer import Tokenizer
+
+    monkeypatch.chdir(tmp_path)
+    tokenizer = Tokenizer(read_config(TINY["instella"]).task.tokenizer)
+    tokenizer.save_pretrained("bits")
+    trunk = {"width": 16, "depth": 1, "heads": 2}
+    config = {"kind": "autoregressive", "transformer": trunk}
+    build(validate_part("generator", config), tokenizer.spec()).save_pretrained("gen")
+    wide = {}
+    for size in ("32", "64"):
+        call("generate", "gen", "bits", "--count", 1, "--size", size, "--out", f"{size}.png")
+        wide[size] = Image.open(f"{size}.png").size[0]
+    assert wide["64"] - wide["32"] == 32
+    assert "are no multiples of 8" in mistake("generate", "gen", "bits", "--size", "33")
+
+
 def test_mistakes_are_one_line(models):
     assert "temprature: unknown key" in mistake("generate", "gen", "sampling.temprature=1")
     assert "expected sampling.KEY=VALUE or decoder_sampling" in mistake("generate", "gen", "x.y=1")

@@ -10,7 +10,13 @@ import click
 
 from vistok.cli.media import image_format, write
 from vistok.cli.outputs import claim, overwrite_option, say
-from vistok.cli.shared import condition_of, settings, text_option, words_and_settings
+from vistok.cli.shared import (
+    condition_of,
+    settings,
+    text_option,
+    with_size,
+    words_and_settings,
+)
 from vistok.config.errors import InputError, one_line_errors
 
 _MOST = 10_000  # samples of one grid, which are sampled together
@@ -22,6 +28,7 @@ _MOST = 10_000  # samples of one grid, which are sampled together
 @click.option("--count", default=8, show_default=True, help="Samples of each class.")
 @click.option("--length", type=int, help="Stop after this many tokens.")
 @click.option("--seed", default=0, show_default=True)
+@click.option("--size", help="Pixels of a side, or HEIGHTxWIDTH, of a decoder of any size.")
 @click.option("--out", default="generated.png", show_default=True)
 @text_option
 @overwrite_option
@@ -32,6 +39,7 @@ def generate(
     count: int,
     length: int | None,
     seed: int,
+    size: str | None,
     out: str,
     text: str | None,
     overwrite: bool,
@@ -78,6 +86,7 @@ def generate(
     if said is not None:
         said = said.select([0] * len(index))
     condition = replace(said, label=labels) if reads else Condition(label=labels)
+    said = with_size(owner, said, size)
     claim([out], overwrite)
     tokens = model.sample(condition, index=index, seed=seed, length=length, sampling=chosen)
     pixels = owner.decode(tokens, said, seed=seed, index=index, sampling=decoding)

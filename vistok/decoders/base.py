@@ -24,12 +24,12 @@ class Decoder(nn.Module):
     Subclasses take (config, shape of the space, grids of the values, dim D of a value).
     """
 
-    prefix: Literal["none", "token", "per_block"] = "none"
-    """Prefixes that it serves by hiding values: none, of the sequence, or of each block."""
     reads_null: bool = False
     """True if it has an unconditional branch, which `Condition.null` selects for a sample."""
     any_size: bool = False
     """True: it makes samples of the sides that a condition asks for."""
+    prefix: Literal["none", "token", "per_block"] = "none"
+    """Prefixes that it serves by hiding values: none, of the sequence, or of each block."""
     sampling: Config | None = None
     """Default settings of its sampling; None: it is deterministic."""
 
