@@ -34,7 +34,7 @@ DROPOUT = ({"kind": "nested_dropout"},)
         (
             "quantizer",
             {"levels": [3]},
-            "quantizer: no 'kind' given .*binary, fsq, lfq, vq, kl",
+            "quantizer: no 'kind' given .*binary, fsq, lfq, vq, .*kl",
         ),
         ("quantizer", "fsq", "quantizer: got 'fsq'; input should be a valid dictionary"),
         ("regularizers.0.lengths", "pow3", "regularizers.0.lengths: got 'pow3'; .*'uniform_pow2'"),
@@ -57,14 +57,14 @@ def test_a_mistake_is_one_line_with_path_value_and_nearest_name(fails, tree, pat
 
 def test_names_of_losses_are_checked(fails, tree):
     data = put(tree("vq"), "quantizer.loss_weights", {"comitment": 1.0})
-    with fails(ConfigError, "quantizer.loss_weights.comitment: got .*'codebook' or 'commitment'"):
+    with fails(ConfigError, "quantizer.loss_weights.comitment: got .*'codebook', 'commitment'"):
         validate(TokenizerConfig, data)
 
 
 def test_missing_parts_name_what_is_expected(fails, tree):
     data = tree()
     del data["encoder"]
-    with fails(ConfigError, r"c: task.encoder: missing; .*encoder \(kind: cnn \| vit"):
+    with fails(ConfigError, r"c: task.encoder: missing; .*encoder \(kind: cnn \| .*vit"):
         validate(TokenizerConfig, data, "c", path=("task",))
     with fails(ConfigError, r"c: \(top level\): got 5"):
         validate(TokenizerConfig, 5, "c")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import sys
 from pathlib import Path
 
@@ -50,6 +51,7 @@ sys.addaudithook(_watch_disk)
 def empty(tmp_path, monkeypatch):
     """An empty folder as the working directory, without data or weights; nothing may be written."""
     global _written
+    importlib.import_module("torch._dynamo")  # makes a folder for its cache when it is imported
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
     monkeypatch.delenv("VISTOK_WEIGHTS", raising=False)
