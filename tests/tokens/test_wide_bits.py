@@ -89,12 +89,16 @@ def test_usage_and_flips(tokens):
 
 @pytest.mark.parametrize(
     ("part", "config"),
-    [(Autoregressive, AutoregressiveConfig), (BitDiffusion, BitDiffusionConfig)],
-    ids=["bernoulli", "bit_diffusion"],
+    [
+        (Autoregressive, AutoregressiveConfig.tiny()),
+        (Autoregressive, AutoregressiveConfig.tiny().model_copy(update={"head": "bit_rounds"})),
+        (BitDiffusion, BitDiffusionConfig.tiny()),
+    ],
+    ids=["bernoulli", "bit_rounds", "bit_diffusion"],
 )
 def test_generators(part, config, tokens):
     torch.manual_seed(0)
-    model = part(config.tiny(), SPEC)
+    model = part(config, SPEC)
     draws = model.draw(torch.arange(COUNT), Rng(0), Progress(0, 1))
     loss = model(tokens, Condition(), draws)["loss"]
     loss.backward()
