@@ -47,6 +47,28 @@ def test_features_and_which_of_them_are_text(encoder, kind):
     assert not torch.equal(features[0], features[1])
 
 
+def test_all_layers_of_a_causal_model(tmp_path):
+    import transformers
+
+    path = tiny_text.causal(tmp_path / "causal")
+    tree = {"network": "causal", "path": path, "length": 6, "layer": "all"}
+    one = TextEncoder(validate(TextEncoderConfig, tree))
+    features, mask = one(["ab", "", "abcdefghij"])
+    assert features.shape == (3, 3, 6, 8) and one.dim == 8
+    ends = mask.sum(1).tolist()
+    assert ends[1] < ends[0] < ends[2] == 6
+    for row, text_mask, n in zip(features, mask, ends, strict=True):
+        assert text_mask[6 - n :].all() and not row[:, : 6 - n].any()  # padded on the left
+    whole = transformers.LlamaForCausalLM.from_pretrained(path).eval()
+    ids = one.text_tokenizer("ab", return_tensors="pt")["input_ids"]
+    with torch.no_grad():  # without padding: the same, whatever stands in front
+        expected = whole(ids, output_hidden_states=True).hidden_states[1:]
+    found = features[0, :, 6 - ends[0] :]
+    torch.testing.assert_close(found, torch.cat(expected), atol=1e-4, rtol=1e-4)
+    last = TextEncoder(validate(TextEncoderConfig, tree | {"layer": "last"}))(["ab"])[0]
+    assert torch.equal(last[0], features[0, -1])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_last_layer_and_the_one_before_it(encoder, kind):
     last, before = encoder(kind), encoder(kind, layer="penultimate")

@@ -142,3 +142,29 @@ def test_regrouped_codes_have_the_same_vectors(make_tokenizer):
     apart.load_state_dict(embed.state_dict())
     whole = embed(torch.arange(size)[None, :, None])
     assert torch.equal(apart(torch.stack(digits, -1)[None]), whole)
+
+
+def test_bit_rounds_are_an_exact_likelihood_and_their_own_sampler():
+    from vistok.generators.heads import make_head
+
+    torch.manual_seed(0)
+    head = make_head("bit_rounds", 8, (2,) * 5, rounds=3)
+    for parameter in head.parameters():
+        parameter.data.add_(torch.randn_like(parameter))
+    every = torch.arange(32)[:, None] >> torch.arange(5) & 1
+    hidden = torch.randn(1, 8)
+    nats = head(hidden.expand(32, 8), every)
+    assert (-nats.double()).exp().sum().item() == pytest.approx(1.0, abs=1e-5)
+    # What the sampler chooses from, given the bits it chose, has the same likelihood.
+    seen = []
+
+    def pick(logits, f):
+        seen.append((f, logits))
+        return every[:, f]
+
+    assert torch.equal(head.sample(hidden.expand(64, 8), pick), every)
+    again = sum(
+        torch.nn.functional.cross_entropy(logits[:32], every[:, f], reduction="none")
+        for f, logits in seen
+    )
+    torch.testing.assert_close(again, nats, atol=1e-5, rtol=1e-5)

@@ -97,7 +97,7 @@ def generator_table() -> str:
                 f"{count / 1e6:.0f}M",
                 release.license,
                 f"`{Path(release.recipe[-1]).name}`",
-                f"{release.gfid:.2f}",
+                "" if release.gfid is None else f"{release.gfid:.2f}",
                 "",
             )
         )

@@ -30,6 +30,21 @@ def clip(folder: Path, width: int = WIDTH, layers: int = 3, seed: int = 0) -> st
     return _save(transformers.CLIPTextModel, config, folder, seed)
 
 
+def causal(folder: Path, width: int = WIDTH, layers: int = 3) -> str:
+    """A causal language model, with its head, that reads the letters of `clip`."""
+    transformers = pytest.importorskip("transformers")
+    clip(folder, width)
+    words = transformers.AutoTokenizer.from_pretrained(folder)
+    config = transformers.LlamaConfig(
+        vocab_size=len(words),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+    )
+    return _save(transformers.LlamaForCausalLM, config, folder, 0)
+
+
 def t5(folder: Path, width: int = WIDTH, layers: int = 3) -> str:
     """A T5 encoder whose words are letters."""
     transformers = pytest.importorskip("transformers")

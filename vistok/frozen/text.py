@@ -1,8 +1,9 @@
 """Text encoders, frozen: captions -> features that encoders, decoders and generators read.
 
 Loaded through `transformers`: CLIP's text tower (TA-TiTok reads its last layer after the final
-norm; MaskGen the one before the last) and T5 (TexTok). Features of a text never change, so they
-are kept. Letters: B texts, M positions, C width.
+norm; MaskGen the one before the last), T5 (TexTok), and causal language models, whose texts are
+padded on the left (Instella-T2I reads all layers). Features of a text never change, so they are
+kept. Letters: B texts, K layers, M positions, C width.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ _TOGETHER = 16  # texts that go in at once, always: products of one shape give a
 class TextEncoderConfig(Config):
     """A text encoder and the features that are taken from it."""
 
-    network: Literal["clip", "t5"] = "clip"
+    network: Literal["clip", "t5", "causal"] = "clip"
+    """causal: any causal language model, without its head."""
     path: str = "hf:openai/clip-vit-large-patch14-336"
     """A folder in `transformers` format, with safetensors weights and its tokenizer, or
     `hf:owner/name` of the hub."""
-    layer: Literal["last", "penultimate"] = "last"
-    """last: after the final norm; penultimate: what enters the last block, without a norm."""
+    layer: Literal["last", "penultimate", "all"] = "last"
+    """last: after the final norm; penultimate: what enters the last block, without a norm; all:
+    what each of the K blocks gives, the last after the final norm."""
     length: int = Field(default=77, ge=2, le=2**14)
     """M: texts are padded and cut to it."""
     pad_id: int | None = Field(default=None, ge=0)
@@ -57,7 +60,11 @@ class TextEncoder(Frozen):
             raise MissingWeights(
                 f"{self_name}: reading text needs transformers; pip install 'vistok[features]'"
             ) from None
-        kinds = {"clip": transformers.CLIPTextModel, "t5": transformers.T5EncoderModel}
+        kinds = {
+            "clip": transformers.CLIPTextModel,
+            "t5": transformers.T5EncoderModel,
+            "causal": transformers.AutoModel,
+        }
         transformers.utils.logging.disable_progress_bar()
         try:
             # Nothing executable: safetensors only, and no code from the repository.
@@ -76,6 +83,10 @@ class TextEncoder(Frozen):
         check_loaded(network, folder.glob("*.safetensors"), self_name)
         super().__init__(self_name, content_sha256(network.state_dict()))
         self.config, self.text_tokenizer, self.network = config, text_tokenizer, network
+        if config.network == "causal":
+            text_tokenizer.padding_side = "left"
+            if text_tokenizer.pad_token is None:  # no position looks at it
+                text_tokenizer.pad_token = text_tokenizer.eos_token
         self._kept: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
         self._lock = threading.Lock()  # of what is kept: threads may share an encoder
         self.freeze()
@@ -87,9 +98,11 @@ class TextEncoder(Frozen):
 
     @torch.no_grad()
     def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """B texts -> features [B, M, C] fp32 and which positions are text [B, M] bool.
+        """B texts -> features [B, M, C] fp32, of all layers [B, K, M, C], and which positions are
+        text [B, M] bool.
 
-        The end token counts as text, padding does not; '' is a text like any other.
+        The end token counts as text, padding does not; '' is a text like any other. Features of a
+        causal model's padding are 0.
         """
         with self._lock:
             rows = self._rows(texts)
@@ -107,7 +120,7 @@ class TextEncoder(Frozen):
         rows = [self._kept[text] for text in texts]
         for text in texts:
             self._kept.move_to_end(text)
-        most = _KEPT // (4 * self.config.length * self.dim)
+        most = max(_KEPT // (4 * rows[0][0].numel()), 1) if rows else len(self._kept)
         while len(self._kept) > most:
             self._kept.popitem(last=False)
         return rows
@@ -139,7 +152,13 @@ class TextEncoder(Frozen):
             given = {} if self.config.network == "clip" else {"attention_mask": mask}
             out = self.network(input_ids=ids, output_hidden_states=True, **given)
         last = out.last_hidden_state
-        chosen = last if self.config.layer == "last" else out.hidden_states[-2]
+        if self.config.layer == "all":
+            chosen = torch.stack(out.hidden_states[1:], dim=1)
+        else:
+            chosen = last if self.config.layer == "last" else out.hidden_states[-2]
+        if self.config.network == "causal":  # padding on the left sees nothing, which may be nan
+            seen = mask.bool().view(len(mask), *[1] * (chosen.ndim - 3), -1, 1)
+            chosen = torch.where(seen, chosen, 0.0)
         # Copies: a row that is kept must not keep the others.
         return [(f.clone(), m.clone()) for f, m in zip(chosen.float(), mask.bool(), strict=True)]
 

@@ -2,6 +2,7 @@
 
 joint: one softmax over the vocabulary. independent: a softmax per factor, all at once.
 causal: factor by factor, each seeing those before it. bernoulli: one probability per bit.
+bit_rounds: bits in a few rounds; those of a round are independent given all earlier rounds.
 Letters: B batch, L positions, W width, F factors, V vocabulary of a factor.
 """
 
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 
 from vistok.core.errors import InputError
 
-HeadKind = Literal["joint", "independent", "causal", "bernoulli"]
+HeadKind = Literal["joint", "independent", "causal", "bernoulli", "bit_rounds"]
 # (logits [R, V], factor) -> codes [B]; R = 2B rows where guidance needs pairs
 Pick = Callable[[Tensor, int], Tensor]
 
+OF_BITS = ("bernoulli", "bit_rounds")
 JOINT_LIMIT = 2**16  # a softmax wider than this is refused: regroup the vocabulary
 
 
@@ -32,7 +34,7 @@ def choose_head(vocab: tuple[int, ...]) -> HeadKind:
 
 def check_head(kind: HeadKind, vocab: tuple[int, ...]) -> None:
     """InputError, with what to do, unless a head of this kind can model the vocabulary."""
-    if (kind == "joint" and len(vocab) != 1) or (kind == "bernoulli" and set(vocab) != {2}):
+    if (kind == "joint" and len(vocab) != 1) or (kind in OF_BITS and set(vocab) != {2}):
         raise InputError(
             f"head={kind} cannot model vocab={vocab}; expected head={choose_head(vocab)}"
         )
@@ -43,13 +45,17 @@ def check_head(kind: HeadKind, vocab: tuple[int, ...]) -> None:
         )
 
 
-def make_head(kind: HeadKind, width: int, vocab: tuple[int, ...], bias: bool = False) -> nn.Module:
+def make_head(
+    kind: HeadKind, width: int, vocab: tuple[int, ...], bias: bool = False, rounds: int = 4
+) -> nn.Module:
     """Build a head; ValueError names the heads that can model the vocabulary.
 
     Args:
-        bias: of the last layers; bits have one in any case.
+        bias: of the last layers; bits have one in any case. rounds: of bit_rounds.
     """
     check_head(kind, vocab)
+    if kind == "bit_rounds":
+        return BitRoundsHead(width, vocab, rounds)
     heads = {
         "joint": IndependentHead,
         "independent": IndependentHead,
@@ -138,6 +144,57 @@ class BernoulliHead(nn.Module):
         logits = self.out(hidden).float()
         pairs = torch.stack([torch.zeros_like(logits), logits], dim=-1)  # [R, F, 2]
         return torch.stack([pick(pairs[:, f], f) for f in range(pairs.shape[1])], dim=-1)
+
+
+class BitRoundsHead(nn.Module):
+    """Bits in rounds: round r of R predicts bits r, r + R, ... from the hidden state and the bits
+    of earlier rounds; the others are masked (0 among -1 and 1). The likelihood is exact."""
+
+    def __init__(self, width: int, vocab: tuple[int, ...], rounds: int) -> None:
+        super().__init__()
+        bits = len(vocab)
+        self.rounds = min(rounds, bits)
+        turn = torch.arange(bits) % self.rounds
+        self.register_buffer("turn", turn, persistent=False)
+        self.known = nn.Linear(bits, width, bias=False)
+        self.place = nn.Parameter(torch.randn(self.rounds, width) * 0.02)
+        self.mix = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, 2 * width),
+            nn.GELU(),
+            nn.Linear(2 * width, width),
+        )
+        self.out = _zeros(nn.Linear(width, bits))
+
+    def forward(self, hidden: Tensor, indices: Tensor) -> Tensor:
+        """hidden [B, L, W], indices [B, L, F] -> nats [B, L]."""
+        signs, total = indices.to(hidden.dtype) * 2 - 1, 0.0
+        for r in range(self.rounds):
+            logits = self._logits(hidden, signs * (self.turn < r), r)
+            bits = indices[..., r :: self.rounds].to(logits)
+            nats = F.binary_cross_entropy_with_logits(logits, bits, reduction="none")
+            total = total + nats.sum(-1)
+        return total
+
+    def sample(self, hidden: Tensor, pick: Pick) -> Tensor:
+        """hidden [R, W] -> [B, F]."""
+        chosen: list[Tensor | None] = [None] * len(self.turn)
+        seen = hidden.new_zeros(len(hidden), len(self.turn))
+        for r in range(self.rounds):
+            logits = self._logits(hidden, seen, r)
+            pairs = torch.stack([torch.zeros_like(logits), logits], dim=-1)
+            seen = seen.clone()
+            for place, f in enumerate(range(r, len(chosen), self.rounds)):
+                chosen[f] = pick(pairs[:, place], f)
+                # Guidance runs two rows per sample; both continue with the same bits.
+                copies = len(hidden) // len(chosen[f])
+                seen[:, f] = chosen[f].repeat(copies).to(seen) * 2 - 1
+        return torch.stack(chosen, dim=-1)
+
+    def _logits(self, hidden: Tensor, seen: Tensor, r: int) -> Tensor:
+        """fp32 logits of the bits of round r."""
+        x = hidden + self.known(seen) + self.place[r].to(hidden.dtype)
+        return self.out(x + self.mix(x)).float()[..., r :: self.rounds]
 
 
 def _zeros(layer: nn.Linear) -> nn.Linear:

@@ -12,6 +12,7 @@ import math
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from vistok.core.draws import Draws
@@ -22,7 +23,7 @@ from vistok.generators.base import Generator, GeneratorConfig, SavedCodes
 from vistok.generators.conditioning import ConditionTokens, LayerTexts
 from vistok.generators.embedding import BitEmbedding, CodeEmbedding, EmbedKind, FactorEmbedding
 from vistok.generators.guidance import GuidanceConfig, guide
-from vistok.generators.heads import HeadKind, check_head, choose_head, make_head
+from vistok.generators.heads import OF_BITS, HeadKind, check_head, choose_head, make_head
 from vistok.generators.sampling import ChoiceConfig, choose
 from vistok.layers.text_transformer import LayerText
 from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
@@ -40,7 +41,9 @@ class SequentialConfig(GeneratorConfig):
     transformer: TransformerConfig
     head: HeadKind | None = None
     """Prediction of a position's factors. null: joint for one factor, bernoulli for bits, causal
-    for other factors."""
+    for other factors; bit_rounds: bits that see those of earlier rounds."""
+    head_rounds: int = Field(default=4, ge=1, le=64)
+    """Rounds of head=bit_rounds: more see more of a token's other bits, and cost as much more."""
     embed: EmbedKind = "learned"
     """Embeddings of tokens. learned: a table per factor (a linear map of bits); codes: the
     tokenizer's code vectors, frozen, through a linear map; codes_init: trained from there."""
@@ -98,7 +101,8 @@ class SequentialGenerator(Generator):
                 nn.init.normal_(layer.weight, std=0.02)
         # After the loop above: heads start from zero, so the first loss is log V exactly.
         width = self.config.transformer.width
-        self.head = make_head(self.head_kind, width, self.inner.vocab, head_bias)
+        rounds = self.config.head_rounds
+        self.head = make_head(self.head_kind, width, self.inner.vocab, head_bias, rounds)
 
     # -- the network ----------------------------------------------------------------------------
 
@@ -174,7 +178,7 @@ class SequentialGenerator(Generator):
         return self.spec.prefix in ("token", "block")
 
     def check_settings(self, settings: SequentialSampling) -> None:
-        if self.head_kind == "bernoulli" and (settings.top_k or settings.top_p < 1):
+        if self.head_kind in OF_BITS and (settings.top_k or settings.top_p < 1):
             raise InputError("top_k and top_p have no meaning for independent bits; leave them out")
 
     def generate(
@@ -234,7 +238,7 @@ class SequentialGenerator(Generator):
     def _embedding(self, codes: nn.Module | None) -> nn.Module:
         config, vocab, width = self.config, self.inner.vocab, self.config.transformer.width
         if not config.wants_codes:
-            if self.head_kind != "bernoulli":
+            if self.head_kind not in OF_BITS:
                 return FactorEmbedding(vocab, width)
             return BitEmbedding(len(vocab), width, config.bit_values == "signs")
         if codes is None:

@@ -12,12 +12,13 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from vistok.config import Config
 from vistok.config.registry import register
 from vistok.core.draws import Draws
+from vistok.core.errors import InputError
 from vistok.core.records import Latents, Quantized
 from vistok.quantizers.atoms.bits import (
     batch_entropy,
@@ -33,8 +34,11 @@ from vistok.quantizers.straight_through import straight_through
 
 class LFQConfig(Config):
     kind: Literal["lfq"] = "lfq"
-    bits: int = Field(default=12, ge=1, le=30)
+    bits: int = Field(default=12, ge=1, le=256)
     """C, bits of a token; the codebook size is 2**C."""
+    factor_bits: int | None = Field(default=None, ge=1, le=30)
+    """Bits of each factor of a token, a divisor of C: 1 keeps them as bits; null: one index of all,
+    for up to 30."""
     sphere: bool = False
     """BSQ: latents and codes on the unit sphere."""
     temperature: float = Field(default=1.0, ge=1e-6)
@@ -55,6 +59,25 @@ class LFQConfig(Config):
     def tiny(cls) -> LFQConfig:
         return cls(bits=6)
 
+    @model_validator(mode="after")
+    def _fits(self) -> LFQConfig:
+        if self.factor_bits is None and self.bits > 30:
+            raise InputError(
+                f"bits={self.bits}: an index of {self.bits} bits is too large (limit 30); keep "
+                "tokens as smaller factors, e.g. factor_bits=1"
+            )
+        if self.factor_bits is not None and self.bits % self.factor_bits:
+            raise InputError(
+                f"factor_bits={self.factor_bits} does not divide bits={self.bits}; expected a "
+                "divisor"
+            )
+        return self
+
+    @property
+    def each(self) -> int:
+        """Bits of a factor."""
+        return self.factor_bits or self.bits
+
 
 @register("quantizer", LFQConfig)
 class LFQ(Quantizer):
@@ -68,7 +91,7 @@ class LFQ(Quantizer):
         super().__init__()
         self.config = config
         self.latent_dim = self.value_dim = config.bits
-        self.vocab = (2**config.bits,)
+        self.vocab = (2**config.each,) * (config.bits // config.each)
         self.loss_weights = config.loss_weights
         self.magnitude = config.bits**-0.5 if config.sphere else 1.0
 
@@ -83,7 +106,7 @@ class LFQ(Quantizer):
     @torch.no_grad()
     def search(self, latents: Latents) -> tuple[Tensor, Tensor]:
         bits = (latents.values > 0).long()  # as they came: the norm of very large ones is inf
-        return bits_to_index(bits)[..., None], self._placed(latents.values)[:, :, None]
+        return self._indices(bits), self._placed(latents.values)[:, :, None]
 
     def entropies(
         self, z: Tensor, weights: Tensor | None = None, magnitude: float = 1.0
@@ -103,7 +126,11 @@ class LFQ(Quantizer):
         return F.normalize(z, dim=-1, eps=1e-12) if self.config.sphere else z
 
     def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
-        return self._codes(index_to_bits(indices[..., 0], self.config.bits))
+        return self._codes(index_to_bits(indices, self.config.each).flatten(-2))
+
+    def _indices(self, bits: Tensor) -> Tensor:
+        """[..., C] -> [..., F]: the numbers of the factors."""
+        return bits_to_index(bits.unflatten(-1, (-1, self.config.each)))
 
     def _codes(self, bits: Tensor) -> Tensor:
         return (bits.float() * 2 - 1) * self.magnitude
@@ -111,5 +138,5 @@ class LFQ(Quantizer):
     def neighbours(self, queries: Tensor, count: int) -> Tensor:
         batch, length = queries.shape[:2]
         flat = queries.flatten(0, 2).float()
-        near = bits_to_index(nearest_on_grid(flip_costs(flat, self.magnitude), count, flips=True))
-        return near.view(batch, length, 1, -1, 1)
+        near = self._indices(nearest_on_grid(flip_costs(flat, self.magnitude), count, flips=True))
+        return near.view(batch, length, 1, -1, len(self.vocab))
