@@ -34,6 +34,7 @@ COMMANDS = {
     "make test": None,  # this run
     "vistok info runs/quickstart": "",
     "vistok encode runs/quickstart image.png --length 8 --out codes": "",
+    "vistok encode runs/quickstart image.png --target-psnr 15 --max-bytes 60 --out dial": "",
     "vistok decode runs/quickstart codes/image.vtk --out codes": "",
     "vistok generate runs/quickstart/generator runs/quickstart --class coffee --out coffee.png "
     "sampling.temperature=0.9": "",
