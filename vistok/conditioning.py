@@ -1,4 +1,4 @@
-"""Texts of samples -> the condition that encoders and decoders read."""
+"""Texts of samples -> the condition that encoders and decoders read; checks of conditions."""
 
 from __future__ import annotations
 
@@ -41,6 +41,18 @@ def check_texts(text: TextEncoderConfig | None, reading: Mapping[str, TextInputC
     if len({how.dim for how in reading.values()}) > 1:
         dims = ", ".join(f"{name}.text.dim={how.dim}" for name, how in reading.items())
         raise InputError(f"{dims}: one text encoder has one width; give both the same")
+
+
+def check_sides(tokenizer: Any, condition: Condition | None) -> None:
+    """InputError for sides that the tokenizer's decoder cannot make."""
+    sides, own = None if condition is None else condition.sides, tokenizer.shape.sides
+    if sides is None or tuple(sides) == own:
+        return
+    if not tokenizer.decoder.any_size or tokenizer.output_space.shape != tokenizer.shape:
+        raise InputError(
+            f"sides={tuple(sides)}: this tokenizer decodes to {own} only; leave them out, or use a "
+            "tokenizer whose decoder makes any size (kind: pyramid)"
+        )
 
 
 class ReadsText:

@@ -21,7 +21,7 @@ import vistok.heads
 import vistok.quantizers
 import vistok.regularizers
 import vistok.spaces  # noqa: F401
-from vistok.conditioning import TEXT_ENCODER, ReadsText
+from vistok.conditioning import TEXT_ENCODER, ReadsText, check_sides
 from vistok.config import Config, ConfigError, validate
 from vistok.config.overrides import merge
 from vistok.config.registry import build
@@ -202,7 +202,7 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
                 f"tokens have blocks {tokens.spec.blocks}; this tokenizer decodes "
                 f"{self.spec().blocks}"
             )
-        self.check_sides(condition)
+        check_sides(self, condition)
         settings = self.settings(sampling)
         values = self.values(tokens)
         present = self._present_of(tokens, values)
@@ -328,17 +328,6 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
         if prefix == "none" and bool(kept.all()):
             return None  # such decoders take no mask, not even one that hides nothing
         return nn.functional.pad(kept, (0, missing))
-
-    def check_sides(self, condition: Condition | None) -> None:
-        """InputError for sides that this tokenizer's decoder cannot make."""
-        sides = None if condition is None else condition.sides
-        if sides is None or tuple(sides) == self.shape.sides:
-            return
-        if not self.decoder.any_size or self.output_space.shape != self.shape:
-            raise InputError(
-                f"sides={tuple(sides)}: this tokenizer decodes to {self.shape.sides} only; leave "
-                "them out, or use a tokenizer whose decoder makes any size (kind: pyramid)"
-            )
 
     def _size(self) -> tuple[int, int, int]:
         return (self.shape.frames or 1, *self.shape.image_size)
