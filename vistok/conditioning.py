@@ -43,18 +43,6 @@ def check_texts(text: TextEncoderConfig | None, reading: Mapping[str, TextInputC
         raise InputError(f"{dims}: one text encoder has one width; give both the same")
 
 
-def check_sides(tokenizer: Any, condition: Condition | None) -> None:
-    """InputError for sides that the tokenizer's decoder cannot make."""
-    sides, own = None if condition is None else condition.sides, tokenizer.shape.sides
-    if sides is None or tuple(sides) == own:
-        return
-    if not tokenizer.decoder.any_size or tokenizer.output_space.shape != tokenizer.shape:
-        raise InputError(
-            f"sides={tuple(sides)}: this tokenizer decodes to {own} only; leave them out, or use a "
-            "tokenizer whose decoder makes any size (kind: pyramid)"
-        )
-
-
 class ReadsText:
     """Part of a tokenizer: from texts to a Condition, by the frozen encoder that its config names.
 
@@ -109,3 +97,14 @@ class ReadsText:
                 )
             self.text_sha256 = sha256
         self._text_encoder = [encoder]
+
+    def check_sides(self, condition: Condition | None) -> None:
+        """InputError for sides that this tokenizer's decoder cannot make."""
+        sides, own = None if condition is None else condition.sides, self.shape.sides
+        if sides is None or tuple(sides) == own:
+            return
+        if not self.decoder.any_size or self.output_space.shape != self.shape:
+            raise InputError(
+                f"sides={tuple(sides)}: this tokenizer decodes to {own} only; leave them out, or "
+                "use a tokenizer whose decoder makes any size (kind: pyramid)"
+            )

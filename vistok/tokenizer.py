@@ -21,7 +21,7 @@ import vistok.heads
 import vistok.quantizers
 import vistok.regularizers
 import vistok.spaces  # noqa: F401
-from vistok.conditioning import TEXT_ENCODER, ReadsText, check_sides
+from vistok.conditioning import TEXT_ENCODER, ReadsText
 from vistok.config import Config, ConfigError, validate
 from vistok.config.overrides import merge
 from vistok.config.registry import build
@@ -202,7 +202,7 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
                 f"tokens have blocks {tokens.spec.blocks}; this tokenizer decodes "
                 f"{self.spec().blocks}"
             )
-        check_sides(self, condition)
+        self.check_sides(condition)
         settings = self.settings(sampling)
         values = self.values(tokens)
         present = self._present_of(tokens, values)

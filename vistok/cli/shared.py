@@ -74,7 +74,6 @@ def with_size(tokenizer: Any, condition: Any, size: str | None) -> Any:
     """
     if size is None:
         return condition
-    from vistok.conditioning import check_sides
     from vistok.core.records import Condition
 
     sides = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", size)
@@ -82,7 +81,7 @@ def with_size(tokenizer: Any, condition: Any, size: str | None) -> Any:
         raise InputError(f"--size {size}: expected pixels of a side, or HEIGHTxWIDTH: 384x512")
     asked = tuple(int(side) for side in sides.groups(sides[1]))
     condition = replace(condition or Condition(), sides=asked)
-    check_sides(tokenizer, condition)
+    tokenizer.check_sides(condition)
     return condition
 
 
