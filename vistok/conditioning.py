@@ -44,7 +44,8 @@ def check_texts(text: TextEncoderConfig | None, reading: Mapping[str, TextInputC
 
 
 class ReadsText:
-    """Part of a tokenizer: from texts to a Condition, by the frozen encoder that its config names.
+    """Part of a tokenizer: from texts to a Condition, by the frozen encoder that its config names;
+    and the check of the sizes that a Condition asks for.
 
     The encoder is loaded when it is first needed and is no part of the saved model.
     """
