@@ -1,4 +1,4 @@
-"""Texts of samples -> the condition that encoders and decoders read."""
+"""Texts of samples -> the condition that encoders and decoders read; checks of conditions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def check_texts(text: TextEncoderConfig | None, reading: Mapping[str, TextInputC
 
 
 class ReadsText:
-    """Part of a tokenizer: from texts to a Condition, by the frozen encoder that its config names.
+    """Part of a tokenizer: from texts to a Condition, by the frozen encoder that its config names;
+    and the check of the sizes that a Condition asks for.
 
     The encoder is loaded when it is first needed and is no part of the saved model.
     """
@@ -97,3 +98,14 @@ class ReadsText:
                 )
             self.text_sha256 = sha256
         self._text_encoder = [encoder]
+
+    def check_sides(self, condition: Condition | None) -> None:
+        """InputError for sides that this tokenizer's decoder cannot make."""
+        sides, own = None if condition is None else condition.sides, self.shape.sides
+        if sides is None or tuple(sides) == own:
+            return
+        if not self.decoder.any_size or self.output_space.shape != self.shape:
+            raise InputError(
+                f"sides={tuple(sides)}: this tokenizer decodes to {own} only; leave them out, or "
+                "use a tokenizer whose decoder makes any size (kind: pyramid)"
+            )
