@@ -57,6 +57,7 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
         self.input_space = build(config.input_space, self.shape)
         self.output_space = build(config.output_space, self.shape)
         share_frozen(self.input_space, self.output_space)
+        self.output_space.share(self.input_space)
         self.quantizer = build(config.quantizer)
         self.encoder = build(config.encoder, self.input_space.shape, self.quantizer.latent_dim)
         layout = self.quantizer.layout(self.encoder.grids, self.encoder.stored)
@@ -74,7 +75,7 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
                 "cannot leave the others out; expected a decoder that serves prefixes "
                 "(missing: mask_token or drop)"
             )
-        optional = any(how.optional for how in config.reading.values())
+        optional = self.decoder.reads_null or any(h.optional for h in config.reading.values())
         redundant = layout.count - self._stored
         check_all(self.regularizers, config.regularizers, self.spec(), optional, redundant)
         self.lineage: Lineage = ()
@@ -93,27 +94,32 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
         """One training or evaluation pass over `batch.pixels` [B, 3, *sides] in 0..1.
 
         A decoder that samples sees the target at a sampled time in training, and samples from noise
-        (seed 0, keyed by `batch.index`) in evaluation.
+        (seed 0, keyed by `batch.index`) without draws of its own.
 
         Args:
             pixels: False leaves the way back from the output space out, where no loss looks at it
                 (proxy codes: another tokenizer's decoder would run for nothing).
             in_space: True gives the target in the output space too.
         """
-        latents = self.latents(batch.pixels, condition, draws)
+        own = (draws or Draws()).part("input_space")
+        seen = self.input_space(batch.pixels, own) if batch.space is None else batch.space
+        latents = self.encoder(seen, condition)
         quantized = self.quantize(latents, draws)
         values = quantized.values
         present = self.present(draws, len(values), values.device)
         target = batch.pixels if batch.target is None else batch.target
-        samples, noisy, clean = self.decoder.sampling is not None, None, None
-        if in_space or (samples and draws is not None):
-            clean = self.output_space(target)
-        if samples and draws is None:
+        samples, noisy, clean = self.sampling is not None, None, None
+        drawn = (draws or Draws()).part("decoder")
+        if in_space or drawn.time is not None:
+            one = self.config.input_space == self.config.output_space  # a VAE would run twice
+            clean = seen if one and batch.target is None else self.output_space(target)
+        if draws is not None and draws.null is not None and self.decoder.reads_null:
+            condition = replace(condition or Condition(), null=draws.null)
+        if samples and drawn.time is None:
             estimate = self._sample(values, present, condition, batch.index, 0, None)
             decoded = Decoded(estimate, estimate)
         else:
-            if samples:
-                noisy = self.decoder.corrupt(clean, draws.part("decoder"))
+            noisy = self.decoder.corrupt(clean, drawn) if samples else None
             decoded = self.reconstruct(values, present, condition, noisy)
         image = self.output_space.inverse(decoded.estimate) if pixels else None
         return Reconstruction(image, target, decoded, quantized, latents, draws, clean, noisy)

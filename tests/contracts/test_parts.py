@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -194,19 +195,21 @@ def test_tokens_are_deterministic_and_exact_as_bytes(family, kind):
 @kinds("loss")
 def test_losses_give_weighted_scalars_with_gradients(family, kind):
     loss = build(validate(entries(family)[kind].config, small(family, kind)))
-    large = tokenizer(image_size=32, quantizer=small("quantizer", "vq")).train()
+    parts = {"decoder": small("decoder", "flow_vit")} if loss.needs_velocity else {}
+    large = tokenizer(image_size=32, quantizer=small("quantizer", "vq"), **parts).train()
     if loss.wants_teacher is not None:
         loss.teach(large, "")
     loss.bind(large)
     pixels = torch.rand(2, 3, 32, 32)
     fake = torch.rand(2, 3, 32, 32, requires_grad=True)
     images = Batch(index=torch.arange(2), pixels=pixels)
-    result = large(images)
+    draws = large.draw(images.index, 0, Progress(5, 10)) if loss.needs_velocity else None
+    result = large(images, draws)
     decoded = result.decoded
     if loss.wants_teacher is not None:  # logits over the teacher's 16 codes at 4 positions
         logits = F.avg_pool2d(fake, 16).repeat(1, 6, 1, 1)[:, :16]
         decoded = Decoded(logits, logits)
-    result = type(result)(fake, pixels, decoded, result.quantized, result.latents)
+    result = replace(result, pixels=fake, target=pixels, decoded=decoded)
     terms = loss(result, images, Progress(5, 10))
     assert terms and all(t.ndim == 0 and t.isfinite() for t in terms.values())
     assert set(loss.weights(Progress(5, 10))) <= set(terms)

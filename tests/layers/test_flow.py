@@ -5,12 +5,14 @@ import math
 import pytest
 import torch
 
+from vistok.core.rng import Rng
 from vistok.layers.flow.guidance import Guidance, GuidanceConfig
 from vistok.layers.flow.path import (
     TimeConfig,
     clean_guess,
     interpolate,
     sample_times,
+    uniform_numbers,
     velocity,
 )
 from vistok.layers.flow.solvers import solve, times
@@ -77,3 +79,45 @@ def test_adaptive_projected_guidance():
     assert found[0].tolist() == pytest.approx([1.0, 2 * 5.5 * 2.5 / length], rel=1e-6)
     with_parallel = Guidance(config.model_copy(update={"eta": 1.0}))
     assert with_parallel(conditional, unconditional).tolist() == [[3.0, 2.0]]
+
+
+def test_guidance_acts_in_an_interval_and_grows():
+    config = GuidanceConfig(scale=5.0, interval=(0.2, 0.8))
+    assert [config.scale_at(t) for t in (0.1, 0.2, 0.5, 0.8, 0.9)] == [1.0, 5.0, 5.0, 5.0, 1.0]
+    linear = GuidanceConfig(scale=5.0, schedule="linear")
+    assert [linear.scale_at(t) for t in (1.0, 0.5, 0.0)] == [1.0, 3.0, 5.0]
+    cosine = GuidanceConfig(scale=5.0, schedule="cosine")
+    assert [cosine.scale_at(t) for t in (1.0, 0.5, 0.0)] == pytest.approx([1.0, 3.0, 5.0])
+    guide = Guidance(linear)
+    assert guide(torch.tensor([[2.0]]), torch.tensor([[1.0]]), 3.0).tolist() == [[4.0]]
+    with pytest.raises(ValueError, match="the smaller time first"):
+        GuidanceConfig(interval=(0.8, 0.2))
+
+
+def test_guidance_without_a_bound():
+    config = GuidanceConfig(kind="apg", scale=3.0, momentum=0.0, norm_threshold=0.0)
+    found = Guidance(config)(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, -9.0]]))
+    assert found.tolist() == [[1.0, 18.0]]  # (1, 9) orthogonal to (1, 0), times 2
+
+
+def test_times_of_the_mode_density():
+    """Equation 20 of SD3: 1 - u - s (cos^2(pi u / 2) - 1 + u), one to one for these scales."""
+    u = torch.linspace(0, 1, 101, dtype=torch.float64)
+    for scale in (-1.0, 0.25, 1.29):
+        found = sample_times(u, TimeConfig(kind="mode", mode_scale=scale))
+        assert float(found[0]) == pytest.approx(1) and float(found[-1]) == pytest.approx(0)
+        assert (found.diff() < 1e-12).all()
+    half = sample_times(torch.tensor([0.25]), TimeConfig(kind="mode", mode_scale=0.5))
+    expected = 0.75 - 0.5 * (math.cos(math.pi / 8) ** 2 - 0.75)
+    assert float(half) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("form", ["global", "local"])
+def test_stratified_numbers_have_one_in_each_stratum(form):
+    index, rng = torch.tensor([5, 3, 99, 12, 7, 0, 41, 2]), Rng(0, "time", 3)
+    found = uniform_numbers(index, rng, TimeConfig(stratify=form))
+    assert sorted((found * 8).long().tolist()) == list(range(8))
+    assert torch.equal(found, uniform_numbers(index, rng, TimeConfig(stratify=form)))
+    other = uniform_numbers(index.flip(0), rng, TimeConfig(stratify=form)).flip(0)
+    assert torch.equal(found, other) == (form == "global")  # keyed by sample, not by place
+    assert torch.equal(uniform_numbers(index, rng, TimeConfig()), rng.uniform(index))

@@ -144,3 +144,25 @@ def test_every_code_of_every_number_of_levels_round_trips(level, eps):
 def test_what_could_not_round_trip_is_refused(changes, words, fails):
     with fails(ConfigError, words):
         validate(FSQConfig, changes)
+
+
+def test_ifsq_bounds_by_a_steeper_curve():
+    """2 sigmoid(1.6 x) - 1 in the place of tanh; a latent of 0 stays 0 for even levels too."""
+    levels = (5, 8, 4)
+    quantizer = FSQ(FSQConfig(levels=levels, bound="ifsq"))
+    z = torch.linspace(-4, 4, 33)[:, None].expand(-1, 3)
+    half = (torch.tensor(levels) - 1) * 1.001 / 2
+    offset = torch.tensor([0.0, 0.5, 0.5])
+    shift = torch.atanh(offset / half) / 0.8
+    expected = (2 * torch.sigmoid(1.6 * (z + shift)) - 1) * half - offset
+    torch.testing.assert_close(quantizer.bound(z), expected)
+    assert torch.allclose(quantizer.bound(torch.zeros(1, 3)), torch.zeros(1, 3), atol=1e-6)
+    plain = FSQ(FSQConfig(levels=levels))
+    torch.testing.assert_close(quantizer.bound(z), plain.bound(0.8 * (z + shift) - 0.8 * shift))
+    # Normal latents are spread almost evenly between the bounds; tanh drives them to both ends.
+    normal = torch.randn(20000, 3, generator=torch.Generator().manual_seed(0))
+    uneven = []
+    for one in (plain, quantizer):
+        share = torch.histc(one.bound(normal)[:, 0] / half[0], 10, -1, 1) / len(normal)
+        uneven.append(float((share - 0.1).abs().max()))
+    assert uneven[1] < 0.03 < uneven[0]

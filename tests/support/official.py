@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from tests.support.flextok_family import tree
 from vistok.config import validate
 from vistok.pretrained import to_official
 from vistok.pretrained.table import FAMILIES
@@ -41,6 +42,15 @@ GRID = {"enc_type": "dinov2", "dec_type": "dinov2", "codebook_size": 16, "codebo
         "v_patch_nums": [2], "num_latent_tokens": 4, "abs_pos_embed": True, "product_quant": 1,
         "backbone": {"image_size": 24, "patch_size": 8, "embed_dim": 32, "depth": 2,
                      "num_heads": 2}}  # fmt: skip
+FLEXTOK = {
+    **{"image_size": 16, "vae_latent_channels": 4, "vae_block_out_channels": [8, 8]},
+    **{"vae_layers_per_block": 1, "vae_norm_num_groups": 4, "vae_scaling_factor": 0.7},
+    **{"enc_dim": 16, "enc_depth": 1, "dec_dim": 16, "dec_depth": 2, "head_dim": 8},
+    **{"mlp_ratio": 4.0, "patch_size": 2, "posemb_grid": 4, "n_registers": 4, "qk_norm": True},
+    **{"fsq_levels": [5, 4], "time_freq_dim": 8, "per_subseq_adaln": True, "gated_mlp": "SiLU"},
+    **{"enc_mask_mode": "causal_last", "dec_patch_posemb": "sincos", "posterior": "mode"},
+    "norm": "eps 1e-5",
+}
 QFORMER = {"use_attn": False, "width": 8, "heads": 2, "layers_enc": 1, "layers_dec": 2,
            "num_latent_tokens": 4, "min_tokens": 1, "multi_level_query_init": True,
            "distill_depth": 1, "out_inner_dim": 6}  # fmt: skip
@@ -66,6 +76,8 @@ def official(name):
     """
     if isinstance(name, dict):
         family, config = "llamagen", name
+    elif name == "flextok":
+        family, config = name, tree(FLEXTOK)
     elif name in FLAT:
         family, config = name.split("-")[0], FLAT[name]
     elif name == "maskgit_vqgan":

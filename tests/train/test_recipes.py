@@ -37,6 +37,7 @@ TERM = {
     "titok_stage1": "proxy_codes",
     "one_d_piece_stage1": "proxy_codes",
     "decoder_finetune": "perceptual",
+    "flextok": "flow",
 }
 
 
@@ -81,13 +82,15 @@ def test_the_loss_falls(trained, name):
     batch = to_device(next(iter(EvalLoader(data.open("val"), 64))), torch.device("cpu"))
     if name not in BEFORE:
         task.prepare(batch, Rng(0))
-    term = TERM.get(name, "l2")
+    term, progress = TERM.get(name, "l2"), Progress(1, config.steps)
+    # Times and noise of a flow; nothing else is drawn.
+    parts = task.draw(batch.index, 0, progress).parts if term == "flow" else {}
 
     def loss() -> float:
         task.tokenizer.eval()
         with torch.no_grad():
-            progress = Progress(1, config.steps)
-            return float(task.step(task.phases[0], batch, Draws(), progress, {}).scalars[term])
+            draws = Draws(parts=parts)
+            return float(task.step(task.phases[0], batch, draws, progress, {}).scalars[term])
 
     before = loss()
     task.tokenizer.load_state_dict(Tokenizer.from_pretrained(folder / "model").state_dict())

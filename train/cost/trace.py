@@ -231,10 +231,13 @@ def _fused_attention() -> Iterator[None]:
         mask: Tensor | None,
         causal: bool,
         dropout: nn.Module | None = None,
+        scale: float | None = None,
     ) -> Tensor:
         if dropout is not None:  # plain there too
-            return before(q, k, v, mask, causal, dropout)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+            return before(q, k, v, mask, causal, dropout, scale)
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal, scale=scale
+        )
 
     attention.attend = fused
     try:

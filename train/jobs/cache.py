@@ -1,7 +1,7 @@
 """Extract tokens once: a frozen tokenizer over a data set, into a memory-mapped cache.
 
-Continuous tokenizers give values instead of codes. Features of texts and latents are kept on
-request. The data are read by index and without augmentation.
+Continuous tokenizers give values instead of codes. Features of texts, latents and the input space
+are kept on request. The data are read by index and without augmentation.
 
 The data are those of the tokenizer's run, unless the config names others.
 
@@ -39,6 +39,7 @@ from vistok.tokens import Tokens
 from vistok.train.jobs.base import Context, Job, on_one_machine
 from vistok.train.signals import StopRequest
 from vistok.train.tasks.base import check_sides
+from vistok.train.tasks.cached_space import space_identity
 
 
 class CacheConfig(Config):
@@ -56,8 +57,12 @@ class CacheConfig(Config):
     texts), for generators that read them."""
     latents: bool = False
     """Also keep the encoder's output before quantization [N, D]; images are then encoded twice."""
+    space: bool = False
+    """Also keep the tokenizer's input space [C, *sides] (latents of a VAE: their mode): a tokenizer
+    of the same space trains on it without running the VAE (data.kind=tokens). It does not depend on
+    the tokenizer's own weights, so that one of a single step will do."""
     dtype: Literal["float32", "float16"] = "float32"
-    """Type in which text features and latents are kept; tokens are not affected."""
+    """Type in which text features, latents and the space are kept; tokens are not affected."""
 
 
 @register("task", CacheConfig)
@@ -91,6 +96,8 @@ class Cache(Job):
             limit = self.config.limit if split == "train" else None
             count = len(dataset) if limit is None else min(limit * rows, len(dataset))
             record = dataset.record()
+            if self.config.space:
+                record["space"] = space_identity(tokenizer)
             if accelerator.is_main_process:
                 print(_described(split, record, count, len(dataset), rows))
             with accelerator.main_process_first():
@@ -115,7 +122,7 @@ class Cache(Job):
 
     def _arrays(self, tokenizer, dataset, device: torch.device) -> dict[str, ArraySpec]:
         """The arrays that are kept besides tokens and labels, as the first sample shows them."""
-        if not (self.config.text or self.config.latents):
+        if not (self.config.text or self.config.latents or self.config.space):
             return {}
         if self.config.text and tokenizer.config.text is None:
             raise ConfigError(
@@ -123,8 +130,9 @@ class Cache(Job):
                 "one that reads text, or text=false"
             )
         batch = to_device(next(iter(EvalLoader(dataset, 1, limit=1))), device)
-        _, condition, latents = self._encode(tokenizer, batch)
-        kept = {"latents": latents, **{n: getattr(condition, n, None) for n in PER_SAMPLE}}
+        _, condition, latents, space = self._encode(tokenizer, batch)
+        kept = {"latents": latents, "space": space}
+        kept |= {n: getattr(condition, n, None) for n in PER_SAMPLE}
         return {
             name: ArraySpec.of(values, self.config.dtype)
             for name, values in kept.items()
@@ -132,17 +140,21 @@ class Cache(Job):
         }
 
     @torch.no_grad()
-    def _encode(self, tokenizer, batch) -> tuple[Tokens, Condition | None, Tensor | None]:
-        """Tokens of a batch; its text features and latents, where they are kept."""
+    def _encode(
+        self, tokenizer, batch
+    ) -> tuple[Tokens, Condition | None, Tensor | None, Tensor | None]:
+        """Tokens of a batch; its text features, latents and input space, where they are kept."""
         reads = "encoder" in tokenizer.config.reading  # else codes do not depend on texts
         condition = tokenizer.condition_of(batch) if reads or self.config.text else None
         seen = condition if reads else None
         tokens = tokenizer.encode(batch.pixels, condition=seen)
-        latents = None
-        if self.config.latents:
-            with evaluating(tokenizer):
+        latents = space = None
+        with evaluating(tokenizer):
+            if self.config.latents:
                 latents = tokenizer.latents(batch.pixels, seen).values
-        return tokens, condition if self.config.text else None, latents
+            if self.config.space:
+                space = tokenizer.input_space(batch.pixels)
+        return tokens, condition if self.config.text else None, latents, space
 
     @torch.no_grad()
     def _fill(
@@ -173,12 +185,12 @@ class Cache(Job):
             batch = next(batches, None)  # a rank may have none in the last turn
             if batch is not None:
                 moved = to_device(batch, accelerator.device)
-                tokens, condition, latents = self._encode(tokenizer, moved)
+                tokens, *more = self._encode(tokenizer, moved)
                 if world == 1:
-                    writer.write(tokens, moved.label, condition, latents)
+                    writer.write(tokens, moved.label, *more)
                 else:
                     first = int(batch.index[0])
-                    writer.put(first, tokens, moved.label, condition, latents)
+                    writer.put(first, tokens, moved.label, *more)
             stopped = stop.agreed()
             if world > 1 and (stopped or writer.due(end)):
                 writer.force()

@@ -210,7 +210,7 @@ def blank_batch(
     cached = {name: torch.zeros(count, *shape) for name, shape in features.items()}
     if "text_mask" in cached:
         cached["text_mask"] = torch.ones_like(cached["text_mask"], dtype=torch.bool)
-    latents = cached.pop("latents", None)
+    latents, space = cached.pop("latents", None), cached.pop("space", None)
     return Batch(
         torch.arange(count),
         pixels,
@@ -219,6 +219,7 @@ def blank_batch(
         fps=fps,
         tokens=tokens,
         latents=latents,
+        space=space,
         condition=Condition(**cached) if cached else None,
     )
 

@@ -154,7 +154,7 @@ class Losses(nn.Module):
             given = loss(reconstruction, batch, progress)
             terms.update({f"{loss.prefix}{name}": term for name, term in given.items()})
             weights.update(self._weights_of(loss, progress))
-        zero = reconstruction.target.new_zeros(())
+        zero = reconstruction.quantized.values.new_zeros(())
         every = self.term_gradients_every
         gradients = {}
         if every and progress.step % every == 0:

@@ -13,6 +13,7 @@ from vistok.core.records import Batch, Condition
 from vistok.layers.frames import frames
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens
+from vistok.train.tasks.cached_space import with_pixels
 
 _IMAGES, _CLIPS, _FRAMES = 8, 2, 4  # columns of a grid: images, or clips times frames
 
@@ -51,6 +52,7 @@ def validate(
     psnr = {length: PSNR().to(device) for length in decoding.lengths}
     codes = CodebookStats(spec).to(device) if spec.vocab else None
     for batch in batches:
+        batch = with_pixels(tokenizer, batch)
         tokens, made = decoding.reconstructions(tokenizer, batch)
         if codes is not None:
             codes.update(tokens.indices)
@@ -77,6 +79,7 @@ def image_grid(tokenizer: Tokenizer, batch: Batch, decoding: Decoding) -> Tensor
     """
     from torchvision.utils import make_grid  # slow to import
 
+    batch = with_pixels(tokenizer, batch)
     shown = batch.select(slice(_IMAGES if batch.pixels.ndim == 4 else _CLIPS))
     _, made = decoding.reconstructions(tokenizer, shown)
     rows = [_shown(pixels) for pixels in (_wanted(shown), *reversed(made))]

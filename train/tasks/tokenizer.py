@@ -42,6 +42,7 @@ from vistok.train.tasks.base import (
     blank_batch,
     check_sides,
 )
+from vistok.train.tasks.cached_space import check_cached, check_losses, is_cached
 from vistok.train.tasks.losses import Losses
 from vistok.train.tasks.stages import InitConfig, start_from
 from vistok.train.tasks.vit_init import check_fits
@@ -108,7 +109,9 @@ class TokenizerTask(Task):
 
     def __init__(self, config: TokenizerTaskConfig, data) -> None:
         self.config, self.data = config, data
-        check_sides(data, config.tokenizer.shape.sides, "this tokenizer")
+        self.cached = is_cached(data)
+        if not self.cached:
+            check_sides(data, config.tokenizer.shape.sides, "this tokenizer")
         if data is not None and config.tokenizer.text is not None and not data.texts:
             raise ConfigError(NO_TEXTS)
         self.tokenizer = Tokenizer(config.tokenizer)
@@ -122,6 +125,9 @@ class TokenizerTask(Task):
             if any(_inside(name, part) for part in config.freeze):
                 parameter.requires_grad_(False)
         self.losses = Losses(config.losses, self.tokenizer, config.term_gradients_every)
+        if self.cached:
+            check_cached(data, self.tokenizer)
+            check_losses(self.losses.parts)
         self.modules = {"tokenizer": self.tokenizer, **self.losses.networks}
         first = Phase("tokenizer", beside=self.losses.beside, lr_factors=config.lr)
         self.phases = (first, *self.losses.phases)
@@ -168,7 +174,11 @@ class TokenizerTask(Task):
 
     @torch.no_grad()
     def prepare(self, batch: Batch, rng: Rng) -> None:
-        latents = self.tokenizer.latents(batch.pixels, self.tokenizer.condition_of(batch))
+        condition = self.tokenizer.condition_of(batch)
+        if batch.space is None:
+            latents = self.tokenizer.latents(batch.pixels, condition)
+        else:
+            latents = self.tokenizer.encoder(batch.space, condition)
         everyone = replace(latents, values=distributed.gather(latents.values))
         self.tokenizer.quantizer.initialize(everyone, rng.child("codebook"))
 
@@ -247,7 +257,8 @@ class TokenizerTask(Task):
         tokenizer.save_pretrained(folder)
 
     def example(self, count: int) -> Batch:
-        return blank_batch(count, self.data, self.tokenizer.shape.sides)
+        sides = None if self.cached else self.tokenizer.shape.sides
+        return blank_batch(count, self.data, sides)
 
     def facts(self) -> Facts:
         spec, sides = self.tokenizer.spec(), self.tokenizer.shape.sides

@@ -32,6 +32,7 @@ class Batch(Record):
     fps: Tensor | None = None  # [B] frames per second
     tokens: Tokens | None = None
     latents: Tensor | None = None  # cached: [B, N, D] before quantization
+    space: Tensor | None = None  # cached: [B, C, *sides] of the input space
     condition: Condition | None = None  # cached features of texts: text, text_mask, pooled
 
 

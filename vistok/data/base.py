@@ -56,6 +56,7 @@ class Sample:
     fps: float | None = None  # frames per second of a clip's pixels
     text: str | None = None  # caption, where the data set has texts (`texts`)
     latents: Tensor | None = None  # cached: [N, D] the encoder's output
+    space: Tensor | None = None  # cached: [C, *sides] in the tokenizer's input space
     condition: Condition | None = None  # cached: text [(K,) M, C], text_mask [M], pooled [C]
     target: Tensor | None = None  # like pixels: what must be rebuilt, if it is not `pixels`
     note: str = ""  # odd about its file, though it can be used; "" = nothing
@@ -110,7 +111,8 @@ class Facts:
     """True: every sample has a `target` besides its pixels."""
     features: Mapping[str, tuple[int, ...]] = {}
     """Shapes of arrays that every sample of a token cache brings besides its tokens, by name:
-    text [(K,) M, C], text_mask [M] and pooled [C] (`Sample.condition`), latents [N, D]."""
+    text [(K,) M, C], text_mask [M] and pooled [C] (`Sample.condition`), latents [N, D],
+    space [C, *sides]."""
 
     @property
     def sides(self) -> tuple[int, ...] | None:

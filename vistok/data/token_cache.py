@@ -5,6 +5,7 @@ tokens.npy     [count, L, F] in the smallest integer type of the spec ([count, L
                tokenized from several crops.
 labels.npy     [count] int64, -1 = unlabeled.
 latents.npy    [count, N, D], optional: the encoder's output before quantization.
+space.npy      [count, C, *sides], optional: samples in the tokenizer's input space.
 text.npy       [samples, (K,) M, C], optional: features of each sample's text; with them
 text_mask.npy  [samples, M] bool: which positions are text, and
 pooled.npy     [samples, C], optional: one vector for each text.
@@ -40,7 +41,7 @@ from vistok.tokens import Tokens, TokenSpec
 VERSION = 2
 META = "meta.json"
 PER_SAMPLE = ("text", "text_mask", "pooled")
-OPTIONAL = ("latents", *PER_SAMPLE)
+OPTIONAL = ("latents", *PER_SAMPLE, "space")
 FILES = tuple(f"{name}.npy" for name in ("tokens", "labels", *OPTIONAL))
 
 
@@ -97,6 +98,10 @@ class TokenCache:
     def latents(self, sample: int, crop: int = 0) -> Tensor | None:
         """[N, D] latents of one crop of a sample; None if the cache has none."""
         return self._entry("latents", sample * self.crops + crop)
+
+    def space(self, sample: int, crop: int = 0) -> Tensor | None:
+        """[C, *sides] of one crop in the tokenizer's input space; None if the cache has none."""
+        return self._entry("space", sample * self.crops + crop)
 
     def condition(self, sample: int) -> Condition | None:
         """Features of a sample's text, without a batch axis; None if the cache has none."""

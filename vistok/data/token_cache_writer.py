@@ -52,7 +52,8 @@ class TokenCacheWriter:
         crops: rows of each sample.
         flush_rows: rows after which the files are forced to disk; a crash loses no more.
         leader: True in the process that makes the files and counts; the others join afterwards.
-        arrays: the optional arrays that are written too, by name: text, text_mask, pooled, latents.
+        arrays: the optional arrays that are written too, by name: text, text_mask, pooled, latents,
+            space.
 
     Raises DataError if the folder holds another cache, or other files.
     """
@@ -119,6 +120,7 @@ class TokenCacheWriter:
         labels: Tensor | None = None,
         condition: Condition | None = None,
         latents: Tensor | None = None,
+        space: Tensor | None = None,
     ) -> None:
         """Append the next rows.
 
@@ -126,9 +128,9 @@ class TokenCacheWriter:
             labels: [B] integers, None = unlabeled.
             condition: text [B, (K,) M, C], text_mask [B, M] and pooled [B, C], where the cache has
                 arrays for them. Of several crops of a sample the first one's are kept.
-            latents: [B, N, D], likewise.
+            latents: [B, N, D], likewise. space: [B, C, *sides], likewise.
         """
-        self.put(self.written, tokens, labels, condition, latents)
+        self.put(self.written, tokens, labels, condition, latents, space)
         self.written += len(tokens)
         if self.due(self.written):
             self.flush()
@@ -140,6 +142,7 @@ class TokenCacheWriter:
         labels: Tensor | None = None,
         condition: Condition | None = None,
         latents: Tensor | None = None,
+        space: Tensor | None = None,
     ) -> None:
         """Set rows start .. start+B-1 without counting them, as several processes do."""
         stop = start + len(tokens)
@@ -163,7 +166,7 @@ class TokenCacheWriter:
             raise DataError(f"token cache {self.path}: {len(labels)} labels for {len(tokens)} rows")
         numbers = np.full(len(tokens), UNLABELED) if labels is None else self._numbers(labels)
         tokens.check()
-        optional = self._optional(len(tokens), condition, latents)
+        optional = self._optional(len(tokens), condition, {"latents": latents, "space": space})
         rows = tokens.values if tokens.indices is None else tokens.indices
         kind = torch.float32 if tokens.indices is None else Tokens.dtype(self.spec)
         self._maps["tokens"][start:stop] = rows.detach().to("cpu", kind).numpy()
@@ -187,11 +190,11 @@ class TokenCacheWriter:
         return numbers
 
     def _optional(
-        self, count: int, condition: Condition | None, latents: Tensor | None
+        self, count: int, condition: Condition | None, more: Mapping[str, Tensor | None]
     ) -> dict[str, np.ndarray]:
         """The optional arrays' rows; DataError unless they are what the cache was begun with."""
         given = {name: getattr(condition, name, None) for name in PER_SAMPLE}
-        given = {n: x for n, x in (given | {"latents": latents}).items() if x is not None}
+        given = {n: x for n, x in (given | dict(more)).items() if x is not None}
         rows = {}
         for name in sorted(given.keys() | self.arrays.keys()):
             spec, values = self.arrays.get(name), given.get(name)

@@ -24,6 +24,8 @@ class Decoder(nn.Module):
 
     prefix: Literal["none", "token", "per_block"] = "none"
     """Prefixes that it serves by hiding values: none, of the sequence, or of each block."""
+    reads_null: bool = False
+    """True if it has an unconditional branch, which `Condition.null` selects for a sample."""
     sampling: Config | None = None
     """Default settings of its sampling; None: it is deterministic."""
 

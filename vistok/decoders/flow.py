@@ -5,7 +5,7 @@ Letters: B batch, M values, D width of the values, C channels of the output spac
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from pydantic import Field
@@ -17,6 +17,7 @@ from vistok.core.errors import InputError
 from vistok.core.records import Condition, Decoded, Noisy
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
+from vistok.core.selection import Record
 from vistok.core.shapes import Shape
 from vistok.decoders.base import Decoder
 from vistok.layers.flow import path
@@ -30,30 +31,84 @@ class FlowSamplingConfig(Config):
     steps: int = Field(default=25, ge=1, le=10**5)
     """Steps of the solver."""
     solver: Solver = "euler"
+    """euler asks the network once per step; midpoint and heun twice, of second order."""
     shift: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Above 1, more of the steps are spent near the noise (SD3)."""
     guidance: GuidanceConfig = GuidanceConfig()
 
 
+class FlowDecoderConfig(Config):
+    """Fields that flow decoders have in common."""
+
+    times: path.TimeConfig = path.TimeConfig()
+    """Distribution of the training times."""
+    sampling: FlowSamplingConfig = FlowSamplingConfig()
+    """Settings of sampling, which may be changed later."""
+
+
+@dataclass(frozen=True)
+class Embedded(Record):
+    """Inputs of a velocity besides the noisy sample: the same at every time of a way."""
+
+    values: Tensor  # [B, M, D], or what a decoder makes of them
+    present: Tensor | None = None  # [B, M] bool; None = all
+    condition: Condition | None = None
+    counts: Tensor | None = None  # [B, M] int64: places that a row stands for; None = one each
+
+
 class FlowDecoder(Decoder):
     """Base of decoders that follow a rectified flow from noise to the output space.
 
-    Subclasses set `shape` (of the space), `times` and `sampling`, and implement `velocity`.
+    Subclasses set `shape` (of the space), `times` and `sampling`, and implement `velocity`. What
+    does not depend on time belongs into `embed` and `embed_nothing`, which run once per image.
     """
 
     shape: Shape
     times: path.TimeConfig = path.TimeConfig()
     sampling: FlowSamplingConfig = FlowSamplingConfig()
 
+    def embed(
+        self, values: Tensor, present: Tensor | None, condition: Condition | None
+    ) -> Embedded:
+        """Whatever `velocity` needs of its inputs besides the noisy sample."""
+        return Embedded(values, present, condition)
+
+    def embed_nothing(self, values: Tensor, condition: Condition | None) -> Embedded:
+        """The same for the unconditional prediction: no value and no condition is seen."""
+        absent = torch.zeros(values.shape[:2], dtype=torch.bool, device=values.device)
+        if condition is not None:
+            condition = replace(condition, null=torch.ones_like(absent[:, 0]))
+        return self.embed(values, absent, condition)
+
+    def embed_guided(
+        self, values: Tensor, present: Tensor | None, condition: Condition | None
+    ) -> tuple[Embedded, Embedded, bool]:
+        """For sampling: inputs of the conditional and of the unconditional prediction, and whether
+        both shall be one batch."""
+        one = self.embed(values, present, condition)
+        return one, self.embed_nothing(values, condition), True
+
+    def embed_alone(
+        self, values: Tensor, present: Tensor | None, condition: Condition | None
+    ) -> Embedded:
+        """For sampling without guidance: inputs of the conditional prediction."""
+        return self.embed(values, present, condition)
+
     def velocity(
         self, noisy: Noisy, values: Tensor, present: Tensor | None, condition: Condition | None
     ) -> Tensor:
-        """noise - clean at a point of the path: [B, C, *sides]."""
+        """noise - clean at a point of the path, of embedded inputs: [B, C, *sides]."""
         raise NotImplementedError
+
+    def tapped(self, noisy: Noisy, embedded: Embedded) -> tuple[Tensor, dict[str, Tensor]]:
+        """The velocity, and features for losses by the name of their tap."""
+        e = embedded
+        return self.velocity(noisy, e.values, e.present, e.condition), {}
 
     def draw(self, index: Tensor, rng: Rng, progress: Progress) -> PartDraws:
         """time [B] and noise [B, C, *sides] of a training step."""
-        time = path.sample_times(rng.child("time").uniform(index), self.times)
+        uniform = path.uniform_numbers(index, rng.child("time"), self.times)
+        time = path.sample_times(uniform, self.times)
         return PartDraws(time=time, noise=self.noise(index, rng.child("noise")))
 
     def noise(self, index: Tensor, rng: Rng) -> Tensor:
@@ -77,8 +132,9 @@ class FlowDecoder(Decoder):
                 "this decoder samples: give forward a noisy target, or call sample (or "
                 "Tokenizer.decode) for pixels"
             )
-        predicted = self.velocity(noisy, values, present, condition).float()
-        return Decoded(predicted, path.clean_guess(noisy.x, predicted, noisy.time))
+        predicted, features = self.tapped(noisy, self.embed(values, present, condition))
+        predicted = predicted.float()
+        return Decoded(predicted, path.clean_guess(noisy.x, predicted, noisy.time), features)
 
     def sample(
         self,
@@ -90,21 +146,61 @@ class FlowDecoder(Decoder):
     ) -> Tensor:
         """Follow the flow from noise [B, C, *sides] to the output space.
 
-        With guidance, the unconditional prediction sees no value and no condition.
+        With guidance, both predictions of a step are one batch. The unconditional one sees no value
+        and no condition.
         """
         sampling = sampling or self.sampling
-        guided = sampling.guidance.scale != 1
         guidance = Guidance(sampling.guidance)
-        absent = torch.zeros(values.shape[:2], dtype=torch.bool, device=values.device)
-        nothing = None
-        if condition is not None:
-            nothing = replace(condition, null=torch.ones_like(absent[:, 0]))
+        both = None
+        if sampling.guidance.scale == 1:
+            one = self.embed_alone(values, present, condition)
+        else:
+            one, nothing, together = self.embed_guided(values, present, condition)
+            both = joined(one, nothing) if together else None
 
-        def direction(x: Tensor, time: Tensor) -> Tensor:
-            predicted = self.velocity(Noisy(x, time), values, present, condition)
-            if not guided:
-                return predicted
-            return guidance(predicted, self.velocity(Noisy(x, time), values, absent, nothing))
+        def direction(x: Tensor, time: float) -> Tensor:
+            scale = sampling.guidance.scale_at(time)
+            if scale == 1:
+                return self._at(x, time, one)
+            if both is not None:
+                predicted = self._at(torch.cat([x, x]), time, both).chunk(2)
+            else:
+                predicted = [self._at(x, time, e) for e in (one, nothing)]
+            return guidance(*predicted, scale)
 
         grid = times(sampling.steps, sampling.shift)
-        return solve(direction, noise.to(values), grid, sampling.solver)
+        # The way itself stays in fp32, whatever the network computes in.
+        return solve(direction, noise.to(values.device).float(), grid, sampling.solver)
+
+    def _at(self, x: Tensor, time: float, e: Embedded) -> Tensor:
+        """The velocity of all samples at one time, fp32."""
+        times = x.new_full((len(x),), time)
+        return self.tapped(Noisy(x, times), e)[0].float()
+
+
+def joined(a: Embedded, b: Embedded) -> Embedded:
+    """One batch of both, a in front."""
+    present = None
+    if a.present is not None or b.present is not None:
+        present = torch.cat([_all(one) for one in (a, b)])
+    counts = None if a.counts is None else torch.cat([a.counts, b.counts])
+    return Embedded(torch.cat([a.values, b.values]), present, _conditions(a, b), counts)
+
+
+def _all(embedded: Embedded) -> Tensor:
+    """[B, M] bool: values that are present."""
+    if embedded.present is not None:
+        return embedded.present
+    return embedded.values.new_ones(embedded.values.shape[:2], dtype=torch.bool)
+
+
+def _conditions(a: Embedded, b: Embedded) -> Condition | None:
+    """The conditions of both batches in one; they differ in `null` alone."""
+    if a.condition is None:
+        return None
+    null = a.condition.null
+    if null is None:
+        null = torch.zeros_like(b.condition.null)
+    doubled = {f.name: getattr(a.condition, f.name) for f in fields(Condition)}
+    doubled = {n: torch.cat([v, v]) for n, v in doubled.items() if isinstance(v, Tensor)}
+    return replace(a.condition, **{**doubled, "null": torch.cat([null, b.condition.null])})

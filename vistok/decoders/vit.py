@@ -71,6 +71,11 @@ class ViTDecoderConfig(Config):
         check_taps(self.taps, self.transformer)
         if self.value_positions == "shared" and self.patches.positions == "none":
             raise InputError("value_positions=shared needs a table: patches.positions is none")
+        if self.value_positions == "shared" and not isinstance(self.patches.positions, str):
+            raise InputError(
+                "value_positions=shared reads a table of the patches' own grid; expected "
+                "patches.positions=sincos or learned"
+            )
         if self.value_class_token and not self.patches.class_token:
             raise InputError("value_class_token=true needs patches.class_token=true")
         return self

@@ -64,8 +64,9 @@ class LatentsConfig(Config):
     """The latents' memory [N, W] is read as [W, N] before the output projection, without being
     transposed: an accident of TiTok's first release that its two-stage weights (and One-D-Piece's)
     depend on. Each output then mixes channels of all latents."""
-    gain: float = Field(default=1.0, gt=0)
-    """Scale of the output projection at the start; below 1 keeps FSQ's tanh out of saturation."""
+    gain: float = Field(default=1.0, ge=0)
+    """Scale of the output projection at the start; below 1 keeps FSQ's tanh out of saturation, and
+    at 0 all latents start as zeros (FlexTok)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -107,22 +108,29 @@ class ViTEncoderConfig(Config):
     """The transformer's norm also before the first block (TiTok's ln_pre)."""
     text: TextInputConfig | None = None
     """Text features behind the latents (TexTok); null = none are read."""
-    attention: Literal["full", "causal_latents"] = "full"
-    """causal_latents: patches see patches, latent i sees patches and latents 0..i (FlexTok)."""
+    attention: Literal["full", "causal_latents", "causal"] = "full"
+    """causal_latents: patches see patches, latent i sees patches and latents 0..i (FlexTok);
+    causal: each position sees those before it, patches in front."""
     taps: dict[str, int] = Field(default_factory=dict)
     """Features for losses: name -> number of the block whose latents [B, N, W] are given."""
-    token_std: Literal["unit", "width", "small"] = "unit"
+    token_std: Literal["unit", "width", "small", "constant"] = "unit"
     """Standard deviation of learned tokens and tables at the start: 1 (tables 0.02), width**-0.5
-    (TiTok), or 1e-6 (tables 0.02; RobusTok, whose class token and table come from DINOv2)."""
+    (TiTok), 1e-6 (tables 0.02; RobusTok, whose class token and table come from DINOv2), or 0.02
+    (FlexTok)."""
 
     @model_validator(mode="after")
     def _agrees(self) -> ViTEncoderConfig:
         if self.latents.positions == "shared" and self.patches.positions == "none":
             raise InputError("latents.positions=shared needs a table: patches.positions is none")
+        if self.latents.positions == "shared" and not isinstance(self.patches.positions, str):
+            raise InputError(
+                "latents.positions=shared reads a table of the patches' own grid; expected "
+                "patches.positions=sincos or learned"
+            )
         if self.text is not None and self.attention != "full":
             raise InputError("text is read with attention=full only")
         check_taps(self.taps, self.transformer)
-        if self.latents.count is None and self.attention != "full":
+        if self.latents.count is None and self.attention == "causal_latents":
             raise InputError("attention=causal_latents needs latent tokens; give latents.count")
         return self
 
@@ -182,10 +190,13 @@ class ViTEncoder(Encoder):
         else:
             self.proj = nn.Linear(width, dim)
         self.latent_norm = make_norm(tokens.norm, dim, affine=False)
-        mask = causal_last(lead + cells(grid), count)
-        self.register_buffer(
-            "mask", mask if config.attention == "causal_latents" else None, persistent=False
-        )
+        mask, seen = None, lead + cells(grid)
+        if config.attention == "causal_latents":
+            mask = causal_last(seen, count)
+        elif config.attention == "causal":
+            total = seen + (0 if tokens.count is None else count)
+            mask = torch.ones(total, total, dtype=torch.bool).tril()
+        self.register_buffer("mask", mask, persistent=False)
         init_weights(self, inner)
         with torch.no_grad():
             (self.slots if tokens.slot_projection else self.proj.weight).mul_(tokens.gain)
@@ -239,7 +250,7 @@ def token_stds(kind: str, width: int) -> tuple[float, float]:
     """Standard deviations of learned tokens and of learned tables at the start."""
     if kind == "width":
         return width**-0.5, width**-0.5
-    return (1.0 if kind == "unit" else 1e-6), 0.02
+    return {"unit": 1.0, "small": 1e-6, "constant": 0.02}[kind], 0.02
 
 
 def _reinterpreted(latents: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def attend(
     dropout: Dropout | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """softmax(scale q k^T) v for [B, h, L, d]; mask is bool, True = may look.
+    """softmax(scale q k^T + mask) v for [B, h, L, d]; a bool mask says who may look.
 
     Args:
         scale: of the scores; None = 1 / sqrt(d).
@@ -59,8 +59,10 @@ def attend(
         mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
     factor = q.shape[-1] ** -0.5 if scale is None else scale
     scores = (q * factor) @ k.transpose(-1, -2)
-    if mask is not None:
+    if mask is not None and mask.dtype == torch.bool:
         scores = scores.masked_fill(~mask, -torch.inf)
+    elif mask is not None:
+        scores = scores + mask.to(scores.dtype)
     # torch's softmax of bf16 adds up in fp32 inside; an fp32 copy of the scores only costs memory
     # and a fifth of the time.
     weights = scores.softmax(-1)
@@ -109,7 +111,8 @@ class Attention(nn.Module):
         """
         Args:
             rotary: cos and sin [L, d / 2] for these L positions.
-            mask: bool, True = may look, broadcast to [B, h, L, M].
+            mask: bool, True = may look, or numbers added to the scores; broadcast to
+                [B, h, L, M].
             causal: position i sees 0..i (of what the cache holds and itself).
             memory: [B, m, D] further positions in front of the others, without rotation: they are
                 seen (by all, unless masked) and do not ask. A cache takes them in once.
@@ -125,6 +128,8 @@ class Attention(nn.Module):
         q, k = self.norm_q(q).to(v.dtype), self.norm_k(k).to(v.dtype)
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
+        if mask is not None and mask.dtype != torch.bool:
+            mask = mask.to(q.dtype)
         if only is not None:
             q = q[:, :, only]
             mask = mask if mask is None or mask.shape[-2] == 1 else mask[..., only, :]
@@ -137,7 +142,11 @@ class Attention(nn.Module):
             first = k.shape[2] - q.shape[2]
             rows = torch.arange(q.shape[2], device=q.device)[:, None] + first
             before = torch.arange(k.shape[2], device=q.device)[None] <= rows
-            mask, causal = before if mask is None else mask & before, False
+            if mask is not None and mask.dtype != torch.bool:
+                mask = mask.masked_fill(~before, -torch.inf)
+            else:
+                mask = before if mask is None else mask & before
+            causal = False
         dropout = self.dropout if self.training and self.dropout.p else None
         y = attend(q, k, v, mask, causal, dropout, self.scale)
         return self.out(rearrange(y, "b h l d -> b l (h d)"))

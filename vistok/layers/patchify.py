@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vistok.config import Config
 from vistok.core.errors import InputError
 from vistok.core.shapes import Grid, Shape
-from vistok.layers.positions import PositionKind
+from vistok.layers.positions import PositionsConfig
 from vistok.layers.resize import bicubic_matrix
 
 LARGEST = 2**18  # patches of a sample, whose table of positions has a row for each
@@ -29,7 +29,8 @@ class PatchesConfig(Config):
     """Pixels of a side."""
     frames: int = Field(default=1, ge=1, le=2**12)
     """Frames of a patch; above 1 for clips only."""
-    positions: PositionKind = "sincos"
+    positions: PositionsConfig = "sincos"
+    """sincos, learned or none; or {kind, sides, fit} of a table that is fitted to the grid."""
     position_base: float = Field(default=10000.0, gt=1)
     """Base of the sin-cos frequencies; small grids are told apart better with a small base."""
     class_token: bool = False

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from vistok.core.errors import InputError
+from vistok.layers.fitted_positions import FittedPositions, FittedPositionsConfig
 from vistok.layers.resize import bicubic_matrix
 from vistok.runtime.precision import no_autocast
 
 PositionKind = Literal["sincos", "learned", "none"]
+PositionsConfig = PositionKind | FittedPositionsConfig
+"""A table made for the grid, none, or one that is fitted to it."""
 
 
 def grid_positions(grid: tuple[int, ...]) -> Tensor:
@@ -48,7 +51,7 @@ class PositionTable(nn.Module):
 
     def __init__(
         self,
-        kind: PositionKind,
+        kind: PositionsConfig,
         grid: tuple[int, ...],
         width: int,
         base: float = 10000.0,
@@ -56,7 +59,10 @@ class PositionTable(nn.Module):
         std: float = 0.02,
     ) -> None:
         super().__init__()
-        self.kind = kind
+        self.kind, self.lead = kind, lead
+        if isinstance(kind, FittedPositionsConfig):
+            self.fitted = FittedPositions(kind, grid, width, base)
+            return
         length = grid_positions(grid).shape[0]
         if kind == "learned":
             self.table = nn.Parameter(torch.randn(lead + length, width) * std)
@@ -65,7 +71,12 @@ class PositionTable(nn.Module):
             self.register_buffer("table", table, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x if self.kind == "none" else x + self.table[: x.shape[1]].to(x.dtype)
+        if self.kind == "none":
+            return x
+        if isinstance(self.kind, FittedPositionsConfig):
+            rows = nn.functional.pad(self.fitted(), (0, 0, self.lead, 0))
+            return x + rows[: x.shape[1]].to(x.dtype)
+        return x + self.table[: x.shape[1]].to(x.dtype)
 
 
 class SharedPositions(nn.Module):

@@ -50,9 +50,13 @@ class Loss(nn.Module):
     """The saved or released tokenizer that `teach` must receive before `bind`; None = none."""
     needs_pixels: bool = True
     """True if `forward` reads `Reconstruction.pixels`, which may cost another network to decode."""
+    needs_images: bool = True
+    """True if `forward` reads images of the batch, which a cached space has not."""
     needs_target_in_space: bool = False
     """True if `forward` reads `Reconstruction.target_in_space`, which may cost a frozen network to
     encode; with decoders that sample it is there in any case."""
+    needs_velocity: bool = False
+    """True if `forward` reads the velocity that a flow decoder predicts at a sampled time."""
     trained: tuple[str, ...] = ()
     """Attributes that hold networks to train in the tokenizer's phase; they may be made in `bind`.
     Every process holds a whole copy."""

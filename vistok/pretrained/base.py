@@ -147,6 +147,10 @@ class Family:
         known = [r.config for r in self.releases if r.config is not None]
         return known[0] if known and self.recognizes({}, state) else None
 
+    def unwrapped(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The official state dict without levels that wrappers of training left in its keys."""
+        return state
+
     def observed(
         self, official: Mapping[str, Any], state: Mapping[str, Tensor]
     ) -> Mapping[str, Any]:

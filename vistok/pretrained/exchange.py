@@ -35,6 +35,7 @@ def from_official(
     Raises ConfigError for a config that the family cannot map, WeightsError for missing,
     unexpected, misshapen, mistyped or non-finite tensors: one line with source and key.
     """
+    state = family.unwrapped(state)
     tree = _mapped(family, config, state, source)
     model = _built(family, tree, license, f"{source} ({family.name})")
     described = _described(family, model)

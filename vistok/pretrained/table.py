@@ -7,6 +7,7 @@ from vistok.config.names import nearest
 from vistok.pretrained.base import Family, Release
 from vistok.pretrained.generators.instella import InstellaT2I
 from vistok.pretrained.generators.rar import RAR
+from vistok.pretrained.tokenizers.flextok import FlexTok
 from vistok.pretrained.tokenizers.llamagen import LlamaGen
 from vistok.pretrained.tokenizers.maskgit_vqgan import MaskGITVQGAN
 from vistok.pretrained.tokenizers.one_d_piece import OneDPiece
@@ -20,6 +21,7 @@ FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
         *(MaskGITVQGAN(), TiTok(), TATiTok(), OneDPiece(), ReTok(), LlamaGen(), XQGAN()),
+        FlexTok(),
         RAR(),
         InstellaT2I(),
     )

@@ -47,7 +47,7 @@ def check_all(
 
     Args:
         configs: of the regularizers, in the same order.
-        optional_text: whether a part reads texts that may be missing.
+        optional_text: whether a part reads texts that may be missing, or values that may be.
         redundant: latents of the encoder that no token stores.
     """
     claimed: dict[str, str] = {}
@@ -74,7 +74,8 @@ def check_all(
         if "null" in regularizer.fills and not optional_text:
             raise ConfigError(
                 f"regularizers: '{config.kind}' drops texts, and no part reads text that may "
-                "be missing; set encoder.text or decoder.text, with optional: true"
+                "be missing; set encoder.text or decoder.text, with optional: true, or use a "
+                "decoder with an unconditional branch"
             )
         try:
             regularizer.check(spec)

@@ -1,6 +1,6 @@
 """Spaces: representations of pixels that encoders read and decoders give."""
 
-from vistok.spaces import codes, pixels
+from vistok.spaces import codes, pixels, vae
 from vistok.spaces.base import Space
 
-__all__ = ["Space", "codes", "pixels"]
+__all__ = ["Space", "codes", "pixels", "vae"]

@@ -30,6 +30,9 @@ class Space(nn.Module):
         """The way back: y [B, C, *sides of this space] -> pixels [B, 3, *sides], unclamped."""
         raise NotImplementedError
 
+    def share(self, other: Space) -> None:
+        """Use the other space's networks instead of one's own, if they are the same."""
+
     def draw(self, index: Tensor, rng: Rng, progress: Progress) -> PartDraws | None:
         """Outcomes of a training step for samples `index` [B]; None unless it is stochastic."""
         return None

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vistok.config.bounded import read_json
 from vistok.core.regular_files import check_regular
+from vistok.storage.literals import header_settings
 from vistok.storage.weights import WeightsError, read_safetensors, safetensors_keys
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
@@ -41,7 +42,8 @@ class Checkpoint:
     """Place of the weights in the file ("ema", "model"), where it holds more than one state dict
     or other things beside it; None: the file is the state dict."""
     settings: Mapping[str, Any] | None = None
-    """Options of the trainer, where the file holds its `args`: plain values alone."""
+    """Options of the trainer, where the file holds its `args`, or settings in the header of a
+    safetensors file: plain values alone."""
 
 
 class Inert:
@@ -88,7 +90,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         return Checkpoint(_read_shards(path))
     data = read_file(path)
     tensors, inside = _tensors(data, path)
-    return Checkpoint(_bare(tensors), inside, _settings(data))
+    settings = header_settings(path) if path.suffix == ".safetensors" else _settings(data)
+    return Checkpoint(_bare(tensors), inside, settings)
 
 
 def read_keys(path: str | Path) -> frozenset[str]:

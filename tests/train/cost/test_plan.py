@@ -117,7 +117,9 @@ def test_every_recipe_has_a_plan_without_data_and_weights(name, empty, fails):
     if getattr(getattr(tokenizer, "encoder", None), "kind", "") == "vit":
         # All blocks are alike, and so are all parts of a long search for the nearest codes.
         sides = ("encoder", "decoder")
-        shallow = [f"task.tokenizer.{side}.transformer.depth=1" for side in sides]
+        tapped = {side: getattr(tokenizer, side).taps.values() for side in sides}
+        depths = {side: max(blocks, default=1) for side, blocks in tapped.items()}
+        shallow = [f"task.tokenizer.{side}.transformer.depth={n}" for side, n in depths.items()]
         config = read_config(TRAINING[name], *shallow, "batch_size=4", "accumulate=1")
     teachers = [loss for loss in getattr(config.task, "losses", ()) if loss.kind == "proxy_codes"]
     if teachers and teachers[0].teacher.startswith("runs/"):

@@ -125,6 +125,7 @@ class CachedTokensDataset(Dataset):
             f"{self.cache.path.name}[{row}]",
             tokens,
             latents=self.cache.latents(row, crop),
+            space=self.cache.space(row, crop),
             condition=self.cache.condition(row),
         )
 

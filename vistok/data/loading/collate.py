@@ -84,7 +84,8 @@ class Collate:
             text=tuple(s.text for s in samples) if self.texts else None,
             fps=torch.tensor([s.fps for s in samples]) if self.clips else None,
             tokens=self._tokens(samples) if self.spec else None,
-            latents=self._latents(samples),
+            latents=self._stacked(samples, "latents"),
+            space=self._stacked(samples, "space"),
             condition=self._condition(samples),
             flip=torch.tensor([row.flip for row in rows]) if self.flips else None,
         )
@@ -103,12 +104,12 @@ class Collate:
             return Tokens(self.spec, indices=stacked).check()
         return Tokens(self.spec, values=stacked)
 
-    def _latents(self, samples: list[Sample]) -> Tensor | None:
-        return torch.stack([s.latents for s in samples]) if "latents" in self.features else None
+    def _stacked(self, samples: list[Sample], name: str) -> Tensor | None:
+        return torch.stack([getattr(s, name) for s in samples]) if name in self.features else None
 
     def _condition(self, samples: list[Sample]) -> Condition | None:
         """Cached features of the texts: text [B, (K,) M, C], text_mask [B, M], pooled [B, C]."""
-        names = [name for name in self.features if name != "latents"]
+        names = [name for name in self.features if name not in ("latents", "space")]
         if not names:
             return None
         stacked = {n: torch.stack([getattr(s.condition, n) for s in samples]) for n in names}

@@ -7,13 +7,15 @@ added in full. Letters: B batch.
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from vistok.config import Config
+from vistok.core.errors import InputError
 
 
 class GuidanceConfig(Config):
@@ -24,10 +26,37 @@ class GuidanceConfig(Config):
     """s; 1 = the conditional prediction alone, which costs half."""
     momentum: float = Field(default=-0.5, gt=-1, lt=1, allow_inf_nan=False)
     """apg: share of the earlier differences that is added (negative: subtracted)."""
-    norm_threshold: float = Field(default=2.5, gt=0, allow_inf_nan=False)
-    """apg: bound of a sample's difference, as a Euclidean norm."""
+    norm_threshold: float = Field(default=2.5, ge=0, allow_inf_nan=False)
+    """apg: bound of a sample's difference, as a Euclidean norm; 0 = none."""
     eta: float = Field(default=0.0, ge=0, le=1e4, allow_inf_nan=False)
     """apg: share of the difference's part parallel to the conditional prediction."""
+    interval: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (
+        0,
+        1,
+    )
+    """Times, first the one nearer to the data, between which guidance acts (arXiv 2404.07724);
+    outside, the conditional prediction stands alone, which costs half."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Growth of s - 1 along the way from noise to data: constant; linear from 0; cosine, slowly at
+    both ends (arXiv 2404.13040)."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> GuidanceConfig:
+        if self.interval[0] > self.interval[1]:
+            raise InputError(f"interval={self.interval}: expected the smaller time first")
+        return self
+
+    def scale_at(self, time: float) -> float:
+        """The scale at a time; 1 = no guidance."""
+        low, high = self.interval
+        if not low <= time <= high:
+            return 1.0
+        way = {
+            "constant": 1.0,
+            "linear": 1 - time,
+            "cosine": (1 - math.cos(math.pi * (1 - time))) / 2,
+        }
+        return 1 + (self.scale - 1) * way[self.schedule]
 
 
 class Guidance:
@@ -37,16 +66,25 @@ class Guidance:
         self.config = config
         self._running: Tensor | None = None
 
-    def __call__(self, conditional: Tensor, unconditional: Tensor) -> Tensor:
-        """Both predictions [B, ...] -> the guided one [B, ...]."""
-        scale, difference = self.config.scale, conditional - unconditional
+    def __call__(
+        self, conditional: Tensor, unconditional: Tensor, scale: float | None = None
+    ) -> Tensor:
+        """Both predictions [B, ...] -> the guided one [B, ...].
+
+        Args:
+            scale: at this time; None = that of the config.
+        """
+        scale = self.config.scale if scale is None else scale
+        difference = conditional - unconditional
         if self.config.kind == "cfg":
             return unconditional + scale * difference
         if self._running is None:
             self._running = difference
         else:
             self._running = difference + self.config.momentum * self._running
-        bounded = _bounded(self._running, self.config.norm_threshold)
+        bounded, threshold = self._running, self.config.norm_threshold
+        if threshold:
+            bounded = _bounded(bounded, threshold)
         parallel, orthogonal = _project(bounded, conditional)
         return conditional + (scale - 1) * (orthogonal + self.config.eta * parallel)
 

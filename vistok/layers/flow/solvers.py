@@ -1,6 +1,7 @@
 """Ordinary differential equation solvers from noise (t = 1) to data (t = 0).
 
-A velocity is any function (x [B, ...], time [B]) -> [B, ...]; nothing here knows a network.
+A velocity is any function (x [B, ...], time) -> [B, ...]; nothing here knows a network. All samples
+are at one time, a number of Python's, so that nothing waits for a GPU to know it.
 """
 
 from __future__ import annotations
@@ -9,10 +10,9 @@ import itertools
 from collections.abc import Callable
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-Velocity = Callable[[Tensor, Tensor], Tensor]
+Velocity = Callable[[Tensor, float], Tensor]
 Solver = Literal["euler", "midpoint", "heun"]
 
 
@@ -31,14 +31,13 @@ def solve(velocity: Velocity, noise: Tensor, grid: list[float], solver: Solver =
     euler asks the velocity once per step, midpoint and heun twice (heun's last step, to time 0, is
     an Euler step: a network is not asked about clean data).
     """
-    x, count = noise, len(noise)
-    at = lambda t: torch.full((count,), t, dtype=noise.dtype, device=noise.device)
+    x = noise
     for now, then in itertools.pairwise(grid):
         step = then - now
-        slope = velocity(x, at(now))
+        slope = velocity(x, now)
         if solver == "midpoint":
-            slope = velocity(x + step / 2 * slope, at(now + step / 2))
+            slope = velocity(x + step / 2 * slope, now + step / 2)
         elif solver == "heun" and then > 0:
-            slope = (slope + velocity(x + step * slope, at(then))) / 2
+            slope = (slope + velocity(x + step * slope, then)) / 2
         x = x + step * slope
     return x

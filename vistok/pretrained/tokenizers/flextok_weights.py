@@ -1,0 +1,82 @@
+"""Key tables of FlexTok's modules: how their weights differ in layout from ours.
+
+Patches are linear layers over (row, column, channel), learned tables have their positions last,
+queries, keys and values are three layers, a modulation's gates come first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vistok.pretrained.base import Entry, same
+
+# Chunks of a block's modulation there, in the order in which ours stand.
+CHUNKS = (2, 3, 0, 4, 5, 1)
+
+
+def patches(ours: str, theirs: str, channels: int) -> list[Entry]:
+    """A convolution of ours that is a linear layer over (row, column, channel) there."""
+
+    def load(weight: Tensor) -> Tensor:
+        side = round((weight.shape[1] / channels) ** 0.5)
+        return weight.unflatten(1, (side, side, channels)).permute(0, 3, 1, 2)
+
+    save = lambda kernel: (kernel.permute(0, 2, 3, 1).flatten(1),)
+    return [
+        same(f"{ours}.weight", f"{theirs}.patch_proj.weight", load=load, save=save),
+        same(f"{ours}.bias", f"{theirs}.patch_proj.bias"),
+    ]
+
+
+def positions(ours: str, theirs: str, config: Any) -> list[Entry]:
+    """A learned table: [A, S, W] of ours is [A, 1, W, S] there."""
+    if config in (None, "none") or config.kind == "sincos":
+        return []
+    load = lambda table: table.squeeze(1).transpose(1, 2)
+    save = lambda axes: (axes.transpose(1, 2).unsqueeze(1),)
+    return [same(f"{ours}.axes", f"{theirs}.posembs", load=load, save=save)]
+
+
+def trunk(side: str, theirs: str, config: Any, modulated: bool = False) -> list[Entry]:
+    own = lambda value: config.bias if value is None else value
+    kinds = lambda bias: ("weight", "bias") if own(bias) else ("weight",)
+    mlp = {"gate": "fc1", "up": "fc3", "out": "fc2"}
+    if config.mlp in ("silu", "gelu"):
+        mlp = {"up": "fc1", "out": "fc2"}
+    table = []
+    for i in range(config.depth):
+        a, b = f"{side}.transformer.blocks.{i}", f"{theirs}.blocks.{i}"
+        for kind in kinds(config.qkv_bias):
+            parts = tuple(f"{b}.attn.w{name}.{kind}" for name in "qkv")
+            join, split = (lambda *three: torch.cat(three)), (lambda one: one.chunk(3))
+            table.append(Entry(f"{a}.attention.qkv.{kind}", parts, join, split))
+        table += [
+            same(f"{a}.attention.out.{kind}", f"{b}.attn.proj.{kind}")
+            for kind in kinds(config.out_bias)
+        ]
+        table += [
+            same(f"{a}.mlp.{mine}.{kind}", f"{b}.mlp.{name}.{kind}")
+            for mine, name in mlp.items()
+            for kind in kinds(config.mlp_bias)
+        ]
+        if modulated:
+            how = gates_first(config.modulation_kinds)
+            for kind in ("weight", "bias"):
+                names = f"{a}.modulation.proj.{kind}", f"{b}.adaLN_modulation.1.{kind}"
+                table.append(same(*names, **how))
+    return table
+
+
+def gates_first(kinds: int) -> dict[str, Any]:
+    """Load and save of a modulation [kinds * 6 W, ...] whose chunks stand in another order."""
+    back = tuple(CHUNKS.index(i) for i in range(6))
+    reorder = lambda tensor, order: tensor.unflatten(0, (kinds, 6, -1))[:, list(order)].flatten(
+        0, 2
+    )
+    return {
+        "load": lambda tensor: reorder(tensor, CHUNKS),
+        "save": lambda tensor: (reorder(tensor, back),),
+    }
