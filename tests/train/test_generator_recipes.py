@@ -139,11 +139,11 @@ def short_tree(name: str, place: Path, folder: str) -> dict:
 def test_two_processes_and_a_resume_train_like_one(place, name):
     files = {world: place / f"{name}-{world}.yaml" for world in (1, 2)}
     for world, file in files.items():
-        file.write_text(yaml.safe_dump(short_tree(name, place, f"runs/{name}-{world}")))
+        file.write_text(yaml.safe_dump(short_tree(name, place, f"runs/{name}/{world}")))
     train(files[1])
     done = command(files[2], processes=2, module="tests.support.launched")
     assert done.returncode == 0, done.stderr[-3000:]
-    whole, split = (place / f"runs/{name}-{world}" for world in (1, 2))
+    whole, split = (place / f"runs/{name}/{world}" for world in (1, 2))
     state = json.loads((split / "checkpoints/step_00000012/state.json").read_text())
     assert state["world"] == 2
     weights = "checkpoints/step_00000012/generator.safetensors"
