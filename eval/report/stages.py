@@ -165,8 +165,8 @@ def _moved(before: Stage, after: Stage, column: str) -> float | None:
 
 
 def sentences(results: Results) -> list[str]:
-    """What the stages show, number by number: of each later stage against the one it came from,
-    and of each first stage against the first of all."""
+    """Sentences that compare the numbers of stages: of each later stage with those of the one it
+    came from, and of each first stage with those of the first of all."""
     found = stages(results)
     if not found:
         return []

@@ -8,7 +8,7 @@ checkpoint, the evaluation takes up what its cache holds.
 
 Runs are made in order, and one may start from another training config and from earlier runs: its
 key `train` names the config, and `{study}` in a value is the folder that holds the runs. So a
-study can tell a story in stages: tokenizers, caches of their tokens, generators, pairs, tokenizers
+study can go through stages: tokenizers, caches of their tokens, generators, pairs, tokenizers
 that were trained on those. Tokenizers are evaluated, with the generators that fit them.
 
 KEY=VALUE is a key of the study (evaluate.limit=256) or of every training config that starts from

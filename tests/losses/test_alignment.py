@@ -251,7 +251,7 @@ def test_what_is_refused_in_one_line(fails):
         aligned(5, through="proj")
     with fails(ConfigError, "taper.start=9 must lie below its stop 4"):
         aligned(3, taper={"start": 9})
-    for tree, words in {
+    for words, tree in {
         "student=encoder needs the name of a `tap`": {"student": "encoder"},
         "student=latents has no `tap`": {"student": "latents", "tap": "a"},
         "a decoder has no branches": {"student": "decoder", "tap": "a", "branch": 0},
@@ -259,8 +259,8 @@ def test_what_is_refused_in_one_line(fails):
         "leave_out_share=0.5 belongs to": {"leave_out_share": 0.5},
         "'dino' is no vision network": {"network": "dino"},
     }.items():
-        with fails(ValueError, tree):
-            validate(AlignmentConfig, words)
+        with fails(ValueError, words):
+            validate(AlignmentConfig, tree)
 
 
 def test_a_string_names_a_network():

@@ -25,9 +25,9 @@ def test_translation_moves_whole_pixels_and_lets_zeros_in():
 def test_color_in_its_order():
     x = torch.tensor([[0.2, 0.4], [0.0, -0.2], [0.4, 0.4]]).view(1, 3, 1, 2)
     b, s, c = (torch.tensor([value]) for value in (0.75, 0.25, 0.9))
-    grey = lambda y: y.mean(1, keepdim=True)
+    gray = lambda y: y.mean(1, keepdim=True)
     y = x + 0.25
-    y = (y - grey(y)) * 0.5 + grey(y)
+    y = (y - gray(y)) * 0.5 + gray(y)
     y = (y - y.mean()) * 1.4 + y.mean()
     torch.testing.assert_close(colored(x, b, s, c), y)
     half = torch.tensor([0.5])

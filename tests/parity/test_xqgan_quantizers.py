@@ -2,6 +2,7 @@
 
 import torch
 
+from tests.support.parity_family import flat
 from tests.support.xqgan_family import official_entropies
 from vistok.config import validate_part
 from vistok.config.registry import build
@@ -51,11 +52,6 @@ def loaded(recording):
 
 def latents(z):
     return Latents(flat(z), (tuple(z.shape[2:]),))
-
-
-def flat(z):
-    """[B, C, H, W] -> [B, H W, C]."""
-    return z.flatten(2).transpose(1, 2)
 
 
 def levels(config, io, batch):

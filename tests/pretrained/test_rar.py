@@ -23,7 +23,7 @@ from vistok.generators import Generator
 from vistok.pretrained import FAMILIES, from_official, load, to_official
 from vistok.storage.origin import Origin
 from vistok.storage.weights import WeightsError
-from vistok.tokenizer import Tokenizer
+from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens import TokenSpec
 from vistok.train.config import TrainConfig
 
@@ -360,5 +360,5 @@ def test_a_release_of_tokens_and_its_generator_have_one_spec():
         owner, tokens = pretrained.releases()[described["tokenizer"]["name"]]
         tree = owner.config(tokens.config)
         with torch.device("meta"):
-            tokenizer = Tokenizer(validate(Tokenizer.read_config(tree, "x").__class__, tree))
+            tokenizer = Tokenizer(validate(TokenizerConfig, tree))
         assert tokenizer.spec() == validate(TokenSpec, described["spec"])

@@ -1,12 +1,10 @@
 """The rotation trick against its formula, written out and differentiated by autograd."""
 
-import json
 import math
 
 import pytest
 import torch
 
-from tests.parity.conftest import folders
 from vistok.core.records import Latents
 from vistok.quantizers.atoms.vq import VQ, VQConfig
 from vistok.quantizers.rotation import rotate
@@ -66,23 +64,3 @@ def test_a_quantizer_turns_the_gradient_of_its_values():
     turned = torch.tensor([math.cos(angle), -math.sin(angle)]) / 3
     assert torch.allclose(z.grad[0, 0], turned, atol=1e-6)
     assert quantizer.codebook.grad is None
-
-
-@pytest.mark.skipif(not folders("retok"), reason="no recording of retok")
-def test_recorded_gradient_of_retok():
-    from safetensors.torch import load_file
-
-    for folder in folders("retok"):
-        config = json.loads((folder / "case.json").read_text())["config"]
-        if not config.get("rot", True):
-            continue
-        io, weights = (load_file(folder / f"{n}.safetensors") for n in ("io", "weights"))
-        rows = weights["quantize.embedding.weight"].float()
-        quantizer = VQ(VQConfig(codebook_size=len(rows), dim=rows.shape[1], gradient="rotation"))
-        with torch.no_grad():
-            quantizer.codebook.copy_(rows)
-        flat = lambda t: t.flatten(2).transpose(1, 2)
-        z = flat(io["pre_quant"]).clone().requires_grad_()
-        result = quantizer(Latents(z, ((z.shape[1],),)))
-        (result.values * flat(io["grad_probe"])).sum().backward()
-        assert torch.allclose(z.grad, flat(io["rotation_trick_grad"]), atol=1e-5)

@@ -34,7 +34,7 @@ def condition(recording):
 
 
 def flat(tensor):
-    """Their [B, D, 1, N] -> our [B, N, D]."""
+    """Their [B, D, h, w], or [B, D, 1, N] -> our [B, N, D]."""
     return tensor.flatten(2).transpose(1, 2)
 
 

@@ -128,8 +128,10 @@ def check_training(recording, tokenizer):
 
 
 def semantic_loss(recording, tokenizer, latents, quantized):
-    """InfoNCE between the last branch and the class feature of the frozen ViT, with its weight."""
+    """InfoNCE between the last branch and the frozen ViT's class token, or the mean of its patches,
+    with its weight."""
     model, backbone = recording.config["model_args"], recording.config["backbone"]
+    of_class = model.get("guide_type_1", "class") == "class"
     sizes = {"width": "embed_dim", "depth": "depth", "heads": "num_heads", "patch": "patch_size"}
     growing = {"normalize": True, "scale": model.get("sem_loss_scale", 1.0), "scale_end": 100.0}
     loss = build(
@@ -143,10 +145,10 @@ def semantic_loss(recording, tokenizer, latents, quantized):
                     "image_size": backbone["image_size"],
                     **{ours: backbone[theirs] for ours, theirs in sizes.items()},
                 },
-                "features": model.get("guide_type_1", "class").replace("class", "pooled"),
+                "features": "pooled" if of_class else "patches",
                 "how": "infonce",
                 "through": "encoder.proj",
-                "branch": -1 if model["product_quant"] > 1 else None,
+                "branch": -1 if model.get("product_quant", 1) > 1 else None,
                 "leave_out": "first_local",
                 "leave_out_share": model.get("codebook_drop", 0.0),
                 "weight": model.get("sem_loss_weight", 0.1),

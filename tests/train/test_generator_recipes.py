@@ -1,5 +1,5 @@
 """The tiny recipes of generators, by the commands that their comments name, on the tokens of an
-untrained quickstart: even those tell what stands beside what."""
+untrained quickstart, whose neighbors depend on each other already."""
 
 from __future__ import annotations
 

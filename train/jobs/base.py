@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from accelerate import Accelerator
+from tqdm import tqdm
 
 from vistok.config import Config, ConfigError
+from vistok.train.signals import StopRequest
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,25 @@ class Job:
     def rows(self, split: str, count: int) -> int:
         """Number of samples of a split of `count` that are written, for the plan."""
         return count
+
+
+def progress_bar(accelerator: Accelerator, task: str, count: int, done: int) -> tqdm:
+    """A bar of `count` images, `done` of them from before, shown by the main process."""
+    return tqdm(
+        total=count,
+        initial=done,
+        desc=task,
+        unit="img",
+        disable=not accelerator.is_main_process,
+    )
+
+
+def end_early(bar: tqdm, stop: StopRequest, accelerator: Accelerator, kept: str) -> NoReturn:
+    """Exit on a signal, after one line of the main process that says what was kept."""
+    bar.close()
+    if accelerator.is_main_process:
+        print(f"stopped by signal {stop.number}; {kept} are kept: the same command resumes there")
+    sys.exit(128 + stop.number)
 
 
 def on_one_machine(processes: int) -> None:

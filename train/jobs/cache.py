@@ -13,13 +13,11 @@ Training samples may be cached as several crops; validation samples are always c
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from tqdm import tqdm
 
 from vistok.config import Config, ConfigError
 from vistok.config.registry import register
@@ -36,7 +34,7 @@ from vistok.storage.hub import WEIGHTS
 from vistok.storage.weights import sha256
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens
-from vistok.train.jobs.base import Context, Job, on_one_machine
+from vistok.train.jobs.base import Context, Job, end_early, on_one_machine, progress_bar
 from vistok.train.signals import StopRequest
 from vistok.train.tasks.base import check_sides
 from vistok.train.tasks.cached_space import space_identity
@@ -172,13 +170,7 @@ class Cache(Job):
                 start=writer.written,
             )
         )
-        bar = tqdm(
-            total=writer.count,
-            initial=writer.written,
-            desc=f"cache {split}",
-            unit="img",
-            disable=not accelerator.is_main_process,
-        )
+        bar = progress_bar(accelerator, f"cache {split}", writer.count, writer.written)
         share = config.batch_size * world
         for start in range(writer.written, writer.count, share):
             end = min(start + share, writer.count)
@@ -198,13 +190,7 @@ class Cache(Job):
                 writer.count_up(end)
             bar.update(end - start)
             if stopped:
-                bar.close()
-                if accelerator.is_main_process:
-                    print(
-                        f"stopped by signal {stop.number}; {end} of {writer.count} rows of {split} "
-                        "are kept: the same command goes on from there"
-                    )
-                sys.exit(128 + stop.number)
+                end_early(bar, stop, accelerator, f"{end} of {writer.count} rows of {split}")
         bar.close()
 
 

@@ -17,7 +17,6 @@ Writes `train/` and `val/` below the run's folder, as `vistok.data.pairs` descri
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal
@@ -27,7 +26,6 @@ from accelerate.utils import gather_object
 from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from vistok import pretrained
 from vistok.config import Config, ConfigError, UserError
@@ -47,7 +45,7 @@ from vistok.storage.hub import CONFIG, WEIGHTS, read_json
 from vistok.storage.lineage import Identity, pairing, read_record
 from vistok.storage.weights import file_sha256, sha256
 from vistok.tokenizer import Tokenizer
-from vistok.train.jobs.base import Context, Job, on_one_machine
+from vistok.train.jobs.base import Context, Job, end_early, on_one_machine, progress_bar
 from vistok.train.signals import StopRequest
 from vistok.train.tasks.base import check_sides
 
@@ -55,10 +53,10 @@ from vistok.train.tasks.base import check_sides
 class PreserveConfig(Config):
     kind: Literal["preserve"] = "preserve"
     generator: str
-    """A generator's run folder, or a folder made by save_pretrained."""
+    """A generator: a run, a folder made by save_pretrained, official weights or a released name."""
     tokenizer: str | None = None
-    """The tokenizer that encodes and decodes; null: the one whose tokens the generator learned,
-    where it was then."""
+    """The tokenizer that encodes and decodes; null: the one whose tokens the generator learned, by
+    the name that it had then."""
     sigma: float = Field(default=0.7, ge=0, le=1)
     """Preservation ratio: probability that a position keeps the image's own token."""
     count: int = Field(default=200_000, ge=1)
@@ -87,8 +85,8 @@ class Preserve(Job):
             redrawing = Redrawing.open(self.config, self.tokenizer, context.config.seed)
         if context.data is None:
             raise ConfigError(
-                f"data: missing, and {self.tokenizer} is no run that names some; give the images "
-                "to redraw, e.g. 'data={kind: folder, path: my/images, size: 32}'"
+                f"data: missing, and {redrawing.identity.name} is no run that names some; give the "
+                "images to redraw, e.g. 'data={kind: folder, path: my/images, size: 32}'"
             )
         redrawing.to(device)
         for split in ("train", "val"):
@@ -151,7 +149,8 @@ class Redrawing:
     def open(cls, config: PreserveConfig, tokenizer: str | None, seed: int) -> Redrawing:
         """Load both; a UserError of one line if one is missing or they do not go together."""
         generator = pretrained.open(config.generator, expect="generator")
-        if tokenizer is None:
+        tokenizer = tokenizer or generator.tokenizer.get("name")  # official weights say it, too
+        if not tokenizer:
             raise ConfigError(
                 f"task.generator: {config.generator} does not say whose tokens it learned; name "
                 "the tokenizer: task.tokenizer=..."
@@ -273,13 +272,7 @@ def _fill(
     accelerator = context.accelerator
     collate = Collate(dataset)
     batches = _batches(dataset, rows, writer.written, context)
-    bar = tqdm(
-        total=writer.count,
-        initial=writer.written,
-        desc=f"preserve {split}",
-        unit="img",
-        disable=not accelerator.is_main_process,
-    )
+    bar = progress_bar(accelerator, f"preserve {split}", writer.count, writer.written)
     while not writer.finished:
         samples = next(batches, [])  # a rank may have none in the last turn
         done: list[PairRow] = []
@@ -292,13 +285,8 @@ def _fill(
         writer.count_up(fresh)
         bar.update(len(fresh))
         if stop.agreed() and not writer.finished:
-            bar.close()
-            if accelerator.is_main_process:
-                print(
-                    f"stopped by signal {stop.number}; {writer.written} of {writer.count} pairs of "
-                    f"{split} are kept: the same command goes on from there"
-                )
-            sys.exit(128 + stop.number)
+            kept = f"{writer.written} of {writer.count} pairs of {split}"
+            end_early(bar, stop, accelerator, kept)
     bar.close()
     accelerator.wait_for_everyone()
 

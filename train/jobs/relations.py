@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor
 from tqdm import tqdm
@@ -24,6 +23,7 @@ from vistok.data.loading.loader import EvalLoader
 from vistok.frozen.vision import named
 from vistok.frozen.vit import FrozenViTConfig
 from vistok.layers.frames import frames
+from vistok.losses.codebook_relations import cosines_of
 from vistok.quantizers.codebook import kmeans
 from vistok.quantizers.nearest import nearest_code
 from vistok.storage.weights import write_safetensors
@@ -82,8 +82,7 @@ class Relations(Job):
         order = torch.from_numpy(rng.generator().permutation(len(points)))
         centers = kmeans(points, points[order[: config.codes].to(device)], config.iterations)
         hits = torch.bincount(nearest_code(points, centers), minlength=config.codes)
-        units = F.normalize(centers, dim=1)
-        made = {"centers": centers, "relations": units @ units.T, "hits": hits}
+        made = {"centers": centers, "relations": cosines_of(centers), "hits": hits}
         write_safetensors(
             {name: tensor.cpu() for name, tensor in made.items()}, context.folder / FILE
         )

@@ -48,7 +48,7 @@ class PairRow:
     """Place of the original in its data set."""
     label: int
     sha256: str
-    """Of the PNG file."""
+    """Hash of the PNG file."""
 
 
 class Pairs:

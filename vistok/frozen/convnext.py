@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from vistok.frozen.files import Source, fitted, hollow, read_state
-from vistok.frozen.network import PerceptualNetwork
+from vistok.frozen.network import IMAGENET_STATISTICS, PerceptualNetwork
 from vistok.layers.resize import resize
 from vistok.storage.weights import sha256
 
 _SIDE = 224
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+_MEAN, _STD = IMAGENET_STATISTICS
 _FILE = "convnext_small-0c510722.pth"  # IMAGENET1K_V1
 _SOURCE = Source(
     "convnext-s-logits",

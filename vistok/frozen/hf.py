@@ -22,12 +22,16 @@ from torch import Tensor
 from vistok.core.errors import InputError
 from vistok.frozen.clips import preset
 from vistok.frozen.files import FOLDER, BadWeights, MissingWeights, check_loaded, hollow
-from vistok.frozen.network import FeatureNetwork, Features, VideoNetwork
+from vistok.frozen.network import (
+    IMAGENET_STATISTICS,
+    FeatureNetwork,
+    Features,
+    VideoNetwork,
+)
 from vistok.layers.resize import resize
 from vistok.storage.weights import sha256
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP_STATISTICS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
@@ -165,7 +169,7 @@ class DINOv2(FeatureNetwork):
         self.freeze()
 
     def look(self, pixels: Tensor) -> Features:
-        seen = self.network(pixel_values=_square(pixels, self.side, _IMAGENET))
+        seen = self.network(pixel_values=_square(pixels, self.side, IMAGENET_STATISTICS))
         return Features(seen.pooler_output)
 
 
@@ -204,7 +208,7 @@ class VideoMAE(VideoNetwork):
             raise InputError(
                 f"videomae: clips of {clips.shape[2]} frames; expected exactly {self.frames}"
             )
-        frames = _normalized(clips.transpose(1, 2), _IMAGENET)  # [B, T, 3, H, W]
+        frames = _normalized(clips.transpose(1, 2), IMAGENET_STATISTICS)  # [B, T, 3, H, W]
         return self.network(pixel_values=frames).last_hidden_state.mean(1)
 
 

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from vistok.core.errors import InputError
 
+IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, std
+
 
 @dataclass(frozen=True)
 class Features:

@@ -19,8 +19,8 @@ from vistok.config.registry import register
 from vistok.core.errors import InputError
 from vistok.frozen.embedded import EmbeddedFeatures
 from vistok.frozen.hf import CLIP_STATISTICS, Home
-from vistok.frozen.network import VisionFeatures, VisionNetwork
-from vistok.frozen.vit import MEAN, RELEASES, STD
+from vistok.frozen.network import IMAGENET_STATISTICS, VisionFeatures, VisionNetwork
+from vistok.frozen.vit import RELEASES
 from vistok.layers.resize import resize
 
 _OTHERS = ("clip", "siglip", "vistok-cnn")
@@ -150,7 +150,7 @@ class CLIPTower(_Tower):
 
     def __init__(self, config: CLIPTowerConfig) -> None:
         own = config.statistics == "own"
-        statistics = CLIP_STATISTICS if own else (MEAN, STD)
+        statistics = CLIP_STATISTICS if own else IMAGENET_STATISTICS
         super().__init__(_CLIP, config, statistics, "CLIP" if own else "ImageNet")
 
     def look(self, pixels: Tensor, depth: int | None = None) -> VisionFeatures:

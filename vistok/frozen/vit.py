@@ -23,7 +23,7 @@ from vistok.config.registry import register
 from vistok.core.errors import InputError
 from vistok.core.shapes import Shape
 from vistok.frozen.files import MissingWeights, Source, fitted, hollow, read_state
-from vistok.frozen.network import VisionFeatures, VisionNetwork
+from vistok.frozen.network import IMAGENET_STATISTICS, VisionFeatures, VisionNetwork
 from vistok.frozen.vit_layouts import to_ours
 from vistok.layers.mlp import MlpKind
 from vistok.layers.patchify import PatchEmbed, PatchesConfig
@@ -32,7 +32,6 @@ from vistok.layers.resize import resize
 from vistok.layers.transformer import Transformer, TransformerConfig
 from vistok.storage.weights import content_sha256, sha256
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 RANDOM = "random"
 _DINO = "https://dl.fbaipublicfiles.com/dino"
 _DINOV2 = "https://dl.fbaipublicfiles.com/dinov2"
@@ -112,7 +111,7 @@ class FrozenViTConfig(Config):
     """Set the biases of all keys to zero when the file is read; softmax does not see them, up to
     rounding (VAR's and ImageFolder's discriminators)."""
     resize: Literal["bicubic", "bilinear"] = "bicubic"
-    """How images become that square; antialiased when they shrink."""
+    """Interpolation to that square; antialiased where images shrink."""
 
     @model_validator(mode="after")
     def _fits(self) -> FrozenViTConfig:
@@ -187,7 +186,7 @@ class FrozenViT(VisionNetwork):
         elif not hollow():
             self._take(_random(self.state_dict()))
             self.sha256 = content_sha256(self.state_dict())
-        for name, values in (("mean", MEAN), ("std", STD)):
+        for name, values in zip(("mean", "std"), IMAGENET_STATISTICS, strict=True):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
         self.freeze()
 

@@ -25,10 +25,7 @@ from vistok.core.records import Condition
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.generators.orders import random_order
-from vistok.generators.sequential import (
-    SequentialConfig,
-    SequentialGenerator,
-)
+from vistok.generators.sequential import SequentialConfig, SequentialGenerator
 from vistok.layers.modulation import Modulation, modulate
 from vistok.layers.norms import make_norm
 from vistok.layers.transformer import TransformerConfig

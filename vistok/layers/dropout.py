@@ -59,7 +59,7 @@ class DropPath(Dropout):
     """Stochastic depth (arXiv 1603.09382): zeroes whole samples of a residual branch with
     probability `p` in training and scales the others up to keep the mean.
 
-    x [B, ...] -> [B, ...]; several rows of a sample share its fate.
+    x [B, ...] -> [B, ...]; the rows of a sample are zeroed together.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class AdversarialConfig(LossConfig):
     lecam_decay: float = 0.999
     """Decay of the running means that LeCam compares with."""
     lecam_form: Literal["means", "logits"] = "means"
-    """What LeCam squares: distances of the means of logits, or of every logit (ImageFolder)."""
+    """Distances that LeCam squares: of the means of logits, or of every logit (ImageFolder)."""
     lecam_order: Literal["after", "before"] = "after"
     """When this step's means enter the running ones: after LeCam compared with them, or before
     (ImageFolder)."""
@@ -151,9 +151,13 @@ class AdversarialLoss(Loss):
             try:
                 passed(self.discriminator, torch.zeros(1, 3, *tokenizer.shape.image_size))
             except RuntimeError:
+                layers = getattr(self.config.discriminator, "layers", None)
+                what = f"layers={layers}; use fewer layers"
+                if layers is None:
+                    what = f"kind={self.config.discriminator.kind}; use another discriminator"
                 raise ConfigError(
                     f"discriminator: images of {tokenizer.shape.image_size} are too small for "
-                    f"layers={getattr(self.config.discriminator, 'layers', '?')}; use fewer layers"
+                    f"{what}"
                 ) from None
 
     def draw(self, index: Tensor, rng: Rng, progress: Progress) -> PartDraws | None:
@@ -300,7 +304,7 @@ class AdversarialLoss(Loss):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Move the EMAs by this step's means; they are used before they are updated."""
+        """Move the running means by the mean over this step's micro-batches."""
         if not self._means:
             return
         real, fake = torch.stack(self._means).mean(0)

@@ -15,6 +15,7 @@ import math
 from typing import Annotated, Any, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
@@ -200,8 +201,8 @@ class AlignmentLoss(Loss):
         with torch.no_grad():
             seen = self.network.look(image, config.depth)
         student = self._student(reconstruction)
-        counts = self._counts(reconstruction, student)
-        weights = self._weights(reconstruction, student)
+        counts = self._taking_part(reconstruction, student)
+        weights = self._factors(reconstruction, student)
         alike = config.features == "patches" and config.how == "cosine"
         if alike:
             student, teacher = self._onto(student, seen.grid), seen.patches
@@ -216,7 +217,7 @@ class AlignmentLoss(Loss):
                 terms = negative_cosine(student, teacher)
                 return {"alignment": global_mean(terms, counts, weights)}
             if config.normalize:
-                student, teacher = _unit(student), _unit(teacher)
+                student, teacher = F.normalize(student, dim=-1), F.normalize(teacher, dim=-1)
             scale = self.scale(progress)
             return {"alignment": symmetric_infonce(student, teacher, counts, weights, scale)}
 
@@ -272,7 +273,7 @@ class AlignmentLoss(Loss):
         maps = student.float().transpose(1, 2).unflatten(2, own)
         return resize(maps, grid, "bilinear", antialias=True).flatten(2).transpose(1, 2)
 
-    def _counts(self, reconstruction: Reconstruction, student: Tensor) -> Tensor | None:
+    def _taking_part(self, reconstruction: Reconstruction, student: Tensor) -> Tensor | None:
         """[B] float: 1 for images that take part, 0 for others; None = all do."""
         config, draws = self.config, reconstruction.draws
         if config.leave_out == "first_local":
@@ -282,16 +283,12 @@ class AlignmentLoss(Loss):
             return draws.levels.to(student.device).all(1).float()
         return None
 
-    def _weights(self, reconstruction: Reconstruction, student: Tensor) -> Tensor:
+    def _factors(self, reconstruction: Reconstruction, student: Tensor) -> Tensor:
         """[B] factor of each image."""
         draws, taper = reconstruction.draws, self.config.taper
         if taper is None or draws is None or draws.keep is None:
             return torch.ones(len(student), device=student.device)
         return taper.factor(draws.keep.to(student.device), self._values)
-
-
-def _unit(x: Tensor) -> Tensor:
-    return x / x.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
 def _grid(count: int, sides: tuple[int, int]) -> tuple[int, int]:

@@ -40,7 +40,7 @@ class CodebookRelationsConfig(LossConfig):
     tensor: str = "relations"
     """Name of a tensor in it: cosines [K, K], or vectors [K, D]."""
     of: Literal["cosines", "vectors"] = "cosines"
-    """What that tensor holds."""
+    """Content of that tensor."""
     codebook: str = "quantizer.codebook"
     """Parameter of the tokenizer with K rows (quantizer.atoms.0.codebook of a residual one)."""
     distance: Literal["kl", "l1"] = "kl"
@@ -113,7 +113,7 @@ class CodebookRelationsLoss(Loss):
                 f"losses: {config.path} holds no matrix '{config.tensor}'; it has "
                 f"{', '.join(sorted(state)[:8])}"
             )
-        cosines = found.float() if config.of == "cosines" else _cosines(found.float())
+        cosines = found.float() if config.of == "cosines" else cosines_of(found.float())
         if cosines.shape != (count, count) or not cosines.isfinite().all():
             raise BadWeights(
                 f"losses: '{config.tensor}' of {config.path} gives relations "
@@ -144,7 +144,7 @@ def relation_distance(
 ) -> Tensor:
     """Mean over codes of the distance between the histograms of relations: codebook [K, d] and the
     centers' cosines [K, K] -> scalar."""
-    ours = log_histograms(_cosines(codebook), temperature)
+    ours = log_histograms(cosines_of(codebook), temperature)
     theirs = log_histograms(cosines, temperature)
     if distance == "kl":
         return (theirs.exp() * (theirs - ours)).sum(1).mean()
@@ -159,6 +159,7 @@ def log_histograms(cosines: Tensor, temperature: float) -> Tensor:
     return (others / temperature).log_softmax(1)
 
 
-def _cosines(vectors: Tensor) -> Tensor:
+def cosines_of(vectors: Tensor) -> Tensor:
+    """Cosines between all vectors: [K, D] -> [K, K]."""
     units = F.normalize(vectors, dim=1)
     return units @ units.T

@@ -36,7 +36,7 @@ class DiffAugConfig(Config):
 
 
 def augment(x: Tensor, uniform: Tensor, config: DiffAugConfig) -> Tensor:
-    """Images in -1..1 [B, 3, H, W], where 0 is grey -> the same, augmented; float32.
+    """Images in -1..1 [B, 3, H, W], where 0 is gray -> the same, augmented; float32.
 
     Args:
         uniform: [B, 10] in [0, 1). A gate is open where its number <= prob.
@@ -72,8 +72,8 @@ def colored(x: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor)
         u[:, None, None, None] for u in (brightness, saturation, contrast)
     )
     x = x + (brightness - 0.5)
-    grey = x.mean(1, keepdim=True)
-    x = (x - grey) * (2 * saturation) + grey
+    gray = x.mean(1, keepdim=True)
+    x = (x - gray) * (2 * saturation) + gray
     mean = x.mean((1, 2, 3), keepdim=True)
     return (x - mean) * (contrast + 0.5) + mean
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from vistok.core.records import Batch, Reconstruction
 from vistok.core.schedules import Progress
 from vistok.losses.base import Loss, LossConfig
 from vistok.losses.probe import width_of
+from vistok.runtime.precision import no_autocast
 
 
 class FeatureReconstructionConfig(LossConfig):
@@ -67,7 +67,7 @@ class FeatureReconstructionLoss(Loss):
         source = reconstruction.quantized.values
         if config.decoder is not None:
             source = reconstruction.decoded.features[config.decoder]
-        with torch.autocast(source.device.type, enabled=False):
+        with no_autocast(source.device):
             target, source = target.detach().float(), source.float()
             if config.how == "mse":
                 return {"feature_reconstruction": F.mse_loss(source, target)}

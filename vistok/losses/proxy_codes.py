@@ -21,6 +21,7 @@ from vistok.core.records import Batch, Reconstruction
 from vistok.core.schedules import Progress
 from vistok.frozen.network import Frozen, exact_convolutions
 from vistok.losses.base import Loss, LossConfig
+from vistok.runtime.precision import no_autocast
 
 
 class ProxyCodesConfig(LossConfig):
@@ -48,7 +49,7 @@ class Teacher(Frozen):
 
         In fp32 whatever the autocast state: coarser numbers turn close decisions over.
         """
-        with torch.autocast(pixels.device.type, enabled=False):
+        with no_autocast(pixels.device):
             with exact_convolutions(pixels.is_cuda):
                 latents = self.encoder(self.input_space(pixels.float()))
                 return self.quantizer(latents).indices[..., 0]

@@ -20,7 +20,7 @@ from torch import Tensor
 from vistok.config.errors import InputError
 from vistok.pretrained import exchange
 from vistok.pretrained.base import Family, Release
-from vistok.pretrained.open import kind_of, locate, open, saved_folder
+from vistok.pretrained.open import kind_of, locate, model_of, open, saved_folder
 from vistok.pretrained.table import FAMILIES, family_of, release_of, releases
 
 __all__ = [
@@ -68,13 +68,4 @@ def load(
     """A released model by name, or one from a local file or folder in the official format."""
     from vistok.pretrained.find import find
 
-    found = find(name, family, config, local_files_only)
-    return exchange.from_official(
-        found.family,
-        found.state,
-        found.config,
-        found.source,
-        found.release,
-        found.license,
-        found.inside,
-    )
+    return model_of(find(name, family, config, local_files_only))

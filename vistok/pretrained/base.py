@@ -6,7 +6,8 @@ of tokenizers map a TokenizerConfig; those of generators a Generator, whose spec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vistok.config import ConfigError
+from vistok.core.text import printable
 from vistok.generators import Generator
 from vistok.tokenizer import TokenizerConfig
 
@@ -184,6 +186,21 @@ def flag(config: Mapping[str, Any], key: str, default: bool) -> bool:
     if not isinstance(value, bool):
         raise ConfigError(f"{key}: got {value!r}; expected true or false")
     return value
+
+
+def warn_of_unknown(
+    family: str, given: Mapping[str, Any], known: Collection[str], place: str = ""
+) -> None:
+    """A warning for every key of an official config that its mapping does not read.
+
+    Args:
+        place: of these keys in the config ("model.generator.").
+    """
+    for key in sorted(set(given) - set(known), key=str):
+        warnings.warn(
+            f"{family}: config key {place}{printable(key)} is not known and changes nothing",
+            stacklevel=3,
+        )
 
 
 def squeeze(*axes: int) -> dict[str, Any]:

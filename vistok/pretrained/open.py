@@ -17,7 +17,7 @@ from vistok.config.names import close, nearest
 from vistok.generators import Generator
 from vistok.pretrained import exchange
 from vistok.pretrained.base import Kind
-from vistok.pretrained.find import CONFIGS, find, kind_of_weights
+from vistok.pretrained.find import CONFIGS, Found, find, kind_of_weights
 from vistok.pretrained.table import release_of, released_name, releases
 from vistok.storage.files import write_text
 from vistok.storage.foreign import SUFFIXES
@@ -77,18 +77,22 @@ def open(
     return model
 
 
+def model_of(found: Found) -> Tokenizer | Generator:
+    """The model of official weights that were found; errors as in `exchange.from_official`."""
+    return exchange.from_official(
+        found.family,
+        found.state,
+        found.config,
+        found.source,
+        found.release,
+        found.license,
+        found.inside,
+    )
+
+
 def _load(place: Located, map_location: Any = "cpu") -> Tokenizer | Generator:
     if place.folder is None:
-        found = find(place.official)
-        return exchange.from_official(
-            found.family,
-            found.state,
-            found.config,
-            found.source,
-            found.release,
-            found.license,
-            found.inside,
-        ).to(map_location)
+        return model_of(find(place.official)).to(map_location)
     model = Tokenizer if place.kind == "tokenizer" else Generator
     return model.from_pretrained(str(place.folder), map_location=map_location)
 

@@ -35,9 +35,9 @@ class Parent:
     name: str
     """A run, a folder or a released name, as the stage's config called it."""
     sha256: str
-    """Of model.safetensors."""
+    """Hash of its model.safetensors."""
     codes_sha256: str
-    """Of the weights that make its tokens (`Tokenizer.codes_sha256`)."""
+    """Hash of the weights that make its tokens (`Tokenizer.codes_sha256`)."""
     parts: tuple[str, ...]
     """Parts that took their weights from it."""
     license: str | None = None

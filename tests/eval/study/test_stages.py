@@ -1,4 +1,4 @@
-"""Studies of ordered stages: the story of post-training, its order, its resume, its report."""
+"""Studies of ordered stages: post-training, its order, its resume, its report."""
 
 import shutil
 from pathlib import Path
@@ -25,7 +25,7 @@ def go(*words):
 
 
 @pytest.mark.slow
-def test_the_story_of_post_training(tmp_path, in_process, monkeypatch):
+def test_the_stages_of_post_training(tmp_path, in_process, monkeypatch):
     """The shipped study on the photographs, its trainings in this process."""
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "out"

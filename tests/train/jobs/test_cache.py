@@ -93,7 +93,7 @@ def test_two_processes_write_the_same_cache(run, tmp_path, write):
             assert one.read_bytes() == two.read_bytes(), (split, name)
 
 
-def test_a_cache_is_writtenon_one_machine(monkeypatch):
+def test_a_cache_is_written_on_one_machine(monkeypatch):
     from vistok.train.jobs.base import on_one_machine
 
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")

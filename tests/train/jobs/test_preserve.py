@@ -88,7 +88,8 @@ def test_kept_tokens_are_the_images_and_others_are_sampled_after_them(run, train
 
 def test_sigma_is_the_share_that_is_kept(run, trained):
     folder, generator = trained
-    redrawing = Redrawing.open(PreserveConfig(generator=str(generator)), str(folder), 0)
+    redrawing = Redrawing.open(PreserveConfig(generator=str(generator)), None, 0)
+    assert redrawing.identity.name == str(folder)  # as the generator names it
     kept = redrawing.kept(torch.arange(4000), 16).float().mean()
     assert abs(float(kept) - 0.7) < 0.006  # three standard deviations
     alone, among = redrawing.kept(torch.tensor([7]), 16), redrawing.kept(torch.arange(9), 16)

@@ -8,7 +8,6 @@ the embedding table: K codes, one mask token that nothing reads, the classes, an
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,10 +15,18 @@ import torch
 from torch import Tensor
 
 from vistok.config import ConfigError
-from vistok.core.text import printable
 from vistok.generators import Generator
 from vistok.layers.transformer import TransformerConfig
-from vistok.pretrained.base import Entry, Family, Release, Stack, pair, same, squeeze
+from vistok.pretrained.base import (
+    Entry,
+    Family,
+    Release,
+    Stack,
+    pair,
+    same,
+    squeeze,
+    warn_of_unknown,
+)
 from vistok.pretrained.tokenizers.titok import within
 
 SPARE_POSITIONS, SPARE_STEPS = 1024, 100  # rows of the tables beyond the sequence, in part unused
@@ -141,12 +148,7 @@ class RAR(Family):
                 f"{self.name}: the config lacks model.generator or model.vq_model; expected the "
                 "official rar.yaml, with the sizes of these weights"
             )
-        for key in sorted(set(model) - _READ - _SILENT):
-            warnings.warn(
-                f"{self.name}: config key model.generator.{printable(key)} is not known and "
-                "changes nothing",
-                stacklevel=2,
-            )
+        warn_of_unknown(self.name, model, _READ | _SILENT, "model.generator.")
         width, length = model["hidden_size"], model["image_seq_len"]
         # As the official code computes it: where the quotient rounds down, one row fewer.
         hidden = int(width * (model["intermediate_size"] / width))

@@ -8,15 +8,22 @@ read; the releases were trained at 256.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from vistok.config import ConfigError
-from vistok.core.text import printable
-from vistok.pretrained.base import Entry, Family, Release, flag, own, same, squeeze
+from vistok.pretrained.base import (
+    Entry,
+    Family,
+    Release,
+    flag,
+    own,
+    same,
+    squeeze,
+    warn_of_unknown,
+)
 from vistok.pretrained.tokenizers.taming import (
     cnn_official,
     cnn_trees,
@@ -165,13 +172,6 @@ def pointwise(ours: str, theirs: str) -> list[Entry]:
         same(f"{ours}.weight", f"{theirs}.weight", **squeeze(2, 3)),
         same(f"{ours}.bias", f"{theirs}.bias"),
     ]
-
-
-def warn_of_unknown(family: str, official: Mapping[str, Any], known: frozenset[str]) -> None:
-    for key in sorted(set(official) - known, key=str):
-        warnings.warn(
-            f"{family}: config key {printable(key)} is not known and changes nothing", stacklevel=3
-        )
 
 
 def refuse_others(family: Family, config: TokenizerConfig, official: Mapping[str, Any]) -> None:

@@ -12,26 +12,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vistok.config import ConfigError
-from vistok.pretrained.base import Entry, Family, Release, flag, pair, same, squeeze
+from vistok.pretrained.base import (
+    Entry,
+    Family,
+    Release,
+    flag,
+    warn_of_unknown,
+)
+from vistok.pretrained.tokenizers import retok_keys
 from vistok.pretrained.tokenizers.llamagen import (
-    codebook_entries,
-    pointwise,
     quantizer_official,
     quantizer_tree,
     refuse_others,
-    warn_of_unknown,
     z_channels,
 )
-from vistok.pretrained.tokenizers.taming import (
-    cnn_official,
-    cnn_trees,
-    decoder_entries,
-    encoder_entries,
-)
+from vistok.pretrained.tokenizers.retok_keys import SIDES
+from vistok.pretrained.tokenizers.taming import cnn_official, cnn_trees
 from vistok.tokenizer import TokenizerConfig
 
 SIZES = {  # width, layers, heads
@@ -90,7 +89,7 @@ class ReTok(Family):
     # -- configs --------------------------------------------------------------------------------
 
     def recognizes(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
-        marks = {f"{side}.latent_token_positional_embedding" for side in _SIDES.values()}
+        marks = {f"{side}.latent_token_positional_embedding" for side in SIDES.values()}
         said = not config or "model" in config or bool(_KNOWN & set(config))
         return said and marks | {"quantize.embedding.weight"} <= set(keys)
 
@@ -98,7 +97,7 @@ class ReTok(Family):
         if not self.recognizes({}, state):
             return None
         found = dict(_SB256)
-        for side, prefix in _SIDES.items():
+        for side, prefix in SIDES.items():
             width = state[f"{prefix}.ln_post.weight"].shape[0]
             layers = len({k.split(".")[2] for k in state if k.startswith(f"{prefix}.transformer.")})
             names = [n for n, (w, depth, _) in SIZES.items() if (w, depth) == (width, layers)]
@@ -199,42 +198,10 @@ class ReTok(Family):
     # -- keys -----------------------------------------------------------------------------------
 
     def fixed(self, config: TokenizerConfig) -> dict[str, Tensor]:
-        """Second tables without rows, where K0 = N."""
-        if config.encoder.redundant or config.decoder.missing == "refuse":
-            return {}
-        sides = {"encoder": config.encoder, "decoder": config.decoder}
-        return {
-            f"{_SIDES[side]}.latent_token_positional_embedding_comp": torch.zeros(
-                0, 1, part.qformer.width
-            )
-            for side, part in sides.items()
-        }
+        return retok_keys.fixed(config)
 
     def entries(self, config: TokenizerConfig) -> list[Entry]:
-        encoder, decoder = config.encoder, config.decoder
-        rows = (encoder.count, encoder.redundant)
-        table = [
-            *encoder_entries(encoder.cnn, "encoder.cnn", "encoder"),
-            *_side("encoder", "encoder", encoder, rows),
-            *pointwise("encoder.proj_z", f"{_SIDES['encoder']}.conv_out"),
-            *pointwise("encoder.proj", "quant_conv"),
-            *codebook_entries(),
-            *pointwise("decoder.reader.embed_z", "post_quant_conv"),
-            *_side("decoder.reader", "decoder", decoder, rows),
-            *pair("decoder.reader.conv_z", f"{_SIDES['decoder']}.conv_out"),
-            *decoder_entries(decoder.cnn, "decoder.cnn", "decoder"),
-        ]
-        if encoder.queries == "learned":
-            table.append(_table("encoder.queries", f"{_SIDES['encoder']}.query_1d"))
-        else:
-            table += pair("encoder.query_proj", f"{_SIDES['encoder']}.global_proj")
-        if decoder.queries == "learned":
-            table.append(_table("decoder.reader.queries", f"{_SIDES['decoder']}.q_2d"))
-        if decoder.distill is not None:
-            for number in (0, 2, 4):
-                theirs = f"{_SIDES['decoder']}.distill_mlp.{number}"
-                table += pair(f"decoder.reader.distill.{number}", theirs)
-        return table
+        return retok_keys.entries(config)
 
     def _release(name: str, file: str, size: str) -> Release:
         return Release(
@@ -246,9 +213,6 @@ class ReTok(Family):
         _release("retok-sb256", "VQ_SB256_e250.pt", "base"),
         _release("retok-ss256", "VQ_SS256*.pt", "small"),
     )
-
-
-_SIDES = {"encoder": "s2to1encoder", "decoder": "s1to2decoder"}
 
 
 def _inner(family: str, official: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -325,63 +289,3 @@ def _gradient(official: Mapping[str, Any]) -> str:
         return "straight_through"
     # Of unit latents, which they are with l2_norm in any case.
     return "rotation" if flag(official, "codebook_l2_norm", True) else "rotation_of_direction"
-
-
-def _side(ours: str, side: str, part: Any, rows: tuple[int, int]) -> list[Entry]:
-    """Tables, norms and blocks, named alike on both sides.
-
-    Args:
-        rows: positions of the stored latents and of the redundant ones, two tables there.
-    """
-    theirs = _SIDES[side]
-    tables = [f"{theirs}.latent_token_positional_embedding"]
-    tables += [f"{tables[0]}_comp"] if rows[1] else []
-    entry = Entry(f"{ours}.latent_positions", tuple(tables), _joined, _parted(rows))
-    table = [
-        *pair(f"{ours}.norm_in", f"{theirs}.ln_pre"),
-        *pair(f"{ours}.embed", f"{theirs}.{side}_embed"),
-        _table(f"{ours}.positions", f"{theirs}.positional_embedding"),
-        entry,
-        *pair(f"{ours}.qformer.norm", f"{theirs}.ln_post"),
-    ]
-    for i in range(part.qformer.depth):
-        mine, their = f"{ours}.qformer.blocks.{i}", f"{theirs}.transformer.{i}"
-        table += [
-            *pair(f"{mine}.norm_self", f"{their}.norm1"),
-            *_attention(f"{mine}.self_attention", f"{their}.self_attn", part.qformer.qk_norm),
-            *pair(f"{mine}.norm_cross", f"{their}.norm2"),
-            *_attention(f"{mine}.cross_attention", f"{their}.multihead_attn", part.qformer.qk_norm),
-            *pair(f"{mine}.norm_mlp", f"{their}.norm3"),
-            *pair(f"{mine}.up", f"{their}.linear1"),
-            *pair(f"{mine}.down", f"{their}.linear2"),
-        ]
-    return table
-
-
-def _attention(ours: str, theirs: str, qk_norm: bool) -> list[Entry]:
-    """nn.MultiheadAttention's fused keys; three projections and two norms with `use_qk_norm`."""
-    if not qk_norm:
-        fused = [same(f"{ours}.qkv.{k}", f"{theirs}.in_proj_{k}") for k in ("weight", "bias")]
-        return [*fused, *pair(f"{ours}.out", f"{theirs}.out_proj")]
-    table = pair(f"{ours}.out", f"{theirs}.wo")
-    for norm in ("norm_q", "norm_k"):
-        table += pair(f"{ours}.{norm}", f"{theirs}.{norm[-1]}_norm")
-    for kind in ("weight", "bias"):
-        three = tuple(f"{theirs}.{name}_proj.{kind}" for name in ("q", "k", "v"))
-        join = lambda *parts: torch.cat(parts)
-        table.append(Entry(f"{ours}.qkv.{kind}", three, join, lambda t: tuple(t.chunk(3))))
-    return table
-
-
-def _table(ours: str, theirs: str) -> Entry:
-    """[n, W] of ours that is [n, 1, W] there."""
-    return same(ours, theirs, **squeeze(1))
-
-
-def _joined(*parts: Tensor) -> Tensor:
-    return torch.cat([part.squeeze(1) for part in parts])
-
-
-def _parted(rows: tuple[int, int]) -> Any:
-    sizes = [n for n in rows if n]
-    return lambda tensor: tuple(part.unsqueeze(1) for part in tensor.split(sizes))

@@ -7,13 +7,21 @@ Sizes of networks are constants of the official source; a config may carry other
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vistok.config import ConfigError
-from vistok.core.text import printable
-from vistok.pretrained.base import Entry, Family, Release, flag, own, pair, same, squeeze
+from vistok.pretrained.base import (
+    Entry,
+    Family,
+    Release,
+    flag,
+    own,
+    pair,
+    same,
+    squeeze,
+    warn_of_unknown,
+)
 from vistok.pretrained.tokenizers.maskgit_vqgan import (
     decoder_entries,
     decoder_tree,
@@ -59,12 +67,7 @@ class TiTok(Family):
                 f"{self.name}: the config lacks model.vq_model or dataset.preprocessing.crop_size; "
                 "expected the official config.json"
             )
-        for key in sorted(set(model) - self.keys):
-            warnings.warn(
-                f"{self.name}: config key model.vq_model.{printable(key)} is not known and changes "
-                "nothing",
-                stacklevel=2,
-            )
+        warn_of_unknown(self.name, model, self.keys, "model.vq_model.")
         constants = official.get("constants") or {}
         mode = model.get("quantize_mode", "vq")
         if mode not in ("vq", "vae"):

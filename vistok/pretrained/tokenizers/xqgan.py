@@ -9,7 +9,6 @@ from the names `encoder_model` and `decoder_model`. A config may carry others un
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,8 +17,16 @@ from torch import Tensor
 
 from vistok.config import ConfigError
 from vistok.core.shapes import cells
-from vistok.core.text import printable
-from vistok.pretrained.base import Entry, Family, Release, flag, pair, same, squeeze
+from vistok.pretrained.base import (
+    Entry,
+    Family,
+    Release,
+    flag,
+    pair,
+    same,
+    squeeze,
+    warn_of_unknown,
+)
 from vistok.pretrained.tokenizers import xqgan_branches as quantizers
 from vistok.pretrained.tokenizers.xqgan_quantizers import INERT
 from vistok.pretrained.tokenizers.xqgan_releases import LICENSE, PROTOCOL, RELEASES
@@ -79,12 +86,7 @@ class XQGAN(Family):
     # -- configs --------------------------------------------------------------------------------
 
     def recognizes(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
-        marks = {
-            "encoder.latent_tokens",
-            "encoder.model.cls_token",
-            "decoder.to_pixel.model.weight",
-        }
-        return marks <= set(keys)
+        return set(keys) >= _MARKS
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
         model = self._model(official)
@@ -140,12 +142,7 @@ class XQGAN(Family):
         own = official.get("model_args")
         if own is None:
             return dict(official)
-        for key in sorted(set(own) - _SILENT - _READ - quantizers.READ):
-            warnings.warn(
-                f"{self.name}: config key model_args.{printable(key)} is not known and changes "
-                "nothing",
-                stacklevel=4,
-            )
+        warn_of_unknown(self.name, own, _SILENT | _READ | quantizers.READ, "model_args.")
         return {**official, **own}
 
     def official(self, config: TokenizerConfig) -> dict[str, Any]:
@@ -250,11 +247,7 @@ def _backbone(
     given = official.get("decoder_backbone") if side == "decoder" else None
     given = given or official.get("backbone")
     if given is not None:
-        for key in sorted(set(given) - _SIZES):
-            warnings.warn(
-                f"xqgan: config key backbone.{printable(key)} is not known and changes nothing",
-                stacklevel=4,
-            )
+        warn_of_unknown("xqgan", given, _SIZES, "backbone.")
         return given
     name = model.get(f"{side}_model", next(iter(SIZES)))
     if name not in SIZES:

@@ -34,7 +34,7 @@ class ProductConfig(Config):
     branches: int = Field(default=2, ge=1, le=256)
     """P."""
     split: Literal["channels", "grids"] = "channels"
-    """What a branch reads: its share of the channels, or its own map of latents, of those that the
+    """Input of a branch: its share of the channels, or its own map of latents, of those that the
     encoder lays out one after another."""
     quantizer: Annotated[Any, PartOf("quantizer")] = VQConfig()
     """Quantizer of a branch; each has codebooks of its own."""
@@ -189,7 +189,7 @@ class Product(Quantizer):
         return torch.cat(given, dim=-1)
 
     def _draws(self, draws: Draws, number: int) -> Draws:
-        """What one branch obeys: dropped levels and prefixes are shared, its own outcomes not."""
+        """Draws of one branch: dropped levels and prefixes are those of all, outcomes its own."""
         own = draws.part("quantizer").map(lambda tensor: tensor[:, number])
         return replace(draws, parts={**draws.parts, "quantizer": own})
 
