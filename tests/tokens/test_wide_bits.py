@@ -11,6 +11,7 @@ from vistok.core.records import Condition, Latents
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.data import TokenCache, TokenCacheWriter
+from vistok.eval.protocols.pfid import plan
 from vistok.eval.protocols.robust import flip_bits
 from vistok.generators.autoregressive import Autoregressive, AutoregressiveConfig
 from vistok.generators.bit_diffusion import BitDiffusion, BitDiffusionConfig
@@ -75,6 +76,11 @@ def test_cache_bytes_and_range_coder(tokens, tmp_path):
     coder = ImageCoder(Frequencies.of(SPEC, tokens.indices), places)
     again = torch.from_numpy(coder.decode(coder.encode(tokens.indices)))
     assert torch.equal(again, tokens.indices[:, :4].long())
+
+
+def test_pfid_plans_neighbourhoods_that_exist():
+    cells = [cell for number in plan(SPEC, "both", False) for _, cell in number.cells]
+    assert cells and all(1 <= cell.delta <= 2**14 for cell in cells)
 
 
 def test_usage_and_flips(tokens):
