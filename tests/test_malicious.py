@@ -70,7 +70,7 @@ KEPT = ("tokenizer", "ema.tokenizer", "optimizer.tokenizer", "task.window")
 DOORS = {
     "info": ("vistok info tok", TOKENIZER),
     "encode": ("vistok encode tok image.png --out new", [*TOKENIZER, "image.png"]),
-    "decode": ("vistok decode tok image.tok --out new", [*TOKENIZER, "image.tok"]),
+    "decode": ("vistok decode tok image.vtk --out new", [*TOKENIZER, "image.vtk"]),
     "generate": ("vistok generate gen tok --out new.png --count 1", GENERATOR + TOKENIZER),
     "edit": (
         "vistok edit copy tok image.png image.png --positions 0 --out new.png",

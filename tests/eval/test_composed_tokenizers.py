@@ -101,7 +101,7 @@ def test_the_commands_take_it(tokenizer, tmp_path):
     for length in (1, 2):
         codes, back = tmp_path / f"codes{length}", tmp_path / f"back{length}"
         call("encode", model, image, "--length", length, "--out", codes)
-        call("decode", model, codes / "image.tok", "--out", back)
+        call("decode", model, codes / "image.vtk", "--out", back)
         assert Image.open(back / "image.png").size == (8, 8)
 
 

@@ -47,5 +47,5 @@ def test_commands(name, tmp_path):
     for length in LENGTHS[name][-2:]:
         codes, back = tmp_path / f"codes{length}", tmp_path / f"back{length}"
         call("encode", model, image, "--length", length, "--out", codes)
-        call("decode", model, codes / "image.tok", "--out", back)
+        call("decode", model, codes / "image.vtk", "--out", back)
         assert Image.open(back / "image.png").size == (32, 32)

@@ -205,7 +205,7 @@ def test_token_caches(tmp_path, fails):
 def test_commands(folder, tmp_path, make_tokenizer):
     make_tokenizer().save_pretrained(tmp_path / "model")
     pipe(tmp_path / "x.png")
-    pipe(tmp_path / "x.tok")
+    pipe(tmp_path / "x.vtk")
     pipe(tmp_path / "x.pt")
     (folder / "a" / "dead.png").symlink_to("nowhere")
     pipe(folder / "b" / "pipe.png")
@@ -216,7 +216,7 @@ def test_commands(folder, tmp_path, make_tokenizer):
 
     for args in (
         ("encode", tmp_path / "model", tmp_path / "x.png", "--out", tmp_path / "out"),
-        ("decode", tmp_path / "model", tmp_path / "x.tok", "--out", tmp_path / "out"),
+        ("decode", tmp_path / "model", tmp_path / "x.vtk", "--out", tmp_path / "out"),
         ("import", tmp_path / "x.pt", tmp_path / "imported"),
     ):
         code, text = run(*args)
