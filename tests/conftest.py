@@ -13,9 +13,11 @@ import torch
 
 
 def pytest_collection_modifyitems(items: list) -> None:
-    """Files with many slow tests come first, so that no worker ends long after the other."""
+    """Files with many slow tests, then those with many tests, come first, so that no worker ends
+    long after the other."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    count = Counter(item.path for item in items)
+    items.sort(key=lambda item: (-slow[item.path], -count[item.path]))
 
 
 @pytest.fixture(autouse=True)
