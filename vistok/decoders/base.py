@@ -5,6 +5,7 @@ Letters: B batch, M values, D width of the values, C channels of the output spac
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -17,6 +18,16 @@ from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.core.shapes import Grid, Shape
 
+Prefix = Literal["none", "token", "per_block"]
+
+
+def prefix_of(missing: Literal["mask_token", "drop", "refuse"], grids: Sequence[Grid]) -> Prefix:
+    """The prefixes that a decoder serves by hiding values: of the sequence, or of each block where
+    values lie on several grids; none if it refuses missing values."""
+    if missing == "refuse":
+        return "none"
+    return "token" if len(grids) == 1 else "per_block"
+
 
 class Decoder(nn.Module):
     """Values -> output space.
@@ -28,7 +39,7 @@ class Decoder(nn.Module):
     """True if it has an unconditional branch, which `Condition.null` selects for a sample."""
     any_size: bool = False
     """True: it makes samples of the sides that a condition asks for."""
-    prefix: Literal["none", "token", "per_block"] = "none"
+    prefix: Prefix = "none"
     """Prefixes that it serves by hiding values: none, of the sequence, or of each block."""
     sampling: Config | None = None
     """Default settings of its sampling; None: it is deterministic."""

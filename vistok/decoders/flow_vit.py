@@ -21,6 +21,7 @@ from vistok.config.registry import register
 from vistok.core.errors import InputError
 from vistok.core.records import Condition, Noisy
 from vistok.core.shapes import Grid, Shape, cells
+from vistok.decoders.base import prefix_of
 from vistok.decoders.flow import (
     Embedded,
     FlowDecoder,
@@ -126,8 +127,7 @@ class FlowViT(FlowDecoder):
         self.config, self.shape = config, shape
         self.times, self.sampling = config.times, config.sampling
         self.reads_null = config.null != "none"
-        if config.missing != "refuse":
-            self.prefix = "token" if len(grids) == 1 else "per_block"
+        self.prefix = prefix_of(config.missing, grids)
         inner, patches = config.transformer, config.patches
         width, grid, count = inner.width, patches.grid(shape), sum(map(cells, grids))
         inner = inner.model_copy(update={"modulation": width})

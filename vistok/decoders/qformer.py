@@ -20,7 +20,7 @@ from vistok.config.registry import register
 from vistok.core.errors import InputError
 from vistok.core.records import Condition, Decoded, Noisy
 from vistok.core.shapes import Grid, Shape, cells
-from vistok.decoders.base import Decoder
+from vistok.decoders.base import Decoder, prefix_of
 from vistok.decoders.cnn import CNNDecoder, CNNDecoderConfig
 from vistok.layers.qformer import InitKind, QFormer, QFormerConfig, init_weights, table
 
@@ -126,8 +126,7 @@ class QFormerDecoder(Decoder):
         """
         super().__init__()
         self.config, self.count = config, sum(map(cells, grids))
-        if config.missing == "drop":
-            self.prefix = "token" if len(grids) == 1 else "per_block"
+        self.prefix = prefix_of(config.missing, grids)
         grid = config.cnn.conv.grid(shape)
         self.reader = MapReader(config, grid, self.count, dim)
         self.cnn = CNNDecoder(config.cnn, shape, (grid,), config.z_channels)

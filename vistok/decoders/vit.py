@@ -21,7 +21,7 @@ from vistok.config.registry import build, register
 from vistok.core.errors import InputError
 from vistok.core.records import Condition, Decoded, Noisy
 from vistok.core.shapes import Grid, Shape, cells
-from vistok.decoders.base import Decoder
+from vistok.decoders.base import Decoder, prefix_of
 from vistok.layers.masks import joined
 from vistok.layers.norms import make_norm
 from vistok.layers.patchify import PatchesConfig
@@ -103,8 +103,7 @@ class ViTDecoder(Decoder):
         self.config = config
         width, patches = config.transformer.width, config.patches
         grid, count = patches.grid(shape), sum(map(cells, grids))
-        if config.missing != "refuse":
-            self.prefix = "token" if len(grids) == 1 else "per_block"
+        self.prefix = prefix_of(config.missing, grids)
         self.cells = cells(grid)
         token, table = width**-0.5, 0.02
         place = 1.0  # of the values' table

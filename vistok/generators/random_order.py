@@ -157,9 +157,6 @@ class RandomOrder(SequentialGenerator):
             last = (~tokens.kept()).gather(1, order).to(torch.uint8).argsort(dim=1, stable=True)
             order = order.gather(1, last)
         permuted = indices.gather(1, order[..., None].expand_as(indices))
-        start = self.start(condition, len(indices), draws.null)
-        x = torch.cat([start, self.embed(permuted[:, :-1])], dim=1)
-        hidden = self.run(x, 0, start, order=order)[:, start.shape[1] - 1 :]
-        nats = self.head(hidden, permuted)
+        nats = self.nats_of(permuted, condition, draws.null, order=order)
         nats = torch.empty_like(nats).scatter(1, order, nats)
         return nats if tokens.keep is None else nats * tokens.kept()

@@ -142,13 +142,22 @@ class SequentialGenerator(Generator):
     def nats(self, tokens: Tokens, condition: Condition, draws: Draws | None = None) -> Tensor:
         """Negative log-likelihood [B, L] of each position; 0 behind the prefix of cut tokens."""
         indices = self.regrouped(tokens).indices.long()
-        null = None if draws is None else draws.null
+        nats = self.nats_of(indices, condition, None if draws is None else draws.null)
+        return nats if tokens.keep is None else nats * tokens.kept()
+
+    def nats_of(
+        self, indices: Tensor, condition: Condition, null: Tensor | None, **given: Tensor
+    ) -> Tensor:
+        """Negative log-likelihood [B, L] of indices [B, L, F] in their given order.
+
+        Args:
+            null: as in `start`. given: further arguments of `run`.
+        """
         start = self.start(condition, len(indices), null)
         text = self.texts_of(condition, len(indices), null)
         x = torch.cat([start, self.embed(indices[:, :-1])], dim=1)
-        hidden = self.run(x, 0, start, **text)[:, start.shape[1] - 1 :]
-        nats = self.head(hidden, indices)
-        return nats if tokens.keep is None else nats * tokens.kept()
+        hidden = self.run(x, 0, start, **text, **given)[:, start.shape[1] - 1 :]
+        return self.head(hidden, indices)
 
     def forward(
         self, tokens: Tokens, condition: Condition, draws: Draws | None = None
