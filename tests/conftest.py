@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,24 @@ def pytest_collection_modifyitems(items: list) -> None:
 def _same_for_every_test():
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _forgets_the_parts_of_a_test(monkeypatch):
+    """Plugins and parts that a test loads are gone after it, so that no order of tests matters."""
+    from vistok.config import plugins, registry
+
+    monkeypatch.setattr(plugins, "_taken", [])
+    imported = set(sys.modules)
+    known = {(family, kind) for family, kinds in registry._ENTRIES.items() for kind in kinds}
+    yield
+    for family, kinds in registry._ENTRIES.items():
+        for kind, entry in list(kinds.items()):
+            module = entry.part.__module__
+            if (family, kind) not in known and not module.startswith("vistok."):
+                del kinds[kind]
+                if module not in imported:  # so that the next test registers it again
+                    sys.modules.pop(module, None)
 
 
 @pytest.fixture

@@ -152,7 +152,6 @@ def test_own_parts_are_named_on_any_command(tree, image, tmp_path, monkeypatch):
     from vistok.tokenizer import Tokenizer, TokenizerConfig
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vistok.config.plugins._taken", [])
     monkeypatch.setattr("sys.path", [*sys.path])
     config = tree() | {"quantizer": {"kind": "fsq", "levels": [4, 4]}}
     Tokenizer(validate(TokenizerConfig, config)).save_pretrained("model")

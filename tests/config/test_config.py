@@ -182,21 +182,14 @@ class Coarse(FSQ):
 
 @pytest.fixture
 def own_parts(tmp_path, monkeypatch):
-    """Write modules that register parts; everything is forgotten afterwards."""
-    import vistok.train.config  # noqa: F401  (what it registers is to be kept)
-
+    """Write modules that register parts."""
     monkeypatch.syspath_prepend(tmp_path)
-    kept = {family: dict(kinds) for family, kinds in registry._ENTRIES.items()}
-    written = []
 
     def write(name: str, text: str) -> None:
         (tmp_path / f"{name}.py").write_text(text)
-        written.append(name)
 
     yield write
-    registry._ENTRIES.clear()
-    registry._ENTRIES.update(kept)
-    for name in written:
+    for name in {path.stem for path in tmp_path.glob("*.py")}:
         sys.modules.pop(name, None)
 
 
