@@ -6,7 +6,7 @@ import sys
 import pytest
 import yaml
 
-from vistok.config import ConfigError, load_plugins, read_yaml, registry, to_yaml, validate
+from vistok.config import ConfigError, load_plugins, read_yaml, to_yaml, validate
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 
 

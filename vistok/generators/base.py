@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vistok.config import Config, ConfigError, validate, validate_part
 from vistok.config.overrides import merge
-from vistok.config.registry import build
+from vistok.config.registry import build, entries
 from vistok.core.draws import Draws
 from vistok.core.errors import InputError
 from vistok.core.records import Batch, Condition
@@ -53,7 +53,8 @@ class Generator(nn.Module, Imported, library_name="vistok", tags=["image-generat
     """Base class of generators: networks over token sequences, without encoder or decoder.
 
     A subclass is built as `Kind(config, spec, codes=None)` and defines `forward`, `evaluate` and
-    `generate`. `codes` is the tokenizer's quantizer if `config.wants_codes`; what is needed of it
+    `generate`, and `unable` if there are tokens that it cannot model; its config has a default for
+    everything. `codes` is the tokenizer's quantizer if `config.wants_codes`; what is needed of it
     later must be copied, since a saved generator is loaded with `SavedCodes` in its place.
 
     Attributes:
@@ -79,9 +80,20 @@ class Generator(nn.Module, Imported, library_name="vistok", tags=["image-generat
 
     def __init__(self, config: GeneratorConfig, spec: TokenSpec) -> None:
         super().__init__()
+        reason = self.unable(config, spec)
+        if reason is not None:
+            raise InputError(f"kind={config.kind} {reason}; {_who_can(spec)}")
         self.config, self.spec = config, spec
         self.classes: tuple[str, ...] = ()
         self.tokenizer: dict[str, str] = {}
+
+    @classmethod
+    def unable(cls, config: GeneratorConfig, spec: TokenSpec) -> str | None:
+        """Reason why a generator of this config cannot model these tokens; None if it can.
+
+        It continues the words "kind=NAME": "models discrete tokens, and these are continuous".
+        """
+        return None if spec.vocab else "models discrete tokens, and these are continuous (vocab=())"
 
     def condition_of(self, batch: Batch) -> Condition:
         """The condition that this generator reads of a batch; unlabeled samples have none.
@@ -244,6 +256,19 @@ def load_generator(folder: str | Path) -> Generator:
     if folder.is_dir() and "spec" not in read_json(folder / CONFIG):
         raise ConfigError(f"{folder}: not a generator (its {CONFIG} has no 'spec')")
     return Generator.from_pretrained(str(folder))
+
+
+def _who_can(spec: TokenSpec) -> str:
+    """The kinds of generators that can model these tokens, as the end of a message."""
+    kinds = []
+    for kind, entry in entries("generator").items():
+        if entry.part.unable(entry.config(), spec) is None:
+            kinds.append(kind)
+    blocks, vocab = (str(part) for part in (spec.blocks, spec.vocab))
+    tokens = f"tokens of blocks={blocks[:60]}, vocab={vocab[:60]}"
+    if not kinds:
+        return f"no generator models {tokens}: use a tokenizer with a discrete quantizer"
+    return f"for {tokens} use {', '.join(kinds)}"
 
 
 def _class_names(names: Any, classes: int, source: str) -> tuple[str, ...]:

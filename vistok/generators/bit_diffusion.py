@@ -139,6 +139,15 @@ class BitDiffusion(Generator):
         nn.init.zeros_(self.head.weight)  # the first loss is log 2 exactly
         nn.init.zeros_(self.head.bias)
 
+    @classmethod
+    def unable(cls, config: BitDiffusionConfig, spec: TokenSpec) -> str | None:
+        if not spec.vocab:
+            return super().unable(config, spec)
+        wrong = [size for size in spec.vocab if size < 2 or size & (size - 1)]
+        if wrong:
+            return f"models bits, and {wrong[0]} of vocab={_short(spec.vocab)} is no power of two"
+        return None
+
     # -- the network ----------------------------------------------------------------------------
 
     def run(
@@ -305,18 +314,7 @@ def noise_probability(bits: Tensor, time: Tensor) -> Tensor:
 
 
 def _bits_of(spec: TokenSpec) -> TokenSpec:
-    """The tokens as bits; InputError, with kinds that can model them, for those that are none."""
-    if not spec.vocab:
-        raise InputError(
-            "kind=bit_diffusion models bits; these tokens are continuous (vocab=()): use a "
-            "tokenizer with quantizer binary, lfq, fsq or vq"
-        )
-    wrong = [size for size in spec.vocab if size < 2 or size & (size - 1)]
-    if wrong:
-        raise InputError(
-            f"kind=bit_diffusion models bits, and {wrong[0]} of vocab={_short(spec.vocab)} is no "
-            "power of two; use kind=autoregressive or kind=random_order"
-        )
+    """The tokens as bits."""
     return spec if set(spec.vocab) == {2} else spec.regroup((2,) * sum(spec.factor_bits))
 
 

@@ -79,10 +79,6 @@ class SequentialGenerator(Generator):
         self, config: SequentialConfig, spec: TokenSpec, codes: nn.Module | None = None
     ) -> None:
         super().__init__(config, spec)
-        if not spec.vocab:
-            raise InputError(
-                f"kind={config.kind} models discrete tokens; these are continuous (vocab=())"
-            )
         self.inner = spec if config.regroup is None else spec.regroup(config.regroup)
         width, vocab = config.transformer.width, self.inner.vocab
         self.head_kind = config.head or choose_head(vocab)
