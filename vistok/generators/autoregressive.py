@@ -20,7 +20,7 @@ from vistok.generators.sequential import (
     SequentialSampling,
 )
 from vistok.layers.dropout import Dropout
-from vistok.layers.positions import grid_positions, rotary_table
+from vistok.layers.positions import grid_positions, rotary_table, rows_from
 from vistok.layers.text_transformer import LayerText, TextTransformer
 from vistok.layers.transformer import Transformer, TransformerConfig
 from vistok.tokens import TokenSpec
@@ -83,17 +83,20 @@ class Autoregressive(SequentialGenerator):
     def run(
         self,
         x: Tensor,
-        first: int,
+        first: int | Tensor,
         start: Tensor,
         caches: list | None = None,
         text: LayerText | None = None,
     ) -> Tensor:
         """Hidden states [R, n, W] of the slots first.. of a sequence."""
-        stop, rotary = first + x.shape[1], None
+        rotary, count = None, x.shape[1]
         if self.config.positions == "learned":
-            x = x + self.position_table[first:stop].to(x.dtype)
+            x = x + rows_from(self.position_table, first, count).to(x.dtype)
         elif self.config.positions == "rope":
-            rotary = (self.rotary_cos[first:stop], self.rotary_sin[first:stop])
+            tables = (self.rotary_cos, self.rotary_sin)
+            rotary = tuple(rows_from(table, first, count) for table in tables)
+            if isinstance(first, Tensor):  # the same for all heads
+                rotary = tuple(table[:, None] for table in rotary)
         given = {"rotary": rotary, "causal": True, "caches": caches}
         if isinstance(self.transformer, TextTransformer):
             given |= {"first": first, "text": text}
