@@ -28,6 +28,7 @@ from vistok.generators.heads import OF_BITS, HeadKind, check_head, choose_head, 
 from vistok.generators.sampling import ChoiceConfig, choose
 from vistok.layers.text_transformer import LayerText
 from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
+from vistok.runtime.precision import Precision, dtype_of
 from vistok.tokens import Tokens, TokenSpec
 
 
@@ -36,6 +37,11 @@ class SequentialSampling(ChoiceConfig, GuidanceConfig):
 
     cache: bool = True
     """Keep keys and values of past positions; false runs the whole sequence at every step."""
+    fast: bool = True
+    """With a cache: steps on weights that are packed once (CPUs), or as a captured graph (CUDA)."""
+    precision: Precision | None = None
+    """Precision of the network: fp32, bf16, or auto: bf16 where the hardware has it; null = as the
+    weights are. Codes are chosen in fp32 or better."""
 
 
 class SequentialConfig(GeneratorConfig):
@@ -199,7 +205,14 @@ class SequentialGenerator(Generator):
     ) -> Tokens:
         spec, factors, samples = self.spec, len(self.inner.vocab), len(index)
         run = Decoding(
-            self, condition, samples, positions, guided=settings.guided, cache=settings.cache
+            self,
+            condition,
+            samples,
+            positions,
+            guided=settings.guided,
+            cache=settings.cache,
+            fast=settings.fast,
+            dtype=dtype_of(settings.precision),
         )
         u = Rng(seed, "sampling").uniform(index, (spec.length, factors)).to(run.start.device)
         chosen = torch.zeros(samples, spec.length, factors, dtype=torch.long, device=u.device)
@@ -211,7 +224,7 @@ class SequentialGenerator(Generator):
             def pick(logits: Tensor, f: int, i: int = i, scale: float = scale) -> Tensor:
                 return choose(guide(logits, scale, samples), u[:, i, f], settings)
 
-            codes = self.head.sample(hidden[:, -1], pick)
+            codes = run.model.head.sample(hidden[:, -1], pick)
             if known is not None:
                 codes = torch.where(condition.known_mask[:, i, None], known[:, i], codes)
             chosen[:, i] = codes
