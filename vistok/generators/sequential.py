@@ -183,8 +183,10 @@ class SequentialGenerator(Generator):
         return self.spec.prefix in ("token", "block")
 
     def check_settings(self, settings: SequentialSampling) -> None:
-        if self.head_kind in OF_BITS and (settings.top_k or settings.top_p < 1):
-            raise InputError("top_k and top_p have no meaning for independent bits; leave them out")
+        if self.head_kind in OF_BITS and settings.narrows:
+            raise InputError(
+                "top_k, top_p and min_p have no meaning for independent bits; leave them out"
+            )
 
     def generate(
         self, condition: Condition, index: Tensor, seed: int, positions: int, settings: Any
