@@ -34,6 +34,8 @@ class TransformerConfig(Config):
     mlp_hidden: Literal["round", "floor", "two_thirds"] = "round"
     """Rounding of that width; two_thirds: 2/3 of it, both rounded down, so that a gated layer costs
     as much as a plain one (FlexTok)."""
+    mlp_multiple: int = Field(default=1, ge=1, le=2**14)
+    """The rounded width is raised to the next multiple of this (Llama, LlamaGen: 256)."""
     norm: NormKind = "layernorm"
     norm_eps: float = 1e-6
     norm_affine: bool = True
@@ -95,8 +97,9 @@ class TransformerConfig(Config):
         """Hidden width of the feed-forward layer."""
         wide = self.width * self.mlp_ratio
         if self.mlp_hidden == "two_thirds":
-            return max(int(2 * int(wide) / 3), 1)
-        return round(wide) if self.mlp_hidden == "round" else max(int(wide), 1)
+            wide = int(2 * int(wide) / 3)
+        hidden = round(wide) if self.mlp_hidden == "round" else max(int(wide), 1)
+        return -(-hidden // self.mlp_multiple) * self.mlp_multiple
 
 
 class LayerScale(nn.Module):
