@@ -22,6 +22,7 @@ from vistok.core.rng import Rng
 from vistok.generators.base import Generator, GeneratorConfig, SavedCodes
 from vistok.generators.captions import SeenText, weighted_mean, with_text
 from vistok.generators.conditioning import ConditionTokens, LayerTexts
+from vistok.generators.decoding import Decoding
 from vistok.generators.embedding import BitEmbedding, CodeEmbedding, EmbedKind, FactorEmbedding
 from vistok.generators.guidance import GuidanceConfig, guide
 from vistok.generators.heads import OF_BITS, HeadKind, check_head, choose_head, make_head
@@ -126,11 +127,18 @@ class SequentialGenerator(Generator):
         raise NotImplementedError
 
     def run(
-        self, x: Tensor, first: int, start: Tensor, caches: list | None = None, **text: LayerText
+        self,
+        x: Tensor,
+        first: int | Tensor,
+        start: Tensor,
+        caches: list | None = None,
+        **text: LayerText,
     ) -> Tensor:
         """Hidden states [R, n, W] of the slots first.. of sequences in their given order.
 
         Args:
+            first: number of the first slot; or [R, n], the slots of rows at different places,
+                whose caches know them too.
             x: [R, n, W] embeddings of these slots; the slots before them are in the caches.
             start: [R, S, W], of these rows.
             text: as `texts_of` gives it, of these rows.
@@ -203,25 +211,14 @@ class SequentialGenerator(Generator):
         self, condition: Condition, index: Tensor, seed: int, positions: int, settings: Any
     ) -> Tokens:
         spec, factors, samples = self.spec, len(self.inner.vocab), len(index)
-        start, text = self.start(condition, samples), self.texts_of(condition, samples)
-        if settings.guided:
-            start = torch.cat([start, self.start(Condition(), samples)])
-            free = self.texts_of(Condition(), samples)
-            text = {name: one.join(free[name]) for name, one in text.items()}
-        u = Rng(seed, "sampling").uniform(index, (spec.length, factors)).to(start.device)
-        chosen = torch.zeros(samples, spec.length, factors, dtype=torch.long, device=start.device)
+        run = Decoding(
+            self, condition, samples, positions, guided=settings.guided, cache=settings.cache
+        )
+        u = Rng(seed, "sampling").uniform(index, (spec.length, factors)).to(run.start.device)
+        chosen = torch.zeros(samples, spec.length, factors, dtype=torch.long, device=u.device)
         known = None if condition.known is None else self.regrouped(condition.known).indices.long()
-        first = start.shape[1] - 1  # slot that position 0 is predicted from
-        caches = None
-        if settings.cache:
-            read = sum(one.keys for one in text.values())  # in front
-            caches = self.transformer.new_caches(len(start), read + first + positions, start)
-        new, sequence = start, start
         for i in range(positions):
-            if settings.cache:
-                hidden = self.run(new, first + i if i else 0, start, caches, **text)
-            else:
-                hidden = self.run(sequence, 0, start, **text)
+            hidden = run.feed(chosen[:, i - 1 : i]) if i else run.begin()
             scale = settings.scale_at(i / spec.length)
 
             def pick(logits: Tensor, f: int, i: int = i, scale: float = scale) -> Tensor:
@@ -231,8 +228,6 @@ class SequentialGenerator(Generator):
             if known is not None:
                 codes = torch.where(condition.known_mask[:, i, None], known[:, i], codes)
             chosen[:, i] = codes
-            new = self.embed(chosen[:, i : i + 1]).repeat(len(start) // samples, 1, 1)
-            sequence = sequence if settings.cache else torch.cat([sequence, new], dim=1)
         tokens = Tokens(self.inner, indices=chosen.to(Tokens.dtype(self.inner)))
         if self.config.regroup is not None:
             tokens = tokens.regroup(spec.vocab)
