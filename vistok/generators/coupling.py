@@ -62,7 +62,7 @@ def settle(
     """Codes [B, n] behind a pass: drafts where they are kept, else new ones.
 
     Args:
-        kept: [B, n] bool. redrawn: [B, n], sampled from the residual. fresh: [B, n], sampled from p.
+        kept: [B, n] bool. redrawn, fresh: [B, n], sampled from the residual and from p.
         coupling: maximal: redrawn wherever a draft is not kept; none: fresh everywhere behind the
             first change.
         exact: False = fresh at the first change too. MC-SJD's code does so without coupling: its
