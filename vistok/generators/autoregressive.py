@@ -99,6 +99,11 @@ class Autoregressive(SequentialGenerator):
         reads = {} if self.texts is None else {"text": text.dim, "layers": text.layers}
         return TextTransformer(config.trunk, rows, **{"text": None, **reads})
 
+    def first_rotary(self, count: int) -> tuple[Tensor, Tensor] | None:
+        if self.config.positions != "rope":
+            return None
+        return self.rotary_cos[:count], self.rotary_sin[:count]
+
     def start(self, condition: Condition, batch: int, null: Tensor | None = None) -> Tensor:
         """The condition's tokens [B, C, W]."""
         return self.condition(condition, batch, null)

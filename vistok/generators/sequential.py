@@ -26,6 +26,7 @@ from vistok.generators.decoding import Decoding
 from vistok.generators.embedding import BitEmbedding, CodeEmbedding, EmbedKind, FactorEmbedding
 from vistok.generators.guidance import GuidanceConfig, guide
 from vistok.generators.heads import OF_BITS, HeadKind, check_head, choose_head, make_head
+from vistok.generators.intra_head import IntraConfig, IntraHead
 from vistok.generators.sampling import ChoiceConfig, choose
 from vistok.layers.text_transformer import LayerText
 from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
@@ -43,9 +44,12 @@ class SequentialConfig(GeneratorConfig):
     transformer: TransformerConfig
     head: HeadKind | None = None
     """Prediction of a position's factors. null: joint for one factor, bernoulli for bits, causal
-    for other factors; bit_rounds: bits that see those of earlier rounds."""
+    for other factors; bit_rounds: bits that see those of earlier rounds; intra: factor by factor,
+    by a transformer over them (Open-MAGVIT2)."""
     head_rounds: int = Field(default=4, ge=1, le=64)
     """Rounds of head=bit_rounds: more see more of a token's other bits, and cost as much more."""
+    intra: IntraConfig = IntraConfig()
+    """The transformer of head=intra."""
     embed: EmbedKind = "learned"
     """Embeddings of tokens. learned: a table per factor (a linear map of bits); codes: the
     tokenizer's code vectors, frozen, through a linear map; codes_init: trained from there."""
@@ -98,9 +102,16 @@ class SequentialGenerator(Generator):
             if isinstance(layer, nn.Embedding):
                 nn.init.normal_(layer.weight, std=self.config.transformer.init_std)
         # After the loop above: heads start from zero, so the first loss is log V exactly.
-        width = self.config.transformer.width
-        rounds = self.config.head_rounds
-        self.head = make_head(self.head_kind, width, self.inner.vocab, head_bias, rounds)
+        config, vocab = self.config, self.inner.vocab
+        if self.head_kind == "intra":
+            intra, rotary = config.intra, self.first_rotary(len(vocab))
+            head = IntraHead(intra, config.transformer, vocab, self.embed, rotary, head_bias)
+            if not intra.context_norm:
+                self.transformer.norm = nn.Identity()
+        else:
+            width, rounds = config.transformer.width, config.head_rounds
+            head = make_head(self.head_kind, width, vocab, head_bias, rounds)
+        self.head = head
 
     # -- the network ----------------------------------------------------------------------------
 
@@ -112,6 +123,10 @@ class SequentialGenerator(Generator):
                 "condition.text.layers, or use kind=autoregressive"
             )
         return Transformer(self.config.trunk)
+
+    def first_rotary(self, count: int) -> tuple[Tensor, Tensor] | None:
+        """cos and sin [count, d / 2] of the first slots; None if places are not rotary."""
+        return None
 
     def texts_of(
         self, condition: Condition, batch: int, null: Tensor | None = None
@@ -204,8 +219,10 @@ class SequentialGenerator(Generator):
         return self.spec.prefix in ("token", "block")
 
     def check_settings(self, settings: SequentialSampling) -> None:
-        if self.head_kind in OF_BITS and (settings.top_k or settings.top_p < 1):
-            raise InputError("top_k and top_p have no meaning for independent bits; leave them out")
+        if self.head_kind in OF_BITS and settings.narrows:
+            raise InputError(
+                "top_k, top_p and min_p have no meaning for independent bits; leave them out"
+            )
 
     def generate(
         self, condition: Condition, index: Tensor, seed: int, positions: int, settings: Any
