@@ -1,4 +1,4 @@
-"""VAR's multi-scale VQ-VAE against FoundationVision/VAR: stage by stage, end to end, its weights."""
+"""VAR's VQ-VAE against FoundationVision/VAR: stage by stage, end to end, and its weights."""
 
 import torch
 

@@ -163,7 +163,7 @@ class VARTokenizer(Family):
     )
 
 
-# -- the quantizer, which VAR's generators read too --------------------------------------------------
+# -- the quantizer, which the generators read too -------------------------------------------------
 
 
 def quantizer_tree(family: str, args: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,7 +213,7 @@ def quantizer_official(quantizer: Any) -> dict[str, Any]:
     }
 
 
-# -- tables ------------------------------------------------------------------------------------------
+# -- tables ---------------------------------------------------------------------------------------
 
 
 def _network(conv: Any, side: str, way: str) -> list[Entry]:
