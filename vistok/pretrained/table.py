@@ -16,6 +16,7 @@ from vistok.pretrained.tokenizers.one_d_piece import OneDPiece
 from vistok.pretrained.tokenizers.retok import ReTok
 from vistok.pretrained.tokenizers.tatitok import TATiTok
 from vistok.pretrained.tokenizers.titok import TiTok
+from vistok.pretrained.tokenizers.var import VARTokenizer
 from vistok.pretrained.tokenizers.xqgan import XQGAN
 from vistok.storage.hub import HUB
 
@@ -25,6 +26,7 @@ FAMILIES: dict[str, Family] = {
         *(MaskGITVQGAN(), TiTok(), TATiTok(), OneDPiece(), ReTok(), LlamaGen(), XQGAN()),
         FlexTok(),
         Instella(),
+        VARTokenizer(),
         RAR(),
         InstellaT2I(),
         LlamaGenGPT(),
