@@ -96,9 +96,12 @@ class SequentialGenerator(Generator):
             if isinstance(layer, nn.Embedding):
                 nn.init.normal_(layer.weight, std=0.02)
         # After the loop above: heads start from zero, so the first loss is log V exactly.
-        width = self.config.transformer.width
-        rounds = self.config.head_rounds
-        self.head = make_head(self.head_kind, width, self.inner.vocab, head_bias, rounds)
+        self.head = self.new_head(head_bias)
+
+    def new_head(self, bias: bool) -> nn.Module:
+        """The head of the transformer's states; a kind that reads several makes others."""
+        width, rounds = self.config.transformer.width, self.config.head_rounds
+        return make_head(self.head_kind, width, self.inner.vocab, bias, rounds)
 
     # -- the network ----------------------------------------------------------------------------
 
