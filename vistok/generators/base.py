@@ -70,6 +70,7 @@ class Generator(nn.Module, Imported, library_name="vistok", tags=["image-generat
         takes_known: True if sampling takes over known codes: after a position was sampled, its code
             is that of `Condition.known` where `known_mask` says so, and what follows is sampled
             with it.
+        masks_text: True if it obeys condition.text.mask, and can do without a class token.
     """
 
     config: GeneratorConfig
@@ -77,12 +78,20 @@ class Generator(nn.Module, Imported, library_name="vistok", tags=["image-generat
     metrics: tuple[str, ...]
     judged_by: tuple[str, int]
     takes_known: bool = False
+    masks_text: bool = False
 
     def __init__(self, config: GeneratorConfig, spec: TokenSpec) -> None:
         super().__init__()
         reason = self.unable(config, spec)
         if reason is not None:
             raise InputError(f"kind={config.kind} {reason}; {_who_can(spec)}")
+        text = config.condition.text
+        if text is not None and (text.mask or not text.class_token) and not self.masks_text:
+            raise InputError(
+                f"kind={config.kind} looks at the padding of a text and needs the class token "
+                "behind it; leave out condition.text.mask and condition.text.class_token, or use "
+                "kind=autoregressive"
+            )
         self.config, self.spec = config, spec
         self.classes: tuple[str, ...] = ()
         self.tokenizer: dict[str, str] = {}

@@ -20,6 +20,7 @@ from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.core.rng import Rng
 from vistok.generators.base import Generator, GeneratorConfig, SavedCodes
+from vistok.generators.captions import SeenText, weighted_mean, with_text
 from vistok.generators.conditioning import ConditionTokens, LayerTexts
 from vistok.generators.embedding import BitEmbedding, CodeEmbedding, EmbedKind, FactorEmbedding
 from vistok.generators.guidance import GuidanceConfig, guide
@@ -94,7 +95,7 @@ class SequentialGenerator(Generator):
         init_weights(self, self.config.transformer)
         for layer in self.modules():
             if isinstance(layer, nn.Embedding):
-                nn.init.normal_(layer.weight, std=0.02)
+                nn.init.normal_(layer.weight, std=self.config.transformer.init_std)
         # After the loop above: heads start from zero, so the first loss is log V exactly.
         self.head = self.new_head(head_bias)
 
@@ -116,9 +117,12 @@ class SequentialGenerator(Generator):
 
     def texts_of(
         self, condition: Condition, batch: int, null: Tensor | None = None
-    ) -> dict[str, LayerText]:
-        """Text that blocks read, as an argument of `run`; {} if they read none."""
-        return {} if self.texts is None else {"text": self.texts(condition, batch, null)}
+    ) -> dict[str, LayerText | SeenText]:
+        """Arguments of `run`: text that blocks read, which slots in front are seen; {} if neither
+        is needed."""
+        found = {} if self.texts is None else {"text": self.texts(condition, batch, null)}
+        seen = self.condition.seen(condition, batch)
+        return found if seen is None else {**found, "seen": seen}
 
     def start(self, condition: Condition, batch: int, null: Tensor | None = None) -> Tensor:
         """Slots [B, S, W] in front of the positions; `null` as in `ConditionTokens`."""
@@ -137,6 +141,12 @@ class SequentialGenerator(Generator):
         raise NotImplementedError
 
     # -- training -------------------------------------------------------------------------------
+
+    def counted(self, condition: Condition, batch: int) -> Tensor | None:
+        """[B] bool: samples that loss and metrics count; None = all."""
+        text = self.config.condition.text
+        ignores = text is not None and text.textless == "ignored"
+        return with_text(condition, batch) if ignores else None
 
     def nats(self, tokens: Tokens, condition: Condition, draws: Draws | None = None) -> Tensor:
         """Negative log-likelihood [B, L] of each position; 0 behind the prefix of cut tokens."""
@@ -163,8 +173,9 @@ class SequentialGenerator(Generator):
     ) -> dict[str, Tensor]:
         """loss: nats per position; bits_per_image: length of an arithmetic code."""
         nats = self.nats(tokens, condition, draws)
-        bits = nats.detach().sum(-1).mean() / math.log(2)
-        return {"loss": nats.mean(), "bits_per_image": bits}
+        counted = self.counted(condition, len(nats))
+        bits = weighted_mean(nats.detach().sum(-1, keepdim=True), counted) / math.log(2)
+        return {"loss": weighted_mean(nats, counted), "bits_per_image": bits}
 
     @torch.no_grad()
     def evaluate(
@@ -172,6 +183,8 @@ class SequentialGenerator(Generator):
     ) -> dict[str, tuple[Tensor | float, int]]:
         """nll: nats per position; bits_per_image: length of an arithmetic code."""
         nats = self.nats(tokens, condition)
+        counted = self.counted(condition, len(nats))
+        nats = nats if counted is None else nats[counted.to(nats.device)]
         total = float(nats.double().sum())
         return {
             "nll": (total, nats.numel()),
@@ -204,7 +217,7 @@ class SequentialGenerator(Generator):
         first = start.shape[1] - 1  # slot that position 0 is predicted from
         caches = None
         if settings.cache:
-            read = sum(one.mask.shape[1] for one in text.values())  # keys in front
+            read = sum(one.keys for one in text.values())  # in front
             caches = self.transformer.new_caches(len(start), read + first + positions, start)
         new, sequence = start, start
         for i in range(positions):
