@@ -29,6 +29,7 @@ from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.core.rng import Rng
 from vistok.generators.axis_heads import OF_AXES, AxisHeads
+from vistok.generators.captions import SeenText
 from vistok.generators.guidance import GuidanceConfig, guide
 from vistok.generators.orders import cells_before, near_to_far
 from vistok.generators.sampling import ChoiceConfig, choose
@@ -65,12 +66,13 @@ class NeighbouringConfig(SequentialConfig):
     clips); sincos: a fixed table over the place in the sequence."""
     rope_base: float = Field(default=10000.0, gt=1, le=1e12, allow_inf_nan=False)
     """Longest period of positions=rope, over 2 pi."""
-    condition_rotary: Literal["zero", "before"] = "zero"
-    """Rotation of the condition's tokens. zero: cos and sin are 0, so that they have a score of 0
-    with everything and only their values count (LlamaGen, NAR); before: as cells in front of the
-    first one."""
-    token_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of activations of the embeddings that training drops, keyed by sample."""
+    condition_positions: Literal["before", "zero"] = "zero"
+    """Rotary positions of the condition's tokens. before: -1, -2, ... on every axis, from the first
+    cell backward; zero: none, and their rows of the table are zero instead, so that queries and
+    keys of these tokens vanish, and all look at them evenly (LlamaGen and NAR)."""
+    token_dropout: float | None = Field(default=None, ge=0, lt=1)
+    """Share of activations of the embeddings that training drops, keyed by sample; null =
+    transformer.dropout."""
     sampling: NeighbouringSampling = NeighbouringSampling()
     """Default settings of sampling; they are saved with the model."""
 
@@ -101,6 +103,8 @@ class NeighbouringConfig(SequentialConfig):
 class Neighbouring(SequentialGenerator):
     """Predicts each cell of a grid from its neighbours on the plane before it."""
 
+    masks_text = True
+
     def __init__(
         self, config: NeighbouringConfig, spec: TokenSpec, codes: nn.Module | None = None
     ) -> None:
@@ -111,7 +115,8 @@ class Neighbouring(SequentialGenerator):
             config.transformer.norm, width, eps, config.transformer.norm_affine
         )
         self.norms = nn.ModuleList(make() for _ in self.grid)
-        self.dropout = Dropout(config.token_dropout)
+        own = config.token_dropout
+        self.dropout = Dropout(config.transformer.dropout if own is None else own)
         self._make_positions()
         self._make_tables()
         self.initialize()
@@ -188,13 +193,10 @@ class Neighbouring(SequentialGenerator):
             kept: [B, L] bool, cells that are there, a prefix; None = all.
         """
         start = self.start(condition, len(indices), null)
-        front = start.shape[1]
         x = torch.cat([start, self.embed(indices)], dim=1)
-        mask = self.mask
-        if kept is not None:
-            mask = mask & nn.functional.pad(kept, (front, 0), value=True)[:, None, None]
+        seen = self.texts_of(condition, len(indices), null).get("seen")
         slots = torch.arange(x.shape[1], device=x.device)
-        states = self.states(x, slots, mask)
+        states = self.states(x, slots, self._mask(slots, seen, kept))
         return [state[:, slot] for state, slot in zip(states, self.before, strict=True)]
 
     def logits(self, indices: Tensor, condition: Condition) -> Tensor:
@@ -224,8 +226,10 @@ class Neighbouring(SequentialGenerator):
     ) -> Tokens:
         spec, factors, samples = self.spec, len(self.inner.vocab), len(index)
         start = self.start(condition, samples)
+        seen = self.texts_of(condition, samples).get("seen")
         if settings.guided:
             start = torch.cat([start, self.start(Condition(), samples)])
+            seen = None if seen is None else seen.join(seen)
         device, front = start.device, start.shape[1]
         planes = [cells.to(device) for cells in near_to_far(self.grid)]
         u = Rng(seed, "sampling").uniform(index, (spec.length, factors)).to(device)
@@ -236,14 +240,13 @@ class Neighbouring(SequentialGenerator):
             capacity = front + spec.length - len(planes[-1])
             caches = self.transformer.new_caches(len(start), capacity, start)
         new, slots = start, torch.arange(front, device=device)
-        x, seen = start, slots  # all that was fed, in order of planes
+        x, fed = start, slots  # everything so far, plane after plane
         for number, cells in enumerate(planes):
             if settings.cache:
-                # A plane sees all that was fed before it and itself.
-                mask = None if number else self.mask[:front, :front]
+                mask = self._mask(slots, seen) if number == 0 else _behind(seen, len(fed))
                 states = self.states(new, slots, mask, caches)
             else:
-                states = self.states(x, seen, self.mask[seen][:, seen])
+                states = self.states(x, fed, self._mask(fed, seen))
                 states = [state[:, -len(slots) :] for state in states]
             scale = settings.scale_at(number / len(planes))
 
@@ -259,8 +262,8 @@ class Neighbouring(SequentialGenerator):
                 codes = torch.where(taken, known[:, cells], codes)
             chosen[:, cells] = codes
             new, slots = self.embed(codes).repeat(len(start) // samples, 1, 1), front + cells
-            if not settings.cache:
-                x, seen = torch.cat([x, new], dim=1), torch.cat([seen, slots])
+            fed = torch.cat([fed, slots])
+            x = x if settings.cache else torch.cat([x, new], dim=1)
         tokens = Tokens(self.inner, indices=chosen.to(Tokens.dtype(self.inner)))
         if self.config.regroup is not None:
             tokens = tokens.regroup(spec.vocab)
@@ -270,6 +273,27 @@ class Neighbouring(SequentialGenerator):
 
     def summary(self) -> dict[str, object]:
         return {**super().summary(), "passes/image": sum(self.grid) - len(self.grid) + 1}
+
+    def _mask(self, slots: Tensor, seen: SeenText | None, kept: Tensor | None = None) -> Tensor:
+        """bool [n, n], or [R, 1, n, n]: who sees whom of slots [n].
+
+        Args:
+            seen: condition tokens that may be looked at; None = all.
+            kept: [R, L] bool, cells that are there; None = all.
+        """
+        mask = self.mask[slots][:, slots]
+        if seen is None and kept is None:
+            return mask
+        front, cells = self.condition.count, self.spec.length
+        rows = len(kept) if seen is None else len(seen.mask)
+        ones = lambda count: mask.new_ones(rows, count)
+        columns = [ones(front) if seen is None else seen.mask]
+        columns.append(ones(cells) if kept is None else kept.to(mask.device))
+        there = torch.cat(columns, dim=1)[:, None, slots]
+        # A slot sees itself in any case: a row without a key would have no softmax.
+        return ((mask & there) | torch.eye(len(slots), dtype=torch.bool, device=mask.device))[
+            :, None
+        ]
 
     def _make_positions(self) -> None:
         config, front, cells = self.config, self.condition.count, self.spec.length
@@ -288,7 +312,7 @@ class Neighbouring(SequentialGenerator):
             head_dim = width // config.transformer.heads
             tables = rotary_table(torch.cat([before, places]), head_dim, config.rope_base)
             for name, table in zip(("rotary_cos", "rotary_sin"), tables, strict=True):
-                if config.condition_rotary == "zero":
+                if config.condition_positions == "zero":
                     table[:front] = 0.0
                 self.register_buffer(name, table, persistent=False)
 
@@ -311,6 +335,14 @@ class Neighbouring(SequentialGenerator):
         tables = {"mask": mask, "before": slot, "near": near, "share": exists / exists.sum(0)}
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
+
+
+def _behind(seen: SeenText | None, count: int) -> Tensor | None:
+    """bool [R, 1, 1, count]: the cells of a plane see all `count` slots so far but hidden ones of
+    the condition; None = all."""
+    if seen is None:
+        return None
+    return nn.functional.pad(seen.mask, (0, count - seen.mask.shape[1]), value=True)[:, None, None]
 
 
 def _grid(config: NeighbouringConfig, spec: TokenSpec) -> tuple[int, ...] | None:
