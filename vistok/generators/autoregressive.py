@@ -7,7 +7,7 @@ Letters: L positions, W width, C condition tokens, R rows, n slots, A axes of a 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -23,8 +23,8 @@ from vistok.generators.sequential import (
     SequentialSampling,
 )
 from vistok.layers.dropout import Dropout
-from vistok.layers.masks import causal_behind
-from vistok.layers.positions import grid_positions, rotary_table
+from vistok.layers.masks import causal_behind, with_more
+from vistok.layers.positions import grid_positions, rotary_table, rows_from
 from vistok.layers.text_transformer import LayerText, TextTransformer
 from vistok.layers.transformer import Transformer, TransformerConfig
 from vistok.tokens import TokenSpec
@@ -99,6 +99,11 @@ class Autoregressive(SequentialGenerator):
         reads = {} if self.texts is None else {"text": text.dim, "layers": text.layers}
         return TextTransformer(config.trunk, rows, **{"text": None, **reads})
 
+    def first_rotary(self, count: int) -> tuple[Tensor, Tensor] | None:
+        if self.config.positions != "rope":
+            return None
+        return self.rotary_cos[:count], self.rotary_sin[:count]
+
     def start(self, condition: Condition, batch: int, null: Tensor | None = None) -> Tensor:
         """The condition's tokens [B, C, W]."""
         return self.condition(condition, batch, null)
@@ -106,7 +111,7 @@ class Autoregressive(SequentialGenerator):
     def run(
         self,
         x: Tensor,
-        first: int,
+        first: int | Tensor,
         start: Tensor,
         caches: list | None = None,
         text: LayerText | None = None,
@@ -117,17 +122,32 @@ class Autoregressive(SequentialGenerator):
         Args:
             seen: which slots in front may be looked at; None = all.
         """
-        stop, rotary = first + x.shape[1], None
+        rotary, count = None, x.shape[1]
         if self.config.positions == "learned":
-            x = x + self.position_table[first:stop].to(x.dtype)
+            x = x + rows_from(self.position_table, first, count).to(x.dtype)
         elif self.config.positions == "rope":
-            rotary = (self.rotary_cos[first:stop], self.rotary_sin[first:stop])
+            tables = (self.rotary_cos, self.rotary_sin)
+            rotary = tuple(rows_from(table, first, count) for table in tables)
+            if isinstance(first, Tensor):  # the same for all heads
+                rotary = tuple(table[:, None] for table in rotary)
         given = {"rotary": rotary, "causal": True, "caches": caches}
-        if seen is not None:  # the causal mask is part of it: a hidden slot still sees itself
-            given |= {"causal": False, "mask": causal_behind(seen.mask, first, stop)}
+        if seen is not None:
+            given |= _masked(seen.mask, first, count, caches)
         if isinstance(self.transformer, TextTransformer):
             given |= {"first": first, "text": text}
         return self.transformer(self.dropout(x), **given)
+
+
+def _masked(seen: Tensor, first: int | Tensor, count: int, caches: list | None) -> dict[str, Any]:
+    """Arguments of the transformer that hide slots in front.
+
+    Args:
+        seen: [R, S] bool. first, count: of the slots that ask.
+    """
+    if not isinstance(first, Tensor) and first < seen.shape[1]:
+        return {"causal": False, "mask": causal_behind(seen, first, first + count)}
+    keys = first + count if caches is None else caches[0].after(count)
+    return {"mask": with_more(seen, keys)[:, None, None]}
 
 
 def _positions(spec: TokenSpec, first: int) -> Tensor:

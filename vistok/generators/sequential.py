@@ -22,9 +22,11 @@ from vistok.core.rng import Rng
 from vistok.generators.base import Generator, GeneratorConfig, SavedCodes
 from vistok.generators.captions import SeenText, weighted_mean, with_text
 from vistok.generators.conditioning import ConditionTokens, LayerTexts
+from vistok.generators.decoding import Decoding
 from vistok.generators.embedding import BitEmbedding, CodeEmbedding, EmbedKind, FactorEmbedding
 from vistok.generators.guidance import GuidanceConfig, guide
 from vistok.generators.heads import OF_BITS, HeadKind, check_head, choose_head, make_head
+from vistok.generators.intra_head import IntraConfig, IntraHead
 from vistok.generators.sampling import ChoiceConfig, choose
 from vistok.layers.text_transformer import LayerText
 from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
@@ -42,9 +44,12 @@ class SequentialConfig(GeneratorConfig):
     transformer: TransformerConfig
     head: HeadKind | None = None
     """Prediction of a position's factors. null: joint for one factor, bernoulli for bits, causal
-    for other factors; bit_rounds: bits that see those of earlier rounds."""
+    for other factors; bit_rounds: bits that see those of earlier rounds; intra: factor by factor,
+    by a transformer over them (Open-MAGVIT2)."""
     head_rounds: int = Field(default=4, ge=1, le=64)
     """Rounds of head=bit_rounds: more see more of a token's other bits, and cost as much more."""
+    intra: IntraConfig = IntraConfig()
+    """The transformer of head=intra."""
     embed: EmbedKind = "learned"
     """Embeddings of tokens. learned: a table per factor (a linear map of bits); codes: the
     tokenizer's code vectors, frozen, through a linear map; codes_init: trained from there."""
@@ -100,9 +105,15 @@ class SequentialGenerator(Generator):
         self.head = self.new_head(head_bias)
 
     def new_head(self, bias: bool) -> nn.Module:
-        """The head of the transformer's states; a kind that reads several makes others."""
-        width, rounds = self.config.transformer.width, self.config.head_rounds
-        return make_head(self.head_kind, width, self.inner.vocab, bias, rounds)
+        """The head of the transformer's states; a kind that reads several of them makes others."""
+        config, vocab = self.config, self.inner.vocab
+        if self.head_kind == "intra":
+            intra, rotary = config.intra, self.first_rotary(len(vocab))
+            if not intra.context_norm:
+                self.transformer.norm = nn.Identity()
+            return IntraHead(intra, config.transformer, vocab, self.embed, rotary, bias)
+        width, rounds = config.transformer.width, config.head_rounds
+        return make_head(self.head_kind, width, vocab, bias, rounds)
 
     # -- the network ----------------------------------------------------------------------------
 
@@ -114,6 +125,10 @@ class SequentialGenerator(Generator):
                 "condition.text.layers, or use kind=autoregressive"
             )
         return Transformer(self.config.trunk)
+
+    def first_rotary(self, count: int) -> tuple[Tensor, Tensor] | None:
+        """cos and sin [count, d / 2] of the first slots; None if places are not rotary."""
+        return None
 
     def texts_of(
         self, condition: Condition, batch: int, null: Tensor | None = None
@@ -129,11 +144,18 @@ class SequentialGenerator(Generator):
         raise NotImplementedError
 
     def run(
-        self, x: Tensor, first: int, start: Tensor, caches: list | None = None, **text: LayerText
+        self,
+        x: Tensor,
+        first: int | Tensor,
+        start: Tensor,
+        caches: list | None = None,
+        **text: LayerText,
     ) -> Tensor:
         """Hidden states [R, n, W] of the slots first.. of sequences in their given order.
 
         Args:
+            first: number of the first slot; or [R, n], the slots of rows at different places,
+                whose caches know them too.
             x: [R, n, W] embeddings of these slots; the slots before them are in the caches.
             start: [R, S, W], of these rows.
             text: as `texts_of` gives it, of these rows.
@@ -199,32 +221,23 @@ class SequentialGenerator(Generator):
         return self.spec.prefix in ("token", "block")
 
     def check_settings(self, settings: SequentialSampling) -> None:
-        if self.head_kind in OF_BITS and (settings.top_k or settings.top_p < 1):
-            raise InputError("top_k and top_p have no meaning for independent bits; leave them out")
+        if self.head_kind in OF_BITS and settings.narrows:
+            raise InputError(
+                "top_k, top_p and min_p have no meaning for independent bits; leave them out"
+            )
 
     def generate(
         self, condition: Condition, index: Tensor, seed: int, positions: int, settings: Any
     ) -> Tokens:
         spec, factors, samples = self.spec, len(self.inner.vocab), len(index)
-        start, text = self.start(condition, samples), self.texts_of(condition, samples)
-        if settings.guided:
-            start = torch.cat([start, self.start(Condition(), samples)])
-            free = self.texts_of(Condition(), samples)
-            text = {name: one.join(free[name]) for name, one in text.items()}
-        u = Rng(seed, "sampling").uniform(index, (spec.length, factors)).to(start.device)
-        chosen = torch.zeros(samples, spec.length, factors, dtype=torch.long, device=start.device)
+        run = Decoding(
+            self, condition, samples, positions, guided=settings.guided, cache=settings.cache
+        )
+        u = Rng(seed, "sampling").uniform(index, (spec.length, factors)).to(run.start.device)
+        chosen = torch.zeros(samples, spec.length, factors, dtype=torch.long, device=u.device)
         known = None if condition.known is None else self.regrouped(condition.known).indices.long()
-        first = start.shape[1] - 1  # slot that position 0 is predicted from
-        caches = None
-        if settings.cache:
-            read = sum(one.keys for one in text.values())  # in front
-            caches = self.transformer.new_caches(len(start), read + first + positions, start)
-        new, sequence = start, start
         for i in range(positions):
-            if settings.cache:
-                hidden = self.run(new, first + i if i else 0, start, caches, **text)
-            else:
-                hidden = self.run(sequence, 0, start, **text)
+            hidden = run.feed(chosen[:, i - 1 : i]) if i else run.begin()
             scale = settings.scale_at(i / spec.length)
 
             def pick(logits: Tensor, f: int, i: int = i, scale: float = scale) -> Tensor:
@@ -234,8 +247,6 @@ class SequentialGenerator(Generator):
             if known is not None:
                 codes = torch.where(condition.known_mask[:, i, None], known[:, i], codes)
             chosen[:, i] = codes
-            new = self.embed(chosen[:, i : i + 1]).repeat(len(start) // samples, 1, 1)
-            sequence = sequence if settings.cache else torch.cat([sequence, new], dim=1)
         tokens = Tokens(self.inner, indices=chosen.to(Tokens.dtype(self.inner)))
         if self.config.regroup is not None:
             tokens = tokens.regroup(spec.vocab)

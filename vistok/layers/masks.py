@@ -29,8 +29,12 @@ def causal_behind(seen: Tensor, first: int, stop: int) -> Tensor:
     """
     slots = torch.arange(stop, device=seen.device)
     rows = slots[first:, None]
-    keys = torch.nn.functional.pad(seen, (0, max(stop - seen.shape[1], 0)), value=True)[:, :stop]
-    return ((keys[:, None] & (slots <= rows)) | (slots == rows))[:, None]
+    return ((with_more(seen, stop)[:, None] & (slots <= rows)) | (slots == rows))[:, None]
+
+
+def with_more(seen: Tensor, count: int) -> Tensor:
+    """[B, count] bool: a mask [B, S] with further positions that are seen, or cut."""
+    return torch.nn.functional.pad(seen, (0, max(count - seen.shape[1], 0)), value=True)[:, :count]
 
 
 def joined(*parts: Tensor | int, batch: int, device: torch.device | str) -> Tensor | None:
