@@ -7,6 +7,7 @@ from vistok.config.names import nearest
 from vistok.pretrained.base import Family, Release
 from vistok.pretrained.generators.instella import InstellaT2I
 from vistok.pretrained.generators.llamagen import LlamaGenGPT
+from vistok.pretrained.generators.open_magvit2 import OpenMAGVIT2AR
 from vistok.pretrained.generators.rar import RAR
 from vistok.pretrained.tokenizers.flextok import FlexTok
 from vistok.pretrained.tokenizers.instella import Instella
@@ -30,6 +31,7 @@ FAMILIES: dict[str, Family] = {
         RAR(),
         InstellaT2I(),
         LlamaGenGPT(),
+        OpenMAGVIT2AR(),
     )
 }
 
