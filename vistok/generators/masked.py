@@ -273,7 +273,7 @@ class Masked(Generator):
             free = self.condition(Condition(), samples, None)
             both = {name: torch.cat([one, free[name]]) for name, one in given.items()}
         for step in range(settings.steps):
-            scale = settings.scale_at(step / settings.steps)
+            scale = settings.guidance_at(step)
             if scale == 1.0:
                 logits = self.run(codes, mask, given)
             else:
