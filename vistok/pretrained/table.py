@@ -7,6 +7,7 @@ from vistok.config.names import nearest
 from vistok.pretrained.base import Family, Release
 from vistok.pretrained.generators.instella import InstellaT2I
 from vistok.pretrained.generators.llamagen import LlamaGenGPT
+from vistok.pretrained.generators.maskgit import MaskGIT
 from vistok.pretrained.generators.open_magvit2 import OpenMAGVIT2AR
 from vistok.pretrained.generators.rar import RAR
 from vistok.pretrained.tokenizers.flextok import FlexTok
@@ -32,6 +33,7 @@ FAMILIES: dict[str, Family] = {
         InstellaT2I(),
         LlamaGenGPT(),
         OpenMAGVIT2AR(),
+        MaskGIT(),
     )
 }
 
