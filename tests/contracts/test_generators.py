@@ -235,7 +235,7 @@ def test_wrong_requests_are_one_line(kind, fails):
         model.sample(CONDITION, index=INDEX[:2])
     with fails(ValueError, "no_such_key: unknown key"):
         model.sample(index=INDEX, sampling={"no_such_key": 1})
-    with fails(ValueError, "sampling='hot': expected"):
+    with fails(ValueError, "sampling.preset=hot: expected"):
         model.sample(index=INDEX, sampling="hot")
 
 

@@ -48,7 +48,8 @@ def generate(
 
     TOKENIZER may be left out if the one whose tokens were learned is where it was; another one
     than that is refused. KEY=VALUE: sampling.temperature=0.9 and so on change the generator's
-    settings, decoder_sampling.steps=10 those of a decoder that samples; `vistok info` prints both.
+    settings, sampling.preset=unguided takes a named set of them, decoder_sampling.steps=10 changes
+    those of a decoder that samples; `vistok info` prints all of them.
     """
     import torch
 

@@ -3,6 +3,7 @@
 joint: one softmax over the vocabulary. independent: a softmax per factor, all at once.
 causal: factor by factor, each seeing those before it. bernoulli: one probability per bit.
 bit_rounds: bits in a few rounds; those of a round are independent given all earlier rounds.
+intra: as causal, by a small transformer over the factors (intra_head.py).
 Letters: B batch, L positions, W width, F factors, V vocabulary of a factor.
 """
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from vistok.core.errors import InputError
 
-HeadKind = Literal["joint", "independent", "causal", "bernoulli", "bit_rounds"]
+HeadKind = Literal["joint", "independent", "causal", "bernoulli", "bit_rounds", "intra"]
 # (logits [R, V], factor) -> codes [B]; R = 2B rows where guidance needs pairs
 Pick = Callable[[Tensor, int], Tensor]
 

@@ -28,6 +28,7 @@ from vistok.generators.orders import random_order
 from vistok.generators.sequential import SequentialConfig, SequentialGenerator
 from vistok.layers.modulation import Modulation, modulate
 from vistok.layers.norms import make_norm
+from vistok.layers.positions import rows_from
 from vistok.layers.transformer import TransformerConfig
 from vistok.tokens import Tokens, TokenSpec
 
@@ -113,7 +114,7 @@ class RandomOrder(SequentialGenerator):
     def run(
         self,
         x: Tensor,
-        first: int,
+        first: int | Tensor,
         start: Tensor,
         caches: list | None = None,
         order: Tensor | None = None,
@@ -123,15 +124,20 @@ class RandomOrder(SequentialGenerator):
         Args:
             order: [R, L] position of each token of the sequence; None = raster.
         """
-        stop, slots = first + x.shape[1], start.shape[1]
+        count, slots = x.shape[1], start.shape[1]
         if order is None:
             order = torch.arange(self.spec.length, device=x.device)[None]
         own = self.positions[:slots].expand(len(order), -1, -1)
         own = torch.cat([own, self.positions[slots:][order]], dim=1)
         # The last slot in front predicts the first token, and the last token predicts nothing.
         target = nn.functional.pad(self.target_positions[order], (0, 0, slots - 1, 1))
-        x = x + own[:, first:stop].to(x.dtype) + target[:, first:stop].to(x.dtype)
-        vector = start[:, -1:] + self.places[first:stop].to(start.dtype)
+        if isinstance(first, Tensor):
+            rows = torch.arange(len(first), device=x.device)[:, None]
+            own, target = (one.expand(len(first), -1, -1)[rows, first] for one in (own, target))
+        else:
+            own, target = (one[:, first : first + count] for one in (own, target))
+        x = x + own.to(x.dtype) + target.to(x.dtype)
+        vector = start[:, -1:] + rows_from(self.places, first, count).to(start.dtype)
         x = self.transformer(x, causal=True, caches=caches, vector=vector)
         shift, scale = self.modulation_head(vector)
         return modulate(self.norm_head(x), shift, scale)

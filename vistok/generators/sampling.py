@@ -1,10 +1,13 @@
-"""From logits to a code: temperature, top-k, top-p, and a keyed uniform number.
+"""From logits to a code: temperature, top-k, top-p, min-p, and a keyed uniform number.
 
-The order is the usual one (LlamaGen): guide, divide by temperature, top-k, top-p, sample.
+The order is the usual one (LlamaGen, transformers): guide, divide by temperature, top-k, top-p,
+min-p, sample.
 Letters: B samples, V vocabulary.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from pydantic import Field, field_validator
@@ -25,6 +28,14 @@ class ChoiceConfig(Config):
     """Number of most likely codes that are sampled from; 0 = all."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Probability that the most likely codes which are sampled from reach together; 1 = all."""
+    min_p: float = Field(default=0.0, ge=0, le=1)
+    """Least probability of codes that are sampled from, as a share of that of the most likely one;
+    0 = all (arXiv 2407.01082)."""
+
+    @property
+    def narrows(self) -> bool:
+        """True if some codes are left out of the choice."""
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
     @field_validator("temperature")
     @classmethod
@@ -38,6 +49,15 @@ def choose(logits: Tensor, u: Tensor, config: ChoiceConfig) -> Tensor:
     """logits [B, V] fp32, u [B] in [0, 1) -> codes [B] int64, by inverting the distribution."""
     if config.temperature == 0:
         return logits.argmax(-1)
+    # In fp64 the cumulative sum ends at 1 up to a rounding that no u can fall behind.
+    cumulative = narrowed(logits, config).double().softmax(-1).cumsum(-1)
+    chosen = torch.searchsorted(cumulative, u.double()[:, None] * cumulative[:, -1:], right=True)
+    return chosen[:, 0].clamp(max=logits.shape[-1] - 1)
+
+
+def narrowed(logits: Tensor, config: ChoiceConfig) -> Tensor:
+    """Logits [..., V] fp32 of the distribution that is sampled from: over the temperature (above
+    0), -inf for codes that top_k, top_p or min_p leave out."""
     logits = logits / config.temperature
     if 0 < config.top_k < logits.shape[-1]:
         # By place, not by value: equal logits must not let more than k through.
@@ -45,10 +65,10 @@ def choose(logits: Tensor, u: Tensor, config: ChoiceConfig) -> Tensor:
         logits = torch.full_like(logits, -torch.inf).scatter(-1, kept.indices, kept.values)
     if config.top_p < 1:
         logits = _nucleus(logits, config.top_p)
-    # In fp64 the cumulative sum ends at 1 up to a rounding that no u can fall behind.
-    cumulative = logits.double().softmax(-1).cumsum(-1)
-    chosen = torch.searchsorted(cumulative, u.double()[:, None] * cumulative[:, -1:], right=True)
-    return chosen[:, 0].clamp(max=logits.shape[-1] - 1)
+    if config.min_p > 0:
+        least = logits.amax(-1, keepdim=True) + math.log(config.min_p)
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    return logits
 
 
 def _nucleus(logits: Tensor, share: float) -> Tensor:

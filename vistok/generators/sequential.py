@@ -20,10 +20,13 @@ from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.core.rng import Rng
 from vistok.generators.base import Generator, GeneratorConfig, SavedCodes
+from vistok.generators.captions import SeenText, weighted_mean, with_text
 from vistok.generators.conditioning import ConditionTokens, LayerTexts
+from vistok.generators.decoding import Decoding
 from vistok.generators.embedding import BitEmbedding, CodeEmbedding, EmbedKind, FactorEmbedding
 from vistok.generators.guidance import GuidanceConfig, guide
 from vistok.generators.heads import OF_BITS, HeadKind, check_head, choose_head, make_head
+from vistok.generators.intra_head import IntraConfig, IntraHead
 from vistok.generators.sampling import ChoiceConfig, choose
 from vistok.layers.text_transformer import LayerText
 from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
@@ -41,9 +44,12 @@ class SequentialConfig(GeneratorConfig):
     transformer: TransformerConfig
     head: HeadKind | None = None
     """Prediction of a position's factors. null: joint for one factor, bernoulli for bits, causal
-    for other factors; bit_rounds: bits that see those of earlier rounds."""
+    for other factors; bit_rounds: bits that see those of earlier rounds; intra: factor by factor,
+    by a transformer over them (Open-MAGVIT2)."""
     head_rounds: int = Field(default=4, ge=1, le=64)
     """Rounds of head=bit_rounds: more see more of a token's other bits, and cost as much more."""
+    intra: IntraConfig = IntraConfig()
+    """The transformer of head=intra."""
     embed: EmbedKind = "learned"
     """Embeddings of tokens. learned: a table per factor (a linear map of bits); codes: the
     tokenizer's code vectors, frozen, through a linear map; codes_init: trained from there."""
@@ -94,11 +100,18 @@ class SequentialGenerator(Generator):
         init_weights(self, self.config.transformer)
         for layer in self.modules():
             if isinstance(layer, nn.Embedding):
-                nn.init.normal_(layer.weight, std=0.02)
+                nn.init.normal_(layer.weight, std=self.config.transformer.init_std)
         # After the loop above: heads start from zero, so the first loss is log V exactly.
-        width = self.config.transformer.width
-        rounds = self.config.head_rounds
-        self.head = make_head(self.head_kind, width, self.inner.vocab, head_bias, rounds)
+        config, vocab = self.config, self.inner.vocab
+        if self.head_kind == "intra":
+            intra, rotary = config.intra, self.first_rotary(len(vocab))
+            head = IntraHead(intra, config.transformer, vocab, self.embed, rotary, head_bias)
+            if not intra.context_norm:
+                self.transformer.norm = nn.Identity()
+        else:
+            width, rounds = config.transformer.width, config.head_rounds
+            head = make_head(self.head_kind, width, vocab, head_bias, rounds)
+        self.head = head
 
     # -- the network ----------------------------------------------------------------------------
 
@@ -111,22 +124,36 @@ class SequentialGenerator(Generator):
             )
         return Transformer(self.config.trunk)
 
+    def first_rotary(self, count: int) -> tuple[Tensor, Tensor] | None:
+        """cos and sin [count, d / 2] of the first slots; None if places are not rotary."""
+        return None
+
     def texts_of(
         self, condition: Condition, batch: int, null: Tensor | None = None
-    ) -> dict[str, LayerText]:
-        """Text that blocks read, as an argument of `run`; {} if they read none."""
-        return {} if self.texts is None else {"text": self.texts(condition, batch, null)}
+    ) -> dict[str, LayerText | SeenText]:
+        """Arguments of `run`: text that blocks read, which slots in front are seen; {} if neither
+        is needed."""
+        found = {} if self.texts is None else {"text": self.texts(condition, batch, null)}
+        seen = self.condition.seen(condition, batch)
+        return found if seen is None else {**found, "seen": seen}
 
     def start(self, condition: Condition, batch: int, null: Tensor | None = None) -> Tensor:
         """Slots [B, S, W] in front of the positions; `null` as in `ConditionTokens`."""
         raise NotImplementedError
 
     def run(
-        self, x: Tensor, first: int, start: Tensor, caches: list | None = None, **text: LayerText
+        self,
+        x: Tensor,
+        first: int | Tensor,
+        start: Tensor,
+        caches: list | None = None,
+        **text: LayerText,
     ) -> Tensor:
         """Hidden states [R, n, W] of the slots first.. of sequences in their given order.
 
         Args:
+            first: number of the first slot; or [R, n], the slots of rows at different places,
+                whose caches know them too.
             x: [R, n, W] embeddings of these slots; the slots before them are in the caches.
             start: [R, S, W], of these rows.
             text: as `texts_of` gives it, of these rows.
@@ -134,6 +161,12 @@ class SequentialGenerator(Generator):
         raise NotImplementedError
 
     # -- training -------------------------------------------------------------------------------
+
+    def counted(self, condition: Condition, batch: int) -> Tensor | None:
+        """[B] bool: samples that loss and metrics count; None = all."""
+        text = self.config.condition.text
+        ignores = text is not None and text.textless == "ignored"
+        return with_text(condition, batch) if ignores else None
 
     def nats(self, tokens: Tokens, condition: Condition, draws: Draws | None = None) -> Tensor:
         """Negative log-likelihood [B, L] of each position; 0 behind the prefix of cut tokens."""
@@ -160,8 +193,9 @@ class SequentialGenerator(Generator):
     ) -> dict[str, Tensor]:
         """loss: nats per position; bits_per_image: length of an arithmetic code."""
         nats = self.nats(tokens, condition, draws)
-        bits = nats.detach().sum(-1).mean() / math.log(2)
-        return {"loss": nats.mean(), "bits_per_image": bits}
+        counted = self.counted(condition, len(nats))
+        bits = weighted_mean(nats.detach().sum(-1, keepdim=True), counted) / math.log(2)
+        return {"loss": weighted_mean(nats, counted), "bits_per_image": bits}
 
     @torch.no_grad()
     def evaluate(
@@ -169,6 +203,8 @@ class SequentialGenerator(Generator):
     ) -> dict[str, tuple[Tensor | float, int]]:
         """nll: nats per position; bits_per_image: length of an arithmetic code."""
         nats = self.nats(tokens, condition)
+        counted = self.counted(condition, len(nats))
+        nats = nats if counted is None else nats[counted.to(nats.device)]
         total = float(nats.double().sum())
         return {
             "nll": (total, nats.numel()),
@@ -183,32 +219,23 @@ class SequentialGenerator(Generator):
         return self.spec.prefix in ("token", "block")
 
     def check_settings(self, settings: SequentialSampling) -> None:
-        if self.head_kind in OF_BITS and (settings.top_k or settings.top_p < 1):
-            raise InputError("top_k and top_p have no meaning for independent bits; leave them out")
+        if self.head_kind in OF_BITS and settings.narrows:
+            raise InputError(
+                "top_k, top_p and min_p have no meaning for independent bits; leave them out"
+            )
 
     def generate(
         self, condition: Condition, index: Tensor, seed: int, positions: int, settings: Any
     ) -> Tokens:
         spec, factors, samples = self.spec, len(self.inner.vocab), len(index)
-        start, text = self.start(condition, samples), self.texts_of(condition, samples)
-        if settings.guided:
-            start = torch.cat([start, self.start(Condition(), samples)])
-            free = self.texts_of(Condition(), samples)
-            text = {name: one.join(free[name]) for name, one in text.items()}
-        u = Rng(seed, "sampling").uniform(index, (spec.length, factors)).to(start.device)
-        chosen = torch.zeros(samples, spec.length, factors, dtype=torch.long, device=start.device)
+        run = Decoding(
+            self, condition, samples, positions, guided=settings.guided, cache=settings.cache
+        )
+        u = Rng(seed, "sampling").uniform(index, (spec.length, factors)).to(run.start.device)
+        chosen = torch.zeros(samples, spec.length, factors, dtype=torch.long, device=u.device)
         known = None if condition.known is None else self.regrouped(condition.known).indices.long()
-        first = start.shape[1] - 1  # slot that position 0 is predicted from
-        caches = None
-        if settings.cache:
-            read = sum(one.mask.shape[1] for one in text.values())  # keys in front
-            caches = self.transformer.new_caches(len(start), read + first + positions, start)
-        new, sequence = start, start
         for i in range(positions):
-            if settings.cache:
-                hidden = self.run(new, first + i if i else 0, start, caches, **text)
-            else:
-                hidden = self.run(sequence, 0, start, **text)
+            hidden = run.feed(chosen[:, i - 1 : i]) if i else run.begin()
             scale = settings.scale_at(i / spec.length)
 
             def pick(logits: Tensor, f: int, i: int = i, scale: float = scale) -> Tensor:
@@ -218,8 +245,6 @@ class SequentialGenerator(Generator):
             if known is not None:
                 codes = torch.where(condition.known_mask[:, i, None], known[:, i], codes)
             chosen[:, i] = codes
-            new = self.embed(chosen[:, i : i + 1]).repeat(len(start) // samples, 1, 1)
-            sequence = sequence if settings.cache else torch.cat([sequence, new], dim=1)
         tokens = Tokens(self.inner, indices=chosen.to(Tokens.dtype(self.inner)))
         if self.config.regroup is not None:
             tokens = tokens.regroup(spec.vocab)

@@ -17,20 +17,49 @@ from vistok.layers.positions import rotate
 
 
 class KVCache:
-    """Keys and values of the positions seen so far: [B, h, capacity, d] each."""
+    """Keys and values of the positions seen so far: [B, h, capacity, d] each, written in place.
+
+    Attributes:
+        length: how many are there.
+        places: [B, n] where the next keys of each row belong, if rows are at different places;
+            what a row holds behind them is not seen. None = behind what is there.
+        reach: with `places`, how many are read; None = all that there is room for.
+    """
+
+    places: Tensor | None = None
+    reach: int | None = None
 
     def __init__(self, batch: int, heads: int, capacity: int, head_dim: int, like: Tensor) -> None:
         shape = (batch, heads, capacity, head_dim)
         self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
         self.length = 0
 
+    def after(self, count: int) -> int:
+        """How many keys are read once `count` further ones are stored."""
+        if self.places is None:
+            return self.length + count
+        return self.keys.shape[2] if self.reach is None else self.reach
+
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store [B, h, n, d] behind what is there; all keys and values so far."""
+        """Store [B, h, n, d] behind what is there, or at `places`; all keys and values so far."""
+        if self.places is not None:
+            rows = torch.arange(len(keys), device=keys.device)[:, None]
+            self.keys.transpose(1, 2)[rows, self.places] = keys.transpose(1, 2)
+            self.values.transpose(1, 2)[rows, self.places] = values.transpose(1, 2)
+            return self.keys[:, :, : self.reach], self.values[:, :, : self.reach]
         stop = self.length + keys.shape[2]
         self.keys[:, :, self.length : stop] = keys
         self.values[:, :, self.length : stop] = values
         self.length = stop
         return self.keys[:, :, :stop], self.values[:, :, :stop]
+
+    def seen(self, count: int, keys: int) -> Tensor:
+        """bool [count, keys], or [B, 1, count, keys] of rows at different places: who may look
+        where, for the last `count` positions that were stored."""
+        numbers = torch.arange(keys, device=self.keys.device)
+        if self.places is not None:
+            return numbers <= self.places[:, None, :, None]
+        return numbers <= numbers[keys - count :, None]
 
 
 def attend(
@@ -70,7 +99,7 @@ def attend(
 
 
 def _both(mask: Tensor | None, seen: Tensor) -> Tensor:
-    """A mask, bool or of numbers, that also hides what is not `seen` [L, M]."""
+    """A mask, bool or of numbers, that also hides what is not `seen`, [L, M] or more."""
     if mask is None:
         return seen
     if mask.dtype == torch.bool:
@@ -146,7 +175,9 @@ class Attention(nn.Module):
             k, v = self._behind(memory, k, v)
         if cache is not None:
             k, v = cache.append(k, v)
-        if causal and (mask is not None or k.shape[2] != q.shape[2]):
+        if causal and cache is not None and (cache.places is not None or mask is not None):
+            mask, causal = _both(mask, cache.seen(q.shape[2], k.shape[2])), False
+        elif causal and (mask is not None or k.shape[2] != q.shape[2]):
             # torch's own causal flag aligns the triangle to the start; a cache needs the end.
             first = k.shape[2] - q.shape[2]
             rows = torch.arange(q.shape[2], device=q.device)[:, None] + first

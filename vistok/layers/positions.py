@@ -121,6 +121,12 @@ def new_levels(count: int, width: int) -> nn.Parameter:
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(count, width), std=(3 * width) ** -0.5))
 
 
+def rows_from(table: Tensor, first: int | Tensor, count: int) -> Tensor:
+    """Rows of a table [L, D]: [count, D] from `first` on; or, of places [..., count] that are
+    numbered one by one, [..., count, D]."""
+    return table[first] if isinstance(first, Tensor) else table[first : first + count]
+
+
 def rotary_table(positions: Tensor, head_dim: int, base: float = 10000.0) -> tuple[Tensor, Tensor]:
     """cos and sin [L, head_dim / 2] of RoPE; the pairs are shared out evenly over the A axes.
 
@@ -165,8 +171,8 @@ class MixedTables(NamedTuple):
 
 
 def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate interleaved pairs (2i, 2i+1) of x [B, heads, L, d] by the table [L, d / 2]; or what
-    `MixedTables` says."""
+    """Rotate interleaved pairs (2i, 2i+1) of x [B, heads, L, d] by the table [L, d / 2], or
+    [B, 1, L, d / 2] of each row; or what `MixedTables` says."""
     cos, sin = (table.to(x.dtype) for table in rotary)
     if isinstance(rotary, MixedTables):
         first, second = x.chunk(2, dim=-1)

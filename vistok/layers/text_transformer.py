@@ -20,6 +20,7 @@ from vistok.core.selection import Record
 from vistok.layers.attention import KVCache
 from vistok.layers.modulation import modulate
 from vistok.layers.norms import make_norm
+from vistok.layers.positions import rows_from
 from vistok.layers.transformer import Block, Transformer, TransformerConfig
 
 
@@ -29,6 +30,11 @@ class LayerText(Record):
 
     features: Tensor  # [B, K, M, C]
     mask: Tensor  # [B, M] bool: which positions are text
+
+    @property
+    def keys(self) -> int:
+        """M, keys in front of the sequence's own."""
+        return self.mask.shape[1]
 
     def join(self, other: LayerText) -> LayerText:
         """The rows of both, one behind the other."""
@@ -54,7 +60,7 @@ class TextBlock(Block):
     def forward(
         self,
         x: Tensor,
-        first: int = 0,
+        first: int | Tensor = 0,
         text: Tensor | None = None,
         mask: Tensor | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
@@ -62,7 +68,7 @@ class TextBlock(Block):
         cache: KVCache | None = None,
         vector: Tensor | None = None,
     ) -> Tensor:
-        """x [B, n, D], positions first.. of the table -> [B, n, D].
+        """x [B, n, D], positions first.. of the table, or those [B, n] -> [B, n, D].
 
         Args:
             text: [B, M, C]. mask: [B, 1, 1, M + keys], of text and positions.
@@ -72,7 +78,7 @@ class TextBlock(Block):
             shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.modulation(vector)
             y = modulate(y, shift, scale)
         if self.positions is not None:
-            y = y + self.positions[first : first + y.shape[1]].to(y.dtype)
+            y = y + rows_from(self.positions, first, y.shape[1]).to(y.dtype)
         memory = None if text is None else self.text(text.to(self.text.weight.dtype))
         y = self.attention(y, rotary, mask, causal, cache, memory=memory)
         x = x + gate * self.skip_attention(self.dropout_attention(self.scale_attention(y)))
@@ -108,7 +114,7 @@ class TextTransformer(Transformer):
     def forward(
         self,
         x: Tensor,
-        first: int = 0,
+        first: int | Tensor = 0,
         text: LayerText | None = None,
         seen: Tensor | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
@@ -126,7 +132,9 @@ class TextTransformer(Transformer):
         mask = None if seen is None else seen[:, None, None]
         cached = caches is not None and caches[0].length > 0
         if text is not None:
-            own = first + x.shape[1] if cached else x.shape[1]
+            own = x.shape[1]
+            if cached:
+                own = caches[0].after(own) - text.mask.shape[1]
             if seen is None:
                 seen = torch.ones(1, own, dtype=torch.bool, device=x.device).expand(len(x), -1)
             mask = torch.cat([text.mask, seen], dim=1)[:, None, None]

@@ -1,0 +1,111 @@
+"""One sampling run: cached steps, windows, rollback, and rows at different places."""
+
+import pytest
+import torch
+
+from vistok.config import validate
+from vistok.config.registry import build, entries
+from vistok.core.records import Condition
+from vistok.generators.decoding import Decoding
+from vistok.tokens import TokenSpec
+
+SPEC = TokenSpec(blocks=((2, 3),), vocab=(7,))
+TRUNK = {"width": 16, "depth": 2, "heads": 2}
+TEXT = {"condition": {"text": {"dim": 3, "length": 4, "layers": 2}}}
+CLASSES = {"condition": {"classes": 3}}
+KINDS = {
+    "rope": {"kind": "autoregressive", "positions": "rope", **CLASSES},
+    "learned": {"kind": "autoregressive", "positions": "learned", **CLASSES},
+    "per_block": {"kind": "autoregressive", "positions": "per_block", **CLASSES},
+    "text": {"kind": "autoregressive", "positions": "per_block", **TEXT},
+    "text, rope": {"kind": "autoregressive", "positions": "rope", **TEXT},
+    "random_order": {"kind": "random_order", **CLASSES},
+}
+CODES = torch.randint(7, (2, 6, 1), generator=torch.Generator().manual_seed(1))
+
+
+def make(name: str, **changes):
+    """A generator of this kind whose weights all have an influence, in fp32."""
+    tree = {"transformer": TRUNK, **KINDS[name], **changes}
+    torch.manual_seed(0)
+    model = build(validate(entries("generator")[tree["kind"]].config, tree), SPEC).eval()
+    for parameter in model.parameters():
+        parameter.data.add_(0.3 * torch.randn_like(parameter))
+    return model.requires_grad_(False)
+
+
+def condition(model) -> Condition:
+    """Of two samples, which differ."""
+    if model.texts is None:
+        return Condition(label=torch.tensor([0, 2]))
+    features = torch.randn(2, 2, 4, 3, generator=torch.Generator().manual_seed(2))
+    return Condition(text=features, text_mask=torch.tensor([[True] * 4, [False, *[True] * 3]]))
+
+
+def run_of(model, guided: bool = True, **options) -> Decoding:
+    return Decoding(model, condition(model), 2, SPEC.length, guided=guided, **options)
+
+
+def whole(model, guided: bool = True) -> torch.Tensor:
+    """[R, L, W]: hidden states of one full run; row i predicts position i + 1."""
+    run = run_of(model, guided)
+    x = torch.cat([run.start, model.embed(CODES).repeat(run.rows // 2, 1, 1)], dim=1)
+    return model.run(x, 0, run.start, **run.text)[:, run.start.shape[1] :]
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("cache", [True, False])
+def test_steps_and_windows_equal_the_full_run(name, cache):
+    model = make(name)
+    full = whole(model)
+    for cuts in ([1] * 6, [2, 3, 1], [6]):
+        run = run_of(model, cache=cache)
+        first, at, parts = run.begin(), 0, []
+        for count in cuts:
+            parts.append(run.feed(CODES[:, at : at + count]))
+            at += count
+            assert run.position == at
+        torch.testing.assert_close(torch.cat(parts, 1), full, atol=1e-4, rtol=0)
+    start = run_of(model)
+    torch.testing.assert_close(first, start.begin(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("cache", [True, False])
+def test_what_was_rolled_back_is_forgotten(name, cache):
+    model = make(name)
+    full, run = whole(model), run_of(model, cache=cache)
+    run.begin()
+    run.feed(CODES[:, :2])
+    run.feed((CODES[:, 2:5] + 1) % 7)
+    run.rollback(2)
+    torch.testing.assert_close(run.feed(CODES[:, 2:4]), full[:, 2:4], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("guided", [True, False])
+def test_samples_may_be_at_different_places(name, guided):
+    model = make(name)
+    full, run = whole(model, guided), run_of(model, guided)
+    run.begin()
+    run.feed(torch.cat([CODES[:, :2], (CODES[:, 2:4] + 1) % 7], dim=1))
+    places = torch.tensor([1, 2])
+    for count in (2, 1, 3):  # the second sample ends at 6 and is fed beyond it
+        run.rollback(places)
+        picked = (places[:, None] + torch.arange(count)).clamp(max=5)
+        hidden = run.feed(CODES[torch.arange(2)[:, None], picked])
+        valid = (places[:, None] + torch.arange(count)) < 6
+        copies = run.rows // 2
+        expected = full[torch.arange(run.rows)[:, None], picked.repeat(copies, 1)]
+        keep = valid.repeat(copies, 1)
+        torch.testing.assert_close(hidden[keep], expected[keep], atol=1e-4, rtol=0)
+        places = places + count
+        assert torch.equal(run.position, places)
+    run.rollback(2)
+    torch.testing.assert_close(run.feed(CODES[:, 2:3]), full[:, 2:3], atol=1e-4, rtol=0)
+
+
+def test_places_need_a_cache(fails):
+    run = run_of(make("rope"), cache=False)
+    with fails(ValueError, "cache=False: samples cannot be at different places"):
+        run.rollback(torch.tensor([0, 1]))

@@ -1,0 +1,117 @@
+"""One sampling run of a sequential generator: its rows, its caches, and how far it is.
+
+    run = Decoding(model, condition, samples, positions, guided=True)
+    hidden = run.begin()          # [R, 1, W], predicts position 0
+    hidden = run.feed(codes)      # [R, n, W], of the n positions fed; row j predicts the next one
+    run.rollback(position)        # what was fed from there on is forgotten
+
+Slots in front of the sequence hold the condition, slot S + i the code of position i. Rows of a
+batch may be at different places: `rollback` then takes a position for each sample.
+Letters: B batch, F factors, L positions, W width, S slots in front, R rows (B, or 2B with guidance:
+conditional, then unconditional), n positions that are fed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vistok.core.errors import InputError
+from vistok.core.records import Condition
+
+if TYPE_CHECKING:
+    from vistok.generators.sequential import SequentialGenerator
+
+
+class Decoding:
+    """State of one sampling run.
+
+    Args:
+        model: in evaluation mode.
+        condition: of the B samples.
+        positions: how many of the first positions are sampled; at most L.
+        guided: True = unconditional rows follow the conditional ones.
+        cache: keep keys and values of past slots; False runs the whole sequence at every call.
+
+    Attributes:
+        position: number of positions that are fed; [B] after a rollback to several places.
+    """
+
+    position: int | Tensor
+
+    def __init__(
+        self,
+        model: SequentialGenerator,
+        condition: Condition,
+        samples: int,
+        positions: int,
+        *,
+        guided: bool = False,
+        cache: bool = True,
+    ) -> None:
+        self.model, self.samples, self.position = model, samples, 0
+        self.start, self.text = model.start(condition, samples), model.texts_of(condition, samples)
+        if guided:
+            self.start = torch.cat([self.start, model.start(Condition(), samples)])
+            free = model.texts_of(Condition(), samples)
+            self.text = {name: one.join(free[name]) for name, one in self.text.items()}
+        # Keys in front of the slots, and the last slot that there is room for.
+        self.front = sum(one.keys for one in self.text.values())
+        self.last = self.start.shape[1] + positions - 1
+        self.sequence, self.caches = self.start, None
+        if cache:
+            capacity = self.front + self.last + 1
+            self.caches = model.transformer.new_caches(len(self.start), capacity, self.start)
+
+    @property
+    def rows(self) -> int:
+        """R."""
+        return len(self.start)
+
+    def begin(self) -> Tensor:
+        """Read the slots in front: hidden state [R, 1, W] that predicts position 0."""
+        return self.model.run(self.start, 0, self.start, self.caches, **self.text)[:, -1:]
+
+    def feed(self, codes: Tensor) -> Tensor:
+        """Read the codes [B, n, F] of the next n positions: hidden states [R, n, W], each of which
+        predicts the position behind its own.
+
+        Samples may be fed beyond their last position: such states mean nothing, and disturb none.
+        """
+        count, slots = codes.shape[1], self.start.shape[1]
+        x = self.model.embed(codes)
+        x = x.repeat(self.rows // self.samples, 1, 1)
+        if self.caches is None:
+            self.sequence = torch.cat([self.sequence, x], dim=1)
+            hidden = self.model.run(self.sequence, 0, self.start, **self.text)[:, -count:]
+        else:
+            first = slots + self.position
+            if isinstance(first, Tensor):
+                steps = torch.arange(count, device=first.device)
+                first = (first[:, None] + steps).clamp(max=self.last)
+                first = first.repeat(self.rows // self.samples, 1)
+                self._place(first + self.front)
+            hidden = self.model.run(x, first, self.start, self.caches, **self.text)
+        self.position = self.position + count
+        return hidden
+
+    def rollback(self, position: int | Tensor) -> None:
+        """Back to an earlier number of positions fed: one for all samples, or [B]."""
+        slots = self.start.shape[1]
+        if self.caches is None:
+            if isinstance(position, Tensor):
+                raise InputError("cache=False: samples cannot be at different places; keep a cache")
+            self.sequence = self.sequence[:, : slots + position]
+        elif not isinstance(position, Tensor):
+            for cache in self.caches:
+                cache.length, cache.places = self.front + slots + position, None
+        self.position = position
+
+    def _place(self, places: Tensor) -> None:
+        """Tell the caches where the next keys of each row [R, n] belong."""
+        # Reading a number back from another device would make it wait.
+        reach = int(places.max()) + 1 if places.device.type == "cpu" else None
+        for cache in self.caches:
+            cache.places, cache.reach = places, reach
