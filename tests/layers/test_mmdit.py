@@ -52,8 +52,8 @@ def test_a_block_is_that_of_diffusers(last):
         torch.testing.assert_close(found_text, expected_text, atol=1e-6, rtol=1e-5)
 
 
-def network(**changes) -> MMDiT:
-    made = MMDiT(MMDiTConfig.tiny().model_copy(update=changes))
+def network(length=4, **changes) -> MMDiT:
+    made = MMDiT(MMDiTConfig.tiny().model_copy(update=changes), 0, length)
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return made
@@ -62,14 +62,14 @@ def network(**changes) -> MMDiT:
 @torch.no_grad()
 def test_the_final_norm_is_that_of_diffusers():
     normalization = pytest.importorskip("diffusers.models.normalization")
-    ours = network()
+    ours = network(length=5)
     width = ours.config.width
     theirs = normalization.AdaLayerNormContinuous(width, width, elementwise_affine=False, eps=1e-6)
     for name in ("weight", "bias"):
         swapped = torch.cat(getattr(ours.modulation.proj, name).chunk(2)[::-1])
         getattr(theirs.linear, name).copy_(swapped)
     x, text, vector = torch.randn(2, 5, width), torch.randn(2, 3, width), torch.randn(2, width)
-    inner, read = x, text
+    inner, read = x + ours.positions, text
     for block in ours.blocks:
         inner, read = block(inner, read, vector, None)
     torch.testing.assert_close(ours(x, text, vector), theirs(inner, vector), atol=1e-5, rtol=1e-5)
@@ -86,19 +86,16 @@ def test_padding_is_attended_or_hidden():
     short = seen(x[:1], text[:1, :2], vector[:1])
     torch.testing.assert_close(hidden(x, text, vector, mask)[:1], short, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(hidden(x, text, vector, mask)[1:], seen(x, text, vector)[1:])
+    there = torch.tensor([[True, True, False, False]] * 2)  # a prefix of the tokens
+    changed = torch.where(there[..., None], x, 0.0)
+    prefix = [seen(one, text, vector, seen=there)[:, :2] for one in (x, changed)]
+    assert torch.equal(*prefix)
 
 
 def test_it_starts_as_the_config_says():
-    zero, normal = (
-        MMDiT(MMDiTConfig.tiny()),
-        MMDiT(
-            MMDiTConfig.tiny().model_copy(
-                update={"init": "trunc_normal", "modulation_init": "normal"}
-            )
-        ),
-    )
-    for made in (zero, normal):
-        made.init_weights()
+    tiny = MMDiTConfig.tiny()
+    changes = {"init": "trunc_normal", "modulation_init": "normal"}
+    zero, normal = (MMDiT(one, 0, 4) for one in (tiny, tiny.model_copy(update=changes)))
     gated = lambda made: made.blocks[0].text.modulation.proj.weight
     assert not gated(zero).any() and 0.01 < gated(normal).std() < 0.03
     for made in (zero, normal):  # those without gates start at zero in any case

@@ -29,7 +29,7 @@ class MaskedSampling(GuidanceConfig):
     """T, evaluations of the network (two each with guidance)."""
     schedule: MaskSchedule = "arccos"
     """Share of the positions that stay masked after r of the steps: arccos, acos(r) 2 / pi (TiTok);
-    cosine, cos(r pi / 2) (MaskGIT); linear, 1 - r."""
+    cosine, cos(r pi / 2) (MaskGIT); linear, 1 - r; root, 1 - sqrt(r); square, 1 - r**2."""
     noise: float = Field(default=4.5, ge=0, le=1e4, allow_inf_nan=False)
     """Scale of the Gumbel noise; it falls with the steps as noise (1 - r), to none in the last."""
     choice: Literal["annealed", "categorical"] = "annealed"
@@ -44,6 +44,10 @@ class MaskedSampling(GuidanceConfig):
     """Divisor of the logits before that: temperature + temperature_fall (1 - r). TiTok's annealing
     is temperature 0.5 and a fall of 0.8."""
 
+    guidance_counts: Literal["done", "current"] = "done"
+    """Share of the steps that the guidance scale follows: done, those before the step; current,
+    with the step itself (MaskGen)."""
+
     @model_validator(mode="after")
     def _divides(self) -> MaskedSampling:
         if 0 < self.temperature < COLDEST:
@@ -52,6 +56,10 @@ class MaskedSampling(GuidanceConfig):
                 "more"
             )
         return self
+
+    def scale_of(self, step: int) -> float:
+        """Guidance scale of the step s = 0..T-1."""
+        return self.scale_at((step + (self.guidance_counts == "current")) / self.steps)
 
 
 class StepNoise(NamedTuple):
@@ -74,7 +82,7 @@ def count_masked(length: Tensor, step: int, settings: MaskedSampling) -> Tensor:
     elif settings.schedule == "cosine":
         share = np.cos(done * (math.pi * 0.5))
     else:
-        share = 1 - done
+        share = 1 - done ** {"linear": 1, "root": 0.5, "square": 2}[settings.schedule]
     return (length.double() * float(share)).floor().long()
 
 

@@ -17,17 +17,18 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vistok.config import Config
+from vistok.config.registry import register
 from vistok.core.errors import InputError
 from vistok.layers.attention import attend
 from vistok.layers.mlp import MlpKind, make_mlp
 from vistok.layers.modulation import Modulation, modulate
 from vistok.layers.norms import make_norm
-from vistok.layers.transformer import init_weights
 
 
 class MMDiTConfig(Config):
     """Sizes and options of an MM-DiT."""
 
+    kind: Literal["mmdit"] = "mmdit"
     width: int = Field(default=512, ge=2, le=2**14)
     """D of both streams; a multiple of heads."""
     depth: int = Field(default=8, ge=1, le=512)
@@ -54,11 +55,6 @@ class MMDiTConfig(Config):
         if self.width % self.heads:
             raise InputError(f"width={self.width} must be a multiple of heads={self.heads}")
         return self
-
-    @property
-    def branch_scale(self) -> Literal["none"]:
-        """Last layers of residual branches start like all others; gates hold them back."""
-        return "none"
 
 
 class Stream(nn.Module):
@@ -123,41 +119,72 @@ class JointBlock(nn.Module):
         return self.image.finish(x, own, image_groups), self.text.finish(text, of_text, text_groups)
 
 
+@register("trunk", MMDiTConfig)
 class MMDiT(nn.Module):
-    """A stack of joint blocks, then a modulated norm; [B, L, D] -> [B, L, D]."""
+    """Positions, a stack of joint blocks, then a modulated norm; [B, L, D] -> [B, L, D].
 
-    def __init__(self, config: MMDiTConfig) -> None:
+    Args:
+        front: slots among the positions; this trunk has none. length: L.
+    """
+
+    reads = "streams"
+
+    def __init__(self, config: MMDiTConfig, front: int, length: int) -> None:
         super().__init__()
         self.config = config
+        self.positions = nn.Parameter(torch.randn(front + length, config.width) * 0.02)
         self.blocks = nn.ModuleList(
             JointBlock(config, last=i == config.depth - 1) for i in range(config.depth)
         )
         self.norm = make_norm("layernorm", config.width, config.norm_eps, affine=False)
         self.modulation = Modulation(config.width, config.width, 2)
+        self._init_weights()
 
-    def init_weights(self) -> None:
-        """Initialize all layers, as the config says."""
-        init_weights(self, self.config)
-        if self.config.modulation_init == "zero":
-            return
-        std = self.config.width**-0.5 if self.config.init == "fan_in" else 0.02
+    def _init_weights(self) -> None:
+        """Start all linear layers as the config says, modulations at zero unless it says else."""
         for module in self.modules():
-            if isinstance(module, Modulation) and module.count == 6:
-                nn.init.trunc_normal_(module.proj.weight, std=std, a=-3 * std, b=3 * std)
+            if isinstance(module, nn.Linear):
+                std = module.in_features**-0.5 if self.config.init == "fan_in" else 0.02
+                nn.init.trunc_normal_(module.weight, std=std, a=-3 * std, b=3 * std)
+                nn.init.zeros_(module.bias)
+        for module in self.modules():
+            gated = isinstance(module, Modulation) and module.count == 6
+            if isinstance(module, Modulation) and not (
+                gated and self.config.modulation_init == "normal"
+            ):
+                module.reset()
 
     def forward(
-        self, x: Tensor, text: Tensor, vector: Tensor, text_mask: Tensor | None = None
+        self,
+        x: Tensor,
+        text: Tensor,
+        vector: Tensor,
+        text_mask: Tensor | None = None,
+        seen: Tensor | None = None,
     ) -> Tensor:
-        """
+        """Hidden states [B, L, D] of embeddings x [B, L, D].
+
         Args:
-            x: image tokens [B, L, D]. text: [B, M, D]. vector: of each sample [B, D].
+            text: [B, M, D]. vector: of each sample [B, D].
             text_mask: [B, M] bool, which positions are text; looked at if padding is masked.
+            seen: [B, L] bool, positions that exist; None = all.
         """
-        mask = None
-        if self.config.text_padding == "masked" and text_mask is not None:
-            image = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-            mask = torch.cat([image, text_mask], dim=1)[:, None, None]
+        mask = self._mask(x, text, text_mask, seen)
+        x = x + self.positions
         for block in self.blocks:
             x, text = block(x, text, vector, mask)
         shift, scale = self.modulation(vector)
         return modulate(self.norm(x), shift, scale)
+
+    def _mask(
+        self, x: Tensor, text: Tensor, text_mask: Tensor | None, seen: Tensor | None
+    ) -> Tensor | None:
+        """[B, 1, 1, L + M] bool: keys that may be looked at; None = all."""
+        if self.config.text_padding == "attended":
+            text_mask = None
+        if text_mask is None and seen is None:
+            return None
+        every = lambda like: torch.ones(like.shape[:2], dtype=torch.bool, device=like.device)
+        seen = every(x) if seen is None else seen
+        text_mask = every(text) if text_mask is None else text_mask
+        return torch.cat([seen, text_mask], dim=1)[:, None, None]
