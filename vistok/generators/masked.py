@@ -279,7 +279,7 @@ class Masked(Generator):
             free = self.condition(Condition(score=condition.score), samples, None)
             both = {name: torch.cat([one, free[name]]) for name, one in given.items()}
         for step in range(settings.steps):
-            scale = settings.scale_of(step)
+            scale = settings.guidance_at(step)
             if scale == 1.0:
                 logits = self.run(codes, mask, given)
             else:

@@ -13,16 +13,15 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
-from vistok.core.errors import InputError
 from vistok.generators.guidance import GuidanceConfig
 from vistok.generators.orders import MaskSchedule
-from vistok.generators.sampling import COLDEST
+from vistok.generators.sampling import ChoiceConfig, narrowed
 
 
-class MaskedSampling(GuidanceConfig):
+class MaskedSampling(ChoiceConfig, GuidanceConfig):
     """Sampling settings of masked generators."""
 
     steps: int = Field(default=8, ge=1, le=10_000)
@@ -38,28 +37,17 @@ class MaskedSampling(GuidanceConfig):
     confidence: Literal["logit", "log_prob"] = "logit"
     """Number of a chosen code that, plus the noise, ranks the positions: its logit (TiTok), or the
     logarithm of its probability (MaskGIT)."""
-    temperature: float = Field(default=1.0, ge=0, le=1e4, allow_inf_nan=False)
-    """Divisor of the logits in the last step; 0 = the most likely codes, in all steps."""
     temperature_fall: float = Field(default=0.0, ge=0, le=1e4, allow_inf_nan=False)
-    """Divisor of the logits before that: temperature + temperature_fall (1 - r). TiTok's annealing
-    is temperature 0.5 and a fall of 0.8."""
+    """Excess of the temperature at the start: logits are divided by temperature +
+    temperature_fall (1 - r), unless the temperature is 0. TiTok's annealing is a temperature of 0.5
+    with a fall of 0.8."""
+    guidance_share: Literal["before", "after"] = "before"
+    """Share of the steps by which the guidance grows: before, of those before a step (TiTok);
+    after, with the step itself (MaskGen)."""
 
-    guidance_counts: Literal["done", "current"] = "done"
-    """Share of the steps that the guidance scale follows: done, those before the step; current,
-    with the step itself (MaskGen)."""
-
-    @model_validator(mode="after")
-    def _divides(self) -> MaskedSampling:
-        if 0 < self.temperature < COLDEST:
-            raise InputError(
-                f"temperature={self.temperature}: expected 0 (most likely codes) or {COLDEST:g} or "
-                "more"
-            )
-        return self
-
-    def scale_of(self, step: int) -> float:
-        """Guidance scale of the step s = 0..T-1."""
-        return self.scale_at((step + (self.guidance_counts == "current")) / self.steps)
+    def guidance_at(self, step: int) -> float:
+        """Scale of the guidance at step 0..T-1."""
+        return self.scale_at((step + (self.guidance_share == "after")) / self.steps)
 
 
 class StepNoise(NamedTuple):
@@ -97,12 +85,13 @@ def choose_codes(
     left = 1.0 - (step + 1) / settings.steps
     scale = settings.noise * left
     greedy = settings.temperature == 0
-    divisor = 1.0 if greedy else settings.temperature + settings.temperature_fall * left
+    divisor = settings.temperature + settings.temperature_fall * left
+    now = settings.model_copy(update={"temperature": divisor})
     spread = scale if settings.choice == "annealed" else 1.0
     uniforms = noise.choice.split([part.shape[-1] for part in logits], dim=-1)
     codes, sure = [], 0.0
     for part, u in zip(logits, uniforms, strict=True):
-        part = part / divisor
+        part = part if greedy else narrowed(part, now)
         noisy = part if greedy or spread == 0 else part + spread * gumbel(u)
         code = noisy.argmax(-1, keepdim=True)
         rated = part.log_softmax(-1) if settings.confidence == "log_prob" else part

@@ -14,6 +14,7 @@ from vistok.core.errors import InputError
 from vistok.layers.dropout import Dropout
 from vistok.layers.norms import NormKind, make_norm
 from vistok.layers.positions import rotate
+from vistok.runtime.precision import no_autocast
 
 
 class KVCache:
@@ -122,12 +123,15 @@ class Attention(nn.Module):
         qk_norm_affine: bool = True,
         scale: float | None = None,
         out_bias: bool | None = None,
+        fp32: bool = False,
     ) -> None:
         """
         Args:
             scale: of the scores; None = 1 / sqrt(d). out_bias: of the output; None = as `bias`.
+            fp32: scores and their sums are computed in fp32, whatever the autocast state.
         """
         super().__init__()
+        self.fp32 = fp32
         self.heads, self.scale = heads, scale
         self.qkv = nn.Linear(width, 3 * width, bias=bias)
         self.out = nn.Linear(width, width, bias=bias if out_bias is None else out_bias)
@@ -184,7 +188,12 @@ class Attention(nn.Module):
             before = torch.arange(k.shape[2], device=q.device)[None] <= rows
             mask, causal = _both(mask, before), False
         dropout = self.dropout if self.training and self.dropout.p else None
-        y = attend(q, k, v, mask, causal, dropout, self.scale)
+        if self.fp32:
+            with no_autocast(v.device):
+                parts = (part.float() for part in (q, k, v))
+                y = attend(*parts, mask, causal, dropout, self.scale).to(v.dtype)
+        else:
+            y = attend(q, k, v, mask, causal, dropout, self.scale)
         return self.out(rearrange(y, "b h l d -> b l (h d)"))
 
     def _behind(self, memory: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
