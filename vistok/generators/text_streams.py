@@ -13,7 +13,12 @@ from torch import Tensor, nn
 
 from vistok.core.errors import InputError
 from vistok.core.records import Condition
-from vistok.generators.conditioning import ConditionConfig, check_shape, nulled
+from vistok.generators.conditioning import (
+    ConditionConfig,
+    TextConditionConfig,
+    check_shape,
+    nulled,
+)
 from vistok.generators.scores import ScoreWaves
 from vistok.layers.mmdit import MMDiTConfig
 
@@ -26,10 +31,15 @@ class StreamReader(nn.Module):
     def __init__(self, condition: ConditionConfig, trunk: MMDiTConfig) -> None:
         super().__init__()
         text, width, score = condition.text, trunk.width, condition.score
-        if text is None or condition.pooled is None or text.layers is not None:
+        if text is not None and text != TextConditionConfig(dim=text.dim, length=text.length):
             raise InputError(
-                "trunk=mmdit reads a text and its pooled features; give condition.text (of one "
-                "layer) and condition.pooled, or use another trunk"
+                f"trunk=mmdit reads dim and length of condition.text alone; got {text}: leave the "
+                "other options out"
+            )
+        if text is None or condition.pooled is None:
+            raise InputError(
+                "trunk=mmdit reads a text and its pooled features; give condition.text and "
+                "condition.pooled, or use another trunk"
             )
         self.text = nn.Linear(text.dim, width)
         self.pooled = nn.Linear(condition.pooled + (0 if score is None else score.channels), width)
@@ -52,13 +62,17 @@ class StreamReader(nn.Module):
         self.empty_mask.copy_(empty.text_mask[0])
         self.empty_pooled.copy_(empty.pooled[0])
 
+    @property
+    def knows_empty(self) -> bool:
+        """True if the empty text is set."""
+        return bool(self.empty_mask.any())
+
     def check_empty(self) -> None:
         """InputError if samples without a condition have no features to stand for it."""
-        if not self.empty_mask.any():
+        if not self.knows_empty:
             raise InputError(
-                "guidance: the features of the empty text are not known, which stand for no "
-                "condition; name the text encoder (vistok generate --text-encoder), call "
-                "generator.fill_empty(encoder.condition([''])), or sample with guidance=1"
+                "guidance: the features of the empty text, which stand for no condition, are not "
+                "known; call generator.use_text_encoder(encoder), or sample with guidance=1"
             )
 
     def forward(

@@ -6,6 +6,7 @@ from vistok.config.errors import InputError
 from vistok.config.names import nearest
 from vistok.pretrained.base import Family, Release
 from vistok.pretrained.generators.instella import InstellaT2I
+from vistok.pretrained.generators.maskgen import MaskGen
 from vistok.pretrained.generators.maskgit import MaskGIT
 from vistok.pretrained.generators.rar import RAR
 from vistok.pretrained.tokenizers.flextok import FlexTok
@@ -28,6 +29,7 @@ FAMILIES: dict[str, Family] = {
         RAR(),
         InstellaT2I(),
         MaskGIT(),
+        MaskGen(),
     )
 }
 
