@@ -2,7 +2,7 @@
 
 from vistok.generators import autoregressive, bit_diffusion, masked, neighbouring, random_order
 from vistok.generators.base import Generator, GeneratorConfig, load_generator
-from vistok.layers import bert, uvit  # noqa: F401  (registers the trunks of masked)
+from vistok.layers import bert, mmdit, uvit  # noqa: F401  (registers the trunks of masked)
 
 __all__ = [
     "Generator",

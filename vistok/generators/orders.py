@@ -14,7 +14,7 @@ from torch import Tensor
 from vistok.core.rng import Rng
 from vistok.layers.positions import grid_positions
 
-MaskSchedule = Literal["arccos", "cosine", "linear"]
+MaskSchedule = Literal["arccos", "cosine", "linear", "root", "square"]
 
 
 def raster(batch: int, length: int) -> Tensor:
@@ -41,7 +41,9 @@ def mask_ratio(u: Tensor, schedule: MaskSchedule) -> Tensor:
     """
     if schedule == "arccos":
         return u.acos() / (math.pi * 0.5)
-    return (u * (math.pi / 2)).cos() if schedule == "cosine" else 1 - u
+    if schedule == "cosine":
+        return (u * (math.pi / 2)).cos()
+    return 1 - u ** {"linear": 1, "root": 0.5, "square": 2}[schedule]
 
 
 def mask_of(u: Tensor, noise: Tensor, schedule: MaskSchedule = "arccos") -> Tensor:

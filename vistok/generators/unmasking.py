@@ -28,7 +28,7 @@ class MaskedSampling(ChoiceConfig, GuidanceConfig):
     """T, evaluations of the network (two each with guidance)."""
     schedule: MaskSchedule = "arccos"
     """Share of the positions that stay masked after r of the steps: arccos, acos(r) 2 / pi (TiTok);
-    cosine, cos(r pi / 2) (MaskGIT); linear, 1 - r."""
+    cosine, cos(r pi / 2) (MaskGIT); linear, 1 - r; root, 1 - sqrt(r); square, 1 - r**2."""
     noise: float = Field(default=4.5, ge=0, le=1e4, allow_inf_nan=False)
     """Scale of the Gumbel noise; it falls with the steps as noise (1 - r), to none in the last."""
     choice: Literal["annealed", "categorical"] = "annealed"
@@ -70,7 +70,7 @@ def count_masked(length: Tensor, step: int, settings: MaskedSampling) -> Tensor:
     elif settings.schedule == "cosine":
         share = np.cos(done * (math.pi * 0.5))
     else:
-        share = 1 - done
+        share = 1 - done ** {"linear": 1, "root": 0.5, "square": 2}[settings.schedule]
     return (length.double() * float(share)).floor().long()
 
 
