@@ -1,6 +1,6 @@
 """Generators: token sequences from a TokenSpec and a condition."""
 
-from vistok.generators import autoregressive, bit_diffusion, random_order
+from vistok.generators import autoregressive, bit_diffusion, next_scale, random_order
 from vistok.generators.base import Generator, GeneratorConfig, load_generator
 
 __all__ = [
@@ -9,5 +9,6 @@ __all__ = [
     "autoregressive",
     "bit_diffusion",
     "load_generator",
+    "next_scale",
     "random_order",
 ]

@@ -7,6 +7,7 @@ from vistok.config.names import nearest
 from vistok.pretrained.base import Family, Release
 from vistok.pretrained.generators.instella import InstellaT2I
 from vistok.pretrained.generators.rar import RAR
+from vistok.pretrained.generators.var import VAR
 from vistok.pretrained.tokenizers.flextok import FlexTok
 from vistok.pretrained.tokenizers.instella import Instella
 from vistok.pretrained.tokenizers.llamagen import LlamaGen
@@ -28,6 +29,7 @@ FAMILIES: dict[str, Family] = {
         VARTokenizer(),
         RAR(),
         InstellaT2I(),
+        VAR(),
     )
 }
 
