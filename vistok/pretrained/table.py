@@ -6,6 +6,10 @@ from vistok.config.errors import InputError
 from vistok.config.names import nearest
 from vistok.pretrained.base import Family, Release
 from vistok.pretrained.generators.instella import InstellaT2I
+from vistok.pretrained.generators.llamagen import LlamaGenGPT
+from vistok.pretrained.generators.maskgen import MaskGen
+from vistok.pretrained.generators.maskgit import MaskGIT
+from vistok.pretrained.generators.open_magvit2 import OpenMAGVIT2AR
 from vistok.pretrained.generators.rar import RAR
 from vistok.pretrained.generators.var import VAR
 from vistok.pretrained.tokenizers.flextok import FlexTok
@@ -29,6 +33,10 @@ FAMILIES: dict[str, Family] = {
         VARTokenizer(),
         RAR(),
         InstellaT2I(),
+        LlamaGenGPT(),
+        OpenMAGVIT2AR(),
+        MaskGIT(),
+        MaskGen(),
         VAR(),
     )
 }
