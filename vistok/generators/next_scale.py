@@ -123,9 +123,8 @@ class NextScale(Generator):
         self.starts = list(itertools.accumulate(spec.block_lengths, initial=0))
         self.start_table = new_levels(spec.block_lengths[0], width)
         self.levels = new_levels(len(spec.blocks), width)
-        numbers = torch.arange(len(spec.blocks))
-        level = numbers.repeat_interleave(torch.tensor(spec.block_lengths))
-        self.register_buffer("level", level, persistent=False)
+        level = [number for number, n in enumerate(spec.block_lengths) for _ in range(n)]
+        self.register_buffer("level", torch.tensor(level), persistent=False)
         self.position_table = None
         if config.positions == "learned":
             self.position_table = new_levels(spec.length, width)
