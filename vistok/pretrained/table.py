@@ -6,6 +6,7 @@ from vistok.config.errors import InputError
 from vistok.config.names import nearest
 from vistok.pretrained.base import Family, Release
 from vistok.pretrained.generators.instella import InstellaT2I
+from vistok.pretrained.generators.llamagen import LlamaGenGPT
 from vistok.pretrained.generators.nar import NAR
 from vistok.pretrained.generators.rar import RAR
 from vistok.pretrained.tokenizers.flextok import FlexTok
@@ -27,6 +28,7 @@ FAMILIES: dict[str, Family] = {
         Instella(),
         RAR(),
         InstellaT2I(),
+        LlamaGenGPT(),
         NAR(),
     )
 }
