@@ -15,7 +15,7 @@ from torch import Tensor
 from vistok.core.rng import Rng
 from vistok.layers.positions import grid_positions
 
-MaskSchedule = Literal["arccos", "cosine", "linear"]
+MaskSchedule = Literal["arccos", "cosine", "linear", "root", "square"]
 
 
 def raster(batch: int, length: int) -> Tensor:
@@ -41,16 +41,27 @@ def mask_ratio(u: Tensor, schedule: MaskSchedule) -> Tensor:
     In training u is uniform; in sampling it is the share of steps that are done.
     """
     if schedule == "arccos":
-        return u.acos() * (2 / math.pi)
-    return (u * (math.pi / 2)).cos() if schedule == "cosine" else 1 - u
+        return u.acos() / (math.pi * 0.5)
+    if schedule == "cosine":
+        return (u * (math.pi / 2)).cos()
+    return 1 - u ** {"linear": 1, "root": 0.5, "square": 2}[schedule]
+
+
+def mask_of(u: Tensor, noise: Tensor, schedule: MaskSchedule = "arccos") -> Tensor:
+    """[B, L] bool: positions to be predicted, one or more per sample, at uniform places.
+
+    Args:
+        u: [B] in [0, 1], for the share that is masked. noise: [B, L] uniform numbers, whose order
+            is the permutation that ranks the positions.
+    """
+    count = (noise.shape[1] * mask_ratio(u, schedule)).round().clamp(min=1)
+    return noise.argsort(dim=-1) < count[:, None]
 
 
 def random_mask(index: Tensor, rng: Rng, length: int, schedule: MaskSchedule = "arccos") -> Tensor:
-    """[B, L] bool: positions to be predicted, one or more per sample, at uniform places."""
-    ratio = mask_ratio(rng.child("ratio").uniform(index), schedule)
-    count = (ratio * length).round().clamp(min=1)
-    ranks = rng.child("mask").uniform(index, (length,)).argsort(dim=-1).argsort(dim=-1)
-    return ranks < count[:, None]
+    """[B, L] bool: `mask_of` numbers that are keyed by the samples `index` [B]."""
+    u = rng.child("ratio").uniform(index)
+    return mask_of(u, rng.child("mask").uniform(index, (length,)), schedule)
 
 
 def near_to_far(grid: tuple[int, ...]) -> list[list[int]]:

@@ -14,6 +14,7 @@ from vistok.core.errors import InputError
 from vistok.layers.dropout import Dropout
 from vistok.layers.norms import NormKind, make_norm
 from vistok.layers.positions import rotate
+from vistok.runtime.precision import no_autocast
 
 
 class KVCache:
@@ -123,14 +124,17 @@ class Attention(nn.Module):
         scale: float | None = None,
         out_bias: bool | None = None,
         kv_heads: int | None = None,
+        fp32: bool = False,
     ) -> None:
         """
         Args:
             scale: of the scores; None = 1 / sqrt(d). out_bias: of the output; None = as `bias`.
             kv_heads: heads of keys and values, each shared by as many heads of queries (grouped
                 queries, arXiv 2305.13245); None = as many as heads.
+            fp32: scores and their sums are computed in fp32, whatever the autocast state.
         """
         super().__init__()
+        self.fp32 = fp32
         self.heads, self.scale = heads, scale
         self.shared = 1 if kv_heads is None else heads // kv_heads  # heads that share keys
         self.parts = (width, width // self.shared, width // self.shared)  # widths of q, k, v
@@ -191,7 +195,12 @@ class Attention(nn.Module):
         if self.shared > 1:
             k, v = (part.repeat_interleave(self.shared, dim=1) for part in (k, v))
         dropout = self.dropout if self.training and self.dropout.p else None
-        y = attend(q, k, v, mask, causal, dropout, self.scale)
+        if self.fp32:
+            with no_autocast(v.device):
+                parts = (part.float() for part in (q, k, v))
+                y = attend(*parts, mask, causal, dropout, self.scale).to(v.dtype)
+        else:
+            y = attend(q, k, v, mask, causal, dropout, self.scale)
         return self.out(rearrange(y, "b h l d -> b l (h d)"))
 
     @property

@@ -52,6 +52,8 @@ class TransformerConfig(Config):
     attention_scale: Literal["sqrt", "mup"] = "sqrt"
     """Factor of the scores, with d channels of a head: sqrt, d**-0.5; mup, 8 / d, which is the same
     for 64 channels (FlexTok, arXiv 2203.03466)."""
+    attention_fp32: bool = False
+    """Attention itself is computed in fp32, whatever the precision of the rest (TiTok's U-ViT)."""
     bias: bool = True
     """Biases of all linear layers, unless one of the next three says otherwise."""
     qkv_bias: bool | None = None
@@ -147,6 +149,7 @@ class Block(nn.Module):
             8 * config.heads / width if config.attention_scale == "mup" else None,
             bias(config.out_bias),
             config.kv_heads,
+            config.attention_fp32,
         )
         self.norm_mlp = make_norm(config.norm, width, eps, config.norm_affine)
         self.mlp = make_mlp(

@@ -7,6 +7,8 @@ from vistok.config.names import nearest
 from vistok.pretrained.base import Family, Release
 from vistok.pretrained.generators.instella import InstellaT2I
 from vistok.pretrained.generators.llamagen import LlamaGenGPT
+from vistok.pretrained.generators.maskgen import MaskGen
+from vistok.pretrained.generators.maskgit import MaskGIT
 from vistok.pretrained.generators.nar import NAR
 from vistok.pretrained.generators.open_magvit2 import OpenMAGVIT2AR
 from vistok.pretrained.generators.rar import RAR
@@ -34,6 +36,8 @@ FAMILIES: dict[str, Family] = {
         LlamaGenGPT(),
         NAR(),
         OpenMAGVIT2AR(),
+        MaskGIT(),
+        MaskGen(),
     )
 }
 
