@@ -1,7 +1,8 @@
 """Generators: token sequences from a TokenSpec and a condition."""
 
-from vistok.generators import autoregressive, bit_diffusion, random_order
+from vistok.generators import autoregressive, bit_diffusion, masked, neighbouring, random_order
 from vistok.generators.base import Generator, GeneratorConfig, load_generator
+from vistok.layers import bert, mmdit, uvit  # noqa: F401  (registers the trunks of masked)
 
 __all__ = [
     "Generator",
@@ -9,5 +10,7 @@ __all__ = [
     "autoregressive",
     "bit_diffusion",
     "load_generator",
+    "masked",
+    "neighbouring",
     "random_order",
 ]

@@ -28,6 +28,9 @@ class TransformerConfig(Config):
     """D, channels of a position; a multiple of heads."""
     depth: int = Field(default=8, ge=1, le=512)
     heads: int = Field(default=8, ge=1, le=512)
+    kv_heads: int | None = Field(default=None, ge=1, le=512)
+    """Heads of keys and values, a divisor of heads: each is shared by a group of heads of queries;
+    null = as many as heads."""
     mlp: MlpKind = "gelu"
     mlp_ratio: float = Field(default=4.0, gt=0, le=64)
     """Hidden width of the feed-forward layer, as a multiple of width."""
@@ -49,6 +52,8 @@ class TransformerConfig(Config):
     attention_scale: Literal["sqrt", "mup"] = "sqrt"
     """Factor of the scores, with d channels of a head: sqrt, d**-0.5; mup, 8 / d, which is the same
     for 64 channels (FlexTok, arXiv 2203.03466)."""
+    attention_fp32: bool = False
+    """Attention itself is computed in fp32, whatever the precision of the rest (TiTok's U-ViT)."""
     bias: bool = True
     """Biases of all linear layers, unless one of the next three says otherwise."""
     qkv_bias: bool | None = None
@@ -95,6 +100,8 @@ class TransformerConfig(Config):
             raise InputError(
                 f"width={self.width} must be a multiple of heads={self.heads} with an even quotient"
             )
+        if self.kv_heads is not None and self.heads % self.kv_heads:
+            raise InputError(f"kv_heads={self.kv_heads}: expected a divisor of heads={self.heads}")
         return self
 
     @property
@@ -141,6 +148,8 @@ class Block(nn.Module):
             config.qk_norm_affine,
             8 * config.heads / width if config.attention_scale == "mup" else None,
             bias(config.out_bias),
+            config.kv_heads,
+            config.attention_fp32,
         )
         self.norm_mlp = make_norm(config.norm, width, eps, config.norm_affine)
         self.mlp = make_mlp(
@@ -251,6 +260,7 @@ class Transformer(nn.Module):
     def new_caches(self, batch: int, capacity: int, like: Tensor) -> list[KVCache]:
         """Empty KV caches, one per block."""
         heads, head_dim = self.config.heads, self.config.width // self.config.heads
+        heads = heads if self.config.kv_heads is None else self.config.kv_heads
         return [KVCache(batch, heads, capacity, head_dim, like) for _ in self.blocks]
 
 
@@ -290,7 +300,7 @@ def init_weights(module: nn.Module, config: TransformerConfig) -> None:
         if isinstance(layer, Modulation):
             layer.reset()
         elif isinstance(layer, Attention) and config.init == "xavier":
-            for part in layer.qkv.weight.detach().chunk(3):  # three layers that are kept as one
+            for part in layer.qkv.weight.detach().split(layer.parts):  # three layers, kept as one
                 _xavier(part)
     if config.branch_scale == "none":
         return
