@@ -24,17 +24,18 @@ from vistok.generators.captions import SeenText, weighted_mean, with_text
 from vistok.generators.conditioning import ConditionTokens, LayerTexts
 from vistok.generators.decoding import Decoding
 from vistok.generators.embedding import BitEmbedding, CodeEmbedding, EmbedKind, FactorEmbedding
-from vistok.generators.guidance import GuidanceConfig, guide
+from vistok.generators.factor_sampling import FactorSampling
+from vistok.generators.guidance import guide
 from vistok.generators.heads import OF_BITS, HeadKind, check_head, choose_head, make_head
 from vistok.generators.intra_head import IntraConfig, IntraHead
-from vistok.generators.sampling import ChoiceConfig, choose
+from vistok.generators.sampling import choose
 from vistok.generators.speculative import JacobiConfig, decode
 from vistok.layers.text_transformer import LayerText
 from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
 from vistok.tokens import Tokens, TokenSpec
 
 
-class SequentialSampling(ChoiceConfig, GuidanceConfig):
+class SequentialSampling(FactorSampling):
     """Sampling settings of generators that go from position to position."""
 
     cache: bool = True
@@ -227,7 +228,8 @@ class SequentialGenerator(Generator):
         return self.spec.prefix in ("token", "block")
 
     def check_settings(self, settings: SequentialSampling) -> None:
-        if self.head_kind in OF_BITS and settings.narrows:
+        each = settings.of_factors(len(self.inner.vocab))
+        if self.head_kind in OF_BITS and any(one.narrows for one in each):
             raise InputError(
                 "top_k, top_p and min_p have no meaning for independent bits; leave them out"
             )
@@ -247,12 +249,14 @@ class SequentialGenerator(Generator):
         self.passes = torch.full((samples,), positions)
         u = Rng(seed, "sampling").uniform(index, (spec.length, factors)).to(run.start.device)
         chosen = torch.zeros(samples, spec.length, factors, dtype=torch.long, device=u.device)
+        each = settings.of_factors(factors)
         for i in range(positions):
             hidden = run.feed(chosen[:, i - 1 : i]) if i else run.begin()
-            scale = settings.scale_at(i / spec.length)
+            done = i / spec.length
 
-            def pick(logits: Tensor, f: int, i: int = i, scale: float = scale) -> Tensor:
-                return choose(guide(logits, scale, samples), u[:, i, f], settings)
+            def pick(logits: Tensor, f: int, i: int = i, done: float = done) -> Tensor:
+                scale = each[f].scale_at(done)
+                return choose(guide(logits, scale, samples), u[:, i, f], each[f])
 
             codes = self.head.sample(hidden[:, -1], pick)
             if known is not None:
