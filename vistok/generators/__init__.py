@@ -1,6 +1,6 @@
 """Generators: token sequences from a TokenSpec and a condition."""
 
-from vistok.generators import autoregressive, bit_diffusion, masked, random_order
+from vistok.generators import autoregressive, bit_diffusion, masked, neighbouring, random_order
 from vistok.generators.base import Generator, GeneratorConfig, load_generator
 from vistok.layers import bert, mmdit, uvit  # noqa: F401  (registers the trunks of masked)
 
@@ -11,5 +11,6 @@ __all__ = [
     "bit_diffusion",
     "load_generator",
     "masked",
+    "neighbouring",
     "random_order",
 ]

@@ -1,6 +1,6 @@
 """Orders in which positions are generated, and masks that hide them in training.
 
-Everything random is keyed by the sample's number. Letters: B batch, L positions.
+Everything random is keyed by the sample's number. Letters: B batch, L positions, A axes of a grid.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vistok.core.rng import Rng
+from vistok.layers.positions import grid_positions
 
 MaskSchedule = Literal["arccos", "cosine", "linear", "root", "square"]
 
@@ -60,3 +61,20 @@ def random_mask(index: Tensor, rng: Rng, length: int, schedule: MaskSchedule = "
     """[B, L] bool: `mask_of` numbers that are keyed by the samples `index` [B]."""
     u = rng.child("ratio").uniform(index)
     return mask_of(u, rng.child("mask").uniform(index, (length,)), schedule)
+
+
+def near_to_far(grid: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """Raster indices of a grid's cells, a plane at a time: all cells of one Manhattan distance from
+    the first cell, in raster order (NAR, arXiv 2503.10696). Sides (s1, ..., sA) have
+    s1 + ... + sA - A + 1 planes."""
+    distance = grid_positions(grid).sum(-1).long()
+    return tuple((distance == d).nonzero()[:, 0] for d in range(int(distance.max()) + 1))
+
+
+def cells_before(grid: tuple[int, ...]) -> Tensor:
+    """[A, L] int64: raster index of the cell before each cell along each axis; -1 = there is none,
+    at the grid's edge."""
+    places, cells = grid_positions(grid).long(), torch.arange(math.prod(grid))
+    steps = [math.prod(grid[axis + 1 :]) for axis in range(len(grid))]
+    rows = [torch.where(places[:, a] > 0, cells - step, -1) for a, step in enumerate(steps)]
+    return torch.stack(rows)

@@ -102,16 +102,18 @@ class SequentialGenerator(Generator):
             if isinstance(layer, nn.Embedding):
                 nn.init.normal_(layer.weight, std=self.config.transformer.init_std)
         # After the loop above: heads start from zero, so the first loss is log V exactly.
+        self.head = self.new_head(head_bias)
+
+    def new_head(self, bias: bool) -> nn.Module:
+        """The head of the transformer's states; a kind that reads several of them makes others."""
         config, vocab = self.config, self.inner.vocab
         if self.head_kind == "intra":
             intra, rotary = config.intra, self.first_rotary(len(vocab))
-            head = IntraHead(intra, config.transformer, vocab, self.embed, rotary, head_bias)
             if not intra.context_norm:
                 self.transformer.norm = nn.Identity()
-        else:
-            width, rounds = config.transformer.width, config.head_rounds
-            head = make_head(self.head_kind, width, vocab, head_bias, rounds)
-        self.head = head
+            return IntraHead(intra, config.transformer, vocab, self.embed, rotary, bias)
+        width, rounds = config.transformer.width, config.head_rounds
+        return make_head(self.head_kind, width, vocab, bias, rounds)
 
     # -- the network ----------------------------------------------------------------------------
 
