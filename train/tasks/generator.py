@@ -16,9 +16,10 @@ from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.frozen.files import hollow
-from vistok.generators import GeneratorConfig
+from vistok.generators import Generator, GeneratorConfig
 from vistok.generators.autoregressive import AutoregressiveConfig
 from vistok.generators.base import SavedCodes
+from vistok.generators.texts import read_text_record
 from vistok.pretrained.identity import identify
 from vistok.runtime import distributed
 from vistok.storage.lineage import pairing
@@ -49,6 +50,8 @@ class GeneratorTask(Task):
         self.generator = build(choice, data.spec, codes)
         self.generator.classes = tuple(data.classes) if self.generator.num_classes else ()
         self.generator.tokenizer = made_by
+        if self.generator.reads_text:
+            _learn_texts(self.generator, data)
         self.modules = {"generator": self.generator}
         metric, sign = self.generator.judged_by
         self.monitor = Monitor(metric, higher_is_better=sign > 0)
@@ -87,6 +90,7 @@ class GeneratorTask(Task):
         generator = modules["generator"]
         generator.classes = self.generator.classes
         generator.tokenizer = self.generator.tokenizer
+        generator.text_record = self.generator.text_record
         generator.save_pretrained(folder)
 
     def example(self, count: int) -> Batch:
@@ -96,6 +100,22 @@ class GeneratorTask(Task):
         count = sum(p.numel() for p in self.generator.parameters())
         lines = {"generator parameters": f"{count:,}", **self.generator.summary()}
         return Facts(self.generator.spec, lines=lines)
+
+
+def _learn_texts(generator: Generator, data: Any) -> None:
+    """Record the text encoder of the tokens' cache, and take over its empty text where that stands
+    for no condition."""
+    images = data.record()["images"]
+    record = images.get("text_encoder") if isinstance(images, Mapping) else None
+    generator.text_record = read_text_record(record, "data: the tokens")
+    if hollow() or generator.knows_empty:  # on the meta device: shapes alone
+        return
+    if data.empty_text is None:
+        raise ConfigError(
+            "data: the tokens hold no features of the empty text, which stand for no condition in "
+            "this generator; cache them again with task.text"
+        )
+    generator.fill_empty(data.empty_text)
 
 
 def _with_classes(choice: GeneratorConfig, classes: int) -> GeneratorConfig:

@@ -95,7 +95,7 @@ class ReadsTexts(nn.Module):
                     f"text.{name}={given}: this generator was trained with {name}={own}: use the "
                     "same features"
                 )
-        self.text_record = record_of(encoder)
+        self.text_record = encoder.record()
         self._text_encoder = (encoder,)
         if not self.knows_empty:
             device = next(self.parameters()).device
@@ -118,11 +118,6 @@ class ReadsTexts(nn.Module):
         """Set the features of the empty text, [1, ...] each, where they stand for no condition."""
         for reader in self._readers:
             reader.fill_empty(self.trimmed(features))
-
-
-def record_of(encoder: TextEncoder) -> dict[str, Any]:
-    """The record of a text encoder that whatever is made of its features keeps."""
-    return {"config": encoder.config.model_dump(mode="json"), "sha256": encoder.sha256}
 
 
 def read_text_record(data: Any, source: str) -> dict[str, Any]:
