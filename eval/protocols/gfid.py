@@ -1,7 +1,8 @@
 """gFID: Fréchet distance of sampled and decoded images to real ones.
 
 `gFID` is taken to statistics of the training images, as papers do it; `gFID-val` to the very
-images that rFID uses, from the same samples. Each is measured with and without guidance.
+images that rFID uses, from the same samples. Each is measured without guidance first, then with
+it: a generator's own settings if they guide, else a moderate scale.
 Generators are runs that were named, or the AR probe (`gfid.probe`, eval/systems/probe.py), by which
 gFID becomes a property of the tokenizer. Samples are spread evenly over the classes, and their
 draws are keyed by sample number, so batches and ranks cannot change them.
@@ -10,21 +11,24 @@ draws are keyed by sample number, so batches and ranks cannot change them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
 from vistok.core.errors import InputError
-from vistok.core.records import Condition
+from vistok.core.rng import Rng
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, Skip, register
+from vistok.eval.protocols.sample_texts import conditioned, texts_missing, texts_of
 from vistok.eval.reference.real import RealStats
 from vistok.eval.reference.sets import MS_SSIM, MetricNames, SetMeasures
 from vistok.eval.reference.training_set import TrainingSet, training_set
+from vistok.eval.results.facts import Scale
 from vistok.eval.results.rows import Row
+from vistok.eval.results.text import scale_text
 from vistok.eval.systems.probe import no_probe
 from vistok.eval.systems.runs import System, class_names
 from vistok.metrics.stored import CAP
@@ -34,12 +38,17 @@ if TYPE_CHECKING:
     from vistok.eval.config import EvalConfig
 
 _MOST = 50_000  # samples, unless told otherwise: as many as published gFIDs have
+_MODERATE = 1.5  # guidance scale of a generator that does not guide by itself
 _FILE = "a reference was given instead"
 
 
 class GFIDConfig(ProtocolConfig):
-    guidance: Selects[tuple[float, ...]] = (1.0, 1.5)
-    """Guidance scales; 1.0 is always measured."""
+    guidance: Selects[tuple[float, ...] | None] = None
+    """Guidance scales; 1.0 is always measured. None: the generator's own settings (of a release,
+    those of its paper); 1.5 for one that does not guide by itself."""
+    labels: Selects[Literal["equal", "random"]] = "equal"
+    """Classes of the samples. equal: each in turn, as often as the others; random: uniformly, as
+    LlamaGen's evaluation has them."""
     samples: Selects[int | None] = Field(default=None, ge=2)
     """Generated images; None = as many as there are real ones, at most 50,000."""
     train_images: Selects[int | None] = Field(default=None, ge=2)
@@ -59,8 +68,8 @@ class GFIDConfig(ProtocolConfig):
 
     @field_validator("guidance")
     @classmethod
-    def _not_negative(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if any(scale < 0 for scale in value):
+    def _not_negative(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if any(scale < 0 for scale in value or ()):
             raise InputError("expected scales of 0 or more")
         return value
 
@@ -69,7 +78,8 @@ class Pass(ProtocolConfig):
     """Config of one set of samples: a job of its own, so that a kill loses only one."""
 
     length: Selects[int]
-    guidance: Selects[float] = 1.0
+    guidance: Selects[Scale] = 1.0  # the generator's own scale stands for all its own settings
+    labels: Selects[Literal["equal", "random"]] = "equal"
     trained: Selects[bool] = True  # else the same generator with fresh weights: the baseline
     samples: Selects[int | None] = None
     training: Selects[dict[str, Any] | str] = _FILE  # identity of the images, or why there are none
@@ -99,12 +109,15 @@ class GFID(Protocol):
         for generator in system.generators:
             scales = scales_of(generator.generator, own.guidance)
             for one in passes(system.tokenizer.spec, scales):
-                given = {"samples": own.samples, "training": training}
+                given = {"samples": own.samples, "training": training, "labels": own.labels}
                 if one.trained and one.length == system.tokenizer.spec.max_prefix and further:
                     given |= {"metrics": further, "stored": own.stored}
                 found.append(Job(self, one.model_copy(update=given), generator, real))
-            if len(scales) < len({1.0, *own.guidance}):
-                reason = f"{generator.name} has no classes: there is nothing to guide with"
+            if len(scales) == 1 and own.guidance != (1.0,):
+                reason = (
+                    f"{generator.name} has no classes and reads no text: there is nothing to guide "
+                    "with"
+                )
                 found.append(Skip("gFID with guidance", reason))
             if isinstance(real, str) and config.reference is None:
                 found.append(Skip("gFID", real))
@@ -115,8 +128,10 @@ class GFID(Protocol):
         the validation images."""
         generator, real = context.job.generator, context.job.data
         model = generator.generator.to(context.device).eval()
-        if not readable(context, model):
+        reason = texts_missing(context, model)
+        if reason is None and not readable(context, model):
             reason = "the decoder reads text, and samples have none; evaluate with a data.caption"
+        if reason is not None:
             context.skip("gFID", reason, generator.name)
             return []
         note = f"tokens of {context.run.name}" + f"; {generator.fit}" * bool(generator.fit)
@@ -125,7 +140,7 @@ class GFID(Protocol):
             note = f"baseline: the same generator with fresh weights (seed 0); {note}"
         samples = config.samples or min(_MOST, len(context.views))
         measures = SetMeasures(context, samples, config.metrics, "gFID-val", config.stored)
-        title = f"{generator.name}: guidance {config.guidance:g}, length {config.length}"
+        title = f"{generator.name}: guidance {scale_text(config.guidance)}, length {config.length}"
         sample_into(measures, context, model, config, samples, title)
         stats = measures.decoded.pool.reduce()
         sides: dict[str, RealStats | None] = {}
@@ -143,7 +158,7 @@ class GFID(Protocol):
                 **({"decoder": context.decoder_sampling} if context.samples else {}),
             },
             "seed": context.seed,
-            "condition": _condition_name(context, model),
+            "condition": _condition_name(context, model, config.labels),
         }
         rows = []
         for metric, side in sides.items():
@@ -169,57 +184,81 @@ def passes(spec: TokenSpec, scales: Sequence[float]) -> list[Pass]:
     return [*found, Pass(length=spec.max_prefix, trained=False)]
 
 
-def scales_of(model: Any, guidance: Sequence[float]) -> tuple[float, ...]:
+def scales_of(model: Any, guidance: Sequence[float] | None) -> tuple[Scale, ...]:
     """The guidance scales that a generator can follow, 1 first."""
-    guided = bool(model.num_classes) and "guidance" in type(model.sampling).model_fields
-    return tuple(dict.fromkeys((1.0, *guidance))) if guided else (1.0,)
+    given = model.num_classes or model.reads_text
+    if not given or "guidance" not in type(model.sampling).model_fields:
+        return (1.0,)
+    if guidance is None:
+        guidance = (model.sampling.guidance if model.sampling.guided else _MODERATE,)
+    return tuple(dict.fromkeys((1.0, *guidance)))
 
 
-def settings(context: Context, model: Any, guidance: float) -> Any:
-    """The generator's whole sampling settings: its own, the user's changes, and the guidance."""
+def settings(context: Context, model: Any, guidance: Scale) -> Any:
+    """The generator's whole sampling settings: its own, the user's changes, and the guidance.
+
+    Scale 1 is its preset `unguided`; its own scale leaves its schedule as it is, and so does
+    another one, which the schedule then grows to.
+    """
     changes = dict(context.sampling.get("generator", {}))
     if "guidance" in type(model.sampling).model_fields:
-        changes["guidance"] = guidance
+        changes |= {"preset": "unguided"} if guidance == 1.0 else {"guidance": guidance}
     return model.settings(changes)
 
 
 def readable(context: Context, model: Any) -> bool:
     """True unless the tokenizer's decoder reads texts that samples do not have."""
-    return context.condition_name == "none" or (
-        context.captions(labels_of(model, torch.zeros(1, dtype=torch.int64)), 1) is not None
+    return (
+        model.reads_text
+        or context.condition_name == "none"
+        or (context.captions(labels_of(model, torch.zeros(1, dtype=torch.int64)), 1) is not None)
     )
 
 
-def _condition_name(context: Context, model: Any) -> str:
-    given = (["class"] if class_names(model) else []) + [context.condition_name]
+def _condition_name(context: Context, model: Any, labels: str) -> str:
+    named = "class" if labels == "equal" else f"class ({labels})"
+    given = [named] if class_names(model) else []
+    if model.reads_text and context.condition_name == "none":
+        kind, what = next(iter(context.views.record.get("text", {"?": "?"}).items()))
+        given.append(f"text: {kind} {what}")
+    given.append(context.condition_name)
     return ", ".join(name for name in given if name != "none") or "none"
 
 
-def decoded(context: Context, model: Any, index: Tensor, length: int, guidance: float) -> Tensor:
-    """[B, 3, H, W] uint8: the samples of numbers `index` [B], under captions of their classes."""
-    tokens, condition = sample(context, model, index, length, guidance), None
+def decoded(context: Context, model: Any, index: Tensor, one: Pass) -> Tensor:
+    """[B, 3, H, W] uint8: the samples of numbers `index` [B], under captions of their classes, or
+    the texts that the generator read."""
+    tokens, condition = sample(context, model, index, one), None
     if context.condition_name != "none":
-        texts = context.captions(labels_of(model, index), len(index))
+        labels = labels_of(model, index, one.labels, context.seed)
+        texts = context.captions(labels, len(index))
+        if model.reads_text:
+            texts = texts_of(context, index, labels)
         condition = context.tokenizer.condition(texts)
     return to_uint8(context.decode(tokens, condition, index))
 
 
-def labels_of(model: Any, index: Tensor) -> Tensor | None:
-    """Classes in turn; None for a generator without classes."""
+def labels_of(model: Any, index: Tensor, labels: str = "equal", seed: int = 0) -> Tensor | None:
+    """Classes [B] of the samples `index`, in turn or at random; None for a generator without."""
     count = len(class_names(model))
-    return index % count if count else None
+    if not count:
+        return None
+    if labels == "equal":
+        return index % count
+    u = Rng(seed, "gfid_labels").uniform(index.cpu())
+    return (u * count).long().clamp(max=count - 1).to(index.device)
 
 
-def sample(context: Context, model: Any, index: Tensor, length: int, guidance: float) -> Tokens:
-    """Token sequences of the sample numbers `index` [B], stopped at `length`."""
+def sample(context: Context, model: Any, index: Tensor, one: Pass) -> Tokens:
+    """Token sequences of the sample numbers `index` [B], stopped at the pass' length."""
     index = index.to(context.device)
-    whole = length == context.spec.max_prefix
+    whole = one.length == context.spec.max_prefix
     return model.sample(
-        Condition(label=labels_of(model, index)),
+        conditioned(context, model, index, labels_of(model, index, one.labels, context.seed)),
         index=index,
         seed=context.seed,
-        length=None if whole else length,
-        sampling=settings(context, model, guidance),
+        length=None if whole else one.length,
+        sampling=settings(context, model, one.guidance),
     )
 
 
@@ -228,11 +267,11 @@ def sample_into(
 ) -> None:
     """Add this rank's share of `samples` decoded samples to the measures."""
     for index in context.numbers(title, samples, measures):
-        measures.update(decoded(context, model, index, one.length, one.guidance), index)
+        measures.update(decoded(context, model, index, one), index)
 
 
 def samples_of(
-    context: Context, model: Any, classes: Sequence[int], each: int, guidance: float
+    context: Context, model: Any, classes: Sequence[int], each: int, guidance: Scale
 ) -> Tensor:
     """[classes, each, 3, H, W] uint8: the first samples of some classes, those of the statistics.
 
@@ -241,7 +280,8 @@ def samples_of(
     count = max(1, len(class_names(model)))
     index = torch.tensor(classes)[:, None] + count * torch.arange(each)  # [classes, each]
     parts = index.flatten().split(context.batch)
-    made = [decoded(context, model, part, context.spec.max_prefix, guidance) for part in parts]
+    one = Pass(length=context.spec.max_prefix, guidance=guidance)
+    made = [decoded(context, model, part, one) for part in parts]
     return torch.cat(made).cpu().unflatten(0, index.shape)
 
 

@@ -51,11 +51,11 @@ class ImageGrids(Protocol):
     def jobs(self, system: System, config: EvalConfig) -> list[Job]:
         scales = config.image_grids.guidance
         scales = config.gfid.guidance if scales is None else scales
-        own = _JobConfig(guidance=scales)
-        return [
-            Job(self, _JobConfig()),
-            *(Job(self, own, generator) for generator in system.generators),
-        ]
+        found = [Job(self, _JobConfig())]
+        for generator in system.generators:
+            own = _JobConfig(guidance=gfid.scales_of(generator.generator, scales))
+            found.append(Job(self, own, generator))
+        return found
 
     def run(self, context: Context, config: _JobConfig) -> list[Row]:
         """Grids of the tokenizer, or of the job's generator; no rows."""
@@ -67,8 +67,8 @@ class ImageGrids(Protocol):
         else:
             generator.generator.to(context.device).eval()
             if gfid.readable(context, generator.generator):
-                scales = gfid.scales_of(generator.generator, config.guidance)
-                context.image_grids += [generated(context, generator, one) for one in scales]
+                for scale in config.guidance:
+                    context.image_grids.append(generated(context, generator, scale))
         return []
 
 
@@ -141,7 +141,7 @@ def perturbed(context: Context) -> dict[str, Any]:
     return grid("perturbed", context.run.name, rows, labels)
 
 
-def generated(context: Context, generator: Any, guidance: float) -> dict[str, Any]:
+def generated(context: Context, generator: Any, guidance: Any) -> dict[str, Any]:
     """Samples of the classes (of some, evenly spaced, if there are many) at one guidance."""
     model = generator.generator
     names = class_names(model) or ["samples"]

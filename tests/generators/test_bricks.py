@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from vistok.config import validate
+from vistok.config import ConfigError, validate
 from vistok.core.rng import Rng
 from vistok.generators import load_generator
 from vistok.generators.autoregressive import Autoregressive, AutoregressiveConfig
 from vistok.generators.embedding import BitEmbedding, CodeEmbedding, FactorEmbedding
-from vistok.generators.guidance import GuidanceConfig
+from vistok.generators.guidance import GuidanceConfig, guide
 from vistok.generators.orders import mask_ratio, random_mask, random_order, raster
 
 # -- guidance --------------------------------------------------------------------------------------
@@ -26,7 +26,26 @@ def test_schedules_of_guidance_by_hand():
     # 0.5**2 = 0.25: (1 - cos(pi / 4)) / 2 = 0.146447
     squared = scales(guidance_schedule="cosine", guidance_power=2.0)
     assert squared == pytest.approx([1, 1 + 4 * 0.1464466, 5])
+    assert scales(guidance_schedule="power", guidance_power=2.0) == [1, 2, 5]
+    # MaskGen: conditional + g (c - u), g from 1 on: the scale grows from 2.
+    assert scales(guidance_schedule="linear", guidance_start=2.0) == [2, 3.5, 5]
     assert not GuidanceConfig().guided and GuidanceConfig(guidance=0.0).guided
+    assert not GuidanceConfig(guidance_start=2.0).guided  # a constant scale has no start
+    assert GuidanceConfig(guidance_start=2.0, guidance_schedule="linear").guided
+
+
+def test_guidance_within_an_interval_alone(fails):
+    at = lambda interval, *shares: [
+        GuidanceConfig(guidance=3.0, guidance_interval=interval).scale_at(t) for t in shares
+    ]
+    assert at((0.18, 1.0), 0.0, 0.17, 0.18, 0.9, 1.0) == [1, 1, 3, 3, 3]
+    assert at((0.2, 0.5), 0.1, 0.2, 0.4, 0.5, 1.0) == [1, 3, 3, 1, 1]
+    rows = torch.randn(6, 4)
+    assert torch.equal(guide(rows, 1.0, 3), rows[:3])
+    assert torch.allclose(guide(rows, 3.0, 3), rows[3:] + 3 * (rows[:3] - rows[3:]))
+    for wrong in ([0.5, 0.5], [0.6, 0.2], [-0.1, 1], [0, 1.1]):
+        with fails(ConfigError, "guidance_interval.*two shares of the steps"):
+            validate(GuidanceConfig, {"guidance_interval": wrong})
 
 
 # -- orders ----------------------------------------------------------------------------------------

@@ -108,6 +108,28 @@ def test_top_k_and_top_p_by_hand():
     assert picks([0.99], top_k=100) == [3]
 
 
+def test_min_p_by_hand():
+    # at least 0.3 of the best's 0.5 = 0.15: 0.15, 0.5 and 0.3 of 0.95 are left
+    assert picks([0.15, 0.16, 0.68, 0.69, 0.999], min_p=0.299) == [0, 1, 1, 3, 3]
+    assert picks([0.0, 0.999], min_p=1.0) == [1, 1]
+    # after the temperature: squares over the best's 1, 0.36, 0.09, 0.01
+    assert picks([0.0, 0.73, 0.74, 0.999], temperature=0.5, min_p=0.35) == [1, 1, 3, 3]
+    assert picks([0.0, 0.999], min_p=0.61) == [1, 1]
+
+
+def test_presets_name_changes_of_the_settings(fails):
+    model = make((6,))
+    changes = {"sampling": model.settings({"guidance": 3.0, "top_k": 2})}
+    model.config = model.config.model_copy(update=changes | {"presets": {"warm": {"top_k": 5}}})
+    assert list(model.presets) == ["guided", "unguided", "warm"]
+    assert model.settings("guided") == model.sampling
+    assert (model.settings("unguided").guided, model.settings("unguided").top_k) == (False, 2)
+    found = model.settings({"preset": "warm", "temperature": 0.5})
+    assert (found.top_k, found.temperature, found.guidance) == (5, 0.5, 3.0)
+    with fails(ValueError, "sampling.preset=cold: expected one of guided, unguided, warm"):
+        model.settings("cold")
+
+
 def test_temperature_by_hand():
     # squares of the probabilities: 0.0225, 0.25, 0.0025, 0.09 of 0.365
     assert picks([0.06, 0.063, 0.745, 0.748, 0.754], temperature=0.5) == [0, 1, 1, 2, 3]
@@ -124,6 +146,7 @@ def test_temperature_by_hand():
         ({"guidance_schedule": "square"}, "guidance_schedule: got 'square'"),
         ({"top_k": -2}, "top_k: got -2"),
         ({"top_p": 0}, "top_p: got 0"),
+        ({"min_p": 1.5}, "min_p: got 1.5"),
         ({"top_p": 1.5}, "top_p: got 1.5"),
         ({"top_p": float("nan")}, "top_p: got nan"),
         ({"temprature": 1.0}, "temprature: unknown key.*'temperature'"),

@@ -78,6 +78,7 @@ def _generator(generator: Any) -> dict[str, Any]:
         "classes": ", ".join(generator.classes) or generator.num_classes or "none",
         **_tokens(generator.spec, "sample"),
         "sampling": _settings(generator.sampling),
+        "presets": ", ".join(generator.presets),
         "license": ", ".join(generator.licenses) or "not stated",
         "parameters": f"{sum(p.numel() for p in generator.parameters()):,}",
     }

@@ -24,6 +24,7 @@ from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.generators.conditioning import ConditionConfig, check_condition, read_condition
 from vistok.generators.embedding import CodeEmbedding
+from vistok.generators.texts import ReadsTexts, read_text_record
 from vistok.runtime.modes import evaluating
 from vistok.storage.hub import CONFIG, read_json
 from vistok.storage.imported import Imported
@@ -38,6 +39,9 @@ class GeneratorConfig(Config):
     condition: ConditionConfig = ConditionConfig()
     sampling: Config = Config()
     """Default settings of sampling; they are saved with the model."""
+    presets: dict[str, dict[str, Any]] = {}
+    """Named changes of `sampling`. `guided` (none) and `unguided` (without guidance) are always
+    there; a release gives its paper's own."""
 
     @property
     def wants_codes(self) -> bool:
@@ -45,11 +49,15 @@ class GeneratorConfig(Config):
         return False
 
 
+UNGUIDED = {"guidance": 1.0, "guidance_start": 1.0}
+"""Changes of sampling settings that switch guidance off."""
+
+
 class SavedCodes(nn.Module):
     """Stands for code vectors that come with a generator's saved weights."""
 
 
-class Generator(nn.Module, Imported, library_name="vistok", tags=["image-generator"]):
+class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-generator"]):
     """Base class of generators: networks over token sequences, without encoder or decoder.
 
     A subclass is built as `Kind(config, spec, codes=None)` and defines `forward`, `evaluate` and
@@ -70,6 +78,7 @@ class Generator(nn.Module, Imported, library_name="vistok", tags=["image-generat
         takes_known: True if sampling takes over known codes: after a position was sampled, its code
             is that of `Condition.known` where `known_mask` says so, and what follows is sampled
             with it.
+        masks_text: True if it obeys condition.text.mask, and can do without a class token.
     """
 
     config: GeneratorConfig
@@ -77,12 +86,20 @@ class Generator(nn.Module, Imported, library_name="vistok", tags=["image-generat
     metrics: tuple[str, ...]
     judged_by: tuple[str, int]
     takes_known: bool = False
+    masks_text: bool = False
 
     def __init__(self, config: GeneratorConfig, spec: TokenSpec) -> None:
         super().__init__()
         reason = self.unable(config, spec)
         if reason is not None:
             raise InputError(f"kind={config.kind} {reason}; {_who_can(spec)}")
+        text = config.condition.text
+        if text is not None and (text.mask or not text.class_token) and not self.masks_text:
+            raise InputError(
+                f"kind={config.kind} looks at the padding of a text and needs the class token "
+                "behind it; leave out condition.text.mask and condition.text.class_token, or use "
+                "kind=autoregressive"
+            )
         self.config, self.spec = config, spec
         self.classes: tuple[str, ...] = ()
         self.tokenizer: dict[str, str] = {}
@@ -137,12 +154,28 @@ class Generator(nn.Module, Imported, library_name="vistok", tags=["image-generat
         """Default settings of `sample`."""
         return self.config.sampling
 
-    def settings(self, sampling: Config | Mapping[str, Any] | None = None) -> Config:
+    @property
+    def presets(self) -> dict[str, dict[str, Any]]:
+        """Named changes of the default settings; `guided` and `unguided` are always among them."""
+        known = type(self.sampling).model_fields
+        off = {name: value for name, value in UNGUIDED.items() if name in known}
+        return {"guided": {}, "unguided": off, **self.config.presets}
+
+    def settings(self, sampling: Config | Mapping[str, Any] | str | None = None) -> Config:
         """The settings of `sample`: the default, with changes, or others of the same class.
 
-        Raises ValueError, one line, for unknown keys and wrong values.
+        Args:
+            sampling: settings, changes, the name of a preset, or changes with such a name under
+                the key "preset", upon which they are laid.
+
+        Raises ValueError, one line, for unknown keys, presets and wrong values.
         """
         kind = type(self.sampling)
+        if isinstance(sampling, str):
+            sampling = {"preset": sampling}
+        if isinstance(sampling, Mapping) and "preset" in sampling:
+            sampling = dict(sampling)
+            sampling = merge(self._preset(sampling.pop("preset")), sampling)
         if sampling is None or isinstance(sampling, kind):
             found = self.sampling if sampling is None else sampling
         elif isinstance(sampling, Mapping):
@@ -154,6 +187,11 @@ class Generator(nn.Module, Imported, library_name="vistok", tags=["image-generat
             )
         self.check_settings(found)
         return found
+
+    def _preset(self, name: object) -> dict[str, Any]:
+        if name not in self.presets:
+            raise InputError(f"sampling.preset={name}: expected one of {', '.join(self.presets)}")
+        return self.presets[name]
 
     def check_condition(self, condition: Condition, samples: int) -> None:
         """Raise ValueError, one line, for a condition that this generator cannot read.
@@ -173,7 +211,7 @@ class Generator(nn.Module, Imported, library_name="vistok", tags=["image-generat
         index: Tensor,
         seed: int = 0,
         length: int | None = None,
-        sampling: Config | Mapping[str, Any] | None = None,
+        sampling: Config | Mapping[str, Any] | str | None = None,
     ) -> Tokens:
         """New tokens of B samples, on the generator's device.
 
@@ -182,7 +220,7 @@ class Generator(nn.Module, Imported, library_name="vistok", tags=["image-generat
             index, seed: sample numbers [B] and seed, which key all randomness: how samples are
                 split into batches changes nothing.
             length: prefix to end at, if the spec allows it; None = whole sequences.
-            sampling: settings (`self.sampling` is the default), or a dict of changes.
+            sampling: as `settings` takes it; None = `self.sampling`.
 
         Raises ValueError, one line, for a condition, length or setting that does not fit.
         """
@@ -227,6 +265,7 @@ class Generator(nn.Module, Imported, library_name="vistok", tags=["image-generat
             if isinstance(mine, CodeEmbedding):  # what training made of them: no start is saved
                 other.table.data.copy_(mine.table)
         twin.classes, twin.tokenizer = self.classes, self.tokenizer
+        twin.text_record, twin._text_encoder = self.text_record, self._text_encoder
         return twin
 
     def describe(self) -> dict[str, Any]:
@@ -235,18 +274,21 @@ class Generator(nn.Module, Imported, library_name="vistok", tags=["image-generat
             "spec": self.spec.model_dump(mode="json"),
             "class_names": list(self.classes),
             "tokenizer": self.tokenizer,
+            **({"text_encoder": self.text_record} if self.text_record else {}),
         }
 
     @classmethod
     def from_description(cls, data: dict[str, Any], source: str) -> Generator:
         data = dict(data)
-        facts = {name: data.pop(name, None) for name in ("spec", "class_names", "tokenizer")}
+        names = ("spec", "class_names", "tokenizer", "text_encoder")
+        facts = {name: data.pop(name, None) for name in names}
         if facts["spec"] is None:
             raise ConfigError(f"{source}: no 'spec'; expected the config of a generator")
         config = validate_part("generator", data, source)
         generator = build(config, validate(TokenSpec, facts["spec"], source), SavedCodes())
         generator.classes = _class_names(facts["class_names"], generator.num_classes, source)
         generator.tokenizer = _made_by(facts["tokenizer"], source)
+        generator.text_record = read_text_record(facts["text_encoder"], source)
         return generator
 
 

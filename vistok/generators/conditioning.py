@@ -9,13 +9,23 @@ the generator.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vistok.config import Config, ConfigError
 from vistok.core.errors import InputError
 from vistok.core.records import Batch, Condition
+from vistok.generators.captions import (
+    SeenText,
+    caption_projection,
+    moved_to_end,
+    seen_slots,
+    stored_empty,
+)
+from vistok.generators.scores import ScoreConfig
 from vistok.layers.text_transformer import LayerText
 from vistok.tokens import Tokens, TokenSpec
 
@@ -32,6 +42,37 @@ class TextConditionConfig(Config):
     layers: int | None = Field(default=None, ge=1, le=512)
     """K, layers of a language model whose features are read inside the transformer, by each block
     its own (1: all blocks the same; Instella-T2I); null = tokens in front of the sequence."""
+    projection: Literal["linear", "mlp"] = "linear"
+    """Map of the features of tokens in front: linear, behind a norm; mlp, two linear layers without
+    norm and biases (LlamaGen)."""
+    empty: Literal["learned", "stored"] = "learned"
+    """Stand-in for no text. learned: vectors of each position, in padding too; stored: features
+    that are drawn once and never trained, for samples without text alone (LlamaGen)."""
+    mask: bool = False
+    """Attention hides padding, from the rows of guidance without a condition as well (LlamaGen);
+    kind=autoregressive alone. false: padding is looked at."""
+    align: Literal["given", "end"] = "given"
+    """Places of a text: as its features come, or the last ones, behind the padding (LlamaGen)."""
+    class_token: bool = True
+    """A token of the class and the pooled features behind the text; false: the last position of the
+    text predicts the first code (LlamaGen)."""
+    textless: Literal["counted", "ignored"] = "counted"
+    """Part of samples without any text in loss and metrics; ignored: the mean is that of the
+    others (LlamaGen's flag of valid samples)."""
+
+    @model_validator(mode="after")
+    def _in_front(self) -> TextConditionConfig:
+        if self.layers is None:
+            return self
+        own = {"projection": "linear", "empty": "learned", "mask": False}
+        own |= {"align": "given", "class_token": True}
+        for name, value in own.items():
+            if getattr(self, name) != value:
+                raise InputError(
+                    f"{name}={getattr(self, name)} is of text in front of the tokens; with "
+                    f"layers={self.layers} blocks read it: leave one out"
+                )
+        return self
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,8 +89,22 @@ class ConditionConfig(Config):
     """Shape of the text features [M, C] that are read; null = none."""
     pooled: int | None = Field(default=None, ge=1, le=2**14)
     """Width C of the pooled text features that are read; null = none."""
+    score: ScoreConfig | None = None
+    """A score of each sample that the trunk mmdit reads beside the pooled features; null = none."""
     dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of samples that train without their condition, for classifier-free guidance."""
+    null_class: bool = True
+    """The table of classes has a row for samples without one; false: every sample needs a class,
+    and there is no guidance (LlamaGen with a class dropout of 0)."""
+
+    @model_validator(mode="after")
+    def _can_drop(self) -> ConditionConfig:
+        if not self.null_class and (self.dropout or self.classes == 0):
+            raise InputError(
+                f"null_class=false with dropout={self.dropout}, classes={self.classes}: there is "
+                "nothing to train without a class; expected dropout=0 and classes"
+            )
+        return self
 
 
 class ConditionTokens(nn.Module):
@@ -58,21 +113,35 @@ class ConditionTokens(nn.Module):
 
     The last token is the embedding of the class (or of "null") plus the projected pooled features.
     Text is normalized and projected; positions that hold no text, and all those of samples without
-    a condition, are learned vectors, so that no attention mask is needed.
+    a condition, are learned vectors, so that no attention mask is needed. Options of the text
+    (`TextConditionConfig`) make its tokens those of LlamaGen instead.
     """
 
     def __init__(self, config: ConditionConfig, width: int) -> None:
         super().__init__()
+        if config.score is not None:
+            raise InputError("condition.score is read by trunk=mmdit alone; set it to null")
         self.config = config
         text = None if config.text is None or config.text.layers is not None else config.text
-        self.count = 1 + (0 if text is None else text.length)
-        # The last row is the null class, and all there is without classes.
-        self.label = nn.Embedding((config.classes or 0) + 1, width)
+        last = text is None or text.class_token
+        self.count = last + (0 if text is None else text.length)
+        self.label = None
+        if last:  # the last row is the null class, and all there is without classes
+            self.label = nn.Embedding((config.classes or 0) + config.null_class, width)
+        elif config.classes or config.pooled is not None:
+            raise InputError(
+                f"condition.text.class_token=false with classes={config.classes}, "
+                f"pooled={config.pooled}: nothing would read them; set classes=0 and pooled=null"
+            )
         self.pooled = None if config.pooled is None else _projection(config.pooled, width)
         self.text = None
         if text is not None:
-            self.text = _projection(text.dim, width)
-            self.no_text = nn.Parameter(torch.randn(text.length, width) * 0.02)
+            project = _projection if text.projection == "linear" else caption_projection
+            self.text = project(text.dim, width)
+            if text.empty == "stored":
+                self.register_buffer("empty", stored_empty(text.length, text.dim))
+            else:
+                self.no_text = nn.Parameter(torch.randn(text.length, width) * 0.02)
 
     def forward(self, condition: Condition, batch: int, null: Tensor | None = None) -> Tensor:
         """Tokens [B, count, W].
@@ -81,8 +150,10 @@ class ConditionTokens(nn.Module):
             condition: on the device of the weights; fields that are None are not known.
             null: [B] bool, samples that lose their condition besides those of `condition.null`.
         """
-        device = self.label.weight.device
+        device = next(self.parameters()).device
         null = nulled(condition, null, device)
+        if self.label is None:
+            return self._text(condition, batch, null)
         token = self._label(condition.label, batch, null)
         if self.pooled is not None and condition.pooled is not None:
             pooled = self.pooled(condition.pooled.to(token.dtype))
@@ -91,8 +162,23 @@ class ConditionTokens(nn.Module):
             return token[:, None]
         return torch.cat([self._text(condition, batch, null), token[:, None]], dim=1)
 
+    def seen(self, condition: Condition, batch: int) -> SeenText | None:
+        """Tokens that may be looked at; None = all, by config."""
+        text = self.config.text
+        if self.text is None or not text.mask:
+            return None
+        mask = condition.text_mask
+        if condition.text is None or mask is None:
+            mask = torch.ones(batch, text.length, dtype=torch.bool)
+        elif text.align == "end":
+            mask = moved_to_end(condition.text, mask.bool())[1]
+        mask = mask.to(next(self.parameters()).device).bool()
+        return seen_slots(mask, self.count - text.length)
+
     def _label(self, label: Tensor | None, batch: int, null: Tensor | None) -> Tensor:
-        nothing = self.label.num_embeddings - 1
+        nothing = self.config.classes or 0
+        if not self.config.null_class:
+            return self._own_class(label, null)
         if label is None or nothing == 0:
             label = torch.full((batch,), nothing, device=self.label.weight.device)
         else:
@@ -100,13 +186,30 @@ class ConditionTokens(nn.Module):
             label = torch.where(unknown, nothing, label)
         return self.label(label)
 
+    def _own_class(self, label: Tensor | None, null: Tensor | None) -> Tensor:
+        if label is None or (label < 0).any() or (null is not None and null.any()):
+            raise InputError(
+                "condition.null_class=false: this generator knows no sample without a class; give "
+                "each a label, and sample with guidance=1"
+            )
+        return self.label(label)
+
     def _text(self, condition: Condition, batch: int, null: Tensor | None) -> Tensor:
-        if condition.text is None:
+        config, text, mask = self.config.text, condition.text, condition.text_mask
+        if text is not None and mask is not None and config.align == "end":
+            text, mask = moved_to_end(text, mask.bool())
+        if config.empty == "stored":
+            empty = self.empty.expand(batch, -1, -1)
+            text = empty if text is None else text.to(empty.dtype)
+            return self.text(
+                text if null is None else torch.where(null[:, None, None], empty, text)
+            )
+        if text is None:
             return self.no_text.expand(batch, -1, -1)
-        tokens = self.text(condition.text.to(self.no_text.dtype))
+        tokens = self.text(text.to(self.no_text.dtype))
         seen = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        if condition.text_mask is not None:
-            seen = seen & condition.text_mask
+        if mask is not None:
+            seen = seen & mask
         if null is not None:
             seen = seen & ~null[:, None]
         return torch.where(seen[..., None], tokens, self.no_text)
@@ -127,7 +230,7 @@ class LayerTexts(nn.Module):
     @torch.no_grad()
     def fill(self, features: Tensor, mask: Tensor) -> None:
         """Set the empty text: features [K, M, C], and which positions count [M] bool."""
-        _check_shape("empty text", features[None], tuple(self.empty.shape))
+        check_shape("empty text", features[None], tuple(self.empty.shape))
         self.empty.copy_(features)
         self.empty_mask.copy_(mask)
 
@@ -160,9 +263,8 @@ def read_condition(batch: Batch, config: ConditionConfig) -> Condition:
     """
     given = Condition() if batch.condition is None else batch.condition
     wants = {
-        "text": (config.text, "cache them with task.text=true"),
-        # No text encoder of vistok gives pooled features yet.
-        "pooled": (config.pooled, "write them with TokenCacheWriter"),
+        "text": (config.text, "cache them with task.text"),
+        "pooled": (config.pooled, "cache them with a text encoder of text.pooled"),
     }
     for name, (wanted, remedy) in wants.items():
         if wanted is not None and getattr(given, name) is None:
@@ -178,6 +280,7 @@ def read_condition(batch: Batch, config: ConditionConfig) -> Condition:
         text=None if config.text is None else given.text,
         text_mask=None if config.text is None else given.text_mask,
         pooled=None if config.pooled is None else given.pooled,
+        score=None if config.score is None else given.score,
     )
 
 
@@ -189,7 +292,7 @@ def check_condition(
     Args:
         known: spec of the known codes that it takes over; None = it takes none.
     """
-    names = ("label", "null", "text", "text_mask", "pooled")
+    names = ("label", "null", "text", "text_mask", "pooled", "score")
     given = {name: getattr(condition, name) for name in names}
     for name, value in given.items():
         if value is not None and len(value) != samples:
@@ -202,11 +305,12 @@ def check_condition(
     if known is not None:
         _check_known(condition.known, condition.known_mask, known, samples)
     _check_labels(condition, config.classes or 0)
-    _check_shape("text", condition.text, None if config.text is None else config.text.shape)
-    _check_shape(
+    check_shape("text", condition.text, None if config.text is None else config.text.shape)
+    check_shape(
         "text_mask", condition.text_mask, None if config.text is None else (config.text.length,)
     )
-    _check_shape("pooled", condition.pooled, None if config.pooled is None else (config.pooled,))
+    check_shape("pooled", condition.pooled, None if config.pooled is None else (config.pooled,))
+    check_shape("score", condition.score, None if config.score is None else ())
 
 
 def _check_known(known: Tokens | None, mask: Tensor | None, spec: TokenSpec, samples: int) -> None:
@@ -255,7 +359,9 @@ def _check_labels(condition: Condition, classes: int) -> None:
         )
 
 
-def _check_shape(name: str, value: Tensor | None, expected: tuple[int, ...] | None) -> None:
+def check_shape(name: str, value: Tensor | None, expected: tuple[int, ...] | None) -> None:
+    """InputError unless condition.name [B, ...] is None or has this shape for each sample; an
+    expected None: this generator does not read it."""
     if value is None:
         return
     if expected is None:

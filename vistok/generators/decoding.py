@@ -68,7 +68,7 @@ class Decoding:
             free = model.texts_of(Condition(), samples)
             self.text = {name: one.join(free[name]) for name, one in self.text.items()}
         # Keys in front of the slots, and the last slot that there is room for.
-        self.front = sum(one.mask.shape[1] for one in self.text.values())
+        self.front = sum(one.keys for one in self.text.values())
         self.last = self.start.shape[1] + positions - 1
         self.sequence, self.caches = self.start, None
         if cache:

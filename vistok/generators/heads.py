@@ -3,6 +3,7 @@
 joint: one softmax over the vocabulary. independent: a softmax per factor, all at once.
 causal: factor by factor, each seeing those before it. bernoulli: one probability per bit.
 bit_rounds: bits in a few rounds; those of a round are independent given all earlier rounds.
+intra: as causal, by a small transformer over the factors (intra_head.py).
 Letters: B batch, L positions, W width, F factors, V vocabulary of a factor.
 """
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from vistok.core.errors import InputError
 
-HeadKind = Literal["joint", "independent", "causal", "bernoulli", "bit_rounds"]
+HeadKind = Literal["joint", "independent", "causal", "bernoulli", "bit_rounds", "intra"]
 # (logits [R, V], factor) -> codes [B]; R = 2B rows where guidance needs pairs
 Pick = Callable[[Tensor, int], Tensor]
 
@@ -109,7 +110,7 @@ class CausalHead(nn.Module):
     def forward(self, hidden: Tensor, indices: Tensor) -> Tensor:
         total = 0.0
         for f in range(len(self.vocab)):
-            total = total + _nats(self._logits(hidden, f), indices[..., f])
+            total = total + _nats(self.logits(hidden, f), indices[..., f])
             if f < len(self.embed):
                 hidden = hidden + self.embed[f](indices[..., f])
         return total
@@ -117,14 +118,15 @@ class CausalHead(nn.Module):
     def sample(self, hidden: Tensor, pick: Pick) -> Tensor:
         chosen = []
         for f in range(len(self.vocab)):
-            chosen.append(pick(self._logits(hidden, f), f))
+            chosen.append(pick(self.logits(hidden, f), f))
             if f < len(self.embed):
                 # Guidance runs two rows per sample; both continue with the same code.
                 copies = len(hidden) // len(chosen[-1])
                 hidden = hidden + self.embed[f](chosen[-1]).repeat(copies, 1)
         return torch.stack(chosen, dim=-1)
 
-    def _logits(self, hidden: Tensor, f: int) -> Tensor:
+    def logits(self, hidden: Tensor, f: int) -> Tensor:
+        """fp32 logits of factor f, from a hidden state that holds the factors before it."""
         return self.out[f](hidden + self.mix[f](hidden)).float()
 
 

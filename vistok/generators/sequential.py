@@ -20,19 +20,23 @@ from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.core.rng import Rng
 from vistok.generators.base import Generator, GeneratorConfig, SavedCodes
+from vistok.generators.captions import SeenText, weighted_mean, with_text
 from vistok.generators.conditioning import ConditionTokens, LayerTexts
 from vistok.generators.decoding import Decoding
 from vistok.generators.embedding import BitEmbedding, CodeEmbedding, EmbedKind, FactorEmbedding
-from vistok.generators.guidance import GuidanceConfig, guide
+from vistok.generators.factor_sampling import FactorSampling
+from vistok.generators.guidance import guide
 from vistok.generators.heads import OF_BITS, HeadKind, check_head, choose_head, make_head
-from vistok.generators.sampling import ChoiceConfig, choose
+from vistok.generators.intra_head import IntraConfig, IntraHead
+from vistok.generators.sampling import choose
+from vistok.generators.speculative import JacobiConfig, decode
 from vistok.layers.text_transformer import LayerText
 from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
 from vistok.runtime.precision import Precision, dtype_of
 from vistok.tokens import Tokens, TokenSpec
 
 
-class SequentialSampling(ChoiceConfig, GuidanceConfig):
+class SequentialSampling(FactorSampling):
     """Sampling settings of generators that go from position to position."""
 
     cache: bool = True
@@ -42,15 +46,21 @@ class SequentialSampling(ChoiceConfig, GuidanceConfig):
     precision: Precision | None = None
     """Precision of the network: fp32, bf16, or auto: bf16 where the hardware has it; null = as the
     weights are. Codes are chosen in fp32 or better."""
+    jacobi: JacobiConfig | None = None
+    """Speculative Jacobi decoding: a pass of the network predicts a window of positions, from
+    drafts of them; fewer passes, the same distribution. null = one position in each pass."""
 
 
 class SequentialConfig(GeneratorConfig):
     transformer: TransformerConfig
     head: HeadKind | None = None
     """Prediction of a position's factors. null: joint for one factor, bernoulli for bits, causal
-    for other factors; bit_rounds: bits that see those of earlier rounds."""
+    for other factors; bit_rounds: bits that see those of earlier rounds; intra: factor by factor,
+    by a transformer over them (Open-MAGVIT2)."""
     head_rounds: int = Field(default=4, ge=1, le=64)
     """Rounds of head=bit_rounds: more see more of a token's other bits, and cost as much more."""
+    intra: IntraConfig = IntraConfig()
+    """The transformer of head=intra."""
     embed: EmbedKind = "learned"
     """Embeddings of tokens. learned: a table per factor (a linear map of bits); codes: the
     tokenizer's code vectors, frozen, through a linear map; codes_init: trained from there."""
@@ -81,6 +91,8 @@ class SequentialGenerator(Generator):
     metrics = ("nll", "bits_per_image")
     judged_by = ("nll", -1)
     takes_known = True
+    passes: Tensor | None = None
+    """[B] passes of the network that each sample of the last call of `sample` took; on the CPU."""
 
     def __init__(
         self, config: SequentialConfig, spec: TokenSpec, codes: nn.Module | None = None
@@ -101,11 +113,20 @@ class SequentialGenerator(Generator):
         init_weights(self, self.config.transformer)
         for layer in self.modules():
             if isinstance(layer, nn.Embedding):
-                nn.init.normal_(layer.weight, std=0.02)
+                nn.init.normal_(layer.weight, std=self.config.transformer.init_std)
         # After the loop above: heads start from zero, so the first loss is log V exactly.
-        width = self.config.transformer.width
-        rounds = self.config.head_rounds
-        self.head = make_head(self.head_kind, width, self.inner.vocab, head_bias, rounds)
+        self.head = self.new_head(head_bias)
+
+    def new_head(self, bias: bool) -> nn.Module:
+        """The head of the transformer's states; a kind that reads several of them makes others."""
+        config, vocab = self.config, self.inner.vocab
+        if self.head_kind == "intra":
+            intra, rotary = config.intra, self.first_rotary(len(vocab))
+            if not intra.context_norm:
+                self.transformer.norm = nn.Identity()
+            return IntraHead(intra, config.transformer, vocab, self.embed, rotary, bias)
+        width, rounds = config.transformer.width, config.head_rounds
+        return make_head(self.head_kind, width, vocab, bias, rounds)
 
     # -- the network ----------------------------------------------------------------------------
 
@@ -118,11 +139,18 @@ class SequentialGenerator(Generator):
             )
         return Transformer(self.config.trunk)
 
+    def first_rotary(self, count: int) -> tuple[Tensor, Tensor] | None:
+        """cos and sin [count, d / 2] of the first slots; None if places are not rotary."""
+        return None
+
     def texts_of(
         self, condition: Condition, batch: int, null: Tensor | None = None
-    ) -> dict[str, LayerText]:
-        """Text that blocks read, as an argument of `run`; {} if they read none."""
-        return {} if self.texts is None else {"text": self.texts(condition, batch, null)}
+    ) -> dict[str, LayerText | SeenText]:
+        """Arguments of `run`: text that blocks read, which slots in front are seen; {} if neither
+        is needed."""
+        found = {} if self.texts is None else {"text": self.texts(condition, batch, null)}
+        seen = self.condition.seen(condition, batch)
+        return found if seen is None else {**found, "seen": seen}
 
     def start(self, condition: Condition, batch: int, null: Tensor | None = None) -> Tensor:
         """Slots [B, S, W] in front of the positions; `null` as in `ConditionTokens`."""
@@ -149,6 +177,12 @@ class SequentialGenerator(Generator):
 
     # -- training -------------------------------------------------------------------------------
 
+    def counted(self, condition: Condition, batch: int) -> Tensor | None:
+        """[B] bool: samples that loss and metrics count; None = all."""
+        text = self.config.condition.text
+        ignores = text is not None and text.textless == "ignored"
+        return with_text(condition, batch) if ignores else None
+
     def nats(self, tokens: Tokens, condition: Condition, draws: Draws | None = None) -> Tensor:
         """Negative log-likelihood [B, L] of each position; 0 behind the prefix of cut tokens."""
         indices = self.regrouped(tokens).indices.long()
@@ -174,8 +208,9 @@ class SequentialGenerator(Generator):
     ) -> dict[str, Tensor]:
         """loss: nats per position; bits_per_image: length of an arithmetic code."""
         nats = self.nats(tokens, condition, draws)
-        bits = nats.detach().sum(-1).mean() / math.log(2)
-        return {"loss": nats.mean(), "bits_per_image": bits}
+        counted = self.counted(condition, len(nats))
+        bits = weighted_mean(nats.detach().sum(-1, keepdim=True), counted) / math.log(2)
+        return {"loss": weighted_mean(nats, counted), "bits_per_image": bits}
 
     @torch.no_grad()
     def evaluate(
@@ -183,6 +218,8 @@ class SequentialGenerator(Generator):
     ) -> dict[str, tuple[Tensor | float, int]]:
         """nll: nats per position; bits_per_image: length of an arithmetic code."""
         nats = self.nats(tokens, condition)
+        counted = self.counted(condition, len(nats))
+        nats = nats if counted is None else nats[counted.to(nats.device)]
         total = float(nats.double().sum())
         return {
             "nll": (total, nats.numel()),
@@ -197,8 +234,11 @@ class SequentialGenerator(Generator):
         return self.spec.prefix in ("token", "block")
 
     def check_settings(self, settings: SequentialSampling) -> None:
-        if self.head_kind in OF_BITS and (settings.top_k or settings.top_p < 1):
-            raise InputError("top_k and top_p have no meaning for independent bits; leave them out")
+        each = settings.of_factors(len(self.inner.vocab))
+        if self.head_kind in OF_BITS and any(one.narrows for one in each):
+            raise InputError(
+                "top_k, top_p and min_p have no meaning for independent bits; leave them out"
+            )
 
     def generate(
         self, condition: Condition, index: Tensor, seed: int, positions: int, settings: Any
@@ -214,20 +254,33 @@ class SequentialGenerator(Generator):
             fast=settings.fast,
             dtype=dtype_of(settings.precision),
         )
+        known = None if condition.known is None else self.regrouped(condition.known).indices.long()
+        if settings.jacobi is not None:
+            given = (settings, index, seed, known, condition.known_mask)
+            chosen, self.passes = decode(run, positions, *given)
+            return self._tokens(chosen)
+        self.passes = torch.full((samples,), positions)
         u = Rng(seed, "sampling").uniform(index, (spec.length, factors)).to(run.start.device)
         chosen = torch.zeros(samples, spec.length, factors, dtype=torch.long, device=u.device)
-        known = None if condition.known is None else self.regrouped(condition.known).indices.long()
+        each = settings.of_factors(factors)
         for i in range(positions):
             hidden = run.feed(chosen[:, i - 1 : i]) if i else run.begin()
-            scale = settings.scale_at(i / spec.length)
+            done = i / spec.length
 
-            def pick(logits: Tensor, f: int, i: int = i, scale: float = scale) -> Tensor:
-                return choose(guide(logits, scale, samples), u[:, i, f], settings)
+            def pick(logits: Tensor, f: int, i: int = i, done: float = done) -> Tensor:
+                scale = each[f].scale_at(done)
+                return choose(guide(logits, scale, samples), u[:, i, f], each[f])
 
             codes = run.model.head.sample(hidden[:, -1], pick)
             if known is not None:
                 codes = torch.where(condition.known_mask[:, i, None], known[:, i], codes)
             chosen[:, i] = codes
+        return self._tokens(chosen)
+
+    def _tokens(self, chosen: Tensor) -> Tokens:
+        """Tokens of the spec for codes [B, P, F] of the first positions; those behind are 0."""
+        spec = self.spec
+        chosen = nn.functional.pad(chosen, (0, 0, 0, spec.length - chosen.shape[1]))
         tokens = Tokens(self.inner, indices=chosen.to(Tokens.dtype(self.inner)))
         if self.config.regroup is not None:
             tokens = tokens.regroup(spec.vocab)

@@ -1,6 +1,6 @@
 """Attention masks: bool, True = may look.
 
-Letters: B batch, L positions, g grid cells, N latents.
+Letters: B batch, L positions, S slots in front of a sequence, g grid cells, N latents.
 """
 
 from __future__ import annotations
@@ -18,6 +18,23 @@ def causal_last(first: int, last: int) -> Tensor:
     mask = torch.ones(total, total, dtype=torch.bool).tril()
     mask[:first, :first] = True
     return mask
+
+
+def causal_behind(seen: Tensor, first: int, stop: int) -> Tensor:
+    """[B, 1, stop - first, stop]: slots first..stop of a causal sequence, asking all before them.
+
+    Args:
+        seen: [B, S] bool, which of the first S slots may be looked at. A slot sees itself in any
+            case: a row without a key would have no softmax.
+    """
+    slots = torch.arange(stop, device=seen.device)
+    rows = slots[first:, None]
+    return ((with_more(seen, stop)[:, None] & (slots <= rows)) | (slots == rows))[:, None]
+
+
+def with_more(seen: Tensor, count: int) -> Tensor:
+    """[B, count] bool: a mask [B, S] with further positions that are seen, or cut."""
+    return torch.nn.functional.pad(seen, (0, max(count - seen.shape[1], 0)), value=True)[:, :count]
 
 
 def joined(*parts: Tensor | int, batch: int, device: torch.device | str) -> Tensor | None:

@@ -31,6 +31,11 @@ class LayerText(Record):
     features: Tensor  # [B, K, M, C]
     mask: Tensor  # [B, M] bool: which positions are text
 
+    @property
+    def keys(self) -> int:
+        """M, keys in front of the sequence's own."""
+        return self.mask.shape[1]
+
     def join(self, other: LayerText) -> LayerText:
         """The rows of both, one behind the other."""
         pairs = (self.features, other.features), (self.mask, other.mask)

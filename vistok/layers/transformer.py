@@ -28,12 +28,17 @@ class TransformerConfig(Config):
     """D, channels of a position; a multiple of heads."""
     depth: int = Field(default=8, ge=1, le=512)
     heads: int = Field(default=8, ge=1, le=512)
+    kv_heads: int | None = Field(default=None, ge=1, le=512)
+    """Heads of keys and values, a divisor of heads: each is shared by a group of heads of queries;
+    null = as many as heads."""
     mlp: MlpKind = "gelu"
     mlp_ratio: float = Field(default=4.0, gt=0, le=64)
     """Hidden width of the feed-forward layer, as a multiple of width."""
     mlp_hidden: Literal["round", "floor", "two_thirds"] = "round"
     """Rounding of that width; two_thirds: 2/3 of it, both rounded down, so that a gated layer costs
     as much as a plain one (FlexTok)."""
+    mlp_multiple: int = Field(default=1, ge=1, le=2**14)
+    """The rounded width is raised to the next multiple of this (Llama, LlamaGen: 256)."""
     norm: NormKind = "layernorm"
     norm_eps: float = 1e-6
     norm_affine: bool = True
@@ -47,6 +52,8 @@ class TransformerConfig(Config):
     attention_scale: Literal["sqrt", "mup"] = "sqrt"
     """Factor of the scores, with d channels of a head: sqrt, d**-0.5; mup, 8 / d, which is the same
     for 64 channels (FlexTok, arXiv 2203.03466)."""
+    attention_fp32: bool = False
+    """Attention itself is computed in fp32, whatever the precision of the rest (TiTok's U-ViT)."""
     bias: bool = True
     """Biases of all linear layers, unless one of the next three says otherwise."""
     qkv_bias: bool | None = None
@@ -57,6 +64,8 @@ class TransformerConfig(Config):
     """Initial value of a learned gain on each residual branch; None = no gain."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of activations of the residual branches that training drops, keyed by sample."""
+    mlp_out_dropout: float | None = Field(default=None, ge=0, lt=1)
+    """That share for the feed-forward branch alone; null = as `dropout` (LlamaGen names both)."""
     attention_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of attention weights that training drops, keyed by sample: slower, and in memory the
     square of the length."""
@@ -66,9 +75,12 @@ class TransformerConfig(Config):
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Share of samples for which training skips a residual branch of the last block (stochastic
     depth), keyed by sample; it grows linearly over the blocks, from 0 at the first (timm)."""
-    init: Literal["fan_in", "trunc_normal", "torch", "xavier"] = "fan_in"
-    """fan_in: std 1/sqrt(fan-in); trunc_normal: std 0.02 (TiTok, GPT-2); torch: as its layers are
-    made (TA-TiTok's decoder); xavier: uniform, by fan-in and fan-out (FlexTok)."""
+    init: Literal["fan_in", "trunc_normal", "normal", "torch", "xavier"] = "fan_in"
+    """fan_in: std 1/sqrt(fan-in); trunc_normal: `init_std`, cut at three of it (TiTok, GPT-2);
+    normal: `init_std`, uncut (LlamaGen); torch: as its layers are made (TA-TiTok's decoder);
+    xavier: uniform, by fan-in and fan-out (FlexTok)."""
+    init_std: float = Field(default=0.02, gt=0, le=10)
+    """Standard deviation of init=normal and init=trunc_normal."""
     modulation: int | None = Field(default=None, ge=1, le=2**14)
     """Width of a vector per sample, or per position, that scales, shifts and gates both branches of
     every block (adaLN-Zero, DiT); null = none."""
@@ -88,6 +100,8 @@ class TransformerConfig(Config):
             raise InputError(
                 f"width={self.width} must be a multiple of heads={self.heads} with an even quotient"
             )
+        if self.kv_heads is not None and self.heads % self.kv_heads:
+            raise InputError(f"kv_heads={self.kv_heads}: expected a divisor of heads={self.heads}")
         return self
 
     @property
@@ -95,8 +109,9 @@ class TransformerConfig(Config):
         """Hidden width of the feed-forward layer."""
         wide = self.width * self.mlp_ratio
         if self.mlp_hidden == "two_thirds":
-            return max(int(2 * int(wide) / 3), 1)
-        return round(wide) if self.mlp_hidden == "round" else max(int(wide), 1)
+            wide = int(2 * int(wide) / 3)
+        hidden = round(wide) if self.mlp_hidden == "round" else max(int(wide), 1)
+        return -(-hidden // self.mlp_multiple) * self.mlp_multiple
 
 
 class LayerScale(nn.Module):
@@ -133,6 +148,8 @@ class Block(nn.Module):
             config.qk_norm_affine,
             8 * config.heads / width if config.attention_scale == "mup" else None,
             bias(config.out_bias),
+            config.kv_heads,
+            config.attention_fp32,
         )
         self.norm_mlp = make_norm(config.norm, width, eps, config.norm_affine)
         self.mlp = make_mlp(
@@ -142,7 +159,8 @@ class Block(nn.Module):
         self.scale_attention = nn.Identity() if gain is None else LayerScale(width, gain)
         self.scale_mlp = nn.Identity() if gain is None else LayerScale(width, gain)
         self.dropout_attention = Dropout(config.dropout)
-        self.dropout_mlp = Dropout(config.dropout)
+        own = config.mlp_out_dropout
+        self.dropout_mlp = Dropout(config.dropout if own is None else own)
         skipped = config.drop_path * number / max(config.depth - 1, 1)
         self.skip_attention, self.skip_mlp = DropPath(skipped), DropPath(skipped)
         self.modulation = None
@@ -242,6 +260,7 @@ class Transformer(nn.Module):
     def new_caches(self, batch: int, capacity: int, like: Tensor) -> list[KVCache]:
         """Empty KV caches, one per block."""
         heads, head_dim = self.config.heads, self.config.width // self.config.heads
+        heads = heads if self.config.kv_heads is None else self.config.kv_heads
         return [KVCache(batch, heads, capacity, head_dim, like) for _ in self.blocks]
 
 
@@ -270,15 +289,18 @@ def init_weights(module: nn.Module, config: TransformerConfig) -> None:
                     nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.Linear | nn.Conv2d | nn.Conv3d):
             fan_in = layer.weight[0].numel()
-            std = fan_in**-0.5 if config.init == "fan_in" else 0.02
-            nn.init.trunc_normal_(layer.weight, std=std, a=-3 * std, b=3 * std)
+            std = fan_in**-0.5 if config.init == "fan_in" else config.init_std
+            if config.init == "normal":
+                nn.init.normal_(layer.weight, std=std)
+            else:
+                nn.init.trunc_normal_(layer.weight, std=std, a=-3 * std, b=3 * std)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
     for layer in module.modules():
         if isinstance(layer, Modulation):
             layer.reset()
         elif isinstance(layer, Attention) and config.init == "xavier":
-            for part in layer.qkv.weight.detach().chunk(3):  # three layers that are kept as one
+            for part in layer.qkv.weight.detach().split(layer.parts):  # three layers, kept as one
                 _xavier(part)
     if config.branch_scale == "none":
         return

@@ -94,12 +94,37 @@ def test_batches_change_nothing_and_classes_are_even(system):
     assert labels.bincount().tolist() == [3] * 7
 
 
+def test_random_labels_are_uniform_and_keyed_by_the_sample(system):
+    model = system[1].generator
+    labels = gfid.labels_of(model, torch.arange(7000), "random", 3)
+    counts = labels.bincount(minlength=7)
+    assert len(counts) == 7 and 900 < counts.min() and counts.max() < 1100  # 1000 +- 29
+    some = torch.tensor([6999, 12])
+    assert torch.equal(gfid.labels_of(model, some, "random", 3), labels[some])
+    assert not torch.equal(gfid.labels_of(model, torch.arange(7000), "random", 4), labels)
+
+
+def test_unguided_comes_first_and_a_release_guides_as_its_paper_did(system):
+    make, generator = system
+    model, context = generator.generator, make()
+    assert gfid.scales_of(model, None) == (1.0, 1.5)  # it does not guide by itself
+    own = {"guidance": 4.0, "guidance_start": 2.0, "guidance_schedule": "linear", "top_k": 3}
+    unguided = {"guidance": 1.0, "guidance_start": 1.0, "temperature": 0.9}
+    changes = {"sampling": model.settings(own), "presets": {"unguided": unguided}}
+    model.config = model.config.model_copy(update=changes)
+    assert gfid.scales_of(model, None) == (1.0, 4.0)
+    assert gfid.scales_of(model, (2.0,)) == (1.0, 2.0)
+    first, second = (gfid.settings(context, model, scale) for scale in (1.0, 4.0))
+    assert not first.guided and first.temperature == 0.9 and first.top_k == 3
+    assert second == model.sampling
+
+
 def test_shown_samples_are_those_of_the_statistics(system):
     make, generator = system
     with exact():
         context = make()
         shown = gfid.samples_of(context, generator.generator, [0, 3, 6], 2, 1.0)
-        tokens = gfid.sample(context, generator.generator, torch.arange(14), 4, 1.0)
+        tokens = gfid.sample(context, generator.generator, torch.arange(14), gfid.Pass(length=4))
         decoded = (context.tokenizer.decode(tokens) * 255 + 0.5).byte()
     assert shown.shape == (3, 2, 3, 8, 8)
     assert torch.equal(shown[1, 1], decoded[10])  # class 3, second sample: number 3 + 7

@@ -1,0 +1,94 @@
+"""U-ViT (arXiv 2209.12152): a transformer whose late blocks read what early ones gave.
+
+Half of the blocks come before one in the middle, half behind it; block i from the end sees the
+output of block i from the start beside its own input, through a linear layer.
+Letters: B batch, S slots in front, L positions, n slots, W width.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from vistok.config.registry import register
+from vistok.core.errors import InputError
+from vistok.layers.bert import slots_seen
+from vistok.layers.norms import make_norm
+from vistok.layers.transformer import Block, TransformerConfig, init_weights
+
+
+class UViTConfig(TransformerConfig):
+    """`depth` counts the blocks before and behind the one in the middle; odd ones are rounded
+    down."""
+
+    kind: Literal["uvit"] = "uvit"
+    norm_eps: float = 1e-5
+    qkv_bias: bool | None = False
+    init: Literal["fan_in", "trunc_normal", "torch", "xavier"] = "fan_in"
+
+    @model_validator(mode="after")
+    def _divides(self) -> UViTConfig:
+        # Heads of odd widths are fine where nothing is rotated.
+        if self.width % self.heads:
+            raise InputError(f"width={self.width} must be a multiple of heads={self.heads}")
+        return self
+
+    @property
+    def half(self) -> int:
+        """Blocks before the one in the middle, and behind it."""
+        return self.depth // 2
+
+
+class UViTBlock(nn.Module):
+    """A pre-norm block behind a linear layer over [x | skip]."""
+
+    def __init__(self, config: TransformerConfig, number: int) -> None:
+        super().__init__()
+        self.skip = nn.Linear(2 * config.width, config.width)
+        self.block = Block(config, number)
+
+    def forward(self, x: Tensor, skip: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.block(self.skip(torch.cat([x, skip], dim=-1)), mask=mask)
+
+
+@register("trunk", UViTConfig)
+class UViT(nn.Module):
+    """Bidirectional transformer over slots in front and L positions.
+
+    Args:
+        front: S. length: L.
+    """
+
+    reads = "front"
+
+    def __init__(self, config: UViTConfig, front: int, length: int) -> None:
+        super().__init__()
+        width, half = config.width, config.half
+        # What grows with a block's place, or shrinks with their number, counts all of them.
+        whole = config.model_copy(update={"depth": 2 * half + 1})
+        self.positions = nn.Parameter(torch.randn(front + length, width) * 0.02)
+        self.early = nn.ModuleList(Block(whole, i) for i in range(half))
+        self.middle = Block(whole, half)
+        self.late = nn.ModuleList(UViTBlock(whole, half + 1 + i) for i in range(half))
+        self.norm = make_norm(config.norm, width, config.norm_eps, config.norm_affine)
+        init_weights(self, whole)
+
+    def forward(self, x: Tensor, front: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Hidden states [B, L, W] of embeddings x [B, L, W].
+
+        Args:
+            front: [B, S, W]. seen: [B, L] bool, positions that exist; None = all.
+        """
+        count, mask = front.shape[1], slots_seen(seen, front.shape[1])
+        x = torch.cat([front.to(x.dtype), x], dim=1) + self.positions
+        skips = []
+        for block in self.early:
+            x = block(x, mask=mask)
+            skips.append(x)
+        x = self.middle(x, mask=mask)
+        for block in self.late:
+            x = block(x, skips.pop(), mask)
+        return self.norm(x)[:, count:]
