@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vistok.core.errors import InputError
 from vistok.core.records import Condition
+from vistok.generators.static_step import StaticSteps
 from vistok.layers.packed import run_copy
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Decoding:
         if cache:
             capacity = self.front + self.last + 1
             self.caches = model.transformer.new_caches(len(self.start), capacity, self.start)
+        self.steps = StaticSteps(self, fast)
 
     @property
     def rows(self) -> int:
@@ -90,38 +92,53 @@ class Decoding:
 
         Samples may be fed beyond their last position: such states mean nothing, and disturb none.
         """
-        count, slots = codes.shape[1], self.start.shape[1]
-        x = self.model.embed(codes)
-        x = x.repeat(self.rows // self.samples, 1, 1)
-        if self.caches is None:
-            self.sequence = torch.cat([self.sequence, x], dim=1)
-            hidden = self.model.run(self.sequence, 0, self.start, **self.text)[:, -count:]
-        else:
-            first = slots + self.position
-            if isinstance(first, Tensor):
-                steps = torch.arange(count, device=first.device)
-                first = (first[:, None] + steps).clamp(max=self.last)
-                first = first.repeat(self.rows // self.samples, 1)
-                self._place(first + self.front)
-            hidden = self.model.run(x, first, self.start, self.caches, **self.text)
+        count, first = codes.shape[1], self.start.shape[1] + self.position
         self.position = self.position + count
-        return hidden
+        if self.caches is None:
+            x = torch.cat([self.sequence, self._embedded(codes)], dim=1)
+            self.sequence = x
+            return self.model.run(x, 0, self.start, **self.text)[:, -count:]
+        if self.steps.on:
+            hidden = self.steps.feed(codes, self._slots(first, count))
+            if hidden is not None:
+                return hidden
+        if isinstance(first, Tensor):
+            first = self._slots(first, count)
+            places = first + self.front
+            # Reading a number back from another device would make it wait.
+            self.place(places, int(places.max()) + 1 if places.device.type == "cpu" else None)
+        else:
+            for cache in self.caches:
+                cache.length, cache.places = self.front + first, None
+        return self.step(codes, first)
 
     def rollback(self, position: int | Tensor) -> None:
         """Back to an earlier number of positions fed: one for all samples, or [B]."""
-        slots = self.start.shape[1]
         if self.caches is None:
             if isinstance(position, Tensor):
                 raise InputError("cache=False: samples cannot be at different places; keep a cache")
-            self.sequence = self.sequence[:, : slots + position]
-        elif not isinstance(position, Tensor):
-            for cache in self.caches:
-                cache.length, cache.places = self.front + slots + position, None
+            self.sequence = self.sequence[:, : self.start.shape[1] + position]
         self.position = position
 
-    def _place(self, places: Tensor) -> None:
-        """Tell the caches where the next keys of each row [R, n] belong."""
-        # Reading a number back from another device would make it wait.
-        reach = int(places.max()) + 1 if places.device.type == "cpu" else None
+    # -- pieces ---------------------------------------------------------------------------------
+
+    def step(self, codes: Tensor, first: int | Tensor) -> Tensor:
+        """Run the codes [B, n, F] at the slots first.., or [R, n], for which the caches are set."""
+        return self.model.run(self._embedded(codes), first, self.start, self.caches, **self.text)
+
+    def place(self, places: Tensor, reach: int | None) -> None:
+        """Tell the caches where the next keys of each row [R, n] belong, and how many are read."""
         for cache in self.caches:
             cache.places, cache.reach = places, reach
+
+    def _embedded(self, codes: Tensor) -> Tensor:
+        """[R, n, W] of codes [B, n, F]."""
+        return self.model.embed(codes).repeat(self.rows // self.samples, 1, 1)
+
+    def _slots(self, first: int | Tensor, count: int) -> Tensor:
+        """Slots [R, n] of the next n positions; the last one stands for those behind it."""
+        steps = torch.arange(count, device=self.start.device)
+        if isinstance(first, Tensor):
+            first = first[:, None]
+        slots = (first + steps).clamp(max=self.last).expand(self.samples, -1)
+        return slots.repeat(self.rows // self.samples, 1)
