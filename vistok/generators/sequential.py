@@ -186,9 +186,13 @@ class SequentialGenerator(Generator):
         """
         start = self.start(condition, len(indices), null)
         text = self.texts_of(condition, len(indices), null)
-        x = torch.cat([start, self.embed(indices[:, :-1])], dim=1)
+        x = torch.cat([start, self.embed(self.codes_before_last(indices))], dim=1)
         hidden = self.run(x, 0, start, **text, **given)[:, start.shape[1] - 1 :]
         return self.head(hidden, indices)
+
+    def codes_before_last(self, indices: Tensor) -> Tensor:
+        """The codes [B, n, F] of all positions from which another one is predicted."""
+        return indices[:, :-1]
 
     def forward(
         self, tokens: Tokens, condition: Condition, draws: Draws | None = None
@@ -247,10 +251,7 @@ class SequentialGenerator(Generator):
             if known is not None:
                 codes = torch.where(condition.known_mask[:, i, None], known[:, i], codes)
             chosen[:, i] = codes
-        tokens = Tokens(self.inner, indices=chosen.to(Tokens.dtype(self.inner)))
-        if self.config.regroup is not None:
-            tokens = tokens.regroup(spec.vocab)
-        return Tokens(spec, indices=tokens.indices)
+        return self.as_tokens(chosen)
 
     # -- pieces ---------------------------------------------------------------------------------
 
@@ -260,6 +261,13 @@ class SequentialGenerator(Generator):
             "vocabulary": " x ".join(map(str, self.inner.vocab)),
             "head": self.head_kind,
         }
+
+    def as_tokens(self, codes: Tensor) -> Tokens:
+        """Tokens of the spec, of sampled codes [B, L, F] of the vocabulary that is modeled."""
+        tokens = Tokens(self.inner, indices=codes.to(Tokens.dtype(self.inner)))
+        if self.config.regroup is not None:
+            tokens = tokens.regroup(self.spec.vocab)
+        return Tokens(self.spec, indices=tokens.indices)
 
     def regrouped(self, tokens: Tokens) -> Tokens:
         """Tokens in the vocabulary that is modeled."""
