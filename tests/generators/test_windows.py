@@ -76,6 +76,7 @@ def test_sampling_and_files(tmp_path, changes):
         model.sample(given, index=rows, seed=3, sampling={"guidance": 2.0, **settings}).indices
     )
     whole = sample()
+    assert model.passes.tolist() == [6, 6, 6]  # one for each window of four
     assert torch.equal(whole, sample(cache=False))  # the cache is the full forward
     assert torch.equal(whole[1:2], sample(LABEL.select([1]), INDEX[1:2]))
     mask = torch.rand(3, 24, generator=torch.Generator().manual_seed(0)) < 0.4
@@ -123,3 +124,5 @@ def test_tokens_without_such_windows_are_refused(fails):
             windowed(blocks)
     with fails(ValueError, "window=3 with transformer.width=16: its 9 codes share the width"):
         windowed(((3, 3),), window=3)
+    with fails(ValueError, "sampling.jacobi with window=2: Jacobi passes draft single codes"):
+        windowed().sample(LABEL, index=INDEX, sampling={"jacobi": {}})

@@ -17,9 +17,10 @@ from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.frozen.files import hollow
-from vistok.generators import GeneratorConfig
+from vistok.generators import Generator, GeneratorConfig
 from vistok.generators.autoregressive import AutoregressiveConfig
 from vistok.generators.base import SavedCodes
+from vistok.generators.texts import read_text_record
 from vistok.pretrained.identity import identify
 from vistok.runtime import distributed
 from vistok.storage.lineage import pairing
@@ -55,6 +56,8 @@ class GeneratorTask(Task):
         self.generator.tokenizer = made_by
         if config.init is not None:
             _start_from(self.generator, config.init)
+        if self.generator.reads_text:
+            _learn_texts(self.generator, data)
         self.modules = {"generator": self.generator}
         metric, sign = self.generator.judged_by
         self.monitor = Monitor(metric, higher_is_better=sign > 0)
@@ -93,6 +96,7 @@ class GeneratorTask(Task):
         generator = modules["generator"]
         generator.classes = self.generator.classes
         generator.tokenizer = self.generator.tokenizer
+        generator.text_record = self.generator.text_record
         generator.save_pretrained(folder)
 
     def example(self, count: int) -> Batch:
@@ -121,6 +125,22 @@ def _start_from(generator: nn.Module, name: str) -> None:
                 "from a generator of the same sizes"
             )
     generator.load_state_dict(given)
+
+
+def _learn_texts(generator: Generator, data: Any) -> None:
+    """Record the text encoder of the tokens' cache, and take over its empty text where that stands
+    for no condition."""
+    images = data.record()["images"]
+    record = images.get("text_encoder") if isinstance(images, Mapping) else None
+    generator.text_record = read_text_record(record, "data: the tokens")
+    if hollow() or generator.knows_empty:  # on the meta device: shapes alone
+        return
+    if data.empty_text is None:
+        raise ConfigError(
+            "data: the tokens hold no features of the empty text, which stand for no condition in "
+            "this generator; cache them again with task.text"
+        )
+    generator.fill_empty(data.empty_text)
 
 
 def _with_classes(choice: GeneratorConfig, classes: int) -> GeneratorConfig:

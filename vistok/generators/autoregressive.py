@@ -191,6 +191,14 @@ class Autoregressive(SequentialGenerator):
         nats = super().nats_of(indices[:, order], condition, null, **given)
         return torch.empty_like(nats).index_copy(1, order, nats)
 
+    def check_settings(self, settings: AutoregressiveSampling) -> None:
+        super().check_settings(settings)
+        if self.windows is not None and settings.jacobi is not None:
+            raise InputError(
+                f"sampling.jacobi with window={self.config.window}: Jacobi passes draft single "
+                "codes, and here a window of them is predicted at once; leave one out"
+            )
+
     def codes_before_last(self, indices: Tensor) -> Tensor:
         return indices[:, : -(self.config.window**2)]
 
@@ -199,8 +207,9 @@ class Autoregressive(SequentialGenerator):
     ) -> Tokens:
         if self.windows is None:
             return super().generate(condition, index, seed, positions, settings)
+        self.passes = torch.full((len(index),), self.places)
         codes = sample_windows(self, self.windows, condition, index, seed, settings)
-        return self.as_tokens(codes)
+        return self._tokens(codes)
 
     def _positions(self, first: int) -> Tensor:
         """[C + N, A]: the last condition token at 0, those before it at -1, -2, ...; the codes, or

@@ -118,14 +118,16 @@ def sample_windows(
     u = Rng(seed, "sampling").uniform(index, (windows.numel(), factors)).to(run.start.device)
     chosen = torch.zeros(samples, windows.numel(), factors, dtype=torch.long, device=u.device)
     known = None if condition.known is None else model.regrouped(condition.known).indices.long()
+    each = settings.of_factors(factors)
     for i, cells in enumerate(windows.tolist()):
         hidden = run.feed(chosen[:, windows[i - 1]]) if i else run.begin()
         states = model.head.split(hidden[:, -1:])
-        scale = settings.scale_at(i / len(windows))
+        done = i / len(windows)
         for place, cell in enumerate(cells):
 
-            def pick(logits: Tensor, f: int, cell: int = cell, scale: float = scale) -> Tensor:
-                return choose(guide(logits, scale, samples), u[:, cell, f], settings)
+            def pick(logits: Tensor, f: int, cell: int = cell, done: float = done) -> Tensor:
+                scale = each[f].scale_at(done)
+                return choose(guide(logits, scale, samples), u[:, cell, f], each[f])
 
             codes = model.head.codes.sample(states[:, place], pick)
             if known is not None:
