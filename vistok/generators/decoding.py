@@ -80,8 +80,8 @@ class Decoding:
 
         Samples may be fed beyond their last position: such states mean nothing, and disturb none.
         """
-        count, slots = codes.shape[1], self.start.shape[1]
-        x = self.model.embed(codes)
+        x, slots = self.model.embed(codes), self.start.shape[1]
+        count = x.shape[1]  # of windows of codes, where the model merges them
         x = x.repeat(self.rows // self.samples, 1, 1)
         if self.caches is None:
             self.sequence = torch.cat([self.sequence, x], dim=1)
