@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -77,16 +78,18 @@ class GuidanceConfig(Config):
         return self.guidance_start + (self.guidance - self.guidance_start) * done
 
 
-def guide(predictions: Tensor, scale: float, samples: int) -> Tensor:
+def guide(predictions: Tensor, scale: float | Tensor, samples: int) -> Tensor:
     """Guided predictions [B, ...] of rows [R, ...].
 
     Args:
         predictions: [2B, ...], conditional then unconditional; [B, ...] is returned as it is.
+        scale: of all samples, or [B, 1, ...] of each.
         samples: B.
     """
     if len(predictions) == samples:
         return predictions
     conditional, unconditional = predictions.chunk(2)
-    if scale == 1.0:  # u + (c - u) would be rounded
+    if not isinstance(scale, Tensor) and scale == 1.0:  # u + (c - u) would be rounded
         return conditional
-    return unconditional + scale * (conditional - unconditional)
+    guided = unconditional + scale * (conditional - unconditional)
+    return torch.where(scale == 1.0, conditional, guided) if isinstance(scale, Tensor) else guided

@@ -265,7 +265,7 @@ class Masked(Generator):
         Args:
             samples: B. noise: gives the numbers of each step 0..T-1.
         """
-        if settings.guided:
+        if settings.guided or condition.text is None:
             self.condition.check_empty()
         shape, device = (samples, self.spec.length), self.mask_token.device
         codes = torch.zeros(*shape, len(self.inner.vocab), dtype=torch.long, device=device)

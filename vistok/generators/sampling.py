@@ -55,10 +55,15 @@ def choose(logits: Tensor, u: Tensor, config: ChoiceConfig) -> Tensor:
     """logits [B, V] fp32, u [B] in [0, 1) -> codes [B] int64, by inverting the distribution."""
     if config.temperature == 0:
         return logits.argmax(-1)
+    return invert(narrowed(logits, config).double().softmax(-1), u)
+
+
+def invert(weights: Tensor, u: Tensor) -> Tensor:
+    """Codes [B] int64, in proportion to weights [B, V], of uniform numbers u [B] in [0, 1)."""
     # In fp64 the cumulative sum ends at 1 up to a rounding that no u can fall behind.
-    cumulative = narrowed(logits, config).double().softmax(-1).cumsum(-1)
+    cumulative = weights.double().cumsum(-1)
     chosen = torch.searchsorted(cumulative, u.double()[:, None] * cumulative[:, -1:], right=True)
-    return chosen[:, 0].clamp(max=logits.shape[-1] - 1)
+    return chosen[:, 0].clamp(max=weights.shape[-1] - 1)
 
 
 def narrowed(logits: Tensor, config: ChoiceConfig) -> Tensor:

@@ -29,6 +29,7 @@ from vistok.generators.guidance import guide
 from vistok.generators.heads import OF_BITS, HeadKind, check_head, choose_head, make_head
 from vistok.generators.intra_head import IntraConfig, IntraHead
 from vistok.generators.sampling import choose
+from vistok.generators.speculative import JacobiConfig, decode
 from vistok.layers.text_transformer import LayerText
 from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
 from vistok.tokens import Tokens, TokenSpec
@@ -39,6 +40,9 @@ class SequentialSampling(FactorSampling):
 
     cache: bool = True
     """Keep keys and values of past positions; false runs the whole sequence at every step."""
+    jacobi: JacobiConfig | None = None
+    """Speculative Jacobi decoding: a pass of the network predicts a window of positions, from
+    drafts of them; fewer passes, the same distribution. null = one position in each pass."""
 
 
 class SequentialConfig(GeneratorConfig):
@@ -81,6 +85,8 @@ class SequentialGenerator(Generator):
     metrics = ("nll", "bits_per_image")
     judged_by = ("nll", -1)
     takes_known = True
+    passes: Tensor | None = None
+    """[B] passes of the network that each sample of the last call of `sample` took; on the CPU."""
 
     def __init__(
         self, config: SequentialConfig, spec: TokenSpec, codes: nn.Module | None = None
@@ -235,9 +241,14 @@ class SequentialGenerator(Generator):
         run = Decoding(
             self, condition, samples, positions, guided=settings.guided, cache=settings.cache
         )
+        known = None if condition.known is None else self.regrouped(condition.known).indices.long()
+        if settings.jacobi is not None:
+            given = (settings, index, seed, known, condition.known_mask)
+            chosen, self.passes = decode(run, positions, *given)
+            return self._tokens(chosen)
+        self.passes = torch.full((samples,), positions)
         u = Rng(seed, "sampling").uniform(index, (spec.length, factors)).to(run.start.device)
         chosen = torch.zeros(samples, spec.length, factors, dtype=torch.long, device=u.device)
-        known = None if condition.known is None else self.regrouped(condition.known).indices.long()
         each = settings.of_factors(factors)
         for i in range(positions):
             hidden = run.feed(chosen[:, i - 1 : i]) if i else run.begin()
@@ -251,6 +262,12 @@ class SequentialGenerator(Generator):
             if known is not None:
                 codes = torch.where(condition.known_mask[:, i, None], known[:, i], codes)
             chosen[:, i] = codes
+        return self._tokens(chosen)
+
+    def _tokens(self, chosen: Tensor) -> Tokens:
+        """Tokens of the spec for codes [B, P, F] of the first positions; those behind are 0."""
+        spec = self.spec
+        chosen = nn.functional.pad(chosen, (0, 0, 0, spec.length - chosen.shape[1]))
         tokens = Tokens(self.inner, indices=chosen.to(Tokens.dtype(self.inner)))
         if self.config.regroup is not None:
             tokens = tokens.regroup(spec.vocab)

@@ -218,6 +218,7 @@ class MaskGen(Family):
             "sampling": {
                 "steps": model.get("num_iter", 16),
                 "schedule": masks,
+                "count_precision": "float32",
                 "noise": model.get("temperature", 1.5),
                 # cond + g (cond - uncond), with g from 1 on, is a scale of 1 + g here.
                 "guidance": 1.0 + model.get("cfg", 12.0),
