@@ -26,7 +26,9 @@ from vistok.eval.protocols.sample_texts import conditioned, texts_missing, texts
 from vistok.eval.reference.real import RealStats
 from vistok.eval.reference.sets import MS_SSIM, MetricNames, SetMeasures
 from vistok.eval.reference.training_set import TrainingSet, training_set
+from vistok.eval.results.facts import Scale
 from vistok.eval.results.rows import Row
+from vistok.eval.results.text import scale_text
 from vistok.eval.systems.probe import no_probe
 from vistok.eval.systems.runs import System, class_names
 from vistok.metrics.stored import CAP
@@ -76,7 +78,7 @@ class Pass(ProtocolConfig):
     """Config of one set of samples: a job of its own, so that a kill loses only one."""
 
     length: Selects[int]
-    guidance: Selects[float] = 1.0  # the generator's own scale stands for all its own settings
+    guidance: Selects[Scale] = 1.0  # the generator's own scale stands for all its own settings
     labels: Selects[Literal["equal", "random"]] = "equal"
     trained: Selects[bool] = True  # else the same generator with fresh weights: the baseline
     samples: Selects[int | None] = None
@@ -138,7 +140,7 @@ class GFID(Protocol):
             note = f"baseline: the same generator with fresh weights (seed 0); {note}"
         samples = config.samples or min(_MOST, len(context.views))
         measures = SetMeasures(context, samples, config.metrics, "gFID-val", config.stored)
-        title = f"{generator.name}: guidance {config.guidance:g}, length {config.length}"
+        title = f"{generator.name}: guidance {scale_text(config.guidance)}, length {config.length}"
         sample_into(measures, context, model, config, samples, title)
         stats = measures.decoded.pool.reduce()
         sides: dict[str, RealStats | None] = {}
@@ -182,7 +184,7 @@ def passes(spec: TokenSpec, scales: Sequence[float]) -> list[Pass]:
     return [*found, Pass(length=spec.max_prefix, trained=False)]
 
 
-def scales_of(model: Any, guidance: Sequence[float] | None) -> tuple[float, ...]:
+def scales_of(model: Any, guidance: Sequence[float] | None) -> tuple[Scale, ...]:
     """The guidance scales that a generator can follow, 1 first."""
     given = model.num_classes or model.reads_text
     if not given or "guidance" not in type(model.sampling).model_fields:
@@ -192,7 +194,7 @@ def scales_of(model: Any, guidance: Sequence[float] | None) -> tuple[float, ...]
     return tuple(dict.fromkeys((1.0, *guidance)))
 
 
-def settings(context: Context, model: Any, guidance: float) -> Any:
+def settings(context: Context, model: Any, guidance: Scale) -> Any:
     """The generator's whole sampling settings: its own, the user's changes, and the guidance.
 
     Scale 1 is its preset `unguided`; its own scale leaves its schedule as it is, and so does
@@ -269,7 +271,7 @@ def sample_into(
 
 
 def samples_of(
-    context: Context, model: Any, classes: Sequence[int], each: int, guidance: float
+    context: Context, model: Any, classes: Sequence[int], each: int, guidance: Scale
 ) -> Tensor:
     """[classes, each, 3, H, W] uint8: the first samples of some classes, those of the statistics.
 

@@ -141,7 +141,7 @@ def perturbed(context: Context) -> dict[str, Any]:
     return grid("perturbed", context.run.name, rows, labels)
 
 
-def generated(context: Context, generator: Any, guidance: float) -> dict[str, Any]:
+def generated(context: Context, generator: Any, guidance: Any) -> dict[str, Any]:
     """Samples of the classes (of some, evenly spaced, if there are many) at one guidance."""
     model = generator.generator
     names = class_names(model) or ["samples"]

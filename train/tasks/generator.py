@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from vistok import pretrained
 from vistok.config import Config, ConfigError, PartOf, UserError
 from vistok.config.registry import build, register
 from vistok.core.draws import Draws
@@ -30,6 +31,9 @@ from vistok.train.tasks.base import Facts, Monitor, Outcome, Phase, Task, blank_
 class GeneratorTaskConfig(Config):
     kind: Literal["generator"] = "generator"
     generator: Annotated[Any, PartOf("generator")] = AutoregressiveConfig()
+    init: str | None = None
+    """A saved or released generator whose weights training starts from: a run, a folder, or a name.
+    Its tokens may lie on another grid, where no tensor depends on it."""
 
 
 @register("task", GeneratorTaskConfig)
@@ -50,6 +54,8 @@ class GeneratorTask(Task):
         self.generator = build(choice, data.spec, codes)
         self.generator.classes = tuple(data.classes) if self.generator.num_classes else ()
         self.generator.tokenizer = made_by
+        if config.init is not None:
+            _start_from(self.generator, config.init)
         if self.generator.reads_text:
             _learn_texts(self.generator, data)
         self.modules = {"generator": self.generator}
@@ -100,6 +106,25 @@ class GeneratorTask(Task):
         count = sum(p.numel() for p in self.generator.parameters())
         lines = {"generator parameters": f"{count:,}", **self.generator.summary()}
         return Facts(self.generator.spec, lines=lines)
+
+
+def _start_from(generator: nn.Module, name: str) -> None:
+    """Copy the weights of a saved generator; ConfigError unless every tensor fits."""
+    if hollow():  # on the meta device: shapes alone
+        return
+    try:
+        given = pretrained.open(name, expect="generator").state_dict()
+    except UserError as error:
+        raise ConfigError(f"task.init: {error}") from None
+    mine = generator.state_dict()
+    for key in sorted({*mine, *given}):
+        shapes = [tuple(one[key].shape) if key in one else None for one in (given, mine)]
+        if shapes[0] != shapes[1]:
+            raise ConfigError(
+                f"task.init: {key} of {name} has shape {shapes[0]}, expected {shapes[1]}; start "
+                "from a generator of the same sizes"
+            )
+    generator.load_state_dict(given)
 
 
 def _learn_texts(generator: Generator, data: Any) -> None:

@@ -231,7 +231,7 @@ class Neighbouring(SequentialGenerator):
             start = torch.cat([start, self.start(Condition(), samples)])
             seen = None if seen is None else seen.join(seen)
         device, front = start.device, start.shape[1]
-        planes = [cells.to(device) for cells in near_to_far(self.grid)]
+        planes = [torch.tensor(cells, device=device) for cells in near_to_far(self.grid)]
         u = Rng(seed, "sampling").uniform(index, (spec.length, factors)).to(device)
         chosen = torch.zeros(samples, spec.length, factors, dtype=torch.long, device=device)
         known = None if condition.known is None else self.regrouped(condition.known).indices.long()
@@ -322,9 +322,8 @@ class Neighbouring(SequentialGenerator):
         Without a neighbour the weight is 0."""
         front, before = self.condition.count, cells_before(self.grid)
         distance = grid_positions(self.grid).sum(-1)
-        place = torch.empty_like(before[0])
-        for cells in near_to_far(self.grid):
-            place[cells] = torch.arange(len(cells))
+        rows = {cell: row for cells in near_to_far(self.grid) for row, cell in enumerate(cells)}
+        place = torch.tensor([rows[cell] for cell in range(self.spec.length)])
         exists = before >= 0
         near = torch.where(exists, place[before.clamp(min=0)], 0)
         slot = torch.where(exists, front + before, front - 1)

@@ -5,6 +5,7 @@ Everything random is keyed by the sample's number. Letters: B batch, L positions
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Literal
 
@@ -63,12 +64,14 @@ def random_mask(index: Tensor, rng: Rng, length: int, schedule: MaskSchedule = "
     return mask_of(u, rng.child("mask").uniform(index, (length,)), schedule)
 
 
-def near_to_far(grid: tuple[int, ...]) -> tuple[Tensor, ...]:
+def near_to_far(grid: tuple[int, ...]) -> list[list[int]]:
     """Raster indices of a grid's cells, a plane at a time: all cells of one Manhattan distance from
     the first cell, in raster order (NAR, arXiv 2503.10696). Sides (s1, ..., sA) have
     s1 + ... + sA - A + 1 planes."""
-    distance = grid_positions(grid).sum(-1).long()
-    return tuple((distance == d).nonzero()[:, 0] for d in range(int(distance.max()) + 1))
+    planes: list[list[int]] = [[] for _ in range(sum(grid) - len(grid) + 1)]
+    for cell, places in enumerate(itertools.product(*map(range, grid))):
+        planes[sum(places)].append(cell)
+    return planes
 
 
 def cells_before(grid: tuple[int, ...]) -> Tensor:

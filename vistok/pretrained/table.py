@@ -9,8 +9,10 @@ from vistok.pretrained.generators.instella import InstellaT2I
 from vistok.pretrained.generators.llamagen import LlamaGenGPT
 from vistok.pretrained.generators.maskgen import MaskGen
 from vistok.pretrained.generators.maskgit import MaskGIT
+from vistok.pretrained.generators.nar import NAR
 from vistok.pretrained.generators.open_magvit2 import OpenMAGVIT2AR
 from vistok.pretrained.generators.rar import RAR
+from vistok.pretrained.generators.var import VAR
 from vistok.pretrained.tokenizers.flextok import FlexTok
 from vistok.pretrained.tokenizers.instella import Instella
 from vistok.pretrained.tokenizers.llamagen import LlamaGen
@@ -33,9 +35,11 @@ FAMILIES: dict[str, Family] = {
         RAR(),
         InstellaT2I(),
         LlamaGenGPT(),
+        NAR(),
         OpenMAGVIT2AR(),
         MaskGIT(),
         MaskGen(),
+        VAR(),
     )
 }
 
