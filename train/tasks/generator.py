@@ -135,6 +135,7 @@ def _learn_texts(generator: Generator, data: Any) -> None:
     generator.text_record = read_text_record(record, "data: the tokens")
     if hollow() or generator.knows_empty:  # on the meta device: shapes alone
         return
+    generator.condition_of(blank_batch(1, data))  # says what the tokens lack
     if data.empty_text is None:
         raise ConfigError(
             "data: the tokens hold no features of the empty text, which stand for no condition in "
