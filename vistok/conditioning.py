@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -63,8 +64,8 @@ class ReadsText:
                 "Condition(text=[B, M, C])"
             )
         device = next(self.parameters()).device
-        features, mask = self.text_encoder.to(device)(texts)
-        return Condition(text=features, text_mask=mask, null=null)
+        features = self.text_encoder.to(device).condition(texts)
+        return replace(features, pooled=None, null=null)
 
     def condition_of(self, batch: Batch, draws: Draws | None = None) -> Condition | None:
         """Condition of a batch of data: its texts, or None for a tokenizer that reads none.
@@ -79,7 +80,7 @@ class ReadsText:
 
     @property
     def text_encoder(self) -> Any:
-        """Texts -> (features, mask); loaded when it is first needed."""
+        """Texts -> features; loaded when it is first needed."""
         if not self._text_encoder:
             self.use_text_encoder(TextEncoder(self.config.text))
         return self._text_encoder[0]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 import vistok.generators
 import vistok.losses  # noqa: F401  (registers the losses)
+from tests.support.generators import spec_for
 from vistok.config import Config, validate
 from vistok.config.registry import build, entries
 from vistok.core.draws import Draws
@@ -17,9 +18,10 @@ from vistok.core.records import Batch, Decoded, Latents
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.core.shapes import Shape
+from vistok.generators.base import SavedCodes
 from vistok.losses.adversarial import AdversarialLoss
 from vistok.tokenizer import Tokenizer, TokenizerConfig
-from vistok.tokens import Tokens, TokenSpec
+from vistok.tokens import Tokens
 
 FAMILIES = (
     "space",
@@ -122,8 +124,9 @@ def test_parts_are_built_on_the_meta_device(family, kind):
         "encoder": (Shape(3, (32, 32)), 4),
         "decoder": (Shape(3, (32, 32)), ((2, 2),), 4),
         "space": (Shape(3, (32, 32)),),
-        "generator": (TokenSpec(blocks=((4,),), vocab=(8,)),),
     }
+    if family == "generator":
+        extra[family] = (spec_for(kind, vocab=(8,)), SavedCodes())
     with torch.device("meta"):
         part = build(config, *extra.get(family, ()))
     assert all(p.device.type == "meta" for p in part.parameters())

@@ -53,6 +53,14 @@ PLACES = {
             *("codebook_embed_dim", "commit_loss_beta", "entropy_loss_ratio"),
         )
     ),
+    "var_vqvae": tuple(
+        (key,)
+        for key in (
+            *("ch", "ch_mult", "num_res_blocks", "vocab_size", "z_channels", "v_patch_nums"),
+            *("dropout", "beta", "using_znorm", "quant_conv_ks", "quant_resi", "share_quant_resi"),
+            "default_qresi_counts",
+        )
+    ),
     "xqgan": (
         ("backbone",), ("backbone", "embed_dim"), ("backbone", "image_size"),
         ("backbone", "drop_path_rate"), ("decoder_backbone",), ("num_latent_tokens",),

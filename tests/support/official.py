@@ -54,6 +54,8 @@ FLEXTOK = {
 QFORMER = {"use_attn": False, "width": 8, "heads": 2, "layers_enc": 1, "layers_dec": 2,
            "num_latent_tokens": 4, "min_tokens": 1, "multi_level_query_init": True,
            "distill_depth": 1, "out_inner_dim": 6}  # fmt: skip
+VAR = {"ch": 32, "ch_mult": [1, 2], "num_res_blocks": 1, "vocab_size": 16, "z_channels": 4,
+       "v_patch_nums": [1, 2, 4]}  # fmt: skip
 TRUNKS = {"encoder_layers": 2, "encoder_head_dim": 8, "encoder_num_heads": 2, "patch_size": 4,
           "num_latent_tkns": 3, "axes_dims_rope": [2, 2, 4], "downsample_idx": [0],
           "decoder_layers": 3, "decoder_head_dim": 8, "decoder_num_heads": 3, "upsample_idx": [1],
@@ -69,6 +71,9 @@ FLAT = {
     "xqgan-binary": {**GRID, "product_quant": 2, "v_patch_nums": [1, 2], "lfq": True},
     "llamagen": {**CNN, "entropy_loss_ratio": 0.1},
     "llamagen-plain": {**CNN, "codebook_l2_norm": False, "resamp_with_conv": False},
+    "var_vqvae": VAR,
+    "var_vqvae-shared": {**VAR, "share_quant_resi": 1, "quant_conv_ks": 1, "using_znorm": True},
+    "var_vqvae-plain": {**VAR, "quant_resi": 0.0, "beta": 0.5},
     "retok": {**CNN, **QFORMER, "adaptive_gn": True, "d2s_up": True, "rot": True},
     "retok-gigatok": {**CNN, **QFORMER, "min_tokens": None, "learnable_2d_query_init": True},
     "retok-unpadded": {**CNN, **QFORMER, "min_tokens": 4, "codebook_l2_norm": False, "rot": True},

@@ -8,8 +8,14 @@ import torch
 WIDTH, LENGTH = 8, 6
 
 
-def clip(folder: Path, width: int = WIDTH, layers: int = 3, seed: int = 0) -> str:
-    """A CLIP text tower whose words are letters; padding is the end token, as CLIP has it."""
+def clip(
+    folder: Path, width: int = WIDTH, layers: int = 3, seed: int = 0, projection: int | None = None
+) -> str:
+    """A CLIP text tower whose words are letters; padding is the end token, as CLIP has it.
+
+    Args:
+        projection: width of the text projection; None = without one.
+    """
     transformers = pytest.importorskip("transformers")
     letters = "abcdefghijklmnopqrstuvwxyz."
     names = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
@@ -26,8 +32,10 @@ def clip(folder: Path, width: int = WIDTH, layers: int = 3, seed: int = 0) -> st
         bos_token_id=vocab["<|startoftext|>"],
         eos_token_id=vocab["<|endoftext|>"],
         pad_token_id=vocab["<|endoftext|>"],
+        projection_dim=projection or 512,
     )
-    return _save(transformers.CLIPTextModel, config, folder, seed)
+    plain, projected = transformers.CLIPTextModel, transformers.CLIPTextModelWithProjection
+    return _save(plain if projection is None else projected, config, folder, seed)
 
 
 def causal(folder: Path, width: int = WIDTH, layers: int = 3) -> str:

@@ -1,5 +1,5 @@
-"""The tiny recipes of generators, by the commands that their comments name, on the tokens of an
-untrained quickstart, whose neighbors depend on each other already."""
+"""The tiny recipes of generators, by the commands that their comments name, on the tokens of
+untrained tokenizers, whose neighbors depend on each other already."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from tests.support.recipes import TINY_GENERATORS, TRAINING, read_config
+from tests.support.recipes import TINY, TINY_GENERATORS, TRAINING, read_config
 from tests.support.training import command, forget_accelerate, lines, rewound
 from vistok.config.registry import build
 from vistok.core.records import Condition
@@ -37,17 +37,34 @@ def train(*words: object) -> None:
     assert done.exit_code == 0, done.output
 
 
+def run_of(name: str) -> str:
+    """Name of the tokenizer's run whose tokens a tiny recipe learns: its data lie in
+    runs/NAME/tokens/train."""
+    return Path(read_config(TINY_GENERATORS[name]).data.path).parts[1]
+
+
+def recipe_of(run: str) -> Path:
+    """The recipe of a tokenizer's run."""
+    if run == "quickstart":
+        return TRAINING["quickstart/tokenizer.yaml"]
+    return next(path for path in TINY.values() if read_config(path).name == run)
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with an untrained runs/quickstart and its tokens."""
+    """A folder with untrained tokenizers and their tokens, which the tiny recipes learn."""
     folder = tmp_path_factory.mktemp("place")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        torch.manual_seed(0)
-        config = read_config(TRAINING["quickstart/tokenizer.yaml"])
-        Tokenizer(config.task.tokenizer).save_pretrained("runs/quickstart/model")
-        photos = "data={kind: photos, size: 32, val_count: 128}"
-        train("quickstart/tokens", "task.limit=1024", photos)
+        for run in sorted({run_of(name) for name in TINY_GENERATORS}):
+            torch.manual_seed(0)
+            config = read_config(recipe_of(run))
+            Tokenizer(config.task.tokenizer).save_pretrained(f"runs/{run}/model")
+            sides = config.task.tokenizer.image_size
+            size = sides if isinstance(sides, int) else max(sides)
+            photos = f"data={{kind: photos, size: {size}, val_count: 128}}"
+            places = (f"task.tokenizer=runs/{run}", f"out=runs/{run}/tokens")
+            train("quickstart/tokens", "task.limit=1024", photos, *places)
     return folder
 
 
@@ -57,45 +74,53 @@ def here(place, monkeypatch):
     return place
 
 
-def digits(split: str, base: int) -> torch.Tensor:
-    """[B, L, F]: the tokens as digits: FSQ's four of eight values, or twelve bits."""
-    cache = TokenCache(f"runs/quickstart/tokens/{split}")
-    codes = torch.stack([cache.row(i)[0] for i in range(len(cache))])
-    vocab = {8: (8,) * 4, 2: (2,) * 12}[base]
-    return Tokens(cache.spec, indices=codes).regroup(vocab).indices.long()
+def digits(path: str, bits: bool) -> torch.Tensor:
+    """[B, L, F]: tokens as their factors, wide ones as digits of eight values, or as bits."""
+    cache = TokenCache(path)
+    codes = Tokens(cache.spec, indices=torch.stack([cache.row(i)[0] for i in range(len(cache))]))
+    vocab = cache.spec.vocab
+    if bits:
+        vocab = (2,) * sum(cache.spec.factor_bits)
+    elif max(vocab) > 256:
+        vocab = (8,) * round(math.log(cache.spec.codebook_size, 8))
+    return (codes if vocab == cache.spec.vocab else codes.regroup(vocab)).indices.long()
 
 
-def unigram(base: int = 8) -> float:
-    """Nats per position of the held-out tokens by the frequencies of the training tokens, each
-    position and digit by its own."""
-    known, asked = digits("train", base), digits("val", base)
-    counts = torch.nn.functional.one_hot(known, base).sum(0) + 1.0  # [L, F, base]
-    log = (counts / counts.sum(-1, keepdim=True)).log().expand(len(asked), -1, -1, -1)
-    return -float(log.gather(-1, asked[..., None]).sum(-2).mean())
+def unigram(run: str, bits: bool = False) -> float:
+    """Nats per position of the held-out tokens by the frequencies of the training tokens, for each
+    digit: of all positions together or of each by itself, whichever tells more."""
+    known, asked = (digits(f"runs/{run}/tokens/{split}", bits) for split in ("train", "val"))
+    one_hot = torch.nn.functional.one_hot(known, int(max(known.max(), asked.max())) + 1)
+    found = []
+    for counts in (one_hot.sum(0), one_hot.sum((0, 1), keepdim=True)[0]):
+        log = ((counts + 1.0) / (counts + 1.0).sum(-1, keepdim=True)).log()
+        log = log.expand(*asked.shape, -1)
+        found.append(-float(log.gather(-1, asked[..., None]).sum((-2, -1)).mean()))
+    return min(found)
 
 
 @pytest.mark.parametrize("name", TINY_GENERATORS)
 def test_it_learns_more_than_the_frequencies_of_codes(here, name):
-    config = read_config(TINY_GENERATORS[name])
+    config, run = read_config(TINY_GENERATORS[name]), run_of(name)
     train(TINY_GENERATORS[name], "trackers=[]", "log_every=1", f"steps={STEPS}")
     rows, found = lines(here / config.folder), lines(here / config.folder, "val")[-1]
-    spec = TokenCache("runs/quickstart/tokens/train").spec
+    spec = TokenCache(f"runs/{run}/tokens/train").spec
     if "nll" in found:
         assert rows[0]["loss"] == pytest.approx(math.log(spec.codebook_size), rel=1e-3)
         # Independent bits cannot know the levels of a digit: theirs are the frequencies of bits.
-        bits = read_config(TINY_GENERATORS[name]).task.generator.head == "bernoulli"
-        assert found["nll"] < unigram(2 if bits else 8) - MARGIN
+        bits = getattr(config.task.generator, "head", None) == "bernoulli"
+        assert found["nll"] < unigram(run, bits) - MARGIN
     elif "masked_nll" in found:  # a bound of the likelihood of positions in random order
         assert rows[0]["loss"] == pytest.approx(math.log(spec.codebook_size), rel=1e-3)
-        assert found["masked_nll"] < unigram() - MARGIN
+        assert found["masked_nll"] < unigram(run) - MARGIN
     else:  # diffusion has no likelihood: held-out bits at eight levels of noise
         assert rows[0]["loss"] == pytest.approx(math.log(2), rel=1e-3)
         assert found["bit_nats"] < math.log(2) - 0.2
     generator = load_generator(here / config.folder / "model")
-    assert generator.classes and generator.tokenizer["name"] == "runs/quickstart"
+    assert generator.classes and generator.tokenizer["name"] == f"runs/{run}"
     labels = Condition(label=torch.tensor([0, 1, 2]))
     sampled = generator.sample(labels, index=torch.arange(3)).check()
-    unguided = generator.sample(labels, index=torch.arange(3), sampling={"guidance": 1.0})
+    unguided = generator.sample(labels, index=torch.arange(3), sampling="unguided")
     assert not torch.equal(sampled.indices, unguided.indices)
 
 
@@ -119,7 +144,7 @@ def test_every_parameter_has_a_gradient(here, name, done):
 
 def short_tree(name: str, place: Path, folder: str) -> dict:
     """A short run with every draw: orders, class dropout, three kinds of network dropout."""
-    tokens = place / "runs/quickstart/tokens"
+    tokens = place / "runs" / run_of(name) / "tokens"
     dropped = {"dropout": 0.1, "attention_dropout": 0.1, "mlp_dropout": 0.1, "depth": 1}
     network = "transformer"
     if read_config(TINY_GENERATORS[name]).task.generator.kind == "masked":

@@ -44,6 +44,7 @@ class Condition(Record):
     text: Tensor | None = None  # [B, (K,) M, C]; K layers of a language model
     text_mask: Tensor | None = None  # [B, M] bool
     pooled: Tensor | None = None  # [B, C]
+    score: Tensor | None = None  # [B] of each sample, such as its aesthetics
     sides: Grid | None = None  # (H, W) or (T, H, W) that is asked for
     fps: Tensor | None = None  # [B] frames per second
     frames: Tensor | None = None  # [B, 3, t, H, W] that are known

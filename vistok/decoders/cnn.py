@@ -43,6 +43,8 @@ class CNNDecoderConfig(Config):
     z_channels: int | None = Field(default=None, ge=1, le=2**14)
     """Channels of the first map, of a 1x1 convolution from the quantizer's width (LlamaGen's
     post_quant_conv); null = the values are that map."""
+    kernel_embed: Literal[1, 3, 5, 7] = 1
+    """Side of that convolution from the quantizer's width; 3 in VAR."""
     adaptive_norm: bool = False
     """Every level begins with a group norm that the spread and mean of the first map scale and
     shift (GigaTok's AdaptiveGroupNorm)."""
@@ -80,7 +82,11 @@ class CNNDecoder(Decoder):
                 f"map of {self.grid} has one; use fewer levels or adaptive_norm=false"
             )
         first = config.z_channels or dim
-        self.embed = None if config.z_channels is None else nn.Linear(dim, first)
+        self.embed, kernel = None, config.kernel_embed
+        if config.z_channels is not None and kernel == 1:
+            self.embed = nn.Linear(dim, first)
+        elif config.z_channels is not None:
+            self.embed = nn.Conv2d(dim, first, kernel, padding=kernel // 2)
         self.conv_in = nn.Conv2d(first, widths[-1], 3, padding=1)
         self.mid = middle(conv)
         # Level 0 is that of the image, as in the encoder: the last to run.
@@ -112,11 +118,14 @@ class CNNDecoder(Decoder):
         if present is not None:
             raise InputError("a cnn decoder needs every latent: train without a length regularizer")
         values = values.to(self.conv_in.weight.dtype)
-        if self.embed is not None:
+        if self.embed is not None and self.config.kernel_embed == 1:
             values = self.embed(values)
         h, w = self.grid
         # As it lies it would be channels-last.
-        return self.from_map(rearrange(values, "b (h w) d -> b d h w", h=h, w=w).contiguous())
+        z = rearrange(values, "b (h w) d -> b d h w", h=h, w=w).contiguous()
+        if self.embed is not None and self.config.kernel_embed > 1:
+            z = self.embed(z)
+        return self.from_map(z)
 
     def from_map(self, z: Tensor) -> Decoded:
         """The first map [B, C', h, w], contiguous -> [B, C, H, W] of the output space."""

@@ -36,6 +36,8 @@ class CNNEncoderConfig(Config):
     z_channels: int | None = Field(default=None, ge=1, le=2**14)
     """Channels of the last convolution, before a 1x1 one to the quantizer's width (LlamaGen's
     quant_conv; the tap `z` is between them); null = it gives that width itself."""
+    kernel_proj: Literal[1, 3, 5, 7] = 1
+    """Side of that convolution to the quantizer's width; 3 in VAR."""
 
     @classmethod
     def tiny(cls) -> CNNEncoderConfig:
@@ -68,7 +70,11 @@ class CNNEncoder(Encoder):
         self.norm = ConvNorm(conv, widths[-1])
         side, channels = config.kernel_out, config.z_channels
         self.conv_out = nn.Conv2d(widths[-1], channels or dim, side, padding=side // 2)
-        self.proj = None if channels is None else nn.Linear(channels, dim)
+        self.proj, self.kernel = None, config.kernel_proj
+        if channels is not None and self.kernel == 1:
+            self.proj = nn.Linear(channels, dim)
+        elif channels is not None:
+            self.proj = nn.Conv2d(channels, dim, self.kernel, padding=self.kernel // 2)
 
     def forward(self, x: Tensor, condition: Condition | None = None) -> Latents:
         """x [B, C, H, W] -> latents [B, h*w, D], row-major."""
@@ -77,8 +83,12 @@ class CNNEncoder(Encoder):
             y = level(y)
         y = self.mid(y)
         features = {"grid": rearrange(y, "b c h w -> b (h w) c")}
-        values = rearrange(self.conv_out(F.silu(self.norm(y))), "b d h w -> b (h w) d")
+        z = self.conv_out(F.silu(self.norm(y)))
+        values = rearrange(z, "b d h w -> b (h w) d")
         if self.proj is not None:
             features["z"] = values
-            values = self.proj(values)
+            if self.kernel == 1:
+                values = self.proj(values)
+            else:
+                values = rearrange(self.proj(z), "b d h w -> b (h w) d")
         return Latents(values.float(), self.grids, features)

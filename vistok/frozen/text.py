@@ -1,9 +1,10 @@
 """Text encoders, frozen: captions -> features that encoders, decoders and generators read.
 
 Loaded through `transformers`: CLIP's text tower (TA-TiTok reads its last layer after the final
-norm; MaskGen the one before the last), T5 (TexTok), and causal language models, whose texts are
-padded on the left (Instella-T2I reads all layers). Features of a text never change, so they are
-kept. Letters: B texts, K layers, M positions, C width.
+norm; MaskGen the one before the last, and a pooled vector), T5 (TexTok; LlamaGen, on the right of
+its padding), and causal language models, whose texts are padded on the left (Instella-T2I reads all
+layers). Features of a text never change, so they are kept.
+Letters: B texts, K layers, M positions, C width, P width of pooled features.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vistok.config import Config, ConfigError
+from vistok.core.errors import InputError
+from vistok.core.records import Condition
 from vistok.frozen.files import MissingWeights, check_loaded
 from vistok.frozen.network import Frozen
 from vistok.storage.hub import download, hub_id, local_path, nowhere
@@ -28,6 +31,9 @@ _KEPT = 2**30  # bytes of features that are kept, beside the network: 1,024 text
 _FETCHED = ("*.json", "*.txt", "*.model", "*.safetensors")  # of a repository of the hub
 _TOGETHER = 16  # texts that go in at once, always: products of one shape give a text one result,
 # whatever the others are, so that kept and fresh features are equal bit for bit
+
+
+_Row = tuple[Tensor, Tensor, Tensor | None]  # features, mask and pooled features of a text
 
 
 class TextEncoderConfig(Config):
@@ -46,6 +52,27 @@ class TextEncoderConfig(Config):
     pad_id: int | None = Field(default=None, ge=0)
     """Token that fills texts up; null: the tokenizer's own. open_clip, which TA-TiTok and MaskGen
     were trained with, fills with 0, and CLIP's features of padding depend on it."""
+    padding: Literal["right", "left"] | None = None
+    """Side of the padding; left: in front of the text, with features of 0, and T5 and CLIP still
+    read the text from its first position on (LlamaGen's captions); null: right, and left for causal
+    language models."""
+    pooled: Literal["end", "projected"] | None = None
+    """One vector [P] for each text besides; end: features of the end token (of a causal model the
+    last token) after the final norm; projected: these by CLIP's text projection (MaskGen); null:
+    none."""
+
+    @model_validator(mode="after")
+    def _projects(self) -> TextEncoderConfig:
+        if self.pooled == "projected" and self.network != "clip":
+            raise InputError(
+                f"pooled=projected with network={self.network}: only CLIP has a text projection; "
+                "use pooled=end, or network=clip"
+            )
+        return self
+
+    @property
+    def pads_left(self) -> bool:
+        return self.padding == "left" or (self.padding is None and self.network == "causal")
 
 
 class TextEncoder(Frozen):
@@ -60,8 +87,11 @@ class TextEncoder(Frozen):
             raise MissingWeights(
                 f"{self_name}: reading text needs transformers; pip install 'vistok[features]'"
             ) from None
+        projects = config.pooled == "projected"
         kinds = {
-            "clip": transformers.CLIPTextModel,
+            "clip": transformers.CLIPTextModelWithProjection
+            if projects
+            else transformers.CLIPTextModel,
             "t5": transformers.T5EncoderModel,
             "causal": transformers.AutoModel,
         }
@@ -71,8 +101,12 @@ class TextEncoder(Frozen):
             folder = _folder(config.path)
             options = {"trust_remote_code": False, "local_files_only": True}
             text_tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-            network = kinds[config.network].from_pretrained(
-                folder, use_safetensors=True, dtype=torch.float32, **options
+            network, found = kinds[config.network].from_pretrained(
+                folder,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                **options,
             )
         except (OSError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:400]
@@ -81,36 +115,63 @@ class TextEncoder(Frozen):
                 "folder as text.path"
             ) from None
         check_loaded(network, folder.glob("*.safetensors"), self_name)
+        if projects and "text_projection.weight" in found["missing_keys"]:
+            raise MissingWeights(
+                f"{self_name}: no text_projection.weight, which text.pooled=projected needs; use "
+                "the whole CLIP, or pooled=end"
+            )
         super().__init__(self_name, content_sha256(network.state_dict()))
         self.config, self.text_tokenizer, self.network = config, text_tokenizer, network
         if config.network == "causal":
-            text_tokenizer.padding_side = "left"
+            text_tokenizer.padding_side = "left" if config.pads_left else "right"
             if text_tokenizer.pad_token is None:  # no position looks at it
                 text_tokenizer.pad_token = text_tokenizer.eos_token
-        self._kept: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+        self._kept: OrderedDict[str, _Row] = OrderedDict()
         self._lock = threading.Lock()  # of what is kept: threads may share an encoder
         self.freeze()
+
+    def record(self) -> dict[str, Any]:
+        """{"config", "sha256"}, which whatever is made of its features keeps."""
+        return {"config": self.config.model_dump(mode="json"), "sha256": self.sha256}
 
     @property
     def dim(self) -> int:
         """Width C of the features."""
         return self.network.config.hidden_size
 
-    @torch.no_grad()
+    @property
+    def pooled_dim(self) -> int | None:
+        """Width P of the pooled features; None if there are none."""
+        if self.config.pooled is None:
+            return None
+        projected = self.config.pooled == "projected"
+        return self.network.config.projection_dim if projected else self.dim
+
     def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """B texts -> features [B, M, C] fp32, of all layers [B, K, M, C], and which positions are
         text [B, M] bool.
 
-        The end token counts as text, padding does not; '' is a text like any other. Features of a
-        causal model's padding are 0.
+        The end token counts as text, padding does not; '' is a text like any other. Features of
+        padding on the left, and of a causal model's, are 0.
         """
+        condition = self.condition(texts)
+        return condition.text, condition.text_mask
+
+    @torch.no_grad()
+    def condition(self, texts: Sequence[str]) -> Condition:
+        """B texts -> their features: `text` and `text_mask` as `forward` gives them, and `pooled`
+        [B, P] fp32 if the config asks for it."""
         with self._lock:
             rows = self._rows(texts)
-        features, mask = zip(*rows, strict=True)
-        return torch.stack(features), torch.stack(mask)
+        features, mask, pooled = zip(*rows, strict=True)
+        return Condition(
+            text=torch.stack(features),
+            text_mask=torch.stack(mask),
+            pooled=None if self.config.pooled is None else torch.stack(pooled),
+        )
 
-    def _rows(self, texts: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
-        """Features and mask of each text, kept ones where there are any."""
+    def _rows(self, texts: Sequence[str]) -> list[_Row]:
+        """Features, mask and pooled features of each text, kept ones where there are any."""
         device = next(self.network.parameters()).device
         if self._kept and next(iter(self._kept.values()))[0].device != device:
             self._kept.clear()  # the network has moved
@@ -125,15 +186,15 @@ class TextEncoder(Frozen):
             self._kept.popitem(last=False)
         return rows
 
-    def _encode(self, texts: list[str]) -> list[tuple[Tensor, Tensor]]:
-        made: list[tuple[Tensor, Tensor]] = []
+    def _encode(self, texts: list[str]) -> list[_Row]:
+        made: list[_Row] = []
         for start in range(0, len(texts), _TOGETHER):
             part = texts[start : start + _TOGETHER]
             whole = part + [""] * (_TOGETHER - len(part))
             made += self._features(whole)[: len(part)]
         return made
 
-    def _features(self, texts: list[str]) -> list[tuple[Tensor, Tensor]]:
+    def _features(self, texts: list[str]) -> list[_Row]:
         read = self.text_tokenizer(
             texts,
             padding="max_length",
@@ -151,16 +212,37 @@ class TextEncoder(Frozen):
             # transformers wait for the device: it asks whether any text has padding.
             given = {} if self.config.network == "clip" else {"attention_mask": mask}
             out = self.network(input_ids=ids, output_hidden_states=True, **given)
-        last = out.last_hidden_state
+            last = out.last_hidden_state
+            pooled = self._pooled(last, mask)
         if self.config.layer == "all":
             chosen = torch.stack(out.hidden_states[1:], dim=1)
         else:
             chosen = last if self.config.layer == "last" else out.hidden_states[-2]
-        if self.config.network == "causal":  # padding on the left sees nothing, which may be nan
-            seen = mask.bool().view(len(mask), *[1] * (chosen.ndim - 3), -1, 1)
-            chosen = torch.where(seen, chosen, 0.0)
+        seen = mask.bool()
+        if self.config.pads_left and self.config.network != "causal":
+            turned = lambda row, count, axis: row.roll(len(mask[0]) - int(count), axis)
+            counts = seen.sum(1)
+            chosen = torch.stack([turned(f, n, -2) for f, n in zip(chosen, counts, strict=True)])
+            seen = torch.stack([turned(m, n, 0) for m, n in zip(seen, counts, strict=True)])
+        if self.config.pads_left or self.config.network == "causal":
+            # Padding on the left of a causal model sees nothing, which may be nan.
+            shown = seen.view(len(seen), *[1] * (chosen.ndim - 3), -1, 1)
+            chosen = torch.where(shown, chosen, 0.0)
         # Copies: a row that is kept must not keep the others.
-        return [(f.clone(), m.clone()) for f, m in zip(chosen.float(), mask.bool(), strict=True)]
+        copies = lambda rows: [None] * len(seen) if rows is None else [row.clone() for row in rows]
+        return list(zip(copies(chosen.float()), copies(seen), copies(pooled), strict=True))
+
+    def _pooled(self, last: Tensor, mask: Tensor) -> Tensor | None:
+        """Features [B, P] of the last token that is text, projected if the config says so."""
+        if self.config.pooled is None:
+            return None
+        # The place of the last 1 of each row, on whichever side the padding is.
+        places = torch.arange(mask.shape[1], device=mask.device)
+        end = (mask * (places + 1)).argmax(1)
+        found = last[torch.arange(len(last), device=last.device), end].float()
+        if self.config.pooled == "projected":
+            found = self.network.text_projection(found)
+        return found
 
 
 class BlankText(nn.Module):
@@ -170,10 +252,11 @@ class BlankText(nn.Module):
         super().__init__()
         self.length, self.dim = length, dim
 
-    def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """As TextEncoder's; every position counts as text."""
+    def condition(self, texts: Sequence[str]) -> Condition:
+        """As TextEncoder's, without pooled features; every position counts as text."""
         shape = (len(texts), self.length)
-        return torch.zeros(*shape, self.dim), torch.ones(shape, dtype=torch.bool)
+        mask = torch.ones(shape, dtype=torch.bool)
+        return Condition(text=torch.zeros(*shape, self.dim), text_mask=mask)
 
 
 def _folder(path: str) -> Path:

@@ -1,8 +1,15 @@
 """Generators: token sequences from a TokenSpec and a condition."""
 
-from vistok.generators import autoregressive, bit_diffusion, masked, random_order
+from vistok.generators import (
+    autoregressive,
+    bit_diffusion,
+    masked,
+    neighbouring,
+    next_scale,
+    random_order,
+)
 from vistok.generators.base import Generator, GeneratorConfig, load_generator
-from vistok.layers import bert, uvit  # noqa: F401  (registers the trunks of masked)
+from vistok.layers import bert, mmdit, uvit  # noqa: F401  (registers the trunks of masked)
 
 __all__ = [
     "Generator",
@@ -11,5 +18,7 @@ __all__ = [
     "bit_diffusion",
     "load_generator",
     "masked",
+    "neighbouring",
+    "next_scale",
     "random_order",
 ]

@@ -24,6 +24,7 @@ from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.generators.conditioning import ConditionConfig, check_condition, read_condition
 from vistok.generators.embedding import CodeEmbedding
+from vistok.generators.texts import ReadsTexts, read_text_record
 from vistok.runtime.modes import evaluating
 from vistok.storage.hub import CONFIG, read_json
 from vistok.storage.imported import Imported
@@ -56,7 +57,7 @@ class SavedCodes(nn.Module):
     """Stands for code vectors that come with a generator's saved weights."""
 
 
-class Generator(nn.Module, Imported, library_name="vistok", tags=["image-generator"]):
+class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-generator"]):
     """Base class of generators: networks over token sequences, without encoder or decoder.
 
     A subclass is built as `Kind(config, spec, codes=None)` and defines `forward`, `evaluate` and
@@ -264,6 +265,7 @@ class Generator(nn.Module, Imported, library_name="vistok", tags=["image-generat
             if isinstance(mine, CodeEmbedding):  # what training made of them: no start is saved
                 other.table.data.copy_(mine.table)
         twin.classes, twin.tokenizer = self.classes, self.tokenizer
+        twin.text_record, twin._text_encoder = self.text_record, self._text_encoder
         return twin
 
     def describe(self) -> dict[str, Any]:
@@ -272,18 +274,21 @@ class Generator(nn.Module, Imported, library_name="vistok", tags=["image-generat
             "spec": self.spec.model_dump(mode="json"),
             "class_names": list(self.classes),
             "tokenizer": self.tokenizer,
+            **({"text_encoder": self.text_record} if self.text_record else {}),
         }
 
     @classmethod
     def from_description(cls, data: dict[str, Any], source: str) -> Generator:
         data = dict(data)
-        facts = {name: data.pop(name, None) for name in ("spec", "class_names", "tokenizer")}
+        names = ("spec", "class_names", "tokenizer", "text_encoder")
+        facts = {name: data.pop(name, None) for name in names}
         if facts["spec"] is None:
             raise ConfigError(f"{source}: no 'spec'; expected the config of a generator")
         config = validate_part("generator", data, source)
         generator = build(config, validate(TokenSpec, facts["spec"], source), SavedCodes())
         generator.classes = _class_names(facts["class_names"], generator.num_classes, source)
         generator.tokenizer = _made_by(facts["tokenizer"], source)
+        generator.text_record = read_text_record(facts["text_encoder"], source)
         return generator
 
 

@@ -25,6 +25,7 @@ from vistok.generators.captions import (
     seen_slots,
     stored_empty,
 )
+from vistok.generators.scores import ScoreConfig
 from vistok.layers.text_transformer import LayerText
 from vistok.tokens import Tokens, TokenSpec
 
@@ -88,6 +89,8 @@ class ConditionConfig(Config):
     """Shape of the text features [M, C] that are read; null = none."""
     pooled: int | None = Field(default=None, ge=1, le=2**14)
     """Width C of the pooled text features that are read; null = none."""
+    score: ScoreConfig | None = None
+    """A score of each sample that the trunk mmdit reads beside the pooled features; null = none."""
     dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of samples that train without their condition, for classifier-free guidance."""
     null_class: bool = True
@@ -116,6 +119,8 @@ class ConditionTokens(nn.Module):
 
     def __init__(self, config: ConditionConfig, width: int) -> None:
         super().__init__()
+        if config.score is not None:
+            raise InputError("condition.score is read by trunk=mmdit alone; set it to null")
         self.config = config
         text = None if config.text is None or config.text.layers is not None else config.text
         last = text is None or text.class_token
@@ -225,7 +230,7 @@ class LayerTexts(nn.Module):
     @torch.no_grad()
     def fill(self, features: Tensor, mask: Tensor) -> None:
         """Set the empty text: features [K, M, C], and which positions count [M] bool."""
-        _check_shape("empty text", features[None], tuple(self.empty.shape))
+        check_shape("empty text", features[None], tuple(self.empty.shape))
         self.empty.copy_(features)
         self.empty_mask.copy_(mask)
 
@@ -258,9 +263,8 @@ def read_condition(batch: Batch, config: ConditionConfig) -> Condition:
     """
     given = Condition() if batch.condition is None else batch.condition
     wants = {
-        "text": (config.text, "cache them with task.text=true"),
-        # No text encoder of vistok gives pooled features yet.
-        "pooled": (config.pooled, "write them with TokenCacheWriter"),
+        "text": (config.text, "cache them with task.text"),
+        "pooled": (config.pooled, "cache them with a text encoder of text.pooled"),
     }
     for name, (wanted, remedy) in wants.items():
         if wanted is not None and getattr(given, name) is None:
@@ -276,6 +280,7 @@ def read_condition(batch: Batch, config: ConditionConfig) -> Condition:
         text=None if config.text is None else given.text,
         text_mask=None if config.text is None else given.text_mask,
         pooled=None if config.pooled is None else given.pooled,
+        score=None if config.score is None else given.score,
     )
 
 
@@ -287,7 +292,7 @@ def check_condition(
     Args:
         known: spec of the known codes that it takes over; None = it takes none.
     """
-    names = ("label", "null", "text", "text_mask", "pooled")
+    names = ("label", "null", "text", "text_mask", "pooled", "score")
     given = {name: getattr(condition, name) for name in names}
     for name, value in given.items():
         if value is not None and len(value) != samples:
@@ -300,11 +305,12 @@ def check_condition(
     if known is not None:
         _check_known(condition.known, condition.known_mask, known, samples)
     _check_labels(condition, config.classes or 0)
-    _check_shape("text", condition.text, None if config.text is None else config.text.shape)
-    _check_shape(
+    check_shape("text", condition.text, None if config.text is None else config.text.shape)
+    check_shape(
         "text_mask", condition.text_mask, None if config.text is None else (config.text.length,)
     )
-    _check_shape("pooled", condition.pooled, None if config.pooled is None else (config.pooled,))
+    check_shape("pooled", condition.pooled, None if config.pooled is None else (config.pooled,))
+    check_shape("score", condition.score, None if config.score is None else ())
 
 
 def _check_known(known: Tokens | None, mask: Tensor | None, spec: TokenSpec, samples: int) -> None:
@@ -353,7 +359,9 @@ def _check_labels(condition: Condition, classes: int) -> None:
         )
 
 
-def _check_shape(name: str, value: Tensor | None, expected: tuple[int, ...] | None) -> None:
+def check_shape(name: str, value: Tensor | None, expected: tuple[int, ...] | None) -> None:
+    """InputError unless condition.name [B, ...] is None or has this shape for each sample; an
+    expected None: this generator does not read it."""
     if value is None:
         return
     if expected is None:

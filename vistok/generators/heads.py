@@ -110,7 +110,7 @@ class CausalHead(nn.Module):
     def forward(self, hidden: Tensor, indices: Tensor) -> Tensor:
         total = 0.0
         for f in range(len(self.vocab)):
-            total = total + _nats(self._logits(hidden, f), indices[..., f])
+            total = total + _nats(self.logits(hidden, f), indices[..., f])
             if f < len(self.embed):
                 hidden = hidden + self.embed[f](indices[..., f])
         return total
@@ -118,14 +118,15 @@ class CausalHead(nn.Module):
     def sample(self, hidden: Tensor, pick: Pick) -> Tensor:
         chosen = []
         for f in range(len(self.vocab)):
-            chosen.append(pick(self._logits(hidden, f), f))
+            chosen.append(pick(self.logits(hidden, f), f))
             if f < len(self.embed):
                 # Guidance runs two rows per sample; both continue with the same code.
                 copies = len(hidden) // len(chosen[-1])
                 hidden = hidden + self.embed[f](chosen[-1]).repeat(copies, 1)
         return torch.stack(chosen, dim=-1)
 
-    def _logits(self, hidden: Tensor, f: int) -> Tensor:
+    def logits(self, hidden: Tensor, f: int) -> Tensor:
+        """fp32 logits of factor f, from a hidden state that holds the factors before it."""
         return self.out[f](hidden + self.mix[f](hidden)).float()
 
 

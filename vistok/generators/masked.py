@@ -3,7 +3,7 @@
 
 In training a random share of the positions is masked; samples are made in a few parallel steps
 (`unmasking`). The network between embeddings and logits is a trunk of its own, of any registered
-kind: bert, uvit, ...
+kind: bert, uvit, mmdit.
 A trunk is built as `Kind(config, front, length)`, maps embeddings [B, L, W] to hidden states
 [B, L, W], and says by `reads` in which form it wants the condition (`READERS`).
 Letters: B batch, L positions, F factors, V vocabulary of a factor, W width, R rows.
@@ -33,6 +33,7 @@ from vistok.generators.guidance import guide
 from vistok.generators.heads import check_head
 from vistok.generators.noise import uniform_on
 from vistok.generators.orders import MaskSchedule, random_mask
+from vistok.generators.text_streams import StreamReader
 from vistok.generators.unmasking import (
     MaskedSampling,
     StepNoise,
@@ -55,12 +56,15 @@ class FrontReader(nn.Module):
         self.tokens = ConditionTokens(condition, trunk.width)
         self.front = self.tokens.count
 
+    def check_empty(self) -> None:
+        """Samples without a condition have learned slots."""
+
     def forward(self, condition: Condition, batch: int, null: Tensor | None) -> dict[str, Tensor]:
         """Arguments of the trunk; `null` as in `ConditionTokens`."""
         return {"front": self.tokens(condition, batch, null)}
 
 
-READERS: dict[str, type[nn.Module]] = {"front": FrontReader}
+READERS: dict[str, type[nn.Module]] = {"front": FrontReader, "streams": StreamReader}
 """Readers of conditions by the form that trunks want; built as `Reader(condition, trunk)` of both
 configs, with `front`, their number of slots among the positions."""
 
@@ -73,7 +77,7 @@ class MaskedConfig(GeneratorConfig):
     """The logits are products with the embeddings of the codes, without a bias (MaskGen)."""
     masks: MaskSchedule = "arccos"
     """Share of masked positions in training, for u uniform in 0..1: arccos, acos(u) 2 / pi; cosine,
-    cos(u pi / 2); linear, 1 - u."""
+    cos(u pi / 2); linear, 1 - u; root, 1 - sqrt(u); square, 1 - u**2."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     unmasked_weight: float = Field(default=0.1, ge=0, le=1)
     """Weight of positions that are not masked in the loss; masked ones have 1."""
@@ -263,6 +267,8 @@ class Masked(Generator):
         Args:
             samples: B. noise: gives the numbers of each step 0..T-1.
         """
+        if settings.guided or condition.text is None:
+            self.condition.check_empty()
         shape, device = (samples, self.spec.length), self.mask_token.device
         codes = torch.zeros(*shape, len(self.inner.vocab), dtype=torch.long, device=device)
         mask = torch.ones(shape, dtype=torch.bool, device=device)
@@ -272,7 +278,7 @@ class Masked(Generator):
         length = mask.sum(-1)
         given, both = self.condition(condition, samples, None), {}
         if settings.guided:
-            free = self.condition(Condition(), samples, None)
+            free = self.condition(Condition(score=condition.score), samples, None)
             both = {name: torch.cat([one, free[name]]) for name, one in given.items()}
         for step in range(settings.steps):
             scale = settings.guidance_at(step)

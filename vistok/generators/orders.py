@@ -1,10 +1,11 @@
 """Orders in which positions are generated, and masks that hide them in training.
 
-Everything random is keyed by the sample's number. Letters: B batch, L positions.
+Everything random is keyed by the sample's number. Letters: B batch, L positions, A axes of a grid.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Literal
 
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 
 from vistok.core.rng import Rng
+from vistok.layers.positions import grid_positions
 
-MaskSchedule = Literal["arccos", "cosine", "linear"]
+MaskSchedule = Literal["arccos", "cosine", "linear", "root", "square"]
 
 
 def raster(batch: int, length: int) -> Tensor:
@@ -40,7 +42,9 @@ def mask_ratio(u: Tensor, schedule: MaskSchedule) -> Tensor:
     """
     if schedule == "arccos":
         return u.acos() / (math.pi * 0.5)
-    return (u * (math.pi / 2)).cos() if schedule == "cosine" else 1 - u
+    if schedule == "cosine":
+        return (u * (math.pi / 2)).cos()
+    return 1 - u ** {"linear": 1, "root": 0.5, "square": 2}[schedule]
 
 
 def mask_of(u: Tensor, noise: Tensor, schedule: MaskSchedule = "arccos") -> Tensor:
@@ -58,3 +62,22 @@ def random_mask(index: Tensor, rng: Rng, length: int, schedule: MaskSchedule = "
     """[B, L] bool: `mask_of` numbers that are keyed by the samples `index` [B]."""
     u = rng.child("ratio").uniform(index)
     return mask_of(u, rng.child("mask").uniform(index, (length,)), schedule)
+
+
+def near_to_far(grid: tuple[int, ...]) -> list[list[int]]:
+    """Raster indices of a grid's cells, a plane at a time: all cells of one Manhattan distance from
+    the first cell, in raster order (NAR, arXiv 2503.10696). Sides (s1, ..., sA) have
+    s1 + ... + sA - A + 1 planes."""
+    planes: list[list[int]] = [[] for _ in range(sum(grid) - len(grid) + 1)]
+    for cell, places in enumerate(itertools.product(*map(range, grid))):
+        planes[sum(places)].append(cell)
+    return planes
+
+
+def cells_before(grid: tuple[int, ...]) -> Tensor:
+    """[A, L] int64: raster index of the cell before each cell along each axis; -1 = there is none,
+    at the grid's edge."""
+    places, cells = grid_positions(grid).long(), torch.arange(math.prod(grid))
+    steps = [math.prod(grid[axis + 1 :]) for axis in range(len(grid))]
+    rows = [torch.where(places[:, a] > 0, cells - step, -1) for a, step in enumerate(steps)]
+    return torch.stack(rows)

@@ -88,7 +88,10 @@ def attend(
     if causal:
         mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
     factor = q.shape[-1] ** -0.5 if scale is None else scale
-    scores = (q * factor) @ k.transpose(-1, -2)
+    if q.shape[2] == 1:  # a product of a matrix and a vector is faster in this order
+        scores = (k @ (q * factor).transpose(-1, -2)).transpose(-1, -2)
+    else:
+        scores = (q * factor) @ k.transpose(-1, -2)
     if mask is not None and mask.dtype == torch.bool:
         scores = scores.masked_fill(~mask, -torch.inf)
     elif mask is not None:
@@ -123,17 +126,22 @@ class Attention(nn.Module):
         qk_norm_affine: bool = True,
         scale: float | None = None,
         out_bias: bool | None = None,
+        kv_heads: int | None = None,
         fp32: bool = False,
     ) -> None:
         """
         Args:
             scale: of the scores; None = 1 / sqrt(d). out_bias: of the output; None = as `bias`.
+            kv_heads: heads of keys and values, each shared by as many heads of queries (grouped
+                queries, arXiv 2305.13245); None = as many as heads.
             fp32: scores and their sums are computed in fp32, whatever the autocast state.
         """
         super().__init__()
         self.fp32 = fp32
         self.heads, self.scale = heads, scale
-        self.qkv = nn.Linear(width, 3 * width, bias=bias)
+        self.shared = 1 if kv_heads is None else heads // kv_heads  # heads that share keys
+        self.parts = (width, width // self.shared, width // self.shared)  # widths of q, k, v
+        self.qkv = nn.Linear(width, sum(self.parts), bias=bias)
         self.out = nn.Linear(width, width, bias=bias if out_bias is None else out_bias)
         self.dropout = Dropout(dropout)  # of the attention weights
         kind = qk_norm_kind if qk_norm else "none"
@@ -164,8 +172,8 @@ class Attention(nn.Module):
             raise InputError(f"attention: causal=True with only={only}; expected a mask instead")
         # Parts first, heads second: their gradients then need one copy on the way back, not two.
         q, k, v = (
-            rearrange(part, "b l (h d) -> b h l d", h=self.heads)
-            for part in self.qkv(x).chunk(3, dim=-1)
+            part.unflatten(-1, (heads, -1)).transpose(1, 2)
+            for part, heads in zip(self.qkv(x).split(self.parts, dim=-1), self._heads, strict=True)
         )
         q, k = self.norm_q(q).to(v.dtype), self.norm_k(k).to(v.dtype)
         if rotary is not None:
@@ -179,7 +187,9 @@ class Attention(nn.Module):
             k, v = self._behind(memory, k, v)
         if cache is not None:
             k, v = cache.append(k, v)
-        if causal and cache is not None and (cache.places is not None or mask is not None):
+        if causal and cache is not None and cache.places is None and q.shape[2] == 1:
+            causal = False  # the last one sees all
+        elif causal and cache is not None and (cache.places is not None or mask is not None):
             mask, causal = _both(mask, cache.seen(q.shape[2], k.shape[2])), False
         elif causal and (mask is not None or k.shape[2] != q.shape[2]):
             # torch's own causal flag aligns the triangle to the start; a cache needs the end.
@@ -187,6 +197,8 @@ class Attention(nn.Module):
             rows = torch.arange(q.shape[2], device=q.device)[:, None] + first
             before = torch.arange(k.shape[2], device=q.device)[None] <= rows
             mask, causal = _both(mask, before), False
+        if self.shared > 1:
+            k, v = (part.repeat_interleave(self.shared, dim=1) for part in (k, v))
         dropout = self.dropout if self.training and self.dropout.p else None
         if self.fp32:
             with no_autocast(v.device):
@@ -194,13 +206,19 @@ class Attention(nn.Module):
                 y = attend(*parts, mask, causal, dropout, self.scale).to(v.dtype)
         else:
             y = attend(q, k, v, mask, causal, dropout, self.scale)
-        return self.out(rearrange(y, "b h l d -> b l (h d)"))
+        return self.out(y.transpose(1, 2).flatten(2))
+
+    @property
+    def _heads(self) -> tuple[int, int, int]:
+        """Heads of queries, keys and values."""
+        return self.heads, self.heads // self.shared, self.heads // self.shared
 
     def _behind(self, memory: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values [B, h, m + n, d]: those of `memory` [B, m, D], then k and v."""
         width, bias = memory.shape[-1], self.qkv.bias
         bias = None if bias is None else bias[width:]
         parts = F.linear(memory, self.qkv.weight[width:], bias).chunk(2, dim=-1)
-        keys, values = (rearrange(part, "b l (h d) -> b h l d", h=self.heads) for part in parts)
+        heads = self._heads[1]
+        keys, values = (rearrange(part, "b l (h d) -> b h l d", h=heads) for part in parts)
         keys = self.norm_k(keys).to(values.dtype)
         return torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)

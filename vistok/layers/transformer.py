@@ -28,6 +28,9 @@ class TransformerConfig(Config):
     """D, channels of a position; a multiple of heads."""
     depth: int = Field(default=8, ge=1, le=512)
     heads: int = Field(default=8, ge=1, le=512)
+    kv_heads: int | None = Field(default=None, ge=1, le=512)
+    """Heads of keys and values, a divisor of heads: each is shared by a group of heads of queries;
+    null = as many as heads."""
     mlp: MlpKind = "gelu"
     mlp_ratio: float = Field(default=4.0, gt=0, le=64)
     """Hidden width of the feed-forward layer, as a multiple of width."""
@@ -97,6 +100,8 @@ class TransformerConfig(Config):
             raise InputError(
                 f"width={self.width} must be a multiple of heads={self.heads} with an even quotient"
             )
+        if self.kv_heads is not None and self.heads % self.kv_heads:
+            raise InputError(f"kv_heads={self.kv_heads}: expected a divisor of heads={self.heads}")
         return self
 
     @property
@@ -143,6 +148,7 @@ class Block(nn.Module):
             config.qk_norm_affine,
             8 * config.heads / width if config.attention_scale == "mup" else None,
             bias(config.out_bias),
+            config.kv_heads,
             config.attention_fp32,
         )
         self.norm_mlp = make_norm(config.norm, width, eps, config.norm_affine)
@@ -254,6 +260,7 @@ class Transformer(nn.Module):
     def new_caches(self, batch: int, capacity: int, like: Tensor) -> list[KVCache]:
         """Empty KV caches, one per block."""
         heads, head_dim = self.config.heads, self.config.width // self.config.heads
+        heads = heads if self.config.kv_heads is None else self.config.kv_heads
         return [KVCache(batch, heads, capacity, head_dim, like) for _ in self.blocks]
 
 
@@ -293,7 +300,7 @@ def init_weights(module: nn.Module, config: TransformerConfig) -> None:
         if isinstance(layer, Modulation):
             layer.reset()
         elif isinstance(layer, Attention) and config.init == "xavier":
-            for part in layer.qkv.weight.detach().chunk(3):  # three layers that are kept as one
+            for part in layer.qkv.weight.detach().split(layer.parts):  # three layers, kept as one
                 _xavier(part)
     if config.branch_scale == "none":
         return

@@ -6,8 +6,13 @@ from vistok.config.errors import InputError
 from vistok.config.names import nearest
 from vistok.pretrained.base import Family, Release
 from vistok.pretrained.generators.instella import InstellaT2I
+from vistok.pretrained.generators.llamagen import LlamaGenGPT
+from vistok.pretrained.generators.maskgen import MaskGen
 from vistok.pretrained.generators.maskgit import MaskGIT
+from vistok.pretrained.generators.nar import NAR
+from vistok.pretrained.generators.open_magvit2 import OpenMAGVIT2AR
 from vistok.pretrained.generators.rar import RAR
+from vistok.pretrained.generators.var import VAR
 from vistok.pretrained.tokenizers.flextok import FlexTok
 from vistok.pretrained.tokenizers.instella import Instella
 from vistok.pretrained.tokenizers.llamagen import LlamaGen
@@ -16,6 +21,7 @@ from vistok.pretrained.tokenizers.one_d_piece import OneDPiece
 from vistok.pretrained.tokenizers.retok import ReTok
 from vistok.pretrained.tokenizers.tatitok import TATiTok
 from vistok.pretrained.tokenizers.titok import TiTok
+from vistok.pretrained.tokenizers.var import VARTokenizer
 from vistok.pretrained.tokenizers.xqgan import XQGAN
 from vistok.storage.hub import HUB
 
@@ -25,9 +31,15 @@ FAMILIES: dict[str, Family] = {
         *(MaskGITVQGAN(), TiTok(), TATiTok(), OneDPiece(), ReTok(), LlamaGen(), XQGAN()),
         FlexTok(),
         Instella(),
+        VARTokenizer(),
         RAR(),
         InstellaT2I(),
+        LlamaGenGPT(),
+        NAR(),
+        OpenMAGVIT2AR(),
         MaskGIT(),
+        MaskGen(),
+        VAR(),
     )
 }
 

@@ -43,6 +43,7 @@ _MARKS = ("x_embedder.weight", "transformer_blocks.0.proj_cond.weight", "proj_ou
 _TIME = ("time_embed.linear_1", "time_embed.linear_2")
 # Of a transformer: how it starts and trains.
 _NO_LAYOUT = {"init", "branch_scale", "dropout", "attention_dropout", "mlp_dropout", "drop_path"}
+_NO_LAYOUT |= {"init_std", "mlp_out_dropout"}
 
 
 def _release(model: str, file: str) -> Release:

@@ -39,7 +39,8 @@ _READ = frozenset(
 _SILENT = frozenset({"use_checkpoint"})  # recomputes activations; no number depends on it
 _MARKS = frozenset({"target_aware_pos_embed", "timesteps_embeddings", "adaln_before_head"})
 # Of a transformer: how it starts and trains, and what is compared by the width that it makes.
-_NO_LAYOUT = {"init", "branch_scale", "dropout", "attention_dropout", "mlp_dropout", "mlp_ratio"}
+_NO_LAYOUT = {"init", "init_std", "branch_scale", "dropout", "attention_dropout", "mlp_dropout"}
+_NO_LAYOUT |= {"mlp_out_dropout", "mlp_ratio"}
 MASKGIT = {
     "codebook_size": 1024,
     "token_size": 256,

@@ -1,0 +1,401 @@
+"""MaskGen-VQ (arXiv 2501.07730, bytedance/1d-tokenizer): texts to TA-TiTok's 128 tokens.
+
+Hub repositories hold a config.json with model.vq_model and model.maskgen beside safetensors. Rows
+of the embedding table: K codes, the mask token, and those of classes that nothing reads. The head
+is tied to the table, and listed a second time under its own name; files of the hub may leave it
+out. In the last block the text only gives keys and values: its map to queries, which is in the
+files, changes nothing. MaskGen-KL, over continuous tokens, is another network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vistok.config import ConfigError
+from vistok.generators import Generator
+from vistok.layers.mmdit import MMDiTConfig
+from vistok.pretrained.base import (
+    Entry,
+    Family,
+    Release,
+    Stack,
+    flag,
+    own,
+    pair,
+    same,
+    squeeze,
+    warn_of_unknown,
+)
+from vistok.pretrained.generators.rar import swapped
+from vistok.pretrained.tokenizers.tatitok import CLIP
+from vistok.pretrained.tokenizers.titok import within
+
+CLASSES = 1000  # whose rows the table of the releases keeps
+_WIDTH, _LENGTH = 768, 77  # of CLIP's features of a text
+_READ = frozenset(
+    "decoder_embed_dim decoder_depth decoder_num_heads micro_condition micro_condition_embed_dim "
+    "text_drop_prob condition_num_classes cfg num_iter temperature sample_aesthetic_score "
+    "weight_tying mask_schedule_strategy".split()
+)
+_MARKS = {"text_embed_proj.weight", "cond_pooled_proj.weight", "norm.linear.weight"}
+_MARKS_KL = {"text_pooled_emb.weight", "diffusion_pos_embed_learned"}
+_TABLE, _ALIAS = "embeddings.weight", "lm_head.weight"
+_MASKS = ("arccos", "cosine", "linear", "root", "square")
+_LICENSE = "Apache-2.0 (weights: only for research purposes)"
+_NO_LAYOUT = {"init", "modulation_init"}  # of a trunk: how it starts
+_ENCODER = {
+    "network": "clip",
+    "path": CLIP,
+    "layer": "penultimate",
+    "pooled": "projected",
+    "length": _LENGTH,
+    "pad_id": 0,  # open_clip's; padding is attended to here
+}
+
+
+def _release(size: str, width: int, depth: int) -> Release:
+    config = {
+        "experiment": {"tokenizer_checkpoint": "tatitok_bl128_vq.bin"},
+        "model": {
+            "vq_model": {"codebook_size": 8192, "token_size": 64, "num_latent_tokens": 128},
+            "maskgen": {
+                "decoder_embed_dim": width,
+                "decoder_depth": depth,
+                "decoder_num_heads": 16,
+                "micro_condition": True,
+                "micro_condition_embed_dim": 256,
+                "text_drop_prob": 0.1,
+                "condition_num_classes": CLASSES,
+                "cfg": 12.0,
+                "num_iter": 16,
+                "temperature": 2.0,
+                "sample_aesthetic_score": 6.5,
+            },
+        },
+    }
+    return Release(
+        f"maskgen-vq-{size}",
+        f"turkeyju/generator_maskgen_vq_{size}",
+        "model.safetensors",
+        _LICENSE,
+        config,
+        recipe=tuple(f"generators/maskgen/vq_{size}_stage{stage}" for stage in (1, 2)),
+        research_only=True,
+    )
+
+
+@dataclass(frozen=True)
+class Table:
+    """The embedding table: codes, mask token, rows that nothing reads; a tied head repeats it."""
+
+    codes: int
+    tied: bool
+
+    @property
+    def theirs(self) -> tuple[str, ...]:
+        return (_TABLE, _ALIAS) if self.tied else (_TABLE,)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("embed.0.weight", "mask_token")
+
+    @property
+    def _spare(self) -> str:
+        return f"{_TABLE}[{self.codes + 1}:]"
+
+    def read(self, *parts: Tensor) -> dict[str, Tensor]:
+        if any(not torch.equal(part, parts[0]) for part in parts):
+            raise RuntimeError(f"differs from {_ALIAS}, which is tied to it")
+        return {
+            "embed.0.weight": parts[0][: self.codes],
+            "mask_token": parts[0][self.codes : self.codes + 1],
+        }
+
+    def inert(self, *parts: Tensor) -> dict[str, Tensor]:
+        return {self._spare: parts[0][self.codes + 1 :].clone()}
+
+    def write(self, own: Mapping[str, Tensor], inert: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        rows = [own[name] for name in self.names]
+        spare = inert.get(self._spare)
+        if spare is None:  # trained here
+            spare = rows[0].new_zeros(CLASSES + 1, rows[0].shape[1])
+        table = torch.cat([*rows, spare.to(rows[0])])
+        return tuple(table for _ in self.theirs)
+
+
+class MaskGen(Family):
+    name = "maskgen"
+    makes = "generator"
+    releases = (_release("l", 1024, 16), _release("xl", 1280, 20))
+    inert = ("blocks.*.attn.add_q_proj.*",)  # of the last block; the others are read
+
+    # -- configs --------------------------------------------------------------------------------
+
+    def recognizes(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
+        keys = set(keys)
+        return keys >= _MARKS or keys >= _MARKS_KL
+
+    def constants(self, state: Mapping[str, Tensor]) -> Mapping[str, Any] | None:
+        """The config of the release of this width and depth; heads cannot be told from tensors."""
+        if not self.recognizes({}, state):
+            return None
+        if _TABLE not in state or "pos_embed" not in state:
+            return self.releases[0].config  # importing says what is missing
+        for release in self.releases:
+            model = release.config["model"]["maskgen"]
+            last = f"blocks.{model['decoder_depth'] - 1}.norm1_context.linear.bias"
+            width = model["decoder_embed_dim"]
+            if state[_TABLE].shape[-1] == width and state.get(last, _NONE).shape == (2 * width,):
+                return release.config
+        return None
+
+    def unwrapped(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The state dict with both names of a tied table; safetensors keeps one of them."""
+        if set(state) < _MARKS or "lm_head.bias" in state:
+            return state
+        for name, other in ((_TABLE, _ALIAS), (_ALIAS, _TABLE)):
+            if name not in state and other in state:
+                return {**state, name: state[other]}
+        return state
+
+    def observed(
+        self, official: Mapping[str, Any], state: Mapping[str, Tensor]
+    ) -> Mapping[str, Any]:
+        """The config as it is, its sizes compared with the table; MaskGen-KL is refused."""
+        if set(state) >= _MARKS_KL:
+            raise ConfigError(
+                f"{self.name}: weights of MaskGen-KL, over continuous tokens; expected those of "
+                f"MaskGen-VQ ({', '.join(release.name for release in self.releases)})"
+            )
+        table, model = state.get(_TABLE), official["model"]
+        rows = model["vq_model"]["codebook_size"] + model["maskgen"]["condition_num_classes"] + 2
+        if table is not None and table.shape[0] != rows:
+            raise ValueError(f"{_TABLE} has {table.shape[0]} rows, the config makes it {rows}")
+        return official
+
+    def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
+        model, tokens = (within(official, "model", name) for name in ("maskgen", "vq_model"))
+        if not isinstance(model, Mapping) or not isinstance(tokens, Mapping):
+            raise ConfigError(
+                f"{self.name}: the config lacks model.maskgen or model.vq_model; expected the "
+                "official config.json"
+            )
+        warn_of_unknown(self.name, model, _READ, "model.maskgen.")
+        losses, masks = official.get("losses") or {}, model.get("mask_schedule_strategy", "arccos")
+        if masks not in _MASKS:
+            raise ConfigError(
+                f"{self.name}: mask_schedule_strategy: got {masks!r}; expected one of "
+                f"{', '.join(_MASKS)}"
+            )
+        width = tokens.get("text_embed_dim", _WIDTH)
+        length = tokens.get("text_context_length", _LENGTH)
+        tree = {
+            "kind": "masked",
+            "trunk": {
+                "kind": "mmdit",
+                "width": model["decoder_embed_dim"],
+                "depth": model["decoder_depth"],
+                "heads": model["decoder_num_heads"],
+                "init": "trunc_normal",
+                "modulation_init": "normal",
+            },
+            "tied": flag(model, "weight_tying", True),
+            "condition": {
+                "classes": 0,
+                "text": {"dim": width, "length": length},
+                "pooled": width,
+                "score": _score(model),
+                "dropout": model["text_drop_prob"],
+            },
+            "masks": masks,
+            "label_smoothing": losses.get("label_smoothing", 0.1),
+            "unmasked_weight": losses.get("loss_weight_unmasked_token", 0.1),
+            "sampling": {
+                "steps": model.get("num_iter", 16),
+                "schedule": masks,
+                "count_precision": "float32",
+                "noise": model.get("temperature", 1.5),
+                # cond + g (cond - uncond), with g from 1 on, is a scale of 1 + g here.
+                "guidance": 1.0 + model.get("cfg", 12.0),
+                "guidance_start": 2.0,
+                "guidance_schedule": "cosine",
+                "guidance_share": "after",
+                "temperature": 0.5,
+                "temperature_fall": 0.8,
+            },
+            "spec": {
+                "blocks": [[tokens["num_latent_tokens"]]],
+                "vocab": [tokens["codebook_size"]],
+                "dim": tokens.get("token_size", 0),
+            },
+            "tokenizer": _tokenizer(official),
+        }
+        known = (width, length) == (_WIDTH, _LENGTH)
+        return tree | ({"text_encoder": {"config": _ENCODER, "sha256": ""}} if known else {})
+
+    def official(self, config: Generator) -> dict[str, Any]:
+        """The official config of a generator that was trained here; ConfigError for what the
+        official layout has no place for."""
+        own, spec = config.config, config.spec
+        if own.kind != "masked" or own.trunk.kind != "mmdit" or len(config.inner.vocab) != 1:
+            trunk = f", trunk.kind={own.trunk.kind}" if own.kind == "masked" else ""
+            raise ConfigError(
+                f"{self.name}: kind={own.kind}{trunk} over vocabulary {spec.vocab} has no place in "
+                "the official layout; expected kind=masked, a trunk of kind mmdit, and one code "
+                "per position"
+            )
+        trunk, sampling, read = own.trunk, own.sampling, own.condition
+        tree = {
+            "model": {
+                "vq_model": {
+                    "codebook_size": config.inner.vocab[0],
+                    "token_size": spec.dim,
+                    "num_latent_tokens": spec.length,
+                    "text_embed_dim": read.text.dim,
+                    "text_context_length": read.text.length,
+                },
+                "maskgen": {
+                    "decoder_embed_dim": trunk.width,
+                    "decoder_depth": trunk.depth,
+                    "decoder_num_heads": trunk.heads,
+                    "micro_condition": read.score is not None,
+                    "micro_condition_embed_dim": 256 if read.score is None else read.score.channels,
+                    "sample_aesthetic_score": 6.0 if read.score is None else read.score.value,
+                    "text_drop_prob": read.dropout,
+                    "condition_num_classes": CLASSES,
+                    "weight_tying": own.tied,
+                    "mask_schedule_strategy": own.masks,
+                    "cfg": sampling.guidance - 1.0,
+                    "num_iter": sampling.steps,
+                    "temperature": sampling.noise,
+                },
+            },
+            "losses": {
+                "label_smoothing": own.label_smoothing,
+                "loss_weight_unmasked_token": own.unmasked_weight,
+            },
+        }
+        self._check(config, self.config(tree))
+        return tree
+
+    def _check(self, config: Generator, again: Mapping[str, Any]) -> None:
+        """ConfigError for what the way there and back would change of the network."""
+        own = config.config
+        theirs = MMDiTConfig(**again["trunk"]).model_dump()
+        wrong = [
+            f"trunk.{key}={value}"
+            for key, value in own.trunk.model_dump().items()
+            if key not in _NO_LAYOUT and theirs[key] != value
+        ]
+        if own.regroup is not None:
+            wrong.append(f"regroup={own.regroup}")
+        read, score = own.condition, own.condition.score
+        if read.classes:
+            wrong.append(f"condition.classes={read.classes}")
+        if read.pooled != read.text.dim:
+            wrong.append(f"condition.pooled={read.pooled} (text.dim={read.text.dim})")
+        if score is not None:
+            kept = {"scale": score.scale, "max_period": score.max_period}
+            wrong += [
+                f"condition.score.{key}={value}"
+                for key, value in kept.items()
+                if type(score).model_fields[key].default != value
+            ]
+        if wrong:
+            raise ConfigError(f"{self.name}: {wrong[0]} has no place in the official layout")
+
+    # -- keys -----------------------------------------------------------------------------------
+
+    def entries(self, config: Generator) -> list[Entry | Stack | Table]:
+        tied, depth = config.config.tied, config.config.trunk.depth
+        table = [
+            Table(config.inner.vocab[0], tied),
+            *([] if tied else pair("head", "lm_head")),
+            *own(*(f"condition.{name}" for name in ("empty", "empty_mask", "empty_pooled"))),
+            *pair("condition.text", "text_embed_proj"),
+            *pair("condition.pooled", "cond_pooled_proj"),
+            same("trunk.positions", "pos_embed", **squeeze(0)),
+            *_scale_first("trunk.modulation.proj", "norm.linear"),
+        ]
+        for i in range(depth):
+            ours, theirs, last = f"trunk.blocks.{i}", f"blocks.{i}", i == depth - 1
+            table += pair(f"{ours}.image.modulation.proj", f"{theirs}.norm1.linear")
+            table += _layers(f"{ours}.image", theirs, ("to_{}", "to_out.0", "ff"))
+            ordered = _scale_first if last else pair
+            table += ordered(f"{ours}.text.modulation.proj", f"{theirs}.norm1_context.linear")
+            names = ("add_{}_proj", "to_add_out", "ff_context")
+            table += _layers(f"{ours}.text", theirs, names, gives_only=last)
+        return table
+
+    def fixed(self, config: Generator) -> dict[str, Tensor]:
+        """The map to queries that nothing reads: zeros of a model that was trained here."""
+        width, last = config.config.trunk.width, config.config.trunk.depth - 1
+        key = f"blocks.{last}.attn.add_q_proj"
+        return {f"{key}.weight": torch.zeros(width, width), f"{key}.bias": torch.zeros(width)}
+
+
+_NONE = torch.empty(0)
+
+
+def _layers(
+    ours: str, theirs: str, names: tuple[str, str, str], gives_only: bool = False
+) -> list[Entry]:
+    """Attention and feed-forward layers of one stream of a block."""
+    maps, out, mlp = names
+    letters, fused = ("kv", "kv") if gives_only else ("qkv", "qkv")
+    table = [
+        Entry(
+            f"{ours}.{fused}.{kind}",
+            tuple(f"{theirs}.attn.{maps.format(letter)}.{kind}" for letter in letters),
+            load=lambda *parts: torch.cat(parts),
+            save=lambda tensor, count=len(letters): tensor.chunk(count),
+        )
+        for kind in ("weight", "bias")
+    ]
+    if gives_only:
+        return table
+    table += pair(f"{ours}.out", f"{theirs}.attn.{out}")
+    return [
+        *table,
+        *pair(f"{ours}.mlp.up", f"{theirs}.{mlp}.net.0.proj"),
+        *pair(f"{ours}.mlp.out", f"{theirs}.{mlp}.net.2"),
+    ]
+
+
+def _scale_first(ours: str, theirs: str) -> list[Entry]:
+    """A modulation whose official layer gives scales, then shifts."""
+    return [
+        same(
+            f"{ours}.{kind}",
+            f"{theirs}.{kind}",
+            load=swapped,
+            save=lambda tensor: (swapped(tensor),),
+        )
+        for kind in ("weight", "bias")
+    ]
+
+
+def _score(model: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not flag(model, "micro_condition", True):
+        return None
+    return {
+        "channels": model["micro_condition_embed_dim"],
+        "value": model.get("sample_aesthetic_score", 6.0),
+    }
+
+
+def _tokenizer(official: Mapping[str, Any]) -> dict[str, str]:
+    """Record of the tokenizer: its released name, as the config tells it; {} if it does not."""
+    file = within(official, "experiment", "tokenizer_checkpoint")
+    sizes = [
+        within(official, "model", "vq_model", key)
+        for key in ("codebook_size", "token_size", "num_latent_tokens")
+    ]
+    if file == "tatitok_bl128_vq.bin" or (file is None and sizes == [8192, 64, 128]):
+        return {"name": "tatitok-bl128-vq", "sha256": ""}
+    return {}
