@@ -14,13 +14,14 @@ Training samples may be cached as several crops; validation samples are always c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from vistok.config import Config, ConfigError
+from vistok.config.one_or_list import one_or_list
 from vistok.config.registry import register
 from vistok.core.records import Condition
 from vistok.data.batch import to_device
@@ -41,6 +42,8 @@ from vistok.train.signals import StopRequest
 from vistok.train.tasks.base import check_sides
 from vistok.train.tasks.cached_space import space_identity
 
+CropRange = Annotated[float, Field(ge=1, le=64)]
+
 
 class CacheConfig(Config):
     kind: Literal["cache"] = "cache"
@@ -50,8 +53,9 @@ class CacheConfig(Config):
     """Training samples to tokenize; null = all."""
     crops: Crops = 1
     """Crops of each training sample: 1, 2 (center and mirror) or ten (LlamaGen's)."""
-    crop_range: float = Field(default=1.1, ge=1)
-    """Side of the image that is cropped, as a multiple of data.size; for crops: ten."""
+    crop_range: one_or_list(CropRange) = 1.1
+    """Side of the image that is cropped, as a multiple of data.size; for crops: ten. A list: ten
+    crops at each ([1.1, 1.05]: LlamaGen), of which training draws one for each epoch."""
     text: bool | TextEncoderConfig = False
     """Also keep the features of each sample's text, for generators that read them: true, those of
     the tokenizer's text encoder; or a text encoder of its own, which may give pooled features

@@ -82,10 +82,11 @@ def decode(
     if known is not None:
         fixed = mask[:, :positions]
         codes = torch.where(fixed[..., None], known[:, :positions], codes)
-    scales = torch.tensor([settings.scale_at(i / model.spec.length) for i in range(positions)])
-    scales = scales.to(device) if len(scales.unique()) > 1 else float(scales[0])
-    kind = _COUPLINGS["quantile" if settings.temperature == 0 else config.coupling]
-    window = kind(settings, vocab, positions, index, seed, device)
+    each = settings.of_factors(len(vocab))
+    scales = [_scales(one, positions, model.spec.length, device) for one in each]
+    greedy = any(one.temperature == 0 for one in each)  # such a factor has no distribution
+    kind = _COUPLINGS["quantile" if greedy else config.coupling]
+    window = kind(each, config, vocab, positions, index, seed, device)
     passes, number = torch.zeros(samples, dtype=torch.long), 0
     # The first pass reads the slots in front, which predict position 0 alone.
     final, first, count, hidden = [0] * samples, [0] * samples, 1, run.begin()
@@ -97,17 +98,17 @@ def decode(
         if number:
             hidden = _hidden(run, codes, first, places)
         drafts, settled = codes[rows, places], fixed[rows, places]
-        scale = scales if isinstance(scales, float) else scales[places].view(-1, 1)
+        scale = [one if isinstance(one, float) else one[places].view(-1, 1) for one in scales]
 
         def pick(
             logits: Tensor,
             f: int,
             drafts: Tensor = drafts,
             settled: Tensor = settled,
-            scale: float | Tensor = scale,
+            scale: list[float | Tensor] = scale,
         ) -> Tensor:
             given, stay = drafts[..., f].flatten(), settled.flatten()
-            codes = window.choose(guide(logits, scale, len(given)), f, given, stay)
+            codes = window.choose(guide(logits, scale[f], len(given)), f, given, stay)
             return torch.where(stay, given, codes)
 
         new = model.head.sample(hidden.flatten(0, 1), pick).view_as(drafts)
@@ -123,6 +124,12 @@ def decode(
         number, count = number + 1, min(config.window, positions - 1)
         # Windows end with the sequence; what they hold besides then is fixed.
         first = [min(end, positions - count) for end in final]
+
+
+def _scales(settings: Any, positions: int, length: int, device: torch.device) -> float | Tensor:
+    """Guidance scale of each position [P], or the one of all."""
+    scales = torch.tensor([settings.scale_at(i / length) for i in range(positions)])
+    return scales.to(device) if len(scales.unique()) > 1 else float(scales[0])
 
 
 def _hidden(run: Decoding, codes: Tensor, first: list[int], places: Tensor) -> Tensor:
@@ -144,14 +151,15 @@ class _Window:
 
     def __init__(
         self,
-        settings: Any,
+        each: Sequence[Any],
+        config: JacobiConfig,
         vocab: Sequence[int],
         positions: int,
         index: Tensor,
         seed: int,
         device: torch.device,
     ) -> None:
-        self.settings, self.init, self.vocab = settings, settings.jacobi.init, vocab
+        self.each, self.config, self.init, self.vocab = each, config, config.init, vocab
         self.index, self.seed, self.device = index, seed, device
         self.rows = torch.arange(len(index), device=device)[:, None]
         self.count, self.start = 0, torch.zeros(len(index), 1, dtype=torch.long, device=device)
@@ -217,11 +225,11 @@ class _Quantile(_Window):
         self.last: list[Tensor | None] = [None] * shape[1]  # logits of the last place [B, V]
 
     def predicted(self, f: int, row: Tensor, place: Tensor) -> Tensor:
-        return choose(self.last[f][row], self.u[row, self.places[row, place], f], self.settings)
+        return choose(self.last[f][row], self.u[row, self.places[row, place], f], self.each[f])
 
     def choose(self, logits: Tensor, f: int, drafts: Tensor, settled: Tensor) -> Tensor:
         self.last[f] = logits.unflatten(0, self.places.shape)[:, -1]
-        return choose(logits, self.u[self.rows, self.places, f].flatten(), self.settings)
+        return choose(logits, self.u[self.rows, self.places, f].flatten(), self.each[f])
 
 
 class _Gumbel(_Window):
@@ -249,7 +257,7 @@ class _Gumbel(_Window):
         return (self.last[f][row] + noise).argmax(-1)
 
     def choose(self, logits: Tensor, f: int, drafts: Tensor, settled: Tensor) -> Tensor:
-        logits = narrowed(logits, self.settings)
+        logits = narrowed(logits, self.each[f])
         self.last[f] = logits.unflatten(0, self.places.shape)[:, -1]
         return (logits + self.noise.split(tuple(self.vocab), dim=-1)[f]).argmax(-1)
 
@@ -265,7 +273,7 @@ class _Speculative(_Window):
         super().move(places, number)
         place = number % _PASSES
         if place == 0:
-            shape = (_PASSES, 2, max(1, self.settings.jacobi.window), len(self.vocab))
+            shape = (_PASSES, 2, max(1, self.config.window), len(self.vocab))
             self.u = self.numbers("jacobi", shape, number // _PASSES)
         self.tests, self.draws = self.u[:, place, :, : self.count].unbind(1)
         self.kept = torch.ones_like(self.new)
@@ -278,7 +286,7 @@ class _Speculative(_Window):
         return invert(self.p[f][source], self.first_u[row, self.places[row, place], f])
 
     def choose(self, logits: Tensor, f: int, drafts: Tensor, settled: Tensor) -> Tensor:
-        p, old = narrowed(logits, self.settings).softmax(-1), self.p[f]
+        p, old = narrowed(logits, self.each[f]).softmax(-1), self.p[f]
         first, size = self.first.flatten(), p.shape[-1]
         old = p if old is None else old  # then all drafts are first ones
         # A first draft was drawn from all codes alike, or could have been no other one.
@@ -289,7 +297,7 @@ class _Speculative(_Window):
         self.p[f], codes = p, drafts.clone()
         self.kept = self.kept & kept.view_as(self.kept)
         anew = torch.zeros_like(kept)
-        if self.settings.jacobi.coupling == "none":
+        if self.config.coupling == "none":
             anew = behind_change(self.kept).flatten() & ~settled
         (at,) = (anew | ~kept).nonzero(as_tuple=True)
         q = old[self.source[at]]
