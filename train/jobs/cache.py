@@ -21,7 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vistok.config import Config, ConfigError
+from vistok.config import Config, ConfigError, UserError
 from vistok.config.one_or_list import one_or_list
 from vistok.config.registry import register
 from vistok.core.records import Condition
@@ -133,9 +133,13 @@ class Cache(Job):
             with stop.listening(), writer:
                 self._fill(writer, dataset, tokenizer, config, accelerator, split, stop)
         if accelerator.is_main_process:
-            write_contact_sheet(folder, datasets, tokenizer)
             print(f"tokens are cached in {folder / 'train'} and {folder / 'val'}")
-            print(f"look at {folder / SHEET}: samples, and their tokens decoded")
+            try:
+                write_contact_sheet(folder, datasets, tokenizer)
+            except UserError as error:  # a decoder that reads texts, without its text encoder
+                print(f"no contact sheet: {error}")
+            else:
+                print(f"look at {folder / SHEET}: samples, and their tokens decoded")
 
     def _arrays(self, tokenizer, dataset, device: torch.device) -> dict[str, ArraySpec]:
         """The arrays that are kept besides tokens and labels, as the first sample shows them."""

@@ -54,12 +54,11 @@ def _pairs(
     kind = {"indices": rows} if cache.spec.vocab else {"values": rows}
     device = next(tokenizer.parameters()).device
     pixels = torch.stack([sample.pixels for sample in samples])
-    texts = tuple(sample.text for sample in samples)
     rates = [sample.fps for sample in samples]
     batch = Batch(
         index=torch.arange(count),
         pixels=pixels.to(device).float() / 255,
-        text=None if None in texts else texts,
+        text=tuple(sample.text or "" for sample in samples),
         fps=None if None in rates else torch.tensor(rates, device=device),
     )
     reads = "decoder" in tokenizer.config.reading
