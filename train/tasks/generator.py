@@ -144,14 +144,16 @@ def _learn_texts(generator: Generator, data: Any) -> None:
     images = data.record()["images"]
     record = images.get("text_encoder") if isinstance(images, Mapping) else None
     generator.text_record = read_text_record(record, "data: the tokens")
-    if hollow() or generator.knows_empty:  # on the meta device: shapes alone
+    if hollow():  # on the meta device: shapes alone
         return
-    if data.empty_text is None:
+    generator.condition_of(blank_batch(1, data))  # says what the tokens lack
+    if data.empty_text is not None:
+        generator.fill_empty(data.empty_text)
+    elif not generator.knows_empty:
         raise ConfigError(
             "data: the tokens hold no features of the empty text, which stand for no condition in "
             "this generator; cache them again with task.text"
         )
-    generator.fill_empty(data.empty_text)
 
 
 def _with_classes(choice: GeneratorConfig, classes: int) -> GeneratorConfig:

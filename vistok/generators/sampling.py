@@ -72,7 +72,7 @@ def narrowed(logits: Tensor, config: ChoiceConfig) -> Tensor:
     logits = logits / config.temperature
     if 0 < config.top_k < logits.shape[-1]:
         # By place, not by value: equal logits must not let more than k through.
-        kept = logits.topk(config.top_k, dim=-1)
+        kept = logits.topk(config.top_k, dim=-1, sorted=False)
         logits = torch.full_like(logits, -torch.inf).scatter(-1, kept.indices, kept.values)
     if config.top_p < 1:
         logits = _nucleus(logits, config.top_p)

@@ -32,6 +32,7 @@ from vistok.generators.sampling import choose
 from vistok.generators.speculative import JacobiConfig, decode
 from vistok.layers.text_transformer import LayerText
 from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
+from vistok.runtime.precision import Precision, dtype_of
 from vistok.tokens import Tokens, TokenSpec
 
 
@@ -40,6 +41,11 @@ class SequentialSampling(FactorSampling):
 
     cache: bool = True
     """Keep keys and values of past positions; false runs the whole sequence at every step."""
+    fast: bool = True
+    """With a cache: steps on weights that are packed once (CPUs), or as a captured graph (CUDA)."""
+    precision: Precision | None = None
+    """Precision of the network: fp32, bf16, or auto: bf16 where the hardware has it; null = as the
+    weights are. Codes are chosen in fp32 or better."""
     jacobi: JacobiConfig | None = None
     """Speculative Jacobi decoding: a pass of the network predicts a window of positions, from
     drafts of them; fewer passes, the same distribution. null = one position in each pass."""
@@ -193,9 +199,13 @@ class SequentialGenerator(Generator):
         """
         start = self.start(condition, len(indices), null)
         text = self.texts_of(condition, len(indices), null)
-        x = torch.cat([start, self.embed(indices[:, :-1])], dim=1)
+        x = torch.cat([start, self.embed(self.codes_before_last(indices))], dim=1)
         hidden = self.run(x, 0, start, **text, **given)[:, start.shape[1] - 1 :]
         return self.head(hidden, indices)
+
+    def codes_before_last(self, indices: Tensor) -> Tensor:
+        """The codes [B, n, F] of all positions from which another one is predicted."""
+        return indices[:, :-1]
 
     def forward(
         self, tokens: Tokens, condition: Condition, draws: Draws | None = None
@@ -239,7 +249,14 @@ class SequentialGenerator(Generator):
     ) -> Tokens:
         spec, factors, samples = self.spec, len(self.inner.vocab), len(index)
         run = Decoding(
-            self, condition, samples, positions, guided=settings.guided, cache=settings.cache
+            self,
+            condition,
+            samples,
+            positions,
+            guided=settings.guided,
+            cache=settings.cache,
+            fast=settings.fast,
+            dtype=dtype_of(settings.precision),
         )
         known = None if condition.known is None else self.regrouped(condition.known).indices.long()
         if settings.jacobi is not None:
@@ -258,7 +275,7 @@ class SequentialGenerator(Generator):
                 scale = each[f].scale_at(done)
                 return choose(guide(logits, scale, samples), u[:, i, f], each[f])
 
-            codes = self.head.sample(hidden[:, -1], pick)
+            codes = run.model.head.sample(hidden[:, -1], pick)
             if known is not None:
                 codes = torch.where(condition.known_mask[:, i, None], known[:, i], codes)
             chosen[:, i] = codes
