@@ -5,7 +5,8 @@ In training a random share of the positions is masked; samples are made in a few
 (`unmasking`). The network between embeddings and logits is a trunk of its own, of any registered
 kind: bert, uvit, mmdit.
 A trunk is built as `Kind(config, front, length)`, maps embeddings [B, L, W] to hidden states
-[B, L, W], and says by `reads` in which form it wants the condition (`READERS`).
+[B, L, W], and says by `reads` in which form it wants the condition (`READERS`); its config may say
+by `embedding_std` how large embeddings start (0.02).
 Letters: B batch, L positions, F factors, V vocabulary of a factor, W width, R rows.
 """
 
@@ -108,14 +109,13 @@ class Masked(Generator):
         vocab, width = self.inner.vocab, config.trunk.width
         check_head("independent", vocab)
         reader = READERS[entry_of(config.trunk).part.reads]
+        std = getattr(config.trunk, "embedding_std", 0.02)
         self.condition = reader(config.condition, config.trunk)
-        for layer in self.condition.modules():
-            if isinstance(layer, nn.Embedding):
-                nn.init.normal_(layer.weight, std=0.02)
         self.embed = FactorEmbedding(vocab, width)
-        for table in self.embed:
-            nn.init.normal_(table.weight, std=0.02)
-        self.mask_token = nn.Parameter(torch.randn(1, width) * 0.02)
+        for layer in (*self.condition.modules(), *self.embed):
+            if isinstance(layer, nn.Embedding):
+                nn.init.normal_(layer.weight, std=std)
+        self.mask_token = nn.Parameter(torch.randn(1, width) * std)
         self.trunk = build(config.trunk, self.condition.front, spec.length)
         self.head = None
         if not config.tied:
