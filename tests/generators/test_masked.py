@@ -311,6 +311,19 @@ def test_a_vocabulary_in_parts(fails):
     assert found.check().spec == whole and found.indices.max() > 4096
 
 
+def test_texts_stand_in_front(trunk):
+    model = make(trunk, condition={"classes": 2, "text": {"dim": 4, "length": 3}, "pooled": 5})
+    assert model.condition.front == 4
+    text, pooled = torch.randn(3, 3, 4), torch.randn(3, 5)
+    condition = Condition(label=LABELS, text=text, pooled=pooled)
+    codes, mask = tokens_of(model).indices.long(), torch.ones(3, 5) > 0
+    logits = model.logits(codes, mask, condition)[0]
+    assert logits.shape == (3, 5, 6)
+    for change in ({"text": text + 1 + text**2}, {"pooled": -pooled}, {"label": 1 - LABELS}):
+        other = model.logits(codes, mask, replace(condition, **change))[0]
+        assert (other - logits).abs().amax((1, 2)).min() > 1e-3
+
+
 def test_tied_logits_are_products_with_the_embeddings():
     model = make(tied=True, vocab=(6, 4))
     assert model.head is None
@@ -330,6 +343,10 @@ def test_wrong_settings_are_one_line(fails):
         sample(model, temperature=1e-5)
     with fails(ValueError, "trunk.kind: unknown kind 'berd'; did you mean 'bert'"):
         validate(MaskedConfig, {"trunk": {"kind": "berd"}})
+    for option, value in (("layers", 2), ("textless", "ignored")):
+        text = {"dim": 4, "length": 3, option: value}
+        with fails(ValueError, f"trunk=bert reads all texts.*leave out condition.text.{option}"):
+            make(condition={"text": text})
     with fails(ValueError, "width=16 must be a multiple of heads=3"):
         validate(MaskedConfig, {"trunk": TRUNKS["uvit"] | {"heads": 3}})
 

@@ -84,6 +84,7 @@ def test_a_generator_that_was_trained_here_goes_out(kind):
         ({"trunk": {"mlp": "swiglu"}}, "trunk.mlp=swiglu has no place"),
         ({"trunk": {"norm_eps": 1e-6}}, "trunk.norm_eps=1e-06 has no place"),
         ({"condition": {"classes": 3, "pooled": 4}}, "condition.pooled=4 has no place"),
+        ({"condition": {"null_class": False, "dropout": 0.0}}, "condition.null_class=false has no"),
         ({"regroup": (4, 6)}, "vocabulary .* has no place.*one code per position"),
     ],
 )

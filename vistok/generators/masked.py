@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from vistok.config import PartOf
 from vistok.config.registry import build, entry_of, register
 from vistok.core.draws import Draws, PartDraws
+from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
@@ -54,6 +55,13 @@ class FrontReader(nn.Module):
 
     def __init__(self, condition: ConditionConfig, trunk: Any) -> None:
         super().__init__()
+        text = condition.text
+        if text is not None and (text.layers is not None or text.textless != "counted"):
+            name = "layers" if text.layers is not None else "textless"
+            raise InputError(
+                f"trunk={trunk.kind} reads all texts in front of its tokens; leave out "
+                f"condition.text.{name}, or use kind=autoregressive"
+            )
         self.tokens = ConditionTokens(condition, trunk.width)
         self.front = self.tokens.count
 
