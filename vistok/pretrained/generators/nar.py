@@ -279,11 +279,14 @@ def _sizes(state: Mapping[str, Tensor], given: Mapping[str, Any]) -> dict[str, A
 def _sampling(args: Mapping[str, Any], grid: Iterable[int]) -> dict[str, Any]:
     """Settings of sampling; the official sampler takes a scale of 1 or less as no guidance, and
     guides planes in front of which no more than `cfg_interval` tokens are (-1: all)."""
-    before = _before_planes(grid)
+    kind, before = args["model_type"], _before_planes(grid)
+    scale = args.get("cfg_scale", _SCALES[kind])
+    if kind != "t2i" and args["class_dropout_prob"] == 0:  # there is no null class
+        scale = 1.0
     guided = 1 + sum(0 < count <= args["cfg_interval"] for count in before)
     ends = args["cfg_interval"] > -1 and guided < len(before)
     return {
-        "guidance": max(args.get("cfg_scale", _SCALES[args["model_type"]]), 1.0),
+        "guidance": max(scale, 1.0),
         "guidance_interval": (0.0, guided / len(before) if ends else 1.0),
         **{key: args[key] for key in ("temperature", "top_k", "top_p")},
     }
