@@ -18,7 +18,8 @@ _LAZY = {
     "Batch": "vistok.core.records",
     "Condition": "vistok.core.records",
     "Draws": "vistok.core.draws",
-    "Generator": "vistok.generators.base",
+    # From there, since the config of a saved generator may hold parts of a tokenizer.
+    "Generator": "vistok.pretrained.base",
 }
 
 __all__ = ["__version__", *_LAZY]

@@ -18,15 +18,17 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from vistok.core.errors import InputError
-from vistok.core.records import Condition
 from vistok.core.rng import Rng
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, Skip, register
+from vistok.eval.protocols.sample_texts import conditioned, texts_missing, texts_of
 from vistok.eval.reference.real import RealStats
 from vistok.eval.reference.sets import MS_SSIM, MetricNames, SetMeasures
 from vistok.eval.reference.training_set import TrainingSet, training_set
+from vistok.eval.results.facts import Scale
 from vistok.eval.results.rows import Row
+from vistok.eval.results.text import scale_text
 from vistok.eval.systems.probe import no_probe
 from vistok.eval.systems.runs import System, class_names
 from vistok.metrics.stored import CAP
@@ -76,7 +78,7 @@ class Pass(ProtocolConfig):
     """Config of one set of samples: a job of its own, so that a kill loses only one."""
 
     length: Selects[int]
-    guidance: Selects[float] = 1.0  # the generator's own scale stands for all its own settings
+    guidance: Selects[Scale] = 1.0  # the generator's own scale stands for all its own settings
     labels: Selects[Literal["equal", "random"]] = "equal"
     trained: Selects[bool] = True  # else the same generator with fresh weights: the baseline
     samples: Selects[int | None] = None
@@ -112,7 +114,10 @@ class GFID(Protocol):
                     given |= {"metrics": further, "stored": own.stored}
                 found.append(Job(self, one.model_copy(update=given), generator, real))
             if len(scales) == 1 and own.guidance != (1.0,):
-                reason = f"{generator.name} has no classes: there is nothing to guide with"
+                reason = (
+                    f"{generator.name} has no classes and reads no text: there is nothing to guide "
+                    "with"
+                )
                 found.append(Skip("gFID with guidance", reason))
             if isinstance(real, str) and config.reference is None:
                 found.append(Skip("gFID", real))
@@ -123,8 +128,10 @@ class GFID(Protocol):
         the validation images."""
         generator, real = context.job.generator, context.job.data
         model = generator.generator.to(context.device).eval()
-        if not readable(context, model):
+        reason = texts_missing(context, model)
+        if reason is None and not readable(context, model):
             reason = "the decoder reads text, and samples have none; evaluate with a data.caption"
+        if reason is not None:
             context.skip("gFID", reason, generator.name)
             return []
         note = f"tokens of {context.run.name}" + f"; {generator.fit}" * bool(generator.fit)
@@ -133,7 +140,7 @@ class GFID(Protocol):
             note = f"baseline: the same generator with fresh weights (seed 0); {note}"
         samples = config.samples or min(_MOST, len(context.views))
         measures = SetMeasures(context, samples, config.metrics, "gFID-val", config.stored)
-        title = f"{generator.name}: guidance {config.guidance:g}, length {config.length}"
+        title = f"{generator.name}: guidance {scale_text(config.guidance)}, length {config.length}"
         sample_into(measures, context, model, config, samples, title)
         stats = measures.decoded.pool.reduce()
         sides: dict[str, RealStats | None] = {}
@@ -177,16 +184,17 @@ def passes(spec: TokenSpec, scales: Sequence[float]) -> list[Pass]:
     return [*found, Pass(length=spec.max_prefix, trained=False)]
 
 
-def scales_of(model: Any, guidance: Sequence[float] | None) -> tuple[float, ...]:
+def scales_of(model: Any, guidance: Sequence[float] | None) -> tuple[Scale, ...]:
     """The guidance scales that a generator can follow, 1 first."""
-    if not model.num_classes or "guidance" not in type(model.sampling).model_fields:
+    given = model.num_classes or model.reads_text
+    if not given or "guidance" not in type(model.sampling).model_fields:
         return (1.0,)
     if guidance is None:
         guidance = (model.sampling.guidance if model.sampling.guided else _MODERATE,)
     return tuple(dict.fromkeys((1.0, *guidance)))
 
 
-def settings(context: Context, model: Any, guidance: float) -> Any:
+def settings(context: Context, model: Any, guidance: Scale) -> Any:
     """The generator's whole sampling settings: its own, the user's changes, and the guidance.
 
     Scale 1 is its preset `unguided`; its own scale leaves its schedule as it is, and so does
@@ -200,23 +208,33 @@ def settings(context: Context, model: Any, guidance: float) -> Any:
 
 def readable(context: Context, model: Any) -> bool:
     """True unless the tokenizer's decoder reads texts that samples do not have."""
-    return context.condition_name == "none" or (
-        context.captions(labels_of(model, torch.zeros(1, dtype=torch.int64)), 1) is not None
+    return (
+        model.reads_text
+        or context.condition_name == "none"
+        or (context.captions(labels_of(model, torch.zeros(1, dtype=torch.int64)), 1) is not None)
     )
 
 
 def _condition_name(context: Context, model: Any, labels: str) -> str:
     named = "class" if labels == "equal" else f"class ({labels})"
-    given = ([named] if class_names(model) else []) + [context.condition_name]
+    given = [named] if class_names(model) else []
+    if model.reads_text and context.condition_name == "none":
+        kind, what = next(iter(context.views.record.get("text", {"?": "?"}).items()))
+        given.append(f"text: {kind} {what}")
+    given.append(context.condition_name)
     return ", ".join(name for name in given if name != "none") or "none"
 
 
 def decoded(context: Context, model: Any, index: Tensor, one: Pass) -> Tensor:
-    """[B, 3, H, W] uint8: the samples of numbers `index` [B], under captions of their classes."""
+    """[B, 3, H, W] uint8: the samples of numbers `index` [B], under captions of their classes, or
+    the texts that the generator read."""
     tokens, condition = sample(context, model, index, one), None
     if context.condition_name != "none":
         labels = labels_of(model, index, one.labels, context.seed)
-        condition = context.tokenizer.condition(context.captions(labels, len(index)))
+        texts = context.captions(labels, len(index))
+        if model.reads_text:
+            texts = texts_of(context, index, labels)
+        condition = context.tokenizer.condition(texts)
     return to_uint8(context.decode(tokens, condition, index))
 
 
@@ -236,7 +254,7 @@ def sample(context: Context, model: Any, index: Tensor, one: Pass) -> Tokens:
     index = index.to(context.device)
     whole = one.length == context.spec.max_prefix
     return model.sample(
-        Condition(label=labels_of(model, index, one.labels, context.seed)),
+        conditioned(context, model, index, labels_of(model, index, one.labels, context.seed)),
         index=index,
         seed=context.seed,
         length=None if whole else one.length,
@@ -253,7 +271,7 @@ def sample_into(
 
 
 def samples_of(
-    context: Context, model: Any, classes: Sequence[int], each: int, guidance: float
+    context: Context, model: Any, classes: Sequence[int], each: int, guidance: Scale
 ) -> Tensor:
     """[classes, each, 3, H, W] uint8: the first samples of some classes, those of the statistics.
 

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from vistok.eval.results.compare import protocol_of
+from vistok.eval.results.facts import Scale
 from vistok.eval.results.metrics import names
 from vistok.eval.results.rows import Results, Row
 
@@ -35,7 +36,7 @@ class Correlation:
     pearson_p: float | None = None
     x_title: str = ""  # as displayed, with network and data
     y_title: str = ""
-    guidance: float | None = None  # of y
+    guidance: Scale | None = None  # of y
     recipe: str = ""  # of the generators: probe-tiny, ..., or "" for runs of the user's own
     left_out: tuple[str, ...] = ()  # runs without a finite value on either side
     generators: tuple[str, ...] = ()  # of the points: what two correlations are joined by

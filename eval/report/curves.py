@@ -18,7 +18,7 @@ from vistok.eval.report.figures import BASE, Point, Series, line_chart, scatter
 from vistok.eval.results.compare import differences
 from vistok.eval.results.metrics import METRICS, ranked, shown
 from vistok.eval.results.rows import Results, Row
-from vistok.eval.results.text import mark
+from vistok.eval.results.text import mark, scale_text
 
 _BASELINES = ("JPEG", "WebP", "AVIF")
 _PLAIN = ("packed", "fixed")  # ways to write tokens; the first that is there needs no name
@@ -130,7 +130,7 @@ def relations(results: Results) -> list[Relation]:
 
 
 def _relation(one: Correlation, colors: dict[str, int]) -> Relation:
-    guidance = "" if one.guidance is None else f" guidance {one.guidance:g}"
+    guidance = "" if one.guidance is None else f" guidance {scale_text(one.guidance)}"
     recipe = f", {one.recipe}" if one.recipe else ""
     points = [Point(name, x, y, colors.get(name, 0)) for name, x, y in one.points]
     chart = scatter(

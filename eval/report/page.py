@@ -29,6 +29,7 @@ from vistok.eval.report.comparison import comparison, places
 from vistok.eval.report.image_viewer import checked, shown_side, viewers
 from vistok.eval.report.tables import length_table, markdown, tables
 from vistok.eval.results.rows import Results
+from vistok.eval.results.text import scale_text
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _TEXT = 6_000_000  # bytes of a page without images, beyond which parts are left out
@@ -271,7 +272,7 @@ def _groups(
 def _grid(grid: dict[str, Any], several: bool) -> dict[str, Any]:
     width = grid["size"][1]
     heading = [grid["run"]] if several else []
-    heading += [f"guidance {grid['guidance']:g}"] if "guidance" in grid else []
+    heading += [f"guidance {scale_text(grid['guidance'])}"] if "guidance" in grid else []
     pixels = shown_side(width)
     return {
         **grid,

@@ -10,7 +10,7 @@ from vistok.eval.report.comparison import longest
 from vistok.eval.report.tables import by_run
 from vistok.eval.results.metrics import metric, ranked, shown
 from vistok.eval.results.rows import Results, Row
-from vistok.eval.results.text import FEW_MEANS, few_reasons, mark, value_text
+from vistok.eval.results.text import FEW_MEANS, few_reasons, mark, scale_text, value_text
 
 _HONEST = {
     "photos": "held-out views of the same seven photographs that training looked at, not unseen "
@@ -190,7 +190,7 @@ def _tile(row: Row) -> dict[str, str]:
     better = metric(row.metric).better
     note = {"lower": "lower is better", "higher": "higher is better", "": ""}[better]
     if row.guidance is not None and not metric(row.metric).baseline:
-        note = f"guidance {row.guidance:g}, {note}"
+        note = f"guidance {scale_text(row.guidance)}, {note}"
     unit = metric(row.metric).unit and f" {metric(row.metric).unit}"
     name, _, inside = row.display.partition("[")
     value = shown(row.number, row.metric) + unit + mark(row)

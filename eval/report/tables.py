@@ -10,7 +10,7 @@ from vistok.eval.report import escape
 from vistok.eval.results.metrics import metric as metric_of
 from vistok.eval.results.metrics import order
 from vistok.eval.results.rows import Results, Row
-from vistok.eval.results.text import FEW_MEANS, few_reasons, value_text
+from vistok.eval.results.text import FEW_MEANS, few_reasons, scale_text, value_text
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def named(row: Row) -> str:
     """The name of a number in tables: with network and data, and guidance where it was sampled."""
     if row.guidance is None or metric_of(row.metric).baseline:
         return row.display
-    return f"{row.display} guidance {row.guidance:g}"
+    return f"{row.display} guidance {scale_text(row.guidance)}"
 
 
 def _table(rows: list[Row], run: dict[str, Any]) -> Table:

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from vistok.core.errors import InputError
 
+Scale = float | tuple[float, ...]
+"""Guidance scale of a generator: of all factors of a token, or of each."""
+
 Length = Annotated[str, StringConstraints(pattern=r"^\d{1,18}$")]
 
 
@@ -74,7 +77,7 @@ class ImageGrid(Fact):
     columns: list[str]
     rows: list[Strip]
     cells: int | None = Field(default=None, ge=1)
-    guidance: float | None = None
+    guidance: Scale | None = None
     note: str = ""
 
 

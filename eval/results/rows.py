@@ -22,7 +22,7 @@ from pydantic import (
 
 from vistok.config.bounded import read_json
 from vistok.core.errors import InputError
-from vistok.eval.results.facts import Described
+from vistok.eval.results.facts import Described, Scale
 from vistok.storage.files import write_text
 
 SCHEMA = 3
@@ -114,8 +114,9 @@ class Row(Record):
             raise InputError(f"value={self.value} and not_finite={self.not_finite}: one of them")
         if self.size is not None and len(self.size) not in (2, 3):
             raise InputError(f"size={self.size}: expected (H, W), of clips (T, H, W)")
-        if self.guidance is not None and not _is_number(self.guidance):
-            raise InputError(f"guidance={self.guidance!r}: expected a number")
+        scales = self.guidance if isinstance(self.guidance, tuple) else (self.guidance,)
+        if self.guidance is not None and not all(_is_number(scale) for scale in scales):
+            raise InputError(f"guidance={self.guidance!r}: expected a number, or a list of them")
         for key, (texts, numbers, measured) in _POINTS.items():
             if key not in self.point:
                 continue
@@ -143,9 +144,10 @@ class Row(Record):
         return not self.point
 
     @property
-    def guidance(self) -> float | None:
+    def guidance(self) -> Scale | None:
         """Guidance scale of the generator; None where nothing was generated."""
-        return self.sampling.get("generator", {}).get("guidance")
+        found = self.sampling.get("generator", {}).get("guidance")
+        return tuple(found) if isinstance(found, list) else found
 
 
 class Results(Record):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from vistok.eval.results.metrics import shown
 from vistok.eval.results.rows import Row
@@ -17,6 +17,12 @@ FEW_MEANS = (
 def value_text(row: Row) -> str:
     """The value as tables print it, marked if it rests on few images."""
     return shown(row.number, row.metric) + mark(row)
+
+
+def scale_text(scale: float | Sequence[float]) -> str:
+    """A guidance scale: "1.5", or "1.9/2" of the two factors of a token."""
+    scales = [scale] if isinstance(scale, int | float) else scale
+    return "/".join(f"{one:g}" for one in scales)
 
 
 def mark(*rows: Row) -> str:

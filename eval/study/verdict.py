@@ -17,7 +17,7 @@ from vistok.core.rng import Rng
 from vistok.eval.report.correlation import CLAIM, Correlation, correlations
 from vistok.eval.report.tables import plain
 from vistok.eval.results.rows import Results
-from vistok.eval.results.text import few_reasons
+from vistok.eval.results.text import few_reasons, scale_text
 
 _RESAMPLES = 5000
 _LEVEL = 0.05
@@ -74,7 +74,7 @@ def _network(one: Correlation) -> str:
 
 def _compared(p: Correlation, r: Correlation) -> str:
     """The sentence on pFID and rFID as predictors of one gFID."""
-    what = f"gFID at guidance {p.guidance:g}" + (f" ({p.recipe})" if p.recipe else "")
+    what = f"gFID at guidance {scale_text(p.guidance)}" + (f" ({p.recipe})" if p.recipe else "")
     common = set(p.generators) & set(r.generators)
     if not common:
         return (
@@ -195,7 +195,7 @@ def verdict_text(facts: dict[str, Any]) -> str:
     number = lambda value: "" if value is None else f"{value:.3f}"
     body = [
         [
-            f"{one['x']} - {one['y']} at guidance {one['guidance']:g}",
+            f"{one['x']} - {one['y']} at guidance {scale_text(one['guidance'])}",
             str(one["n"]),
             *(number(one[key]) for key in ("spearman", "spearman_p", "pearson", "pearson_p")),
         ]

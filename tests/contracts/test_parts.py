@@ -18,6 +18,7 @@ from vistok.core.records import Batch, Decoded, Latents
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.core.shapes import Shape
+from vistok.generators.base import SavedCodes
 from vistok.losses.adversarial import AdversarialLoss
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens import Tokens
@@ -125,7 +126,7 @@ def test_parts_are_built_on_the_meta_device(family, kind):
         "space": (Shape(3, (32, 32)),),
     }
     if family == "generator":
-        extra[family] = (spec_for(kind, vocab=(8,)),)
+        extra[family] = (spec_for(kind, vocab=(8,)), SavedCodes())
     with torch.device("meta"):
         part = build(config, *extra.get(family, ()))
     assert all(p.device.type == "meta" for p in part.parameters())

@@ -156,5 +156,5 @@ def test_a_batch_gives_the_condition_that_is_read(fails):
     assert torch.equal(both.text, given.text) and torch.equal(both.pooled, given.pooled)
     assert torch.equal(both.text_mask, given.text_mask)
     assert read(batch, classes=0) == Condition()
-    with fails(ConfigError, "condition.pooled: this generator reads it", "TokenCacheWriter"):
+    with fails(ConfigError, "condition.pooled: this generator reads it", "text.pooled"):
         read(Batch(index=torch.arange(2), label=label), pooled=6)

@@ -4,37 +4,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vistok.config import validate
-from vistok.core.records import Condition
+from tests.support.intra import LABEL, SPEC, made
 from vistok.generators import load_generator
-from vistok.generators.autoregressive import Autoregressive, AutoregressiveConfig
 from vistok.tokens import Tokens, TokenSpec
 
-SPEC = TokenSpec(blocks=((2, 3),), vocab=(64,))
-LABEL = Condition(label=torch.tensor([0, 1, 2]))
 VARIANTS = {
     "default": {},
     "open_magvit2": {"positions": "shared_rope", "context_norm": False},
     "own": {"positions": "learned", "embed": "own", "width": 24, "heads": 4, "depth": 1},
     "wider": {"width": 24},
 }
-
-
-def made(intra: dict, vocab=(4, 2, 8), spec: TokenSpec = SPEC, **changes) -> Autoregressive:
-    tree = {
-        "transformer": {"width": 16, "depth": 1, "heads": 2},
-        "head": "intra",
-        "intra": intra,
-        "condition": {"classes": 3},
-        "regroup": vocab,
-        **changes,
-    }
-    torch.manual_seed(0)
-    model = Autoregressive(validate(AutoregressiveConfig, tree), spec)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-    return model.eval()
 
 
 @pytest.mark.parametrize("vocab", [(64,), (4, 16), (2,) * 6], ids=str)

@@ -7,7 +7,8 @@ import re
 import torch
 from torch import nn
 
-import vistok.generators  # noqa: F401  (registers the generators)
+import vistok.generators
+import vistok.quantizers  # noqa: F401  (registers generators and quantizers)
 from vistok.config import Config, validate, validate_part
 from vistok.config.registry import build, entries
 from vistok.core.records import Condition
@@ -53,14 +54,19 @@ def lively(model: nn.Module) -> nn.Module:
 def made(kind: str, spec: TokenSpec, **changes) -> Generator:
     torch.manual_seed(0)
     config = small(kind, spec.vocab, condition={"classes": 2}, **changes)
-    return build(config, spec, codes_of(spec) if config.wants_codes else None)
+    able = entries("generator")[kind].part.unable(config, spec) is None
+    return build(config, spec, codes_of(spec) if config.wants_codes and able else None)
 
 
 def codes_of(spec: TokenSpec) -> nn.Module:
     """A quantizer whose tokens have this spec: the code vectors of a generator that reads them."""
-    scales = [list(block) for block in spec.blocks]
-    vq = {"kind": "vq", "codebook_size": spec.vocab[0], "dim": 4}
-    tree = {"kind": "multi_scale", "scales": scales, "quantizer": vq} if len(scales) > 1 else vq
+    scales, size = [list(block) for block in spec.blocks], spec.vocab[0]
+    atom = {"kind": "vq", "codebook_size": size, "dim": 4, "l2_norm": False, "init": "normal"}
+    if len(spec.vocab) > 1 or size > 2**16:
+        bits = size.bit_length() - 1
+        atom = {"kind": "lfq", "bits": bits * len(spec.vocab), "factor_bits": bits}
+    tree = {"kind": "multi_scale", "scales": scales, "quantizer": atom}
+    tree = tree if len(scales) > 1 else atom
     return build(validate_part("quantizer", tree))
 
 
@@ -68,6 +74,7 @@ def spec_for(kind: str, **wanted) -> TokenSpec:
     """These tokens if the kind can model them, else others of the same vocabulary that it can."""
     part, config = entries("generator")[kind].part, small(kind)
     shapes = [{"blocks": ((4,),), **wanted}, *SPECS.values(), {"blocks": ((4,),), "vocab": (16,)}]
+    shapes.append({**SPECS["scales"], "vocab": (16,)})
     specs = [TokenSpec(**{"vocab": wanted.get("vocab", (16,)), **shape}) for shape in shapes]
     return next(spec for spec in specs if part.unable(config, spec) is None)
 

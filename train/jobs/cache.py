@@ -13,13 +13,15 @@ Training samples may be cached as several crops; validation samples are always c
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from vistok.config import Config, ConfigError
+from vistok.config.one_or_list import one_or_list
 from vistok.config.registry import register
 from vistok.core.records import Condition
 from vistok.data.batch import to_device
@@ -27,6 +29,7 @@ from vistok.data.decode.crops import Crops, open_crops
 from vistok.data.loading.loader import EvalLoader
 from vistok.data.token_cache import PER_SAMPLE, ArraySpec
 from vistok.data.token_cache_writer import TokenCacheWriter
+from vistok.frozen.text import TextEncoder, TextEncoderConfig
 from vistok.pretrained import saved_folder
 from vistok.pretrained.identity import identity_of
 from vistok.runtime.modes import evaluating
@@ -39,6 +42,8 @@ from vistok.train.signals import StopRequest
 from vistok.train.tasks.base import check_sides
 from vistok.train.tasks.cached_space import space_identity
 
+CropRange = Annotated[float, Field(ge=1, le=64)]
+
 
 class CacheConfig(Config):
     kind: Literal["cache"] = "cache"
@@ -48,11 +53,14 @@ class CacheConfig(Config):
     """Training samples to tokenize; null = all."""
     crops: Crops = 1
     """Crops of each training sample: 1, 2 (center and mirror) or ten (LlamaGen's)."""
-    crop_range: float = Field(default=1.1, ge=1)
-    """Side of the image that is cropped, as a multiple of data.size; for crops: ten."""
-    text: bool = False
-    """Also keep the features of each sample's text (the tokenizer's text encoder, the data's
-    texts), for generators that read them."""
+    crop_range: one_or_list(CropRange) = 1.1
+    """Side of the image that is cropped, as a multiple of data.size; for crops: ten. A list: ten
+    crops at each ([1.1, 1.05]: LlamaGen), of which training draws one for each epoch."""
+    text: bool | TextEncoderConfig = False
+    """Also keep the features of each sample's text, for generators that read them: true, those of
+    the tokenizer's text encoder; or a text encoder of its own, which may give pooled features
+    besides ({network: clip, path: ..., layer: penultimate, pooled: projected}: MaskGen). Features
+    of the empty text are kept once."""
     latents: bool = False
     """Also keep the encoder's output before quantization [N, D]; images are then encoded twice."""
     space: bool = False
@@ -69,6 +77,7 @@ class Cache(Job):
 
     def __init__(self, config: CacheConfig, data) -> None:
         self.config, self.tokenizer = config, config.tokenizer
+        self._own_encoder: TextEncoder | None = None
 
     def rows(self, split: str, count: int) -> int:
         limit = self.config.limit if split == "train" else None
@@ -94,6 +103,8 @@ class Cache(Job):
             limit = self.config.limit if split == "train" else None
             count = len(dataset) if limit is None else min(limit * rows, len(dataset))
             record = dataset.record()
+            if self.config.text:
+                record["text_encoder"] = self._text_encoder(tokenizer).record()
             if self.config.space:
                 record["space"] = space_identity(tokenizer)
             if accelerator.is_main_process:
@@ -111,6 +122,7 @@ class Cache(Job):
                     crops=rows,
                     leader=accelerator.is_main_process,
                     arrays=self._arrays(tokenizer, dataset, accelerator.device),
+                    empty=self._texts(tokenizer, [""]) if self.config.text else None,
                 )
             stop = StopRequest()
             with stop.listening(), writer:
@@ -122,11 +134,6 @@ class Cache(Job):
         """The arrays that are kept besides tokens and labels, as the first sample shows them."""
         if not (self.config.text or self.config.latents or self.config.space):
             return {}
-        if self.config.text and tokenizer.config.text is None:
-            raise ConfigError(
-                f"task.text=true: the tokenizer {self.config.tokenizer} has no text encoder; use "
-                "one that reads text, or text=false"
-            )
         batch = to_device(next(iter(EvalLoader(dataset, 1, limit=1))), device)
         _, condition, latents, space = self._encode(tokenizer, batch)
         kept = {"latents": latents, "space": space}
@@ -137,14 +144,38 @@ class Cache(Job):
             if values is not None
         }
 
+    def _text_encoder(self, tokenizer) -> TextEncoder:
+        """The text encoder whose features are kept; loaded once."""
+        if self.config.text is not True:
+            if self._own_encoder is None:
+                self._own_encoder = TextEncoder(self.config.text)
+            return self._own_encoder
+        if tokenizer.config.text is None:
+            raise ConfigError(
+                f"task.text=true: the tokenizer {self.config.tokenizer} has no text encoder; give "
+                "task.text a text encoder ({network: clip, path: ...}), or text=false"
+            )
+        return tokenizer.text_encoder
+
+    def _texts(self, tokenizer, texts: Sequence[str] | None) -> Condition:
+        """Features of texts, on the tokenizer's device."""
+        if texts is None:
+            raise ConfigError(
+                "data: features of texts are asked for (task.text), and the data give none; use "
+                "texts of the data (text=txt of webdataset, text_column of huggingface), or "
+                "data.caption for one of each class"
+            )
+        device = next(tokenizer.parameters()).device
+        return self._text_encoder(tokenizer).to(device).condition(texts)
+
     @torch.no_grad()
     def _encode(
         self, tokenizer, batch
     ) -> tuple[Tokens, Condition | None, Tensor | None, Tensor | None]:
         """Tokens of a batch; its text features, latents and input space, where they are kept."""
         reads = "encoder" in tokenizer.config.reading  # else codes do not depend on texts
-        condition = tokenizer.condition_of(batch) if reads or self.config.text else None
-        seen = condition if reads else None
+        seen = tokenizer.condition_of(batch) if reads else None
+        kept = self._texts(tokenizer, batch.text) if self.config.text else None
         tokens = tokenizer.encode(batch.pixels, condition=seen)
         latents = space = None
         with evaluating(tokenizer):
@@ -152,7 +183,7 @@ class Cache(Job):
                 latents = tokenizer.latents(batch.pixels, seen).values
             if self.config.space:
                 space = tokenizer.input_space(batch.pixels)
-        return tokens, condition if self.config.text else None, latents, space
+        return tokens, kept, latents, space
 
     @torch.no_grad()
     def _fill(

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from vistok import pretrained
 from vistok.config import Config, ConfigError, PartOf, UserError
 from vistok.config.registry import build, register
 from vistok.core.draws import Draws
@@ -16,9 +17,10 @@ from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.frozen.files import hollow
-from vistok.generators import GeneratorConfig
+from vistok.generators import Generator, GeneratorConfig
 from vistok.generators.autoregressive import AutoregressiveConfig
 from vistok.generators.base import SavedCodes
+from vistok.generators.texts import read_text_record
 from vistok.pretrained.identity import identify
 from vistok.runtime import distributed
 from vistok.storage.lineage import pairing
@@ -29,6 +31,9 @@ from vistok.train.tasks.base import Facts, Monitor, Outcome, Phase, Task, blank_
 class GeneratorTaskConfig(Config):
     kind: Literal["generator"] = "generator"
     generator: Annotated[Any, PartOf("generator")] = AutoregressiveConfig()
+    init: str | None = None
+    """A saved or released generator whose weights training starts from: a run, a folder, or a name.
+    Its tokens may lie on another grid, where no tensor depends on it."""
 
 
 @register("task", GeneratorTaskConfig)
@@ -49,6 +54,10 @@ class GeneratorTask(Task):
         self.generator = build(choice, data.spec, codes)
         self.generator.classes = tuple(data.classes) if self.generator.num_classes else ()
         self.generator.tokenizer = made_by
+        if config.init is not None:
+            _start_from(self.generator, config.init)
+        if self.generator.reads_text:
+            _learn_texts(self.generator, data)
         self.modules = {"generator": self.generator}
         metric, sign = self.generator.judged_by
         self.monitor = Monitor(metric, higher_is_better=sign > 0)
@@ -87,6 +96,7 @@ class GeneratorTask(Task):
         generator = modules["generator"]
         generator.classes = self.generator.classes
         generator.tokenizer = self.generator.tokenizer
+        generator.text_record = self.generator.text_record
         generator.save_pretrained(folder)
 
     def example(self, count: int) -> Batch:
@@ -96,6 +106,43 @@ class GeneratorTask(Task):
         count = sum(p.numel() for p in self.generator.parameters())
         lines = {"generator parameters": f"{count:,}", **self.generator.summary()}
         return Facts(self.generator.spec, lines=lines)
+
+
+def _start_from(generator: nn.Module, name: str) -> None:
+    """Copy the weights of a saved generator; ConfigError unless every tensor fits."""
+    if hollow():  # on the meta device: shapes alone
+        return
+    try:
+        given = pretrained.open(name, expect="generator").state_dict()
+    except UserError as error:
+        raise ConfigError(f"task.init: {error}") from None
+    mine = generator.state_dict()
+    for key in sorted({*mine, *given}):
+        shapes = [tuple(one[key].shape) if key in one else None for one in (given, mine)]
+        if shapes[0] != shapes[1]:
+            raise ConfigError(
+                f"task.init: {key} of {name} has shape {shapes[0]}, expected {shapes[1]}; start "
+                "from a generator of the same sizes"
+            )
+    generator.load_state_dict(given)
+
+
+def _learn_texts(generator: Generator, data: Any) -> None:
+    """Record the text encoder of the tokens' cache, and take over its empty text where that stands
+    for no condition."""
+    images = data.record()["images"]
+    record = images.get("text_encoder") if isinstance(images, Mapping) else None
+    generator.text_record = read_text_record(record, "data: the tokens")
+    if hollow():  # on the meta device: shapes alone
+        return
+    generator.condition_of(blank_batch(1, data))  # says what the tokens lack
+    if data.empty_text is not None:
+        generator.fill_empty(data.empty_text)
+    elif not generator.knows_empty:
+        raise ConfigError(
+            "data: the tokens hold no features of the empty text, which stand for no condition in "
+            "this generator; cache them again with task.text"
+        )
 
 
 def _with_classes(choice: GeneratorConfig, classes: int) -> GeneratorConfig:

@@ -13,24 +13,25 @@ from vistok.cli.outputs import claim, overwrite_option, say
 from vistok.cli.shared import (
     condition_of,
     settings,
-    text_option,
     with_size,
     words_and_settings,
 )
 from vistok.config.errors import InputError, one_line_errors
 
+_TEXT = "A text to sample, or that the decoder reads; several, each with --count samples."
 _MOST = 10_000  # samples of one grid, which are sampled together
 
 
 @click.command()
 @click.argument("words", nargs=-1, required=True, metavar="GENERATOR [TOKENIZER] [KEY=VALUE]...")
 @click.option("--class", "name", help="Class name or number; all of them if left out.")
-@click.option("--count", default=8, show_default=True, help="Samples of each class.")
+@click.option("--count", default=8, show_default=True, help="Samples of each class and text.")
 @click.option("--length", type=int, help="Stop after this many tokens.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--size", help="Pixels of a side, or HEIGHTxWIDTH, of a decoder of any size.")
 @click.option("--out", default="generated.png", show_default=True)
-@text_option
+@click.option("--text", "texts", multiple=True, help=_TEXT)
+@click.option("--texts", "file", type=click.Path(), help="File of texts, one a line.")
 @overwrite_option
 @one_line_errors
 def generate(
@@ -41,7 +42,8 @@ def generate(
     seed: int,
     size: str | None,
     out: str,
-    text: str | None,
+    texts: tuple[str, ...],
+    file: str | None,
     overwrite: bool,
 ) -> None:
     """Sample from GENERATOR and decode with TOKENIZER into one grid.
@@ -49,7 +51,8 @@ def generate(
     TOKENIZER may be left out if the one whose tokens were learned is where it was; another one
     than that is refused. KEY=VALUE: sampling.temperature=0.9 and so on change the generator's
     settings, sampling.preset=unguided takes a named set of them, decoder_sampling.steps=10 changes
-    those of a decoder that samples; `vistok info` prints all of them.
+    those of a decoder that samples; `vistok info` prints all of them. text.path=FOLDER is where the
+    text encoder lies that the generator learned with, if it is not where it was.
     """
     import torch
 
@@ -62,7 +65,9 @@ def generate(
     if count < 1:
         raise InputError(f"--count {count}: expected 1 or more")
     image_format(out)
-    changes = settings(given, "sampling", "decoder_sampling")
+    changes = settings(given, "sampling", "decoder_sampling", "text")
+    if file is not None:
+        texts += _lines(file)
     model = pretrained.open(names[0], expect="generator")
     owner = _owner(names[0], model, names[1] if len(names) == 2 else None)
     chosen, decoding = (
@@ -74,25 +79,79 @@ def generate(
     if not model.num_classes and name is not None:
         raise InputError(f"--class {name}: this generator was trained without classes")
     picked = range(model.num_classes) if name is None else [_class(name, model)]
-    total = count * max(1, len(picked))
+    asks = texts if model.reads_text else ()  # else they are the decoder's alone
+    each = count * max(1, len(picked))
+    total = each * max(1, len(asks))
     if total > _MOST:
         raise InputError(
             f"--count {count}: {total} samples in one grid; expected at most {_MOST}: name one "
-            "--class, or a smaller count"
+            "--class, fewer texts, or a smaller count"
         )
     labels = torch.tensor(picked).repeat_interleave(count) if model.num_classes else None
+    labels = labels if labels is None else labels.repeat(max(1, len(asks)))
     index = torch.arange(total)
-    reads = model.config.condition.text is not None and text is not None
-    said = owner.condition([text]) if reads else condition_of(owner, text, "decoder")
+    rows = (index // each).tolist()  # of texts
+    said = _decoder_texts(owner, texts, bool(asks))
     if said is not None:
-        said = said.select([0] * len(index))
-    condition = replace(said, label=labels) if reads else Condition(label=labels)
+        said = said.select(rows if len(said.text) > 1 else [0] * total)
+    condition = Condition(label=labels)
+    if asks:
+        condition = replace(
+            _features(model, owner, asks, changes["text"]).select(rows), label=labels
+        )
+    elif changes["text"]:
+        raise InputError("text.KEY=VALUE without --text: leave it out, or say what to sample")
     said = with_size(owner, said, size)
     claim([out], overwrite)
     tokens = model.sample(condition, index=index, seed=seed, length=length, sampling=chosen)
     pixels = owner.decode(tokens, said, seed=seed, index=index, sampling=decoding)
     write(pixels, out, columns=count)
     say(out)
+
+
+def _lines(file: str) -> tuple[str, ...]:
+    """The texts of a file, one a line; blank lines are none."""
+    from pathlib import Path
+
+    from vistok.data.base import text_of
+
+    if not Path(file).is_file():
+        raise InputError(f"--texts {file}: no such file; expected one of texts, one a line")
+    found = tuple(line.strip() for line in text_of(Path(file)).splitlines() if line.strip())
+    if not found:
+        raise InputError(f"--texts {file}: no text in it; expected one a line")
+    return found
+
+
+def _decoder_texts(owner: Any, texts: tuple[str, ...], sampled: bool) -> Any:
+    """Condition of the decoder: one row, or one for each text; None if it is given none.
+
+    Args:
+        sampled: the generator reads these texts, so that the decoder need not.
+    """
+    if sampled and "decoder" not in owner.config.reading:
+        return None
+    if len(texts) > 1 and sampled:
+        return owner.condition(texts)
+    if len(texts) > 1:
+        raise InputError(
+            f"--text: {len(texts)} texts, and this generator reads none; give the decoder one"
+        )
+    return condition_of(owner, texts[0] if texts else None, "decoder")
+
+
+def _features(model: Any, owner: Any, texts: tuple[str, ...], changes: Any) -> Any:
+    """The condition of each text for a generator, by the encoder that it learned with; by the
+    tokenizer's if it does not say which that was."""
+    from vistok.config import validate
+    from vistok.frozen.text import TextEncoder, TextEncoderConfig
+
+    if not (changes or model.text_record) and owner.config.text is not None:
+        return model.trimmed(owner.condition(texts))
+    if changes:
+        tree = {**model.text_record.get("config", {}), **changes}
+        model.use_text_encoder(TextEncoder(validate(TextEncoderConfig, tree, "text")))
+    return model.text_condition(texts)
 
 
 def _owner(name: str, model: Any, given: str | None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 from vistok.config.errors import ConfigError
 from vistok.config.names import nearest
@@ -95,6 +95,10 @@ def _walk(model: type, loc: tuple) -> tuple[list, list[str]]:
         if family is not None and step in entries(family):
             current = entries(family)[step].config
             continue
+        tagged = _tagged(current)
+        if step in tagged:
+            current = tagged[step]
+            continue
         if isinstance(current, type) and issubclass(current, BaseModel):
             names.append(step)
             info = current.model_fields.get(step)
@@ -122,6 +126,17 @@ def _walk(model: type, loc: tuple) -> tuple[list, list[str]]:
 
 def _bare(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _tagged(annotation: Any) -> dict[Any, Any]:
+    """{tag: member} of a union whose members are told apart by tags."""
+    return {
+        extra.tag: member
+        for member in get_args(_bare(annotation))
+        if get_origin(member) is Annotated
+        for extra in get_args(member)[1:]
+        if isinstance(extra, Tag)
+    }
 
 
 def _family(annotation: Any) -> str | None:

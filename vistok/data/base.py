@@ -111,8 +111,10 @@ class Facts:
     """True: every sample has a `target` besides its pixels."""
     features: Mapping[str, tuple[int, ...]] = {}
     """Shapes of arrays that every sample of a token cache brings besides its tokens, by name:
-    text [(K,) M, C], text_mask [M] and pooled [C] (`Sample.condition`), latents [N, D],
+    text [(K,) M, C], text_mask [M], pooled [C] and score [] (`Sample.condition`), latents [N, D],
     space [C, *sides]."""
+    empty_text: Condition | None = None
+    """Features of the empty text in a token cache, [1, ...] each."""
 
     @property
     def sides(self) -> tuple[int, ...] | None:

@@ -9,6 +9,9 @@ space.npy      [count, C, *sides], optional: samples in the tokenizer's input sp
 text.npy       [samples, (K,) M, C], optional: features of each sample's text; with them
 text_mask.npy  [samples, M] bool: which positions are text, and
 pooled.npy     [samples, C], optional: one vector for each text.
+score.npy      [samples], optional: a number for each sample, such as its aesthetics.
+empty_NAME.npy [1, ...] for NAME of text, text_mask, pooled: those of the empty text, if the cache
+               was made with them.
 meta.json      spec, count, written, crops, classes, arrays (type and shape of one entry of each
                optional array), source (a data record), tokenizer (name, sha256 of its weights,
                codes_sha256 of those that make the tokens),
@@ -40,8 +43,10 @@ from vistok.tokens import Tokens, TokenSpec
 
 VERSION = 2
 META = "meta.json"
-PER_SAMPLE = ("text", "text_mask", "pooled")
-OPTIONAL = ("latents", *PER_SAMPLE, "space")
+OF_TEXT = ("text", "text_mask", "pooled")
+PER_SAMPLE = (*OF_TEXT, "score")
+EMPTY = tuple(f"empty_{name}" for name in OF_TEXT)
+OPTIONAL = ("latents", *PER_SAMPLE, "space", *EMPTY)
 FILES = tuple(f"{name}.npy" for name in ("tokens", "labels", *OPTIONAL))
 
 
@@ -107,6 +112,11 @@ class TokenCache:
         """Features of a sample's text, without a batch axis; None if the cache has none."""
         found = {name: self._entry(name, sample) for name in PER_SAMPLE if name in self.arrays}
         return Condition(**found) if found else None
+
+    def empty_text(self) -> Condition | None:
+        """Features of the empty text, [1, ...] each; None if the cache has none."""
+        found = {n: self._entry(f"empty_{n}", 0) for n in OF_TEXT if f"empty_{n}" in self.arrays}
+        return Condition(**{name: one[None] for name, one in found.items()}) if found else None
 
     def _entry(self, name: str, at: int) -> Tensor | None:
         if name in OPTIONAL and name not in self.arrays:
@@ -206,10 +216,12 @@ def check_specs(specs: Mapping[str, ArraySpec]) -> None:
     for name, spec in specs.items():
         if name not in OPTIONAL:
             raise InputError(f"'{name}'; expected one of {', '.join(OPTIONAL)}")
-        kinds = ("bool",) if name == "text_mask" else ("float32", "float16")
+        kinds = ("bool",) if name.endswith("text_mask") else ("float32", "float16")
         if spec.dtype not in kinds:
             raise InputError(f"{name} of type {spec.dtype!r}; expected {' or '.join(kinds)}")
-        if not spec.shape or any(type(side) is not int or side < 1 for side in spec.shape):
+        if (not spec.shape) != (name == "score") or any(
+            type(side) is not int or side < 1 for side in spec.shape
+        ):
             raise InputError(f"{name} of shape {spec.shape}; expected sides of 1 or more")
 
 
@@ -229,7 +241,7 @@ def layout(
         tokens = (count, spec.length, spec.dim), np.dtype(np.float32)
     found = {"tokens": tokens, "labels": ((count,), np.dtype(np.int64))}
     for name, one in arrays.items():
-        entries = count // crops if name in PER_SAMPLE else count
+        entries = count // crops if name in PER_SAMPLE else 1 if name in EMPTY else count
         found[name] = (entries, *one.shape), np.dtype(one.dtype)
     return found
 

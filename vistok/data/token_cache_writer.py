@@ -19,8 +19,10 @@ from torch import Tensor
 from vistok.core.records import Condition
 from vistok.data.base import UNLABELED, DataError
 from vistok.data.token_cache import (
+    EMPTY,
     FILES,
     META,
+    OF_TEXT,
     PER_SAMPLE,
     VERSION,
     ArraySpec,
@@ -52,8 +54,9 @@ class TokenCacheWriter:
         crops: rows of each sample.
         flush_rows: rows after which the files are forced to disk; a crash loses no more.
         leader: True in the process that makes the files and counts; the others join afterwards.
-        arrays: the optional arrays that are written too, by name: text, text_mask, pooled, latents,
-            space.
+        arrays: the optional arrays that are written too, by name: text, text_mask, pooled, score,
+            latents, space.
+        empty: features of the empty text, [1, ...] each, as far as there are arrays for them.
 
     Raises DataError if the folder holds another cache, or other files.
     """
@@ -73,6 +76,7 @@ class TokenCacheWriter:
         flush_rows: int = 4096,
         leader: bool = True,
         arrays: Mapping[str, ArraySpec] | None = None,
+        empty: Condition | None = None,
     ) -> None:
         self.path, self.spec, self.count = Path(path), spec, count
         if count < 1 or crops < 1 or count % crops:
@@ -81,6 +85,9 @@ class TokenCacheWriter:
                 f"multiple of crops"
             )
         self.crops, self.arrays = crops, dict(arrays or {})
+        kept = [name for name in OF_TEXT if getattr(empty, name, None) is not None]
+        self._empty = {f"empty_{name}": getattr(empty, name) for name in kept}
+        self.arrays |= {f"empty_{name}": self.arrays[name] for name in kept}
         try:
             check_specs(self.arrays)
         except ValueError as error:
@@ -196,7 +203,7 @@ class TokenCacheWriter:
         given = {name: getattr(condition, name, None) for name in PER_SAMPLE}
         given = {n: x for n, x in (given | dict(more)).items() if x is not None}
         rows = {}
-        for name in sorted(given.keys() | self.arrays.keys()):
+        for name in sorted(given.keys() | self.arrays.keys() - set(EMPTY)):
             spec, values = self.arrays.get(name), given.get(name)
             found = None if values is None else tuple(values.shape)
             expected = None if spec is None else (count, *spec.shape)
@@ -269,6 +276,9 @@ class TokenCacheWriter:
             name: make(self.path / f"{name}.npy", "w+", kind, shape)
             for name, (shape, kind) in self._layout.items()
         }
+        for name, one in self._empty.items():
+            kind = getattr(torch, self.arrays[name].dtype)
+            self._maps[name][:] = one.detach().to("cpu", kind).numpy()
         self.written = self._flushed = 0
         self.force()
         self._save()

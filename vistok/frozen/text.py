@@ -13,7 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -129,6 +129,10 @@ class TextEncoder(Frozen):
         self._kept: OrderedDict[str, _Row] = OrderedDict()
         self._lock = threading.Lock()  # of what is kept: threads may share an encoder
         self.freeze()
+
+    def record(self) -> dict[str, Any]:
+        """{"config", "sha256"}, which whatever is made of its features keeps."""
+        return {"config": self.config.model_dump(mode="json"), "sha256": self.sha256}
 
     @property
     def dim(self) -> int:

@@ -1,6 +1,13 @@
 """Generators: token sequences from a TokenSpec and a condition."""
 
-from vistok.generators import autoregressive, bit_diffusion, masked, neighbouring, random_order
+from vistok.generators import (
+    autoregressive,
+    bit_diffusion,
+    masked,
+    neighbouring,
+    next_scale,
+    random_order,
+)
 from vistok.generators.base import Generator, GeneratorConfig, load_generator
 from vistok.layers import bert, mmdit, uvit  # noqa: F401  (registers the trunks of masked)
 
@@ -12,5 +19,6 @@ __all__ = [
     "load_generator",
     "masked",
     "neighbouring",
+    "next_scale",
     "random_order",
 ]

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vistok.core.errors import InputError
 from vistok.core.records import Condition
+from vistok.layers.packed import run_copy
 
 if TYPE_CHECKING:
     from vistok.generators.sequential import SequentialGenerator
@@ -34,8 +35,12 @@ class Decoding:
         positions: how many of the first positions are sampled; at most L.
         guided: True = unconditional rows follow the conditional ones.
         cache: keep keys and values of past slots; False runs the whole sequence at every call.
+        fast: with a cache: steps on packed weights (CPUs), or as one captured graph (CUDA).
+        dtype: of weights and caches; None = as the model's are.
 
     Attributes:
+        model: what runs: with `fast` or another dtype a copy, which lives as long as the run. Its
+            head predicts from the states that `begin` and `feed` give.
         position: number of positions that are fed; [B] after a rollback to several places.
     """
 
@@ -50,7 +55,12 @@ class Decoding:
         *,
         guided: bool = False,
         cache: bool = True,
+        fast: bool = True,
+        dtype: torch.dtype | None = None,
     ) -> None:
+        fast = fast and cache
+        if fast or dtype is not None:
+            model = run_copy(model, dtype, pack=fast)
         self.model, self.samples, self.position = model, samples, 0
         self.start, self.text = model.start(condition, samples), model.texts_of(condition, samples)
         if guided:
@@ -80,8 +90,8 @@ class Decoding:
 
         Samples may be fed beyond their last position: such states mean nothing, and disturb none.
         """
-        count, slots = codes.shape[1], self.start.shape[1]
-        x = self.model.embed(codes)
+        x, slots = self.model.embed(codes), self.start.shape[1]
+        count = x.shape[1]  # of windows of codes, where the model merges them
         x = x.repeat(self.rows // self.samples, 1, 1)
         if self.caches is None:
             self.sequence = torch.cat([self.sequence, x], dim=1)

@@ -16,26 +16,29 @@ Letters: B samples, R = B or 2B rows (conditional, then unconditional).
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from vistok.config import Config
 from vistok.core.errors import InputError
 
+Scale = Annotated[float, Field(ge=0, le=1e4, allow_inf_nan=False)]
+
 
 class GuidanceConfig(Config):
     """Settings of classifier-free guidance; a generator's sampling config extends them."""
 
-    guidance: float = Field(default=1.0, ge=0, le=1e4, allow_inf_nan=False)
+    guidance: Scale = 1.0
     """Scale of classifier-free guidance; 1 = none, 0 = the model without its condition."""
     guidance_schedule: Literal["constant", "linear", "power", "cosine"] = "constant"
     """Growth of the scale from `guidance_start` to `guidance` over the steps of a sample."""
     guidance_power: float = Field(default=1.0, ge=0, le=1e4, allow_inf_nan=False)
     """Exponent of the power and cosine schedules: the larger, the later guidance sets in; 0 =
     `guidance` from the first step on."""
-    guidance_start: float = Field(default=1.0, ge=0, le=1e4, allow_inf_nan=False)
+    guidance_start: Scale = 1.0
     """Scale at the first step of a schedule that grows; 1 = no guidance there."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Shares of the steps between which guidance applies; before and after them the conditional
@@ -54,8 +57,12 @@ class GuidanceConfig(Config):
     @property
     def guided(self) -> bool:
         """True if samples need the unconditional prediction besides the conditional one."""
-        grows = self.guidance_schedule != "constant"
-        return self.guidance != 1.0 or (grows and self.guidance_start != 1.0)
+        return self.guidance != 1.0 or self.starts_guided
+
+    @property
+    def starts_guided(self) -> bool:
+        """True for a schedule that begins with guidance."""
+        return self.guidance_schedule != "constant" and self.guidance_start != 1.0
 
     def scale_at(self, done: float) -> float:
         """Scale when the share `done` (0..1) of a sample's steps is behind it."""
@@ -71,16 +78,18 @@ class GuidanceConfig(Config):
         return self.guidance_start + (self.guidance - self.guidance_start) * done
 
 
-def guide(predictions: Tensor, scale: float, samples: int) -> Tensor:
+def guide(predictions: Tensor, scale: float | Tensor, samples: int) -> Tensor:
     """Guided predictions [B, ...] of rows [R, ...].
 
     Args:
         predictions: [2B, ...], conditional then unconditional; [B, ...] is returned as it is.
+        scale: of all samples, or [B, 1, ...] of each.
         samples: B.
     """
     if len(predictions) == samples:
         return predictions
     conditional, unconditional = predictions.chunk(2)
-    if scale == 1.0:  # u + (c - u) would be rounded
+    if not isinstance(scale, Tensor) and scale == 1.0:  # u + (c - u) would be rounded
         return conditional
-    return unconditional + scale * (conditional - unconditional)
+    guided = unconditional + scale * (conditional - unconditional)
+    return torch.where(scale == 1.0, conditional, guided) if isinstance(scale, Tensor) else guided

@@ -31,6 +31,7 @@ from vistok.generators.conditioning import ConditionConfig, ConditionTokens
 from vistok.generators.embedding import FactorEmbedding
 from vistok.generators.guidance import guide
 from vistok.generators.heads import check_head
+from vistok.generators.noise import uniform_on
 from vistok.generators.orders import MaskSchedule, random_mask
 from vistok.generators.text_streams import StreamReader
 from vistok.generators.unmasking import (
@@ -247,9 +248,10 @@ class Masked(Generator):
         device = self.mask_token.device
 
         def noise(step: int) -> StepNoise:
-            uniform = lambda name, *shape: Rng(seed, f"sampling/{name}", step).uniform(index, shape)
-            choice, confidence = uniform("choice", length, width), uniform("confidence", length)
-            return StepNoise(choice.to(device), confidence.to(device))
+            rng = Rng(seed, "sampling", step)
+            choice = uniform_on(device, rng.child("choice"), index, (length, width))
+            ranks = uniform_on(device, rng.child("confidence"), index, (length,))
+            return StepNoise(choice, ranks)
 
         return self.unmasked(condition, len(index), noise, settings)
 
@@ -265,7 +267,7 @@ class Masked(Generator):
         Args:
             samples: B. noise: gives the numbers of each step 0..T-1.
         """
-        if settings.guided:
+        if settings.guided or condition.text is None:
             self.condition.check_empty()
         shape, device = (samples, self.spec.length), self.mask_token.device
         codes = torch.zeros(*shape, len(self.inner.vocab), dtype=torch.long, device=device)

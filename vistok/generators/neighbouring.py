@@ -30,9 +30,10 @@ from vistok.core.records import Condition
 from vistok.core.rng import Rng
 from vistok.generators.axis_heads import OF_AXES, AxisHeads
 from vistok.generators.captions import SeenText
-from vistok.generators.guidance import GuidanceConfig, guide
+from vistok.generators.factor_sampling import FactorSampling
+from vistok.generators.guidance import guide
 from vistok.generators.orders import cells_before, near_to_far
-from vistok.generators.sampling import ChoiceConfig, choose
+from vistok.generators.sampling import choose
 from vistok.generators.sequential import SequentialConfig, SequentialGenerator
 from vistok.layers.dropout import Dropout
 from vistok.layers.norms import make_norm
@@ -41,7 +42,7 @@ from vistok.layers.transformer import Transformer, TransformerConfig
 from vistok.tokens import Tokens, TokenSpec
 
 
-class NeighbouringSampling(ChoiceConfig, GuidanceConfig):
+class NeighbouringSampling(FactorSampling):
     """Sampling settings; schedules of guidance go by the share of passes that are done."""
 
     cache: bool = True
@@ -235,7 +236,7 @@ class Neighbouring(SequentialGenerator):
         u = Rng(seed, "sampling").uniform(index, (spec.length, factors)).to(device)
         chosen = torch.zeros(samples, spec.length, factors, dtype=torch.long, device=device)
         known = None if condition.known is None else self.regrouped(condition.known).indices.long()
-        caches = None
+        each, caches = settings.of_factors(factors), None
         if settings.cache:
             capacity = front + spec.length - len(planes[-1])
             caches = self.transformer.new_caches(len(start), capacity, start)
@@ -248,11 +249,11 @@ class Neighbouring(SequentialGenerator):
             else:
                 states = self.states(x, fed, self._mask(fed, seen))
                 states = [state[:, -len(slots) :] for state in states]
-            scale = settings.scale_at(number / len(planes))
+            done = number / len(planes)
 
-            def pick(logits: Tensor, f: int, cells: Tensor = cells, scale: float = scale) -> Tensor:
-                rows = guide(logits, scale, samples).flatten(0, 1)
-                return choose(rows, u[:, cells, f].flatten(), settings).view(samples, -1)
+            def pick(logits: Tensor, f: int, cells: Tensor = cells, done: float = done) -> Tensor:
+                rows = guide(logits, each[f].scale_at(done), samples).flatten(0, 1)
+                return choose(rows, u[:, cells, f].flatten(), each[f]).view(samples, -1)
 
             near = self.near[:, cells]
             states = [state[:, rows] for state, rows in zip(states, near, strict=True)]

@@ -24,20 +24,31 @@ from vistok.generators.captions import SeenText, weighted_mean, with_text
 from vistok.generators.conditioning import ConditionTokens, LayerTexts
 from vistok.generators.decoding import Decoding
 from vistok.generators.embedding import BitEmbedding, CodeEmbedding, EmbedKind, FactorEmbedding
-from vistok.generators.guidance import GuidanceConfig, guide
+from vistok.generators.factor_sampling import FactorSampling
+from vistok.generators.guidance import guide
 from vistok.generators.heads import OF_BITS, HeadKind, check_head, choose_head, make_head
 from vistok.generators.intra_head import IntraConfig, IntraHead
-from vistok.generators.sampling import ChoiceConfig, choose
+from vistok.generators.sampling import choose
+from vistok.generators.speculative import JacobiConfig, decode
 from vistok.layers.text_transformer import LayerText
 from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
+from vistok.runtime.precision import Precision, dtype_of
 from vistok.tokens import Tokens, TokenSpec
 
 
-class SequentialSampling(ChoiceConfig, GuidanceConfig):
+class SequentialSampling(FactorSampling):
     """Sampling settings of generators that go from position to position."""
 
     cache: bool = True
     """Keep keys and values of past positions; false runs the whole sequence at every step."""
+    fast: bool = True
+    """With a cache: steps on weights that are packed once (CPUs), or as a captured graph (CUDA)."""
+    precision: Precision | None = None
+    """Precision of the network: fp32, bf16, or auto: bf16 where the hardware has it; null = as the
+    weights are. Codes are chosen in fp32 or better."""
+    jacobi: JacobiConfig | None = None
+    """Speculative Jacobi decoding: a pass of the network predicts a window of positions, from
+    drafts of them; fewer passes, the same distribution. null = one position in each pass."""
 
 
 class SequentialConfig(GeneratorConfig):
@@ -80,6 +91,8 @@ class SequentialGenerator(Generator):
     metrics = ("nll", "bits_per_image")
     judged_by = ("nll", -1)
     takes_known = True
+    passes: Tensor | None = None
+    """[B] passes of the network that each sample of the last call of `sample` took; on the CPU."""
 
     def __init__(
         self, config: SequentialConfig, spec: TokenSpec, codes: nn.Module | None = None
@@ -186,9 +199,13 @@ class SequentialGenerator(Generator):
         """
         start = self.start(condition, len(indices), null)
         text = self.texts_of(condition, len(indices), null)
-        x = torch.cat([start, self.embed(indices[:, :-1])], dim=1)
+        x = torch.cat([start, self.embed(self.codes_before_last(indices))], dim=1)
         hidden = self.run(x, 0, start, **text, **given)[:, start.shape[1] - 1 :]
         return self.head(hidden, indices)
+
+    def codes_before_last(self, indices: Tensor) -> Tensor:
+        """The codes [B, n, F] of all positions from which another one is predicted."""
+        return indices[:, :-1]
 
     def forward(
         self, tokens: Tokens, condition: Condition, draws: Draws | None = None
@@ -221,7 +238,8 @@ class SequentialGenerator(Generator):
         return self.spec.prefix in ("token", "block")
 
     def check_settings(self, settings: SequentialSampling) -> None:
-        if self.head_kind in OF_BITS and settings.narrows:
+        each = settings.of_factors(len(self.inner.vocab))
+        if self.head_kind in OF_BITS and any(one.narrows for one in each):
             raise InputError(
                 "top_k, top_p and min_p have no meaning for independent bits; leave them out"
             )
@@ -231,22 +249,42 @@ class SequentialGenerator(Generator):
     ) -> Tokens:
         spec, factors, samples = self.spec, len(self.inner.vocab), len(index)
         run = Decoding(
-            self, condition, samples, positions, guided=settings.guided, cache=settings.cache
+            self,
+            condition,
+            samples,
+            positions,
+            guided=settings.guided,
+            cache=settings.cache,
+            fast=settings.fast,
+            dtype=dtype_of(settings.precision),
         )
+        known = None if condition.known is None else self.regrouped(condition.known).indices.long()
+        if settings.jacobi is not None:
+            given = (settings, index, seed, known, condition.known_mask)
+            chosen, self.passes = decode(run, positions, *given)
+            return self._tokens(chosen)
+        self.passes = torch.full((samples,), positions)
         u = Rng(seed, "sampling").uniform(index, (spec.length, factors)).to(run.start.device)
         chosen = torch.zeros(samples, spec.length, factors, dtype=torch.long, device=u.device)
-        known = None if condition.known is None else self.regrouped(condition.known).indices.long()
+        each = settings.of_factors(factors)
         for i in range(positions):
             hidden = run.feed(chosen[:, i - 1 : i]) if i else run.begin()
-            scale = settings.scale_at(i / spec.length)
+            done = i / spec.length
 
-            def pick(logits: Tensor, f: int, i: int = i, scale: float = scale) -> Tensor:
-                return choose(guide(logits, scale, samples), u[:, i, f], settings)
+            def pick(logits: Tensor, f: int, i: int = i, done: float = done) -> Tensor:
+                scale = each[f].scale_at(done)
+                return choose(guide(logits, scale, samples), u[:, i, f], each[f])
 
-            codes = self.head.sample(hidden[:, -1], pick)
+            codes = run.model.head.sample(hidden[:, -1], pick)
             if known is not None:
                 codes = torch.where(condition.known_mask[:, i, None], known[:, i], codes)
             chosen[:, i] = codes
+        return self._tokens(chosen)
+
+    def _tokens(self, chosen: Tensor) -> Tokens:
+        """Tokens of the spec for codes [B, P, F] of the first positions; those behind are 0."""
+        spec = self.spec
+        chosen = nn.functional.pad(chosen, (0, 0, 0, spec.length - chosen.shape[1]))
         tokens = Tokens(self.inner, indices=chosen.to(Tokens.dtype(self.inner)))
         if self.config.regroup is not None:
             tokens = tokens.regroup(spec.vocab)

@@ -18,6 +18,7 @@ from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.frozen.text import TextEncoder, TextEncoderConfig
 from vistok.generators.conditioning import ConditionConfig
+from vistok.generators.text_streams import StreamReader
 
 
 class ReadsTexts(nn.Module):
@@ -94,7 +95,7 @@ class ReadsTexts(nn.Module):
                     f"text.{name}={given}: this generator was trained with {name}={own}: use the "
                     "same features"
                 )
-        self.text_record = record_of(encoder)
+        self.text_record = encoder.record()
         self._text_encoder = (encoder,)
         if not self.knows_empty:
             device = next(self.parameters()).device
@@ -102,25 +103,21 @@ class ReadsTexts(nn.Module):
 
     # -- the empty text -------------------------------------------------------------------------
 
-    def _with_empty(self) -> list[Any]:
-        """The submodules that keep features of the empty text."""
-        return [module for module in self.modules() if hasattr(module, "knows_empty")]
+    @property
+    def _readers(self) -> list[StreamReader]:
+        """The modules that keep features of the empty text."""
+        return [module for module in self.modules() if isinstance(module, StreamReader)]
 
     @property
     def knows_empty(self) -> bool:
         """True unless features of the empty text stand for no condition, and are not set."""
-        return all(module.knows_empty for module in self._with_empty())
+        return all(reader.knows_empty for reader in self._readers)
 
     @torch.no_grad()
     def fill_empty(self, features: Condition) -> None:
         """Set the features of the empty text, [1, ...] each, where they stand for no condition."""
-        for module in self._with_empty():
-            module.fill_empty(self.trimmed(features))
-
-
-def record_of(encoder: TextEncoder) -> dict[str, Any]:
-    """The record of a text encoder that whatever is made of its features keeps."""
-    return {"config": encoder.config.model_dump(mode="json"), "sha256": encoder.sha256}
+        for reader in self._readers:
+            reader.fill_empty(self.trimmed(features))
 
 
 def read_text_record(data: Any, source: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from vistok.generators.guidance import GuidanceConfig
-from vistok.generators.orders import MaskSchedule
+from vistok.generators.orders import MaskSchedule, mask_ratio
 from vistok.generators.sampling import ChoiceConfig, narrowed
 
 
@@ -41,6 +41,9 @@ class MaskedSampling(ChoiceConfig, GuidanceConfig):
     """Excess of the temperature at the start: logits are divided by temperature +
     temperature_fall (1 - r), unless the temperature is 0. TiTok's annealing is a temperature of 0.5
     with a fall of 0.8."""
+    count_precision: Literal["float64", "float32"] = "float64"
+    """Arithmetic of the number of masked positions; where the share of them ends on a whole number,
+    float32 (MaskGen) may round it down."""
     guidance_share: Literal["before", "after"] = "before"
     """Share of the steps by which the guidance grows: before, of those before a step (TiTok);
     after, with the step itself (MaskGen)."""
@@ -65,6 +68,9 @@ def gumbel(u: Tensor) -> Tensor:
 def count_masked(length: Tensor, step: int, settings: MaskedSampling) -> Tensor:
     """[B] positions that stay masked after a step, of the `length` [B] that were at the start."""
     done = (step + 1) / settings.steps
+    if settings.count_precision == "float32":
+        share = mask_ratio(torch.tensor(done, dtype=torch.float32), settings.schedule)
+        return (length.float() * float(share)).floor().long()
     if settings.schedule == "arccos":
         share = np.arccos(done) / (math.pi * 0.5)
     elif settings.schedule == "cosine":

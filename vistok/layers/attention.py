@@ -88,7 +88,10 @@ def attend(
     if causal:
         mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
     factor = q.shape[-1] ** -0.5 if scale is None else scale
-    scores = (q * factor) @ k.transpose(-1, -2)
+    if q.shape[2] == 1:  # a product of a matrix and a vector is faster in this order
+        scores = (k @ (q * factor).transpose(-1, -2)).transpose(-1, -2)
+    else:
+        scores = (q * factor) @ k.transpose(-1, -2)
     if mask is not None and mask.dtype == torch.bool:
         scores = scores.masked_fill(~mask, -torch.inf)
     elif mask is not None:
@@ -169,7 +172,7 @@ class Attention(nn.Module):
             raise InputError(f"attention: causal=True with only={only}; expected a mask instead")
         # Parts first, heads second: their gradients then need one copy on the way back, not two.
         q, k, v = (
-            rearrange(part, "b l (h d) -> b h l d", h=heads)
+            part.unflatten(-1, (heads, -1)).transpose(1, 2)
             for part, heads in zip(self.qkv(x).split(self.parts, dim=-1), self._heads, strict=True)
         )
         q, k = self.norm_q(q).to(v.dtype), self.norm_k(k).to(v.dtype)
@@ -184,7 +187,9 @@ class Attention(nn.Module):
             k, v = self._behind(memory, k, v)
         if cache is not None:
             k, v = cache.append(k, v)
-        if causal and cache is not None and (cache.places is not None or mask is not None):
+        if causal and cache is not None and cache.places is None and q.shape[2] == 1:
+            causal = False  # the last one sees all
+        elif causal and cache is not None and (cache.places is not None or mask is not None):
             mask, causal = _both(mask, cache.seen(q.shape[2], k.shape[2])), False
         elif causal and (mask is not None or k.shape[2] != q.shape[2]):
             # torch's own causal flag aligns the triangle to the start; a cache needs the end.
@@ -201,7 +206,7 @@ class Attention(nn.Module):
                 y = attend(*parts, mask, causal, dropout, self.scale).to(v.dtype)
         else:
             y = attend(q, k, v, mask, causal, dropout, self.scale)
-        return self.out(rearrange(y, "b h l d -> b l (h d)"))
+        return self.out(y.transpose(1, 2).flatten(2))
 
     @property
     def _heads(self) -> tuple[int, int, int]:

@@ -36,6 +36,8 @@ class Entry:
     theirs: tuple[str, ...]
     load: Load = lambda tensor: tensor
     save: Save = lambda tensor: (tensor,)
+    borrowed: bool = False
+    """It belongs to the tokenizer's release (`Family.companion`): an export leaves it out."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,6 +69,8 @@ class Stack:
     """(tensor of ours [rows, W] or None, rows), in their order."""
     lead: int = 0
     """Axes of length 1 in front of the official table."""
+    borrowed: bool = False
+    """As of `Entry`."""
 
     @property
     def theirs(self) -> tuple[str, ...]:
@@ -136,6 +140,8 @@ class Family:
     makes: Kind = "tokenizer"
     """Kind of model whose weights these are."""
     releases: tuple[Release, ...] = ()
+    companion: str | None = None
+    """Release of the tokenizer whose codes the weights of a generator are read with, if any."""
     inert: tuple[str, ...] = ()
     """Patterns (fnmatch) of official keys that the model does not read; they are carried along."""
 
@@ -152,6 +158,12 @@ class Family:
     def unwrapped(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The official state dict without levels that wrappers of training left in its keys."""
         return state
+
+    def completed(
+        self, state: Mapping[str, Tensor], tokenizer: Mapping[str, Tensor]
+    ) -> Mapping[str, Tensor]:
+        """An official state dict with what is read of its tokenizer's, if there is a companion."""
+        raise NotImplementedError
 
     def observed(
         self, official: Mapping[str, Any], state: Mapping[str, Tensor]

@@ -64,7 +64,7 @@ def to_official(family: Family, model: Model) -> tuple[dict[str, Tensor], dict[s
     inert = {} if origin is None else dict(origin.inert)
     state = family.fixed(described)
     for entry in family.entries(described):
-        if entry.theirs:
+        if entry.theirs and not entry.borrowed:
             written = entry.write(own, inert)
             state.update(zip(entry.theirs, written, strict=True))
             for name in entry.inert(*written):  # part of what was written

@@ -51,6 +51,8 @@ def find(
         raise ConfigError(nowhere(name, f"expected official weights, or a name of {few}, ..."))
     own, release = release_of(str(name))
     path = _download(release, local_files_only)
+    if own.companion is not None and path.is_file():
+        _download(release_of(own.companion)[1], local_files_only)  # into the same folder
     if release.sha256 is not None and path.is_file():
         found = sha256(path)
         if found != release.sha256:
@@ -75,6 +77,28 @@ def kind_of_weights(path: Path) -> Kind | None:
 
 
 def _local(path: Path, family: str | None, config: Mapping[str, Any] | str | Path | None) -> Found:
+    found = _recognized(path, family, config)
+    if found.family.companion is None:
+        return found
+    beside = companion_of(found.family, path)
+    if not beside.is_file():
+        raise ConfigError(
+            f"{path}: a generator of {found.family.name} reads the codes of its tokenizer "
+            f"{found.family.companion}; expected its file {beside.name} beside it"
+        )
+    state = found.family.completed(found.state, read_checkpoint(beside).state)
+    return replace(found, state=dict(state))
+
+
+def companion_of(family: Family, path: Path) -> Path:
+    """The place of the tokenizer's weights that a generator's at `path` are read with."""
+    folder = path if path.is_dir() else path.parent
+    return folder / release_of(family.companion)[1].file
+
+
+def _recognized(
+    path: Path, family: str | None, config: Mapping[str, Any] | str | Path | None
+) -> Found:
     checkpoint = read_checkpoint(path)
     state, inside = checkpoint.state, checkpoint.inside
     folder = path if path.is_dir() else path.parent

@@ -17,8 +17,8 @@ from vistok.config.names import close, nearest
 from vistok.generators import Generator
 from vistok.pretrained import exchange
 from vistok.pretrained.base import Kind
-from vistok.pretrained.find import CONFIGS, Found, find, kind_of_weights
-from vistok.pretrained.table import release_of, released_name, releases
+from vistok.pretrained.find import CONFIGS, Found, companion_of, find, kind_of_weights
+from vistok.pretrained.table import FAMILIES, release_of, released_name, releases
 from vistok.storage.files import write_text
 from vistok.storage.foreign import SUFFIXES
 from vistok.storage.hub import (
@@ -204,7 +204,10 @@ def _files_sha256(path: Path) -> str:
     if path.is_dir():
         files = [f for f in sorted(path.iterdir()) if f.suffix in _READ and f.is_file()]
     else:
-        files = [path, *(path.parent / name for name in CONFIGS if (path.parent / name).is_file())]
+        owners = [own for own in FAMILIES.values() if own.companion is not None]
+        beside = [path.parent / name for name in CONFIGS]
+        beside += [companion_of(own, path) for own in owners]
+        files = [path, *(file for file in beside if file.is_file() and file != path)]
     lines = [f"{f.name} {sha256(f)}" for f in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

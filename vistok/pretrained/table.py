@@ -12,6 +12,7 @@ from vistok.pretrained.generators.maskgit import MaskGIT
 from vistok.pretrained.generators.nar import NAR
 from vistok.pretrained.generators.open_magvit2 import OpenMAGVIT2AR
 from vistok.pretrained.generators.rar import RAR
+from vistok.pretrained.generators.var import VAR
 from vistok.pretrained.tokenizers.flextok import FlexTok
 from vistok.pretrained.tokenizers.instella import Instella
 from vistok.pretrained.tokenizers.llamagen import LlamaGen
@@ -38,6 +39,7 @@ FAMILIES: dict[str, Family] = {
         OpenMAGVIT2AR(),
         MaskGIT(),
         MaskGen(),
+        VAR(),
     )
 }
 

@@ -44,3 +44,8 @@ def _settled(precision: str) -> str:
 
 Precision = Annotated[Literal["fp32", "bf16", "auto"], AfterValidator(_settled)]
 """Precision in a config; `auto` becomes bf16 where the hardware has it, else fp32, on reading."""
+
+
+def dtype_of(precision: str | None) -> torch.dtype | None:
+    """The dtype of a precision; None for None."""
+    return {None: None, "fp32": torch.float32, "bf16": torch.bfloat16}[precision]

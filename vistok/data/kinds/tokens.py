@@ -21,7 +21,7 @@ from vistok.data.base import (
     manifest_hash,
     one_line,
 )
-from vistok.data.token_cache import TokenCache
+from vistok.data.token_cache import EMPTY, TokenCache
 from vistok.storage.lineage import Identity, pairing
 
 
@@ -97,7 +97,9 @@ class CachedTokensDataset(Dataset):
         self.augment = augment
         self.cache, self.spec, self.classes = cache, cache.spec, cache.classes
         self.split, self.val_share = split, val_share
-        self.features = {name: one.shape for name, one in cache.arrays.items()}
+        arrays = cache.arrays.items()
+        self.features = {name: one.shape for name, one in arrays if name not in EMPTY}
+        self.empty_text = cache.empty_text()
         rows = range(len(cache))
         if val_share is not None:
             keep = split == "val"

@@ -17,7 +17,7 @@ from vistok.config import ConfigError
 from vistok.core.text import printable
 from vistok.generators import Generator
 from vistok.layers.transformer import TransformerConfig
-from vistok.pretrained.base import Entry, Family, Release, same, warn_of_unknown
+from vistok.pretrained.base import Entry, Family, Release, flag, same, warn_of_unknown
 
 _LICENSE = "MIT (code; weights without a text of their own, trained on ImageNet: research purposes)"
 _CAPTIONS = "MIT (code; weights without a text of their own: research purposes)"
@@ -52,6 +52,8 @@ _DEFAULTS: dict[str, Any] = {  # of the official code
 }
 _SIZES = frozenset({"dim", "n_layer", "n_head", "cls_token_num"})
 _SAMPLING = {"cfg_scale": 1.0, "cfg_interval": -1, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+# Of the script that samples captions: padding behind the text stays there.
+_SCRIPT = {"no_left_padding": False}
 _SILENT = frozenset({"max_batch_size", "max_seq_len"})  # of caches; no number depends on them
 _TRAINER = frozenset({"gpt_model", "gpt_type", "image_size", "downsample_size", "dropout_p"})
 _ROOTS = frozenset({"cls_embedding", "tok_embeddings", "layers", "norm", "output"})
@@ -154,8 +156,8 @@ class LlamaGenGPT(Family):
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
         official = _translated(self.name, official)
-        warn_of_unknown(self.name, official, {*_DEFAULTS, *_SIZES, *_SAMPLING, *_SILENT})
-        given = {**_DEFAULTS, **_SAMPLING, **official}
+        warn_of_unknown(self.name, official, {*_DEFAULTS, *_SIZES, *_SAMPLING, *_SCRIPT, *_SILENT})
+        given = {**_DEFAULTS, **_SAMPLING, **_SCRIPT, **official}
         side = math.isqrt(given["block_size"])
         if side * side != given["block_size"]:
             raise ConfigError(f"{self.name}: block_size={given['block_size']}; expected a square")
@@ -211,6 +213,7 @@ class LlamaGenGPT(Family):
             "vocab_size": config.inner.vocab[0],
             "block_size": spec.length,
             "cfg_scale": sampling.guidance,
+            "cfg_interval": _cfg_interval(sampling.guidance_interval, spec.length),
             "temperature": sampling.temperature,
             "top_k": sampling.top_k,
             "top_p": sampling.top_p,
@@ -222,6 +225,7 @@ class LlamaGenGPT(Family):
             tree |= {"cls_token_num": 1, "num_classes": own.condition.classes or 0}
         else:
             tree |= {"cls_token_num": text.length, "caption_dim": text.dim}
+            tree["no_left_padding"] = text.align == "given"
         self._check(own.model_dump(), self.config(tree))
         return tree
 
@@ -295,7 +299,7 @@ def _translated(family: str, official: Mapping[str, Any]) -> dict[str, Any]:
         )
     width, depth, heads = _MODELS[name]
     found = {"dim": width, "n_layer": depth, "n_head": heads}
-    known = {*_DEFAULTS, *_SIZES, *_SAMPLING}
+    known = {*_DEFAULTS, *_SIZES, *_SAMPLING, *_SCRIPT}
     found |= {key: value for key, value in official.items() if key in known}
     if "gpt_type" in official:
         found["model_type"] = official["gpt_type"]
@@ -338,22 +342,15 @@ def _transformer(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _condition(family: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    kind, count, dropout = (
-        given["model_type"],
-        given.get("cls_token_num"),
-        given["class_dropout_prob"],
-    )
+    kind, count = given["model_type"], given.get("cls_token_num")
+    dropout = given["class_dropout_prob"]
     if kind == "c2i":
         if count not in (None, 1):
             raise ConfigError(
                 f"{family}: cls_token_num={count} with model_type=c2i; expected 1: a class is one "
                 "token, and the official network cuts more off its logits"
             )
-        return {
-            "classes": given["num_classes"],
-            "dropout": dropout,
-            "null_class": dropout > 0,
-        }
+        return {"classes": given["num_classes"], "dropout": dropout, "null_class": dropout > 0}
     if kind != "t2i":
         raise ConfigError(f"{family}: model_type={printable(kind)}; expected c2i or t2i")
     text = {
@@ -362,7 +359,7 @@ def _condition(family: str, given: Mapping[str, Any]) -> dict[str, Any]:
         "projection": "mlp",
         "empty": "stored",
         "mask": True,
-        "align": "end",
+        "align": "given" if flag(given, "no_left_padding", False) else "end",
         "class_token": False,
         "textless": "ignored",
     }
@@ -370,15 +367,24 @@ def _condition(family: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sampling(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of sampling; the official sampler takes a scale of 1 or less as no guidance."""
-    if given["cfg_interval"] >= 0:
-        raise ConfigError("not yet")
+    """Settings of sampling; the official sampler takes a scale of 1 or less as no guidance.
+
+    It guides the first code and, of the others counted from 0, those up to cfg_interval; -1 is all.
+    """
+    guided, length = math.floor(given["cfg_interval"]) + 2, given["block_size"]
+    ends = given["cfg_interval"] > -1 and guided < length
     return {
+        "guidance_interval": (0.0, guided / length if ends else 1.0),
         "temperature": given["temperature"],
         "top_k": given["top_k"],
         "top_p": given["top_p"],
         "guidance": max(given["cfg_scale"], 1.0),
     }
+
+
+def _cfg_interval(interval: tuple[float, float], length: int) -> int:
+    """The official option for an interval of guidance."""
+    return -1 if interval[1] == 1 else round(interval[1] * length) - 2
 
 
 def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:

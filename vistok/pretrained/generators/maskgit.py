@@ -10,23 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vistok.config import ConfigError
 from vistok.generators import Generator
 from vistok.generators.masked import MaskedConfig
-from vistok.layers.bert import BertConfig
-from vistok.layers.uvit import UViTConfig
-from vistok.pretrained.base import (
-    Entry,
-    Family,
-    Release,
-    Stack,
-    pair,
-    same,
-    squeeze,
-    warn_of_unknown,
+from vistok.pretrained.base import Entry, Family, Release, Stack, pair, warn_of_unknown
+from vistok.pretrained.generators.masked_trunks import (
+    TRUNKS,
+    bert_entries,
+    hidden_width,
+    trunk_tree,
+    uvit_entries,
 )
 from vistok.pretrained.tokenizers.titok import within
 
@@ -35,7 +30,6 @@ _READ = frozenset(
     "attn_drop num_steps class_label_dropout image_seq_len condition_num_classes "
     "randomize_temperature guidance_scale guidance_decay guidance_scale_pow".split()
 )
-_TRUNKS = {"ViT": BertConfig, "UViT": UViTConfig}
 _MARKS = {
     "ViT": {"model.embeddings.word_embeddings.weight", "model.lm_head.weight"},
     "UViT": {"embeddings.weight", "pos_embed", "mid_block.norm1.weight", "lm_head.weight"},
@@ -151,7 +145,7 @@ class MaskGIT(Family):
         losses = official.get("losses") or {}
         return {
             "kind": "masked",
-            "trunk": _trunk(model),
+            "trunk": trunk_tree(model),
             "condition": {
                 "classes": model["condition_num_classes"],
                 "dropout": model.get("class_label_dropout", 0.1),
@@ -180,7 +174,7 @@ class MaskGIT(Family):
         ConfigError for what the official layout has no place for.
         """
         own, spec = config.config, config.spec
-        kinds = {trunk.model_fields["kind"].default: name for name, trunk in _TRUNKS.items()}
+        kinds = {trunk.model_fields["kind"].default: name for name, trunk in TRUNKS.items()}
         if own.kind != "masked" or own.trunk.kind not in kinds or len(config.inner.vocab) != 1:
             trunk = f", trunk.kind={own.trunk.kind}" if own.kind == "masked" else ""
             raise ConfigError(
@@ -203,7 +197,7 @@ class MaskGIT(Family):
                     "hidden_size": trunk.width,
                     "num_hidden_layers": trunk.depth,
                     "num_attention_heads": trunk.heads,
-                    "intermediate_size": _hidden(trunk),
+                    "intermediate_size": hidden_width(trunk),
                     "dropout": trunk.dropout,
                     "attn_drop": trunk.attention_dropout,
                     "num_steps": sampling.steps,
@@ -253,69 +247,14 @@ class MaskGIT(Family):
         if bert:
             return [
                 Stack("model.embeddings.word_embeddings.weight", embeddings),
-                *_bert_entries(config.config.trunk.depth),
+                *bert_entries(config.config.trunk.depth),
                 *pair("head", "model.lm_head"),
             ]
         return [
             Stack("embeddings.weight", embeddings),
-            *_uvit_entries(config.config.trunk.half),
+            *uvit_entries(config.config.trunk.half),
             *pair("head", "lm_head"),
         ]
-
-
-def _bert_entries(depth: int) -> list[Entry | Stack]:
-    table = [
-        same("trunk.positions", "model.embeddings.position_embeddings.weight"),
-        Stack(
-            "model.embeddings.token_type_embeddings.weight", (("trunk.token_type", 1), (None, 1))
-        ),
-        *pair("trunk.norm", "model.embeddings.LayerNorm"),
-    ]
-    names = {
-        "attention.out": "attention.output.dense",
-        "norm_attention": "attention.output.LayerNorm",
-        "mlp.up": "intermediate.dense",
-        "mlp.out": "output.dense",
-        "norm_mlp": "output.LayerNorm",
-    }
-    for i in range(depth):
-        ours, theirs = f"trunk.blocks.{i}", f"model.encoder.layer.{i}"
-        for kind in ("weight", "bias"):
-            three = tuple(
-                f"{theirs}.attention.self.{name}.{kind}" for name in ("query", "key", "value")
-            )
-            table.append(
-                Entry(
-                    f"{ours}.attention.qkv.{kind}",
-                    three,
-                    load=lambda *parts: torch.cat(parts),
-                    save=lambda tensor: tensor.chunk(3),
-                )
-            )
-        for own, official in names.items():
-            table += pair(f"{ours}.{own}", f"{theirs}.{official}")
-    return table
-
-
-def _uvit_entries(half: int) -> list[Entry | Stack]:
-    table = [same("trunk.positions", "pos_embed", **squeeze(0)), *pair("trunk.norm", "norm")]
-    blocks = [(f"trunk.early.{i}", f"in_blocks.{i}") for i in range(half)]
-    blocks += [("trunk.middle", "mid_block")]
-    for i in range(half):
-        table += pair(f"trunk.late.{i}.skip", f"out_blocks.{i}.skip_linear")
-        blocks.append((f"trunk.late.{i}.block", f"out_blocks.{i}"))
-    names = {
-        "norm_attention": "norm1",
-        "attention.out": "attn.proj",
-        "norm_mlp": "norm2",
-        "mlp.up": "mlp.fc1",
-        "mlp.out": "mlp.fc2",
-    }
-    for ours, theirs in blocks:
-        table.append(same(f"{ours}.attention.qkv.weight", f"{theirs}.attn.qkv.weight"))
-        for own, official in names.items():
-            table += pair(f"{ours}.{own}", f"{theirs}.{official}")
-    return table
 
 
 def _type_of(keys: Iterable[str]) -> str | None:
@@ -332,48 +271,6 @@ def _rows(state: Mapping[str, Tensor], kind: str) -> tuple[int, int, int]:
     else:
         positions, table = state["pos_embed"], state["embeddings.weight"]
     return positions.shape[-2], *table.shape
-
-
-def _trunk(model: Mapping[str, Any]) -> dict[str, Any]:
-    kind = model.get("model_type", "ViT")
-    if kind not in _TRUNKS:
-        raise ConfigError(
-            f"maskgit: model_type: got {kind!r}; expected one of {', '.join(_TRUNKS)}"
-        )
-    width, hidden = model["hidden_size"], model["intermediate_size"]
-    tree = {
-        "width": width,
-        "depth": model["num_hidden_layers"],
-        "heads": model["num_attention_heads"],
-        "mlp": "gelu",
-    }
-    if kind == "ViT":
-        return {
-            "kind": "bert",
-            **tree,
-            "mlp_ratio": hidden / width,
-            "norm_eps": 1e-12,
-            "dropout": model.get("dropout", 0.1),
-            "attention_dropout": model.get("attn_drop", 0.1),
-            "init": "normal",
-        }
-    # The official code computes the hidden width by its ratio, and drops nothing in these blocks.
-    return {
-        "kind": "uvit",
-        **tree,
-        "mlp_ratio": int(width * (hidden / width)) / width,
-        "norm": "layernorm",
-        "norm_eps": 1e-5,
-        "qkv_bias": False,
-        "attention_fp32": True,
-        "init": "trunc_normal",
-        "branch_scale": "none",
-    }
-
-
-def _hidden(trunk: BertConfig | UViTConfig) -> int:
-    """Hidden width of the feed-forward layers."""
-    return trunk.hidden if isinstance(trunk, UViTConfig) else round(trunk.width * trunk.mlp_ratio)
 
 
 def _length(model: Mapping[str, Any], tokens: Mapping[str, Any]) -> int:

@@ -33,6 +33,7 @@ _DEFAULTS: dict[str, Any] = {
     "spatial_n_layer": 12,
     "factorized_n_layer": 2,
     "n_head": 8,
+    "n_kv_head": None,
     "dim": 256,
     "resid_dropout_p": 0.0,
     "attn_dropout_p": 0.0,
@@ -51,9 +52,7 @@ _DEFAULTS: dict[str, Any] = {
 _SILENT = frozenset("vocab_size cond_dim embd_pdrop n_unmasked max_batch_size max_seq_len".split())
 # Arguments of which the network runs with one value, or the importer knows only one.
 _FIXED = {"factorized_k": 2, "cls_token_num": 1}
-_READ = frozenset(
-    {*_DEFAULTS, *_SILENT, *_FIXED, "block_size", "token_factorization", "n_kv_head", "sampling"}
-)
+_READ = frozenset({*_DEFAULTS, *_SILENT, *_FIXED, "block_size", "token_factorization", "sampling"})
 # Flags of the script that samples, and our names.
 _SCRIPT = {
     "temperature": "temperature",
@@ -158,13 +157,14 @@ class OpenMAGVIT2AR(Family):
                 "width": width,
                 "depth": given["spatial_n_layer"],
                 "heads": given["n_head"],
+                "kv_heads": _unlike(given["n_kv_head"], given["n_head"]),
                 "mlp": "swiglu",
                 **_feed_forward(given),
                 "norm": "rmsnorm",
                 "norm_eps": given["norm_eps"],
                 "bias": False,
                 "dropout": given["resid_dropout_p"],
-                "mlp_out_dropout": given["ffn_dropout_p"],
+                "mlp_out_dropout": _unlike(given["ffn_dropout_p"], given["resid_dropout_p"]),
                 "attention_dropout": given["attn_dropout_p"],
                 "drop_path": given["drop_path_rate"],
                 "init": "normal",
@@ -173,7 +173,7 @@ class OpenMAGVIT2AR(Family):
             },
             "condition_positions": "zero",
             "rope_base": given["rope_base"],
-            "token_dropout": given["token_drop"],
+            "token_dropout": _unlike(given["token_drop"], given["resid_dropout_p"]),
             "condition": {"classes": given["class_num"], "dropout": 0.1},
             "head": "intra",
             "intra": {
@@ -185,7 +185,7 @@ class OpenMAGVIT2AR(Family):
             "regroup": [2**count for count in bits],
             "sampling": _sampling(official.get("sampling")),
             "spec": {"blocks": [[side, side]], "vocab": [2 ** sum(bits)], "dim": sum(bits)},
-            "tokenizer": {},
+            "tokenizer": {"name": "open-magvit2-256-l", "sha256": ""},
         }
 
     def _supported(self, given: Mapping[str, Any]) -> None:
@@ -211,11 +211,6 @@ class OpenMAGVIT2AR(Family):
                 f"{self.name}: dim={given['dim']}, n_head={heads}: rotary positions of two axes "
                 "need a width of heads that four divides"
             )
-        if given.get("n_kv_head") not in (None, heads):
-            raise ConfigError(
-                f"{self.name}: n_kv_head={given['n_kv_head']}: heads that share keys are not "
-                f"supported; expected null or n_head={heads}"
-            )
 
     def official(self, config: Generator) -> dict[str, Any]:
         """The official config of a generator that was trained here.
@@ -231,7 +226,6 @@ class OpenMAGVIT2AR(Family):
                 "official layout; expected kind=autoregressive and two factors, powers of two"
             )
         transformer, sampling = own.transformer, own.sampling
-        token_dropout = own.token_dropout
         params = {
             "vocab_size": 512,
             "block_size": spec.length,
@@ -239,9 +233,10 @@ class OpenMAGVIT2AR(Family):
             "factorized_n_layer": own.intra.depth,
             "factorized_bits": bits,
             "n_head": transformer.heads,
+            "n_kv_head": transformer.kv_heads,
             "dim": transformer.width,
             "cond_dim": transformer.width,
-            "token_drop": transformer.dropout if token_dropout is None else token_dropout,
+            "token_drop": _either(own.token_dropout, transformer.dropout),
             "resid_dropout_p": transformer.dropout,
             "ffn_dropout_p": _either(transformer.mlp_out_dropout, transformer.dropout),
             "attn_dropout_p": transformer.attention_dropout,
@@ -358,6 +353,11 @@ def _sampling(script: Mapping[str, Any] | None) -> dict[str, Any]:
             values = [max(1.0, value) for value in values]
         found[ours] = values[0] if len(set(values)) == 1 else values
     return found
+
+
+def _unlike(value: Any, other: Any) -> Any:
+    """None for a value that the other one stands for anyway."""
+    return None if value == other else value
 
 
 def _either(value: float | None, otherwise: float) -> float:
