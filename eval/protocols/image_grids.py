@@ -15,6 +15,7 @@ from vistok.eval.context import Context
 from vistok.eval.images import exact
 from vistok.eval.protocols import gfid, pfid
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, register
+from vistok.eval.results.facts import Scale
 from vistok.eval.results.rows import Row
 from vistok.eval.strips import grid
 from vistok.eval.systems.runs import System, class_names
@@ -35,7 +36,7 @@ class ImageGridsConfig(ProtocolConfig):
 
 
 class _JobConfig(ProtocolConfig):
-    guidance: tuple[float, ...] = ()
+    guidance: tuple[Scale, ...] = ()
     count: int = Field(default=COUNT, ge=1)
 
 

@@ -117,6 +117,9 @@ def _unstarted(config: Config, notes: list[str]) -> Config:
     stages = getattr(config, "init", ())
     if not stages:
         return config
+    if isinstance(stages, str):  # all weights of a generator
+        notes.append(f"init: weights from {stages} (not read by a dry run)")
+        return config.model_copy(update={"init": None})
     for init in stages:
         here = ""
         if init.path is not None and not Path(init.path).exists():

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vistok.config.registry import register
@@ -22,12 +22,19 @@ from vistok.generators.sequential import (
     SequentialGenerator,
     SequentialSampling,
 )
+from vistok.generators.windows import (
+    WindowEmbedding,
+    WindowHead,
+    cannot_merge,
+    sample_windows,
+    windows_of,
+)
 from vistok.layers.dropout import Dropout
 from vistok.layers.masks import causal_behind, with_more
 from vistok.layers.positions import grid_positions, rotary_table, rows_from
 from vistok.layers.text_transformer import LayerText, TextTransformer
 from vistok.layers.transformer import Transformer, TransformerConfig
-from vistok.tokens import TokenSpec
+from vistok.tokens import Tokens, TokenSpec
 
 
 class AutoregressiveSampling(SequentialSampling):
@@ -52,12 +59,27 @@ class AutoregressiveConfig(SequentialConfig):
     token_dropout: float | None = Field(default=None, ge=0, lt=1)
     """Share of activations of the transformer's input that training drops, keyed by sample; null =
     transformer.dropout."""
+    window: int = Field(default=1, ge=1, le=64)
+    """Side of the windows of a 2D grid whose codes share a position of the transformer and are
+    predicted at once, each independent of the others (Token-Shuffle); 1 = a position per code."""
+    window_blocks: int = Field(default=2, ge=0, le=64)
+    """Residual feed-forward blocks before the transformer, and behind it, with window of 2 or
+    more."""
     sampling: AutoregressiveSampling = AutoregressiveSampling()
     """Default settings of sampling; they are saved with the model."""
 
     @classmethod
     def tiny(cls) -> AutoregressiveConfig:
         return cls(transformer=TransformerConfig.tiny())
+
+    @model_validator(mode="after")
+    def _shares_width(self) -> AutoregressiveConfig:
+        if self.transformer.width % self.window**2:
+            raise InputError(
+                f"window={self.window} with transformer.width={self.transformer.width}: its "
+                f"{self.window**2} codes share the width evenly; expected a multiple of that"
+            )
+        return self
 
 
 @register("generator", AutoregressiveConfig)
@@ -71,24 +93,39 @@ class Autoregressive(SequentialGenerator):
     ) -> None:
         super().__init__(config, spec, codes)
         width, first = config.transformer.width, self.condition.count
+        windows = None if config.window == 1 else windows_of(spec.blocks[0], config.window)
+        self.register_buffer("windows", windows, persistent=False)
+        if windows is not None:
+            merge = (config.transformer, config.window, config.window_blocks)
+            self.embed = WindowEmbedding(self.embed, *merge)
         own = config.token_dropout
         self.dropout = Dropout(config.transformer.dropout if own is None else own)
         if config.positions == "learned":
-            self.position_table = nn.Parameter(torch.randn(first + spec.length, width) * 0.02)
+            self.position_table = nn.Parameter(torch.randn(first + self.places, width) * 0.02)
         elif config.positions == "rope":
             head_dim = width // config.transformer.heads
-            cos, sin = rotary_table(_positions(spec, first), head_dim, config.rope_base)
+            cos, sin = rotary_table(self._positions(first), head_dim, config.rope_base)
             if config.condition_positions == "zero":
                 cos[:first], sin[:first] = 0.0, 0.0
             self.register_buffer("rotary_cos", cos, persistent=False)
             self.register_buffer("rotary_sin", sin, persistent=False)
         self.initialize()
 
+    @classmethod
+    def unable(cls, config: AutoregressiveConfig, spec: TokenSpec) -> str | None:
+        reason = super().unable(config, spec)
+        return cannot_merge(spec, config.window) if reason is None and config.window > 1 else reason
+
+    @property
+    def places(self) -> int:
+        """Positions of the transformer behind the condition: codes, or windows of them."""
+        return self.spec.length // self.config.window**2
+
     def make_trunk(self) -> nn.Module:
         config, text = self.config, self.config.condition.text
         rows = None
         if config.positions == "per_block":
-            rows = self.condition.count + self.spec.length
+            rows = self.condition.count + self.places
         if rows is None and self.texts is None:
             return Transformer(config.trunk)
         if text is not None and text.mask:
@@ -98,6 +135,12 @@ class Autoregressive(SequentialGenerator):
             )
         reads = {} if self.texts is None else {"text": text.dim, "layers": text.layers}
         return TextTransformer(config.trunk, rows, **{"text": None, **reads})
+
+    def new_head(self, bias: bool) -> nn.Module:
+        head, config = super().new_head(bias), self.config
+        if self.windows is None:
+            return head
+        return WindowHead(head, config.transformer, config.window, config.window_blocks)
 
     def first_rotary(self, count: int) -> tuple[Tensor, Tensor] | None:
         if self.config.positions != "rope":
@@ -137,6 +180,48 @@ class Autoregressive(SequentialGenerator):
             given |= {"first": first, "text": text}
         return self.transformer(self.dropout(x), **given)
 
+    # -- windows --------------------------------------------------------------------------------
+
+    def nats_of(
+        self, indices: Tensor, condition: Condition, null: Tensor | None, **given: Tensor
+    ) -> Tensor:
+        if self.windows is None:
+            return super().nats_of(indices, condition, null, **given)
+        order = self.windows.flatten()
+        nats = super().nats_of(indices[:, order], condition, null, **given)
+        return torch.empty_like(nats).index_copy(1, order, nats)
+
+    def check_settings(self, settings: AutoregressiveSampling) -> None:
+        super().check_settings(settings)
+        if self.windows is not None and settings.jacobi is not None:
+            raise InputError(
+                f"sampling.jacobi with window={self.config.window}: Jacobi passes draft single "
+                "codes, and here a window of them is predicted at once; leave one out"
+            )
+
+    def codes_before_last(self, indices: Tensor) -> Tensor:
+        return indices[:, : -(self.config.window**2)]
+
+    def generate(
+        self, condition: Condition, index: Tensor, seed: int, positions: int, settings: Any
+    ) -> Tokens:
+        if self.windows is None:
+            return super().generate(condition, index, seed, positions, settings)
+        self.passes = torch.full((len(index),), self.places)
+        codes = sample_windows(self, self.windows, condition, index, seed, settings)
+        return self._tokens(codes)
+
+    def _positions(self, first: int) -> Tensor:
+        """[C + N, A]: the last condition token at 0, those before it at -1, -2, ...; the codes, or
+        windows of them, in their order or on their grid from 1."""
+        grid, side = self.spec.blocks[0], self.config.window
+        if len(self.spec.blocks) == 1 and len(grid) == 2:
+            cells = grid_positions(tuple(length // side for length in grid)) + 1
+        else:
+            cells = torch.arange(1, self.spec.length + 1).float()[:, None]
+        before = torch.arange(1 - first, 1).float()[:, None]
+        return torch.cat([before.expand(first, cells.shape[1]), cells])
+
 
 def _masked(seen: Tensor, first: int | Tensor, count: int, caches: list | None) -> dict[str, Any]:
     """Arguments of the transformer that hide slots in front.
@@ -148,14 +233,3 @@ def _masked(seen: Tensor, first: int | Tensor, count: int, caches: list | None) 
         return {"causal": False, "mask": causal_behind(seen, first, first + count)}
     keys = first + count if caches is None else caches[0].after(count)
     return {"mask": with_more(seen, keys)[:, None, None]}
-
-
-def _positions(spec: TokenSpec, first: int) -> Tensor:
-    """[C + L, A]: the last condition token at 0, those before it at -1, -2, ...; the tokens in
-    their order or on their grid from 1."""
-    if len(spec.blocks) == 1 and len(spec.blocks[0]) == 2:
-        cells = grid_positions(spec.blocks[0]) + 1
-    else:
-        cells = torch.arange(1, spec.length + 1).float()[:, None]
-    before = torch.arange(1 - first, 1).float()[:, None]
-    return torch.cat([before.expand(first, cells.shape[1]), cells])

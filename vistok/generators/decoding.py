@@ -92,14 +92,15 @@ class Decoding:
 
         Samples may be fed beyond their last position: such states mean nothing, and disturb none.
         """
-        count, first = codes.shape[1], self.start.shape[1] + self.position
+        x = self.model.embed(codes).repeat(self.rows // self.samples, 1, 1)
+        count = x.shape[1]  # of windows of codes, where the model merges them
+        first = self.start.shape[1] + self.position
         self.position = self.position + count
         if self.caches is None:
-            x = torch.cat([self.sequence, self._embedded(codes)], dim=1)
-            self.sequence = x
-            return self.model.run(x, 0, self.start, **self.text)[:, -count:]
+            self.sequence = torch.cat([self.sequence, x], dim=1)
+            return self.model.run(self.sequence, 0, self.start, **self.text)[:, -count:]
         if self.steps.on:
-            hidden = self.steps.feed(codes, self._slots(first, count))
+            hidden = self.steps.feed(x, self._slots(first, count))
             if hidden is not None:
                 return hidden
         if isinstance(first, Tensor):
@@ -110,7 +111,7 @@ class Decoding:
         else:
             for cache in self.caches:
                 cache.length, cache.places = self.front + first, None
-        return self.step(codes, first)
+        return self.step(x, first)
 
     def rollback(self, position: int | Tensor) -> None:
         """Back to an earlier number of positions fed: one for all samples, or [B]."""
@@ -122,18 +123,14 @@ class Decoding:
 
     # -- pieces ---------------------------------------------------------------------------------
 
-    def step(self, codes: Tensor, first: int | Tensor) -> Tensor:
-        """Run the codes [B, n, F] at the slots first.., or [R, n], for which the caches are set."""
-        return self.model.run(self._embedded(codes), first, self.start, self.caches, **self.text)
+    def step(self, x: Tensor, first: int | Tensor) -> Tensor:
+        """Run the embedded codes [R, n, W] at the slots first.., or [R, n]; the caches are set."""
+        return self.model.run(x, first, self.start, self.caches, **self.text)
 
     def place(self, places: Tensor, reach: int | None) -> None:
         """Tell the caches where the next keys of each row [R, n] belong, and how many are read."""
         for cache in self.caches:
             cache.places, cache.reach = places, reach
-
-    def _embedded(self, codes: Tensor) -> Tensor:
-        """[R, n, W] of codes [B, n, F]."""
-        return self.model.embed(codes).repeat(self.rows // self.samples, 1, 1)
 
     def _slots(self, first: int | Tensor, count: int) -> Tensor:
         """Slots [R, n] of the next n positions; the last one stands for those behind it."""

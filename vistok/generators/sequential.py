@@ -199,9 +199,13 @@ class SequentialGenerator(Generator):
         """
         start = self.start(condition, len(indices), null)
         text = self.texts_of(condition, len(indices), null)
-        x = torch.cat([start, self.embed(indices[:, :-1])], dim=1)
+        x = torch.cat([start, self.embed(self.codes_before_last(indices))], dim=1)
         hidden = self.run(x, 0, start, **text, **given)[:, start.shape[1] - 1 :]
         return self.head(hidden, indices)
+
+    def codes_before_last(self, indices: Tensor) -> Tensor:
+        """The codes [B, n, F] of all positions from which another one is predicted."""
+        return indices[:, :-1]
 
     def forward(
         self, tokens: Tokens, condition: Condition, draws: Draws | None = None

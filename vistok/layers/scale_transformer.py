@@ -50,6 +50,9 @@ class ScaleTransformerConfig(Config):
     """Share of activations of the residual branches that training drops, keyed by sample."""
     attention_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of attention weights that training drops, keyed by sample."""
+    mlp_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of hidden activations of the feed-forward layers that training drops, keyed by
+    sample."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Share of samples for which training skips a residual branch of the last block; it grows
     linearly over the blocks, from 0 at the first. VAR: depth / 240."""
@@ -171,7 +174,8 @@ class ScaleBlock(nn.Module):
         width = config.width
         self.norm = make_norm("layernorm", width, config.norm_eps, affine=False)  # of all branches
         self.attention = ScaleAttention(config)
-        self.mlp = make_mlp("gelu_tanh", width, round(width * config.mlp_ratio))
+        hidden = round(width * config.mlp_ratio)
+        self.mlp = make_mlp("gelu_tanh", width, hidden, dropout=config.mlp_dropout)
         self.text = None if text is None else TextAttention(config, text)
         self.modulation = self.offsets = None
         if config.modulation == "block":

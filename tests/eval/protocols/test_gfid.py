@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.support.eval_results import generated, row
 from vistok.eval.config import EvalConfig
 from vistok.eval.context import Context
 from vistok.eval.images import Views, exact
@@ -10,6 +11,8 @@ from vistok.eval.protocols import gfid
 from vistok.eval.protocols.base import Job
 from vistok.eval.reference.sets import SetMeasures
 from vistok.eval.reference.training_set import training_set
+from vistok.eval.report.tables import named
+from vistok.eval.results.rows import Row
 from vistok.eval.systems.runs import System, open_data, resolve
 
 
@@ -117,6 +120,20 @@ def test_unguided_comes_first_and_a_release_guides_as_its_paper_did(system):
     first, second = (gfid.settings(context, model, scale) for scale in (1.0, 4.0))
     assert not first.guided and first.temperature == 0.9 and first.top_k == 3
     assert second == model.sampling
+
+
+def test_guidance_of_each_factor_has_a_name_and_survives_the_results(system):
+    make, generator = system
+    model, context = generator.generator, make()
+    own = model.settings({"guidance": [2.0]})  # of the one factor of its tokens
+    model.config = model.config.model_copy(update={"sampling": own})
+    assert gfid.scales_of(model, None) == (1.0, (2.0,))
+    first, second = (gfid.settings(context, model, scale) for scale in (1.0, (2.0,)))
+    assert not first.guided and second == own
+    sampled = row("gFID", "a", 3.0, sampling={"generator": {"guidance": [1.9, 2.0]}}, seed=0)
+    again = Row.model_validate_json(sampled.model_dump_json(exclude={"display"}))
+    assert again.guidance == (1.9, 2.0) and named(again).endswith(" guidance 1.9/2")
+    assert named(row("gFID", "a", 3.0, **generated(1.5))).endswith(" guidance 1.5")
 
 
 def test_shown_samples_are_those_of_the_statistics(system):

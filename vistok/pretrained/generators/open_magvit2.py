@@ -157,14 +157,14 @@ class OpenMAGVIT2AR(Family):
                 "width": width,
                 "depth": given["spatial_n_layer"],
                 "heads": given["n_head"],
-                "kv_heads": None if given["n_kv_head"] == given["n_head"] else given["n_kv_head"],
+                "kv_heads": _unlike(given["n_kv_head"], given["n_head"]),
                 "mlp": "swiglu",
                 **_feed_forward(given),
                 "norm": "rmsnorm",
                 "norm_eps": given["norm_eps"],
                 "bias": False,
                 "dropout": given["resid_dropout_p"],
-                "mlp_out_dropout": given["ffn_dropout_p"],
+                "mlp_out_dropout": _unlike(given["ffn_dropout_p"], given["resid_dropout_p"]),
                 "attention_dropout": given["attn_dropout_p"],
                 "drop_path": given["drop_path_rate"],
                 "init": "normal",
@@ -173,7 +173,7 @@ class OpenMAGVIT2AR(Family):
             },
             "condition_positions": "zero",
             "rope_base": given["rope_base"],
-            "token_dropout": given["token_drop"],
+            "token_dropout": _unlike(given["token_drop"], given["resid_dropout_p"]),
             "condition": {"classes": given["class_num"], "dropout": 0.1},
             "head": "intra",
             "intra": {
@@ -226,7 +226,6 @@ class OpenMAGVIT2AR(Family):
                 "official layout; expected kind=autoregressive and two factors, powers of two"
             )
         transformer, sampling = own.transformer, own.sampling
-        token_dropout = own.token_dropout
         params = {
             "vocab_size": 512,
             "block_size": spec.length,
@@ -237,7 +236,7 @@ class OpenMAGVIT2AR(Family):
             "n_kv_head": transformer.kv_heads,
             "dim": transformer.width,
             "cond_dim": transformer.width,
-            "token_drop": transformer.dropout if token_dropout is None else token_dropout,
+            "token_drop": _either(own.token_dropout, transformer.dropout),
             "resid_dropout_p": transformer.dropout,
             "ffn_dropout_p": _either(transformer.mlp_out_dropout, transformer.dropout),
             "attn_dropout_p": transformer.attention_dropout,
@@ -354,6 +353,11 @@ def _sampling(script: Mapping[str, Any] | None) -> dict[str, Any]:
             values = [max(1.0, value) for value in values]
         found[ours] = values[0] if len(set(values)) == 1 else values
     return found
+
+
+def _unlike(value: Any, other: Any) -> Any:
+    """None for a value that the other one stands for anyway."""
+    return None if value == other else value
 
 
 def _either(value: float | None, otherwise: float) -> float:
