@@ -54,13 +54,22 @@ def whole(model, guided: bool = True) -> torch.Tensor:
     return model.run(x, 0, run.start, **run.text)[:, run.start.shape[1] :]
 
 
+# Caches of a run: of windows, of single steps (here with segments of 4 places), none.
+CACHES = {"windows": {}, "single": {"single": True}, "none": {"cache": False}}
+
+
+@pytest.fixture(autouse=True)
+def small_segments(monkeypatch):
+    monkeypatch.setattr("vistok.layers.segments._PLACES", 4)
+
+
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("cache", CACHES)
 def test_steps_and_windows_equal_the_full_run(name, cache):
     model = make(name)
     full = whole(model)
     for cuts in ([1] * 6, [2, 3, 1], [6]):
-        run = run_of(model, cache=cache)
+        run = run_of(model, **CACHES[cache])
         first, at, parts = run.begin(), 0, []
         for count in cuts:
             parts.append(run.feed(CODES[:, at : at + count]))
@@ -72,22 +81,23 @@ def test_steps_and_windows_equal_the_full_run(name, cache):
 
 
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("cache", CACHES)
 def test_what_was_rolled_back_is_forgotten(name, cache):
     model = make(name)
-    full, run = whole(model), run_of(model, cache=cache)
+    full, run = whole(model), run_of(model, **CACHES[cache])
     run.begin()
     run.feed(CODES[:, :2])
     run.feed((CODES[:, 2:5] + 1) % 7)
     run.rollback(2)
-    torch.testing.assert_close(run.feed(CODES[:, 2:4]), full[:, 2:4], atol=1e-4, rtol=0)
+    parts = [run.feed(CODES[:, 2:3]), run.feed(CODES[:, 3:4]), run.feed(CODES[:, 4:])]
+    torch.testing.assert_close(torch.cat(parts, 1), full[:, 2:], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("guided", [True, False])
-def test_samples_may_be_at_different_places(name, guided):
+@pytest.mark.parametrize(("guided", "single"), [(True, False), (False, False), (True, True)])
+def test_samples_may_be_at_different_places(name, guided, single):
     model = make(name)
-    full, run = whole(model, guided), run_of(model, guided)
+    full, run = whole(model, guided), run_of(model, guided, single=single)
     run.begin()
     run.feed(torch.cat([CODES[:, :2], (CODES[:, 2:4] + 1) % 7], dim=1))
     places = torch.tensor([1, 2])
@@ -153,13 +163,14 @@ def test_packed_weights_change_nothing(name):
     torch.testing.assert_close(states[True], states[False], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("fast", [True, False])
-def test_bf16_is_close_and_leaves_the_model_alone(fast):
+@pytest.mark.parametrize(("fast", "single"), [(True, True), (True, False), (False, False)])
+def test_bf16_is_close_and_leaves_the_model_alone(fast, single):
     model = make("rope")
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    exact, run = whole(model), run_of(model, fast=fast, dtype=torch.bfloat16)
+    exact = whole(model)
+    run = run_of(model, fast=fast, single=single, dtype=torch.bfloat16)
     run.begin()
-    hidden = run.feed(CODES)
+    hidden = torch.cat([run.feed(CODES[:, i : i + 1]) for i in range(6)], dim=1)
     assert hidden.dtype == run.caches[0].keys.dtype == torch.bfloat16
     assert float((hidden - exact).abs().max() / exact.abs().max()) < 0.05
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())

@@ -21,7 +21,9 @@ from torch import Tensor
 from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.generators.static_step import StaticSteps
+from vistok.layers.attention import Attention, KVCache
 from vistok.layers.packed import run_copy
+from vistok.layers.segments import SegmentedCache
 
 if TYPE_CHECKING:
     from vistok.generators.sequential import SequentialGenerator
@@ -38,6 +40,7 @@ class Decoding:
         cache: keep keys and values of past slots; False runs the whole sequence at every call.
         fast: with a cache: steps on packed weights (CPUs), or as one captured graph (CUDA).
         dtype: of weights and caches; None = as the model's are.
+        single: positions will be fed one by one, for which CPUs have a faster cache.
 
     Attributes:
         model: what runs: with `fast` or another dtype a copy, which lives as long as the run. Its
@@ -58,6 +61,7 @@ class Decoding:
         cache: bool = True,
         fast: bool = True,
         dtype: torch.dtype | None = None,
+        single: bool = False,
     ) -> None:
         fast = fast and cache
         if fast or dtype is not None:
@@ -74,7 +78,8 @@ class Decoding:
         self.sequence, self.caches = self.start, None
         if cache:
             capacity = self.front + self.last + 1
-            self.caches = model.transformer.new_caches(len(self.start), capacity, self.start)
+            kind = SegmentedCache if fast and single and self._single() else KVCache
+            self.caches = model.transformer.new_caches(self.rows, capacity, self.start, kind)
         self.steps = StaticSteps(self, fast)
 
     @property
@@ -131,6 +136,13 @@ class Decoding:
         """Tell the caches where the next keys of each row [R, n] belong, and how many are read."""
         for cache in self.caches:
             cache.places, cache.reach = places, reach
+
+    def _single(self) -> bool:
+        """True if the cache for single steps serves: on a CPU, without texts in front of the keys
+        (masked), and for plain attention."""
+        layers = (one for one in self.model.transformer.modules() if isinstance(one, Attention))
+        on_cpu = self.start.device.type == "cpu"
+        return on_cpu and not self.text and all(one.plain for one in layers)
 
     def _slots(self, first: int | Tensor, count: int) -> Tensor:
         """Slots [R, n] of the next n positions; the last one stands for those behind it."""
