@@ -69,7 +69,8 @@ def place(tmp_path_factory):
             Tokenizer(config.task.tokenizer).save_pretrained(f"runs/{run}/model")
             sides = config.task.tokenizer.image_size
             size = sides if isinstance(sides, int) else max(sides)
-            photos = f"data={{kind: photos, size: {size}, val_count: 128}}"
+            frames = config.task.tokenizer.frames or "null"
+            photos = f"data={{kind: photos, size: {size}, frames: {frames}, val_count: 128}}"
             places = (f"task.tokenizer=runs/{run}", f"out=runs/{run}/tokens")
             train("quickstart/tokens", "task.limit=1024", photos, *places)
             if any("captioned" in path for path in paths_of(run)):  # with features of captions
