@@ -40,6 +40,11 @@ class TrainConfig(Config):
     """Steps of linear warm-up."""
     final_lr: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     """Learning rate at the end, as a share of the peak (cosine)."""
+    lr_drops: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    """Shares of the steps behind which the rate is `lr_drop` of itself, besides the cosine; a rate
+    that is constant between them has final_lr=1 (NAR)."""
+    lr_drop: float = Field(default=0.2, gt=0, le=1)
+    """Factor of each of these drops."""
     clip: float | None = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Gradient norm above which gradients are scaled down; null = never."""
     ema: float | None = Field(default=0.999, ge=0, lt=1)

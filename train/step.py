@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vistok.core.draws import Draws
 from vistok.core.records import Batch
 from vistok.core.rng import Rng
-from vistok.core.schedules import Progress, warmup_cosine
+from vistok.core.schedules import Progress, dropped, warmup_cosine
 from vistok.layers.dropout import keyed, layers_of
 from vistok.train.config import TrainConfig
 from vistok.train.optim.gradients import norms_and_clip
@@ -125,6 +125,7 @@ class TrainingStep:
         # Set, not scheduled: a rate is a function of the step alone, so it needs no state.
         config = self.config
         rate = warmup_cosine(progress.step, config.steps, config.warmup, config.final_lr)
+        rate *= dropped(progress.step, config.steps, config.lr_drops, config.lr_drop)
         for optimizer in self._moved(found):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * rate

@@ -8,7 +8,7 @@ import torch
 from vistok.core.draws import Draws, PartDraws
 from vistok.core.records import Batch, Condition
 from vistok.core.rng import Rng
-from vistok.core.schedules import ramp, robustok_ratio, warmup_cosine
+from vistok.core.schedules import dropped, ramp, robustok_ratio, warmup_cosine
 
 KNOWN = [0.5417560935020447, 0.460979163646698]
 
@@ -135,6 +135,12 @@ def test_warmup_cosine():
     assert values[:4] == [0.25, 0.5, 0.75, 1.0]
     assert values[5] == pytest.approx(0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi * 2 / 5)))
     assert values[8] == values[9] == pytest.approx(0.2)
+
+
+def test_rates_drop_behind_shares_of_the_steps():
+    values = [dropped(step, 12, (0.5, 2 / 3), 0.2) for step in (0, 5, 6, 7, 8, 12)]
+    assert values == [1, 1, 0.2, 0.2, pytest.approx(0.04), pytest.approx(0.04)]
+    assert dropped(12, 12, (), 0.2) == 1
 
 
 def test_robustok_annealing_is_the_published_formula():

@@ -9,18 +9,20 @@ Writes `train/` and `val/` caches below the run's folder. An interrupted cache r
 stopped; a finished one is left alone. Several processes on one machine take batches in turn; each
 batch is the same whatever their number (`batch_size` images per process), and so are the bytes.
 Training samples may be cached as several crops; validation samples are always cached once.
+Beside the caches lies `contact_sheet.png`: the first samples, and their stored tokens decoded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from vistok.config import Config, ConfigError
+from vistok.config import Config, ConfigError, UserError
+from vistok.config.one_or_list import one_or_list
 from vistok.config.registry import register
 from vistok.core.records import Condition
 from vistok.data.batch import to_device
@@ -37,9 +39,13 @@ from vistok.storage.weights import sha256
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens
 from vistok.train.jobs.base import Context, Job, end_early, on_one_machine, progress_bar
+from vistok.train.jobs.contact_sheet import NAME as SHEET
+from vistok.train.jobs.contact_sheet import write_contact_sheet
 from vistok.train.signals import StopRequest
 from vistok.train.tasks.base import check_sides
 from vistok.train.tasks.cached_space import space_identity
+
+CropRange = Annotated[float, Field(ge=1, le=64)]
 
 
 class CacheConfig(Config):
@@ -50,8 +56,9 @@ class CacheConfig(Config):
     """Training samples to tokenize; null = all."""
     crops: Crops = 1
     """Crops of each training sample: 1, 2 (center and mirror) or ten (LlamaGen's)."""
-    crop_range: float = Field(default=1.1, ge=1)
-    """Side of the image that is cropped, as a multiple of data.size; for crops: ten."""
+    crop_range: one_or_list(CropRange) = 1.1
+    """Side of the image that is cropped, as a multiple of data.size; for crops: ten. A list: ten
+    crops at each ([1.1, 1.05]: LlamaGen), of which training draws one for each epoch."""
     text: bool | TextEncoderConfig = False
     """Also keep the features of each sample's text, for generators that read them: true, those of
     the tokenizer's text encoder; or a text encoder of its own, which may give pooled features
@@ -92,8 +99,10 @@ class Cache(Job):
         made_by = identity_of(tokenizer, self.config.tokenizer, sha256(source / WEIGHTS))
         tokenizer.to(accelerator.device)
         on_one_machine(accelerator.num_processes)
+        datasets = {}
         for split, crops in (("train", self.config.crops), ("val", 1)):
             dataset = open_crops(config.data, split, crops, self.config.crop_range)
+            datasets[split] = dataset
             check_sides(dataset, tokenizer.shape.sides, "this tokenizer")
             rows = getattr(dataset, "crops", 1)
             limit = self.config.limit if split == "train" else None
@@ -125,6 +134,12 @@ class Cache(Job):
                 self._fill(writer, dataset, tokenizer, config, accelerator, split, stop)
         if accelerator.is_main_process:
             print(f"tokens are cached in {folder / 'train'} and {folder / 'val'}")
+            try:
+                write_contact_sheet(folder, datasets, tokenizer)
+            except UserError as error:  # a decoder that reads texts, without its text encoder
+                print(f"no contact sheet: {error}")
+            else:
+                print(f"look at {folder / SHEET}: samples, and their tokens decoded")
 
     def _arrays(self, tokenizer, dataset, device: torch.device) -> dict[str, ArraySpec]:
         """The arrays that are kept besides tokens and labels, as the first sample shows them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +24,7 @@ from vistok.generators.base import SavedCodes
 from vistok.generators.texts import read_text_record
 from vistok.pretrained.identity import identify
 from vistok.runtime import distributed
-from vistok.storage.lineage import pairing
+from vistok.storage.lineage import Identity, pairing
 from vistok.tokens import TokenSpec
 from vistok.train.tasks.base import Facts, Monitor, Outcome, Phase, Task, blank_batch
 
@@ -113,10 +114,20 @@ def _start_from(generator: nn.Module, name: str) -> None:
     if hollow():  # on the meta device: shapes alone
         return
     try:
-        given = pretrained.open(name, expect="generator").state_dict()
+        begun = pretrained.open(name, expect="generator")
     except UserError as error:
         raise ConfigError(f"task.init: {error}") from None
-    mine = generator.state_dict()
+    made_by = generator.tokenizer
+    # Cached by a released name, the tokens are those of the release.
+    found = replace(Identity.of(made_by), release=made_by["name"])
+    pair = pairing(begun.tokenizer, found)
+    if pair.refused:
+        raise ConfigError(
+            f"task.init: {name} learned tokens of {begun.tokenizer['name']}, and the data are "
+            f"tokens of {made_by['name']}: {pair.text}; start from a generator of the same "
+            "tokenizer"
+        )
+    given, mine = begun.state_dict(), generator.state_dict()
     for key in sorted({*mine, *given}):
         shapes = [tuple(one[key].shape) if key in one else None for one in (given, mine)]
         if shapes[0] != shapes[1]:
@@ -133,15 +144,16 @@ def _learn_texts(generator: Generator, data: Any) -> None:
     images = data.record()["images"]
     record = images.get("text_encoder") if isinstance(images, Mapping) else None
     generator.text_record = read_text_record(record, "data: the tokens")
-    if hollow() or generator.knows_empty:  # on the meta device: shapes alone
+    if hollow():  # on the meta device: shapes alone
         return
     generator.condition_of(blank_batch(1, data))  # says what the tokens lack
-    if data.empty_text is None:
+    if data.empty_text is not None:
+        generator.fill_empty(data.empty_text)
+    elif not generator.knows_empty:
         raise ConfigError(
             "data: the tokens hold no features of the empty text, which stand for no condition in "
             "this generator; cache them again with task.text"
         )
-    generator.fill_empty(data.empty_text)
 
 
 def _with_classes(choice: GeneratorConfig, classes: int) -> GeneratorConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -28,6 +29,11 @@ def warmup_cosine(step: int, steps: int, warmup: int, final: float) -> float:
         return (step + 1) / (warmup + 1)
     share = min(1.0, (step - warmup) / max(1, steps - warmup))
     return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+def dropped(step: int, steps: int, shares: Sequence[float], factor: float) -> float:
+    """Learning-rate factor that is multiplied by `factor` behind each share of the steps."""
+    return factor ** sum(step >= share * steps for share in shares)
 
 
 def robustok_ratio(epoch: float, start: float, end: float, end_ratio: float) -> float:

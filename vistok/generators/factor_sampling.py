@@ -6,39 +6,28 @@ of one number per factor (Open-MAGVIT2, arXiv 2409.04410, samples its two sub-to
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Self
 
-from pydantic import Discriminator, Field, Tag
-
+from vistok.config.one_or_list import one_or_list
 from vistok.core.errors import InputError
 from vistok.generators.guidance import GuidanceConfig, Scale
 from vistok.generators.sampling import ChoiceConfig, MinP, Temperature, TopK, TopP
 
 
-def _form(value: Any) -> str:
-    return "list" if isinstance(value, list | tuple) else "number"
-
-
-def _each(kind: Any) -> Any:
-    """The type of a number, or of a list of them that is not empty."""
-    several = Annotated[tuple[kind, ...], Field(min_length=1), Tag("list")]
-    return Annotated[Annotated[kind, Tag("number")] | several, Discriminator(_form)]
-
-
 class FactorSampling(ChoiceConfig, GuidanceConfig):
     """Settings of a choice from guided logits, of one factor or of several."""
 
-    temperature: _each(Temperature) = 1.0
+    temperature: one_or_list(Temperature) = 1.0
     """Divisor of the logits; 0 = greedy, the most likely code. A list: of each factor."""
-    top_k: _each(TopK) = 0
+    top_k: one_or_list(TopK) = 0
     """Number of most likely codes that are sampled from; 0 = all. A list: of each factor."""
-    top_p: _each(TopP) = 1.0
+    top_p: one_or_list(TopP) = 1.0
     """Probability that the most likely codes which are sampled from reach together; 1 = all. A
     list: of each factor."""
-    min_p: _each(MinP) = 0.0
+    min_p: one_or_list(MinP) = 0.0
     """Least probability of codes that are sampled from, as a share of that of the most likely one;
     0 = all (arXiv 2407.01082). A list: of each factor."""
-    guidance: _each(Scale) = 1.0
+    guidance: one_or_list(Scale) = 1.0
     """Scale of classifier-free guidance; 1 = none, 0 = the model without its condition. A list: of
     each factor."""
 

@@ -5,7 +5,8 @@ In training a random share of the positions is masked; samples are made in a few
 (`unmasking`). The network between embeddings and logits is a trunk of its own, of any registered
 kind: bert, uvit, mmdit.
 A trunk is built as `Kind(config, front, length)`, maps embeddings [B, L, W] to hidden states
-[B, L, W], and says by `reads` in which form it wants the condition (`READERS`).
+[B, L, W], and says by `reads` in which form it wants the condition (`READERS`); its config may say
+by `embedding_std` how large embeddings start (0.02).
 Letters: B batch, L positions, F factors, V vocabulary of a factor, W width, R rows.
 """
 
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from vistok.config import PartOf
 from vistok.config.registry import build, entry_of, register
 from vistok.core.draws import Draws, PartDraws
+from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
@@ -53,6 +55,13 @@ class FrontReader(nn.Module):
 
     def __init__(self, condition: ConditionConfig, trunk: Any) -> None:
         super().__init__()
+        text = condition.text
+        if text is not None and (text.layers is not None or text.textless != "counted"):
+            name = "layers" if text.layers is not None else "textless"
+            raise InputError(
+                f"trunk={trunk.kind} reads all texts in front of its tokens; leave out "
+                f"condition.text.{name}, or use kind=autoregressive"
+            )
         self.tokens = ConditionTokens(condition, trunk.width)
         self.front = self.tokens.count
 
@@ -108,14 +117,13 @@ class Masked(Generator):
         vocab, width = self.inner.vocab, config.trunk.width
         check_head("independent", vocab)
         reader = READERS[entry_of(config.trunk).part.reads]
+        std = getattr(config.trunk, "embedding_std", 0.02)
         self.condition = reader(config.condition, config.trunk)
-        for layer in self.condition.modules():
-            if isinstance(layer, nn.Embedding):
-                nn.init.normal_(layer.weight, std=0.02)
         self.embed = FactorEmbedding(vocab, width)
-        for table in self.embed:
-            nn.init.normal_(table.weight, std=0.02)
-        self.mask_token = nn.Parameter(torch.randn(1, width) * 0.02)
+        for layer in (*self.condition.modules(), *self.embed):
+            if isinstance(layer, nn.Embedding):
+                nn.init.normal_(layer.weight, std=std)
+        self.mask_token = nn.Parameter(torch.randn(1, width) * std)
         self.trunk = build(config.trunk, self.condition.front, spec.length)
         self.head = None
         if not config.tied:

@@ -41,9 +41,11 @@ class StreamReader(nn.Module):
                 "trunk=mmdit reads a text and its pooled features; give condition.text and "
                 "condition.pooled, or use another trunk"
             )
-        self.text = nn.Linear(text.dim, width)
-        self.pooled = nn.Linear(condition.pooled + (0 if score is None else score.channels), width)
-        for layer in (self.text, self.pooled):
+        self.project_text = nn.Linear(text.dim, width)
+        self.project_pooled = nn.Linear(
+            condition.pooled + (0 if score is None else score.channels), width
+        )
+        for layer in (self.project_text, self.project_pooled):
             nn.init.trunc_normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
         self.score, self.waves = score, None if score is None else ScoreWaves(score)
@@ -84,17 +86,17 @@ class StreamReader(nn.Module):
             null: [B] bool, samples that lose their condition besides those of `condition.null`.
         """
         text, mask, pooled = self.features(condition, batch, null)
-        vector = self.pooled(pooled)
+        vector = self.project_pooled(pooled)
         if self.label is not None:
             vector = vector + self.label(self._classes(condition, batch, null))
-        return {"text": self.text(text), "text_mask": mask, "vector": vector}
+        return {"text": self.project_text(text), "text_mask": mask, "vector": vector}
 
     def features(
         self, condition: Condition, batch: int, null: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Text [B, M, C], which positions are text [B, M] bool, and pooled features with the
         sinusoids behind them [B, P + channels]."""
-        like = self.text.weight
+        like = self.project_text.weight
         null = nulled(condition, null, like.device)
 
         def chosen(given: Tensor | None, empty: Tensor) -> Tensor:

@@ -41,6 +41,12 @@ class UViTConfig(TransformerConfig):
         """Blocks before the one in the middle, and behind it."""
         return self.depth // 2
 
+    @property
+    def embedding_std(self) -> float:
+        """Standard deviation of embeddings and positions at the start: that of a block's output, or
+        a narrow network does not see for long which code it reads, or where."""
+        return 1.0 if self.init == "fan_in" else 0.02
+
 
 class UViTBlock(nn.Module):
     """A pre-norm block behind a linear layer over [x | skip]."""
@@ -69,7 +75,7 @@ class UViT(nn.Module):
         width, half = config.width, config.half
         # What grows with a block's place, or shrinks with their number, counts all of them.
         whole = config.model_copy(update={"depth": 2 * half + 1})
-        self.positions = nn.Parameter(torch.randn(front + length, width) * 0.02)
+        self.positions = nn.Parameter(torch.randn(front + length, width) * config.embedding_std)
         self.early = nn.ModuleList(Block(whole, i) for i in range(half))
         self.middle = Block(whole, half)
         self.late = nn.ModuleList(UViTBlock(whole, half + 1 + i) for i in range(half))

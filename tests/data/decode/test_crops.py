@@ -37,6 +37,31 @@ def test_ten_crops_are_those_of_llamagen(folder):
     assert data.record()["crops"] == how and data.record()["size"] == [35, 35]
 
 
+def test_two_ranges_are_two_sets_of_which_an_epoch_draws_one(folder):
+    """LlamaGen trains on ten crops at 1.1 and ten at 1.05."""
+    config = FolderConfig(path=str(folder), size=32, crop="adm", pad=4)
+    data = open_crops(config, "train", "ten", (1.1, 1.25))
+    apart = [open_crops(config, "train", "ten", one) for one in (1.1, 1.25)]
+    assert data.crops == 20 and len(data) == 60
+    for row in range(60):
+        sample, crop = divmod(row, 20)
+        expected = apart[crop // 10][10 * sample + crop % 10]
+        assert torch.equal(data[row].pixels, expected.pixels) and data[row].index == row
+    assert data.record()["crops"] == {
+        **apart[0].record()["crops"],
+        "range": [1.1, 1.25],
+    }
+    spec = TokenSpec(blocks=((1,),), vocab=(100,))
+    facts = {"source": data.record(), "tokenizer": "tiny", "sha256": "1", "crops": 20}
+    with TokenCacheWriter(folder / "c", spec, 60, **facts) as writer:
+        writer.write(Tokens.of(spec, torch.arange(60)[:, None, None]))
+    cached = build(CachedTokensConfig(path=str(folder / "c"))).open("train")
+    drawn = [[int(cached.sample(i, epoch).tokens) for i in range(3)] for epoch in range(200)]
+    for i in range(3):  # one crop of each sample, and over the epochs all of them
+        assert {one[i] for one in drawn} == set(range(20 * i, 20 * i + 20))
+    assert [int(cached.sample(i, 7).tokens) for i in range(3)] == drawn[7]
+
+
 def test_two_crops_are_the_center_and_its_mirror(folder):
     plain = build(FolderConfig(path=str(folder), size=32, flip=False)).open("train")
     config = FolderConfig(path=str(folder), size=32, crop="random", min_share=0.5)

@@ -123,3 +123,18 @@ def test_the_images_of_a_run_that_trained_on_pairs_are_their_originals(tmp_path,
     (tmp_path / "pairs" / "pairs.json").unlink()
     with fails(DataError, "no pairs.json in it"):
         data_config(run)
+
+
+def test_gfid_is_never_of_another_tokenizers_codes(runs, tmp_path, fails):
+    """A tokenizer of the same shapes and other weights, given beside the generator."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    tok, gen = runs
+    shutil.copytree(tok, tmp_path / "other")
+    weights = tmp_path / "other" / "model" / "model.safetensors"
+    state = load_file(weights)
+    save_file({key: tensor + 1 for key, tensor in state.items()}, weights)
+    with fails(RunError, "gen: a generator of the tokens of 'tok'", "other .other weights: sha256"):
+        resolve([tmp_path / "other", gen])

@@ -3,12 +3,14 @@
 `2`: the center crop and its mirror. `ten`: LlamaGen's set. The image is made `crop_range` times
 larger than the target (by the data set's own crop and filter; LlamaGen's is `crop: adm`), then come
 the windows top left, top right, bottom left, bottom right and center, then the same five windows
-of the mirrored image. All frames of a clip are cropped alike. Training draws one of a sample's
-crops for each epoch; an evaluation takes the center.
+of the mirrored image. Of several crop ranges, such a set of each follows the other (LlamaGen draws
+from those of 1.1 and 1.05). All frames of a clip are cropped alike. Training draws one of a
+sample's crops for each epoch; an evaluation takes the center.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from torch import Tensor
@@ -22,7 +24,9 @@ _COUNT = {2: 2, "ten": 10}
 _CENTER = {2: 0, "ten": 4}
 
 
-def open_crops(config: Any, split: Split, crops: Crops, crop_range: float) -> Dataset:
+def open_crops(
+    config: Any, split: Split, crops: Crops, crop_range: float | Sequence[float]
+) -> Dataset:
     """The un-augmented data set of a data config, `crops` rows per sample.
 
     ConfigError if there are several crops and the data have no images of a set size.
@@ -35,30 +39,40 @@ def open_crops(config: Any, split: Split, crops: Crops, crop_range: float) -> Da
             f"task.crops={crops}: data of kind {config.kind} has no size to crop to; use images"
         )
     hw = (size, size) if isinstance(size, int) else tuple(size)
-    if crops == "ten":
-        wide = tuple(int(side * crop_range) for side in hw)
-        config = config.model_copy(update={"size": wide[0] if isinstance(size, int) else wide})
-    return CroppedDataset(build(config).open(split, augment=False), crops, hw, crop_range)
+    if crops != "ten":
+        return CroppedDataset([build(config).open(split, augment=False)], crops, hw, ())
+    ranges = (crop_range,) if isinstance(crop_range, int | float) else tuple(crop_range)
+    images = []
+    for factor in ranges:
+        wide = tuple(int(side * factor) for side in hw)
+        wider = config.model_copy(update={"size": wide[0] if isinstance(size, int) else wide})
+        images.append(build(wider).open(split, augment=False))
+    return CroppedDataset(images, crops, hw, ranges)
 
 
 class CroppedDataset(Dataset):
     """Row i is crop i % crops of sample i // crops; a resume in the middle of a sample is exact."""
 
     def __init__(
-        self, images: Dataset, crops: Crops, hw: tuple[int, int], crop_range: float
+        self, sets: Sequence[Dataset], crops: Crops, hw: tuple[int, int], ranges: tuple[float, ...]
     ) -> None:
-        self.images, self.kind, self.size, self.crop_range = images, crops, hw, crop_range
-        self.classes, self.crops = images.classes, _COUNT[crops]
-        self.texts, self.frames = images.texts, images.frames
-        self._last: tuple[int, Sample] | None = None
+        """
+        Args:
+            sets: the same images, as large as each of `ranges` says.
+        """
+        self.images, self.sets, self.kind, self.size = sets[0], sets, crops, hw
+        self.classes, self.crops = self.images.classes, _COUNT[crops] * len(sets)
+        self.texts, self.frames, self.ranges = self.images.texts, self.images.frames, ranges
+        self._last: tuple[tuple[int, int], Sample] | None = None
 
     def __len__(self) -> int:
         return len(self.images) * self.crops
 
     def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
         number, crop = divmod(index, self.crops)
-        whole = self._whole(number)
-        pixels = cut(whole.pixels, self.kind, self.size)[crop]
+        place, window = divmod(crop, _COUNT[self.kind])
+        whole = self._whole(number, place)
+        pixels = cut(whole.pixels, self.kind, self.size)[window]
         name = f"{whole.name} crop {crop}"
         return Sample(index, pixels, whole.label, name, fps=whole.fps, text=whole.text)
 
@@ -66,13 +80,13 @@ class CroppedDataset(Dataset):
         """The images' record, and `crops`: kind, size, which one is the center."""
         how = {"kind": self.kind, "size": list(self.size), "center": _CENTER[self.kind]}
         if self.kind == "ten":
-            how["range"] = self.crop_range
+            how["range"] = self.ranges[0] if len(self.ranges) == 1 else list(self.ranges)
         return {**self.images.record(), "crops": how}
 
-    def _whole(self, number: int) -> Sample:
-        """The image before it is cropped; neighboring rows are of the same one."""
-        if self._last is None or self._last[0] != number:
-            self._last = (number, self.images.sample(number))
+    def _whole(self, number: int, place: int) -> Sample:
+        """The image of a set before it is cropped; neighboring rows are of the same one."""
+        if self._last is None or self._last[0] != (number, place):
+            self._last = ((number, place), self.sets[place].sample(number))
         return self._last[1]
 
     def __getstate__(self) -> dict:

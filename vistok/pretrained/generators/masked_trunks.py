@@ -22,6 +22,8 @@ def trunk_tree(model: Mapping[str, Any]) -> dict[str, Any]:
     if kind not in TRUNKS:
         raise ConfigError(f"maskgit: model_type: got {kind!r}; expected one of {', '.join(TRUNKS)}")
     width, hidden = model["hidden_size"], model["intermediate_size"]
+    if not isinstance(width, int) or width < 1:
+        raise ConfigError(f"maskgit: hidden_size: got {width!r}; expected a number of 1 or more")
     tree = {
         "width": width,
         "depth": model["num_hidden_layers"],

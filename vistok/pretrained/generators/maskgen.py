@@ -40,11 +40,13 @@ _WIDTH, _LENGTH = 768, 77  # of CLIP's features of a text
 _READ = frozenset(
     "decoder_embed_dim decoder_depth decoder_num_heads micro_condition micro_condition_embed_dim "
     "text_drop_prob condition_num_classes cfg num_iter temperature sample_aesthetic_score "
-    "weight_tying mask_schedule_strategy".split()
+    "weight_tying mask_schedule_strategy cfg_schedule cfg_decay_scale_pow randomize_temperature "
+    "softmax_temperature_annealing prob_sorting".split()
 )
 _MARKS = {"text_embed_proj.weight", "cond_pooled_proj.weight", "norm.linear.weight"}
 _MARKS_KL = {"text_pooled_emb.weight", "diffusion_pos_embed_learned"}
 _TABLE, _ALIAS = "embeddings.weight", "lm_head.weight"
+_SCHEDULES = {"cosine": "cosine", "linear": "linear", "none": "constant"}
 _MASKS = ("arccos", "cosine", "linear", "root", "square")
 _LICENSE = "Apache-2.0 (weights: only for research purposes)"
 _NO_LAYOUT = {"init", "modulation_init"}  # of a trunk: how it starts
@@ -95,6 +97,7 @@ class Table:
 
     codes: int
     tied: bool
+    borrowed: bool = False
 
     @property
     def theirs(self) -> tuple[str, ...]:
@@ -192,6 +195,9 @@ class MaskGen(Family):
                 f"{self.name}: mask_schedule_strategy: got {masks!r}; expected one of "
                 f"{', '.join(_MASKS)}"
             )
+        for key in ("softmax_temperature_annealing", "prob_sorting"):
+            if not flag(model, key, True):  # the last step would divide by 0; or rank without noise
+                raise ConfigError(f"{self.name}: {key}=false is not supported; expected true")
         width = tokens.get("text_embed_dim", _WIDTH)
         length = tokens.get("text_context_length", _LENGTH)
         tree = {
@@ -219,12 +225,8 @@ class MaskGen(Family):
                 "steps": model.get("num_iter", 16),
                 "schedule": masks,
                 "count_precision": "float32",
-                "noise": model.get("temperature", 1.5),
-                # cond + g (cond - uncond), with g from 1 on, is a scale of 1 + g here.
-                "guidance": 1.0 + model.get("cfg", 12.0),
-                "guidance_start": 2.0,
-                "guidance_schedule": "cosine",
-                "guidance_share": "after",
+                "noise": model.get("randomize_temperature", model.get("temperature", 1.5)),
+                **_guidance(model),
                 "temperature": 0.5,
                 "temperature_fall": 0.8,
             },
@@ -250,6 +252,7 @@ class MaskGen(Family):
                 "per position"
             )
         trunk, sampling, read = own.trunk, own.sampling, own.condition
+        schedules = {ours: theirs for theirs, ours in _SCHEDULES.items()}
         tree = {
             "model": {
                 "vq_model": {
@@ -271,6 +274,8 @@ class MaskGen(Family):
                     "weight_tying": own.tied,
                     "mask_schedule_strategy": own.masks,
                     "cfg": sampling.guidance - 1.0,
+                    "cfg_schedule": schedules.get(sampling.guidance_schedule, "cosine"),
+                    "cfg_decay_scale_pow": sampling.guidance_power,
                     "num_iter": sampling.steps,
                     "temperature": sampling.noise,
                 },
@@ -317,8 +322,8 @@ class MaskGen(Family):
             Table(config.inner.vocab[0], tied),
             *([] if tied else pair("head", "lm_head")),
             *own(*(f"condition.{name}" for name in ("empty", "empty_mask", "empty_pooled"))),
-            *pair("condition.text", "text_embed_proj"),
-            *pair("condition.pooled", "cond_pooled_proj"),
+            *pair("condition.project_text", "text_embed_proj"),
+            *pair("condition.project_pooled", "cond_pooled_proj"),
             same("trunk.positions", "pos_embed", **squeeze(0)),
             *_scale_first("trunk.modulation.proj", "norm.linear"),
         ]
@@ -378,6 +383,23 @@ def _scale_first(ours: str, theirs: str) -> list[Entry]:
         )
         for kind in ("weight", "bias")
     ]
+
+
+def _guidance(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of cond + g (cond - uncond), a scale of 1 + g here; g grows from 1, by the share of
+    the steps with the present one."""
+    schedule = model.get("cfg_schedule", "cosine")
+    if schedule not in _SCHEDULES:
+        raise ConfigError(
+            f"maskgen: cfg_schedule: got {schedule!r}; expected one of {', '.join(_SCHEDULES)}"
+        )
+    return {
+        "guidance": 1.0 + model.get("cfg", 12.0),
+        "guidance_start": 2.0,
+        "guidance_schedule": _SCHEDULES[schedule],
+        "guidance_power": model.get("cfg_decay_scale_pow", 1.0),
+        "guidance_share": "after",
+    }
 
 
 def _score(model: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -232,6 +232,8 @@ class MaskGIT(Family):
             wrong.append(f"regroup={own.regroup}")
         read = {key: getattr(own.condition, key) for key in ("text", "pooled")}
         wrong += [f"condition.{key}={value}" for key, value in read.items() if value is not None]
+        if not own.condition.null_class:
+            wrong.append("condition.null_class=false")
         if wrong:
             raise ConfigError(f"{self.name}: {wrong[0]} has no place in the official layout")
 
