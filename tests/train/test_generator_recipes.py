@@ -17,6 +17,7 @@ from tests.support.recipes import TINY, TINY_GENERATORS, TRAINING, read_config, 
 from tests.support.training import command, forget_accelerate, lines, rewound
 from vistok.config.registry import build
 from vistok.core.records import Condition
+from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.data import TokenCache
 from vistok.data.batch import to_device
@@ -66,7 +67,13 @@ def place(tmp_path_factory):
         for run in sorted({run_of(name) for name in TINY_GENERATORS}):
             torch.manual_seed(0)
             config = read_config(recipe_of(run))
-            Tokenizer(config.task.tokenizer).save_pretrained(f"runs/{run}/model")
+            tokenizer = Tokenizer(config.task.tokenizer).eval()
+            if tokenizer.quantizer.wants_data:  # codes that are all in use
+                batch = next(iter(EvalLoader(build(config.data).open("val"), 64)))
+                with torch.no_grad():
+                    latents = tokenizer.latents(to_device(batch, CPU).pixels)
+                tokenizer.quantizer.initialize(latents, Rng(0))
+            tokenizer.save_pretrained(f"runs/{run}/model")
             sides = config.task.tokenizer.image_size
             size = sides if isinstance(sides, int) else max(sides)
             frames = config.task.tokenizer.frames or "null"

@@ -16,36 +16,25 @@ from torch import Tensor
 from vistok.config import ConfigError
 from vistok.core.text import printable
 from vistok.generators import Generator
-from vistok.layers.transformer import TransformerConfig
-from vistok.pretrained.base import Entry, Family, Release, flag, same, warn_of_unknown
+from vistok.pretrained.base import Entry, Family, Release, same, warn_of_unknown
+from vistok.pretrained.generators.gpt_layout import (
+    DEFAULTS,
+    MODELS,
+    condition_tree,
+    named_sizes,
+    shared_entries,
+    transformer_arguments,
+    transformer_tree,
+    unlike,
+)
 
 _LICENSE = "MIT (code; weights without a text of their own, trained on ImageNet: research purposes)"
 _CAPTIONS = "MIT (code; weights without a text of their own: research purposes)"
-_MODELS = {  # by the trainer's name: width, layers, heads
-    "GPT-B": (768, 12, 12),
-    "GPT-L": (1024, 24, 16),
-    "GPT-XL": (1280, 36, 20),
-    "GPT-XXL": (1536, 48, 24),
-    "GPT-XXXL": (2560, 48, 40),
-    "GPT-1B": (2048, 22, 32),
-    "GPT-3B": (3200, 24, 32),
-    "GPT-7B": (4096, 32, 32),
-}
-_DEFAULTS: dict[str, Any] = {  # of the official code
-    "n_kv_head": None,
-    "multiple_of": 256,
-    "ffn_dim_multiplier": None,
+_DEFAULTS: dict[str, Any] = {
+    **DEFAULTS,
     "rope_base": 10000,
-    "norm_eps": 1e-5,
-    "initializer_range": 0.02,
-    "token_dropout_p": 0.1,
-    "attn_dropout_p": 0.0,
-    "resid_dropout_p": 0.1,
-    "ffn_dropout_p": 0.1,
-    "drop_path_rate": 0.0,
     "num_classes": 1000,
     "caption_dim": 2048,
-    "class_dropout_prob": 0.1,
     "model_type": "c2i",
     "vocab_size": 16384,
     "block_size": 256,
@@ -58,13 +47,11 @@ _SILENT = frozenset({"max_batch_size", "max_seq_len"})  # of caches; no number d
 _TRAINER = frozenset({"gpt_model", "gpt_type", "image_size", "downsample_size", "dropout_p"})
 _ROOTS = frozenset({"cls_embedding", "tok_embeddings", "layers", "norm", "output"})
 _INERT = "freqs_cis"  # a table that the config makes; older files hold it
-# Of a transformer: how it starts and trains, and what is compared by the width that it makes.
-_NO_LAYOUT = {"mlp_ratio", "mlp_hidden", "mlp_multiple"}
 
 
 def _release(size: str, pixels: int, scale: float, gfid: float | None = None) -> Release:
     """A release with the sampling settings that the paper measured it with."""
-    width, depth, heads = _MODELS[f"GPT-{size}"]
+    width, depth, heads = MODELS[size]
     config = {"dim": width, "n_layer": depth, "n_head": heads, "block_size": (pixels // 16) ** 2}
     config |= {"cls_token_num": 1, "cfg_scale": scale}
     return Release(
@@ -161,15 +148,18 @@ class LlamaGenGPT(Family):
         side = math.isqrt(given["block_size"])
         if side * side != given["block_size"]:
             raise ConfigError(f"{self.name}: block_size={given['block_size']}; expected a square")
+        if given["model_type"] not in ("c2i", "t2i"):
+            found = printable(given["model_type"])
+            raise ConfigError(f"{self.name}: model_type={found}; expected c2i or t2i")
         captions = given["model_type"] == "t2i"
         return {
             "kind": "autoregressive",
-            "transformer": _transformer(given),
+            "transformer": transformer_tree(given),
             "token_dropout": given["token_dropout_p"],
             "positions": "rope",
             "condition_positions": "zero",
             "rope_base": given["rope_base"],
-            "condition": _condition(self.name, given),
+            "condition": condition_tree(self.name, given),
             "head": "joint",
             "sampling": _sampling(given),
             "spec": {"blocks": [[side, side]], "vocab": [given["vocab_size"]], "dim": 8},
@@ -191,24 +181,12 @@ class LlamaGenGPT(Family):
                 "and one code per position"
             )
         transformer, sampling, text = own.transformer, own.sampling, own.condition.text
-        dropout, out = transformer.dropout, transformer.mlp_out_dropout
+        dropout = transformer.dropout
         tree = {
             "model_type": "c2i" if text is None else "t2i",
-            "dim": transformer.width,
-            "n_layer": transformer.depth,
-            "n_head": transformer.heads,
-            "n_kv_head": transformer.kv_heads,
-            # The official width is a rounded multiple of 8/3; the factor leads to any other.
-            "multiple_of": 1,
-            "ffn_dim_multiplier": (transformer.hidden + 0.5) / int(8 * transformer.width / 3),
-            "norm_eps": transformer.norm_eps,
+            **transformer_arguments(transformer),
             "rope_base": own.rope_base,
-            "initializer_range": transformer.init_std,
             "token_dropout_p": dropout if own.token_dropout is None else own.token_dropout,
-            "attn_dropout_p": transformer.attention_dropout,
-            "resid_dropout_p": dropout,
-            "ffn_dropout_p": dropout if out is None else out,
-            "drop_path_rate": transformer.drop_path,
             "class_dropout_prob": own.condition.dropout,
             "vocab_size": config.inner.vocab[0],
             "block_size": spec.length,
@@ -218,28 +196,17 @@ class LlamaGenGPT(Family):
             "top_k": sampling.top_k,
             "top_p": sampling.top_p,
         }
-        plain = _transformer({**_DEFAULTS, **tree, "ffn_dim_multiplier": None, "multiple_of": 256})
-        if TransformerConfig.model_validate(plain).hidden == transformer.hidden:
-            tree |= {"ffn_dim_multiplier": None, "multiple_of": 256}
         if text is None:
             tree |= {"cls_token_num": 1, "num_classes": own.condition.classes or 0}
         else:
             tree |= {"cls_token_num": text.length, "caption_dim": text.dim}
             tree["no_left_padding"] = text.align == "given"
-        self._check(own.model_dump(), self.config(tree))
+        self._check(own, self.config(tree))
         return tree
 
-    def _check(self, ours: Mapping[str, Any], again: Mapping[str, Any]) -> None:
+    def _check(self, own: Any, again: Mapping[str, Any]) -> None:
         """ConfigError for what the way there and back would change of the network."""
-        mine = ours["transformer"]
-        theirs = TransformerConfig().model_dump() | again["transformer"]
-        training = {"init", "init_std", "branch_scale", "dropout", "mlp_out_dropout"}
-        training |= {"attention_dropout", "drop_path"}
-        wrong = [
-            f"transformer.{key}={value}"
-            for key, value in mine.items()
-            if key not in _NO_LAYOUT | training and theirs[key] != value
-        ]
+        ours, wrong = own.model_dump(), unlike(own.transformer, again["transformer"])
         plain = {"embed": "learned", "regroup": None, "positions": "rope"}
         plain |= {"condition_positions": "zero"}
         wrong += [f"{key}={ours[key]}" for key, value in plain.items() if ours[key] != value]
@@ -257,34 +224,12 @@ class LlamaGenGPT(Family):
     # -- keys -----------------------------------------------------------------------------------
 
     def entries(self, config: Generator) -> list[Entry]:
-        if config.config.condition.text is None:
-            table = [same("condition.label.weight", "cls_embedding.embedding_table.weight")]
-        else:
-            table = [
-                same("condition.text.0.weight", "cls_embedding.cap_proj.fc1.weight"),
-                same("condition.text.2.weight", "cls_embedding.cap_proj.fc2.weight"),
-                same("condition.empty", "cls_embedding.uncond_embedding"),
-            ]
-        table += [
-            same("embed.0.weight", "tok_embeddings.weight"),
+        captions = config.config.condition.text is not None
+        return [
+            *shared_entries(config.config.transformer.depth, captions),
             same("transformer.norm.weight", "norm.weight"),
             same("head.out.weight", "output.weight"),
         ]
-        names = {
-            "norm_attention": "attention_norm",
-            "attention.qkv": "attention.wqkv",
-            "attention.out": "attention.wo",
-            "norm_mlp": "ffn_norm",
-            "mlp.gate": "feed_forward.w1",
-            "mlp.up": "feed_forward.w3",
-            "mlp.out": "feed_forward.w2",
-        }
-        for i in range(config.config.transformer.depth):
-            for ours, theirs in names.items():
-                table.append(
-                    same(f"transformer.blocks.{i}.{ours}.weight", f"layers.{i}.{theirs}.weight")
-                )
-        return table
 
 
 def _translated(family: str, official: Mapping[str, Any]) -> dict[str, Any]:
@@ -292,13 +237,7 @@ def _translated(family: str, official: Mapping[str, Any]) -> dict[str, Any]:
     told in them and the rest of them (paths, logging) is left out."""
     if "gpt_model" not in official:
         return dict(official)
-    name = official["gpt_model"]
-    if not isinstance(name, str) or name not in _MODELS:
-        raise ConfigError(
-            f"{family}: gpt_model={printable(name)}; expected one of {', '.join(_MODELS)}"
-        )
-    width, depth, heads = _MODELS[name]
-    found = {"dim": width, "n_layer": depth, "n_head": heads}
+    found = named_sizes(family, "gpt_model", official["gpt_model"], "GPT-", MODELS)
     known = {*_DEFAULTS, *_SIZES, *_SAMPLING, *_SCRIPT}
     found |= {key: value for key, value in official.items() if key in known}
     if "gpt_type" in official:
@@ -311,59 +250,6 @@ def _translated(family: str, official: Mapping[str, Any]) -> dict[str, Any]:
     if "drop_path" in official:  # so called in the trainer of captions
         found["drop_path_rate"] = official["drop_path"]
     return found
-
-
-def _transformer(given: Mapping[str, Any]) -> dict[str, Any]:
-    width, resid = given["dim"], given["resid_dropout_p"]
-    hidden: dict[str, Any] = {"mlp_ratio": 4.0, "mlp_hidden": "two_thirds"}
-    if given["ffn_dim_multiplier"] is not None:
-        wide = int(given["ffn_dim_multiplier"] * int(2 * (4 * width) / 3))
-        hidden = {"mlp_ratio": wide / width, "mlp_hidden": "round"}
-    out = given["ffn_dropout_p"]
-    return {
-        "width": width,
-        "depth": given["n_layer"],
-        "heads": given["n_head"],
-        "kv_heads": None if given["n_kv_head"] == given["n_head"] else given["n_kv_head"],
-        "mlp": "swiglu",
-        **hidden,
-        "mlp_multiple": given["multiple_of"],
-        "norm": "rmsnorm",
-        "norm_eps": given["norm_eps"],
-        "bias": False,
-        "dropout": resid,
-        "mlp_out_dropout": None if out == resid else out,
-        "attention_dropout": given["attn_dropout_p"],
-        "drop_path": given["drop_path_rate"],
-        "init": "normal",
-        "init_std": given["initializer_range"],
-        "branch_scale": "none",
-    }
-
-
-def _condition(family: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    kind, count = given["model_type"], given.get("cls_token_num")
-    dropout = given["class_dropout_prob"]
-    if kind == "c2i":
-        if count not in (None, 1):
-            raise ConfigError(
-                f"{family}: cls_token_num={count} with model_type=c2i; expected 1: a class is one "
-                "token, and the official network cuts more off its logits"
-            )
-        return {"classes": given["num_classes"], "dropout": dropout, "null_class": dropout > 0}
-    if kind != "t2i":
-        raise ConfigError(f"{family}: model_type={printable(kind)}; expected c2i or t2i")
-    text = {
-        "dim": given["caption_dim"],
-        "length": 120 if count is None else count,
-        "projection": "mlp",
-        "empty": "stored",
-        "mask": True,
-        "align": "given" if flag(given, "no_left_padding", False) else "end",
-        "class_token": False,
-        "textless": "ignored",
-    }
-    return {"classes": 0, "text": text, "dropout": dropout}
 
 
 def _sampling(given: Mapping[str, Any]) -> dict[str, Any]:
