@@ -80,7 +80,7 @@ class TransformerConfig(Config):
     normal: `init_std`, uncut (LlamaGen); torch: as its layers are made (TA-TiTok's decoder);
     xavier: uniform, by fan-in and fan-out (FlexTok)."""
     init_std: float = Field(default=0.02, gt=0, le=10)
-    """Standard deviation of init=normal and init=trunc_normal."""
+    """Standard deviation of init=normal and init=trunc_normal, and of a generator's embeddings."""
     modulation: int | None = Field(default=None, ge=1, le=2**14)
     """Width of a vector per sample, or per position, that scales, shifts and gates both branches of
     every block (adaLN-Zero, DiT); null = none."""
