@@ -227,8 +227,32 @@ class _Speed:
             end = whole()
         ratio = rows[0].value / slow[0].value
         note = "images/s with over without keys and values kept"
-        gain = self.row("sample-cache-gain", ratio, run, note=note, **common)
-        return [*rows, *slow, gain, *end]
+        rows += [*slow, self.row("sample-cache-gain", ratio, run, note=note, **common)]
+        if getattr(settings, "jacobi", None) is not None:
+            rows += self.jacobi(run, rows[0].value, sample, common)
+        return [*rows, *end]
+
+    def jacobi(
+        self, run: Run, rate: float, sample: Callable[..., Any], common: dict[str, Any]
+    ) -> list[Row]:
+        """Passes of Jacobi decoding, its `rate` beside plain decoding, and the ratios of both."""
+        model = run.generator
+        with torch.no_grad():
+            sample(cache=True)
+            passes = model.passes.double().mean().item()
+            rows = self.timed(
+                "sample-plain", run, lambda: sample(cache=True, jacobi=None), **common
+            )
+        steps, plain = float(model.passes.max()), rows[0].value
+        note = f"of the network for a sample, the mean of a batch; {steps:.0f} without jacobi"
+        each = f"{steps:.0f} passes over {passes:.2f}"
+        over = "images/s with over without jacobi"
+        return [
+            self.row("sample-passes", passes, run, note=note, **common),
+            self.row("sample-passes-gain", steps / passes, run, note=each, **common),
+            *rows,
+            self.row("sample-jacobi-gain", rate / plain, run, note=over, **common),
+        ]
 
     def data_wait(self, run: Run) -> list[Row]:
         """Share of training time spent waiting for data, from the run's metrics.jsonl."""
