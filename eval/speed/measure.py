@@ -19,7 +19,6 @@ import torch
 
 from vistok.config import ConfigError
 from vistok.core.errors import InputError
-from vistok.core.records import Condition
 from vistok.data import to_device
 from vistok.eval.context import decoder_settings
 from vistok.eval.images import Views
@@ -34,6 +33,7 @@ from vistok.eval.speed.config import SpeedConfig
 from vistok.eval.speed.loading import loading_rows
 from vistok.eval.speed.lookup import lookup_rows
 from vistok.eval.speed.parts import parts, peak_memory
+from vistok.eval.speed.sampling import fast_rows, samples
 from vistok.eval.speed.training_step import (
     NO_BF16,
     ConfigStep,
@@ -209,50 +209,28 @@ class _Speed:
 
     def sampling(self, run: Run) -> list[Row]:
         model, images = run.generator.to(self.views.device).eval(), len(self.batch.index)
-        index, count = torch.arange(images, device=self.views.device), model.num_classes
-        condition = Condition(label=index % count if count else None)
-        changes, settings = self.asked.sampling, model.settings(self.asked.sampling)
-        sample = lambda **more: model.sample(condition, index=index, sampling={**changes, **more})
+        settings = model.settings(self.asked.sampling)
+        sample = samples(model, images, self.asked.sampling)
         common = {"sampling": {"generator": settings.model_dump(mode="json")}, "seed": 0}
         both = {**common["sampling"], **self.decoder_sampling.get("sampling", {})}
         named = {} if self.text is None else {"condition": "text"}
         with torch.no_grad():
-            whole = lambda: self.timed(
-                "generate", run, lambda: self.decode(sample()), sampling=both, seed=0, **named
-            )
+            made = lambda: self.decode(sample())
+            made.plain = lambda: self.decode(sample.plain())
+            whole = lambda: self.timed("generate", run, made, sampling=both, seed=0, **named)
             if "cache" not in type(model.sampling).model_fields:
                 return [*self.timed("sample", run, sample, **common), *whole()]
-            rows = self.timed("sample-cached", run, lambda: sample(cache=True), **common)
+            cached = lambda: sample(cache=True)
+            cached.plain = lambda: sample.plain(cache=True)
+            rows = self.timed("sample-cached", run, cached, **common)
             slow = self.timed("sample-uncached", run, lambda: sample(cache=False), **common)
             end = whole()
         ratio = rows[0].value / slow[0].value
         note = "images/s with over without keys and values kept"
-        rows += [*slow, self.row("sample-cache-gain", ratio, run, note=note, **common)]
-        if getattr(settings, "jacobi", None) is not None:
-            rows += self.jacobi(run, rows[0].value, sample, common)
-        return [*rows, *end]
-
-    def jacobi(
-        self, run: Run, rate: float, sample: Callable[..., Any], common: dict[str, Any]
-    ) -> list[Row]:
-        """Passes of Jacobi decoding, its `rate` beside plain decoding, and the ratios of both."""
-        model = run.generator
-        with torch.no_grad():
-            sample(cache=True)
-            passes = model.passes.double().mean().item()
-            rows = self.timed(
-                "sample-plain", run, lambda: sample(cache=True, jacobi=None), **common
-            )
-        steps, plain = float(model.passes.max()), rows[0].value
-        note = f"of the network for a sample, the mean of a batch; {steps:.0f} without jacobi"
-        each = f"{steps:.0f} passes over {passes:.2f}"
-        over = "images/s with over without jacobi"
-        return [
-            self.row("sample-passes", passes, run, note=note, **common),
-            self.row("sample-passes-gain", steps / passes, run, note=each, **common),
-            *rows,
-            self.row("sample-jacobi-gain", rate / plain, run, note=over, **common),
-        ]
+        gain = self.row("sample-cache-gain", ratio, run, note=note, **common)
+        own = lambda metric, value, **rest: self.row(metric, value, run, **rest)
+        fast = fast_rows(model, self.clock, self.asked, images, own)
+        return [*rows, *slow, gain, *fast, *end]
 
     def data_wait(self, run: Run) -> list[Row]:
         """Share of training time spent waiting for data, from the run's metrics.jsonl."""
