@@ -52,8 +52,8 @@ class JacobiConfig(Config):
     a quantile that is fixed for its position, which gives the very samples of plain decoding; none:
     independent of the last ones behind the first that changed (SJD)."""
     init: Literal["repeat", "sample", "random"] = "repeat"
-    """First draft of a position. repeat: the last draft in front of it; sample: drawn from the last
-    prediction; random: drawn from all codes alike."""
+    """First draft of a position that comes into the window. repeat: the last draft in front of it;
+    sample: drawn from the last prediction; random: from all codes alike, as in the first pass."""
 
 
 def decode(
