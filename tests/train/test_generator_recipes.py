@@ -129,7 +129,9 @@ def test_it_learns_more_than_the_frequencies_of_codes(here, name):
         assert rows[0]["loss"] == pytest.approx(math.log(spec.codebook_size), rel=1e-3)
         # Independent bits cannot know the levels of a digit: theirs are the frequencies of bits.
         bits = getattr(config.task.generator, "head", None) == "bernoulli"
-        assert found["nll"] < unigram(run, bits) - MARGIN
+        # Codes of a window know nothing of each other, which is most of what there is to know here.
+        alone = getattr(config.task.generator, "window", 1) > 1
+        assert found["nll"] < unigram(run, bits) - (0.03 if alone else MARGIN)
     elif "masked_nll" in found:  # a bound of the likelihood of positions in random order
         near = 2e-2 if config.task.generator.tied else 1e-3  # tied logits do not start at zero
         assert rows[0]["loss"] == pytest.approx(math.log(spec.codebook_size), rel=near)
