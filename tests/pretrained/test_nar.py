@@ -70,6 +70,11 @@ def test_checkpoints_of_the_trainers(tmp_path, monkeypatch):
         assert equal(model.state_dict(), expected.state_dict()) and model.depths == (3, 2)
         sampled = [m.sample(label, index=torch.arange(2)).indices for m in (model, expected)]
         assert torch.equal(*sampled)
+    # The trainer of clips keeps the weights one level deeper.
+    state, config = official_nar(CLIPS)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    torch.save({"model": {"name": "llama-abs-S", "args": {}, "sd": state}, "epoch": 3}, "clip.pth")
+    assert equal(to_official(pretrained.open("clip.pth"))[0], state)
     trainer = {"name": "llama-abs-LP", "args": {"num_classes": 101}}
     clip = NAR.config(trainer)
     assert clip["transformer"]["depth"] == 30 and clip["grid"] == [4, 16, 16]
