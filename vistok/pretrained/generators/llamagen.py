@@ -14,57 +14,35 @@ from typing import Any
 from torch import Tensor
 
 from vistok.config import ConfigError
-from vistok.core.text import printable
 from vistok.generators import Generator
 from vistok.layers.transformer import TransformerConfig
-from vistok.pretrained.base import Entry, Family, Release, flag, same, warn_of_unknown
+from vistok.pretrained.base import Entry, Family, Release, same, warn_of_unknown
+from vistok.pretrained.generators.llamagen_config import (
+    DEFAULTS,
+    INERT,
+    MODELS,
+    SAMPLING,
+    SCRIPT,
+    SILENT,
+    SIZES,
+    cfg_interval,
+    condition_tree,
+    sampling_tree,
+    sizes_of,
+    transformer_tree,
+    translated,
+)
 
 _LICENSE = "MIT (code; weights without a text of their own, trained on ImageNet: research purposes)"
 _CAPTIONS = "MIT (code; weights without a text of their own: research purposes)"
-_MODELS = {  # by the trainer's name: width, layers, heads
-    "GPT-B": (768, 12, 12),
-    "GPT-L": (1024, 24, 16),
-    "GPT-XL": (1280, 36, 20),
-    "GPT-XXL": (1536, 48, 24),
-    "GPT-XXXL": (2560, 48, 40),
-    "GPT-1B": (2048, 22, 32),
-    "GPT-3B": (3200, 24, 32),
-    "GPT-7B": (4096, 32, 32),
-}
-_DEFAULTS: dict[str, Any] = {  # of the official code
-    "n_kv_head": None,
-    "multiple_of": 256,
-    "ffn_dim_multiplier": None,
-    "rope_base": 10000,
-    "norm_eps": 1e-5,
-    "initializer_range": 0.02,
-    "token_dropout_p": 0.1,
-    "attn_dropout_p": 0.0,
-    "resid_dropout_p": 0.1,
-    "ffn_dropout_p": 0.1,
-    "drop_path_rate": 0.0,
-    "num_classes": 1000,
-    "caption_dim": 2048,
-    "class_dropout_prob": 0.1,
-    "model_type": "c2i",
-    "vocab_size": 16384,
-    "block_size": 256,
-}
-_SIZES = frozenset({"dim", "n_layer", "n_head", "cls_token_num"})
-_SAMPLING = {"cfg_scale": 1.0, "cfg_interval": -1, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
-# Of the script that samples captions: padding behind the text stays there.
-_SCRIPT = {"no_left_padding": False}
-_SILENT = frozenset({"max_batch_size", "max_seq_len"})  # of caches; no number depends on them
-_TRAINER = frozenset({"gpt_model", "gpt_type", "image_size", "downsample_size", "dropout_p"})
 _ROOTS = frozenset({"cls_embedding", "tok_embeddings", "layers", "norm", "output"})
-_INERT = "freqs_cis"  # a table that the config makes; older files hold it
 # Of a transformer: how it starts and trains, and what is compared by the width that it makes.
 _NO_LAYOUT = {"mlp_ratio", "mlp_hidden", "mlp_multiple"}
 
 
 def _release(size: str, pixels: int, scale: float, gfid: float | None = None) -> Release:
     """A release with the sampling settings that the paper measured it with."""
-    width, depth, heads = _MODELS[f"GPT-{size}"]
+    width, depth, heads = MODELS[f"GPT-{size}"]
     config = {"dim": width, "n_layer": depth, "n_head": heads, "block_size": (pixels // 16) ** 2}
     config |= {"cls_token_num": 1, "cfg_scale": scale}
     return Release(
@@ -96,7 +74,7 @@ def _of_captions(stage: int, pixels: int) -> Release:
 class LlamaGenGPT(Family):
     name = "llamagen_gpt"
     makes = "generator"
-    inert = (_INERT,)
+    inert = (INERT,)
     releases = (
         _release("B", 256, 2.0, 5.46),
         _release("L", 256, 2.0, 3.80),
@@ -115,7 +93,7 @@ class LlamaGenGPT(Family):
         """True for weights whose layers are all of this network: others extend its layout."""
         keys = set(keys)
         blocks = {"layers.0.attention.wqkv.weight", "layers.0.feed_forward.w3.weight"}
-        return blocks <= keys and {key.split(".")[0] for key in keys} - {_INERT} == _ROOTS
+        return blocks <= keys and {key.split(".")[0] for key in keys} - {INERT} == _ROOTS
 
     def unwrapped(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The state dict of a compiled or distributed model under the names of the model."""
@@ -132,11 +110,11 @@ class LlamaGenGPT(Family):
         if not self.recognizes({}, state):
             return None
         try:
-            sizes = _sizes(state)
+            sizes = sizes_of(state)
         except (KeyError, IndexError, ValueError):
             return self.releases[0].config  # importing says what is missing
         named = ("dim", "n_layer", "model_type")
-        full = [(release, _DEFAULTS | dict(release.config)) for release in self.releases]
+        full = [(release, DEFAULTS | dict(release.config)) for release in self.releases]
         fit = [r for r, config in full if all(config[key] == sizes[key] for key in named)]
         grids = {release.config["block_size"] for release in fit}
         grids = {sizes["block_size"]} if "block_size" in sizes else grids
@@ -152,26 +130,26 @@ class LlamaGenGPT(Family):
         self, official: Mapping[str, Any], state: Mapping[str, Tensor]
     ) -> Mapping[str, Any]:
         """The config under the names of the model, with what it leaves to the tensors."""
-        return {**_sizes(state), **_translated(self.name, official)}
+        return {**sizes_of(state), **translated(self.name, official)}
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
-        official = _translated(self.name, official)
-        warn_of_unknown(self.name, official, {*_DEFAULTS, *_SIZES, *_SAMPLING, *_SCRIPT, *_SILENT})
-        given = {**_DEFAULTS, **_SAMPLING, **_SCRIPT, **official}
+        official = translated(self.name, official)
+        warn_of_unknown(self.name, official, {*DEFAULTS, *SIZES, *SAMPLING, *SCRIPT, *SILENT})
+        given = {**DEFAULTS, **SAMPLING, **SCRIPT, **official}
         side = math.isqrt(given["block_size"])
         if side * side != given["block_size"]:
             raise ConfigError(f"{self.name}: block_size={given['block_size']}; expected a square")
         captions = given["model_type"] == "t2i"
         return {
             "kind": "autoregressive",
-            "transformer": _transformer(given),
+            "transformer": transformer_tree(given),
             "token_dropout": given["token_dropout_p"],
             "positions": "rope",
             "condition_positions": "zero",
             "rope_base": given["rope_base"],
-            "condition": _condition(self.name, given),
+            "condition": condition_tree(self.name, given),
             "head": "joint",
-            "sampling": _sampling(given),
+            "sampling": sampling_tree(given),
             "spec": {"blocks": [[side, side]], "vocab": [given["vocab_size"]], "dim": 8},
             "tokenizer": {"name": f"vq_ds16_{'t2i' if captions else 'c2i'}", "sha256": ""},
         }
@@ -213,14 +191,15 @@ class LlamaGenGPT(Family):
             "vocab_size": config.inner.vocab[0],
             "block_size": spec.length,
             "cfg_scale": sampling.guidance,
-            "cfg_interval": _cfg_interval(sampling.guidance_interval, spec.length),
+            "cfg_interval": cfg_interval(sampling.guidance_interval, spec.length),
             "temperature": sampling.temperature,
             "top_k": sampling.top_k,
             "top_p": sampling.top_p,
         }
-        plain = _transformer({**_DEFAULTS, **tree, "ffn_dim_multiplier": None, "multiple_of": 256})
+        usual = {"ffn_dim_multiplier": None, "multiple_of": 256}
+        plain = transformer_tree({**DEFAULTS, **tree, **usual})
         if TransformerConfig.model_validate(plain).hidden == transformer.hidden:
-            tree |= {"ffn_dim_multiplier": None, "multiple_of": 256}
+            tree |= usual
         if text is None:
             tree |= {"cls_token_num": 1, "num_classes": own.condition.classes or 0}
         else:
@@ -285,123 +264,3 @@ class LlamaGenGPT(Family):
                     same(f"transformer.blocks.{i}.{ours}.weight", f"layers.{i}.{theirs}.weight")
                 )
         return table
-
-
-def _translated(family: str, official: Mapping[str, Any]) -> dict[str, Any]:
-    """A config under the names of the model; the trainer's arguments, if it has `gpt_model`, are
-    told in them and the rest of them (paths, logging) is left out."""
-    if "gpt_model" not in official:
-        return dict(official)
-    name = official["gpt_model"]
-    if not isinstance(name, str) or name not in _MODELS:
-        raise ConfigError(
-            f"{family}: gpt_model={printable(name)}; expected one of {', '.join(_MODELS)}"
-        )
-    width, depth, heads = _MODELS[name]
-    found = {"dim": width, "n_layer": depth, "n_head": heads}
-    known = {*_DEFAULTS, *_SIZES, *_SAMPLING, *_SCRIPT}
-    found |= {key: value for key, value in official.items() if key in known}
-    if "gpt_type" in official:
-        found["model_type"] = official["gpt_type"]
-    if "image_size" in official:
-        side = official["image_size"] // official.get("downsample_size", 16)
-        found["block_size"] = side * side
-    if "dropout_p" in official:
-        found |= dict.fromkeys(("resid_dropout_p", "ffn_dropout_p"), official["dropout_p"])
-    if "drop_path" in official:  # so called in the trainer of captions
-        found["drop_path_rate"] = official["drop_path"]
-    return found
-
-
-def _transformer(given: Mapping[str, Any]) -> dict[str, Any]:
-    width, resid = given["dim"], given["resid_dropout_p"]
-    hidden: dict[str, Any] = {"mlp_ratio": 4.0, "mlp_hidden": "two_thirds"}
-    if given["ffn_dim_multiplier"] is not None:
-        wide = int(given["ffn_dim_multiplier"] * int(2 * (4 * width) / 3))
-        hidden = {"mlp_ratio": wide / width, "mlp_hidden": "round"}
-    out = given["ffn_dropout_p"]
-    return {
-        "width": width,
-        "depth": given["n_layer"],
-        "heads": given["n_head"],
-        "kv_heads": None if given["n_kv_head"] == given["n_head"] else given["n_kv_head"],
-        "mlp": "swiglu",
-        **hidden,
-        "mlp_multiple": given["multiple_of"],
-        "norm": "rmsnorm",
-        "norm_eps": given["norm_eps"],
-        "bias": False,
-        "dropout": resid,
-        "mlp_out_dropout": None if out == resid else out,
-        "attention_dropout": given["attn_dropout_p"],
-        "drop_path": given["drop_path_rate"],
-        "init": "normal",
-        "init_std": given["initializer_range"],
-        "branch_scale": "none",
-    }
-
-
-def _condition(family: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    kind, count = given["model_type"], given.get("cls_token_num")
-    dropout = given["class_dropout_prob"]
-    if kind == "c2i":
-        if count not in (None, 1):
-            raise ConfigError(
-                f"{family}: cls_token_num={count} with model_type=c2i; expected 1: a class is one "
-                "token, and the official network cuts more off its logits"
-            )
-        return {"classes": given["num_classes"], "dropout": dropout, "null_class": dropout > 0}
-    if kind != "t2i":
-        raise ConfigError(f"{family}: model_type={printable(kind)}; expected c2i or t2i")
-    text = {
-        "dim": given["caption_dim"],
-        "length": 120 if count is None else count,
-        "projection": "mlp",
-        "empty": "stored",
-        "mask": True,
-        "align": "given" if flag(given, "no_left_padding", False) else "end",
-        "class_token": False,
-        "textless": "ignored",
-    }
-    return {"classes": 0, "text": text, "dropout": dropout}
-
-
-def _sampling(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of sampling; the official sampler takes a scale of 1 or less as no guidance.
-
-    It guides the first code and, of the others counted from 0, those up to cfg_interval; -1 is all.
-    """
-    guided, length = math.floor(given["cfg_interval"]) + 2, given["block_size"]
-    ends = given["cfg_interval"] > -1 and guided < length
-    return {
-        "guidance_interval": (0.0, guided / length if ends else 1.0),
-        "temperature": given["temperature"],
-        "top_k": given["top_k"],
-        "top_p": given["top_p"],
-        "guidance": max(given["cfg_scale"], 1.0),
-    }
-
-
-def _cfg_interval(interval: tuple[float, float], length: int) -> int:
-    """The official option for an interval of guidance."""
-    return -1 if interval[1] == 1 else round(interval[1] * length) - 2
-
-
-def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Sizes of a network as the shapes of its tensors tell them."""
-    rows, width = state["tok_embeddings.weight"].shape
-    found = {
-        "vocab_size": rows,
-        "dim": width,
-        "n_layer": len({key.split(".")[1] for key in state if key.startswith("layers.")}),
-    }
-    table = state.get("cls_embedding.embedding_table.weight")
-    captions = state.get("cls_embedding.uncond_embedding")
-    if captions is not None:
-        found |= {"model_type": "t2i", "cls_token_num": captions.shape[0]}
-        found["caption_dim"] = captions.shape[1]
-    elif table is not None:
-        found |= {"model_type": "c2i", "cls_token_num": 1}
-    if _INERT in state:
-        found["block_size"] = len(state[_INERT]) - found["cls_token_num"]
-    return found
