@@ -22,6 +22,10 @@ class SpeedConfig(Config):
     """Images at a time: one number, or for configs several: [4, 16]; [] = their own."""
     precision: tuple[Literal["fp32", "bf16"], ...] = ()
     """Precisions of configs: [fp32, bf16]; [] = their own."""
+    sampling_batch: tuple[int, ...] = ()
+    """Samples at a time of generators' fast and plain path: [1, 8]; [] = as many as images."""
+    sampling_precision: tuple[Literal["fp32", "bf16"], ...] = ()
+    """Precisions of these two; [] = fp32, and bf16 where the hardware has it."""
     lookup: bool = False
     """True: also the table of codebook searches."""
     peer_gb: float = PEER_GB
@@ -39,13 +43,15 @@ class SpeedConfig(Config):
     device: str | None = None
     """Device: cpu, cuda, ...; None = a GPU if there is one."""
 
-    @field_validator("batch", "precision", "loading", mode="before")
+    @field_validator(
+        "batch", "precision", "sampling_batch", "sampling_precision", "loading", mode="before"
+    )
     @classmethod
     def _one(cls, value: Any) -> Any:
         """A single value stands for a list of one."""
         return (value,) if isinstance(value, str | int) else value
 
-    @field_validator("batch")
+    @field_validator("batch", "sampling_batch")
     @classmethod
     def _sizes(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if any(size < 1 for size in value):

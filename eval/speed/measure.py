@@ -19,7 +19,6 @@ import torch
 
 from vistok.config import ConfigError
 from vistok.core.errors import InputError
-from vistok.core.records import Condition
 from vistok.data import to_device
 from vistok.eval.context import decoder_settings
 from vistok.eval.images import Views
@@ -34,6 +33,7 @@ from vistok.eval.speed.config import SpeedConfig
 from vistok.eval.speed.loading import loading_rows
 from vistok.eval.speed.lookup import lookup_rows
 from vistok.eval.speed.parts import parts, peak_memory
+from vistok.eval.speed.sampling import fast_rows, samples
 from vistok.eval.speed.training_step import (
     NO_BF16,
     ConfigStep,
@@ -209,26 +209,28 @@ class _Speed:
 
     def sampling(self, run: Run) -> list[Row]:
         model, images = run.generator.to(self.views.device).eval(), len(self.batch.index)
-        index, count = torch.arange(images, device=self.views.device), model.num_classes
-        condition = Condition(label=index % count if count else None)
-        changes, settings = self.asked.sampling, model.settings(self.asked.sampling)
-        sample = lambda **more: model.sample(condition, index=index, sampling={**changes, **more})
+        settings = model.settings(self.asked.sampling)
+        sample = samples(model, images, self.asked.sampling)
         common = {"sampling": {"generator": settings.model_dump(mode="json")}, "seed": 0}
         both = {**common["sampling"], **self.decoder_sampling.get("sampling", {})}
         named = {} if self.text is None else {"condition": "text"}
         with torch.no_grad():
-            whole = lambda: self.timed(
-                "generate", run, lambda: self.decode(sample()), sampling=both, seed=0, **named
-            )
+            made = lambda: self.decode(sample())
+            made.plain = lambda: self.decode(sample.plain())
+            whole = lambda: self.timed("generate", run, made, sampling=both, seed=0, **named)
             if "cache" not in type(model.sampling).model_fields:
                 return [*self.timed("sample", run, sample, **common), *whole()]
-            rows = self.timed("sample-cached", run, lambda: sample(cache=True), **common)
+            cached = lambda: sample(cache=True)
+            cached.plain = lambda: sample.plain(cache=True)
+            rows = self.timed("sample-cached", run, cached, **common)
             slow = self.timed("sample-uncached", run, lambda: sample(cache=False), **common)
             end = whole()
         ratio = rows[0].value / slow[0].value
         note = "images/s with over without keys and values kept"
         gain = self.row("sample-cache-gain", ratio, run, note=note, **common)
-        return [*rows, *slow, gain, *end]
+        own = lambda metric, value, **rest: self.row(metric, value, run, **rest)
+        fast = fast_rows(model, self.clock, self.asked, images, own)
+        return [*rows, *slow, gain, *fast, *end]
 
     def data_wait(self, run: Run) -> list[Row]:
         """Share of training time spent waiting for data, from the run's metrics.jsonl."""

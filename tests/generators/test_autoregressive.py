@@ -145,7 +145,7 @@ def factors(t: torch.Tensor, vocab) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("head", "share"),
-    [("joint", 0.8), ("causal", 0.8), ("independent", 1.0), ("bernoulli", 1.0)],
+    [("joint", 0.8), ("causal", 0.8), ("intra", 0.8), ("independent", 1.0), ("bernoulli", 1.0)],
 )
 def test_every_head_learns_a_toy_distribution(head, share):
     # Class c starts at 1 or 4. Independent factors cannot share a choice: theirs is certain.

@@ -7,6 +7,7 @@ from vistok.config import validate
 from vistok.config.registry import build, entries
 from vistok.core.records import Condition
 from vistok.generators.decoding import Decoding
+from vistok.generators.static_step import StaticStep
 from vistok.tokens import TokenSpec
 
 SPEC = TokenSpec(blocks=((2, 3),), vocab=(7,))
@@ -53,13 +54,22 @@ def whole(model, guided: bool = True) -> torch.Tensor:
     return model.run(x, 0, run.start, **run.text)[:, run.start.shape[1] :]
 
 
+# Caches of a run: of windows, of single steps (here with segments of 4 places), none.
+CACHES = {"windows": {}, "single": {"single": True}, "none": {"cache": False}}
+
+
+@pytest.fixture(autouse=True)
+def small_segments(monkeypatch):
+    monkeypatch.setattr("vistok.layers.segments._PLACES", 4)
+
+
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("cache", CACHES)
 def test_steps_and_windows_equal_the_full_run(name, cache):
     model = make(name)
     full = whole(model)
     for cuts in ([1] * 6, [2, 3, 1], [6]):
-        run = run_of(model, cache=cache)
+        run = run_of(model, **CACHES[cache])
         first, at, parts = run.begin(), 0, []
         for count in cuts:
             parts.append(run.feed(CODES[:, at : at + count]))
@@ -71,22 +81,23 @@ def test_steps_and_windows_equal_the_full_run(name, cache):
 
 
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("cache", CACHES)
 def test_what_was_rolled_back_is_forgotten(name, cache):
     model = make(name)
-    full, run = whole(model), run_of(model, cache=cache)
+    full, run = whole(model), run_of(model, **CACHES[cache])
     run.begin()
     run.feed(CODES[:, :2])
     run.feed((CODES[:, 2:5] + 1) % 7)
     run.rollback(2)
-    torch.testing.assert_close(run.feed(CODES[:, 2:4]), full[:, 2:4], atol=1e-4, rtol=0)
+    parts = [run.feed(CODES[:, 2:3]), run.feed(CODES[:, 3:4]), run.feed(CODES[:, 4:])]
+    torch.testing.assert_close(torch.cat(parts, 1), full[:, 2:], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("guided", [True, False])
-def test_samples_may_be_at_different_places(name, guided):
+@pytest.mark.parametrize(("guided", "single"), [(True, False), (False, False), (True, True)])
+def test_samples_may_be_at_different_places(name, guided, single):
     model = make(name)
-    full, run = whole(model, guided), run_of(model, guided)
+    full, run = whole(model, guided), run_of(model, guided, single=single)
     run.begin()
     run.feed(torch.cat([CODES[:, :2], (CODES[:, 2:4] + 1) % 7], dim=1))
     places = torch.tensor([1, 2])
@@ -109,3 +120,88 @@ def test_places_need_a_cache(fails):
     run = run_of(make("rope"), cache=False)
     with fails(ValueError, "cache=False: samples cannot be at different places"):
         run.rollback(torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_step_of_static_shapes_equals_any_other(name):
+    model = make(name)
+    full, run = whole(model), run_of(model)
+    run.begin()
+    x = model.embed(CODES).repeat(2, 1, 1)
+    one, three = (StaticStep(run, x[:, :count], capture=False) for count in (1, 3))
+    slots = run.start.shape[1] + torch.arange(6).expand(run.rows, -1)
+    parts = [one(x[:, i : i + 1], slots[:, i : i + 1]) for i in range(3)]
+    parts.append(three(x[:, 3:], slots[:, 3:]))
+    torch.testing.assert_close(torch.cat(parts, 1), full, atol=1e-4, rtol=0)
+    run.rollback(1)  # and back to shapes that grow
+    torch.testing.assert_close(run.feed(CODES[:, 1:3]), full[:, 1:3], atol=1e-4, rtol=0)
+
+
+def test_steps_are_captured_on_cuda_alone(monkeypatch):
+    run = run_of(make("rope"))
+    run.begin()
+    assert not run.steps.on
+
+    def fails(self):
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+    monkeypatch.setattr(StaticStep, "_capture", fails)
+    run.steps.on = True  # as on a GPU
+    with pytest.warns(UserWarning, match="sampling without CUDA graphs: operation not permitted$"):
+        hidden = run.feed(CODES[:, :1])
+    torch.testing.assert_close(hidden, whole(run.model)[:, :1], atol=1e-4, rtol=0)
+    assert not run.steps.on
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_packed_weights_change_nothing(name):
+    model = make(name)
+    states = {}
+    for fast in (True, False):
+        run = run_of(model, fast=fast)
+        states[fast] = torch.cat([run.begin(), run.feed(CODES[:, :1]), run.feed(CODES[:, 1:4])], 1)
+    torch.testing.assert_close(states[True], states[False], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("fast", "single"), [(True, True), (True, False), (False, False)])
+def test_bf16_is_close_and_leaves_the_model_alone(fast, single):
+    model = make("rope")
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    exact = whole(model)
+    run = run_of(model, fast=fast, single=single, dtype=torch.bfloat16)
+    run.begin()
+    hidden = torch.cat([run.feed(CODES[:, i : i + 1]) for i in range(6)], dim=1)
+    assert hidden.dtype == run.caches[0].keys.dtype == torch.bfloat16
+    assert float((hidden - exact).abs().max() / exact.abs().max()) < 0.05
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert all(one.dtype == torch.float32 for one in model.parameters())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_weights_that_change_after_sampling_are_seen(precision):
+    model = make("rope")
+    settings = {"sampling": {"temperature": 0, "precision": precision}, "index": torch.arange(2)}
+    before = model.sample(condition(model), **settings).indices
+    model.head.out.weight.neg_()
+    after = model.sample(condition(model), **settings).indices
+    assert not torch.equal(before, after)
+    model.head.out.weight.neg_()
+    assert torch.equal(model.sample(condition(model), **settings).indices, before)
+
+
+@pytest.mark.parametrize("name", ["rope", "random_order"])
+def test_samples_do_not_depend_on_how_they_are_run(name):
+    model = make(name)
+    label, index = torch.tensor([0, 1, 2, 0, 1]), torch.arange(5)
+
+    def ids(rows: slice, **changes) -> torch.Tensor:
+        given = {"guidance": 2.0, "top_k": 4, **changes}
+        return model.sample(
+            Condition(label=label[rows]), index=index[rows], seed=3, sampling=given
+        ).indices
+
+    every = ids(slice(None))
+    parts = [ids(slice(i, i + 1)) for i in range(2)] + [ids(slice(2, None))]
+    assert torch.equal(torch.cat(parts), every)
+    assert torch.equal(ids(slice(None), fast=False), every)
+    assert torch.equal(ids(slice(None), cache=False), every)

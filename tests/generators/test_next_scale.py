@@ -22,7 +22,12 @@ TRUNK = {"width": 16, "depth": 2, "heads": 2}
 TEXT = {
     "transformer": {**TRUNK, "modulation": "none"},
     "positions": "rope",
-    "condition": {"classes": 0, "text": {"dim": 6, "length": 5, "layers": 1}, "pooled": 6},
+    "condition": {
+        "classes": 0,
+        "text": {"dim": 6, "length": 5, "layers": 1},
+        "pooled": 6,
+        "pooled_norm": False,
+    },
 }
 INDEX = torch.arange(3)
 LABEL = Condition(label=torch.tensor([0, 1, 1]))

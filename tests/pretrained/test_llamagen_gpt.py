@@ -40,7 +40,7 @@ def test_files_of_all_trainers(tmp_path, monkeypatch, fails):
     """Under model, module or state_dict, or bare; compiled or not; with the trainer's arguments or
     an older table."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(pretrained.generators.llamagen_config.MODELS, "GPT-B", (16, 2, 2))
+    monkeypatch.setitem(pretrained.generators.gpt_layout.MODELS, "B", (16, 2, 2))
     state, config = official_gpt(vocab_size=12, block_size=16)
     told = {"gpt_model": "GPT-B", "gpt_type": "c2i", "image_size": 64, "dropout_p": 0.2}
     args = Namespace(**told, num_classes=3, multiple_of=16, lr=1e-4, data_path="elsewhere")

@@ -9,7 +9,13 @@ from vistok.tokens import Tokens, TokenSpec
 
 SMALL = {"width": 16, "depth": 1, "heads": 2, "norm": "rmsnorm", "mlp": "swiglu", "bias": False}
 LABELS = torch.tensor([0, 1, 1, 0, 0, 1])
-HEADS = {"joint": (6,), "independent": (3, 2), "causal": (3, 2), "bernoulli": (2, 2, 2)}
+HEADS = {
+    "joint": (6,),
+    "independent": (3, 2),
+    "causal": (3, 2),
+    "bernoulli": (2, 2, 2),
+    "intra": (3, 2),
+}
 
 
 def make(

@@ -91,7 +91,7 @@ def generator_table() -> str:
         count = sum(p.numel() for p in generator.parameters())
         rows.append(
             (
-                f"{release.hub} {release.file}",
+                f"{release.hub or release.page} {release.file}",
                 f"`{name}`",
                 f"`{generator.tokenizer['name']}`",
                 f"{count / 1e6:.0f}M",

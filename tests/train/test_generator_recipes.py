@@ -13,10 +13,11 @@ import yaml
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from tests.support.recipes import TINY, TINY_GENERATORS, TRAINING, read_config
+from tests.support.recipes import TINY, TINY_GENERATORS, TRAINING, read_config, write_clip
 from tests.support.training import command, forget_accelerate, lines, rewound
 from vistok.config.registry import build
 from vistok.core.records import Condition
+from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.data import TokenCache
 from vistok.data.batch import to_device
@@ -27,6 +28,7 @@ from vistok.tokens import Tokens
 from vistok.train.__main__ import main
 
 MARGIN = 0.3  # nats per position by which a generator beats the frequencies of the codes
+TEXT = "{network: clip, path: runs/tiny_clip, layer: penultimate, pooled: end, length: 12}"
 STEPS = 70  # a third of the recipe's are enough
 CPU = torch.device("cpu")
 
@@ -39,8 +41,14 @@ def train(*words: object) -> None:
 
 def run_of(name: str) -> str:
     """Name of the tokenizer's run whose tokens a tiny recipe learns: its data lie in
-    runs/NAME/tokens/train."""
+    runs/NAME/tokens/train, or runs/NAME/captioned/train."""
     return Path(read_config(TINY_GENERATORS[name]).data.path).parts[1]
+
+
+def paths_of(run: str) -> list[str]:
+    """The training data of the tiny recipes that learn the tokens of a tokenizer's run."""
+    paths = (read_config(TINY_GENERATORS[name]).data.path for name in TINY_GENERATORS)
+    return [path for path in paths if Path(path).parts[1] == run]
 
 
 def recipe_of(run: str) -> Path:
@@ -59,13 +67,24 @@ def place(tmp_path_factory):
         for run in sorted({run_of(name) for name in TINY_GENERATORS}):
             torch.manual_seed(0)
             config = read_config(recipe_of(run))
-            Tokenizer(config.task.tokenizer).save_pretrained(f"runs/{run}/model")
+            tokenizer = Tokenizer(config.task.tokenizer).eval()
+            if tokenizer.config.quantizer.kind == "vq":  # of which few codes would be in use
+                batch = next(iter(EvalLoader(build(config.data).open("val"), 64)))
+                with torch.no_grad():
+                    latents = tokenizer.latents(to_device(batch, CPU).pixels)
+                tokenizer.quantizer.initialize(latents, Rng(0))
+            tokenizer.save_pretrained(f"runs/{run}/model")
             sides = config.task.tokenizer.image_size
             size = sides if isinstance(sides, int) else max(sides)
             frames = config.task.tokenizer.frames or "null"
             photos = f"data={{kind: photos, size: {size}, frames: {frames}, val_count: 128}}"
             places = (f"task.tokenizer=runs/{run}", f"out=runs/{run}/tokens")
             train("quickstart/tokens", "task.limit=1024", photos, *places)
+            if any("captioned" in path for path in paths_of(run)):  # with features of captions
+                write_clip(folder / "runs/tiny_clip")
+                photos = photos[:-1] + ", caption: 'a photo of a {class}.'}"
+                places = (places[0], f"out=runs/{run}/captioned", f"task.text={TEXT}")
+                train("quickstart/tokens", "task.limit=1024", photos, *places)
     return folder
 
 
@@ -114,7 +133,8 @@ def test_it_learns_more_than_the_frequencies_of_codes(here, name):
         alone = getattr(config.task.generator, "window", 1) > 1
         assert found["nll"] < unigram(run, bits) - (0.03 if alone else MARGIN)
     elif "masked_nll" in found:  # a bound of the likelihood of positions in random order
-        assert rows[0]["loss"] == pytest.approx(math.log(spec.codebook_size), rel=1e-3)
+        near = 2e-2 if config.task.generator.tied else 1e-3  # tied logits do not start at zero
+        assert rows[0]["loss"] == pytest.approx(math.log(spec.codebook_size), rel=near)
         assert found["masked_nll"] < unigram(run) - MARGIN
     else:  # diffusion has no likelihood: held-out bits at eight levels of noise
         assert rows[0]["loss"] == pytest.approx(math.log(2), rel=1e-3)
@@ -147,11 +167,13 @@ def test_every_parameter_has_a_gradient(here, name, done):
 
 def short_tree(name: str, place: Path, folder: str) -> dict:
     """A short run with every draw: orders, class dropout, three kinds of network dropout."""
-    tokens = place / "runs" / run_of(name) / "tokens"
+    tokens = place / Path(read_config(TINY_GENERATORS[name]).data.path).parent
     dropped = {"dropout": 0.1, "attention_dropout": 0.1, "mlp_dropout": 0.1, "depth": 1}
     network = "transformer"
     if read_config(TINY_GENERATORS[name]).task.generator.kind == "masked":
         network, dropped = "trunk", {"dropout": 0.1, "attention_dropout": 0.1, "depth": 1}
+        if read_config(TINY_GENERATORS[name]).task.generator.trunk.kind == "mmdit":
+            dropped = {"depth": 2}  # it has no dropout
     return {
         "base": str(TINY_GENERATORS[name]),
         "out": str(place / folder),
@@ -183,7 +205,7 @@ def test_two_processes_and_a_resume_train_like_one(place, name):
     weights = "checkpoints/step_00000012/generator.safetensors"
     one, two = (load_file(folder / weights) for folder in (whole, split))
     assert one.keys() == two.keys()
-    assert max((one[key] - two[key]).abs().max().item() for key in one) <= 1e-5
+    assert max((one[key].float() - two[key].float()).abs().max().item() for key in one) <= 1e-5
     stopped = rewound(whole)
     train(files[1], f"out={stopped}")
     assert (whole / weights).read_bytes() == (stopped / weights).read_bytes()

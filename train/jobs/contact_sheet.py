@@ -26,6 +26,7 @@ NAME = "contact_sheet.png"
 _SAMPLES, _FRAMES = 8, 4  # of each split; of each clip
 _LONGEST, _SHORTEST = 128, 96  # pixels of a picture's longer side: larger are shrunk, smaller grown
 _GAP, _LINE = 4, 16  # pixels between pictures; of a line of text
+_WIDEST = _SAMPLES * (_LONGEST + _GAP)  # pixels of a row: all samples, if they are images
 _INK, _PAPER = (0, 0, 0), (255, 255, 255)
 
 
@@ -94,7 +95,7 @@ def _band(
 ) -> Image.Image:
     """A line of text, and below it the pairs in rows: original, decoded, class."""
     width = pairs[0][0].width
-    columns = max(1, min(len(pairs), 1024 // (width + _GAP)))
+    columns = max(1, min(len(pairs), _WIDEST // (width + _GAP)))
     tiles = [
         _stacked([*pair, _text(label, width)], 1) for pair, label in zip(pairs, labels, strict=True)
     ]

@@ -89,6 +89,8 @@ class ConditionConfig(Config):
     """Shape of the text features [M, C] that are read; null = none."""
     pooled: int | None = Field(default=None, ge=1, le=2**14)
     """Width C of the pooled text features that are read; null = none."""
+    pooled_norm: bool = True
+    """Layer norm of the pooled features before their projection; false: none (STAR)."""
     score: ScoreConfig | None = None
     """A score of each sample that the trunk mmdit reads beside the pooled features; null = none."""
     dropout: float = Field(default=0.1, ge=0, le=1)
@@ -133,7 +135,10 @@ class ConditionTokens(nn.Module):
                 f"condition.text.class_token=false with classes={config.classes}, "
                 f"pooled={config.pooled}: nothing would read them; set classes=0 and pooled=null"
             )
-        self.pooled = None if config.pooled is None else _projection(config.pooled, width)
+        self.pooled = None
+        if config.pooled is not None:
+            project = _projection if config.pooled_norm else nn.Linear
+            self.pooled = project(config.pooled, width)
         self.text = None
         if text is not None:
             project = _projection if text.projection == "linear" else caption_projection

@@ -20,7 +20,10 @@ from torch import Tensor
 
 from vistok.core.errors import InputError
 from vistok.core.records import Condition
+from vistok.generators.static_step import StaticSteps
+from vistok.layers.attention import Attention, KVCache
 from vistok.layers.packed import run_copy
+from vistok.layers.segments import SegmentedCache
 
 if TYPE_CHECKING:
     from vistok.generators.sequential import SequentialGenerator
@@ -37,6 +40,7 @@ class Decoding:
         cache: keep keys and values of past slots; False runs the whole sequence at every call.
         fast: with a cache: steps on packed weights (CPUs), or as one captured graph (CUDA).
         dtype: of weights and caches; None = as the model's are.
+        single: positions will be fed one by one, for which CPUs have a faster cache.
 
     Attributes:
         model: what runs: with `fast` or another dtype a copy, which lives as long as the run. Its
@@ -57,6 +61,7 @@ class Decoding:
         cache: bool = True,
         fast: bool = True,
         dtype: torch.dtype | None = None,
+        single: bool = False,
     ) -> None:
         fast = fast and cache
         if fast or dtype is not None:
@@ -73,16 +78,24 @@ class Decoding:
         self.sequence, self.caches = self.start, None
         if cache:
             capacity = self.front + self.last + 1
-            self.caches = model.transformer.new_caches(len(self.start), capacity, self.start)
+            kind = SegmentedCache if fast and single and self._single() else KVCache
+            self.caches = model.transformer.new_caches(self.rows, capacity, self.start, kind)
+        self.steps = StaticSteps(self, fast)
 
     @property
     def rows(self) -> int:
         """R."""
         return len(self.start)
 
-    def begin(self) -> Tensor:
-        """Read the slots in front: hidden state [R, 1, W] that predicts position 0."""
-        return self.model.run(self.start, 0, self.start, self.caches, **self.text)[:, -1:]
+    def begin(self, codes: Tensor | None = None) -> Tensor:
+        """Read the slots in front: hidden state [R, 1, W] that predicts position 0; with the codes
+        [B, n, F] of the first positions, [R, 1 + n, W] that predict one more."""
+        x, slots = self.start, self.start.shape[1]
+        if codes is not None:
+            fed = self.model.embed(codes).repeat(self.rows // self.samples, 1, 1)
+            x, self.position = torch.cat([x, fed], dim=1), codes.shape[1]
+            self.sequence = x
+        return self.model.run(x, 0, self.start, self.caches, **self.text)[:, slots - 1 :]
 
     def feed(self, codes: Tensor) -> Tensor:
         """Read the codes [B, n, F] of the next n positions: hidden states [R, n, W], each of which
@@ -90,38 +103,57 @@ class Decoding:
 
         Samples may be fed beyond their last position: such states mean nothing, and disturb none.
         """
-        x, slots = self.model.embed(codes), self.start.shape[1]
+        x = self.model.embed(codes).repeat(self.rows // self.samples, 1, 1)
         count = x.shape[1]  # of windows of codes, where the model merges them
-        x = x.repeat(self.rows // self.samples, 1, 1)
+        first = self.start.shape[1] + self.position
+        self.position = self.position + count
         if self.caches is None:
             self.sequence = torch.cat([self.sequence, x], dim=1)
-            hidden = self.model.run(self.sequence, 0, self.start, **self.text)[:, -count:]
+            return self.model.run(self.sequence, 0, self.start, **self.text)[:, -count:]
+        if self.steps.on:
+            hidden = self.steps.feed(x, self._slots(first, count))
+            if hidden is not None:
+                return hidden
+        if isinstance(first, Tensor):
+            first = self._slots(first, count)
+            places = first + self.front
+            # Reading a number back from another device would make it wait.
+            self.place(places, int(places.max()) + 1 if places.device.type == "cpu" else None)
         else:
-            first = slots + self.position
-            if isinstance(first, Tensor):
-                steps = torch.arange(count, device=first.device)
-                first = (first[:, None] + steps).clamp(max=self.last)
-                first = first.repeat(self.rows // self.samples, 1)
-                self._place(first + self.front)
-            hidden = self.model.run(x, first, self.start, self.caches, **self.text)
-        self.position = self.position + count
-        return hidden
+            for cache in self.caches:
+                cache.length, cache.places = self.front + first, None
+        return self.step(x, first)
 
     def rollback(self, position: int | Tensor) -> None:
         """Back to an earlier number of positions fed: one for all samples, or [B]."""
-        slots = self.start.shape[1]
         if self.caches is None:
             if isinstance(position, Tensor):
                 raise InputError("cache=False: samples cannot be at different places; keep a cache")
-            self.sequence = self.sequence[:, : slots + position]
-        elif not isinstance(position, Tensor):
-            for cache in self.caches:
-                cache.length, cache.places = self.front + slots + position, None
+            self.sequence = self.sequence[:, : self.start.shape[1] + position]
         self.position = position
 
-    def _place(self, places: Tensor) -> None:
-        """Tell the caches where the next keys of each row [R, n] belong."""
-        # Reading a number back from another device would make it wait.
-        reach = int(places.max()) + 1 if places.device.type == "cpu" else None
+    # -- pieces ---------------------------------------------------------------------------------
+
+    def step(self, x: Tensor, first: int | Tensor) -> Tensor:
+        """Run the embedded codes [R, n, W] at the slots first.., or [R, n]; the caches are set."""
+        return self.model.run(x, first, self.start, self.caches, **self.text)
+
+    def place(self, places: Tensor, reach: int | None) -> None:
+        """Tell the caches where the next keys of each row [R, n] belong, and how many are read."""
         for cache in self.caches:
             cache.places, cache.reach = places, reach
+
+    def _single(self) -> bool:
+        """True if the cache for single steps serves: on a CPU, without texts in front of the keys
+        (masked), and for plain attention."""
+        layers = (one for one in self.model.transformer.modules() if isinstance(one, Attention))
+        on_cpu = self.start.device.type == "cpu"
+        return on_cpu and not self.text and all(one.plain for one in layers)
+
+    def _slots(self, first: int | Tensor, count: int) -> Tensor:
+        """Slots [R, n] of the next n positions; the last one stands for those behind it."""
+        steps = torch.arange(count, device=self.start.device)
+        if isinstance(first, Tensor):
+            first = first[:, None]
+        slots = (first + steps).clamp(max=self.last).expand(self.samples, -1)
+        return slots.repeat(self.rows // self.samples, 1)

@@ -204,10 +204,12 @@ class Masked(Generator):
         """masked_nll: nats per masked position, labels not smoothed, averaged over eight shares of
         masked positions; masked_accuracy: share of masked codes that are right.
 
-        The shares stand for all numbers 1..L of masked positions with equal weight, so masked_nll
-        estimates, from above, nats per position of a model that samples the positions one by one
-        in random order (arXiv 2110.02037, equation 3): a bound of a likelihood, not one of what
-        parallel steps sample. Masks depend on a sample's codes alone.
+        The shares stand for all numbers 1..L of masked positions with equal weight. Averaged over
+        masks, masked_nll times L is then the mean negative log-likelihood of a sequence whose
+        positions are sampled one by one in a random order, and by Jensen's inequality no less than
+        that of the mixture of all orders (arXiv 2110.02037): comparable to `nll` of sequential
+        generators, from above. It says nothing of what several positions at once lose by being
+        sampled independently. Masks depend on a sample's codes alone.
         """
         indices, seen = self._codes(tokens)
         there = torch.ones_like(indices[..., 0], dtype=torch.bool) if seen is None else seen
@@ -216,9 +218,8 @@ class Masked(Generator):
         nats_sum, right_sum, masked = 0.0, 0.0, 0
         for i in range(_EVALUATED):
             noise = Rng(0, "masked/evaluate", i).uniform(key, (self.spec.length,))
-            noise = noise.to(indices.device).masked_fill(
-                ~there, 2.0
-            )  # behind the prefix comes last
+            # What lies behind a prefix comes last.
+            noise = noise.to(indices.device).masked_fill(~there, 2.0)
             rank = noise.argsort(dim=-1).argsort(dim=-1)
             count = (length * (i + 0.5) / _EVALUATED).floor().long() + 1
             mask = (rank < count[:, None]) & there

@@ -257,6 +257,7 @@ class SequentialGenerator(Generator):
             cache=settings.cache,
             fast=settings.fast,
             dtype=dtype_of(settings.precision),
+            single=settings.jacobi is None,
         )
         known = None if condition.known is None else self.regrouped(condition.known).indices.long()
         if settings.jacobi is not None:

@@ -54,6 +54,11 @@ class KVCache:
         self.length = stop
         return self.keys[:, :, :stop], self.values[:, :, :stop]
 
+    def attend(self, q: Tensor, keys: Tensor, values: Tensor, scale: float | None) -> Tensor | None:
+        """Attention [B, h, 1, d] of one query to all keys and its own, which are stored; None for
+        a cache that leaves it to the caller, keys and all."""
+        return None
+
     def seen(self, count: int, keys: int) -> Tensor:
         """bool [count, keys], or [B, 1, count, keys] of rows at different places: who may look
         where, for the last `count` positions that were stored."""
@@ -185,6 +190,10 @@ class Attention(nn.Module):
             mask = mask if mask is None or mask.shape[-2] == 1 else mask[..., only, :]
         if memory is not None:
             k, v = self._behind(memory, k, v)
+        if cache is not None and causal and mask is None and self.plain and k.shape[2] == 1:
+            y = cache.attend(q, k, v, self.scale)
+            if y is not None:
+                return self.out(y.transpose(1, 2).flatten(2))
         if cache is not None:
             k, v = cache.append(k, v)
         if causal and cache is not None and cache.places is None and q.shape[2] == 1:
@@ -207,6 +216,11 @@ class Attention(nn.Module):
         else:
             y = attend(q, k, v, mask, causal, dropout, self.scale)
         return self.out(y.transpose(1, 2).flatten(2))
+
+    @property
+    def plain(self) -> bool:
+        """True without shared heads and in the precision that its input has."""
+        return self.shared == 1 and not self.fp32
 
     @property
     def _heads(self) -> tuple[int, int, int]:

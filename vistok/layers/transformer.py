@@ -257,11 +257,13 @@ class Transformer(nn.Module):
                 seen[i + 1] = x if only is None or i == last else x[:, only]
         return self.norm(x), seen
 
-    def new_caches(self, batch: int, capacity: int, like: Tensor) -> list[KVCache]:
+    def new_caches(
+        self, batch: int, capacity: int, like: Tensor, kind: type[KVCache] = KVCache
+    ) -> list[KVCache]:
         """Empty KV caches, one per block."""
         heads, head_dim = self.config.heads, self.config.width // self.config.heads
         heads = heads if self.config.kv_heads is None else self.config.kv_heads
-        return [KVCache(batch, heads, capacity, head_dim, like) for _ in self.blocks]
+        return [kind(batch, heads, capacity, head_dim, like) for _ in self.blocks]
 
 
 def check_taps(taps: Mapping[str, int], config: TransformerConfig) -> None:

@@ -27,7 +27,7 @@ _INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _FILES = ("model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
 # Where trainers keep the weights inside a checkpoint; averaged ones are what papers measure.
 _AVERAGED = ("ema", "model_ema", "ema_model", "ema_state_dict", "shadow_params_named")
-_PLAIN = ("state_dict", "model", "model_state_dict", "module", "net", "tokenizer", "weights")
+_PLAIN = ("state_dict", "model", "model_state_dict", "module", "net", "tokenizer", "weights", "sd")
 _PREFIXES = ("module.", "_orig_mod.")
 _SETTINGS = "args"  # where a trainer keeps its argparse.Namespace beside the weights
 

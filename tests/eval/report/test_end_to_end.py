@@ -186,7 +186,8 @@ def test_speed(runs, tmp_path, monkeypatch):
     result = CliRunner().invoke(speed, arguments)
     assert result.exit_code == 1 and "task" in result.output  # the tiny run's config has no task
     pretrained = [str(runs[0] / "model"), str(runs[1]), "data.kind=photos", "data.size=8"]
-    result = CliRunner().invoke(speed, [*pretrained, *arguments[2:]])
+    asked = ["sampling_batch=[1,4]", "sampling_precision=[fp32]"]
+    result = CliRunner().invoke(speed, [*pretrained, *arguments[2:], *asked])
     assert result.exit_code == 0, result.output
     for words in (
         "encode-images/s",
@@ -205,6 +206,14 @@ def test_speed(runs, tmp_path, monkeypatch):
     assert count("quantizer") == 0 and not results.find("quantizer-FLOP/s")  # fsq has no products
     assert count("generate") == pytest.approx(count("sample-cached") + count("decode"), rel=0.02)
     assert count("sample-uncached") > count("sample-cached") > 0
+    fast, plain = (results.find(f"sample-{path}-images/s") for path in ("fast", "plain"))
+    assert [row.count for row in fast] == [row.count for row in plain] == [1, 4]
+    assert [row.sampling["generator"]["fast"] for row in (*fast, *plain)] == [True] * 2 + [
+        False
+    ] * 2
+    for name in ("sample-fast-gain", "sample-bandwidth-share"):
+        assert [row.precision for row in results.find(name)] == ["fp32"] * 2
+        assert all(row.value > 0 for row in results.find(name))
     if sys.platform == "linux":
         for part in ("encode", "decode", "encoder", "decoder", "lookup", "sample-cached"):
             (peak,) = results.find(f"{part}-peak-GB")

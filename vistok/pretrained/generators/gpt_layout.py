@@ -13,7 +13,7 @@ from torch import Tensor
 from vistok.config import ConfigError
 from vistok.core.text import printable
 from vistok.layers.transformer import TransformerConfig
-from vistok.pretrained.base import Entry, same
+from vistok.pretrained.base import Entry, flag, same
 
 MODELS = {  # size in the trainer's name of a network: width, layers, heads
     "B": (768, 12, 12),
@@ -147,7 +147,8 @@ def condition_tree(family: str, args: Mapping[str, Any]) -> dict[str, Any]:
             "projection": "mlp",
             "empty": "stored",
             "mask": True,
-            "align": "end",
+            # Of the scripts that sample captions: padding behind the text stays there.
+            "align": "given" if flag(args, "no_left_padding", False) else "end",
             "class_token": False,
             "textless": "ignored",
         }

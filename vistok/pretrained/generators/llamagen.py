@@ -14,35 +14,44 @@ from typing import Any
 from torch import Tensor
 
 from vistok.config import ConfigError
+from vistok.core.text import printable
 from vistok.generators import Generator
-from vistok.layers.transformer import TransformerConfig
 from vistok.pretrained.base import Entry, Family, Release, same, warn_of_unknown
-from vistok.pretrained.generators.llamagen_config import (
+from vistok.pretrained.generators.gpt_layout import (
     DEFAULTS,
-    INERT,
     MODELS,
-    SAMPLING,
-    SCRIPT,
-    SILENT,
-    SIZES,
-    cfg_interval,
     condition_tree,
-    sampling_tree,
-    sizes_of,
+    named_sizes,
+    shared_entries,
+    transformer_arguments,
     transformer_tree,
-    translated,
+    unlike,
 )
 
 _LICENSE = "MIT (code; weights without a text of their own, trained on ImageNet: research purposes)"
 _CAPTIONS = "MIT (code; weights without a text of their own: research purposes)"
+_DEFAULTS: dict[str, Any] = {
+    **DEFAULTS,
+    "rope_base": 10000,
+    "num_classes": 1000,
+    "caption_dim": 2048,
+    "model_type": "c2i",
+    "vocab_size": 16384,
+    "block_size": 256,
+}
+_SIZES = frozenset({"dim", "n_layer", "n_head", "cls_token_num"})
+_SAMPLING = {"cfg_scale": 1.0, "cfg_interval": -1, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+# Of the script that samples captions: padding behind the text stays there.
+_SCRIPT = {"no_left_padding": False}
+_SILENT = frozenset({"max_batch_size", "max_seq_len"})  # of caches; no number depends on them
+_TRAINER = frozenset({"gpt_model", "gpt_type", "image_size", "downsample_size", "dropout_p"})
 _ROOTS = frozenset({"cls_embedding", "tok_embeddings", "layers", "norm", "output"})
-# Of a transformer: how it starts and trains, and what is compared by the width that it makes.
-_NO_LAYOUT = {"mlp_ratio", "mlp_hidden", "mlp_multiple"}
+_INERT = "freqs_cis"  # a table that the config makes; older files hold it
 
 
 def _release(size: str, pixels: int, scale: float, gfid: float | None = None) -> Release:
     """A release with the sampling settings that the paper measured it with."""
-    width, depth, heads = MODELS[f"GPT-{size}"]
+    width, depth, heads = MODELS[size]
     config = {"dim": width, "n_layer": depth, "n_head": heads, "block_size": (pixels // 16) ** 2}
     config |= {"cls_token_num": 1, "cfg_scale": scale}
     return Release(
@@ -74,7 +83,7 @@ def _of_captions(stage: int, pixels: int) -> Release:
 class LlamaGenGPT(Family):
     name = "llamagen_gpt"
     makes = "generator"
-    inert = (INERT,)
+    inert = (_INERT,)
     releases = (
         _release("B", 256, 2.0, 5.46),
         _release("L", 256, 2.0, 3.80),
@@ -93,7 +102,7 @@ class LlamaGenGPT(Family):
         """True for weights whose layers are all of this network: others extend its layout."""
         keys = set(keys)
         blocks = {"layers.0.attention.wqkv.weight", "layers.0.feed_forward.w3.weight"}
-        return blocks <= keys and {key.split(".")[0] for key in keys} - {INERT} == _ROOTS
+        return blocks <= keys and {key.split(".")[0] for key in keys} - {_INERT} == _ROOTS
 
     def unwrapped(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The state dict of a compiled or distributed model under the names of the model."""
@@ -110,11 +119,11 @@ class LlamaGenGPT(Family):
         if not self.recognizes({}, state):
             return None
         try:
-            sizes = sizes_of(state)
+            sizes = _sizes(state)
         except (KeyError, IndexError, ValueError):
             return self.releases[0].config  # importing says what is missing
         named = ("dim", "n_layer", "model_type")
-        full = [(release, DEFAULTS | dict(release.config)) for release in self.releases]
+        full = [(release, _DEFAULTS | dict(release.config)) for release in self.releases]
         fit = [r for r, config in full if all(config[key] == sizes[key] for key in named)]
         grids = {release.config["block_size"] for release in fit}
         grids = {sizes["block_size"]} if "block_size" in sizes else grids
@@ -130,15 +139,18 @@ class LlamaGenGPT(Family):
         self, official: Mapping[str, Any], state: Mapping[str, Tensor]
     ) -> Mapping[str, Any]:
         """The config under the names of the model, with what it leaves to the tensors."""
-        return {**sizes_of(state), **translated(self.name, official)}
+        return {**_sizes(state), **_translated(self.name, official)}
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
-        official = translated(self.name, official)
-        warn_of_unknown(self.name, official, {*DEFAULTS, *SIZES, *SAMPLING, *SCRIPT, *SILENT})
-        given = {**DEFAULTS, **SAMPLING, **SCRIPT, **official}
+        official = _translated(self.name, official)
+        warn_of_unknown(self.name, official, {*_DEFAULTS, *_SIZES, *_SAMPLING, *_SCRIPT, *_SILENT})
+        given = {**_DEFAULTS, **_SAMPLING, **_SCRIPT, **official}
         side = math.isqrt(given["block_size"])
         if side * side != given["block_size"]:
             raise ConfigError(f"{self.name}: block_size={given['block_size']}; expected a square")
+        if given["model_type"] not in ("c2i", "t2i"):
+            found = printable(given["model_type"])
+            raise ConfigError(f"{self.name}: model_type={found}; expected c2i or t2i")
         captions = given["model_type"] == "t2i"
         return {
             "kind": "autoregressive",
@@ -149,7 +161,7 @@ class LlamaGenGPT(Family):
             "rope_base": given["rope_base"],
             "condition": condition_tree(self.name, given),
             "head": "joint",
-            "sampling": sampling_tree(given),
+            "sampling": _sampling(given),
             "spec": {"blocks": [[side, side]], "vocab": [given["vocab_size"]], "dim": 8},
             "tokenizer": {"name": f"vq_ds16_{'t2i' if captions else 'c2i'}", "sha256": ""},
         }
@@ -169,56 +181,32 @@ class LlamaGenGPT(Family):
                 "and one code per position"
             )
         transformer, sampling, text = own.transformer, own.sampling, own.condition.text
-        dropout, out = transformer.dropout, transformer.mlp_out_dropout
+        dropout = transformer.dropout
         tree = {
             "model_type": "c2i" if text is None else "t2i",
-            "dim": transformer.width,
-            "n_layer": transformer.depth,
-            "n_head": transformer.heads,
-            "n_kv_head": transformer.kv_heads,
-            # The official width is a rounded multiple of 8/3; the factor leads to any other.
-            "multiple_of": 1,
-            "ffn_dim_multiplier": (transformer.hidden + 0.5) / int(8 * transformer.width / 3),
-            "norm_eps": transformer.norm_eps,
+            **transformer_arguments(transformer),
             "rope_base": own.rope_base,
-            "initializer_range": transformer.init_std,
             "token_dropout_p": dropout if own.token_dropout is None else own.token_dropout,
-            "attn_dropout_p": transformer.attention_dropout,
-            "resid_dropout_p": dropout,
-            "ffn_dropout_p": dropout if out is None else out,
-            "drop_path_rate": transformer.drop_path,
             "class_dropout_prob": own.condition.dropout,
             "vocab_size": config.inner.vocab[0],
             "block_size": spec.length,
             "cfg_scale": sampling.guidance,
-            "cfg_interval": cfg_interval(sampling.guidance_interval, spec.length),
+            "cfg_interval": _cfg_interval(sampling.guidance_interval, spec.length),
             "temperature": sampling.temperature,
             "top_k": sampling.top_k,
             "top_p": sampling.top_p,
         }
-        usual = {"ffn_dim_multiplier": None, "multiple_of": 256}
-        plain = transformer_tree({**DEFAULTS, **tree, **usual})
-        if TransformerConfig.model_validate(plain).hidden == transformer.hidden:
-            tree |= usual
         if text is None:
             tree |= {"cls_token_num": 1, "num_classes": own.condition.classes or 0}
         else:
             tree |= {"cls_token_num": text.length, "caption_dim": text.dim}
             tree["no_left_padding"] = text.align == "given"
-        self._check(own.model_dump(), self.config(tree))
+        self._check(own, self.config(tree))
         return tree
 
-    def _check(self, ours: Mapping[str, Any], again: Mapping[str, Any]) -> None:
+    def _check(self, own: Any, again: Mapping[str, Any]) -> None:
         """ConfigError for what the way there and back would change of the network."""
-        mine = ours["transformer"]
-        theirs = TransformerConfig().model_dump() | again["transformer"]
-        training = {"init", "init_std", "branch_scale", "dropout", "mlp_out_dropout"}
-        training |= {"attention_dropout", "drop_path"}
-        wrong = [
-            f"transformer.{key}={value}"
-            for key, value in mine.items()
-            if key not in _NO_LAYOUT | training and theirs[key] != value
-        ]
+        ours, wrong = own.model_dump(), unlike(own.transformer, again["transformer"])
         plain = {"embed": "learned", "regroup": None, "positions": "rope"}
         plain |= {"condition_positions": "zero"}
         wrong += [f"{key}={ours[key]}" for key, value in plain.items() if ours[key] != value]
@@ -236,31 +224,70 @@ class LlamaGenGPT(Family):
     # -- keys -----------------------------------------------------------------------------------
 
     def entries(self, config: Generator) -> list[Entry]:
-        if config.config.condition.text is None:
-            table = [same("condition.label.weight", "cls_embedding.embedding_table.weight")]
-        else:
-            table = [
-                same("condition.text.0.weight", "cls_embedding.cap_proj.fc1.weight"),
-                same("condition.text.2.weight", "cls_embedding.cap_proj.fc2.weight"),
-                same("condition.empty", "cls_embedding.uncond_embedding"),
-            ]
-        table += [
-            same("embed.0.weight", "tok_embeddings.weight"),
+        captions = config.config.condition.text is not None
+        return [
+            *shared_entries(config.config.transformer.depth, captions),
             same("transformer.norm.weight", "norm.weight"),
             same("head.out.weight", "output.weight"),
         ]
-        names = {
-            "norm_attention": "attention_norm",
-            "attention.qkv": "attention.wqkv",
-            "attention.out": "attention.wo",
-            "norm_mlp": "ffn_norm",
-            "mlp.gate": "feed_forward.w1",
-            "mlp.up": "feed_forward.w3",
-            "mlp.out": "feed_forward.w2",
-        }
-        for i in range(config.config.transformer.depth):
-            for ours, theirs in names.items():
-                table.append(
-                    same(f"transformer.blocks.{i}.{ours}.weight", f"layers.{i}.{theirs}.weight")
-                )
-        return table
+
+
+def _translated(family: str, official: Mapping[str, Any]) -> dict[str, Any]:
+    """A config under the names of the model; the trainer's arguments, if it has `gpt_model`, are
+    told in them and the rest of them (paths, logging) is left out."""
+    if "gpt_model" not in official:
+        return dict(official)
+    found = named_sizes(family, "gpt_model", official["gpt_model"], "GPT-", MODELS)
+    known = {*_DEFAULTS, *_SIZES, *_SAMPLING, *_SCRIPT}
+    found |= {key: value for key, value in official.items() if key in known}
+    if "gpt_type" in official:
+        found["model_type"] = official["gpt_type"]
+    if "image_size" in official:
+        side = official["image_size"] // official.get("downsample_size", 16)
+        found["block_size"] = side * side
+    if "dropout_p" in official:
+        found |= dict.fromkeys(("resid_dropout_p", "ffn_dropout_p"), official["dropout_p"])
+    if "drop_path" in official:  # so called in the trainer of captions
+        found["drop_path_rate"] = official["drop_path"]
+    return found
+
+
+def _sampling(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of sampling; the official sampler takes a scale of 1 or less as no guidance.
+
+    It guides the first code and, of the others counted from 0, those up to cfg_interval; -1 is all.
+    """
+    guided, length = math.floor(given["cfg_interval"]) + 2, given["block_size"]
+    ends = given["cfg_interval"] > -1 and guided < length
+    return {
+        "guidance_interval": (0.0, guided / length if ends else 1.0),
+        "temperature": given["temperature"],
+        "top_k": given["top_k"],
+        "top_p": given["top_p"],
+        "guidance": max(given["cfg_scale"], 1.0),
+    }
+
+
+def _cfg_interval(interval: tuple[float, float], length: int) -> int:
+    """The official option for an interval of guidance."""
+    return -1 if interval[1] == 1 else round(interval[1] * length) - 2
+
+
+def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Sizes of a network as the shapes of its tensors tell them."""
+    rows, width = state["tok_embeddings.weight"].shape
+    found = {
+        "vocab_size": rows,
+        "dim": width,
+        "n_layer": len({key.split(".")[1] for key in state if key.startswith("layers.")}),
+    }
+    table = state.get("cls_embedding.embedding_table.weight")
+    captions = state.get("cls_embedding.uncond_embedding")
+    if captions is not None:
+        found |= {"model_type": "t2i", "cls_token_num": captions.shape[0]}
+        found["caption_dim"] = captions.shape[1]
+    elif table is not None:
+        found |= {"model_type": "c2i", "cls_token_num": 1}
+    if _INERT in state:
+        found["block_size"] = len(state[_INERT]) - found["cls_token_num"]
+    return found

@@ -60,6 +60,7 @@ _OTHERS = frozenset({"dim", "n_layer", "n_head", "cls_token_num", "max_seq_len"}
 _CODE_DIM = "codebook_embed_dim"  # of the tokenizer, as the sampling scripts name it
 _CODE_DIMS = {16384: 8, 8192: 16}  # of LlamaGen's and LARP's tokenizers
 _SAMPLING = {"cfg_interval": -1, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+_SAMPLING_KEYS = frozenset({*_SAMPLING, "cfg_scale", "no_left_padding"})
 _SCALES = {"c2i": 2.0, "t2i": 7.5, "class_cond": 2.5}  # of the sampling scripts
 # Caches of sampling, and an argument of rotary positions that the network of clips does not have.
 _SILENT = frozenset({"max_batch_size", "rope_base"})
@@ -111,7 +112,7 @@ class NAR(Family):
         given = _translated(official)
         clips = given.get("model_type") == "class_cond" or "latent_shape" in given
         defaults = _CLIPS if clips else _IMAGES
-        known = {*defaults, *_OTHERS, *_SAMPLING, *_SILENT, _CODE_DIM, "cfg_scale"}
+        known = {*defaults, *_OTHERS, *_SAMPLING_KEYS, *_SILENT, _CODE_DIM}
         warn_of_unknown(self.name, given, known)
         args = {**defaults, **_SAMPLING, **given}
         if args["model_type"] not in (("class_cond",) if clips else ("c2i", "t2i")):
@@ -197,7 +198,7 @@ class NAR(Family):
         if text is None:
             tree["num_classes"] = own.condition.classes or 0
         else:
-            tree["caption_dim"] = text.dim
+            tree |= {"caption_dim": text.dim, "no_left_padding": text.align == "given"}
         if clips:
             tree |= {"model_type": "class_cond", "latent_shape": list(grid)}
             tree |= dict(zip(("attn_num_back", "attn_num_down"), further, strict=True))
@@ -238,7 +239,7 @@ def _translated(official: Mapping[str, Any]) -> dict[str, Any]:
     are no model's; or of a name and arguments, as the trainer of clips has it."""
     if "gpt_model" in official:
         found = named_sizes("nar", "gpt_model", official["gpt_model"], "GPT-", MODELS)
-        known = {*_IMAGES, *_SAMPLING, _CODE_DIM, "cfg_scale", "cls_token_num"}
+        known = {*_IMAGES, *_SAMPLING_KEYS, _CODE_DIM, "cls_token_num"}
         found |= {key: official[key] for key in known & set(official)}
         names = {"gpt_type": "model_type", "drop_path": "drop_path_rate"}
         found |= {b: official[a] for a, b in names.items() if a in official}

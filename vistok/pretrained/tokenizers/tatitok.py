@@ -21,9 +21,10 @@ class TATiTok(TiTok):
     keys = TiTok.keys | {"text_context_length", "text_embed_dim"}
 
     def recognizes(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
-        vq = within(config, "model", "vq_model")
+        vq, keys = within(config, "model", "vq_model"), set(keys)
         return isinstance(vq, Mapping) and (
-            "text_context_length" in vq or "decoder.text_guidance_proj.weight" in set(keys)
+            ("text_context_length" in vq and "latent_tokens" in keys)
+            or "decoder.text_guidance_proj.weight" in keys
         )
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
