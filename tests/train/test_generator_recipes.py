@@ -70,7 +70,7 @@ def place(tmp_path_factory):
             torch.manual_seed(0)
             config = read_config(recipe_of(run))
             tokenizer = Tokenizer(config.task.tokenizer).eval()
-            if tokenizer.quantizer.wants_data:  # codes that are all in use
+            if tokenizer.config.quantizer.kind == "vq":  # of which few codes would be in use
                 batch = next(iter(EvalLoader(build(config.data).open("val"), 64)))
                 with torch.no_grad():
                     latents = tokenizer.latents(to_device(batch, CPU).pixels)
@@ -131,7 +131,10 @@ def test_it_learns_more_than_the_frequencies_of_codes(here, name):
         assert rows[0]["loss"] == pytest.approx(math.log(spec.codebook_size), rel=1e-3)
         # Independent bits cannot know the levels of a digit: theirs are the frequencies of bits.
         bits = getattr(config.task.generator, "head", None) == "bernoulli"
-        assert found["nll"] < unigram(run, bits) - MARGINS.get(name, MARGIN)
+        # Codes of a window know nothing of each other, which is most of what there is to know here.
+        alone = getattr(config.task.generator, "window", 1) > 1
+        margin = 0.03 if alone else MARGINS.get(name, MARGIN)
+        assert found["nll"] < unigram(run, bits) - margin
     elif "masked_nll" in found:  # a bound of the likelihood of positions in random order
         near = 2e-2 if config.task.generator.tied else 1e-3  # tied logits do not start at zero
         assert rows[0]["loss"] == pytest.approx(math.log(spec.codebook_size), rel=near)
