@@ -97,6 +97,19 @@ def test_batches_change_nothing_and_classes_are_even(system):
     assert labels.bincount().tolist() == [3] * 7
 
 
+def test_samples_are_resized_before_they_are_measured(system):
+    make, generator = system
+    context, one = make(), gfid.Pass(length=4, resize=5)
+    decoded = gfid.decoded(context, generator.generator, torch.arange(3), one)
+    assert decoded.shape == (3, 3, 5, 5) and decoded.dtype == torch.uint8
+    with exact():
+        rows = run(context, generator, one, 3, "none")
+    assert [row.size for row in rows] == [(5, 5)]
+    asked = EvalConfig(gfid={"resize": 5})
+    jobs = gfid.GFID().jobs(System(context.run, (generator,)), asked)
+    assert {job.config.resize for job in jobs} == {5}
+
+
 def test_random_labels_are_uniform_and_keyed_by_the_sample(system):
     model = system[1].generator
     labels = gfid.labels_of(model, torch.arange(7000), "random", 3)
