@@ -9,6 +9,7 @@ Letters: B batch, L positions, F factors, W width, S slots in front, R rows (gui
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -248,11 +249,12 @@ class SequentialGenerator(Generator):
         self, condition: Condition, index: Tensor, seed: int, positions: int, settings: Any
     ) -> Tokens:
         spec, factors, samples = self.spec, len(self.inner.vocab), len(index)
+        steps, total = self.steps(positions), len(self.steps(spec.length))
         run = Decoding(
             self,
             condition,
             samples,
-            positions,
+            len(steps),
             guided=settings.guided,
             cache=settings.cache,
             fast=settings.fast,
@@ -264,23 +266,34 @@ class SequentialGenerator(Generator):
             given = (settings, index, seed, known, condition.known_mask)
             chosen, self.passes = decode(run, positions, *given)
             return self._tokens(chosen)
-        self.passes = torch.full((samples,), positions)
+        self.passes = torch.full((samples,), len(steps))
         u = Rng(seed, "sampling").uniform(index, (spec.length, factors)).to(run.start.device)
         chosen = torch.zeros(samples, spec.length, factors, dtype=torch.long, device=u.device)
         each = settings.of_factors(factors)
-        for i in range(positions):
-            hidden = run.feed(chosen[:, i - 1 : i]) if i else run.begin()
-            done = i / spec.length
+        for i, cells in enumerate(steps):
+            hidden = run.feed(chosen[:, steps[i - 1]]) if i else run.begin()
+            head, states = run.model.predicted(hidden[:, -1:])
+            done, numbers, codes = i / total, u[:, cells], []
+            for place, state in enumerate(states.unbind(1)):
 
-            def pick(logits: Tensor, f: int, i: int = i, done: float = done) -> Tensor:
-                scale = each[f].scale_at(done)
-                return choose(guide(logits, scale, samples), u[:, i, f], each[f])
+                def pick(logits: Tensor, f: int, done: float = done, u: Tensor = numbers[:, place]):
+                    return choose(guide(logits, each[f].scale_at(done), samples), u[:, f], each[f])
 
-            codes = run.model.head.sample(hidden[:, -1], pick)
+                codes.append(head.sample(state, pick))
+            new = torch.stack(codes, dim=1)
             if known is not None:
-                codes = torch.where(condition.known_mask[:, i, None], known[:, i], codes)
-            chosen[:, i] = codes
+                new = torch.where(condition.known_mask[:, cells, None], known[:, cells], new)
+            chosen[:, cells] = new
         return self._tokens(chosen)
+
+    def steps(self, positions: int) -> Sequence[slice | Tensor]:
+        """Positions [c] of the codes that each step of sampling predicts, for the first ones."""
+        return [slice(i, i + 1) for i in range(positions)]
+
+    def predicted(self, hidden: Tensor) -> tuple[nn.Module, Tensor]:
+        """The head of single codes, and the states [R, c, W] of the codes of a step, from that of
+        the step before [R, 1, W]."""
+        return self.head, hidden
 
     def _tokens(self, chosen: Tensor) -> Tokens:
         """Tokens of the spec for codes [B, P, F] of the first positions; those behind are 0."""
