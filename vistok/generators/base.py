@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from vistok.config import Config, ConfigError, validate, validate_part
@@ -43,14 +44,17 @@ class GeneratorConfig(Config):
     """Named changes of `sampling`. `guided` (none) and `unguided` (without guidance) are always
     there; a release gives its paper's own."""
 
+    @model_validator(mode="after")
+    def _presets_fit(self) -> GeneratorConfig:
+        for name, changes in self.presets.items():
+            whole = merge(self.sampling.model_dump(), changes)
+            validate(type(self.sampling), whole, f"presets.{name}")
+        return self
+
     @property
     def wants_codes(self) -> bool:
         """True if the generator is built from the code vectors of the tokenizer."""
         return False
-
-
-UNGUIDED = {"guidance": 1.0, "guidance_start": 1.0}
-"""Changes of sampling settings that switch guidance off."""
 
 
 class SavedCodes(nn.Module):
@@ -157,9 +161,13 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
     @property
     def presets(self) -> dict[str, dict[str, Any]]:
         """Named changes of the default settings; `guided` and `unguided` are always among them."""
+        return {"guided": {}, "unguided": self.unguided, **self.config.presets}
+
+    @property
+    def unguided(self) -> dict[str, float]:
+        """Changes of sampling settings that switch guidance off."""
         known = type(self.sampling).model_fields
-        off = {name: value for name, value in UNGUIDED.items() if name in known}
-        return {"guided": {}, "unguided": off, **self.config.presets}
+        return {name: 1.0 for name in ("guidance", "guidance_start") if name in known}
 
     def settings(self, sampling: Config | Mapping[str, Any] | str | None = None) -> Config:
         """The settings of `sample`: the default, with changes, or others of the same class.
