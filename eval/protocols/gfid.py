@@ -145,16 +145,18 @@ class GFID(Protocol):
             sides["gFID"] = real.stats(context) if given is None else given
         if config.trained or not sides:
             sides["gFID-val"] = None
+        followed = settings(context, model, config.guidance).model_dump(mode="json")
         common = {
             "run": generator.name,
             "weights": {"tokenizer": context.run.sha256, "generator": generator.sha256},
             "length": config.length,
             "sampling": {
-                "generator": settings(context, model, config.guidance).model_dump(mode="json"),
+                "generator": followed,
                 **({"decoder": context.decoder_sampling} if context.samples else {}),
             },
             "seed": context.seed,
             "condition": _condition_name(context, model, config.labels),
+            "precision": followed.get("precision") or "fp32",
         }
         rows = []
         for metric, side in sides.items():
