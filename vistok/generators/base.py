@@ -72,6 +72,7 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
     Attributes:
         config: its own config.
         spec: TokenSpec of the tokens that it learns and samples.
+        inner: the same tokens in the vocabulary that is modeled, which a kind may regroup.
         classes: names of its classes; () = unconditional, or without names.
         tokenizer: {"name", "sha256", "codes_sha256"} of the tokenizer whose tokens it learned; may
             be empty, or lack the last.
@@ -87,6 +88,7 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
 
     config: GeneratorConfig
     spec: TokenSpec
+    inner: TokenSpec
     metrics: tuple[str, ...]
     judged_by: tuple[str, int]
     takes_known: bool = False
@@ -104,7 +106,7 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
                 "behind it; leave out condition.text.mask and condition.text.class_token, or use "
                 "kind=autoregressive"
             )
-        self.config, self.spec = config, spec
+        self.config, self.spec, self.inner = config, spec, spec
         self.classes: tuple[str, ...] = ()
         self.tokenizer: dict[str, str] = {}
 
@@ -255,6 +257,18 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
             settings: of the class of `self.sampling`, checked.
         """
         raise NotImplementedError
+
+    def regrouped(self, tokens: Tokens) -> Tokens:
+        """Tokens in the vocabulary that is modeled."""
+        same = tokens.spec.vocab == self.inner.vocab
+        return tokens if same else tokens.regroup(self.inner.vocab)
+
+    def tokens_of(self, codes: Tensor) -> Tokens:
+        """Tokens in the tokenizer's vocabulary, of codes [B, n, F] in the one that is modeled."""
+        tokens = Tokens(self.inner, indices=codes.to(Tokens.dtype(self.inner)))
+        if self.inner.vocab != self.spec.vocab:
+            tokens = tokens.regroup(self.spec.vocab)
+        return Tokens(self.spec, indices=tokens.indices)
 
     # -- files ----------------------------------------------------------------------------------
 

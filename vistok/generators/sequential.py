@@ -27,7 +27,14 @@ from vistok.generators.decoding import Decoding
 from vistok.generators.embedding import BitEmbedding, CodeEmbedding, EmbedKind, FactorEmbedding
 from vistok.generators.factor_sampling import FactorSampling
 from vistok.generators.guidance import guide
-from vistok.generators.heads import OF_BITS, HeadKind, check_head, choose_head, make_head
+from vistok.generators.heads import (
+    OF_BITS,
+    HeadKind,
+    check_choice,
+    check_head,
+    choose_head,
+    make_head,
+)
 from vistok.generators.intra_head import IntraConfig, IntraHead
 from vistok.generators.sampling import choose
 from vistok.generators.speculative import JacobiConfig, decode
@@ -240,10 +247,7 @@ class SequentialGenerator(Generator):
 
     def check_settings(self, settings: SequentialSampling) -> None:
         each = settings.of_factors(len(self.inner.vocab))
-        if self.head_kind in OF_BITS and any(one.narrows for one in each):
-            raise InputError(
-                "top_k, top_p and min_p have no meaning for independent bits; leave them out"
-            )
+        check_choice(self.head_kind, any(one.narrows for one in each))
 
     def generate(
         self, condition: Condition, index: Tensor, seed: int, positions: int, settings: Any
@@ -265,7 +269,9 @@ class SequentialGenerator(Generator):
         if settings.jacobi is not None:
             given = (settings, index, seed, known, condition.known_mask)
             chosen, self.passes = decode(run, positions, *given)
-            return self._tokens(chosen)
+            # Positions that were not asked for are cut from the tokens; here they are 0.
+            chosen = nn.functional.pad(chosen, (0, 0, 0, spec.length - positions))
+            return self.tokens_of(chosen)
         self.passes = torch.full((samples,), len(steps))
         u = Rng(seed, "sampling").uniform(index, (spec.length, factors)).to(run.start.device)
         chosen = torch.zeros(samples, spec.length, factors, dtype=torch.long, device=u.device)
@@ -284,7 +290,7 @@ class SequentialGenerator(Generator):
             if known is not None:
                 new = torch.where(condition.known_mask[:, cells, None], known[:, cells], new)
             chosen[:, cells] = new
-        return self._tokens(chosen)
+        return self.tokens_of(chosen)
 
     def steps(self, positions: int) -> Sequence[slice | Tensor]:
         """Positions [c] of the codes that each step of sampling predicts, for the first ones."""
@@ -295,15 +301,6 @@ class SequentialGenerator(Generator):
         the step before [R, 1, W]."""
         return self.head, hidden
 
-    def _tokens(self, chosen: Tensor) -> Tokens:
-        """Tokens of the spec for codes [B, P, F] of the first positions; those behind are 0."""
-        spec = self.spec
-        chosen = nn.functional.pad(chosen, (0, 0, 0, spec.length - chosen.shape[1]))
-        tokens = Tokens(self.inner, indices=chosen.to(Tokens.dtype(self.inner)))
-        if self.config.regroup is not None:
-            tokens = tokens.regroup(spec.vocab)
-        return Tokens(spec, indices=tokens.indices)
-
     # -- pieces ---------------------------------------------------------------------------------
 
     def summary(self) -> dict[str, object]:
@@ -312,12 +309,6 @@ class SequentialGenerator(Generator):
             "vocabulary": " x ".join(map(str, self.inner.vocab)),
             "head": self.head_kind,
         }
-
-    def regrouped(self, tokens: Tokens) -> Tokens:
-        """Tokens in the vocabulary that is modeled."""
-        if tokens.spec.vocab == self.inner.vocab:
-            return tokens
-        return tokens.regroup(self.inner.vocab)
 
     def _embedding(self, codes: nn.Module | None) -> nn.Module:
         config, vocab, width = self.config, self.inner.vocab, self.config.transformer.width
