@@ -120,11 +120,7 @@ class GFID(Protocol):
                     given |= {"metrics": further, "stored": own.stored}
                 found.append(Job(self, one.model_copy(update=given), generator, real))
             if len(scales) == 1 and own.guidance != (1.0,):
-                reason = (
-                    f"{generator.name} has no classes and reads no text: there is nothing to guide "
-                    "with"
-                )
-                found.append(Skip("gFID with guidance", reason))
+                found.append(Skip("gFID with guidance", _unguidable(generator)))
             if isinstance(real, str) and config.reference is None:
                 found.append(Skip("gFID", real))
         return found
@@ -195,7 +191,8 @@ def passes(spec: TokenSpec, scales: Sequence[float]) -> list[Pass]:
 
 def scales_of(model: Any, guidance: Sequence[float] | None) -> tuple[Scale, ...]:
     """The guidance scales that a generator can follow, 1 first."""
-    given = model.num_classes or model.reads_text
+    own = model.config.condition
+    given = (model.num_classes and own.null_class) or model.reads_text
     if not given or "guidance" not in type(model.sampling).model_fields:
         return (1.0,)
     if guidance is None:
@@ -211,7 +208,8 @@ def settings(context: Context, model: Any, guidance: Scale) -> Any:
     """
     changes = dict(context.sampling.get("generator", {}))
     if "guidance" in type(model.sampling).model_fields:
-        changes |= {"preset": "unguided"} if guidance == 1.0 else {"guidance": guidance}
+        off = {"preset": "unguided", **model.unguided}
+        changes |= off if guidance == 1.0 else {"guidance": guidance}
     return model.settings(changes)
 
 
@@ -296,6 +294,13 @@ def samples_of(
     one = Pass(length=context.spec.max_prefix, guidance=guidance)
     made = [decoded(context, model, part, one) for part in parts]
     return torch.cat(made).cpu().unflatten(0, index.shape)
+
+
+def _unguidable(generator: Any) -> str:
+    """Why this generator is measured without guidance alone."""
+    if generator.generator.num_classes and not generator.generator.config.condition.null_class:
+        return f"{generator.name} knows no sample without a class, which guidance needs"
+    return f"{generator.name} has no classes and reads no text: there is nothing to guide with"
 
 
 def _missing(system: System, config: EvalConfig) -> str:
