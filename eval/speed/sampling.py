@@ -103,7 +103,8 @@ def _rows(
     ]
     if generator.settings(changes).jacobi is not None:
         return [*rows, *_jacobi(generator, clock, sample, of)]
-    read = weights_read(generator) * dtype_of(precision).itemsize * generator.spec.length
+    steps = int(generator.passes.max())  # fewer than codes where a step predicts several
+    read = weights_read(generator) * dtype_of(precision).itemsize * steps
     share = _share(read, fast, rates)
     note = f"of {statistics.median(rates) / 1e9:.1f} GB/s, {read / 1e9:.3g} GB of weights to read"
     return [*rows, of("sample-bandwidth-share", share, note)]

@@ -136,8 +136,10 @@ def test_a_cut_sequence_is_a_shorter_one(trunk):
     label, rows = Condition(label=LABELS), [[1, 0, 1, 1, 0]] * 3
     cut = tokens_of(model).prefix(3)
     filled = replace(cut, indices=cut.indices + (~cut.kept())[..., None].to(cut.indices))
-    for one in (lambda t: model(t, label, masked(*rows))["loss"],):
-        assert one(cut).item() == pytest.approx(one(filled).item(), rel=1e-5)
+    losses = [model(one, label, masked(*rows))["loss"].item() for one in (cut, filled)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    sums = [float(model.evaluate(one, label)["masked_nll"][0]) for one in (cut, filled)]
+    assert sums[0] == pytest.approx(sums[1], rel=1e-5)  # masks are those of its own codes
     codes, mask = cut.indices.long(), torch.tensor(rows) > 0
     nats = model._nats(model.logits(codes, mask & cut.kept(), label, seen=cut.kept()), codes, 0.1)
     weight = torch.tensor([1.0, 0.1, 1.0, 0.0, 0.0])

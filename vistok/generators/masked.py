@@ -209,12 +209,13 @@ class Masked(Generator):
         positions are sampled one by one in a random order, and by Jensen's inequality no less than
         that of the mixture of all orders (arXiv 2110.02037): comparable to `nll` of sequential
         generators, from above. It says nothing of what several positions at once lose by being
-        sampled independently. Masks depend on a sample's codes alone.
+        sampled independently. Masks depend on a sample's codes alone, those of its prefix.
         """
         indices, seen = self._codes(tokens)
         there = torch.ones_like(indices[..., 0], dtype=torch.bool) if seen is None else seen
         length = there.sum(-1)
-        key = torch.tensor([zlib.crc32(row.numpy().tobytes()) for row in indices.cpu()])
+        known = (indices * there[..., None]).cpu()
+        key = torch.tensor([zlib.crc32(row.numpy().tobytes()) for row in known])
         nats_sum, right_sum, masked = 0.0, 0.0, 0
         for i in range(_EVALUATED):
             noise = Rng(0, "masked/evaluate", i).uniform(key, (self.spec.length,))

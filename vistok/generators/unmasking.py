@@ -67,6 +67,8 @@ def gumbel(u: Tensor) -> Tensor:
 
 def count_masked(length: Tensor, step: int, settings: MaskedSampling) -> Tensor:
     """[B] positions that stay masked after a step, of the `length` [B] that were at the start."""
+    # Not all by `mask_ratio`: the originals compute in Python and numpy, whose powers torch rounds
+    # otherwise, and a share that ends on a whole number shows the last digit.
     done = (step + 1) / settings.steps
     if settings.count_precision == "float32":
         share = mask_ratio(torch.tensor(done, dtype=torch.float32), settings.schedule)

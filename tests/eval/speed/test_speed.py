@@ -9,16 +9,18 @@ import torch
 import yaml
 from click.testing import CliRunner
 
+from tests.support.generators import made
 from vistok.config import shipped
 from vistok.core.records import Batch, Latents
 from vistok.eval.__main__ import speed
 from vistok.eval.results.rows import Results
 from vistok.eval.speed import clock as clocks
-from vistok.eval.speed import lookup
+from vistok.eval.speed import lookup, sampling
 from vistok.eval.speed import measure as speeds
 from vistok.eval.speed.clock import Clock, flops, largest_products
 from vistok.eval.speed.parts import peak_memory
 from vistok.eval.speed.training_step import TrainingStep, config_file, plain_step
+from vistok.tokens import TokenSpec
 from vistok.train.tasks.base import Phase
 
 TRANSFORMER = {"width": 16, "depth": 1, "heads": 2}
@@ -183,3 +185,15 @@ def test_the_timed_step_is_one_without_looks_at_each_term():
     assert plain_step(1000, (Phase("discriminator", every=5),)) == 1000
     step = TrainingStep({**TREE, "data": None, "steps": 500}, Batch(torch.arange(2), PIXELS), "x")
     assert step.progress.step == 499
+
+
+def test_weights_are_read_once_for_each_window_of_codes(monkeypatch):
+    spec = TokenSpec(blocks=((2, 4),), vocab=(16,))
+    model = made("autoregressive", spec, window=2).eval()
+    monkeypatch.setattr(sampling, "_BYTES", 4000)
+    seconds = lambda call: (call(), 2.0)[1]
+    clock = SimpleNamespace(repeats=1, device=torch.device("cpu"), once=seconds)
+    row = lambda name, value, **facts: (name, value)
+    found = dict(sampling._rows(model, clock, {}, "fp32", 1, row))
+    read = sampling.weights_read(model) * 4 * 2  # bytes of two steps
+    assert found["sample-bandwidth-share"] == pytest.approx(read / 4000)
