@@ -340,6 +340,7 @@ _ENDINGS = (
     Metric("ratio", digits=2),
     Metric("/s", digits=1),
     Metric("gain", digits=1),
+    Metric("passes", digits=1),
 )
 _ORDER = {name: place for place, name in enumerate(METRICS)}
 

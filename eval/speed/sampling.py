@@ -102,11 +102,32 @@ def _rows(
         ),
     ]
     if generator.settings(changes).jacobi is not None:
-        return rows  # its steps are not known beforehand
+        return [*rows, *_jacobi(generator, clock, sample, of)]
     read = weights_read(generator) * dtype_of(precision).itemsize * generator.spec.length
     share = _share(read, fast, rates)
     note = f"of {statistics.median(rates) / 1e9:.1f} GB/s, {read / 1e9:.3g} GB of weights to read"
     return [*rows, of("sample-bandwidth-share", share, note)]
+
+
+def _jacobi(
+    generator: Generator, clock: Clock, sample: Callable[..., Any], of: MakeRow
+) -> list[Row]:
+    """Passes of Jacobi decoding and its gains over one position in each pass; both are called in
+    turn."""
+    with torch.no_grad():
+        pairs = [(clock.once(sample), clock.once(lambda: sample(jacobi=None)))]
+        steps = generator.passes.double().mean().item()
+        for _ in range(clock.repeats):
+            pairs.append((clock.once(sample), clock.once(lambda: sample(jacobi=None))))
+        sample()
+    passes = generator.passes.double().mean().item()
+    gain = statistics.median(slow / quick for quick, slow in pairs[1:])
+    note = f"of the network for each sample; {steps:.0f} without jacobi"
+    return [
+        of("sample-passes", passes, note),
+        of("sample-passes-gain", steps / passes, "passes without over with jacobi"),
+        of("sample-jacobi-gain", gain, "images/s with over without jacobi"),
+    ]
 
 
 def weights_read(generator: Generator) -> int:

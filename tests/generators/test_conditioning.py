@@ -10,6 +10,7 @@ from vistok.core.draws import Draws
 from vistok.core.records import Batch, Condition
 from vistok.generators import load_generator
 from vistok.generators.autoregressive import Autoregressive, AutoregressiveConfig
+from vistok.generators.captions import weighted_mean, with_text
 from vistok.generators.conditioning import (
     ConditionConfig,
     ConditionTokens,
@@ -158,3 +159,85 @@ def test_a_batch_gives_the_condition_that_is_read(fails):
     assert read(batch, classes=0) == Condition()
     with fails(ConfigError, "condition.pooled: this generator reads it", "text.pooled"):
         read(Batch(index=torch.arange(2), label=label), pooled=6)
+
+
+# -- captions --------------------------------------------------------------------------------------
+
+
+CAPTIONS = {
+    "dim": 5, "length": 4, "projection": "mlp", "empty": "stored", "mask": True, "align": "end",
+    "class_token": False, "textless": "ignored",
+}  # fmt: skip
+
+
+def test_captions_lie_at_the_end_and_their_padding_is_hidden():
+    torch.manual_seed(0)
+    module = tokens_of({"classes": 0, "text": CAPTIONS})
+    text = torch.randn(3, 4, 5)
+    mask = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 1], [1, 1, 1, 1]]) > 0
+    given, null = Condition(text=text, text_mask=mask), torch.tensor([False, True, False])
+    tokens, seen = module(given, 3, null), module.seen(given, 3)
+    assert module.count == 4 and "label" not in dict(module.named_children())
+    torch.testing.assert_close(tokens[0, 2:], module.text(text)[0, :2])
+    torch.testing.assert_close(tokens[1], module.text(module.empty))
+    assert seen.mask.tolist() == [[False, False, True, True], [False] * 3 + [True], [True] * 4]
+    assert module.seen(Condition(), 3).mask.all() and seen.keys == 0
+    free = seen.join(module.seen(Condition(), 3))  # rows without the condition keep its mask
+    assert torch.equal(free.mask, torch.cat([seen.mask, seen.mask]))
+    assert "empty" in module.state_dict() and not module.empty.requires_grad
+
+
+def test_hidden_padding_changes_no_sample_with_or_without_a_cache():
+    """Grouped heads, zero rotary rows and guidance, as in LlamaGen."""
+    config = {
+        "transformer": {"width": 16, "depth": 2, "heads": 2, "kv_heads": 1},
+        "condition": {"classes": 0, "text": CAPTIONS},
+        "condition_positions": "zero",
+    }
+    torch.manual_seed(0)
+    spec = TokenSpec(blocks=((2, 2),), vocab=(7,))
+    model = Autoregressive(validate(AutoregressiveConfig, config), spec).eval()
+    for parameter in model.parameters():
+        parameter.data.add_(0.3 * torch.randn_like(parameter))
+    assert not model.rotary_cos[:4].any() and not model.rotary_sin[:4].any()
+    text, index = torch.randn(3, 4, 5), torch.arange(3)
+    mask = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 1], [1, 1, 1, 1]]) > 0
+    sample = lambda text, rows=index, **settings: (
+        model.sample(
+            Condition(text=text, text_mask=mask[rows]),
+            index=rows,
+            sampling={"guidance": 3.0} | settings,
+        ).indices
+    )
+    whole, other = sample(text), torch.where(mask[..., None], text, 9.0)
+    assert torch.equal(whole, sample(text, cache=False))
+    assert torch.equal(whole, sample(other))
+    assert torch.equal(whole[1:2], sample(text[1:2], index[1:2]))
+    seen = Condition(text=text)  # without a mask the padding is text
+    assert not torch.equal(
+        model.nats(Tokens(spec, whole), seen)[0],
+        model.nats(Tokens(spec, whole), Condition(text=text, text_mask=mask))[0],
+    )
+
+
+def test_samples_without_text_are_left_out_of_the_mean():
+    values = torch.arange(6.0).view(3, 2)
+    mask = torch.tensor([[0, 0], [0, 1], [1, 1]]) > 0
+    with_any = with_text(Condition(text=torch.zeros(3, 2, 5), text_mask=mask), 3)
+    assert with_any.tolist() == [False, True, True]
+    assert weighted_mean(values, with_any).item() == 3.5
+    assert weighted_mean(values, None).item() == 2.5
+    assert weighted_mean(values, with_text(Condition(), 3)).item() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"classes": 2, "text": CAPTIONS}, "class_token=false with classes=2.*set classes=0"),
+        ({"text": CAPTIONS | {"layers": 3}}, "projection=mlp is of text in front of the tokens"),
+        ({"classes": 2, "null_class": False}, "null_class=false with dropout=0.1"),
+    ],
+)
+def test_contradictions_of_captions_and_classes_are_one_line(config, words, fails):
+    with fails(ValueError, words):
+        tokens_of(config)

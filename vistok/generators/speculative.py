@@ -52,8 +52,8 @@ class JacobiConfig(Config):
     a quantile that is fixed for its position, which gives the very samples of plain decoding; none:
     independent of the last ones behind the first that changed (SJD)."""
     init: Literal["repeat", "sample", "random"] = "repeat"
-    """First draft of a position. repeat: the last draft in front of it; sample: drawn from the last
-    prediction; random: drawn from all codes alike."""
+    """First draft of a position that comes into the window. repeat: the last draft in front of it;
+    sample: drawn from the last prediction; random: from all codes alike, as in the first pass."""
 
 
 def decode(
@@ -88,15 +88,13 @@ def decode(
     kind = _COUPLINGS["quantile" if greedy else config.coupling]
     window = kind(each, config, vocab, positions, index, seed, device)
     passes, number = torch.zeros(samples, dtype=torch.long), 0
-    # The first pass reads the slots in front, which predict position 0 alone.
-    final, first, count, hidden = [0] * samples, [0] * samples, 1, run.begin()
+    final, first, count = [0] * samples, [0] * samples, min(config.window, positions)
     while True:
         passes += torch.tensor(final) < positions
         places = torch.tensor(first, device=device)[:, None] + everywhere[:count]
         window.move(places, number)
         window.guess(codes, fixed)
-        if number:
-            hidden = _hidden(run, codes, first, places)
+        hidden = _hidden(run, codes, first, places)
         drafts, settled = codes[rows, places], fixed[rows, places]
         scale = [one if isinstance(one, float) else one[places].view(-1, 1) for one in scales]
 
@@ -121,8 +119,8 @@ def decode(
         if min(final) == positions:
             return codes, passes
         fixed = fixed | (everywhere < ends[:, None])
+        # Windows end with the sequence, and what they hold in front is fixed then.
         number, count = number + 1, min(config.window, positions - 1)
-        # Windows end with the sequence; what they hold besides then is fixed.
         first = [min(end, positions - count) for end in final]
 
 
@@ -134,6 +132,8 @@ def _scales(settings: Any, positions: int, length: int, device: torch.device) ->
 
 def _hidden(run: Decoding, codes: Tensor, first: list[int], places: Tensor) -> Tensor:
     """Hidden states [R, n, W] that predict the places [B, n], from the codes in front of them."""
+    if max(first) == 0:  # the first pass, which reads the slots in front too
+        return run.begin(codes[:, : places.shape[1] - 1])
     rows = torch.arange(len(places), device=places.device)[:, None]
     if run.caches is None:
         run.rollback(0)
@@ -165,7 +165,7 @@ class _Window:
         self.count, self.start = 0, torch.zeros(len(index), 1, dtype=torch.long, device=device)
         shape = (positions, len(vocab))
         # A number of each position: of its first draft.
-        self.first_u = self.numbers("drafts", shape) if self.init != "repeat" else None
+        self.first_u = self.numbers("drafts", shape)
         self.prepare(shape)
 
     def prepare(self, shape: tuple[int, int]) -> None:
@@ -190,11 +190,9 @@ class _Window:
         """Write first drafts into codes [B, P, F], for the places that have none."""
         row, place = self.new.nonzero(as_tuple=True)
         at = self.places[row, place]
-        if self.init == "random":
+        if self.init == "random" or self.number == 0:  # there is no prediction, no code
             sizes = torch.tensor(self.vocab, device=self.device)
             drafts = (self.first_u[row, at].double() * sizes).long()
-        elif self.number == 0:
-            return  # no code, no prediction: 0 stays
         elif self.init == "repeat":
             drafts = codes[row, self.end[row]]
         else:
@@ -290,7 +288,8 @@ class _Speculative(_Window):
         first, size = self.first.flatten(), p.shape[-1]
         old = p if old is None else old  # then all drafts are first ones
         # A first draft was drawn from all codes alike, or could have been no other one.
-        certain = 1 / size if self.init == "random" else 1.0
+        alike = self.init == "random" or self.number == 0
+        certain = 1 / size if alike else 1.0
         given = torch.where(first, certain, old[self.source, drafts])
         wanted = p.gather(-1, drafts[:, None])[:, 0]
         kept = keeps(wanted, given, self.tests[..., f].flatten()) | settled
@@ -301,7 +300,7 @@ class _Speculative(_Window):
             anew = behind_change(self.kept).flatten() & ~settled
         (at,) = (anew | ~kept).nonzero(as_tuple=True)
         q = old[self.source[at]]
-        if self.init == "random":
+        if alike:
             other = torch.full_like(q, certain)
         else:
             other = torch.zeros_like(q).scatter(-1, drafts[at, None], 1.0)

@@ -10,7 +10,6 @@ files, changes nothing. MaskGen-KL, over continuous tokens, is another network.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,17 +24,12 @@ from vistok.pretrained.base import (
     Release,
     Stack,
     flag,
-    own,
-    pair,
-    same,
-    squeeze,
     warn_of_unknown,
 )
-from vistok.pretrained.generators.rar import swapped
+from vistok.pretrained.generators.maskgen_keys import ALIAS, CLASSES, TABLE, Table, key_table
 from vistok.pretrained.tokenizers.tatitok import CLIP
 from vistok.pretrained.tokenizers.titok import within
 
-CLASSES = 1000  # whose rows the table of the releases keeps
 _WIDTH, _LENGTH = 768, 77  # of CLIP's features of a text
 _READ = frozenset(
     "decoder_embed_dim decoder_depth decoder_num_heads micro_condition micro_condition_embed_dim "
@@ -45,7 +39,6 @@ _READ = frozenset(
 )
 _MARKS = {"text_embed_proj.weight", "cond_pooled_proj.weight", "norm.linear.weight"}
 _MARKS_KL = {"text_pooled_emb.weight", "diffusion_pos_embed_learned"}
-_TABLE, _ALIAS = "embeddings.weight", "lm_head.weight"
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "none": "constant"}
 _MASKS = ("arccos", "cosine", "linear", "root", "square")
 _LICENSE = "Apache-2.0 (weights: only for research purposes)"
@@ -91,46 +84,6 @@ def _release(size: str, width: int, depth: int) -> Release:
     )
 
 
-@dataclass(frozen=True)
-class Table:
-    """The embedding table: codes, mask token, rows that nothing reads; a tied head repeats it."""
-
-    codes: int
-    tied: bool
-    borrowed: bool = False
-
-    @property
-    def theirs(self) -> tuple[str, ...]:
-        return (_TABLE, _ALIAS) if self.tied else (_TABLE,)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return ("embed.0.weight", "mask_token")
-
-    @property
-    def _spare(self) -> str:
-        return f"{_TABLE}[{self.codes + 1}:]"
-
-    def read(self, *parts: Tensor) -> dict[str, Tensor]:
-        if any(not torch.equal(part, parts[0]) for part in parts):
-            raise RuntimeError(f"differs from {_ALIAS}, which is tied to it")
-        return {
-            "embed.0.weight": parts[0][: self.codes],
-            "mask_token": parts[0][self.codes : self.codes + 1],
-        }
-
-    def inert(self, *parts: Tensor) -> dict[str, Tensor]:
-        return {self._spare: parts[0][self.codes + 1 :].clone()}
-
-    def write(self, own: Mapping[str, Tensor], inert: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        rows = [own[name] for name in self.names]
-        spare = inert.get(self._spare)
-        if spare is None:  # trained here
-            spare = rows[0].new_zeros(CLASSES + 1, rows[0].shape[1])
-        table = torch.cat([*rows, spare.to(rows[0])])
-        return tuple(table for _ in self.theirs)
-
-
 class MaskGen(Family):
     name = "maskgen"
     makes = "generator"
@@ -147,13 +100,13 @@ class MaskGen(Family):
         """The config of the release of this width and depth; heads cannot be told from tensors."""
         if not self.recognizes({}, state):
             return None
-        if _TABLE not in state or "pos_embed" not in state:
+        if TABLE not in state or "pos_embed" not in state:
             return self.releases[0].config  # importing says what is missing
         for release in self.releases:
             model = release.config["model"]["maskgen"]
             last = f"blocks.{model['decoder_depth'] - 1}.norm1_context.linear.bias"
             width = model["decoder_embed_dim"]
-            if state[_TABLE].shape[-1] == width and state.get(last, _NONE).shape == (2 * width,):
+            if state[TABLE].shape[-1] == width and state.get(last, _NONE).shape == (2 * width,):
                 return release.config
         return None
 
@@ -161,7 +114,7 @@ class MaskGen(Family):
         """The state dict with both names of a tied table; safetensors keeps one of them."""
         if set(state) < _MARKS or "lm_head.bias" in state:
             return state
-        for name, other in ((_TABLE, _ALIAS), (_ALIAS, _TABLE)):
+        for name, other in ((TABLE, ALIAS), (ALIAS, TABLE)):
             if name not in state and other in state:
                 return {**state, name: state[other]}
         return state
@@ -175,10 +128,10 @@ class MaskGen(Family):
                 f"{self.name}: weights of MaskGen-KL, over continuous tokens; expected those of "
                 f"MaskGen-VQ ({', '.join(release.name for release in self.releases)})"
             )
-        table, model = state.get(_TABLE), official["model"]
+        table, model = state.get(TABLE), official["model"]
         rows = model["vq_model"]["codebook_size"] + model["maskgen"]["condition_num_classes"] + 2
         if table is not None and table.shape[0] != rows:
-            raise ValueError(f"{_TABLE} has {table.shape[0]} rows, the config makes it {rows}")
+            raise ValueError(f"{TABLE} has {table.shape[0]} rows, the config makes it {rows}")
         return official
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
@@ -317,25 +270,7 @@ class MaskGen(Family):
     # -- keys -----------------------------------------------------------------------------------
 
     def entries(self, config: Generator) -> list[Entry | Stack | Table]:
-        tied, depth = config.config.tied, config.config.trunk.depth
-        table = [
-            Table(config.inner.vocab[0], tied),
-            *([] if tied else pair("head", "lm_head")),
-            *own(*(f"condition.{name}" for name in ("empty", "empty_mask", "empty_pooled"))),
-            *pair("condition.project_text", "text_embed_proj"),
-            *pair("condition.project_pooled", "cond_pooled_proj"),
-            same("trunk.positions", "pos_embed", **squeeze(0)),
-            *_scale_first("trunk.modulation.proj", "norm.linear"),
-        ]
-        for i in range(depth):
-            ours, theirs, last = f"trunk.blocks.{i}", f"blocks.{i}", i == depth - 1
-            table += pair(f"{ours}.image.modulation.proj", f"{theirs}.norm1.linear")
-            table += _layers(f"{ours}.image", theirs, ("to_{}", "to_out.0", "ff"))
-            ordered = _scale_first if last else pair
-            table += ordered(f"{ours}.text.modulation.proj", f"{theirs}.norm1_context.linear")
-            names = ("add_{}_proj", "to_add_out", "ff_context")
-            table += _layers(f"{ours}.text", theirs, names, gives_only=last)
-        return table
+        return key_table(config)
 
     def fixed(self, config: Generator) -> dict[str, Tensor]:
         """The map to queries that nothing reads: zeros of a model that was trained here."""
@@ -345,44 +280,6 @@ class MaskGen(Family):
 
 
 _NONE = torch.empty(0)
-
-
-def _layers(
-    ours: str, theirs: str, names: tuple[str, str, str], gives_only: bool = False
-) -> list[Entry]:
-    """Attention and feed-forward layers of one stream of a block."""
-    maps, out, mlp = names
-    letters, fused = ("kv", "kv") if gives_only else ("qkv", "qkv")
-    table = [
-        Entry(
-            f"{ours}.{fused}.{kind}",
-            tuple(f"{theirs}.attn.{maps.format(letter)}.{kind}" for letter in letters),
-            load=lambda *parts: torch.cat(parts),
-            save=lambda tensor, count=len(letters): tensor.chunk(count),
-        )
-        for kind in ("weight", "bias")
-    ]
-    if gives_only:
-        return table
-    table += pair(f"{ours}.out", f"{theirs}.attn.{out}")
-    return [
-        *table,
-        *pair(f"{ours}.mlp.up", f"{theirs}.{mlp}.net.0.proj"),
-        *pair(f"{ours}.mlp.out", f"{theirs}.{mlp}.net.2"),
-    ]
-
-
-def _scale_first(ours: str, theirs: str) -> list[Entry]:
-    """A modulation whose official layer gives scales, then shifts."""
-    return [
-        same(
-            f"{ours}.{kind}",
-            f"{theirs}.{kind}",
-            load=swapped,
-            save=lambda tensor: (swapped(tensor),),
-        )
-        for kind in ("weight", "bias")
-    ]
 
 
 def _guidance(model: Mapping[str, Any]) -> dict[str, Any]:
