@@ -27,6 +27,7 @@ from vistok.pretrained.generators.gpt_layout import (
     named_sizes,
     shared_entries,
     tensor_sizes,
+    text_encoder_tree,
     transformer_arguments,
     transformer_tree,
     unlike,
@@ -144,7 +145,7 @@ class NAR(Family):
         if codes == _IMAGES["vocab_size"]:
             name = f"vq_ds16_{args['model_type']}"
             tree["tokenizer"] = {"name": name, "sha256": ""}
-        return tree
+        return tree | text_encoder_tree(args)
 
     def _grid(self, args: Mapping[str, Any], clips: bool) -> list[int]:
         """The grid of the tokens; ConfigError where the official code has none."""
