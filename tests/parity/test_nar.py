@@ -1,5 +1,7 @@
 """NAR against ThisisBillhe/NAR: order, mask, logits of every head, parallel sampling."""
 
+import re
+
 import pytest
 import torch
 
@@ -52,8 +54,9 @@ def test_logits_and_loss(recording, model):
 def test_parallel_sampling(recording, model, cache):
     io, index = recording.io, torch.arange(len(recording.io["tokens"]))
     # Guidance needs a null class, and the official cache a head of keys for each of queries.
-    scales = {"greedy": 1.0, "greedy_cfg2": 2.0}
-    for name, scale in ((name, scale) for name, scale in scales.items() if name in io):
+    found = {name: re.fullmatch(r"greedy(?:_cfg([\d.]+))?", name) for name in io}
+    scales = {name: float(match[1] or 1) for name, match in found.items() if match}
+    for name, scale in scales.items():
         settings = {"temperature": 0.0, "guidance": scale, "cache": cache}
         sampled = model.sample(given(recording), index=index, sampling=settings)
         assert torch.equal(sampled.indices[..., 0].long(), io[name]), name

@@ -7,13 +7,16 @@ from argparse import Namespace
 import pytest
 import torch
 
-from tests.support.llamagen_gpt import official_gpt
+from tests.support.llamagen_gpt import CAPTIONS, official_gpt
+from tests.support.tiny_text import t5
 from vistok import pretrained
 from vistok.config import ConfigError, UserError, read_yaml, validate
 from vistok.config.registry import build
 from vistok.core.records import Condition
+from vistok.frozen.text import TextEncoder, TextEncoderConfig
 from vistok.generators import Generator
 from vistok.pretrained import FAMILIES, from_official, to_official
+from vistok.pretrained.generators import gpt_layout
 from vistok.storage.weights import WeightsError
 from vistok.tokens import TokenSpec
 from vistok.train.config import TrainConfig
@@ -170,3 +173,25 @@ def test_recipes_train_what_was_released(name):
     assert release.research_only and "research" in release.license
     count = sum(p.numel() for p in model.parameters()) / 1e6
     assert count == pytest.approx(CARD[name.split("-")[-2]], rel=5e-3)
+
+
+def test_captions_name_their_text_encoder(tmp_path, fails, monkeypatch):
+    """The released sizes read FLAN-T5-XL's features; another encoder is refused."""
+    family = FAMILIES[FAMILY]
+    tree = family.config(family.releases[-1].config)["text_encoder"]["config"]
+    path = "hf:google/flan-t5-xl"
+    assert tree == {"network": "t5", "path": path, "length": 120, "padding": "left"}
+    assert "text_encoder" not in family.config(CAPTIONS)  # features of another width
+    assert "text_encoder" not in family.config(family.releases[0].config)
+    monkeypatch.setattr(gpt_layout, "_T5_WIDTH", 8)  # as of a tiny encoder
+    given = {"model_type": "t2i", "cls_token_num": 120, "caption_dim": 8}
+    state, config = official_gpt(**given, no_left_padding=True)
+    model = from_official(FAMILY, state, config)
+    assert model.text_record["config"]["padding"] is None
+    encoder = TextEncoder(TextEncoderConfig(network="t5", path=t5(tmp_path), length=120))
+    model.use_text_encoder(encoder)
+    features = model.text_condition(["a cat"])
+    assert model.sample(features, index=torch.arange(1)).indices.shape == (1, 9, 1)
+    model = from_official(FAMILY, state, config | {"no_left_padding": False})
+    with fails(ConfigError, "text.padding=None: this generator was trained with padding=left"):
+        model.use_text_encoder(encoder)

@@ -99,11 +99,15 @@ def _read(
     for key, part in zip(entry.theirs, parts, strict=True):
         if (wrong := misfit(part, wanted)) is not None:
             raise WeightsError(f"{source}: {key} {wrong}")
+    if len(parts) > 1:  # together they may fit where one of them does not
+        _check_shapes(entry, parts, own, source)
     try:
         found = entry.read(*(part.float() if part.is_floating_point() else part for part in parts))
-    except (RuntimeError, IndexError) as error:
-        raise WeightsError(f"{source}: {entry.theirs[0]}: {error}") from None
+    except (RuntimeError, IndexError, ValueError) as error:
+        _check_shapes(entry, parts, own, source)
+        raise WeightsError(f"{source}: {entry.theirs[0]}: {_reason(error)}") from None
     if any(tensor.shape != own[name].shape for name, tensor in found.items()):
+        _check_shapes(entry, parts, own, source)
         official = entry.write(own, {})[0].shape
         raise WeightsError(
             f"{source}: {entry.theirs[0]} has shape {tuple(parts[0].shape)}; expected "
@@ -115,24 +119,57 @@ def _read(
     return {name: tensor.to(own[name].dtype) for name, tensor in found.items()}
 
 
+def _check_shapes(
+    entry: Entry | Stack, parts: list[Tensor], own: Mapping[str, Tensor], source: str
+) -> None:
+    """WeightsError that names the first official tensor of another shape than the config makes."""
+    if not isinstance(entry, Entry):  # tables say for themselves how many rows they need
+        return
+    for key, part, official in zip(entry.theirs, parts, entry.write(own, {}), strict=True):
+        if part.shape != official.shape:
+            raise WeightsError(
+                f"{source}: {key} has shape {tuple(part.shape)}; expected "
+                f"{tuple(official.shape)} by its config"
+            )
+
+
 def _mapped(
     family: Family, config: Mapping[str, Any], state: Mapping[str, Tensor], source: str
 ) -> dict[str, Any]:
     """The tree that a family makes of an official config.
 
-    The config is somebody else's file: a mapping reads it as the releases wrote it, and whatever
-    fails there is a value of another type or a key that is not there.
+    Config and weights are somebody else's files: a mapping reads them as the releases wrote them,
+    and whatever fails there is a value of another type, a key that is not there, or a tensor of
+    other axes.
     """
+    failures = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
     try:
-        return family.config(family.observed(config, state))
-    except UserError:
-        raise
-    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
-        reason = f"no key {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise ConfigError(
-            f"{source}: not an official config of {family.name} ({reason}); expected the config "
-            "file that lies beside the released weights, as it came"
+        config = family.observed(config, state)
+    except failures as error:
+        raise _named(error, source) or ConfigError(
+            f"{source}: config or tensors are not those of {family.name} ({_reason(error)}); "
+            "expected the released weights, and the config file that lies beside them, as they came"
         ) from None
+    try:
+        return family.config(config)
+    except failures as error:
+        raise _named(error, source) or ConfigError(
+            f"{source}: not an official config of {family.name} ({_reason(error)}); expected the "
+            "config file that lies beside the released weights, as it came"
+        ) from None
+
+
+def _named(error: Exception, source: str) -> Exception | None:
+    """A mistake of the user's with the file that it is about; None for other errors."""
+    if not isinstance(error, UserError):
+        return None
+    return error if source in str(error) else type(error)(f"{source}: {error}")
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error of Python or torch, which may add a trace of calls to it."""
+    said = next(iter(str(error).splitlines()), type(error).__name__)
+    return f"no key {said}" if isinstance(error, KeyError) else " ".join(said.split())[:200]
 
 
 def _account(

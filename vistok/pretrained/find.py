@@ -110,7 +110,7 @@ def _recognized(
         if config is None and settings is not None and own.recognizes(settings, state):
             return Found(own, state, settings, str(path), inside=inside)
         if config is None:  # some releases are bare weights whose constants we know
-            known = own.constants(state)
+            known = _constants(own, state, path)
             if known is not None:
                 return Found(own, state, known, str(path), inside=inside)
         elif family is not None or own.recognizes(config, state):
@@ -124,6 +124,14 @@ def _recognized(
         f"{path}: no family recognizes its config and keys; say which it is: family= one of "
         f"{', '.join(FAMILIES)}"
     )
+
+
+def _constants(family: Family, state: dict[str, Tensor], path: Path) -> Mapping[str, Any] | None:
+    """`Family.constants`, whose error names the file."""
+    try:
+        return family.constants(state)
+    except UserError as error:
+        raise type(error)(f"{path}: {error}") from None
 
 
 def _config(folder: Path, given: str | Path | None) -> Mapping[str, Any] | None:

@@ -48,6 +48,8 @@ _BLOCK = {
     "mlp.up": "feed_forward.w3",
     "mlp.out": "feed_forward.w2",
 }
+_T5 = {"network": "t5", "path": "hf:google/flan-t5-xl", "length": 120}
+_T5_WIDTH = 2048
 # Of a transformer: what is compared by the width that it makes, and how it starts.
 _NO_LAYOUT = {"mlp_ratio", "mlp_hidden", "mlp_multiple", "mlp_out_dropout"}
 _NO_LAYOUT |= {"init", "branch_scale", "dropout"}
@@ -159,6 +161,17 @@ def condition_tree(family: str, args: Mapping[str, Any]) -> dict[str, Any]:
             "class is one token, and the official network cuts more off its logits"
         )
     return {"classes": args["num_classes"], "dropout": dropout, "null_class": dropout > 0}
+
+
+def text_encoder_tree(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Record of the text encoder whose features captions are: FLAN-T5-XL, whose padding the scripts
+    that sample move to the front; {} for classes and for features of other sizes."""
+    if args["model_type"] != "t2i" or args["caption_dim"] != _T5_WIDTH:
+        return {}
+    if args.get("cls_token_num") not in (None, _T5["length"]):
+        return {}
+    padding = {} if flag(args, "no_left_padding", False) else {"padding": "left"}
+    return {"text_encoder": {"config": _T5 | padding, "sha256": ""}}
 
 
 def tensor_sizes(state: Mapping[str, Tensor], null_class: bool = True) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from vistok.pretrained.generators.gpt_layout import (
     condition_tree,
     named_sizes,
     shared_entries,
+    text_encoder_tree,
     transformer_arguments,
     transformer_tree,
     unlike,
@@ -164,6 +165,7 @@ class LlamaGenGPT(Family):
             "sampling": _sampling(given),
             "spec": {"blocks": [[side, side]], "vocab": [given["vocab_size"]], "dim": 8},
             "tokenizer": {"name": _tokenizer(captions, side), "sha256": ""},
+            **text_encoder_tree(given),
         }
 
     def official(self, config: Generator) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from vistok.pretrained.generators.gpt_layout import (
     named_sizes,
     shared_entries,
     tensor_sizes,
+    text_encoder_tree,
     transformer_arguments,
     transformer_tree,
     unlike,
@@ -144,7 +145,7 @@ class NAR(Family):
         if codes == _IMAGES["vocab_size"]:
             name = f"vq_ds16_{args['model_type']}"
             tree["tokenizer"] = {"name": name, "sha256": ""}
-        return tree
+        return tree | text_encoder_tree(args)
 
     def _grid(self, args: Mapping[str, Any], clips: bool) -> list[int]:
         """The grid of the tokens; ConfigError where the official code has none."""
@@ -257,22 +258,28 @@ def _translated(official: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sizes(state: Mapping[str, Tensor], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Sizes of a network as the shapes of its tensors tell them; ConfigError for clips of which
-    only their length is known."""
+    """Sizes of a network as the shapes of its tensors tell them; ConfigError where they leave the
+    heads open, or of a clip all but its length."""
     found = tensor_sizes(state, given.get("class_dropout_prob", 0.1) > 0)
     clips = "output_R.weight" in state
     further = ("attn_num_back", "attn_num_down") if clips else ("medusa_attention_num",)
     found["n_layer"] -= sum(given.get(key, 1) for key in further)
     width = found["dim"]
     known = {sizes[:2]: sizes[2] for sizes in _CLIP_MODELS.values()}
-    found["n_head"] = known.get((width, found["n_layer"]), max(width // 64, 1))
+    heads = known.get((width, found["n_layer"]))
+    if heads is None and "n_head" not in given:
+        raise ConfigError(
+            f"nar: the weights do not tell n_head, and no official size is dim={width} with "
+            f"n_layer={found['n_layer']}; give a config with n_head, or the trainer's gpt_model"
+        )
+    found["n_head"] = heads
     if clips:
         cells = state["abs_pe"].shape[1] - 1
         found |= {"model_type": "class_cond", "max_seq_len": cells}
         if "latent_shape" not in given and cells != math.prod(_CLIPS["latent_shape"]):
             raise ConfigError(
-                f"latent_shape: these weights are of {cells} tokens, which may lie in any clip; "
-                "give a config with it"
+                f"nar: latent_shape: these weights are of {cells} tokens, which may lie in any "
+                "clip; give a config with it"
             )
     return found
 

@@ -43,7 +43,9 @@ class MaskGITVQGAN(Family):
 
     def recognizes(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
         if not config:
-            return {"encoder.down.0.block.0.norm1.weight", "decoder.conv_in.weight"} <= set(keys)
+            marks = {"encoder.down.0.block.0.norm1.weight", "decoder.conv_in.weight"}
+            marks |= {f"{side}.mid.0.norm1.weight" for side in ("encoder", "decoder")}
+            return marks <= set(keys)
         return "vqgan" in config and "quantizer" in config
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:

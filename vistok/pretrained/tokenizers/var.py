@@ -64,6 +64,9 @@ class VARTokenizer(Family):
         marks |= {"quantize.embedding.weight", "encoder.mid.attn_1.qkv.weight"}
         return marks <= keys and (not config or bool(set(config) & set(DEFAULTS)))
 
+    def constants(self, state: Mapping[str, Tensor]) -> Mapping[str, Any] | None:
+        return {} if self.recognizes({}, state) else None  # the tensors tell it, but the scales
+
     def observed(
         self, official: Mapping[str, Any], state: Mapping[str, Tensor]
     ) -> Mapping[str, Any]:
