@@ -55,8 +55,10 @@ class SegmentedCache(KVCache):
         self.values[at // _PLACES, :, :, at % _PLACES] = values[:, :, 0]
         self.length = at + 1
         count = at // _PLACES + 1
-        q = (q * (width**-0.5 if scale is None else scale)).reshape(1, rows, 1, width)
-        q = q.expand(count, -1, -1, -1).reshape(count * rows, 1, width)
+        if scale != 1.0:
+            q = q * (width**-0.5 if scale is None else scale)
+        q = q.reshape(1, rows, 1, width).expand(count, -1, -1, -1)
+        q = q.reshape(count * rows, 1, width)
         flat = lambda held: held[:count].view(count * rows, _PLACES, width)
         scores = torch.bmm(q, flat(self.keys).transpose(1, 2)).view(count, rows, _PLACES)
         scores[-1, :, at % _PLACES + 1 :] = -torch.inf
