@@ -1,7 +1,7 @@
 """A KV cache for steps of one query on CPUs: keys in segments, each contiguous for all heads.
 
 A batched product over the first L of a cache's places runs at half the speed of one over contiguous
-matrices. Segments of 64 places are contiguous, and those behind what is there are not read; the
+matrices. Segments of 32 places are contiguous, and those behind what is there are not read; the
 last one is read whole, its empty places masked.
 Letters: B batch, n positions, M keys, h heads, d width of a head, S segments, G places of each.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vistok.layers.attention import KVCache
 
-_PLACES = 64  # G
+_PLACES = 32  # G
 
 
 class SegmentedCache(KVCache):
