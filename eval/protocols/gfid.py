@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor
 
@@ -49,6 +50,9 @@ class GFIDConfig(ProtocolConfig):
     labels: Selects[Literal["equal", "random"]] = "equal"
     """Classes of the samples. equal: each in turn, as often as the others; random: uniformly, as
     LlamaGen's evaluation has them."""
+    resize: Selects[int | None] = Field(default=None, ge=1)
+    """Pixels of a side to which samples are resized (bicubic, not antialiased) before anything
+    looks at them: LlamaGen's models of 384 pixels are measured at 256. None = as they are."""
     samples: Selects[int | None] = Field(default=None, ge=2)
     """Generated images; None = as many as there are real ones, at most 50,000."""
     train_images: Selects[int | None] = Field(default=None, ge=2)
@@ -80,6 +84,7 @@ class Pass(ProtocolConfig):
     length: Selects[int]
     guidance: Selects[Scale] = 1.0  # the generator's own scale stands for all its own settings
     labels: Selects[Literal["equal", "random"]] = "equal"
+    resize: Selects[int | None] = None
     trained: Selects[bool] = True  # else the same generator with fresh weights: the baseline
     samples: Selects[int | None] = None
     training: Selects[dict[str, Any] | str] = _FILE  # identity of the images, or why there are none
@@ -109,16 +114,13 @@ class GFID(Protocol):
         for generator in system.generators:
             scales = scales_of(generator.generator, own.guidance)
             for one in passes(system.tokenizer.spec, scales):
-                given = {"samples": own.samples, "training": training, "labels": own.labels}
+                given = {"samples": own.samples, "training": training}
+                given |= {"labels": own.labels, "resize": own.resize}
                 if one.trained and one.length == system.tokenizer.spec.max_prefix and further:
                     given |= {"metrics": further, "stored": own.stored}
                 found.append(Job(self, one.model_copy(update=given), generator, real))
             if len(scales) == 1 and own.guidance != (1.0,):
-                reason = (
-                    f"{generator.name} has no classes and reads no text: there is nothing to guide "
-                    "with"
-                )
-                found.append(Skip("gFID with guidance", reason))
+                found.append(Skip("gFID with guidance", _unguidable(generator)))
             if isinstance(real, str) and config.reference is None:
                 found.append(Skip("gFID", real))
         return found
@@ -161,6 +163,7 @@ class GFID(Protocol):
             "seed": context.seed,
             "condition": _condition_name(context, model, config.labels),
             "precision": followed.get("precision") or "fp32",
+            **({} if config.resize is None else {"size": (config.resize, config.resize)}),
         }
         rows = []
         for metric, side in sides.items():
@@ -188,7 +191,8 @@ def passes(spec: TokenSpec, scales: Sequence[float]) -> list[Pass]:
 
 def scales_of(model: Any, guidance: Sequence[float] | None) -> tuple[Scale, ...]:
     """The guidance scales that a generator can follow, 1 first."""
-    given = model.num_classes or model.reads_text
+    own = model.config.condition
+    given = (model.num_classes and own.null_class) or model.reads_text
     if not given or "guidance" not in type(model.sampling).model_fields:
         return (1.0,)
     if guidance is None:
@@ -204,7 +208,8 @@ def settings(context: Context, model: Any, guidance: Scale) -> Any:
     """
     changes = dict(context.sampling.get("generator", {}))
     if "guidance" in type(model.sampling).model_fields:
-        changes |= {"preset": "unguided"} if guidance == 1.0 else {"guidance": guidance}
+        off = {"preset": "unguided", **model.unguided}
+        changes |= off if guidance == 1.0 else {"guidance": guidance}
     return model.settings(changes)
 
 
@@ -237,7 +242,11 @@ def decoded(context: Context, model: Any, index: Tensor, one: Pass) -> Tensor:
         if model.reads_text:
             texts = texts_of(context, index, labels)
         condition = context.tokenizer.condition(texts)
-    return to_uint8(context.decode(tokens, condition, index))
+    pixels = context.decode(tokens, condition, index)
+    if one.resize is not None:
+        sides = (one.resize, one.resize)
+        pixels = F.interpolate(pixels, size=sides, mode="bicubic", align_corners=False)
+    return to_uint8(pixels)
 
 
 def labels_of(model: Any, index: Tensor, labels: str = "equal", seed: int = 0) -> Tensor | None:
@@ -285,6 +294,13 @@ def samples_of(
     one = Pass(length=context.spec.max_prefix, guidance=guidance)
     made = [decoded(context, model, part, one) for part in parts]
     return torch.cat(made).cpu().unflatten(0, index.shape)
+
+
+def _unguidable(generator: Any) -> str:
+    """Why this generator is measured without guidance alone."""
+    if generator.generator.num_classes and not generator.generator.config.condition.null_class:
+        return f"{generator.name} knows no sample without a class, which guidance needs"
+    return f"{generator.name} has no classes and reads no text: there is nothing to guide with"
 
 
 def _missing(system: System, config: EvalConfig) -> str:

@@ -66,6 +66,18 @@ def test_generators_learn_and_sample(kind, vocab, fails):
     assert torch.equal(sampled.indices, again.indices)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_whole_generators_in_other_precisions(kind, dtype):
+    """Quantizers and bits among them compute in fp32, in steps of the others' precision."""
+    spec = spec_for(kind)
+    model = lively(made(kind, spec)).to(dtype)
+    assert model.sample(CONDITION, index=INDEX).check().spec == spec
+    draws = model.draw(INDEX, Rng(0), Progress(0, 1))
+    assert model.train()(tokens_of(spec), CONDITION, draws)["loss"].isfinite()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert len(model.float().sample(CONDITION, index=INDEX)) == 3
+
+
 @pytest.mark.parametrize("shape", SPECS)
 def test_samples_keep_to_the_spec(kind, shape, fails):
     spec = TokenSpec(vocab=(16,), **SPECS[shape])

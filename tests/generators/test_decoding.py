@@ -1,5 +1,8 @@
 """One sampling run: cached steps, windows, rollback, and rows at different places."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -233,3 +236,29 @@ def test_the_short_way_of_a_step_equals_the_full_run(trunk, samples):
         fast.rollback(2)  # further steps write to what earlier ones made
         full = slow.model.run(slow.sequence, 0, slow.start)[:, -4:]
         torch.testing.assert_close(fast.feed(codes[:, 2:]), full, atol=1e-5, rtol=1e-5)
+
+
+def test_what_a_run_holds_is_freed_with_it():
+    """Caches and packed weights do not wait for the garbage collector."""
+    gc.disable()
+    try:
+        run = run_of(make("rope"))
+        run.begin()
+        held = [weakref.ref(run), weakref.ref(run.model), weakref.ref(run.caches[0])]
+        del run
+        assert [one() for one in held] == [None] * 3
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("jacobi", [None, {"window": 3}], ids=["single", "windows"])
+@pytest.mark.parametrize("name", ["rope", "text", "random_order"])
+def test_samples_under_autocast(name, jacobi):
+    """Keys that are narrower than the caches, of several slots and at different places."""
+    model = make(name)
+    ids = lambda **more: (
+        model.sample(condition(model), index=torch.arange(2), seed=2, sampling=more).indices
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        whole = ids(jacobi=jacobi and {**jacobi, "coupling": "quantile"}, guidance=2.0)
+        assert torch.equal(ids(cache=False, guidance=2.0), whole)

@@ -51,6 +51,14 @@ def test_steps_of_sampling_are_those_of_the_likelihood(variant):
     torch.testing.assert_close(nats[:, 0], expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_bf16_steps_are_those_of_bf16_weights(variant):
+    """Tables that the head shares are cast with the generator's, and packed with nothing."""
+    model, index = made(VARIANTS[variant]), torch.arange(3)
+    ids = model.sample(LABEL, index=index, sampling={"precision": "bf16", "fast": False}).indices
+    assert torch.equal(ids, model.bfloat16().sample(LABEL, index=index).indices)
+
+
 def test_shared_tables_are_saved_once_and_learn_from_both_uses(tmp_path):
     model = made(VARIANTS["open_magvit2"]).train()
     assert [key for key in model.state_dict() if "embed" in key] == [

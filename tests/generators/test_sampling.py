@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.support.autoregressive import HEADS, LABELS, lively, make, sample, tokens_of
+from vistok.config import validate_part
 from vistok.core.records import Condition
 from vistok.generators import load_generator
 from vistok.generators.guidance import guide
@@ -128,6 +129,9 @@ def test_presets_name_changes_of_the_settings(fails):
     assert (found.top_k, found.temperature, found.guidance) == (5, 0.5, 3.0)
     with fails(ValueError, "sampling.preset=cold: expected one of guided, unguided, warm"):
         model.settings("cold")
+    words = "presets.warm: top_q: unknown key, value 5; did you mean"
+    with fails(ValueError, words):
+        validate_part("generator", {"kind": "autoregressive", "presets": {"warm": {"top_q": 5}}})
 
 
 def test_temperature_by_hand():

@@ -78,6 +78,7 @@ def test_sampling_and_files(tmp_path, changes):
     whole = sample()
     assert model.passes.tolist() == [6, 6, 6]  # one for each window of four
     assert torch.equal(whole, sample(cache=False))  # the cache is the full forward
+    assert torch.equal(whole, sample(fast=False))
     assert torch.equal(whole[1:2], sample(LABEL.select([1]), INDEX[1:2]))
     mask = torch.rand(3, 24, generator=torch.Generator().manual_seed(0)) < 0.4
     known = Tokens(model.spec, (whole + 1) % 6)
@@ -90,6 +91,13 @@ def test_sampling_and_files(tmp_path, changes):
     assert loaded.config == model.config
     nats = [one.nats(Tokens(model.spec, some), LABEL) for one in (model, loaded)]
     assert torch.equal(*nats)
+
+
+def test_precision_is_that_of_the_settings():
+    model, seen = windowed(), set()
+    model.transformer.register_forward_pre_hook(lambda _, given: seen.add(given[0].dtype))
+    model.sample(LABEL, index=INDEX, sampling={"precision": "bf16"})
+    assert seen == {torch.bfloat16}
 
 
 def test_greedy_codes_are_the_likeliest():

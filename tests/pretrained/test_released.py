@@ -19,6 +19,7 @@ LATENTS = 256 * 768 / 1e6  # RobusTok's latent tokens, beside its ViT
 MASKGIT = {"encoder": 23.8, "decoder": 30.5}
 # The whole tokenizer.
 TOTAL = {"vq_ds16_c2i": 71.88, "vq_ds8_c2i": 70.11, "vq_ds16_t2i": 71.88,
+         "vq_ds16_c2i_384": 71.88, "vq_ds16_t2i_512": 71.88,
          "retok-sb256": 232.69, "retok-ss256": 136.30,
          "instella-bae": 427.75,
          # Counted with the official code; VAR's paper gives no number.

@@ -7,6 +7,7 @@ Letters: L positions, W width, C condition tokens, R rows, n slots, A axes of a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -26,7 +27,6 @@ from vistok.generators.windows import (
     WindowEmbedding,
     WindowHead,
     cannot_merge,
-    sample_windows,
     windows_of,
 )
 from vistok.layers.dropout import Dropout
@@ -34,7 +34,7 @@ from vistok.layers.masks import causal_behind, with_more
 from vistok.layers.positions import grid_positions, rotary_table, rows_from
 from vistok.layers.text_transformer import LayerText, TextTransformer
 from vistok.layers.transformer import Transformer, TransformerConfig
-from vistok.tokens import Tokens, TokenSpec
+from vistok.tokens import TokenSpec
 
 
 class AutoregressiveSampling(SequentialSampling):
@@ -202,14 +202,13 @@ class Autoregressive(SequentialGenerator):
     def codes_before_last(self, indices: Tensor) -> Tensor:
         return indices[:, : -(self.config.window**2)]
 
-    def generate(
-        self, condition: Condition, index: Tensor, seed: int, positions: int, settings: Any
-    ) -> Tokens:
+    def steps(self, positions: int) -> Sequence[slice | Tensor]:
+        return super().steps(positions) if self.windows is None else list(self.windows)
+
+    def predicted(self, hidden: Tensor) -> tuple[nn.Module, Tensor]:
         if self.windows is None:
-            return super().generate(condition, index, seed, positions, settings)
-        self.passes = torch.full((len(index),), self.places)
-        codes = sample_windows(self, self.windows, condition, index, seed, settings)
-        return self._tokens(codes)
+            return super().predicted(hidden)
+        return self.head.codes, self.head.split(hidden)
 
     def _positions(self, first: int) -> Tensor:
         """[C + N, A]: the last condition token at 0, those before it at -1, -2, ...; the codes, or

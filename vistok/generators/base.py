@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from vistok.config import Config, ConfigError, validate, validate_part
@@ -43,14 +44,17 @@ class GeneratorConfig(Config):
     """Named changes of `sampling`. `guided` (none) and `unguided` (without guidance) are always
     there; a release gives its paper's own."""
 
+    @model_validator(mode="after")
+    def _presets_fit(self) -> GeneratorConfig:
+        for name, changes in self.presets.items():
+            whole = merge(self.sampling.model_dump(), changes)
+            validate(type(self.sampling), whole, f"presets.{name}")
+        return self
+
     @property
     def wants_codes(self) -> bool:
         """True if the generator is built from the code vectors of the tokenizer."""
         return False
-
-
-UNGUIDED = {"guidance": 1.0, "guidance_start": 1.0}
-"""Changes of sampling settings that switch guidance off."""
 
 
 class SavedCodes(nn.Module):
@@ -68,6 +72,7 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
     Attributes:
         config: its own config.
         spec: TokenSpec of the tokens that it learns and samples.
+        inner: the same tokens in the vocabulary that is modeled, which a kind may regroup.
         classes: names of its classes; () = unconditional, or without names.
         tokenizer: {"name", "sha256", "codes_sha256"} of the tokenizer whose tokens it learned; may
             be empty, or lack the last.
@@ -83,6 +88,7 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
 
     config: GeneratorConfig
     spec: TokenSpec
+    inner: TokenSpec
     metrics: tuple[str, ...]
     judged_by: tuple[str, int]
     takes_known: bool = False
@@ -100,7 +106,7 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
                 "behind it; leave out condition.text.mask and condition.text.class_token, or use "
                 "kind=autoregressive"
             )
-        self.config, self.spec = config, spec
+        self.config, self.spec, self.inner = config, spec, spec
         self.classes: tuple[str, ...] = ()
         self.tokenizer: dict[str, str] = {}
 
@@ -157,9 +163,13 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
     @property
     def presets(self) -> dict[str, dict[str, Any]]:
         """Named changes of the default settings; `guided` and `unguided` are always among them."""
+        return {"guided": {}, "unguided": self.unguided, **self.config.presets}
+
+    @property
+    def unguided(self) -> dict[str, float]:
+        """Changes of sampling settings that switch guidance off."""
         known = type(self.sampling).model_fields
-        off = {name: value for name, value in UNGUIDED.items() if name in known}
-        return {"guided": {}, "unguided": off, **self.config.presets}
+        return {name: 1.0 for name in ("guidance", "guidance_start") if name in known}
 
     def settings(self, sampling: Config | Mapping[str, Any] | str | None = None) -> Config:
         """The settings of `sample`: the default, with changes, or others of the same class.
@@ -247,6 +257,18 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
             settings: of the class of `self.sampling`, checked.
         """
         raise NotImplementedError
+
+    def regrouped(self, tokens: Tokens) -> Tokens:
+        """Tokens in the vocabulary that is modeled."""
+        same = tokens.spec.vocab == self.inner.vocab
+        return tokens if same else tokens.regroup(self.inner.vocab)
+
+    def tokens_of(self, codes: Tensor) -> Tokens:
+        """Tokens in the tokenizer's vocabulary, of codes [B, n, F] in the one that is modeled."""
+        tokens = Tokens(self.inner, indices=codes.to(Tokens.dtype(self.inner)))
+        if self.inner.vocab != self.spec.vocab:
+            tokens = tokens.regroup(self.spec.vocab)
+        return Tokens(self.spec, indices=tokens.indices)
 
     # -- files ----------------------------------------------------------------------------------
 

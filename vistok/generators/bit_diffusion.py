@@ -263,10 +263,7 @@ class BitDiffusion(Generator):
             last = i == settings.steps - 1
             p = self.next_probability(x, i, condition, settings)
             x = (p > 0.5 if last else uniform(i + 1) < p).float()
-        tokens = Tokens(self.inner, indices=x.to(Tokens.dtype(self.inner)))
-        if self.inner.vocab != self.spec.vocab:
-            tokens = tokens.regroup(self.spec.vocab)
-        return Tokens(self.spec, indices=tokens.indices)
+        return self.tokens_of(x)
 
     def next_probability(
         self, x: Tensor, step: int, condition: Condition, settings: BitDiffusionSampling
@@ -300,11 +297,6 @@ class BitDiffusion(Generator):
 
     def summary(self) -> dict[str, object]:
         return {**super().summary(), "bits per token": len(self.inner.vocab)}
-
-    def regrouped(self, tokens: Tokens) -> Tokens:
-        """Tokens as bits."""
-        same = tokens.spec.vocab == self.inner.vocab
-        return tokens if same else tokens.regroup(self.inner.vocab)
 
 
 def noise_probability(bits: Tensor, time: Tensor) -> Tensor:

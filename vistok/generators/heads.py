@@ -46,6 +46,14 @@ def check_head(kind: HeadKind, vocab: tuple[int, ...]) -> None:
         )
 
 
+def check_choice(kind: HeadKind, narrows: bool) -> None:
+    """InputError if settings leave codes out of the choice of a bit."""
+    if kind in OF_BITS and narrows:
+        raise InputError(
+            "top_k, top_p and min_p have no meaning for independent bits; leave them out"
+        )
+
+
 def make_head(
     kind: HeadKind, width: int, vocab: tuple[int, ...], bias: bool = False, rounds: int = 4
 ) -> nn.Module:

@@ -300,10 +300,7 @@ class Masked(Generator):
             codes = torch.where(mask[..., None], chosen, codes)
             if step < settings.steps - 1:
                 mask = least_sure(sure, mask, count_masked(length, step, settings))
-        tokens = Tokens(self.inner, indices=codes.to(Tokens.dtype(self.inner)))
-        if self.config.regroup is not None:
-            tokens = tokens.regroup(self.spec.vocab)
-        return Tokens(self.spec, indices=tokens.indices)
+        return self.tokens_of(codes)
 
     # -- pieces ---------------------------------------------------------------------------------
 
@@ -313,11 +310,6 @@ class Masked(Generator):
             "vocabulary": " x ".join(map(str, self.inner.vocab)),
             "trunk": self.config.trunk.kind,
         }
-
-    def regrouped(self, tokens: Tokens) -> Tokens:
-        """Tokens in the vocabulary that is modeled."""
-        same = tokens.spec.vocab == self.inner.vocab
-        return tokens if same else tokens.regroup(self.inner.vocab)
 
     def _codes(self, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
         """Indices [B, L, F] int64, and the positions that exist [B, L], None = all."""

@@ -36,6 +36,7 @@ from vistok.generators.orders import cells_before, near_to_far
 from vistok.generators.sampling import choose
 from vistok.generators.sequential import SequentialConfig, SequentialGenerator
 from vistok.layers.dropout import Dropout
+from vistok.layers.masks import with_more
 from vistok.layers.norms import make_norm
 from vistok.layers.positions import axis_angles, grid_positions, rotary_table
 from vistok.layers.transformer import Transformer, TransformerConfig
@@ -244,7 +245,11 @@ class Neighbouring(SequentialGenerator):
         x, fed = start, slots  # everything so far, plane after plane
         for number, cells in enumerate(planes):
             if settings.cache:
-                mask = self._mask(slots, seen) if number == 0 else _behind(seen, len(fed))
+                mask = None  # a plane sees all slots so far, but hidden ones of the condition
+                if number == 0:
+                    mask = self._mask(slots, seen)
+                elif seen is not None:
+                    mask = with_more(seen.mask, len(fed))[:, None, None]
                 states = self.states(new, slots, mask, caches)
             else:
                 states = self.states(x, fed, self._mask(fed, seen))
@@ -265,10 +270,7 @@ class Neighbouring(SequentialGenerator):
             new, slots = self.embed(codes).repeat(len(start) // samples, 1, 1), front + cells
             fed = torch.cat([fed, slots])
             x = x if settings.cache else torch.cat([x, new], dim=1)
-        tokens = Tokens(self.inner, indices=chosen.to(Tokens.dtype(self.inner)))
-        if self.config.regroup is not None:
-            tokens = tokens.regroup(spec.vocab)
-        return Tokens(spec, indices=tokens.indices)
+        return self.tokens_of(chosen)
 
     # -- pieces ---------------------------------------------------------------------------------
 
@@ -335,14 +337,6 @@ class Neighbouring(SequentialGenerator):
         tables = {"mask": mask, "before": slot, "near": near, "share": exists / exists.sum(0)}
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
-
-
-def _behind(seen: SeenText | None, count: int) -> Tensor | None:
-    """bool [R, 1, 1, count]: the cells of a plane see all `count` slots so far but hidden ones of
-    the condition; None = all."""
-    if seen is None:
-        return None
-    return nn.functional.pad(seen.mask, (0, count - seen.mask.shape[1]), value=True)[:, None, None]
 
 
 def _grid(config: NeighbouringConfig, spec: TokenSpec) -> tuple[int, ...] | None:

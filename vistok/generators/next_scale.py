@@ -31,7 +31,7 @@ from vistok.core.shapes import Grid
 from vistok.generators.base import Generator, GeneratorConfig
 from vistok.generators.conditioning import ConditionTokens, LayerTexts
 from vistok.generators.guidance import GuidanceConfig, guide
-from vistok.generators.heads import OF_BITS, choose_head, make_head
+from vistok.generators.heads import check_choice, choose_head, make_head
 from vistok.generators.sampling import ChoiceConfig, choose
 from vistok.generators.scale_sums import copied_quantizer
 from vistok.layers.positions import grid_positions, new_levels, rotary_table
@@ -240,7 +240,7 @@ class NextScale(Generator):
         of positions that the draws leave out."""
         draws = draws or Draws()
         mask, indices = draws.part("generator").mask, tokens.indices.long()
-        target, order = self._regrouped(tokens).indices.long(), None
+        target, order = self.regrouped(tokens).indices.long(), None
         if mask is not None:
             mask = mask.to(indices.device)
             order = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
@@ -285,10 +285,7 @@ class NextScale(Generator):
         return self.spec.prefix == "block"
 
     def check_settings(self, settings: NextScaleSampling) -> None:
-        if self.head_kind in OF_BITS and settings.narrows:
-            raise InputError(
-                "top_k, top_p and min_p have no meaning for independent bits; leave them out"
-            )
+        check_choice(self.head_kind, settings.narrows)
 
     def generate(
         self, condition: Condition, index: Tensor, seed: int, positions: int, settings: Any
@@ -331,7 +328,7 @@ class NextScale(Generator):
                 return choose(guide(logits, push, rows), u[:, f], settings)
 
             codes = self.head.sample(hidden.flatten(0, 1), pick).view(samples, -1, factors)
-            codes = self._in_vocab_of_tokenizer(codes)
+            codes = self.tokens_of(codes).indices.long()
             if known is not None:
                 taken = condition.known_mask[:, start:stop, None]
                 codes = torch.where(taken, known[:, start:stop], codes)
@@ -347,18 +344,6 @@ class NextScale(Generator):
             "vocabulary": " x ".join(map(str, self.inner.vocab)),
             "head": self.head_kind,
         }
-
-    def _regrouped(self, tokens: Tokens) -> Tokens:
-        """Tokens in the vocabulary that is modeled."""
-        if tokens.spec.vocab == self.inner.vocab:
-            return tokens
-        return tokens.regroup(self.inner.vocab)
-
-    def _in_vocab_of_tokenizer(self, codes: Tensor) -> Tensor:
-        """Codes [B, n, F] of the vocabulary that is modeled in that of the tokenizer."""
-        if self.config.regroup is None:
-            return codes
-        return Tokens(self.inner, indices=codes).regroup(self.spec.vocab).indices.long()
 
     def _kept_length(self) -> int:
         """K; InputError for a length that leaves the scales from `drop_from` on without any."""

@@ -9,6 +9,7 @@ Letters: B batch, L positions, F factors, W width, S slots in front, R rows (gui
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -26,7 +27,14 @@ from vistok.generators.decoding import Decoding
 from vistok.generators.embedding import BitEmbedding, CodeEmbedding, EmbedKind, FactorEmbedding
 from vistok.generators.factor_sampling import FactorSampling
 from vistok.generators.guidance import guide
-from vistok.generators.heads import OF_BITS, HeadKind, check_head, choose_head, make_head
+from vistok.generators.heads import (
+    OF_BITS,
+    HeadKind,
+    check_choice,
+    check_head,
+    choose_head,
+    make_head,
+)
 from vistok.generators.intra_head import IntraConfig, IntraHead
 from vistok.generators.sampling import choose
 from vistok.generators.speculative import JacobiConfig, decode
@@ -239,20 +247,18 @@ class SequentialGenerator(Generator):
 
     def check_settings(self, settings: SequentialSampling) -> None:
         each = settings.of_factors(len(self.inner.vocab))
-        if self.head_kind in OF_BITS and any(one.narrows for one in each):
-            raise InputError(
-                "top_k, top_p and min_p have no meaning for independent bits; leave them out"
-            )
+        check_choice(self.head_kind, any(one.narrows for one in each))
 
     def generate(
         self, condition: Condition, index: Tensor, seed: int, positions: int, settings: Any
     ) -> Tokens:
         spec, factors, samples = self.spec, len(self.inner.vocab), len(index)
+        steps, total = self.steps(positions), len(self.steps(spec.length))
         run = Decoding(
             self,
             condition,
             samples,
-            positions,
+            len(steps),
             guided=settings.guided,
             cache=settings.cache,
             fast=settings.fast,
@@ -263,33 +269,37 @@ class SequentialGenerator(Generator):
         if settings.jacobi is not None:
             given = (settings, index, seed, known, condition.known_mask)
             chosen, self.passes = decode(run, positions, *given)
-            return self._tokens(chosen)
-        self.passes = torch.full((samples,), positions)
+            # Positions that were not asked for are cut from the tokens; here they are 0.
+            chosen = nn.functional.pad(chosen, (0, 0, 0, spec.length - positions))
+            return self.tokens_of(chosen)
+        self.passes = torch.full((samples,), len(steps))
         u = Rng(seed, "sampling").uniform(index, (spec.length, factors)).to(run.start.device)
         chosen = torch.zeros(samples, spec.length, factors, dtype=torch.long, device=u.device)
         each = settings.of_factors(factors)
-        for i in range(positions):
-            hidden = run.feed(chosen[:, i - 1 : i]) if i else run.begin()
-            done = i / spec.length
+        for i, cells in enumerate(steps):
+            hidden = run.feed(chosen[:, steps[i - 1]]) if i else run.begin()
+            head, states = run.model.predicted(hidden[:, -1:])
+            done, numbers, codes = i / total, u[:, cells], []
+            for place, state in enumerate(states.unbind(1)):
 
-            def pick(logits: Tensor, f: int, i: int = i, done: float = done) -> Tensor:
-                scale = each[f].scale_at(done)
-                return choose(guide(logits, scale, samples), u[:, i, f], each[f])
+                def pick(logits: Tensor, f: int, done: float = done, u: Tensor = numbers[:, place]):
+                    return choose(guide(logits, each[f].scale_at(done), samples), u[:, f], each[f])
 
-            codes = run.model.head.sample(hidden[:, -1], pick)
+                codes.append(head.sample(state, pick))
+            new = torch.stack(codes, dim=1)
             if known is not None:
-                codes = torch.where(condition.known_mask[:, i, None], known[:, i], codes)
-            chosen[:, i] = codes
-        return self._tokens(chosen)
+                new = torch.where(condition.known_mask[:, cells, None], known[:, cells], new)
+            chosen[:, cells] = new
+        return self.tokens_of(chosen)
 
-    def _tokens(self, chosen: Tensor) -> Tokens:
-        """Tokens of the spec for codes [B, P, F] of the first positions; those behind are 0."""
-        spec = self.spec
-        chosen = nn.functional.pad(chosen, (0, 0, 0, spec.length - chosen.shape[1]))
-        tokens = Tokens(self.inner, indices=chosen.to(Tokens.dtype(self.inner)))
-        if self.config.regroup is not None:
-            tokens = tokens.regroup(spec.vocab)
-        return Tokens(spec, indices=tokens.indices)
+    def steps(self, positions: int) -> Sequence[slice | Tensor]:
+        """Positions [c] of the codes that each step of sampling predicts, for the first ones."""
+        return [slice(i, i + 1) for i in range(positions)]
+
+    def predicted(self, hidden: Tensor) -> tuple[nn.Module, Tensor]:
+        """The head of single codes, and the states [R, c, W] of the codes of a step, from that of
+        the step before [R, 1, W]."""
+        return self.head, hidden
 
     # -- pieces ---------------------------------------------------------------------------------
 
@@ -299,12 +309,6 @@ class SequentialGenerator(Generator):
             "vocabulary": " x ".join(map(str, self.inner.vocab)),
             "head": self.head_kind,
         }
-
-    def regrouped(self, tokens: Tokens) -> Tokens:
-        """Tokens in the vocabulary that is modeled."""
-        if tokens.spec.vocab == self.inner.vocab:
-            return tokens
-        return tokens.regroup(self.inner.vocab)
 
     def _embedding(self, codes: nn.Module | None) -> nn.Module:
         config, vocab, width = self.config, self.inner.vocab, self.config.transformer.width

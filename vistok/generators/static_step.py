@@ -10,6 +10,7 @@ Letters: W width, R rows, n positions that are fed.
 from __future__ import annotations
 
 import warnings
+import weakref
 from typing import TYPE_CHECKING
 
 import torch
@@ -67,7 +68,8 @@ class StaticSteps:
 
     def __init__(self, run: Decoding, wanted: bool) -> None:
         kind = run.start.device.type
-        self.run, self.made = run, {}
+        # Weakly: a cycle would keep caches and packed weights until the next garbage collection.
+        self.run, self.made = weakref.proxy(run), {}
         self.on = wanted and kind == "cuda" and not torch.is_autocast_enabled(kind)
 
     def feed(self, x: Tensor, slots: Tensor) -> Tensor | None:

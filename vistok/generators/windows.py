@@ -10,24 +10,14 @@ Letters: B batch, L codes, N = L / s**2 windows, F factors, W width, R rows, s s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from vistok.core.records import Condition
-from vistok.core.rng import Rng
-from vistok.generators.decoding import Decoding
-from vistok.generators.guidance import guide
-from vistok.generators.sampling import choose
 from vistok.layers.mlp import make_mlp
 from vistok.layers.norms import make_norm
 from vistok.layers.transformer import TransformerConfig, init_weights
 from vistok.tokens import TokenSpec
-
-if TYPE_CHECKING:
-    from vistok.generators.sequential import SequentialGenerator
 
 
 def windows_of(grid: tuple[int, int], side: int) -> Tensor:
@@ -96,41 +86,3 @@ class WindowHead(nn.Module):
     def forward(self, hidden: Tensor, indices: Tensor) -> Tensor:
         """hidden [B, n, W], indices [B, n s**2, F] -> nats [B, n s**2]."""
         return self.codes(self.split(hidden), indices)
-
-
-def sample_windows(
-    model: SequentialGenerator,
-    windows: Tensor,
-    condition: Condition,
-    index: Tensor,
-    seed: int,
-    settings: Any,
-) -> Tensor:
-    """Codes [B, L, F] in raster order, sampled window by window.
-
-    Args:
-        windows: [N, s**2] cells of each window. The others are those of `Generator.generate`.
-    """
-    samples, factors = len(index), len(model.inner.vocab)
-    run = Decoding(
-        model, condition, samples, len(windows), guided=settings.guided, cache=settings.cache
-    )
-    u = Rng(seed, "sampling").uniform(index, (windows.numel(), factors)).to(run.start.device)
-    chosen = torch.zeros(samples, windows.numel(), factors, dtype=torch.long, device=u.device)
-    known = None if condition.known is None else model.regrouped(condition.known).indices.long()
-    each = settings.of_factors(factors)
-    for i, cells in enumerate(windows.tolist()):
-        hidden = run.feed(chosen[:, windows[i - 1]]) if i else run.begin()
-        states = model.head.split(hidden[:, -1:])
-        done = i / len(windows)
-        for place, cell in enumerate(cells):
-
-            def pick(logits: Tensor, f: int, cell: int = cell, done: float = done) -> Tensor:
-                scale = each[f].scale_at(done)
-                return choose(guide(logits, scale, samples), u[:, cell, f], each[f])
-
-            codes = model.head.codes.sample(states[:, place], pick)
-            if known is not None:
-                codes = torch.where(condition.known_mask[:, cell, None], known[:, cell], codes)
-            chosen[:, cell] = codes
-    return chosen

@@ -45,8 +45,9 @@ class KVCache:
         """Store [B, h, n, d] behind what is there, or at `places`; all keys and values so far."""
         if self.places is not None:
             rows = torch.arange(len(keys), device=keys.device)[:, None]
-            self.keys.transpose(1, 2)[rows, self.places] = keys.transpose(1, 2)
-            self.values.transpose(1, 2)[rows, self.places] = values.transpose(1, 2)
+            for held, new in ((self.keys, keys), (self.values, values)):
+                # Under autocast what comes is narrower than the cache.
+                held.transpose(1, 2)[rows, self.places] = new.transpose(1, 2).to(held.dtype)
             return self.keys[:, :, : self.reach], self.values[:, :, : self.reach]
         stop = self.length + keys.shape[2]
         self.keys[:, :, self.length : stop] = keys

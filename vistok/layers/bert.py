@@ -18,6 +18,7 @@ from vistok.config.registry import register
 from vistok.core.errors import InputError
 from vistok.layers.attention import Attention
 from vistok.layers.dropout import Dropout
+from vistok.layers.masks import joined
 from vistok.layers.mlp import MlpKind, make_mlp
 
 
@@ -97,16 +98,10 @@ class Bert(nn.Module):
         Args:
             front: [B, S, W]. seen: [B, L] bool, positions that exist; None = all.
         """
-        count, mask = front.shape[1], slots_seen(seen, front.shape[1])
+        count = front.shape[1]
+        mask = None if seen is None else joined(count, seen, batch=len(x), device=x.device)
         x = torch.cat([front.to(x.dtype), x], dim=1)
         x = self.dropout(self.norm(x + self.token_type + self.positions))
         for block in self.blocks:
             x = block(x, mask)
         return x[:, count:]
-
-
-def slots_seen(seen: Tensor | None, front: int) -> Tensor | None:
-    """Attention mask [B, 1, 1, S + L] of positions that exist [B, L] behind S slots that do."""
-    if seen is None:
-        return None
-    return nn.functional.pad(seen, (front, 0), value=True)[:, None, None]

@@ -20,6 +20,7 @@ from vistok.config import Config
 from vistok.config.registry import register
 from vistok.core.errors import InputError
 from vistok.layers.attention import attend
+from vistok.layers.masks import joined
 from vistok.layers.mlp import MlpKind, make_mlp
 from vistok.layers.modulation import Modulation, modulate
 from vistok.layers.norms import make_norm
@@ -182,9 +183,6 @@ class MMDiT(nn.Module):
         """[B, 1, 1, L + M] bool: keys that may be looked at; None = all."""
         if self.config.text_padding == "attended":
             text_mask = None
-        if text_mask is None and seen is None:
-            return None
-        every = lambda like: torch.ones(like.shape[:2], dtype=torch.bool, device=like.device)
-        seen = every(x) if seen is None else seen
-        text_mask = every(text) if text_mask is None else text_mask
-        return torch.cat([seen, text_mask], dim=1)[:, None, None]
+        parts = ((x, seen), (text, text_mask))
+        parts = (like.shape[1] if one is None else one for like, one in parts)
+        return joined(*parts, batch=len(x), device=x.device)

@@ -62,6 +62,9 @@ def _copy(module: nn.Module, dtype: torch.dtype | None, made: dict, pack: bool) 
         steps = pack and type(module) is Transformer
         new = object.__new__(StepTransformer if steps else type(module))
         new.__dict__.update(module.__dict__)
+        for name, held in module.__dict__.items():  # what belongs to a module that came before
+            if type(held) is tuple and any(isinstance(one, nn.Module) for one in held):
+                new.__dict__[name] = tuple(made.get(id(one), one) for one in held)
         new._parameters = {name: cast(one) for name, one in module._parameters.items()}
         new._buffers = {name: cast(one) for name, one in module._buffers.items()}
         new._modules = {

@@ -36,7 +36,8 @@ class SegmentedCache(KVCache):
         reach = self.after(0)
         found = []
         for held, new in ((self.keys, keys), (self.values, values)):
-            held[places // _PLACES, rows, :, places % _PLACES] = new.transpose(1, 2)
+            new = new.transpose(1, 2).to(held.dtype)  # under autocast it is narrower
+            held[places // _PLACES, rows, :, places % _PLACES] = new
             whole = held.permute(1, 2, 0, 3, 4).flatten(2, 3)
             found.append(whole[:, :, :reach])
         return found[0], found[1]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vistok.config.registry import register
 from vistok.core.errors import InputError
-from vistok.layers.bert import slots_seen
+from vistok.layers.masks import joined
 from vistok.layers.norms import make_norm
 from vistok.layers.transformer import Block, TransformerConfig, init_weights
 
@@ -88,7 +88,8 @@ class UViT(nn.Module):
         Args:
             front: [B, S, W]. seen: [B, L] bool, positions that exist; None = all.
         """
-        count, mask = front.shape[1], slots_seen(seen, front.shape[1])
+        count = front.shape[1]
+        mask = None if seen is None else joined(count, seen, batch=len(x), device=x.device)
         x = torch.cat([front.to(x.dtype), x], dim=1) + self.positions
         skips = []
         for block in self.early:

@@ -8,7 +8,7 @@ from vistok.eval.config import EvalConfig
 from vistok.eval.context import Context
 from vistok.eval.images import Views, exact
 from vistok.eval.protocols import gfid
-from vistok.eval.protocols.base import Job
+from vistok.eval.protocols.base import Job, Skip
 from vistok.eval.reference.sets import SetMeasures
 from vistok.eval.reference.training_set import training_set
 from vistok.eval.report.tables import named
@@ -97,6 +97,19 @@ def test_batches_change_nothing_and_classes_are_even(system):
     assert labels.bincount().tolist() == [3] * 7
 
 
+def test_samples_are_resized_before_they_are_measured(system):
+    make, generator = system
+    context, one = make(), gfid.Pass(length=4, resize=5)
+    decoded = gfid.decoded(context, generator.generator, torch.arange(3), one)
+    assert decoded.shape == (3, 3, 5, 5) and decoded.dtype == torch.uint8
+    with exact():
+        rows = run(context, generator, one, 3, "none")
+    assert [row.size for row in rows] == [(5, 5)]
+    asked = EvalConfig(gfid={"resize": 5})
+    jobs = gfid.GFID().jobs(System(context.run, (generator,)), asked)
+    assert {job.config.resize for job in jobs} == {5}
+
+
 def test_random_labels_are_uniform_and_keyed_by_the_sample(system):
     model = system[1].generator
     labels = gfid.labels_of(model, torch.arange(7000), "random", 3)
@@ -120,6 +133,20 @@ def test_unguided_comes_first_and_a_release_guides_as_its_paper_did(system):
     first, second = (gfid.settings(context, model, scale) for scale in (1.0, 4.0))
     assert not first.guided and first.temperature == 0.9 and first.top_k == 3
     assert second == model.sampling
+    context.sampling = {"generator": {"guidance_start": 3.0, "top_k": 5}}  # changes of the user
+    first = gfid.settings(context, model, 1.0)
+    assert not first.guided and first.temperature == 0.9 and first.top_k == 5
+
+
+def test_a_generator_without_a_null_class_is_measured_unguided(system):
+    make, generator = system
+    model = generator.generator
+    own = model.config.condition.model_copy(update={"null_class": False})
+    model.config = model.config.model_copy(update={"condition": own})
+    assert gfid.scales_of(model, None) == gfid.scales_of(model, (2.0,)) == (1.0,)
+    jobs = gfid.GFID().jobs(System(make().run, (generator,)), EvalConfig(limit=9))
+    (skip,) = (one for one in jobs if isinstance(one, Skip))
+    assert skip.what == "gFID with guidance" and "knows no sample without a class" in skip.reason
 
 
 def test_guidance_of_each_factor_has_a_name_and_survives_the_results(system):

@@ -163,7 +163,7 @@ class LlamaGenGPT(Family):
             "head": "joint",
             "sampling": _sampling(given),
             "spec": {"blocks": [[side, side]], "vocab": [given["vocab_size"]], "dim": 8},
-            "tokenizer": {"name": f"vq_ds16_{'t2i' if captions else 'c2i'}", "sha256": ""},
+            "tokenizer": {"name": _tokenizer(captions, side), "sha256": ""},
         }
 
     def official(self, config: Generator) -> dict[str, Any]:
@@ -291,3 +291,9 @@ def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     if _INERT in state:
         found["block_size"] = len(state[_INERT]) - found["cls_token_num"]
     return found
+
+
+def _tokenizer(captions: bool, side: int) -> str:
+    """Released name of the tokenizer whose images have `side` tokens of 16 pixels on a side."""
+    name = f"vq_ds16_{'t2i' if captions else 'c2i'}"
+    return name if side == 16 else f"{name}_{16 * side}"

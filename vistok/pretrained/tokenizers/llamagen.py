@@ -95,17 +95,26 @@ class LlamaGen(Family):
             *decoder_entries(config.decoder, "decoder", "decoder"),
         ]
 
-    def _release(name: str, hub: str, mult: list[int], *recipe: str, **figures: float) -> Release:
+    def _release(
+        file: str, hub: str, mult: list[int], *recipe: str, size: int = 256, **figures: float
+    ) -> Release:
+        """A file as the tokenizer of images of `size` pixels; the weights serve any size."""
         config = {"encoder_ch_mult": mult, "decoder_ch_mult": mult}
+        config |= {} if size == 256 else {"image_size": size}
         return Release(
-            name, hub, f"{name}.pt", _LICENSE, config, research_only=True,
-            recipe=tuple(f"tokenizers/llamagen/{file}" for file in recipe), **figures,
+            file if size == 256 else f"{file}_{size}", hub, f"{file}.pt", _LICENSE, config,
+            research_only=True,
+            recipe=tuple(f"tokenizers/llamagen/{name}" for name in recipe), **figures,
         )  # fmt: skip
 
+    _C2I, _T2I = "FoundationVision/LlamaGen", "peizesun/llamagen_t2i"
+    # gFID: of the best generator on these tokens, guided.
     releases = (
-        _release("vq_ds16_c2i", "FoundationVision/LlamaGen", VQ_16, "vq16", rfid=2.19, gfid=2.18),
-        _release("vq_ds8_c2i", "FoundationVision/LlamaGen", VQ_8, "vq8", rfid=0.59),
-        _release("vq_ds16_t2i", "peizesun/llamagen_t2i", VQ_16, "vq16", "vq16_t2i"),
+        _release("vq_ds16_c2i", _C2I, VQ_16, "vq16", rfid=2.19, gfid=3.80),
+        _release("vq_ds8_c2i", _C2I, VQ_8, "vq8", rfid=0.59),
+        _release("vq_ds16_t2i", _T2I, VQ_16, "vq16", "vq16_t2i"),
+        _release("vq_ds16_c2i", _C2I, VQ_16, "vq16_384", size=384, rfid=0.94, gfid=2.18),
+        _release("vq_ds16_t2i", _T2I, VQ_16, "vq16_t2i_512", size=512),
     )
 
 

@@ -31,7 +31,10 @@ class Phi(nn.Conv2d):
         self.ratio = ratio
 
     def forward(self, h: Tensor) -> Tensor:
-        return h * (1 - self.ratio) + super().forward(h) * self.ratio
+        # Quantizers compute in fp32, whatever the precision of the weights.
+        bias = None if self.bias is None else self.bias.to(h.dtype)
+        smooth = self._conv_forward(h, self.weight.to(h.dtype), bias)
+        return h * (1 - self.ratio) + smooth * self.ratio
 
 
 class Phis(nn.ModuleList):
