@@ -210,6 +210,34 @@ def test_samples_do_not_depend_on_how_they_are_run(name):
     assert torch.equal(ids(slice(None), cache=False), every)
 
 
+@pytest.mark.parametrize(
+    "trunk",
+    [
+        {"norm": "rmsnorm", "mlp": "swiglu", "bias": False},
+        {"qk_norm": True, "layer_scale": 0.5, "mlp": "geglu"},
+        {"qk_norm": True, "qk_norm_kind": "layernorm", "attention_scale": "mup", "out_bias": False},
+        {"kv_heads": 1},
+        {"attention_fp32": True},
+    ],
+    ids=lambda trunk: ", ".join(trunk),
+)
+@pytest.mark.parametrize("samples", [1, 2])
+def test_the_short_way_of_a_step_equals_the_full_run(trunk, samples):
+    for positions in ("rope", "learned"):
+        model = make("rope", transformer={**TRUNK, **trunk}, positions=positions)
+        given, codes = Condition(label=torch.arange(samples)), CODES[:samples]
+        fast = Decoding(model, given, samples, SPEC.length, single=True)
+        slow = Decoding(model, given, samples, SPEC.length, cache=False)
+        for run in (fast, slow):
+            run.begin()
+        for i in range(SPEC.length):
+            step = codes[:, i : i + 1]
+            torch.testing.assert_close(fast.feed(step), slow.feed(step), atol=1e-5, rtol=1e-5)
+        fast.rollback(2)  # further steps write to what earlier ones made
+        full = slow.model.run(slow.sequence, 0, slow.start)[:, -4:]
+        torch.testing.assert_close(fast.feed(codes[:, 2:]), full, atol=1e-5, rtol=1e-5)
+
+
 def test_what_a_run_holds_is_freed_with_it():
     """Caches and packed weights do not wait for the garbage collector."""
     gc.disable()

@@ -9,58 +9,18 @@ run, so that training never meets it, and a run never meets old weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from vistok.layers.mlp import GatedMlp
+from vistok.layers.packed_linear import PackedGatedMlp, PackedLinear
+from vistok.layers.steps import StepTransformer
+from vistok.layers.transformer import Transformer
 from vistok.runtime.precision import has_bf16
 
 M = TypeVar("M", bound=nn.Module)
-
-_LEAST = 4  # rows: a product of fewer takes half as long again as one of these
-
-
-class PackedLinear(nn.Module):
-    """The linear layer of a weight [out, in] and a bias, for steps of few rows on CPUs.
-
-    Packed at the first call; later changes of the weight are not seen.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        super().__init__()
-        self.weight, self.bias = weight, bias
-        self.packed: Tensor | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.packed is None:
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, _LEAST)
-        rows = x.numel() // x.shape[-1]
-        if rows >= _LEAST:
-            return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
-        flat = x.reshape(rows, -1)
-        flat = torch.cat([flat] * -(-_LEAST // rows))[:_LEAST]
-        y = torch.ops.mkldnn._linear_pointwise(flat, self.packed, self.bias, "none", [], "")
-        return y[:rows].view(*x.shape[:-1], -1)
-
-
-class PackedGatedMlp(nn.Module):
-    """A gated feed-forward layer whose first two products are one."""
-
-    def __init__(self, mlp: GatedMlp, cast: Callable[[Tensor | None], Tensor | None]) -> None:
-        super().__init__()
-        self.activation = mlp.activation
-        both, pair = (mlp.gate, mlp.up), None
-        if mlp.up.bias is not None:
-            pair = torch.cat([cast(one.bias) for one in both])
-        self.both = PackedLinear(torch.cat([cast(one.weight) for one in both]), pair)
-        self.out = PackedLinear(cast(mlp.out.weight), cast(mlp.out.bias))
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.both(x).chunk(2, dim=-1)
-        return self.out(self.activation(gate) * up)
 
 
 def run_copy(module: M, dtype: torch.dtype | None = None, pack: bool = True) -> M:
@@ -99,7 +59,8 @@ def _copy(module: nn.Module, dtype: torch.dtype | None, made: dict, pack: bool) 
     elif pack and type(module) is GatedMlp and _packable(module.up, dtype):
         new = PackedGatedMlp(module, cast)
     else:
-        new = object.__new__(type(module))
+        steps = pack and type(module) is Transformer
+        new = object.__new__(StepTransformer if steps else type(module))
         new.__dict__.update(module.__dict__)
         for name, held in module.__dict__.items():  # what belongs to a module that came before
             if type(held) is tuple and any(isinstance(one, nn.Module) for one in held):

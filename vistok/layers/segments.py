@@ -1,7 +1,7 @@
 """A KV cache for steps of one query on CPUs: keys in segments, each contiguous for all heads.
 
 A batched product over the first L of a cache's places runs at half the speed of one over contiguous
-matrices. Segments of 64 places are contiguous, and those behind what is there are not read; the
+matrices. Segments of 32 places are contiguous, and those behind what is there are not read; the
 last one is read whole, its empty places masked.
 Letters: B batch, n positions, M keys, h heads, d width of a head, S segments, G places of each.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vistok.layers.attention import KVCache
 
-_PLACES = 64  # G
+_PLACES = 32  # G
 
 
 class SegmentedCache(KVCache):
@@ -56,8 +56,10 @@ class SegmentedCache(KVCache):
         self.values[at // _PLACES, :, :, at % _PLACES] = values[:, :, 0]
         self.length = at + 1
         count = at // _PLACES + 1
-        q = (q * (width**-0.5 if scale is None else scale)).reshape(1, rows, 1, width)
-        q = q.expand(count, -1, -1, -1).reshape(count * rows, 1, width)
+        if scale != 1.0:
+            q = q * (width**-0.5 if scale is None else scale)
+        q = q.reshape(1, rows, 1, width).expand(count, -1, -1, -1)
+        q = q.reshape(count * rows, 1, width)
         flat = lambda held: held[:count].view(count * rows, _PLACES, width)
         scores = torch.bmm(q, flat(self.keys).transpose(1, 2)).view(count, rows, _PLACES)
         scores[-1, :, at % _PLACES + 1 :] = -torch.inf
