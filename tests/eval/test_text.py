@@ -117,8 +117,8 @@ def test_samples_of_classes_are_decoded_under_their_captions(reader, context, ca
     model, index = generator.generator, torch.arange(7)
     found = captioned(tokenizer)
     with exact():
-        tokens = gfid.sample(found, model, index, 4, 1.0)
-        made = gfid.decoded(found, model, index, 4, 1.0)
+        tokens = gfid.sample(found, model, index, gfid.Pass(length=4))
+        made = gfid.decoded(found, model, index, gfid.Pass(length=4))
         texts = [f"a {name}." for name in found.views.dataset.classes]
         wanted = tokenizer.decode(tokens, tokenizer.condition(texts))
     assert torch.equal(made, (wanted * 255 + 0.5).clamp(0, 255).to(torch.uint8))
