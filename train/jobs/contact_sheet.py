@@ -1,4 +1,4 @@
-"""A picture of a token cache: samples, and below each what its stored tokens decode to.
+"""An image of a token cache: samples, and below each what its stored tokens decode to.
 
 It is made of the files, not of what was in memory when they were written, so that it shows tokens
 of another tokenizer, mixed-up rows and wrong crops for what they are.
@@ -24,8 +24,8 @@ from vistok.tokens import Tokens
 
 NAME = "contact_sheet.png"
 _SAMPLES, _FRAMES = 8, 4  # of each split; of each clip
-_LONGEST, _SHORTEST = 128, 96  # pixels of a picture's longer side: larger are shrunk, smaller grown
-_GAP, _LINE = 4, 16  # pixels between pictures; of a line of text
+_LONGEST, _SHORTEST = 128, 96  # pixels of an image's longer side: larger are shrunk, smaller grown
+_GAP, _LINE = 4, 16  # pixels between images; of a line of text
 _WIDEST = _SAMPLES * (_LONGEST + _GAP)  # pixels of a row: all samples, if they are images
 _INK, _PAPER = (0, 0, 0), (255, 255, 255)
 
@@ -48,7 +48,7 @@ def write_contact_sheet(folder: Path, splits: Mapping[str, Dataset], tokenizer: 
 def _pairs(
     cache: TokenCache, dataset: Dataset, tokenizer: Tokenizer
 ) -> tuple[list[tuple[Image.Image, Image.Image]], list[str]]:
-    """(picture of a sample, picture of its tokens) of the first samples, and their classes."""
+    """(image of a sample, image of its tokens) of the first samples, and their classes."""
     count = min(_SAMPLES, len(cache))
     samples = [dataset[i * cache.crops + cache.center] for i in range(count)]
     rows = torch.stack([cache.row(i, cache.center)[0] for i in range(count)])
@@ -69,13 +69,13 @@ def _pairs(
             tokenizer.condition_of(batch) if reads else None,
             index=batch.index,
         )
-    made = [_picture(one) for one in to_uint8(decoded).cpu()]
+    made = [_small(one) for one in to_uint8(decoded).cpu()]
     names = ["" if s.label < 0 else printable(cache.classes[s.label])[:40] for s in samples]
-    return list(zip([_picture(one) for one in pixels], made, strict=True)), names
+    return list(zip([_small(one) for one in pixels], made, strict=True)), names
 
 
-def _picture(pixels: Tensor) -> Image.Image:
-    """[3, H, W] uint8, or a clip [3, T, H, W] as a strip of a few frames -> one small picture."""
+def _small(pixels: Tensor) -> Image.Image:
+    """[3, H, W] uint8, or a clip [3, T, H, W] as a strip of a few frames -> one small image."""
     if pixels.ndim == 3:
         pixels = pixels[:, None]
     frames = pixels.shape[1]

@@ -41,9 +41,9 @@ def saved(folder: Path, quantizer: dict, frames: int | None = None) -> Tokenizer
 
 def pair(sheet: Path, sample: int, frame: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """(original, decoded) [3, 32, 32] uint8 of a sample of the first row."""
-    picture = np.asarray(Image.open(sheet).convert("RGB"))
+    image = np.asarray(Image.open(sheet).convert("RGB"))
     x = sample * (SIDE + 4) + frame * (SIDE + 1)
-    tiles = (picture[y : y + SIDE : 3, x : x + SIDE : 3] for y in (TOP, TOP + SIDE + 1))
+    tiles = (image[y : y + SIDE : 3, x : x + SIDE : 3] for y in (TOP, TOP + SIDE + 1))
     return tuple(torch.from_numpy(tile.copy()).permute(2, 0, 1) for tile in tiles)
 
 
