@@ -7,7 +7,7 @@ of tokenizers map a TokenizerConfig; those of generators a Generator, whose spec
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -184,12 +184,32 @@ class Family:
         """The whole key table of a model."""
         raise NotImplementedError
 
+    def refuse(self, wrong: Sequence[str]) -> None:
+        """ConfigError for the first of a model's settings that the official layout cannot hold."""
+        if wrong:
+            raise ConfigError(f"{self.name}: {wrong[0]} has no place in the official layout")
+
     def fixed(self, config: Described) -> dict[str, Tensor]:
         """Official tensors that follow from the config and that no part of ours holds.
 
         An import checks them, unless they are inert; an export writes them.
         """
         return {}
+
+
+def changed(
+    place: str, mine: Mapping[str, Any], theirs: Mapping[str, Any], but: Collection[str]
+) -> list[str]:
+    """Settings, as "place.key=value", that the way to the official layout and back would change.
+
+    Args:
+        mine: the settings of a model; theirs: after that way; but: keys that are not compared.
+    """
+    return [
+        f"{place}.{key}={value}"
+        for key, value in mine.items()
+        if key not in but and theirs[key] != value
+    ]
 
 
 def flag(config: Mapping[str, Any], key: str, default: bool) -> bool:

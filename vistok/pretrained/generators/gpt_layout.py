@@ -13,7 +13,7 @@ from torch import Tensor
 from vistok.config import ConfigError
 from vistok.core.text import printable
 from vistok.layers.transformer import TransformerConfig
-from vistok.pretrained.base import Entry, flag, same
+from vistok.pretrained.base import Entry, changed, flag, same
 
 MODELS = {  # size in the trainer's name of a network: width, layers, heads
     "B": (768, 12, 12),
@@ -128,11 +128,7 @@ def unlike(ours: TransformerConfig, again: Mapping[str, Any]) -> list[str]:
         again: the tree that its official arguments lead to.
     """
     mine, theirs = ours.model_dump(), TransformerConfig(**again)
-    wrong = [
-        f"transformer.{key}={value}"
-        for key, value in mine.items()
-        if key not in _NO_LAYOUT and getattr(theirs, key) != value
-    ]
+    wrong = changed("transformer", mine, theirs.model_dump(), _NO_LAYOUT)
     if ours.hidden != theirs.hidden:
         wrong.append(f"transformer.mlp_ratio={ours.mlp_ratio}")
     return wrong

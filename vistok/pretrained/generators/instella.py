@@ -209,8 +209,7 @@ class InstellaT2I(Family):
         wrong += [f"condition.{key}={read[key]}" for key in ("classes", "pooled") if read[key]]
         if read["text"]["layers"] != ours["transformer"]["depth"]:
             wrong.append(f"condition.text.layers={read['text']['layers']}")
-        if wrong:
-            raise ConfigError(f"{self.name}: {wrong[0]} has no place in the official layout")
+        self.refuse(wrong)
 
     # -- keys -----------------------------------------------------------------------------------
 

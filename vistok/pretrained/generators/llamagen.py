@@ -220,8 +220,7 @@ class LlamaGenGPT(Family):
         null_class = again["condition"].get("null_class", True)
         if read["null_class"] != null_class:
             wrong.append(f"condition.null_class={read['null_class']}")
-        if wrong:
-            raise ConfigError(f"{self.name}: {wrong[0]} has no place in the official layout")
+        self.refuse(wrong)
 
     # -- keys -----------------------------------------------------------------------------------
 

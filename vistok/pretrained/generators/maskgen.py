@@ -23,6 +23,7 @@ from vistok.pretrained.base import (
     Family,
     Release,
     Stack,
+    changed,
     flag,
     warn_of_unknown,
 )
@@ -245,11 +246,7 @@ class MaskGen(Family):
         """ConfigError for what the way there and back would change of the network."""
         own = config.config
         theirs = MMDiTConfig(**again["trunk"]).model_dump()
-        wrong = [
-            f"trunk.{key}={value}"
-            for key, value in own.trunk.model_dump().items()
-            if key not in _NO_LAYOUT and theirs[key] != value
-        ]
+        wrong = changed("trunk", own.trunk.model_dump(), theirs, _NO_LAYOUT)
         if own.regroup is not None:
             wrong.append(f"regroup={own.regroup}")
         read, score = own.condition, own.condition.score
@@ -264,8 +261,7 @@ class MaskGen(Family):
                 for key, value in kept.items()
                 if type(score).model_fields[key].default != value
             ]
-        if wrong:
-            raise ConfigError(f"{self.name}: {wrong[0]} has no place in the official layout")
+        self.refuse(wrong)
 
     # -- keys -----------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from vistok.config import ConfigError
 from vistok.generators import Generator
 from vistok.generators.masked import MaskedConfig
-from vistok.pretrained.base import Entry, Family, Release, Stack, pair, warn_of_unknown
+from vistok.pretrained.base import Entry, Family, Release, Stack, changed, pair, warn_of_unknown
 from vistok.pretrained.generators.masked_trunks import (
     TRUNKS,
     bert_entries,
@@ -221,11 +221,7 @@ class MaskGIT(Family):
     def _check(self, own: MaskedConfig, again: Mapping[str, Any]) -> None:
         """ConfigError for what the way there and back would change of the network."""
         mine, theirs = own.trunk.model_dump(), type(own.trunk)(**again["trunk"]).model_dump()
-        wrong = [
-            f"trunk.{key}={value}"
-            for key, value in mine.items()
-            if key not in _NO_LAYOUT and theirs[key] != value
-        ]
+        wrong = changed("trunk", mine, theirs, _NO_LAYOUT)
         if own.tied:
             wrong.append("tied=true")
         if own.regroup is not None:
@@ -234,8 +230,7 @@ class MaskGIT(Family):
         wrong += [f"condition.{key}={value}" for key, value in read.items() if value is not None]
         if not own.condition.null_class:
             wrong.append("condition.null_class=false")
-        if wrong:
-            raise ConfigError(f"{self.name}: {wrong[0]} has no place in the official layout")
+        self.refuse(wrong)
 
     # -- keys -----------------------------------------------------------------------------------
 

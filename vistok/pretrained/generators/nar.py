@@ -220,8 +220,7 @@ class NAR(Family):
         theirs = type(ours.condition)(**again["condition"]).model_dump()
         mine = {**ours.condition.model_dump(), "classes": ours.condition.classes or 0}
         wrong += [f"condition.{key}={mine[key]}" for key in mine if mine[key] != theirs[key]]
-        if wrong:
-            raise ConfigError(f"{self.name}: {wrong[0]} has no place in the official layout")
+        self.refuse(wrong)
 
     # -- keys -----------------------------------------------------------------------------------
 

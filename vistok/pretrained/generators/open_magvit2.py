@@ -285,8 +285,7 @@ class OpenMAGVIT2AR(Family):
         wrong += [f"condition.{key}={given[key]}" for key in ("text", "pooled") if given[key]]
         if [list(block) for block in spec.blocks] != again["spec"]["blocks"]:
             wrong.append(f"tokens of blocks={spec.blocks}")
-        if wrong:
-            raise ConfigError(f"{self.name}: {wrong[0]} has no place in the official layout")
+        self.refuse(wrong)
 
     # -- keys -----------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from vistok.pretrained.base import (
     Family,
     Release,
     Stack,
+    changed,
     pair,
     same,
     squeeze,
@@ -235,11 +236,7 @@ class RAR(Family):
         """ConfigError for what the way there and back would change of the network."""
         mine = ours["transformer"]
         theirs = TransformerConfig().model_dump() | again["transformer"]
-        wrong = [
-            f"transformer.{key}={value}"
-            for key, value in mine.items()
-            if key not in _NO_LAYOUT and theirs[key] != value
-        ]
+        wrong = changed("transformer", mine, theirs, _NO_LAYOUT)
         widths = [round(one["width"] * one["mlp_ratio"]) for one in (mine, theirs)]
         if widths[0] != widths[1]:
             wrong.append(f"transformer.mlp_ratio={mine['mlp_ratio']}")
@@ -247,8 +244,7 @@ class RAR(Family):
         wrong += [f"{key}={ours[key]}" for key, value in plain.items() if ours[key] != value]
         read = {key: ours["condition"][key] for key in ("text", "pooled")}
         wrong += [f"condition.{key}={value}" for key, value in read.items() if value is not None]
-        if wrong:
-            raise ConfigError(f"{self.name}: {wrong[0]} has no place in the official layout")
+        self.refuse(wrong)
 
     # -- keys -----------------------------------------------------------------------------------
 

@@ -184,8 +184,7 @@ class VAR(Family):
         wrong += [f"condition.{key}={value}" for key, value in read.items() if value is not None]
         if [list(block) for block in spec.blocks] != again["spec"]["blocks"]:
             wrong.append(f"blocks={spec.blocks}")
-        if wrong:
-            raise ConfigError(f"{self.name}: {wrong[0]} has no place in the official layout")
+        self.refuse(wrong)
 
     # -- keys -----------------------------------------------------------------------------------
 
