@@ -26,6 +26,7 @@ from vistok.layers.masks import joined
 from vistok.layers.norms import make_norm
 from vistok.layers.patchify import PatchesConfig
 from vistok.layers.positions import PositionTable, SharedPositions, new_levels
+from vistok.layers.spectrum import Spectrum
 from vistok.layers.text import TextInput, TextInputConfig
 from vistok.layers.transformer import (
     Transformer,
@@ -45,6 +46,10 @@ class ViTDecoderConfig(Config):
     value_positions: Literal["own", "shared"] = "own"
     """own: a learned table of the values. shared: the values read the table of the mask tokens,
     resized to their grid where it differs (RobusTok)."""
+    value_rows: Literal["behind", "onto", "spectrum"] = "behind"
+    """behind: values are rows of their own, behind the mask tokens. onto: a value for each patch is
+    added to its mask token, half as many rows (ViT-VQGAN, arXiv 2110.04627). spectrum: so are
+    values of frequencies, after the inverse cosine transform (the encoder's latents.spectrum)."""
     value_class_token: bool = False
     """The class token also stands in front of the values, with its position if they are shared;
     nothing reads it (RobusTok)."""
@@ -76,6 +81,11 @@ class ViTDecoderConfig(Config):
                 "value_positions=shared reads a table of the patches' own grid; expected "
                 "patches.positions=sincos or learned"
             )
+        if self.value_rows != "behind" and (self.value_class_token or self.levels):
+            raise InputError(
+                f"value_rows={self.value_rows} adds values to mask tokens: it excludes "
+                "value_class_token=true and levels=true"
+            )
         if self.value_class_token and not self.patches.class_token:
             raise InputError("value_class_token=true needs patches.class_token=true")
         return self
@@ -105,6 +115,11 @@ class ViTDecoder(Decoder):
         grid, count = patches.grid(shape), sum(map(cells, grids))
         self.prefix = prefix_of(config.missing, grids)
         self.cells = cells(grid)
+        if config.value_rows != "behind" and count != self.cells:
+            raise InputError(
+                f"decoder.value_rows={config.value_rows} wants one value for each of {self.cells} patches, and "
+                f"there are {count}; use other patches, or value_rows=behind"
+            )
         token, table = width**-0.5, 0.02
         place = 1.0  # of the values' table
         if config.token_std == "width":
@@ -116,6 +131,7 @@ class ViTDecoder(Decoder):
         else:
             self.embed = nn.Linear(dim, width)
         self.mask_token = nn.Parameter(torch.randn(width) * token)
+        self.spectrum = Spectrum(grid) if config.value_rows == "spectrum" else None
         lead = int(patches.class_token)
         if patches.class_token:
             self.class_token = nn.Parameter(torch.randn(width) * token)
@@ -171,6 +187,12 @@ class ViTDecoder(Decoder):
             grid = torch.cat([token, grid], dim=1)
         grid = self.positions(grid)
         dropped = present is not None and self.config.missing == "drop"
+        if self.config.value_rows != "behind":
+            if dropped:
+                latents, dropped = latents * present[..., None].to(latents.dtype), False
+            onto = latents if self.spectrum is None else self.spectrum.inverse(latents)
+            lead = grid.new_zeros(len(values), first, grid.shape[2])
+            grid, latents = grid + torch.cat([lead, onto.to(grid.dtype)], dim=1), latents[:, :0]
         pieces = [grid.shape[1], present if dropped else latents.shape[1]]
         if self.config.value_class_token:
             if self.config.value_positions == "shared":

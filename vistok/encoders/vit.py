@@ -25,6 +25,7 @@ from vistok.layers.masks import causal_last, joined
 from vistok.layers.norms import NormKind, make_norm
 from vistok.layers.patchify import PatchEmbed, PatchesConfig
 from vistok.layers.positions import PositionTable, SharedPositions, new_levels
+from vistok.layers.spectrum import Spectrum
 from vistok.layers.text import TextInput, TextInputConfig
 from vistok.layers.transformer import (
     Transformer,
@@ -52,6 +53,9 @@ class LatentsConfig(Config):
     redundant ones: training may show them to the decoder (regularizer redundant_padding)."""
     grid: tuple[Annotated[int, Field(ge=1, le=2**10)], ...] | None = None
     """Sides (h, w) of the grid on which the latents of a branch lie; null = they are a list."""
+    spectrum: bool = False
+    """The patches' rows are replaced by their cosine transform, the lowest frequency first: a list
+    of latents whose every prefix is a coarser image. Needs count=null."""
     branches: int = Field(default=1, ge=1, le=64)
     """P grids of latent tokens, one behind the other, for a product quantizer (ImageFolder)."""
     positions: bool | Literal["shared"] = False
@@ -100,6 +104,8 @@ class LatentsConfig(Config):
             )
         if self.positions == "shared" and self.grid is None:
             raise InputError("positions=shared needs the grid of a branch; give grid")
+        if self.spectrum and self.count is not None:
+            raise InputError("spectrum=true transforms the patches themselves; give count=null")
         if self.count is None and self.levels:
             raise InputError("levels=true needs latent tokens; give count, or levels=false")
         if self.reinterpret and self.slot_projection:
@@ -170,7 +176,8 @@ class ViTEncoder(Encoder):
         width, tokens, patches = config.transformer.width, config.latents, config.patches
         grid = patches.grid(shape)
         count = cells(grid) if tokens.count is None else tokens.count
-        self.grids = (grid,) if tokens.count is None else ((count,),)
+        self.grids = (grid,) if tokens.count is None and not tokens.spectrum else ((count,),)
+        self.spectrum = Spectrum(grid) if tokens.spectrum else None
         if tokens.grid is not None:
             self.grids = (tokens.grid,) * tokens.branches
         self.stored = tokens.stored
@@ -248,6 +255,8 @@ class ViTEncoder(Encoder):
         if self.wants_patches:
             features["patches"] = y[:, first : first + seen]
             y, taps = y[:, wanted], {i: tap[:, wanted] for i, tap in taps.items()}
+        if self.spectrum is not None:
+            y = self.spectrum(y)
         latents, features = y, features | {name: taps[i] for name, i in config.taps.items()}
         if config.latents.slot_projection:
             values = torch.einsum("bnw,nwd->bnd", latents, self.slots.to(latents.dtype))
