@@ -1,6 +1,6 @@
 """Models by name, and the weights of released tokenizers and generators in and out of vistok.
 
-    open("vistok-128"), open("runs/quickstart"), open("titok-l32"), open("hf:owner/name"), open("weights.bin")
+    open("vistok-128"), open("runs/quickstart"), open("hf:owner/name"), open("weights.bin")
     load("weights.bin", config=..., family=...) -> Tokenizer | Generator   # official weights only
     from_official(family, state_dict, config) -> Tokenizer | Generator
     to_official(model) -> (state_dict, config)

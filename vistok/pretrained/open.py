@@ -220,9 +220,10 @@ def _unknown(name: str) -> str:
     here = sorted(p.name for p in Path().iterdir() if not p.name.startswith("."))
     like = close(name, here, cutoff=0.6)
     hint = f" (is it ./{like}?)" if like else ""
+    known = nearest(name, [*EMBEDDED, *releases()])
     return (
-        f"unknown release '{name}'; {nearest(name, [*EMBEDDED, *releases()])}; nor is there a file or folder of "
-        f"that name{hint}: {_EXPECTED}"
+        f"unknown release '{name}'; {known}; nor is there a file or folder of that name{hint}: "
+        f"{_EXPECTED}"
     )
 
 
