@@ -14,6 +14,7 @@ COMMANDS = {
     "Train and measure": (
         ("train", "vistok.cli.programs:train", "Train a tokenizer or generator from a config"),
         ("eval", "vistok.cli.programs:evaluate", "Measure models and write a report"),
+        ("study", "vistok.cli.programs:study", "Train the runs of a study and compare them"),
     ),
     "Use a model": (
         ("encode", "vistok.cli.codes:encode", "Encode images or clips into .vtk files"),
