@@ -31,7 +31,9 @@ MAY = {
     "tokenizer": FROZEN | set(PARTS) | {"conditioning", "tokenizer_config", "adaptive"},
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
-    "cli": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "adaptive", "cli"},
+    "tiling": FROZEN | {"tokenizer"},
+    "cli": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "adaptive", "cli"}
+    | {"tiling"},
 }
 
 
