@@ -29,7 +29,7 @@ def test_an_image_of_one_tile_is_encoded_and_decoded_as_ever(make_tokenizer, len
 
 
 class Exact:
-    """Stands for a tokenizer whose reconstruction is the image, shifted by an error of each tile."""
+    """Stands for a tokenizer that gives the image back, each tile too light or too dark."""
 
     def __init__(self, tile: int, error: float) -> None:
         self.shape = SimpleNamespace(is_clip=False, sides=(tile, tile))

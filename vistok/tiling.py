@@ -1,9 +1,9 @@
-"""Images larger than a tokenizer's, tile by tile: overlapping tiles that are blended where they meet.
+"""Images larger than a tokenizer's, in overlapping tiles that are blended where they meet.
 
-Tiles lie on a regular grid, `tile - overlap` pixels apart, from the top left corner; what they reach
-beyond the image at the right and at the bottom is filled by reflection and cut off again. Where
-tiles overlap, their reconstructions are mixed with weights that change linearly from one to the
-other and sum to 1, so that no border can be seen.
+Tiles lie on a regular grid, `tile - overlap` pixels apart, from the top left corner. Where they
+reach beyond the image, at the right and at the bottom, they are filled by reflection, and cut off
+again. Where tiles overlap, their reconstructions are mixed with weights that change linearly from
+one to the other and sum to 1, so that no border can be seen.
 
 Memory does not grow with the number of tiles: they are cut, encoded and decoded in batches, and of
 the result one row of tiles is held in floats besides the image in bytes.

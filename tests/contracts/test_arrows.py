@@ -32,7 +32,9 @@ MAY = {
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
     "tiling": FROZEN | {"tokenizer"},
-    "cli": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "adaptive", "cli"}
+    "cli": FROZEN
+    | set(PARTS)
+    | {"tokenizer", "pretrained", "editing", "adaptive", "cli"}
     | {"tiling"},
 }
 
