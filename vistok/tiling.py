@@ -13,7 +13,7 @@ Letters: H W pixels of the image, h w of a tile, N tiles, row by row.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from vistok.tokens.labels import Tiled
 
 _SHARE = 8  # the default overlap is this part of a tile's shorter side
 BATCH = 16  # tiles at a time
+Told = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ def encode(
     *,
     overlap: int | None = None,
     batch: int = BATCH,
+    told: Told | None = None,
 ) -> tuple[Tokens, Tiling]:
     """An image [3, H, W] of any size (uint8, or floats in 0..1) -> the tokens of its N tiles.
 
@@ -134,6 +136,7 @@ def encode(
         condition: of one sample; every tile gets it.
         overlap: pixels that neighboring tiles share; None = 1/8 of a tile.
         batch: tiles at a time.
+        told: called with (tiles that are done, N) after each batch.
     """
     if image.ndim != 3 or image.shape[0] != 3:
         raise InputError(f"image of shape {tuple(image.shape)}; expected [3, H, W]")
@@ -143,7 +146,9 @@ def encode(
     for numbers in _batches(len(tiling), batch):
         tiles = tiling.cut(image, numbers).to(device)
         pixels = tiles.float() / 255 if tiles.dtype == torch.uint8 else tiles
-        parts.append(tokenizer.encode(pixels, length, _of_all(condition, len(numbers))))
+        parts.append(tokenizer.encode(pixels, length, of_all(condition, len(numbers))))
+        if told is not None:
+            told(numbers.stop, len(tiling))
     return joined(parts), tiling
 
 
@@ -157,6 +162,7 @@ def decode(
     seed: int = 0,
     sampling: Any = None,
     batch: int = BATCH,
+    told: Told | None = None,
 ) -> Tensor:
     """The tokens of N tiles -> the image [3, H, W] uint8, on the CPU.
 
@@ -164,6 +170,7 @@ def decode(
         condition: of one sample; every tile gets it.
         seed, sampling: as in `Tokenizer.decode`; the noise of a decoder that samples is keyed by
             the number of the tile.
+        told: called with (tiles that are done, N) after each batch.
     """
     if len(tokens) != len(tiling):
         raise InputError(f"{len(tokens)} samples of tokens for {len(tiling)} tiles")
@@ -172,7 +179,7 @@ def decode(
     image = torch.empty(3, height, width, dtype=torch.uint8)
     wide = columns * (w - tiling.overlap) + tiling.overlap
     open_ = torch.zeros(3, h, wide)  # pixels [3, h, W] of the tiles' current row, not yet complete
-    tiles = _decoded(tokenizer, tokens, condition, seed, sampling, batch)
+    tiles = _decoded(tokenizer, tokens, condition, seed, sampling, batch, told)
     for row in range(rows):
         down = tiling.weights(0, row)[:, None]
         for column in range(columns):
@@ -208,20 +215,23 @@ def _decoded(
     seed: int,
     sampling: Any,
     batch: int,
+    told: Told | None,
 ) -> Iterator[Tensor]:
     """Pixels [3, h, w] of each tile on the CPU, decoded in batches."""
     for numbers in _batches(len(tokens), batch):
         pixels = tokenizer.decode(
             tokens.select(slice(numbers.start, numbers.stop)),
-            _of_all(condition, len(numbers)),
+            of_all(condition, len(numbers)),
             seed=seed,
             index=torch.tensor(numbers),
             sampling=sampling,
         )
+        if told is not None:
+            told(numbers.stop, len(tokens))
         yield from pixels.float().cpu()
 
 
-def _of_all(condition: Condition | None, count: int) -> Condition | None:
+def of_all(condition: Condition | None, count: int) -> Condition | None:
     """The condition of one sample for `count` of them."""
     return None if condition is None else condition.select(torch.zeros(count, dtype=torch.long))
 
