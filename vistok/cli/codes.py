@@ -58,6 +58,11 @@ skip_option = click.option(
 )
 @click.option("--max-bytes", type=int, help="Never write a larger file; fill it if nothing else.")
 @click.option(
+    "--resize",
+    type=click.Choice(["crop", "stretch", "pad"]),
+    help="To MODEL's size: cut the center out (default), give up the proportions, or add white.",
+)
+@click.option(
     "--tile", is_flag=True, help="Keep the size of images: overlapping tiles, not a cropped one."
 )
 @click.option(
@@ -80,6 +85,7 @@ def encode(
     target_psnr: float | None,
     max_perceptual: float | None,
     max_bytes: int | None,
+    resize: str | None,
     tile: bool,
     names: bool | None,
     seed: int,
@@ -124,6 +130,8 @@ def encode(
     tokenizer = open_tokenizer(model)
     clip = tokenizer.shape.is_clip
     sources = find_sources(files, _endings(clip), "video" if clip else "image")
+    if tile and resize is not None:
+        raise InputError(f"--tile with --resize {resize}: tiles keep the size; give one of both")
     if tile:
         check_tiles(tokenizer, goals)
     targets = _targets(out, sources.files, (_SUFFIX,), sources.listed)
@@ -143,6 +151,7 @@ def encode(
         condition,
         length,
         goal,
+        resize=resize or "crop",
         tile=tile,
         names=sources.listed and max_bytes is None if names is None else names,
         batch=batch_of(tokenizer, batch),

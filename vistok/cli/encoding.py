@@ -25,6 +25,7 @@ class Encoding:
     condition: Any = None  # of one sample
     length: int | None = None
     goal: Any = None  # `adaptive.Goal`; None = the length, or whole sequences
+    resize: str = "crop"
     tile: bool = False
     names: bool = False
     batch: int = 16
@@ -64,7 +65,7 @@ class Encoding:
             from vistok.data.decode import images
 
             return images.to_tensor(images.read(path)), None
-        pixels = read([path], self.tokenizer)[0]
+        pixels = read([path], self.tokenizer, self.resize)[0]
         return pixels, frame_rate(path) if self.unit == "clip" else None
 
     def _encoded(self, reads: Sequence[Read], work: Work) -> list[tuple[Read, bytes, str]]:
@@ -102,7 +103,8 @@ class Encoding:
                 work.detail("")
                 data = self.codec.write_record(Record(tokens, names[0], places.record()))
                 height, width = places.sides
-                about = f", {width}x{height} in {len(places):,} tiles"
+                plural = "s" if len(places) > 1 else ""
+                about = f", {width}x{height} in {len(places):,} tile{plural}"
                 return [(reads[0], data, about)]
             pixels = torch.stack([one.value[0] for one in reads])
             condition = tiling.of_all(self.condition, len(reads))

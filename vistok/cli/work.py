@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,10 +29,12 @@ class Work:
         self.failed: list[str] = []
         self.done = 0
         self._bar: Any = None
+        self._start = time.monotonic()
 
     def __enter__(self) -> Work:
         from tqdm import tqdm
 
+        self._start = time.monotonic()
         self._bar = tqdm(
             total=self.count,
             desc=self.what,
@@ -50,7 +53,8 @@ class Work:
 
     @property
     def seconds(self) -> float:
-        return max(self._bar.format_dict["elapsed"], 1e-9)
+        """Seconds since the work began."""
+        return max(time.monotonic() - self._start, 1e-9)
 
     def succeed(self, line: str) -> None:
         """Count a file that is done; of a few files, print its line."""
