@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from vistok.config import Config, ConfigError
+from vistok.core.verbosity import quiet
 from vistok.train.signals import StopRequest
 
 
@@ -54,7 +55,7 @@ def progress_bar(accelerator: Accelerator, task: str, count: int, done: int) -> 
         initial=done,
         desc=task,
         unit="img",
-        disable=not accelerator.is_main_process,
+        disable=quiet() or not accelerator.is_main_process,
     )
 
 
