@@ -31,7 +31,8 @@ MAY = {
     "tokenizer": FROZEN | set(PARTS) | {"conditioning", "tokenizer_config", "adaptive"},
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
-    "cli": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "adaptive", "cli"},
+    "demo": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "demo"},
+    "cli": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "adaptive", "demo", "cli"},
 }
 
 

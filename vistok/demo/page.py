@@ -23,11 +23,20 @@ _FORGET = (600, 3600)  # seconds between looks at uploaded files, and their age 
 _LATER = {"trigger_mode": "always_last", "show_progress": "hidden"}  # of what follows a drag
 
 
-class Upload(gr.Image):
-    """An image's uploaded file, unread: `images.opened` reads it, as everywhere in vistok."""
-
-    def preprocess(self, payload: Any) -> str | None:
-        return None if payload is None else payload.path
+def upload(label: str, height: int, name: str) -> gr.Image:
+    """A place for an image. Handlers get its uploaded file unread: `images.opened` reads it, as
+    everywhere in vistok."""
+    made = gr.Image(
+        label=label,
+        sources=["upload", "clipboard"],
+        height=height,
+        buttons=[],
+        elem_id=name,
+        placeholder="Drop an image\nor click to choose one",
+    )
+    # On this one object: gradio looks for the scripts of a subclass beside it.
+    made.preprocess = lambda payload: None if payload is None else payload.path
+    return made
 
 
 def theme() -> gr.themes.Base:
@@ -68,14 +77,7 @@ class _Page:
         self._wire(page)
 
     def _side(self) -> None:
-        self.image = Upload(
-            label="Image",
-            sources=["upload", "clipboard"],
-            height=240,
-            buttons=[],
-            elem_id="vt-image",
-            placeholder="Drop an image\nor click to choose one",
-        )
+        self.image = upload("Image", 240, "vt-image")
         self.shelf = self._shelf("Photographs")
         names = self.models.names
         self.chosen = gr.CheckboxGroup(names, value=names[:1], label="Models", elem_id="vt-models")
@@ -132,14 +134,7 @@ class _Page:
         with gr.Tab("Mix", id="mix") as self.tab_mix:
             with gr.Row(elem_classes="vt-controls"):
                 with gr.Column(scale=0, min_width=220):
-                    self.second = Upload(
-                        label="Second image",
-                        sources=["upload", "clipboard"],
-                        height=180,
-                        buttons=[],
-                        elem_id="vt-second",
-                        placeholder="Drop an image\nor click to choose one",
-                    )
+                    self.second = upload("Second image", 180, "vt-second")
                 with gr.Column(scale=1, min_width=260):
                     self.other_shelf = self._shelf("Photographs")
                     self.first = gr.Slider(
