@@ -88,20 +88,11 @@ def vtk(model: Model, tokens: Tokens) -> bytes:
 def encode(model: Model, image: Image) -> Encoded:
     """Crop an image to a tokenizer's size and encode it."""
     tokenizer = model.tokenizer
-    pixels = pixels_of(model, image)
-    quantized = tokenizer.quantize(tokenizer.latents(pixels.to(next(tokenizer.parameters()))))
+    pixels = tokenizer.preprocess(image)
+    quantized = tokenizer.quantize(tokenizer.latents(pixels.to(next(tokenizer.parameters()).dtype)))
     tokens = tokenizer.tokens(quantized).to("cpu")
     queries = None if quantized.queries is None else quantized.queries.cpu()
     return Encoded(model, pixels[0].cpu(), tokens, queries)
-
-
-def pixels_of(model: Model, image: Image) -> Tensor:
-    """[1, 3, H, W] in 0..1: the image, center-cropped and resized to a tokenizer's size."""
-    from vistok.data.decode.transforms import Transform, TransformConfig
-
-    sides = model.tokenizer.shape.image_size
-    transform = Transform(TransformConfig(size=sides), augment=False)
-    return transform(image, 0)[None].float() / 255
 
 
 def codes_of(encoded: Encoded, what: str) -> Tensor:

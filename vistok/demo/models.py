@@ -107,7 +107,7 @@ class Models:
         return name
 
     def _opened(self, name: str) -> Model:
-        tokenizer = pretrained.open(name, expect="tokenizer").to(self.device)
+        tokenizer = pretrained.open(name, expect="tokenizer", device=self.device)
         reads = [part for part, how in tokenizer.config.reading.items() if not how.optional]
         if tokenizer.shape.is_clip:
             raise InputError(f"{name}: a tokenizer of clips; the page shows those of images")
@@ -120,7 +120,7 @@ class Models:
         return Model(name, tokenizer, tokenizer.codes_sha256())
 
     def _sampler(self, name: str) -> Sampler:
-        generator = pretrained.open(name, expect="generator").to(self.device).eval()
+        generator = pretrained.open(name, expect="generator", device=self.device)
         if generator.reads_text:
             raise InputError(f"{name}: it samples from texts; use vistok generate --text")
         owner = self._owner(name, generator)

@@ -19,6 +19,7 @@ from vistok.demo.samples import MOST, class_names, guidance_of
 from vistok.demo.visit import FIRST, SECOND, Dial, Visit
 
 STYLE = Path(__file__).with_name("style.css")
+_SHOWN = (1, 0)  # photographs that a new visit starts with: a cat and a person
 _FORGET = (600, 3600)  # seconds between looks at uploaded files, and their age when they go
 _LATER = {"trigger_mode": "always_last", "show_progress": "hidden"}  # of what follows a drag
 
@@ -28,7 +29,7 @@ def upload(label: str, height: int, name: str) -> gr.Image:
     everywhere in vistok."""
     made = gr.Image(
         label=label,
-        sources=["upload", "clipboard"],
+        sources=["upload"],
         height=height,
         buttons=[],
         elem_id=name,
@@ -72,8 +73,10 @@ class _Page:
         with gr.Row(elem_classes="vt-page"):
             with gr.Column(scale=0, min_width=300, elem_classes="vt-side"):
                 self._side()
-            with gr.Column(scale=1, min_width=320, elem_classes="vt-main"), gr.Tabs():
-                self._tabs()
+            with gr.Column(scale=1, min_width=320, elem_classes="vt-main"):
+                self._dial()
+                with gr.Tabs():
+                    self._tabs()
         self._wire(page)
 
     def _side(self) -> None:
@@ -89,18 +92,6 @@ class _Page:
             submit_btn=True,
         )
         self.line = gr.HTML(padding=False)
-        dial = Dial(self.models, names[:1])
-        self.slider = gr.Slider(
-            0,
-            max(1, len(dial.steps) - 1),
-            value=len(dial.steps) - 1,
-            step=1,
-            label="Length",
-            info="shorter — longer",
-            interactive=len(dial.steps) > 1,
-            buttons=[],
-            elem_id="vt-length",
-        )
 
     def _shelf(self, label: str) -> gr.Dataset:
         """Thumbnails of the photographs that come with scikit-image."""
@@ -114,13 +105,28 @@ class _Page:
             visible=bool(self.photographs),
         )
 
+    def _dial(self) -> None:
+        dial = Dial(self.models, self.models.names[:1])
+        self.slider = gr.Slider(
+            0,
+            max(1, len(dial.steps) - 1),
+            value=len(dial.steps) - 1,
+            step=1,
+            label="Length: drag for fewer or more tokens",
+            interactive=len(dial.steps) > 1,
+            buttons=[],
+            elem_id="vt-length",
+        )
+
     def _tabs(self) -> None:
         with gr.Tab("Reconstruct", id="reconstruct") as self.tab_reconstruct:
             self.out = gr.HTML(padding=False, elem_id="vt-out")
             self.compared = gr.HTML(padding=False, elem_id="vt-compared")
         with gr.Tab("Tokens", id="tokens") as self.tab_tokens:
             with gr.Row(elem_classes="vt-controls"):
-                self.share = gr.Slider(0, 100, value=0, step=1, label="Replaced tokens, %")
+                self.share = gr.Slider(
+                    0, 100, value=0, step=1, label="Replaced tokens, %", buttons=[]
+                )
                 self.by = gr.Radio(
                     [("nearby codes", "neighbours"), ("any codes", "random")],
                     value="neighbours",
@@ -138,10 +144,20 @@ class _Page:
                 with gr.Column(scale=1, min_width=260):
                     self.other_shelf = self._shelf("Photographs")
                     self.first = gr.Slider(
-                        0, 100, value=25, step=1, label="Exchanged: the first tokens, %", buttons=[]
+                        0,
+                        100,
+                        value=25,
+                        step=1,
+                        label="Exchanged: the first tokens, %",
+                        visible=len(self._scales(self.models.names[:1])) < 2,
+                        buttons=[],
                     )
+                    named = self._scales(self.models.names[:1])
                     self.blocks = gr.CheckboxGroup(
-                        [], value=[0, 1, 2], label="Exchanged: scales", elem_classes="vt-row"
+                        named,
+                        value=[place for _, place in named[: len(named) // 2]],
+                        label="Exchanged: scales",
+                        visible=len(named) > 1,
                     )
             self.mixture = gr.HTML(padding=False, elem_id="vt-mix")
         if self.models.samplers:
@@ -153,9 +169,7 @@ class _Page:
         sampler = self.models.sampler(names[0])
         classes, scale = class_names(sampler), guidance_of(sampler)
         with gr.Row(elem_classes="vt-controls"):
-            which = gr.Dropdown(
-                names, value=names[0], label="Generator", visible=len(names) > 1
-            )
+            which = gr.Dropdown(names, value=names[0], label="Generator", visible=len(names) > 1)
             label = gr.Dropdown(
                 classes,
                 value=classes[0] if classes else None,
@@ -168,22 +182,21 @@ class _Page:
                 1, 8, value=scale or 1, step=0.1, label="Guidance", visible=scale is not None,
                 buttons=[],
             )  # fmt: skip
-            temperature = gr.Slider(
-                0.1, 2, value=1, step=0.05, label="Temperature", buttons=[]
-            )
+            temperature = gr.Slider(0.1, 2, value=1, step=0.05, label="Temperature", buttons=[])
         button = gr.Button("Sample", variant="primary", elem_id="vt-sample")
         sheet = gr.HTML(padding=False, elem_id="vt-samples", min_height=60)
 
         def switched(name: str):
-            known, scale = class_names(self.models.sampler(name)), guidance_of(
-                self.models.sampler(name)
+            known, scale = (
+                class_names(self.models.sampler(name)),
+                guidance_of(self.models.sampler(name)),
             )
             return (
                 gr.update(choices=known, value=known[0] if known else None, visible=bool(known)),
                 gr.update(value=scale or 1, visible=scale is not None),
             )
 
-        def sampled(*settings: Any, progress=gr.Progress()) -> str:  # noqa: B008
+        def sampled(*settings: Any, progress=gr.Progress()) -> str:
             tell = lambda done, total: progress((done, total), unit="images")
             return views.samples(self.models, *settings, progress=tell)
 
@@ -224,7 +237,8 @@ class _Page:
             old = Dial(self.models, before)
             bits = None if step >= len(old.steps) - 1 else old.steps[int(step)]
         dial = Dial(self.models, names)
-        blocks = max((len(self.models[name].spec.blocks) for name in names), default=1)
+        scales = self._scales(names)
+        half = [place for _, place in scales[: len(scales) // 2]]
         return (
             names,
             gr.update(
@@ -232,18 +246,15 @@ class _Page:
                 value=dial.step_near(bits),
                 interactive=len(dial.steps) > 1,
             ),
-            self._scales(names),
-            gr.update(visible=blocks == 1),
+            gr.update(choices=scales, value=half, visible=len(scales) > 1),
+            gr.update(visible=len(scales) < 2),
         )
 
-    def _scales(self, names: list[str]):
-        """The blocks that can be exchanged, of the model that has most of them."""
+    def _scales(self, names: list[str]) -> list[tuple[str, int]]:
+        """(grid, number) of the blocks, of the model that has most of them."""
         specs = [self.models[name].spec for name in names]
         blocks = max((spec.blocks for spec in specs), key=len, default=())
-        if len(blocks) < 2:
-            return gr.update(visible=False)
-        named = [("×".join(map(str, block)), place) for place, block in enumerate(blocks)]
-        return gr.update(choices=named, value=list(range(len(named) // 2)), visible=True)
+        return [("×".join(map(str, block)), place) for place, block in enumerate(blocks)]
 
     def _wire(self, page: gr.Blocks) -> None:
         models, quiet = self.models, {"api_visibility": "private"}
@@ -302,9 +313,11 @@ class _Page:
         for control in (self.first, self.blocks):
             control.change(*mix, **quiet, **_LATER)
         page.load(
-            lambda names: (self._scales(names), self._photograph(1) if self.photographs else None),
-            self.chosen,
-            [self.blocks, self.image],
+            lambda: (
+                [self._photograph(place) for place in _SHOWN] if self.photographs else [None] * 2
+            ),
+            None,
+            [self.image, self.second],
             **quiet,
             show_progress="hidden",
         )

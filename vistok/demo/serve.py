@@ -97,6 +97,7 @@ def served(models: Models, host: str = "127.0.0.1", port: int | None = None) -> 
 
         from vistok.demo import page
 
+        _warm(models)
         blocks = page.build(models).queue(default_concurrency_limit=4)
         try:
             _, url, _ = blocks.launch(
@@ -124,6 +125,21 @@ def served(models: Models, host: str = "127.0.0.1", port: int | None = None) -> 
             yield Served(url, blocks)
         finally:
             blocks.close(verbose=False)
+
+
+def _warm(models: Models) -> None:
+    """Make each view once: libraries are imported by their first use, which a visitor would wait
+    for."""
+    from vistok.demo import views
+    from vistok.demo.images import photographs
+    from vistok.demo.visit import FIRST, Visit
+
+    visit, names = Visit(), models.names[:1]
+    for path in list(photographs().values())[:1]:
+        visit.take(FIRST, path)
+        views.reconstructions(models, visit, names, 0)
+        views.comparison(models, visit, names, 0)
+        views.tokens(models, visit, names, 0, 10, "neighbours", 4, 0)
 
 
 def _busy(host: str, port: int | None, error: OSError) -> str:

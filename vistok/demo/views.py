@@ -79,7 +79,10 @@ def tokens(
     for name in names:
         encoded = visit.encoded(FIRST, models[name])
         shown = encoded.at(dial.length(name, step))
-        images = [cards.figure(shown.pixels, f"as encoded, {_dB(shown.quality.psnr)}")]
+        images = [
+            cards.figure(encoded.original, "original"),
+            cards.figure(shown.pixels, f"as encoded, {_dB(shown.quality.psnr)}"),
+        ]
         changed, facts = None, [("tokens", f"{shown.positions:,}", "")]
         drawn = shown.tokens
         if share > 0:
