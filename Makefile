@@ -35,7 +35,7 @@ lint: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet -e ".[dev,hf,video,features,vae,coding]"
+	$(PY) -m pip install --quiet -e ".[dev,hf,video,features,vae,coding,demo]"
 	touch $@
 
 clean:

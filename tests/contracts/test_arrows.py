@@ -36,9 +36,10 @@ MAY = {
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
     "tiling": FROZEN | {"tokenizer"},
+    "demo": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "demo"},
     "cli": FROZEN
     | set(PARTS)
-    | {"tokenizer", "pretrained", "editing", "adaptive", "cli"}
+    | {"tokenizer", "pretrained", "editing", "adaptive", "demo", "cli"}
     | {"tiling"},
 }
 
