@@ -23,7 +23,9 @@ import vistok.regularizers
 import vistok.spaces  # noqa: F401
 from vistok.conditioning import TEXT_ENCODER, ReadsText
 from vistok.config import Config, ConfigError, validate
+from vistok.config.contract import lacks
 from vistok.config.overrides import merge
+from vistok.config.plugins import recorded
 from vistok.config.registry import build
 from vistok.core.draws import Draws
 from vistok.core.errors import InputError
@@ -40,6 +42,8 @@ from vistok.storage.lineage import Lineage
 from vistok.storage.weights import content_sha256
 from vistok.tokenizer_config import TokenizerConfig
 from vistok.tokens import Tokens, TokenSpec, keep_mask
+
+_RECORDS = ("plugins", "frozen", "lineage")  # in config.json beside the config
 
 
 class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["image-tokenizer"]):
@@ -76,8 +80,8 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
                 "(missing: mask_token or drop)"
             )
         optional = self.decoder.reads_null or any(h.optional for h in config.reading.values())
-        redundant = layout.count - self._stored
-        check_all(self.regularizers, config.regularizers, self.spec(), optional, redundant)
+        known = (layout.count - self._stored, not lacks(self.quantizer, "neighbours"))
+        check_all(self.regularizers, config.regularizers, self.spec(), optional, *known)
         self.lineage: Lineage = ()
         self._text_encoder: list[Any] = []  # in a list, so that it is no submodule
 
@@ -375,9 +379,10 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
 
     @staticmethod
     def read_config(data: dict[str, Any], source: str) -> TokenizerConfig:
-        """The config in what `describe` wrote, without frozen networks and lineage."""
-        data = {name: value for name, value in data.items() if name not in ("frozen", "lineage")}
-        return validate(TokenizerConfig, data, source)
+        """The config in what `describe` wrote, without plugins, frozen networks and lineage."""
+        own = {name: value for name, value in data.items() if name not in _RECORDS}
+        with recorded(data.get("plugins"), source):
+            return validate(TokenizerConfig, own, source)
 
     @classmethod
     def from_description(cls, data: dict[str, Any], source: str) -> Tokenizer:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from vistok.config.errors import ConfigError
 from vistok.config.names import nearest
 from vistok.config.parts import PartOf
+from vistok.config.plugins import check_recorded
 from vistok.config.registry import entries
 
 M = TypeVar("M", bound=BaseModel)
@@ -30,6 +31,7 @@ def validate(model: type[M], data: Any, source: str = "config", path: Sequence[s
     try:
         return model.model_validate(data)
     except ValidationError as error:
+        check_recorded(data.get("plugins") if isinstance(data, dict) else None, source)
         first, *others = error.errors()
         line = f"{source}: {_explain(model, first, tuple(path))}"
         if others:
@@ -44,11 +46,12 @@ def validate_part(family: str, data: Any, source: str = "config") -> Any:
     kind = data.get("kind") if isinstance(data, dict) else None
     if not isinstance(kind, str) or kind not in known:
         raise ConfigError(
-            f"{source}: kind: unknown {family} {kind!r}; {nearest(str(kind), list(known))}"
+            f"{source}: kind: unknown {family} {kind!r}; {nearest(str(kind), list(known))}; {_OWN}"
         )
     return validate(known[kind].config, data, source)
 
 
+_OWN = "for a part of your own add plugins=its.module"
 _PLAIN_TYPES = {"int_type": "an integer", "float_type": "a number"}
 
 
@@ -72,7 +75,7 @@ def _explain(model: type, item: Any, prefix: tuple[str, ...]) -> str:
     if kind == "union_tag_invalid":
         tags = [t.strip(" '") for t in item["ctx"]["expected_tags"].split(",")]
         tag = item["ctx"]["tag"]
-        return f"{where}.kind: unknown kind '{tag}'; {nearest(tag, tags)}"
+        return f"{where}.kind: unknown kind '{tag}'; {nearest(tag, tags)}; {_OWN}"
     if kind in _PLAIN_TYPES and isinstance(item["input"], str):
         return f"{where}: got {value}; expected {_PLAIN_TYPES[kind]} in plain decimals, such as 100"
     if kind == "string_type" and item["input"] is None:

@@ -7,11 +7,12 @@ this machine, and a path that does not exist is never asked of the hub.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vistok.config import load_plugins
 from vistok.config.errors import InputError
 from vistok.config.names import close, nearest
 from vistok.generators import Generator
@@ -61,15 +62,21 @@ class Located:
 
 
 def open(
-    name: str | Path, *, expect: Kind | None = None, map_location: Any = "cpu"
+    name: str | Path,
+    *,
+    expect: Kind | None = None,
+    map_location: Any = "cpu",
+    plugins: str | Sequence[str] = (),
 ) -> Tokenizer | Generator:
     """The tokenizer or generator behind a name, in evaluation mode.
 
     Args:
         expect: the kind that is needed; another one is an error.
+        plugins: modules of your own parts to import first.
     Raises a UserError of one line: nothing of that name (with the nearest one), weights that are
     broken or of another config, or a model of another kind.
     """
+    load_plugins(plugins)
     place = locate(name, expect)
     model = _load(place, map_location)
     if place.kind is None:

@@ -18,6 +18,7 @@ from huggingface_hub import ModelHubMixin
 
 from vistok.config import ConfigError, bounded
 from vistok.config.names import close
+from vistok.config.plugins import load_plugins, modules_of
 from vistok.core.errors import InputError
 from vistok.storage.files import write_text
 from vistok.storage.weights import WeightsError, load_strict, read_safetensors, write_safetensors
@@ -53,12 +54,18 @@ class Saved(ModelHubMixin):
         local_files_only: bool = False,
         token: str | bool | None = None,
         map_location: str | torch.device = "cpu",
+        plugins: str | Sequence[str] = (),
     ) -> Any:
         """A saved model in evaluation mode, from a local folder or an id of the hub (`hf:`).
+
+        Args:
+            plugins: modules of your own parts that the model was made with; they are imported
+                first, and never because a file names them.
 
         The mixin's own way in would read config.json first, with errors of its own, and hand its
         keys on as arguments.
         """
+        load_plugins(plugins)
         hub = hub_id(name)
         if hub is None:
             folder = local_path(name)
@@ -81,7 +88,9 @@ class Saved(ModelHubMixin):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         folder = Path(save_directory)
-        write_text(folder / CONFIG, json.dumps(self.describe(), indent=2) + "\n")
+        own = modules_of(self.config)  # names for the reader of an error; nothing imports them
+        described = self.describe() | ({"plugins": own} if own else {})
+        write_text(folder / CONFIG, json.dumps(described, indent=2) + "\n")
         write_safetensors(self.state_dict(), folder / WEIGHTS)
 
 
