@@ -29,7 +29,6 @@ from vistok.generators.conditioning import ConditionConfig, check_condition, rea
 from vistok.generators.embedding import CodeEmbedding
 from vistok.generators.texts import ReadsTexts, read_text_record
 from vistok.runtime.modes import evaluating
-from vistok.storage.hub import CONFIG, read_json
 from vistok.storage.imported import Imported
 from vistok.storage.lineage import read_record
 from vistok.tokens import Tokens, TokenSpec
@@ -89,6 +88,7 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
         masks_text: True if it obeys condition.text.mask, and can do without a class token.
     """
 
+    makes = "generator"
     config: GeneratorConfig
     spec: TokenSpec
     inner: TokenSpec
@@ -321,12 +321,9 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
         return generator
 
 
-def load_generator(folder: str | Path) -> Generator:
-    """A saved generator of any kind; ConfigError if the folder holds something else."""
-    folder = Path(folder)
-    if folder.is_dir() and "spec" not in read_json(folder / CONFIG):
-        raise ConfigError(f"{folder}: not a generator (its {CONFIG} has no 'spec')")
-    return Generator.from_pretrained(str(folder))
+def load_generator(name: str | Path, **options: Any) -> Generator:
+    """The generator of any kind behind a name: `Generator.from_pretrained`."""
+    return Generator.from_pretrained(name, **options)
 
 
 def _who_can(spec: TokenSpec) -> str:
