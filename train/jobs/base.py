@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from vistok.config import Config, ConfigError
 from vistok.config.contract import base_of, required
+from vistok.core.verbosity import quiet
 from vistok.train.signals import StopRequest
 
 
@@ -57,7 +58,7 @@ def progress_bar(accelerator: Accelerator, task: str, count: int, done: int) -> 
         initial=done,
         desc=task,
         unit="img",
-        disable=not accelerator.is_main_process,
+        disable=quiet() or not accelerator.is_main_process,
     )
 
 
