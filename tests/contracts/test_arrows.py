@@ -35,7 +35,12 @@ MAY = {
     | {"conditioning", "tokenizer_config", "tokenizer_files", "images", "adaptive"},
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
-    "cli": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "adaptive", "cli"},
+    "tiling": FROZEN | {"tokenizer"},
+    "demo": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "demo"},
+    "cli": FROZEN
+    | set(PARTS)
+    | {"tokenizer", "pretrained", "editing", "adaptive", "demo", "cli"}
+    | {"tiling"},
 }
 
 
