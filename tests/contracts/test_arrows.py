@@ -35,11 +35,12 @@ MAY = {
     | {"conditioning", "tokenizer_config", "tokenizer_files", "images", "adaptive"},
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
-    "tiling": FROZEN | {"tokenizer"},
+    "drawing": CORE,
+    "tiling": FROZEN | {"data", "tokenizer", "tiling"},
     "cli": FROZEN
     | set(PARTS)
     | {"tokenizer", "pretrained", "editing", "adaptive", "cli"}
-    | {"tiling"},
+    | {"tiling", "drawing"},
 }
 
 

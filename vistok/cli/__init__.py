@@ -23,6 +23,7 @@ COMMANDS = {
         ("import", "vistok.cli.convert:import_", "Convert released weights to vistok's format"),
     ),
     "Look": (
+        ("try", "vistok.cli.try_:try_", "Show an image at every length, beside JPEG and WebP"),
         ("info", "vistok.cli.info:info", "Show the parts, tokens and license of a model"),
         ("check", "vistok.cli.check:check", "Scan a data set before training on it"),
     ),

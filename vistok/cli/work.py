@@ -62,7 +62,7 @@ class Work:
         self._bar.update()
         if self.count <= FEW:
             with self._aside():
-                click.echo(printable(line))
+                click.echo(printable(line, keep="\n"))
 
     def fail(self, path: str, error: Exception) -> None:
         """Name and count a file that failed; raises the error itself if there is no other file."""
