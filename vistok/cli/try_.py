@@ -20,6 +20,7 @@ from vistok.config.errors import InputError, UserError, one_line_errors
 
 _DEFAULT = "vistok-128"
 _MOST = 16  # images of one page
+_SEEN = "A photograph of scikit-image, which models may have seen in training. "
 _VIEW = 69  # of the data `photos`, validation: the face of the cat Chelsea
 
 
@@ -181,7 +182,7 @@ def _read(source: Source | None, hw: tuple[int, int]) -> tuple[str, Any, str]:
         frames, _ = clips.beginning(path, 1)
         if not frames:
             raise InputError(f"{path}: no frame can be decoded")
-        return name, Image.fromarray(frames[0]), "First frame of a video, "
+        return name, Image.fromarray(frames[0]), "First frame of a video. "
     return name, images.read(path), ""
 
 
@@ -193,7 +194,7 @@ def _built_in(size: int) -> tuple[str, Any, str]:
 
     view = PhotosDataset(PhotosConfig(size=size), "val").sample(_VIEW)
     image = Image.fromarray(view.pixels.permute(1, 2, 0).contiguous().numpy())
-    return "chelsea", image, "A photograph of scikit-image, which models may have been trained on, "
+    return "chelsea", image, _SEEN
 
 
 def _write(
