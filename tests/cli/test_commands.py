@@ -8,8 +8,10 @@ import sys
 import click
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from vistok.cli import COMMANDS, main
+from vistok.config.errors import UserError
 
 NAMES = [name for rows in COMMANDS.values() for name, _, _ in rows]
 
@@ -35,3 +37,26 @@ def test_the_overview_imports_neither_torch_nor_a_command():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip().endswith("[]")  # a process of its own: nothing is imported before
+
+
+@pytest.mark.parametrize("words", [["-q"], ["--verbosity", "quiet"]])
+def test_a_quiet_command_prints_its_result_alone(words, make_tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setenv("VISTOK_VERBOSITY", "normal")  # put back after the test
+    model, image = tmp_path / "model", tmp_path / "image.png"
+    make_tokenizer().save_pretrained(model)
+    Image.new("RGB", (30, 20), (250, 10, 90)).save(image)
+    encode = ["encode", str(model), str(image), "--out"]
+    assert "image.vtk" in CliRunner().invoke(main, [*encode, str(tmp_path / "said")]).output
+    done = CliRunner().invoke(main, [*words, *encode, str(tmp_path / "a")])
+    assert (done.exit_code, done.output) == (0, "")
+    done = CliRunner().invoke(main, [*encode, str(tmp_path / "b"), *words])
+    assert (done.exit_code, done.output) == (0, "")
+    assert "tokens/image" in CliRunner().invoke(main, ["info", str(model), *words]).output
+
+
+def test_debugging_raises_errors_with_their_traceback(tmp_path, monkeypatch):
+    monkeypatch.setenv("VISTOK_VERBOSITY", "normal")
+    monkeypatch.setenv("VISTOK_DEBUG", "")
+    words = ["info", str(tmp_path / "nowhere")]
+    assert CliRunner().invoke(main, words).exit_code == 1
+    assert isinstance(CliRunner().invoke(main, [*words, "-v"]).exception, UserError)

@@ -37,9 +37,10 @@ MAY = {
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
     "drawing": CORE,
     "tiling": FROZEN | {"data", "tokenizer", "tiling"},
+    "demo": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "demo"},
     "cli": FROZEN
     | set(PARTS)
-    | {"tokenizer", "pretrained", "editing", "adaptive", "cli"}
+    | {"tokenizer", "pretrained", "editing", "adaptive", "demo", "cli"}
     | {"tiling", "drawing"},
 }
 

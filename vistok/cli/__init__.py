@@ -14,16 +14,18 @@ COMMANDS = {
     "Train and measure": (
         ("train", "vistok.cli.programs:train", "Train a tokenizer or generator from a config"),
         ("eval", "vistok.cli.programs:evaluate", "Measure models and write a report"),
+        ("study", "vistok.cli.programs:study", "Train the runs of a study and compare them"),
     ),
     "Use a model": (
+        ("try", "vistok.cli.try_:try_", "Show an image at every length, beside JPEG and WebP"),
         ("encode", "vistok.cli.codes:encode", "Encode images or clips into .vtk files"),
         ("decode", "vistok.cli.codes:decode", "Decode .vtk files into images or clips"),
         ("generate", "vistok.cli.generate:generate", "Sample images from a generator"),
         ("edit", "vistok.cli.edit:edit", "Change an image through its tokens"),
+        ("demo", "vistok.cli.demo:demo", "Try tokenizers in a page on this machine"),
         ("import", "vistok.cli.convert:import_", "Convert released weights to vistok's format"),
     ),
     "Look": (
-        ("try", "vistok.cli.try_:try_", "Show an image at every length, beside JPEG and WebP"),
         ("info", "vistok.cli.info:info", "Show the parts, tokens and license of a model"),
         ("check", "vistok.cli.check:check", "Scan a data set before training on it"),
     ),

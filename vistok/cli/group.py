@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from vistok.cli.verbosity import add_verbosity
+
 Table = Mapping[str, Sequence[tuple[str, str, str]]]
 
 
@@ -20,6 +22,7 @@ class Commands(click.Group):
     def __init__(self, *args: Any, table: Table, **kwargs: Any) -> None:
         """Make the group of a table: heading -> (name, "module:function", sentence), in order."""
         super().__init__(*args, **kwargs)
+        add_verbosity(self)
         self.table = table
         self.places = {name: place for rows in table.values() for name, place, _ in rows}
         self.sentences = {name: told for rows in table.values() for name, _, told in rows}
@@ -39,7 +42,7 @@ class Commands(click.Group):
         if name not in self.places:
             return None
         module, _, function = self.places[name].partition(":")
-        return getattr(importlib.import_module(module), function)
+        return add_verbosity(getattr(importlib.import_module(module), function))
 
     def resolve_command(
         self, context: click.Context, args: list[str]

@@ -16,6 +16,7 @@ import click
 
 from vistok.config.errors import InputError
 from vistok.core.text import printable
+from vistok.core.verbosity import quiet
 from vistok.storage.files import unwritten
 
 overwrite_option = click.option(
@@ -24,6 +25,12 @@ overwrite_option = click.option(
 
 
 def say(line: object) -> None:
+    """Print a line on what was done, unless the verbosity is quiet; `show` for results."""
+    if not quiet():
+        show(line)
+
+
+def show(line: object) -> None:
     """Print a line; what does not print in names that came from files is escaped."""
     click.echo(printable(line))
 

@@ -7,18 +7,20 @@ this machine, and a path that does not exist is never asked of the hub.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vistok.config import load_plugins
 from vistok.config.errors import ConfigError, InputError
 from vistok.config.names import close, nearest
 from vistok.generators import Generator
 from vistok.pretrained import exchange
 from vistok.pretrained.base import Kind
+from vistok.pretrained.embedded import EMBEDDED
 from vistok.pretrained.find import CONFIGS, Found, companion_of, find, kind_of_weights
 from vistok.pretrained.table import FAMILIES, release_of, released_name, releases
 from vistok.storage.files import write_text
@@ -50,7 +52,7 @@ _MARKS: dict[Kind, set[str]] = {
 }
 _EXPECTED = (
     "expected a run that training finished, a folder made by save_pretrained, official weights, "
-    "hf:owner/name of the hub, or a released name such as titok-l32"
+    "hf:owner/name of the hub, vistok-128, or a released name such as titok-l32"
 )
 
 
@@ -71,6 +73,7 @@ def open(
     name: str | Path,
     *,
     expect: Kind | None = None,
+    plugins: str | Sequence[str] = (),
     dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
     revision: str | None = None,
@@ -80,6 +83,7 @@ def open(
 
     Args:
         expect: the kind that is needed; another one is an error.
+        plugins: module, or modules, of your own parts to import first.
         dtype: type of the weights (torch.bfloat16 or "bf16", ...); quantizers stay in fp32. None =
             as they were saved.
         device: where the weights go; None = "cpu".
@@ -88,6 +92,7 @@ def open(
     Raises a UserError of one line: nothing of that name (with the nearest one), weights that are
     broken or of another config, or a model of another kind.
     """
+    load_plugins(plugins)
     if dtype is not None:
         dtype = float_type(dtype)  # before anything is read
     place = locate(name, expect, revision=revision, **hub)
@@ -153,6 +158,8 @@ def locate(
         )
     if hub is None and path.exists():
         found = _local(str(name), path)
+    elif str(name) in EMBEDDED:
+        found = _local(str(name), EMBEDDED[str(name)])
     elif release is not None:
         found = Located(str(name), release_of(release)[0].makes, None, release)
     elif hub is not None:
@@ -251,9 +258,10 @@ def _unknown(name: str) -> str:
     here = sorted(p.name for p in Path().iterdir() if not p.name.startswith("."))
     like = close(name, here, cutoff=0.6)
     hint = f" (is it ./{like}?)" if like else ""
+    known = nearest(name, [*EMBEDDED, *releases()])
     return (
-        f"unknown release '{name}'; {nearest(name, releases())}; nor is there a file or folder of "
-        f"that name{hint}: {_EXPECTED}"
+        f"unknown release '{name}'; {known}; nor is there a file or folder of that name{hint}: "
+        f"{_EXPECTED}"
     )
 
 
