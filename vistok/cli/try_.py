@@ -209,7 +209,7 @@ def _write(
     facts.add_text("Software", try_page.GENERATOR)
     try:
         with replacing(strip) as draft:
-            try_strip.draw(comparisons).save(draft, "PNG", optimize=True, pnginfo=facts)
+            try_strip.draw(comparisons).save(draft, "PNG", pnginfo=facts)
     except OSError as error:
         raise unwritten(strip, error) from None
     write_text(page, try_page.page(comparisons, model, files))

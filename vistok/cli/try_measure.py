@@ -73,12 +73,9 @@ class Comparison:
 
 
 def lengths_of(spec: Any) -> list[int]:
-    """The lengths that evaluation visits; of more than seven the whole and six spread below it."""
+    """The lengths that evaluation visits; of more than seven the shortest and the longest six."""
     lengths = list(spec.eval_lengths)
-    if len(lengths) <= _MOST:
-        return lengths
-    places = torch.linspace(0, len(lengths) - 1, _MOST).round().long().tolist()
-    return [lengths[place] for place in places]
+    return lengths if len(lengths) <= _MOST else [lengths[0], *lengths[1 - _MOST :]]
 
 
 def compare(
