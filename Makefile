@@ -39,7 +39,7 @@ docs: $(VENV)/installed  # broken links and references end it
 
 $(VENV)/installed: pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet -e ".[dev,hf,video,features,vae,coding,docs]"
+	$(PY) -m pip install --quiet -e ".[dev,hf,video,features,vae,coding,demo,docs]"
 	touch $@
 
 clean:

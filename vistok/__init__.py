@@ -22,10 +22,14 @@ _LAZY = {
     "Generator": "vistok.pretrained.base",
 }
 
-__all__ = ["__version__", *_LAZY]
+_MODULES = ("pretrained",)
+
+__all__ = ["__version__", *_LAZY, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"vistok.{name}")
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'vistok' has no attribute '{name}'; it has {', '.join(__all__)}")
