@@ -23,6 +23,7 @@ import vistok.regularizers
 import vistok.spaces  # noqa: F401
 from vistok.conditioning import ReadsText
 from vistok.config import Config, ConfigError, validate
+from vistok.config.contract import lacks
 from vistok.config.overrides import merge
 from vistok.config.registry import build
 from vistok.core.draws import Draws
@@ -77,8 +78,8 @@ class Tokenizer(
                 "(missing: mask_token or drop)"
             )
         optional = self.decoder.reads_null or any(h.optional for h in config.reading.values())
-        redundant = layout.count - self._stored
-        check_all(self.regularizers, config.regularizers, self.spec(), optional, redundant)
+        known = (layout.count - self._stored, not lacks(self.quantizer, "neighbours"))
+        check_all(self.regularizers, config.regularizers, self.spec(), optional, *known)
         self.lineage: Lineage = ()
         self._text_encoder: list[Any] = []  # in a list, so that it is no submodule
 

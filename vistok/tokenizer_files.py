@@ -6,12 +6,15 @@ from typing import Any
 
 from vistok.conditioning import TEXT_ENCODER
 from vistok.config import ConfigError, validate
+from vistok.config.plugins import recorded
 from vistok.frozen.network import Frozen
 from vistok.storage import lineage
 from vistok.storage.imported import Imported
 from vistok.storage.lineage import Lineage
 from vistok.storage.weights import content_sha256
 from vistok.tokenizer_config import TokenizerConfig
+
+_RECORDS = ("plugins", "frozen", "lineage")  # in config.json beside the config
 
 
 class TokenizerFiles(Imported):
@@ -54,9 +57,10 @@ class TokenizerFiles(Imported):
 
     @staticmethod
     def read_config(data: dict[str, Any], source: str) -> TokenizerConfig:
-        """The config in what `describe` wrote, without frozen networks and lineage."""
-        data = {name: value for name, value in data.items() if name not in ("frozen", "lineage")}
-        return validate(TokenizerConfig, data, source)
+        """The config in a config.json, without plugins, frozen networks and lineage."""
+        own = {name: value for name, value in data.items() if name not in _RECORDS}
+        with recorded(data.get("plugins"), source):
+            return validate(TokenizerConfig, own, source)
 
     @classmethod
     def from_description(cls, data: dict[str, Any], source: str) -> Any:

@@ -7,13 +7,14 @@ this machine, and a path that does not exist is never asked of the hub.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vistok.config import load_plugins
 from vistok.config.errors import ConfigError, InputError
 from vistok.config.names import close, nearest
 from vistok.generators import Generator
@@ -72,6 +73,7 @@ def open(
     name: str | Path,
     *,
     expect: Kind | None = None,
+    plugins: str | Sequence[str] = (),
     dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
     revision: str | None = None,
@@ -81,6 +83,7 @@ def open(
 
     Args:
         expect: the kind that is needed; another one is an error.
+        plugins: module, or modules, of your own parts to import first.
         dtype: type of the weights (torch.bfloat16 or "bf16", ...); quantizers stay in fp32. None =
             as they were saved.
         device: where the weights go; None = "cpu".
@@ -89,6 +92,7 @@ def open(
     Raises a UserError of one line: nothing of that name (with the nearest one), weights that are
     broken or of another config, or a model of another kind.
     """
+    load_plugins(plugins)
     if dtype is not None:
         dtype = float_type(dtype)  # before anything is read
     place = locate(name, expect, revision=revision, **hub)

@@ -18,6 +18,7 @@ from huggingface_hub import ModelHubMixin
 
 from vistok.config import ConfigError, bounded
 from vistok.config.names import close
+from vistok.config.plugins import modules_of
 from vistok.core.errors import InputError
 from vistok.storage.files import write_text
 from vistok.storage.weights import WeightsError, load_strict, read_safetensors, write_safetensors
@@ -56,6 +57,7 @@ class Saved(ModelHubMixin):
         cls,
         name: str | Path,
         *,
+        plugins: str | Sequence[str] = (),
         dtype: torch.dtype | str | None = None,
         device: str | torch.device | None = None,
         revision: str | None = None,
@@ -70,6 +72,8 @@ class Saved(ModelHubMixin):
         Args:
             name: a run, a folder made by `save_pretrained`, official weights, a released name
                 ("titok-l32"), or an id of the hub ("hf:owner/name").
+            plugins: module, or modules, of your own parts that the model was made with; they are
+                imported first, and never because a file names them.
             dtype: type of the weights, torch.bfloat16 or "bf16" for one; quantizers stay in fp32.
                 None = as they were saved.
             device: where the weights go; None = "cpu". `map_location` is its earlier name.
@@ -83,6 +87,7 @@ class Saved(ModelHubMixin):
         return vistok.pretrained.open(
             name,
             expect=cls.makes,
+            plugins=plugins,
             dtype=dtype,
             device=map_location if device is None else device,
             revision=revision,
@@ -108,7 +113,9 @@ class Saved(ModelHubMixin):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         folder = Path(save_directory)
-        write_text(folder / CONFIG, json.dumps(self.describe(), indent=2) + "\n")
+        own = modules_of(self.config)  # names for the reader of an error; nothing imports them
+        described = self.describe() | ({"plugins": own} if own else {})
+        write_text(folder / CONFIG, json.dumps(described, indent=2) + "\n")
         write_safetensors(self.state_dict(), folder / WEIGHTS)
 
 
