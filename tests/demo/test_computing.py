@@ -1,4 +1,4 @@
-"""What the playground computes, without gradio: lengths, numbers, edits, models and their errors."""
+"""Computations of the playground, without gradio: lengths, numbers, edits, models, errors."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def test_files_of_at_most_so_many_bytes(format):
 def test_an_image_is_encoded_once_and_decoded_once_for_each_length(models, photo, monkeypatch):
     model = models["line"]
     encoded = encode(model, photo)
-    assert torch.equal(encoded.tokens.indices, model.tokenizer.encode(encoded.original[None]).indices)
+    assert torch.equal(
+        encoded.tokens.indices, model.tokenizer.encode(encoded.original[None]).indices
+    )
     calls, decode = [], model.tokenizer.decode
     monkeypatch.setattr(model.tokenizer, "decode", lambda *a: calls.append(1) or decode(*a))
     for length in (4, 2, 4, 2):
