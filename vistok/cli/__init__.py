@@ -18,6 +18,7 @@ COMMANDS = {
         ("cache", "vistok.cli.programs:cache", "Encode a whole data set once, to train on tokens"),
     ),
     "Use a model": (
+        ("try", "vistok.cli.try_:try_", "Show an image at every length, beside JPEG and WebP"),
         ("encode", "vistok.cli.codes:encode", "Encode images or clips into .vtk files"),
         ("decode", "vistok.cli.codes:decode", "Decode .vtk files into images or clips"),
         ("generate", "vistok.cli.generate:generate", "Sample images from a generator"),
