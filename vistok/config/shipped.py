@@ -65,9 +65,9 @@ def describe(path: Path) -> str:
     """The first sentence of the comment that a config begins with."""
     lines = []
     for line in path.read_text("utf-8").splitlines():
-        if not line.startswith("#"):
+        if not line.startswith("#") or line.startswith("#   "):  # a command, on a line of its own
             break
         lines.append(line.lstrip("# ").strip())
     text = " ".join(lines)
     first, stop, _ = text.partition(". ")
-    return first if stop else text.removesuffix(".")
+    return first if stop else text.rstrip(".:")
