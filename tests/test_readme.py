@@ -59,7 +59,7 @@ COMMANDS = {
     "torchrun --nnodes 4 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29500 "
     "-m vistok.train quickstart": None,  # test_several_nodes
     "torchrun --nproc_per_node 2 -m vistok.train quickstart": f"{_RUN} name=two",
-    "vistok train quickstart/tokens": "task.limit=64 data.val_count=16",
+    "vistok cache runs/quickstart": "limit=64 data.val_count=16",
     "vistok train quickstart/generator": _SMALL,
     "vistok eval runs/quickstart runs/quickstart/generator report=runs/quickstart/report.html":
         "limit=16 gfid.samples=14 pfid.mode=quick data.kind=photos data.val_count=16",
@@ -68,7 +68,7 @@ COMMANDS = {
     "report=runs/quickstart/more.html": "limit=16 rate_distortion.train_images=32 "
     "linear_probe.train_images=32 data.kind=photos data.val_count=16 data.count=64",
     "vistok eval reference runs/quickstart out=runs/train_stats.safetensors": "limit=8",
-    "vistok eval study configs/studies/lengths.yaml": None,  # tests/eval/study
+    "vistok study studies/lengths": None,  # tests/eval/study
     "vistok edit copy runs/quickstart image.png other.png --positions 0-3 --out copied.png": "",
     "vistok edit inpaint runs/quickstart image.png mask.png --steps 100 --out filled.png":
         "--steps 2",
@@ -107,8 +107,7 @@ def place(tmp_path_factory):
         if name.endswith(".py"):  # a file of a tutorial
             (folder / name).write_text(text, encoding="utf-8")
     go(folder, f"vistok train quickstart {_RUN}")
-    for command in ("quickstart/tokens", "quickstart/generator"):
-        line = f"vistok train {command}"
+    for line in ("vistok cache runs/quickstart", "vistok train quickstart/generator"):
         go(folder, f"{line} {COMMANDS[line]}")
     return folder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -65,14 +66,10 @@ def test_search_works_from_disk(site, tmp_path):
             "document.querySelector('#__search').checked = true; field.focus();"
             "field.value = 'nested dropout'; field.dispatchEvent(new Event('keyup')); })()"
         )
-        found = ""
-        for _ in range(100):
-            found = browser.run(
-                "new Promise(done => setTimeout(() => done("
-                "document.querySelector('.md-search-result__list').innerText), 100))"
-            ) or browser.run("document.querySelector('.md-search-result__list').innerText")
-            if found:
-                break
+        found, end = "", time.monotonic() + 60
+        while not found and time.monotonic() < end:
+            time.sleep(0.1)
+            found = browser.run("document.querySelector('.md-search-result__list').innerText")
         assert "dropout" in found.lower()
         assert not [url for url in browser.requests if url.startswith("http")]
         assert not browser.console
