@@ -19,10 +19,9 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from vistok.config.base import keep_word
 from vistok.config.parts import FAMILY
 from vistok.config.registry import entries, families
-from vistok.config.schema_nodes import FLAG, REFERENCE
+from vistok.config.schema_nodes import FLAG, OVER, REFERENCE
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
-OVER = "over."  # what names of definitions for files with a base begin with
 _REF = "#/$defs/"
 _PLACE = "x-place"
 BASE = {

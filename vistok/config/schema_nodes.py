@@ -23,6 +23,7 @@ FLAG = {
     ],
 }
 """The schema of a boolean, which takes words like `yes` too."""
+OVER = "over."  # what names of definitions for files with a base begin with
 _REF = "#/$defs/"
 Node = Mapping[str, Any]
 
@@ -95,7 +96,8 @@ class Schema:
 
     def families(self) -> Iterator[Node]:
         """Every family of parts."""
-        return (node for node in self.defs.values() if "x-family" in node)
+        named = ((name, node) for name, node in self.defs.items() if "x-family" in node)
+        return (node for name, node in named if not name.startswith(OVER))
 
 
 def form_of(node: Node) -> str:
