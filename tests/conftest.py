@@ -52,7 +52,7 @@ def fails():
     @contextmanager
     def check(kind: type[Exception], *words: str):
         with pytest.raises(kind) as caught:
-            yield
+            yield caught
         message = str(caught.value)
         assert "\n" not in message
         for word in words:
