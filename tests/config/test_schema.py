@@ -172,7 +172,7 @@ def test_files_of_ones_own_get_a_schema_beside_them(tmp_path):
 
 
 def test_a_changed_field_changes_the_digest():
-    code = 'class A(Config):\n    x: int = Field(\n        ge=1\n    )\n    """Doc."""\n'
+    code = 'class AConfig(Config):\n    x: int = Field(\n        ge=1\n    )\n    """Doc."""\n'
     rest = "    def f(self):\n        y: int = 3\n\n\nz: int = 1\n"
     lines = _field_lines(code + rest)
     assert lines == _field_lines(code + rest.replace("3", "4"))  # what it does is of no interest

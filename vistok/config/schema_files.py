@@ -36,6 +36,8 @@ PROGRAMS = {
 FOLDER = "schema"  # of the schema files, below configs/ and wherever else they are written
 FIELDS = "x-fields"  # key of a schema: digest of the fields that it was made from
 _LINE = re.compile(r"# yaml-language-server: \$schema=\S*\n")
+_CLASS = re.compile(r"class .*Config\b")  # its own name, or that of a base
+_REGISTERED = re.compile(r"@register\(.*Config\b")
 _FIELD = re.compile(r"    \w+: ")
 
 
@@ -89,7 +91,7 @@ def with_line(text: str, schema: str) -> str:
 
 
 def fields_digest() -> str:
-    """Digest of the annotated fields of all classes of vistok, train and eval.
+    """Digest of the annotated fields of all config classes of vistok, train and eval.
 
     Of each class the lines `    name: type = ...`, and what continues them. It is read from the
     source, since importing it is what takes time.
@@ -112,8 +114,8 @@ def _field_lines(text: str) -> list[str]:
     in_class = taken = False
     for line in text.splitlines():
         if line and not line[0].isspace():
-            in_class, taken = line.startswith("class "), False
-            if in_class or line.startswith("@register("):
+            in_class, taken = bool(_CLASS.match(line)), False
+            if in_class or _REGISTERED.match(line):
                 lines.append(line)
         elif in_class and line.startswith("    ") and not line.startswith("     "):
             taken = bool(_FIELD.match(line))
