@@ -21,8 +21,9 @@ import vistok.heads
 import vistok.quantizers
 import vistok.regularizers
 import vistok.spaces  # noqa: F401
-from vistok.conditioning import TEXT_ENCODER, ReadsText
+from vistok.conditioning import ReadsText
 from vistok.config import Config, ConfigError, validate
+from vistok.config.contract import lacks
 from vistok.config.overrides import merge
 from vistok.config.registry import build
 from vistok.core.draws import Draws
@@ -31,18 +32,20 @@ from vistok.core.records import Batch, Condition, Decoded, Latents, Noisy, Quant
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.core.shapes import check_pixels
-from vistok.frozen.network import Frozen, share_frozen
+from vistok.frozen.network import share_frozen
+from vistok.images import TakesImages
 from vistok.regularizers.base import check_all
 from vistok.runtime.modes import evaluating
-from vistok.storage import lineage
-from vistok.storage.imported import Imported
+from vistok.runtime.precision import of_weights
 from vistok.storage.lineage import Lineage
-from vistok.storage.weights import content_sha256
 from vistok.tokenizer_config import TokenizerConfig
+from vistok.tokenizer_files import TokenizerFiles
 from vistok.tokens import Tokens, TokenSpec, keep_mask
 
 
-class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["image-tokenizer"]):
+class Tokenizer(
+    TakesImages, ReadsText, TokenizerFiles, library_name="vistok", tags=["image-tokenizer"]
+):
     """Composition of the parts that a config names.
 
     Attributes:
@@ -76,8 +79,8 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
                 "(missing: mask_token or drop)"
             )
         optional = self.decoder.reads_null or any(h.optional for h in config.reading.values())
-        redundant = layout.count - self._stored
-        check_all(self.regularizers, config.regularizers, self.spec(), optional, redundant)
+        known = (layout.count - self._stored, not lacks(self.quantizer, "neighbours"))
+        check_all(self.regularizers, config.regularizers, self.spec(), optional, *known)
         self.lineage: Lineage = ()
         self._text_encoder: list[Any] = []  # in a list, so that it is no submodule
 
@@ -103,7 +106,8 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
         """
         own = (draws or Draws()).part("input_space")
         seen = self.input_space(batch.pixels, own) if batch.space is None else batch.space
-        latents = self.encoder(seen, condition)
+        with of_weights(self.encoder):
+            latents = self.encoder(seen, condition)
         quantized = self.quantize(latents, draws)
         values = quantized.values
         present = self.present(draws, len(values), values.device)
@@ -127,12 +131,33 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
     def latents(
         self, pixels: Tensor, condition: Condition | None = None, draws: Draws | None = None
     ) -> Latents:
-        """pixels [B, 3, *sides] in 0..1 -> latents [B, N, D], differentiable."""
+        """pixels [B, 3, *sides] in 0..1 -> latents [B, N, D], differentiable.
+
+        With `quantize` and `reconstruct` the steps of a training loop of one's own; `encode` and
+        `decode` are the same steps without gradients. For a decoder that does not sample:
+
+            tokenizer.train()
+            optimizer = torch.optim.AdamW(tokenizer.parameters(), 1e-4)
+            for images in batches:  # lists of paths, or of images of PIL
+                pixels = tokenizer.preprocess(images)
+                quantized = tokenizer.quantize(tokenizer.latents(pixels))
+                decoded = tokenizer.reconstruct(quantized.values)
+                output = tokenizer.output_space.inverse(decoded.estimate)
+                loss = (output - pixels).square().mean() + sum(quantized.losses.values())
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """
         own = None if draws is None else draws.part("input_space")
-        return self.encoder(self.input_space(pixels, own), condition)
+        with of_weights(self.encoder):
+            return self.encoder(self.input_space(pixels, own), condition)
 
     def quantize(self, latents: Latents, draws: Draws | None = None) -> Quantized:
-        """latents [B, N, D] -> values [B, M, D'] and indices [B, L, F], straight-through."""
+        """latents [B, N, D] -> values [B, M, D'] and indices [B, L, F].
+
+        Gradients pass from the values to the latents as if nothing had been rounded
+        (straight-through); `losses` hold what trains the codebook, to be added to one's own.
+        """
         return self.quantizer(latents, draws)
 
     def reconstruct(
@@ -142,8 +167,16 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
         condition: Condition | None = None,
         noisy: Noisy | None = None,
     ) -> Decoded:
-        """values [B, M, D'] -> the output space, differentiable and unclamped."""
-        return self.decoder(values, present, condition, noisy)
+        """values [B, M, D'] -> the output space, differentiable and unclamped.
+
+        `output_space.inverse(decoded.estimate)` are the pixels.
+
+        Args:
+            present: [B, M] bool, values that the decoder sees; None = all. noisy: what a decoder
+                that samples is shown of the target (`decoder.corrupt`).
+        """
+        with of_weights(self.decoder):
+            return self.decoder(values, present, condition, noisy)
 
     # -- what users call ------------------------------------------------------------------------
 
@@ -184,7 +217,8 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
         for one in set(torch.as_tensor([] if length is None else length).flatten().tolist()):
             spec.check_length(one)
         self.check_pixels(pixels)
-        pixels = pixels.to(next(self.parameters()))
+        weight = next(self.parameters())
+        pixels = pixels.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
         with evaluating(self):
             tokens = self.tokens(self.quantize(self.latents(pixels, condition)))
         return tokens if length is None else tokens.prefix(length)
@@ -200,7 +234,7 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
     @torch.no_grad()
     def decode(
         self,
-        tokens: Tokens,
+        tokens: Tokens | Tensor,
         condition: Condition | None = None,
         *,
         seed: int = 0,
@@ -210,12 +244,18 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
         """Tokens (whole or any prefix that the spec allows) -> pixels [B, 3, *sides] in 0..1.
 
         Args:
+            tokens: Tokens, or a plain tensor of any integer type: ids [B, n] or [n] as
+                `Tokens.ids` gives them, 0 .. spec().codebook_size - 1, of n positions, all of them
+                or those of a prefix; or indices [B, L, F], one for each factor.
             condition: its `sides` ask for images of other sides, of a decoder that makes any.
             seed, index: key the noise of a decoder that samples; sample numbers [B], 0..B-1 if
                 None. Deterministic decoders ignore them.
             sampling: settings of a decoder that samples, whole or as changes to its own.
         Raises ValueError for tokens of another spec, and for settings that the decoder lacks.
         """
+        if isinstance(tokens, Tensor):
+            made = Tokens.of if tokens.ndim == 3 else Tokens.from_ids
+            tokens = made(self.spec(), tokens)
         tokens.check()
         if tokens.spec.vocab != self.spec().vocab and tokens.indices is not None:
             tokens = tokens.regroup(self.spec().vocab)
@@ -271,24 +311,6 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
         counts = {name: sum(p.numel() for p in getattr(self, name).parameters()) for name in names}
         return {name: count for name, count in counts.items() if count or name not in spaces}
 
-    def codes_sha256(self) -> str:
-        """Hash of the weights that make the tokens: all but those of decoder and output space.
-
-        Tokens of one tokenizer mean nothing to another, whatever their spec; one whose decoder
-        alone was trained further has the same.
-        """
-        behind = ("decoder.", "output_space.")
-        state = self.state_dict()
-        return content_sha256({k: v for k, v in state.items() if not k.startswith(behind)})
-
-    def frozen_record(self) -> dict[str, str]:
-        """{name: sha256} of the borrowed frozen networks, which are no part of the saved model.
-
-        That of the text encoder is there once it was used, and stays.
-        """
-        found = {part.name: part.sha256 for part in self.modules() if isinstance(part, Frozen)}
-        return found if self.text_sha256 is None else {**found, TEXT_ENCODER: self.text_sha256}
-
     def settings(self, sampling: Config | Mapping[str, Any] | None = None) -> Config | None:
         """The decoder's settings of sampling with the changes that are asked for; None if it has
         none.
@@ -316,7 +338,8 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
         """The output space [B, C, *sides] that a decoder samples from noise keyed by sample."""
         index = torch.arange(len(values)) if index is None else index.cpu()
         noise = self.decoder.noise(index, Rng(seed, "decoder")).to(values.device)
-        return self.decoder.sample(values, present, condition, noise, settings)
+        with of_weights(self.decoder):
+            return self.decoder.sample(values, present, condition, noise, settings)
 
     def present(self, draws: Draws | None, batch: int, device: torch.device) -> Tensor | None:
         """[B, M] bool: values that one pass shows the decoder; None = all.
@@ -359,36 +382,3 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
     def check_pixels(self, pixels: Tensor) -> None:
         """ValueError unless pixels are floats [B, 3, *sides] in 0..1."""
         check_pixels(pixels, self.shape)
-
-    # -- files ----------------------------------------------------------------------------------
-
-    def describe(self) -> dict[str, Any]:
-        more = {"frozen": self.frozen_record(), "lineage": lineage.describe(self.lineage)}
-        described = self.config.model_dump(mode="json")
-        return described | {name: value for name, value in more.items() if value}
-
-    @property
-    def licenses(self) -> tuple[str, ...]:
-        """Licenses of the weights and of those they came from, as far as they are known."""
-        parents = (parent.license for step in self.lineage for parent in step.parents)
-        return tuple(one for one in (self.config.license, *parents) if one)
-
-    @staticmethod
-    def read_config(data: dict[str, Any], source: str) -> TokenizerConfig:
-        """The config in what `describe` wrote, without frozen networks and lineage."""
-        data = {name: value for name, value in data.items() if name not in ("frozen", "lineage")}
-        return validate(TokenizerConfig, data, source)
-
-    @classmethod
-    def from_description(cls, data: dict[str, Any], source: str) -> Tokenizer:
-        frozen = data.get("frozen", {})
-        tokenizer = cls(cls.read_config(data, source))
-        tokenizer.lineage = lineage.read(data.get("lineage"), source)
-        tokenizer.text_sha256 = frozen.get(TEXT_ENCODER)  # compared when the encoder is loaded
-        own = tokenizer.frozen_record()
-        if frozen != own:
-            raise ConfigError(
-                f"{source}: frozen: these weights were trained with {frozen}, and the networks "
-                f"here are {own}; expected the same names and hashes: use the same weight files"
-            )
-        return tokenizer

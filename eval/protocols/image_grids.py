@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 from torch import Tensor
 
+from vistok.config.contract import lacks
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
 from vistok.eval.images import exact
@@ -32,7 +33,7 @@ _SEARCHED = 256  # images among which one of each class is looked for
 
 class ImageGridsConfig(ProtocolConfig):
     guidance: tuple[float, ...] | None = None
-    """Guidance scales of the generated images; None = those of gfid.guidance."""
+    """Guidance scales of the generated images; null = those of gfid.guidance."""
 
 
 class _JobConfig(ProtocolConfig):
@@ -63,7 +64,8 @@ class ImageGrids(Protocol):
         generator = context.job.generator
         if generator is None:
             context.image_grids.append(reconstructions(context))
-            if context.spec.vocab and "image" in context.media:
+            near = not lacks(context.tokenizer.quantizer, "neighbours")
+            if context.spec.vocab and near and "image" in context.media:
                 context.image_grids.append(perturbed(context))
         else:
             generator.generator.to(context.device).eval()

@@ -126,6 +126,7 @@ class Cache(Job):
                     codes_sha256=made_by.codes_sha256,
                     classes=dataset.classes,
                     crops=rows,
+                    names=None if dataset.names is None else dataset.names[: count // rows],
                     leader=accelerator.is_main_process,
                     arrays=self._arrays(tokenizer, dataset, accelerator.device),
                     empty=self._texts(tokenizer, [""]) if self.config.text else None,
@@ -242,5 +243,5 @@ def _described(split: str, record: dict[str, Any], count: int, whole: int, crops
     named = f"{record['kind']} {record['source']}" if record.get("source") else record["kind"]
     line = f"{split}: {count // crops:,} samples of {named}"
     if count < whole:
-        line += f"; task.limit leaves out {(whole - count) // crops:,} (task.limit=null takes all)"
+        line += f"; the limit leaves out {(whole - count) // crops:,}"
     return line

@@ -85,6 +85,9 @@ def _words(schema: Schema, tree: Any, mistake: Mistake, prefix: Path) -> str:
     return f"{where}: got {value}; expected {wanted}{_remedy(schema, mistake, family)}"
 
 
+OWN_PART = "for a part of your own add plugins=its.module"
+
+
 def _unknown_kind(schema: Schema, family: Node, value: Any) -> str:
     kind = value.get("kind") if isinstance(value, Mapping) else value
     valid, name = list(family["x-kinds"]), family["x-family"]
@@ -97,7 +100,7 @@ def _unknown_kind(schema: Schema, family: Node, value: Any) -> str:
         hint = f"did you mean {listed([repr(one) for one in like])}? "
     elif elsewhere:
         hint = f"'{kind}' is the kind of a {listed(elsewhere)}, and this is a {name}; "
-    return f"unknown kind '{kind}'; {hint}valid: {', '.join(valid)}"
+    return f"unknown kind '{kind}'; {hint}valid: {', '.join(valid)}; {OWN_PART}"
 
 
 def _remedy(schema: Schema, mistake: Mistake, family: Node | None) -> str:

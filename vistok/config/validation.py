@@ -9,8 +9,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema
 
 from vistok.config.errors import ConfigError
-from vistok.config.mistakes import Mistake, explain
+from vistok.config.mistakes import OWN_PART, Mistake, explain
 from vistok.config.names import nearest
+from vistok.config.plugins import check_recorded
 from vistok.config.pydantic_errors import reason
 from vistok.config.registry import entries
 from vistok.config.schema_nodes import Node, Schema
@@ -29,6 +30,7 @@ def validate(model: type[M], data: Any, source: str = "config", path: Sequence[s
     try:
         return model.model_validate(data)
     except ValidationError as error:
+        check_recorded(data.get("plugins") if isinstance(data, dict) else None, source)
         schema = _schema(model)
         mistakes = [_mistake(schema, data, item) for item in error.errors(include_url=False)]
         one_each = {(m.path, m.what): m for m in reversed(mistakes)}
@@ -53,7 +55,7 @@ def validate_part(family: str, data: Any, source: str = "config") -> Any:
     if not isinstance(kind, str) or kind not in known:
         given = "" if kind is None else f" {shown(kind)}"
         what = f"unknown {family}{given}" if given else f"missing; expected the kind of a {family}"
-        raise ConfigError(f"{source}: kind: {what}; {nearest(str(kind), list(known))}")
+        raise ConfigError(f"{source}: kind: {what}; {nearest(str(kind), list(known))}; {OWN_PART}")
     return validate(known[kind].config, data, source)
 
 
