@@ -16,6 +16,7 @@ import click
 from vistok.cli.key_command import key_command
 from vistok.config import take_plugins
 from vistok.config.errors import one_line_errors
+from vistok.config.schema_files import check_study, check_words
 from vistok.core.errors import InputError
 from vistok.core.verbosity import note
 
@@ -39,6 +40,7 @@ def evaluate(arguments: Sequence[str]) -> None:
       vistok eval runs/mine runs/mine/generator limit=256 gfid.guidance=[1,1.5]
       vistok eval titok-l32 data.kind=folder data.val_path=val data.size=256
     """
+    check_words("eval", arguments)  # before the imports, which take seconds
     from vistok.eval.config import EvalConfig, read_config, split_arguments
     from vistok.eval.launch import process_group
     from vistok.eval.measure import evaluate
@@ -129,6 +131,9 @@ def study(arguments: Sequence[str]) -> None:
       vistok study lengths_tiny only=[nested] steps=100
     """
     from vistok.config import ConfigError
+
+    if arguments:
+        check_study(arguments[0], arguments[1:])  # before the imports, which take seconds
     from vistok.eval.launch import process_group
     from vistok.eval.report.tables import summary
     from vistok.eval.study.study import evaluation_of, read_study, run_study

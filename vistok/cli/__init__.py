@@ -30,6 +30,7 @@ COMMANDS = {
         ("info", "vistok.cli.info:info", "Show the parts, tokens and license of a model"),
         ("check", "vistok.cli.check:check", "Scan a data set before training on it"),
         ("list", "vistok.cli.listing:list_", "List released models, configs, parts, metrics"),
+        ("schema", "vistok.cli.schema:schema", "Write the JSON schema of configs, for editors"),
     ),
     "More": (
         ("frequencies", "vistok.cli.frequencies:frequencies", "Count codes for smaller files"),
