@@ -35,7 +35,11 @@ MAY = {
     | {"conditioning", "tokenizer_config", "tokenizer_files", "images", "adaptive"},
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
-    "cli": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "adaptive", "cli"},
+    "contracts": FROZEN | set(PARTS) | {"tokenizer", "contracts"},
+    "cli": FROZEN
+    | set(PARTS)
+    | {"contracts"}
+    | {"tokenizer", "pretrained", "editing", "adaptive", "cli"},
 }
 
 

@@ -28,6 +28,7 @@ COMMANDS = {
         ("check", "vistok.cli.check:check", "Scan a data set before training on it"),
     ),
     "More": (
+        ("test-part", "vistok.cli.contract:test_part", "Test a part of your own before training"),
         ("frequencies", "vistok.cli.frequencies:frequencies", "Count codes for smaller files"),
     ),
 }
