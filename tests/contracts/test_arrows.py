@@ -35,11 +35,13 @@ MAY = {
     | {"conditioning", "tokenizer_config", "tokenizer_files", "images", "adaptive"},
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
+    "tiling": FROZEN | {"tokenizer"},
+    "demo": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "demo"},
     "contracts": FROZEN | set(PARTS) | {"tokenizer", "contracts"},
     "cli": FROZEN
     | set(PARTS)
-    | {"contracts"}
-    | {"tokenizer", "pretrained", "editing", "adaptive", "cli"},
+    | {"tokenizer", "pretrained", "editing", "adaptive", "demo", "cli"}
+    | {"tiling", "contracts"},
 }
 
 

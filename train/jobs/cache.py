@@ -126,6 +126,7 @@ class Cache(Job):
                     codes_sha256=made_by.codes_sha256,
                     classes=dataset.classes,
                     crops=rows,
+                    names=None if dataset.names is None else dataset.names[: count // rows],
                     leader=accelerator.is_main_process,
                     arrays=self._arrays(tokenizer, dataset, accelerator.device),
                     empty=self._texts(tokenizer, [""]) if self.config.text else None,

@@ -21,6 +21,7 @@ COMMANDS = {
         ("decode", "vistok.cli.codes:decode", "Decode .vtk files into images or clips"),
         ("generate", "vistok.cli.generate:generate", "Sample images from a generator"),
         ("edit", "vistok.cli.edit:edit", "Change an image through its tokens"),
+        ("demo", "vistok.cli.demo:demo", "Try tokenizers in a page on this machine"),
         ("import", "vistok.cli.convert:import_", "Convert released weights to vistok's format"),
     ),
     "Look": (

@@ -13,14 +13,8 @@ from vistok.config.errors import ConfigError, one_line_errors
 @click.command("test-part")
 @click.argument("module")
 @click.argument("words", nargs=-1, metavar="[NAME] [KEY=VALUE]...")
-@click.option(
-    "--list", "only_list", is_flag=True, help="Print the parts and their checks, and stop."
-)
-@click.option(
-    "--processes",
-    is_flag=True,
-    help="Compare a quantizer in two processes with one, too (seconds).",
-)
+@click.option("--list", "only_list", is_flag=True, help="Name the parts and checks, and stop.")
+@click.option("--processes", is_flag=True, help="Also compare two processes with one (seconds).")
 @one_line_errors
 def test_part(module: str, words: tuple[str, ...], only_list: bool, processes: bool) -> None:
     """Test the parts that MODULE registers, before hours of training.

@@ -102,7 +102,6 @@ class Tally:
         self.counts[outcome.state] += 1
 
     def __str__(self) -> str:
-        told = [
-            f"{count} {state}" for state, count in self.counts.items() if count or state == "ok"
-        ]
+        shown = {state: count for state, count in self.counts.items() if count or state == "ok"}
+        told = [f"{count} {state}" for state, count in shown.items()]
         return f"{', '.join(told)} ({time.monotonic() - self.start:.1f} s)"

@@ -109,6 +109,8 @@ class Facts:
     """Spec of the samples' tokens, if they are cached tokens."""
     texts: bool = False
     """True: every sample has a text."""
+    names: Sequence[str] | None = None
+    """Paths of the samples' files below the data set's folder; None = they are not files."""
     targets: bool = False
     """True: every sample has a `target` besides its pixels."""
     features: Mapping[str, tuple[int, ...]] = {}

@@ -20,6 +20,7 @@ from vistok.config.names import close, nearest
 from vistok.generators import Generator
 from vistok.pretrained import exchange
 from vistok.pretrained.base import Kind
+from vistok.pretrained.embedded import EMBEDDED
 from vistok.pretrained.find import CONFIGS, Found, companion_of, find, kind_of_weights
 from vistok.pretrained.table import FAMILIES, release_of, released_name, releases
 from vistok.storage.files import write_text
@@ -51,7 +52,7 @@ _MARKS: dict[Kind, set[str]] = {
 }
 _EXPECTED = (
     "expected a run that training finished, a folder made by save_pretrained, official weights, "
-    "hf:owner/name of the hub, or a released name such as titok-l32"
+    "hf:owner/name of the hub, vistok-128, or a released name such as titok-l32"
 )
 
 
@@ -157,6 +158,8 @@ def locate(
         )
     if hub is None and path.exists():
         found = _local(str(name), path)
+    elif str(name) in EMBEDDED:
+        found = _local(str(name), EMBEDDED[str(name)])
     elif release is not None:
         found = Located(str(name), release_of(release)[0].makes, None, release)
     elif hub is not None:
@@ -255,9 +258,10 @@ def _unknown(name: str) -> str:
     here = sorted(p.name for p in Path().iterdir() if not p.name.startswith("."))
     like = close(name, here, cutoff=0.6)
     hint = f" (is it ./{like}?)" if like else ""
+    known = nearest(name, [*EMBEDDED, *releases()])
     return (
-        f"unknown release '{name}'; {nearest(name, releases())}; nor is there a file or folder of "
-        f"that name{hint}: {_EXPECTED}"
+        f"unknown release '{name}'; {known}; nor is there a file or folder of that name{hint}: "
+        f"{_EXPECTED}"
     )
 
 
