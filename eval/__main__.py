@@ -15,6 +15,7 @@ import click
 
 from vistok.config import take_plugins
 from vistok.config.errors import one_line_errors
+from vistok.config.schema_files import check_words
 from vistok.core.errors import InputError
 from vistok.core.verbosity import note
 from vistok.eval.command_line import command
@@ -31,6 +32,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     the report) holds is not measured again, and a killed evaluation resumes. An argument key=value
     with a key below is a setting, everything else a run; config=FILE names a YAML file of settings.
     """
+    check_words("eval", arguments)  # before the imports, which take seconds
     from vistok.eval.config import EvalConfig, read_config, split_arguments
     from vistok.eval.launch import process_group
     from vistok.eval.measure import evaluate

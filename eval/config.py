@@ -73,7 +73,11 @@ class Common(Config):
     fresh: bool = False
     """True: measure again what the cache holds."""
 
-    @field_validator("protocols", "perceptual", "allow_mismatch", mode="before")
+    @field_validator(
+        *("protocols", "perceptual", "allow_mismatch"),
+        mode="before",
+        json_schema_input_type=str | tuple[str, ...],
+    )
     @classmethod
     def _one_name(cls, value: Any) -> Any:
         """A single name stands for a list of one."""

@@ -44,7 +44,9 @@ def wanted(names: Sequence[str] | str) -> tuple[str, ...]:
     return every if "all" in names else tuple(dict.fromkeys(names))
 
 
-MetricNames = Annotated[tuple[str, ...], BeforeValidator(wanted)]
+MetricNames = Annotated[
+    tuple[str, ...], BeforeValidator(wanted, json_schema_input_type=str | tuple[str, ...])
+]
 
 
 class _Gathered:

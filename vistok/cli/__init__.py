@@ -27,6 +27,7 @@ COMMANDS = {
     "Look": (
         ("info", "vistok.cli.info:info", "Show the parts, tokens and license of a model"),
         ("check", "vistok.cli.check:check", "Scan a data set before training on it"),
+        ("schema", "vistok.cli.schema:schema", "Write the JSON schema of configs, for editors"),
     ),
     "More": (
         ("test-part", "vistok.cli.contract:test_part", "Test a part of your own before training"),
