@@ -22,7 +22,7 @@ from typing import Any
 from vistok.config.bounded import read_json
 from vistok.config.errors import ConfigError
 from vistok.config.mistakes import Mistake, explain, find
-from vistok.config.plugins import plugin_words
+from vistok.config.plugins import check_recorded, plugin_words
 from vistok.config.schema_nodes import Schema
 from vistok.config.shipped import folder
 
@@ -54,6 +54,7 @@ def check(program: str, tree: Any, source: str) -> None:
         return
     mistakes = list(find(schema, schema.root, tree))
     if mistakes and _is_current(program):
+        check_recorded(tree.get("plugins"), source)
         raise ConfigError(f"{source}: {explain(schema, tree, mistakes, ())}")
 
 
