@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
@@ -45,16 +46,19 @@ def test_part(module: str, words: tuple[str, ...], only_list: bool, processes: b
                 say(f"  {outcome}")
                 continue
             tally.add(outcome)
-            say(f"  {outcome.state:8} {outcome.check.name}{_reason(outcome.text)}")
+            say(f"  {outcome.state:8} {_told(outcome)}")
         if processes and case.family == "quantizer":
             from vistok.contracts.processes import compare
 
             tally.add(outcome := compare(case, module))
-            say(f"  {outcome.state:8} {outcome.check.name}{_reason(outcome.text)}")
+            say(f"  {outcome.state:8} {_told(outcome)}")
         say(str(tally))
         failed |= bool(tally.counts["failed"])
     sys.exit(1 if failed else 0)
 
 
-def _reason(text: str) -> str:
-    return f": {text}" if text else ""
+def _told(outcome: Any) -> str:
+    """The promise, and what is wrong with it; of a missing method what cannot run."""
+    if outcome.state == "missing":
+        return outcome.text
+    return f"{outcome.check.name}: {outcome.text}" if outcome.text else outcome.check.name

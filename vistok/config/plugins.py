@@ -116,7 +116,7 @@ def recorded(names: Any, source: str) -> Iterator[None]:
 def _modules(text: str) -> list[str]:
     value = value_of(text)
     if isinstance(value, str):
-        value = value.split(",")
+        value = [name.strip() for name in value.split(",")]
     names = value if isinstance(value, list) else [value]
     if not names or not all(isinstance(name, str) and _MODULE.fullmatch(name) for name in names):
         dotted = text.removesuffix(".py").replace("/", ".")

@@ -55,7 +55,8 @@ def around(family: str, kind: str, part: Mapping[str, Any] | None = None) -> dic
         part: its config as plain data; None = its tiny one.
     """
     part = small(family, kind) if part is None else dict(part)
-    if family == "head":
+    if family == "head" or (family, kind) == ("space", "codes"):
+        part = small("head", kind) if family == "space" else part
         codes = small("space", "codes") if kind == "codes" else {"kind": "pixels"}
         patches = {"size": 1} if kind == "codes" else {"size": 4}
         decoder = small("decoder", "vit") | {"head": part, "patches": patches}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
 
 from vistok.config import ConfigError
 from vistok.config.names import nearest
+from vistok.config.overrides import text_of
 from vistok.config.plugins import load_plugins, owner_of
 from vistok.config.registry import Entry, entries, families
 from vistok.contracts.case import Case
@@ -75,9 +75,10 @@ def cases(parts: Sequence[Entry], words: Sequence[str] = ()) -> list[Case]:
 def heading(case: Case) -> str:
     """One line that says what is tested, and with which config."""
     tree = {key: value for key, value in case.tree().items() if key != "kind"}
-    said = json.dumps(tree)
-    said = said if len(said) <= 160 else f"{said[:157]}..."
-    return f"{case.family} {case.entry.kind}: {case.entry.part.__name__}, {module_of(case)}  {said}"
+    said = " ".join(f"{key}={text_of(value)}" for key, value in tree.items())
+    said = said if len(said) <= 100 else f"{said[:97]}..."
+    name = f"{case.family} {case.entry.kind}"
+    return f"{name}: {case.entry.part.__name__} in {module_of(case)}; {said or 'no settings'}"
 
 
 def report(case: Case) -> Iterator[Outcome | str]:

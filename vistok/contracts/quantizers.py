@@ -51,7 +51,6 @@ def records(case: Case) -> None:
     if found.queries is None:
         raise Left("no queries: latent_perturbation, pFID and revival of codes cannot run")
     expect_shape("queries [B, L, P, d]", found.queries[..., :1], (4, length, spec.branches, 1))
-    expect(not found.queries.requires_grad, "queries ask for gradients; expected detached ones")
 
 
 @check("quantizer", name="lookup(indices) gives exactly the values of evaluation")
@@ -82,10 +81,11 @@ def straight_through(case: Case) -> None:
     tokenizer = case.tokenizer().train()
     latents, _ = case.quantized(tokenizer)
     z = latents.values.detach().requires_grad_()
-    tokenizer.quantize(with_values(latents, z)).values.square().sum().backward()
-    reaches = z.grad is not None and bool(z.grad.abs().sum() > 0)
+    values = tokenizer.quantize(with_values(latents, z)).values
+    if values.requires_grad:
+        values.square().sum().backward()
     expect(
-        reaches,
+        z.grad is not None and bool(z.grad.abs().sum() > 0),
         "values hand no gradient on to the latents; expected a straight-through estimator "
         "(vistok.quantizers.straight_through)",
     )
