@@ -35,7 +35,7 @@ class MineConfig(FSQConfig):
 @register("quantizer", MineConfig)
 class Mine(FSQ):
     def lookup(self, indices, keep=None):
-        if self.vocab == (3, 3):
+        if self.vocab == (9,):
             raise KeyError("levels")
         return super().lookup(indices, keep)
 """
