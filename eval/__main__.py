@@ -13,15 +13,15 @@ from pathlib import Path
 
 import click
 
+from vistok.cli.key_command import key_command
 from vistok.config import take_plugins
 from vistok.config.errors import one_line_errors
 from vistok.config.schema_files import check_words
 from vistok.core.errors import InputError
 from vistok.core.verbosity import note
-from vistok.eval.command_line import command
 
 
-@command("RUN... [KEY=VALUE]...", "vistok.eval.config:EvalConfig")
+@key_command("RUN... [KEY=VALUE]...", "vistok.eval.config:EvalConfig")
 @one_line_errors
 def evaluate(arguments: Sequence[str]) -> None:
     """Measure runs (run folders, saved models or released names) and write a report.
@@ -56,7 +56,7 @@ def evaluate(arguments: Sequence[str]) -> None:
             note(f"report: {config.report}")
 
 
-@command("RUN|CONFIG... [KEY=VALUE]...", "vistok.eval.speed.config:SpeedConfig")
+@key_command("RUN|CONFIG... [KEY=VALUE]...", "vistok.eval.speed.config:SpeedConfig")
 @one_line_errors
 def speed(arguments: Sequence[str]) -> None:
     """Images/s, FLOP and peak memory of encode, decode, their parts, a training step and sampling;
@@ -87,7 +87,7 @@ def speed(arguments: Sequence[str]) -> None:
             note(f"{done} {path}")
 
 
-@command("[RUN] out=FILE [KEY=VALUE]...", "vistok.eval.reference.files:ReferenceConfig")
+@key_command("[RUN] out=FILE [KEY=VALUE]...", "vistok.eval.reference.files:ReferenceConfig")
 @one_line_errors
 def reference(arguments: Sequence[str]) -> None:
     """Feature statistics of a data set, for `reference=FILE`: those of a run, or data.kind=... .
@@ -109,7 +109,7 @@ def reference(arguments: Sequence[str]) -> None:
             note(f"{'replaced' if there else 'wrote'} {config.out}")
 
 
-@command("STUDY.yaml [KEY=VALUE]...", "vistok.eval.study.study:StudyConfig")
+@key_command("STUDY.yaml [KEY=VALUE]...", "vistok.eval.study.study:StudyConfig")
 @one_line_errors
 def study(arguments: Sequence[str]) -> None:
     """Train the runs of a study (YAML) that are missing, evaluate them and write one report.

@@ -50,6 +50,9 @@ def evaluate(
         check_names((), earlier)
         return joined(earlier[0], earlier[1:])
     systems = resolve(folders)
+    for one in systems:
+        if len(folders) == sum(len(system.generators) for system in systems):
+            say(f"{one.tokenizer.folder}: the tokenizer of {one.generators[0].folder}")
     found = [run for one in systems for run in (one.tokenizer, *one.generators)]
     check_names([run.name for run in found], earlier)
     if config.report is not None:  # before any work

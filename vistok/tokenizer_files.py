@@ -21,10 +21,14 @@ class TokenizerFiles(Imported):
     """Part of a tokenizer: `save_pretrained`, `from_pretrained` and what they write and read."""
 
     makes = "tokenizer"
-    fp32 = ("quantizer",)
     config: TokenizerConfig
     lineage: Lineage
     text_sha256: str | None
+
+    def stays_fp32(self) -> set[str]:
+        """The quantizer's, and buffers of all parts: as in mixed-precision training."""
+        own = [name for name, _ in self.named_parameters() if name.startswith("quantizer.")]
+        return {*own, *(name for name, _ in self.named_buffers())}
 
     def codes_sha256(self) -> str:
         """Hash of the weights that make the tokens: all but those of decoder and output space.

@@ -1,4 +1,4 @@
-"""`vistok train`, `eval` and `study`: the programs of vistok.train and vistok.eval.
+"""`vistok train`, `eval`, `study` and `cache`: the programs of vistok.train and vistok.eval.
 
 The library does not know them, so they are imported by name when they are called.
 """
@@ -38,3 +38,12 @@ def study(words: tuple[str, ...]) -> None:
     program = importlib.import_module("vistok.eval.__main__")
     sys.argv = ["vistok eval", "study", *words]  # reports say the command that they were made by
     program.study(args=list(words), prog_name="vistok study")
+
+
+@click.command(context_settings=_ALL, add_help_option=False)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="RUN [KEY=VALUE]...")
+def cache(words: tuple[str, ...]) -> None:
+    """Encode a whole data set once with a tokenizer; `vistok cache --help` says how."""
+    importlib.import_module("vistok.train.signals").install()
+    program = importlib.import_module("vistok.train.cache_command")
+    program.cache(args=list(words), prog_name="vistok cache")

@@ -67,9 +67,9 @@ def describe(path: Path) -> str:
     for line in path.read_text("utf-8").splitlines():
         if line.startswith("# yaml-language-server:"):  # for editors
             continue
-        if not line.startswith("#"):
+        if not line.startswith("#") or line.startswith("#   "):  # a command, on a line of its own
             break
         lines.append(line.lstrip("# ").strip())
     text = " ".join(lines)
     first, stop, _ = text.partition(". ")
-    return first if stop else text.removesuffix(".")
+    return first if stop else text.rstrip(".:")

@@ -40,8 +40,7 @@ def test_the_shipped_configs_follow_the_name_of_the_run():
     tokens = validate(TrainConfig, read_yaml("quickstart/tokens", ["name=0042"]))
     generator = validate(TrainConfig, read_yaml("quickstart/generator", ["name=0042"]))
     assert (tokens.task.tokenizer, tokens.folder) == ("runs/0042", "runs/0042/tokens")
-    assert generator.data.path == f"{tokens.folder}/train"
-    assert generator.data.val_path == f"{tokens.folder}/val"
+    assert f"{generator.data.path}/tokens" == tokens.folder and generator.data.val_path is None
     assert generator.folder == "runs/0042/generator"
 
 
@@ -78,5 +77,5 @@ def test_an_empty_cache_is_in_nobodys_way_and_a_cache_says_what_it_holds(run, ca
     assert len(cache) == 5 and cache.meta["source"]["kind"] == "photos"
     assert not (place / "train/latents.npy").exists()
     said = capsys.readouterr().out
-    assert "train: 5 samples of photos" in said and "task.limit leaves out 95" in said
+    assert "train: 5 samples of photos" in said and "the limit leaves out 95" in said
     assert "val: 16 samples of photos" in said
