@@ -125,6 +125,7 @@ class Loop:
             val_set,
             accelerator,
             folder,
+            training=train_set,
             stopping=lambda: self.stop.number is not None,
             tell=lambda text: self.logger.say(text),
             note=self.nonfinite.note,

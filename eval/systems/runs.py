@@ -23,6 +23,7 @@ from vistok.core.errors import InputError
 from vistok.data.addresses import addresses, check_addresses
 from vistok.data.base import text_of
 from vistok.data.kinds.pairs import PairsConfig, originals_of
+from vistok.eval.results.history import thinned
 from vistok.eval.systems.released import place
 from vistok.pretrained.open import Kind, kind_of
 from vistok.storage import lineage
@@ -101,7 +102,7 @@ class Run:
             "lengths": lengths_of(self.spec),
             "config": _json(self.config),
             "model": _json(self.described),
-            "history": list(self.history),
+            "history": thinned(self.history),
         }
 
 
