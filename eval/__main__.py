@@ -50,7 +50,7 @@ def evaluate(arguments: Sequence[str]) -> None:
             there = set(Path(config.report).parent.iterdir())
             for path in write_report(results, config.report, config.overwrite):
                 click.echo(f"{'replaced' if path in there else 'wrote'} {path}")
-            click.echo(f"report: {config.report}")
+            _say_report(config.report)
 
 
 @command("RUN|CONFIG... [KEY=VALUE]...", "vistok.eval.speed.config:SpeedConfig")
@@ -136,7 +136,13 @@ def study(arguments: Sequence[str]) -> None:
         click.echo("\n" + verdict_text(results.facts["study"]))
     elif said := results.facts["study"].get("sentences"):
         click.echo("\n" + "\n\n".join(said))
-    click.echo(f"report: {target}")
+    _say_report(target)
+
+
+def _say_report(path: str | Path) -> None:
+    """The report's path, and its address that a terminal or a browser opens."""
+    click.echo(f"report: {path}")
+    click.echo(f"        {Path(path).resolve().as_uri()}")
 
 
 COMMANDS = {"speed": speed, "reference": reference, "study": study}

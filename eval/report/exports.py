@@ -28,7 +28,8 @@ def latex(results: Results) -> str:
     chosen = columns_of(results)
     naming = Naming(results.rows)
     parts = [
-        "% Made by vistok eval. Needs \\usepackage{booktabs}. Best values are bold; a number",
+        "% Made by vistok eval. Needs \\usepackage{booktabs}, and where a table is wider than the",
+        "% text \\usepackage{graphicx}. Best values are bold; a number",
         "% marked $\\neq$ has another protocol than the first of its column. Two numbers compare",
         "% only when network, images, count and sampling settings agree: see the JSON file beside.",
         "",

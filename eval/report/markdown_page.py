@@ -10,6 +10,7 @@ from typing import Any
 
 from vistok.eval.report import curves, escape, stages, summary
 from vistok.eval.report.comparison import comparison
+from vistok.eval.report.config_differences import config_differences
 from vistok.eval.report.tables import length_table, markdown, tables
 from vistok.eval.report.templating import environment
 from vistok.eval.results.rows import Results
@@ -18,6 +19,7 @@ from vistok.eval.results.rows import Results
 def render_markdown(results: Results, html: str, numbers: str) -> str:
     """The same numbers as text."""
     blocks = _comparison_blocks(results)
+    blocks += _setting_blocks(results)
     blocks += _stage_blocks(results)
     for table in tables(results):
         blocks.append(markdown(*length_table(table)))
@@ -55,6 +57,19 @@ def _comparison_blocks(results: Results) -> list[str]:
     if table.mixed:
         fields = _plain(", ".join(table.mixed))
         blocks.append(f"≠: another protocol than the first number of the column: {fields}.")
+    return blocks
+
+
+def _setting_blocks(results: Results) -> list[str]:
+    """The config keys in which runs differ."""
+    blocks = []
+    for table in config_differences(results):
+        body = [
+            [f"{row.before}{row.key}", *(value.text or "–" for value in row.values)]
+            for row in table.rows
+        ]
+        if body:
+            blocks.append(markdown([f"settings of {table.kind}s that differ", *table.runs], body))
     return blocks
 
 

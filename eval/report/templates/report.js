@@ -267,7 +267,11 @@ function plainGrid(grid) {  // samples and maps: every image by itself
     const said = `enlarge ${stack.parentNode.dataset.label}`;
     for (const [key, one] of Object.entries({ tabindex: 0, role: "button", "aria-label": said })) stack.setAttribute(key, one);
     stack.addEventListener("click", event => open(stack, cellOf(stack, event.clientX)));
-    stack.addEventListener("keydown", event => { if (event.key === "Enter") open(stack, 0); });
+    stack.addEventListener("keydown", event => {
+      if (event.key !== "Enter") return;
+      event.preventDefault();  // else it would press what is focused in the enlarged view
+      open(stack, 0);
+    });
   }
 }
 
