@@ -1,5 +1,5 @@
-# Two commands: `make quickstart` (FAST=1 for the three-minute one) and `make test`.
-# Both make their own environment in .venv; everything but the installation is offline.
+# `make quickstart` (FAST=1 for the three-minute one), `make test`, `make docs`.
+# All make their own environment in .venv; everything but the installation is offline.
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
@@ -17,7 +17,7 @@ RUN := runs/quickstart
 EVAL_ARGS := gfid.guidance=[1.0,1.5] gfid.train_images=10000
 endif
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test lint docs clean
 
 quickstart: $(VENV)/installed
 	$(VISTOK) train quickstart out=$(RUN) $(TOKENIZER_ARGS)
@@ -33,10 +33,14 @@ test: $(VENV)/installed  # a worker a core, a file a worker, the slowest files f
 lint: $(VENV)/installed
 	$(PY) -m ruff check .
 
+docs: $(VENV)/installed  # broken links and references end it
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --clean --quiet
+	@echo "open site/index.html"
+
 $(VENV)/installed: pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet -e ".[dev,hf,video,features,vae,coding]"
+	$(PY) -m pip install --quiet -e ".[dev,hf,video,features,vae,coding,demo,docs]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info
+	rm -rf $(VENV) runs site build dist *.egg-info

@@ -16,6 +16,7 @@ import click
 from vistok.config import take_plugins
 from vistok.config.errors import one_line_errors
 from vistok.core.errors import InputError
+from vistok.core.verbosity import note
 from vistok.eval.command_line import command
 
 
@@ -42,14 +43,14 @@ def evaluate(arguments: Sequence[str]) -> None:
         Path(config.report).parent.mkdir(parents=True, exist_ok=True)
     with process_group(config.device) as (device, first):
         config = config.model_copy(update={"device": str(device)})
-        results = evaluate(runs, config, click.echo if first else lambda line: None)
+        results = evaluate(runs, config, note if first else lambda line: None)
         if not first:
             return
         click.echo(summary(results))
         if config.report is not None:
             there = set(Path(config.report).parent.iterdir())
             for path in write_report(results, config.report, config.overwrite):
-                click.echo(f"{'replaced' if path in there else 'wrote'} {path}")
+                note(f"{'replaced' if path in there else 'wrote'} {path}")
             _say_report(config.report)
 
 
@@ -81,7 +82,7 @@ def speed(arguments: Sequence[str]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             done = "replaced" if path.exists() else "wrote"
             results.save(path)
-            click.echo(f"{done} {path}")
+            note(f"{done} {path}")
 
 
 @command("[RUN] out=FILE [KEY=VALUE]...", "vistok.eval.reference.files:ReferenceConfig")
@@ -103,7 +104,7 @@ def reference(arguments: Sequence[str]) -> None:
         if first:
             shown = real.reference
             click.echo(f"{shown.name}, {shown.split} split: {shown.count:,} images")
-            click.echo(f"{'replaced' if there else 'wrote'} {config.out}")
+            note(f"{'replaced' if there else 'wrote'} {config.out}")
 
 
 @command("STUDY.yaml [KEY=VALUE]...", "vistok.eval.study.study:StudyConfig")
@@ -141,8 +142,8 @@ def study(arguments: Sequence[str]) -> None:
 
 def _say_report(path: str | Path) -> None:
     """The report's path, and its address that a terminal or a browser opens."""
-    click.echo(f"report: {path}")
-    click.echo(f"        {Path(path).resolve().as_uri()}")
+    note(f"report: {path}")
+    note(f"        {Path(path).resolve().as_uri()}")
 
 
 COMMANDS = {"speed": speed, "reference": reference, "study": study}

@@ -10,6 +10,7 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
+from vistok.cli.verbosity import add_verbosity
 from vistok.config.overrides import text_of
 
 
@@ -34,7 +35,7 @@ def command(arguments: str, config: str) -> Callable[[Callable], click.Command]:
             cls=KeyCommand, context_settings={"help_option_names": ["-h", "--help"]}
         )(function)
         made.params.insert(0, click.Argument(["arguments"], nargs=-1, metavar=arguments))
-        return made
+        return add_verbosity(made)
 
     return make
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vistok.core.records import Batch
+from vistok.core.verbosity import quiet
 from vistok.data import EvalLoader, to_device
 from vistok.data.batch import to_uint8
 from vistok.data.order import eval_indices
@@ -59,7 +60,7 @@ def bar(total: int, title: str, unit: str = "img", done: int = 0) -> tqdm:
         dynamic_ncols=True,
         leave=False,
         mininterval=0.5,
-        disable=distributed.rank() != 0,
+        disable=quiet() or distributed.rank() != 0,
     )
 
 

@@ -30,9 +30,10 @@ def _same_for_every_test():
 @pytest.fixture(autouse=True)
 def _forgets_the_parts_of_a_test(monkeypatch):
     """Plugins and parts that a test loads are gone after it, so that no order of tests matters."""
-    from vistok.config import plugins, registry
+    from vistok.config import own_code, plugins, registry
 
     monkeypatch.setattr(plugins, "_taken", [])
+    monkeypatch.setattr(own_code, "_modules", {})
     imported = set(sys.modules)
     known = {(family, kind) for family, kinds in registry._ENTRIES.items() for kind in kinds}
     yield

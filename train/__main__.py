@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from vistok.cli.verbosity import add_verbosity
 from vistok.config import read_yaml, shipped, take_plugins, validate
 from vistok.config.errors import one_line_errors
 from vistok.config.overrides import parse
@@ -27,7 +28,8 @@ def _list(context: click.Context, parameter: click.Parameter, wanted: bool) -> N
     context.exit()
 
 
-@click.command()
+@add_verbosity
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("config", type=click.Path())
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--dry-run", is_flag=True, help="Print the config and the plan of the run, and stop.")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 import vistok.data
 import vistok.train.jobs
 import vistok.train.tasks  # noqa: F401  (registers tasks, jobs and data sets)
 from vistok.config import Config, PartOf
+from vistok.config.plugins import modules_of, taken
 from vistok.core.errors import InputError
 from vistok.runtime.precision import Precision
 from vistok.train.optim.optimizers import AdamWConfig
@@ -21,6 +22,8 @@ class TrainConfig(Config):
     """Name of the run."""
     out: str = Field(default="runs/{name}", min_length=1)
     """Folder of the run; {name} is filled in."""
+    plugins: tuple[str, ...] = ()
+    """Modules of the user's own parts, a record only: the words plugins=my.module load them."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of all random draws."""
     task: Annotated[Any, PartOf("task")]
@@ -87,6 +90,19 @@ class TrainConfig(Config):
     """Peak TFLOP/s of one device, for `mfu` in the log; null = by the GPU's name, if known."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     """Trackers besides metrics.jsonl, which is always written. wandb without a key runs offline."""
+
+    @field_validator("plugins", mode="before")
+    @classmethod
+    def _one_module(cls, plugins: Any) -> Any:
+        return (plugins,) if isinstance(plugins, str) else plugins
+
+    @model_validator(mode="after")
+    def _records_plugins(self) -> TrainConfig:
+        """The modules that are loaded, and those that parts come from, in place of what an earlier
+        run recorded."""
+        found = tuple(dict.fromkeys((*taken(), *modules_of(self))))
+        self.__dict__["plugins"] = found or self.plugins
+        return self
 
     @model_validator(mode="after")
     def _names_a_folder(self) -> TrainConfig:

@@ -22,6 +22,7 @@ from vistok.core.draws import Draws
 from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
+from vistok.core.verbosity import note
 from vistok.data.batch import to_device
 from vistok.data.loading.shared_memory import told_as_shortage
 from vistok.data.loading.stream import Stream
@@ -114,7 +115,7 @@ class Loop:
         self.training_step = TrainingStep(config, task, self.state.modules, parallel)
         self.order = Order(len(train_set), config.batch_size, config.seed)
         self.nonfinite = NonFiniteCheck(
-            self.state, accelerator, folder, config.max_skipped, lambda text: self.logger.say(text)
+            self.state, accelerator, folder, config.max_skipped, lambda text: self.logger.warn(text)
         )
         place = folder / "checkpoints"
         self.checkpointer = Checkpointer(config, accelerator, place, self._binding, lock)
@@ -127,7 +128,7 @@ class Loop:
             folder,
             training=train_set,
             stopping=lambda: self.stop.number is not None,
-            tell=lambda text: self.logger.say(text),
+            tell=lambda text: self.logger.warn(text),
             note=self.nonfinite.note,
         )
         self.export = Export(config, task, folder, self.data_record)
@@ -145,7 +146,7 @@ class Loop:
         state, main = self.state, self.accelerator.is_main_process
         if by_main(self.accelerator, lambda: self._is_complete(path)):
             if main:
-                print(f"finished {state.step} steps; the model is in {self.export.target}")
+                note(f"finished {state.step} steps; the model is in {self.export.target}")
             return
         if main:
             # Only now: a run that is refused must not change what an earlier one left.
@@ -155,7 +156,7 @@ class Loop:
             if self.config.resume != "auto":
                 aside = files.set_aside(self.checkpointer.folder, after=state.step)
             if aside:
-                print(f"set aside checkpoints of later steps: {', '.join(map(str, aside))}")
+                note(f"set aside checkpoints of later steps: {', '.join(map(str, aside))}")
         throughput = Throughput()
         if main and state.step < self.config.steps:
             world = self.accelerator.num_processes
@@ -167,9 +168,9 @@ class Loop:
         if throughput.reason:
             self.logger.say(f"no tflops in the log: a step cannot be counted ({throughput.reason})")
         if slow := slow_precision(self.config, self.device):
-            self.logger.say(slow)
+            self.logger.warn(slow)
         if self.accelerator.is_main_process and (seen := overlap(self.train_set, self.val_set)):
-            self.logger.say(seen)
+            self.logger.warn(seen)
         if state.step == 0:
             for name, value in facts.lines.items():
                 self.logger.say(f"{name}: {value}")
@@ -196,7 +197,7 @@ class Loop:
             path = self._steps()
         self._export(path)
         if self.stop.number is not None:  # so that what was to follow does not
-            self.logger.say(f"stopped by signal {self.stop.number}; the run is complete")
+            self.logger.warn(f"stopped by signal {self.stop.number}; the run is complete")
             sys.exit(128 + self.stop.number)
 
     def _steps(self) -> Path:
@@ -211,7 +212,7 @@ class Loop:
                 if not (self._every(self.config.save_every) or self.nonfinite.in_a_row):
                     self._save()  # else it was just saved, or must not be
                 step = self.state.step
-                self.logger.say(f"stopped by signal {self.stop.number} after step {step}")
+                self.logger.warn(f"stopped by signal {self.stop.number} after step {step}")
                 sys.exit(128 + self.stop.number)
         return path
 
@@ -252,7 +253,7 @@ class Loop:
         if task.monitor.alarms is not None:
             for alarm in task.monitor.alarms(progress):
                 self.nonfinite.note({"step": state.step + 1, **alarm})
-                self.logger.say(f"step {state.step + 1}: {alarm['text']}")
+                self.logger.warn(f"step {state.step + 1}: {alarm['text']}")
         state.step += 1
         self.logger.tick(
             state.step,
@@ -282,7 +283,7 @@ class Loop:
             return None
         if self.nonfinite.in_a_row and not last:
             # The step before the first bad one may be what broke the weights.
-            self.logger.say(f"step {state.step}: no checkpoint, since the last step was skipped")
+            self.logger.warn(f"step {state.step}: no checkpoint, since the last step was skipped")
             return None
         return self._save()
 
@@ -304,7 +305,7 @@ class Loop:
             self.checkpointer.restore_optimizers(state, snapshot, path)
             if self.accelerator.is_main_process:
                 changed = [c for c in self.checkpointer.history if c["after_step"] == state.step]
-                print(f"resumed from {path}{told(changed)}")
+                note(f"resumed from {path}{told(changed)}")
         return path
 
     def _prepare(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LAZY = {
     "Tokenizer": "vistok.tokenizer",
@@ -22,10 +22,14 @@ _LAZY = {
     "Generator": "vistok.pretrained.base",
 }
 
-__all__ = ["__version__", *_LAZY]
+_MODULES = ("pretrained",)
+
+__all__ = ["__version__", *_LAZY, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"vistok.{name}")
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'vistok' has no attribute '{name}'; it has {', '.join(__all__)}")

@@ -21,8 +21,9 @@ import vistok.heads
 import vistok.quantizers
 import vistok.regularizers
 import vistok.spaces  # noqa: F401
-from vistok.conditioning import TEXT_ENCODER, ReadsText
+from vistok.conditioning import ReadsText
 from vistok.config import Config, ConfigError, validate
+from vistok.config.contract import lacks
 from vistok.config.overrides import merge
 from vistok.config.registry import build
 from vistok.core.draws import Draws
@@ -31,18 +32,19 @@ from vistok.core.records import Batch, Condition, Decoded, Latents, Noisy, Quant
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.core.shapes import check_pixels
-from vistok.frozen.network import Frozen, share_frozen
+from vistok.frozen.network import share_frozen
+from vistok.images import TakesImages
 from vistok.regularizers.base import check_all
 from vistok.runtime.modes import evaluating
-from vistok.storage import lineage
-from vistok.storage.imported import Imported
 from vistok.storage.lineage import Lineage
-from vistok.storage.weights import content_sha256
 from vistok.tokenizer_config import TokenizerConfig
+from vistok.tokenizer_files import TokenizerFiles
 from vistok.tokens import Tokens, TokenSpec, keep_mask
 
 
-class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["image-tokenizer"]):
+class Tokenizer(
+    TakesImages, ReadsText, TokenizerFiles, library_name="vistok", tags=["image-tokenizer"]
+):
     """Composition of the parts that a config names.
 
     Attributes:
@@ -76,8 +78,8 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
                 "(missing: mask_token or drop)"
             )
         optional = self.decoder.reads_null or any(h.optional for h in config.reading.values())
-        redundant = layout.count - self._stored
-        check_all(self.regularizers, config.regularizers, self.spec(), optional, redundant)
+        known = (layout.count - self._stored, not lacks(self.quantizer, "neighbours"))
+        check_all(self.regularizers, config.regularizers, self.spec(), optional, *known)
         self.lineage: Lineage = ()
         self._text_encoder: list[Any] = []  # in a list, so that it is no submodule
 
@@ -271,24 +273,6 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
         counts = {name: sum(p.numel() for p in getattr(self, name).parameters()) for name in names}
         return {name: count for name, count in counts.items() if count or name not in spaces}
 
-    def codes_sha256(self) -> str:
-        """Hash of the weights that make the tokens: all but those of decoder and output space.
-
-        Tokens of one tokenizer mean nothing to another, whatever their spec; one whose decoder
-        alone was trained further has the same.
-        """
-        behind = ("decoder.", "output_space.")
-        state = self.state_dict()
-        return content_sha256({k: v for k, v in state.items() if not k.startswith(behind)})
-
-    def frozen_record(self) -> dict[str, str]:
-        """{name: sha256} of the borrowed frozen networks, which are no part of the saved model.
-
-        That of the text encoder is there once it was used, and stays.
-        """
-        found = {part.name: part.sha256 for part in self.modules() if isinstance(part, Frozen)}
-        return found if self.text_sha256 is None else {**found, TEXT_ENCODER: self.text_sha256}
-
     def settings(self, sampling: Config | Mapping[str, Any] | None = None) -> Config | None:
         """The decoder's settings of sampling with the changes that are asked for; None if it has
         none.
@@ -359,36 +343,3 @@ class Tokenizer(nn.Module, ReadsText, Imported, library_name="vistok", tags=["im
     def check_pixels(self, pixels: Tensor) -> None:
         """ValueError unless pixels are floats [B, 3, *sides] in 0..1."""
         check_pixels(pixels, self.shape)
-
-    # -- files ----------------------------------------------------------------------------------
-
-    def describe(self) -> dict[str, Any]:
-        more = {"frozen": self.frozen_record(), "lineage": lineage.describe(self.lineage)}
-        described = self.config.model_dump(mode="json")
-        return described | {name: value for name, value in more.items() if value}
-
-    @property
-    def licenses(self) -> tuple[str, ...]:
-        """Licenses of the weights and of those they came from, as far as they are known."""
-        parents = (parent.license for step in self.lineage for parent in step.parents)
-        return tuple(one for one in (self.config.license, *parents) if one)
-
-    @staticmethod
-    def read_config(data: dict[str, Any], source: str) -> TokenizerConfig:
-        """The config in what `describe` wrote, without frozen networks and lineage."""
-        data = {name: value for name, value in data.items() if name not in ("frozen", "lineage")}
-        return validate(TokenizerConfig, data, source)
-
-    @classmethod
-    def from_description(cls, data: dict[str, Any], source: str) -> Tokenizer:
-        frozen = data.get("frozen", {})
-        tokenizer = cls(cls.read_config(data, source))
-        tokenizer.lineage = lineage.read(data.get("lineage"), source)
-        tokenizer.text_sha256 = frozen.get(TEXT_ENCODER)  # compared when the encoder is loaded
-        own = tokenizer.frozen_record()
-        if frozen != own:
-            raise ConfigError(
-                f"{source}: frozen: these weights were trained with {frozen}, and the networks "
-                f"here are {own}; expected the same names and hashes: use the same weight files"
-            )
-        return tokenizer

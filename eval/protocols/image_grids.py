@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 from torch import Tensor
 
+from vistok.config.contract import lacks
 from vistok.config.errors import UserError
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
@@ -76,7 +77,8 @@ class ImageGrids(Protocol):
             context.image_grids.append(reconstructions(context))
             if context.job.data is not None:
                 context.image_grids.append(of_training(context, context.job.data))
-            if context.spec.vocab and "image" in context.media:
+            near = not lacks(context.tokenizer.quantizer, "neighbours")
+            if context.spec.vocab and near and "image" in context.media:
                 context.image_grids.append(perturbed(context))
         else:
             generator.generator.to(context.device).eval()

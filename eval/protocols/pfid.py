@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from vistok.config.contract import lacks
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
 from vistok.eval.images import bar
@@ -84,6 +85,9 @@ class PFID(Protocol):
             return []
         if not context.spec.vocab:
             context.skip(NAME, "undefined for continuous tokens")
+            return []
+        if lacks(context.tokenizer.quantizer, "neighbours"):
+            context.skip(NAME, "its quantizer has no neighbours(queries, count)")
             return []
         if config.mode in ("full", "both") and branch_codes(context.spec) > RELATIVE_LIMIT:
             reason = (

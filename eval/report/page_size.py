@@ -14,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from vistok.core.verbosity import quiet
 from vistok.eval.report.image_viewer import checked
 
 LIMIT = 10_000_000  # bytes of the whole page
@@ -97,7 +98,8 @@ def _guess(grids: Sequence[dict[str, Any]], plan: Plan) -> float:
 def _apply(grids: Sequence[dict[str, Any]], plan: Plan) -> list[dict[str, Any]]:
     kept = _runs(grids, plan.runs)
     made = []
-    with tqdm(total=len(kept), desc="fit images into the page", unit="grid", leave=False) as bar:
+    title, off = "fit images into the page", quiet()
+    with tqdm(total=len(kept), desc=title, unit="grid", leave=False, disable=off) as bar:
         for grid in kept:
             made.append(_shrink(grid, plan))
             bar.update(1)

@@ -19,6 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from vistok.core.verbosity import quiet
+
 Shape = tuple[int, int, int]  # rows, inner, columns of a product
 
 _SIDE = 2048  # of the square matrices whose product is the machine's limit
@@ -42,7 +44,7 @@ class Clock:
         self.device, self.repeats = device, repeats
         self.limits: dict[torch.dtype, list[float]] = {}
         self._matrices: dict[tuple, torch.Tensor] = {}
-        self.bar = tqdm(desc="speed", unit="call", leave=False, dynamic_ncols=True)
+        self.bar = tqdm(desc="speed", unit="call", leave=False, dynamic_ncols=True, disable=quiet())
 
     def once(self, function: Callable[[], Any]) -> float:
         """Seconds of one call."""

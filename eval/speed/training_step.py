@@ -160,7 +160,8 @@ def config_file(name: str | Path) -> Path | None:
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         return path
-    if path.exists() or str(name) in pretrained.releases():
+    known = (*pretrained.EMBEDDED, *pretrained.releases())
+    if path.exists() or str(name) in known:
         return None
     try:
         return shipped.find(name)

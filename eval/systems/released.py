@@ -36,4 +36,5 @@ def _is_other(name: str | Path) -> bool:
             return False  # reading the run says more about what is wrong with it
     if path.exists():
         return path.suffix in SUFFIXES
-    return str(name) in pretrained.releases() or hub_id(name) is not None
+    known = str(name) in pretrained.releases() or str(name) in pretrained.EMBEDDED
+    return known or hub_id(name) is not None

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from vistok.config import Config, ConfigError, PartOf, validate
 from vistok.config.bounded import parse_json
 from vistok.config.errors import UserError
+from vistok.config.plugins import recorded
 from vistok.config.registry import build
 from vistok.config.yaml_files import read_plain_yaml
 from vistok.core.errors import InputError
@@ -215,7 +216,8 @@ def data_config(run: Run | None, changes: Mapping[str, Any] | None = None) -> Co
         )
     if tree and tree.get("kind") == "pairs" and "kind" not in changes:
         tree = _real(validate(_Data, {"data": tree}, "data").data).model_dump(mode="json")
-    config = _real(validate(_Data, {"data": {**(tree or {}), **changes}}, "data").data)
+    with recorded((run.config or {}).get("plugins") if run and tree else None, "data"):
+        config = _real(validate(_Data, {"data": {**(tree or {}), **changes}}, "data").data)
     if tree and addresses(config):
         check_addresses(config, run.folder / "config.yaml", changes)
     return config
@@ -286,7 +288,7 @@ def _written_config(path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: not the YAML that training writes ({reason})") from None
     if not isinstance(config, dict) or not isinstance(config.get("data") or {}, dict):
         raise RunError(f"{path}: not a training config; expected keys, and keys below `data`")
-    lost = _cut(config)
+    lost = _cut(config, path)
     if lost:
         raise RunError(
             f"{path}: it ends before {lost[0]}, or lost it; training writes every key: put the "
@@ -295,7 +297,7 @@ def _written_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _cut(config: Mapping[str, Any]) -> list[str]:
+def _cut(config: Mapping[str, Any], path: Path) -> list[str]:
     """Keys that a config lost which training wrote: it has every key, in the order of the schema.
     Configs that were written by hand may have fewer."""
     keys = list(TrainConfig.model_fields)
@@ -303,7 +305,8 @@ def _cut(config: Mapping[str, Any]) -> list[str]:
     if 1 < len(given) < len(keys) and given == keys[: len(given)]:
         return keys[len(given) :]
     if set(keys) <= set(config) and config.get("data"):
-        whole = validate(_Data, {"data": config["data"]}, "data").data.model_dump()
+        with recorded(config.get("plugins"), str(path)):
+            whole = validate(_Data, {"data": config["data"]}, "data").data.model_dump()
         return [f"data.{key}" for key in whole if key not in config["data"]]
     return []
 

@@ -28,7 +28,7 @@ DROPOUT = ({"kind": "nested_dropout"},)
     [
         ("imagesize", 8, "run.yaml: imagesize: unknown key, value 8; did you mean 'image_size'"),
         ("encoder.patchs", 4, "encoder.patchs: unknown key, value 4; .*'patches'"),
-        ("encoder.transformer.wdith", 3, "encoder.transformer.wdith: unknown .*'width'.*depth"),
+        ("encoder.transformer.wdith", 3, "encoder.transformer.wdith: unknown .*'width'"),
         ("regularizers.0.lenghts", "pow2", "regularizers.0.lenghts: unknown .*'lengths'"),
         ("quantizer.kind", "fsqq", "quantizer.kind: unknown kind 'fsqq'; did you mean 'fsq'.*vq"),
         (
@@ -36,13 +36,13 @@ DROPOUT = ({"kind": "nested_dropout"},)
             {"levels": [3]},
             "quantizer: no 'kind' given .*binary, fsq, lfq, vq, .*kl",
         ),
-        ("quantizer", "fsq", "quantizer: got 'fsq'; input should be a valid dictionary"),
-        ("regularizers.0.lengths", "pow3", "regularizers.0.lengths: got 'pow3'; .*'uniform_pow2'"),
-        ("regularizers", {"kind": "nested_dropout"}, "regularizers: got .*; .*tuple"),
-        ("encoder.latents.count", 0, "encoder.latents.count: got 0; .*greater than or equal to 1"),
-        ("encoder.latents.count", "many", "encoder.latents.count: got 'many'; .*integer"),
-        ("encoder.transformer.width", 10, "encoder.transformer: got .*width=10.*heads=2"),
-        ("quantizer.levels", [4, 1], "quantizer.levels.1: got 1; .*greater than or equal to 2"),
+        ("quantizer", "fsq", "quantizer: got 'fsq'; expected a mapping .*write {kind: fsq}"),
+        ("regularizers.0.lengths", "pow3", "lengths: got 'pow3'; expected one of: .*uniform_pow2"),
+        ("regularizers", {"kind": "nested_dropout"}, "regularizers: got .*; .*a list"),
+        ("encoder.latents.count", 0, "encoder.latents.count: got 0; .*a whole number from 1 to"),
+        ("encoder.latents.count", "many", "encoder.latents.count: got 'many'; .*a whole number"),
+        ("encoder.transformer.width", 10, "encoder.transformer: width=10.*heads=2"),
+        ("quantizer.levels", [4, 1], "quantizer.levels.1: got 1; .*a whole number from 2 to"),
         ("quantizer.eps", "a", "quantizer.eps: got 'a'; .*number"),
         ("image_size", "big", "image_size: got 'big'"),
     ],
@@ -57,14 +57,14 @@ def test_a_mistake_is_one_line_with_path_value_and_nearest_name(fails, tree, pat
 
 def test_names_of_losses_are_checked(fails, tree):
     data = put(tree("vq"), "quantizer.loss_weights", {"comitment": 1.0})
-    with fails(ConfigError, "quantizer.loss_weights.comitment: got .*'codebook', 'commitment'"):
+    with fails(ConfigError, "quantizer.loss_weights.comitment: got .*codebook, commitment"):
         validate(TokenizerConfig, data)
 
 
 def test_missing_parts_name_what_is_expected(fails, tree):
     data = tree()
     del data["encoder"]
-    with fails(ConfigError, r"c: task.encoder: missing; .*encoder \(kind: cnn \| .*vit"):
+    with fails(ConfigError, r"c: task.encoder: missing; .*kind is one of: cnn, .*vit"):
         validate(TokenizerConfig, data, "c", path=("task",))
     with fails(ConfigError, r"c: \(top level\): got 5"):
         validate(TokenizerConfig, 5, "c")

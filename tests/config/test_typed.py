@@ -89,15 +89,15 @@ def test_number_fields_take_decimals_alone(tmp_path, way, fails):
         assert type(typed(tmp_path, way, "number", text).number) is float
     for text in ("1_000", "0x10", "12:30:00", "2024-01-01", "'100'", "yes", "9" * 2000):
         for key in ("whole", "number"):
-            with fails(ConfigError, f"run.yaml: {key}: got .*; expected an? .* in plain decimals"):
+            with fails(ConfigError, f"run.yaml: {key}: got .*; expected a (whole )?number"):
                 typed(tmp_path, way, key, text)
     for text in ("1e3", "3.0", "true", "null", "[1]"):
-        with fails(ConfigError, "run.yaml: whole: got .*integer"):
+        with fails(ConfigError, "run.yaml: whole: got .*a whole number"):
             typed(tmp_path, way, "whole", text)
     for text in ("true", "null", ".nan", "nan", "inf", "1e999"):
         with fails(ConfigError, "run.yaml: number: got .*number"):
             typed(tmp_path, way, "number", text)
-    with fails(ConfigError, "whole: got 99.*less than or equal to 9007199254740992"):
+    with fails(ConfigError, "whole: got 99.*of at most 9,007,199,254,740,992"):
         typed(tmp_path, way, "whole", "9" * 20)
 
 
@@ -105,7 +105,7 @@ def test_number_fields_take_decimals_alone(tmp_path, way, fails):
 def test_other_fields(tmp_path, way, fails):
     assert typed(tmp_path, way, "maybe", "null").maybe is None
     for text in ("null", ""):
-        with fails(ConfigError, "word: got null, which is nothing; expected text"):
+        with fails(ConfigError, "word: got null; expected text"):
             typed(tmp_path, way, "word", text)
     assert [typed(tmp_path, way, "flag", t).flag for t in ("yes", "true", "off")] == [1, 1, 0]
     assert typed(tmp_path, way, "either", "7").either == 7

@@ -27,11 +27,20 @@ MAY = {
     **{part: FROZEN | {part} for part in PARTS},
     "conditioning": FROZEN | {"conditioning"},
     "tokenizer_config": FROZEN | {"spaces", "conditioning"},
+    "tokenizer_files": FROZEN | {"conditioning", "tokenizer_config"},
+    "images": FROZEN | {"data"},
     "adaptive": FROZEN | {"metrics", "data"},
-    "tokenizer": FROZEN | set(PARTS) | {"conditioning", "tokenizer_config", "adaptive"},
+    "tokenizer": FROZEN
+    | set(PARTS)
+    | {"conditioning", "tokenizer_config", "tokenizer_files", "images", "adaptive"},
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
-    "cli": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "adaptive", "cli"},
+    "tiling": FROZEN | {"tokenizer"},
+    "demo": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "demo"},
+    "cli": FROZEN
+    | set(PARTS)
+    | {"tokenizer", "pretrained", "editing", "adaptive", "demo", "cli"}
+    | {"tiling"},
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -99,3 +101,27 @@ def test_cut_arrays_are_one_line_and_stay_short(tmp_path, fails, keep):
     with fails(DataError, "labels.npy .*(cannot be read|bytes; expected).*write the cache anew"):
         TokenCacheWriter(path, SPEC, 20, **FACTS)
     assert (path / "labels.npy").read_bytes() == data[:keep]
+
+
+def test_names_of_files_are_kept_and_old_caches_have_none(tmp_path, cache, fails):
+    names = [f"käfer/{n}.png" for n in range(18)] + ["a\nb.png", "x\udcff.png"]
+    path = tmp_path / "named"
+    with TokenCacheWriter(path, SPEC, 20, **FACTS, names=names) as writer:
+        writer.write(some(10))
+    with TokenCacheWriter(path, SPEC, 20, **FACTS, names=names) as writer:
+        writer.write(some(10))
+    found = pickle.loads(pickle.dumps(TokenCache(path))).names
+    assert found == (*names[:18], r"a\nb.png", r"x\udcff.png")
+    assert (path / "names.txt").read_text("utf-8").splitlines() == list(found)
+    with fails(DataError, "begun with names="):
+        TokenCacheWriter(path, SPEC, 20, **FACTS, names=names[::-1])
+    with fails(DataError, "19 names for 20 samples"):
+        TokenCacheWriter(tmp_path / "new", SPEC, 20, **FACTS, names=names[1:])
+    (path / "names.txt").write_text("mine", "utf-8")
+    with fails(DataError, "names.txt: 4 bytes; expected .*write the cache anew"):
+        _ = TokenCache(path).names
+    change_meta(path, names=None)
+    with fails(DataError, "damaged meta.json .names."):
+        _ = TokenCache(path).names
+    assert TokenCache(cache).names is None  # as it was written before there were names
+    assert TokenCacheWriter(cache, SPEC, 20, **FACTS, names=names).finished

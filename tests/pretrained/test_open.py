@@ -15,7 +15,7 @@ from tests.support.official import official
 from vistok import pretrained
 from vistok.config import UserError, validate_part
 from vistok.config.registry import build
-from vistok.generators import Generator
+from vistok.generators import Generator, load_generator
 from vistok.storage.origin import Origin
 from vistok.tokenizer import Tokenizer
 
@@ -57,6 +57,39 @@ def test_runs_and_saved_folders(saved, fails):
         pretrained.open("runs/a", expect="generator")
     with fails(UserError, "runs/b: not a tokenizer but a generator; name the tokenizer"):
         pretrained.open("runs/b", expect="tokenizer")
+
+
+def test_a_class_opens_all_that_open_does(saved, titok, fails):
+    folder, state = titok
+    for name in ("runs/a", "runs/a/model", Path("runs/a")):
+        assert same(Tokenizer.from_pretrained(name), saved)
+    for name in (folder, folder / "model.safetensors"):
+        back, _ = pretrained.to_official(Tokenizer.from_pretrained(name))
+        assert all(torch.equal(back[key], tensor) for key, tensor in state.items())
+    for load in (Generator.from_pretrained, load_generator):
+        assert isinstance(load("runs/b"), Generator) and isinstance(load("runs/b/model"), Generator)
+        with fails(UserError, "runs/a: not a generator but a tokenizer"):
+            load("runs/a")
+    with fails(UserError, "runs/b: not a tokenizer but a generator; name the tokenizer"):
+        Tokenizer.from_pretrained("runs/b")
+    with fails(UserError, "not a generator but a tokenizer"):
+        load_generator(folder)
+    with fails(UserError, "runs/a: revision=v1 is for models of the hub"):
+        Tokenizer.from_pretrained("runs/a", revision="v1")
+    with fails(UserError, "dtype=int8: expected fp32, bf16 or fp16"):
+        Tokenizer.from_pretrained("runs/a", dtype="int8")
+    with fails(UserError, "device=cda: not usable here .*expected cpu, or cuda"):
+        Tokenizer.from_pretrained("runs/a", device="cda")
+    assert Tokenizer.from_pretrained("runs/a", map_location="meta").config == saved.config
+
+
+def test_a_generator_that_holds_parts_of_a_tokenizer(make_tokenizer, tmp_path):
+    tokenizer = make_tokenizer("scales")
+    config = {"kind": "next_scale", "transformer": {"width": 16, "depth": 1, "heads": 2}}
+    parts = validate_part("generator", config)
+    generator = build(parts, tokenizer.spec(), tokenizer.quantizer)
+    generator.save_pretrained(tmp_path)
+    assert same(load_generator(tmp_path), generator)
 
 
 def test_official_files_and_folders(titok, monkeypatch, tmp_path):

@@ -57,7 +57,7 @@ class Browser:
         os.close(self._out)
 
     def open(self, path, width=1400, height=1000, dark=False, scripts=True):
-        """Load a file; its scripts have run when this returns."""
+        """Load a file, or an address (a text); its scripts have run when this returns."""
         self._send("Emulation.setScriptExecutionDisabled", value=not scripts)
         self._send(
             "Emulation.setDeviceMetricsOverride",
@@ -66,7 +66,7 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._send("Emulation.setEmulatedMedia", features=[scheme])
         self._loaded = False
-        self._send("Page.navigate", url=path.as_uri())
+        self._send("Page.navigate", url=path if isinstance(path, str) else path.as_uri())
         while not self._loaded:
             self._read()
 

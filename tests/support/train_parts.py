@@ -164,5 +164,8 @@ class Forgotten(Loss):
         super().__init__(config)
         self.network = nn.Linear(3, 3)
 
+    def forward(self, reconstruction, batch, progress):
+        return {}
+
     def weights(self, progress):
         return {}

@@ -11,6 +11,7 @@ from vistok.tokens import Tokens, TokenSpec
 from vistok.tokens.codec import Codec
 from vistok.tokens.entropy_coding import CoderMissing
 from vistok.tokens.frequency_table import FrequencyTable
+from vistok.tokens.labels import Record, Tiled
 
 MADE_BY = "0123456789abcdef" * 4
 SPECS = {
@@ -185,3 +186,47 @@ def test_without_the_range_coder(fails, monkeypatch):
         with fails(CoderMissing, "constriction", "pip install"):
             work()
     assert same(fresh.read(Codec(spec, MADE_BY).write(tokens)[0]), tokens)
+
+
+@pytest.mark.parametrize("coded", [False, True], ids=["packed", "range"])
+def test_names_and_tiles_are_kept_and_change_no_file_without_them(coded, fails, tmp_path):
+    spec = SPECS["fsq"]
+    codec = Codec(spec, MADE_BY, table(spec) if coded else None)
+    tokens = skewed(spec, 6, made_by=MADE_BY).prefix(9)
+    plain, names = codec.write(tokens), ["a.png", "tiere/käfer.jpg", "x/\udcff.png", "", "d", "e"]
+    for row, data in enumerate(codec.write(tokens, names)):
+        found = codec.record(data)
+        assert found.name == names[row] and found.tiles is None
+        assert same(found.tokens, tokens.select([row])) and same(codec.read(data), found.tokens)
+        assert len(data) == len(plain[row]) + 2 + len(names[row].encode("utf8", "surrogateescape"))
+        assert data[3] == plain[row][3] + 8 and codec.record(plain[row]).name is None
+    tiles = Tiled(2000, 30, 2, 6)
+    for name in (None, "wide.png"):
+        data = codec.write_record(Record(tokens, name, tiles))
+        (tmp_path / "wide.vtk").write_bytes(data)
+        found = codec.read_file(tmp_path / "wide.vtk")
+        assert (found.name, found.tiles) == (name, tiles) and same(found.tokens, tokens)
+        assert len(data) < 6 * len(plain[0]) and len(data) <= codec.most_of(data)
+        for at in range(len(data)):
+            for mask in (1, 8, 128):
+                damaged = bytes([*data[:at], data[at] ^ mask, *data[at + 1 :]])
+                try:
+                    assert same(codec.read(damaged), tokens)
+                except InputError as error:
+                    assert "\n" not in str(error)
+            with pytest.raises(InputError):
+                codec.read(data[:at])
+    with fails(InputError, "6 samples of tokens for 5 tiles"):
+        codec.write_record(Record(tokens, None, Tiled(9, 9, 1, 5)))
+    with fails(InputError, "2 names for 6 samples"):
+        codec.write(tokens, ["a", "b"])
+    with fails(InputError, "more than 4096 bytes"):
+        codec.write(tokens, ["a" * 5000] * 6)
+    whole = tokens.keep.clone()
+    whole[2] = 3
+    with fails(InputError, "tiles of one image differ in length"):
+        mixed = skewed(spec, 6, made_by=MADE_BY).prefix(whole)
+        codec.write_record(Record(mixed, None, tiles))
+    (tmp_path / "large.vtk").write_bytes(data + bytes(2**20))
+    with fails(InputError, "large.vtk: more than .* bytes, the most"):
+        codec.read_file(tmp_path / "large.vtk")

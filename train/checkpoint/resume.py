@@ -33,7 +33,7 @@ from vistok.train.state import RunState
 
 # Keys that may differ between a checkpoint and the run that resumes from it.
 _FREE = {
-    *("name", "out", "steps", "accumulate", "optimizer", "warmup", "final_lr", "clip"),
+    *("name", "out", "plugins", "steps", "accumulate", "optimizer", "warmup", "final_lr", "clip"),
     *("precision", "compile", "sharding", "workers", "max_bad_share", "max_skipped", "log_every"),
     *("validate_every", "validate_batch", "validate_limit", "grid_every", "save_every"),
     *("keep_last", "keep_best", "keep_every", "resume", "trackers", "peak_tflops"),

@@ -12,6 +12,8 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from vistok.config import Config, ConfigError
+from vistok.config.contract import base_of, required
+from vistok.core.verbosity import quiet
 from vistok.train.signals import StopRequest
 
 
@@ -29,6 +31,7 @@ class Context:
     """The folder to write into."""
 
 
+@base_of("task")
 class Job:
     """Base of jobs; built as `Job(config, train_set)`, where a run gives None for the data."""
 
@@ -38,6 +41,7 @@ class Job:
     caches: bool = False
     """True if the tokens themselves are written, for the plan."""
 
+    @required
     def run(self, context: Context) -> None:
         """Do the work; called once by every process."""
         raise NotImplementedError
@@ -54,7 +58,7 @@ def progress_bar(accelerator: Accelerator, task: str, count: int, done: int) -> 
         initial=done,
         desc=task,
         unit="img",
-        disable=not accelerator.is_main_process,
+        disable=quiet() or not accelerator.is_main_process,
     )
 
 

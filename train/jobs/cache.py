@@ -25,6 +25,7 @@ from vistok.config import Config, ConfigError, UserError
 from vistok.config.one_or_list import one_or_list
 from vistok.config.registry import register
 from vistok.core.records import Condition
+from vistok.core.verbosity import note
 from vistok.data.batch import to_device
 from vistok.data.decode.crops import Crops, open_crops
 from vistok.data.loading.loader import EvalLoader
@@ -113,7 +114,7 @@ class Cache(Job):
             if self.config.space:
                 record["space"] = space_identity(tokenizer)
             if accelerator.is_main_process:
-                print(_described(split, record, count, len(dataset), rows))
+                note(_described(split, record, count, len(dataset), rows))
             with accelerator.main_process_first():
                 writer = TokenCacheWriter(
                     folder / split,
@@ -125,6 +126,7 @@ class Cache(Job):
                     codes_sha256=made_by.codes_sha256,
                     classes=dataset.classes,
                     crops=rows,
+                    names=None if dataset.names is None else dataset.names[: count // rows],
                     leader=accelerator.is_main_process,
                     arrays=self._arrays(tokenizer, dataset, accelerator.device),
                     empty=self._texts(tokenizer, [""]) if self.config.text else None,
@@ -133,13 +135,13 @@ class Cache(Job):
             with stop.listening(), writer:
                 self._fill(writer, dataset, tokenizer, config, accelerator, split, stop)
         if accelerator.is_main_process:
-            print(f"tokens are cached in {folder / 'train'} and {folder / 'val'}")
+            note(f"tokens are cached in {folder / 'train'} and {folder / 'val'}")
             try:
                 write_contact_sheet(folder, datasets, tokenizer)
             except UserError as error:  # a decoder that reads texts, without its text encoder
-                print(f"no contact sheet: {error}")
+                note(f"no contact sheet: {error}")
             else:
-                print(f"look at {folder / SHEET}: samples, and their tokens decoded")
+                note(f"look at {folder / SHEET}: samples, and their tokens decoded")
 
     def _arrays(self, tokenizer, dataset, device: torch.device) -> dict[str, ArraySpec]:
         """The arrays that are kept besides tokens and labels, as the first sample shows them."""

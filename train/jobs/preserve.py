@@ -32,6 +32,7 @@ from vistok.config import Config, ConfigError, UserError
 from vistok.config.registry import register
 from vistok.core.records import Batch
 from vistok.core.rng import Rng
+from vistok.core.verbosity import note
 from vistok.data.base import BadSample, Dataset, Sample
 from vistok.data.batch import to_device, to_uint8
 from vistok.data.loading import workers as worker
@@ -110,7 +111,7 @@ class Preserve(Job):
             with stop.listening():
                 _fill(writer, dataset, rows, redrawing, context, split, stop)
         if accelerator.is_main_process:
-            print(f"pairs are in {context.folder / 'train'} and {context.folder / 'val'}")
+            note(f"pairs are in {context.folder / 'train'} and {context.folder / 'val'}")
 
 
 def made_by(generator: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from vistok.config import Config, ConfigError, PartOf
 from vistok.config.registry import build, register
 from vistok.core.rng import Rng
+from vistok.core.verbosity import note, quiet
 from vistok.data.batch import to_device
 from vistok.data.loading.loader import EvalLoader
 from vistok.frozen.vision import named
@@ -87,7 +88,7 @@ class Relations(Job):
             {name: tensor.cpu() for name, tensor in made.items()}, context.folder / FILE
         )
         used = int((hits > 0).sum())
-        print(
+        note(
             f"relations of {network.name} between {config.codes} groups ({used} with features) of "
             f"{len(points):,} patch features are in {context.folder / FILE}"
         )
@@ -99,7 +100,7 @@ class Relations(Job):
         count = self.rows("train", len(dataset))
         loader = EvalLoader(dataset, train.batch_size, workers=train.workers, limit=count)
         rng, found = Rng(train.seed, "patches"), []
-        for batch in tqdm(loader, desc="patch features", unit="batch"):
+        for batch in tqdm(loader, desc="patch features", unit="batch", disable=quiet()):
             pixels = to_device(batch, context.accelerator.device).pixels
             features = network.look(frames(pixels), config.depth).patches.float()
             picks = rng.uniform(batch.index, (features.shape[1],)).argsort(1)[:, : config.patches]

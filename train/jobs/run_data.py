@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vistok.config import ConfigError, validate_part
+from vistok.config.plugins import recorded
 from vistok.config.yaml_files import read_plain_yaml
 from vistok.data.kinds.pairs import originals_of
 from vistok.storage.trained import RUN_CONFIG
@@ -36,13 +37,16 @@ def with_run_data(tree: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
     own = read_plain_yaml(path)
     data = own.get("data") if isinstance(own, Mapping) else None
     if isinstance(data, Mapping) and data.get("kind") == "pairs":  # the images they were made of
-        data = originals_of(validate_part("data", dict(data), f"{path}: data")).model_dump()
+        with recorded(own.get("plugins"), str(path)):
+            data = originals_of(validate_part("data", dict(data), f"{path}: data")).model_dump()
     if not isinstance(data, Mapping):
         raise ConfigError(
             f"{path}: it names no data; give the data set to tokenize, e.g. "
             "'data={kind: folder, path: my/images, size: 32}'"
         )
-    return {**tree, "data": {**data, **(given or {})}}, path
+    needed = [*(tree.get("plugins") or ()), *(own.get("plugins") or ())]
+    plugins = {"plugins": needed} if needed else {}  # of the data's kind, too
+    return {**tree, **plugins, "data": {**data, **(given or {})}}, path
 
 
 def _tokenizer(task: Mapping[str, Any]) -> str:

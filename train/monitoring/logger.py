@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vistok.config.bounded import parse_json
+from vistok.core.verbosity import quiet
 from vistok.data.base import text_of
 from vistok.runtime import distributed
 from vistok.storage.files import unwritten, write_text
@@ -68,6 +69,7 @@ class Logger:
             # A log file gets a line now and then, a terminal a living bar.
             mininterval=0.5 if sys.stderr.isatty() else 30.0,
             smoothing=0.05,
+            disable=quiet(),
         )
 
     def add(self, scalars: dict[str, Tensor | float]) -> None:
@@ -155,6 +157,12 @@ class Logger:
         return found
 
     def say(self, text: str) -> None:
+        """Print a line on what is done, above the bar."""
+        if not quiet():
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """Print a line that is wanted at every verbosity."""
         if self.main:
             tqdm.write(text)
 

@@ -107,6 +107,11 @@ def summarize(
 
 def next_command(config: TrainConfig, tokenizer: str | None = None) -> str:
     """The command to run next: the one that evaluates the model, or that uses a network."""
+    own = f" plugins={','.join(config.plugins)}" if config.plugins else ""
+    return _next(config, tokenizer) + own
+
+
+def _next(config: TrainConfig, tokenizer: str | None) -> str:
     folder = shlex.quote(config.folder)
     if config.task.kind == "classifier":
         weights = shlex.quote(f"{config.folder}/model/model.safetensors")

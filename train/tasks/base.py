@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vistok.config import ConfigError
+from vistok.config.contract import base_of, required
 from vistok.core.draws import Draws
 from vistok.core.records import Batch, Condition
 from vistok.core.rng import Rng
@@ -107,6 +108,7 @@ class Facts:
         return "clip" if self.sides is not None and len(self.sides) == 3 else "image"
 
 
+@base_of("task")
 class Task:
     """Base of tasks: named modules, the phases in which they move, and one step's losses.
 
@@ -141,6 +143,7 @@ class Task:
         """Random draws of one step for this process's samples `index` [B]."""
         return Draws()
 
+    @required
     def step(
         self,
         phase: Phase,
@@ -170,6 +173,7 @@ class Task:
     def export(self, folder: Path, modules: Modules) -> None:
         """Write the finished model for users, from averaged modules where there are some."""
 
+    @required
     def example(self, count: int) -> Batch:
         """A batch of `count` samples with the shapes and fields of the data, all zeros."""
         raise NotImplementedError

@@ -1,46 +1,46 @@
-"""The `vistok` command: train and evaluate, look at a model, encode, decode, generate, edit.
+"""The `vistok` command: everything that vistok does, one line below for each command.
 
-One file per group of commands. They import torch only when they run, so that `--help` is quick.
+A command is imported when it is called, and imports torch when it runs, so that `vistok --help` is
+quick.
 """
 
 from __future__ import annotations
 
 import click
 
-from vistok.cli import check, codes, convert, edit, frequencies, generate, info, programs
-from vistok.config import take_plugins
-from vistok.config.errors import one_line_errors
+from vistok.cli.group import Commands
+
+COMMANDS = {
+    "Train and measure": (
+        ("train", "vistok.cli.programs:train", "Train a tokenizer or generator from a config"),
+        ("eval", "vistok.cli.programs:evaluate", "Measure models and write a report"),
+        ("study", "vistok.cli.programs:study", "Train the runs of a study and compare them"),
+    ),
+    "Use a model": (
+        ("encode", "vistok.cli.codes:encode", "Encode images or clips into .vtk files"),
+        ("decode", "vistok.cli.codes:decode", "Decode .vtk files into images or clips"),
+        ("generate", "vistok.cli.generate:generate", "Sample images from a generator"),
+        ("edit", "vistok.cli.edit:edit", "Change an image through its tokens"),
+        ("demo", "vistok.cli.demo:demo", "Try tokenizers in a page on this machine"),
+        ("import", "vistok.cli.convert:import_", "Convert released weights to vistok's format"),
+    ),
+    "Look": (
+        ("info", "vistok.cli.info:info", "Show the parts, tokens and license of a model"),
+        ("check", "vistok.cli.check:check", "Scan a data set before training on it"),
+    ),
+    "More": (
+        ("frequencies", "vistok.cli.frequencies:frequencies", "Count codes for smaller files"),
+    ),
+}
+"""Heading -> (name, module:function, sentence of the overview) of each command, in this order."""
 
 
-class _Commands(click.Group):
-    """Takes `plugins=` out of the words of every command."""
-
-    @one_line_errors
-    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(context, take_plugins(args))
-
-
-@click.group(cls=_Commands)
+@click.group(cls=Commands, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="vistok")
 def main() -> None:
-    """Discrete image and video tokenizers: train, evaluate, look at, encode, decode, generate.
+    """Train, measure and use discrete image and video tokenizers.
 
-    A MODEL is a run, a folder made by save_pretrained, hf:owner/name of the hub, a released name
-    such as titok-l32, or official weights. Settings are KEY=VALUE words, such as sampling.steps=10;
-    plugins=my.module loads your own parts first.
+    A MODEL is a run (runs/mine), a folder made by save_pretrained, hf:owner/name of the hub, a
+    released name such as titok-l32, or official weights. Settings are KEY=VALUE words, such as
+    sampling.steps=10; plugins=my.module loads your own parts first, in every command.
     """
-
-
-for command in (
-    programs.train,
-    programs.evaluate,
-    info.info,
-    check.check,
-    codes.encode,
-    codes.decode,
-    frequencies.frequencies,
-    generate.generate,
-    edit.edit,
-    convert.import_,
-):
-    main.add_command(command)

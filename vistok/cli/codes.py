@@ -2,42 +2,50 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from vistok.cli.frequencies import codec_of
-from vistok.cli.media import check_video, write, write_clip
+from vistok.cli.inputs import Source, find_sources
 from vistok.cli.outputs import claim, output_names, overwrite_option, say
+from vistok.cli.running import batch_of, model_and_files, place_on, running_options
 from vistok.cli.shared import (
     condition_of,
-    frame_rate,
     open_tokenizer,
-    read,
     settings,
     text_option,
     with_size,
     words_and_settings,
 )
+from vistok.cli.work import left_out_text
 from vistok.config.errors import InputError, one_line_errors
-from vistok.core.regular_files import open_regular
 
 _SUFFIX = ".vtk"
-_FPS = 8.0  # of clips whose tokens do not say
+_FORMATS = {  # of `decode`: the suffixes of its files, the one that it gives first
+    "png": (".png",),
+    "jpeg": (".jpg", ".jpeg"),
+    "webp": (".webp",),
+    "gif": (".gif",),
+    "mp4": (".mp4",),
+}
+_MOVING = ("gif", "mp4")
 
 frequencies_option = click.option(
     "--frequencies",
     type=click.Path(),
     help="Frequency table of the range coder; default: the one beside MODEL's weights, if any.",
 )
+skip_option = click.option(
+    "--skip-existing", is_flag=True, help="Leave out files whose output exists: resume."
+)
 
 
 @click.command()
-@click.argument("model")
-@click.argument("files", nargs=-1, required=True, type=click.Path())
+@click.argument("words", nargs=-1, required=True, metavar="[MODEL] FILE|FOLDER|PATTERN...")
 @click.option(
     "--out", default=".", show_default=True, help="Folder for the .vtk files; of one file its name."
 )
@@ -49,33 +57,63 @@ frequencies_option = click.option(
     help="Keep the shortest prefix of at most this perceptual distance (vistok-cnn).",
 )
 @click.option("--max-bytes", type=int, help="Never write a larger file; fill it if nothing else.")
+@click.option(
+    "--resize",
+    type=click.Choice(["crop", "stretch", "pad"]),
+    help="To MODEL's size: cut the center out (default), give up the proportions, or add white.",
+)
+@click.option(
+    "--tile", is_flag=True, help="Keep the size of images: overlapping tiles, not a cropped one."
+)
+@click.option(
+    "--names/--no-names",
+    default=None,
+    help="Keep the path below the folder inside each .vtk file. Default: for folders and patterns, "
+    "unless --max-bytes.",
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of a decoder that samples.")
+@running_options
 @frequencies_option
 @text_option
+@skip_option
 @overwrite_option
 @one_line_errors
 def encode(
-    model: str,
-    files: tuple[str, ...],
+    words: tuple[str, ...],
     out: str,
     length: int | None,
     target_psnr: float | None,
     max_perceptual: float | None,
     max_bytes: int | None,
+    resize: str | None,
+    tile: bool,
+    names: bool | None,
     seed: int,
+    named: str | None,
+    batch: int | None,
+    workers: int,
+    device: str,
+    precision: str,
     frequencies: str | None,
     text: str | None,
+    skip_existing: bool,
     overwrite: bool,
 ) -> None:
     """Encode images, or the beginnings of videos, into .vtk files.
 
-    They are center-cropped to the size of MODEL; of a video its first frames are taken. a/1.jpg
-    becomes 1.vtk; where two FILES would share a name, all keep their folders (a/1.vtk, b/1.vtk),
-    and if need be their suffixes. With --target-psnr or --max-perceptual each image gets the
-    length it needs; an image that does not reach them is written at the longest prefix that
-    --max-bytes allows, and named.
+    FILES are files, folders with all their sub-folders, and quoted patterns ('a/**/*.jpg').
+    Images are center-cropped to the size of MODEL, or keep theirs with --tile; of a video its first
+    frames are taken. photos/a/1.jpg of the folder photos becomes a/1.vtk. Of files that you name
+    a/1.jpg becomes 1.vtk; where two would share a name, all keep their folders (a/1.vtk, b/1.vtk),
+    and if need be their suffixes. A file that cannot be read is named, the others go on.
+
+    With --target-psnr or --max-perceptual each image gets the length it needs; an image that does
+    not reach them is written at the longest prefix that --max-bytes allows, and named.
+
+    \b
+    vistok encode --model vistok-128 photos/ --out codes
     """
-    from vistok.storage.files import write_bytes
+    from vistok.cli.encoding import Encoding, check_tiles, goal_of
 
     goals = {
         "target_psnr": target_psnr,
@@ -84,68 +122,48 @@ def encode(
     }
     goals = {name: value for name, value in goals.items() if value is not None}
     if goals and length is not None:
-        names = " and ".join(f"--{name.replace('_', '-')}" for name in goals)
-        raise InputError(f"--length {length} with {names}: give a length, or what it must reach")
-    targets = _targets(out, files, _SUFFIX)
+        given = " and ".join(f"--{name.replace('_', '-')}" for name in goals)
+        raise InputError(f"--length {length} with {given}: give a length, or what it must reach")
+    if names and max_bytes is not None:
+        raise InputError(f"--names with --max-bytes {max_bytes}: names take bytes; give one")
+    model, files = model_and_files(words, named, "encode", _endings(False))
     tokenizer = open_tokenizer(model)
+    clip = tokenizer.shape.is_clip
+    sources = find_sources(files, _endings(clip), "video" if clip else "image")
+    if tile and resize is not None:
+        raise InputError(f"--tile with --resize {resize}: tiles keep the size; give one of both")
+    if tile:
+        check_tiles(tokenizer, goals)
+    targets = _targets(out, sources.files, (_SUFFIX,), sources.listed)
     decodes = bool({"target_psnr", "max_perceptual"} & set(goals))
     condition = condition_of(tokenizer, text, "encoder", *(["decoder"] if decodes else []))
     if length is not None:
         tokenizer.spec().check_length(length)
     codec = codec_of(tokenizer, model, frequencies)
-    goal = _goal(tokenizer, goals, codec, seed)
+    goal = goal_of(tokenizer, goals, codec, seed)
+    left, targets = _left(sources.files, targets, skip_existing)
     claim(targets, overwrite)
-    for path, target in zip(files, targets, strict=True):
-        tokens, about = _encoded(tokenizer, path, length, goal, condition)
-        if tokenizer.shape.is_clip:
-            tokens = replace(tokens, fps=frame_rate(path))
-        (data,) = codec.write(tokens)
-        write_bytes(target, data)
-        say(f"{path} -> {target} ({len(data)} bytes{about})")
-
-
-def _goal(tokenizer: Any, goals: dict[str, Any], codec: Any, seed: int) -> Any:
-    """What the length must reach, checked; None if nothing is asked for."""
-    if not goals:
-        return None
-    from vistok.adaptive import Goal
-    from vistok.frozen import perceptual_network
-
-    if "max_perceptual" in goals:  # once for all files
-        goals = {**goals, "perceptual": perceptual_network("vistok-cnn")}
-    goal = Goal(codec=codec, seed=seed, **goals)
-    goal.check(tokenizer.spec())
-    return goal
-
-
-def _encoded(
-    tokenizer: Any, path: str, length: int | None, goal: Any, condition: Any
-) -> tuple[Any, str]:
-    """(the tokens of a file, what to say of a length that was searched for)."""
-    pixels = read([path], tokenizer)
-    if goal is None:
-        return tokenizer.encode(pixels, length, condition), ""
-    from vistok.adaptive import choose, told_miss
-
-    if tokenizer.shape.is_clip:  # the header says it, and its bytes count
-        goal = replace(goal, fps=frame_rate(path))
-    try:
-        found = choose(tokenizer, pixels, goal, condition)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    if not bool(found.met.all()):
-        click.echo(f"{path}: {told_miss(found, goal, 0)}", err=True)
-    about = f", length {int(found.lengths[0])}"
-    if found.psnr is not None:
-        about += f", {float(found.psnr[0]):.2f} dB"
-    if found.perceptual is not None:
-        about += f", perceptual distance {float(found.perceptual[0]):.4f}"
-    return found.tokens, about
+    if sources.left_out:
+        say(left_out_text(sources.left_out))
+    Encoding(
+        place_on(tokenizer, device),
+        codec,
+        condition,
+        length,
+        goal,
+        resize=resize or "crop",
+        tile=tile,
+        names=sources.listed and max_bytes is None if names is None else names,
+        batch=batch_of(tokenizer, batch),
+        workers=workers,
+        precision=precision,
+    ).run(left, targets)
 
 
 @click.command()
-@click.argument("model")
-@click.argument("words", nargs=-1, required=True, metavar="FILE... [sampling.KEY=VALUE]...")
+@click.argument(
+    "words", nargs=-1, required=True, metavar="[MODEL] FILE|FOLDER|PATTERN... [sampling.KEY=VALUE]"
+)
 @click.option(
     "--out",
     default=".",
@@ -157,74 +175,119 @@ def _encoded(
 @click.option("--size", help="Pixels of a side, or HEIGHTxWIDTH, of a decoder of any size.")
 @click.option(
     "--format",
-    "suffix",
-    type=click.Choice(["png", "gif", "mp4"]),
-    help="Default: png for images, gif for clips; png of a clip is a row of its frames.",
+    "form",
+    type=click.Choice(list(_FORMATS)),
+    help="Default: by --out, else png for images, gif for clips; png of a clip is a row of frames.",
 )
+@click.option("--quality", type=click.IntRange(1, 100), help="Of jpeg and webp; default: 95.")
+@running_options
 @frequencies_option
 @text_option
+@skip_option
 @overwrite_option
 @one_line_errors
 def decode(
-    model: str,
     words: tuple[str, ...],
     out: str,
     length: int | None,
     seed: int,
     size: str | None,
-    suffix: str | None,
+    form: str | None,
+    quality: int | None,
+    named: str | None,
+    batch: int | None,
+    workers: int,
+    device: str,
+    precision: str,
     frequencies: str | None,
     text: str | None,
+    skip_existing: bool,
     overwrite: bool,
 ) -> None:
     """Decode .vtk files into images or clips.
 
-    They must come from MODEL, or from one with its encoder and quantizer. sampling.KEY=VALUE
-    changes the settings of a decoder that samples; `vistok info` prints them. Names of outputs as
-    in `vistok encode`.
+    They must come from MODEL, or from one with its encoder and quantizer. Tiled images get their
+    own size back. Folders, names of outputs and files that fail as in `vistok encode`.
+    sampling.KEY=VALUE changes the settings of a decoder that samples; `vistok info` prints them.
+
+    \b
+    vistok decode --model vistok-128 codes/ --out back --format webp
     """
+    from vistok.cli.decoding import Decoding
+    from vistok.cli.media import check_video
+
     files, given = words_and_settings(words)
-    if not files:
+    if named is None and len(files) == 1 and not files[0].endswith(_SUFFIX):
         raise InputError(f"no {_SUFFIX} file named; expected FILE... after the model")
+    model, files = model_and_files(files, named, "decode", (_SUFFIX,))
     sampling = settings(given, "sampling")["sampling"]
     tokenizer = open_tokenizer(model)
     condition = with_size(tokenizer, condition_of(tokenizer, text, "decoder"), size)
     clip = tokenizer.shape.is_clip
-    suffix = suffix or ("gif" if clip else "png")
-    if suffix != "png" and not clip:
-        raise InputError(f"--format {suffix}: {model} makes images; expected png")
-    if suffix == "mp4":
+    sources = find_sources(files, (_SUFFIX,), f"{_SUFFIX} file")
+    form = form or _form_of(out, len(sources.files)) or ("gif" if clip else "png")
+    if form in _MOVING and not clip:
+        raise InputError(f"--format {form}: {model} makes images; expected png, jpeg or webp")
+    if form == "mp4":
         check_video(".mp4")
+    if quality is not None and form not in ("jpeg", "webp"):
+        raise InputError(f"--quality {quality}: {form} has none; give --format jpeg or webp")
     chosen = tokenizer.settings(sampling)
-    targets = _targets(out, files, f".{suffix}")
+    targets = _targets(out, sources.files, _FORMATS[form], sources.listed)
     codec = codec_of(tokenizer, model, frequencies, write=False)
-    read_all = [_read_tokens(path, codec) for path in files]
-    if length is not None:
-        read_all = [tokens.prefix(length) for tokens in read_all]
-    claim(targets, overwrite)
-    for path, target, tokens in zip(files, targets, read_all, strict=True):
-        pixels = tokenizer.decode(tokens, condition, seed=seed, sampling=chosen)
-        if suffix == "png":
-            write(pixels, target)
-        else:
-            write_clip(pixels[0], target, _FPS if tokens.fps is None else tokens.fps)
-        say(f"{path} -> {target}")
+    left, targets = _left(sources.files, targets, skip_existing)
+    if sources.left_out:
+        say(left_out_text(sources.left_out))
+    Decoding(
+        place_on(tokenizer, device),
+        codec,
+        condition,
+        size is not None,
+        length,
+        seed,
+        chosen,
+        moving=form in _MOVING,
+        quality=95 if quality is None else quality,
+        batch=batch_of(tokenizer, batch),
+        workers=workers,
+        precision=precision,
+    ).run(left, targets, lambda: claim(targets, overwrite))
 
 
-def _targets(out: str, files: Sequence[str], suffix: str) -> list[Path]:
+def _endings(clip: bool) -> tuple[str, ...]:
+    from vistok.data.kinds import folder, video
+
+    return video.ENDINGS if clip else folder.ENDINGS
+
+
+def _form_of(out: str, count: int) -> str | None:
+    """The format that the name of the only output file says."""
+    if count != 1 or Path(out).is_dir():
+        return None
+    suffix = Path(out).suffix.lower()
+    return next((form for form, known in _FORMATS.items() if suffix in known), None)
+
+
+def _targets(
+    out: str, files: Sequence[Source], suffixes: Sequence[str], listed: bool
+) -> list[Path]:
     """The output files: `out` itself where it ends like one, else names in that folder."""
-    if Path(out).suffix == suffix and not Path(out).is_dir():
+    if Path(out).suffix.lower() in suffixes and not Path(out).is_dir():
         if len(files) > 1:
             raise InputError(f"--out {out}: one file for {len(files)}; expected a folder")
         return [Path(out)]
-    return [Path(out) / name for name in output_names(files, suffix)]
+    below = [one.below for one in files] if listed else None
+    names = output_names([one.path for one in files], suffixes[0], below)
+    return [Path(out) / name for name in names]
 
 
-def _read_tokens(path: str, codec: Any) -> Any:
-    """The tokens of a .vtk file; InputError if it is none, or of another tokenizer's."""
-    with open_regular(path, "rb") as file:
-        data = file.read(codec.most + 1)
-    try:
-        return codec.read(data)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+def _left(
+    files: Sequence[Source], targets: Sequence[Path], skip: bool
+) -> tuple[list[Source], list[Path]]:
+    """The files that are still to be done, and their outputs; says how many are left out."""
+    pairs: list[tuple[Any, Path]] = list(zip(files, targets, strict=True))
+    if skip:
+        pairs = [pair for pair in pairs if not os.path.lexists(pair[1])]
+        if len(pairs) < len(files):
+            say(f"left out: {len(files) - len(pairs):,} files whose output exists")
+    return [one for one, _ in pairs], [target for _, target in pairs]

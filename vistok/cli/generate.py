@@ -58,6 +58,7 @@ def generate(
 
     from vistok import pretrained
     from vistok.core.records import Condition
+    from vistok.pretrained.owner import owner_of
 
     names, given = words_and_settings(words)
     if len(names) not in (1, 2):
@@ -69,7 +70,9 @@ def generate(
     if file is not None:
         texts += _lines(file)
     model = pretrained.open(names[0], expect="generator")
-    owner = _owner(names[0], model, names[1] if len(names) == 2 else None)
+    owner, remark = owner_of(names[0], model, names[1] if len(names) == 2 else None)
+    if remark:
+        say(remark)
     chosen, decoding = (
         model.settings(changes["sampling"]),
         owner.settings(changes["decoder_sampling"]),
@@ -152,51 +155,6 @@ def _features(model: Any, owner: Any, texts: tuple[str, ...], changes: Any) -> A
         tree = {**model.text_record.get("config", {}), **changes}
         model.use_text_encoder(TextEncoder(validate(TextEncoderConfig, tree, "text")))
     return model.text_condition(texts)
-
-
-def _owner(name: str, model: Any, given: str | None) -> Any:
-    """The tokenizer whose tokens a generator learned: `given`, else where its record says it is.
-
-    InputError for another one, as its weights tell: it would decode noise.
-    """
-    from vistok.pretrained.identity import identify
-    from vistok.storage.lineage import pairing
-
-    made_by = model.tokenizer.get("name")
-    if given is None and not made_by:
-        raise InputError(f"{name}: it does not say whose tokens it learned; name the tokenizer too")
-    try:
-        owner, identity = identify(given or made_by)
-    except ValueError as error:
-        if given is not None:
-            raise
-        raise InputError(f"{name}: its tokenizer: {error}; or name the tokenizer too") from None
-    pair = pairing(model.tokenizer, identity)
-    if given is None and pair.refused:
-        raise InputError(
-            f"{name}: it learned tokens of other weights than {made_by} has now ({pair.text}); "
-            "name the tokenizer too"
-        )
-    if pair.refused:
-        raise InputError(
-            f"{given}: not the tokenizer whose tokens {name} learned: {pair.text}; it would decode "
-            f"noise: name the one that was {made_by or 'its tokenizer'} then"
-        )
-    if pair.text:
-        say(f"{given or made_by}: {pair.text}")
-    if owner.spec() != model.spec:
-        raise InputError(
-            f"{given or made_by}: its tokens are {_tokens(owner.spec())}, those of {name} "
-            f"{_tokens(model.spec)}; name the tokenizer whose tokens it learned"
-        )
-    return owner
-
-
-def _tokens(spec: Any) -> str:
-    blocks = ", ".join("x".join(map(str, block)) for block in spec.blocks[:4])
-    more = ", ..." if len(spec.blocks) > 4 else ""
-    vocab = " x ".join(map(str, spec.vocab[:4])) + (" x ..." if len(spec.vocab) > 4 else "")
-    return f"blocks {blocks}{more} of vocabulary {vocab or 'continuous'} (prefix {spec.prefix})"
 
 
 def _class(name: str, model: Any) -> int:

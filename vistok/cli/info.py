@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from vistok.cli.outputs import say
+from vistok.cli.outputs import show
 from vistok.config.errors import one_line_errors
 from vistok.config.overrides import leaves, text_of
 
@@ -22,7 +22,7 @@ def info(model: str) -> None:
     found = pretrained.open(model)
     rows = _tokenizer(found) if isinstance(found, Tokenizer) else _generator(found)
     for name, value in rows.items():
-        say(f"{name:24} {value}")
+        show(f"{name:24} {value}")
 
 
 def _tokens(spec: Any, sample: str) -> dict[str, Any]:

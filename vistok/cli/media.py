@@ -9,6 +9,7 @@ from typing import Any
 from vistok.config.errors import InputError
 from vistok.storage.files import replacing, unwritten
 
+LOSSY = ("JPEG", "WEBP")  # formats with a quality
 _SLOWEST, _FASTEST = 0.01, 1000.0  # frames per second that files of clips can say
 
 
@@ -23,22 +24,38 @@ def image_format(path: str | Path) -> str:
     return form
 
 
-def write(pixels: Any, path: str | Path, columns: int = 1) -> None:
+def write(pixels: Any, path: str | Path, columns: int = 1, quality: int | None = None) -> None:
     """pixels [B, 3, H, W] in 0..1 -> one image; of clips [B, 3, T, H, W] one row of frames each.
 
     InputError for pixels that are not finite, UnwrittenError if the disk refuses.
     """
-    from torchvision.utils import save_image
+    from torchvision.utils import make_grid
+
+    from vistok.data.batch import to_uint8
 
     _check_finite(pixels, path)
-    form = image_format(path)
     if pixels.ndim == 5:
         columns = pixels.shape[2]
         pixels = pixels.transpose(1, 2).flatten(0, 1)
     padding = 0 if len(pixels) == 1 else 2
+    write_image(to_uint8(make_grid(pixels, nrow=columns, padding=padding)), path, quality)
+
+
+def write_image(image: Any, path: str | Path, quality: int | None = None) -> None:
+    """image [3, H, W] uint8 -> a file of the format that its suffix says.
+
+    Args:
+        quality: of JPEG and WebP, 1..100; None = Pillow's default.
+    UnwrittenError if the disk refuses.
+    """
+    from PIL import Image
+
+    form = image_format(path)
+    options = {} if quality is None or form not in LOSSY else {"quality": quality}
     try:
         with replacing(path) as draft:
-            save_image(pixels, draft, format=form, nrow=columns, padding=padding)
+            drawn = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
+            drawn.save(draft, format=form, **options)
     except OSError as error:
         raise unwritten(path, error) from None
 

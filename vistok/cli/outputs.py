@@ -16,6 +16,7 @@ import click
 
 from vistok.config.errors import InputError
 from vistok.core.text import printable
+from vistok.core.verbosity import quiet
 from vistok.storage.files import unwritten
 
 overwrite_option = click.option(
@@ -24,16 +25,27 @@ overwrite_option = click.option(
 
 
 def say(line: object) -> None:
+    """Print a line on what was done, unless the verbosity is quiet; `show` for results."""
+    if not quiet():
+        show(line)
+
+
+def show(line: object) -> None:
     """Print a line; what does not print in names that came from files is escaped."""
     click.echo(printable(line))
 
 
-def output_names(files: Sequence[str], suffix: str) -> list[Path]:
+def output_names(
+    files: Sequence[str], suffix: str, below: Sequence[str] | None = None
+) -> list[Path]:
     """One name with `suffix` for each input file, no two of them alike.
 
     `a/1.jpg` gives 1.vtk. Where two files would have one name, all keep their folders, below the
     folder that they share (a/1.vtk, b/1.vtk); where that is not enough, their suffixes too
     (cat.png.vtk, cat.jpg.vtk). InputError for a file that is named twice.
+
+    Args:
+        below: path of each file below the folder that was named, which is kept; None = its name.
     """
     named: dict[str, str] = {}
     for file in files:
@@ -43,12 +55,13 @@ def output_names(files: Sequence[str], suffix: str) -> list[Path]:
         named[whole] = file
     paths = [Path(path) for path in named]
     shared = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
-    below = [path.relative_to(shared) for path in paths]
-    for candidates in (
-        [Path(path.stem) for path in paths],
-        [path.with_name(path.stem) for path in below],
-        below,
-    ):
+    folders = [path.relative_to(shared) for path in paths]
+    bare = lambda some: [path.with_name(path.stem) for path in some]
+    tries = [bare([Path(path.name) for path in paths])]
+    if below is not None:
+        inside = [Path(one) for one in below]
+        tries = [bare(inside), inside]
+    for candidates in (*tries, bare(folders), folders):
         if len(set(candidates)) == len(candidates):
             break
     return [path.with_name(path.name + suffix) for path in candidates]

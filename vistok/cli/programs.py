@@ -1,4 +1,4 @@
-"""`vistok train` and `vistok eval`: the programs of vistok.train and vistok.eval, from any folder.
+"""`vistok train`, `eval` and `study`: the programs of vistok.train and vistok.eval.
 
 The library does not know them, so they are imported by name when they are called.
 """
@@ -29,3 +29,12 @@ def evaluate(words: tuple[str, ...]) -> None:
     program = importlib.import_module("vistok.eval.__main__")
     sys.argv = ["vistok eval", *words]
     program.main()
+
+
+@click.command(context_settings=_ALL, add_help_option=False)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="NAME|FILE [KEY=VALUE]...")
+def study(words: tuple[str, ...]) -> None:
+    """Train and compare the runs of a study; `vistok list studies` names those with vistok."""
+    program = importlib.import_module("vistok.eval.__main__")
+    sys.argv = ["vistok eval", "study", *words]  # reports say the command that they were made by
+    program.study(args=list(words), prog_name="vistok study")

@@ -85,22 +85,27 @@ def with_size(tokenizer: Any, condition: Any, size: str | None) -> Any:
     return condition
 
 
-def read(paths: Sequence[str], tokenizer: Any) -> Any:
-    """Images or clips, center-cropped to the tokenizer's size: [B, 3, *sides] in 0..1.
+def read(paths: Sequence[str], tokenizer: Any, resize: str = "crop") -> Any:
+    """Images or clips as the tokenizer takes them: [B, 3, *sides] in 0..1.
 
     Of a video the first frames are taken, as many as the tokenizer has.
+
+    Args:
+        resize: crop, stretch or pad, as in `Tokenizer.preprocess`.
     """
     import torch
 
-    from vistok.data.decode.images import read as read_image
-    from vistok.data.decode.transforms import Transform, TransformConfig
+    from vistok.data.decode.images import to_tensor
+    from vistok.data.preprocessing import fit
 
     shape = tokenizer.shape
-    transform = Transform(TransformConfig(size=shape.image_size), augment=False)
-    if shape.is_clip:
-        pixels = [transform.clip(_frames(path, shape.frames), 0) for path in paths]
-    else:
-        pixels = [transform(read_image(path), 0) for path in paths]
+    if not shape.is_clip:
+        return tokenizer.preprocess(list(paths), resize)
+    from PIL import Image
+
+    fitted = lambda frame: to_tensor(fit(Image.fromarray(frame), shape.image_size, resize))
+    frames = (_frames(path, shape.frames) for path in paths)
+    pixels = [torch.stack([fitted(frame) for frame in clip], dim=1) for clip in frames]
     return torch.stack(pixels).float() / 255
 
 

@@ -14,7 +14,7 @@ _OTHER = ("default", "metadata", "config", "cls", "serialization", "keys_schema"
 _UNIONS = ("union", "tagged-union")
 
 
-def _word(value: Any) -> Any:
+def keep_word(value: Any) -> Any:
     """The word that was typed, where text was wanted and it means a boolean."""
     return str(value).lower() if isinstance(value, bool) else value
 
@@ -31,12 +31,12 @@ def _keep_types(schema: Any, inside: str = "") -> None:
     if not isinstance(schema, dict):
         return
     kind = schema.get("type")
-    if kind == "function-before" and schema["function"].get("function") is _word:
+    if kind == "function-before" and schema["function"].get("function") is keep_word:
         return
     if kind == "str" and inside not in _UNIONS:  # there another choice may want the boolean
         text = dict(schema)
         schema.clear()
-        schema |= core_schema.no_info_before_validator_function(_word, text)
+        schema |= core_schema.no_info_before_validator_function(keep_word, text)
         return
     if kind in ("int", "float"):
         schema["strict"] = True

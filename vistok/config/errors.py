@@ -1,7 +1,8 @@
 """Errors that a user can mend, and how a command shows them: in one line, without a traceback.
 
 The line names the thing, its value, what was expected and what to do. Everything that is not a
-`UserError` (or a file that the system refuses) is a bug of vistok and is called one.
+`UserError` (or a file that the system refuses) is a bug of vistok and is called one, unless it
+arose in a part of the user's own: then the line names its file and line.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import click
 
+from vistok.config import own_code
 from vistok.core.errors import InputError, UserError
 from vistok.core.text import printable
 
@@ -70,8 +72,13 @@ def explain(error: Exception) -> tuple[str, int]:
         return f"error: {where}{error.strerror}", 1
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which this package does not import
         return f"error: out of memory ({text[:160]}); lower the batch size", 1
+    said = f"{type(error).__name__}: {text}"
+    if (line := own_code.place(error)) is not None:
+        return f"error: {printable(line)}: {said}; VISTOK_DEBUG=1 shows the traceback", 1
+    own = own_code.names()
+    whose = f", or of {' or '.join(own)} (`vistok test-part {own[0]}` tells)" if own else ""
     return (
-        f"internal error: {type(error).__name__}: {text}; this is a bug of vistok: set "
-        "VISTOK_DEBUG=1 for the traceback",
+        f"internal error: {said}; this is a bug of vistok{whose}: set VISTOK_DEBUG=1 for the "
+        "traceback",
         BUG,
     )

@@ -12,6 +12,13 @@ def close(name: str, valid: Iterable[str], cutoff: float = 0.4) -> str | None:
     return found[0] if found else None
 
 
+def close_ones(name: str, valid: Iterable[str], cutoff: float = 0.5, most: int = 3) -> list[str]:
+    """The valid names that look like `name`, the nearest first; one that fits well stands alone."""
+    found = difflib.get_close_matches(str(name), list(valid), n=most, cutoff=cutoff)
+    fits = difflib.SequenceMatcher(None, str(name), found[0]).ratio() if found else 0
+    return found[:1] if fits > 0.8 else found
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The end of an error about an unknown name: "did you mean 'fsq'? valid: fsq, vq"."""
     valid = list(valid)

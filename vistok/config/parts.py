@@ -14,6 +14,8 @@ from pydantic_core import core_schema
 
 from vistok.config.registry import entries
 
+FAMILY = "vistok_family"  # key of a core schema's metadata: the family of a field's parts
+
 
 class PartOf:
     """Marks a config field that takes the config of any part of a family, as a mapping with a
@@ -23,7 +25,9 @@ class PartOf:
         self.family = family
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(self._validate)
+        return core_schema.no_info_plain_validator_function(
+            self._validate, metadata={FAMILY: self.family}
+        )
 
     def _validate(self, value: Any) -> Any:
         # pydantic puts the errors of this inner validation at the field's own place.

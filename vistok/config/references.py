@@ -14,7 +14,7 @@ from typing import Any
 from vistok.config.bounded import DEEPEST
 from vistok.config.errors import ConfigError
 from vistok.config.overrides import place_of, places, text_of
-from vistok.config.validation import short
+from vistok.config.words import shown
 from vistok.config.yaml_text import MOST_VALUES
 
 _REFERENCE = re.compile(r"\$\{([\w.\[\]-]+)\}")
@@ -29,7 +29,7 @@ def check_references(tree: Any, path: Path, place: str = "") -> None:
             check_references(value, path, f"{place}.{key}" if place else str(key))
     elif isinstance(tree, str) and "${" in _REFERENCE.sub("", tree):
         raise ConfigError(
-            f"{path}: {place}: got {short(tree)}; only references to other keys like ${{name}} are "
+            f"{path}: {place}: got {shown(tree)}; only references to other keys like ${{name}} are "
             f"followed: give the value as {place}=... on the command line"
         )
 

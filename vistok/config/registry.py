@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from vistok.config.contract import check_built, check_class
 from vistok.core.errors import InputError
 
 T = TypeVar("T", bound=type)
@@ -69,5 +70,12 @@ def entry_of(config: object) -> Entry:
 
 
 def build(config: object, *args: Any, **kwargs: Any) -> Any:
-    """Build the part that `config` describes: `part(config, *args, **kwargs)`."""
-    return entry_of(config).part(config, *args, **kwargs)
+    """Build the part that `config` describes: `part(config, *args, **kwargs)`.
+
+    Raises ConfigError, one line, for a part that lacks what its family needs (`contract`).
+    """
+    entry = entry_of(config)
+    check_class(entry.family, entry.kind, entry.part)
+    part = entry.part(config, *args, **kwargs)
+    check_built(entry.family, entry.kind, part)
+    return part

@@ -21,12 +21,14 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
+from vistok.config.contract import check_methods, ducks, needed_by, required
 from vistok.config.errors import InputError, UserError
 from vistok.core.records import Condition
 from vistok.tokens import TokenSpec
 
 Split = Literal["train", "val"]
 UNLABELED = -1
+ducks("data", "open")  # parts have no base class, what they open has
 
 
 class DataError(UserError, ValueError):
@@ -107,6 +109,8 @@ class Facts:
     """Spec of the samples' tokens, if they are cached tokens."""
     texts: bool = False
     """True: every sample has a text."""
+    names: Sequence[str] | None = None
+    """Paths of the samples' files below the data set's folder; None = they are not files."""
     targets: bool = False
     """True: every sample has a `target` besides its pixels."""
     features: Mapping[str, tuple[int, ...]] = {}
@@ -123,13 +127,21 @@ class Facts:
             return None
         return tuple(self.size) if self.frames is None else (self.frames, *self.size)
 
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        check_methods("data set", cls)
+        return super().__new__(cls)
+
+    @needed_by("training and evaluation")
     def record(self) -> dict[str, Any]:
         """JSON: kind, source, split, count, how it is prepared, and `manifest`, a sha256.
 
         A run asks for it when it begins: what happens to files later changes no record. A file
         that is missing is part of the manifest, and no error.
         """
-        raise NotImplementedError
+        raise DataError(
+            f"{type(self).__name__} has no record(); expected a dict with kind, source, split, "
+            "count and manifest, a sha256"
+        )
 
 
 class Dataset(Facts):
@@ -141,9 +153,12 @@ class Dataset(Facts):
     caption: Any = None
     """`captions.Caption`: class -> text, where texts are made so."""
 
+    @required
     def __len__(self) -> int:
+        """Number of samples."""
         raise NotImplementedError
 
+    @required
     def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
         """Sample `index` as epoch `epoch` of a run with `seed` sees it; BadSample if unusable."""
         raise NotImplementedError

@@ -12,15 +12,19 @@ pooled.npy     [samples, C], optional: one vector for each text.
 score.npy      [samples], optional: a number for each sample, such as its aesthetics.
 empty_NAME.npy [1, ...] for NAME of text, text_mask, pooled: those of the empty text, if the cache
                was made with them.
+names.txt      a line for each sample, optional: the path of its file below the data set's folder,
+               by which captions and other tables can be joined.
 meta.json      spec, count, written, crops, classes, arrays (type and shape of one entry of each
                optional array), source (a data record), tokenizer (name, sha256 of its weights,
                codes_sha256 of those that make the tokens),
-               files (size and sha256 of each array, once all rows are written) and a seal over
-               itself. `written` is raised only after the rows are on disk (`token_cache_writer`).
+               files (size and sha256 of each array, once all rows are written), names (the same of
+               names.txt, if it is there) and a seal over itself. `written` is raised only after
+               the rows are on disk (`token_cache_writer`).
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -36,13 +40,14 @@ from vistok.config import ConfigError, validate
 from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.core.regular_files import open_regular
-from vistok.data.base import UNLABELED, DataError
+from vistok.core.text import printable
+from vistok.data.base import UNLABELED, DataError, text_of
 from vistok.storage.lineage import read_record as read_made_by
 from vistok.storage.sealed import SEAL, SealError, check_files, check_seal, read_record
 from vistok.tokens import Tokens, TokenSpec
 
 VERSION = 2
-META = "meta.json"
+META, NAMES = "meta.json", "names.txt"
 OF_TEXT = ("text", "text_mask", "pooled")
 PER_SAMPLE = (*OF_TEXT, "score")
 EMPTY = tuple(f"empty_{name}" for name in OF_TEXT)
@@ -100,6 +105,14 @@ class TokenCache:
         """Labels of all rows [count] int64, a read-only memory map; -1 = unlabeled."""
         return self._array("labels")
 
+    @functools.cached_property
+    def names(self) -> tuple[str, ...] | None:
+        """Path of each sample's file below the data set's folder; None if the cache has none.
+
+        They are read when they are first asked for: training does not hold them in memory.
+        """
+        return read_names(self.path, self.meta, len(self))
+
     def row(self, sample: int, crop: int = 0) -> tuple[Tensor, int]:
         """([L, F] integers or [L, dim] float32, label) of one crop of a sample."""
         at = sample * self.crops + crop
@@ -137,7 +150,33 @@ class TokenCache:
         return map_arrays(self.path, layout(self.spec, self.count, self.crops, self.arrays), "r")
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_maps": None}  # a pickled map would carry the whole file
+        # A pickled map would carry the whole file.
+        return {k: v for k, v in self.__dict__.items() if k != "names"} | {"_maps": None}
+
+
+def names_text(names: Sequence[str]) -> str:
+    """Names as `names.txt` holds them, a line for each; what would break lines is escaped."""
+    return "".join(printable(name) + "\n" for name in names)
+
+
+def read_names(path: Path, meta: Mapping[str, Any], count: int) -> tuple[str, ...] | None:
+    """The names of a cache's samples; None if it was made without. DataError if they are damaged
+    or not `count`."""
+    if "names" not in meta:
+        return None
+    try:
+        check_files(path, {NAMES: meta["names"]})
+    except SealError as error:
+        raise DataError(f"token cache {error}: write the cache anew") from None
+    except (KeyError, TypeError):
+        raise DataError(f"token cache {path}: damaged {META} (names); write it anew") from None
+    names = text_of(path / NAMES).split("\n")[:-1]
+    if len(names) != count:
+        raise DataError(
+            f"token cache {path}: {len(names)} names in {NAMES} for {count} samples; write the "
+            "cache anew"
+        )
+    return tuple(names)
 
 
 def check_labels(path: Path, labels: np.ndarray, classes: Sequence[str]) -> None:

@@ -6,9 +6,10 @@ are on disk. Of several processes each puts its own rows; the leader counts them
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from vistok.data.token_cache import (
     EMPTY,
     FILES,
     META,
+    NAMES,
     OF_TEXT,
     PER_SAMPLE,
     VERSION,
@@ -32,9 +34,10 @@ from vistok.data.token_cache import (
     describe,
     layout,
     map_arrays,
+    names_text,
     read_meta,
 )
-from vistok.storage.files import DRAFT, write_text
+from vistok.storage.files import DRAFT, write_bytes, write_text
 from vistok.storage.lineage import Identity, pairing
 from vistok.storage.sealed import facts_of_files, sealed
 from vistok.tokens import Tokens, TokenSpec
@@ -56,6 +59,7 @@ class TokenCacheWriter:
         leader: True in the process that makes the files and counts; the others join afterwards.
         arrays: the optional arrays that are written too, by name: text, text_mask, pooled, score,
             latents, space.
+        names: path of each sample's file below the data set's folder; None = they have none.
         empty: features of the empty text, [1, ...] each, as far as there are arrays for them.
 
     Raises DataError if the folder holds another cache, or other files.
@@ -77,6 +81,7 @@ class TokenCacheWriter:
         leader: bool = True,
         arrays: Mapping[str, ArraySpec] | None = None,
         empty: Condition | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
         self.path, self.spec, self.count = Path(path), spec, count
         if count < 1 or crops < 1 or count % crops:
@@ -104,6 +109,15 @@ class TokenCacheWriter:
         }
         if codes_sha256 is not None:
             self._facts["tokenizer"]["codes_sha256"] = codes_sha256
+        self._names = None if names is None else names_text(names).encode()
+        if names is not None:
+            if len(names) != count // crops:
+                raise DataError(
+                    f"token cache {path}: {len(names)} names for {count // crops} samples; give "
+                    "one for each"
+                )
+            digest = hashlib.sha256(self._names).hexdigest()
+            self._facts["names"] = {"bytes": len(self._names), "sha256": digest}
         self._flush_rows, self._leader = flush_rows, leader
         self._layout = layout(spec, count, crops, self.arrays)
         if not leader or self._begun():
@@ -263,7 +277,7 @@ class TokenCacheWriter:
         self.path.mkdir(parents=True, exist_ok=True)
         # Arrays without meta.json are what a crash during creation leaves: nothing was counted.
         found = {p.name for p in self.path.iterdir() if not p.name.startswith(DRAFT)}
-        strangers = found - {*FILES, META}
+        strangers = found - {*FILES, META, NAMES}
         if strangers:
             raise DataError(
                 f"token cache {self.path}: the folder holds '{min(strangers)}' and no {META}; "
@@ -279,6 +293,8 @@ class TokenCacheWriter:
         for name, one in self._empty.items():
             kind = getattr(torch, self.arrays[name].dtype)
             self._maps[name][:] = one.detach().to("cpu", kind).numpy()
+        if self._names is not None:
+            write_bytes(self.path / NAMES, self._names)
         self.written = self._flushed = 0
         self.force()
         self._save()
@@ -287,6 +303,8 @@ class TokenCacheWriter:
         mine, begun = self._facts["tokenizer"], meta["tokenizer"]
         if pairing(begun, Identity.of(mine)).fits:
             self._facts["tokenizer"] = begun  # by whose name the cache was begun
+        if "names" not in meta:  # of a release that kept none, or of data without
+            self._facts.pop("names", None)
         for key, mine in self._facts.items():
             if meta[key] != mine:
                 raise DataError(

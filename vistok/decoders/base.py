@@ -11,6 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from vistok.config import Config
+from vistok.config.contract import base_of, needed_by, required
 from vistok.core.draws import PartDraws
 from vistok.core.errors import InputError
 from vistok.core.records import Condition, Decoded, Noisy
@@ -29,6 +30,7 @@ def prefix_of(missing: Literal["mask_token", "drop", "refuse"], grids: Sequence[
     return "token" if len(grids) == 1 else "per_block"
 
 
+@base_of("decoder")
 class Decoder(nn.Module):
     """Values -> output space.
 
@@ -44,6 +46,7 @@ class Decoder(nn.Module):
     sampling: Config | None = None
     """Default settings of its sampling; None: it is deterministic."""
 
+    @required
     def forward(
         self,
         values: Tensor,
@@ -58,6 +61,7 @@ class Decoder(nn.Module):
         """
         raise NotImplementedError
 
+    @needed_by("losses that are balanced by gradients (adversarial)")
     @property
     def last_layer(self) -> nn.Parameter:
         """The weight whose gradients balance losses against each other."""

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from vistok.config import Config
+from vistok.config.contract import required
 from vistok.core.draws import PartDraws
 from vistok.core.errors import InputError
 from vistok.core.records import Condition, Decoded, Noisy
@@ -94,6 +95,7 @@ class FlowDecoder(Decoder):
         """For sampling without guidance: inputs of the conditional prediction."""
         return self.embed(values, present, condition)
 
+    @required
     def velocity(
         self, noisy: Noisy, values: Tensor, present: Tensor | None, condition: Condition | None
     ) -> Tensor:

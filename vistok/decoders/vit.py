@@ -26,6 +26,7 @@ from vistok.layers.masks import joined
 from vistok.layers.norms import make_norm
 from vistok.layers.patchify import PatchesConfig
 from vistok.layers.positions import PositionTable, SharedPositions, new_levels
+from vistok.layers.spectrum import Synthesis
 from vistok.layers.text import TextInput, TextInputConfig
 from vistok.layers.transformer import (
     Transformer,
@@ -45,6 +46,12 @@ class ViTDecoderConfig(Config):
     value_positions: Literal["own", "shared"] = "own"
     """own: a learned table of the values. shared: the values read the table of the mask tokens,
     resized to their grid where it differs (RobusTok)."""
+    value_rows: Literal["behind", "onto"] = "behind"
+    """behind: values are rows of their own, behind the mask tokens. onto: a value for each patch is
+    added to its mask token, half as many rows (ViT-VQGAN, arXiv 2110.04627)."""
+    spectrum: int | None = Field(default=None, ge=1, le=2**14)
+    """With value_rows=onto: values are frequencies of C channels of the patches, the lowest first
+    (`vistok.layers.spectrum`; the encoder's latents.spectrum)."""
     value_class_token: bool = False
     """The class token also stands in front of the values, with its position if they are shared;
     nothing reads it (RobusTok)."""
@@ -76,6 +83,19 @@ class ViTDecoderConfig(Config):
                 "value_positions=shared reads a table of the patches' own grid; expected "
                 "patches.positions=sincos or learned"
             )
+        own = self.value_class_token or self.levels
+        if self.value_rows == "onto" and (own or self.value_positions == "shared"):
+            raise InputError(
+                "value_rows=onto adds values to mask tokens: it excludes value_class_token=true, "
+                "levels=true and value_positions=shared"
+            )
+        if self.spectrum and (self.value_rows == "behind" or self.slot_projection):
+            raise InputError(
+                f"spectrum={self.spectrum} makes rows of patches, with projections of its own; "
+                "give value_rows=onto and slot_projection=false"
+            )
+        if self.spectrum and self.missing == "mask_token":
+            raise InputError("a frequency that is missing adds nothing: give missing=drop")
         if self.value_class_token and not self.patches.class_token:
             raise InputError("value_class_token=true needs patches.class_token=true")
         return self
@@ -105,6 +125,11 @@ class ViTDecoder(Decoder):
         grid, count = patches.grid(shape), sum(map(cells, grids))
         self.prefix = prefix_of(config.missing, grids)
         self.cells = cells(grid)
+        if config.value_rows == "onto" and count != self.cells:
+            raise InputError(
+                f"decoder.value_rows=onto wants one value for each of {self.cells} patches, and "
+                f"there are {count}; use other patches, or value_rows=behind"
+            )
         token, table = width**-0.5, 0.02
         place = 1.0  # of the values' table
         if config.token_std == "width":
@@ -113,6 +138,8 @@ class ViTDecoder(Decoder):
             token, place = 1e-6, table
         if config.slot_projection:
             self.slots = nn.Parameter(torch.randn(count, dim, width) * dim**-0.5)
+        elif config.spectrum is not None:
+            self.spectrum = Synthesis(grid, width, config.spectrum, dim)
         else:
             self.embed = nn.Linear(dim, width)
         self.mask_token = nn.Parameter(torch.randn(width) * token)
@@ -122,7 +149,9 @@ class ViTDecoder(Decoder):
         self.positions = PositionTable(
             patches.positions, grid, width, patches.position_base, lead, table
         )
-        if config.value_positions == "own":
+        if config.value_rows == "onto":
+            pass  # the mask tokens have positions
+        elif config.value_positions == "own":
             self.latent_positions = nn.Parameter(torch.randn(count, width) * place)
         else:
             self.shared = nn.ModuleList(SharedPositions(grid, one, lead) for one in grids)
@@ -147,29 +176,36 @@ class ViTDecoder(Decoder):
         noisy: Noisy | None = None,
     ) -> Decoded:
         """values [B, M, D], present [B, M] bool (None = all) -> [B, C, *sides] of the space."""
-        if self.config.slot_projection:
+        if present is not None and self.config.missing == "refuse":
+            raise InputError(
+                "this decoder cannot leave values out (missing: refuse); "
+                "set decoder.missing to mask_token or drop and train with a length regularizer"
+            )
+        if self.config.spectrum is not None:
+            latents, present = self.spectrum(values, present), None
+        elif self.config.slot_projection:
             latents = torch.einsum("bnd,ndw->bnw", values.to(self.slots.dtype), self.slots)
         else:
             latents = self.embed(values.to(self.embed.weight.dtype))
-        latents = latents + self._value_positions().to(latents.dtype)
+        if self.config.value_rows == "behind":
+            latents = latents + self._value_positions().to(latents.dtype)
         if present is None and self.config.missing == "mask_token":
             # Nothing is missing, but a parameter that is in no graph stops DDP.
             present = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
-        if present is not None:
-            if self.config.missing == "refuse":
-                raise InputError(
-                    "this decoder cannot leave values out (missing: refuse); "
-                    "set decoder.missing to mask_token or drop and train with a length regularizer"
-                )
-            if self.config.missing == "mask_token":
-                stand_in = self.missing_token.to(latents.dtype)
-                latents = torch.where(present[..., None], latents, stand_in)
+        if present is not None and self.config.missing == "mask_token":
+            stand_in = self.missing_token.to(latents.dtype)
+            latents = torch.where(present[..., None], latents, stand_in)
         grid = self.mask_token.to(latents.dtype).expand(len(values), self.cells, -1)
         first = int(self.config.patches.class_token)
         if first:
             token = self.class_token.to(latents.dtype).expand(len(values), 1, -1)
             grid = torch.cat([token, grid], dim=1)
         grid = self.positions(grid)
+        if self.config.value_rows == "onto":
+            if present is not None and self.config.missing == "drop":
+                latents, present = latents * present[..., None].to(latents.dtype), None
+            lead = latents.new_zeros(len(values), first, latents.shape[2])
+            grid, latents = grid + torch.cat([lead, latents], dim=1), latents[:, :0]
         dropped = present is not None and self.config.missing == "drop"
         pieces = [grid.shape[1], present if dropped else latents.shape[1]]
         if self.config.value_class_token:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from vistok.config.contract import base_of, required
 from vistok.core.records import Condition, Latents
 from vistok.core.shapes import Grid
 
 
+@base_of("encoder")
 class Encoder(nn.Module):
     """Input space -> latents. Subclasses take (config, shape of the space, dim D of a latent)."""
 
@@ -16,6 +18,7 @@ class Encoder(nn.Module):
     stored: int | None = None
     """Latents that are kept as tokens, the first so many; None = all."""
 
+    @required
     def forward(self, x: Tensor, condition: Condition | None = None) -> Latents:
         """x [B, C, *sides] of the input space -> latents [B, N, D]."""
         raise NotImplementedError

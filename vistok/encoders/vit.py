@@ -25,6 +25,7 @@ from vistok.layers.masks import causal_last, joined
 from vistok.layers.norms import NormKind, make_norm
 from vistok.layers.patchify import PatchEmbed, PatchesConfig
 from vistok.layers.positions import PositionTable, SharedPositions, new_levels
+from vistok.layers.spectrum import Analysis
 from vistok.layers.text import TextInput, TextInputConfig
 from vistok.layers.transformer import (
     Transformer,
@@ -52,6 +53,9 @@ class LatentsConfig(Config):
     redundant ones: training may show them to the decoder (regularizer redundant_padding)."""
     grid: tuple[Annotated[int, Field(ge=1, le=2**10)], ...] | None = None
     """Sides (h, w) of the grid on which the latents of a branch lie; null = they are a list."""
+    spectrum: int | None = Field(default=None, ge=1, le=2**14)
+    """C channels of the patches whose frequencies are the latents, the lowest first: a list, with
+    count=null; null = the patches themselves (`vistok.layers.spectrum`)."""
     branches: int = Field(default=1, ge=1, le=64)
     """P grids of latent tokens, one behind the other, for a product quantizer (ImageFolder)."""
     positions: bool | Literal["shared"] = False
@@ -100,6 +104,11 @@ class LatentsConfig(Config):
             )
         if self.positions == "shared" and self.grid is None:
             raise InputError("positions=shared needs the grid of a branch; give grid")
+        if self.spectrum and (self.count is not None or self.slot_projection or self.reinterpret):
+            raise InputError(
+                f"spectrum={self.spectrum} transforms the patches themselves, with projections of "
+                "its own; give count=null, slot_projection=false and reinterpret=false"
+            )
         if self.count is None and self.levels:
             raise InputError("levels=true needs latent tokens; give count, or levels=false")
         if self.reinterpret and self.slot_projection:
@@ -170,7 +179,8 @@ class ViTEncoder(Encoder):
         width, tokens, patches = config.transformer.width, config.latents, config.patches
         grid = patches.grid(shape)
         count = cells(grid) if tokens.count is None else tokens.count
-        self.grids = (grid,) if tokens.count is None else ((count,),)
+        plain = tokens.count is None and tokens.spectrum is None
+        self.grids = (grid,) if plain else ((count,),)
         if tokens.grid is not None:
             self.grids = (tokens.grid,) * tokens.branches
         self.stored = tokens.stored
@@ -198,6 +208,8 @@ class ViTEncoder(Encoder):
         self.transformer = Transformer(inner)
         if tokens.slot_projection:
             self.slots = nn.Parameter(torch.randn(count, width, dim) * width**-0.5)
+        elif tokens.spectrum is not None:
+            self.spectrum = Analysis(grid, width, tokens.spectrum, dim)
         else:
             self.proj = nn.Linear(width, dim)
         self.latent_norm = make_norm(tokens.norm, dim, affine=False)
@@ -210,7 +222,10 @@ class ViTEncoder(Encoder):
         self.register_buffer("mask", mask, persistent=False)
         init_weights(self, inner)
         with torch.no_grad():
-            (self.slots if tokens.slot_projection else self.proj.weight).mul_(tokens.gain)
+            if tokens.spectrum is not None:
+                self.spectrum.slots.mul_(tokens.gain)
+            else:
+                (self.slots if tokens.slot_projection else self.proj.weight).mul_(tokens.gain)
 
     def forward(self, x: Tensor, condition: Condition | None = None) -> Latents:
         """x [B, C, (T,) H, W] -> latents [B, N, D]."""
@@ -251,6 +266,8 @@ class ViTEncoder(Encoder):
         latents, features = y, features | {name: taps[i] for name, i in config.taps.items()}
         if config.latents.slot_projection:
             values = torch.einsum("bnw,nwd->bnd", latents, self.slots.to(latents.dtype))
+        elif config.latents.spectrum is not None:
+            values = self.spectrum(latents)
         else:
             values = self.proj(_reinterpreted(latents) if config.latents.reinterpret else latents)
         features["latents"] = latents

@@ -16,7 +16,9 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from vistok.config import Config, ConfigError, validate, validate_part
+from vistok.config.contract import base_of, required
 from vistok.config.overrides import merge
+from vistok.config.plugins import recorded
 from vistok.config.registry import build, entries
 from vistok.core.draws import Draws
 from vistok.core.errors import InputError
@@ -27,7 +29,6 @@ from vistok.generators.conditioning import ConditionConfig, check_condition, rea
 from vistok.generators.embedding import CodeEmbedding
 from vistok.generators.texts import ReadsTexts, read_text_record
 from vistok.runtime.modes import evaluating
-from vistok.storage.hub import CONFIG, read_json
 from vistok.storage.imported import Imported
 from vistok.storage.lineage import read_record
 from vistok.tokens import Tokens, TokenSpec
@@ -61,6 +62,7 @@ class SavedCodes(nn.Module):
     """Stands for code vectors that come with a generator's saved weights."""
 
 
+@base_of("generator")
 class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-generator"]):
     """Base class of generators: networks over token sequences, without encoder or decoder.
 
@@ -86,6 +88,7 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
         masks_text: True if it obeys condition.text.mask, and can do without a class token.
     """
 
+    makes = "generator"
     config: GeneratorConfig
     spec: TokenSpec
     inner: TokenSpec
@@ -131,12 +134,14 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
         """Draws of a training step for the samples `index` [B]: `null`, parts["generator"]."""
         return Draws(null=rng.uniform(index) < self.config.condition.dropout)
 
+    @required
     def forward(
         self, tokens: Tokens, condition: Condition, draws: Draws | None = None
     ) -> dict[str, Tensor]:
         """Scalars of a batch: "loss", which training minimizes, and others that are logged."""
         raise NotImplementedError
 
+    @required
     def evaluate(
         self, tokens: Tokens, condition: Condition
     ) -> dict[str, tuple[Tensor | float, int]]:
@@ -245,6 +250,7 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
             tokens = self.generate(condition, index.cpu(), seed, positions, settings)
         return tokens if length == spec.max_prefix else tokens.prefix(length)
 
+    @required
     def generate(
         self, condition: Condition, index: Tensor, seed: int, positions: int, settings: Any
     ) -> Tokens:
@@ -302,11 +308,12 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
     @classmethod
     def from_description(cls, data: dict[str, Any], source: str) -> Generator:
         data = dict(data)
-        names = ("spec", "class_names", "tokenizer", "text_encoder")
+        names = ("spec", "class_names", "tokenizer", "text_encoder", "plugins")
         facts = {name: data.pop(name, None) for name in names}
         if facts["spec"] is None:
             raise ConfigError(f"{source}: no 'spec'; expected the config of a generator")
-        config = validate_part("generator", data, source)
+        with recorded(facts["plugins"], source):
+            config = validate_part("generator", data, source)
         generator = build(config, validate(TokenSpec, facts["spec"], source), SavedCodes())
         generator.classes = _class_names(facts["class_names"], generator.num_classes, source)
         generator.tokenizer = _made_by(facts["tokenizer"], source)
@@ -314,12 +321,9 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
         return generator
 
 
-def load_generator(folder: str | Path) -> Generator:
-    """A saved generator of any kind; ConfigError if the folder holds something else."""
-    folder = Path(folder)
-    if folder.is_dir() and "spec" not in read_json(folder / CONFIG):
-        raise ConfigError(f"{folder}: not a generator (its {CONFIG} has no 'spec')")
-    return Generator.from_pretrained(str(folder))
+def load_generator(name: str | Path, **options: Any) -> Generator:
+    """The generator of any kind behind a name: `Generator.from_pretrained`."""
+    return Generator.from_pretrained(name, **options)
 
 
 def _who_can(spec: TokenSpec) -> str:

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vistok.config import Config
+from vistok.config.contract import base_of, required
 from vistok.core.draws import PartDraws
 from vistok.core.records import Batch, Reconstruction
 from vistok.core.rng import Rng
@@ -43,6 +44,7 @@ class OwnPhase:
     """Peak learning rate; None = that of the run."""
 
 
+@base_of("loss")
 class Loss(nn.Module):
     """Base of all losses; `forward` gives the terms, `weights` their factors."""
 
@@ -87,6 +89,7 @@ class Loss(nn.Module):
         """Put before the names of terms and networks."""
         return f"{self.config.name}_" if self.config.name else ""
 
+    @required(when="wants_teacher")
     def teach(self, tokenizer: nn.Module, sha256: str) -> None:
         """Take the tokenizer that `wants_teacher` names; it is frozen and never saved."""
         raise NotImplementedError
@@ -101,16 +104,19 @@ class Loss(nn.Module):
         """
         return None
 
+    @required
     def forward(
         self, reconstruction: Reconstruction, batch: Batch, progress: Progress
     ) -> dict[str, Tensor]:
         """Terms by name: scalars, unweighted; {} where the loss is switched off."""
         raise NotImplementedError
 
+    @required
     def weights(self, progress: Progress) -> dict[str, float]:
         """The factor of each term at this step; a term without a factor is only logged."""
         raise NotImplementedError
 
+    @required(when="balanced")
     def balance(self, others: Tensor, term: Tensor, last_layer: nn.Parameter) -> Tensor:
         """Factor of the balanced term (a scalar without gradient), besides its weight.
 
@@ -119,10 +125,12 @@ class Loss(nn.Module):
         """
         raise NotImplementedError
 
+    @required(when="phase")
     def hand_on(self, reconstruction: Reconstruction, batch: Batch, progress: Progress) -> Any:
         """Record of a micro-batch that the tokenizer has seen, for `step`; tensors detached."""
         raise NotImplementedError
 
+    @required(when="phase")
     def step(
         self,
         network: nn.Module,

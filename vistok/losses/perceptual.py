@@ -11,11 +11,14 @@ from pydantic import Field
 from torch import Tensor
 
 from vistok.config.registry import register
+from vistok.core.draws import PartDraws
 from vistok.core.records import Batch, Reconstruction
+from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.frozen import perceptual_network
 from vistok.layers.frames import frames
 from vistok.losses.base import Loss, LossConfig
+from vistok.losses.windows import windows
 
 
 class PerceptualConfig(LossConfig):
@@ -31,6 +34,11 @@ class PerceptualConfig(LossConfig):
     """Weight of the distance."""
     start: int = Field(default=0, ge=0)
     """First step; a late start saves most of the network's cost."""
+    windows: int | None = Field(default=None, ge=1, le=256)
+    """Random windows of each image that the network sees at their own resolution, instead of the
+    whole image at the network's; null = the whole image."""
+    window: int = Field(default=32, ge=8, le=2**12)
+    """Side of such a window in pixels; vistok-cnn resizes all but 32 to 32."""
 
     @classmethod
     def tiny(cls) -> PerceptualConfig:
@@ -47,12 +55,23 @@ class PerceptualLoss(Loss):
         # Named apart, since both kinds may be asked for at once.
         self.term = "logits" if config.network.endswith("-logits") else "perceptual"
 
+    def draw(self, index: Tensor, rng: Rng, progress: Progress) -> PartDraws | None:
+        if self.config.windows is None:
+            return None
+        return PartDraws(uniform=rng.uniform(index, (self.config.windows, 2)))
+
     def forward(
         self, reconstruction: Reconstruction, batch: Batch, progress: Progress
     ) -> dict[str, Tensor]:
         if progress.step < self.config.start:
             return {}
-        distance = self.network(frames(reconstruction.pixels), frames(reconstruction.target))
+        pixels, target = frames(reconstruction.pixels), frames(reconstruction.target)
+        if self.config.windows is not None and reconstruction.draws is not None:
+            uniform = reconstruction.draws.part(f"loss.{self.key}").uniform.to(pixels.device)
+            uniform = uniform.repeat_interleave(len(pixels) // len(uniform), 0)  # frames of a clip
+            pixels = windows(pixels, uniform, self.config.window)
+            target = windows(target, uniform, self.config.window)
+        distance = self.network(pixels, target)
         return {self.term: distance.float().mean()}
 
     def weights(self, progress: Progress) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Models by name, and the weights of released tokenizers and generators in and out of vistok.
 
-    open("runs/quickstart"), open("titok-l32"), open("hf:owner/name"), open("weights.bin")
+    open("vistok-128"), open("runs/quickstart"), open("hf:owner/name"), open("weights.bin")
     load("weights.bin", config=..., family=...) -> Tokenizer | Generator   # official weights only
     from_official(family, state_dict, config) -> Tokenizer | Generator
     to_official(model) -> (state_dict, config)
@@ -20,10 +20,12 @@ from torch import Tensor
 from vistok.config.errors import InputError
 from vistok.pretrained import exchange
 from vistok.pretrained.base import Family, Release
+from vistok.pretrained.embedded import EMBEDDED
 from vistok.pretrained.open import kind_of, locate, model_of, open, saved_folder
 from vistok.pretrained.table import FAMILIES, family_of, release_of, releases
 
 __all__ = [
+    "EMBEDDED",
     "FAMILIES",
     "Family",
     "Release",

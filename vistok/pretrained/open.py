@@ -7,34 +7,43 @@ this machine, and a path that does not exist is never asked of the hub.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vistok.config.errors import InputError
+import torch
+
+from vistok.config import load_plugins
+from vistok.config.errors import ConfigError, InputError
 from vistok.config.names import close, nearest
 from vistok.generators import Generator
 from vistok.pretrained import exchange
 from vistok.pretrained.base import Kind
+from vistok.pretrained.embedded import EMBEDDED
 from vistok.pretrained.find import CONFIGS, Found, companion_of, find, kind_of_weights
 from vistok.pretrained.table import FAMILIES, release_of, released_name, releases
 from vistok.storage.files import write_text
 from vistok.storage.foreign import SUFFIXES
 from vistok.storage.hub import (
     CONFIG,
+    HUB,
     WEIGHTS,
     download,
+    float_type,
     hub_id,
     local_path,
     nowhere,
+    placed,
     read_json,
 )
+from vistok.storage.origin import RECORD, TENSORS
 from vistok.storage.trained import unlike_its_run
 from vistok.storage.weights import sha256
 from vistok.tokenizer import Tokenizer
 
 CONVERTED = Path("runs/released")  # where `saved_folder` puts released weights, below their name
+_FILES = (CONFIG, WEIGHTS, RECORD, TENSORS)  # of a model of the hub
 _SOURCE = "source.sha256"  # beside a conversion: hash of the files it was made of
 _READ = (*SUFFIXES, ".json", ".yaml", ".yml")  # suffixes of official weights and configs
 _MARKS: dict[Kind, set[str]] = {
@@ -43,7 +52,7 @@ _MARKS: dict[Kind, set[str]] = {
 }
 _EXPECTED = (
     "expected a run that training finished, a folder made by save_pretrained, official weights, "
-    "hf:owner/name of the hub, or a released name such as titok-l32"
+    "hf:owner/name of the hub, vistok-128, or a released name such as titok-l32"
 )
 
 
@@ -61,19 +70,35 @@ class Located:
 
 
 def open(
-    name: str | Path, *, expect: Kind | None = None, map_location: Any = "cpu"
+    name: str | Path,
+    *,
+    expect: Kind | None = None,
+    plugins: str | Sequence[str] = (),
+    dtype: torch.dtype | str | None = None,
+    device: str | torch.device | None = None,
+    revision: str | None = None,
+    **hub: Any,
 ) -> Tokenizer | Generator:
     """The tokenizer or generator behind a name, in evaluation mode.
 
     Args:
         expect: the kind that is needed; another one is an error.
+        plugins: module, or modules, of your own parts to import first.
+        dtype: type of the weights (torch.bfloat16 or "bf16", ...); quantizers stay in fp32. None =
+            as they were saved.
+        device: where the weights go; None = "cpu".
+        revision: of an id of the hub.
+        hub: cache_dir, force_download, local_files_only and token of `huggingface_hub`.
     Raises a UserError of one line: nothing of that name (with the nearest one), weights that are
     broken or of another config, or a model of another kind.
     """
-    place = locate(name, expect)
-    model = _load(place, map_location)
+    load_plugins(plugins)
+    if dtype is not None:
+        dtype = float_type(dtype)  # before anything is read
+    place = locate(name, expect, revision=revision, **hub)
+    model = _load(place, dtype, device, bool(hub.get("local_files_only")))
     if place.kind is None:
-        _check_kind(name, "tokenizer" if isinstance(model, Tokenizer) else "generator", expect)
+        _check_kind(name, model.makes, expect)
     return model
 
 
@@ -90,11 +115,17 @@ def model_of(found: Found) -> Tokenizer | Generator:
     )
 
 
-def _load(place: Located, map_location: Any = "cpu") -> Tokenizer | Generator:
+def _load(
+    place: Located,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    local_files_only: bool = False,
+) -> Tokenizer | Generator:
     if place.folder is None:
-        return model_of(find(place.official)).to(map_location)
+        found = find(place.official, local_files_only=local_files_only)
+        return placed(model_of(found), dtype, device)
     model = Tokenizer if place.kind == "tokenizer" else Generator
-    return model.from_pretrained(str(place.folder), map_location=map_location)
+    return model.from_folder(place.folder, dtype, device)
 
 
 def saved_folder(name: str | Path, expect: Kind | None = None) -> Path:
@@ -113,20 +144,30 @@ def saved_folder(name: str | Path, expect: Kind | None = None) -> Path:
     return folder
 
 
-def locate(name: str | Path, expect: Kind | None = None) -> Located:
-    """The place behind a name, the numbers of its weights unread; errors as in `open`."""
+def locate(
+    name: str | Path, expect: Kind | None = None, *, revision: str | None = None, **options: Any
+) -> Located:
+    """The place behind a name, the numbers of its weights unread; arguments and errors as in
+    `open`."""
     path, hub = local_path(name), hub_id(name)
     release = released_name(str(name))
+    if revision is not None and (hub is None or release is not None):
+        raise InputError(
+            f"{name}: revision={revision} is for models of the hub that vistok saved; leave it "
+            f"out, or name one as {HUB}owner/name"
+        )
     if hub is None and path.exists():
         found = _local(str(name), path)
+    elif str(name) in EMBEDDED:
+        found = _local(str(name), EMBEDDED[str(name)])
     elif release is not None:
         found = Located(str(name), release_of(release)[0].makes, None, release)
     elif hub is not None:
-        found = _local(str(name), download(hub))
+        found = _local(str(name), download(hub, _FILES, revision=revision, **options))
     elif "/" in str(name) or path.suffix in SUFFIXES or str(name).startswith((".", "~")):
-        raise InputError(nowhere(name, _EXPECTED))
+        raise ConfigError(nowhere(name, _EXPECTED))
     else:
-        raise InputError(_unknown(str(name)))
+        raise ConfigError(_unknown(str(name)))
     if found.kind is not None:
         _check_kind(name, found.kind, expect)
     return found
@@ -217,9 +258,10 @@ def _unknown(name: str) -> str:
     here = sorted(p.name for p in Path().iterdir() if not p.name.startswith("."))
     like = close(name, here, cutoff=0.6)
     hint = f" (is it ./{like}?)" if like else ""
+    known = nearest(name, [*EMBEDDED, *releases()])
     return (
-        f"unknown release '{name}'; {nearest(name, releases())}; nor is there a file or folder of "
-        f"that name{hint}: {_EXPECTED}"
+        f"unknown release '{name}'; {known}; nor is there a file or folder of that name{hint}: "
+        f"{_EXPECTED}"
     )
 
 

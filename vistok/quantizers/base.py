@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from vistok.config.contract import base_of, needed_by, required
 from vistok.core.draws import Draws, PartDraws
 from vistok.core.errors import InputError
 from vistok.core.records import Latents, Quantized
@@ -23,11 +24,13 @@ from vistok.runtime.precision import no_autocast
 from vistok.tokens import TokenSpec
 
 
+@base_of("quantizer")
 class Quantizer(nn.Module):
     """Latents -> codes -> values, in fp32.
 
-    Subclasses set `latent_dim` (width they read), `value_dim` (width they give) and `vocab`, and
-    implement `quantize`, `lookup` and `neighbours`. One whose tokens are not its latents one by one
+    Subclasses set `latent_dim` (width they read), `value_dim` (width they give), `vocab` and
+    `loss_weights`, and implement `quantize`, `lookup` (unless `vocab` is ()) and, for latent
+    perturbation and pFID, `neighbours`. One whose tokens are not its latents one by one
     (scales, branches) also implements `layout`, and `partial` if its blocks are scales.
     """
 
@@ -86,6 +89,7 @@ class Quantizer(nn.Module):
         """Outcomes of a training step for samples `index` [B]; None unless it is stochastic."""
         return None
 
+    @required
     def quantize(self, latents: Latents, draws: Draws) -> Quantized:
         """fp32 latents -> Quantized without perturbation.
 
@@ -94,6 +98,7 @@ class Quantizer(nn.Module):
         """
         raise NotImplementedError
 
+    @required(when="vocab")
     def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
         """indices [B, L, F] -> values [B, M, value_dim] fp32: exactly those that `forward` gives.
 
@@ -142,13 +147,17 @@ class Quantizer(nn.Module):
             "expected a multi_scale quantizer"
         )
 
+    @needed_by("latent_perturbation and pFID")
     def neighbours(self, queries: Tensor, count: int) -> Tensor:
         """queries [B, L, P, d] -> indices [B, L, P, count, F/P]: the nearest codes, best first.
 
         Order is by the quantizer's own score; ties go to the lower index. `count` is clipped to
         the number of codes.
         """
-        raise NotImplementedError
+        raise InputError(
+            f"{type(self).__name__} has no neighbours(queries, count), which latent_perturbation "
+            "and pFID need; expected the indices [B, L, P, count, F/P] of the nearest codes"
+        )
 
     def perturb(self, queries: Tensor, ranks: Tensor, top: int | None = None) -> Tensor:
         """ranks [B, L, P] -> indices [B, L, F] of the r-th nearest codes (0 = the clean one).

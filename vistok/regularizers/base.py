@@ -8,12 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from vistok.config import ConfigError
+from vistok.config.contract import base_of, required
 from vistok.core.draws import Draws
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.tokens import TokenSpec
 
 
+@base_of("regularizer")
 class Regularizer:
     """Samples which tokens are dropped or perturbed in a training step; other parts apply it.
 
@@ -31,6 +33,7 @@ class Regularizer:
     def check(self, spec: TokenSpec) -> None:
         """Raise ValueError if sequences of this spec cannot be regularized as configured."""
 
+    @required
     def draw(self, spec: TokenSpec, index: Tensor, rng: Rng, progress: Progress) -> Draws:
         """The fields of a training step for samples `index` [B]."""
         raise NotImplementedError
@@ -42,6 +45,7 @@ def check_all(
     spec: TokenSpec,
     optional_text: bool,
     redundant: int = 0,
+    perturbs: bool = True,
 ) -> None:
     """ConfigError for what would otherwise fail when the first draws are sampled.
 
@@ -49,6 +53,7 @@ def check_all(
         configs: of the regularizers, in the same order.
         optional_text: whether a part reads texts that may be missing, or values that may be.
         redundant: latents of the encoder that no token stores.
+        perturbs: whether the quantizer knows the neighbours of a code.
     """
     claimed: dict[str, str] = {}
     for config, regularizer in zip(configs, regularizers, strict=True):
@@ -63,6 +68,12 @@ def check_all(
                 f"regularizers: '{config.kind}' has padding={regularizer.padding}, and the encoder "
                 f"emits {redundant} latents that no token stores; expected one number "
                 "(encoder.redundant)"
+            )
+        if "ranks" in regularizer.fills and not perturbs:
+            raise ConfigError(
+                f"regularizers: '{config.kind}' replaces codes by their neighbours, and this "
+                "quantizer has no neighbours(queries, count); implement it, or leave "
+                f"'{config.kind}' out"
             )
         for field in regularizer.fills:
             if field in claimed:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from vistok.config.contract import base_of, required
 from vistok.core.draws import PartDraws
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.core.shapes import Shape
 
 
+@base_of("space")
 class Space(nn.Module):
     """A representation of images or clips that an encoder reads, or a decoder gives.
 
@@ -19,6 +21,7 @@ class Space(nn.Module):
 
     shape: Shape
 
+    @required
     def forward(self, pixels: Tensor, draws: PartDraws | None = None) -> Tensor:
         """pixels [B, 3, *sides] in 0..1 -> x [B, C, *sides of this space], differentiable.
 
@@ -26,6 +29,7 @@ class Space(nn.Module):
         """
         raise NotImplementedError
 
+    @required
     def inverse(self, y: Tensor) -> Tensor:
         """The way back: y [B, C, *sides of this space] -> pixels [B, 3, *sides], unclamped."""
         raise NotImplementedError

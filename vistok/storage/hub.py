@@ -11,13 +11,14 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import ModelHubMixin
 
 from vistok.config import ConfigError, bounded
 from vistok.config.names import close
+from vistok.config.plugins import modules_of
 from vistok.core.errors import InputError
 from vistok.storage.files import write_text
 from vistok.storage.weights import WeightsError, load_strict, read_safetensors, write_safetensors
@@ -25,6 +26,8 @@ from vistok.storage.weights import WeightsError, load_strict, read_safetensors, 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 HUB = "hf:"  # what ids of the hub begin with
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)  # owner/name
+_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_TYPES |= {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -33,7 +36,14 @@ class Saved(ModelHubMixin):
 
     A subclass gives `describe() -> dict` (what config.json holds) and
     `from_description(data, source) -> module` (the module without its weights).
+
+    Attributes:
+        makes: kind of model, "tokenizer" or "generator".
+        fp32: parts that keep their type whatever `dtype` asks for.
     """
+
+    makes: Literal["tokenizer", "generator"]
+    fp32: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
         raise NotImplementedError
@@ -47,42 +57,99 @@ class Saved(ModelHubMixin):
         cls,
         name: str | Path,
         *,
+        plugins: str | Sequence[str] = (),
+        dtype: torch.dtype | str | None = None,
+        device: str | torch.device | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         force_download: bool = False,
         local_files_only: bool = False,
         token: str | bool | None = None,
-        map_location: str | torch.device = "cpu",
+        map_location: str | torch.device | None = None,
     ) -> Any:
-        """A saved model in evaluation mode, from a local folder or an id of the hub (`hf:`).
+        """The model behind any name that `vistok.pretrained.open` takes, in evaluation mode.
 
-        The mixin's own way in would read config.json first, with errors of its own, and hand its
-        keys on as arguments.
+        Args:
+            name: a run, a folder made by `save_pretrained`, official weights, a released name
+                ("titok-l32"), or an id of the hub ("hf:owner/name").
+            plugins: module, or modules, of your own parts that the model was made with; they are
+                imported first, and never because a file names them.
+            dtype: type of the weights, torch.bfloat16 or "bf16" for one; quantizers stay in fp32.
+                None = as they were saved.
+            device: where the weights go; None = "cpu". `map_location` is its earlier name.
+            revision, cache_dir, force_download, local_files_only, token: of the hub.
+
+        Raises a UserError of one line: nothing of that name, weights that are broken or of another
+        config, or a model of another kind.
         """
-        hub = hub_id(name)
-        if hub is None:
-            folder = local_path(name)
-            if not folder.is_dir():
-                raise ConfigError(nowhere(name, "expected a folder made by save_pretrained"))
-        else:
-            folder = download(
-                hub,
-                revision=revision,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                local_files_only=local_files_only,
-                token=token,
-            )
+        import vistok  # loads `pretrained` on first use, of which storage itself knows nothing
+
+        return vistok.pretrained.open(
+            name,
+            expect=cls.makes,
+            plugins=plugins,
+            dtype=dtype,
+            device=map_location if device is None else device,
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+        )
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        dtype: torch.dtype | str | None = None,
+        device: str | torch.device | None = None,
+    ) -> Any:
+        """The model of a folder that `save_pretrained` made; `from_pretrained` takes any name."""
         module = cls.from_description(read_json(folder / CONFIG), str(folder / CONFIG))
         if not (folder / WEIGHTS).is_file() and _pickles(folder):
             raise WeightsError(f"{folder}: no {WEIGHTS} in it{_pickles(folder)}")
         load_strict(module, read_safetensors(folder / WEIGHTS), folder / WEIGHTS)
-        return module.to(map_location).eval()
+        return placed(module, dtype, device).eval()
 
     def _save_pretrained(self, save_directory: Path) -> None:
         folder = Path(save_directory)
-        write_text(folder / CONFIG, json.dumps(self.describe(), indent=2) + "\n")
+        own = modules_of(self.config)  # names for the reader of an error; nothing imports them
+        described = self.describe() | ({"plugins": own} if own else {})
+        write_text(folder / CONFIG, json.dumps(described, indent=2) + "\n")
         write_safetensors(self.state_dict(), folder / WEIGHTS)
+
+
+def placed(
+    model: Any, dtype: torch.dtype | str | None = None, device: str | torch.device | None = None
+) -> Any:
+    """The model itself, its floats in another type but for the parts that stay in fp32.
+
+    InputError for a type that no network computes in, and for a device that is not there.
+    """
+    if dtype is not None:
+        chosen = float_type(dtype)
+        for name, part in model.named_children():
+            if name not in model.fp32:
+                part.to(chosen)
+    if device is None:
+        return model
+    try:
+        return model.to(torch.device(device))
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).split("\n")[0][:120]
+        raise InputError(
+            f"device={device}: not usable here ({reason}); expected cpu, or cuda, cuda:0 of a "
+            "machine with a GPU"
+        ) from None
+
+
+def float_type(dtype: torch.dtype | str) -> torch.dtype:
+    """The type of floats behind its name (`bf16`, `bfloat16`, torch.bfloat16); InputError for
+    others."""
+    chosen = _TYPES.get(str(dtype).removeprefix("torch."))
+    if chosen is None:
+        raise InputError(f"dtype={dtype}: expected fp32, bf16 or fp16")
+    return chosen
 
 
 def _pickles(folder: Path) -> str:

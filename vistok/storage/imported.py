@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vistok.core.errors import InputError
-from vistok.storage.hub import Saved, local_path
+from vistok.storage.hub import Saved
 from vistok.storage.origin import RECORD, TENSORS, Origin
 
 
@@ -39,10 +39,9 @@ class Imported(Saved):
             self.origin.save(Path(save_directory))
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, **options: Any) -> Any:
-        model = super().from_pretrained(name, **options)
-        folder = local_path(name)
-        model.origin = Origin.load(folder) if folder.is_dir() else None
+    def from_folder(cls, folder: Path, *args: Any, **options: Any) -> Any:
+        model = super().from_folder(folder, *args, **options)
+        model.origin = Origin.load(folder)
         return model
 
     def push_to_hub(self, *args: Any, research_only: bool = False, **options: Any) -> Any:

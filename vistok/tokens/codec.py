@@ -2,19 +2,23 @@
 
 bytes    content
 3        "vtk"
-1        version (high half), coder (low half): 0 packed, 1 range coder
+1        version (high half), coder (low half): 0 packed, 1 range coder; +8: a label follows
 2        only of the range coder: beginning of the hash of its frequency table
+...      only with a label (`tokens.labels`): the file name, and the tiles of a larger image
 3 to 40  header of `tokens.packing`: hash of the spec, kept length, size, fps, hash of the tokenizer
-...      codes: ceil(log2 V) bits per factor, or the range coder's bytes; whichever is shorter
+...      codes: ceil(log2 V) bits per factor, or the range coder's bytes; whichever is shorter.
+         Of several tiles one after the other, each of the range coder behind its number of bytes
 4        CRC-32 of all before the codes, and of the packed codes
 
 The range coder needs the frequencies of the codes, which both sides keep with the tokenizer; the
 file names them. Reading never runs code of a file, reads no more than a file of that tokenizer can
-have, and refuses in one line what another tokenizer wrote and what is damaged.
+have, and refuses in one line what another tokenizer wrote and what is damaged. Files without a
+label are those of earlier releases, byte for byte.
 """
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,14 +26,17 @@ from dataclasses import replace
 import numpy as np
 
 from vistok.core.errors import InputError
+from vistok.core.regular_files import open_regular
 from vistok.tokens.frequency_table import FrequencyTable
-from vistok.tokens.packing import MADE_BY, most_bytes, pack, unpack
+from vistok.tokens.labels import LONGEST, Label, Record
+from vistok.tokens.packing import MADE_BY, most_bytes, pack, taken, unpack, varint, varints
 from vistok.tokens.spec import TokenSpec
 from vistok.tokens.tokens import Tokens, gathered, kept_positions, read_header
 
 SUFFIX = ".vtk"
 MAGIC, VERSION = b"vtk", 1
 _PACKED, _RANGE = 0, 1
+_LABEL = 8  # of the low half of the fourth byte
 _START, _TABLE, _SUM = 4, 2, 4  # bytes
 _DAMAGED = "damaged: its checksum is not that of its content; copy it again, or encode again"
 
@@ -38,7 +45,7 @@ class Codec:
     """Writes and reads the files of one tokenizer.
 
     Attributes:
-        most: bytes of its largest file.
+        most: bytes of its largest file without a label.
     """
 
     def __init__(
@@ -64,31 +71,81 @@ class Codec:
         self.spec, self.made_by, self.table = spec, made_by[:MADE_BY], table
         self.most = _START + _TABLE + most_bytes(spec) + _SUM
 
-    def write(self, tokens: Tokens) -> list[bytes]:
-        """One file per sample; CoderMissing if there is a table and no range coder."""
+    def write(self, tokens: Tokens, names: Sequence[str] | None = None) -> list[bytes]:
+        """One file per sample; CoderMissing if there is a table and no range coder.
+
+        Args:
+            names: file name of each sample, which its file keeps; None = none.
+        """
+        labels = [None] * len(tokens) if names is None else [Label(name) for name in names]
+        if len(labels) != len(tokens):
+            raise InputError(f"{len(labels)} names for {len(tokens)} samples; give one for each")
+        return [
+            self._file(tokens.select(slice(row, row + 1)), label)
+            for row, label in enumerate(labels)
+        ]
+
+    def write_record(self, record: Record) -> bytes:
+        """The file of one image, with its name and tiles as far as it has them."""
+        label = Label(record.name, record.tiles)
+        expected = 1 if label.tiles is None else label.tiles.count
+        if len(record.tokens) != expected:
+            raise InputError(f"{len(record.tokens)} samples of tokens for {expected} tiles")
+        return self._file(record.tokens, label if label else None)
+
+    def _file(self, tokens: Tokens, label: Label | None) -> bytes:
         if tokens.spec != self.spec:
             raise InputError("tokens of another spec than the codec's; write them with their own")
         tokens = replace(tokens, made_by=self.made_by).to("cpu")
         mask, digits = tokens.kept().numpy(), tokens.indices.numpy()
-        files = []
-        for row, string in enumerate(tokens.to_bytes()):
-            positions = mask[row].nonzero()[0]
-            size = -(-len(positions) * sum(self.spec.factor_bits) // 8)
-            header, codes = string[: len(string) - size], string[len(string) - size :]
-            before, payload = _start(_PACKED) + header, codes
-            if self.table is not None:
-                coded = self.table.encode(digits[row], positions)
-                if _TABLE + len(coded) < len(codes):
-                    name = bytes.fromhex(self.table.name)
-                    before, payload = _start(_RANGE) + name + header, coded
-            files.append(before + payload + _sum(before, codes))
-        return files
+        strings = tokens.to_bytes()
+        positions = mask[0].nonzero()[0]
+        size = -(-len(positions) * sum(self.spec.factor_bits) // 8)
+        header = strings[0][: len(strings[0]) - size]
+        if any(not one.startswith(header) for one in strings):
+            raise InputError("tiles of one image differ in length; encode them to one length")
+        codes = b"".join(one[len(header) :] for one in strings)
+        tiled = label is not None and label.tiles is not None
+        about, flag = (b"", 0) if label is None else (label.write(), _LABEL)
+        before, payload = _start(_PACKED | flag) + about + header, codes
+        if self.table is not None:
+            parts = [self.table.encode(row, positions) for row in digits]
+            coded = b"".join(varint(len(p)) + p for p in parts) if tiled else parts[0]
+            if _TABLE + len(coded) < len(codes):
+                name = bytes.fromhex(self.table.name)
+                before, payload = _start(_RANGE | flag) + name + about + header, coded
+        return before + payload + _sum(before, codes)
+
+    def most_of(self, beginning: bytes) -> int:
+        """Most bytes of a file that begins with these (`LONGEST` of them, or all it has)."""
+        if len(beginning) <= _START or not beginning[_START - 1] & _LABEL:
+            return self.most
+        at = _START + _TABLE * (beginning[_START - 1] & 7 == _RANGE)
+        label, rest = Label.read(beginning[at:])
+        count = 1 if label.tiles is None else label.tiles.count
+        return len(beginning) - len(rest) + count * self.most
+
+    def read_file(self, path: str | os.PathLike[str]) -> Record:
+        """The content of a file; InputError names it and says why there is none."""
+        try:
+            with open_regular(path, "rb") as file:
+                data = file.read(LONGEST)
+                data += file.read(max(0, self.most_of(data) + 1 - len(data)))
+            return self.record(data)
+        except InputError as error:
+            text = str(error)
+            where = os.fspath(path)
+            raise InputError(text if text.startswith(where) else f"{where}: {text}") from None
 
     def read(self, data: bytes) -> Tokens:
-        """The tokens of one file, exactly; InputError says in one line why there are none."""
-        if len(data) > self.most:
+        """The tokens of one file, exactly, of all its tiles; InputError says why there are none."""
+        return self.record(data).tokens
+
+    def record(self, data: bytes) -> Record:
+        """The tokens of one file, its name and its tiles; InputError says why there are none."""
+        if len(data) > self.most and len(data) > (most := self.most_of(data[:LONGEST])):
             raise InputError(
-                f"more than {self.most} bytes, the most that a file of this tokenizer has; "
+                f"more than {most} bytes, the most that a file of this tokenizer has; "
                 "expected one that it wrote"
             )
         if data[: len(MAGIC)] != MAGIC:
@@ -96,6 +153,7 @@ class Codec:
         if len(data) < _START + _SUM:
             raise InputError(f"{len(data)} bytes are too few; is the file cut off?")
         version, coder = divmod(data[len(MAGIC)], 16)
+        labeled, coder = coder & _LABEL, coder & ~_LABEL
         if version != VERSION or coder not in (_PACKED, _RANGE):
             raise InputError(
                 f"version {version}, coder {coder}; expected version {VERSION} and coder "
@@ -105,15 +163,27 @@ class Codec:
         if coder == _PACKED and _sum(data[:-_SUM]) != check:
             raise InputError(_DAMAGED)
         table, body = (body[:_TABLE].hex(), body[_TABLE:]) if coder == _RANGE else ("", body)
+        label, body = Label.read(body) if labeled else (Label(), body)
         header, codes = read_header(body, self.spec)
         self._check_maker(header.made_by)
         positions = kept_positions(header, self.spec)
         if coder == _PACKED:
-            digits = unpack(codes, len(positions), self.spec.factor_bits)
+            rows = self._unpacked(codes, len(positions), label)
         else:
             before = data[: len(data) - _SUM - len(codes)]
-            digits = self._decoded(table, codes, positions, before, check)
-        return gathered(self.spec, [(header, positions, digits)])
+            rows = self._decoded(table, codes, positions, before, check, label)
+        tokens = gathered(self.spec, [(header, positions, digits) for digits in rows])
+        return Record(tokens, label.name, label.tiles)
+
+    def _unpacked(self, codes: bytes, positions: int, label: Label) -> list[np.ndarray]:
+        """Digits [n, F] of each tile (of the image, if it has none) of packed codes."""
+        if label.tiles is None:
+            return [unpack(codes, positions, self.spec.factor_bits)]
+        size, count = -(-positions * sum(self.spec.factor_bits) // 8), label.tiles.count
+        if len(codes) != size * count:
+            raise InputError(f"{len(codes)} bytes of codes; expected {size * count}")
+        strings = [codes[at * size : (at + 1) * size] for at in range(count)]
+        return [unpack(one, positions, self.spec.factor_bits) for one in strings]
 
     def _check_maker(self, made_by: str | None) -> None:
         if made_by != self.made_by:
@@ -123,20 +193,36 @@ class Codec:
             )
 
     def _decoded(
-        self, name: str, codes: bytes, positions: Sequence[int], before: bytes, check: bytes
-    ) -> np.ndarray:
-        """Digits [n, F] of the range coder's bytes."""
+        self,
+        name: str,
+        codes: bytes,
+        positions: np.ndarray,
+        before: bytes,
+        check: bytes,
+        label: Label,
+    ) -> list[np.ndarray]:
+        """Digits [n, F] of each tile (of the image, if it has none) of the range coder's bytes."""
         if self.table is None or self.table.name != name:
             here = "here are none" if self.table is None else f"here are {self.table.name}"
             raise InputError(
                 f"its codes were written with the frequencies {name}, and {here}; give the file "
                 "that it was encoded with (--frequencies FILE)"
             )
-        digits = self.table.decode(codes, positions)
+        strings = [codes]
+        if label.tiles is not None:
+            strings, at = [], 0
+            for _ in range(label.tiles.count):
+                (size,), at = varints(codes, at, 1)
+                string, at = taken(codes, at, size)
+                strings.append(string)
+            if at != len(codes):
+                raise InputError(_DAMAGED)
+        rows = [self.table.decode(string, positions) for string in strings]
         # Of the codes, not of their bytes: a coder of another version may read other codes.
-        if digits is None or _sum(before, pack(digits, self.spec.factor_bits)) != check:
+        wrong = any(digits is None for digits in rows)
+        if wrong or _sum(before, *(pack(one, self.spec.factor_bits) for one in rows)) != check:
             raise InputError(_DAMAGED)
-        return digits
+        return rows
 
 
 def _start(coder: int) -> bytes:

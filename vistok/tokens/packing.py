@@ -44,7 +44,7 @@ class Header:
         flags |= _MADE_BY * (self.made_by is not None)
         out = bytes([VERSION << 4 | flags]) + self.fingerprint.to_bytes(2, "little")
         for number in (*(self.keep or ()), *(self.size or ())):
-            out += _varint(number)
+            out += varint(number)
         out += b"" if self.fps is None else struct.pack("<d", self.fps)
         return out + (b"" if self.made_by is None else bytes.fromhex(self.made_by[:MADE_BY]))
 
@@ -61,17 +61,17 @@ class Header:
         flags = data[0] & 15
         header, at = cls(int.from_bytes(data[1:3], "little")), 3
         if flags & _KEEP:
-            header.keep, at = _varints(data, at, lengths)
+            header.keep, at = varints(data, at, lengths)
         if flags & _SIZE:
-            size, at = _varints(data, at, 3)
+            size, at = varints(data, at, 3)
             header.size = tuple(size)
         if flags & _FPS:
-            number, at = _taken(data, at, 8)
+            number, at = taken(data, at, 8)
             header.fps = struct.unpack("<d", number)[0]
             if not (math.isfinite(header.fps) and header.fps > 0):
                 raise InputError(f"{header.fps} frames per second in the header; it is damaged")
         if flags & _MADE_BY:
-            made_by, at = _taken(data, at, MADE_BY // 2)
+            made_by, at = taken(data, at, MADE_BY // 2)
             header.made_by = made_by.hex()
         return header, data[at:]
 
@@ -98,7 +98,8 @@ def unpack(data: bytes, positions: int, bits: tuple[int, ...]) -> np.ndarray:
     return np.stack([(c << np.arange(c.shape[1])).sum(1) for c in columns], axis=1)
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """A number from 0, 7 bits in each byte, lowest first."""
     out = b""
     while number > 127:
         out, number = out + bytes([number & 127 | 128]), number >> 7
@@ -111,14 +112,14 @@ def most_bytes(spec: TokenSpec) -> int:
     return 3 + numbers * _NUMBER + 8 + MADE_BY // 2 + -(-spec.bits // 8)
 
 
-def _taken(data: bytes, at: int, count: int) -> tuple[bytes, int]:
+def taken(data: bytes, at: int, count: int) -> tuple[bytes, int]:
     """`count` bytes from place `at`, and the place behind them."""
     if len(data) < at + count:
         raise InputError("cut off inside the header")
     return data[at : at + count], at + count
 
 
-def _varints(data: bytes, at: int, count: int) -> tuple[list[int], int]:
+def varints(data: bytes, at: int, count: int) -> tuple[list[int], int]:
     """`count` numbers from place `at`, and the place behind them."""
     numbers = []
     for _ in range(count):
@@ -128,7 +129,7 @@ def _varints(data: bytes, at: int, count: int) -> tuple[list[int], int]:
                 raise InputError(
                     f"a number of more than {_NUMBER} bytes in the header; it is damaged"
                 )
-            (byte,), at = _taken(data, at, 1)
+            (byte,), at = taken(data, at, 1)
             value, shift = value | (byte & 127) << shift, shift + 7
             if byte < 128:
                 break

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.support.caches import change_meta
 from tests.support.training import TINY, cache_tree, command
@@ -68,6 +69,22 @@ def test_a_cache_of_ten_crops_goes_on_in_the_middle_of_a_sample(run, tmp_path):
     run(tree, "torn")
     for name in ("tokens.npy", "labels.npy", "meta.json"):
         assert (torn / "train" / name).read_bytes() == (whole / "train" / name).read_bytes()
+
+
+def test_a_cache_of_a_folder_keeps_the_names_of_its_files(run, tmp_path):
+    tokenizer = Tokenizer(validate(TokenizerConfig, TINY["task"]["tokenizer"]))
+    tokenizer.save_pretrained(tmp_path / "model")
+    names = ["a/one.png", "a/two.png", "b/three.jpg"]
+    for name in names:
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 32), "red").save(tmp_path / "images" / name)
+    place = str(tmp_path / "images")
+    tree = cache_tree(tmp_path / "model", limit=2)
+    tree["task"] |= {"tokenizer": str(tmp_path / "model"), "crops": 2}
+    tree["data"] = {"kind": "folder", "path": place, "val_path": place, "size": 32}
+    tokens = run(tree, "tokens")
+    assert TokenCache(tokens / "train").names == ("a/one.png", "a/two.png")
+    assert TokenCache(tokens / "val").names == tuple(names)
 
 
 @pytest.mark.slow

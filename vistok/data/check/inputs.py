@@ -14,6 +14,7 @@ from typing import Any
 
 from vistok.config import ConfigError, read_yaml, validate_part
 from vistok.config.overrides import parse
+from vistok.config.plugins import recorded
 from vistok.config.registry import build
 from vistok.data.addresses import check_addresses
 from vistok.data.base import DataError, Dataset
@@ -70,7 +71,8 @@ def open_inputs(paths: Sequence[str], overrides: Sequence[str] = ()) -> Inputs:
             tree = read_yaml(path, [f"data.{item}" for item in overrides])
             if not isinstance(tree.get("data"), dict):
                 raise ConfigError(f"{path}: data: missing; expected e.g. {{kind: photos}}")
-            config = validate_part("data", tree["data"], f"{path}: data")
+            with recorded(tree.get("plugins"), path):
+                config = validate_part("data", tree["data"], f"{path}: data")
             if os.path.basename(path) == "config.yaml":  # of a run, perhaps somebody else's
                 check_addresses(config, path, given)
             _open_config(found, config)

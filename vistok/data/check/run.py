@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from vistok.core.verbosity import quiet
 from vistok.data.base import BadSample, Dataset
 from vistok.data.check.clips import scan_clip
 from vistok.data.check.findings import Findings, Scanned
@@ -42,7 +43,7 @@ def run_check(
     findings = Findings(sources.troubles, [d.classes for _, d in sources.open], sources.left_out)
     total = sum(len(dataset) for _, dataset in sources.open)
     left = total if limit is None else min(limit, total)
-    with tqdm(total=left, desc="check", unit="sample") as bar:
+    with tqdm(total=left, desc="check", unit="sample", disable=quiet()) as bar:
         for prefix, dataset in sources.open:
             count = min(left, len(dataset))
             left -= count

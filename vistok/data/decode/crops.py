@@ -63,6 +63,7 @@ class CroppedDataset(Dataset):
         self.images, self.sets, self.kind, self.size = sets[0], sets, crops, hw
         self.classes, self.crops = self.images.classes, _COUNT[crops] * len(sets)
         self.texts, self.frames, self.ranges = self.images.texts, self.images.frames, ranges
+        self.names = self.images.names
         self._last: tuple[tuple[int, int], Sample] | None = None
 
     def __len__(self) -> int:

@@ -86,6 +86,21 @@ def inspect(data: bytes, name: str, limit: int = PIXEL_LIMIT) -> tuple[Image, He
         raise BadSample(name, f"cannot be decoded ({error or type(error).__name__})") from None
 
 
+def opened(image: Image, name: str) -> Image:
+    """An image that PIL has opened -> upright RGB on white, as `decode` gives a file's.
+
+    BadSample for one whose file turns out to be damaged, and for modes that are no image of 8 bits.
+    """
+    try:
+        _load(image)
+        noted = orientation(image)
+        return upright(_rgb(image, b"", name), noted)
+    except BadSample:
+        raise
+    except Exception as error:  # as in `inspect`
+        raise BadSample(name, f"cannot be decoded ({error or type(error).__name__})") from None
+
+
 def to_tensor(image: Image) -> Tensor:
     """PIL RGB -> [3, H, W] uint8, a copy of its own.
 
@@ -157,7 +172,7 @@ def _load(image: Image) -> None:
 def _rgb(image: Image, data: bytes, name: str) -> Image:
     from PIL import Image
 
-    clear = png.transparent(image, data) if image.format == "PNG" else None
+    clear = png.transparent(image, data) if image.format == "PNG" and data else None
     if clear is not None:
         del image.info["transparency"]
         pixels = np.array(_rgb(image, data, name))

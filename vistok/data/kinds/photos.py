@@ -151,6 +151,12 @@ class PhotosDataset(Dataset):
         }
 
 
+def files() -> dict[str, Path]:
+    """{class: file} of the photographs; DataError if scikit-image lacks one."""
+    folder = _folder()
+    return {name: folder / file for name, file in FILES.items()}
+
+
 def _folder() -> Path:
     """Folder of the photographs, found without importing scikit-image."""
     spec = importlib.util.find_spec("skimage")

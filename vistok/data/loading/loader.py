@@ -241,7 +241,7 @@ class _Reader:
             # Its own generator: torch draws the workers' seed from it, and the global one is saved
             # and restored by training, bit for bit.
             generator=torch.Generator(),
-            worker_init_fn=worker.begin,
+            worker_init_fn=worker.beginning(),
         )
         batches = iter(loader)
         while True:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from vistok.config.contract import required
 from vistok.core.rng import Rng
 from vistok.data.base import BadSample, DataError, Facts, Sample
 
@@ -51,14 +52,17 @@ class Stream(Facts):
     lanes: int | None = None
     """Number of lanes; None = the loader decides."""
 
+    @required
     def read(self, shard: int, offset: int = 0) -> Generator[Entry]:
         """The samples of a shard from `offset` on. DataError if the shard cannot be reached."""
         raise NotImplementedError
 
+    @required
     def decode(self, content: Any, index: int, epoch: int, seed: int) -> Sample:
         """The sample, as `Dataset.sample` would give it; BadSample if it is unusable."""
         raise NotImplementedError
 
+    @required
     def name(self, shard: int) -> str:
         """The name of a shard in messages."""
         raise NotImplementedError

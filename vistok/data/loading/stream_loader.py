@@ -105,7 +105,7 @@ class StreamLoader:
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,
             generator=torch.Generator(),  # see `loader`: the global one is left alone
-            worker_init_fn=worker.begin,
+            worker_init_fn=worker.beginning(),
         )
 
     def __len__(self) -> int:

@@ -6,15 +6,27 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
+from functools import partial
+
+from vistok.config import load_plugins
+from vistok.config.plugins import taken
 
 
-def begin(_: int) -> None:
-    """torch's `worker_init_fn`: memory for images, and SIGTERM from the parent alone.
+def beginning() -> Callable[[int], None]:
+    """torch's `worker_init_fn`: `begin` with the user's own modules that the parent has loaded."""
+    return partial(begin, plugins=taken())
+
+
+def begin(_: int, plugins: tuple[str, ...] = ()) -> None:
+    """Load the user's own modules (a spawned process has none), get memory for images, and take
+    SIGTERM from the parent alone.
 
     Schedulers send SIGTERM to every process of a job; a run that is about to finish its step and
     save needs its workers. The parent ends them when it is done; when it has died, they end by
     themselves.
     """
+    load_plugins(plugins)
     _keep_memory()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_exit_on_sigterm_of_parent, daemon=True).start()

@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vistok.config import Config, ConfigError, PartOf
+from vistok.config.contract import required
 from vistok.config.registry import build
 from vistok.core.draws import Draws, PartDraws
 from vistok.core.errors import InputError
@@ -81,10 +82,12 @@ class Levels(Quantizer):
 
     # -- for subclasses -------------------------------------------------------------------------
 
+    @required
     def down(self, rest: Tensor, level: int) -> Tensor:
         """Residual [B, M, d] -> latents of a level [B, n, d]."""
         raise NotImplementedError
 
+    @required
     def up(self, codes: Tensor, level: int) -> Tensor:
         """Codes of a level [B, n, d] -> their part of the values [B, M, d]."""
         raise NotImplementedError

@@ -1,0 +1,77 @@
+"""Files of a tokenizer: what its config.json holds, and the hashes by which weights are known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vistok.conditioning import TEXT_ENCODER
+from vistok.config import ConfigError, validate
+from vistok.config.plugins import recorded
+from vistok.frozen.network import Frozen
+from vistok.storage import lineage
+from vistok.storage.imported import Imported
+from vistok.storage.lineage import Lineage
+from vistok.storage.weights import content_sha256
+from vistok.tokenizer_config import TokenizerConfig
+
+_RECORDS = ("plugins", "frozen", "lineage")  # in config.json beside the config
+
+
+class TokenizerFiles(Imported):
+    """Part of a tokenizer: `save_pretrained`, `from_pretrained` and what they write and read."""
+
+    makes = "tokenizer"
+    fp32 = ("quantizer",)
+    config: TokenizerConfig
+    lineage: Lineage
+    text_sha256: str | None
+
+    def codes_sha256(self) -> str:
+        """Hash of the weights that make the tokens: all but those of decoder and output space.
+
+        Tokens of one tokenizer mean nothing to another, whatever their spec; one whose decoder
+        alone was trained further has the same.
+        """
+        behind = ("decoder.", "output_space.")
+        state = self.state_dict()
+        return content_sha256({k: v for k, v in state.items() if not k.startswith(behind)})
+
+    def frozen_record(self) -> dict[str, str]:
+        """{name: sha256} of the borrowed frozen networks, which are no part of the saved model.
+
+        That of the text encoder is there once it was used, and stays.
+        """
+        found = {part.name: part.sha256 for part in self.modules() if isinstance(part, Frozen)}
+        return found if self.text_sha256 is None else {**found, TEXT_ENCODER: self.text_sha256}
+
+    def describe(self) -> dict[str, Any]:
+        more = {"frozen": self.frozen_record(), "lineage": lineage.describe(self.lineage)}
+        described = self.config.model_dump(mode="json")
+        return described | {name: value for name, value in more.items() if value}
+
+    @property
+    def licenses(self) -> tuple[str, ...]:
+        """Licenses of the weights and of those they came from, as far as they are known."""
+        parents = (parent.license for step in self.lineage for parent in step.parents)
+        return tuple(one for one in (self.config.license, *parents) if one)
+
+    @staticmethod
+    def read_config(data: dict[str, Any], source: str) -> TokenizerConfig:
+        """The config in a config.json, without plugins, frozen networks and lineage."""
+        own = {name: value for name, value in data.items() if name not in _RECORDS}
+        with recorded(data.get("plugins"), source):
+            return validate(TokenizerConfig, own, source)
+
+    @classmethod
+    def from_description(cls, data: dict[str, Any], source: str) -> Any:
+        frozen = data.get("frozen", {})
+        tokenizer = cls(cls.read_config(data, source))
+        tokenizer.lineage = lineage.read(data.get("lineage"), source)
+        tokenizer.text_sha256 = frozen.get(TEXT_ENCODER)  # compared when the encoder is loaded
+        own = tokenizer.frozen_record()
+        if frozen != own:
+            raise ConfigError(
+                f"{source}: frozen: these weights were trained with {frozen}, and the networks "
+                f"here are {own}; expected the same names and hashes: use the same weight files"
+            )
+        return tokenizer

@@ -1,0 +1,98 @@
+"""The label of a .vtk file: the name of the file that was encoded, and the tiles of a larger image.
+
+bytes  content
+1      1: a name follows, 2: tiles follow
+...    the name: its number of bytes, then UTF-8 (of other bytes of file names: as they are)
+...    the tiles: height and width of the image, overlap, number of tiles
+
+Numbers have 7 bits in each byte. A name is for joining captions and the like; no command opens or
+writes the place that it says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vistok.core.errors import InputError
+from vistok.tokens.packing import taken, varint, varints
+from vistok.tokens.tokens import Tokens
+
+_NAME, _TILES = 1, 2
+_LONGEST_NAME = 4096  # bytes: no system has longer paths
+LONGEST = 4 + 2 + 1 + 5 + _LONGEST_NAME + 4 * 5  # bytes of a file's beginning that hold its label
+_MOST_TILES = 2**17
+
+
+@dataclass(frozen=True)
+class Tiled:
+    """Facts about an image that was encoded tile by tile; `vistok.tiling` knows their places."""
+
+    height: int
+    width: int
+    overlap: int  # pixels that neighboring tiles share
+    count: int
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width, self.count) < 1 or self.count > _MOST_TILES:
+            raise InputError(
+                f"{self.count} tiles of {self.height}x{self.width} pixels; expected 1 or more of "
+                f"each and at most {_MOST_TILES:,} tiles"
+            )
+
+
+@dataclass(frozen=True)
+class Record:
+    """Content of a .vtk file."""
+
+    tokens: Tokens  # of one image or clip; of each tile, row by row, if it has `tiles`
+    name: str | None = None  # of the file that was encoded, relative to the folder that was named
+    tiles: Tiled | None = None
+
+
+@dataclass(frozen=True)
+class Label:
+    """The label of a file; one without content is not written."""
+
+    name: str | None = None
+    tiles: Tiled | None = None
+
+    def __post_init__(self) -> None:
+        if self.name is not None and len(_bytes(self.name)) > _LONGEST_NAME:
+            raise InputError(f"a name of more than {_LONGEST_NAME} bytes; give a shorter one")
+
+    def __bool__(self) -> bool:
+        return self.name is not None or self.tiles is not None
+
+    def write(self) -> bytes:
+        out = bytes([_NAME * (self.name is not None) | _TILES * (self.tiles is not None)])
+        if self.name is not None:
+            out += varint(len(_bytes(self.name))) + _bytes(self.name)
+        if self.tiles is not None:
+            one = self.tiles
+            for number in (one.height, one.width, one.overlap, one.count):
+                out += varint(number)
+        return out
+
+    @classmethod
+    def read(cls, data: bytes) -> tuple[Label, bytes]:
+        """A label and the bytes behind it; InputError if it is damaged or cut off."""
+        (flags,), at = taken(data, 0, 1)
+        if not flags or flags & ~(_NAME | _TILES):
+            raise InputError(
+                f"label {flags}; expected 1..3: use a newer vistok, if the file is not damaged"
+            )
+        name = tiles = None
+        if flags & _NAME:
+            (size,), at = varints(data, at, 1)
+            if size > _LONGEST_NAME:
+                raise InputError(f"a name of {size} bytes; expected {_LONGEST_NAME} or fewer")
+            text, at = taken(data, at, size)
+            name = text.decode("utf-8", "surrogateescape")
+        if flags & _TILES:
+            numbers, at = varints(data, at, 4)
+            tiles = Tiled(*numbers)
+        return cls(name, tiles), data[at:]
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
