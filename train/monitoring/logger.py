@@ -175,7 +175,7 @@ class Logger:
                 links = self.links()
                 self.accelerator.end_training()
                 for line in links:
-                    tqdm.write(line)
+                    self.say(line)
 
     def _reduce(self) -> dict[str, float]:
         names = sorted(self._sums)
