@@ -36,12 +36,14 @@ MAY = {
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
     "exporting": FROZEN | {"tokenizer"},
-    "tiling": FROZEN | {"tokenizer"},
+    "drawing": CORE,
+    "tiling": FROZEN | {"data", "tokenizer", "tiling"},
     "demo": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "demo"},
+    "contracts": FROZEN | set(PARTS) | {"tokenizer", "contracts"},
     "cli": FROZEN
     | set(PARTS)
     | {"tokenizer", "pretrained", "editing", "adaptive", "demo", "cli"}
-    | {"tiling"},
+    | {"tiling", "drawing", "contracts"},
 }
 
 

@@ -72,7 +72,9 @@ class Browser:
 
     def run(self, script):
         """Value of an expression; an exception in it is one here."""
-        found = self._send("Runtime.evaluate", expression=script, returnByValue=True)
+        found = self._send(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
@@ -82,6 +84,12 @@ class Browser:
         text = {"text": "\r"} if name == "Enter" else {}
         self._send("Input.dispatchKeyEvent", type="keyDown", **common, **text)
         self._send("Input.dispatchKeyEvent", type="keyUp", **common)
+
+    def files(self, selector, paths):
+        """Choose files in an <input>, as its dialog would."""
+        found = self._send("Runtime.evaluate", expression=f"document.querySelector({selector!r})")
+        place = found["result"]["objectId"]
+        self._send("DOM.setFileInputFiles", files=[str(path) for path in paths], objectId=place)
 
     def shot(self, path, whole=False):
         """A PNG of what is seen, or of the whole page."""
