@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import sys
 from collections.abc import Callable, Iterator
 
 import click
@@ -54,10 +55,15 @@ def _parts() -> Iterator[Row]:
     from vistok.config.registry import entries, families
 
     importlib.import_module("vistok.train.config")  # registers the kinds of every family
-    for family in sorted(families()):
-        if family != "data":
-            for kind, entry in entries(family).items():
-                yield {"name": f"{family} {kind}", "about": _sentence(entry.part, entry.config)}
+    every = [one for family in sorted(families()) for one in entries(family).values()]
+    files = [one.part.__module__ for one in every]
+    for one in every:
+        if one.family != "data":
+            described = (sys.modules[one.part.__module__], one.part, one.config)
+            if files.count(one.part.__module__) > 1:  # the file's first line is of several parts
+                described = (*described[1:], described[0])
+            about = _sentence(*described)
+            yield {"name": f"{one.family} {one.kind}", "about": about}
 
 
 def _data() -> Iterator[Row]:
@@ -82,10 +88,10 @@ def _metrics() -> Iterator[Row]:
         yield {"name": name, "about": f"{unit}{better}{one.help}", "better": one.better}
 
 
-def _sentence(*described: type) -> str:
-    """The first sentence of the first docstring among these classes that is their own."""
+def _sentence(*described: object) -> str:
+    """The first sentence of the first docstring among these that is their own."""
     for one in described:
-        text = one.__dict__.get("__doc__")
+        text = vars(one).get("__doc__")
         if text:
             first = " ".join(inspect.cleandoc(text).split("\n\n")[0].split())
             return first.partition(". ")[0].removesuffix(".")
