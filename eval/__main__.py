@@ -16,6 +16,7 @@ import click
 from vistok.cli.key_command import key_command
 from vistok.config import take_plugins
 from vistok.config.errors import one_line_errors
+from vistok.config.schema_files import check_study, check_words
 from vistok.core.errors import InputError
 from vistok.core.verbosity import note
 
@@ -39,6 +40,7 @@ def evaluate(arguments: Sequence[str]) -> None:
       vistok eval runs/mine runs/mine/generator limit=256 gfid.guidance=[1,1.5]
       vistok eval titok-l32 data.kind=folder data.val_path=val data.size=256
     """
+    check_words("eval", arguments)  # before the imports, which take seconds
     from vistok.eval.config import EvalConfig, read_config, split_arguments
     from vistok.eval.launch import process_group
     from vistok.eval.measure import evaluate
@@ -59,7 +61,7 @@ def evaluate(arguments: Sequence[str]) -> None:
             there = set(Path(config.report).parent.iterdir())
             for path in write_report(results, config.report, config.overwrite):
                 note(f"{'replaced' if path in there else 'wrote'} {path}")
-            note(f"report: {config.report}")
+            _say_report(config.report)
 
 
 @key_command("RUN|CONFIG... [KEY=VALUE]...", "vistok.eval.speed.config:SpeedConfig")
@@ -129,6 +131,9 @@ def study(arguments: Sequence[str]) -> None:
       vistok study lengths_tiny only=[nested] steps=100
     """
     from vistok.config import ConfigError
+
+    if arguments:
+        check_study(arguments[0], arguments[1:])  # before the imports, which take seconds
     from vistok.eval.launch import process_group
     from vistok.eval.report.tables import summary
     from vistok.eval.study.study import evaluation_of, read_study, run_study
@@ -152,7 +157,13 @@ def study(arguments: Sequence[str]) -> None:
         click.echo("\n" + verdict_text(results.facts["study"]))
     elif said := results.facts["study"].get("sentences"):
         click.echo("\n" + "\n\n".join(said))
-    note(f"report: {target}")
+    _say_report(target)
+
+
+def _say_report(path: str | Path) -> None:
+    """The report's path, and its address that a terminal or a browser opens."""
+    note(f"report: {path}")
+    note(f"        {Path(path).resolve().as_uri()}")
 
 
 COMMANDS = {"speed": speed, "reference": reference, "study": study}

@@ -8,7 +8,9 @@ from vistok.train import signals
 if __name__ == "__main__":
     signals.install()  # first of all: what is imported below takes seconds
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,6 +18,7 @@ from vistok.cli.verbosity import add_verbosity
 from vistok.config import read_yaml, shipped, take_plugins, validate
 from vistok.config.errors import one_line_errors
 from vistok.config.overrides import parse
+from vistok.config.schema_files import check
 
 
 def _list(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
@@ -25,6 +28,13 @@ def _list(context: click.Context, parameter: click.Parameter, wanted: bool) -> N
     for name, path in shipped.trained().items():
         click.echo(f"{name:46} {shipped.describe(path)}")
     context.exit()
+
+
+def _given(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without data that lack a kind: those of a tokenizer's run may come below them."""
+    data = tree.get("data")
+    partial = isinstance(data, Mapping) and "kind" not in data
+    return {key: value for key, value in tree.items() if key != "data" or not partial}
 
 
 @add_verbosity
@@ -56,6 +66,7 @@ def main(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
     """
     words = take_plugins(overrides)
     tree = read_yaml(config, words)
+    check("train", _given(tree), config)  # before the imports, which take seconds
     from vistok.data.addresses import check_addresses
     from vistok.storage.trained import RUN_CONFIG
     from vistok.train.config import TrainConfig

@@ -30,8 +30,10 @@ COMMANDS = {
         ("try", "vistok.cli.try_:try_", "Show an image at every length, beside JPEG and WebP"),
         ("demo", "vistok.cli.demo:demo", "Try tokenizers in a page on this machine"),
         ("list", "vistok.cli.listing:list_", "List released models, configs, parts, metrics"),
+        ("schema", "vistok.cli.schema:schema", "Write the JSON schema of configs, for editors"),
     ),
     "More": (
+        ("test-part", "vistok.cli.contract:test_part", "Test a part of your own before training"),
         ("frequencies", "vistok.cli.frequencies:frequencies", "Count codes for smaller files"),
     ),
 }

@@ -74,6 +74,8 @@ def describe(path: Path) -> str:
     """The first sentence of the comment that a config begins with."""
     lines = []
     for line in path.read_text("utf-8").splitlines():
+        if line.startswith("# yaml-language-server:"):  # for editors
+            continue
         if not line.startswith("#") or line.startswith("#   "):  # a command, on a line of its own
             break
         lines.append(line.lstrip("# ").strip())
