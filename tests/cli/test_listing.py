@@ -42,6 +42,12 @@ def test_rows_have_a_name_and_a_sentence(words, name):
     assert f"\n{name} " in "\n" + listed(*words)
 
 
+def test_names_come_before_sentences():
+    rows = json.loads(listed("configs", "quickstart", "--json"))
+    assert {row["name"].partition("/")[0] for row in rows} == {"quickstart"}
+    assert "tiny/maskgit " in listed("configs", "quickstart's tokens")
+
+
 def test_a_slip_is_one_line():
     result = CliRunner().invoke(main, ["list", "tokenisers"])
     assert result.exit_code == 1 and "did you mean 'tokenizers'" in result.stderr

@@ -119,7 +119,7 @@ def list_(words: tuple[str, ...], as_json: bool) -> None:
     """Print what comes with vistok: released models, configs, parts, protocols, metrics.
 
     KIND is tokenizers, generators, configs, studies, parts, data, protocols or metrics. WORDs
-    choose the rows that hold all of them; without a KIND, of every kind.
+    choose names that hold all of them, or else sentences; without a KIND, of every kind.
 
     \b
     Examples:
@@ -135,7 +135,7 @@ def list_(words: tuple[str, ...], as_json: bool) -> None:
     found = {}
     for name, (_, rows) in KINDS.items():
         if kind in (name, None):
-            found[name] = [row for row in rows() if _fits(row, wanted)]
+            found[name] = _chosen(list(rows()), wanted)
     if not any(found.values()):
         raise InputError(f"{' '.join(words)}: nothing of this name; {nearest(words[0], KINDS)}")
     if as_json:
@@ -147,9 +147,14 @@ def list_(words: tuple[str, ...], as_json: bool) -> None:
             _print(name if kind is None else None, rows)
 
 
-def _fits(row: Row, words: list[str]) -> bool:
-    text = f"{row['name']} {row['about']}".lower()
-    return all(word in text or word.removesuffix("s") in text for word in words)
+def _chosen(rows: list[Row], words: list[str]) -> list[Row]:
+    """The rows whose names hold all words; if there are none, those whose sentences do."""
+    for keys in (("name",), ("name", "about")):
+        texts = [" ".join(str(row[key]) for key in keys).lower() for row in rows]
+        fits = [all(w in text or w.removesuffix("s") in text for w in words) for text in texts]
+        if any(fits):
+            return [row for row, fit in zip(rows, fits, strict=True) if fit]
+    return []
 
 
 def _overview() -> None:

@@ -109,7 +109,7 @@ def test_a_cache_by_the_command_is_the_data_of_a_generator_by_one_key(cached, tm
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         result = CliRunner().invoke(cache, words)
         assert result.exit_code == 0, result.output
-        assert f"data.path={out}" in result.output.splitlines()[-1]  # the next command
+        assert f"data.path={out}" in result.stdout.splitlines()[-1]  # the next command
         again = CliRunner().invoke(cache, [*words, "limit=6"])
     assert again.exit_code == 1 and "begun with count=5, now count=6" in again.stderr
     data = CachedTokens(CachedTokensConfig(path=str(out)))
