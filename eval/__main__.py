@@ -61,7 +61,7 @@ def evaluate(arguments: Sequence[str]) -> None:
             there = set(Path(config.report).parent.iterdir())
             for path in write_report(results, config.report, config.overwrite):
                 note(f"{'replaced' if path in there else 'wrote'} {path}")
-            note(f"report: {config.report}")
+            _say_report(config.report)
 
 
 @key_command("RUN|CONFIG... [KEY=VALUE]...", "vistok.eval.speed.config:SpeedConfig")
@@ -157,7 +157,13 @@ def study(arguments: Sequence[str]) -> None:
         click.echo("\n" + verdict_text(results.facts["study"]))
     elif said := results.facts["study"].get("sentences"):
         click.echo("\n" + "\n\n".join(said))
-    note(f"report: {target}")
+    _say_report(target)
+
+
+def _say_report(path: str | Path) -> None:
+    """The report's path, and its address that a terminal or a browser opens."""
+    note(f"report: {path}")
+    note(f"        {Path(path).resolve().as_uri()}")
 
 
 COMMANDS = {"speed": speed, "reference": reference, "study": study}
