@@ -12,6 +12,7 @@ from pathlib import Path
 
 import config_pages
 import metric_tables
+import notebook_page
 import release_tables
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
@@ -28,6 +29,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "metrics": metric_tables.metrics,
     "protocols": metric_tables.protocols,
     "config-index": config_pages.index,
+    "notebook": notebook_page.page,
 }
 
 
