@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import command_pages
 import config_pages
 import metric_tables
 import notebook_page
@@ -30,6 +31,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "protocols": metric_tables.protocols,
     "config-index": config_pages.index,
     "notebook": notebook_page.page,
+    "commands": command_pages.commands,
 }
 
 

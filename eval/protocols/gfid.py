@@ -64,7 +64,9 @@ class GFIDConfig(ProtocolConfig):
     stored: Selects[int] = Field(default=CAP, ge=2)
     """Feature vectors kept for KID, precision and recall; a keyed subset of a larger set."""
 
-    @field_validator("guidance", mode="before")
+    @field_validator(
+        "guidance", mode="before", json_schema_input_type=float | tuple[float, ...] | None
+    )
     @classmethod
     def _one_scale(cls, value: Any) -> Any:
         """A single number stands for a list of one."""

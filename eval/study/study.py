@@ -85,7 +85,7 @@ class StudyConfig(Config):
             raise InputError("report: a study writes report.html into its own folder")
         return evaluate
 
-    @field_validator("only", mode="before")
+    @field_validator("only", mode="before", json_schema_input_type=str | tuple[str, ...])
     @classmethod
     def _one(cls, only: Any) -> Any:
         return (only,) if isinstance(only, str) else only

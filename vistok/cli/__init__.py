@@ -30,8 +30,10 @@ COMMANDS = {
         ("info", "vistok.cli.info:info", "Show the parts, tokens and license of a model"),
         ("check", "vistok.cli.check:check", "Scan a data set before training on it"),
         ("list", "vistok.cli.listing:list_", "List released models, configs, parts, metrics"),
+        ("schema", "vistok.cli.schema:schema", "Write the JSON schema of configs, for editors"),
     ),
     "More": (
+        ("test-part", "vistok.cli.contract:test_part", "Test a part of your own before training"),
         ("frequencies", "vistok.cli.frequencies:frequencies", "Count codes for smaller files"),
     ),
 }
