@@ -50,8 +50,8 @@ def file_name(program: str) -> str:
 def check(program: str, tree: Any, source: str) -> None:
     """ConfigError, one line, for a config with mistakes that the shipped schema shows.
 
-    Nothing is said where there is no such file, where parts of the user's own are loaded or recorded,
-    and where the schema is older than the code: then the config itself has the word.
+    Nothing is said where there is no such file, where parts of the user's own are loaded or
+    recorded, and where the schema is older than the code: then the config itself has the word.
     """
     schema = _shipped(program)
     if schema is None or not isinstance(tree, Mapping) or tree.get("plugins"):
