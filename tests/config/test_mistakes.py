@@ -58,7 +58,7 @@ TRAIN = {
     "optimizer.steps=3": "did you mean 'steps'",
     f"{ENCODER}.width=64": f"did you mean '{ENCODER}.transformer.width'",
     f"{ENCODER}.patch_size=4": f"did you mean '{ENCODER}.patches.size'",
-    "nonsense=3": "unknown key, value 3; valid: name, out, seed, task",
+    "nonsense=3": "unknown key, value 3; valid: name, out, plugins, seed, task",
     # keys of other kinds
     "codebook_size=8": f"`codebook_size` is a key of the quantizer vq, and '{QUANTIZER}' is fsq",
     f"{QUANTIZER}={{kind: vq, levels: [8]}}": "`levels` is a key of fsq or residual, and this "

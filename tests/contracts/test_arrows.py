@@ -38,10 +38,11 @@ MAY = {
     "drawing": CORE,
     "tiling": FROZEN | {"data", "tokenizer", "tiling"},
     "demo": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "demo"},
+    "contracts": FROZEN | set(PARTS) | {"tokenizer", "contracts"},
     "cli": FROZEN
     | set(PARTS)
     | {"tokenizer", "pretrained", "editing", "adaptive", "demo", "cli"}
-    | {"tiling", "drawing"},
+    | {"tiling", "drawing", "contracts"},
 }
 
 

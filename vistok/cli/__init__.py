@@ -33,6 +33,7 @@ COMMANDS = {
         ("schema", "vistok.cli.schema:schema", "Write the JSON schema of configs, for editors"),
     ),
     "More": (
+        ("test-part", "vistok.cli.contract:test_part", "Test a part of your own before training"),
         ("frequencies", "vistok.cli.frequencies:frequencies", "Count codes for smaller files"),
     ),
 }

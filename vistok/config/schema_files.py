@@ -23,7 +23,7 @@ from vistok.config.bounded import read_json
 from vistok.config.errors import ConfigError
 from vistok.config.mistakes import Mistake, explain, find
 from vistok.config.overrides import parse
-from vistok.config.plugins import plugin_words
+from vistok.config.plugins import check_recorded, plugin_words
 from vistok.config.schema_nodes import Schema
 from vistok.config.shipped import folder
 from vistok.config.yaml_files import read_yaml
@@ -58,6 +58,7 @@ def check(program: str, tree: Any, source: str) -> None:
         return
     mistakes = list(find(schema, schema.root, tree))
     if mistakes and _is_current(program):
+        check_recorded(tree.get("plugins"), source)
         raise ConfigError(f"{source}: {explain(schema, tree, mistakes, ())}")
 
 
