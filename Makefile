@@ -33,7 +33,7 @@ lint: $(VENV)/installed
 	$(PY) -m ruff check .
 
 docs: $(VENV)/installed  # broken links and references end it
-	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --clean --quiet
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --clean
 	@echo "open site/index.html"
 
 $(VENV)/installed: pyproject.toml setup.py

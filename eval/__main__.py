@@ -16,7 +16,7 @@ import click
 from vistok.cli.key_command import key_command
 from vistok.config import take_plugins
 from vistok.config.errors import one_line_errors
-from vistok.config.schema_files import check_words
+from vistok.config.schema_files import check_study, check_words
 from vistok.core.errors import InputError
 from vistok.core.verbosity import note
 
@@ -27,10 +27,18 @@ def evaluate(arguments: Sequence[str]) -> None:
     """Measure runs (run folders, saved models or released names) and write a report.
 
     Tokenizers: rFID, PSNR, SSIM, perceptual distance, codebook use, bytes, pFID, at every prefix
-    length. Generators (named together with their tokenizer): gFID. A results.json of an earlier
-    evaluation among the runs: its rows are shown beside. What the result cache (eval_cache beside
-    the report) holds is not measured again, and a killed evaluation resumes. An argument key=value
-    with a key below is a setting, everything else a run; config=FILE names a YAML file of settings.
+    length. Generators: gFID; the tokenizer of a generator is found by its record, if none is named.
+    The data are those of each tokenizer's run, or data.KEY=VALUE.
+
+    A results.json among the runs: its rows are shown beside. What eval_cache beside the report
+    holds is not measured again, and a killed evaluation resumes. config=FILE is a YAML file of
+    settings. Other evaluations: vistok eval speed, vistok eval reference, vistok study.
+
+    \b
+    Examples:
+      vistok eval runs/mine report=runs/mine/report.html
+      vistok eval runs/mine runs/mine/generator limit=256 gfid.guidance=[1,1.5]
+      vistok eval titok-l32 data.kind=folder data.val_path=val data.size=256
     """
     check_words("eval", arguments)  # before the imports, which take seconds
     from vistok.eval.config import EvalConfig, read_config, split_arguments
@@ -53,7 +61,7 @@ def evaluate(arguments: Sequence[str]) -> None:
             there = set(Path(config.report).parent.iterdir())
             for path in write_report(results, config.report, config.overwrite):
                 note(f"{'replaced' if path in there else 'wrote'} {path}")
-            note(f"report: {config.report}")
+            _say_report(config.report)
 
 
 @key_command("RUN|CONFIG... [KEY=VALUE]...", "vistok.eval.speed.config:SpeedConfig")
@@ -109,21 +117,31 @@ def reference(arguments: Sequence[str]) -> None:
             note(f"{'replaced' if there else 'wrote'} {config.out}")
 
 
-@key_command("STUDY.yaml [KEY=VALUE]...", "vistok.eval.study.study:StudyConfig")
+@key_command("NAME|FILE [KEY=VALUE]...", "vistok.eval.study.study:StudyConfig")
 @one_line_errors
 def study(arguments: Sequence[str]) -> None:
     """Train the runs of a study (YAML) that are missing, evaluate them and write one report.
 
     KEY=VALUE is a key of the study (evaluate.limit=256) or of all its training configs (steps=100).
-    The same command resumes after a kill.
+    The same command resumes after a kill. `vistok list studies` names those that come with vistok.
+
+    \b
+    Examples:
+      vistok study lengths_tiny
+      vistok study lengths_tiny only=[nested] steps=100
     """
     from vistok.config import ConfigError
+
+    if arguments:
+        check_study(arguments[0], arguments[1:])  # before the imports, which take seconds
     from vistok.eval.launch import process_group
     from vistok.eval.report.tables import summary
     from vistok.eval.study.study import evaluation_of, read_study, run_study
 
     if not arguments:
-        raise ConfigError("no study given; expected a YAML file, e.g. configs/studies/lengths.yaml")
+        raise ConfigError(
+            "no study given; expected a YAML file, or a name that `vistok list studies` shows"
+        )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
             "a study is one process; on several GPUs give each its runs: CUDA_VISIBLE_DEVICES=0 "
@@ -139,7 +157,13 @@ def study(arguments: Sequence[str]) -> None:
         click.echo("\n" + verdict_text(results.facts["study"]))
     elif said := results.facts["study"].get("sentences"):
         click.echo("\n" + "\n\n".join(said))
-    note(f"report: {target}")
+    _say_report(target)
+
+
+def _say_report(path: str | Path) -> None:
+    """The report's path, and its address that a terminal or a browser opens."""
+    note(f"report: {path}")
+    note(f"        {Path(path).resolve().as_uri()}")
 
 
 COMMANDS = {"speed": speed, "reference": reference, "study": study}

@@ -17,6 +17,7 @@ from vistok.core.errors import InputError
 from vistok.eval.images import default_batch
 from vistok.eval.protocols.base import PROTOCOLS, Protocol
 from vistok.eval.reference.agreement import FIELDS
+from vistok.eval.results.metrics import METRICS
 from vistok.eval.resumable import EVERY
 
 _MODULES = (
@@ -36,6 +37,12 @@ class Common(Config):
     """HTML file to write; tables and results.json go beside it. null: numbers are only printed."""
     overwrite: bool = False
     """true: files that are not an earlier version of the report are replaced too."""
+    name: tuple[str, ...] | dict[str, str] = ()
+    """Names of the runs in the report: a list in the order of the command line, or {old: new}; by
+    default the ends of their paths."""
+    columns: tuple[str, ...] = ()
+    """Metrics of report.tex's table of all runs, in this order: [PSNR, rFID, gFID]; [] = the
+    headline ones as far as a line goes."""
     protocols: tuple[str, ...] = DEFAULT
     """Protocols to measure; the report says which of them do not fit a system, and why."""
     features: str = "vistok-cnn"
@@ -74,7 +81,7 @@ class Common(Config):
     """true: measure again what the cache holds."""
 
     @field_validator(
-        *("protocols", "perceptual", "allow_mismatch"),
+        *("protocols", "perceptual", "allow_mismatch", "columns"),
         mode="before",
         json_schema_input_type=str | tuple[str, ...],
     )
@@ -83,12 +90,28 @@ class Common(Config):
         """A single name stands for a list of one."""
         return (value,) if isinstance(value, str) else value
 
+    @field_validator(
+        "name", mode="before", json_schema_input_type=str | tuple[str, ...] | dict[str, str]
+    )
+    @classmethod
+    def _one_run(cls, value: Any) -> Any:
+        """The name of the only run stands for a list of one."""
+        return (value,) if isinstance(value, str) else value
+
     @field_validator("protocols")
     @classmethod
     def _known_protocols(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if name not in PROTOCOLS:
                 raise InputError(f"unknown protocol '{name}'; valid: {', '.join(PROTOCOLS)}")
+        return value
+
+    @field_validator("columns")
+    @classmethod
+    def _known_columns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in METRICS:
+                raise InputError(f"unknown metric '{name}'; {nearest(name, tuple(METRICS))}")
         return value
 
     @field_validator("allow_mismatch")

@@ -26,9 +26,11 @@ from vistok.eval.reference.real import RealStats
 from vistok.eval.report.files import place, run_key
 from vistok.eval.result_cache import ResultCache, facts_of
 from vistok.eval.results.merge import check_names, joined
+from vistok.eval.results.names import chosen_names, renamed
 from vistok.eval.results.rows import Results
 from vistok.eval.resumable import Cache, digest
 from vistok.eval.systems.probe import recipe, with_probe
+from vistok.eval.systems.released import place as place_of
 from vistok.eval.systems.runs import RunError, System, open_data, resolve, sides_of
 from vistok.frozen import FeatureNetwork, feature_network, perceptual_network
 from vistok.runtime import distributed
@@ -46,15 +48,20 @@ def evaluate(
     """
     earlier = [Results.load(path) for path in paths if Path(path).suffix == ".json"]
     folders = [path for path in paths if Path(path).suffix != ".json"]
+    before = [run["name"] for results in earlier for run in results.runs]
     if earlier and not folders:
         check_names((), earlier)
-        return joined(earlier[0], earlier[1:])
+        names = chosen_names(config.name, before, before)
+        return renamed(_with_columns(joined(earlier[0], earlier[1:]), config), names)
     systems = resolve(folders)
     for one in systems:
         if len(folders) == sum(len(system.generators) for system in systems):
             say(f"{one.tokenizer.folder}: the tokenizer of {one.generators[0].folder}")
     found = [run for one in systems for run in (one.tokenizer, *one.generators)]
     check_names([run.name for run in found], earlier)
+    own = {run.folder: run.name for run in reversed(found)}
+    given = [own[folder] for folder in map(place_of, folders)]
+    names = chosen_names(config.name, given, [*(run.name for run in found), *before])
     if config.report is not None:  # before any work
         known = [{"name": run.name, "folder": str(run.folder)} for run in found]
         known += [run for results in earlier for run in results.runs]
@@ -103,7 +110,17 @@ def evaluate(
         **_by_fact(outcomes),
         **stamp,
     }
-    return joined(Results(rows=rows_of(every), runs=tuple(runs), facts=facts), earlier)
+    made = Results(rows=rows_of(every), runs=tuple(runs), facts=facts)
+    return renamed(joined(made, earlier), names)
+
+
+def _with_columns(results: Results, config: EvalConfig) -> Results:
+    """Earlier results shown anew, with the columns that are asked for now."""
+    if not config.columns:
+        return results
+    before = results.facts.get("config") or {}
+    facts = {**results.facts, "config": {**before, "columns": list(config.columns)}}
+    return results.model_copy(update={"facts": facts})
 
 
 def _jobs(system: System, context: Context, config: EvalConfig) -> list[Job | Skip]:

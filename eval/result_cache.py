@@ -22,6 +22,7 @@ from vistok.core.errors import InputError
 from vistok.eval.context import Context
 from vistok.eval.images import network_of
 from vistok.eval.jobs import Job, Outcome, do
+from vistok.eval.results.names import renamed_note, renamed_one
 from vistok.eval.results.rows import Row
 from vistok.eval.resumable import Cache, digest
 from vistok.eval.systems.runs import Run
@@ -135,7 +136,9 @@ def renamed(outcome: Outcome, names: dict[str, str]) -> Outcome:
     if not names:
         return outcome
     rows = [
-        row.model_copy(update={"run": _name(row.run, names), "note": _note(row.note, names)})
+        row.model_copy(
+            update={"run": renamed_one(row.run, names), "note": renamed_note(row.note, names)}
+        )
         for row in outcome.rows
     ]
     return Outcome(
@@ -168,26 +171,11 @@ def _outcome(data: dict[str, Any]) -> Outcome:
     return Outcome(rows, data["facts"], *map(tuple, dicts))
 
 
-def _name(name: str, names: dict[str, str]) -> str:
-    if name in names:
-        return names[name]
-    for old, new in sorted(names.items(), key=lambda system: -len(system[0])):
-        if name.startswith(f"{old}/"):
-            return new + name.removeprefix(old)
-    return name
-
-
-def _note(note: str, names: dict[str, str]) -> str:
-    start, mark, rest = note.partition("tokens of ")
-    name, semicolon, tail = rest.partition("; ")
-    return start + mark + _name(name, names) + semicolon + tail if mark else note
-
-
 def _walk(value: Any, names: dict[str, str]) -> Any:
     """JSON with the names replaced in every field called run or name."""
     if isinstance(value, dict):
         return {
-            key: _name(one, names)
+            key: renamed_one(one, names)
             if key in ("run", "name") and isinstance(one, str)
             else _walk(one, names)
             for key, one in value.items()

@@ -25,9 +25,8 @@ def _list(context: click.Context, parameter: click.Parameter, wanted: bool) -> N
     """Print the shipped training configs and stop."""
     if not wanted or context.resilient_parsing:
         return
-    for name, path in shipped.shipped().items():
-        if not name.startswith(("launch/", "studies/")):  # of accelerate, of vistok eval
-            click.echo(f"{name:46} {shipped.describe(path)}")
+    for name, path in shipped.trained().items():
+        click.echo(f"{name:46} {shipped.describe(path)}")
     context.exit()
 
 
@@ -55,8 +54,15 @@ def _given(tree: Mapping[str, Any]) -> dict[str, Any]:
 def main(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
     """Train what CONFIG says: a YAML file, or the name of a config that comes with vistok.
 
-    KEY=VALUE changes a key of it, such as steps=200 or task.losses.1.weight=0.5; plugins=my.module
-    imports your own parts first. Errors are one line; VISTOK_DEBUG=1 shows the traceback.
+    KEY=VALUE changes a key of it; the same command resumes a run that was stopped.
+    plugins=my.module imports your own parts first. On several GPUs: accelerate launch -m
+    vistok.train CONFIG.
+
+    \b
+    Examples:
+      vistok train quickstart
+      vistok train quickstart name=mine data.kind=folder data.path=my/images
+      vistok train quickstart steps=200 task.losses.1.weight=0.5 --dry-run
     """
     words = take_plugins(overrides)
     tree = read_yaml(config, words)

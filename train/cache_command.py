@@ -125,9 +125,10 @@ def cache(arguments: Sequence[str]) -> None:
     that was interrupted is resumed by the same command; one of other tokens is never replaced.
 
     \b
-    vistok cache runs/mine
-    vistok cache runs/mine limit=50000 crops=2 workers=4
-    vistok cache titok-l32 data.kind=folder data.path=my/images data.val_share=0.1
+    Examples:
+      vistok cache runs/mine
+      vistok cache runs/mine limit=50000 crops=2 workers=4
+      vistok cache titok-l32 data.kind=folder data.path=my/images
     """
     from vistok.train.loop import train
 

@@ -126,6 +126,7 @@ class Loop:
             val_set,
             accelerator,
             folder,
+            training=train_set,
             stopping=lambda: self.stop.number is not None,
             tell=lambda text: self.logger.warn(text),
             note=self.nonfinite.note,

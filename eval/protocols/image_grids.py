@@ -1,31 +1,36 @@
 """Image grids of the report: reconstructions at each length, perturbed tokens, samples.
 
-Clips are shown as some of their frames side by side.
+Reconstructions are of validation images and, where the tokenizer's run names its data, of some
+training images too. Clips are shown as some of their frames side by side.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 from torch import Tensor
 
 from vistok.config.contract import lacks
+from vistok.config.errors import UserError
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
-from vistok.eval.images import exact
+from vistok.eval.images import Views, exact
 from vistok.eval.protocols import gfid, pfid
-from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, register
+from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Skip, register
+from vistok.eval.reference.training_set import TrainingSet, training_set
 from vistok.eval.results.facts import Scale
 from vistok.eval.results.rows import Row
 from vistok.eval.strips import grid
-from vistok.eval.systems.runs import System, class_names
+from vistok.eval.systems.runs import Run, System, class_names
 from vistok.metrics.perturbed import QUICK_GRID, Cell
 
 if TYPE_CHECKING:
     from vistok.eval.config import EvalConfig
 
 COUNT = 8  # images of a strip
+_TRAINED = 4  # training images beside them
 _FRAMES = 4  # frames of a clip that are shown
 _CLASSES = 10  # rows of generated images at most
 _SEARCHED = 256  # images among which one of each class is looked for
@@ -39,6 +44,7 @@ class ImageGridsConfig(ProtocolConfig):
 class _JobConfig(ProtocolConfig):
     guidance: tuple[Scale, ...] = ()
     count: int = Field(default=COUNT, ge=1)
+    training: dict[str, Any] | None = None  # identity of the training images, where some are shown
 
 
 @register
@@ -50,10 +56,15 @@ class ImageGrids(Protocol):
     Config = ImageGridsConfig
     first_rank = True
 
-    def jobs(self, system: System, config: EvalConfig) -> list[Job]:
+    def jobs(self, system: System, config: EvalConfig) -> list[Job | Skip]:
         scales = config.image_grids.guidance
         scales = config.gfid.guidance if scales is None else scales
-        found = [Job(self, _JobConfig())]
+        shown = trained_on(system.tokenizer)
+        known = isinstance(shown, TrainingSet)
+        own = _JobConfig(training=shown.identity if known else None)
+        found: list[Job | Skip] = [Job(self, own, data=shown if known else None)]
+        if isinstance(shown, str):
+            found.append(Skip(self.name, shown))
         for generator in system.generators:
             own = _JobConfig(guidance=gfid.scales_of(generator.generator, scales))
             found.append(Job(self, own, generator))
@@ -64,6 +75,8 @@ class ImageGrids(Protocol):
         generator = context.job.generator
         if generator is None:
             context.image_grids.append(reconstructions(context))
+            if context.job.data is not None:
+                context.image_grids.append(of_training(context, context.job.data))
             near = not lacks(context.tokenizer.quantizer, "neighbours")
             if context.spec.vocab and near and "image" in context.media:
                 context.image_grids.append(perturbed(context))
@@ -118,6 +131,24 @@ def reconstructions(context: Context) -> dict[str, Any]:
             rows.append((_tokens(context, length), cells(to_uint8(decoded))))
     labels = _labels(context, index, len(rows[0][1]))
     return grid("reconstructions", context.run.name, rows, labels, places)
+
+
+def trained_on(run: Run) -> TrainingSet | str | None:
+    """Some images that a tokenizer was trained on; the reason why they cannot be shown; None for a
+    model without a run, or a run without data."""
+    if run.config is None or not run.config.get("data"):
+        return None
+    try:
+        return training_set(run, None, _TRAINED)
+    except UserError as error:  # of another evaluation's data, these need not be here
+        return f"no training images: {error}"
+
+
+def of_training(context: Context, training: TrainingSet) -> dict[str, Any]:
+    """`reconstructions` of training images, marked as such."""
+    views = context.views
+    own = Views(training.dataset, views.batch, None, views.device)
+    return {**reconstructions(replace(context, views=own)), "split": "train"}
 
 
 def perturbed(context: Context) -> dict[str, Any]:

@@ -12,28 +12,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from vistok.eval.report.tables import by_run, named
+from vistok.eval.report.naming import ARROWS, Naming
+from vistok.eval.report.tables import by_run
 from vistok.eval.results.compare import differences
 from vistok.eval.results.metrics import metric as metric_of
 from vistok.eval.results.metrics import order
 from vistok.eval.results.rows import Results, Row
-from vistok.eval.results.text import value_text
+from vistok.eval.results.text import few, value_text
 
 
 @dataclass(frozen=True)
 class Column:
-    name: str  # as displayed: with network, data and guidance
+    name: str  # whole: with network, data and guidance
     metric: str
     better: str  # "higher", "lower" or ""
+    title: str = ""  # on a page: the metric
+    inside: str = ""  # on a page: what the metric alone does not tell
 
     @property
-    def title(self) -> str:
-        return self.name.partition("[")[0]
-
-    @property
-    def inside(self) -> str:
-        """Text behind the title: network, data, guidance."""
-        return "".join(self.name.partition("[")[1:])
+    def arrow(self) -> str:
+        return ARROWS[self.better]
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,7 @@ class Cell:
     best: bool = False
     differs: tuple[str, ...] = ()  # protocol fields in which it differs from the column's first
     few: str = ""  # reason why it rests on too few images
+    count: int = 0  # images behind it
 
 
 @dataclass(frozen=True)
@@ -80,19 +79,26 @@ class Comparison:
 def comparison(results: Results) -> Comparison:
     """The table of all runs."""
     found: dict[tuple, dict[tuple[str, str], Row]] = {}
-    lines = _lines(results)
+    shown: dict[str, tuple[str, str]] = {}
+    lines, naming = _lines(results), Naming(results.rows)
     rows = by_run(row for row in results.rows if row.plain)
     owned = {name for names in (results.facts.get("pairs") or {}).values() for name in names}
     for line in lines:
         for run in filter(None, line):
-            of = ", generated" if run in owned else ""
+            owner = run in owned
             for row in longest(rows.get(run, ())):
                 if not metric_of(row.metric).floor:
                     # A generator's KID stands beside its tokenizer's, not in its place.
-                    name = named(row) + ("" if metric_of(row.metric).generated else of)
+                    apart = owner and not metric_of(row.metric).generated
+                    short = naming.of(row)
+                    name = short.whole + (", generated" if apart else "")
+                    inside = ", ".join(filter(None, (short.inside, apart and "generated")))
+                    shown[name] = (short.title, inside)
                     found.setdefault((row.metric, name), {}).setdefault(line, row)
     keys = sorted(found, key=lambda key: order(key[0]))
-    columns = tuple(Column(name, metric, metric_of(metric).better) for metric, name in keys)
+    columns = tuple(
+        Column(name, metric, metric_of(metric).better, *shown[name]) for metric, name in keys
+    )
     cells = [_cells(found[key], column) for key, column in zip(keys, columns, strict=True)]
     runs = {run["name"]: run for run in results.runs}
     colors = places(results)
@@ -162,7 +168,8 @@ def _cells(rows: dict[tuple[str, str], Row], column: Column) -> dict[tuple[str, 
             row.number,
             best is not None and not differs[line] and row.value == best,
             differs[line],
-            row.few,
+            few(row),
+            row.count,
         )
         for line, row in rows.items()
     }

@@ -14,9 +14,10 @@ from markupsafe import Markup
 
 from vistok.eval.report.comparison import places
 from vistok.eval.report.correlation import CLAIM, Correlation, correlations
-from vistok.eval.report.figures import BASE, Point, Series, line_chart, scatter
+from vistok.eval.report.figures import BASE, Point, Series, legend, line_chart, scatter
+from vistok.eval.report.naming import Naming
 from vistok.eval.results.compare import differences
-from vistok.eval.results.metrics import METRICS, ranked, shown
+from vistok.eval.results.metrics import ranked, shown
 from vistok.eval.results.rows import Results, Row
 from vistok.eval.results.text import mark, scale_text
 
@@ -36,12 +37,13 @@ class Relation:
 
 
 def length_charts(results: Results, over: str) -> list[Markup]:
-    """Each metric over kept `tokens` or `bits`, one line a run, if there are two lengths."""
+    """Each metric over kept `tokens` or `bits`, one line a run, if there are two lengths; over
+    bits only where these are no fixed multiple of the tokens, which would draw all charts twice."""
     at = _axis(results, over)
-    charts = []
+    if over == "bits" and not _bits_differ(results):
+        return []
+    charts, naming = [], Naming(results.rows)
     for metric in ranked("curve"):
-        if over == "bits" and metric == "bytes/image":
-            continue  # it is the axis itself
         rows = [r for r in results.find(metric) if r.plain and (r.run, r.length) in at]
         for group in _by_display(_one_guidance(rows)):
             lines = _lines(results, group, lambda row: at[row.run, row.length])
@@ -50,15 +52,17 @@ def length_charts(results: Results, over: str) -> list[Markup]:
                 continue
             if metric == "PSNR":
                 lines += _floors(results, ticks, group[0])
-            unit = METRICS[metric].unit and f" ({METRICS[metric].unit})"
+            name = naming.of(group[0], guided=False)
             charts.append(
                 line_chart(
-                    group[0].display + unit + mark(*group),
+                    f"{name.text} {name.arrow}".strip() + mark(*group),
                     lines,
                     log_x=True,
                     x_ticks=ticks if over == "tokens" else None,
                     x_title=f"kept {over}",
                     form=lambda v, m=metric: shown(v, m),
+                    tip=name.whole,
+                    named=_alike(lines),
                 )
             )
     return charts
@@ -68,6 +72,7 @@ def rate_charts(results: Results) -> list[Markup]:
     """Each metric over bytes an image: tokenizers at their lengths, image codecs dashed."""
     rows = [r for r in results.rows if r.measured.get("bytes") and r.value is not None]
     rows = [r for r in rows if "codec" in r.point]
+    naming = Naming(results.rows)
     codec_of = lambda row: row.point["codec"]
     colors, charts = places(results), []
     ways = [codec for codec in dict.fromkeys(map(codec_of, rows)) if codec not in _BASELINES]
@@ -81,16 +86,17 @@ def rate_charts(results: Results) -> list[Markup]:
             turn = _BASELINES.index(codec) + 1 if base else ways.index(codec)
             points = tuple(sorted({(row.measured["bytes"], row.value) for row in own}))
             place = BASE if base else colors.get(run, 0)
-            marked = name + _mark(group[0], own[0])
-            lines.append(Series(marked, points, place=place, dash=turn or None))
-        metric = group[0].metric
+            apart = _mark(group[0], own[0])
+            lines.append(Series(name, points, place=place, dash=turn or None, remark=apart))
+        metric, named = group[0].metric, naming.of(group[0], guided=False)
         charts.append(
             line_chart(
-                group[0].display + mark(*group),
+                f"{named.text} {named.arrow}".strip() + mark(*group),
                 sorted(lines, key=lambda line: line.place == BASE),
                 log_x=True,
                 x_title="bytes per image",
                 form=lambda v, m=metric: shown(v, m),
+                tip=named.whole,
             )
         )
     return charts
@@ -98,7 +104,7 @@ def rate_charts(results: Results) -> list[Markup]:
 
 def damage_charts(results: Results) -> list[Markup]:
     """Each metric over the share of bits flipped or of positions lost."""
-    charts = []
+    charts, naming = [], Naming(results.rows)
     titles = {
         "bit_flip": "bits flipped",
         "drop_tail": "positions lost at the tail",
@@ -107,7 +113,7 @@ def damage_charts(results: Results) -> list[Markup]:
     rows = [r for r in results.rows if "damage" in r.point and r.value is not None]
     for kind, of_kind in _grouped(rows, lambda r: r.point["damage"]).items():
         for group in _by_display(of_kind):
-            metric = group[0].metric
+            metric, named = group[0].metric, naming.of(group[0], guided=False)
             whole = [_undamaged(results, run) for run in {r.run: r for r in group}.values()]
             if not any(row.point["share"] == 0 for row in group):
                 group = [*group, *(row for row in whole if row is not None)]
@@ -115,10 +121,12 @@ def damage_charts(results: Results) -> list[Markup]:
             lines = _lines(results, group, share)
             charts.append(
                 line_chart(
-                    group[0].display + mark(*group),
+                    f"{named.text} {named.arrow}".strip() + mark(*group),
                     lines,
                     x_title=f"share of {titles.get(kind, kind)}",
                     form=lambda v, m=metric: shown(v, m),
+                    tip=named.whole,
+                    named=_alike(lines),
                 )
             )
     return charts
@@ -152,6 +160,20 @@ def _relation(one: Correlation, colors: dict[str, int]) -> Relation:
     return Relation(chart, title, "; ".join(said), one.n, one.n >= CLAIM)
 
 
+def run_legend(results: Results) -> Markup:
+    """The runs in their colors: one legend for all charts that hold them."""
+    pairs = results.facts.get("pairs") or {}
+    owned = {generator for names in pairs.values() for generator in names}
+    names = [name for name in places(results) if name not in owned]
+    return legend([Series(name, (), place=places(results)[name]) for name in names])
+
+
+def _bits_differ(results: Results) -> bool:
+    """True if some run stores another number of bits in a token than others do."""
+    kept = [one for run in results.runs for one in (run.get("lengths") or {}).values()]
+    return len({k["bits"] / k["tokens"] for k in kept if k.get("bits") and k.get("tokens")}) > 1
+
+
 def _axis(results: Results, over: str) -> dict[tuple[str, int | None], float]:
     """{(run, length): kept tokens or bits}, for the lengths of which the run's facts say so."""
     found: dict[tuple[str, int | None], float] = {}
@@ -165,13 +187,22 @@ def _axis(results: Results, over: str) -> dict[tuple[str, int | None], float]:
 def _lines(results: Results, rows: list[Row], x: Any) -> list[Series]:
     """One line a run, in the runs' order and colors."""
     colors = places(results)
-    lines = []
+    lines, seen = [], []
     for run, own in _grouped(rows, lambda row: row.run).items():
         points = tuple(sorted((float(x(row)), row.value) for row in own if row.value is not None))
         if points:
-            name = run + _mark(rows[0], own[0])
-            lines.append(Series(name, points, place=colors.get(run, 0)))
+            apart = _mark(rows[0], own[0])
+            place = colors.get(run, 0)
+            dash = seen.count(place) or None
+            seen.append(place)
+            lines.append(Series(run, points, place=place, dash=dash, remark=apart))
     return lines
+
+
+def _alike(lines: list[Series]) -> bool:
+    """True if two lines have one color (generators of one tokenizer), so that the legend of runs
+    does not tell them apart."""
+    return len({line.place for line in lines}) < len(lines)
 
 
 def _mark(first: Row, row: Row) -> str:

@@ -32,6 +32,7 @@ class Series:
     dashed: bool = False
     place: int | None = None  # color; None = its place in the chart
     dash: int | None = None  # which pattern; None = as the color's round says
+    remark: str = ""  # what a legend adds to the name
 
     def stroke(self, place: int) -> str:
         """SVG attributes of its line, as the place-th of a chart."""
@@ -64,9 +65,16 @@ def line_chart(
     x_title: str = "",
     x_ticks: Sequence[float] | None = None,
     form: Callable[[float], str] | None = None,
+    tip: str = "",
+    named: bool = True,
 ) -> Markup:
     """Lines over one x axis; points that are not finite (or not positive on a log axis) are left
-    out of the line."""
+    out of the line.
+
+    Args:
+        tip: tooltip of the title. named: False: the page has one legend for several charts, and
+            only lines that are no run, or say more than their run's name, are named below it.
+    """
     usable = lambda p: (
         all(map(math.isfinite, p)) and (not log_x or p[0] > 0) and (not log_y or p[1] > 0)
     )
@@ -97,7 +105,12 @@ def line_chart(
                 f'<circle cx="{fx(x):.1f}" cy="{fy(y):.1f}" r="{3.5 if len(kept) < 7 else 2.5}" '
                 f'fill="{fill}"><title>{tip}</title></circle>'
             )
-    return _frame(title, body) + legend(series)
+    return _frame(title, body, tip=tip) + legend(series if named else _apart(series))
+
+
+def _apart(series: Sequence[Series]) -> list[Series]:
+    """Lines that a common legend does not have."""
+    return [one for one in series if one.place == BASE or one.remark]
 
 
 def scatter(title: str, points: Sequence[Point], *, x_title: str = "", y_title: str = "") -> Markup:
@@ -140,12 +153,12 @@ def _meet(a: Sequence[float], b: Sequence[float]) -> bool:
 
 
 def legend(series: Sequence[Series]) -> Markup:
-    """Names beside their lines; nothing for a single line."""
-    if len(series) < 2:
+    """Names beside their lines; nothing for a single line that is a run's."""
+    if len(series) < 2 and not _apart(series):
         return Markup("")
     keys = "".join(
         f'<span class="key"><svg viewBox="0 0 22 6"><path d="M0 3H22" {s.stroke(i)} '
-        f'stroke-width="3"/></svg>{escape(s.name)}</span>'
+        f'stroke-width="3"/></svg>{escape(s.name + s.remark)}</span>'
         for i, s in enumerate(series)
     )
     return Markup(f'<div class="legend">{keys}</div>')
@@ -230,11 +243,12 @@ def _heat(share: float) -> str:
     return f"rgb({mix[0]},{mix[1]},{mix[2]})"
 
 
-def _frame(title: str, body: Sequence[str], height: float = _HEIGHT) -> Markup:
+def _frame(title: str, body: Sequence[str], height: float = _HEIGHT, tip: str = "") -> Markup:
     name = escape(title)
+    shown = Markup("{}<title>{}</title>").format(title, tip) if tip else name
     return Markup(
         f'<svg viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="{name}">'
-        f'<text x="2" y="14" class="title">{name}</text>{"".join(body)}</svg>'
+        f'<text x="2" y="14" class="title">{shown}</text>{"".join(body)}</svg>'
     )
 
 

@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import jinja2
 from markupsafe import Markup
 
 from vistok.eval.report import (
     curves,
-    escape,
     exports,
     files,
     page_size,
@@ -26,18 +24,22 @@ from vistok.eval.report import (
     summary,
 )
 from vistok.eval.report.comparison import comparison, places
+from vistok.eval.report.config_differences import config_differences
 from vistok.eval.report.image_viewer import checked, shown_side, viewers
-from vistok.eval.report.tables import length_table, markdown, tables
+from vistok.eval.report.markdown_page import render_markdown
+from vistok.eval.report.naming import Naming
+from vistok.eval.report.tables import tables
+from vistok.eval.report.templating import TEMPLATES, environment
+from vistok.eval.report.training_curves import training
 from vistok.eval.results.rows import Results
 from vistok.eval.results.text import scale_text
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _TEXT = 6_000_000  # bytes of a page without images, beyond which parts are left out
 _GRIDS = {
     "reconstructions": (
         "Reconstructions",
-        "The first row is real; below it the same images, decoded by every run from fewer and "
-        "fewer tokens. A run without so few tokens shows its shortest.",
+        "The same images, decoded by every run from its tokens and from prefixes of them. A run "
+        "without so short a prefix shows its shortest.",
     ),
     "perturbed": (
         "Perturbed tokens",
@@ -54,6 +56,7 @@ _PARTS = {  # what may be left out of a page that is too long, first to last
     "rows": "the table of all rows",
     "training": "training curves",
     "configs": "resolved configs",
+    "differences": "settings that differ",
     "codebooks": "codebook histograms",
     "maps": "pFID maps",
     "tables": "each run's own table",
@@ -110,11 +113,8 @@ def render_html(results: Results, stem: str = "report", numbers: str = files.NUM
 
 def _drawn(results: Results, stem: str) -> dict[str, Any]:
     """Charts and tables, which do not depend on the images."""
-    runs = results.runs
-    several = len(places(results)) > 1
-    books = results.facts.get("codebook", {}).items()
-    training = [{"run": run["name"], "charts": run_charts.training_charts(run)} for run in runs]
-    maps = [(run["name"], run_charts.heat_maps(results, run["name"])) for run in runs]
+    runs, naming = results.runs, Naming(results.rows)
+    books = results.facts.get("codebook", {})
     orders = results.facts.get("order", {}).items()
     exported = {
         f"{stem}.csv": "data:text/csv;charset=utf-8," + quote(exports.comparison_csv(results)),
@@ -122,22 +122,24 @@ def _drawn(results: Results, stem: str) -> dict[str, Any]:
     }
     return {
         "comparison": comparison(results),
+        "differences": config_differences(results),
         "stages": stages.table(results),
-        "cards": summary.cards(results),
         "lengths": curves.length_charts(results, "tokens"),
-        "bits": curves.length_charts(results, "bits") if several else [],
+        "bits": curves.length_charts(results, "bits"),
         "rates": curves.rate_charts(results),
         "damages": curves.damage_charts(results),
         "relations": curves.relations(results),
         "probes": summary.probes(results),
         "orders": [{"run": run, "charts": run_charts.order_charts(one)} for run, one in orders],
         "rows": [summary.detail(row) for row in results.rows],
-        "training": [one for one in training if one["charts"]],
+        "training": training(results),
         "configs": [{"name": run["name"], "text": summary.config(run)} for run in runs],
-        "codebooks": [
-            {"run": run, "charts": run_charts.codebook_charts(one)} for run, one in books
+        "codebooks": run_charts.codebook_charts(books, places(results)) if books else [],
+        "maps": [
+            (run["name"], one)
+            for run in runs
+            for one in run_charts.heat_maps(results, run["name"], naming)
         ],
-        "maps": [{"run": run, "charts": found} for run, found in maps if found],
         "tables": tables(results),
         "record": summary.record(results),
         "exported": exported,
@@ -151,26 +153,30 @@ def _page(
     left_out: Sequence[str],
     numbers: str,
 ) -> str:
-    several = len(results.runs) > 1
-    groups = _groups(image_grids, drawn, places(results), several)
+    several, colors = len(results.runs) > 1, places(results)
+    groups = _groups(image_grids, drawn, colors, several)
+    found = {group["anchor"] for group in groups}
     names = {
-        "summary": "Summary",
+        "reconstructions": "Images" if "reconstructions" in found else "",
+        "summary": "All runs" if len(drawn["comparison"].entries) > 1 else "Numbers",
+        "settings": "Settings" if drawn["differences"] else "",
         "stages": "Stages" if drawn["stages"] else "",
-        "lengths": "Lengths" if drawn["lengths"] else "",
+        "generated": "Generated" if "generated" in found else "",
+        "lengths": "Lengths" if drawn["lengths"] or drawn["bits"] else "",
+        "training": "Training" if drawn["training"] else "",
         "rates": "Rate" if drawn["rates"] else "",
         "relations": "Correlation" if drawn["relations"] else "",
+        "perturbed": "Perturbed" if "perturbed" in found else "",
         "damage": "Damage" if drawn["damages"] else "",
         "probe": "Probe" if drawn["probes"] else "",
-        **{group["anchor"]: group["title"] for group in groups},
         "order": "Order" if drawn["orders"] else "",
         "codebook": "Codebook" if drawn["codebooks"] else "",
-        "training": "Training" if drawn["training"] else "",
         "meanings": "Meaning",
         "protocol": "Protocol",
     }
-    read = lambda name: Markup((_TEMPLATES / name).read_text(encoding="utf-8"))
+    read = lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8"))
     return (
-        _environment(True)
+        environment(True)
         .get_template("report.html.j2")
         .render(
             **summary.common(results),
@@ -178,69 +184,18 @@ def _page(
             style=read("report.css"),
             script=read("report.js"),
             groups=groups,
+            headline=summary.headline(results),
+            numbers=summary.strip_numbers(results),
+            kinds=summary.kinds(results),
+            few_short=summary.few_short(results),
+            run_legend=curves.run_legend(results),
+            places=colors,
             order_grids=[_grid(g, several) for g in image_grids if g["kind"] == "order"],
             left_out=left_out,
-            numbers=numbers,
+            numbers_file=numbers,
             sections=[(anchor, title) for anchor, title in names.items() if title],
         )
     )
-
-
-def render_markdown(results: Results, html: str, numbers: str) -> str:
-    """The same numbers as text."""
-    blocks = _comparison_blocks(results)
-    blocks += _stage_blocks(results)
-    for table in tables(results):
-        blocks.append(markdown(*length_table(table)))
-        if table.whole:
-            body = [[line.name, *line.cells] for line in table.whole]
-            blocks.append(markdown([f"{table.run}, whole set", ""], body))
-    if found := curves.relations(results):
-        body = [[one.title, one.text] for one in found]
-        blocks.append(markdown(["tokenizers and generators", "correlation"], body))
-    if probes := summary.probes(results):
-        body = [[line["run"], *line["cells"]] for line in probes["lines"]]
-        blocks.append(markdown(["linear probe", *map(" ".join, probes["columns"])], body))
-    common = summary.common(results)
-    text = (
-        _environment(False)
-        .get_template("report.md.j2")
-        .render(
-            **_plain({**common, "html": html, "json": numbers}),
-            blocks=blocks,
-            spans=[escape.code(one) for one in common["commands"]],
-        )
-    )
-    return text.strip() + "\n"
-
-
-def _comparison_blocks(results: Results) -> list[str]:
-    """The table of all runs, where there are several."""
-    table = comparison(results)
-    if len(table.entries) < 2:
-        return []
-    header = ["run", *(column.name for column in table.columns), *table.facts]
-    mark = lambda c: c.text + (" (best)" if c.best else "") + (" ≠" if c.differs else "")
-    body = [[entry.name, *map(mark, entry.cells), *entry.facts] for entry in table.entries]
-    blocks = [markdown(header, body)]
-    if table.mixed:
-        fields = _plain(", ".join(table.mixed))
-        blocks.append(f"≠: another protocol than the first number of the column: {fields}.")
-    return blocks
-
-
-def _stage_blocks(results: Results) -> list[str]:
-    """The table of stages, where a tokenizer came from another."""
-    table = stages.table(results)
-    if table is None:
-        return []
-    header = ["stage", "made by", "seed", *("".join(column) for column in table["columns"])]
-    cell = lambda value, moved: f"{value} ({moved})" if moved else value
-    body = [
-        [line["name"], line["kind"], line["seed"], *(cell(*one) for one in line["cells"])]
-        for line in table["lines"]
-    ]
-    return [markdown(header, body), "In brackets: the difference from the stage before."]
 
 
 def _groups(
@@ -262,6 +217,7 @@ def _groups(
                     "title": title,
                     "caption": caption,
                     "viewers": slides,
+                    "lossless": all(one.lossless for one in slides),
                     "grids": [_grid(g, several) for g in grids],
                     "maps": maps,
                 }
@@ -273,7 +229,8 @@ def _grid(grid: dict[str, Any], several: bool) -> dict[str, Any]:
     width = grid["size"][1]
     heading = [grid["run"]] if several else []
     heading += [f"guidance {scale_text(grid['guidance'])}"] if "guidance" in grid else []
-    pixels = shown_side(width)
+    most = 64 if len(grid["rows"]) > 4 and grid["kind"] == "generated" else 128
+    pixels = shown_side(width, most)
     return {
         **grid,
         "note": grid.get("note", ""),
@@ -282,26 +239,3 @@ def _grid(grid: dict[str, Any], several: bool) -> dict[str, Any]:
         "pixels": pixels,
         "small": pixels > width,
     }
-
-
-def _environment(escape: bool) -> jinja2.Environment:
-    made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=escape,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=not escape,
-    )
-    # A narrow page may break a number's name before its bracket.
-    made.filters["breakable"] = lambda name: Markup("<wbr>[").join(name.split("["))
-    return made
-
-
-def _plain(value: Any) -> Any:
-    """Values for Markdown: every text in them as plain text."""
-    if isinstance(value, str):
-        return escape.markdown(value)
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return value

@@ -12,7 +12,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from vistok.eval.report.comparison import longest
-from vistok.eval.report.tables import by_run, named
+from vistok.eval.report.naming import named
+from vistok.eval.report.tables import by_run
 from vistok.eval.results.metrics import metric as metric_of
 from vistok.eval.results.metrics import order, shown
 from vistok.eval.results.rows import Results, Row

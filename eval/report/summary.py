@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from vistok.config.yaml_text import dump_yaml
 from vistok.eval.report.comparison import longest
+from vistok.eval.report.naming import Naming
 from vistok.eval.report.tables import by_run
-from vistok.eval.results.metrics import metric, ranked, shown
+from vistok.eval.results.metrics import metric, ranked
 from vistok.eval.results.rows import Results, Row
-from vistok.eval.results.text import FEW_MEANS, few_reasons, mark, scale_text, value_text
+from vistok.eval.results.text import FEW_MEANS, few, few_reasons, value_text
 
 _HONEST = {
     "photos": "held-out views of the same seven photographs that training looked at, not unseen "
     "photographs. Numbers say how well these scenes are rendered, not how well the model "
     "generalizes.",
 }
+_BESIDE = ("PSNR", "rFID", "rFVD", "rFID-frame")  # beside images: the first two that there are
 _FIELDS = ("network", "reference", "count", "crop, filter, size", "sampling", "precision")
 
 
@@ -29,6 +32,7 @@ def common(results: Results) -> dict[str, Any]:
         "names": [run["name"] for run in results.runs],
         "tokenizers": _tokenizers(results),
         "lead": _lead(results),
+        "legend": " ".join(Naming(results.rows).legend()),
         "honest": " ".join(_HONEST[name] for name in sets if name in _HONEST),
         "study": facts.get("study", {}).get("sentences", ()),
         "skipped": facts.get("skipped", []),
@@ -41,15 +45,48 @@ def common(results: Results) -> dict[str, Any]:
     }
 
 
-def cards(results: Results) -> list[dict[str, Any]]:
-    """The headline of every run: its numbers at full length."""
+def kinds(results: Results) -> dict[str, str]:
+    """{run: what it is: kind, parameters, tokens, vocabulary}."""
+    return {run["name"]: _kind(run) for run in results.runs}
+
+
+def few_short(results: Results) -> list[str]:
+    """`few_reasons` with the short names of a page."""
+    naming = Naming(results.rows)
+    rows = [row for row in results.rows if not _is_cell(row)]
+    return few_reasons(rows, lambda row: naming.of(row, guided=False).text)
+
+
+def headline(results: Results) -> list[dict[str, Any]]:
+    """The key numbers of a page about one tokenizer: its own, and of its generators the best gFID.
+
+    [] for several tokenizers, which a table compares.
+    """
+    if len(_tokenizers(results)) != 1:
+        return []
+    tiles_of, naming = ranked("tile"), Naming(results.rows)
+    rows = longest(row for row in results.rows if row.plain and row.metric in tiles_of)
     found = []
-    tiles_of = ranked("tile")
-    tiled = by_run(r for r in results.rows if r.plain and r.metric in tiles_of)
+    for name in tiles_of:
+        own = [row for row in rows if row.metric == name]
+        if name == "gFID" and own:
+            own = [min(own, key=lambda row: math.inf if row.number is None else row.number)]
+        found += own if not metric(name).generated or name == "gFID" else []
+    return [_tile(row, naming) for row in found]
+
+
+def strip_numbers(results: Results) -> dict[str, dict[int, list[dict[str, Any]]]]:
+    """{run: {kept tokens: its PSNR and Fréchet distance}}, which stand beside images."""
+    naming = Naming(results.rows)
+    found: dict[str, dict[int, list[dict[str, Any]]]] = {}
     for run in results.runs:
-        rows = longest(tiled.get(run["name"], ()))
-        tiles = [_tile(row) for name in tiles_of for row in rows if row.metric == name]
-        found.append({"run": run["name"], "kind": _kind(run), "tiles": tiles})
+        kept = {int(k): v.get("tokens") for k, v in (run.get("lengths") or {}).items()}
+        for name in _BESIDE:
+            rows = [r for r in results.find(name, run["name"]) if r.plain and r.length in kept]
+            for row in rows:
+                at = found.setdefault(run["name"], {}).setdefault(int(kept[row.length] or 0), [])
+                if len(at) < 2 and name not in [one["metric"] for one in at]:
+                    at.append(_tile(row, naming))
     return found
 
 
@@ -167,6 +204,7 @@ def _tokenizers(results: Results) -> list[str]:
 
 
 def _lead(results: Results) -> str:
+    """The images and networks that all numbers of a page come from."""
     if not results.rows:
         return "No number was measured."
     sets: dict[tuple, Row] = {}
@@ -183,25 +221,32 @@ def _set(row: Row) -> str:
     clips = row.size is not None and len(row.size) == 3
     size = f" of {row.size[0]} frames{size}" if clips else size
     r = row.reference
-    return f"{r.count:,} {r.name} {'clips' if clips else 'images'}{size} ({r.split} split)"
+    return f"{r.count:,} {'clips' if clips else 'images'}{size} ({r.name}, {r.split} split)"
 
 
-def _tile(row: Row) -> dict[str, str]:
-    better = metric(row.metric).better
-    note = {"lower": "lower is better", "higher": "higher is better", "": ""}[better]
-    if row.guidance is not None and not metric(row.metric).baseline:
-        note = f"guidance {scale_text(row.guidance)}, {note}"
-    unit = metric(row.metric).unit and f" {metric(row.metric).unit}"
-    name, _, inside = row.display.partition("[")
-    value = shown(row.number, row.metric) + unit + mark(row)
-    return {"value": value, "name": name, "inside": f"[{inside}", "note": note}
+def _tile(row: Row, naming: Naming) -> dict[str, Any]:
+    name = naming.of(row)
+    return {
+        "metric": row.metric,
+        "value": value_text(row),
+        "name": name,
+        "few": few(row),
+        "count": row.count,
+    }
 
 
 def _kind(run: dict[str, Any]) -> str:
     spec = run.get("spec") or {}
-    vocab = " x ".join(map(str, spec.get("vocab", ()))) or "continuous"
+    vocab = " x ".join(map(_grouped, spec.get("vocab", ())))
+    tokens = sum(map(math.prod, spec.get("blocks") or ()))
     size = run.get("parameters") or 0
-    return f"{run['kind']}, {size / 1e6:.2f} M parameters, vocabulary {vocab}"
+    said = [run["kind"], f"{size / 1e6:.2f} M parameters"]
+    said += [f"{tokens:,} tokens"] if tokens else []
+    return ", ".join([*said, f"vocabulary {vocab}" if vocab else "continuous"])
+
+
+def _grouped(number: int | str) -> str:
+    return f"{number:,}" if isinstance(number, int) else str(number)
 
 
 def _values(row: Row) -> tuple[str, ...]:

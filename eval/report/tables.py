@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from vistok.eval.report import escape
+from vistok.eval.report.naming import Name, Naming
 from vistok.eval.results.metrics import metric as metric_of
 from vistok.eval.results.metrics import order
 from vistok.eval.results.rows import Results, Row
-from vistok.eval.results.text import FEW_MEANS, few_reasons, scale_text, value_text
+from vistok.eval.results.text import FEW_MEANS, few, few_reasons, value_text
 
 
 @dataclass(frozen=True)
@@ -18,17 +19,20 @@ class Line:
     """One line of a run's table."""
 
     metric: str
-    name: str  # as displayed, with network and data; guidance where it matters
+    name: str  # whole: with network and data; guidance where it matters
+    short: Name  # on a page
     better: str
     cells: tuple[str, ...]  # one for each column; "" where nothing was measured
     values: tuple[float | None, ...]
+    few: tuple[str, ...]  # reason for each column why it rests on few images; "" = it does not
+    counts: tuple[int, ...]  # images behind it
 
 
 @dataclass(frozen=True)
 class Table:
     run: str
     kind: str
-    lengths: tuple[int, ...]
+    lengths: tuple[int, ...]  # the longest first
     lines: tuple[Line, ...]  # a cell for each length
     whole: tuple[Line, ...]  # one cell
 
@@ -36,7 +40,8 @@ class Table:
 def tables(results: Results) -> list[Table]:
     """One table for each run, tokenizers followed by their generators."""
     rows = by_run(row for row in results.rows if row.plain)
-    return [_table(rows.get(run["name"], []), run) for run in results.runs]
+    naming = Naming(results.rows)
+    return [_table(rows.get(run["name"], []), run, naming) for run in results.runs]
 
 
 def by_run(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -47,38 +52,36 @@ def by_run(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def named(row: Row) -> str:
-    """The name of a number in tables: with network and data, and guidance where it was sampled."""
-    if row.guidance is None or metric_of(row.metric).baseline:
-        return row.display
-    return f"{row.display} guidance {scale_text(row.guidance)}"
-
-
-def _table(rows: list[Row], run: dict[str, Any]) -> Table:
-    lengths = tuple(sorted({row.length for row in rows if row.length is not None}))
+def _table(rows: list[Row], run: dict[str, Any], naming: Naming) -> Table:
+    found = {row.length for row in rows if row.length is not None}
+    lengths = tuple(sorted(found, reverse=True))
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
         groups.setdefault((row.metric, row.display, row.guidance), []).append(row)
     ordered = sorted(groups.items(), key=lambda item: order(item[0][0]))
     one_value = lambda key: metric_of(key[0]).table == "whole"
-    lines = [_line(key, group, lengths) for key, group in ordered if not one_value(key)]
-    whole = [_line(key, group, None) for key, group in ordered if one_value(key)]
+    lines = [_line(key, own, lengths, naming) for key, own in ordered if not one_value(key)]
+    whole = [_line(key, own, None, naming) for key, own in ordered if one_value(key)]
     return Table(run["name"], run["kind"], lengths, tuple(lines), tuple(whole))
 
 
-def _line(key: tuple, rows: list[Row], lengths: tuple[int, ...] | None) -> Line:
+def _line(key: tuple, rows: list[Row], lengths: tuple[int, ...] | None, naming: Naming) -> Line:
     metric = key[0]
     if lengths is None:
         found = (rows[0],)
     else:
         at = {row.length: row for row in rows}
         found = tuple(at.get(length) for length in lengths)
+    short = naming.of(rows[0])
     return Line(
         metric,
-        named(rows[0]),
+        short.whole,
+        short,
         metric_of(metric).better,
         tuple("" if row is None else value_text(row) for row in found),
         tuple(None if row is None else row.value for row in found),
+        tuple("" if row is None else few(row) for row in found),
+        tuple(0 if row is None else row.count for row in found),
     )
 
 

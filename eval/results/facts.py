@@ -6,7 +6,7 @@ a damaged or edited one is one line that names the field. Keys that are not list
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -51,6 +51,7 @@ class RunFacts(Fact):
     config: dict[str, Any] | None = None
     model: dict[str, Any] | None = None
     history: list[Step] | None = None
+    """Lines of metrics.jsonl, thinned to about 200 of each split."""
 
 
 class Skipped(Fact):
@@ -79,6 +80,8 @@ class ImageGrid(Fact):
     cells: int | None = Field(default=None, ge=1)
     guidance: Scale | None = None
     note: str = ""
+    split: Literal["val", "train"] = "val"
+    """Split of the images of reconstructions."""
 
 
 class CodebookFacts(Fact):

@@ -30,6 +30,7 @@ class Metric:
     floor: bool = False  # a property of the images: stands beside runs, never as one of them
     baseline: bool = False  # measured at one guidance only: its name need not give it
     generated: bool = False  # of generated images by its very name
+    exact: bool = False  # the same for any number of images: never marked for few of them
     cells: bool = False  # a mean over a grid whose cells (NAME-cell) are drawn as a map
 
     @property
@@ -213,14 +214,16 @@ METRICS: dict[str, Metric] = {
             predicts="y",
             generated=True,
         ),
-        Metric("bits/image", "Stored bits of the kept codes.", digits=0),
-        Metric("bits/pixel", "Stored bits of the kept codes over the pixels.", digits=4),
+        Metric("bits/image", "Stored bits of the kept codes.", digits=0, exact=True),
+        Metric(
+            "bits/pixel", "Stored bits of the kept codes over the pixels.", digits=4, exact=True
+        ),
         Metric(
             "bytes/image",
             "Size of the packed tokens of an image with their small header.",
             digits=1,
             tile=9,
-            curve=11,
+            exact=True,
         ),
         Metric(
             "probe-top1",

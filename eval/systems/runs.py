@@ -22,6 +22,7 @@ from vistok.config.yaml_files import read_plain_yaml
 from vistok.core.errors import InputError
 from vistok.data.addresses import addresses, check_addresses
 from vistok.data.kinds.pairs import PairsConfig, originals_of
+from vistok.eval.results.history import thinned
 from vistok.eval.systems.history import RunError, read_history
 from vistok.eval.systems.released import place
 from vistok.pretrained.open import Kind, kind_of
@@ -97,7 +98,7 @@ class Run:
             "lengths": lengths_of(self.spec),
             "config": _json(self.config),
             "model": _json(self.described),
-            "history": list(self.history),
+            "history": thinned(self.history),
         }
 
 

@@ -72,7 +72,9 @@ class Browser:
 
     def run(self, script):
         """Value of an expression; an exception in it is one here."""
-        found = self._send("Runtime.evaluate", expression=script, returnByValue=True)
+        found = self._send(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 

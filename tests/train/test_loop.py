@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from tests.support.training import STATEFUL, TINY, lines, rewound
@@ -106,10 +107,15 @@ def test_the_run_leaves_what_it_promises(run):
     assert {"loss", "l2", "lr", "images_per_s", "data_wait", "epoch", "samples"} <= set(row)
 
 
-def test_wandb_runs_offline_without_a_key(run, monkeypatch):
+def test_wandb_runs_offline_without_a_key(run, monkeypatch, capsys):
+    """With the very grids that lie in `images/`, and a line that says where the run is."""
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     folder = run(TINY, trackers=["wandb"], steps=2, warmup=0)
-    assert any(path.name.startswith("offline-run") for path in folder.rglob("*"))
+    (place,) = (path for path in folder.rglob("offline-run*") if path.is_dir())
+    (kept,) = (folder / "images").glob("reconstructions_*.png")
+    (sent,) = place.rglob("media/images/*.png")
+    assert Image.open(sent).convert("RGB").tobytes() == Image.open(kept).convert("RGB").tobytes()
+    assert f"wandb sync {place} uploads it" in capsys.readouterr().out
 
 
 def test_bf16_trains_and_keeps_weights_in_fp32(run):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import sys
 import time
 from contextlib import suppress
@@ -126,21 +127,34 @@ class Logger:
         self._clock += time.perf_counter() - self._paused
 
     def image(self, step: int, name: str, image: Tensor) -> None:
-        """image [3, H, W] in 0..1 -> a PNG in the run's folder and in the trackers."""
+        """image [3, H, W] in 0..1 -> a PNG in the run's folder, and the same in the trackers."""
         if not self.main:
             return
         from torchvision.utils import save_image  # slow to import
 
         folder = self.folder / "images"
         folder.mkdir(exist_ok=True)
-        # Small images are enlarged without smoothing, so that pixels stay visible.
-        scale = max(1, round(1024 / image.shape[-1]))
-        big = image.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
-        save_image(big, folder / f"{name}_{step:08d}.png")
+        image = image.detach().float().cpu().clamp(0, 1)
+        save_image(image, folder / f"{name}_{step:08d}.png")
+        pixels = image.mul(255).round().byte()
         for tracker in self.accelerator.trackers:
-            tracker.log_images(
-                {name: big[None].clamp(0, 1).numpy()}, step=step
-            ) if tracker.name == "tensorboard" else _wandb_image(tracker, name, big, step)
+            # tensorboard takes a batch [B, 3, H, W], wandb a list of [H, W, 3].
+            wandb = tracker.name == "wandb"
+            shown = [pixels.permute(1, 2, 0).numpy()] if wandb else pixels[None].numpy()
+            tracker.log_images({name: shown}, step=step)
+
+    def links(self) -> list[str]:
+        """Lines that say where the trackers' pages are."""
+        found = []
+        for tracker in self.accelerator.trackers if self.main and self.config.trackers else ():
+            if tracker.name == "tensorboard":
+                found.append(f"tensorboard: tensorboard --logdir {shlex.quote(str(self.folder))}")
+            elif url := tracker.run.url:
+                found.append(f"wandb: {url}")
+            else:
+                place = shlex.quote(str(Path(tracker.run.dir).parent))
+                found.append(f"wandb: kept offline; wandb sync {place} uploads it")
+        return found
 
     def say(self, text: str) -> None:
         """Print a line on what is done, above the bar."""
@@ -158,7 +172,10 @@ class Logger:
             with suppress(OSError):  # a full disk, which `write` has told
                 self._file.close()
             if self.config.trackers:
+                links = self.links()
                 self.accelerator.end_training()
+                for line in links:
+                    self.say(line)
 
     def _reduce(self) -> dict[str, float]:
         names = sorted(self._sums)
@@ -198,7 +215,3 @@ def _quiet_wandb() -> None:
     if not os.environ.get("WANDB_API_KEY"):
         os.environ.setdefault("WANDB_MODE", "offline")
     os.environ.setdefault("WANDB_SILENT", "true")
-
-
-def _wandb_image(tracker, name: str, image: Tensor, step: int) -> None:
-    tracker.log_images({name: [image.permute(1, 2, 0).clamp(0, 1).numpy()]}, step=step)

@@ -26,6 +26,7 @@ from vistok.data.loading.quarantine import Quarantine
 from vistok.runtime import distributed
 from vistok.train.config import TrainConfig
 from vistok.train.monitoring import overfitting
+from vistok.train.monitoring.grids import Grid, labeled
 from vistok.train.monitoring.summary import GRID_FAILED, VALIDATION_FAILED, read_metrics
 from vistok.train.tasks.base import Task
 
@@ -38,7 +39,7 @@ class Validation:
     """Metrics and grids of a run's validation data.
 
     Args:
-        data: the validation split.
+        data: the validation split. training: the training split, of which grids show some samples.
         folder: of the run, where quarantine.jsonl names samples that cannot be used.
         stopping: True once this process was asked to stop: validation is then cut short.
         tell: tells the user something. note: adds a fact to alarms.jsonl. Both of the main process.
@@ -52,12 +53,14 @@ class Validation:
         accelerator: Accelerator,
         folder: Path,
         *,
+        training: Any = None,
         stopping: Callable[[], bool],
         tell: Callable[[str], None],
         note: Callable[[Mapping[str, Any]], None],
     ) -> None:
         self.config, self.task, self.data, self.accelerator = config, task, data, accelerator
         self.folder, self.stopping, self.tell, self._note = folder, stopping, tell, note
+        self.training = training
         self._bad: list[tuple[str, str]] = []
         self._seen = 0
         self._error: Exception | None = None
@@ -123,11 +126,18 @@ class Validation:
         if not self.accelerator.is_main_process or draw is None:
             return
         try:
-            loader = EvalLoader(self.data, _GRID_SAMPLES, limit=_GRID_SAMPLES, left_out=_ignore)
-            for first in islice(loader, 1):
-                batch = to_device(of_each_class(first, 8), self.accelerator.device)
-                for name, image in draw(batch, modules).items():
-                    show(step, name, image)
+            sets = {"held out": (self.data, _GRID_SAMPLES, 8)}
+            if self.training is not None:
+                sets["seen in training"] = (self.training, 4, 4)
+            drawn: dict[str, dict[str, Grid]] = {}
+            for title, (data, count, shown) in sets.items():
+                loader = EvalLoader(data, count, limit=count, left_out=_ignore)
+                for first in islice(loader, 1):
+                    batch = to_device(of_each_class(first, shown), self.accelerator.device)
+                    for name, grid in draw(batch, modules).items():
+                        drawn.setdefault(name, {})[title] = grid
+            for name, grids in drawn.items():
+                show(step, name, labeled(grids))
         except Exception as error:
             self._fail(step, GRID_FAILED, _reason(error))
 

@@ -20,6 +20,7 @@ from vistok.data.base import Dataset, mismatch
 from vistok.data.base import Facts as DataFacts
 from vistok.data.loading.stream import Stream
 from vistok.tokens import Tokens, TokenSpec
+from vistok.train.monitoring.grids import Grid
 
 Modules = Mapping[str, nn.Module]
 
@@ -72,8 +73,8 @@ class Monitor:
     metric: str = "loss"
     """The validation metric that tells a better checkpoint."""
     higher_is_better: bool = False
-    images: Callable[[Batch, Modules], dict[str, Tensor]] | None = None
-    """(validation batch, modules) -> named images [3, H, W] in 0..1 to look at."""
+    images: Callable[[Batch, Modules], dict[str, Grid]] | None = None
+    """(batch of validation or training data, modules) -> named grids to look at."""
     alarms: Callable[[Progress], list[dict]] | None = None
     """After a step: what the user should know, as {"alarm": kind, "text": one line, facts}."""
 

@@ -12,7 +12,7 @@ from vistok.config import Config
 from vistok.core.records import Batch, Condition
 from vistok.layers.frames import frames
 from vistok.tokenizer import Tokenizer
-from vistok.tokens import Tokens
+from vistok.tokens import Tokens, TokenSpec
 from vistok.train.tasks.cached_space import with_pixels
 
 _IMAGES, _CLIPS, _FRAMES = 8, 2, 4  # columns of a grid: images, or clips times frames
@@ -84,6 +84,14 @@ def image_grid(tokenizer: Tokenizer, batch: Batch, decoding: Decoding) -> Tensor
     _, made = decoding.reconstructions(tokenizer, shown)
     rows = [_shown(pixels) for pixels in (_wanted(shown), *reversed(made))]
     return make_grid(torch.cat(rows).float().cpu(), nrow=len(rows[0]))
+
+
+def row_names(spec: TokenSpec, decoding: Decoding) -> tuple[str, ...]:
+    """Names of the rows of `image_grid`."""
+    unit = "block" if spec.prefix == "block" else "token"
+    inside = " per block" if spec.prefix == "per_block" else ""
+    names = [f"{n} {unit}{'' if n == 1 else 's'}{inside}" for n in reversed(decoding.lengths)]
+    return ("original", *names)
 
 
 def _wanted(batch: Batch) -> Tensor:

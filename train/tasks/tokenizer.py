@@ -29,6 +29,7 @@ from vistok.losses.reconstruction import ReconstructionConfig
 from vistok.runtime import distributed
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.train.monitoring.collapse import CollapseConfig, UsageWindow
+from vistok.train.monitoring.grids import Grid
 from vistok.train.tasks import reconstructions
 from vistok.train.tasks.ancestry import Ancestry
 from vistok.train.tasks.base import (
@@ -248,10 +249,11 @@ class TokenizerTask(Task):
         """PSNR at each validated length, codebook usage and entropy."""
         return reconstructions.validate(modules["tokenizer"].eval(), batches, self._decoding)
 
-    def _images(self, batch: Batch, modules: Modules) -> dict[str, Tensor]:
+    def _images(self, batch: Batch, modules: Modules) -> dict[str, Grid]:
         tokenizer = modules["tokenizer"].eval()
-        grid = reconstructions.image_grid(tokenizer, batch, self._decoding)
-        return {"reconstructions": grid}
+        image = reconstructions.image_grid(tokenizer, batch, self._decoding)
+        rows = reconstructions.row_names(tokenizer.spec(), self._decoding)
+        return {"reconstructions": Grid(image, rows)}
 
     @property
     def _decoding(self) -> reconstructions.Decoding:

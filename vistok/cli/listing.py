@@ -16,15 +16,12 @@ from vistok.core.text import printable
 
 Row = dict[str, str | int | None]
 
-_NOT_TRAINED = ("launch/", "studies/")  # configs of accelerate, and of vistok study
-
 
 def _configs() -> Iterator[Row]:
-    from vistok.config.shipped import describe, shipped
+    from vistok.config.shipped import describe, trained
 
-    for name, path in shipped().items():
-        if not name.startswith(_NOT_TRAINED):
-            yield {"name": name, "about": describe(path)}
+    for name, path in trained().items():
+        yield {"name": name, "about": describe(path)}
 
 
 def _studies() -> Iterator[Row]:
@@ -119,9 +116,10 @@ def list_(words: tuple[str, ...], as_json: bool) -> None:
     choose the rows that hold all of them; without a KIND, of every kind.
 
     \b
-    vistok list tokenizers
-    vistok list configs titok
-    vistok list parts quantizer
+    Examples:
+      vistok list tokenizers
+      vistok list configs titok
+      vistok list parts quantizer
     """
     kind = next((word for word in words if word in KINDS), None)
     wanted = [word.lower() for word in words if word != kind]

@@ -48,6 +48,7 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
             own = defs[kinds[kind].removeprefix(_REF)]
             if described := _about(entry.part):
                 own["description"] = described
+                own["properties"]["kind"]["description"] = described
         defs[f"family.{name}"] = _family(name, kinds, defs)
     root = refs[model, "validation"]
     return {**root, "$defs": _reachable(root, defs)}
@@ -139,8 +140,21 @@ class _Generator(GenerateJsonSchema):
         return {"anyOf": super().tagged_union_schema(schema)["oneOf"]}
 
 
+_FORMS = {
+    "integer": "a whole number",
+    "number": "a number",
+    "array": "a list",
+    "object": "a mapping",
+}
+
+
 def _or_reference(made: dict[str, Any]) -> dict[str, Any]:
-    return {**made, "type": [made["type"], "string"], "pattern": REFERENCE}
+    return {
+        **made,
+        "type": [made["type"], "string"],
+        "pattern": REFERENCE,
+        "patternErrorMessage": f"Expected {_FORMS[made['type']]}.",  # of yaml-language-server
+    }
 
 
 def _reference() -> dict[str, Any]:
@@ -165,9 +179,10 @@ def _family(name: str, kinds: dict[str, str], defs: dict[str, Any]) -> dict[str,
     return {
         "type": ["object", "string"],
         "pattern": REFERENCE,
+        "patternErrorMessage": "Expected a mapping with a kind.",
         "x-family": name,
         "x-kinds": kinds,
-        "properties": {"kind": {"enum": list(kinds), "enumDescriptions": about}},
+        "properties": {"kind": {"enum": list(kinds), "markdownEnumDescriptions": about}},
         "required": ["kind"],
         "allOf": [
             {

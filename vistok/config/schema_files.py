@@ -22,9 +22,11 @@ from typing import Any
 from vistok.config.bounded import read_json
 from vistok.config.errors import ConfigError
 from vistok.config.mistakes import Mistake, explain, find
+from vistok.config.overrides import parse
 from vistok.config.plugins import check_recorded, plugin_words
 from vistok.config.schema_nodes import Schema
 from vistok.config.shipped import folder
+from vistok.config.yaml_files import read_yaml
 
 PROGRAMS = {
     "train": "vistok.train.config:TrainConfig",
@@ -36,6 +38,8 @@ PROGRAMS = {
 FOLDER = "schema"  # of the schema files, below configs/ and wherever else they are written
 FIELDS = "x-fields"  # key of a schema: digest of the fields that it was made from
 _LINE = re.compile(r"# yaml-language-server: \$schema=\S*\n")
+_CLASS = re.compile(r"class .*Config\b")  # its own name, or that of a base
+_REGISTERED = re.compile(r"@register\(.*Config\b")
 _FIELD = re.compile(r"    \w+: ")
 
 
@@ -46,11 +50,11 @@ def file_name(program: str) -> str:
 def check(program: str, tree: Any, source: str) -> None:
     """ConfigError, one line, for a config with mistakes that the shipped schema shows.
 
-    Nothing is said where there is no such file, where parts of the user's own are loaded, and where
-    the schema is older than the code: then the config itself has the word.
+    Nothing is said where there is no such file, where parts of the user's own are loaded or
+    recorded, and where the schema is older than the code: then the config itself has the word.
     """
     schema = _shipped(program)
-    if schema is None or not isinstance(tree, Mapping):
+    if schema is None or not isinstance(tree, Mapping) or tree.get("plugins"):
         return
     mistakes = list(find(schema, schema.root, tree))
     if mistakes and _is_current(program):
@@ -59,20 +63,43 @@ def check(program: str, tree: Any, source: str) -> None:
 
 
 def check_words(program: str, words: Sequence[str]) -> None:
-    """ConfigError for the first of some `key=value` words whose key no config of a program has; as
-    `check`. Words that are files, or look like paths, are left out."""
+    """As `check`, for a command line on which words stand that are no `key=value`.
+
+    Those that are files, or look like paths, are left out.
+    """
     schema = _shipped(program)
     if schema is None:
         return
+    own = []
     for word in words:
         key, equals, value = word.partition("=")
-        first = key.replace("[", ".").split(".")[0]
-        known = {"config", *schema.root["properties"]}
-        if not equals or os.path.exists(word) or first in known or "/" in key:
+        if not equals or os.path.exists(word):
             continue
-        if _is_current(program):
+        first = _first(key)
+        if first in ("config", *schema.root["properties"]):
+            own.append(word)
+        elif "/" not in key and _is_current(program):
             wrong = Mistake((first,), "unknown", value)
             raise ConfigError(explain(schema, {}, [wrong], ()))
+    if not any(word.startswith("config=") for word in own):
+        check(program, parse(own), "command line")
+
+
+def check_study(name: str, words: Sequence[str]) -> None:
+    """As `check`, for a study: its own keys, and those of the training config of its runs."""
+    schema = _shipped("study")
+    if schema is None:
+        return
+    own = [word for word in words if _first(word.partition("=")[0]) in schema.root["properties"]]
+    tree = read_yaml(name, own)
+    check("study", tree, name)
+    theirs = [word for word in words if word not in own]
+    if theirs and isinstance(tree.get("train"), str):
+        check("train", read_yaml(tree["train"], theirs), f"{name}: {tree['train']}")
+
+
+def _first(key: str) -> str:
+    return key.replace("[", ".").split(".")[0]
 
 
 def schema_text(made: Mapping[str, Any]) -> str:
@@ -90,7 +117,7 @@ def with_line(text: str, schema: str) -> str:
 
 
 def fields_digest() -> str:
-    """Digest of the annotated fields of all classes of vistok, train and eval.
+    """Digest of the annotated fields of all config classes of vistok, train and eval.
 
     Of each class the lines `    name: type = ...`, and what continues them. It is read from the
     source, since importing it is what takes time.
@@ -113,8 +140,8 @@ def _field_lines(text: str) -> list[str]:
     in_class = taken = False
     for line in text.splitlines():
         if line and not line[0].isspace():
-            in_class, taken = line.startswith("class "), False
-            if in_class or line.startswith("@register("):
+            in_class, taken = bool(_CLASS.match(line)), False
+            if in_class or _REGISTERED.match(line):
                 lines.append(line)
         elif in_class and line.startswith("    ") and not line.startswith("     "):
             taken = bool(_FIELD.match(line))

@@ -57,8 +57,17 @@ def find(name: str | Path) -> Path:
     hint = f"did you mean '{like}'? " if like else ""
     raise ConfigError(
         f"{name}: no such config file; {hint}expected the path of a YAML file or a name that "
-        "`vistok train --list` shows"
+        "`vistok list configs` shows"
     )
+
+
+def trained() -> dict[str, Path]:
+    """The shipped configs of `vistok train`, without those of accelerate and of studies."""
+    return {
+        name: path
+        for name, path in shipped().items()
+        if not name.startswith(("launch/", "studies/"))
+    }
 
 
 def describe(path: Path) -> str:

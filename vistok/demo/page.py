@@ -277,12 +277,15 @@ class _Page:
                 shown = "hidden" if number else "minimal"
                 event = event.then(*view, **quiet, show_progress=shown)
 
-        for name, chosen in (
-            ("reconstruct", self.tab_reconstruct),
-            ("tokens", self.tab_tokens),
-            ("mix", self.tab_mix),
+        for name, chosen, view in (
+            ("reconstruct", self.tab_reconstruct, show),
+            ("tokens", self.tab_tokens, tokens),
+            ("mix", self.tab_mix, mix),
         ):
-            again(chosen.select(lambda name=name: name, None, tab, **quiet, show_progress="hidden"))
+            opened = chosen.select(
+                lambda name=name: name, None, tab, **quiet, show_progress="hidden"
+            )
+            opened.then(*view, **quiet, show_progress="minimal")
 
         for shelf, image in ((self.shelf, self.image), (self.other_shelf, self.second)):
             shelf.click(self._photograph, shelf, image, **quiet, show_progress="hidden")

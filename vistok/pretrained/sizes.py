@@ -56,3 +56,41 @@ SIZES: dict[str, tuple[str, int | None]] = {
 }
 """Released name -> (tokens per image, bits per image; None for continuous tokens). "1..256" can be
 cut to any length."""
+
+GENERATORS = (
+    "rar-b",
+    "rar-l",
+    "rar-xl",
+    "rar-xxl",
+    "robustok-rar-b",
+    "robustok-rar-l",
+    "instella-diffusion",
+    "instella-ar",
+    "llamagen-gpt-b-256",
+    "llamagen-gpt-l-256",
+    "llamagen-gpt-b-384",
+    "llamagen-gpt-l-384",
+    "llamagen-gpt-xl-384",
+    "llamagen-gpt-xxl-384",
+    "llamagen-gpt-3b-384",
+    "llamagen-gpt-t2i-xl-256",
+    "llamagen-gpt-t2i-xl-512",
+    "nar-b",
+    "nar-l",
+    "nar-xl",
+    "nar-xxl",
+    "open-magvit2-ar-b",
+    "open-magvit2-ar-l",
+    "open-magvit2-ar-xl",
+    "maskgit-titok-l32",
+    "maskgit-titok-b64",
+    "maskgit-titok-s128",
+    "maskgen-vq-l",
+    "maskgen-vq-xl",
+    "var-d16",
+    "var-d20",
+    "var-d24",
+    "var-d30",
+    "var-d36",
+)
+"""Names of the released generators."""

@@ -1,6 +1,7 @@
 "use strict";
-// Sorting of tables, and the viewer: one slider for the same images of all runs.
-// Nothing is loaded and no text becomes markup: textContent and setAttribute only.
+// Sorting of tables, edges of what scrolls, the viewer (one slider for the same images of all
+// runs) and the enlarged view. Nothing is loaded and no text becomes markup: textContent and
+// setAttribute only.
 
 function make(tag, attributes, ...children) {
   const node = document.createElement(tag);
@@ -37,15 +38,124 @@ function sortable(table) {
   });
 }
 
+function edges(outer) {  // a shade where a table or a row of images goes on
+  const inner = outer.querySelector(".scroll");
+  const kept = outer.querySelector("tbody th, .label");
+  const update = () => {
+    const rest = inner.scrollWidth - inner.clientWidth;
+    outer.classList.toggle("before", inner.scrollLeft > 1);
+    outer.classList.toggle("after", rest - inner.scrollLeft > 1);
+    const width = kept && getComputedStyle(kept).position === "sticky" ? kept.offsetWidth : 0;
+    outer.style.setProperty("--kept", `${width < inner.clientWidth ? width : 0}px`);
+  };
+  inner.addEventListener("scroll", update, { passive: true });
+  new ResizeObserver(update).observe(inner);
+  update();
+}
+
+// The enlarged view. A source has: count, title(i), tiles(i) -> [{ images, cells, cell, text }],
+// and where there is a slider: slide(by), length().
+const light = document.getElementById("lightbox");
+const find = name => light.querySelector(`[data-${name}]`);
+const GAP = 10, CAPTION = 36;
+let source = null, at = 0;
+
+function enlarge(from, place) {
+  source = from;
+  at = place;
+  find("lengths").style.display = source.slide ? "" : "none";
+  find("differences").style.display = source.differs ? "" : "none";
+  if (!light.open) light.showModal();
+  draw();
+}
+
+function tile({ images, cells, cell, text }, difference) {
+  const box = make("span", { class: difference && images.length > 1 ? "tile diff" : "tile" });
+  images.slice(0, difference ? 2 : 1).forEach((image, place) => {
+    const copy = make("img", { alt: place ? "" : text, class: place ? "over" : "" });
+    copy.src = image.src;
+    copy.classList.toggle("pixels", image.classList.contains("pixels"));
+    copy.style.width = `${cells * 100}%`;
+    copy.style.left = `${-cell * 100}%`;
+    box.append(copy);
+  });
+  return make("figure", {}, box, make("figcaption", {}, text));
+}
+
+function draw() {
+  const difference = source.differs && find("difference").checked, stage = find("stage");
+  const tiles = source.tiles(at, difference);
+  find("title").textContent = source.title(at);
+  if (source.slide) find("length").textContent = source.length();
+  stage.replaceChildren(...tiles.map(one => tile(one, one.difference)));
+  const [{ images: [image], cells }] = tiles;
+  const native = image.naturalWidth / cells, ratio = image.naturalHeight / native || 1;
+  let best = 0, across = 1;
+  for (let columns = 1; columns <= tiles.length; columns++) {  // the split with the largest tiles
+    const rows = Math.ceil(tiles.length / columns);
+    const wide = (stage.clientWidth - GAP * (columns - 1)) / columns;
+    const tall = (stage.clientHeight - GAP * (rows - 1)) / rows - CAPTION;
+    const side = Math.min(wide, tall / ratio);
+    if (side > best) [best, across] = [side, columns];
+  }
+  const whole = Math.floor(best / native) * native;  // pixels of one size where they are seen
+  const side = image.classList.contains("pixels") && whole > best / 2 ? whole : Math.max(best, 40);
+  stage.style.setProperty("--across", across);
+  stage.style.setProperty("--wide", `${side}px`);
+  stage.style.setProperty("--tall", `${side * ratio}px`);
+  stage.style.setProperty("--gain", source.gain ? source.gain() : 1);
+}
+
+function step(by) {
+  at = (at + by + source.count) % source.count;
+  draw();
+}
+
+light.addEventListener("click", event => {
+  const { step: by, slide } = event.target.dataset;
+  if (by) step(Number(by));
+  if (slide) { source.slide(Number(slide)); draw(); }
+  if ("close" in event.target.dataset) light.close();
+});
+light.addEventListener("keydown", event => {
+  const keys = {
+    ArrowLeft: () => step(-1), ArrowRight: () => step(1),
+    ArrowUp: () => { source.slide?.(1); draw(); }, ArrowDown: () => { source.slide?.(-1); draw(); },
+    d: () => { find("difference").checked = !find("difference").checked; draw(); },
+  };
+  if (!keys[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
+  event.preventDefault();
+  keys[event.key]();
+});
+find("difference").addEventListener("change", draw);
+addEventListener("resize", () => { if (light.open) draw(); });
+
+// Where in a row of images a click fell: the number of the image, over all parts.
+function cellOf(stack, clientX) {
+  const box = stack.getBoundingClientRect(), cells = Number(stack.dataset.cells);
+  const own = Math.min(cells - 1, Math.max(0, Math.floor((clientX - box.left) / box.width * cells)));
+  const before = [...stack.parentNode.querySelectorAll(".stack")];
+  return own + before.slice(0, before.indexOf(stack)).reduce((sum, one) => sum + Number(one.dataset.cells), 0);
+}
+
+// The part of a row that image number `cell` lies in: its file, and its place there.
+function partOf(strip, cell) {
+  for (const stack of strip.querySelectorAll(".stack")) {
+    const cells = Number(stack.dataset.cells);
+    if (cell < cells) return { image: stack.querySelector("img"), cells, cell };
+    cell -= cells;
+  }
+  return null;
+}
+
 function viewer(root) {
   const find = name => root.querySelector(`[data-${name}]`);
   const slider = find("slider"), unit = find("unit"), gain = find("gain"), all = find("all");
-  const original = find("original").querySelector("img"), zoom = find("zoom");
-  const cells = Number(root.dataset.cells);
+  const original = find("original"), count = Number(root.dataset.cells);
   const lanes = [...root.querySelectorAll("[data-lane]")].map(
     lane => [...lane.querySelectorAll(".strip")]);
   const forward = root.dataset.axis === "perturbation";
-  let stops = [], chosen = [], cell = null;
+  let stops = [], chosen = [];
 
   const value = strip => Number((unit && unit.value === "bits" && strip.dataset.bits) || strip.dataset.at);
 
@@ -65,13 +175,12 @@ function viewer(root) {
 
   function name(stop) {
     if (forward) return lanes[0][Math.min(stop, lanes[0].length - 1)].dataset.label;
-    return `${stop} ${unit ? unit.value.replace("at", "tokens") : "tokens"}`;
+    return `${stop} ${unit && unit.value === "bits" ? "bits" : "tokens"}`;
   }
 
   function show() {
     const stop = stops[Number(slider.value)];
     chosen = lanes.filter(strips => strips.length).map(strips => pick(strips, stop));
-    root.classList.toggle("every", all.checked);
     for (const strip of lanes.flat()) {
       const mine = chosen.includes(strip);
       strip.hidden = !all.checked && !mine;
@@ -81,7 +190,6 @@ function viewer(root) {
     find("shown").textContent = text;
     slider.setAttribute("aria-valuetext", text);
     differ();
-    enlarge();
   }
 
   function differ() {
@@ -89,73 +197,86 @@ function viewer(root) {
     root.style.setProperty("--gain", times);
     root.classList.toggle("diff", times > 0);
     if (!times) return;
+    const originals = [...original.querySelectorAll("img")];
     for (const strip of lanes.flat()) {
-      const stack = strip.querySelector(".stack");
-      if (stack.children.length > 1) continue;
-      const over = make("img", { alt: "", class: `over ${original.className}` });
-      over.src = original.src;
-      stack.append(over);
+      strip.querySelectorAll(".stack").forEach((stack, part) => {
+        if (stack.children.length > 1) return;
+        const over = make("img", { alt: "", class: `over ${originals[part].className}` });
+        over.src = originals[part].src;
+        stack.append(over);
+      });
     }
   }
 
-  function tile(images, text) {
-    const box = make("span", { class: images.length > 1 ? "tile-zoom diff" : "tile-zoom" });
-    images.forEach((image, place) => {
-      const copy = make("img", { alt: text, class: `${image.className} ${place ? "over" : ""}` });
-      copy.src = image.src;
-      copy.style.width = `${cells * 100}%`;
-      copy.style.left = `${-cell * 100}%`;
-      box.append(copy);
-    });
-    return make("figure", {}, box, make("figcaption", {}, text));
-  }
+  const columns = [...root.querySelectorAll(".names .cell")];
+  const from = {
+    count,
+    differs: true,
+    gain: () => Number(gain.value) || 4,
+    title: cell => `${columns[cell]?.textContent ?? ""} (image ${cell + 1} of ${count})`,
+    length: () => name(stops[Number(slider.value)]),
+    slide(by) {
+      slider.value = Number(slider.value) + by;
+      all.checked = false;
+      show();
+    },
+    tiles(cell, difference) {
+      const real = partOf(original, cell), row = [{ ...real, images: [real.image], text: "original" }];
+      for (const strip of all.checked ? lanes.flat() : chosen) {
+        const made = partOf(strip, cell), text = `${strip.closest("[data-lane]").dataset.lane}: ${strip.dataset.label}`;
+        row.push({ ...made, images: [made.image, real.image], difference,
+          text: difference ? `${text}, difference ×${this.gain()}` : text });
+      }
+      return row;
+    },
+  };
 
-  function enlarge() {
-    zoom.hidden = cell === null;
-    if (cell === null) return;
-    const size = original.naturalHeight / (original.naturalWidth / cells);
-    zoom.style.setProperty("--ratio", size || 1);
-    zoom.style.setProperty("--zoomed", Number(gain.value) || 4);
-    const close = make("button", { type: "button" }, "close");
-    close.addEventListener("click", () => { cell = null; enlarge(); });
-    const step = by => {
-      const button = make("button", { type: "button" }, by < 0 ? "previous" : "next");
-      button.addEventListener("click", () => { cell = (cell + by + cells) % cells; enlarge(); });
-      return button;
-    };
-    const head = make("div", { class: "controls" },
-      make("b", {}, `image ${cell + 1} of ${cells}`), step(-1), step(1), close);
-    const pair = (...tiles) => make("div", { class: "pair" }, ...tiles);
-    const row = make("div", { class: "tiles-zoom" }, pair(tile([original], "original")));
-    for (const strip of chosen) {
-      const image = strip.querySelector("img");
-      const run = strip.closest("[data-lane]").dataset.lane, said = strip.dataset.label;
-      const apart = tile([image, original], `${run}: difference x${Number(gain.value) || 4}`);
-      row.append(pair(tile([image], `${run}: ${said}`), apart));
-    }
-    zoom.replaceChildren(head, row);
-  }
-
-  root.querySelectorAll(".names span").forEach((span, place) => {
-    const button = make("button", { type: "button", title: "enlarge" }, ...span.childNodes);
-    button.addEventListener("click", () => { cell = place; enlarge(); });
+  columns.forEach((span, place) => {
+    const button = make("button", { type: "button", title: `enlarge ${span.textContent}` }, ...span.childNodes);
+    button.addEventListener("click", () => enlarge(from, place));
     span.replaceChildren(button);
   });
   root.querySelector(".grid").addEventListener("click", event => {
     const stack = event.target.closest(".stack");
-    if (!stack) return;
-    const box = stack.getBoundingClientRect();
-    cell = Math.min(cells - 1, Math.floor((event.clientX - box.left) / box.width * cells));
-    enlarge();
+    if (stack) enlarge(from, cellOf(stack, event.clientX));
   });
   slider.addEventListener("input", () => { all.checked = false; show(); });
   if (unit) unit.addEventListener("change", () => { measure(); show(); });
   gain.addEventListener("change", show);
   all.addEventListener("change", show);
-  root.querySelectorAll(":scope > [hidden]:not(.zoom)").forEach(one => { one.hidden = false; });
+  root.querySelectorAll(":scope > [hidden]").forEach(one => { one.hidden = false; });
   measure();
   show();
 }
 
+function plainGrid(grid) {  // samples and maps: every image by itself
+  const strips = [...grid.querySelectorAll(".strip")];
+  const places = strips.flatMap(strip => [...Array(Number(strip.querySelector(".stack").dataset.cells)).keys()]
+    .map(cell => [strip, cell]));
+  const from = {
+    count: places.length,
+    title: place => `${places[place][0].dataset.label} (image ${place + 1} of ${places.length})`,
+    tiles(place) {
+      const [strip, cell] = places[place], made = partOf(strip, cell);
+      return [{ ...made, images: [made.image], text: strip.dataset.label }];
+    },
+  };
+  const open = (stack, cell) => enlarge(from, places.findIndex(
+    ([strip, own]) => strip === stack.parentNode && own === cell));
+  for (const stack of grid.querySelectorAll(".stack")) {
+    const said = `enlarge ${stack.parentNode.dataset.label}`;
+    for (const [key, one] of Object.entries({ tabindex: 0, role: "button", "aria-label": said })) stack.setAttribute(key, one);
+    stack.addEventListener("click", event => open(stack, cellOf(stack, event.clientX)));
+    stack.addEventListener("keydown", event => {
+      if (event.key !== "Enter") return;
+      event.preventDefault();  // else it would press what is focused in the enlarged view
+      open(stack, 0);
+    });
+  }
+}
+
+document.querySelectorAll(".scripted").forEach(one => { one.hidden = false; });
 document.querySelectorAll("table.sortable").forEach(sortable);
 document.querySelectorAll(".viewer").forEach(viewer);
+document.querySelectorAll(".grid").forEach(grid => { if (!grid.closest(".viewer")) plainGrid(grid); });
+document.querySelectorAll(".table").forEach(edges);

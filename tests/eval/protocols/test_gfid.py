@@ -11,7 +11,7 @@ from vistok.eval.protocols import gfid
 from vistok.eval.protocols.base import Job, Skip
 from vistok.eval.reference.sets import SetMeasures
 from vistok.eval.reference.training_set import training_set
-from vistok.eval.report.tables import named
+from vistok.eval.report.naming import named
 from vistok.eval.results.rows import Row
 from vistok.eval.systems.runs import System, open_data, resolve
 

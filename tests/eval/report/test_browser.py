@@ -13,6 +13,7 @@ pytestmark = pytest.mark.slow
 
 _SHOWN = """[...document.querySelectorAll('#reconstructions [data-lane]')].map(lane =>
   [...lane.querySelectorAll('.strip')].filter(s => s.offsetHeight).map(s => s.dataset.label))"""
+NAMES = ("nested", "tail", "fixed")
 _RUNS = """[...document.querySelectorAll('#comparison tbody tr')].map(
   row => row.cells[0].textContent.trim().split(/\\s/)[0])"""
 _COLUMN = """[...document.querySelectorAll('#comparison thead button')].findIndex(
@@ -92,7 +93,7 @@ def test_the_slider_moves_by_keys(page):
     assert browser.run(_SHOWN)[0] == ["4 tokens"]
 
 
-def test_differences_and_zoom(page):
+def test_differences(page):
     browser = page()
     plain = _lanes(browser)
     choose = "(s => { s.value = '%d'; s.dispatchEvent(new Event('change')); })(%s)"
@@ -105,14 +106,47 @@ def test_differences_and_zoom(page):
         Image.open(io.BytesIO(picture)).convert("L").resize((1, 1)).tobytes()
     )
     assert mean(plain) > mean(strong) > mean(faint)  # black where nothing differs, then amplified
-    zoom = "document.querySelector('#reconstructions [data-zoom]')"
-    assert browser.run(f"{zoom}.hidden")
+
+
+_BOX = "document.getElementById('lightbox')"
+_SAID = f"[...{_BOX}.querySelectorAll('figcaption')].map(c => c.textContent)"
+_TILES = f"""[...{_BOX}.querySelectorAll('.tile')].map(t => t.getBoundingClientRect()).map(
+  b => [b.x, b.y, b.x + b.width, b.y + b.height])"""
+
+
+@pytest.mark.parametrize(("width", "height", "least"), [(1400, 1000, 380), (390, 844, 140)])
+def test_an_enlarged_image_fills_the_window(page, width, height, least):
+    """All runs side by side at the same image, wholly in view, driven by keys."""
+    browser = page(width=width, height=height)
+    assert browser.run(_TILES) == []
     browser.run("document.querySelectorAll('#reconstructions .names button')[2].click()")
-    said = browser.run(f"[...{zoom}.querySelectorAll('figcaption')].map(c => c.textContent)")
-    assert said[:3] == ["original", "nested: 16 tokens", "nested: difference x8"] and len(said) == 7
-    assert "image 3 of 4" in browser.run(f"{zoom}.textContent")
-    _slide(browser, 0)  # what is enlarged follows the slider
-    assert "nested: 1 tokens" in browser.run(f"{zoom}.textContent")
+    assert browser.run(f"{_BOX}.matches(':modal')")
+    assert browser.run(_SAID) == ["original", *(f"{n}: 16 tokens" for n in NAMES)]
+    for left, top, right, bottom in browser.run(_TILES):
+        assert 0 <= left and 0 <= top and right <= width and bottom <= height
+        assert right - left >= least and abs((right - left) - (bottom - top)) < 1
+    assert "class 2 (image 3 of 4)" in browser.run(f"{_BOX}.textContent")
+    browser.key("ArrowRight", "ArrowRight", 39)
+    assert "image 4 of 4" in browser.run(f"{_BOX}.textContent")
+    browser.key("ArrowDown", "ArrowDown", 40)  # a shorter prefix
+    assert browser.run(_SAID)[1] == "nested: 4 tokens"
+    browser.key("d", "KeyD", 68)
+    assert browser.run(_SAID)[1] == "nested: 4 tokens, difference ×4"
+    assert browser.run(f"getComputedStyle({_BOX}.querySelector('.tile img')).imageRendering") == (
+        "pixelated"
+    )
+    browser.key("Escape", "Escape", 27)
+    assert not browser.run(f"{_BOX}.open")
+    assert browser.run(_SHOWN)[0] == ["4 tokens"]  # the page followed
+
+
+def test_samples_are_enlarged_too(page):
+    browser = page()
+    browser.run("document.querySelector('#generated .stack').focus()")
+    browser.key("Enter", "Enter", 13)
+    assert browser.run(_SAID) == ["class 0"]
+    ((left, _, right, _),) = browser.run(_TILES)
+    assert right - left > 800
 
 
 def test_columns_sort_by_click_and_by_key(page):
@@ -136,12 +170,28 @@ def test_columns_sort_by_click_and_by_key(page):
 def test_every_width_and_theme(page, tmp_path, width, dark):
     browser = page(width=width, dark=dark)
     browser.run("document.querySelectorAll('details').forEach(one => { one.open = true; })")
-    browser.run("document.querySelectorAll('.names button')[0].click()")
     assert browser.run("document.documentElement.scrollWidth") <= width
+    first = (
+        "[...document.querySelectorAll('img')].find(i => i.offsetHeight).getBoundingClientRect()"
+    )
+    assert browser.run(f"{first}.bottom") < 700  # images in the first screen, on a phone too
     shot = Image.open(browser.shot(tmp_path / "shot.png")).convert("L")
-    colors = shot.resize((1, 1)).tobytes()[0]
+    colors = shot.crop((0, 0, width, 120)).resize((1, 1)).tobytes()[0]  # the head, without images
     assert (colors < 80) if dark else (colors > 200)
     assert len(shot.getcolors()) > 50
+
+
+def test_a_table_shows_that_it_scrolls(page):
+    """A shade at the edge where it goes on; its first column stays."""
+    browser = page(width=390)
+    table = "document.querySelector('#comparison').closest('.table')"
+    shade = lambda side: browser.run(f"{table}.classList.contains('{side}')")
+    assert shade("after") and not shade("before")
+    first = f"{table}.querySelector('tbody th').getBoundingClientRect().x"
+    there = browser.run(first)
+    browser.run(f"{table}.querySelector('.scroll').scrollLeft = 150")
+    browser.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert browser.run(first) == there and shade("before")
 
 
 def test_without_scripts_every_image_is_there(page):

@@ -16,6 +16,7 @@ from vistok.core.records import Batch
 from vistok.train.config import TrainConfig
 from vistok.train.cost.plan import make_plan
 from vistok.train.cost.plan_text import plan_text
+from vistok.train.monitoring.grids import Grid, labeled
 from vistok.train.tasks.tokenizer import TokenizerTask
 
 LOSSES = [
@@ -65,11 +66,29 @@ def test_a_video_tokenizer_trains_and_resumes(run, capsys):
 
 
 def test_a_grid_shows_frames_of_clips(run):
-    """Two clips of four frames side by side; a row of originals, then one for each length."""
+    """Two clips of four frames side by side, held out and then trained on; a row of originals, then
+    one for each length; names above and on the left."""
     width, height = grid(run(clips() | {"steps": 12, "save_every": 0}))
-    columns, rows = 2 * 4, 1 + 3
-    assert width / height == pytest.approx((columns * 34 + 2) / (rows * 34 + 2))
-    assert grid(run(TINY, "images"))[0] >= width
+    columns, rows, scale, head = 2 * 4, 1 + 3, 2, 31
+    assert height == head + scale * (rows * 34 + 2)
+    pixels = 2 * scale * (columns * 34 + 2) + 16
+    assert pixels + 60 < width < pixels + 150
+    assert grid(run(TINY, "images"))[0] > 800
+
+
+def test_a_grid_names_its_rows_and_sets():
+    cells = torch.zeros(3, 2 * 8, 4 * 8)
+    one = Grid(cells, ("original", "4 tokens"))
+    shown = labeled({"held out": one, "seen in training": Grid(cells + 0.5, one.rows)})
+    height, width = shown.shape[1:]
+    scale = round(1024 / 64)
+    left, top = width - 2 * scale * 32 - 16, height - scale * 16
+    dark = lambda part: bool((part < 0.3).any())
+    paper = lambda part: bool((part > 0.9).all())
+    assert dark(shown[:, :top, left : left + 60]) and dark(shown[:, :top, -scale * 32 :])
+    assert all(dark(rows[:, :, :left]) for rows in shown[:, top:].chunk(2, 1))
+    assert torch.equal(shown[:, top:, left : left + scale * 32], torch.zeros(3, 256, 512))
+    assert paper(shown[:, top:, -scale * 32 - 16 : -scale * 32])
 
 
 def test_frames_of_a_grid_are_in_order(monkeypatch):
