@@ -9,11 +9,12 @@ export HF_HUB_OFFLINE ?= 1
 ifdef FAST
 RUN := runs/quickstart-fast
 TOKENIZER_ARGS := steps=500 task.losses.1.start=400 warmup=50 ema=0.98 validate_every=0 grid_every=0 data.val_count=256
-TOKENS_ARGS := task.limit=4096 data.val_count=256
+TOKENS_ARGS := limit=4096 data.val_count=256
 GENERATOR_ARGS := steps=150 warmup=15 validate_every=0
 EVAL_ARGS := limit=256 gfid.samples=210 gfid.guidance=[1.0,1.5]
 else
 RUN := runs/quickstart
+TOKENS_ARGS := limit=32768
 EVAL_ARGS := gfid.guidance=[1.0,1.5] gfid.train_images=10000
 endif
 
@@ -21,10 +22,8 @@ endif
 
 quickstart: $(VENV)/installed
 	$(VISTOK) train quickstart out=$(RUN) $(TOKENIZER_ARGS)
-	$(VISTOK) train quickstart/tokens out=$(RUN)/tokens \
-	    task.tokenizer=$(RUN) $(TOKENS_ARGS)
-	$(VISTOK) train quickstart/generator out=$(RUN)/generator \
-	    data.path=$(RUN)/tokens/train data.val_path=$(RUN)/tokens/val $(GENERATOR_ARGS)
+	$(VISTOK) cache $(RUN) $(TOKENS_ARGS)
+	$(VISTOK) train quickstart/generator data.path=$(RUN) out=$(RUN)/generator $(GENERATOR_ARGS)
 	$(VISTOK) eval $(RUN) $(RUN)/generator report=$(RUN)/report.html $(EVAL_ARGS)
 
 test: $(VENV)/installed  # a worker a core, a file a worker, the slowest files first
@@ -34,7 +33,7 @@ lint: $(VENV)/installed
 	$(PY) -m ruff check .
 
 docs: $(VENV)/installed  # broken links and references end it
-	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --clean --quiet
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --clean
 	@echo "open site/index.html"
 
 $(VENV)/installed: pyproject.toml setup.py

@@ -13,24 +13,34 @@ from pathlib import Path
 
 import click
 
+from vistok.cli.key_command import key_command
 from vistok.config import take_plugins
 from vistok.config.errors import one_line_errors
+from vistok.config.schema_files import check_study, check_words
 from vistok.core.errors import InputError
 from vistok.core.verbosity import note
-from vistok.eval.command_line import command
 
 
-@command("RUN... [KEY=VALUE]...", "vistok.eval.config:EvalConfig")
+@key_command("RUN... [KEY=VALUE]...", "vistok.eval.config:EvalConfig")
 @one_line_errors
 def evaluate(arguments: Sequence[str]) -> None:
     """Measure runs (run folders, saved models or released names) and write a report.
 
     Tokenizers: rFID, PSNR, SSIM, perceptual distance, codebook use, bytes, pFID, at every prefix
-    length. Generators (named together with their tokenizer): gFID. A results.json of an earlier
-    evaluation among the runs: its rows are shown beside. What the result cache (eval_cache beside
-    the report) holds is not measured again, and a killed evaluation resumes. An argument key=value
-    with a key below is a setting, everything else a run; config=FILE names a YAML file of settings.
+    length. Generators: gFID; the tokenizer of a generator is found by its record, if none is named.
+    The data are those of each tokenizer's run, or data.KEY=VALUE.
+
+    A results.json among the runs: its rows are shown beside. What eval_cache beside the report
+    holds is not measured again, and a killed evaluation resumes. config=FILE is a YAML file of
+    settings. Other evaluations: vistok eval speed, vistok eval reference, vistok study.
+
+    \b
+    Examples:
+      vistok eval runs/mine report=runs/mine/report.html
+      vistok eval runs/mine runs/mine/generator limit=256 gfid.guidance=[1,1.5]
+      vistok eval titok-l32 data.kind=folder data.val_path=val data.size=256
     """
+    check_words("eval", arguments)  # before the imports, which take seconds
     from vistok.eval.config import EvalConfig, read_config, split_arguments
     from vistok.eval.launch import process_group
     from vistok.eval.measure import evaluate
@@ -54,7 +64,7 @@ def evaluate(arguments: Sequence[str]) -> None:
             _say_report(config.report)
 
 
-@command("RUN|CONFIG... [KEY=VALUE]...", "vistok.eval.speed.config:SpeedConfig")
+@key_command("RUN|CONFIG... [KEY=VALUE]...", "vistok.eval.speed.config:SpeedConfig")
 @one_line_errors
 def speed(arguments: Sequence[str]) -> None:
     """Images/s, FLOP and peak memory of encode, decode, their parts, a training step and sampling;
@@ -85,7 +95,7 @@ def speed(arguments: Sequence[str]) -> None:
             note(f"{done} {path}")
 
 
-@command("[RUN] out=FILE [KEY=VALUE]...", "vistok.eval.reference.files:ReferenceConfig")
+@key_command("[RUN] out=FILE [KEY=VALUE]...", "vistok.eval.reference.files:ReferenceConfig")
 @one_line_errors
 def reference(arguments: Sequence[str]) -> None:
     """Feature statistics of a data set, for `reference=FILE`: those of a run, or data.kind=... .
@@ -107,21 +117,31 @@ def reference(arguments: Sequence[str]) -> None:
             note(f"{'replaced' if there else 'wrote'} {config.out}")
 
 
-@command("STUDY.yaml [KEY=VALUE]...", "vistok.eval.study.study:StudyConfig")
+@key_command("NAME|FILE [KEY=VALUE]...", "vistok.eval.study.study:StudyConfig")
 @one_line_errors
 def study(arguments: Sequence[str]) -> None:
     """Train the runs of a study (YAML) that are missing, evaluate them and write one report.
 
     KEY=VALUE is a key of the study (evaluate.limit=256) or of all its training configs (steps=100).
-    The same command resumes after a kill.
+    The same command resumes after a kill. `vistok list studies` names those that come with vistok.
+
+    \b
+    Examples:
+      vistok study lengths_tiny
+      vistok study lengths_tiny only=[nested] steps=100
     """
     from vistok.config import ConfigError
+
+    if arguments:
+        check_study(arguments[0], arguments[1:])  # before the imports, which take seconds
     from vistok.eval.launch import process_group
     from vistok.eval.report.tables import summary
     from vistok.eval.study.study import evaluation_of, read_study, run_study
 
     if not arguments:
-        raise ConfigError("no study given; expected a YAML file, e.g. configs/studies/lengths.yaml")
+        raise ConfigError(
+            "no study given; expected a YAML file, or a name that `vistok list studies` shows"
+        )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
             "a study is one process; on several GPUs give each its runs: CUDA_VISIBLE_DEVICES=0 "

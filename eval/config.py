@@ -34,9 +34,9 @@ class Common(Config):
     """Keys of an evaluation that several protocols share."""
 
     report: str | None = None
-    """HTML file to write; tables and results.json go beside it. None: numbers are only printed."""
+    """HTML file to write; tables and results.json go beside it. null: numbers are only printed."""
     overwrite: bool = False
-    """True: files that are not an earlier version of the report are replaced too."""
+    """true: files that are not an earlier version of the report are replaced too."""
     name: tuple[str, ...] | dict[str, str] = ()
     """Names of the runs in the report: a list in the order of the command line, or {old: new}; by
     default the ends of their paths."""
@@ -54,15 +54,15 @@ class Common(Config):
     data: dict[str, Any] = {}
     """Keys of the data config, laid over those of each run: data.kind=photos data.size=32."""
     limit: int | None = Field(default=None, ge=2)
-    """Use only the first so many images; None = all."""
+    """Use only the first so many images; null = all."""
     batch: int | None = Field(default=None, ge=1)
-    """Images at a time; None = 32, on a GPU 256."""
+    """Images at a time; null = 32, on a GPU 256."""
     seed: int = Field(default=0, ge=0)
     """Seed of all random draws."""
     workers: int = Field(default=0, ge=0)
     """Processes that read images."""
     device: str | None = None
-    """Device: cpu, cuda, ...; None = a GPU if there is one."""
+    """Device: cpu, cuda, ...; null = a GPU if there is one."""
     sampling: dict[str, Any] = {}
     """Changes of the generator's own sampling settings: sampling.temperature=0.9."""
     decoder_sampling: dict[str, Any] = {}
@@ -70,20 +70,32 @@ class Common(Config):
     reference: str | None = None
     """File of reference statistics that gFID is measured against."""
     reference_rfid: bool = False
-    """True: rFID is measured against the reference file too."""
+    """true: rFID is measured against the reference file too."""
     allow_mismatch: tuple[str, ...] = ()
     """Fields in which that file may differ: network, crop, filter, size, split, count, data."""
     cache: str | None = None
-    """Folder of the result cache; None = eval_cache beside the report."""
+    """Folder of the result cache; null = eval_cache beside the report."""
     save_every: float = Field(default=EVERY, ge=0)
     """Seconds after which a long pass is saved in the cache, to resume from after a kill."""
     fresh: bool = False
-    """True: measure again what the cache holds."""
+    """true: measure again what the cache holds."""
 
-    @field_validator("protocols", "perceptual", "allow_mismatch", "name", "columns", mode="before")
+    @field_validator(
+        *("protocols", "perceptual", "allow_mismatch", "columns"),
+        mode="before",
+        json_schema_input_type=str | tuple[str, ...],
+    )
     @classmethod
     def _one_name(cls, value: Any) -> Any:
         """A single name stands for a list of one."""
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator(
+        "name", mode="before", json_schema_input_type=str | tuple[str, ...] | dict[str, str]
+    )
+    @classmethod
+    def _one_run(cls, value: Any) -> Any:
+        """The name of the only run stands for a list of one."""
         return (value,) if isinstance(value, str) else value
 
     @field_validator("protocols")

@@ -54,6 +54,9 @@ def evaluate(
         names = chosen_names(config.name, before, before)
         return renamed(_with_columns(joined(earlier[0], earlier[1:]), config), names)
     systems = resolve(folders)
+    for one in systems:
+        if len(folders) == sum(len(system.generators) for system in systems):
+            say(f"{one.tokenizer.folder}: the tokenizer of {one.generators[0].folder}")
     found = [run for one in systems for run in (one.tokenizer, *one.generators)]
     check_names([run.name for run in found], earlier)
     own = {run.folder: run.name for run in reversed(found)}

@@ -6,12 +6,12 @@ browser scales it as a whole and a report holds few files.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
+
+from vistok.drawing import data_uri
 
 _LOSSLESS = 96  # pixels of a side up to which strips are PNG; larger ones would weigh too much
 
@@ -21,14 +21,7 @@ def strip(images: Tensor) -> str:
     from PIL import Image
 
     row = images.cpu().permute(2, 0, 3, 1).flatten(1, 2).contiguous()  # [H, n W, 3]
-    image, file = Image.fromarray(row.numpy()), io.BytesIO()
-    if images.shape[-1] <= _LOSSLESS:
-        image.save(file, "PNG", optimize=True)
-        kind = "png"
-    else:
-        image.save(file, "WEBP", quality=90)
-        kind = "webp"
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+    return data_uri(Image.fromarray(row.numpy()), images.shape[-1] <= _LOSSLESS)
 
 
 def grid(

@@ -12,6 +12,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is fir
 import pytest
 import torch
 
+# The processes that tests start would each compile all of vistok where this is set.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 
 def pytest_collection_modifyitems(items: list) -> None:
     """Files with many slow tests, then those with many tests, come first, so that no worker ends
@@ -53,7 +57,7 @@ def fails():
     @contextmanager
     def check(kind: type[Exception], *words: str):
         with pytest.raises(kind) as caught:
-            yield
+            yield caught
         message = str(caught.value)
         assert "\n" not in message
         for word in words:

@@ -1,17 +1,20 @@
-"""Every command and snippet of the README runs, as it stands there, on tiny settings.
+"""Every command and snippet of the README and of docs/ runs, as it stands there, on tiny settings.
 
-A command that is not in the table below fails the test: whoever adds one to the README says here
-how it is run.
+A command that is not in the table below fails the test: whoever adds one says here how it is run.
+Blocks that cannot run (they need data or a hub, or show an output) are marked `console` or `text`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
 import yaml
@@ -20,7 +23,11 @@ from PIL import Image
 from tests.support import processes
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text("utf-8")
+PAGES = {
+    path.relative_to(ROOT): path.read_text("utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+}
 DATA = Path(os.environ.get("VISTOK_DATA_DIR", ROOT / "../shared/data")).resolve()
 
 pytestmark = pytest.mark.slow
@@ -30,8 +37,8 @@ _RUN = f"{_SMALL} data.count=200 data.val_count=16"
 
 # What is added to a command so that it is over in seconds; None = where else it is run.
 COMMANDS = {
-    "make quickstart": None,  # .ci/run, with FAST=1
-    "make test": None,  # this run
+    "vistok train quickstart": None,  # the fixture `place`
+    "vistok eval runs/quickstart report=runs/quickstart/report.html": None,  # with its generator
     "vistok info runs/quickstart": "",
     "vistok encode runs/quickstart image.png --length 8 --out codes": "",
     "vistok encode runs/quickstart image.png --target-psnr 15 --max-bytes 60 --out dial": "",
@@ -39,7 +46,9 @@ COMMANDS = {
     "vistok generate runs/quickstart/generator runs/quickstart --class coffee --out coffee.png "
     "sampling.temperature=0.9": "",
     "vistok train --list": "",
-    "vistok train quickstart name=short steps=200": _RUN,
+    "vistok train quickstart name=short steps=400": None,  # the fixture `place`
+    "vistok train quickstart name=ternary plugins=ternary "
+    '"task.tokenizer.quantizer={kind: ternary, channels: 8}" steps=200 warmup=20': _RUN,
     'vistok train quickstart name=mine "data={kind: folder, path: my/images, '
     'val_share: 0.1, size: 32}"': _SMALL,
     "vistok train quickstart/cifar10": f"{_SMALL} data.cache=false "
@@ -50,7 +59,7 @@ COMMANDS = {
     "torchrun --nnodes 4 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29500 "
     "-m vistok.train quickstart": None,  # test_several_nodes
     "torchrun --nproc_per_node 2 -m vistok.train quickstart": f"{_RUN} name=two",
-    "vistok train quickstart/tokens": "task.limit=64 data.val_count=16",
+    "vistok cache runs/quickstart": "limit=64 data.val_count=16",
     "vistok train quickstart/generator": _SMALL,
     "vistok eval runs/quickstart runs/quickstart/generator report=runs/quickstart/report.html":
         "limit=16 gfid.samples=14 pfid.mode=quick data.kind=photos data.val_count=16",
@@ -59,19 +68,27 @@ COMMANDS = {
     "report=runs/quickstart/more.html": "limit=16 rate_distortion.train_images=32 "
     "linear_probe.train_images=32 data.kind=photos data.val_count=16 data.count=64",
     "vistok eval reference runs/quickstart out=runs/train_stats.safetensors": "limit=8",
-    "vistok eval study configs/studies/lengths.yaml": None,  # tests/eval/study
+    "vistok study studies/lengths": None,  # tests/eval/study
     "vistok edit copy runs/quickstart image.png other.png --positions 0-3 --out copied.png": "",
     "vistok edit inpaint runs/quickstart image.png mask.png --steps 100 --out filled.png":
         "--steps 2",
 }  # fmt: skip
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str) -> list[tuple[str, str]]:
+    """(where, text) of all blocks of a language; `where` names the page, or the block's title."""
+    pattern = re.compile(rf'^```{language}(?: title="(.*?)")?\n(.*?)^```', re.DOTALL | re.MULTILINE)
+    return [
+        (title or f"{page}:{page_text[:start].count(chr(10)) + 1}", text)
+        for page, page_text in PAGES.items()
+        for title, text, start in (
+            (found[1], found[2], found.start()) for found in pattern.finditer(page_text)
+        )
+    ]
 
 
 def commands() -> list[str]:
-    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    lines = [line for _, block in blocks("bash") for line in block.splitlines()]
     return [line for line in lines if line.strip() and not line.startswith("#")]
 
 
@@ -86,9 +103,11 @@ def place(tmp_path_factory):
     for i in range(30):
         (folder / "my/images/cats").mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 40), (8 * i, 90, 40)).save(folder / f"my/images/cats/{i}.png")
+    for name, text in blocks("python"):
+        if name.endswith(".py"):  # a file of a tutorial
+            (folder / name).write_text(text, encoding="utf-8")
     go(folder, f"vistok train quickstart {_RUN}")
-    for command in ("quickstart/tokens", "quickstart/generator"):
-        line = f"vistok train {command}"
+    for line in ("vistok cache runs/quickstart", "vistok train quickstart/generator"):
         go(folder, f"{line} {COMMANDS[line]}")
     return folder
 
@@ -126,20 +145,44 @@ def test_commands_run(place, command):
     go(place, f"{command} {COMMANDS[command]}")
 
 
-def test_the_python_snippet_runs(place):
-    for block in blocks("python"):
-        (place / "snippet.py").write_text(block)
-        done = processes.run("snippet.py", folder=place)
-        assert done.returncode == 0, done.stderr[-2000:]
+def test_the_python_snippets_run(place):
+    """All in one process, each with names of its own."""
+    snippets = json.dumps(blocks("python"))
+    (place / "snippets.json").write_text(snippets, encoding="utf-8")
+    (place / "snippets.py").write_text(
+        "import json, pathlib\n"
+        "for name, text in json.loads(pathlib.Path('snippets.json').read_text('utf-8')):\n"
+        "    print(name, flush=True)\n"
+        "    exec(compile(text, name, 'exec'), {'__name__': name})\n",
+        encoding="utf-8",
+    )
+    done = processes.run("snippets.py", folder=place)
+    assert done.returncode == 0, done.stdout[-200:] + done.stderr[-2000:]
 
 
-def test_the_yaml_snippet_is_a_config():
-    from vistok.config import validate
+YAML = {"task": 1, "data": 4, "quantizer": 1}  # first key -> number of blocks
+
+
+def test_the_yaml_snippets_are_configs():
+    from vistok.config import Config, PartOf, validate
     from vistok.train.config import TrainConfig
 
-    for block in blocks("yaml"):
-        config = validate(TrainConfig, yaml.safe_load(block))
-        assert config.task.tokenizer.encoder.latents.count == 128
+    class Quantized(Config):
+        quantizer: Annotated[Any, PartOf("quantizer")]
+
+    seen = Counter()
+    for _, block in blocks("yaml"):
+        tree = yaml.safe_load(block)
+        (key,) = tree
+        seen[key] += 1
+        if key == "quantizer":
+            validate(Quantized, tree)
+        elif key == "data":
+            validate(TrainConfig, {"task": {"kind": "cache", "tokenizer": "runs/mine"}, **tree})
+        else:
+            config = validate(TrainConfig, tree)
+            assert config.task.tokenizer.encoder.latents.count == 128
+    assert seen == YAML
 
 
 def test_the_gpu_launch_config():

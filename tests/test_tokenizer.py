@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -313,6 +314,47 @@ def test_broken_weights_files_are_one_line(saved, fails, broken):
         shutil.copyfile(path, saved / "model.safetensors")
         with fails(WeightsError, "model.safetensors: "):
             Tokenizer.from_pretrained(saved)
+
+
+def test_plain_tensors_decode(make_tokenizer, fails):
+    tokenizer = make_tokenizer("vq")
+    tokens = tokenizer.encode(torch.rand(3, 3, 8, 8))
+    images = tokenizer.decode(tokens)
+    for plain in (tokens.ids(), tokens.ids().to(torch.int16), tokens.indices):
+        assert torch.equal(tokenizer.decode(plain), images)
+    assert torch.equal(tokenizer.decode(tokens.ids()[1]), tokenizer.decode(tokens[1]))
+    short = tokens.prefix(2)
+    assert torch.equal(tokenizer.decode(tokens.ids()[:, :2]), tokenizer.decode(short))
+    assert torch.equal(tokenizer.decode(short.ids()), tokenizer.decode(short))
+    with fails(ValueError, r"id 12: expected 0\.\.11"):
+        tokenizer.decode(torch.tensor([1, 2, 3, 12]))
+    with fails(ValueError, "ids of type float32; expected integers"):
+        tokenizer.decode(torch.rand(3, 4))
+
+
+def test_a_training_loop_of_ones_own(make_tokenizer, tmp_path):
+    """That of `Tokenizer.latents`, from a loaded model."""
+    make_tokenizer("vq").save_pretrained(tmp_path)
+    tokenizer = Tokenizer.from_pretrained(tmp_path).train()
+    optimizer = torch.optim.AdamW(tokenizer.parameters(), 1e-2)
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    image, losses = np.full((8, 8, 3), 200, np.uint8), []
+    for _ in range(20):
+        pixels = tokenizer.preprocess([image, image])
+        quantized = tokenizer.quantize(tokenizer.latents(pixels))
+        decoded = tokenizer.reconstruct(quantized.values)
+        output = tokenizer.output_space.inverse(decoded.estimate)
+        loss = (output - pixels).square().mean() + sum(quantized.losses.values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    assert tokenizer.encoder.proj.weight.grad.any()  # straight through the codes
+    assert (tmp_path / "model.safetensors").read_bytes() == weights
+    tokenizer.save_pretrained(tmp_path)  # into the folder that it came from
+    again = Tokenizer.from_pretrained(tmp_path)
+    assert again.encode(pixels) == tokenizer.encode(pixels)
 
 
 def test_no_such_model(fails, tmp_path):

@@ -8,7 +8,9 @@ from vistok.train import signals
 if __name__ == "__main__":
     signals.install()  # first of all: what is imported below takes seconds
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,16 +18,23 @@ from vistok.cli.verbosity import add_verbosity
 from vistok.config import read_yaml, shipped, take_plugins, validate
 from vistok.config.errors import one_line_errors
 from vistok.config.overrides import parse
+from vistok.config.schema_files import check
 
 
 def _list(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
     """Print the shipped training configs and stop."""
     if not wanted or context.resilient_parsing:
         return
-    for name, path in shipped.shipped().items():
-        if not name.startswith(("launch/", "studies/")):  # of accelerate, of vistok eval
-            click.echo(f"{name:46} {shipped.describe(path)}")
+    for name, path in shipped.trained().items():
+        click.echo(f"{name:46} {shipped.describe(path)}")
     context.exit()
+
+
+def _given(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without data that lack a kind: those of a tokenizer's run may come below them."""
+    data = tree.get("data")
+    partial = isinstance(data, Mapping) and "kind" not in data
+    return {key: value for key, value in tree.items() if key != "data" or not partial}
 
 
 @add_verbosity
@@ -45,11 +54,19 @@ def _list(context: click.Context, parameter: click.Parameter, wanted: bool) -> N
 def main(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
     """Train what CONFIG says: a YAML file, or the name of a config that comes with vistok.
 
-    KEY=VALUE changes a key of it, such as steps=200 or task.losses.1.weight=0.5; plugins=my.module
-    imports your own parts first. Errors are one line; VISTOK_DEBUG=1 shows the traceback.
+    KEY=VALUE changes a key of it; the same command resumes a run that was stopped.
+    plugins=my.module imports your own parts first. On several GPUs: accelerate launch -m
+    vistok.train CONFIG.
+
+    \b
+    Examples:
+      vistok train quickstart
+      vistok train quickstart name=mine data.kind=folder data.path=my/images
+      vistok train quickstart steps=200 task.losses.1.weight=0.5 --dry-run
     """
     words = take_plugins(overrides)
     tree = read_yaml(config, words)
+    check("train", _given(tree), config)  # before the imports, which take seconds
     from vistok.data.addresses import check_addresses
     from vistok.storage.trained import RUN_CONFIG
     from vistok.train.config import TrainConfig

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vistok.storage.hub import WEIGHTS
+from vistok.storage.imported import Imported
 from vistok.storage.sealed import SealError
 from vistok.storage.trained import RUN_CONFIG, TrainingRecord
 from vistok.storage.weights import sha256
@@ -59,6 +60,9 @@ class Export:
         for left in (draft, old):  # by a kill
             shutil.rmtree(left, ignore_errors=True)
         self.task.run = self.config.name
+        for module in modules.values():
+            if isinstance(module, Imported):
+                module.notes = self._notes(step)
         self.task.export(draft, modules)
         identity = files.identity(checkpoint)
         TrainingRecord.of(self.folder, draft, step, identity).write(draft)
@@ -75,3 +79,12 @@ class Export:
             task={**self.task.record(), "checkpoint": identity},
             unit=self.task.facts().unit,
         )
+
+    def _notes(self, step: int) -> dict[str, str]:
+        """What the model card says of the training."""
+        source = Path(str(self.record.get("source", ""))).name  # whoever gets it has no such path
+        data = ": ".join(filter(None, (str(self.record.get("kind", "")), source)))
+        if isinstance(self.record.get("count"), int):
+            data += f" ({self.record['count']:,} samples)"
+        notes = {"run": str(self.config.name), "steps": f"{step:,}"}
+        return {**notes, "data": data} if data else notes

@@ -36,6 +36,7 @@ from vistok.frozen.network import share_frozen
 from vistok.images import TakesImages
 from vistok.regularizers.base import check_all
 from vistok.runtime.modes import evaluating
+from vistok.runtime.precision import of_weights
 from vistok.storage.lineage import Lineage
 from vistok.tokenizer_config import TokenizerConfig
 from vistok.tokenizer_files import TokenizerFiles
@@ -105,7 +106,8 @@ class Tokenizer(
         """
         own = (draws or Draws()).part("input_space")
         seen = self.input_space(batch.pixels, own) if batch.space is None else batch.space
-        latents = self.encoder(seen, condition)
+        with of_weights(self.encoder):
+            latents = self.encoder(seen, condition)
         quantized = self.quantize(latents, draws)
         values = quantized.values
         present = self.present(draws, len(values), values.device)
@@ -129,12 +131,33 @@ class Tokenizer(
     def latents(
         self, pixels: Tensor, condition: Condition | None = None, draws: Draws | None = None
     ) -> Latents:
-        """pixels [B, 3, *sides] in 0..1 -> latents [B, N, D], differentiable."""
+        """pixels [B, 3, *sides] in 0..1 -> latents [B, N, D], differentiable.
+
+        With `quantize` and `reconstruct` the steps of a training loop of one's own; `encode` and
+        `decode` are the same steps without gradients. For a decoder that does not sample:
+
+            tokenizer.train()
+            optimizer = torch.optim.AdamW(tokenizer.parameters(), 1e-4)
+            for images in batches:  # lists of paths, or of images of PIL
+                pixels = tokenizer.preprocess(images)
+                quantized = tokenizer.quantize(tokenizer.latents(pixels))
+                decoded = tokenizer.reconstruct(quantized.values)
+                output = tokenizer.output_space.inverse(decoded.estimate)
+                loss = (output - pixels).square().mean() + sum(quantized.losses.values())
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """
         own = None if draws is None else draws.part("input_space")
-        return self.encoder(self.input_space(pixels, own), condition)
+        with of_weights(self.encoder):
+            return self.encoder(self.input_space(pixels, own), condition)
 
     def quantize(self, latents: Latents, draws: Draws | None = None) -> Quantized:
-        """latents [B, N, D] -> values [B, M, D'] and indices [B, L, F], straight-through."""
+        """latents [B, N, D] -> values [B, M, D'] and indices [B, L, F].
+
+        Gradients pass from the values to the latents as if nothing had been rounded
+        (straight-through); `losses` hold what trains the codebook, to be added to one's own.
+        """
         return self.quantizer(latents, draws)
 
     def reconstruct(
@@ -144,8 +167,16 @@ class Tokenizer(
         condition: Condition | None = None,
         noisy: Noisy | None = None,
     ) -> Decoded:
-        """values [B, M, D'] -> the output space, differentiable and unclamped."""
-        return self.decoder(values, present, condition, noisy)
+        """values [B, M, D'] -> the output space, differentiable and unclamped.
+
+        `output_space.inverse(decoded.estimate)` are the pixels.
+
+        Args:
+            present: [B, M] bool, values that the decoder sees; None = all. noisy: what a decoder
+                that samples is shown of the target (`decoder.corrupt`).
+        """
+        with of_weights(self.decoder):
+            return self.decoder(values, present, condition, noisy)
 
     # -- what users call ------------------------------------------------------------------------
 
@@ -186,7 +217,8 @@ class Tokenizer(
         for one in set(torch.as_tensor([] if length is None else length).flatten().tolist()):
             spec.check_length(one)
         self.check_pixels(pixels)
-        pixels = pixels.to(next(self.parameters()))
+        weight = next(self.parameters())
+        pixels = pixels.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
         with evaluating(self):
             tokens = self.tokens(self.quantize(self.latents(pixels, condition)))
         return tokens if length is None else tokens.prefix(length)
@@ -202,7 +234,7 @@ class Tokenizer(
     @torch.no_grad()
     def decode(
         self,
-        tokens: Tokens,
+        tokens: Tokens | Tensor,
         condition: Condition | None = None,
         *,
         seed: int = 0,
@@ -212,12 +244,18 @@ class Tokenizer(
         """Tokens (whole or any prefix that the spec allows) -> pixels [B, 3, *sides] in 0..1.
 
         Args:
+            tokens: Tokens, or a plain tensor of any integer type: ids [B, n] or [n] as
+                `Tokens.ids` gives them, 0 .. spec().codebook_size - 1, of n positions, all of them
+                or those of a prefix; or indices [B, L, F], one for each factor.
             condition: its `sides` ask for images of other sides, of a decoder that makes any.
             seed, index: key the noise of a decoder that samples; sample numbers [B], 0..B-1 if
                 None. Deterministic decoders ignore them.
             sampling: settings of a decoder that samples, whole or as changes to its own.
         Raises ValueError for tokens of another spec, and for settings that the decoder lacks.
         """
+        if isinstance(tokens, Tensor):
+            made = Tokens.of if tokens.ndim == 3 else Tokens.from_ids
+            tokens = made(self.spec(), tokens)
         tokens.check()
         if tokens.spec.vocab != self.spec().vocab and tokens.indices is not None:
             tokens = tokens.regroup(self.spec().vocab)
@@ -300,7 +338,8 @@ class Tokenizer(
         """The output space [B, C, *sides] that a decoder samples from noise keyed by sample."""
         index = torch.arange(len(values)) if index is None else index.cpu()
         noise = self.decoder.noise(index, Rng(seed, "decoder")).to(values.device)
-        return self.decoder.sample(values, present, condition, noise, settings)
+        with of_weights(self.decoder):
+            return self.decoder.sample(values, present, condition, noise, settings)
 
     def present(self, draws: Draws | None, batch: int, device: torch.device) -> Tensor | None:
         """[B, M] bool: values that one pass shows the decoder; None = all.

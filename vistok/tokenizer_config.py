@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from vistok.conditioning import check_texts
 from vistok.config import Config, PartOf
@@ -34,12 +34,10 @@ class TokenizerConfig(Config):
     license: str | None = None
     """License of the weights; kept with them."""
 
-    @model_validator(mode="before")
+    @field_validator("image_size", mode="before", json_schema_input_type=Side | tuple[Side, Side])
     @classmethod
-    def _square(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("image_size"), int):
-            data = {**data, "image_size": (data["image_size"],) * 2}
-        return data
+    def _square(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, int) else value
 
     @property
     def shape(self) -> Shape:

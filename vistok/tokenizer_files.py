@@ -9,6 +9,7 @@ from vistok.config import ConfigError, validate
 from vistok.config.plugins import recorded
 from vistok.frozen.network import Frozen
 from vistok.storage import lineage
+from vistok.storage.card import CardFacts
 from vistok.storage.imported import Imported
 from vistok.storage.lineage import Lineage
 from vistok.storage.weights import content_sha256
@@ -21,10 +22,14 @@ class TokenizerFiles(Imported):
     """Part of a tokenizer: `save_pretrained`, `from_pretrained` and what they write and read."""
 
     makes = "tokenizer"
-    fp32 = ("quantizer",)
     config: TokenizerConfig
     lineage: Lineage
     text_sha256: str | None
+
+    def stays_fp32(self) -> set[str]:
+        """The quantizer's, and buffers of all parts: as in mixed-precision training."""
+        own = [name for name, _ in self.named_parameters() if name.startswith("quantizer.")]
+        return {*own, *(name for name, _ in self.named_buffers())}
 
     def codes_sha256(self) -> str:
         """Hash of the weights that make the tokens: all but those of decoder and output space.
@@ -54,6 +59,53 @@ class TokenizerFiles(Imported):
         """Licenses of the weights and of those they came from, as far as they are known."""
         parents = (parent.license for step in self.lineage for parent in step.parents)
         return tuple(one for one in (self.config.license, *parents) if one)
+
+    def card_facts(self) -> CardFacts:
+        spec, config, clip = self.spec(), self.config, self.shape.is_clip
+        sample, sides = ("clip" if clip else "image"), " x ".join(map(str, self.shape.sides))
+        size = f"{spec.length:,} tokens"
+        size += f" ({spec.bits:,} bits)" if spec.vocab else f" of {spec.dim} numbers"
+        flexible = "" if spec.prefix == "none" else "; shorter prefixes decode, too"
+        parts = {name: getattr(config, name).kind for name in ("encoder", "quantizer", "decoder")}
+        rules = ", ".join(part.kind for part in config.regularizers)
+        counts = {f"{n} parameters": f"{c:,}" for n, c in self.part_parameters().items()}
+        media, read = ("video", "clip.mp4") if clip else ("image", "cat.jpg")
+        return CardFacts(
+            title=self.release or self.notes.get("run") or f"A vistok {sample} tokenizer",
+            summary=f"A tokenizer of {sample}s, made with vistok: {sides} pixels become {size} and "
+            f"back{flexible}.",
+            tags=(f"{media}-tokenizer", "vistok", *dict.fromkeys(parts.values())),
+            use=(
+                "from vistok import Tokenizer",
+                "",
+                "tokenizer = Tokenizer.from_pretrained(NAME)",
+                f'tokens = tokenizer.encode(tokenizer.preprocess("{read}"))',
+                "images = tokenizer.to_pil(tokenizer.decode(tokens))",
+            ),
+            table={
+                sample: f"{sides} pixels",
+                **spec.described(sample),
+                **parts,
+                **({"regularizers": rules} if rules else {}),
+                **counts,
+            },
+            weights=(*self.origin_lines(), *self._came_from()),
+            config=config.model_dump(mode="json"),
+            license=", ".join(dict.fromkeys((*self.licenses, *super().licenses))) or None,
+            notes=self.notes,
+        )
+
+    def _came_from(self) -> list[str]:
+        """Sentences on parents, borrowed networks and the weights' hash."""
+        lines = []
+        for step in self.lineage:
+            parents = ", ".join(f"{p.name} (sha256 {p.sha256[:12]})" for p in step.parents)
+            changed = ", ".join(step.changed) or "nothing"
+            lines.append(f"Lineage: {step.kind} ({step.stage}) of {parents}; changed: {changed}.")
+        for name, sha256 in self.frozen_record().items():
+            lines.append(f"Needs the frozen network {name} (sha256 {sha256[:12]}), not included.")
+        lines.append(f"Hash of the weights that make tokens: {self.codes_sha256()[:12]}.")
+        return lines
 
     @staticmethod
     def read_config(data: dict[str, Any], source: str) -> TokenizerConfig:

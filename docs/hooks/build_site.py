@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import command_pages
 import config_pages
 import metric_tables
 import release_tables
@@ -28,6 +29,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "metrics": metric_tables.metrics,
     "protocols": metric_tables.protocols,
     "config-index": config_pages.index,
+    "commands": command_pages.commands,
 }
 
 

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from vistok.config.parts import PartOf
-from vistok.config.registry import entries
+from vistok.config.registry import Entry, entries
 from vistok.eval.config import EvalConfig
 from vistok.eval.speed.config import SpeedConfig
 from vistok.eval.study.study import StudyConfig
@@ -205,7 +205,7 @@ def _section(
     shown = {name: field for name, field in model.model_fields.items() if name != "kind"}
     for name, field in shown.items():
         for inner in _models(field.annotation):
-            if inner not in seen and inner not in waiting:
+            if _entry(inner) is None and inner not in seen and inner not in waiting:
                 waiting.append(inner)
         kind = _type(field, page)
         lines += [f"**`{name}`** {kind}{_bounds(field)}{_default(field)}"]
@@ -245,6 +245,22 @@ def _words(model: type) -> str:
 
 def _anchor(model: type) -> str:
     return f"group-{model.__name__.lower().lstrip('_')}"
+
+
+def _entry(model: type) -> Entry | None:
+    """The registered part whose config this class is; None for groups of keys."""
+    found = (entry for family in _HOME for entry in entries(family).values())
+    return next((entry for entry in found if entry.config is model), None)
+
+
+def _target(model: type, page: Page) -> str:
+    """Address of a config class's keys, from a page."""
+    entry = _entry(model)
+    if entry is None:
+        return f"#{_anchor(model)}"
+    home = _HOME[entry.family]
+    file = "" if home is page else home.path.rpartition("/")[2]
+    return f"{file}#{entry.family}-{entry.kind}"
 
 
 def _plural(family: str) -> str:
@@ -304,7 +320,7 @@ def _name(annotation: Any, page: Page) -> str:
         return "mapping"
     if inspect.isclass(annotation):
         if issubclass(annotation, BaseModel):
-            return f"[{_words(annotation)}](#{_anchor(annotation)})"
+            return f"[{_words(annotation)}]({_target(annotation, page)})"
         if issubclass(annotation, enum.Enum):
             return " \\| ".join(f"`{one.value}`" for one in annotation)
         return annotation.__name__

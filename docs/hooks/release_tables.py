@@ -43,7 +43,9 @@ def place(release: Release) -> str:
     """Where the weights lie: an id of the hub, or a link to a page."""
     if release.hub:
         return f"`{release.hub}`"
-    return f"[{release.file}]({release.page})" if release.page else release.file
+    if release.page and release.page.startswith("http"):
+        return f"[{release.file}]({release.page})"
+    return f"`{release.file}` of {release.page}" if release.page else release.file
 
 
 @cache
@@ -74,9 +76,9 @@ def tokenizers(*families: str) -> str:
         rfid = _number(release.rfid)
         if release.rfid is not None:
             letter = protocols.setdefault(release.protocol, "abcdefgh"[len(protocols)])
-            rfid += f" ({letter})"
+            rfid += f"&nbsp;({letter})"
         recipe = ", ".join(f"`{Path(file).name}`" for file in release.recipe)
-        bits = f"{spec.bits:,}" if spec.vocab else f"{spec.dim} numbers a token"
+        bits = f"{spec.bits:,}" if spec.vocab else f"{spec.dim}&nbsp;numbers per&nbsp;token"
         rows.append([f"`{name}`", positions(spec), bits, rfid, _number(release.gfid), recipe])
         places.append((name, release))
     notes = [f"({letter}) {protocol}." for protocol, letter in protocols.items()]
@@ -144,7 +146,7 @@ def _licenses(places: list[tuple[str, Release]]) -> str:
     """Where the weights lie and what may be done with them, folded away."""
     lines = []
     for name, release in places:
-        file = f", `{release.file}`" if release.hub else ""
+        file = f", `{release.file}`" if release.hub and release.file else ""
         lines += [f"    `{name}`", f"    :   {place(release)}{file}. {release.license}.", ""]
     return "\n".join(['??? note "Files and licenses"', "", '    <div class="keys" markdown>', "",
                       *lines, "    </div>"])  # fmt: skip

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from vistok import metrics as library
 from vistok.core.rng import Rng
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
@@ -17,8 +18,6 @@ from vistok.eval.results.rows import Row
 from vistok.eval.systems.runs import System
 from vistok.frozen import PerceptualNetwork
 from vistok.layers.frames import frames
-from vistok.metrics import PSNR
-from vistok.metrics.accumulator import Accumulator
 from vistok.runtime.distributed import sum_
 from vistok.tokens import TokenSpec, keep_mask
 
@@ -65,21 +64,6 @@ def positions_of(spec: TokenSpec, length: int) -> list[int]:
     return keep_mask(spec, keep, 1, "cpu")[0].nonzero()[:, 0].tolist()
 
 
-class MeanDistance(Accumulator):
-    """`update(distances [B])`; `compute()`: mean over images and ranks."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_sum("total", torch.zeros((), dtype=torch.float64))
-
-    def update(self, distances: Tensor) -> None:
-        self.total += distances.double().sum().to(self.total.device)
-        self.images += len(distances)
-
-    def compute(self) -> float:
-        return float(self.total) / self.seen()
-
-
 def distance_row(context: Context, network: PerceptualNetwork, value: float, **rest: Any) -> Row:
     """The row of a mean perceptual distance, under the name of its kind."""
     name = "LPIPS" if network.name.startswith("lpips") else "perceptual"
@@ -91,8 +75,10 @@ class Quality:
 
     def __init__(self, context: Context) -> None:
         self.context, self.stats = context, context.new_stats()
-        self.psnr = PSNR().to(context.device)
-        self.distance = None if context.perceptual is None else MeanDistance().to(context.device)
+        self.psnr = library.PSNR().to(context.device)
+        self.distance = (
+            None if context.perceptual is None else library.MeanDistance().to(context.device)
+        )
 
     @property
     def states(self) -> dict[str, Any]:

@@ -45,18 +45,18 @@ _FILE = "a reference was given instead"
 
 class GFIDConfig(ProtocolConfig):
     guidance: Selects[tuple[float, ...] | None] = None
-    """Guidance scales; 1.0 is always measured. None: the generator's own settings (of a release,
+    """Guidance scales; 1.0 is always measured. null: the generator's own settings (of a release,
     those of its paper); 1.5 for one that does not guide by itself."""
     labels: Selects[Literal["equal", "random"]] = "equal"
     """Classes of the samples. equal: each in turn, as often as the others; random: uniformly, as
     LlamaGen's evaluation has them."""
     resize: Selects[int | None] = Field(default=None, ge=1)
     """Pixels of a side to which samples are resized (bicubic, not antialiased) before anything
-    looks at them: LlamaGen's models of 384 pixels are measured at 256. None = as they are."""
+    looks at them: LlamaGen's models of 384 pixels are measured at 256. null = as they are."""
     samples: Selects[int | None] = Field(default=None, ge=2)
-    """Generated images; None = as many as there are real ones, at most 50,000."""
+    """Generated images; null = as many as there are real ones, at most 50,000."""
     train_images: Selects[int | None] = Field(default=None, ge=2)
-    """Training images behind the statistics; None = `limit`, else 50,000."""
+    """Training images behind the statistics; null = `limit`, else 50,000."""
     probe: Selects[str | None] = None
     """AR probe to train (once) on the tokenizer's tokens: tiny, s, b or a YAML file."""
     metrics: Selects[MetricNames] = ("fid",)
@@ -64,7 +64,9 @@ class GFIDConfig(ProtocolConfig):
     stored: Selects[int] = Field(default=CAP, ge=2)
     """Feature vectors kept for KID, precision and recall; a keyed subset of a larger set."""
 
-    @field_validator("guidance", mode="before")
+    @field_validator(
+        "guidance", mode="before", json_schema_input_type=float | tuple[float, ...] | None
+    )
     @classmethod
     def _one_scale(cls, value: Any) -> Any:
         """A single number stands for a list of one."""

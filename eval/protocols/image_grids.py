@@ -38,7 +38,7 @@ _SEARCHED = 256  # images among which one of each class is looked for
 
 class ImageGridsConfig(ProtocolConfig):
     guidance: tuple[float, ...] | None = None
-    """Guidance scales of the generated images; None = those of gfid.guidance."""
+    """Guidance scales of the generated images; null = those of gfid.guidance."""
 
 
 class _JobConfig(ProtocolConfig):

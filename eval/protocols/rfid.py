@@ -7,24 +7,27 @@ measured frame by frame.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from vistok import metrics as library
 from vistok.core.records import Condition
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
 from vistok.eval.protocols.base import Protocol, ProtocolConfig, Selects, register
-from vistok.eval.protocols.common import MeanDistance, distance_row
+from vistok.eval.protocols.common import distance_row
 from vistok.eval.reference.sets import MS_SSIM, MetricNames, SetMeasures
 from vistok.eval.results.rows import Row
 from vistok.layers.frames import frames
-from vistok.metrics import MSSSIM, PSNR, SSIM, CodebookStats, CodebookUse, MeanColorPSNR
 from vistok.metrics.stored import CAP
 from vistok.runtime.distributed import sum_
 from vistok.tokens import Tokens
+
+if TYPE_CHECKING:
+    from vistok.metrics.codebook import CodebookUse
 
 _CURVE = 512  # points of the sorted histogram that are kept for drawing
 
@@ -47,15 +50,20 @@ class Measures:
         sets = tuple(name for name in metrics if name != MS_SSIM)
         name = context.per_frame("rFID")
         self.sets = SetMeasures(context, context.views.frames, sets, name, stored)
-        self.psnr = PSNR().to(context.device)
-        kinds = {"SSIM": SSIM, **({"MS-SSIM": MSSSIM} if MS_SSIM in metrics else {})}
+        self.psnr = library.PSNR().to(context.device)
+        kinds = {
+            "SSIM": library.SSIM,
+            **({"MS-SSIM": library.MSSSIM} if MS_SSIM in metrics else {}),
+        }
         self.similar = {
             name: kind().to(context.device)
             for name, kind in kinds.items()
             if min(self.sides[-2:]) >= kind.side
         }
         self.too_small = {n: kind.side for n, kind in kinds.items() if n not in self.similar}
-        self.distances = [(one, MeanDistance().to(context.device)) for one in context.perceptuals]
+        self.distances = [
+            (one, library.MeanDistance().to(context.device)) for one in context.perceptuals
+        ]
         self.bytes = torch.zeros((), dtype=torch.float64, device=context.device)
 
     @property
@@ -117,8 +125,8 @@ class RFID(Protocol):
             length: Measures(context, length, config.metrics, config.stored)
             for length in spec.eval_lengths
         }
-        floor = MeanColorPSNR().to(context.device)
-        codes = CodebookStats(spec).to(context.device) if spec.vocab else None
+        floor = library.MeanColorPSNR().to(context.device)
+        codes = library.CodebookStats(spec).to(context.device) if spec.vocab else None
         for batch in context.batches(f"{context.run.name}: reconstruct", [lengths, floor, codes]):
             condition = context.condition(batch)
             tokens = context.encode(batch, condition)

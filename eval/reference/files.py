@@ -24,7 +24,7 @@ class ReferenceConfig(Config):
     out: str
     """File to write: .safetensors or .npz."""
     overwrite: bool = False
-    """True: a file there is replaced even if it holds something else than reference statistics."""
+    """true: a file there is replaced even if it holds something else than reference statistics."""
     split: Literal["train", "val"] = "train"
     """Split of the data."""
     data: dict[str, Any] = {}
@@ -34,13 +34,13 @@ class ReferenceConfig(Config):
     weights: str | None = None
     """Weight file of that network, if it is not in the usual place."""
     limit: int | None = Field(default=None, ge=2)
-    """Use only the first so many images, in the data's order; None = all."""
+    """Use only the first so many images, in the data's order; null = all."""
     batch: int | None = Field(default=None, ge=1)
-    """Images at a time; None = 32, on a GPU 256."""
+    """Images at a time; null = 32, on a GPU 256."""
     workers: int = Field(default=0, ge=0)
     """Processes that read images."""
     device: str | None = None
-    """Device: cpu, cuda, ...; None = a GPU if there is one."""
+    """Device: cpu, cuda, ...; null = a GPU if there is one."""
 
 
 def make_reference(

@@ -16,6 +16,7 @@ import torch
 from pydantic import BeforeValidator
 from torch import Tensor
 
+from vistok import metrics as library
 from vistok.core.errors import InputError
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
@@ -24,7 +25,7 @@ from vistok.eval.reference.real import RealStats
 from vistok.eval.results.rows import Row
 from vistok.frozen import FeatureNetwork, Features
 from vistok.layers.frames import frames
-from vistok.metrics import FeatureStats, FeatureStore, InceptionScore, kid, prdc
+from vistok.metrics import FeatureStats, FeatureStore, kid, prdc
 from vistok.metrics.kernel import SIZE
 from vistok.metrics.stored import CAP, chosen
 
@@ -44,7 +45,9 @@ def wanted(names: Sequence[str] | str) -> tuple[str, ...]:
     return every if "all" in names else tuple(dict.fromkeys(names))
 
 
-MetricNames = Annotated[tuple[str, ...], BeforeValidator(wanted)]
+MetricNames = Annotated[
+    tuple[str, ...], BeforeValidator(wanted, json_schema_input_type=str | tuple[str, ...])
+]
 
 
 class _Gathered:
@@ -121,7 +124,7 @@ class SetMeasures:
         self.decoded = _Gathered(network, self.metrics, count, stored, context.device)
         self.score = None
         if "is" in self.metrics and network.classes and count >= 10:
-            self.score = InceptionScore(network.classes, count).to(context.device)
+            self.score = library.InceptionScore(network.classes, count).to(context.device)
 
     def update(self, decoded: Tensor, index: Tensor) -> None:
         """decoded [B, 3, *sides] uint8, their numbers in the set [B]; clips count by frames."""

@@ -15,9 +15,9 @@ class SpeedConfig(Config):
     """Config of a measurement of speed."""
 
     report: str | None = None
-    """JSON file for the numbers; None: they are only printed."""
+    """JSON file for the numbers; null: they are only printed."""
     overwrite: bool = False
-    """True: a file there is replaced even if it does not hold such numbers of these runs."""
+    """true: a file there is replaced even if it does not hold such numbers of these runs."""
     batch: tuple[int, ...] = ()
     """Images at a time: one number, or for configs several: [4, 16]; [] = their own."""
     precision: tuple[Literal["fp32", "bf16"], ...] = ()
@@ -27,7 +27,7 @@ class SpeedConfig(Config):
     sampling_precision: tuple[Literal["fp32", "bf16"], ...] = ()
     """Precisions of these two; [] = fp32, and bf16 where the hardware has it."""
     lookup: bool = False
-    """True: also the table of codebook searches."""
+    """true: also the table of codebook searches."""
     peer_gb: float = PEER_GB
     """GB of scores up to which `lookup` runs the other library; 4.1 lets it run every size."""
     loading: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class SpeedConfig(Config):
     decoder_sampling: dict[str, Any] = {}
     """Changes of the sampling settings of decoders that sample: decoder_sampling.steps=25."""
     device: str | None = None
-    """Device: cpu, cuda, ...; None = a GPU if there is one."""
+    """Device: cpu, cuda, ...; null = a GPU if there is one."""
 
     @field_validator(
         "batch", "precision", "sampling_batch", "sampling_precision", "loading", mode="before"

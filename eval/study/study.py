@@ -57,7 +57,7 @@ class StudyConfig(Config):
     evaluate: EvalConfig = EvalConfig()
     """Config of the evaluation, by the keys that `vistok eval --help` prints."""
     correlate: bool = False
-    """True: the report correlates rFID and pFID of the runs with gFID of their generators."""
+    """true: the report correlates rFID and pFID of the runs with gFID of their generators."""
     only: tuple[str, ...] = ()
     """Names of the runs to train and evaluate, besides those that they refer to; [] = all."""
 
@@ -85,7 +85,7 @@ class StudyConfig(Config):
             raise InputError("report: a study writes report.html into its own folder")
         return evaluate
 
-    @field_validator("only", mode="before")
+    @field_validator("only", mode="before", json_schema_input_type=str | tuple[str, ...])
     @classmethod
     def _one(cls, only: Any) -> Any:
         return (only,) if isinstance(only, str) else only

@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from vistok.config import Config, ConfigError, PartOf, validate
-from vistok.config.bounded import parse_json
 from vistok.config.errors import UserError
 from vistok.config.plugins import recorded
 from vistok.config.registry import build
 from vistok.config.yaml_files import read_plain_yaml
 from vistok.core.errors import InputError
 from vistok.data.addresses import addresses, check_addresses
-from vistok.data.base import text_of
 from vistok.data.kinds.pairs import PairsConfig, originals_of
 from vistok.eval.results.history import thinned
+from vistok.eval.systems.history import RunError, read_history
 from vistok.eval.systems.released import place
 from vistok.pretrained.open import Kind, kind_of
 from vistok.storage import lineage
@@ -39,10 +38,6 @@ _EXPECTED = (
     "expected a run that training wrote, a folder made by save_pretrained, hf:owner/name of the "
     "hub, a released name such as titok-l32, or a results.json"
 )
-
-
-class RunError(UserError, ValueError):
-    """A run that cannot be evaluated; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +144,12 @@ def resolve(paths: Sequence[str | Path]) -> list[System]:
     if len({f.resolve() for f in folders}) < len(folders):
         raise RunError(f"a run is named twice in {', '.join(map(str, folders))}; name each once")
     runs = [read_run(f, name) for f, name in zip(folders, _names(folders), strict=True)]
+    found = _missing_tokenizers(runs)
+    if found:
+        folders += found
+        runs += [read_run(folder, "") for folder in found]
+        named = zip(runs, _names(folders), strict=True)
+        runs = [replace(run, name=name) for run, name in named]
     places = [run.model.resolve() for run in runs]
     for number, run in enumerate(runs):
         first = places.index(run.model.resolve())
@@ -275,7 +276,7 @@ def read_run(folder: Path, name: str) -> Run:
                 f"{folder}: {reason}; finish the run with its training command, or evaluate "
                 f"{model} by itself with data.kind=..."
             )
-    history = _history(folder / "metrics.jsonl")
+    history = read_history(folder / "metrics.jsonl")
     return Run(name, folder, model, kind, described, digest, config, history)
 
 
@@ -325,6 +326,25 @@ def _kind(model: Path) -> tuple[Kind, dict[str, Any]]:
     return kind, data
 
 
+def _missing_tokenizers(runs: Sequence[Run]) -> list[Path]:
+    """Folders of the tokenizers whose tokens generators learned, by the generators' records, where
+    no tokenizer is among the runs and the recorded one is still what it was."""
+    if any(run.kind == "tokenizer" for run in runs):
+        return []
+    found: dict[Path, Path] = {}
+    for run in runs:
+        name = (run.described.get("tokenizer") or {}).get("name")
+        try:
+            folder = place(str(name))
+            tokenizer = read_run(folder, str(name))
+            fits = lineage.pairing(lineage.read_record(run.described["tokenizer"]), tokenizer).fits
+        except (UserError, OSError):
+            continue  # `_owners` says which one has to be named
+        if fits:
+            found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
 def _owners(generator: Run, tokenizers: Sequence[Run]) -> dict[str, Run]:
     """{tokenizer: the generator} for every tokenizer whose tokens it learned: one of the very same
     weights, and those whose decoder alone is another.
@@ -360,27 +380,6 @@ def _names(folders: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [str(folder) for folder in folders]
-
-
-def _history(path: Path) -> tuple[dict[str, Any], ...]:
-    """Lines of metrics.jsonl; a last line that a kill cut off is left out."""
-    if not path.is_file():
-        return ()
-    lines = text_of(path).splitlines()
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(parse_json(line, path, parse_constant=_gap, parse_float=_gap))
-        except ValueError:
-            if number < len(lines):
-                raise RunError(f"{path}: line {number} is not JSON; is the file damaged?") from None
-    return tuple(row for row in rows if isinstance(row, dict))
-
-
-def _gap(text: str) -> float | None:
-    """A number of a curve; None, a gap, where it is not finite."""
-    value = float(text)
-    return value if math.isfinite(value) else None
 
 
 def class_names(generator: Any) -> list[str]:

@@ -35,12 +35,14 @@ MAY = {
     | {"conditioning", "tokenizer_config", "tokenizer_files", "images", "adaptive"},
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
-    "tiling": FROZEN | {"tokenizer"},
+    "drawing": CORE,
+    "tiling": FROZEN | {"data", "tokenizer", "tiling"},
     "demo": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "demo"},
+    "contracts": FROZEN | set(PARTS) | {"tokenizer", "contracts"},
     "cli": FROZEN
     | set(PARTS)
     | {"tokenizer", "pretrained", "editing", "adaptive", "demo", "cli"}
-    | {"tiling"},
+    | {"tiling", "drawing", "contracts"},
 }
 
 

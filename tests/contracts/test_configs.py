@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.support.loading import the_same
 from tests.support.recipes import (
     FILES,
     TINY,
@@ -152,6 +153,11 @@ def test_saved_and_loaded_it_is_the_same(name, place, tmp_path):
     said = condition(tokenizer)
     tokens = tokenizer.encode(samples(name).pixels, condition=said)
     assert torch.equal(tokenizer.decode(tokens, said), again.eval().decode(tokens, said))
+    the_same(tokenizer, again)
+    half = Tokenizer.from_pretrained(tmp_path, dtype="bf16")
+    said = condition(half)
+    found = half.decode(half.encode(samples(name).pixels, condition=said), said)
+    assert found.isfinite().all() and found.dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -1,15 +1,17 @@
-"""Every release has its recipe, of the size that the original has; README lists them all."""
+"""Every release has its recipe, of the size that the original has; the documentation lists them."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
+from release_tables import made, recipe_tokenizer  # docs/hooks
 
-from tests.support.released import ROOT, generator_table, made, recipe_tokenizer, table
 from vistok.config import read_yaml, validate
 from vistok.pretrained import releases
 from vistok.train.config import TrainConfig
 
+ROOT = Path(__file__).parents[2]
 RELEASES = made("tokenizer")
 # Of the cards (shared/recipes): millions of parameters. The tolerance is half a percent.
 ENCODER = {"small": 25.8, "base": 85.9, "large": 303.4}
@@ -114,6 +116,16 @@ def test_the_network_is_the_importers():
             assert mine == given, (name, part)
 
 
-def test_the_readme_lists_every_release():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert table() in text and generator_table() in text, "python -m tests.support.released"
+def test_every_family_has_its_page_of_recipes():
+    """The tables of these pages are made from the releases when the site is built."""
+    pages = [path.read_text("utf-8") for path in (ROOT / "docs/recipes").glob("*.md")]
+    marks = [line.split() for page in pages for line in page.splitlines() if "generated:" in line]
+    for kind in ("tokenizer", "generator"):
+        shown = {name for words in marks if words[2] == f"{kind}s" for name in words[3:-1]}
+        assert shown == {releases()[name][0].name for name in made(kind)}
+
+
+def test_the_readme_counts_the_releases():
+    text = (ROOT / "README.md").read_text("utf-8")
+    counts = [len(made(kind)) for kind in ("tokenizer", "generator")]
+    assert f"{counts[0]} tokenizers and {counts[1]} generators" in text

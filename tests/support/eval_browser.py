@@ -85,6 +85,12 @@ class Browser:
         self._send("Input.dispatchKeyEvent", type="keyDown", **common, **text)
         self._send("Input.dispatchKeyEvent", type="keyUp", **common)
 
+    def files(self, selector, paths):
+        """Choose files in an <input>, as its dialog would."""
+        found = self._send("Runtime.evaluate", expression=f"document.querySelector({selector!r})")
+        place = found["result"]["objectId"]
+        self._send("DOM.setFileInputFiles", files=[str(path) for path in paths], objectId=place)
+
     def shot(self, path, whole=False):
         """A PNG of what is seen, or of the whole page."""
         found = self._send("Page.captureScreenshot", captureBeyondViewport=whole)

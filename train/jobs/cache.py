@@ -243,5 +243,5 @@ def _described(split: str, record: dict[str, Any], count: int, whole: int, crops
     named = f"{record['kind']} {record['source']}" if record.get("source") else record["kind"]
     line = f"{split}: {count // crops:,} samples of {named}"
     if count < whole:
-        line += f"; task.limit leaves out {(whole - count) // crops:,} (task.limit=null takes all)"
+        line += f"; the limit leaves out {(whole - count) // crops:,}"
     return line

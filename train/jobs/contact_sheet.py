@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
 from vistok.core.records import Batch
@@ -18,6 +18,7 @@ from vistok.core.text import printable
 from vistok.data.base import Dataset
 from vistok.data.batch import to_uint8
 from vistok.data.token_cache import TokenCache
+from vistok.drawing import beside, stacked, text
 from vistok.storage.files import replacing
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens
@@ -27,7 +28,6 @@ _SAMPLES, _FRAMES = 8, 4  # of each split; of each clip
 _LONGEST, _SHORTEST = 128, 96  # pixels of an image's longer side: larger are shrunk, smaller grown
 _GAP, _LINE = 4, 16  # pixels between images; of a line of text
 _WIDEST = _SAMPLES * (_LONGEST + _GAP)  # pixels of a row: all samples, if they are images
-_INK, _PAPER = (0, 0, 0), (255, 255, 255)
 
 
 def write_contact_sheet(folder: Path, splits: Mapping[str, Dataset], tokenizer: Tokenizer) -> None:
@@ -42,7 +42,7 @@ def write_contact_sheet(folder: Path, splits: Mapping[str, Dataset], tokenizer: 
         title = f"{split}: {len(pairs)} of {len(cache):,} samples, and their stored tokens decoded"
         bands.append(_band(title, pairs, labels))
     with replacing(folder / NAME) as draft:
-        _stacked(bands, _GAP).save(draft, format="PNG")
+        stacked(bands, _GAP).save(draft, format="PNG")
 
 
 def _pairs(
@@ -87,7 +87,7 @@ def _small(pixels: Tensor) -> Image.Image:
         size = tuple(max(1, round(side * wanted / longest)) for side in images[0].size)
         filter_ = Image.Resampling.LANCZOS if wanted < longest else Image.Resampling.NEAREST
         images = [image.resize(size, filter_) for image in images]
-    return _beside(images, 1)
+    return beside(images, 1)
 
 
 def _band(
@@ -97,44 +97,9 @@ def _band(
     width = pairs[0][0].width
     columns = max(1, min(len(pairs), _WIDEST // (width + _GAP)))
     tiles = [
-        _stacked([*pair, _text(label, width)], 1) for pair, label in zip(pairs, labels, strict=True)
+        stacked([*pair, text(label, width, _LINE)], 1)
+        for pair, label in zip(pairs, labels, strict=True)
     ]
-    rows = [_beside(tiles[i : i + columns], _GAP) for i in range(0, len(tiles), columns)]
+    rows = [beside(tiles[i : i + columns], _GAP) for i in range(0, len(tiles), columns)]
     wide = max(row.width for row in rows)
-    return _stacked([_text(title, max(wide, 480)), *rows], _GAP)
-
-
-def _text(words: str, width: int) -> Image.Image:
-    """A line of text; too long a one ends in two dots."""
-    image, font = Image.new("RGB", (width, _LINE), _PAPER), ImageFont.load_default()
-    shown = words
-    while shown and font.getlength(shown) > width - 4:
-        words = words[:-1]
-        shown = f"{words}.." if words else ""
-    ImageDraw.Draw(image).text((2, 2), shown, _INK, font=font)
-    return image
-
-
-def _beside(images: Sequence[Image.Image], gap: int) -> Image.Image:
-    """Pictures from left to right."""
-    return _placed(images, [(image.width + gap, 0) for image in images], gap)
-
-
-def _stacked(images: Sequence[Image.Image], gap: int) -> Image.Image:
-    """Pictures from top to bottom."""
-    return _placed(images, [(0, image.height + gap) for image in images], gap)
-
-
-def _placed(
-    images: Sequence[Image.Image], steps: Sequence[tuple[int, int]], gap: int
-) -> Image.Image:
-    """Pictures on white paper, each a step behind the one before it."""
-    x, y, places = 0, 0, []
-    for dx, dy in steps:
-        places.append((x, y))
-        x, y = x + dx, y + dy
-    wide, high = max(image.width for image in images), max(image.height for image in images)
-    sheet = Image.new("RGB", (x - gap if x else wide, y - gap if y else high), _PAPER)
-    for image, place in zip(images, places, strict=True):
-        sheet.paste(image, place)
-    return sheet
+    return stacked([text(title, max(wide, 480), _LINE), *rows], _GAP)

@@ -21,7 +21,7 @@ from vistok.core.rng import Rng
 from vistok.core.verbosity import note, quiet
 from vistok.data.batch import to_device
 from vistok.data.loading.loader import EvalLoader
-from vistok.frozen.vision import named
+from vistok.frozen.vision import NamedNetwork, named
 from vistok.frozen.vit import FrozenViTConfig
 from vistok.layers.frames import frames
 from vistok.losses.codebook_relations import cosines_of
@@ -47,7 +47,7 @@ class RelationsConfig(Config):
     """Patches of each image that are clustered, picked at random; fewer if it has fewer."""
     iterations: int = Field(default=20, ge=1, le=10_000)
 
-    @field_validator("network", mode="before")
+    @field_validator("network", mode="before", json_schema_input_type=NamedNetwork)
     @classmethod
     def _named(cls, value: Any) -> Any:
         return named(value)

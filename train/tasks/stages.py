@@ -9,7 +9,7 @@ from torch import nn
 
 from vistok.config import Config, ConfigError, PartOf
 from vistok.core.errors import InputError
-from vistok.frozen.vision import named
+from vistok.frozen.vision import NamedNetwork, named
 from vistok.tokenizer import Tokenizer
 from vistok.train.tasks.teachers import open_tokenizer
 from vistok.train.tasks.vit_init import PARTS, start_from_network
@@ -39,12 +39,14 @@ class InitConfig(Config):
             return {**value, "parts": PARTS}
         return {"path": value} if isinstance(value, str) else value
 
-    @field_validator("network", mode="before")
+    @field_validator("network", mode="before", json_schema_input_type=NamedNetwork)
     @classmethod
     def _network(cls, value: Any) -> Any:
         return named(value)
 
-    @field_validator("parts", mode="before")
+    @field_validator(
+        "parts", mode="before", json_schema_input_type=dict[str, str] | tuple[str, ...]
+    )
     @classmethod
     def _named(cls, value: Any) -> Any:
         return {name: name for name in value} if isinstance(value, list | tuple) else value

@@ -73,14 +73,20 @@ class TokenizerTaskConfig(Config):
     """Changes to the decoder's own sampling (steps, guidance) in validation and image grids; only
     for decoders that sample."""
 
-    @field_validator("init", mode="before")
+    @field_validator(
+        "init",
+        mode="before",
+        json_schema_input_type=str | InitConfig | tuple[str | InitConfig, ...] | None,
+    )
     @classmethod
     def _listed(cls, value: Any) -> Any:
         if value is None:
             return ()
         return (value,) if isinstance(value, str | dict | InitConfig) else value
 
-    @field_validator("losses", mode="before")
+    @field_validator(
+        "losses", mode="before", json_schema_input_type=tuple[Annotated[Any, PartOf("loss")], ...]
+    )
     @classmethod
     def _some(cls, value: Any) -> Any:
         if value in ([], ()):

@@ -15,8 +15,10 @@ COMMANDS = {
         ("train", "vistok.cli.programs:train", "Train a tokenizer or generator from a config"),
         ("eval", "vistok.cli.programs:evaluate", "Measure models and write a report"),
         ("study", "vistok.cli.programs:study", "Train the runs of a study and compare them"),
+        ("cache", "vistok.cli.programs:cache", "Encode a whole data set once, to train on tokens"),
     ),
     "Use a model": (
+        ("try", "vistok.cli.try_:try_", "Show an image at every length, beside JPEG and WebP"),
         ("encode", "vistok.cli.codes:encode", "Encode images or clips into .vtk files"),
         ("decode", "vistok.cli.codes:decode", "Decode .vtk files into images or clips"),
         ("generate", "vistok.cli.generate:generate", "Sample images from a generator"),
@@ -27,8 +29,11 @@ COMMANDS = {
     "Look": (
         ("info", "vistok.cli.info:info", "Show the parts, tokens and license of a model"),
         ("check", "vistok.cli.check:check", "Scan a data set before training on it"),
+        ("list", "vistok.cli.listing:list_", "List released models, configs, parts, metrics"),
+        ("schema", "vistok.cli.schema:schema", "Write the JSON schema of configs, for editors"),
     ),
     "More": (
+        ("test-part", "vistok.cli.contract:test_part", "Test a part of your own before training"),
         ("frequencies", "vistok.cli.frequencies:frequencies", "Count codes for smaller files"),
     ),
 }

@@ -27,6 +27,11 @@ def check(
     data config, e.g. label_column=null. kind=KIND says how DATA are read (without DATA, as in
     kind=photos size=64, the settings are the whole config). Exit code 0: nothing found; 1: usable,
     with findings; 2: cannot be scanned, or not one sample is usable.
+
+    \b
+    Examples:
+      vistok check my/images
+      vistok check "shards/{000..009}.tar" --workers 4 --out findings.json
     """
     import json
     import sys

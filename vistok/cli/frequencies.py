@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from vistok.cli.completion import models
 from vistok.cli.outputs import claim, overwrite_option, say
 from vistok.cli.shared import open_tokenizer
 from vistok.config.errors import InputError, one_line_errors
@@ -17,7 +18,7 @@ _ROWS = 1024  # of a cache, at a time
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=models)
 @click.argument("cache", type=click.Path())
 @click.option("--out", help="File of the table; default: beside MODEL's weights.")
 @overwrite_option
@@ -27,6 +28,10 @@ def frequencies(model: str, cache: str, out: str | None, overwrite: bool) -> Non
 
     `vistok encode` and `decode` find the table beside the weights. Files that are written with it
     are smaller, and need the same table to be read: keep it with the model.
+
+    \b
+    Examples:
+      vistok frequencies runs/mine runs/mine/tokens/train
     """
     from vistok.data.token_cache import TokenCache
     from vistok.storage.files import write_bytes

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from vistok.cli.completion import models
 from vistok.cli.media import image_format, write
 from vistok.cli.outputs import claim, overwrite_option, say
 from vistok.cli.shared import (
@@ -23,7 +24,13 @@ _MOST = 10_000  # samples of one grid, which are sampled together
 
 
 @click.command()
-@click.argument("words", nargs=-1, required=True, metavar="GENERATOR [TOKENIZER] [KEY=VALUE]...")
+@click.argument(
+    "words",
+    nargs=-1,
+    required=True,
+    metavar="GENERATOR [TOKENIZER] [KEY=VALUE]...",
+    shell_complete=models,
+)
 @click.option("--class", "name", help="Class name or number; all of them if left out.")
 @click.option("--count", default=8, show_default=True, help="Samples of each class and text.")
 @click.option("--length", type=int, help="Stop after this many tokens.")
@@ -53,6 +60,11 @@ def generate(
     settings, sampling.preset=unguided takes a named set of them, decoder_sampling.steps=10 changes
     those of a decoder that samples; `vistok info` prints all of them. text.path=FOLDER is where the
     text encoder lies that the generator learned with, if it is not where it was.
+
+    \b
+    Examples:
+      vistok generate runs/mine/generator --class coffee --out coffee.png
+      vistok generate runs/mine/generator --count 4 sampling.temperature=0.9
     """
     import torch
 

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
 from typing import Any
 
 import click
 
+from vistok.cli.completion import models_and_configs
 from vistok.cli.outputs import show
-from vistok.config.errors import one_line_errors
+from vistok.config.errors import ConfigError, InputError, one_line_errors
 from vistok.config.overrides import leaves, text_of
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", metavar="MODEL|CONFIG", shell_complete=models_and_configs)
+@click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
 @one_line_errors
-def info(model: str) -> None:
-    """Print the parts, parameters, tokens and bits of MODEL, a tokenizer or a generator."""
+def info(model: str, words: tuple[str, ...]) -> None:
+    """Print the parts, parameters, tokens and bits of MODEL, a tokenizer or a generator.
+
+    Of a CONFIG (a YAML file, or a name that `vistok list configs` shows) print what training it
+    would do, as `vistok train CONFIG --dry-run`; KEY=VALUE changes its keys.
+
+    \b
+    Examples:
+      vistok info titok-l32
+      vistok info runs/mine
+      vistok info quickstart task.tokenizer.encoder.latents.count=32
+    """
+    if _is_config(model):
+        program = importlib.import_module("vistok.train.__main__")
+        program.main([model, *words, "--dry-run"], "vistok info", standalone_mode=False)
+        return
+    if words:
+        raise InputError(f"{words[0]}: {model} is a model, and keys are those of a CONFIG")
     from vistok import pretrained
     from vistok.tokenizer import Tokenizer
 
@@ -23,6 +43,21 @@ def info(model: str) -> None:
     rows = _tokenizer(found) if isinstance(found, Tokenizer) else _generator(found)
     for name, value in rows.items():
         show(f"{name:24} {value}")
+
+
+def _is_config(name: str) -> bool:
+    """True for a YAML file and for the name of a shipped config, unless a folder has that name."""
+    if Path(name).suffix in (".yaml", ".yml"):
+        return True
+    from vistok.config.shipped import find
+
+    if Path(name).exists():
+        return False
+    try:
+        find(name)
+    except ConfigError:
+        return False
+    return True
 
 
 def _tokens(spec: Any, sample: str) -> dict[str, Any]:

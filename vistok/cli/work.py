@@ -12,6 +12,7 @@ import click
 
 from vistok.config.errors import InputError
 from vistok.core.text import printable
+from vistok.core.verbosity import quiet
 
 FEW = 20  # files up to which each gets a line of its own
 
@@ -40,7 +41,7 @@ class Work:
             desc=self.what,
             unit=f" {self.unit}s",
             # Of a few files only people who watch see a bar; many leave one in a log too.
-            disable=self.count <= FEW and not sys.stderr.isatty(),
+            disable=quiet() or (self.count <= FEW and not sys.stderr.isatty()),
             leave=self.count > FEW,
             mininterval=0.2 if sys.stderr.isatty() else 30,
             smoothing=0.05,
@@ -60,9 +61,9 @@ class Work:
         """Count a file that is done; of a few files, print its line."""
         self.done += 1
         self._bar.update()
-        if self.count <= FEW:
+        if self.count <= FEW and not quiet():
             with self._aside():
-                click.echo(printable(line))
+                click.echo(printable(line, keep="\n"))
 
     def fail(self, path: str, error: Exception) -> None:
         """Name and count a file that failed; raises the error itself if there is no other file."""

@@ -16,7 +16,7 @@ from vistok.config.schema_nodes import (
     Schema,
     form_of,
 )
-from vistok.config.suggestions import unknown_key
+from vistok.config.suggestions import other_kind, unknown_key
 from vistok.config.words import expected, listed, shown
 
 _FLAG = re.compile(WORDS_OF_FLAGS)
@@ -93,7 +93,7 @@ def _unknown_kind(schema: Schema, family: Node, value: Any) -> str:
     valid, name = list(family["x-kinds"]), family["x-family"]
     if not isinstance(kind, str):
         return f"got {shown(kind)}; expected one of: {', '.join(valid)}"
-    like = close_ones(kind, valid)
+    like = other_kind(kind, valid) or close_ones(kind, valid)
     elsewhere = [one["x-family"] for one in schema.families() if kind in one["x-kinds"]]
     hint = ""
     if like:
@@ -111,13 +111,18 @@ def _remedy(schema: Schema, mistake: Mistake, family: Node | None) -> str:
     forms = {form_of(form) for form in schema.choices(node)}
     numbers = forms & {"integer", "number"}
     if family is not None and isinstance(value, str):
-        return f"; write {{kind: {value}}}" if value in family["x-kinds"] else ""
+        if family["x-family"] == "data" and value not in family["x-kinds"]:
+            return f"; for a folder of images write {{kind: folder, path: {value}, size: 256}}"
+        meant = [value] if value in family["x-kinds"] else other_kind(value, family["x-kinds"])
+        return f"; write {{kind: {meant[0]}}}" if meant else ""
+    if "null" in forms and (value is False or str(value).lower() in ("off", "none", "no")):
+        return "; write null"
     if "array" in forms and not isinstance(value, list | tuple):
         items = schema.below(node, 0)
         if items is not None and not any(find(schema, items, value)):
             return f"; write [{shown(value)}]"
     if numbers and isinstance(value, str) and re.search("[0-9]", value):
-        return "; numbers are plain decimals, such as 100"
+        return "; numbers are plain decimals, such as 100 or 0.5"
     if numbers == {"integer"} and isinstance(value, float) and value.is_integer():
         return f"; write {int(value)}"
     if value is None and "text" in forms:

@@ -116,7 +116,7 @@ def recorded(names: Any, source: str) -> Iterator[None]:
 def _modules(text: str) -> list[str]:
     value = value_of(text)
     if isinstance(value, str):
-        value = value.split(",")
+        value = [name.strip() for name in value.split(",")]
     names = value if isinstance(value, list) else [value]
     if not names or not all(isinstance(name, str) and _MODULE.fullmatch(name) for name in names):
         dotted = text.removesuffix(".py").replace("/", ".")
@@ -186,11 +186,17 @@ def _ships(entry: Entry) -> bool:
     return entry.part.__module__.partition(".")[0] == "vistok"
 
 
+def owner_of(part: type) -> str:
+    """The module to name for a part: the one that was asked for when it was registered, else its
+    own."""
+    return _owners.get(part) or _module_of(part)
+
+
 def _named(value: Any) -> Iterator[str]:
     if isinstance(value, BaseModel):
         for entry in _all_entries():
             if entry.config is type(value) and not _ships(entry):
-                yield _owners.get(entry.part) or _module_of(entry.part)
+                yield owner_of(entry.part)
         for name in type(value).model_fields:
             yield from _named(getattr(value, name))
     elif isinstance(value, dict):

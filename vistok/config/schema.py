@@ -19,12 +19,11 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from vistok.config.base import keep_word
 from vistok.config.parts import FAMILY
 from vistok.config.registry import entries, families
-from vistok.config.schema_nodes import FLAG, REFERENCE, WORDS_OF_FLAGS
+from vistok.config.schema_nodes import FLAG, OVER, REFERENCE
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
-OVER = "over."  # what names of definitions for files with a base begin with
 _REF = "#/$defs/"
-_PART = "x-part"
+_PLACE = "x-place"
 BASE = {
     "type": "string",
     "description": "Another YAML file, by its path from this one, over which this file is laid: "
@@ -42,13 +41,14 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     configs = [entry.config for parts in known.values() for entry in parts.values()]
     several = [(one, "validation") for one in dict.fromkeys((model, *configs))]
     refs, whole = models_json_schema(several, schema_generator=_Generator)
-    defs = _placed(whole.get("$defs", {}))
+    defs = {"flag": FLAG, **_placed(whole.get("$defs", {}))}
     for name, parts in known.items():
         kinds = {kind: refs[entry.config, "validation"]["$ref"] for kind, entry in parts.items()}
         for kind, entry in parts.items():
             own = defs[kinds[kind].removeprefix(_REF)]
             if described := _about(entry.part):
                 own["description"] = described
+                own["properties"]["kind"]["description"] = described
         defs[f"family.{name}"] = _family(name, kinds, defs)
     root = refs[model, "validation"]
     return {**root, "$defs": _reachable(root, defs)}
@@ -76,6 +76,10 @@ class _Generator(GenerateJsonSchema):
     def generate_inner(self, schema: Any) -> dict[str, Any]:
         made = super().generate_inner(schema)
         made.pop("title", None)
+        if "description" in made:
+            made["description"] = " ".join(made["description"].split())
+        if isinstance(made.get("default"), dict) and "kind" not in made["default"]:
+            made.pop("default")  # the keys inside say their own
         return made
 
     def get_title_from_name(self, name: str) -> str:
@@ -105,12 +109,13 @@ class _Generator(GenerateJsonSchema):
         return _or_reference(super().float_schema(schema))
 
     def bool_schema(self, schema: Any) -> dict[str, Any]:
-        text = {"type": "string", "pattern": f"{WORDS_OF_FLAGS}|{REFERENCE}"}
-        return {"anyOf": [FLAG, {"enum": [0, 1]}, text]}
+        return {_PLACE: "flag"}
 
     def literal_schema(self, schema: Any) -> dict[str, Any]:
         made = super().literal_schema(schema)
-        return {"anyOf": [{"enum": made.get("enum", [made.get("const")])}, _reference()]}
+        if "enum" not in made:  # a `kind`, mostly: an editor has to know it
+            return {"const": made["const"]}
+        return {"anyOf": [{"enum": made["enum"]}, _reference()]}
 
     def tuple_schema(self, schema: Any) -> dict[str, Any]:
         made = super().tuple_schema(schema)
@@ -129,18 +134,27 @@ class _Generator(GenerateJsonSchema):
         return _or_reference(made)
 
     def model_schema(self, schema: Any) -> dict[str, Any]:
-        made = _or_reference(super().model_schema(schema))
-        kind = made.get("properties", {}).get("kind", {})
-        if isinstance(kind.get("default"), str):
-            made["properties"]["kind"] = {"const": kind["default"]}
-        return made
+        return _or_reference(super().model_schema(schema))
 
     def tagged_union_schema(self, schema: Any) -> dict[str, Any]:
         return {"anyOf": super().tagged_union_schema(schema)["oneOf"]}
 
 
+_FORMS = {
+    "integer": "a whole number",
+    "number": "a number",
+    "array": "a list",
+    "object": "a mapping",
+}
+
+
 def _or_reference(made: dict[str, Any]) -> dict[str, Any]:
-    return {**made, "type": [made["type"], "string"], "pattern": REFERENCE}
+    return {
+        **made,
+        "type": [made["type"], "string"],
+        "pattern": REFERENCE,
+        "patternErrorMessage": f"Expected {_FORMS[made['type']]}.",  # of yaml-language-server
+    }
 
 
 def _reference() -> dict[str, Any]:
@@ -148,15 +162,14 @@ def _reference() -> dict[str, Any]:
 
 
 def _part(family: str) -> dict[str, Any]:
-    """The place of a part; pydantic would look for a reference among its own definitions."""
-    return {_PART: family}
+    return {_PLACE: f"family.{family}"}
 
 
 def _placed(schema: Any) -> Any:
-    """Definitions with references to families where parts are."""
+    """Definitions with references in their places, to those that pydantic does not make."""
     if isinstance(schema, dict):
-        rest = {key: _placed(inner) for key, inner in schema.items() if key != _PART}
-        return {"$ref": f"{_REF}family.{schema[_PART]}", **rest} if _PART in schema else rest
+        rest = {key: _placed(inner) for key, inner in schema.items() if key != _PLACE}
+        return {"$ref": f"{_REF}{schema[_PLACE]}", **rest} if _PLACE in schema else rest
     return [_placed(inner) for inner in schema] if isinstance(schema, list) else schema
 
 
@@ -166,9 +179,10 @@ def _family(name: str, kinds: dict[str, str], defs: dict[str, Any]) -> dict[str,
     return {
         "type": ["object", "string"],
         "pattern": REFERENCE,
+        "patternErrorMessage": "Expected a mapping with a kind.",
         "x-family": name,
         "x-kinds": kinds,
-        "properties": {"kind": {"enum": list(kinds), "enumDescriptions": about}},
+        "properties": {"kind": {"enum": list(kinds), "markdownEnumDescriptions": about}},
         "required": ["kind"],
         "allOf": [
             {

@@ -10,11 +10,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 REFERENCE = r"\$\{"  # text with a reference stands for any value
-FLAG = {"type": "boolean"}  # in a schema beside the words that mean one, `yes` and the like
 WORDS_OF_FLAGS = (  # JavaScript's patterns know no mark for either case
     "^([Yy]([Ee][Ss])?|[Nn][Oo]?|[Oo][Nn]|[Oo][Ff][Ff]|[01]"
     "|[Tt]([Rr][Uu][Ee])?|[Ff]([Aa][Ll][Ss][Ee])?)$"
 )
+FLAG = {
+    "x-flag": True,
+    "anyOf": [
+        {"type": "boolean"},
+        {"enum": [0, 1]},
+        {"type": "string", "pattern": f"{WORDS_OF_FLAGS}|{REFERENCE}"},
+    ],
+}
+"""The schema of a boolean, which takes words like `yes` too."""
+OVER = "over."  # what names of definitions for files with a base begin with
 _REF = "#/$defs/"
 Node = Mapping[str, Any]
 
@@ -36,8 +45,8 @@ class Schema:
     def choices(self, node: Node) -> list[Node]:
         """The forms that a value may have; one for a node that is no choice."""
         node = self.resolve(node)
-        if is_flag(node):
-            return [FLAG]
+        if "x-flag" in node:
+            return [{"type": "boolean"}]
         if "anyOf" not in node:
             return [node]
         return [form for inner in node["anyOf"] for form in self.choices(inner)]
@@ -87,7 +96,8 @@ class Schema:
 
     def families(self) -> Iterator[Node]:
         """Every family of parts."""
-        return (node for node in self.defs.values() if "x-family" in node)
+        named = ((name, node) for name, node in self.defs.items() if "x-family" in node)
+        return (node for name, node in named if not name.startswith(OVER))
 
 
 def form_of(node: Node) -> str:
@@ -103,9 +113,3 @@ def form_of(node: Node) -> str:
         if kind != "string" or len(kinds) == 1:
             return "reference" if node.get("pattern") == REFERENCE and kind == "string" else kind
     return "any"
-
-
-def is_flag(node: Node) -> bool:
-    """True for the node of a boolean, which takes words like `yes` too."""
-    forms = node.get("anyOf", [])
-    return bool(forms) and forms[0] == FLAG

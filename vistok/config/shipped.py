@@ -57,17 +57,28 @@ def find(name: str | Path) -> Path:
     hint = f"did you mean '{like}'? " if like else ""
     raise ConfigError(
         f"{name}: no such config file; {hint}expected the path of a YAML file or a name that "
-        "`vistok train --list` shows"
+        "`vistok list configs` shows"
     )
+
+
+def trained() -> dict[str, Path]:
+    """The shipped configs of `vistok train`, without those of accelerate and of studies."""
+    return {
+        name: path
+        for name, path in shipped().items()
+        if not name.startswith(("launch/", "studies/"))
+    }
 
 
 def describe(path: Path) -> str:
     """The first sentence of the comment that a config begins with."""
     lines = []
     for line in path.read_text("utf-8").splitlines():
-        if not line.startswith("#"):
+        if line.startswith("# yaml-language-server:"):  # for editors
+            continue
+        if not line.startswith("#") or line.startswith("#   "):  # a command, on a line of its own
             break
         lines.append(line.lstrip("# ").strip())
     text = " ".join(lines)
     first, stop, _ = text.partition(". ")
-    return first if stop else text.removesuffix(".")
+    return first if stop else text.rstrip(".:")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vistok.config.names import close
@@ -26,7 +26,10 @@ OTHER_WORDS = {
     "out": ("output", "output_dir", "out_dir", "save_dir", "log_dir", "folder", "dir"),
     "trackers": ("logger", "wandb", "tensorboard", "report_to", "loggers"),
     "save_every": ("save_steps", "checkpoint_every", "ckpt_every", "save_interval", "save_freq"),
-    "validate_every": ("eval_every", "val_every", "eval_steps", "val_interval", "eval_interval"),
+    "validate_every": (
+        *("eval_every", "val_every", "eval_steps", "val_interval", "eval_interval"),
+        *("validate", "validation", "val", "eval"),
+    ),
     "log_every": ("log_steps", "log_interval", "logging_steps"),
     "keep_last": ("save_total_limit", "max_checkpoints"),
     "resume": ("resume_from", "checkpoint", "resume_from_checkpoint", "load_from"),
@@ -35,10 +38,12 @@ OTHER_WORDS = {
     "size": ("image_size", "resolution", "img_size", "patch_size", "crop_size"),
     "codebook_size": ("vocab_size", "n_embed", "num_embeddings", "num_codes", "n_e", "vocab", "K"),
     "dim": ("code_dim", "codebook_dim", "embed_dim", "embedding_dim", "latent_dim", "z_channels"),
-    "count": ("num_tokens", "num_latents", "num_latent_tokens", "tokens", "n_tokens"),
+    "latents.count": ("num_tokens", "num_latents", "num_latent_tokens", "tokens", "n_tokens"),
+    "patches.size": ("patch_size", "patch"),
     "width": ("hidden_size", "d_model", "embed_dim", "hidden_dim", "n_embd", "dim"),
     "depth": ("num_layers", "n_layers", "layers", "n_layer", "num_hidden_layers"),
     "heads": ("num_heads", "n_heads", "n_head", "num_attention_heads"),
+    "sampling": ("temperature", "top_k", "top_p", "guidance", "cfg", "cfg_scale"),
     "tokenizer": ("model", "vae", "vqgan"),
     "data": ("dataset", "train_data", "data_path", "datasets"),
     "path": ("root", "folder", "dir", "data_dir", "data_path", "train_path", "train_dir"),
@@ -54,8 +59,36 @@ OTHER_WORDS = {
 }
 """Key of vistok -> what other programs call it."""
 
+OTHER_KINDS = {
+    "adamw": ("adam", "lion"),
+    "reconstruction": ("l1", "l2", "mse", "mae", "recon", "pixel"),
+    "perceptual": ("lpips", "vgg"),
+    "adversarial": ("gan", "discriminator", "hinge", "patchgan"),
+    "alignment": ("repa", "dino", "vf"),
+    "folder": ("imagenet", "imagefolder", "images", "image_folder", "dataset", "directory"),
+    "webdataset": ("wds", "tar", "tars", "shards"),
+    "huggingface": ("hf", "datasets", "hub"),
+    "video": ("videos", "clips"),
+    "autoregressive": ("gpt", "ar", "llamagen", "transformer", "causal"),
+    "masked": ("maskgit", "muse", "mask", "maskgen"),
+    "next_scale": ("var",),
+    "random_order": ("rar",),
+    "neighbouring": ("nar", "neighboring"),
+    "vq": ("vqvae", "vqgan", "vector_quantize", "ema_vq", "simvq", "ibq", "codebook"),
+    "residual": ("rvq", "residual_vq", "rq"),
+    "lfq": ("bsq", "magvit2"),
+    "kl": ("vae", "none", "continuous", "gaussian"),
+    "cnn": ("conv", "resnet", "vqgan", "unet"),
+    "vit": ("transformer", "titok", "dit"),
+    "tokenizer": ("train", "vae", "autoencoder", "vqgan"),
+    "generator": ("gpt", "lm", "sample"),
+    "nested_dropout": ("nested", "dropout", "matryoshka"),
+}
+"""Kind of a part -> what other programs call it."""
+
+_FAMILIES = ("quantizer", "generator", "encoder", "decoder", "data", "optimizer", "task")
 _NEIGHBORS = 20  # names of one level that stand beside a suggestion
-_LIKE, _HARDLY = 0.75, 0.5  # how much names look alike
+_LIKE, _HARDLY = 0.75, 0.6  # how much names look alike
 
 
 def unknown_key(
@@ -72,9 +105,14 @@ def unknown_key(
     form = schema.mapping(node, data) if node is not None else None
     here = [name for name in form["properties"] if name != "base"] if form else []
     hint = _hint(schema, tree, (tuple(parents), key, value, tuple(prefix)), here, node, data)
-    if hint and len(here) > _NEIGHBORS:
+    if not here or (hint and len(here) > _NEIGHBORS):
         return hint
-    return "; ".join(filter(None, (hint, f"valid: {', '.join(here)}" if here else "")))
+    return f"{hint}{'' if hint[-1:] in ('?', '') else ';'} valid: {', '.join(here)}".strip()
+
+
+def other_kind(kind: str, valid: Iterable[str]) -> list[str]:
+    """The valid kinds that other programs call so."""
+    return [name for name in valid if kind.lower() in OTHER_KINDS.get(name, ())]
 
 
 def _hint(
@@ -92,21 +130,31 @@ def _hint(
     meant = [name for name, others in OTHER_WORDS.items() if key.lower() in others]
     for name in meant:
         if name in here:
-            return f"did you mean '{name}'?"
+            below = form_of(schema.resolve(schema.below(node, name, data))) == "object"
+            return f"did you mean '{name}{f'.{key}' if below and name == 'sampling' else ''}'?"
+    places = list(_places(schema, schema.root, tree))
+    inside = [(place, inner) for place, inner in places if place[: len(parents)] == parents]
+    for name in (key, *meant):
+        found = _best(schema, inside, name, parents, value) if parents else []
+        if found:
+            return f"did you mean {listed([_text(prefix, one) for one in found])}?"
     family = schema.family(node) if node is not None else None
     if family is not None:
         having = _kinds_with(schema, family, (key, *meant))
         if having:
             kind = data.get("kind") if isinstance(data, Mapping) else None
             name, kinds = having
-            return f"`{name}` is a key of {listed(kinds)}; this {family['x-family']} is {kind}"
-    places = list(_places(schema, schema.root, tree))
+            whole = f"{_text(prefix, parents)[1:-1]}={{kind: {kind}}}"
+            return (
+                f"`{name}` is a key of {listed(kinds)}, and this {family['x-family']} is {kind}: "
+                f"leave it out, or give the whole mapping, such as {whole}"
+            )
     names = {place[-1] for place, _ in places}
     for name in filter(None, (key, *meant, close(key, names, _LIKE))):
         found = _best(schema, places, name, parents, value)
         if found:
             return f"did you mean {listed([_text(prefix, one) for one in found])}?"
-    for place, inner in places:
+    for place, inner in sorted(places, key=lambda one: _rank(schema, one[1])):
         family = schema.family(inner)
         having = _kinds_with(schema, family, (key, *meant)) if family is not None else None
         if having:
@@ -117,6 +165,13 @@ def _hint(
             return f"`{name}` is a key of the {family['x-family']} {listed(kinds)}{is_now}"
     like = close(key, here, _HARDLY)
     return f"did you mean '{like}'?" if like else ""
+
+
+def _rank(schema: Schema, node: Node) -> int:
+    """The order in which families are searched for a key that only other kinds have."""
+    family = schema.family(node)
+    name = family["x-family"] if family is not None else ""
+    return _FAMILIES.index(name) if name in _FAMILIES else len(_FAMILIES)
 
 
 def _text(prefix: Sequence[Any], place: Sequence[Any]) -> str:
@@ -166,7 +221,7 @@ def _places(
         if name in ("kind", "base"):
             continue
         yield (*path, name), inner
-        given = own.get(name, inner.get("default"))
+        given = own.get(name, inner.get("default", {}))
         if isinstance(given, Mapping | list | tuple):
             yield from _places(schema, inner, given, (*path, name))
 
@@ -176,10 +231,11 @@ def _best(
 ) -> list[tuple[str | int, ...]]:
     """The paths of a key that are likeliest meant: that take such a value, inside the place where
     it was written or else the shortest; at most three, none if there are more."""
-    found = [(place, node) for place, node in places if place[-1] == name and place[:-1] != parents]
+    ends = tuple(name.split("."))
+    found = [one for one in places if one[0][-len(ends) :] == ends and one[0][:-1] != parents]
     fitting = [place for place, node in found if _suits(schema, node, value)]
     below = [place for place in fitting if place[: len(parents)] == parents]
-    chosen = below or fitting
+    chosen = below or fitting or [place for place, _ in found]
     shortest = min((len(place) for place in chosen), default=0)
     chosen = [place for place in chosen if len(place) == shortest]
     return chosen if len(chosen) <= 3 else []
@@ -196,5 +252,8 @@ def _suits(schema: Schema, node: Node, value: Any) -> bool:
     elif isinstance(value, int | float):
         wanted = {"integer", "number", "text", "array"}
     else:
+        family = schema.family(node)
+        if family is not None and value in family["x-kinds"]:
+            return True
         wanted = {"text", "choice", "null", "boolean", "integer", "number", "array"}
     return any(form_of(form) in {*wanted, "any"} for form in schema.choices(node))

@@ -83,6 +83,9 @@ def _mistake(schema: Schema, data: Any, item: Any) -> Mistake:
     what = _WHAT.get(item["type"], "value")
     if item["loc"][-1:] == ("[key]",):  # the name is wrong, not its value
         node = None
+    if what == "missing" and isinstance(item["loc"][-1], int):  # the list is too short
+        path, node = _located(schema, data, item["loc"][:-1])
+        what = "value"
     if what in ("kind", "no kind") and (node is None or schema.family(node) is None):
         what = "value"
     return Mistake(path, what, item["input"], node, reason(item))
@@ -96,19 +99,24 @@ def _located(schema: Schema, data: Any, loc: Sequence[Any]) -> tuple[tuple, Node
     """
     path: list[str | int] = []
     node: Node | None = schema.root
+    tagged = False
     for number, step in enumerate(loc):
         if isinstance(data, BaseModel):
             data = dict(data)
         if isinstance(data, Mapping):
             form = None if node is None else schema.mapping(node, data)
             keys = form["properties"] if form is not None else {}
-            tag = step == data.get("kind") and step not in keys
+            part = node is None or schema.family(node) is not None
+            if part and not tagged and step == data.get("kind"):
+                tagged = True
+                continue
             missing = number == len(loc) - 1 and not isinstance(step, int)
-            if tag or not (step in data or step in keys or (missing and node is None)):
+            if not (step in data or step in keys or (missing and node is None)):
                 continue
         elif not (isinstance(data, list | tuple) and isinstance(step, int)):
             continue
         path.append(step)
+        tagged = False
         node = None if node is None else schema.below(node, step, data)
         if isinstance(data, Mapping):
             data = data.get(step)

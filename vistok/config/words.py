@@ -9,7 +9,7 @@ from vistok.config.overrides import text_of
 from vistok.config.schema_nodes import Node, Schema, form_of
 
 _LONGEST = 80  # characters of a value in an error
-_MOST = 2**53  # the bound of integers that have none of their own
+_LARGE = 2**16  # bounds above it are named only where a value passes them
 
 
 def shown(value: Any) -> str:
@@ -68,8 +68,11 @@ def _expected(schema: Schema, form: Node, value: Any) -> str:
 def _range(form: Node, value: Any) -> str:
     low, high = form.get("minimum"), form.get("maximum")
     above, below = form.get("exclusiveMinimum"), form.get("exclusiveMaximum")
-    if high == _MOST and not (isinstance(value, int) and value > _MOST):
+    passed = value if isinstance(value, int | float) else 0
+    if high is not None and high > _LARGE and not passed > high:
         high = None
+    if below is not None and below > _LARGE and not passed >= below:
+        below = None
     if low is not None and high is not None:
         return f" from {_number(low)} to {_number(high)}"
     parts = [
@@ -95,6 +98,8 @@ def _length(form: Node) -> str:
 
 def _list(schema: Schema, form: Node) -> str:
     items = form.get("items", True)
+    if isinstance(items, list) and all(one == items[0] for one in items):
+        return f"a list of {len(items)}, each {expected(schema, items[0])}"
     if isinstance(items, list):
         return f"a list of {len(items)}: [{', '.join(expected(schema, one) for one in items)}]"
     least, most = form.get("minItems", 0), form.get("maxItems")

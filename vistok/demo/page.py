@@ -48,7 +48,7 @@ def theme() -> gr.themes.Base:
         font=["ui-sans-serif", "system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
         radius_size="lg",
-    )
+    ).set(body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_400")
 
 
 def build(models: Models) -> gr.Blocks:
@@ -262,19 +262,30 @@ class _Page:
         base = [self.visit, self.chosen, self.slider]
         moved = [*base, self.share, self.by, self.reach, self.seed]
         blend = [self.visit, self.chosen, self.first, self.blocks]
+        tab = gr.State("reconstruct")
+        seen = lambda view, name: (
+            lambda tab, *given: view(models, *given) if tab == name else gr.skip()
+        )
         show = (lambda *given: views.reconstructions(models, *given), base, self.out)
-        compare = (lambda *given: views.comparison(models, *given), base, self.compared)
-        tokens = (lambda *given: views.tokens(models, *given), moved, self.map)
-        mix = (lambda *given: views.mixed(models, *given), blend, self.mixture)
+        compare = (seen(views.comparison, "reconstruct"), [tab, *base], self.compared)
+        tokens = (seen(views.tokens, "tokens"), [tab, *moved], self.map)
+        mix = (seen(views.mixed, "mix"), [tab, *blend], self.mixture)
 
         def again(event):
-            """All panels, one after the other, those in sight first."""
-            return (
-                event.then(*show, **quiet, show_progress="minimal")
-                .then(*tokens, **quiet, show_progress="hidden")
-                .then(*mix, **quiet, show_progress="hidden")
-                .then(*compare, **quiet, show_progress="hidden")
+            """All panels, one after the other; of the tabs only the one that is seen."""
+            for number, view in enumerate((show, compare, tokens, mix)):
+                shown = "hidden" if number else "minimal"
+                event = event.then(*view, **quiet, show_progress=shown)
+
+        for name, chosen, view in (
+            ("reconstruct", self.tab_reconstruct, show),
+            ("tokens", self.tab_tokens, tokens),
+            ("mix", self.tab_mix, mix),
+        ):
+            opened = chosen.select(
+                lambda name=name: name, None, tab, **quiet, show_progress="hidden"
             )
+            opened.then(*view, **quiet, show_progress="minimal")
 
         for shelf, image in ((self.shelf, self.image), (self.other_shelf, self.second)):
             shelf.click(self._photograph, shelf, image, **quiet, show_progress="hidden")

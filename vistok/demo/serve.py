@@ -96,6 +96,7 @@ def served(models: Models, host: str = "127.0.0.1", port: int | None = None) -> 
         from starlette.middleware import Middleware
 
         from vistok.demo import page
+        from vistok.demo.images import photographs
 
         _warm(models)
         blocks = page.build(models).queue(default_concurrency_limit=4)
@@ -113,7 +114,7 @@ def served(models: Models, host: str = "127.0.0.1", port: int | None = None) -> 
                 run_history=False,
                 footer_links=[],
                 max_file_size="30mb",
-                allowed_paths=[],
+                allowed_paths=[str(file) for file in photographs().values()],
                 theme=page.theme(),
                 css_paths=page.STYLE,
                 app_kwargs={"middleware": [Middleware(_Headers)]},

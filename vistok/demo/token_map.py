@@ -52,7 +52,7 @@ def token_map(tokens: Tokens, changed: Tensor | None = None) -> str:
 
 def _figure(cells: str, columns: int, rows: int, label: str) -> str:
     # A block of one token must be seen, and one of 32 x 32 must not fill the screen.
-    width = min(320, max(34, round(columns * max(9, 34 - 2 * columns))))
+    width = min(384, max(40, columns * (18 if columns > 8 else 26)))
     return (
         f'<figure style="width:{width}px"><svg viewBox="0 0 {columns * _UNIT} {rows * _UNIT}" '
         f'role="img" aria-label="{label} tokens">{cells}</svg>'

@@ -93,7 +93,7 @@ def tokens(
             count = int(changed.sum())
             facts.append(("changed", f"{count:,}", f"{count / shown.positions:.0%}"))
         found.append(cards.card(name, facts, token_map(drawn, changed) + cards.row(images)))
-    return "".join(found)
+    return f'<div class="vt-tokens">{"".join(found)}</div>'
 
 
 @told

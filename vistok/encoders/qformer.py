@@ -109,7 +109,7 @@ class QFormerEncoder(Encoder):
     def forward(self, x: Tensor, condition: Condition | None = None) -> Latents:
         """x [B, C, H, W] -> latents [B, N + M, D]."""
         z = self.cnn(x).values  # [B, h*w, z]
-        memory = self.embed(self.norm_in(z))
+        memory = self.embed(self.norm_in(z.to(self.norm_in.weight.dtype)))
         queries = self._start(memory)
         y, _ = self.qformer(queries, self.latent_positions, memory, self.positions)
         tokens = self.proj_z(y)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vistok.config.errors import UserError
 from vistok.storage.foreign import read_file
-from vistok.storage.weights import WeightsError, finite, misfit
+from vistok.storage.weights import WeightsError, all_finite, misfit
 
 FOLDER = "VISTOK_WEIGHTS"  # environment variable: a folder of weight files
 
@@ -147,7 +147,7 @@ def check_types(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], net
     for key in expected.keys() & state.keys():
         tensor = state[key]
         wrong = misfit(tensor, expected[key].dtype)
-        if wrong is None and not (tensor.is_meta or finite(tensor).all()):
+        if wrong is None and not (tensor.is_meta or all_finite(tensor)):
             wrong = "has values that are not finite"
         if wrong is not None:
             raise BadWeights(f"{network}: '{key}' of the weight file {wrong}")
@@ -166,7 +166,7 @@ def check_loaded(module: nn.Module, files: Iterable[Path], network: str) -> None
             if not kind.startswith(("F", "BF")) and key.rpartition(".")[2] in floats:
                 raise BadWeights(f"{network}: '{key}' of {file} has type {kind}; expected floats")
     for key, tensor in own.items():
-        if not finite(tensor).all():
+        if not all_finite(tensor):
             raise BadWeights(f"{network}: '{key}' of the weights has values that are not finite")
 
 

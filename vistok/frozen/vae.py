@@ -22,6 +22,7 @@ from vistok.config.bounded import read_json
 from vistok.core.errors import InputError
 from vistok.frozen.files import FOLDER, BadWeights, MissingWeights, fitted, hollow, read_state
 from vistok.frozen.network import Frozen
+from vistok.storage.hollow import whole
 from vistok.storage.weights import sha256
 
 OWN = "own"
@@ -146,7 +147,8 @@ class BorrowedVAE(_Coder, Frozen):
         described = _described(folder)
         _check(weights, folder, described, config)
         state = {_renamed(key): value for key, value in read_state(file, f"vae {weights}").items()}
-        network = config.build()
+        with whole():
+            network = config.build()
         own = network.state_dict()
         # Older files keep the attention's matrices as 1x1 convolutions.
         state = {

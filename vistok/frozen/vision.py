@@ -8,13 +8,13 @@ Letters: B batch, h w cells of a grid, D width.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from vistok.config import Config
+from vistok.config import Config, PartOf
 from vistok.config.registry import register
 from vistok.core.errors import InputError
 from vistok.frozen.embedded import EmbeddedFeatures
@@ -36,6 +36,10 @@ _CLIP = Home(
 _SIGLIP = Home(
     "siglip", "google/siglip-base-patch16-224", "SiglipVisionModel", "SiglipVisionConfig", {}
 )
+
+
+NamedNetwork = Literal[*NAMES] | Annotated[Any, PartOf("vision")] | None
+"""How a config may name a vision network, for its schema."""
 
 
 def named(value: Any) -> Any:

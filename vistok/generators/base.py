@@ -25,10 +25,12 @@ from vistok.core.errors import InputError
 from vistok.core.records import Batch, Condition
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
+from vistok.generators.card import generator_card
 from vistok.generators.conditioning import ConditionConfig, check_condition, read_condition
 from vistok.generators.embedding import CodeEmbedding
 from vistok.generators.texts import ReadsTexts, read_text_record
 from vistok.runtime.modes import evaluating
+from vistok.storage.card import CardFacts
 from vistok.storage.imported import Imported
 from vistok.storage.lineage import read_record
 from vistok.tokens import Tokens, TokenSpec
@@ -295,6 +297,9 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
         twin.classes, twin.tokenizer = self.classes, self.tokenizer
         twin.text_record, twin._text_encoder = self.text_record, self._text_encoder
         return twin
+
+    def card_facts(self) -> CardFacts:
+        return generator_card(self)
 
     def describe(self) -> dict[str, Any]:
         return {

@@ -18,6 +18,7 @@ from vistok.core.errors import InputError
 from vistok.core.shapes import Grid, cells
 from vistok.frozen.files import hollow
 from vistok.generators.base import SavedCodes
+from vistok.storage.hollow import whole
 from vistok.tokens import TokenSpec
 
 
@@ -45,7 +46,8 @@ def copied_quantizer(
             "quantizer=null: a saved next_scale generator holds the config of its tokenizer's "
             "quantizer; save it again"
         )
-    quantizer = build(config)
+    with whole():  # its sums are tried below
+        quantizer = build(config)
     if quantizer.vocab != spec.vocab:
         raise InputError(
             f"quantizer: its codes are of vocab={quantizer.vocab}; expected {spec.vocab}, as the "

@@ -5,9 +5,9 @@
 
 x_n is the row of patch n, C the orthonormal 2D DCT-II with k from the lowest frequency, A and B
 linear layers that all patches share, E_k and D_k small ones of each frequency, all alike at the
-start. A frequency that is missing adds nothing. A row of low frequency sums over the whole grid and
-is the larger the smoother the rows are: s_k = min(1, (1 + |k|) / 8), |k| = sqrt(u^2 + v^2), brings
-all to about one size.
+start. A frequency that is missing adds nothing. Rows of images are smooth: their frequencies fall
+about as 1 / |k|, and s_k = min(2, (1 + |k|) / 8), |k| = sqrt(u^2 + v^2), brings all to about one
+size, so that a bounded quantizer has all its codes for each.
 Letters: B batch, N cells of the grid, W width of rows, C channels that are transformed, D width of
 a latent.
 """
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from vistok.core.shapes import Grid, cells
 
-_FLAT = 8  # frequency from which rows keep their size
+_KEPT, _LARGEST = 8, 2  # s_k is 1 at |k| = 7, and at most 2
 
 
 class Analysis(nn.Module):
@@ -73,4 +73,4 @@ def cosines(grid: Grid) -> tuple[Tensor, Tensor]:
         frequency = (frequency[:, None] + square).flatten()
     frequency = frequency.sqrt()
     order = frequency.argsort(stable=True)
-    return matrix[order].float(), ((1 + frequency[order]) / _FLAT).clamp(max=1)
+    return matrix[order].float(), ((1 + frequency[order]) / _KEPT).clamp(max=_LARGEST)

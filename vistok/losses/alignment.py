@@ -25,7 +25,7 @@ from vistok.core.errors import InputError
 from vistok.core.records import Batch, Reconstruction
 from vistok.core.schedules import Progress
 from vistok.core.shapes import cells
-from vistok.frozen.vision import EmbeddedVisionConfig, named
+from vistok.frozen.vision import EmbeddedVisionConfig, NamedNetwork, named
 from vistok.frozen.vit import FrozenViTConfig
 from vistok.layers.resize import resize
 from vistok.losses.base import Loss, LossConfig
@@ -86,7 +86,7 @@ class AlignmentConfig(LossConfig):
     leave_out_share: float = Field(default=0.0, ge=0, le=1)
     """That share (XQ-GAN's codebook_drop)."""
 
-    @field_validator("network", mode="before")
+    @field_validator("network", mode="before", json_schema_input_type=NamedNetwork)
     @classmethod
     def _named(cls, value: Any) -> Any:
         return named(value)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vistok.metrics.inception_score import InceptionScore
     from vistok.metrics.kernel import kid
     from vistok.metrics.manifold import prdc
+    from vistok.metrics.mean_distance import MeanDistance
     from vistok.metrics.quality import MSSSIM, PSNR, SSIM, MeanColorPSNR, PSNRResult
     from vistok.metrics.stored import FeatureStore
     from vistok.metrics.video import FrechetVideoDistance
@@ -29,6 +30,7 @@ _HOMES = {
     "prdc": "manifold",
     "FeatureStore": "stored",
     "FrechetVideoDistance": "video",
+    "MeanDistance": "mean_distance",
     "MeanColorPSNR": "quality",
     "MSSSIM": "quality",
     "PSNR": "quality",
@@ -47,6 +49,7 @@ __all__ = [
     "FrechetVideoDistance",
     "InceptionScore",
     "MeanColorPSNR",
+    "MeanDistance",
     "PSNRResult",
     "frechet_distance",
     "kid",

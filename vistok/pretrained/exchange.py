@@ -14,8 +14,9 @@ from vistok.config.names import close
 from vistok.core.errors import InputError
 from vistok.generators import Generator
 from vistok.pretrained.base import Described, Entry, Family, Stack
+from vistok.storage.hollow import filled, put
 from vistok.storage.origin import Origin
-from vistok.storage.weights import WeightsError, finite, misfit
+from vistok.storage.weights import WeightsError, all_finite, misfit
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 
 Model = Tokenizer | Generator
@@ -37,18 +38,10 @@ def from_official(
     """
     state = family.unwrapped(state)
     tree = _mapped(family, config, state, source)
-    model = _built(family, tree, license, f"{source} ({family.name})")
-    described = _described(family, model)
-    entries, fixed = family.entries(described), family.fixed(described)
-    inert = _account(family, entries, fixed, state, source)
-    own = model.state_dict()
-    _check_table(family, entries, own)
-    loaded = dict(own)
-    for entry in entries:
-        if entry.theirs:
-            loaded |= _read(entry, state, own, source)
-            inert |= entry.inert(*(state[key] for key in entry.theirs))
-    model.load_state_dict(loaded)  # keys, shapes and numbers were looked at above
+    model, inert = filled(
+        lambda: _built(family, tree, license, f"{source} ({family.name})"),
+        lambda model: _fill(family, model, state, source),
+    )
     types = {
         k: str(t.dtype) for k, t in state.items() if t.dtype != torch.float32 and k not in inert
     }
@@ -75,6 +68,24 @@ def to_official(family: Family, model: Model) -> tuple[dict[str, Tensor], dict[s
                 state[key] = state[key].to(getattr(torch, name.removeprefix("torch.")))
         state.update(inert)
     return {key: tensor.contiguous().clone() for key, tensor in state.items()}, config
+
+
+def _fill(
+    family: Family, model: Model, state: Mapping[str, Tensor], source: str
+) -> dict[str, Tensor]:
+    """Put an official state in the place of a model's tensors; the inert ones that are left."""
+    described = _described(family, model)
+    entries, fixed = family.entries(described), family.fixed(described)
+    inert = _account(family, entries, fixed, state, source)
+    own, loaded = model.state_dict(), {}
+    _check_table(family, entries, own)
+    for entry in entries:
+        if entry.theirs:
+            for name, tensor in _read(entry, state, own, source).items():
+                loaded[name] = tensor.clone(memory_format=torch.contiguous_format)
+            inert |= entry.inert(*(state[key] for key in entry.theirs))
+    put(model, loaded)
+    return inert
 
 
 def _built(family: Family, tree: dict[str, Any], license: str | None, source: str) -> Model:
@@ -114,7 +125,7 @@ def _read(
             f"{tuple(official)} by its config"
         )
     for key, part in zip(entry.theirs, parts, strict=True):
-        if part.is_floating_point() and not finite(part).all():
+        if not all_finite(part):
             raise WeightsError(f"{source}: {key} has values that are not finite")
     return {name: tensor.to(own[name].dtype) for name, tensor in found.items()}
 

@@ -49,3 +49,14 @@ Precision = Annotated[Literal["fp32", "bf16", "auto"], AfterValidator(_settled)]
 def dtype_of(precision: str | None) -> torch.dtype | None:
     """The dtype of a precision; None for None."""
     return {None: None, "fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+
+
+def of_weights(module: torch.nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Precision of a module by its weights: autocast for those in bf16 or fp16, else nothing.
+
+    Quantizers, spaces and norms then meet in fp32, as they do in mixed-precision training.
+    """
+    weight = next(module.parameters(), None)
+    if weight is None or weight.dtype not in (torch.bfloat16, torch.float16):
+        return contextlib.nullcontext()
+    return torch.autocast(weight.device.type, dtype=weight.dtype)

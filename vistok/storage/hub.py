@@ -21,7 +21,8 @@ from vistok.config.names import close
 from vistok.config.plugins import modules_of
 from vistok.core.errors import InputError
 from vistok.storage.files import write_text
-from vistok.storage.weights import WeightsError, load_strict, read_safetensors, write_safetensors
+from vistok.storage.hollow import filled
+from vistok.storage.weights import WeightsError, load_file, write_safetensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 HUB = "hf:"  # what ids of the hub begin with
@@ -39,11 +40,13 @@ class Saved(ModelHubMixin):
 
     Attributes:
         makes: kind of model, "tokenizer" or "generator".
-        fp32: parts that keep their type whatever `dtype` asks for.
     """
 
     makes: Literal["tokenizer", "generator"]
-    fp32: tuple[str, ...] = ()
+
+    def stays_fp32(self) -> set[str]:
+        """Names of the parameters and buffers that stay in fp32 whatever `dtype` asks for."""
+        return set()
 
     def describe(self) -> dict[str, Any]:
         raise NotImplementedError
@@ -105,11 +108,16 @@ class Saved(ModelHubMixin):
         device: str | torch.device | None = None,
     ) -> Any:
         """The model of a folder that `save_pretrained` made; `from_pretrained` takes any name."""
-        module = cls.from_description(read_json(folder / CONFIG), str(folder / CONFIG))
-        if not (folder / WEIGHTS).is_file() and _pickles(folder):
+        described, source = read_json(folder / CONFIG), str(folder / CONFIG)
+        weights, chosen = folder / WEIGHTS, None if dtype is None else float_type(dtype)
+        if not weights.is_file() and _pickles(folder):
             raise WeightsError(f"{folder}: no {WEIGHTS} in it{_pickles(folder)}")
-        load_strict(module, read_safetensors(folder / WEIGHTS), folder / WEIGHTS)
-        return placed(module, dtype, device).eval()
+        device = None if device is None else usable(device)
+        module, _ = filled(
+            lambda: cls.from_description(described, source),
+            lambda module: load_file(module, weights, chosen, module.stays_fp32(), device),
+        )
+        return placed(module, chosen, device).eval()
 
     def _save_pretrained(self, save_directory: Path) -> None:
         folder = Path(save_directory)
@@ -122,25 +130,30 @@ class Saved(ModelHubMixin):
 def placed(
     model: Any, dtype: torch.dtype | str | None = None, device: str | torch.device | None = None
 ) -> Any:
-    """The model itself, its floats in another type but for the parts that stay in fp32.
+    """The model itself, its floats in another type but for those that stay in fp32.
 
     InputError for a type that no network computes in, and for a device that is not there.
     """
     if dtype is not None:
-        chosen = float_type(dtype)
-        for name, part in model.named_children():
-            if name not in model.fp32:
-                part.to(chosen)
-    if device is None:
-        return model
+        chosen, kept = float_type(dtype), model.stays_fp32()
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            if tensor.is_floating_point() and name not in kept:
+                tensor.data = tensor.data.to(chosen)
+    return model if device is None else model.to(usable(device))
+
+
+def usable(device: str | torch.device) -> torch.device:
+    """A device that tensors can be put on; InputError for one that is not there."""
     try:
-        return model.to(torch.device(device))
+        found = torch.device(device)
+        torch.zeros(1, device=found)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         reason = str(error).split("\n")[0][:120]
         raise InputError(
             f"device={device}: not usable here ({reason}); expected cpu, or cuda, cuda:0 of a "
             "machine with a GPU"
         ) from None
+    return found
 
 
 def float_type(dtype: torch.dtype | str) -> torch.dtype:

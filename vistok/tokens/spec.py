@@ -93,6 +93,22 @@ class TokenSpec(Config):
         powers = {2**i for i in range(self.max_prefix.bit_length()) if 2**i <= self.max_prefix}
         return tuple(sorted({*powers, self.max_prefix}))
 
+    def described(self, sample: str = "image") -> dict[str, str]:
+        """Tokens, vocabulary, bits and lengths as a table for people, by title."""
+        if not self.vocab:
+            found = {"vocabulary": f"continuous, {self.dim} numbers per token"}
+        else:
+            sizes = [f"{size:,}" for size in dict.fromkeys(self.vocab)]
+            times = f" ({len(self.vocab)} per token)" if len(self.vocab) > 1 else ""
+            found = {"vocabulary": " x ".join(sizes) + times, f"bits/{sample}": f"{self.bits:,}"}
+        unit = {"token": "tokens", "block": "blocks", "per_block": "tokens of each block"}
+        lengths = "whole sequences only"
+        if self.prefix != "none":
+            lengths = f"{', '.join(map(str, self.eval_lengths))} {unit[self.prefix]}"
+            if self.lengths is None:
+                lengths = f"1 to {self.max_prefix} {unit[self.prefix]}"
+        return {f"tokens/{sample}": f"{self.length:,}", **found, "lengths": lengths}
+
     def check_length(self, length: int) -> int:
         """`length` if a prefix of that length may be decoded; a one-line error otherwise."""
         if self.prefix == "none":

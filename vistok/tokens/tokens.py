@@ -15,13 +15,19 @@ from torch import Tensor
 
 from vistok.core.errors import InputError
 from vistok.tokens import radix
+from vistok.tokens.codes import Codes
 from vistok.tokens.packing import Header, pack, unpack
 from vistok.tokens.spec import TokenSpec
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """The codes of B samples; B is the first axis of every tensor."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Tokens(Codes):
+    """The codes of B samples; B is the first axis of every tensor.
+
+    `len`, iteration, `tokens[2]`, slices, lists and masks give samples, always as Tokens that
+    decode; `==` compares codes and lengths; `ids` and `flat_ids` give the integers for models, and
+    `save` and `load` a file.
+    """
 
     spec: TokenSpec
     indices: Tensor | None = None  # [B, L, F] in the smallest integer type
@@ -37,9 +43,6 @@ class Tokens:
         for name in ("indices", "keep"):
             if getattr(self, name) is not None:
                 _check_integers(name, getattr(self, name))
-
-    def __len__(self) -> int:
-        return len(self.indices if self.indices is not None else self.values)
 
     @property
     def _keep_shape(self) -> tuple[int, ...]:

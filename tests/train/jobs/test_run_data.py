@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from tests.support.caches import change_meta
 from tests.support.training import TINY, cache_tree
 from vistok.config import ConfigError, read_yaml, validate
+from vistok.data.base import DataError
+from vistok.data.kinds.tokens import CachedTokens, CachedTokensConfig
 from vistok.data.token_cache import TokenCache
+from vistok.train.cache_command import cache, config_of
 from vistok.train.config import TrainConfig
 from vistok.train.jobs.run_data import with_run_data
 
@@ -40,8 +44,7 @@ def test_the_shipped_configs_follow_the_name_of_the_run():
     tokens = validate(TrainConfig, read_yaml("quickstart/tokens", ["name=0042"]))
     generator = validate(TrainConfig, read_yaml("quickstart/generator", ["name=0042"]))
     assert (tokens.task.tokenizer, tokens.folder) == ("runs/0042", "runs/0042/tokens")
-    assert generator.data.path == f"{tokens.folder}/train"
-    assert generator.data.val_path == f"{tokens.folder}/val"
+    assert f"{generator.data.path}/tokens" == tokens.folder and generator.data.val_path is None
     assert generator.folder == "runs/0042/generator"
 
 
@@ -78,5 +81,47 @@ def test_an_empty_cache_is_in_nobodys_way_and_a_cache_says_what_it_holds(run, ca
     assert len(cache) == 5 and cache.meta["source"]["kind"] == "photos"
     assert not (place / "train/latents.npy").exists()
     said = capsys.readouterr().out
-    assert "train: 5 samples of photos" in said and "task.limit leaves out 95" in said
+    assert "train: 5 samples of photos" in said and "the limit leaves out 95" in said
     assert "val: 16 samples of photos" in said
+
+
+def test_the_cache_command_takes_data_and_folder_of_the_run(mine, fails):
+    config = config_of("runs/mine", ["limit=9", "batch=4", "data.val_count=3", "latents=true"])
+    assert config.task.model_dump(include={"tokenizer", "limit", "latents"}) == {
+        "tokenizer": "runs/mine",
+        "limit": 9,
+        "latents": True,
+    }
+    assert (config.data.seed, config.data.val_count, config.batch_size) == (7, 3, 4)
+    assert config.folder == "runs/mine/tokens"
+    assert config_of("runs/mine/model", []).folder == "runs/mine/tokens"
+    with fails(ConfigError, "vistok cache: lmit: unknown key, value 3; did you mean 'limit'"):
+        config_of("runs/mine", ["lmit=3"])
+    with fails(ConfigError, "titok-l32: it names no data of its own; say .* data.kind=folder"):
+        config_of("titok-l32", [])
+
+
+def test_a_cache_by_the_command_is_the_data_of_a_generator_by_one_key(cached, tmp_path, fails):
+    folder, _ = cached
+    out = tmp_path / "tokens"
+    words = [str(folder), f"out={out}", "limit=5", "batch=3", "device=cpu"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        result = CliRunner().invoke(cache, words)
+        assert result.exit_code == 0, result.output
+        assert f"data.path={out}" in result.output.splitlines()[-1]  # the next command
+        again = CliRunner().invoke(cache, [*words, "limit=6"])
+    assert again.exit_code == 1 and "begun with count=5, now count=6" in again.stderr
+    data = CachedTokens(CachedTokensConfig(path=str(out)))
+    assert (len(data.open("train")), len(data.open("val"))) == (5, 16)
+    run = CachedTokens(
+        CachedTokensConfig(path=str(tmp_path))
+    )  # RUN, whose tokens lie in RUN/tokens
+    assert len(run.open("train")) == 5
+    alone = CachedTokens(CachedTokensConfig(path=str(out / "train")))
+    with fails(DataError, "no validation split"):
+        alone.open("val")
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.yaml").write_text("name: bare\n")
+    with fails(DataError, "no cached tokens in .*; write them first: vistok cache .*bare"):
+        CachedTokens(CachedTokensConfig(path=str(tmp_path / "bare"))).open("train")

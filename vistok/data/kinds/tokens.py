@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,8 +22,9 @@ from vistok.data.base import (
     manifest_hash,
     one_line,
 )
-from vistok.data.token_cache import EMPTY, TokenCache
+from vistok.data.token_cache import EMPTY, META, TokenCache
 from vistok.storage.lineage import Identity, pairing
+from vistok.storage.trained import RUN_CONFIG
 
 
 class CachedTokensConfig(Config):
@@ -30,9 +32,11 @@ class CachedTokensConfig(Config):
 
     kind: Literal["tokens"] = "tokens"
     path: str
-    """The cache of the training split (and of the validation share)."""
+    """The run whose tokens `vistok cache` wrote, their folder (which holds train and val), or the
+    cache of the training split alone."""
     val_path: str | None = None
-    """The cache of the validation split."""
+    """The cache of the validation split; null = the one called val beside that of the training
+    split, if `path` holds both."""
     val_share: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Share of `path` held out for validation, by a stable hash of the sample's number."""
 
@@ -58,23 +62,24 @@ class CachedTokens:
         Of several cached crops, augmentation draws one; without it the center is taken.
         """
         config, augment = self.config, augments(split, augment)
-        if split == "val" and config.val_path is not None:
-            train, cache = TokenCache(config.path), TokenCache(config.val_path)
+        path, val_path = _caches(config)
+        if split == "val" and val_path is not None:
+            train, cache = TokenCache(path), TokenCache(val_path)
             mine, theirs = (one.meta["tokenizer"] for one in (train, cache))
             if train.spec != cache.spec or not pairing(mine, Identity.of(theirs)).fits:
                 raise DataError(
-                    f"data.tokens {config.val_path}: made by another tokenizer "
-                    f"({theirs['name']}) than {config.path} "
+                    f"data.tokens {val_path}: made by another tokenizer "
+                    f"({theirs['name']}) than {path} "
                     f"({mine['name']}); cache both with the same weights"
                 )
             if train.classes != cache.classes:
                 raise DataError(
-                    f"data.tokens {config.val_path}: has other classes ({_classes(cache)}) than "
-                    f"{config.path} ({_classes(train)}); cache both from data with the same classes"
+                    f"data.tokens {val_path}: has other classes ({_classes(cache)}) than "
+                    f"{path} ({_classes(train)}); cache both from data with the same classes"
                 )
             if train.arrays != cache.arrays:
                 raise DataError(
-                    f"data.tokens {config.val_path}: holds {_arrays(cache)}, but {config.path} "
+                    f"data.tokens {val_path}: holds {_arrays(cache)}, but {path} "
                     f"{_arrays(train)}; cache both with the same options"
                 )
             return CachedTokensDataset(cache, None, split, augment)
@@ -82,7 +87,30 @@ class CachedTokens:
             raise DataError(
                 f"data.tokens {config.path}: no validation split; give val_path or val_share"
             )
-        return CachedTokensDataset(TokenCache(config.path), config.val_share, split, augment)
+        return CachedTokensDataset(TokenCache(path), config.val_share, split, augment)
+
+
+def _caches(config: CachedTokensConfig) -> tuple[Path, Path | None]:
+    """The caches of both splits; DataError for a run without cached tokens.
+
+    A cache that is named by itself has no validation split besides `val_path`.
+    """
+    path = Path(config.path)
+    val_path = None if config.val_path is None else Path(config.val_path)
+    if (path / META).exists():
+        return path, val_path
+    for folder in (path, path / "tokens"):
+        if (folder / "train" / META).exists():
+            beside = folder / "val"
+            if val_path is None and config.val_share is None and (beside / META).exists():
+                val_path = beside
+            return folder / "train", val_path
+    if (path / RUN_CONFIG).is_file():
+        raise DataError(
+            f"data.tokens {path}: no cached tokens in {path / 'tokens'}; write them first: vistok "
+            f"cache {path}"
+        )
+    return path, val_path
 
 
 class CachedTokensDataset(Dataset):

@@ -1,7 +1,7 @@
 """Multi-scale residual quantization (VAR, arXiv 2404.02905; XQ-GAN, 2412.01762).
 
 Level s codes the residual, averaged onto a small grid, and adds its codes back, interpolated to the
-whole grid and smoothed by a convolution. One codebook serves all scales, or each has its own.
+whole grid and smoothed by a convolution. One codebook serves all scales.
 
     up(q_s) = phi_s(bicubic(q_s))        down(rest) = area average
 
@@ -33,8 +33,6 @@ class MultiScaleConfig(LevelsConfig):
     kind: Literal["multi_scale"] = "multi_scale"
     scales: tuple[Side | tuple[Side, Side], ...] = Field(default=VAR_SCALES, min_length=1)
     """Grids from coarse to fine, a side or [height, width]; the last is the latents' own."""
-    shared: bool = True
-    """One codebook for all scales; false: each has its own, of the same size."""
     phi: PhiConfig | None = PhiConfig()
     """Convolutions that smooth the map of each scale; null = none."""
 
@@ -60,7 +58,7 @@ class MultiScaleConfig(LevelsConfig):
 class MultiScale(Levels):
     def __init__(self, config: MultiScaleConfig) -> None:
         scales = grids_of(config.scales)
-        super().__init__(config, len(scales), shared=config.shared)
+        super().__init__(config, len(scales), shared=True)
         self.phis = None
         if config.phi is not None:
             self.phis = Phis(config.phi, self.value_dim, len(scales))

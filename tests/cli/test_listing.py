@@ -1,0 +1,78 @@
+"""`vistok list`, completion in the shell, and the table of sizes that both read."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.shell_completion import BashComplete
+from click.testing import CliRunner
+
+from tests.support.released import made, positions, recipe_tokenizer
+from vistok.cli import main
+from vistok.cli.listing import KINDS
+from vistok.pretrained.sizes import GENERATORS, SIZES
+
+
+def listed(*words: str) -> str:
+    result = CliRunner().invoke(main, ["list", *words])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_overview_names_every_kind():
+    assert all(f"\n  {kind} " in listed() for kind in KINDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["tokenizers", "titok"], "titok-l32"),
+        (["generators"], "rar-b"),
+        (["configs", "quickstart"], "quickstart/tokenizer"),
+        (["studies"], "studies/lengths"),
+        (["parts", "quantizers"], "quantizer fsq"),
+        (["data"], "folder"),
+        (["protocols"], "rfid"),
+        (["metrics", "PSNR"], "PSNR"),
+    ],
+)
+def test_rows_have_a_name_and_a_sentence(words, name):
+    rows = json.loads(listed(*words, "--json"))
+    assert name in [row["name"] for row in rows]
+    assert all(row["about"] and row["kind"] == words[0] for row in rows)
+    assert f"\n{name} " in "\n" + listed(*words)
+
+
+def test_words_choose_among_all_kinds_and_a_slip_is_one_line():
+    text = listed("fsq")
+    assert "parts:" in text and "quantizer fsq" in text and "metrics:" not in text
+    result = CliRunner().invoke(main, ["list", "tokenisers"])
+    assert result.exit_code == 1 and "did you mean 'tokenizers'" in result.stderr
+
+
+def test_sizes_are_those_of_the_recipes():
+    releases = made("tokenizer")
+    assert list(releases) == list(SIZES) and list(made("generator")) == list(GENERATORS)
+    for name in ("titok-l32", "one-d-piece-s256", "titok-ll32-vae-c16", "xqgan-vp2-4096"):
+        spec = recipe_tokenizer(releases[name]).spec()
+        assert SIZES[name] == (positions(spec), spec.bits if spec.vocab else None)
+
+
+@pytest.mark.parametrize(
+    ("words", "incomplete", "wanted"),
+    [
+        ([], "st", "study"),
+        (["train"], "quick", "quickstart/tokenizer"),
+        (["eval"], "titok-l", "titok-l32"),
+        (["eval", "a"], "runs/m", "runs/mine"),
+        (["info"], "rar", "rar-b"),
+        (["study"], "leng", "lengths_tiny"),
+        (["cache"], "./x", "./x"),
+    ],
+)
+def test_names_are_completed(words, incomplete, wanted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/mine/model").mkdir(parents=True)
+    found = BashComplete(main, {}, "vistok", "_VISTOK_COMPLETE").get_completions(words, incomplete)
+    assert wanted in [item.value for item in found]

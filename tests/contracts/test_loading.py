@@ -1,0 +1,56 @@
+"""Loading makes no first weights: every part and family comes out as the one that was saved."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.contracts.test_parts import batch, kinds, tokenizer_with
+from tests.support.generators import CONDITION, INDEX, KINDS, lively, made, spec_for
+from tests.support.loading import loaded, official_both_ways, the_same
+from tests.support.official import FLAT, MODELS, official
+from vistok.pretrained import from_official
+
+
+@kinds("head", "encoder", "quantizer", "decoder", "regularizer")
+def test_a_loaded_tokenizer_is_the_one_that_was_saved(family, kind, tmp_path):
+    model = tokenizer_with(family, kind).eval()
+    again = loaded(model, tmp_path)
+    the_same(model, again)
+    tokens = model.encode(batch().pixels)
+    other = again.encode(batch().pixels)
+    for name in ("indices", "values"):
+        mine = getattr(tokens, name)
+        assert mine is None or torch.equal(mine, getattr(other, name))
+    assert torch.equal(again.decode(tokens), model.decode(tokens))
+
+
+@kinds("head", "encoder", "quantizer", "decoder")
+def test_tokenizers_compute_in_bf16(family, kind, tmp_path):
+    model = tokenizer_with(family, kind).eval()
+    half = loaded(model, tmp_path, dtype=torch.bfloat16)
+    for name, parameter in half.named_parameters():
+        whole = name.startswith("quantizer.")
+        assert parameter.dtype == (torch.float32 if whole else torch.bfloat16), name
+    tokens = half.encode(batch().pixels)
+    pixels = half.decode(tokens)
+    assert pixels.isfinite().all()
+    exact = model.decode(tokens)
+    assert (pixels.float() - exact).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_loaded_generator_is_the_one_that_was_saved(kind, tmp_path):
+    model = lively(made(kind, spec_for(kind))).eval()
+    again = loaded(model, tmp_path)
+    the_same(model, again)
+    sample = lambda one: one.sample(CONDITION, index=INDEX, seed=3).indices
+    assert torch.equal(sample(model), sample(again))
+    half = loaded(model, tmp_path, dtype="bf16")
+    assert half.sample(CONDITION, index=INDEX).check().spec == model.spec
+
+
+@pytest.mark.parametrize("name", [*MODELS, *FLAT, "maskgit_vqgan"])
+def test_official_weights_take_the_place_of_first_ones(name, monkeypatch):
+    fast, slow = official_both_ways(lambda: from_official(*official(name)), monkeypatch)
+    the_same(slow, fast)
