@@ -15,6 +15,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @functools.cache
 def environment(escape: bool) -> jinja2.Environment:
+    """The templates, compiled once; `escape`: for HTML."""
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=escape,
