@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -174,7 +175,7 @@ def test_an_error_inside_a_part_is_not_a_bug_of_vistok(mine, tree):
     with pytest.raises(KeyError) as caught:
         tokenizer.decode(tokens)
     line, code = explain(caught.value)
-    assert line.startswith("error: mine_of_a_test.py, line 17 in lookup: KeyError: 'levels'")
+    assert re.match(r"error: mine_of_a_test.py, line \d+ in lookup: KeyError: 'levels'", line)
     assert code == 1
     worker = RuntimeError(
         "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call "
