@@ -77,6 +77,8 @@ def test_sizes_are_those_of_the_recipes():
         (["train"], "quick", "quickstart/tokenizer"),
         (["eval"], "titok-l", "titok-l32"),
         (["eval", "a"], "runs/m", "runs/mine"),
+        (["encode"], "titok-l", "titok-l32"),
+        (["encode", "titok-l32"], "titok-l", "titok-l"),  # a file
         (["info"], "rar", "rar-b"),
         (["study"], "leng", "lengths_tiny"),
         (["cache"], "./x", "./x"),
