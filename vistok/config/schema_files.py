@@ -102,6 +102,13 @@ def check_study(name: str, words: Sequence[str]) -> None:
     tree = read_yaml(name, own)
     check("study", tree, name)
     theirs = [word for word in words if word not in own]
+    runs = _shipped("train")
+    for word in theirs:
+        key, _, value = word.partition("=")
+        known = runs is not None and _first(key) in runs.root["properties"]
+        if not known and close(_first(key), schema.root["properties"], cutoff=0.75):
+            wrong = Mistake((_first(key),), "unknown", value)
+            raise ConfigError(f"{name}: {explain(schema, tree, [wrong], ())}")
     if theirs and isinstance(tree.get("train"), str):
         check("train", read_yaml(tree["train"], theirs), f"{name}: {tree['train']}")
 
