@@ -30,8 +30,8 @@ TABLES: dict[str, Callable[..., str]] = {
     "metrics": metric_tables.metrics,
     "protocols": metric_tables.protocols,
     "config-index": config_pages.index,
-    "notebook": notebook_page.page,
     "commands": command_pages.commands,
+    "notebook": notebook_page.page,
 }
 
 
