@@ -195,6 +195,8 @@ class Loop:
                 self._look(path)
         if self.state.step < self.config.steps:
             path = self._steps()
+        for line in self.logger.links():
+            self.logger.say(line)
         self._export(path)
         if self.stop.number is not None:  # so that what was to follow does not
             self.logger.warn(f"stopped by signal {self.stop.number}; the run is complete")

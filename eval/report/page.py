@@ -140,6 +140,11 @@ def _drawn(results: Results, stem: str) -> dict[str, Any]:
             for run in runs
             for one in run_charts.heat_maps(results, run["name"], naming)
         ],
+        "headline": summary.headline(results),
+        "numbers": summary.strip_numbers(results),
+        "kinds": summary.kinds(results),
+        "few_short": summary.few_short(results),
+        "run_legend": curves.run_legend(results),
         "tables": tables(results),
         "record": summary.record(results),
         "exported": exported,
@@ -184,11 +189,6 @@ def _page(
             style=read("report.css"),
             script=read("report.js"),
             groups=groups,
-            headline=summary.headline(results),
-            numbers=summary.strip_numbers(results),
-            kinds=summary.kinds(results),
-            few_short=summary.few_short(results),
-            run_legend=curves.run_legend(results),
             places=colors,
             order_grids=[_grid(g, several) for g in image_grids if g["kind"] == "order"],
             left_out=left_out,

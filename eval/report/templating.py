@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import jinja2
@@ -12,7 +13,9 @@ from vistok.eval.report.layout import columns
 TEMPLATES = Path(__file__).parent / "templates"
 
 
+@functools.cache
 def environment(escape: bool) -> jinja2.Environment:
+    """The templates, compiled once; `escape`: for HTML."""
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=escape,

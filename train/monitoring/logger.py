@@ -172,10 +172,7 @@ class Logger:
             with suppress(OSError):  # a full disk, which `write` has told
                 self._file.close()
             if self.config.trackers:
-                links = self.links()
                 self.accelerator.end_training()
-                for line in links:
-                    self.say(line)
 
     def _reduce(self) -> dict[str, float]:
         names = sorted(self._sums)
