@@ -7,7 +7,7 @@ that the codes C W move together, the unused ones too. Loss: |sg(z) - q|^2 + 0.2
 In this folder:
 
     vistok test-part simvq                    # does it keep the contract? seconds
-    vistok train simvq.yaml plugins=simvq     # an hour's work for a laptop; steps=300 for a look
+    vistok train simvq.yaml plugins=simvq     # of the quickstart's size; steps=300 for a look
     vistok eval runs/simvq plugins=simvq report=runs/simvq/report.html
 
 What a model of it saves names `simvq`; no command imports that by itself, so each needs plugins=.

@@ -79,6 +79,7 @@ def test_fine_tuning_on_own_images(model):
         size = (40, 32 + number)
         Image.effect_noise(size, 60).convert("RGB").save(f"images/{number}.png")
     words = ("steps=2", "warmup=0", "batch_size=4", "trackers=[]", "data.val_share=0.5")
+    words += ("precision=fp32",)
     example("own_images")["main"]("images", *words, start=model)
     tuned = Tokenizer.from_pretrained("runs/own_images")
     start = Tokenizer.from_pretrained(model)

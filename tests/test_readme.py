@@ -37,6 +37,7 @@ _RUN = f"{_SMALL} data.count=200 data.val_count=16"
 
 # What is added to a command so that it is over in seconds; None = where else it is run.
 COMMANDS = {
+    "vistok try image.png": "--no-open",
     "vistok train quickstart": None,  # the fixture `place`
     "vistok eval runs/quickstart report=runs/quickstart/report.html": None,  # with its generator
     "vistok info runs/quickstart": "",

@@ -1,7 +1,10 @@
 """The tokenizer: shapes, prefixes, modes, errors, files."""
 
+import copy
 import json
+import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -355,6 +358,27 @@ def test_a_training_loop_of_ones_own(make_tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)  # into the folder that it came from
     again = Tokenizer.from_pretrained(tmp_path)
     assert again.encode(pixels) == tokenizer.encode(pixels)
+
+
+def test_copies_pickles_and_threads(make_tokenizer):
+    tokenizer = make_tokenizer("scales")
+    pixels = torch.rand(8, 3, 8, 8)
+    tokens, images = tokenizer.encode(pixels), tokenizer.decode(tokenizer.encode(pixels))
+    for twin in (copy.deepcopy(tokenizer), pickle.loads(pickle.dumps(tokenizer))):
+        assert twin.encode(pixels) == tokens and torch.equal(twin.decode(tokens), images)
+        with torch.no_grad():
+            twin.encoder.proj.weight.zero_()  # of its own
+    assert tokenizer.encode(pixels) == tokens
+    assert pickle.loads(pickle.dumps(tokens)) == copy.deepcopy(tokens) == tokens
+
+    def both(row: int) -> bool:
+        one = tokenizer.encode(pixels[row : row + 1])
+        return one == tokens[row] and torch.allclose(
+            tokenizer.decode(one), images[row : row + 1], atol=1e-6
+        )
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(both, [*range(8)] * 4))
 
 
 def test_no_such_model(fails, tmp_path):

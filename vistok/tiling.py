@@ -149,7 +149,7 @@ def encode(
         parts.append(tokenizer.encode(pixels, length, of_all(condition, len(numbers))))
         if told is not None:
             told(numbers.stop, len(tiling))
-    return joined(parts), tiling
+    return Tokens.cat(parts), tiling
 
 
 @torch.no_grad()
@@ -193,19 +193,6 @@ def decode(
         below[:, : h - step] = open_[:, step:]
         open_ = below
     return image
-
-
-def joined(parts: list[Tokens]) -> Tokens:
-    """Tokens of several batches of one spec, all whole or all prefixes, as those of one batch."""
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    held = {}
-    for name in ("indices", "values", "keep"):
-        tensors = [getattr(part, name) for part in parts]
-        held[name] = None if tensors[0] is None else torch.cat(tensors)
-    about = {"size": first.size, "fps": first.fps, "made_by": first.made_by}
-    return Tokens(first.spec, **held, **about)
 
 
 def _decoded(

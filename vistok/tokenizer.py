@@ -267,14 +267,25 @@ class Tokenizer(
         if condition is not None:
             self.decoder.check_sides(condition.sides, self.shape, self.output_space.shape)
         settings = self.settings(sampling)
+        with evaluating(self):
+            return self.pixels_of(tokens, condition, index, seed, settings)
+
+    def pixels_of(
+        self,
+        tokens: Tokens,
+        condition: Condition | None = None,
+        index: Tensor | None = None,
+        seed: int = 0,
+        settings: Config | None = None,
+    ) -> Tensor:
+        """`decode` of tokens of this tokenizer's spec, without its checks and with gradients."""
         values = self.values(tokens)
         present = self._present_of(tokens, values)
         values = self.pad(values)
-        with evaluating(self):
-            if settings is None:
-                estimate = self.reconstruct(values, present, condition).estimate
-            else:
-                estimate = self._sample(values, present, condition, index, seed, settings)
+        if settings is None:
+            estimate = self.reconstruct(values, present, condition).estimate
+        else:
+            estimate = self._sample(values, present, condition, index, seed, settings)
         return self.output_space.inverse(estimate).clamp(0, 1)
 
     def values(self, tokens: Tokens) -> Tensor:

@@ -13,6 +13,7 @@ from pathlib import Path
 import command_pages
 import config_pages
 import metric_tables
+import notebook_page
 import release_tables
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
@@ -30,6 +31,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "protocols": metric_tables.protocols,
     "config-index": config_pages.index,
     "commands": command_pages.commands,
+    "notebook": notebook_page.page,
 }
 
 

@@ -159,12 +159,12 @@ _HOME = {family: page for page in PAGES for family in page.families}
 
 def index() -> str:
     """The list of pages, each with its kinds."""
-    lines = []
+    lines = ['<div class="keys" markdown>', ""]
     for page in PAGES:
         kinds = [f"`{kind}`" for family in page.families for kind in entries(family)]
         name = page.path.rpartition("/")[2]
         lines += [f"[{page.title}]({name})", f":   {page.about} {', '.join(kinds)}", ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, "</div>"])
 
 
 def text(page: Page) -> str:

@@ -23,11 +23,11 @@ def metrics(*names: str) -> str:
 
 
 def protocols() -> str:
-    """Table of protocols: name, version, kinds of samples, first sentence, measured by default."""
-    lines = ["| protocol | version | measures | |", "| --- | --- | --- | --- |"]
+    """Definition list of protocols: name, version, kinds of samples, what it measures."""
+    lines = []
     for name, protocol in PROTOCOLS.items():
         text = " ".join((inspect.getdoc(type(protocol)) or "").split("\n\n")[0].split())
-        usual = "by default" if name in DEFAULT else "on request"
+        usual = "measured by default" if name in DEFAULT else "on request"
         kinds = " and ".join(f"{kind}s" for kind in protocol.media)
-        lines.append(f"| `{name}` | {protocol.version} | {text} ({kinds}) | {usual} |")
-    return "\n".join(lines)
+        lines += [f"**`{name}`** version {protocol.version}, {kinds}, {usual}", f":   {text}", ""]
+    return "\n".join(['<div class="keys" markdown>', "", *lines, "</div>"])

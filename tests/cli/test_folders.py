@@ -64,6 +64,8 @@ def test_patterns_and_single_files_of_any_format(place):
     assert codec().read_file("codes/a/two.vtk").tokens.keep.tolist() == [2]
     call("encode", "model", "photos", "--out", "plain", "--no-names", "--workers", 0)
     assert codec().read_file("plain/one.vtk").name is None
+    call("encode", "model", "photos/a", "photos/one.png", "--out", "both")  # as a shell's photos/*
+    assert files("both") == ["a/b/three.vtk", "a/two.vtk", "one.vtk"]
     for out, form in (("x.webp", "WEBP"), ("x.jpeg", "JPEG"), ("x.png", "PNG")):
         call("decode", "model", "codes/one.vtk", "--out", out)
         assert Image.open(out).format == form

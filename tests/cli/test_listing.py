@@ -31,9 +31,7 @@ def test_the_overview_names_every_kind():
         (["generators"], "rar-b"),
         (["configs", "quickstart"], "quickstart/tokenizer"),
         (["studies"], "studies/lengths"),
-        (["parts", "quantizers"], "quantizer fsq"),
         (["data"], "folder"),
-        (["protocols"], "rfid"),
         (["metrics", "PSNR"], "PSNR"),
     ],
 )
@@ -44,9 +42,13 @@ def test_rows_have_a_name_and_a_sentence(words, name):
     assert f"\n{name} " in "\n" + listed(*words)
 
 
-def test_words_choose_among_all_kinds_and_a_slip_is_one_line():
-    text = listed("fsq")
-    assert "parts:" in text and "quantizer fsq" in text and "metrics:" not in text
+def test_names_come_before_sentences():
+    rows = json.loads(listed("configs", "quickstart", "--json"))
+    assert {row["name"].partition("/")[0] for row in rows} == {"quickstart"}
+    assert "tiny/maskgit " in listed("configs", "quickstart's tokens")
+
+
+def test_a_slip_is_one_line():
     result = CliRunner().invoke(main, ["list", "tokenisers"])
     assert result.exit_code == 1 and "did you mean 'tokenizers'" in result.stderr
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.cli.test_cli import call, mistake
 from vistok.cli.try_measure import SmallFiles, lengths_of
+from vistok.core.errors import InputError
 from vistok.tokens import TokenSpec
 
 
@@ -79,7 +80,7 @@ def test_mistakes_are_one_line(place, tree):
     assert not Path("vistok-try.png").exists()
 
 
-def test_other_codecs_take_no_more_bytes_and_the_best_that_fits():
+def test_other_codecs_take_no_more_bytes_and_the_best_that_fits(fails):
     image = Image.linear_gradient("L").resize((64, 64)).convert("RGB").rotate(30)
     for name in ("JPEG", "WebP"):
         files = SmallFiles(image, name)
@@ -92,6 +93,9 @@ def test_other_codecs_take_no_more_bytes_and_the_best_that_fits():
         plain = io.BytesIO()
         image.save(plain, name, quality=100)
         assert files.at_most(len(plain.getvalue()) + 10**4).psnr > 35
+    assert SmallFiles(Image.new("RGB", (20_000, 1)), "WebP").at_most(999).image.width == 20_000
+    with fails(InputError, "300000x1 is too long for WebP"):
+        SmallFiles(Image.new("RGB", (300_000, 1)), "WebP")
 
 
 def test_lengths_from_the_shortest_to_all():

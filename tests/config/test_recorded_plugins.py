@@ -174,7 +174,7 @@ def test_an_error_inside_a_part_is_not_a_bug_of_vistok(mine, tree):
     with pytest.raises(KeyError) as caught:
         tokenizer.decode(tokens)
     line, code = explain(caught.value)
-    assert line.startswith("error: mine_of_a_test.py, line 17 in lookup: KeyError: 'levels'")
+    assert line.startswith("error: mine_of_a_test.py, line 16 in lookup: KeyError: 'levels'")
     assert code == 1
     worker = RuntimeError(
         "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call "

@@ -40,7 +40,10 @@ def test_a_file_of_ones_own_comes_first(tmp_path):
     ("name", "words"),
     [
         ("textok", "textok: 2 configs have this name; say tiny/textok or tokenizers/textok/textok"),
-        ("quickstrat", "quickstrat: no such config file; did you mean 'quickstart'.*--list"),
+        (
+            "quickstrat",
+            "quickstrat: no such config file; did you mean 'quickstart'.*vistok list",
+        ),
         ("titok_l32_stage3", "did you mean 'tokenizers/titok/titok_l32_stage"),
         ("quickstart/tokns", "did you mean 'quickstart/tokens'"),
         ("no/such.yaml", "no/such.yaml: no such config file"),

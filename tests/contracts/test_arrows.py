@@ -35,6 +35,7 @@ MAY = {
     | {"conditioning", "tokenizer_config", "tokenizer_files", "images", "adaptive"},
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
+    "exporting": FROZEN | {"tokenizer"},
     "drawing": CORE,
     "tiling": FROZEN | {"data", "tokenizer", "tiling"},
     "demo": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "demo"},

@@ -111,7 +111,7 @@ def test_what_is_missing_says_what_cannot_run(own):
     assert found["neighbours"] == (
         "missing: no neighbours(): latent_perturbation and pFID cannot run"
     )
-    assert found["perturbation"] == "ok: "
+    assert found["perturbation"].startswith("missing: latent perturbation was not checked")
 
 
 # -- one line when it is built ---------------------------------------------------------------------

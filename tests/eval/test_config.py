@@ -1,8 +1,11 @@
 """The one config of an evaluation: command line, files, help; metrics are one table."""
 
+import json
+
 import pytest
 from click.testing import CliRunner
 
+from vistok.cli import main
 from vistok.config import ConfigError
 from vistok.eval.__main__ import COMMANDS, evaluate
 from vistok.eval.config import EvalConfig, read_config, split_arguments
@@ -105,7 +108,7 @@ def test_a_protocol_is_a_class_with_a_name(monkeypatch):
 
 def test_metrics_are_one_table():
     assert all(one.help and one.heading for one in METRICS.values())
-    assert ranked("tile")[:2] == ("PSNR", "rFID") and "bytes/image" in ranked("curve")
+    assert ranked("tile")[:2] == ("PSNR", "rFID") and "perceptual" in ranked("curve")
     for place in ("tile", "curve"):
         ranks = [getattr(one, place) for one in METRICS.values() if getattr(one, place)]
         assert len(ranks) == len(set(ranks))
@@ -117,3 +120,13 @@ def test_metrics_are_one_table():
     assert shown(None, "PSNR") == "n/a"  # not measured
     assert shown(1e-6, "KID") == "1.0e-06" and shown(0.4321, "encode-share") == "43.2"
     assert shown(2.5e9, "train-FLOP/s") == "2.50" and metric("train-FLOP/s").unit == "G"
+
+
+def test_parts_and_protocols_are_listed():
+    for words, name in ((["parts", "quantizers"], "quantizer fsq"), (["protocols"], "rfid")):
+        result = CliRunner().invoke(main, ["list", *words, "--json"])
+        rows = json.loads(result.output)
+        assert name in [row["name"] for row in rows]
+        assert not [row["name"] for row in rows if not row["about"]]
+    text = CliRunner().invoke(main, ["list", "fsq"]).output
+    assert "parts:" in text and "quantizer fsq" in text and "metrics:" not in text

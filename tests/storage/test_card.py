@@ -67,7 +67,7 @@ def test_cards_of_others_stay(folder, make_tokenizer):
     assert "# A vistok image tokenizer" in path.read_text(encoding="utf-8")
     path.write_text("---\nlicense: mit\n---\nMy own words.\n", encoding="utf-8")
     tokenizer.save_pretrained(folder)
-    assert path.read_text(encoding="utf-8").endswith("My own words.\n", encoding="utf-8")
+    assert path.read_text(encoding="utf-8").endswith("My own words.\n")
     assert Tokenizer.from_pretrained(folder).notes == {}
     path.write_text("---\n: [\nvistok: {\n---\n", encoding="utf-8")  # a header that nobody can read
     assert Tokenizer.from_pretrained(folder).notes == {}

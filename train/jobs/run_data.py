@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vistok.config import ConfigError, validate_part
-from vistok.config.plugins import recorded
+from vistok.config.plugins import listed, recorded
 from vistok.config.yaml_files import read_plain_yaml
 from vistok.data.kinds.pairs import originals_of
 from vistok.storage.trained import RUN_CONFIG
@@ -44,7 +44,7 @@ def with_run_data(tree: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
             f"{path}: it names no data; give the data set to tokenize, e.g. "
             "'data={kind: folder, path: my/images, size: 32}'"
         )
-    needed = [*(tree.get("plugins") or ()), *(own.get("plugins") or ())]
+    needed = [*listed(tree.get("plugins")), *listed(own.get("plugins"))]
     plugins = {"plugins": needed} if needed else {}  # of the data's kind, too
     return {**tree, **plugins, "data": {**data, **(given or {})}}, path
 

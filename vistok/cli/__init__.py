@@ -18,17 +18,17 @@ COMMANDS = {
         ("cache", "vistok.cli.programs:cache", "Encode a whole data set once, to train on tokens"),
     ),
     "Use a model": (
-        ("try", "vistok.cli.try_:try_", "Show an image at every length, beside JPEG and WebP"),
         ("encode", "vistok.cli.codes:encode", "Encode images or clips into .vtk files"),
         ("decode", "vistok.cli.codes:decode", "Decode .vtk files into images or clips"),
         ("generate", "vistok.cli.generate:generate", "Sample images from a generator"),
         ("edit", "vistok.cli.edit:edit", "Change an image through its tokens"),
-        ("demo", "vistok.cli.demo:demo", "Try tokenizers in a page on this machine"),
         ("import", "vistok.cli.convert:import_", "Convert released weights to vistok's format"),
     ),
     "Look": (
         ("info", "vistok.cli.info:info", "Show the parts, tokens and license of a model"),
         ("check", "vistok.cli.check:check", "Scan a data set before training on it"),
+        ("try", "vistok.cli.try_:try_", "Show an image at every length, beside JPEG and WebP"),
+        ("demo", "vistok.cli.demo:demo", "Try tokenizers in a page on this machine"),
         ("list", "vistok.cli.listing:list_", "List released models, configs, parts, metrics"),
         ("schema", "vistok.cli.schema:schema", "Write the JSON schema of configs, for editors"),
     ),
@@ -40,7 +40,13 @@ COMMANDS = {
 """Heading -> (name, module:function, sentence of the overview) of each command, in this order."""
 
 
-@click.group(cls=Commands, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    table=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog='Completion in the shell: eval "$(_VISTOK_COMPLETE=bash_source vistok)", or zsh_source, '
+    "fish_source.",
+)
 @click.version_option(package_name="vistok")
 def main() -> None:
     """Train, measure and use discrete image and video tokenizers.

@@ -100,11 +100,12 @@ class Decoding:
         import torch
 
         from vistok import tiling
+        from vistok.tokens import Tokens
 
         with computing(self.tokenizer, self.precision):
             if reads[0].value.tiles is not None:
                 return [(one, self._tiled(one.value, work)) for one in reads]
-            tokens = tiling.joined([one.value.tokens for one in reads])
+            tokens = Tokens.cat([one.value.tokens for one in reads])
             pixels = self.tokenizer.decode(
                 tokens,
                 tiling.of_all(self.condition, len(reads)),

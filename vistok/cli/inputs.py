@@ -24,7 +24,8 @@ class Source:
     """One input file."""
 
     path: str
-    below: str  # its path below the folder (or the pattern's fixed part) that was named
+    below: str  # its path below the folder (or the pattern's fixed part) that was named; beside
+    # other words the folder's own name is part of it, so that a/1.jpg and b/1.jpg stay apart
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,10 @@ def find_sources(words: Sequence[str], endings: Sequence[str], what: str) -> Sou
         root = os.path.expanduser(word)
         if os.path.isdir(root):
             listed, found = True, []
+            own = os.path.basename(os.path.abspath(root)) if len(words) > 1 else ""
             for below in walk(root):
                 if ending_of(below) in endings:
-                    found.append(Source(os.path.join(root, below), below))
+                    found.append(Source(os.path.join(root, below), os.path.join(own, below)))
                 else:
                     left_out[ending_of(below)] += 1
             if not found:

@@ -15,7 +15,7 @@ from vistok.cli.verbosity import add_verbosity
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-_TYPES = {str: "text", int: "integer", float: "number", bool: "true|false", NoneType: "null"}
+_TYPES = {str: "text", int: "int", float: "float", bool: "true|false", NoneType: "null"}
 
 
 def key_command(
@@ -66,11 +66,11 @@ def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]
         text = " ".join((field.description or "").split())
         if inner is not None and inner.model_fields:
             yield "", ""
-            yield f"{key}.*", text or inner.__doc__ or ""
+            yield f"{key}.*: {text or inner.__doc__ or ''}", ""
             yield from _keys(inner, f"{key}.")
         elif inner is not None:
             yield "", ""
-            yield key, f"{text} It has no keys."
+            yield f"{key}: {text} It has no keys.", ""
         else:
             given = "(required)" if field.is_required() else f"= {text_of(default)}"
             yield f"{key}: {_type(field.annotation)} {given}", text

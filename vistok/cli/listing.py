@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import sys
 from collections.abc import Callable, Iterator
 
 import click
@@ -54,10 +55,15 @@ def _parts() -> Iterator[Row]:
     from vistok.config.registry import entries, families
 
     importlib.import_module("vistok.train.config")  # registers the kinds of every family
-    for family in sorted(families()):
-        if family != "data":
-            for kind, entry in entries(family).items():
-                yield {"name": f"{family} {kind}", "about": _sentence(entry.part, entry.config)}
+    every = [one for family in sorted(families()) for one in entries(family).values()]
+    files = [one.part.__module__ for one in every]
+    for one in every:
+        if one.family != "data":
+            described = (sys.modules[one.part.__module__], one.part, one.config)
+            if files.count(one.part.__module__) > 1:  # the file's first line is of several parts
+                described = (*described[1:], described[0])
+            about = _sentence(*described)
+            yield {"name": f"{one.family} {one.kind}", "about": about}
 
 
 def _data() -> Iterator[Row]:
@@ -82,10 +88,10 @@ def _metrics() -> Iterator[Row]:
         yield {"name": name, "about": f"{unit}{better}{one.help}", "better": one.better}
 
 
-def _sentence(*described: type) -> str:
-    """The first sentence of the first docstring among these classes that is their own."""
+def _sentence(*described: object) -> str:
+    """The first sentence of the first docstring among these that is their own."""
     for one in described:
-        text = one.__dict__.get("__doc__")
+        text = vars(one).get("__doc__")
         if text:
             first = " ".join(inspect.cleandoc(text).split("\n\n")[0].split())
             return first.partition(". ")[0].removesuffix(".")
@@ -113,7 +119,7 @@ def list_(words: tuple[str, ...], as_json: bool) -> None:
     """Print what comes with vistok: released models, configs, parts, protocols, metrics.
 
     KIND is tokenizers, generators, configs, studies, parts, data, protocols or metrics. WORDs
-    choose the rows that hold all of them; without a KIND, of every kind.
+    choose names that hold all of them, or else sentences; without a KIND, of every kind.
 
     \b
     Examples:
@@ -129,7 +135,7 @@ def list_(words: tuple[str, ...], as_json: bool) -> None:
     found = {}
     for name, (_, rows) in KINDS.items():
         if kind in (name, None):
-            found[name] = [row for row in rows() if _fits(row, wanted)]
+            found[name] = _chosen(list(rows()), wanted)
     if not any(found.values()):
         raise InputError(f"{' '.join(words)}: nothing of this name; {nearest(words[0], KINDS)}")
     if as_json:
@@ -141,9 +147,14 @@ def list_(words: tuple[str, ...], as_json: bool) -> None:
             _print(name if kind is None else None, rows)
 
 
-def _fits(row: Row, words: list[str]) -> bool:
-    text = f"{row['name']} {row['about']}".lower()
-    return all(word in text or word.removesuffix("s") in text for word in words)
+def _chosen(rows: list[Row], words: list[str]) -> list[Row]:
+    """The rows whose names hold all words; if there are none, those whose sentences do."""
+    for keys in (("name",), ("name", "about")):
+        texts = [" ".join(str(row[key]) for key in keys).lower() for row in rows]
+        fits = [all(w in text or w.removesuffix("s") in text for w in words) for text in texts]
+        if any(fits):
+            return [row for row, fit in zip(rows, fits, strict=True) if fit]
+    return []
 
 
 def _overview() -> None:

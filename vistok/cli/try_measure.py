@@ -16,7 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vistok.core.errors import InputError
+
 CODECS = {"JPEG": {"optimize": True}, "WebP": {"method": 6}}
+_LONGEST = {"JPEG": 65500, "WebP": 16383}  # pixels of a side that their files can have
 _SHRUNK = (1, 2, 4, 8)  # sides of the image are divided by these
 _BEST = 100  # the highest quality of both
 _MOST = 7  # lengths that are shown
@@ -105,19 +108,25 @@ class SmallFiles:
 
     def __init__(self, image: Image.Image, codec: str) -> None:
         self.image, self.codec = image, codec
+        self._factors = [f for f in _SHRUNK if max(image.size) / f <= _LONGEST[codec]]
+        if not self._factors:
+            raise InputError(
+                f"an image of {image.width}x{image.height} is too long for {codec}; expected sides "
+                f"of {_SHRUNK[-1] * _LONGEST[codec]:,} pixels or fewer"
+            )
         self._shrunk: dict[int, Image.Image] = {}
         self._written: dict[tuple[int, int], bytes] = {}
 
     def at_most(self, limit: int) -> Coded:
         """The best file of at most `limit` bytes."""
         best = Coded(None, None, -math.inf)
-        for factor in _SHRUNK:
+        for factor in self._factors:
             quality = self._highest(factor, limit)
             if quality is not None:
                 made = self._coded(factor, quality)
                 best = made if made.psnr > best.psnr else best
         if best.image is None:
-            return Coded(None, min(len(self._file(f, 0)) for f in _SHRUNK), math.nan)
+            return Coded(None, min(len(self._file(f, 0)) for f in self._factors), math.nan)
         return best
 
     def _highest(self, factor: int, limit: int) -> int | None:

@@ -13,6 +13,7 @@ from vistok.core.text import printable
 from vistok.drawing import data_uri
 
 GENERATOR = "vistok try"
+_LARGEST = 1024  # pixels of a side that the page holds; larger images are shrunk for it
 _LOSSLESS = 256  # pixels of a side up to which the page holds images without loss
 
 
@@ -77,6 +78,9 @@ def _bits(coded: Coded, one: Comparison) -> str:
 
 
 def _uri(image: Any) -> str:
+    if max(image.size) > _LARGEST:
+        image = image.copy()
+        image.thumbnail((_LARGEST, _LARGEST))
     return data_uri(image, max(image.size) <= _LOSSLESS)
 
 

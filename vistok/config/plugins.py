@@ -82,13 +82,19 @@ def modules_of(config: BaseModel) -> list[str]:
     return list(dict.fromkeys(_named(config)))
 
 
+def listed(names: Any) -> list[Any]:
+    """The modules that a file names under `plugins`: a list, one name, or nothing."""
+    if isinstance(names, list | tuple):
+        return list(names)
+    return [] if names is None else [names]
+
+
 def check_recorded(names: Any, source: str) -> None:
     """ConfigError that says what to add if own modules which a file names are not loaded.
 
     Called where a config turns out not to be valid: a part may have moved to another module.
     """
-    if not isinstance(names, list | tuple):
-        return
+    names = listed(names)
     if not all(isinstance(name, str) and _MODULE.fullmatch(name) for name in names):
         raise ConfigError(f"{source}: plugins: got {str(names)[:80]}; expected a list of modules")
     missing = [name for name in names if name not in _taken and name not in sys.modules]

@@ -22,6 +22,7 @@ from typing import Any
 from vistok.config.bounded import read_json
 from vistok.config.errors import ConfigError
 from vistok.config.mistakes import Mistake, explain, find
+from vistok.config.names import close
 from vistok.config.overrides import parse
 from vistok.config.plugins import check_recorded, plugin_words
 from vistok.config.schema_nodes import Schema
@@ -94,6 +95,13 @@ def check_study(name: str, words: Sequence[str]) -> None:
     tree = read_yaml(name, own)
     check("study", tree, name)
     theirs = [word for word in words if word not in own]
+    runs = _shipped("train")
+    for word in theirs:
+        key, _, value = word.partition("=")
+        known = runs is not None and _first(key) in runs.root["properties"]
+        if not known and close(_first(key), schema.root["properties"], cutoff=0.75):
+            wrong = Mistake((_first(key),), "unknown", value)
+            raise ConfigError(f"{name}: {explain(schema, tree, [wrong], ())}")
     if theirs and isinstance(tree.get("train"), str):
         check("train", read_yaml(tree["train"], theirs), f"{name}: {tree['train']}")
 

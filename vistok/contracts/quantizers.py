@@ -145,8 +145,10 @@ def perturbation(case: Case) -> None:
     tokenizer = case.tokenizer().eval()
     quantizer, spec = tokenizer.quantizer, tokenizer.spec()
     latents, clean = case.quantized(tokenizer)
-    if clean.indices is None or clean.queries is None or lacks(quantizer, "neighbours"):
+    if clean.indices is None or clean.queries is None:
         return
+    if lacks(quantizer, "neighbours"):
+        raise Left("latent perturbation was not checked: it needs neighbours()")
     ranks = torch.zeros(4, clean.indices.shape[1], spec.branches, dtype=torch.long)
     ranks[1, 0] = 1
     moved = tokenizer.quantize(latents, Draws(ranks=ranks, top_rank=1))

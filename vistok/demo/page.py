@@ -273,9 +273,8 @@ class _Page:
 
         def again(event):
             """All panels, one after the other; of the tabs only the one that is seen."""
-            for number, view in enumerate((show, compare, tokens, mix)):
-                shown = "hidden" if number else "minimal"
-                event = event.then(*view, **quiet, show_progress=shown)
+            for view in (show, compare, tokens, mix):
+                event = event.then(*view, **quiet, show_progress="minimal")
 
         for name, chosen, view in (
             ("reconstruct", self.tab_reconstruct, show),

@@ -47,7 +47,7 @@ def token_map(tokens: Tokens, changed: Tensor | None = None) -> str:
     more = ""
     if spec.length > _MOST:
         more = f'<p class="vt-quiet">The first {_MOST:,} of {spec.length:,} tokens.</p>'
-    return f'<div class="vt-map">{"".join(grids)}</div>{more}'
+    return f'<div><div class="vt-map">{"".join(grids)}</div>{more}</div>'
 
 
 def _figure(cells: str, columns: int, rows: int, label: str) -> str:

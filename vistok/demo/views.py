@@ -92,8 +92,9 @@ def tokens(
             images.append(cards.figure(made, f"with other codes, {_dB(after.psnr)}"))
             count = int(changed.sum())
             facts.append(("changed", f"{count:,}", f"{count / shown.positions:.0%}"))
-        found.append(cards.card(name, facts, token_map(drawn, changed) + cards.row(images)))
-    return f'<div class="vt-tokens">{"".join(found)}</div>'
+        body = f'<div class="vt-pair">{token_map(drawn, changed)}{cards.row(images)}</div>'
+        found.append(cards.card(name, facts, body))
+    return "".join(found)
 
 
 @told

@@ -117,8 +117,9 @@ def _recognized(
             return Found(own, state, config, str(path), inside=inside)
     if config is None:
         raise ConfigError(
-            f"{folder}: no {CONFIGS[0]}; expected a folder made by save_pretrained, or official "
-            "weights with their official config beside them (or config=PATH)"
+            f"{folder / CONFIGS[0]}: no such config; these weights came with no {CONFIGS[0]}; "
+            "expected a folder made by save_pretrained, or official weights with their official "
+            "config beside them (or config=PATH)"
         )
     raise ConfigError(
         f"{path}: no family recognizes its config and keys; say which it is: family= one of "

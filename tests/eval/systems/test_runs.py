@@ -32,6 +32,20 @@ def test_names_are_as_long_as_they_must_be(runs, tmp_path):
     assert [p.tokenizer.name for p in resolve([first, other])] == ["a/tok", "b/tok"]
 
 
+def test_a_generator_alone_brings_the_tokenizer_of_its_record(runs, fails):
+    tok, gen = runs
+    described = json.loads((gen / "model" / "config.json").read_text())
+    described["tokenizer"]["name"] = str(tok)
+    (gen / "model" / "config.json").write_text(json.dumps(described))
+    (system,) = resolve([gen])
+    assert (system.tokenizer.name, system.tokenizer.folder) == ("tok", tok)
+    assert [one.name for one in system.generators] == ["gen"]
+    described["tokenizer"] |= {"sha256": "0" * 64, "codes_sha256": "0" * 64}
+    (gen / "model" / "config.json").write_text(json.dumps(described))
+    with fails(RunError, "gen", "no tokenizer", "name that tokenizer"):
+        resolve([gen])  # the tokenizer of that name has other weights now
+
+
 def test_mistakes(runs, tmp_path, fails):
     tok, gen = runs
     with fails(RunError, "gen", "tok", "sha256", "name that tokenizer"):

@@ -103,20 +103,18 @@ def test_the_cache_command_takes_data_and_folder_of_the_run(mine, fails):
 
 def test_a_cache_by_the_command_is_the_data_of_a_generator_by_one_key(cached, tmp_path, fails):
     folder, _ = cached
-    out = tmp_path / "tokens"
+    out = tmp_path / "mine" / "tokens"
     words = [str(folder), f"out={out}", "limit=5", "batch=3", "device=cpu"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         result = CliRunner().invoke(cache, words)
         assert result.exit_code == 0, result.output
-        assert f"data.path={out}" in result.output.splitlines()[-1]  # the next command
+        assert f"data.path={out}" in result.stdout.splitlines()[-1]  # the next command
         again = CliRunner().invoke(cache, [*words, "limit=6"])
     assert again.exit_code == 1 and "begun with count=5, now count=6" in again.stderr
     data = CachedTokens(CachedTokensConfig(path=str(out)))
     assert (len(data.open("train")), len(data.open("val"))) == (5, 16)
-    run = CachedTokens(
-        CachedTokensConfig(path=str(tmp_path))
-    )  # RUN, whose tokens lie in RUN/tokens
+    run = CachedTokens(CachedTokensConfig(path=str(out.parent)))
     assert len(run.open("train")) == 5
     alone = CachedTokens(CachedTokensConfig(path=str(out / "train")))
     with fails(DataError, "no validation split"):
