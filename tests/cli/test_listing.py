@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from click.shell_completion import BashComplete
 from click.testing import CliRunner
 
-from tests.support.released import made, positions, recipe_tokenizer
 from vistok.cli import main
 from vistok.cli.listing import KINDS
+from vistok.config import read_yaml, validate
+from vistok.pretrained import releases
 from vistok.pretrained.sizes import GENERATORS, SIZES
+from vistok.tokenizer import Tokenizer
+from vistok.train.config import TrainConfig
 
 
 def listed(*words: str) -> str:
@@ -54,11 +58,16 @@ def test_a_slip_is_one_line():
 
 
 def test_sizes_are_those_of_the_recipes():
-    releases = made("tokenizer")
-    assert list(releases) == list(SIZES) and list(made("generator")) == list(GENERATORS)
-    for name in ("titok-l32", "one-d-piece-s256", "titok-ll32-vae-c16", "xqgan-vp2-4096"):
-        spec = recipe_tokenizer(releases[name]).spec()
-        assert SIZES[name] == (positions(spec), spec.bits if spec.vocab else None)
+    known = releases()
+    makes = {name: family.makes for name, (family, _) in known.items()}
+    assert [name for name in makes if makes[name] == "tokenizer"] == list(SIZES)
+    assert [name for name in makes if makes[name] == "generator"] == list(GENERATORS)
+    for name in ("titok-l32", "one-d-piece-s256", "titok-ll32-vae-c16"):
+        config = validate(TrainConfig, read_yaml(known[name][1].recipe[-1]))
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            spec = Tokenizer(config.task.tokenizer).spec()
+        tokens = f"{spec.length}" if spec.prefix == "none" else f"1..{spec.length}"
+        assert SIZES[name] == (tokens, spec.bits if spec.vocab else None)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +77,8 @@ def test_sizes_are_those_of_the_recipes():
         (["train"], "quick", "quickstart/tokenizer"),
         (["eval"], "titok-l", "titok-l32"),
         (["eval", "a"], "runs/m", "runs/mine"),
+        (["encode"], "titok-l", "titok-l32"),
+        (["encode", "titok-l32"], "titok-l", "titok-l"),  # a file
         (["info"], "rar", "rar-b"),
         (["study"], "leng", "lengths_tiny"),
         (["cache"], "./x", "./x"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from vistok.cli.completion import model_then_files
 from vistok.cli.frequencies import codec_of
 from vistok.cli.inputs import Source, find_sources
 from vistok.cli.outputs import claim, output_names, overwrite_option, say
@@ -45,7 +46,13 @@ skip_option = click.option(
 
 
 @click.command()
-@click.argument("words", nargs=-1, required=True, metavar="[MODEL] FILE|FOLDER|PATTERN...")
+@click.argument(
+    "words",
+    nargs=-1,
+    required=True,
+    metavar="[MODEL] FILE|FOLDER|PATTERN...",
+    shell_complete=model_then_files,
+)
 @click.option(
     "--out", default=".", show_default=True, help="Folder for the .vtk files; of one file its name."
 )
@@ -162,7 +169,11 @@ def encode(
 
 @click.command()
 @click.argument(
-    "words", nargs=-1, required=True, metavar="[MODEL] FILE|FOLDER|PATTERN... [sampling.KEY=VALUE]"
+    "words",
+    nargs=-1,
+    required=True,
+    metavar="[MODEL] FILE|FOLDER|PATTERN... [sampling.KEY=VALUE]",
+    shell_complete=model_then_files,
 )
 @click.option(
     "--out",
