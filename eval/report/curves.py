@@ -55,7 +55,7 @@ def length_charts(results: Results, over: str) -> list[Markup]:
             name = naming.of(group[0], guided=False)
             charts.append(
                 line_chart(
-                    f"{name.text} {name.arrow}".strip() + mark(*group),
+                    f"{name.text}{mark(*group)} {name.arrow}".strip(),
                     lines,
                     log_x=True,
                     x_ticks=ticks if over == "tokens" else None,
@@ -91,7 +91,7 @@ def rate_charts(results: Results) -> list[Markup]:
         metric, named = group[0].metric, naming.of(group[0], guided=False)
         charts.append(
             line_chart(
-                f"{named.text} {named.arrow}".strip() + mark(*group),
+                f"{named.text}{mark(*group)} {named.arrow}".strip(),
                 sorted(lines, key=lambda line: line.place == BASE),
                 log_x=True,
                 x_title="bytes per image",
@@ -121,7 +121,7 @@ def damage_charts(results: Results) -> list[Markup]:
             lines = _lines(results, group, share)
             charts.append(
                 line_chart(
-                    f"{named.text} {named.arrow}".strip() + mark(*group),
+                    f"{named.text}{mark(*group)} {named.arrow}".strip(),
                     lines,
                     x_title=f"share of {titles.get(kind, kind)}",
                     form=lambda v, m=metric: shown(v, m),

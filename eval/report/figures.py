@@ -100,10 +100,10 @@ def line_chart(
             )
         fill = color(one.place if one.place is not None else place)
         for x, y in own if one.dots or len(own) == 1 else ():
-            tip = escape(f"{one.name} at {_number(x)}: {form(y)}")
+            value = escape(f"{one.name} at {_number(x)}: {form(y)}")
             body.append(
                 f'<circle cx="{fx(x):.1f}" cy="{fy(y):.1f}" r="{3.5 if len(kept) < 7 else 2.5}" '
-                f'fill="{fill}"><title>{tip}</title></circle>'
+                f'fill="{fill}"><title>{value}</title></circle>'
             )
     return _frame(title, body, tip=tip) + legend(series if named else _apart(series))
 

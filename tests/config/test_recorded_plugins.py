@@ -89,6 +89,8 @@ def test_a_model_names_its_modules_and_imports_none(model, fails):
     "words",
     [
         ["info", "model"],
+        ["cache", "model", "data.kind=photos"],
+        ["try", "a.png", "--model", "model"],
         ["encode", "model", "a.png"],
         ["decode", "model", "a.vtk"],
         ["generate", "model", "model"],

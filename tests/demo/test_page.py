@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 import torch
@@ -102,6 +104,12 @@ def test_nothing_but_this_server_is_asked(page):
     assert [one for one in page.requests if not one.startswith(own)] == []
     failed = [one for one in page.console if "warning" not in (one.get("type"), one.get("level"))]
     assert failed == []
+
+
+def test_a_site_that_names_this_address_as_its_own_is_refused(page):
+    request = urllib.request.Request(page.server.url, headers={"Host": "elsewhere.example"})
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(request, timeout=SECONDS)
 
 
 @pytest.mark.parametrize(

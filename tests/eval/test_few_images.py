@@ -62,7 +62,7 @@ def test_four_images_are_marked_in_every_form(runs, tmp_path):
 def test_charts_are_marked_too():
     rows = tuple(row("rFID", "a", 3.0 / n, n, few=WHY) for n in (1, 4, 16))
     (chart,) = curves.length_charts(Results(rows=rows, runs=(run_facts("a"),)), "tokens")
-    assert 'class="title">rFID[vistok-cnn, photos]†<' in chart
+    assert 'class="title">rFID† ↓<title>rFID[vistok-cnn, photos]</title>' in chart
 
 
 def test_many_images_are_not_marked():

@@ -91,7 +91,14 @@ def check_study(name: str, words: Sequence[str]) -> None:
     schema = _shipped("study")
     if schema is None:
         return
-    own = [word for word in words if _first(word.partition("=")[0]) in schema.root["properties"]]
+    keys = schema.root["properties"]
+    own = [word for word in words if _first(word.partition("=")[0]) in keys]
+    for word in words:
+        key, _, value = word.partition("=")
+        slip = word not in own and close(_first(key), keys, cutoff=0.8)
+        if slip and _first(key) not in _shipped("train").root["properties"]:
+            wrong = Mistake((_first(key),), "unknown", value)
+            raise ConfigError(f"{name}: {explain(schema, {}, [wrong], ())}")
     tree = read_yaml(name, own)
     check("study", tree, name)
     theirs = [word for word in words if word not in own]

@@ -276,15 +276,16 @@ class _Page:
             for view in (show, compare, tokens, mix):
                 event = event.then(*view, **quiet, show_progress="minimal")
 
-        for name, chosen, view in (
-            ("reconstruct", self.tab_reconstruct, show),
-            ("tokens", self.tab_tokens, tokens),
-            ("mix", self.tab_mix, mix),
+        for name, chosen, panels in (
+            ("reconstruct", self.tab_reconstruct, (show, compare)),
+            ("tokens", self.tab_tokens, (tokens,)),
+            ("mix", self.tab_mix, (mix,)),
         ):
-            opened = chosen.select(
+            event = chosen.select(
                 lambda name=name: name, None, tab, **quiet, show_progress="hidden"
             )
-            opened.then(*view, **quiet, show_progress="minimal")
+            for view in panels:
+                event = event.then(*view, **quiet, show_progress="minimal")
 
         for shelf, image in ((self.shelf, self.image), (self.other_shelf, self.second)):
             shelf.click(self._photograph, shelf, image, **quiet, show_progress="hidden")

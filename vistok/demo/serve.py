@@ -94,10 +94,17 @@ def served(models: Models, host: str = "127.0.0.1", port: int | None = None) -> 
     with tempfile.TemporaryDirectory(prefix="vistok-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # read when components are made
         from starlette.middleware import Middleware
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
 
         from vistok.demo import page
         from vistok.demo.images import photographs
 
+        middleware = [Middleware(_Headers)]
+        if (
+            is_loopback(host) and ":" not in host
+        ):  # else any site could name this address as its own
+            named = ["127.0.0.1", "localhost", host]
+            middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=named))
         _warm(models)
         blocks = page.build(models).queue(default_concurrency_limit=4)
         try:
@@ -117,7 +124,7 @@ def served(models: Models, host: str = "127.0.0.1", port: int | None = None) -> 
                 allowed_paths=[str(file) for file in photographs().values()],
                 theme=page.theme(),
                 css_paths=page.STYLE,
-                app_kwargs={"middleware": [Middleware(_Headers)]},
+                app_kwargs={"middleware": middleware},
                 num_workers=0,
             )
         except OSError as error:

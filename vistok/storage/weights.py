@@ -120,9 +120,9 @@ def load_file(
     for name, mine in own.items():
         cast = dtype is not None and mine.is_floating_point() and name not in keep
         wanted = dtype if cast else mine.dtype
-        if (wrong := misfit(tensors[name], wanted)) is not None:
-            raise WeightsError(f"{path}: {name} {wrong}")
         tensors[name] = tensors[name].to(device, wanted, copy=True)
+        if cast and not all_finite(tensors[name]):
+            raise WeightsError(f"{path}: {name} has values that do not fit {_name(wanted)}")
     put(module, tensors)
 
 
