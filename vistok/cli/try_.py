@@ -21,6 +21,7 @@ from vistok.config.errors import InputError, UserError, one_line_errors
 _DEFAULT = "vistok-128"
 _MOST = 16  # images of one page
 _SEEN = "A photograph of scikit-image, which models may have seen in training. "
+_HELD_OUT = "A photograph of scikit-image that the model was not trained on. "
 _VIEW = 69  # of the data `photos`, validation: the face of the cat Chelsea
 
 
@@ -135,7 +136,7 @@ def _compared(
     from vistok.data.decode.images import to_tensor
 
     hw = tokenizer.shape.image_size
-    name, image, about = _read(source, hw)
+    name, image, about = _read(source, hw, model)
     if tile:
         pixels = to_tensor(image)
     else:
@@ -165,7 +166,7 @@ def _compared(
     )
 
 
-def _read(source: Source | None, hw: tuple[int, int]) -> tuple[str, Any, str]:
+def _read(source: Source | None, hw: tuple[int, int], model: str) -> tuple[str, Any, str]:
     """(name, image of PIL, words on it) of a file, or of the built-in photograph."""
     from PIL import Image
 
@@ -173,7 +174,7 @@ def _read(source: Source | None, hw: tuple[int, int]) -> tuple[str, Any, str]:
     from vistok.data.kinds import video
 
     if source is None:
-        return _built_in(max(hw))
+        return _built_in(max(hw), model)
     path = source.path
     name = os.path.basename(path)
     if Path(path).suffix.lower() in video.ENDINGS and not path.lower().endswith(".gif"):
@@ -186,15 +187,15 @@ def _read(source: Source | None, hw: tuple[int, int]) -> tuple[str, Any, str]:
     return name, images.read(path), ""
 
 
-def _built_in(size: int) -> tuple[str, Any, str]:
-    """A view of a photograph that comes with scikit-image."""
+def _built_in(size: int, model: str) -> tuple[str, Any, str]:
+    """A view of a photograph that comes with scikit-image; vistok-128 was trained without it."""
     from PIL import Image
 
     from vistok.data.kinds.photos import PhotosConfig, PhotosDataset
 
     view = PhotosDataset(PhotosConfig(size=size), "val").sample(_VIEW)
     image = Image.fromarray(view.pixels.permute(1, 2, 0).contiguous().numpy())
-    return "chelsea", image, _SEEN
+    return "chelsea", image, _HELD_OUT if model == _DEFAULT else _SEEN
 
 
 def _write(

@@ -61,7 +61,7 @@ class TransformerConfig(Config):
     """Bias of the attention's output."""
     mlp_bias: bool | None = None
     layer_scale: float | None = None
-    """Initial value of a learned gain on each residual branch; None = no gain."""
+    """Initial value of a learned gain on each residual branch; null = no gain."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of activations of the residual branches that training drops, keyed by sample."""
     mlp_out_dropout: float | None = Field(default=None, ge=0, lt=1)

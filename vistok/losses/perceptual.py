@@ -29,7 +29,7 @@ class PerceptualConfig(LossConfig):
     losses: alone it leaves grey noise. TA-TiTok's lpips-convnext_s-1.0-0.1 at weight 1.1 is
     lpips-vgg with weight 1.0 and convnext-s-logits with weight 0.1."""
     weights_path: str | None = None
-    """Local weights; None = where the network's library keeps or downloads them."""
+    """Local weights; null = where the network's library keeps or downloads them."""
     weight: float = Field(default=1.0, ge=0)
     """Weight of the distance."""
     start: int = Field(default=0, ge=0)

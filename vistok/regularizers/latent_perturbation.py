@@ -33,7 +33,7 @@ class LatentPerturbationConfig(Config):
     neighbours: int = Field(default=100, ge=1, le=2**20)
     """delta: codes among which a perturbed token draws."""
     anneal: tuple[float, float] | None = (40.0, 120.0)
-    """Epochs between which alpha and delta are annealed; None = constant."""
+    """Epochs between which alpha and delta are annealed; null = constant."""
     end_ratio: float = Field(default=0.5, ge=0, le=1)
     """Share of alpha and delta that is left at the end."""
     choose: Choose = "global"

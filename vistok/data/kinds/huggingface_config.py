@@ -33,13 +33,13 @@ class HuggingFaceConfig(TransformConfig):
     classes: int | tuple[str, ...] | str | None = None
     """Number of classes, their names, or a file of names, where the data set does not say."""
     need_label: bool = False
-    """True: an unlabeled row (-1 or null) is a bad sample."""
+    """true: an unlabeled row (-1 or null) is a bad sample."""
     text_column: str | None = None
     """Column of the texts; null: texts are ignored."""
     cache_dir: str | None = None
     """Folder in which the library keeps its downloads and conversions; null: its default."""
     streaming: bool = False
-    """True: training reads front to back, without downloading the data set first."""
+    """true: training reads front to back, without downloading the data set first."""
     count: int | None = Field(default=None, ge=1)
     """Streaming: training samples, where the data set does not say."""
     shuffle: int = Field(default=1024, ge=0)

@@ -58,9 +58,9 @@ class ParquetConfig(TransformConfig):
     classes: int | tuple[str, ...] | str | None = None
     """Number of classes, their names, or a file of names; null: what the shards say, or hold."""
     need_label: bool = False
-    """True: an unlabeled row (-1 or null) is a bad sample."""
+    """true: an unlabeled row (-1 or null) is a bad sample."""
     cache: bool = False
-    """True: decode all images when opening and keep them in memory as uint8."""
+    """true: decode all images when opening and keep them in memory as uint8."""
     row_groups_mb: int = Field(default=256, ge=1)
     """Megabytes of row groups that each process keeps in memory after reading them."""
 

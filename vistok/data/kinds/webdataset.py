@@ -75,7 +75,7 @@ class WebDatasetConfig(TransformConfig):
     count: int | None = Field(default=None, ge=1)
     """Training samples; null: counted in the headers of local shards (needed for URLs)."""
     streaming: bool = True
-    """True: training reads front to back; false: by index, for local shards."""
+    """true: training reads front to back; false: by index, for local shards."""
     shuffle: int = Field(default=1024, ge=0)
     """Streaming: samples of a lane that are held and shuffled; 0: the order of the shard."""
     lanes: int | None = Field(default=None, ge=1)
