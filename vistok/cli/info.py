@@ -61,7 +61,11 @@ def _is_config(name: str) -> bool:
 
 
 def _tokens(spec: Any, sample: str) -> dict[str, Any]:
-    prefixes = ", ".join(map(str, spec.eval_lengths)) if spec.prefix != "none" else "whole only"
+    prefixes = "whole only"
+    if spec.prefix != "none":
+        every = spec.lengths is None
+        listed = ", ".join(map(str, spec.eval_lengths))
+        prefixes = f"any from 1 to {spec.max_prefix}" if every else listed
     return {
         f"tokens/{sample}": spec.length,
         "vocabulary": " x ".join(map(str, spec.vocab)) or f"continuous, width {spec.dim}",
