@@ -70,6 +70,13 @@ def test_sizes_are_those_of_the_recipes():
         assert SIZES[name] == (tokens, spec.bits if spec.vocab else None)
 
 
+def test_the_embedded_tokenizer_is_listed_first_with_its_size():
+    first = json.loads(listed("tokenizers", "--json"))[0]
+    spec = Tokenizer.from_pretrained("vistok-128").spec()
+    assert first["name"] == "vistok-128" and first["bits"] == spec.bits
+    assert first["tokens"] == f"1..{spec.length}" and spec.prefix == "token"
+
+
 @pytest.mark.parametrize(
     ("words", "incomplete", "wanted"),
     [

@@ -51,7 +51,8 @@ COMMANDS = {
 def main() -> None:
     """Train, measure and use discrete image and video tokenizers.
 
-    A MODEL is a run (runs/mine), a folder made by save_pretrained, hf:owner/name of the hub, a
-    released name such as titok-l32, or official weights. Settings are KEY=VALUE words, such as
-    sampling.steps=10; plugins=my.module loads your own parts first, in every command.
+    A MODEL is a run (runs/mine), a folder made by save_pretrained, hf:owner/name of the hub,
+    vistok-128 (in the package), a released name such as titok-l32, or official weights. Settings
+    are KEY=VALUE words, such as sampling.steps=10; plugins=my.module loads your own parts first,
+    in every command.
     """

@@ -37,6 +37,8 @@ def _released(kind: str) -> Iterator[Row]:
     from vistok.pretrained.sizes import SIZES
     from vistok.pretrained.table import releases
 
+    if kind == "tokenizer":
+        yield from _embedded()
     for name, (family, release) in releases().items():
         if family.makes != kind:
             continue
@@ -49,6 +51,18 @@ def _released(kind: str) -> Iterator[Row]:
         row |= {"about": f"{size}; {release.license}", "family": family.name}
         row |= {"license": release.license, "hub": release.hub or None}
         yield row | {"recipes": ", ".join(release.recipe)}
+
+
+def _embedded() -> Iterator[Row]:
+    """Tokenizers inside the package, in rows like those of released ones."""
+    from vistok.pretrained.embedded import EMBEDDED, SIZES
+
+    for name, folder in EMBEDDED.items():
+        tokens, bits = SIZES[name]
+        license_ = json.loads((folder / "config.json").read_text("utf-8"))["license"]
+        row: Row = {"name": name, "tokens": tokens, "bits": bits}
+        row |= {"about": f"{tokens} tokens, {bits:,} bits; in the package; {license_}"}
+        yield row | {"family": "vistok", "license": license_, "hub": None, "recipes": ""}
 
 
 def _parts() -> Iterator[Row]:
@@ -99,7 +113,10 @@ def _sentence(*described: object) -> str:
 
 
 KINDS: dict[str, tuple[str, Callable[[], Iterator[Row]]]] = {
-    "tokenizers": ("released tokenizers, for a MODEL", lambda: _released("tokenizer")),
+    "tokenizers": (
+        "vistok-128 and released ones, for a MODEL",
+        lambda: _released("tokenizer"),
+    ),
     "generators": ("released generators, for a MODEL", lambda: _released("generator")),
     "configs": ("for vistok train", _configs),
     "studies": ("for vistok study", _studies),
