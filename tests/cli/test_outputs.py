@@ -85,6 +85,19 @@ def test_no_file_of_tokens_named_is_said(place):
     assert "no .vtk file named" in mistake("decode", "model", "sampling.steps=3")
 
 
+def test_the_name_of_another_format_is_no_folder(place):
+    assert "--out a.png: expected a folder, or a name that ends in .vtk" in mistake(
+        "encode", "model", "one/cat.png", "--out", "a.png"
+    )
+    call("encode", "model", "one/cat.png", "--out", "a.vtk")
+    for out, form in (("b.tiff", ()), ("b.png", ("--format", "webp"))):
+        assert "expected a folder" in mistake("decode", "model", "a.vtk", "--out", out, *form)
+        assert not Path(out).exists()
+    Path("v.png").mkdir()  # a folder of the user's own is one
+    call("encode", "model", "one/cat.png", "--out", "v.png")
+    assert files("v.png") == {"cat.vtk"}
+
+
 def test_nothing_is_overwritten_unless_it_is_asked_for(place):
     Path("cat.vtk").write_text("mine")
     for command in (
