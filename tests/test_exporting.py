@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.contracts.test_parts import small, tokenizer, tokenizer_with
 from vistok.config import UserError
+from vistok.contracts.case import around, images, small, tiny
 from vistok.exporting import Decode, Encode
 
-PIXELS = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(5))
+PIXELS = images(2).pixels
 MADE = {
-    "1d": lambda: tokenizer(quantizer=small("quantizer", "vq")),
-    "grid": lambda: tokenizer(encoder=small("encoder", "cnn"), decoder=small("decoder", "cnn")),
-    "scales": lambda: tokenizer_with("quantizer", "multi_scale"),
+    "1d": lambda: tiny(quantizer=small("quantizer", "vq")),
+    "grid": lambda: tiny(encoder=small("encoder", "cnn"), decoder=small("decoder", "cnn")),
+    "scales": lambda: tiny(**around("quantizer", "multi_scale")),
 }
 
 
@@ -36,7 +36,7 @@ def test_both_directions(name):
 
 def test_what_cannot_be_exported(fails):
     with fails(UserError, "decoder.kind=flow_vit samples: it cannot be exported"):
-        Decode(tokenizer_with("decoder", "flow_vit").eval())
+        Decode(tiny(**around("decoder", "flow_vit")).eval())
     with fails(UserError, "in training mode; call tokenizer.eval"):
         Encode(MADE["1d"]().train())
     with fails(UserError, r"length=9: expected 1\.\.4 tokens"):

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from tests.support.nar import CAPTIONS, CLIPS, IMAGES, official_nar
-from tests.support.released import made
 from vistok import pretrained
 from vistok.config import ConfigError, read_yaml, validate
 from vistok.config.registry import build
@@ -157,7 +156,7 @@ def test_recipes_have_the_sizes_of_the_original(name):
     count = sum(p.numel() for p in model.parameters()) / 1e6
     assert count == pytest.approx(BUILT[name], abs=0.01)
     trained = NAR.config(NAR.official(model))
-    if (release := made("generator").get(f"nar-{name}")) is not None:
+    if (release := {one.name: one for one in NAR.releases}.get(f"nar-{name}")) is not None:
         assert trained == NAR.config(release.config)
         assert release.recipe == (f"generators/nar/{name}",)
         # Bare weights of a released size need no config.

@@ -19,6 +19,7 @@ from vistok.config.references import check_references, follow_references
 from vistok.config.scalars import plain
 from vistok.config.shipped import find
 from vistok.config.yaml_text import dump_yaml, parse_yaml
+from vistok.core.verbosity import debug
 
 LARGEST = 2**20  # bytes of a config file
 
@@ -32,6 +33,7 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     `ConfigError` when a file is missing or broken, or an override is not `key=value`.
     """
     path = find(path)
+    debug(f"config: {path}")
     tree = apply(_load(path, ()), overrides)
     try:
         return follow_references(tree)
