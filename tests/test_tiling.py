@@ -11,6 +11,7 @@ from vistok import tiling
 from vistok.core.errors import InputError
 from vistok.data.batch import to_uint8
 from vistok.tiling import Tiling
+from vistok.tokens.labels import Tiled
 
 
 def image(height: int, width: int) -> torch.Tensor:
@@ -114,6 +115,8 @@ def test_what_cannot_be_tiled_is_one_line(make_tokenizer, fails):
     with fails(InputError, "5 tiles; an image of 9x20 has 6 of 8x8"):
         Tiling.from_record(tokenizer, wrong)
     assert Tiling.from_record(tokenizer, places.record()) == places
+    with pytest.raises(InputError, match="100000x100000; expected at most 100 Mpx"):
+        Tiling.from_record(tokenizer, Tiled(100_000, 100_000, 1, 2**17))
     clips = SimpleNamespace(shape=SimpleNamespace(is_clip=True, frames=4))
     with fails(InputError, "clips of 4 frames; tiles are for images only"):
         Tiling.of(clips, (9, 9))

@@ -62,7 +62,7 @@ def config_of(name: str, words: Sequence[str]) -> TrainConfig:
     run = run_of(name)
     task = options.model_dump(exclude=set(_Common.model_fields))
     tree: dict[str, Any] = {
-        "name": run.name,
+        "name": run.resolve().name,
         "out": options.out or str(run / _TOKENS),
         "task": {"kind": "cache", "tokenizer": name, **task},
         "batch_size": options.batch,
@@ -70,6 +70,8 @@ def config_of(name: str, words: Sequence[str]) -> TrainConfig:
         "data": options.data or None,
     }
     tree, source = with_run_data(tree)
+    if source is None:
+        pretrained.locate(name, expect="tokenizer")  # a wrong name is told before missing data
     if not tree["data"] or "kind" not in tree["data"]:
         raise ConfigError(
             f"{name}: it names no data of its own; say which images to tokenize, e.g. "

@@ -23,6 +23,7 @@ from torch import Tensor
 from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.data.batch import to_uint8
+from vistok.data.decode.images import PIXEL_LIMIT
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens
 from vistok.tokens.labels import Tiled
@@ -83,6 +84,11 @@ class Tiling:
     @classmethod
     def from_record(cls, tokenizer: Tokenizer, tiled: Tiled) -> Tiling:
         """The tiling that a .vtk file describes; InputError if it cannot be of this tokenizer."""
+        if tiled.height * tiled.width > PIXEL_LIMIT:  # a few bytes may say any size
+            raise InputError(
+                f"an image of {tiled.height}x{tiled.width}; expected at most "
+                f"{PIXEL_LIMIT / 1e6:g} Mpx, as of images that are encoded"
+            )
         tiling = cls.of(tokenizer, (tiled.height, tiled.width), tiled.overlap)
         if len(tiling) != tiled.count:
             raise InputError(

@@ -253,7 +253,8 @@ class Tokenizer(
             sampling: settings of a decoder that samples, whole or as changes to its own.
         Raises ValueError for tokens of another spec, and for settings that the decoder lacks.
         """
-        if isinstance(tokens, Tensor):
+        if not isinstance(tokens, Tokens):
+            tokens = torch.as_tensor(tokens)
             made = Tokens.of if tokens.ndim == 3 else Tokens.from_ids
             tokens = made(self.spec(), tokens)
         tokens.check()

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from tests.cli.test_cli import call, mistake
-from vistok.cli.media import write, write_clip
+from vistok.cli.media import write, write_clip, write_image
 from vistok.cli.outputs import claim, output_names
 from vistok.config.errors import InputError
 from vistok.tokenizer import Tokenizer
@@ -83,6 +83,26 @@ def test_the_reported_images_of_one_stem(place, broken):
 
 def test_no_file_of_tokens_named_is_said(place):
     assert "no .vtk file named" in mistake("decode", "model", "sampling.steps=3")
+
+
+def test_the_name_of_another_format_is_no_folder(place):
+    assert "--out a.png: expected a folder, or a name that ends in .vtk" in mistake(
+        "encode", "model", "one/cat.png", "--out", "a.png"
+    )
+    call("encode", "model", "one/cat.png", "--out", "a.vtk")
+    for out, form in (("b.tiff", ()), ("b.png", ("--format", "webp"))):
+        assert "expected a folder" in mistake("decode", "model", "a.vtk", "--out", out, *form)
+        assert not Path(out).exists()
+    Path("v.png").mkdir()  # a folder of the user's own is one
+    call("encode", "model", "one/cat.png", "--out", "v.png")
+    assert files("v.png") == {"cat.vtk"}
+
+
+@pytest.mark.parametrize(("name", "side"), [("x.webp", 16384), ("x.jpg", 65501)])
+def test_an_image_that_is_too_long_for_its_format_is_one_line(tmp_path, fails, name, side):
+    with fails(InputError, f"an image of {side}x1; .* expected another format, such as png"):
+        write_image(torch.zeros(3, 1, side, dtype=torch.uint8), tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_overwritten_unless_it_is_asked_for(place):

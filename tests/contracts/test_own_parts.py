@@ -16,6 +16,7 @@ from vistok.config import ConfigError, load_plugins, validate
 from vistok.config.registry import build, entries
 from vistok.contracts import Case, checks_of, run_check
 from vistok.contracts import processes as two
+from vistok.contracts.own import cases
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -60,6 +61,12 @@ def test_every_check_of_a_good_part_is_a_line(own):
     assert len(lines) == len(checks_of("quantizer")) + 2
     assert all(line.startswith("  ok ") for line in lines[1:-1])
     assert lines[-1].startswith(f"{len(lines) - 2} ok (")
+
+
+def test_a_part_that_nothing_tests_does_not_pass(fails):
+    part = next(iter(entries("vision").values()))
+    with fails(ConfigError, f"vision {part.kind}: no checks of this family; expected a part of: "):
+        cases([part])
 
 
 def test_parts_and_checks_are_listed_and_wrong_names_are_told(own):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -44,8 +45,22 @@ def test_samples(spec):
         assert one[1:] == Tokens.cat(rows[1:]) == one[[1, 2]] == one[torch.tensor([1, 2])]
         assert one[torch.tensor([True, False, True])] == one[::2] == one.select(slice(0, 3, 2))
         assert one[0].made_by == "abcd" and one[0].fps == 2.5
-    with pytest.raises(IndexError, match="sample 3 of 3"):
-        tokens(spec)[3]
+    for number in (1, np.int64(1), torch.tensor(1), -2):
+        assert tokens(spec)[number] == tokens(spec)[1:2]
+    for wrong in (3, np.int64(3), torch.tensor(-4)):
+        with pytest.raises(IndexError, match="of 3"):
+            tokens(spec)[wrong]
+    for wrong in ([0.5], 1.0, [[0, 1]]):
+        with pytest.raises(IndexError, match="rows of type"):
+            tokens(spec)[wrong]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_no_samples_have_no_ids(spec):
+    for one in cuts(spec):
+        none = one[[]]
+        assert len(none) == len(none.ids()) == len(none.flat_ids()) == 0
+        assert Tokens.cat([none, one]) == one
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -157,3 +172,18 @@ def test_it_says_what_it_is():
     assert "kept 1 to 2 blocks" in repr(tokens(SCALES).prefix(torch.tensor([1, 2, 1])))
     values = Tokens(TokenSpec(blocks=((2,),), vocab=(), dim=3), values=torch.rand(1, 2, 3))
     assert repr(values) == "Tokens(1 sample x 2 vectors of 3, float32 on cpu)"
+
+
+def test_facts_that_some_lack_are_of_none():
+    one, bare = tokens(PLAIN), replace(tokens(PLAIN), made_by=None, size=None)
+    for many in ([one, bare], [bare, one]):
+        both = Tokens.cat(many)
+        assert both.made_by is None and both.size is None and both.fps == 2.5
+
+
+def test_files_that_are_not_there_are_one_line(tmp_path):
+    for place in (tmp_path / "none.safetensors", tmp_path):
+        with pytest.raises(InputError, match=r"no such file; expected one that Tokens\.save"):
+            Tokens.load(place)
+    with pytest.raises(InputError, match=r"cannot be written .No such file"):
+        tokens(PLAIN).save(tmp_path / "none" / "x.safetensors")

@@ -34,6 +34,8 @@ _FORMATS = {  # of `decode`: the suffixes of its files, the one that it gives fi
     "mp4": (".mp4",),
 }
 _MOVING = ("gif", "mp4")
+_IMAGES = (".bmp", ".tif", ".tiff")
+_ENDINGS = {_SUFFIX, *_IMAGES, *(one for known in _FORMATS.values() for one in known)}
 
 frequencies_option = click.option(
     "--frequencies",
@@ -287,6 +289,8 @@ def _targets(
         if len(files) > 1:
             raise InputError(f"--out {out}: one file for {len(files)}; expected a folder")
         return [Path(out)]
+    if Path(out).suffix.lower() in _ENDINGS and not Path(out).exists():
+        raise InputError(f"--out {out}: expected a folder, or a name that ends in {suffixes[0]}")
     below = [one.below for one in files] if listed else None
     names = output_names([one.path for one in files], suffixes[0], below)
     return [Path(out) / name for name in names]

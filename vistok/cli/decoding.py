@@ -61,7 +61,11 @@ class Decoding:
                 for _, alike in groupby(good, key=_kind):
                     for one, pixels in self._decoded(list(alike), work):
                         target = targets[one.number]
-                        size = self._write(pixels, target, one.value.tokens.fps)
+                        try:
+                            size = self._write(pixels, target, one.value.tokens.fps)
+                        except InputError as error:  # this image's own fault
+                            work.fail(one.source.path, error)
+                            continue
                         data = target.stat().st_size
                         written += data
                         work.succeed(f"{one.source.path} -> {target} ({size}, {data:,} bytes)")

@@ -9,7 +9,8 @@ from typing import Any
 from vistok.config.errors import InputError
 from vistok.storage.files import replacing, unwritten
 
-LOSSY = ("JPEG", "WEBP")  # formats with a quality
+LONGEST = {"JPEG": 65500, "WEBP": 16383}  # pixels of a side that their files can have
+LOSSY = tuple(LONGEST)  # formats with a quality
 _SLOWEST, _FASTEST = 0.01, 1000.0  # frames per second that files of clips can say
 
 
@@ -46,11 +47,16 @@ def write_image(image: Any, path: str | Path, quality: int | None = None) -> Non
 
     Args:
         quality: of JPEG and WebP, 1..100; None = Pillow's default.
-    UnwrittenError if the disk refuses.
+    InputError for one that is too long for its format, UnwrittenError if the disk refuses.
     """
     from PIL import Image
 
-    form = image_format(path)
+    form, (height, width) = image_format(path), image.shape[1:]
+    if max(height, width) > (most := LONGEST.get(form, math.inf)):
+        raise InputError(
+            f"{path}: an image of {width}x{height}; {form} files have sides of {most:,} pixels or "
+            "fewer: expected another format, such as png"
+        )
     options = {} if quality is None or form not in LOSSY else {"quality": quality}
     try:
         with replacing(path) as draft:

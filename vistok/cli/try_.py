@@ -108,16 +108,18 @@ def _is_ours(path: Path) -> bool:
     from vistok.cli.try_page import GENERATOR
     from vistok.core.regular_files import open_regular
 
+    marks = f'name="generator" content="{GENERATOR}"', f"Software\0{GENERATOR}"  # page, strip
     if not path.is_file() or path.is_symlink():
         return False
     with open_regular(path, "rb") as file:
-        return GENERATOR.encode() in file.read(1024)
+        beginning = file.read(1024)
+    return any(mark.encode() in beginning for mark in marks)
 
 
 def _endings() -> tuple[str, ...]:
     from vistok.data.kinds import folder, video
 
-    return (*folder.ENDINGS, *video.ENDINGS)
+    return tuple(dict.fromkeys((*folder.ENDINGS, *video.ENDINGS)))
 
 
 def _compared(

@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vistok.cli.media import LONGEST
 from vistok.core.errors import InputError
 
 CODECS = {"JPEG": {"optimize": True}, "WebP": {"method": 6}}
-_LONGEST = {"JPEG": 65500, "WebP": 16383}  # pixels of a side that their files can have
 _SHRUNK = (1, 2, 4, 8)  # sides of the image are divided by these
 _BEST = 100  # the highest quality of both
 _MOST = 7  # lengths that are shown
@@ -108,11 +108,12 @@ class SmallFiles:
 
     def __init__(self, image: Image.Image, codec: str) -> None:
         self.image, self.codec = image, codec
-        self._factors = [f for f in _SHRUNK if max(image.size) / f <= _LONGEST[codec]]
+        longest = LONGEST[codec.upper()]
+        self._factors = [f for f in _SHRUNK if max(image.size) / f <= longest]
         if not self._factors:
             raise InputError(
                 f"an image of {image.width}x{image.height} is too long for {codec}; expected sides "
-                f"of {_SHRUNK[-1] * _LONGEST[codec]:,} pixels or fewer"
+                f"of {_SHRUNK[-1] * longest:,} pixels or fewer"
             )
         self._shrunk: dict[int, Image.Image] = {}
         self._written: dict[tuple[int, int], bytes] = {}

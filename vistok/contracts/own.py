@@ -64,8 +64,13 @@ def checks_for(family: str) -> list[Check]:
 def cases(parts: Sequence[Entry], words: Sequence[str] = ()) -> list[Case]:
     """The parts with their tiny configs and KEY=VALUE changes.
 
-    ConfigError for changes where several parts could be meant.
+    ConfigError for changes where several parts could be meant, and for parts of families without
+    checks: nothing would be tested.
     """
+    if not any(checks_for(part.family) for part in parts):
+        named = ", ".join(f"{part.family} {part.kind}" for part in parts)
+        tested = ", ".join(family for family in sorted(families()) if checks_for(family))
+        raise ConfigError(f"{named}: no checks of this family; expected a part of: {tested}")
     if words and len(parts) > 1:
         kinds = ", ".join(part.kind for part in parts)
         raise ConfigError(f"{words[0]}: of which part? name one of {kinds} before it")
@@ -84,6 +89,8 @@ def heading(case: Case) -> str:
 def report(case: Case) -> Iterator[Outcome | str]:
     """Outcomes of a part's checks as they are made; a line of text where the rest is left out."""
     checks = checks_for(case.family)
+    if not checks:
+        yield f"not tested: there are no checks of a {case.family}"
     for number, one in enumerate(checks, 1):
         outcome = run_check(one, case)
         yield outcome

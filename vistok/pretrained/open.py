@@ -85,7 +85,7 @@ def open(
         expect: the kind that is needed; another one is an error.
         plugins: module, or modules, of your own parts to import first.
         dtype: type of the weights (torch.bfloat16 or "bf16", ...); quantizers stay in fp32. None =
-            as they were saved.
+            fp32.
         device: where the weights go; None = "cpu".
         revision: of an id of the hub.
         hub: cache_dir, force_download, local_files_only and token of `huggingface_hub`.

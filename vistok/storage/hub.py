@@ -78,7 +78,7 @@ class Saved(ModelHubMixin):
             plugins: module, or modules, of your own parts that the model was made with; they are
                 imported first, and never because a file names them.
             dtype: type of the weights, torch.bfloat16 or "bf16" for one; quantizers stay in fp32.
-                None = as they were saved.
+                None = fp32.
             device: where the weights go; None = "cpu". `map_location` is its earlier name.
             revision, cache_dir, force_download, local_files_only, token: of the hub.
 

@@ -44,13 +44,16 @@ class Codes:
     def __getitem__(self, rows: int | slice | Sequence[int] | Tensor) -> Tokens:
         """The tokens of some samples: a number gives Tokens of one sample, a slice, a list of
         numbers or a tensor (numbers or a mask) of several. IndexError for one that is not there."""
-        if isinstance(rows, int):
-            if not -len(self) <= rows < len(self):
-                raise IndexError(f"sample {rows} of {len(self)}")
-            rows = slice(rows % len(self), rows % len(self) + 1)
-        elif not isinstance(rows, slice):
+        if not isinstance(rows, slice):
             rows = torch.as_tensor(rows)
-            rows = rows if rows.dtype == torch.bool else rows.long()
+            if rows.ndim > 1 or (rows.is_floating_point() and rows.numel()):
+                raise IndexError(f"rows of type {rows.dtype} and shape {tuple(rows.shape)}")
+            rows = rows if rows.dtype == torch.bool and rows.ndim else rows.long()
+        if isinstance(rows, Tensor) and rows.ndim == 0:
+            row = int(rows)
+            if not -len(self) <= row < len(self):
+                raise IndexError(f"sample {row} of {len(self)}")
+            rows = slice(row % len(self), row % len(self) + 1)
         return self._map(lambda tensor: tensor[_on(rows, tensor)])
 
     def __iter__(self) -> Iterator[Tokens]:
@@ -58,16 +61,19 @@ class Codes:
 
     @classmethod
     def cat(cls, many: Sequence[Tokens]) -> Tokens:
-        """Tokens of all samples of several; they need the same spec, size, fps and tokenizer.
+        """Tokens of all samples of several; they need the same spec, size, fps and tokenizer,
+        as far as these are known.
 
         Whole sequences beside prefixes count as prefixes of full length.
         """
         many = list(many)
         if not many:
             raise InputError("cat of no tokens; expected a list of at least one")
-        first = many[0]
+        first, facts = many[0], {}
         for name in ("spec", "size", "fps", "made_by"):
-            found = {getattr(one, name) for one in many if getattr(one, name) is not None}
+            values = [getattr(one, name) for one in many]
+            facts[name] = None if None in values else values[0]  # unknown of some: of all
+            found = {value for value in values if value is not None}
             if len(found) > 1:
                 shown = " and ".join(sorted(map(str, found))[:2])
                 raise InputError(f"cat of tokens whose {name} differ: {shown}")
@@ -77,7 +83,7 @@ class Codes:
             keep = torch.cat([whole(one) if one.keep is None else one.keep for one in many])
         join = lambda name: torch.cat([getattr(one, name) for one in many])
         tensors = {n: join(n) for n in ("indices", "values") if getattr(first, n) is not None}
-        return replace(first, keep=keep, **tensors)
+        return replace(first, keep=keep, **facts, **tensors)
 
     # -- comparison -----------------------------------------------------------------------------
 
@@ -197,7 +203,7 @@ class Codes:
         if self.keep is None:
             return numbers
         kept = self.kept()
-        count = int(kept.any(0).nonzero().max()) + 1
+        count = int(kept.any(0).nonzero().max()) + 1 if len(self) else 0
         mask = kept[:, :count].unflatten(1, (count, *[1] * (numbers.ndim - 2)))
         return torch.where(mask, numbers[:, :count], -1)
 

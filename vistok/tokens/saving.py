@@ -20,7 +20,7 @@ _TENSORS = ("indices", "values", "keep")
 
 
 def save(tokens: Tokens, path: str | Path) -> None:
-    """Write tokens of any kind, whole or not at all."""
+    """Write tokens of any kind, whole or not at all; InputError if the disk refuses."""
     from safetensors.torch import save as in_bytes
 
     tokens.check()
@@ -37,6 +37,8 @@ def save(tokens: Tokens, path: str | Path) -> None:
     try:
         draft.write_bytes(in_bytes(tensors, header))
         os.replace(draft, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
         draft.unlink(missing_ok=True)
 
@@ -46,6 +48,8 @@ def load(path: str | Path) -> Tokens:
     from safetensors import SafetensorError, safe_open
 
     check_regular(path)
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; expected one that Tokens.save wrote")
     try:
         with safe_open(str(path), "pt") as file:
             header = file.metadata() or {}

@@ -99,6 +99,11 @@ def test_the_cache_command_takes_data_and_folder_of_the_run(mine, fails):
         config_of("runs/mine", ["lmit=3"])
     with fails(ConfigError, "titok-l32: it names no data of its own; say .* data.kind=folder"):
         config_of("titok-l32", [])
+    with fails(ConfigError, "runs/mien: no such file or folder .*did you mean runs/mine"):
+        config_of("runs/mien", ["data.kind=photos"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir("runs/mine")  # the current folder has a name, too
+        assert [config_of(name, []).name for name in (".", "model")] == ["mine", "mine"]
 
 
 def test_a_cache_by_the_command_is_the_data_of_a_generator_by_one_key(cached, tmp_path, fails):
