@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.support.autoregressive import HEADS, LABELS, SMALL, lively, make, sample, tokens_of
-from vistok.config import ConfigError
+from vistok.config import ConfigError, UserError
 from vistok.core.records import Condition
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
@@ -239,9 +239,9 @@ def test_a_regrouped_model_without_names_is_loaded_too(tmp_path):
 
 def test_folders_that_hold_something_else(tmp_path, fails, make_tokenizer):
     make_tokenizer().save_pretrained(tmp_path / "tokenizer")
-    with fails(ConfigError, "not a generator"):
+    with fails(UserError, "not a generator"):
         load_generator(tmp_path / "tokenizer")
-    with fails(ConfigError, "no such file or folder"):
+    with fails(UserError, "no such file or folder"):
         load_generator(tmp_path / "none")
     make().save_pretrained(tmp_path / "autoregressive")
     path = tmp_path / "autoregressive" / "config.json"

@@ -52,7 +52,7 @@ def test_equal_numbers_are_one_number():
         ({"temperature": [1, -1]}, "temperature.1: got -1"),
         ({"temperature": 1e-9}, "temperature: got 1e-09; expected 0 .greedy. or 0.0001 or more"),
         ({"top_p": []}, r"top_p: got \[\]"),
-        ({"top_k": "many"}, "top_k: got 'many'; expected an integer"),
+        ({"top_k": "many"}, "top_k: got 'many'; expected a whole number"),
     ],
 )
 def test_lists_that_do_not_fit_are_one_line(fails, given, words):

@@ -148,7 +148,7 @@ def test_releases_and_recipes(name):
     assert model.presets["unguided"]["guidance"] == 1.0 and model.sampling.guided
     _, tokens = pretrained.releases()[described["tokenizer"]["name"]]
     assert tokens.gfid == release.gfid
-    assert f"runs/titok_{name.split('-')[-1]}_tokens/train" == str(config.data.path)
+    assert f"runs/titok_{name.split('-')[-1]}_tokens" == str(config.data.path)
 
 
 # -- options and damage ----------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def test_lightning_files_open_by_any_name(tmp_path, monkeypatch, fails):
     save_file(state, "ar.safetensors")
     assert torch.equal(samples(pretrained.open("ar.safetensors")), expected)
     (tmp_path / "config.json").unlink()
-    with fails(ConfigError, "config.json: no such config; official weights need"):
+    with fails(ConfigError, "config.json: no such config; these weights came"):
         pretrained.open("AR.ckpt")  # of no release's width: its heads are not known
 
 

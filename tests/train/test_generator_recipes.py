@@ -171,7 +171,7 @@ def test_every_parameter_has_a_gradient(here, name, done):
 
 def short_tree(name: str, place: Path, folder: str) -> dict:
     """A short run with every draw: orders, class dropout, three kinds of network dropout."""
-    tokens = place / Path(read_config(TINY_GENERATORS[name]).data.path).parent
+    tokens = place / Path(read_config(TINY_GENERATORS[name]).data.path)
     dropped = {"dropout": 0.1, "attention_dropout": 0.1, "mlp_dropout": 0.1, "depth": 1}
     network = "transformer"
     if read_config(TINY_GENERATORS[name]).task.generator.kind == "masked":

@@ -158,9 +158,9 @@ def results(values, lineage=True):
     """Results of a tokenizer and one that came from it: {(run, seed): (rFID, gFID)}."""
     rows, runs, pairs = [], [], {}
     common = {
-        "reference": Reference(name="x", split="val", manifest="m", count=9),
+        "reference": Reference(name="x", split="val", manifest="m", count=64),
         "features": Network(name="n", sha256="0"),
-        "count": 9,
+        "count": 64,
     }
     for (name, seed), (r, g) in values.items():
         run, parent = f"seed{seed}/{name}", f"{name.removesuffix('-post')} {seed}"

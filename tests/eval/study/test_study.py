@@ -217,12 +217,12 @@ def test_other_errors_keep_their_type(fails):
 def results_of(points):
     """Results with (rFID, pFID, gFID) of some tokenizers."""
     rows, pairs = [], {}
-    reference = Reference(name="x", split="val", manifest="m", count=9)
+    reference = Reference(name="x", split="val", manifest="m", count=64)
     features = Network(name="n", sha256="0")
     for place, (r, p, g) in enumerate(points):
         name = f"t{place}"
         pairs[name] = [f"{name}/probe-tiny"]
-        common = {"reference": reference, "features": features, "count": 9, "length": 4}
+        common = {"reference": reference, "features": features, "count": 64, "length": 4}
         rows.append(Row(metric="rFID", value=r, run=name, **common))
         rows.append(Row(metric="pFID-v1-quick", value=p, run=name, **common))
         own = {**common, "run": pairs[name][0], "sampling": {"generator": {"guidance": 1.0}}}

@@ -7,7 +7,7 @@ labels, one `cls`. Everything else is listed in `troubles`.
 from __future__ import annotations
 
 from vistok.core.errors import InputError
-from vistok.data.base import BadSample, DataError, Dataset, Raw
+from vistok.data.base import BadSample, DataError, Dataset, Raw, Sample
 from vistok.data.kinds.class_names import numbered, occurring
 from vistok.data.kinds.folder import shown
 from vistok.data.kinds.tar_samples import Group, groups
@@ -34,6 +34,10 @@ class TarImages(Dataset):
 
     def __len__(self) -> int:
         return len(self._offsets)
+
+    def sample(self, index: int, epoch: int = 0, seed: int = 0) -> Sample:
+        """Never asked for: a scan reads files as they are stored."""
+        raise BadSample(self._tars.name(0), "a scan reads files, not samples")
 
     def raw(self, index: int) -> Raw:
         try:
