@@ -114,7 +114,7 @@ def test_the_command_measures_clips(video_run, tmp_path):
     assert said == ["it takes images only; the samples of this tokenizer are 4x32x32"]
     assert "rFVD[vistok-cnn frames, photos]" in done.output
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "8 photos clips of 4 frames of 32x32 pixels (val split)" in page
+    assert "8 clips of 4 frames of 32x32 pixels (photos, val split)" in page
 
 
 def test_images_say_nothing_of_clips_unless_asked(runs):

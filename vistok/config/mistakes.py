@@ -74,6 +74,8 @@ def _words(schema: Schema, tree: Any, mistake: Mistake, prefix: Path) -> str:
     wanted = mistake.reason
     if mistake.node is not None:
         wanted = expected(schema, mistake.node, mistake.value)
+        if isinstance(mistake.value, float) and not math.isfinite(mistake.value):
+            wanted = wanted.replace("a number", "a finite number", 1)
     if mistake.what == "missing":
         return f"{where}: missing; expected {wanted}"
     family = None if mistake.node is None else schema.family(mistake.node)

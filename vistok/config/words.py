@@ -120,5 +120,6 @@ def _mapping(schema: Schema, form: Node) -> str:
         return f"a mapping with keys of: {names}"
     inner = form.get("additionalProperties")
     if isinstance(inner, Mapping) and inner:
-        return f"a mapping of names to values, each {expected(schema, inner)}"
+        least = f" (at least {form['minProperties']})" if form.get("minProperties") else ""
+        return f"a mapping of names to values{least}, each {expected(schema, inner)}"
     return "a mapping"

@@ -181,7 +181,7 @@ def test_reconstructions_are_compared_with_the_target():
     batch = Batch(torch.arange(2), pixels, target=made)
     modules = {"tokenizer": task.tokenizer}
     assert task.validate([batch], modules)["psnr"] > task.validate([plain], modules)["psnr"] + 40
-    shown = task._images(batch, modules)["reconstructions"].pixels
+    shown = task._images(batch, modules)["reconstructions"].image
     rows = shown[:, 2 : 2 + 32], shown[:, 36 : 36 + 32]  # of the grid, two pixels apart
     assert torch.allclose(*rows, atol=1e-5)
 
