@@ -22,7 +22,7 @@ from vistok.core.errors import InputError
 from vistok.eval.context import Context
 from vistok.eval.images import network_of
 from vistok.eval.jobs import Job, Outcome, do
-from vistok.eval.results.names import renamed_note, renamed_one
+from vistok.eval.results.names import renamed_one, renamed_row
 from vistok.eval.results.rows import Row
 from vistok.eval.resumable import Cache, digest
 from vistok.eval.systems.runs import Run
@@ -135,12 +135,7 @@ def renamed(outcome: Outcome, names: dict[str, str]) -> Outcome:
     """
     if not names:
         return outcome
-    rows = [
-        row.model_copy(
-            update={"run": renamed_one(row.run, names), "note": renamed_note(row.note, names)}
-        )
-        for row in outcome.rows
-    ]
+    rows = [renamed_row(row, names) for row in outcome.rows]
     return Outcome(
         tuple(rows),
         _walk(outcome.facts, names),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vistok.core.errors import InputError
-from vistok.eval.results.rows import Results
+from vistok.eval.results.rows import Results, Row
 
 
 def chosen_names(
@@ -42,14 +42,16 @@ def renamed(results: Results, names: Mapping[str, str]) -> Results:
     """Results whose runs have other names, wherever a run is named (probes below theirs too)."""
     if not names:
         return results
-    rows = [
-        row.model_copy(
-            update={"run": renamed_one(row.run, names), "note": renamed_note(row.note, names)}
-        )
-        for row in results.rows
-    ]
+    rows = [renamed_row(row, names) for row in results.rows]
     runs = [{**run, "name": renamed_one(run["name"], names)} for run in results.runs]
     return Results(rows=tuple(rows), runs=tuple(runs), facts=_walk(results.facts, names))
+
+
+def renamed_row(row: Row, names: Mapping[str, str]) -> Row:
+    """A row whose run has another name, in its note too."""
+    return row.model_copy(
+        update={"run": renamed_one(row.run, names), "note": renamed_note(row.note, names)}
+    )
 
 
 def renamed_one(name: str, names: Mapping[str, str]) -> str:

@@ -70,11 +70,11 @@ def drag(browser, value):
 
 def test_the_page_follows_the_slider(page, tmp_path):
     assert facts(page)[1:4] == ["4", "of", "4"]
-    pictures = "document.querySelectorAll('#vt-out img')[1].src"
-    before = page.run(pictures)
+    shown = "document.querySelectorAll('#vt-out img')[1].src"
+    before = page.run(shown)
     drag(page, 0)
     wait(page, "document.querySelector('#vt-out .vt-facts').innerText.includes('1 of 4')")
-    after = page.run(pictures)
+    after = page.run(shown)
     assert after != before
     sides = Image.open(io.BytesIO(base64.b64decode(after.split(",")[1]))).size
     assert sides == (8, 8)

@@ -25,13 +25,7 @@ def _words(metavar: str, names: Callable[..., Any]) -> Callable[[Any], Any]:
 
 
 @click.command(context_settings=_ALL, add_help_option=False)
-@click.argument(
-    "words",
-    nargs=-1,
-    type=click.UNPROCESSED,
-    metavar="CONFIG [KEY=VALUE]...",
-    shell_complete=configs,
-)
+@_words("CONFIG [KEY=VALUE]...", configs)
 def train(words: tuple[str, ...]) -> None:
     """Train what a config says; `vistok train --list` names those that come with vistok."""
     importlib.import_module("vistok.train.signals").install()  # what follows takes seconds
@@ -40,13 +34,7 @@ def train(words: tuple[str, ...]) -> None:
 
 
 @click.command("eval", context_settings=_ALL, add_help_option=False)
-@click.argument(
-    "words",
-    nargs=-1,
-    type=click.UNPROCESSED,
-    metavar="RUN... [KEY=VALUE]...",
-    shell_complete=models,
-)
+@_words("RUN... [KEY=VALUE]...", models)
 def evaluate(words: tuple[str, ...]) -> None:
     """Measure runs or saved models and write a report; `vistok eval --help` says how."""
     program = importlib.import_module("vistok.eval.__main__")
@@ -55,13 +43,7 @@ def evaluate(words: tuple[str, ...]) -> None:
 
 
 @click.command(context_settings=_ALL, add_help_option=False)
-@click.argument(
-    "words",
-    nargs=-1,
-    type=click.UNPROCESSED,
-    metavar="NAME|FILE [KEY=VALUE]...",
-    shell_complete=studies,
-)
+@_words("NAME|FILE [KEY=VALUE]...", studies)
 def study(words: tuple[str, ...]) -> None:
     """Train and compare the runs of a study; `vistok list studies` names those with vistok."""
     program = importlib.import_module("vistok.eval.__main__")
@@ -70,9 +52,7 @@ def study(words: tuple[str, ...]) -> None:
 
 
 @click.command(context_settings=_ALL, add_help_option=False)
-@click.argument(
-    "words", nargs=-1, type=click.UNPROCESSED, metavar="RUN [KEY=VALUE]...", shell_complete=models
-)
+@_words("RUN [KEY=VALUE]...", models)
 def cache(words: tuple[str, ...]) -> None:
     """Encode a whole data set once with a tokenizer; `vistok cache --help` says how."""
     importlib.import_module("vistok.train.signals").install()

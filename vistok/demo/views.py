@@ -41,22 +41,23 @@ def reconstructions(models: Models, visit: Visit, names: Sequence[str], step: fl
     """A card for each model: the image at the slider's length."""
     if not names:
         return cards.message("Choose a model.")
-    dial = Dial(models, names)
-    found = []
-    for name in names:
-        encoded = visit.encoded(FIRST, models[name])
-        found.append(cards.reconstruction(encoded, encoded.at(dial.length(name, step))))
-    return "".join(found)
+    return _cards(models, visit, names, step, cards.reconstruction)
 
 
 @told
 def comparison(models: Models, visit: Visit, names: Sequence[str], step: float) -> str:
     """The models' images beside WebP and JPEG of as many bytes."""
-    dial = Dial(models, names)
-    found = []
+    return _cards(models, visit, names, step, cards.equal_bytes)
+
+
+def _cards(
+    models: Models, visit: Visit, names: Sequence[str], step: float, card: Callable[..., str]
+) -> str:
+    """A card for each model, of its encoded image and what that is at the slider's length."""
+    dial, found = Dial(models, names), []
     for name in names:
         encoded = visit.encoded(FIRST, models[name])
-        found.append(cards.equal_bytes(encoded, encoded.at(dial.length(name, step))))
+        found.append(card(encoded, encoded.at(dial.length(name, step))))
     return "".join(found)
 
 
