@@ -68,11 +68,6 @@ def lacks(part: Any, method: str) -> bool:
     return method in dict(_undefined(type(part)))
 
 
-def optional_gaps(part: type) -> dict[str, str]:
-    """{method that a part leaves out: what cannot run without it}."""
-    return {name: need.by for name, need in _undefined(part) if not need.required}
-
-
 def check_class(family: str, kind: str, part: type) -> None:
     """ConfigError for a class that is not of its family, or lacks a required method."""
     if not isinstance(part, type):  # a function that builds one
