@@ -21,6 +21,7 @@ import vistok.heads
 import vistok.quantizers
 import vistok.regularizers
 import vistok.spaces  # noqa: F401
+from vistok.causal import Causal
 from vistok.conditioning import ReadsText
 from vistok.config import Config, ConfigError, validate
 from vistok.config.contract import lacks
@@ -44,7 +45,12 @@ from vistok.tokens import Tokens, TokenSpec, keep_mask
 
 
 class Tokenizer(
-    TakesImages, ReadsText, TokenizerFiles, library_name="vistok", tags=["image-tokenizer"]
+    Causal,
+    TakesImages,
+    ReadsText,
+    TokenizerFiles,
+    library_name="vistok",
+    tags=["image-tokenizer"],
 ):
     """Composition of the parts that a config names.
 
@@ -105,6 +111,7 @@ class Tokenizer(
             in_space: True gives the target in the output space too.
         """
         own = (draws or Draws()).part("input_space")
+        batch = replace(batch, pixels=self.as_clips(batch.pixels))
         seen = self.input_space(batch.pixels, own) if batch.space is None else batch.space
         with of_weights(self.encoder):
             latents = self.encoder(seen, condition)
@@ -216,6 +223,7 @@ class Tokenizer(
         spec = self.spec()
         for one in set(torch.as_tensor([] if length is None else length).flatten().tolist()):
             spec.check_length(one)
+        pixels = self.as_clips(pixels)
         self.check_pixels(pixels)
         weight = next(self.parameters())
         pixels = pixels.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
@@ -225,11 +233,12 @@ class Tokenizer(
 
     def tokens(self, quantized: Quantized) -> Tokens:
         """The tokens that are stored of a quantizer's output (an encoder may emit more)."""
-        spec = self.spec()
+        found = quantized.values if quantized.indices is None else quantized.indices
+        spec, size = self.spec_with(found.shape[1])
+        found = found[:, : spec.length]
         if quantized.indices is None:
-            return Tokens(spec, values=quantized.values[:, : spec.length], size=self._size())
-        indices = quantized.indices[:, : spec.length].to(Tokens.dtype(spec))
-        return Tokens(spec, indices=indices, size=self._size())
+            return Tokens(spec, values=found, size=size)
+        return Tokens(spec, indices=found.to(Tokens.dtype(spec)), size=size)
 
     @torch.no_grad()
     def decode(
@@ -260,7 +269,7 @@ class Tokenizer(
         tokens.check()
         if tokens.spec.vocab != self.spec().vocab and tokens.indices is not None:
             tokens = tokens.regroup(self.spec().vocab)
-        if tokens.spec.blocks != self.spec().blocks:
+        if not self.decodes(tokens.spec.blocks):
             raise InputError(
                 f"tokens have blocks {tokens.spec.blocks}; this tokenizer decodes "
                 f"{self.spec().blocks}"
@@ -282,7 +291,8 @@ class Tokenizer(
         """`decode` of tokens of this tokenizer's spec, without its checks and with gradients."""
         values = self.values(tokens)
         present = self._present_of(tokens, values)
-        values = self.pad(values)
+        if self.frame_stride is None:  # else there may be any number of blocks, all with values
+            values = self.pad(values)
         if settings is None:
             estimate = self.reconstruct(values, present, condition).estimate
         else:
@@ -370,7 +380,7 @@ class Tokenizer(
             # Not by the spec: more values may be trained with than are stored.
             place = torch.arange(count, device=device)
             present = place[None] < draws.keep.to(device)[:, None]
-        elif draws.keep is not None and self.spec().prefix == "per_block":
+        elif draws.keep is not None and self.spec().prefix in ("block", "per_block"):
             present = keep_mask(self.spec(), draws.keep, batch, device)
         if draws.present is None:
             return present
@@ -381,6 +391,7 @@ class Tokenizer(
     def _present_of(self, tokens: Tokens, values: Tensor) -> Tensor | None:
         """[B, M] bool: values that the decoder is shown of these tokens; None = all."""
         prefix, missing = self.spec().prefix, self.layout.count - values.shape[1]
+        missing = missing if self.frame_stride is None else 0
         if not self._masked or (tokens.keep is None and not missing):
             return None
         kept = tokens.kept().to(values.device)
@@ -392,5 +403,6 @@ class Tokenizer(
         return (self.shape.frames or 1, *self.shape.image_size)
 
     def check_pixels(self, pixels: Tensor) -> None:
-        """ValueError unless pixels are floats [B, 3, *sides] in 0..1."""
-        check_pixels(pixels, self.shape)
+        """ValueError unless pixels are floats [B, 3, *sides] in 0..1; of a causal tokenizer T is
+        any 1 + k x frame_stride."""
+        check_pixels(pixels, self.shape_of(pixels))

@@ -19,7 +19,7 @@ from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.core.shapes import Grid, Shape
 
-Prefix = Literal["none", "token", "per_block"]
+Prefix = Literal["none", "token", "block", "per_block"]
 
 
 def prefix_of(missing: Literal["mask_token", "drop", "refuse"], grids: Sequence[Grid]) -> Prefix:
@@ -42,7 +42,10 @@ class Decoder(nn.Module):
     any_size: bool = False
     """True: it makes samples of the sides that a condition asks for."""
     prefix: Prefix = "none"
-    """Prefixes that it serves by hiding values: none, of the sequence, or of each block."""
+    """Prefixes that it serves by hiding values: none, of the sequence, of whole blocks, or of each
+    block."""
+    causal: bool = False
+    """True: it takes any number of blocks, and frames depend on their block and those before."""
     sampling: Config | None = None
     """Default settings of its sampling; None: it is deterministic."""
 

@@ -18,6 +18,10 @@ class Encoder(nn.Module):
     stored: int | None = None
     """Latents that are kept as tokens, the first so many; None = all."""
 
+    frame_stride: int | None = None
+    """Frames of the space per block of latents, if it takes 1 + k x stride for any k (causal);
+    None: it takes the shape that it was built for."""
+
     @required
     def forward(self, x: Tensor, condition: Condition | None = None) -> Latents:
         """x [B, C, *sides] of the input space -> latents [B, N, D]."""

@@ -13,6 +13,7 @@ from vistok.pretrained.generators.nar import NAR
 from vistok.pretrained.generators.open_magvit2 import OpenMAGVIT2AR
 from vistok.pretrained.generators.rar import RAR
 from vistok.pretrained.generators.var import VAR
+from vistok.pretrained.tokenizers.cosmos import Cosmos
 from vistok.pretrained.tokenizers.flextok import FlexTok
 from vistok.pretrained.tokenizers.instella import Instella
 from vistok.pretrained.tokenizers.llamagen import LlamaGen
@@ -30,6 +31,7 @@ FAMILIES: dict[str, Family] = {
     for family in (
         *(MaskGITVQGAN(), TiTok(), TATiTok(), OneDPiece(), ReTok(), LlamaGen(), XQGAN()),
         FlexTok(),
+        Cosmos(),
         Instella(),
         VARTokenizer(),
         RAR(),
