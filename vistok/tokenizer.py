@@ -45,12 +45,7 @@ from vistok.tokens import Tokens, TokenSpec, keep_mask
 
 
 class Tokenizer(
-    Causal,
-    TakesImages,
-    ReadsText,
-    TokenizerFiles,
-    library_name="vistok",
-    tags=["image-tokenizer"],
+    Causal, TakesImages, ReadsText, TokenizerFiles, library_name="vistok", tags=["image-tokenizer"]
 ):
     """Composition of the parts that a config names.
 
@@ -390,17 +385,14 @@ class Tokenizer(
 
     def _present_of(self, tokens: Tokens, values: Tensor) -> Tensor | None:
         """[B, M] bool: values that the decoder is shown of these tokens; None = all."""
-        prefix, missing = self.spec().prefix, self.layout.count - values.shape[1]
-        missing = missing if self.frame_stride is None else 0
+        prefix = self.spec().prefix
+        missing = 0 if self.frame_stride is not None else self.layout.count - values.shape[1]
         if not self._masked or (tokens.keep is None and not missing):
             return None
         kept = tokens.kept().to(values.device)
         if prefix == "none" and bool(kept.all()):
             return None  # such decoders take no mask, not even one that hides nothing
         return nn.functional.pad(kept, (0, missing))
-
-    def _size(self) -> tuple[int, int, int]:
-        return (self.shape.frames or 1, *self.shape.image_size)
 
     def check_pixels(self, pixels: Tensor) -> None:
         """ValueError unless pixels are floats [B, 3, *sides] in 0..1; of a causal tokenizer T is

@@ -28,19 +28,19 @@ class CausalNetConfig(Config):
     channels: int = Field(default=128, ge=1, le=2**14)
     """Channels of level 0 before its multiplier."""
     channel_mult: tuple[Annotated[int, Field(ge=1, le=256)], ...] = Field(
-        default=(2, 4, 4), min_length=1, max_length=12
+        default=(1, 1, 2, 2, 4), min_length=1, max_length=12
     )
     """Level i has channels x channel_mult[i]."""
     blocks: int = Field(default=2, ge=1, le=256)
     """Residual blocks of a level of the encoder; the decoder's have one more."""
-    space_levels: int = Field(default=2, ge=0, le=12)
+    space_levels: int = Field(default=4, ge=0, le=12)
     """Times that the sides of frames are halved."""
-    time_levels: int = Field(default=1, ge=0, le=12)
+    time_levels: int = Field(default=2, ge=0, le=12)
     """Times that frames are halved, 1 + 2k to 1 + k."""
     resolution: int = Field(default=256, ge=1, le=2**16)
     """Resolution that is counted for level 0; each level has half of the one before, even where
     only time is halved. It places attention and has nothing to do with the input's size."""
-    attention_resolutions: tuple[Annotated[int, Field(ge=0, le=2**16)], ...] = (32,)
+    attention_resolutions: tuple[Annotated[int, Field(ge=0, le=2**16)], ...] = (16,)
     """Counted resolutions whose blocks are followed by attention; the middle always has it."""
     time_window: int | None = Field(default=None, ge=1, le=2**16)
     """Latent frames, itself among them, that attention over time looks back at; null = all, as the
