@@ -95,6 +95,8 @@ class Cosmos(Family):
                 raise ConfigError(
                     f"cosmos: {key}={full[key]!r} is not supported; expected {value!r}"
                 )
+        for key, default in (*_DEFAULTS.items(), ("frames", _FRAMES)):
+            _check(key, full.get(key, default), default)
         patch = full["patch_size"]
         if len(full["levels"]) != full["embedding_dim"]:
             raise ConfigError(
@@ -182,7 +184,7 @@ class Cosmos(Family):
             "model.pt",
             _LICENSE,
             _DEFAULTS | changes,
-            recipe=("tokenizers/cosmos/dv8x16x16",) if not changes else (),
+            recipe=(f"tokenizers/cosmos/{name.split('-')[0]}",),
         )
 
     # A file `model.pt` of native keys lies in these two repositories only; the 0.1 and 1.0 ones
@@ -194,6 +196,18 @@ class Cosmos(Family):
             patch_size=2, z_channels=256, spatial_compression=8, temporal_compression=4,
         ),
     )  # fmt: skip
+
+
+def _check(key: str, value: Any, like: Any) -> None:
+    """ConfigError for a value of another type than a default of the official config has."""
+    kinds = (int, float) if isinstance(like, float) else type(like)
+    fits = isinstance(value, kinds) and (isinstance(value, bool) == isinstance(like, bool))
+    if fits and isinstance(like, list):
+        fits = all(isinstance(one, int) and not isinstance(one, bool) for one in value)
+    if fits and isinstance(like, int) and not isinstance(like, bool):
+        fits = value > 0
+    if not fits:
+        raise ConfigError(f"cosmos: {key}={value!r}; expected a value like {like!r}")
 
 
 def _network(half: str, net: Any) -> list[Entry]:
