@@ -28,11 +28,12 @@ MAY = {
     "conditioning": FROZEN | {"conditioning"},
     "tokenizer_config": FROZEN | {"spaces", "conditioning"},
     "tokenizer_files": FROZEN | {"conditioning", "tokenizer_config"},
+    "causal": LAYERS | {"causal"},
     "images": FROZEN | {"data"},
     "adaptive": FROZEN | {"metrics", "data"},
     "tokenizer": FROZEN
     | set(PARTS)
-    | {"conditioning", "tokenizer_config", "tokenizer_files", "images", "adaptive"},
+    | {"conditioning", "tokenizer_config", "tokenizer_files", "images", "adaptive", "causal"},
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
     "exporting": FROZEN | {"tokenizer"},
