@@ -187,8 +187,8 @@ class Cosmos(Family):
             recipe=(f"tokenizers/cosmos/{name.split('-')[0]}",),
         )
 
-    # Cosmos-Tokenize1 ships `model.pt` of native keys; the 0.1 and 1.0 repositories hold TorchScript,
-    # which a file converted as the header says replaces. Names of the hub and files: uncertain.
+    # Cosmos-Tokenize1 ships `model.pt` of native keys; the 0.1 and 1.0 repositories hold
+    # TorchScript, which a file converted as the header says replaces. Names there: uncertain.
     releases = (
         _release("dv8x16x16-720p", "Cosmos-Tokenize1-DV8x16x16-720p"),
         _release(
