@@ -21,6 +21,7 @@ import vistok.heads
 import vistok.quantizers
 import vistok.regularizers
 import vistok.spaces  # noqa: F401
+from vistok import rates
 from vistok.conditioning import ReadsText
 from vistok.config import Config, ConfigError, validate
 from vistok.config.contract import lacks
@@ -119,6 +120,7 @@ class Tokenizer(
             clean = seen if one and batch.target is None else self.output_space(target)
         if draws is not None and draws.null is not None and self.decoder.reads_null:
             condition = replace(condition or Condition(), null=draws.null)
+        condition = rates.of_target(batch, condition, self.decoder.any_frames)
         if samples and drawn.time is None:
             estimate = self._sample(values, present, condition, batch.index, 0, None)
             decoded = Decoded(estimate, estimate)
@@ -221,6 +223,7 @@ class Tokenizer(
         pixels = pixels.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
         with evaluating(self):
             tokens = self.tokens(self.quantize(self.latents(pixels, condition)))
+        tokens = rates.sized(tokens, pixels, self.encoder.any_frames)
         return tokens if length is None else tokens.prefix(length)
 
     def tokens(self, quantized: Quantized) -> Tokens:
@@ -267,6 +270,7 @@ class Tokenizer(
             )
         if condition is not None:
             self.decoder.check_sides(condition.sides, self.shape, self.output_space.shape)
+        condition = rates.of_tokens(tokens, condition, self.decoder.any_frames)
         settings = self.settings(sampling)
         with evaluating(self):
             return self.pixels_of(tokens, condition, index, seed, settings)
@@ -393,4 +397,4 @@ class Tokenizer(
 
     def check_pixels(self, pixels: Tensor) -> None:
         """ValueError unless pixels are floats [B, 3, *sides] in 0..1."""
-        check_pixels(pixels, self.shape)
+        check_pixels(pixels, rates.shape_of(pixels, self.shape, self.encoder.any_frames))
