@@ -63,7 +63,8 @@ _REFUSED: dict[str, Any] = {
 _SILENT = frozenset(
     "base_image_size encoder_pretrained decoder_pretrained enc_pretrained dec_pretrained "
     "enc_token_drop_max fps_a fps_b frames_a frames_b codebook_size codebook_l2_norm "
-    "codebook_show_usage commit_loss_beta entropy_loss_ratio vq_loss_ratio tau num_codebooks".split()
+    "codebook_show_usage commit_loss_beta entropy_loss_ratio vq_loss_ratio tau "
+    "num_codebooks".split()
 )
 _BASE = {
     "image_size": 256,
@@ -264,7 +265,7 @@ class VFRTok(Family):
         Release(
             f"vfrtok-{size}", "KwaiVGI/VFRTok", f"vfrtok-{size}.bin", _LICENSE,
             {**_BASE, "num_latent_tokens": count, "codebook_embed_dim": channels},
-            recipe=tuple(f"tokenizers/vfrtok/vfrtok_{size}_stage{n}" for n in (1, 2, 3)),
+            recipe=(f"tokenizers/vfrtok/vfrtok_{size}_stage3",),
         )
         for size, count, channels in (("l", 512, 32), ("s", 128, 128))
     )  # fmt: skip
