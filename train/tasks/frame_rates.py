@@ -57,11 +57,15 @@ def rates(config: FrameRatesConfig, frames: int, fps: float, patch: int) -> list
 
 
 def between(config: FrameRatesConfig, batch: Batch, draws: Draws, patch: int) -> Batch:
-    """The batch with the pixels and the target of this step; ConfigError without a frame rate."""
+    """The batch with the pixels and the target of this step, or as it is where nothing was drawn;
+    ConfigError without a frame rate."""
+    uniform = draws.part(PART).uniform
+    if uniform is None:
+        return batch
     if batch.fps is None or batch.pixels is None or batch.pixels.ndim != 5:
         raise ConfigError("task.frame_rates needs clips with a frame rate; use data of videos")
     fps, frames = float(batch.fps[0]), batch.pixels.shape[2]
-    first, second, third = draws.part(PART).uniform[0].tolist()
+    first, second, third = uniform[0].tolist()
     whole = lambda rate: torch.full_like(batch.fps, rate)
     low_ends = rates(config, frames, fps, patch)
     if first < config.symmetric and config.symmetric_fps < fps:
