@@ -14,7 +14,6 @@ from vistok.core.errors import InputError
 from vistok.core.records import Batch, Condition
 from vistok.frozen.text import TextEncoder, TextEncoderConfig
 from vistok.layers.text import TextInputConfig
-from vistok.rates import of_batch
 
 PARTS = ("encoder", "decoder")
 TEXT_ENCODER = "text_encoder"  # among the frozen networks that a saved tokenizer names
@@ -76,7 +75,8 @@ class ReadsText:
         Samples that `draws.null` names see no text. ConfigError if the data give none.
         """
         if self.config.text is None:
-            return of_batch(batch, None) if self.reads_fps else None
+            known = self.reads_fps and batch.fps is not None
+            return Condition(fps=batch.fps) if known else None
         if batch.text is None:
             raise ConfigError(NO_TEXTS)
         return self.condition(batch.text, None if draws is None else draws.null)

@@ -30,13 +30,6 @@ def shape_of(pixels: Tensor, shape: Shape, any_frames: int | None) -> Shape:
     return Shape(shape.channels, (frames, *shape.image_size))
 
 
-def of_batch(batch: Batch, condition: Condition | None) -> Condition | None:
-    """The condition with the frame rate of the data, if they say one."""
-    if batch.fps is None or (condition is not None and condition.fps is not None):
-        return condition
-    return replace(condition or Condition(), fps=batch.fps)
-
-
 def sized(tokens: Tokens, pixels: Tensor, any_frames: int | None) -> Tokens:
     """The tokens with the size of their pixels, of an encoder that takes several numbers."""
     return replace(tokens, size=tuple(pixels.shape[2:])) if any_frames else tokens

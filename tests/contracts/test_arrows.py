@@ -30,9 +30,11 @@ MAY = {
     "tokenizer_files": FROZEN | {"conditioning", "tokenizer_config"},
     "images": FROZEN | {"data"},
     "adaptive": FROZEN | {"metrics", "data"},
+    "rates": LAYERS,
     "tokenizer": FROZEN
     | set(PARTS)
-    | {"conditioning", "tokenizer_config", "tokenizer_files", "images", "adaptive"},
+    | {"conditioning", "tokenizer_config", "tokenizer_files", "images", "adaptive"}
+    | {"rates"},
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
     "exporting": FROZEN | {"tokenizer"},
@@ -43,7 +45,7 @@ MAY = {
     "cli": FROZEN
     | set(PARTS)
     | {"tokenizer", "pretrained", "editing", "adaptive", "demo", "cli"}
-    | {"tiling", "drawing", "contracts"},
+    | {"tiling", "drawing", "contracts", "rates"},
 }
 
 
