@@ -171,9 +171,9 @@ class ViTDecoder(Decoder):
         if config.rotary is not None:
             self.rotary = PatchRotary(config.rotary, width, inner.heads, "decoder.rotary")
             self.reads_fps = config.rotary.reads_fps and shape.is_clip
-            free = patches.positions == "none" and config.value_rows == "behind"
-            if free and shape.is_clip and config.head.kind == "pixels":
-                self.any_frames = patches.frames
+        free = patches.positions == "none" and config.value_rows == "behind"
+        if free and shape.is_clip and config.head.kind == "pixels":
+            self.any_frames = patches.frames
         self.transformer = Transformer(inner)
         self.head = build(config.head, patches, shape, width)
         init_weights(self, inner)

@@ -214,7 +214,7 @@ class ViTEncoder(Encoder):
             self.rotary = PatchRotary(config.rotary, width, inner.heads, "encoder.rotary")
             self.reads_fps = config.rotary.reads_fps and shape.is_clip
         free = patches.positions == "none" and config.attention == "full" and not plain
-        if self.rotary is not None and free and tokens.spectrum is None and shape.is_clip:
+        if free and tokens.spectrum is None and shape.is_clip:
             self.any_frames = patches.frames
         self.transformer = Transformer(inner)
         if tokens.slot_projection:
