@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from vistok import rates
 from vistok.config.contract import lacks
 from vistok.core.errors import InputError
 from vistok.core.shapes import Grid, Shape, cells
@@ -74,7 +75,7 @@ class Causal:
     def shape_of(self, pixels: Tensor) -> Shape:
         """The shape that pixels [B, 3, *sides] have to have."""
         if self.frame_stride is None or pixels.ndim != 5:
-            return self.shape
+            return rates.shape_of(pixels, self.shape, self.encoder.any_frames)
         frames = self.check_frames(pixels.shape[2])
         return Shape(self.shape.channels, (frames, *self.shape.image_size))
 

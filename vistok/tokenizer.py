@@ -21,11 +21,11 @@ import vistok.heads
 import vistok.quantizers
 import vistok.regularizers
 import vistok.spaces  # noqa: F401
+from vistok import rates
 from vistok.causal import Causal
 from vistok.conditioning import ReadsText
-from vistok.config import Config, ConfigError, validate
+from vistok.config import Config, ConfigError
 from vistok.config.contract import lacks
-from vistok.config.overrides import merge
 from vistok.config.registry import build
 from vistok.core.draws import Draws
 from vistok.core.errors import InputError
@@ -41,11 +41,18 @@ from vistok.runtime.precision import of_weights
 from vistok.storage.lineage import Lineage
 from vistok.tokenizer_config import TokenizerConfig
 from vistok.tokenizer_files import TokenizerFiles
+from vistok.tokenizer_sampling import Sampling
 from vistok.tokens import Tokens, TokenSpec, keep_mask
 
 
 class Tokenizer(
-    Causal, TakesImages, ReadsText, TokenizerFiles, library_name="vistok", tags=["image-tokenizer"]
+    Causal,
+    Sampling,
+    TakesImages,
+    ReadsText,
+    TokenizerFiles,
+    library_name="vistok",
+    tags=["image-tokenizer"],
 ):
     """Composition of the parts that a config names.
 
@@ -121,6 +128,7 @@ class Tokenizer(
             clean = seen if one and batch.target is None else self.output_space(target)
         if draws is not None and draws.null is not None and self.decoder.reads_null:
             condition = replace(condition or Condition(), null=draws.null)
+        condition = rates.of_target(batch, condition, self.decoder.any_frames)
         if samples and drawn.time is None:
             estimate = self._sample(values, present, condition, batch.index, 0, None)
             decoded = Decoded(estimate, estimate)
@@ -186,11 +194,6 @@ class Tokenizer(
         """The shape of this tokenizer's token sequences."""
         return self.layout.spec
 
-    @property
-    def sampling(self) -> Config | None:
-        """Default settings of a decoder that samples; None for a deterministic one."""
-        return self.decoder.sampling
-
     @torch.no_grad()
     def encode(
         self,
@@ -224,6 +227,7 @@ class Tokenizer(
         pixels = pixels.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
         with evaluating(self):
             tokens = self.tokens(self.quantize(self.latents(pixels, condition)))
+        tokens = rates.sized(tokens, pixels, self.encoder.any_frames)
         return tokens if length is None else tokens.prefix(length)
 
     def tokens(self, quantized: Quantized) -> Tokens:
@@ -271,6 +275,7 @@ class Tokenizer(
             )
         if condition is not None:
             self.decoder.check_sides(condition.sides, self.shape, self.output_space.shape)
+        condition = rates.of_tokens(tokens, condition, self.decoder.any_frames)
         settings = self.settings(sampling)
         with evaluating(self):
             return self.pixels_of(tokens, condition, index, seed, settings)
@@ -327,36 +332,6 @@ class Tokenizer(
         names = ("encoder", "quantizer", "decoder", *spaces)
         counts = {name: sum(p.numel() for p in getattr(self, name).parameters()) for name in names}
         return {name: count for name, count in counts.items() if count or name not in spaces}
-
-    def settings(self, sampling: Config | Mapping[str, Any] | None = None) -> Config | None:
-        """The decoder's settings of sampling with the changes that are asked for; None if it has
-        none.
-
-        Raises ValueError for changes to a decoder that does not sample, and for wrong ones.
-        """
-        own = self.decoder.sampling
-        if sampling is None or own is None:
-            if sampling is not None:
-                raise InputError(f"sampling={sampling}: this decoder does not sample; leave it out")
-            return own
-        if isinstance(sampling, Config):
-            return sampling
-        return validate(type(own), merge(own.model_dump(), sampling), "sampling")
-
-    def _sample(
-        self,
-        values: Tensor,
-        present: Tensor | None,
-        condition: Condition | None,
-        index: Tensor | None,
-        seed: int,
-        settings: Config | None,
-    ) -> Tensor:
-        """The output space [B, C, *sides] that a decoder samples from noise keyed by sample."""
-        index = torch.arange(len(values)) if index is None else index.cpu()
-        noise = self.decoder.noise(index, Rng(seed, "decoder")).to(values.device)
-        with of_weights(self.decoder):
-            return self.decoder.sample(values, present, condition, noise, settings)
 
     def present(self, draws: Draws | None, batch: int, device: torch.device) -> Tensor | None:
         """[B, M] bool: values that one pass shows the decoder; None = all.

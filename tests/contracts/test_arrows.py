@@ -28,12 +28,15 @@ MAY = {
     "conditioning": FROZEN | {"conditioning"},
     "tokenizer_config": FROZEN | {"spaces", "conditioning"},
     "tokenizer_files": FROZEN | {"conditioning", "tokenizer_config"},
-    "causal": LAYERS | {"causal"},
+    "tokenizer_sampling": LAYERS,
+    "causal": LAYERS | {"causal", "rates"},
     "images": FROZEN | {"data"},
     "adaptive": FROZEN | {"metrics", "data"},
+    "rates": LAYERS,
     "tokenizer": FROZEN
     | set(PARTS)
-    | {"conditioning", "tokenizer_config", "tokenizer_files", "images", "adaptive", "causal"},
+    | {"conditioning", "tokenizer_config", "tokenizer_files", "images", "adaptive", "causal"}
+    | {"rates", "tokenizer_sampling"},
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
     "exporting": FROZEN | {"tokenizer"},
@@ -44,7 +47,7 @@ MAY = {
     "cli": FROZEN
     | set(PARTS)
     | {"tokenizer", "pretrained", "editing", "adaptive", "demo", "cli"}
-    | {"tiling", "drawing", "contracts"},
+    | {"tiling", "drawing", "contracts", "rates"},
 }
 
 

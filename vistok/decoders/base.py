@@ -41,6 +41,10 @@ class Decoder(nn.Module):
     """True if it has an unconditional branch, which `Condition.null` selects for a sample."""
     any_size: bool = False
     """True: it makes samples of the sides that a condition asks for."""
+    reads_fps: bool = False
+    """True: it looks at the frame rate of a condition."""
+    any_frames: int | None = None
+    """It makes clips of any multiple of so many frames; None: of the space's alone."""
     prefix: Prefix = "none"
     """Prefixes that it serves by hiding values: none, of the sequence, of whole blocks, or of each
     block."""
@@ -81,6 +85,13 @@ class Decoder(nn.Module):
             pixels, space: of a sample in pixels and in the output space; None as `sides`: its own.
         """
         if sides is None or tuple(sides) == pixels.sides:
+            return
+        if self.any_frames and len(sides) == 3 and tuple(sides[1:]) == pixels.image_size:
+            if sides[0] % self.any_frames or sides[0] < 1:
+                raise InputError(
+                    f"sides={tuple(sides)}: this tokenizer decodes to multiples of "
+                    f"{self.any_frames} frames"
+                )
             return
         if not self.any_size or space != pixels:
             raise InputError(

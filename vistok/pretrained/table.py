@@ -23,6 +23,7 @@ from vistok.pretrained.tokenizers.retok import ReTok
 from vistok.pretrained.tokenizers.tatitok import TATiTok
 from vistok.pretrained.tokenizers.titok import TiTok
 from vistok.pretrained.tokenizers.var import VARTokenizer
+from vistok.pretrained.tokenizers.vfrtok import VFRTok
 from vistok.pretrained.tokenizers.xqgan import XQGAN
 from vistok.storage.hub import HUB
 
@@ -33,6 +34,7 @@ FAMILIES: dict[str, Family] = {
         FlexTok(),
         Cosmos(),
         Instella(),
+        VFRTok(),
         VARTokenizer(),
         RAR(),
         InstellaT2I(),
