@@ -18,6 +18,7 @@ from vistok.pretrained.tokenizers.instella import Instella
 from vistok.pretrained.tokenizers.llamagen import LlamaGen
 from vistok.pretrained.tokenizers.maskgit_vqgan import MaskGITVQGAN
 from vistok.pretrained.tokenizers.one_d_piece import OneDPiece
+from vistok.pretrained.tokenizers.open_magvit2_video import OpenMAGVIT2Video
 from vistok.pretrained.tokenizers.retok import ReTok
 from vistok.pretrained.tokenizers.tatitok import TATiTok
 from vistok.pretrained.tokenizers.titok import TiTok
@@ -32,6 +33,7 @@ FAMILIES: dict[str, Family] = {
         FlexTok(),
         Instella(),
         VARTokenizer(),
+        OpenMAGVIT2Video(),
         RAR(),
         InstellaT2I(),
         LlamaGenGPT(),
