@@ -24,6 +24,8 @@ TOTAL = {"vq_ds16_c2i": 71.88, "vq_ds8_c2i": 70.11, "vq_ds16_t2i": 71.88,
          "vq_ds16_c2i_384": 71.88, "vq_ds16_t2i_512": 71.88,
          "retok-sb256": 232.69, "retok-ss256": 136.30,
          "instella-bae": 427.75,
+         # Counted with the official code; the card gives none.
+         "open-magvit2-video": 370.55,
          # Counted with the official code; VAR's paper gives no number.
          "var-vqvae": 108.95, "var-vqvae-512": 108.95}  # fmt: skip
 
