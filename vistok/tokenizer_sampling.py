@@ -1,4 +1,4 @@
-"""Decoders that sample: their settings, and pixels from noise keyed by sample. Part of `Tokenizer`."""
+"""Decoders that sample: settings, and pixels from noise keyed by sample. Part of `Tokenizer`."""
 
 from __future__ import annotations
 

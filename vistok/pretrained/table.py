@@ -19,6 +19,7 @@ from vistok.pretrained.tokenizers.instella import Instella
 from vistok.pretrained.tokenizers.llamagen import LlamaGen
 from vistok.pretrained.tokenizers.maskgit_vqgan import MaskGITVQGAN
 from vistok.pretrained.tokenizers.one_d_piece import OneDPiece
+from vistok.pretrained.tokenizers.open_magvit2_video import OpenMAGVIT2Video
 from vistok.pretrained.tokenizers.retok import ReTok
 from vistok.pretrained.tokenizers.tatitok import TATiTok
 from vistok.pretrained.tokenizers.titok import TiTok
@@ -36,6 +37,7 @@ FAMILIES: dict[str, Family] = {
         Instella(),
         VFRTok(),
         VARTokenizer(),
+        OpenMAGVIT2Video(),
         RAR(),
         InstellaT2I(),
         LlamaGenGPT(),
