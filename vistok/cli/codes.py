@@ -26,14 +26,16 @@ from vistok.cli.work import left_out_text
 from vistok.config.errors import InputError, one_line_errors
 
 _SUFFIX = ".vtk"
+_FOLDER = ".frames"  # ends the name of a folder of frames
 _FORMATS = {  # of `decode`: the suffixes of its files, the one that it gives first
     "png": (".png",),
     "jpeg": (".jpg", ".jpeg"),
     "webp": (".webp",),
     "gif": (".gif",),
     "mp4": (".mp4",),
+    "frames": (_FOLDER,),
 }
-_MOVING = ("gif", "mp4")
+_MOVING = ("gif", "mp4", "frames")  # and webp, of clips
 _IMAGES = (".bmp", ".tif", ".tiff")
 _ENDINGS = {_SUFFIX, *_IMAGES, *(one for known in _FORMATS.values() for one in known)}
 
@@ -190,8 +192,10 @@ def encode(
     "--format",
     "form",
     type=click.Choice(list(_FORMATS)),
-    help="Default: by --out, else png for images, gif for clips; png of a clip is a row of frames.",
+    help="Default: by --out, else png for images, gif for clips. Of a clip, png is a row of "
+    "frames, webp moves, and frames is a folder NAME.frames of numbered png files.",
 )
+@click.option("--fps", type=float, help="Frames per second to write clips with; default: theirs.")
 @click.option("--quality", type=click.IntRange(1, 100), help="Of jpeg and webp; default: 95.")
 @running_options
 @frequencies_option
@@ -206,6 +210,7 @@ def decode(
     seed: int,
     size: str | None,
     form: str | None,
+    fps: float | None,
     quality: int | None,
     named: str | None,
     batch: int | None,
@@ -227,7 +232,7 @@ def decode(
     vistok decode --model vistok-128 codes/ --out back --format webp
     """
     from vistok.cli.decoding import Decoding
-    from vistok.cli.media import check_video
+    from vistok.cli.media import FIRST_FRAME, check_video
 
     files, given = words_and_settings(words)
     if named is None and len(files) == 1 and not files[0].endswith(_SUFFIX):
@@ -245,8 +250,13 @@ def decode(
         check_video(".mp4")
     if quality is not None and form not in ("jpeg", "webp"):
         raise InputError(f"--quality {quality}: {form} has none; give --format jpeg or webp")
+    moving = clip and (form in _MOVING or form == "webp")
+    if fps is not None and not moving:
+        raise InputError(f"--fps {fps:g}: {form} does not move; expected --format mp4, gif or webp")
     chosen = tokenizer.settings(sampling)
     targets = _targets(out, sources.files, _FORMATS[form], sources.listed)
+    if form == "frames":
+        targets = [target / FIRST_FRAME for target in targets]
     codec = codec_of(tokenizer, model, frequencies, write=False)
     left, targets = _left(sources.files, targets, skip_existing)
     if sources.left_out:
@@ -259,7 +269,8 @@ def decode(
         length,
         seed,
         chosen,
-        moving=form in _MOVING,
+        moving=moving,
+        fps=fps,
         quality=95 if quality is None else quality,
         batch=batch_of(tokenizer, batch),
         workers=workers,
@@ -275,9 +286,9 @@ def _endings(clip: bool) -> tuple[str, ...]:
 
 def _form_of(out: str, count: int) -> str | None:
     """The format that the name of the only output file says."""
-    if count != 1 or Path(out).is_dir():
-        return None
     suffix = Path(out).suffix.lower()
+    if count != 1 or (Path(out).is_dir() and suffix != _FOLDER):
+        return None
     return next((form for form, known in _FORMATS.items() if suffix in known), None)
 
 
@@ -285,11 +296,12 @@ def _targets(
     out: str, files: Sequence[Source], suffixes: Sequence[str], listed: bool
 ) -> list[Path]:
     """The output files: `out` itself where it ends like one, else names in that folder."""
-    if Path(out).suffix.lower() in suffixes and not Path(out).is_dir():
+    suffix = Path(out).suffix.lower()
+    if suffix in suffixes and (suffix == _FOLDER or not Path(out).is_dir()):
         if len(files) > 1:
             raise InputError(f"--out {out}: one file for {len(files)}; expected a folder")
         return [Path(out)]
-    if Path(out).suffix.lower() in _ENDINGS and not Path(out).exists():
+    if suffix in _ENDINGS and not Path(out).exists():
         raise InputError(f"--out {out}: expected a folder, or a name that ends in {suffixes[0]}")
     below = [one.below for one in files] if listed else None
     names = output_names([one.path for one in files], suffixes[0], below)

@@ -30,6 +30,7 @@ class Decoding:
     seed: int = 0
     sampling: Any = None
     moving: bool = False  # write clips, not images
+    fps: float | None = None  # of the clips that are written; None = what their tokens say
     quality: int | None = None
     batch: int = 16
     workers: int = 2
@@ -139,7 +140,8 @@ class Decoding:
         """Write one image or clip; its size in words."""
         height, width = pixels.shape[-2:]
         if self.moving:
-            write_clip(pixels[0], target, _FPS if fps is None else fps)
+            given = fps if self.fps is None else self.fps
+            write_clip(pixels[0], target, _FPS if given is None else given)
         elif pixels.ndim == 3:
             write_image(pixels, target, self.quality)
         else:
