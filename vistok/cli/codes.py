@@ -77,6 +77,16 @@ skip_option = click.option(
     "--tile", is_flag=True, help="Keep the size of images: overlapping tiles, not a cropped one."
 )
 @click.option(
+    "--overlap",
+    type=click.IntRange(min=0),
+    help="Encode videos to their end, in windows of MODEL's frames that share this many.",
+)
+@click.option(
+    "--pad",
+    type=click.Choice(["repeat", "reflect"]),
+    help="Fill the last window of a video so; default: a video that does not fill it is refused.",
+)
+@click.option(
     "--names/--no-names",
     default=None,
     help="Keep the path below the folder inside each .vtk file. Default: for folders and patterns, "
@@ -98,6 +108,8 @@ def encode(
     max_bytes: int | None,
     resize: str | None,
     tile: bool,
+    overlap: int | None,
+    pad: str | None,
     names: bool | None,
     seed: int,
     named: str | None,
@@ -114,9 +126,10 @@ def encode(
 
     FILES are files, folders with all their sub-folders, and quoted patterns ('a/**/*.jpg').
     Images are center-cropped to the size of MODEL, or keep theirs with --tile; of a video its first
-    frames are taken. photos/a/1.jpg of the folder photos becomes a/1.vtk. Of files that you name
-    a/1.jpg becomes 1.vtk; where two would share a name, all keep their folders (a/1.vtk, b/1.vtk),
-    and if need be their suffixes. A file that cannot be read is named, the others go on.
+    frames are taken, or all with --overlap or --pad. photos/a/1.jpg of the folder photos becomes
+    a/1.vtk. Of files that you name a/1.jpg becomes 1.vtk; where two would
+    share a name, all keep their folders (a/1.vtk, b/1.vtk), and if need be their suffixes.
+    A file that cannot be read is named, the others go on.
 
     With --target-psnr or --max-perceptual each image gets the length it needs; an image that does
     not reach them is written at the longest prefix that --max-bytes allows, and named.
@@ -124,7 +137,7 @@ def encode(
     \b
     vistok encode --model vistok-128 photos/ --out codes
     """
-    from vistok.cli.encoding import Encoding, check_tiles, goal_of
+    from vistok.cli.encoding import Encoding, check_tiles, check_windows, goal_of
 
     goals = {
         "target_psnr": target_psnr,
@@ -145,6 +158,10 @@ def encode(
         raise InputError(f"--tile with --resize {resize}: tiles keep the size; give one of both")
     if tile:
         check_tiles(tokenizer, goals)
+    chunks = tokenizer.config.chunks is not None and not goals
+    whole = overlap is not None or pad is not None or chunks
+    if whole:
+        check_windows(tokenizer, goals, overlap)
     targets = _targets(out, sources.files, (_SUFFIX,), sources.listed)
     decodes = bool({"target_psnr", "max_perceptual"} & set(goals))
     condition = condition_of(tokenizer, text, "encoder", *(["decoder"] if decodes else []))
@@ -164,6 +181,9 @@ def encode(
         goal,
         resize=resize or "crop",
         tile=tile,
+        whole=whole,
+        overlap=overlap,
+        pad=pad,
         names=sources.listed and max_bytes is None if names is None else names,
         batch=batch_of(tokenizer, batch),
         workers=workers,

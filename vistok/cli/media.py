@@ -70,18 +70,22 @@ def write_image(image: Any, path: str | Path, quality: int | None = None) -> Non
 
 def write_clip(pixels: Any, path: Path, fps: float) -> None:
     """A clip [3, T, H, W] in 0..1 -> a file of moving images, see `write_frames`."""
-    _check_finite(pixels, path)
-    write_frames(to_frames(pixels), path, fps)
+    write_frames(to_frames(pixels.unbind(1), path), path, fps)
 
 
-def to_frames(pixels: Any) -> Iterator[Any]:
-    """The frames [H, W, 3] uint8 of a clip [3, T, H, W] in 0..1, one by one."""
-    for frame in pixels.unbind(1):
+def to_frames(frames: Iterable[Any], path: Path) -> Iterator[Any]:
+    """Frames [3, H, W] in 0..1 -> [H, W, 3] uint8; InputError for one that is not finite.
+
+    path: of the file that they are for.
+    """
+    for frame in frames:
+        _check_finite(frame, path)
         yield (frame.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
-def write_frames(frames: Iterable[Any], path: Path, fps: float) -> None:
-    """Frames [H, W, 3] uint8 -> a .gif, .webp or .mp4, or (00001.png) a folder of numbered frames.
+def write_frames(frames: Iterable[Any], path: Path, fps: float) -> str:
+    """Frames [H, W, 3] uint8 -> a .gif, .webp or .mp4, or (00001.png) a folder of numbered frames;
+    their count and size in words.
 
     They are written as they come: no more than a few are in memory, but for .webp and .gif, whose
     encoder keeps the compressed file.
@@ -93,15 +97,24 @@ def write_frames(frames: Iterable[Any], path: Path, fps: float) -> None:
             f"{path}: {fps:g} frames per second; expected {_SLOWEST:g}..{_FASTEST:g}: the tokens "
             "say it; give another with --fps"
         )
+    count, size = 0, ""
+
+    def counted() -> Iterator[Any]:
+        nonlocal count, size
+        for frame in frames:
+            count, size = count + 1, f"{frame.shape[1]}x{frame.shape[0]}"
+            yield frame
+
     if path.name == FIRST_FRAME:
-        _save_folder(frames, path.parent)
-        return
+        _save_folder(counted(), path.parent)
+        return f"{count} frames of {size}"
     save = _SAVE.get(path.suffix, _save_video)
     try:
         with replacing(path) as draft:
-            save(frames, draft, path.suffix, fps)
+            save(counted(), draft, path.suffix, fps)
     except OSError as error:
         raise unwritten(path, error) from None
+    return f"{count} frames of {size}"
 
 
 def _save_folder(frames: Iterable[Any], folder: Path) -> None:
