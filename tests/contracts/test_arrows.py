@@ -42,12 +42,13 @@ MAY = {
     "exporting": FROZEN | {"tokenizer"},
     "drawing": CORE,
     "tiling": FROZEN | {"data", "tokenizer", "tiling"},
+    "chunking": FROZEN | {"data", "tokenizer", "tiling"},
     "demo": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "demo"},
     "contracts": FROZEN | set(PARTS) | {"tokenizer", "contracts"},
     "cli": FROZEN
     | set(PARTS)
     | {"tokenizer", "pretrained", "editing", "adaptive", "demo", "cli"}
-    | {"tiling", "drawing", "contracts", "rates"},
+    | {"tiling", "chunking", "drawing", "contracts", "rates"},
 }
 
 
