@@ -169,13 +169,14 @@ def test_a_video_network_is_known_by_its_weights_not_by_their_place(clips, monke
     assert plain not in (facts("here/a"), facts("here/b"))
 
 
-def test_no_probe_is_trained_where_gfid_is_not_measured(video_run, runs, config, monkeypatch):
+def test_a_probe_is_trained_only_where_gfid_is_measured(video_run, runs, config, monkeypatch):
     asked = []
     probed = lambda system, config: (asked.append(system.tokenizer.name), system)[1]
     monkeypatch.setattr("vistok.eval.measure.with_probe", probed)
     common = ("gfid.probe=tiny", "limit=2", "perceptual=none")
     results = evaluate_runs([video_run], config(*common, "protocols=[gfid]"))
-    assert asked == [] and results.facts["skipped"][0]["protocol"] == "gfid"
+    assert asked == ["clip"] and results.facts["skipped"][0]["protocol"] == "gFID"
+    asked.clear()
     evaluate_runs(runs[:1], config(*common, "protocols=[image_grids]"))
     assert asked == []
     evaluate_runs(runs[:1], config(*common, "protocols=[gfid]"))
