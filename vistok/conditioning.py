@@ -15,6 +15,7 @@ from vistok.core.records import Batch, Condition
 from vistok.frozen.text import TextEncoder, TextEncoderConfig
 from vistok.layers.text import TextInputConfig
 
+PARTS = ("encoder", "decoder")
 TEXT_ENCODER = "text_encoder"  # among the frozen networks that a saved tokenizer names
 NO_TEXTS = (
     "data: this tokenizer reads text, and the data give none; use texts of the data (text=txt of "
@@ -68,15 +69,22 @@ class ReadsText:
         return replace(features, pooled=None, null=null)
 
     def condition_of(self, batch: Batch, draws: Draws | None = None) -> Condition | None:
-        """Condition of a batch of data: its texts, or None for a tokenizer that reads none.
+        """Condition of a batch of data: its texts, or its frame rate, or None for a tokenizer that
+        reads neither.
 
         Samples that `draws.null` names see no text. ConfigError if the data give none.
         """
         if self.config.text is None:
-            return None
+            known = self.reads_fps and batch.fps is not None
+            return Condition(fps=batch.fps) if known else None
         if batch.text is None:
             raise ConfigError(NO_TEXTS)
         return self.condition(batch.text, None if draws is None else draws.null)
+
+    @property
+    def reads_fps(self) -> bool:
+        """True if encoder or decoder look at the frame rate of clips."""
+        return any(getattr(getattr(self, part), "reads_fps", False) for part in PARTS)
 
     @property
     def text_encoder(self) -> Any:

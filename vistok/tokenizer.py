@@ -21,10 +21,11 @@ import vistok.heads
 import vistok.quantizers
 import vistok.regularizers
 import vistok.spaces  # noqa: F401
+from vistok import rates
+from vistok.causal import Causal
 from vistok.conditioning import ReadsText
-from vistok.config import Config, ConfigError, validate
+from vistok.config import Config, ConfigError
 from vistok.config.contract import lacks
-from vistok.config.overrides import merge
 from vistok.config.registry import build
 from vistok.core.draws import Draws
 from vistok.core.errors import InputError
@@ -40,11 +41,18 @@ from vistok.runtime.precision import of_weights
 from vistok.storage.lineage import Lineage
 from vistok.tokenizer_config import TokenizerConfig
 from vistok.tokenizer_files import TokenizerFiles
+from vistok.tokenizer_sampling import Sampling
 from vistok.tokens import Tokens, TokenSpec, keep_mask
 
 
 class Tokenizer(
-    TakesImages, ReadsText, TokenizerFiles, library_name="vistok", tags=["image-tokenizer"]
+    Causal,
+    Sampling,
+    TakesImages,
+    ReadsText,
+    TokenizerFiles,
+    library_name="vistok",
+    tags=["image-tokenizer"],
 ):
     """Composition of the parts that a config names.
 
@@ -105,6 +113,7 @@ class Tokenizer(
             in_space: True gives the target in the output space too.
         """
         own = (draws or Draws()).part("input_space")
+        batch = replace(batch, pixels=self.as_clips(batch.pixels))
         seen = self.input_space(batch.pixels, own) if batch.space is None else batch.space
         with of_weights(self.encoder):
             latents = self.encoder(seen, condition)
@@ -119,6 +128,7 @@ class Tokenizer(
             clean = seen if one and batch.target is None else self.output_space(target)
         if draws is not None and draws.null is not None and self.decoder.reads_null:
             condition = replace(condition or Condition(), null=draws.null)
+        condition = rates.of_target(batch, condition, self.decoder.any_frames)
         if samples and drawn.time is None:
             estimate = self._sample(values, present, condition, batch.index, 0, None)
             decoded = Decoded(estimate, estimate)
@@ -184,11 +194,6 @@ class Tokenizer(
         """The shape of this tokenizer's token sequences."""
         return self.layout.spec
 
-    @property
-    def sampling(self) -> Config | None:
-        """Default settings of a decoder that samples; None for a deterministic one."""
-        return self.decoder.sampling
-
     @torch.no_grad()
     def encode(
         self,
@@ -216,20 +221,23 @@ class Tokenizer(
         spec = self.spec()
         for one in set(torch.as_tensor([] if length is None else length).flatten().tolist()):
             spec.check_length(one)
+        pixels = self.as_clips(pixels)
         self.check_pixels(pixels)
         weight = next(self.parameters())
         pixels = pixels.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
         with evaluating(self):
             tokens = self.tokens(self.quantize(self.latents(pixels, condition)))
+        tokens = rates.sized(tokens, pixels, self.encoder.any_frames)
         return tokens if length is None else tokens.prefix(length)
 
     def tokens(self, quantized: Quantized) -> Tokens:
         """The tokens that are stored of a quantizer's output (an encoder may emit more)."""
-        spec = self.spec()
+        found = quantized.values if quantized.indices is None else quantized.indices
+        spec, size = self.spec_with(found.shape[1])
+        found = found[:, : spec.length]
         if quantized.indices is None:
-            return Tokens(spec, values=quantized.values[:, : spec.length], size=self._size())
-        indices = quantized.indices[:, : spec.length].to(Tokens.dtype(spec))
-        return Tokens(spec, indices=indices, size=self._size())
+            return Tokens(spec, values=found, size=size)
+        return Tokens(spec, indices=found.to(Tokens.dtype(spec)), size=size)
 
     @torch.no_grad()
     def decode(
@@ -260,13 +268,14 @@ class Tokenizer(
         tokens.check()
         if tokens.spec.vocab != self.spec().vocab and tokens.indices is not None:
             tokens = tokens.regroup(self.spec().vocab)
-        if tokens.spec.blocks != self.spec().blocks:
+        if not self.decodes(tokens.spec.blocks):
             raise InputError(
                 f"tokens have blocks {tokens.spec.blocks}; this tokenizer decodes "
                 f"{self.spec().blocks}"
             )
         if condition is not None:
             self.decoder.check_sides(condition.sides, self.shape, self.output_space.shape)
+        condition = rates.of_tokens(tokens, condition, self.decoder.any_frames)
         settings = self.settings(sampling)
         with evaluating(self):
             return self.pixels_of(tokens, condition, index, seed, settings)
@@ -282,7 +291,8 @@ class Tokenizer(
         """`decode` of tokens of this tokenizer's spec, without its checks and with gradients."""
         values = self.values(tokens)
         present = self._present_of(tokens, values)
-        values = self.pad(values)
+        if self.frame_stride is None:  # else there may be any number of blocks, all with values
+            values = self.pad(values)
         if settings is None:
             estimate = self.reconstruct(values, present, condition).estimate
         else:
@@ -323,36 +333,6 @@ class Tokenizer(
         counts = {name: sum(p.numel() for p in getattr(self, name).parameters()) for name in names}
         return {name: count for name, count in counts.items() if count or name not in spaces}
 
-    def settings(self, sampling: Config | Mapping[str, Any] | None = None) -> Config | None:
-        """The decoder's settings of sampling with the changes that are asked for; None if it has
-        none.
-
-        Raises ValueError for changes to a decoder that does not sample, and for wrong ones.
-        """
-        own = self.decoder.sampling
-        if sampling is None or own is None:
-            if sampling is not None:
-                raise InputError(f"sampling={sampling}: this decoder does not sample; leave it out")
-            return own
-        if isinstance(sampling, Config):
-            return sampling
-        return validate(type(own), merge(own.model_dump(), sampling), "sampling")
-
-    def _sample(
-        self,
-        values: Tensor,
-        present: Tensor | None,
-        condition: Condition | None,
-        index: Tensor | None,
-        seed: int,
-        settings: Config | None,
-    ) -> Tensor:
-        """The output space [B, C, *sides] that a decoder samples from noise keyed by sample."""
-        index = torch.arange(len(values)) if index is None else index.cpu()
-        noise = self.decoder.noise(index, Rng(seed, "decoder")).to(values.device)
-        with of_weights(self.decoder):
-            return self.decoder.sample(values, present, condition, noise, settings)
-
     def present(self, draws: Draws | None, batch: int, device: torch.device) -> Tensor | None:
         """[B, M] bool: values that one pass shows the decoder; None = all.
 
@@ -370,7 +350,7 @@ class Tokenizer(
             # Not by the spec: more values may be trained with than are stored.
             place = torch.arange(count, device=device)
             present = place[None] < draws.keep.to(device)[:, None]
-        elif draws.keep is not None and self.spec().prefix == "per_block":
+        elif draws.keep is not None and self.spec().prefix in ("block", "per_block"):
             present = keep_mask(self.spec(), draws.keep, batch, device)
         if draws.present is None:
             return present
@@ -380,7 +360,8 @@ class Tokenizer(
 
     def _present_of(self, tokens: Tokens, values: Tensor) -> Tensor | None:
         """[B, M] bool: values that the decoder is shown of these tokens; None = all."""
-        prefix, missing = self.spec().prefix, self.layout.count - values.shape[1]
+        prefix = self.spec().prefix
+        missing = 0 if self.frame_stride is not None else self.layout.count - values.shape[1]
         if not self._masked or (tokens.keep is None and not missing):
             return None
         kept = tokens.kept().to(values.device)
@@ -388,9 +369,7 @@ class Tokenizer(
             return None  # such decoders take no mask, not even one that hides nothing
         return nn.functional.pad(kept, (0, missing))
 
-    def _size(self) -> tuple[int, int, int]:
-        return (self.shape.frames or 1, *self.shape.image_size)
-
     def check_pixels(self, pixels: Tensor) -> None:
-        """ValueError unless pixels are floats [B, 3, *sides] in 0..1."""
-        check_pixels(pixels, self.shape)
+        """ValueError unless pixels are floats [B, 3, *sides] in 0..1; of a causal tokenizer T is
+        any 1 + k x frame_stride."""
+        check_pixels(pixels, self.shape_of(pixels))

@@ -8,12 +8,22 @@ from pydantic import Field, field_validator, model_validator
 
 from vistok.conditioning import check_texts
 from vistok.config import Config, PartOf
+from vistok.core.errors import InputError
 from vistok.core.shapes import Shape
 from vistok.frozen.text import TextEncoderConfig
 from vistok.layers.text import TextInputConfig
 from vistok.spaces.pixels import PixelsConfig
 
 Side = Annotated[int, Field(ge=1, le=2**14)]  # pixels
+
+
+class ChunksConfig(Config):
+    """Windows of clips that are longer than the tokenizer's."""
+
+    frames: int | None = Field(default=None, ge=1, le=2**12)
+    """Frames of a window; null = the tokenizer's, and no others work."""
+    overlap: int = Field(default=0, ge=0)
+    """Frames that neighboring windows share, at most half of a window: they are blended."""
 
 
 class TokenizerConfig(Config):
@@ -31,6 +41,9 @@ class TokenizerConfig(Config):
     decoder: Annotated[Any, PartOf("decoder")]
     text: TextEncoderConfig | None = None
     """Text encoder whose features encoder or decoder read (their own `text` says how)."""
+    chunks: ChunksConfig | None = None
+    """Windows in which longer clips are encoded; null = the first frames, unless `vistok encode
+    --overlap` asks for all."""
     license: str | None = None
     """License of the weights; kept with them."""
 
@@ -51,6 +64,23 @@ class TokenizerConfig(Config):
         parts = {"encoder": self.encoder, "decoder": self.decoder}
         found = {name: getattr(part, "text", None) for name, part in parts.items()}
         return {name: how for name, how in found.items() if how is not None}
+
+    @model_validator(mode="after")
+    def _windows(self) -> TokenizerConfig:
+        if self.chunks is None:
+            return self
+        frames = self.chunks.frames or self.frames
+        if self.frames is None or frames != self.frames:
+            raise InputError(
+                f"chunks.frames={frames} with frames={self.frames}: a window has the frames of the "
+                "tokenizer; expected the same number"
+            )
+        if self.chunks.overlap > frames // 2:
+            raise InputError(
+                f"chunks.overlap={self.chunks.overlap}: expected 0..{frames // 2}, half of the "
+                f"{frames} frames"
+            )
+        return self
 
     @model_validator(mode="after")
     def _texts(self) -> TokenizerConfig:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.cli.test_cli import call, mistake
 from tests.support.numbered import muxed, numbers_of, packed, packets, plain, written
+from vistok.cli import media
 from vistok.config import validate
 from vistok.data.decode.video import clips
 from vistok.tokenizer import Tokenizer, TokenizerConfig
@@ -47,6 +48,53 @@ def test_to_bytes_and_back(place):
     call("decode", "model", "video.vtk", "--format", "png")
     assert Image.open("video.png").size == (4 * 8 + 5 * 2, 8 + 2 * 2)
     assert "clip                     4 x 8 x 8" in call("info", "model")
+
+
+def test_written_clips_have_the_rate_and_size_that_were_asked_for(place):
+    import av
+
+    call("encode", "model", "video.gif")
+    for suffix, rate in (("mp4", 10), ("mp4", 24000 / 1001), ("webp", 12.5), ("gif", 20)):
+        rates = ("--fps", str(rate)) if rate != 10 else ()
+        call("decode", "model", "video.vtk", "--out", f"out.{suffix}", "--overwrite", *rates)
+        if suffix == "mp4":
+            with av.open("out.mp4") as file:
+                stream = file.streams.video[0]
+                assert float(stream.average_rate) == pytest.approx(rate, abs=1e-4)
+                assert stream.codec_context.pix_fmt == "yuv420p"
+                assert stream.codec_context.name == "h264"
+        else:
+            with Image.open(f"out.{suffix}") as image:
+                assert image.n_frames == 4 and image.size == (8, 8)
+                image.seek(1)
+                image.load()
+                assert image.info["duration"] == 1000 / rate
+    assert "--fps 9: png does not move" in mistake(
+        "decode", "model", "video.vtk", "--format", "png", "--fps", "9"
+    )
+
+
+def test_a_folder_of_frames(place):
+    call("encode", "model", "video.gif")
+    call("decode", "model", "video.vtk", "--out", "back", "--format", "frames")
+    names = sorted(path.name for path in Path("back/video.frames").iterdir())
+    assert names == [f"{n:05d}.png" for n in range(1, 5)]
+    assert "exists already" in mistake("decode", "model", "video.vtk", "--out", "back/video.frames")
+    (Path("back/video.frames") / "00005.png").write_bytes(b"")  # of a longer clip
+    call("decode", "model", "video.vtk", "--out", "back/video.frames", "--overwrite")
+    assert len(list(Path("back/video.frames").iterdir())) == 4
+
+
+def test_a_clip_of_odd_sides_keeps_its_pixels(tmp_path):
+    import av
+
+    shade = np.tile(np.linspace(0, 255, 33)[:, None, None], (1, 51, 3)).astype(np.uint8)
+    media.write_frames(iter([shade] * 3), tmp_path / "odd.mp4", 25)
+    with av.open(str(tmp_path / "odd.mp4")) as file:
+        ((first, *_),) = [list(file.decode(video=0))]
+        shown = first.to_ndarray(format="rgb24")
+    assert shown.shape == (34, 52, 3)
+    assert np.abs(shown[:33, :51].astype(int) - shade).mean() < 3
 
 
 def test_the_frames_of_odd_videos(place):

@@ -28,22 +28,27 @@ MAY = {
     "conditioning": FROZEN | {"conditioning"},
     "tokenizer_config": FROZEN | {"spaces", "conditioning"},
     "tokenizer_files": FROZEN | {"conditioning", "tokenizer_config"},
+    "tokenizer_sampling": LAYERS,
+    "causal": LAYERS | {"causal", "rates"},
     "images": FROZEN | {"data"},
     "adaptive": FROZEN | {"metrics", "data"},
+    "rates": LAYERS,
     "tokenizer": FROZEN
     | set(PARTS)
-    | {"conditioning", "tokenizer_config", "tokenizer_files", "images", "adaptive"},
+    | {"conditioning", "tokenizer_config", "tokenizer_files", "images", "adaptive", "causal"}
+    | {"rates", "tokenizer_sampling"},
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
     "exporting": FROZEN | {"tokenizer"},
     "drawing": CORE,
     "tiling": FROZEN | {"data", "tokenizer", "tiling"},
+    "chunking": FROZEN | {"data", "tokenizer", "tiling"},
     "demo": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "demo"},
     "contracts": FROZEN | set(PARTS) | {"tokenizer", "contracts"},
     "cli": FROZEN
     | set(PARTS)
     | {"tokenizer", "pretrained", "editing", "adaptive", "demo", "cli"}
-    | {"tiling", "drawing", "contracts"},
+    | {"tiling", "chunking", "drawing", "contracts", "rates"},
 }
 
 

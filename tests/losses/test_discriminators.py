@@ -310,3 +310,28 @@ def test_a_discriminator_of_another_size_is_refused(fails):
     small = gan(discriminator={"kind": "patchgan", "layers": 6})
     with fails(ConfigError, "too small for layers=6"):
         small.bind(tokenizer)
+
+
+# -- clips -----------------------------------------------------------------------------------------
+
+
+def clip_gan(**options) -> AdversarialLoss:
+    tree = {"kind": "adversarial", "start": 0, "discriminator": {"kind": "patchgan3d", "width": 8}}
+    return build(validate(AdversarialConfig, tree | options))
+
+
+def test_a_discriminator_of_clips_sees_them_whole():
+    clips, loss = torch.rand(2, 3, 5, 32, 32), clip_gan(generator_loss="non_saturating_mean")
+    real, fake = loss.hand_on(rebuilt(clips), BATCH, at(5))
+    assert real.shape == fake.shape == clips.shape
+    logits = loss.discriminator(clips)
+    term = loss(rebuilt(clips), BATCH, at(5))["adversarial"]
+    expected = torch.nn.functional.softplus(-logits.flatten(1).mean(1)).mean()
+    assert torch.allclose(term, expected)
+    assert not torch.allclose(logits, loss.discriminator(clips.flip(2)))  # order of frames
+    assert gan().hand_on(rebuilt(clips), BATCH, at(5))[0].shape == (10, 3, 32, 32)
+
+
+def test_augmentation_of_clips_is_one_line():
+    with pytest.raises(ConfigError, match="patchgan3d sees whole clips"):
+        clip_gan(blur_steps=10)

@@ -30,6 +30,7 @@ from vistok.runtime import distributed
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.train.monitoring.collapse import CollapseConfig, UsageWindow
 from vistok.train.monitoring.grids import Grid
+from vistok.train.tasks import frame_rates as between_rates
 from vistok.train.tasks import reconstructions
 from vistok.train.tasks.ancestry import Ancestry
 from vistok.train.tasks.base import (
@@ -61,6 +62,9 @@ class TokenizerTaskConfig(Config):
     """Names of parts (or of anything inside: `encoder.patch_embed`) that do not train."""
     lr: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     """Learning-rate factor of named parts."""
+    frame_rates: between_rates.FrameRatesConfig | None = None
+    """Training reads clips at one frame rate and rebuilds them at another (VFRTok); only for
+    tokenizers that take any number of frames. null = never."""
     collapse: CollapseConfig | None = CollapseConfig()
     """When to warn that the codebook is collapsing; null = never."""
     validate_lengths: tuple[int, ...] | None = None
@@ -97,6 +101,11 @@ class TokenizerTaskConfig(Config):
 
     @model_validator(mode="after")
     def _starts(self) -> TokenizerTaskConfig:
+        rotary = getattr(self.tokenizer.encoder, "rotary", None)
+        if self.frame_rates is not None and (rotary is None or self.tokenizer.frames is None):
+            raise InputError(
+                "frame_rates needs a tokenizer of clips with encoder.rotary; leave it out"
+            )
         for init in self.init:
             for name in init.parts if init.network is not None else ():
                 part = getattr(self.tokenizer, name, None)
@@ -177,6 +186,9 @@ class TokenizerTask(Task):
 
     def draw(self, index: Tensor, seed: int, progress: Progress) -> Draws:
         draws = self.tokenizer.draw(index, seed, progress)
+        if self.config.frame_rates is not None:
+            rng = Rng(seed, between_rates.PART, progress.step)
+            draws = draws.join(between_rates.draw(index, rng), between_rates.PART)
         return draws.join(self.losses.draw(index, seed, progress), "losses")
 
     @torch.no_grad()
@@ -204,6 +216,9 @@ class TokenizerTask(Task):
         for part in self.config.freeze:
             # Its dropout and its statistics (usage, EMA codebook) rest too.
             self.tokenizer.get_submodule(part).eval()
+        if self.config.frame_rates is not None:
+            patch = self.tokenizer.encoder.any_frames
+            batch = between_rates.between(self.config.frame_rates, batch, draws, patch)
         condition = self.tokenizer.condition_of(batch, draws)
         reconstruction = self.modules["tokenizer"](
             batch,

@@ -26,14 +26,16 @@ from vistok.cli.work import left_out_text
 from vistok.config.errors import InputError, one_line_errors
 
 _SUFFIX = ".vtk"
+_FOLDER = ".frames"  # ends the name of a folder of frames
 _FORMATS = {  # of `decode`: the suffixes of its files, the one that it gives first
     "png": (".png",),
     "jpeg": (".jpg", ".jpeg"),
     "webp": (".webp",),
     "gif": (".gif",),
     "mp4": (".mp4",),
+    "frames": (_FOLDER,),
 }
-_MOVING = ("gif", "mp4")
+_MOVING = ("gif", "mp4", "frames")  # and webp, of clips
 _IMAGES = (".bmp", ".tif", ".tiff")
 _ENDINGS = {_SUFFIX, *_IMAGES, *(one for known in _FORMATS.values() for one in known)}
 
@@ -75,6 +77,16 @@ skip_option = click.option(
     "--tile", is_flag=True, help="Keep the size of images: overlapping tiles, not a cropped one."
 )
 @click.option(
+    "--overlap",
+    type=click.IntRange(min=0),
+    help="Encode videos to their end, in windows of MODEL's frames that share this many.",
+)
+@click.option(
+    "--pad",
+    type=click.Choice(["repeat", "reflect"]),
+    help="Fill the last window of a video so; default: a video that does not fill it is refused.",
+)
+@click.option(
     "--names/--no-names",
     default=None,
     help="Keep the path below the folder inside each .vtk file. Default: for folders and patterns, "
@@ -96,6 +108,8 @@ def encode(
     max_bytes: int | None,
     resize: str | None,
     tile: bool,
+    overlap: int | None,
+    pad: str | None,
     names: bool | None,
     seed: int,
     named: str | None,
@@ -112,9 +126,10 @@ def encode(
 
     FILES are files, folders with all their sub-folders, and quoted patterns ('a/**/*.jpg').
     Images are center-cropped to the size of MODEL, or keep theirs with --tile; of a video its first
-    frames are taken. photos/a/1.jpg of the folder photos becomes a/1.vtk. Of files that you name
-    a/1.jpg becomes 1.vtk; where two would share a name, all keep their folders (a/1.vtk, b/1.vtk),
-    and if need be their suffixes. A file that cannot be read is named, the others go on.
+    frames are taken, or all with --overlap or --pad. photos/a/1.jpg of the folder photos becomes
+    a/1.vtk. Of files that you name a/1.jpg becomes 1.vtk; where two would
+    share a name, all keep their folders (a/1.vtk, b/1.vtk), and if need be their suffixes.
+    A file that cannot be read is named, the others go on.
 
     With --target-psnr or --max-perceptual each image gets the length it needs; an image that does
     not reach them is written at the longest prefix that --max-bytes allows, and named.
@@ -122,7 +137,7 @@ def encode(
     \b
     vistok encode --model vistok-128 photos/ --out codes
     """
-    from vistok.cli.encoding import Encoding, check_tiles, goal_of
+    from vistok.cli.encoding import Encoding, check_tiles, check_windows, goal_of
 
     goals = {
         "target_psnr": target_psnr,
@@ -143,6 +158,10 @@ def encode(
         raise InputError(f"--tile with --resize {resize}: tiles keep the size; give one of both")
     if tile:
         check_tiles(tokenizer, goals)
+    chunks = tokenizer.config.chunks is not None and not goals
+    whole = overlap is not None or pad is not None or chunks
+    if whole:
+        check_windows(tokenizer, goals, overlap)
     targets = _targets(out, sources.files, (_SUFFIX,), sources.listed)
     decodes = bool({"target_psnr", "max_perceptual"} & set(goals))
     condition = condition_of(tokenizer, text, "encoder", *(["decoder"] if decodes else []))
@@ -162,6 +181,9 @@ def encode(
         goal,
         resize=resize or "crop",
         tile=tile,
+        whole=whole,
+        overlap=overlap,
+        pad=pad,
         names=sources.listed and max_bytes is None if names is None else names,
         batch=batch_of(tokenizer, batch),
         workers=workers,
@@ -190,8 +212,10 @@ def encode(
     "--format",
     "form",
     type=click.Choice(list(_FORMATS)),
-    help="Default: by --out, else png for images, gif for clips; png of a clip is a row of frames.",
+    help="Default: by --out, else png for images, gif for clips. Of a clip, png is a row of "
+    "frames, webp moves, and frames is a folder NAME.frames of numbered png files.",
 )
+@click.option("--fps", type=float, help="Frames per second to write clips with; default: theirs.")
 @click.option("--quality", type=click.IntRange(1, 100), help="Of jpeg and webp; default: 95.")
 @running_options
 @frequencies_option
@@ -206,6 +230,7 @@ def decode(
     seed: int,
     size: str | None,
     form: str | None,
+    fps: float | None,
     quality: int | None,
     named: str | None,
     batch: int | None,
@@ -227,7 +252,7 @@ def decode(
     vistok decode --model vistok-128 codes/ --out back --format webp
     """
     from vistok.cli.decoding import Decoding
-    from vistok.cli.media import check_video
+    from vistok.cli.media import FIRST_FRAME, check_video
 
     files, given = words_and_settings(words)
     if named is None and len(files) == 1 and not files[0].endswith(_SUFFIX):
@@ -245,8 +270,13 @@ def decode(
         check_video(".mp4")
     if quality is not None and form not in ("jpeg", "webp"):
         raise InputError(f"--quality {quality}: {form} has none; give --format jpeg or webp")
+    moving = clip and (form in _MOVING or form == "webp")
+    if fps is not None and not moving:
+        raise InputError(f"--fps {fps:g}: {form} does not move; expected --format mp4, gif or webp")
     chosen = tokenizer.settings(sampling)
     targets = _targets(out, sources.files, _FORMATS[form], sources.listed)
+    if form == "frames":
+        targets = [target / FIRST_FRAME for target in targets]
     codec = codec_of(tokenizer, model, frequencies, write=False)
     left, targets = _left(sources.files, targets, skip_existing)
     if sources.left_out:
@@ -259,7 +289,8 @@ def decode(
         length,
         seed,
         chosen,
-        moving=form in _MOVING,
+        moving=moving,
+        fps=fps,
         quality=95 if quality is None else quality,
         batch=batch_of(tokenizer, batch),
         workers=workers,
@@ -275,9 +306,9 @@ def _endings(clip: bool) -> tuple[str, ...]:
 
 def _form_of(out: str, count: int) -> str | None:
     """The format that the name of the only output file says."""
-    if count != 1 or Path(out).is_dir():
-        return None
     suffix = Path(out).suffix.lower()
+    if count != 1 or (Path(out).is_dir() and suffix != _FOLDER):
+        return None
     return next((form for form, known in _FORMATS.items() if suffix in known), None)
 
 
@@ -285,11 +316,12 @@ def _targets(
     out: str, files: Sequence[Source], suffixes: Sequence[str], listed: bool
 ) -> list[Path]:
     """The output files: `out` itself where it ends like one, else names in that folder."""
-    if Path(out).suffix.lower() in suffixes and not Path(out).is_dir():
+    suffix = Path(out).suffix.lower()
+    if suffix in suffixes and (suffix == _FOLDER or not Path(out).is_dir()):
         if len(files) > 1:
             raise InputError(f"--out {out}: one file for {len(files)}; expected a folder")
         return [Path(out)]
-    if Path(out).suffix.lower() in _ENDINGS and not Path(out).exists():
+    if suffix in _ENDINGS and not Path(out).exists():
         raise InputError(f"--out {out}: expected a folder, or a name that ends in {suffixes[0]}")
     below = [one.below for one in files] if listed else None
     names = output_names([one.path for one in files], suffixes[0], below)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vistok.cli.inputs import Read, Source, in_batches, read_ahead
-from vistok.cli.media import write, write_clip, write_image
+from vistok.cli.long_clips import decode_whole
+from vistok.cli.media import to_frames, write, write_frames, write_image
 from vistok.cli.outputs import say
 from vistok.cli.running import computing
 from vistok.cli.work import Work
@@ -30,6 +31,7 @@ class Decoding:
     seed: int = 0
     sampling: Any = None
     moving: bool = False  # write clips, not images
+    fps: float | None = None  # of the clips that are written; None = what their tokens say
     quality: int | None = None
     batch: int = 16
     workers: int = 2
@@ -107,6 +109,8 @@ class Decoding:
         from vistok.tokens import Tokens
 
         with computing(self.tokenizer, self.precision):
+            if reads[0].value.chunks is not None:
+                return [(one, self._whole(one.value)) for one in reads]
             if reads[0].value.tiles is not None:
                 return [(one, self._tiled(one.value, work)) for one in reads]
             tokens = Tokens.cat([one.value.tokens for one in reads])
@@ -118,6 +122,23 @@ class Decoding:
                 sampling=self.sampling,
             )
         return [(one, pixels[row : row + 1]) for row, one in enumerate(reads)]
+
+    def _whole(self, record: Any) -> Any:
+        """The frames [3, H, W] of a clip in windows, decoded as they are asked for."""
+        if not self.moving:
+            raise InputError(
+                f"{record.chunks.frames:,} frames in windows: expected --format mp4, gif, webp or "
+                "frames"
+            )
+        return decode_whole(
+            record,
+            self.tokenizer,
+            self.condition,
+            seed=self.seed,
+            sampling=self.sampling,
+            batch=self.batch,
+            precision=self.precision,
+        )
 
     def _tiled(self, record: Any, work: Work) -> Any:
         from vistok import tiling
@@ -137,10 +158,12 @@ class Decoding:
 
     def _write(self, pixels: Any, target: Path, fps: float | None) -> str:
         """Write one image or clip; its size in words."""
-        height, width = pixels.shape[-2:]
         if self.moving:
-            write_clip(pixels[0], target, _FPS if fps is None else fps)
-        elif pixels.ndim == 3:
+            given = fps if self.fps is None else self.fps
+            frames = pixels[0].unbind(1) if hasattr(pixels, "shape") else pixels
+            return write_frames(to_frames(frames, target), target, _FPS if given is None else given)
+        height, width = pixels.shape[-2:]
+        if pixels.ndim == 3:
             write_image(pixels, target, self.quality)
         else:
             write(pixels, target, quality=self.quality)
@@ -149,7 +172,7 @@ class Decoding:
 
 
 def _kind(one: Read) -> tuple:
-    """Equal for files that can be decoded as one batch; tiled ones are decoded one by one."""
+    """Equal for files that can be decoded as one batch; those with parts are decoded alone."""
     tokens, tiles = one.value.tokens, one.value.tiles
-    alone = None if tiles is None else one.number
+    alone = None if tiles is None and one.value.chunks is None else one.number
     return tokens.keep is None, tokens.size, tokens.fps, alone

@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from vistok.cli.inputs import Read, Source, in_batches, read_ahead
+from vistok.cli.long_clips import encode_whole
 from vistok.cli.outputs import say
 from vistok.cli.running import computing
 from vistok.cli.shared import frame_rate, read
@@ -27,6 +28,9 @@ class Encoding:
     goal: Any = None  # `adaptive.Goal`; None = the length, or whole sequences
     resize: str = "crop"
     tile: bool = False
+    whole: bool = False  # videos to their end, in windows
+    overlap: int | None = None  # frames of neighboring windows; None = as the config says
+    pad: str | None = None  # of the last window
     names: bool = False
     batch: int = 16
     workers: int = 2
@@ -38,7 +42,11 @@ class Encoding:
 
     def run(self, sources: Sequence[Source], targets: Sequence[Path]) -> None:
         """Write a file for each source; InputError at the end if some failed."""
-        step = 1 if self.tile or (self.goal is not None and self.unit == "clip") else self.batch
+        step = (
+            1
+            if self.tile or self.whole or (self.goal is not None and self.unit == "clip")
+            else self.batch
+        )
         written = 0
         with Work("encode", len(sources), self.unit) as work:
             ahead = read_ahead(sources, self._read, self.workers, 2 * step)
@@ -65,6 +73,8 @@ class Encoding:
             from vistok.data.decode import images
 
             return images.to_tensor(images.read(path)), None
+        if self.whole:
+            return None, None  # its frames are read as they are encoded
         pixels = read([path], self.tokenizer, self.resize)[0]
         return pixels, frame_rate(path) if self.unit == "clip" else None
 
@@ -88,6 +98,8 @@ class Encoding:
         from vistok.tokens.labels import Record
 
         names = [_name(one.source, self.names) for one in reads]
+        if self.whole:
+            return [(reads[0], *self._whole(reads[0].source.path, names[0], work))]
         with computing(self.tokenizer, self.precision):
             if self.tile:
                 image = reads[0].value[0]
@@ -118,6 +130,28 @@ class Encoding:
             own = replace(tokens.select(slice(row, row + 1)), fps=one.value[1])
             made.append((one, self.codec.write_record(Record(own, names[row])), about[row]))
         return made
+
+    def _whole(self, path: str, name: str | None, work: Work) -> tuple[bytes, str]:
+        """(the file of all frames of a video, words on them)."""
+        from vistok.tokens.labels import Record
+
+        tokens, places, fps, remarks = encode_whole(
+            path,
+            self.tokenizer,
+            overlap=self.overlap,
+            pad=self.pad,
+            resize=self.resize,
+            length=self.length,
+            condition=self.condition,
+            batch=self.batch,
+            precision=self.precision,
+        )
+        if remarks:
+            work.warn(f"{path}: {remarks}")
+        record = Record(replace(tokens, fps=fps), name, chunks=places.record())
+        plural = "s" if len(places) > 1 else ""
+        about = f", {places.frames:,} frames in {len(places):,} window{plural}"
+        return self.codec.write_record(record), about
 
     def _searched(
         self, reads: Sequence[Read], pixels: Any, condition: Any, work: Work
@@ -161,6 +195,16 @@ def goal_of(tokenizer: Any, goals: dict[str, Any], codec: Any, seed: int) -> Any
     goal = Goal(codec=codec, seed=seed, **goals)
     goal.check(tokenizer.spec())
     return goal
+
+
+def check_windows(tokenizer: Any, goals: dict[str, Any], overlap: int | None) -> None:
+    """InputError for windows of a tokenizer of images, or with a goal instead of a length."""
+    from vistok.chunking import Chunking
+
+    Chunking.of(tokenizer, 1, overlap)
+    if goals:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in goals)
+        raise InputError(f"{names}: all windows of a video have one length; give --length")
 
 
 def check_tiles(tokenizer: Any, goals: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from vistok.storage.files import replacing, unwritten
 
 LONGEST = {"JPEG": 65500, "WEBP": 16383}  # pixels of a side that their files can have
 LOSSY = tuple(LONGEST)  # formats with a quality
+FIRST_FRAME = "00001.png"  # of a folder of frames: the name that stands for all
 _SLOWEST, _FASTEST = 0.01, 1000.0  # frames per second that files of clips can say
 
 
@@ -67,48 +69,120 @@ def write_image(image: Any, path: str | Path, quality: int | None = None) -> Non
 
 
 def write_clip(pixels: Any, path: Path, fps: float) -> None:
-    """A clip [3, T, H, W] in 0..1 -> a .gif, or a video by its suffix (.mp4) through PyAV.
+    """A clip [3, T, H, W] in 0..1 -> a file of moving images, see `write_frames`."""
+    write_frames(to_frames(pixels.unbind(1), path), path, fps)
 
-    InputError if PyAV is not installed and for a frame rate that no file can say; errors of `write`
-    too.
+
+def to_frames(frames: Iterable[Any], path: Path) -> Iterator[Any]:
+    """Frames [3, H, W] in 0..1 -> [H, W, 3] uint8; InputError for one that is not finite.
+
+    path: of the file that they are for.
     """
-    _check_finite(pixels, path)
+    for frame in frames:
+        _check_finite(frame, path)
+        yield (frame.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+def write_frames(frames: Iterable[Any], path: Path, fps: float) -> str:
+    """Frames [H, W, 3] uint8 -> a .gif, .webp or .mp4, or (00001.png) a folder of numbered frames;
+    their count and size in words.
+
+    They are written as they come: no more than a few are in memory, but for .webp and .gif, whose
+    encoder keeps the compressed file.
+    InputError if PyAV is not installed, for a frame rate that no file can say, and for frames that
+    are too large for the format; UnwrittenError if the disk refuses.
+    """
     if not _SLOWEST <= fps <= _FASTEST:
         raise InputError(
             f"{path}: {fps:g} frames per second; expected {_SLOWEST:g}..{_FASTEST:g}: the tokens "
-            "say it, encode the video again"
+            "say it; give another with --fps"
         )
-    frames = (pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 3, 0).cpu().numpy()
-    save = _save_gif if path.suffix == ".gif" else _save_video
+    count, size = 0, ""
+
+    def counted() -> Iterator[Any]:
+        nonlocal count, size
+        for frame in frames:
+            count, size = count + 1, f"{frame.shape[1]}x{frame.shape[0]}"
+            yield frame
+
+    if path.name == FIRST_FRAME:
+        _save_folder(counted(), path.parent)
+        return f"{count} frames of {size}"
+    save = _SAVE.get(path.suffix, _save_video)
     try:
         with replacing(path) as draft:
-            save(frames, draft, path.suffix, fps)
+            save(counted(), draft, path.suffix, fps)
     except OSError as error:
         raise unwritten(path, error) from None
+    return f"{count} frames of {size}"
 
 
-def _save_gif(frames: Any, draft: Path, suffix: str, fps: float) -> None:
+def _save_folder(frames: Iterable[Any], folder: Path) -> None:
+    """Numbered frames; the first is written last, so that it tells that all are there."""
+    import torch
+
+    count, first = 0, None
+    for count, frame in enumerate(frames, 1):
+        image = torch.from_numpy(frame).permute(2, 0, 1)
+        if count == 1:
+            first = image
+        else:
+            write_image(image, folder / f"{count:05d}.png")
+    for left in folder.glob("[0-9][0-9][0-9][0-9][0-9].png"):  # of a longer clip that lay here
+        if int(left.stem) > count:
+            left.unlink()
+    write_image(first, folder / FIRST_FRAME)
+
+
+def _save_animation(frames: Iterable[Any], draft: Path, suffix: str, fps: float) -> None:
+    """A .gif (times in hundredths of a second) or a .webp (in thousandths)."""
     from PIL import Image
 
-    first, *rest = (Image.fromarray(frame) for frame in frames)
-    first.save(draft, format="GIF", save_all=True, append_images=rest, duration=1000 / fps, loop=0)
+    images = (Image.fromarray(frame) for frame in frames)
+    first = next(images)
+    form = suffix.removeprefix(".").upper()
+    if max(first.size) > (most := LONGEST.get(form, 65535)):
+        raise InputError(
+            f"{draft}: frames of {first.width}x{first.height}; {form} files have sides of "
+            f"{most:,} pixels or fewer: expected another format, such as mp4"
+        )
+    options = {"save_all": True, "append_images": images, "loop": 0}
+    options["duration"] = 1000 / fps if form == "GIF" else round(1000 / fps)
+    first.save(draft, format=form, **options, **({} if form == "GIF" else {"quality": 90}))
 
 
-def _save_video(frames: Any, draft: Path, suffix: str, fps: float) -> None:
+def _save_video(frames: Iterable[Any], draft: Path, suffix: str, fps: float) -> None:
+    """H.264 in yuv420p, which every player shows; MPEG-4 part 2 where PyAV has no x264.
+
+    The format has even sides: of an odd one the last row or column is there twice.
+    """
     from fractions import Fraction
 
     check_video(suffix)
     import av
+    import numpy as np
 
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    rate = Fraction(fps).limit_denominator(1001)
     with av.open(str(draft), "w", format=suffix.removeprefix(".")) as file:
-        height, width = frames.shape[1:3]
-        stream = file.add_stream("mpeg4", rate=Fraction(fps).limit_denominator(1001))
-        stream.width, stream.height = width + width % 2, height + height % 2
-        stream.pix_fmt, stream.bit_rate = "yuv420p", 8_000_000
-        for frame in frames:
-            image = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            file.mux(stream.encode(image.reformat(stream.width, stream.height)))
+        stream = file.add_stream(codec, rate=rate)
+        stream.pix_fmt = "yuv420p"
+        if codec == "libx264":
+            stream.options = {"crf": "17"}
+        else:
+            stream.bit_rate = 8_000_000
+        for number, frame in enumerate(frames):
+            height, width = frame.shape[:2]
+            if number == 0:
+                stream.width, stream.height = width + width % 2, height + height % 2
+            even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+            image.pts, image.time_base = number, 1 / rate
+            file.mux(stream.encode(image))
         file.mux(stream.encode())
+
+
+_SAVE = {".gif": _save_animation, ".webp": _save_animation}
 
 
 def check_video(suffix: str) -> None:

@@ -30,6 +30,7 @@ class Batch(Record):
     label: Tensor | None = None  # [B] int64
     text: tuple[str, ...] | None = None
     fps: Tensor | None = None  # [B] frames per second
+    target_fps: Tensor | None = None  # [B] of the target, if it is not `fps`
     tokens: Tokens | None = None
     latents: Tensor | None = None  # cached: [B, N, D] before quantization
     space: Tensor | None = None  # cached: [B, C, *sides] of the input space

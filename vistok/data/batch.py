@@ -33,6 +33,7 @@ def to_device(batch: Batch, device: torch.device | str) -> Batch:
         label=move(batch.label),
         text=batch.text,
         fps=move(batch.fps),
+        target_fps=move(batch.target_fps),
         tokens=None if batch.tokens is None else batch.tokens.to(device, non_blocking=True),
         latents=wide(batch.latents),
         space=wide(batch.space),

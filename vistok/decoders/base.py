@@ -19,7 +19,7 @@ from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.core.shapes import Grid, Shape
 
-Prefix = Literal["none", "token", "per_block"]
+Prefix = Literal["none", "token", "block", "per_block"]
 
 
 def prefix_of(missing: Literal["mask_token", "drop", "refuse"], grids: Sequence[Grid]) -> Prefix:
@@ -41,8 +41,15 @@ class Decoder(nn.Module):
     """True if it has an unconditional branch, which `Condition.null` selects for a sample."""
     any_size: bool = False
     """True: it makes samples of the sides that a condition asks for."""
+    reads_fps: bool = False
+    """True: it looks at the frame rate of a condition."""
+    any_frames: int | None = None
+    """It makes clips of any multiple of so many frames; None: of the space's alone."""
     prefix: Prefix = "none"
-    """Prefixes that it serves by hiding values: none, of the sequence, or of each block."""
+    """Prefixes that it serves by hiding values: none, of the sequence, of whole blocks, or of each
+    block."""
+    causal: bool = False
+    """True: it takes any number of blocks, and frames depend on their block and those before."""
     sampling: Config | None = None
     """Default settings of its sampling; None: it is deterministic."""
 
@@ -78,6 +85,13 @@ class Decoder(nn.Module):
             pixels, space: of a sample in pixels and in the output space; None as `sides`: its own.
         """
         if sides is None or tuple(sides) == pixels.sides:
+            return
+        if self.any_frames and len(sides) == 3 and tuple(sides[1:]) == pixels.image_size:
+            if sides[0] % self.any_frames or sides[0] < 1:
+                raise InputError(
+                    f"sides={tuple(sides)}: this tokenizer decodes to multiples of "
+                    f"{self.any_frames} frames"
+                )
             return
         if not self.any_size or space != pixels:
             raise InputError(

@@ -24,6 +24,7 @@ from vistok.core.shapes import Grid, Shape, cells
 from vistok.decoders.base import Decoder, prefix_of
 from vistok.layers.masks import joined
 from vistok.layers.norms import make_norm
+from vistok.layers.patch_rotary import PatchRotary, PatchRotaryConfig
 from vistok.layers.patchify import PatchesConfig
 from vistok.layers.positions import PositionTable, SharedPositions, new_levels
 from vistok.layers.spectrum import Synthesis
@@ -60,6 +61,9 @@ class ViTDecoderConfig(Config):
     missing: Literal["mask_token", "drop", "refuse"] = "refuse"
     """Stand-in for a missing value: a learned vector, nothing, or none: only whole sequences can
     be decoded."""
+    rotary: PatchRotaryConfig | None = None
+    """Rotary positions of the mask tokens, in physical time (VFRTok); null = none. With
+    patches.positions=none it decodes to any number of frames that a condition's sides ask for."""
     norm_in: bool = False
     """The transformer's norm also before the first block (TiTok's ln_pre)."""
     text: TextInputConfig | None = None
@@ -124,7 +128,7 @@ class ViTDecoder(Decoder):
         width, patches = config.transformer.width, config.patches
         grid, count = patches.grid(shape), sum(map(cells, grids))
         self.prefix = prefix_of(config.missing, grids)
-        self.cells = cells(grid)
+        self.grid, self.cells = grid, cells(grid)
         if config.value_rows == "onto" and count != self.cells:
             raise InputError(
                 f"decoder.value_rows=onto wants one value for each of {self.cells} patches, and "
@@ -163,6 +167,13 @@ class ViTDecoder(Decoder):
         inner = config.transformer
         norm = inner.norm if config.norm_in else "none"
         self.norm_in = make_norm(norm, width, inner.norm_eps)
+        self.rotary: PatchRotary | None = None
+        if config.rotary is not None:
+            self.rotary = PatchRotary(config.rotary, width, inner.heads, "decoder.rotary")
+            self.reads_fps = config.rotary.reads_fps and shape.is_clip
+        free = patches.positions == "none" and config.value_rows == "behind"
+        if free and shape.is_clip and config.head.kind == "pixels":
+            self.any_frames = patches.frames
         self.transformer = Transformer(inner)
         self.head = build(config.head, patches, shape, width)
         init_weights(self, inner)
@@ -195,7 +206,9 @@ class ViTDecoder(Decoder):
         if present is not None and self.config.missing == "mask_token":
             stand_in = self.missing_token.to(latents.dtype)
             latents = torch.where(present[..., None], latents, stand_in)
-        grid = self.mask_token.to(latents.dtype).expand(len(values), self.cells, -1)
+        sides = self._grid(condition)
+        count = cells(sides)
+        grid = self.mask_token.to(latents.dtype).expand(len(values), count, -1)
         first = int(self.config.patches.class_token)
         if first:
             token = self.class_token.to(latents.dtype).expand(len(values), 1, -1)
@@ -222,11 +235,26 @@ class ViTDecoder(Decoder):
             pieces.append(tokens.shape[1] if seen is None else seen)
             y = torch.cat([y, tokens], dim=1)
         mask = joined(*pieces, batch=len(values), device=y.device)
-        wanted = slice(first, first + self.cells)
+        wanted = slice(first, first + count)
+        rotary = None
+        if self.rotary is not None:
+            rotary = self.rotary.tables(sides, first, y.shape[1], condition, y)
         taps = self.config.taps
-        rows, seen = self.transformer.tapped(self.norm_in(y), taps.values(), mask=mask, only=wanted)
-        out = self.head(rows).float()
+        y = self.norm_in(y)
+        rows, seen = self.transformer.tapped(y, taps.values(), rotary, mask=mask, only=wanted)
+        out = (self.head(rows) if sides == self.grid else self.head(rows, sides)).float()
         return Decoded(out, out, {"grid": rows, **{name: seen[i] for name, i in taps.items()}})
+
+    def _grid(self, condition: Condition | None) -> Grid:
+        """Grid of the mask tokens: the shape's, or that of as many frames as are asked for."""
+        sides = None if condition is None else condition.sides
+        if not self.any_frames or sides is None or len(sides) != 3:
+            return self.grid
+        if sides[0] % self.any_frames:
+            raise InputError(
+                f"sides={tuple(sides)}: this decoder makes multiples of {self.any_frames} frames"
+            )
+        return (sides[0] // self.any_frames, *self.grid[1:])
 
     def _value_positions(self) -> Tensor:
         """Positions of the values, [M, W]."""

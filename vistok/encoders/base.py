@@ -18,6 +18,15 @@ class Encoder(nn.Module):
     stored: int | None = None
     """Latents that are kept as tokens, the first so many; None = all."""
 
+    frame_stride: int | None = None
+    """Frames of the space per block of latents, if it takes 1 + k x stride for any k (causal);
+    None: it takes the shape that it was built for."""
+
+    reads_fps: bool = False
+    """True: it looks at the frame rate of a condition."""
+    any_frames: int | None = None
+    """It takes clips of any multiple of so many frames; None: of the shape's alone."""
+
     @required
     def forward(self, x: Tensor, condition: Condition | None = None) -> Latents:
         """x [B, C, *sides] of the input space -> latents [B, N, D]."""

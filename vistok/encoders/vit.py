@@ -23,6 +23,7 @@ from vistok.core.shapes import Shape, cells
 from vistok.encoders.base import Encoder
 from vistok.layers.masks import causal_last, joined
 from vistok.layers.norms import NormKind, make_norm
+from vistok.layers.patch_rotary import PatchRotary, PatchRotaryConfig
 from vistok.layers.patchify import PatchEmbed, PatchesConfig
 from vistok.layers.positions import PositionTable, SharedPositions, new_levels
 from vistok.layers.spectrum import Analysis
@@ -123,6 +124,9 @@ class ViTEncoderConfig(Config):
     patches: InputPatchesConfig = InputPatchesConfig()
     latents: LatentsConfig = LatentsConfig()
     transformer: TransformerConfig = TransformerConfig()
+    rotary: PatchRotaryConfig | None = None
+    """Rotary positions of the patches, in physical time (VFRTok); null = none. With
+    patches.positions=none clips may have any number of frames."""
     norm_in: bool = False
     """The transformer's norm also before the first block (TiTok's ln_pre)."""
     text: TextInputConfig | None = None
@@ -205,6 +209,13 @@ class ViTEncoder(Encoder):
         inner = config.transformer
         norm = inner.norm if config.norm_in else "none"
         self.norm_in = make_norm(norm, width, inner.norm_eps)
+        self.rotary: PatchRotary | None = None
+        if config.rotary is not None:
+            self.rotary = PatchRotary(config.rotary, width, inner.heads, "encoder.rotary")
+            self.reads_fps = config.rotary.reads_fps and shape.is_clip
+        free = patches.positions == "none" and config.attention == "full" and not plain
+        if free and tokens.spectrum is None and shape.is_clip:
+            self.any_frames = patches.frames
         self.transformer = Transformer(inner)
         if tokens.slot_projection:
             self.slots = nn.Parameter(torch.randn(count, width, dim) * width**-0.5)
@@ -255,9 +266,12 @@ class ViTEncoder(Encoder):
             pieces = (y.shape[1], tokens.shape[1] if visible is None else visible)
             mask = joined(*pieces, batch=len(x), device=y.device)
             y = torch.cat([y, tokens], dim=1)
-        only = None if self.wants_patches else wanted
+        only, rotary = None if self.wants_patches else wanted, None
+        if self.rotary is not None:
+            grid = config.patches.grid(Shape(x.shape[1], tuple(x.shape[2:])))
+            rotary = self.rotary.tables(grid, first, y.shape[1], condition, y)
         y, taps = self.transformer.tapped(
-            self.norm_in(y), config.taps.values(), mask=mask, only=only
+            self.norm_in(y), config.taps.values(), rotary, mask=mask, only=only
         )
         features = {}
         if self.wants_patches:

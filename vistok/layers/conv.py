@@ -229,10 +229,12 @@ class AdaptiveNorm(nn.Module):
         self.scale, self.shift = nn.Linear(style, channels), nn.Linear(style, channels)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        """x [B, C, h, w], z [B, style, h', w'] of more than one position -> [B, C, h, w]."""
+        """x [B, C, h, w], z [B, style, h', w'] of more than one position -> [B, C, h, w]; both may
+        have an axis of time."""
         spread, mean = torch.var_mean(z.float().flatten(2), dim=-1)
         scale = self.scale((spread + self.norm.eps).sqrt())
-        return scale[..., None, None] * self.norm(x) + self.shift(mean)[..., None, None]
+        wide = (..., *(None,) * (x.ndim - 2))
+        return scale[wide] * self.norm(x) + self.shift(mean)[wide]
 
 
 class Blur(nn.Module):

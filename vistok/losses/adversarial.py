@@ -4,9 +4,10 @@ Generator: -mean D(fake). Discriminator: (mean relu(1 - D(real)) + mean relu(1 +
 LeCam (arXiv 2104.03310): relu(mean D(real) - ema_fake)^2 + relu(ema_real - mean D(fake))^2.
 The adaptive weight is |grad of the other losses| / (|grad of the GAN loss| + 1e-4) at the decoder's
 last layer, clamped, over the global batch.
-Discriminators see single frames: a clip counts as its frames. What they see may be augmented
-(`augment`), and blurred at first (`blur_steps`), in all three passes of a step: that of the
-tokenizer, and those over rebuilt and real images. Each pass has random numbers of its own.
+Discriminators see single frames, a clip counts as its frames, unless their `media` is "clip": then
+they are given clips whole. What they see may be augmented (`augment`), and blurred at first
+(`blur_steps`), in all three passes of a step: that of the tokenizer, and those over rebuilt and
+real images. Each pass has random numbers of its own.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ DISCRIMINATOR = {
 GENERATOR = {
     "hinge": lambda fake: -fake.mean(),
     "non_saturating": lambda fake: F.softplus(-fake).mean(),
+    "non_saturating_mean": lambda fake: F.softplus(-fake.flatten(1).mean(1)).mean(),
     "swapped": lambda fake: _AT_ONE - fake.mean(),
 }
 
@@ -82,8 +84,9 @@ class AdversarialConfig(LossConfig):
     """vanilla is the cross-entropy of the logits. swapped is what LlamaGen and XQ-GAN call
     non-saturating: its cross-entropy takes the constants for the logits, so that real logits grow
     without bound and rebuilt images teach nothing."""
-    generator_loss: Literal["hinge", "non_saturating", "swapped"] = "hinge"
-    """Loss of the tokenizer: -mean D, or mean softplus(-D). swapped is LlamaGen's and XQ-GAN's
+    generator_loss: Literal["hinge", "non_saturating", "non_saturating_mean", "swapped"] = "hinge"
+    """Loss of the tokenizer: -mean D, mean softplus(-D), or mean softplus(-D) of the mean logit of
+    each sample (Open-MAGVIT2). swapped is LlamaGen's and XQ-GAN's
     non-saturating loss: that of hinge plus a constant."""
     discriminator_weight: float = Field(default=1.0, gt=0)
     """Factor of the discriminator's loss (LlamaGen and XQ-GAN: that of the tokenizer's term)."""
@@ -141,6 +144,12 @@ class AdversarialLoss(Loss):
         self.uses_last_layer = config.adaptive
         self.discriminator = LeCamDiscriminator(build(config.discriminator))
         own = getattr(self.discriminator.discriminator, "uniforms", 0)
+        self.media = getattr(self.discriminator.discriminator, "media", "frames")
+        if self.media == "clip" and (config.augment is not None or config.blur_steps is not None):
+            raise ConfigError(
+                f"discriminator.kind={config.discriminator.kind} sees whole clips, which augment "
+                "and blur_steps cannot change; leave both out"
+            )
         self._uniforms = (0 if config.augment is None else UNIFORMS, own)
         separate = getattr(self.discriminator.discriminator, "separate", False)
         self._parts = 2 if separate or config.passes == "two" else 1
@@ -149,7 +158,9 @@ class AdversarialLoss(Loss):
     def bind(self, tokenizer: nn.Module) -> None:
         with shapes_alone():
             try:
-                passed(self.discriminator, torch.zeros(1, 3, *tokenizer.shape.image_size))
+                shape = tokenizer.shape
+                sides = shape.sides if self.media == "clip" else shape.image_size
+                passed(self.discriminator, torch.zeros(1, 3, *sides))
             except RuntimeError:
                 layers = getattr(self.config.discriminator, "layers", None)
                 what = f"layers={layers}; use fewer layers"
@@ -211,7 +222,7 @@ class AdversarialLoss(Loss):
             return {}
         draws = reconstruction.draws
         own = PartDraws() if draws is None else draws.part(f"loss.{self.key}")
-        pixels, uniform = self.seen(frames(reconstruction.pixels), 0, own, progress)
+        pixels, uniform = self.seen(self._shown(reconstruction.pixels), 0, own, progress)
         with without_gradients(self.discriminator):  # it has its own phase
             fake = self.discriminator(pixels, uniform).float()
         return {"adversarial": GENERATOR[self.config.generator_loss](fake)}
@@ -241,8 +252,12 @@ class AdversarialLoss(Loss):
     def hand_on(
         self, reconstruction: Reconstruction, batch: Batch, progress: Progress
     ) -> tuple[Tensor, Tensor]:
-        """(real, fake) images, or frames of clips."""
-        return frames(reconstruction.target), frames(reconstruction.pixels.detach())
+        """(real, fake) images, clips, or frames of clips."""
+        return self._shown(reconstruction.target), self._shown(reconstruction.pixels.detach())
+
+    def _shown(self, pixels: Tensor) -> Tensor:
+        """Samples as the discriminator takes them: clips whole, or their frames."""
+        return pixels if self.media == "clip" else frames(pixels)
 
     def step(
         self,

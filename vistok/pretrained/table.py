@@ -13,15 +13,18 @@ from vistok.pretrained.generators.nar import NAR
 from vistok.pretrained.generators.open_magvit2 import OpenMAGVIT2AR
 from vistok.pretrained.generators.rar import RAR
 from vistok.pretrained.generators.var import VAR
+from vistok.pretrained.tokenizers.cosmos import Cosmos
 from vistok.pretrained.tokenizers.flextok import FlexTok
 from vistok.pretrained.tokenizers.instella import Instella
 from vistok.pretrained.tokenizers.llamagen import LlamaGen
 from vistok.pretrained.tokenizers.maskgit_vqgan import MaskGITVQGAN
 from vistok.pretrained.tokenizers.one_d_piece import OneDPiece
+from vistok.pretrained.tokenizers.open_magvit2_video import OpenMAGVIT2Video
 from vistok.pretrained.tokenizers.retok import ReTok
 from vistok.pretrained.tokenizers.tatitok import TATiTok
 from vistok.pretrained.tokenizers.titok import TiTok
 from vistok.pretrained.tokenizers.var import VARTokenizer
+from vistok.pretrained.tokenizers.vfrtok import VFRTok
 from vistok.pretrained.tokenizers.xqgan import XQGAN
 from vistok.storage.hub import HUB
 
@@ -30,8 +33,11 @@ FAMILIES: dict[str, Family] = {
     for family in (
         *(MaskGITVQGAN(), TiTok(), TATiTok(), OneDPiece(), ReTok(), LlamaGen(), XQGAN()),
         FlexTok(),
+        Cosmos(),
         Instella(),
+        VFRTok(),
         VARTokenizer(),
+        OpenMAGVIT2Video(),
         RAR(),
         InstellaT2I(),
         LlamaGenGPT(),

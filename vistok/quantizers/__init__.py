@@ -3,7 +3,7 @@
 from vistok.quantizers.atoms import binary, fsq, lfq, vq
 from vistok.quantizers.base import Quantizer
 from vistok.quantizers.compose import multi_scale, product, residual
-from vistok.quantizers.continuous import kl
+from vistok.quantizers.continuous import kl, none
 
 __all__ = [
     "Quantizer",
@@ -12,6 +12,7 @@ __all__ = [
     "kl",
     "lfq",
     "multi_scale",
+    "none",
     "product",
     "residual",
     "vq",

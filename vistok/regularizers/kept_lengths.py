@@ -22,7 +22,9 @@ from vistok.core.rng import Per, Rng
 from vistok.regularizers.base import Regularizer
 from vistok.tokens import TokenSpec
 
-Lengths = Literal["uniform", "pow2", "uniform_pow2", "doubling", "geometric"]
+Lengths = Literal[
+    "uniform", "pow2", "uniform_pow2", "doubling", "geometric", "uniform_halved", "power_law"
+]
 _STEEPEST = 60.0  # |log ratio| up to which a mean is looked for
 _HALVINGS = 100
 
@@ -33,9 +35,13 @@ class KeptLengthsConfig(Config):
     lengths: Lengths
     """uniform: 1..N; pow2: 1, 2, 4, ..., N alike (N a power of two); uniform_pow2: uniform, then
     rounded up to a power of two (at most N); doubling: 1, 2, 4, ... and N alike, for any N;
-    geometric: k with a share proportional to ratio^k (Rippel 2014)."""
+    geometric: k with a share proportional to ratio^k (Rippel 2014); uniform_halved: k uniform, then
+    N halved floor(log2(N // k)) times; power_law: a share proportional to k^-power (the last two
+    after VideoFlexTok's code)."""
     ratio: float | None = Field(default=None, gt=0, le=100, allow_inf_nan=False)
     """Of geometric lengths: share of k + 1 over that of k."""
+    power: float = Field(default=0.5, ge=0, le=20)
+    """Of power_law lengths: the share of k falls as k^-power."""
     mean: float | None = Field(default=None, gt=1, allow_inf_nan=False)
     """Of geometric lengths, instead of `ratio`: the mean of k, between 1 and N."""
     tail: Literal["hard", "soft"] = "hard"
@@ -69,6 +75,11 @@ class KeptLengthsConfig(Config):
             counts += 1
         elif self.lengths == "geometric":
             counts += self._geometric(total)
+        elif self.lengths == "power_law":
+            counts += torch.arange(1, total + 1, dtype=torch.float64) ** -self.power
+        elif self.lengths == "uniform_halved":
+            halved = [total >> (total // k).bit_length() - 1 for k in range(1, total + 1)]
+            counts += torch.bincount(torch.tensor(halved) - 1, minlength=total)
         elif self.lengths == "uniform_pow2":
             rounded = [min(total, 1 << (k - 1).bit_length()) for k in range(1, total + 1)]
             counts += torch.bincount(torch.tensor(rounded) - 1, minlength=total)

@@ -20,6 +20,9 @@ class Space(nn.Module):
     """
 
     shape: Shape
+    frame_stride: int | None = None
+    """Frames of pixels per frame of this space, if it takes 1 + k x stride for any k; None: it
+    takes the frames that it was built for, or images."""
 
     @required
     def forward(self, pixels: Tensor, draws: PartDraws | None = None) -> Tensor:

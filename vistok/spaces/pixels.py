@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -27,10 +27,11 @@ class Pixels(Space):
     def __init__(self, config: PixelsConfig, shape: Shape) -> None:
         super().__init__()
         self.config, self.shape = config, shape
+        self.frame_stride = 1 if shape.is_clip else None
         self.is_identity = config.mean == 0 and config.std == 1
 
-    def forward(self, pixels: Tensor, draws: PartDraws | None = None) -> Tensor:
+    def forward(self, pixels: Tensor, draws: PartDraws | None = None, stream: Any = None) -> Tensor:
         return pixels if self.is_identity else (pixels - self.config.mean) / self.config.std
 
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, stream: Any = None) -> Tensor:
         return y if self.is_identity else y * self.config.std + self.config.mean

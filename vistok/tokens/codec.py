@@ -87,10 +87,12 @@ class Codec:
 
     def write_record(self, record: Record) -> bytes:
         """The file of one image, with its name and tiles as far as it has them."""
-        label = Label(record.name, record.tiles)
-        expected = 1 if label.tiles is None else label.tiles.count
+        label = Label(record.name, record.tiles, record.chunks)
+        expected = 1 if label.count is None else label.count
         if len(record.tokens) != expected:
-            raise InputError(f"{len(record.tokens)} samples of tokens for {expected} tiles")
+            raise InputError(
+                f"{len(record.tokens)} samples of tokens for {expected} tiles or windows"
+            )
         return self._file(record.tokens, label if label else None)
 
     def _file(self, tokens: Tokens, label: Label | None) -> bytes:
@@ -103,9 +105,11 @@ class Codec:
         size = -(-len(positions) * sum(self.spec.factor_bits) // 8)
         header = strings[0][: len(strings[0]) - size]
         if any(not one.startswith(header) for one in strings):
-            raise InputError("tiles of one image differ in length; encode them to one length")
+            raise InputError(
+                "tiles of one image differ in length, or windows of one clip; encode to one length"
+            )
         codes = b"".join(one[len(header) :] for one in strings)
-        tiled = label is not None and label.tiles is not None
+        tiled = label is not None and label.count is not None
         about, flag = (b"", 0) if label is None else (label.write(), _LABEL)
         before, payload = _start(_PACKED | flag) + about + header, codes
         if self.table is not None:
@@ -122,7 +126,7 @@ class Codec:
             return self.most
         at = _START + _TABLE * (beginning[_START - 1] & 7 == _RANGE)
         label, rest = Label.read(beginning[at:])
-        count = 1 if label.tiles is None else label.tiles.count
+        count = 1 if label.count is None else label.count
         return len(beginning) - len(rest) + count * self.most
 
     def read_file(self, path: str | os.PathLike[str]) -> Record:
@@ -173,13 +177,13 @@ class Codec:
             before = data[: len(data) - _SUM - len(codes)]
             rows = self._decoded(table, codes, positions, before, check, label)
         tokens = gathered(self.spec, [(header, positions, digits) for digits in rows])
-        return Record(tokens, label.name, label.tiles)
+        return Record(tokens, label.name, label.tiles, label.chunks)
 
     def _unpacked(self, codes: bytes, positions: int, label: Label) -> list[np.ndarray]:
         """Digits [n, F] of each tile (of the image, if it has none) of packed codes."""
-        if label.tiles is None:
+        if label.count is None:
             return [unpack(codes, positions, self.spec.factor_bits)]
-        size, count = -(-positions * sum(self.spec.factor_bits) // 8), label.tiles.count
+        size, count = -(-positions * sum(self.spec.factor_bits) // 8), label.count
         if len(codes) != size * count:
             raise InputError(f"{len(codes)} bytes of codes; expected {size * count}")
         strings = [codes[at * size : (at + 1) * size] for at in range(count)]
@@ -209,9 +213,9 @@ class Codec:
                 "that it was encoded with (--frequencies FILE)"
             )
         strings = [codes]
-        if label.tiles is not None:
+        if label.count is not None:
             strings, at = [], 0
-            for _ in range(label.tiles.count):
+            for _ in range(label.count):
                 (size,), at = varints(codes, at, 1)
                 string, at = taken(codes, at, size)
                 strings.append(string)

@@ -17,10 +17,11 @@ from vistok.core.errors import InputError
 from vistok.tokens.packing import taken, varint, varints
 from vistok.tokens.tokens import Tokens
 
-_NAME, _TILES = 1, 2
+_NAME, _TILES, _CHUNKS = 1, 2, 4
 _LONGEST_NAME = 4096  # bytes: no system has longer paths
 LONGEST = 4 + 2 + 1 + 5 + _LONGEST_NAME + 4 * 5  # bytes of a file's beginning that hold its label
 _MOST_TILES = 2**17
+_MOST_FRAMES = 2**24
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,31 @@ class Tiled:
 
 
 @dataclass(frozen=True)
+class Chunked:
+    """Facts about a clip that was encoded in windows; `vistok.chunking` knows their places."""
+
+    frames: int  # of the clip
+    overlap: int  # frames that neighboring windows share
+    count: int
+
+    def __post_init__(self) -> None:
+        if min(self.frames, self.count) < 1 or self.frames > _MOST_FRAMES:
+            raise InputError(
+                f"{self.count} windows of a clip of {self.frames} frames; expected 1 or more of "
+                f"each and at most {_MOST_FRAMES:,} frames"
+            )
+        if self.count > self.frames:
+            raise InputError(f"{self.count} windows of a clip of {self.frames} frames: too many")
+
+
+@dataclass(frozen=True)
 class Record:
     """Content of a .vtk file."""
 
-    tokens: Tokens  # of one image or clip; of each tile, row by row, if it has `tiles`
+    tokens: Tokens  # of one image or clip; of each tile, row by row, or window, if it has them
     name: str | None = None  # of the file that was encoded, relative to the folder that was named
     tiles: Tiled | None = None
+    chunks: Chunked | None = None
 
 
 @dataclass(frozen=True)
@@ -55,21 +75,32 @@ class Label:
 
     name: str | None = None
     tiles: Tiled | None = None
+    chunks: Chunked | None = None
+
+    @property
+    def count(self) -> int | None:
+        """Tiles or windows of the file; None for one image or clip as it is."""
+        parts = self.tiles or self.chunks
+        return None if parts is None else parts.count
 
     def __post_init__(self) -> None:
         if self.name is not None and len(_bytes(self.name)) > _LONGEST_NAME:
             raise InputError(f"a name of more than {_LONGEST_NAME} bytes; give a shorter one")
 
     def __bool__(self) -> bool:
-        return self.name is not None or self.tiles is not None
+        return self.name is not None or self.count is not None
 
     def write(self) -> bytes:
-        out = bytes([_NAME * (self.name is not None) | _TILES * (self.tiles is not None)])
+        flags = _NAME * (self.name is not None) | _TILES * (self.tiles is not None)
+        out = bytes([flags | _CHUNKS * (self.chunks is not None)])
         if self.name is not None:
             out += varint(len(_bytes(self.name))) + _bytes(self.name)
         if self.tiles is not None:
             one = self.tiles
             for number in (one.height, one.width, one.overlap, one.count):
+                out += varint(number)
+        if self.chunks is not None:
+            for number in (self.chunks.frames, self.chunks.overlap, self.chunks.count):
                 out += varint(number)
         return out
 
@@ -77,11 +108,12 @@ class Label:
     def read(cls, data: bytes) -> tuple[Label, bytes]:
         """A label and the bytes behind it; InputError if it is damaged or cut off."""
         (flags,), at = taken(data, 0, 1)
-        if not flags or flags & ~(_NAME | _TILES):
+        both = flags & _TILES and flags & _CHUNKS
+        if not flags or flags & ~(_NAME | _TILES | _CHUNKS) or both:
             raise InputError(
-                f"label {flags}; expected 1..3: use a newer vistok, if the file is not damaged"
+                f"label {flags}; expected 1..5: use a newer vistok, if the file is not damaged"
             )
-        name = tiles = None
+        name = tiles = chunks = None
         if flags & _NAME:
             (size,), at = varints(data, at, 1)
             if size > _LONGEST_NAME:
@@ -91,7 +123,10 @@ class Label:
         if flags & _TILES:
             numbers, at = varints(data, at, 4)
             tiles = Tiled(*numbers)
-        return cls(name, tiles), data[at:]
+        if flags & _CHUNKS:
+            numbers, at = varints(data, at, 3)
+            chunks = Chunked(*numbers)
+        return cls(name, tiles, chunks), data[at:]
 
 
 def _bytes(name: str) -> bytes:

@@ -299,3 +299,16 @@ def test_errors_are_one_line(tmp_path, fails):
     ):
         with pytest.raises(ConfigError, match=words):
             validate(VideoConfig, values)
+
+
+def test_short_files_are_refused_padded_or_looped(tmp_path, fails):
+    film(tmp_path / "s" / "x.mp4", count=5)
+    read = lambda **values: open_video(path=str(tmp_path / "s"), start="first", **values)[0]
+    with fails(BadSample, "5 frames at 25 fps found, 12 at stride 1 wanted"):
+        read(frames=12, short="refuse")
+    assert taken(read(frames=12, short="pad")) == [0, 1, 2, 3, 4, *[4] * 7]
+    assert taken(read(frames=12, short="loop")) == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
+    assert taken(read(frames=6, stride=2, short="loop")) == [0, 2, 4, 0, 2, 4]
+    assert taken(read(frames=4, short="loop")) == [0, 1, 2, 3]
+    with fails(ConfigError, "short=loop and pad_frames=repeat say the same; give short"):
+        validate(VideoConfig, {"path": "x", "size": 8, "short": "loop", "pad_frames": "repeat"})

@@ -4,10 +4,10 @@
 - A csv: one clip per row, in the order of the rows; paths are relative to the csv's folder. Classes
   are the labels that occur, sorted (as numbers if all are); an empty label is unlabeled (-1).
 - One sample per file: the beginning of its clip is sampled anew each epoch (`start: random`).
-- A file with fewer frames than a clip needs is a bad sample, unless `pad_frames: repeat`. Of a file
-  that is cut off, what decodes before the damage counts; nothing is ever made up. No clip spans
-  frames that do not decode or a clock that restarts (joined recordings). What of a file is not used
-  is said once (`Sample.note`).
+- A file with fewer frames than a clip needs is a bad sample, unless `short` is pad or loop. Of a
+  file that is cut off, what decodes before the damage counts; nothing is ever made up. No clip
+  spans frames that do not decode or a clock that restarts (joined recordings). What of a file is
+  not used is said once (`Sample.note`).
 The first access to a file reads it once from end to end (decoding it only if its times cannot be
 believed, as those of AVI): its index is then kept.
 """
@@ -81,7 +81,10 @@ class VideoConfig(TransformConfig):
     start: Literal["random", "first", "middle"] = "random"
     """Beginning of a clip; `random` is for training, validation then takes the middle."""
     pad_frames: Literal["none", "repeat"] = "none"
-    """Files too short for a clip: `none`: bad samples; `repeat`: padded by their last frame."""
+    """Files too short for a clip, where `short` is null: `none` refuses, `repeat` pads them."""
+    short: Literal["refuse", "pad", "loop"] | None = None
+    """Files too short for a clip. `refuse`: bad samples; `pad`: their last frame is repeated;
+    `loop`: they begin again. null: as `pad_frames` says."""
     decoder: clips.Decoder = "auto"
     """torchcodec if it can be used, else PyAV; or one of them."""
 
@@ -90,10 +93,19 @@ class VideoConfig(TransformConfig):
         check_places(self, "a folder, a csv or one video")
         if self.fps is not None and self.stride != 1:
             raise InputError(f"fps={self.fps} and stride={self.stride} contradict; give one")
+        if self.short is not None and self.pad_frames != "none":
+            raise InputError(
+                f"short={self.short} and pad_frames={self.pad_frames} say the same; give short"
+            )
         places = [place for place in (self.path, self.val_path) if place is not None]
         if self.group_column is not None and not all(_is_csv(place) for place in places):
             raise InputError(f"group_column={self.group_column} needs a csv; got {places}")
         return self
+
+    @property
+    def shorter(self) -> str:
+        """`short`, or what `pad_frames` means."""
+        return self.short or {"none": "refuse", "repeat": "pad"}[self.pad_frames]
 
 
 @register("data", VideoConfig)
@@ -187,7 +199,7 @@ class VideoDataset(Dataset):
             "stride": config.stride if config.fps is None else None,
             "fps": config.fps,
             "start": self.start,
-            "pad_frames": config.pad_frames,
+            "pad_frames": {"pad": "repeat", "refuse": "none"}.get(config.shorter, config.shorter),
             "decoder": self.decoded_by,
             **self.transform.record(),
             **self.caption.record(),
@@ -204,14 +216,18 @@ class VideoDataset(Dataset):
         (start, stop), place = part_of(probe, *shape, place)
         count = stop - start
         wanted = take(probe.cut(start, stop), count, *shape, place)
-        if wanted[-1] >= count and config.pad_frames == "none":
+        if wanted[-1] >= count and config.shorter == "refuse":
             rate = f"{config.fps:g} fps" if config.fps else f"stride {config.stride}"
             row = " in a row" * (len(probe.parts) > 1)
             raise BadSample(
                 name,
                 f"{count} frames{row} at {probe.fps:g} fps found, {config.frames} at {rate} "
-                f"wanted; shorten the clips or set pad_frames=repeat",
+                f"wanted; shorten the clips or set short=pad or short=loop",
             )
+        if config.shorter == "loop" and wanted[-1] >= count:
+            # The beginning follows the last frame, one frame's time (or stride) after it.
+            there = wanted[wanted < count]
+            return there[np.arange(len(wanted)) % len(there)] + start
         return wanted.clip(max=count - 1) + start
 
     def _read(

@@ -8,6 +8,8 @@ from torch import Tensor
 from vistok.quantizers.nearest import nearest_on_grid
 from vistok.runtime import distributed
 
+_WHOLE = 16  # bits of a group whose codes are enumerated for every sample
+
 
 def bits_to_index(bits: Tensor) -> Tensor:
     """[..., C] of 0 or 1 -> [...] int64, the first bit is the lowest."""
@@ -71,6 +73,14 @@ def sample_entropy(logits: Tensor, weights: Tensor | None = None) -> Tensor:
     return (entropy if weights is None else entropy * weights).mean()
 
 
+def _distribution(logits: Tensor) -> Tensor:
+    """Log odds [n, g] of independent bits -> probabilities [n, 2^g] of their codes."""
+    bits = logits.shape[-1]
+    codes = index_to_bits(torch.arange(2**bits, device=logits.device), bits)
+    signed = codes.to(logits) * 2 - 1  # [K, g]
+    return torch.nn.functional.logsigmoid(logits[:, None] * signed).sum(-1).exp()
+
+
 def batch_entropy(
     logits: Tensor, group: int, weights: Tensor | None = None, eps: float = 0.0
 ) -> Tensor:
@@ -86,10 +96,14 @@ def batch_entropy(
     """
     total = logits.new_zeros(())
     for part in logits.split(group, dim=-1):
-        codes = index_to_bits(torch.arange(2 ** part.shape[-1], device=part.device), part.shape[-1])
-        signed = codes.to(part) * 2 - 1  # [K, g]
-        p = torch.nn.functional.logsigmoid(part[:, None] * signed).sum(-1).exp()  # [n, K]
-        mean = distributed.mean((p if weights is None else p * weights[:, None]).mean(0))
+        if part.shape[-1] <= _WHOLE:
+            p = _distribution(part)  # [n, K]
+            mean = (p if weights is None else p * weights[:, None]).mean(0)
+        else:  # a distribution over many codes is a product of two, which is averaged as it is made
+            low, high = (_distribution(half) for half in part.split(-(-part.shape[-1] // 2), -1))
+            low = low if weights is None else low * weights[:, None]
+            mean = (low.T @ high).flatten() / len(part)
+        mean = distributed.mean(mean)
         # A code that no sample can reach has mean 0 exactly: its log must not be -inf, or the
         # gradient is -inf * 0.
         inside = mean + eps if eps else mean.clamp_min(torch.finfo(mean.dtype).tiny)

@@ -43,8 +43,9 @@ class LFQConfig(Config):
     """BSQ: latents and codes on the unit sphere."""
     temperature: float = Field(default=1.0, ge=1e-6)
     """Temperature of the code distribution behind the entropy terms."""
-    entropy_group: int = Field(default=8, ge=1, le=16)
-    """Bits whose joint batch entropy is exact; the groups' entropies are added."""
+    entropy_group: int = Field(default=8, ge=1, le=20)
+    """Bits whose joint batch entropy is exact; the groups' entropies are added. Open-MAGVIT2 takes
+    all 18 together."""
     entropy_eps: float = Field(default=0.0, ge=0, le=1e-3)
     """Added to mean probabilities inside the logarithm of the batch entropy (XQ-GAN: 1e-8, or 1e-5
     with entropy_group = bits)."""

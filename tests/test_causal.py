@@ -1,0 +1,100 @@
+"""Causal tokenizers: images as clips of one frame, other counts of frames, clips in pieces."""
+
+import pytest
+import torch
+
+from vistok.config import validate
+from vistok.core.errors import InputError
+from vistok.core.records import Batch
+from vistok.tokenizer import Tokenizer, TokenizerConfig
+from vistok.tokens import Tokens
+
+SPACE = {"kind": "haar", "patch": 2}
+NET = {"channels": 8, "channel_mult": [1, 2], "blocks": 1, "resolution": 4, "space_levels": 1,
+       "attention_resolutions": [4], "time_levels": 1}  # fmt: skip
+
+
+def built(frames=9, **net):
+    net = NET | net
+    tree = {
+        "image_size": 8,
+        "frames": frames,
+        "input_space": SPACE,
+        "output_space": SPACE,
+        "encoder": {"kind": "causal_cnn", "net": net, "z_channels": 8},
+        "quantizer": {"kind": "fsq", "levels": [8, 5]},
+        "decoder": {"kind": "causal_cnn", "net": net, "z_channels": 8, "time_first": True},
+    }
+    torch.manual_seed(0)
+    return Tokenizer(validate(TokenizerConfig, tree)).eval()
+
+
+def clip(frames, batch=1):
+    return torch.rand(batch, 3, frames, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_an_image_is_a_clip_of_one_frame():
+    tokenizer, pixels = built(), clip(9, 2)
+    tokens = tokenizer.encode(pixels)
+    assert tokens.spec.blocks == ((2, 2),) * 3 and tokens.spec.prefix == "block"
+    image = tokenizer.encode(pixels[:, :, 0])
+    assert torch.equal(image.indices, tokens.indices[:, :4]) and image.size == (1, 8, 8)
+    first = tokenizer.decode(image)
+    torch.testing.assert_close(first, tokenizer.decode(tokens)[:, :, :1], atol=1e-5, rtol=0)
+    # A prefix of blocks shows their frames, and then the last one still.
+    prefix = tokenizer.decode(tokenizer.encode(pixels, length=1))
+    torch.testing.assert_close(prefix[:, :, :1], first, atol=1e-5, rtol=0)
+    trained = tokenizer(Batch(torch.arange(2), pixels[:, :, 0]))
+    assert trained.pixels.shape == trained.target.shape == (2, 3, 1, 8, 8)
+
+
+def test_counts_of_frames():
+    tokenizer = built()
+    for frames in (1, 5, 17):
+        tokens = tokenizer.encode(clip(frames))
+        assert tokens.spec == tokenizer.spec_of(frames)
+        assert tokenizer.decode(tokens).shape[2] == frames
+    with pytest.raises(InputError, match=r"takes 1 . k x 4; 5, 9, 13, ... frames work"):
+        tokenizer.encode(clip(8))
+
+
+@pytest.mark.parametrize("window", [None, 2])
+def test_pieces_equal_the_whole(window):
+    tokenizer, pixels = built(time_window=window), clip(25)
+    whole = tokenizer.encode(pixels)
+    pieces = list(tokenizer.encode_stream(pixels.split((2, 9, 1, 13), 2), blocks=2))
+    assert torch.equal(torch.cat([piece.indices for piece in pieces], 1), whole.indices)
+    frames = torch.cat(list(tokenizer.decode_stream(pieces)), 2)
+    torch.testing.assert_close(frames, tokenizer.decode(whole), atol=1e-5, rtol=0)
+    with pytest.raises(InputError, match="a clip of 26 frames"):
+        list(tokenizer.encode_stream(clip(26).split(5, 2)))
+
+
+def test_memory_of_a_long_clip_is_flat():
+    """Tensors that a stream keeps are as large after 1,001 frames as after 41."""
+    tokenizer, kept = built(time_window=4), []
+    one = tokenizer.encode(clip(5))
+    block = Tokens(one.spec.model_copy(update={"blocks": one.spec.blocks[:1]}), one.indices[:, 4:])
+    streams = []
+    import vistok.causal as causal
+
+    class Watched(causal.Stream):
+        def __init__(self):
+            super().__init__()
+            streams.append(self)
+
+    original, causal.Stream = causal.Stream, Watched
+    try:
+        count = 0
+        for frames in tokenizer.decode_stream(block for _ in range(251)):
+            count += frames.shape[2]
+            kept.append(sum(map(_numbers, streams[0]._kept.values())))
+    finally:
+        causal.Stream = original
+    assert count == 1001 and kept[10] == kept[-1] > 0
+
+
+def _numbers(memory):
+    if isinstance(memory, tuple):
+        return sum(map(_numbers, memory))
+    return memory.untyped_storage().nbytes() if isinstance(memory, torch.Tensor) else 0

@@ -1,0 +1,46 @@
+"""Clips read at one frame rate and rebuilt at another."""
+
+from dataclasses import replace
+
+import torch
+
+from tests.support.recipes import TINY, read_config
+from vistok.core.records import Batch
+from vistok.core.rng import Rng
+from vistok.rates import at_rate
+from vistok.tokenizer import Tokenizer
+from vistok.train.tasks.frame_rates import FrameRatesConfig, between, draw, rates, transcoded
+
+
+def test_transcoding_takes_whole_patches_and_says_the_real_rate():
+    clip = torch.arange(20.0).view(1, 1, 20, 1, 1)
+    slow, fps = transcoded(clip, 30.0, 18.0, 4)
+    assert slow.flatten().tolist() == [int(i * 30 / 18) for i in range(12)] and fps == 18.0
+    short, fps = transcoded(clip[:, :, :16], 30.0, 24.0, 4)
+    assert short.shape[2] == 12 and fps == 22.5
+    assert rates(FrameRatesConfig(), 20, 30.0, 4) == [12.0, 18.0, 24.0, 30.0]
+
+
+def test_a_step_has_one_pair_of_rates():
+    index, pixels = torch.arange(3), torch.rand(3, 3, 8, 4, 4)
+    batch, seen = Batch(index, pixels, fps=torch.full((3,), 24.0)), set()
+    for step in range(20):
+        drawn = draw(index, Rng(0, "frame_rates", step))
+        again = draw(torch.tensor([7]), Rng(0, "frame_rates", step))  # of another process
+        uniform = drawn.part("frame_rates").uniform
+        assert torch.equal(uniform[0], again.part("frame_rates").uniform[0])
+        one = between(FrameRatesConfig(), batch, drawn, 2)
+        goal = one.pixels if one.target is None else one.target
+        assert one.pixels.shape[2] == 8 or goal.shape[2] == 8
+        seen.add((one.pixels.shape[2], goal.shape[2]))
+    assert {(8, 4), (4, 8)} <= seen
+
+
+def test_tokens_decode_at_another_rate():
+    tokenizer = Tokenizer(read_config(TINY["vfrtok"]).task.tokenizer).eval()
+    batch = Batch(torch.arange(2), torch.rand(2, 3, 4, 32, 32), fps=torch.full((2,), 12.0))
+    tokens = tokenizer.encode(batch.pixels, condition=tokenizer.condition_of(batch))
+    assert tokens.size == (4, 32, 32) and tokenizer.decode(tokens).shape == batch.pixels.shape
+    timed = replace(tokens, fps=12.0)
+    fast = tokenizer.decode(timed, at_rate(tokenizer, timed, 24.0))
+    assert fast.shape == (2, 3, 8, 32, 32)

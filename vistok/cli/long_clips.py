@@ -1,0 +1,72 @@
+"""Whole videos of any length: read frame by frame, encoded in windows, decoded frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from vistok.cli.running import computing
+
+
+def encode_whole(
+    path: str,
+    tokenizer: Any,
+    *,
+    overlap: int | None = None,
+    pad: str | None = None,
+    resize: str = "crop",
+    length: int | None = None,
+    condition: Any = None,
+    batch: int = 4,
+    precision: str = "fp32",
+) -> tuple[Any, Any, float, str]:
+    """(tokens of each window, places of the windows, frames per second, what is odd about a file).
+
+    Of a file with several parts (joined recordings, damage) the longest is encoded.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from vistok import chunking
+    from vistok.data.decode.images import to_tensor
+    from vistok.data.decode.video import clips
+    from vistok.data.preprocessing import fit
+
+    size = tokenizer.shape.image_size
+
+    def take(index: Any) -> tuple[Any, Any, float, str]:
+        start, stop = max(index.parts, key=lambda part: part[1] - part[0])
+        places = chunking.Chunking.of(tokenizer, stop - start, overlap)
+        frames = clips.frames(path, index, np.arange(start, stop))
+        fitted = (to_tensor(fit(Image.fromarray(f), size, resize)).float() / 255 for f in frames)
+        with computing(tokenizer, precision):
+            tokens = chunking.encode(tokenizer, fitted, places, pad, length, condition, batch=batch)
+        return tokens, places, index.fps, index.remarks
+
+    return clips.robust(take, clips.probe(path), lambda: clips.probe(path, decode=True), path)
+
+
+def decode_whole(
+    record: Any,
+    tokenizer: Any,
+    condition: Any,
+    *,
+    seed: int,
+    sampling: Any,
+    batch: int,
+    precision: str,
+) -> Iterator[Any]:
+    """The frames [3, H, W] in 0..1 of a file that was encoded in windows, one by one."""
+    from vistok import chunking
+
+    places = chunking.Chunking.from_record(tokenizer, record.chunks)
+    with computing(tokenizer, precision):
+        yield from chunking.decode(
+            tokenizer,
+            record.tokens,
+            places,
+            condition,
+            seed=seed,
+            sampling=sampling,
+            batch=batch,
+        )
