@@ -20,7 +20,7 @@ TINY = {
     "train quickstart/video": [
         *(f"task.tokenizer.{part}.transformer.{one}" for part in ("encoder", "decoder")
           for one in _NETWORK.split(",")),
-        *("steps=2", "task.losses.1.start=1", "warmup=1", "batch_size=2"),
+        *("steps=2", "warmup=1", "batch_size=2"),
         *("validate_every=0", "grid_every=0", "save_every=0", "workers=0", "data.val_count=4", "trackers=[]", "precision=fp32"),
     ],
     "cache": ["limit=8", "data.val_count=4", "batch=4"],

@@ -32,6 +32,7 @@ class Picked(Dataset):
 
     def __init__(self, inner: Dataset, count: int) -> None:
         self.inner, self.classes, self.size = inner, inner.classes, inner.size
+        self.frames = getattr(inner, "frames", None)
         chosen = Rng(0, "training pictures").generator().permutation(len(inner))[:count]
         self.rows = np.sort(chosen)
 

@@ -13,6 +13,7 @@ from vistok.eval.context import Context
 from vistok.eval.images import Views, exact
 from vistok.eval.protocols.base import PROTOCOLS, Job, Skip
 from vistok.eval.protocols.fvd_presets import PRESETS, misfit
+from vistok.eval.reference.training_set import Picked
 from vistok.eval.report.comparison import comparison
 from vistok.eval.results.rows import Results
 from vistok.metrics import FeatureStats, frechet_distance
@@ -143,14 +144,14 @@ def test_generated_clips_against_training_and_validation_clips(clips, config, mo
     model.eval = lambda: model
     model.untrained = lambda seed: model
     generator = SimpleNamespace(name="gen", generator=model, sha256="1" * 64, fit="")
-    data = Photos(PhotosConfig(size=8, frames=3, count=12)).open("train")
+    data = Picked(Photos(PhotosConfig(size=8, frames=3, count=20)).open("train"), 12)
 
     def made(context, model, index, one):
         seen.extend(index.tolist())
         return torch.stack([data[int(i)].pixels for i in index]).float() / 255
 
     monkeypatch.setattr("vistok.eval.protocols.gfid.pixels_of", made)
-    found.run.config = {"data": {"kind": "photos", "size": 8, "frames": 3, "count": 12}}
+    found.run.config = {"data": {"kind": "photos", "size": 8, "frames": 3, "count": 20}}
     found.run.spec, found.run.folder = found.tokenizer.spec(), "tiny"
     system = SimpleNamespace(tokenizer=found.run, generators=[generator])
     asked = config("gfvd.samples=12", "gfid.samples=12", "gfid.train_images=12")
@@ -165,6 +166,7 @@ def test_generated_clips_against_training_and_validation_clips(clips, config, mo
     assert isinstance(found.job, Job) and set(seen) == set(range(12))
     assert rows["gFVD"].value < 1e-3 < rows["gFVD-val"].value  # samples are the training clips
     assert rows["gFVD"].count == 12 and rows["gFVD"].reference.split == "train"
+    assert rows["gFVD"].size == rows["gFID-frame"].size == (3, 8, 8)
     assert rows["gFVD"].display == "gFVD[vistok-cnn frames, photos]"
     assert rows["gFID-frame"].value < 1e-3 < rows["gFID-val-frame"].value
     assert rows["gFID-frame"].count == 36 and "gFID" not in rows
