@@ -1,4 +1,4 @@
-"""The stages of `make quickstart-video` in tiny form, and the results that it left, if it was run."""
+"""The stages of `make quickstart-video` in tiny form, and the results of a run that lies here."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ TINY = {
         *(f"task.tokenizer.{part}.transformer.{one}" for part in ("encoder", "decoder")
           for one in _NETWORK.split(",")),
         *("steps=2", "warmup=1", "batch_size=2"),
-        *("validate_every=0", "grid_every=0", "save_every=0", "workers=0", "data.val_count=4", "trackers=[]", "precision=fp32"),
+        *("validate_every=0", "grid_every=0", "save_every=0", "workers=0", "data.val_count=4"),
+        *("trackers=[]", "precision=fp32"),
     ],
     "cache": ["limit=8", "data.val_count=4", "batch=4"],
     "train quickstart/video_generator": [
         *(f"task.generator.transformer.{one}" for one in _NETWORK.split(",")),
-        *("steps=2", "warmup=1", "batch_size=4", "validate_every=0", "save_every=0", "workers=0", "trackers=[]", "precision=fp32"),
+        *("steps=2", "warmup=1", "batch_size=4", "validate_every=0", "save_every=0", "workers=0"),
+        *("trackers=[]", "precision=fp32"),
     ],
     "eval": ["limit=4", "gfid.samples=4", "gfid.train_images=4", "gfid.guidance=1.0"],
 }  # fmt: skip
