@@ -1,4 +1,4 @@
-"""Tokens and bits per image, or clip, of the released tokenizers, so that a list of them builds no network.
+"""Tokens and bits per image, or clip, of the released tokenizers; a list of them builds no network.
 
 A test compares them with the networks that the recipes describe.
 """
