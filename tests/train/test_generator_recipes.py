@@ -89,6 +89,9 @@ def place(tmp_path_factory):
                 photos = photos[:-1] + ", caption: 'a photo of a {class}.'}"
                 places = (places[0], f"out=runs/{run}/captioned", f"task.text={TEXT}")
                 train("quickstart/tokens", "task.limit=1024", photos, *places)
+            if any("first_frames" in path for path in paths_of(run)):
+                places = (places[0], f"out=runs/{run}/first_frames", "task.first_frames=2")
+                train("quickstart/tokens", "task.limit=1024", photos, *places)
     return folder
 
 
@@ -142,12 +145,28 @@ def test_it_learns_more_than_the_frequencies_of_codes(here, name):
         assert rows[0]["loss"] == pytest.approx(math.log(2), rel=1e-3)
         assert found["bit_nats"] < math.log(2) - 0.2
     generator = load_generator(here / config.folder / "model")
+    if generator.config.condition.first_frames is not None:
+        return check_that_it_continues(generator, config)
     assert generator.classes and generator.tokenizer["name"].endswith(f"/runs/{run}")
     # A few steps give classes little of their own: guidance changes some choice of some sample.
     labels, index = Condition(label=torch.arange(48) % 3), torch.arange(48)
     sampled = generator.sample(labels, index=index).check()
     unguided = generator.sample(labels, index=index, sampling="unguided")
     assert not torch.equal(sampled.indices, unguided.indices)
+
+
+def check_that_it_continues(generator, config) -> None:
+    """What is sampled behind known frames is nearer to their clip than to others."""
+    batch = next(iter(EvalLoader(build(config.data).open("val"), 48)))
+    index = torch.arange(48)
+    known = [
+        Condition(prefix=prefix) for prefix in (batch.prefix, batch.prefix.select(index.flip(0)))
+    ]
+    sampled = generator.sample(known[0], index=index).check()
+    other = generator.sample(known[1], index=index)
+    assert not torch.equal(sampled.indices, other.indices)
+    nats = [generator.evaluate(batch.tokens, one)["nll"][0] for one in known]
+    assert nats[0] < nats[1]
 
 
 # Orders of RAR are random in the beginning of a training and raster in the end.

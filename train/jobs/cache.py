@@ -32,6 +32,7 @@ from vistok.data.loading.loader import EvalLoader
 from vistok.data.token_cache import PER_SAMPLE, ArraySpec
 from vistok.data.token_cache_writer import TokenCacheWriter
 from vistok.frozen.text import TextEncoder, TextEncoderConfig
+from vistok.layers.frames import hold
 from vistok.pretrained import saved_folder
 from vistok.pretrained.identity import identity_of
 from vistok.runtime.modes import evaluating
@@ -71,6 +72,10 @@ class CacheConfig(Config):
     """Also keep the tokenizer's input space [C, *sides] (latents of a VAE: their mode): a tokenizer
     of the same space trains on it without running the VAE (data.kind=tokens). It does not depend on
     the tokenizer's own weights, so that one of a single step will do."""
+    first_frames: int | None = Field(default=None, ge=1)
+    """Also keep the tokens of each clip's first frames, the last of them held to the end of the
+    clip, for generators that continue them (condition.first_frames); clips are then encoded
+    twice."""
     dtype: Literal["float32", "float16"] = "float32"
     """Type in which text features, latents and the space are kept; tokens are not affected."""
 
@@ -113,6 +118,8 @@ class Cache(Job):
                 record["text_encoder"] = self._text_encoder(tokenizer).record()
             if self.config.space:
                 record["space"] = space_identity(tokenizer)
+            if self.config.first_frames is not None:
+                record["first_frames"] = self._first_frames(tokenizer)
             if accelerator.is_main_process:
                 note(_described(split, record, count, len(dataset), rows))
             with accelerator.main_process_first():
@@ -145,17 +152,34 @@ class Cache(Job):
 
     def _arrays(self, tokenizer, dataset, device: torch.device) -> dict[str, ArraySpec]:
         """The arrays that are kept besides tokens and labels, as the first sample shows them."""
-        if not (self.config.text or self.config.latents or self.config.space):
+        kept = (self.config.text, self.config.latents, self.config.space, self.config.first_frames)
+        if not any(kept):
             return {}
         batch = to_device(next(iter(EvalLoader(dataset, 1, limit=1))), device)
-        _, condition, latents, space = self._encode(tokenizer, batch)
-        kept = {"latents": latents, "space": space}
+        _, condition, latents, space, prefix = self._encode(tokenizer, batch)
+        kept = {"latents": latents, "space": space, "prefix": prefix}
         kept |= {n: getattr(condition, n, None) for n in PER_SAMPLE}
         return {
             name: ArraySpec.of(values, self.config.dtype)
             for name, values in kept.items()
             if values is not None
         }
+
+    def _first_frames(self, tokenizer) -> int:
+        """task.first_frames, checked."""
+        first, shape = self.config.first_frames, tokenizer.shape
+        if not shape.is_clip or first >= shape.frames:
+            kind = f"clips of {shape.frames} frames" if shape.is_clip else "images"
+            raise ConfigError(
+                f"task.first_frames={first}: the tokenizer {self.config.tokenizer} takes {kind}; "
+                "expected fewer frames than its clips have, or null"
+            )
+        if not tokenizer.spec().vocab:
+            raise ConfigError(
+                f"task.first_frames={first}: the tokens of {self.config.tokenizer} are continuous; "
+                "generators continue discrete ones: set it to null"
+            )
+        return first
 
     def _text_encoder(self, tokenizer) -> TextEncoder:
         """The text encoder whose features are kept; loaded once."""
@@ -184,19 +208,23 @@ class Cache(Job):
     @torch.no_grad()
     def _encode(
         self, tokenizer, batch
-    ) -> tuple[Tokens, Condition | None, Tensor | None, Tensor | None]:
-        """Tokens of a batch; its text features, latents and input space, where they are kept."""
+    ) -> tuple[Tokens, Condition | None, Tensor | None, Tensor | None, Tensor | None]:
+        """Tokens of a batch; its text features, latents, input space and tokens of first frames,
+        where they are kept."""
         reads = "encoder" in tokenizer.config.reading  # else codes do not depend on texts
         seen = tokenizer.condition_of(batch) if reads else None
         kept = self._texts(tokenizer, batch.text) if self.config.text else None
         tokens = tokenizer.encode(batch.pixels, condition=seen)
-        latents = space = None
+        latents = space = prefix = None
+        if self.config.first_frames is not None:
+            known = hold(batch.pixels, self.config.first_frames)
+            prefix = tokenizer.encode(known, condition=seen).indices
         with evaluating(tokenizer):
             if self.config.latents:
                 latents = tokenizer.latents(batch.pixels, seen).values
             if self.config.space:
                 space = tokenizer.input_space(batch.pixels)
-        return tokens, kept, latents, space
+        return tokens, kept, latents, space, prefix
 
     @torch.no_grad()
     def _fill(

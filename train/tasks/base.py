@@ -216,6 +216,7 @@ def blank_batch(
     if "text_mask" in cached:
         cached["text_mask"] = torch.ones_like(cached["text_mask"], dtype=torch.bool)
     latents, space = cached.pop("latents", None), cached.pop("space", None)
+    prefix = tokens if cached.pop("prefix", None) is not None else None
     return Batch(
         torch.arange(count),
         pixels,
@@ -223,6 +224,7 @@ def blank_batch(
         text=("",) * count,
         fps=fps,
         tokens=tokens,
+        prefix=prefix,
         latents=latents,
         space=space,
         condition=Condition(**cached) if cached else None,

@@ -59,6 +59,7 @@ class GeneratorTask(Task):
             _start_from(self.generator, config.init)
         if self.generator.reads_text:
             _learn_texts(self.generator, data)
+        _check_first_frames(self.generator, data)
         self.modules = {"generator": self.generator}
         metric, sign = self.generator.judged_by
         self.monitor = Monitor(metric, higher_is_better=sign > 0)
@@ -153,6 +154,21 @@ def _learn_texts(generator: Generator, data: Any) -> None:
         raise ConfigError(
             "data: the tokens hold no features of the empty text, which stand for no condition in "
             "this generator; cache them again with task.text"
+        )
+
+
+def _check_first_frames(generator: Generator, data: Any) -> None:
+    """ConfigError unless the tokens are cached with as many known frames as the generator reads."""
+    wanted = generator.config.condition.first_frames
+    if wanted is None:
+        return
+    images = data.record()["images"]
+    found = images.get("first_frames") if isinstance(images, Mapping) else None
+    if found != wanted:
+        raise ConfigError(
+            f"task.generator.condition.first_frames={wanted}: the tokens are cached with "
+            f"task.first_frames={'null' if found is None else found}; cache them with "
+            f"task.first_frames={wanted}"
         )
 
 

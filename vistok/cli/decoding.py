@@ -10,13 +10,11 @@ from typing import Any
 
 from vistok.cli.inputs import Read, Source, in_batches, read_ahead
 from vistok.cli.long_clips import decode_whole
-from vistok.cli.media import to_frames, write, write_frames, write_image
+from vistok.cli.media import FPS, to_frames, write, write_frames, write_image
 from vistok.cli.outputs import say
 from vistok.cli.running import computing
 from vistok.cli.work import Work
 from vistok.config.errors import InputError, UserError
-
-_FPS = 8.0  # of clips whose tokens do not say
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,7 @@ class Decoding:
         if self.moving:
             given = fps if self.fps is None else self.fps
             frames = pixels[0].unbind(1) if hasattr(pixels, "shape") else pixels
-            return write_frames(to_frames(frames, target), target, _FPS if given is None else given)
+            return write_frames(to_frames(frames, target), target, FPS if given is None else given)
         height, width = pixels.shape[-2:]
         if pixels.ndim == 3:
             write_image(pixels, target, self.quality)

@@ -9,10 +9,12 @@ from typing import Any
 import click
 
 from vistok.cli.completion import models
-from vistok.cli.media import image_format, write
+from vistok.cli.media import FPS, image_format, moves, write, write_clips
 from vistok.cli.outputs import claim, overwrite_option, say
 from vistok.cli.shared import (
     condition_of,
+    frame_rate,
+    read,
     settings,
     with_size,
     words_and_settings,
@@ -20,6 +22,8 @@ from vistok.cli.shared import (
 from vistok.config.errors import InputError, one_line_errors
 
 _TEXT = "A text to sample, or that the decoder reads; several, each with --count samples."
+_CLIP = "A video whose first frames the samples continue; several, each with --count samples."
+_RATE = f"Frames per second of clips.  [default: those of --frames, else {FPS:g}]"
 _MOST = 10_000  # samples of one grid, which are sampled together
 
 
@@ -36,7 +40,13 @@ _MOST = 10_000  # samples of one grid, which are sampled together
 @click.option("--length", type=int, help="Stop after this many tokens.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--size", help="Pixels of a side, or HEIGHTxWIDTH, of a decoder of any size.")
-@click.option("--out", default="generated.png", show_default=True)
+@click.option(
+    "--out",
+    help="Image or, of clips, mp4, webp or gif; an image shows clips as rows of frames.  [default: "
+    "generated.png, or generated.mp4 of clips]",
+)
+@click.option("--frames", "clips", multiple=True, type=click.Path(), help=_CLIP)
+@click.option("--fps", type=float, help=_RATE)
 @click.option("--text", "texts", multiple=True, help=_TEXT)
 @click.option("--texts", "file", type=click.Path(), help="File of texts, one a line.")
 @overwrite_option
@@ -48,7 +58,9 @@ def generate(
     length: int | None,
     seed: int,
     size: str | None,
-    out: str,
+    out: str | None,
+    clips: tuple[str, ...],
+    fps: float | None,
     texts: tuple[str, ...],
     file: str | None,
     overwrite: bool,
@@ -65,6 +77,7 @@ def generate(
     Examples:
       vistok generate runs/mine/generator --class coffee --out coffee.png
       vistok generate runs/mine/generator --count 4 sampling.temperature=0.9
+      vistok generate runs/clips/generator --frames clip.mp4 --out continued.mp4
     """
     import torch
 
@@ -77,7 +90,9 @@ def generate(
         raise click.UsageError("name a generator, and perhaps its tokenizer")
     if count < 1:
         raise InputError(f"--count {count}: expected 1 or more")
-    image_format(out)
+    playing = out is not None and moves(out)
+    if out is not None and not playing:
+        image_format(out)
     changes = settings(given, "sampling", "decoder_sampling", "text")
     if file is not None:
         texts += _lines(file)
@@ -85,6 +100,14 @@ def generate(
     owner, remark = owner_of(names[0], model, names[1] if len(names) == 2 else None)
     if remark:
         say(remark)
+    clip = owner.shape.is_clip
+    if out is None:
+        out, playing = ("generated.mp4", True) if clip else ("generated.png", False)
+        moves(out)
+    if playing and not clip:
+        image_format(out)  # webp and gif are of images, too
+    if fps is not None and not (playing and clip):
+        raise InputError(f"--fps {fps:g}: {out} does not play; leave it out")
     chosen, decoding = (
         model.settings(changes["sampling"]),
         owner.settings(changes["decoder_sampling"]),
@@ -96,16 +119,18 @@ def generate(
     picked = range(model.num_classes) if name is None else [_class(name, model)]
     asks = texts if model.reads_text else ()  # else they are the decoder's alone
     each = count * max(1, len(picked))
-    total = each * max(1, len(asks))
+    if clips and asks:
+        raise InputError("--frames with --text: give clips to continue, or texts, not both")
+    total = each * max(1, len(asks), len(clips))
     if total > _MOST:
         raise InputError(
             f"--count {count}: {total} samples in one grid; expected at most {_MOST}: name one "
-            "--class, fewer texts, or a smaller count"
+            "--class, fewer texts or clips, or a smaller count"
         )
     labels = torch.tensor(picked).repeat_interleave(count) if model.num_classes else None
-    labels = labels if labels is None else labels.repeat(max(1, len(asks)))
+    labels = labels if labels is None else labels.repeat(max(1, len(asks), len(clips)))
     index = torch.arange(total)
-    rows = (index // each).tolist()  # of texts
+    rows = (index // each).tolist()  # of texts, or clips
     said = _decoder_texts(owner, texts, bool(asks))
     if said is not None:
         said = said.select(rows if len(said.text) > 1 else [0] * total)
@@ -116,12 +141,43 @@ def generate(
         )
     elif changes["text"]:
         raise InputError("text.KEY=VALUE without --text: leave it out, or say what to sample")
+    known = _known_frames(model, owner, clips)
+    if known is not None:
+        condition = replace(condition, prefix=known.select(torch.tensor(rows)))
     said = with_size(owner, said, size)
     claim([out], overwrite)
     tokens = model.sample(condition, index=index, seed=seed, length=length, sampling=chosen)
     pixels = owner.decode(tokens, said, seed=seed, index=index, sampling=decoding)
-    write(pixels, out, columns=count)
-    say(out)
+    if playing and clip:
+        rate = (frame_rate(clips[0]) if clips else FPS) if fps is None else fps
+        say(f"{out}: {write_clips(pixels, out, count, rate)}")
+    else:
+        write(pixels, out, columns=count)
+        say(out)
+
+
+def _known_frames(model: Any, owner: Any, clips: tuple[str, ...]) -> Any:
+    """Tokens of the first frames of videos, for a generator that continues them; None for others.
+
+    InputError for videos that nothing reads, or none that are read.
+    """
+    from vistok.layers.frames import hold
+
+    first = model.config.condition.first_frames
+    if first is None:
+        if clips:
+            raise InputError(
+                f"--frames {clips[0]}: this generator continues no clips; leave it out, or train "
+                "one with condition.first_frames"
+            )
+        return None
+    if not clips:
+        raise InputError(
+            f"this generator continues clips: give one of {first} frames or more, --frames clip.mp4"
+        )
+    known = read(clips, owner, frames=first)
+    device = next(owner.parameters()).device
+    return owner.encode(hold(known, first, owner.shape.frames).to(device))
 
 
 def _lines(file: str) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from vistok.storage.files import replacing, unwritten
 
 LONGEST = {"JPEG": 65500, "WEBP": 16383}  # pixels of a side that their files can have
 LOSSY = tuple(LONGEST)  # formats with a quality
+MOVING = (".mp4", ".webp", ".gif")  # files of clips
+FPS = 8.0  # frames per second of clips whose rate is not known
 FIRST_FRAME = "00001.png"  # of a folder of frames: the name that stands for all
 _SLOWEST, _FASTEST = 0.01, 1000.0  # frames per second that files of clips can say
 
@@ -42,6 +44,23 @@ def write(pixels: Any, path: str | Path, columns: int = 1, quality: int | None =
         pixels = pixels.transpose(1, 2).flatten(0, 1)
     padding = 0 if len(pixels) == 1 else 2
     write_image(to_uint8(make_grid(pixels, nrow=columns, padding=padding)), path, quality)
+
+
+def moves(path: str | Path) -> bool:
+    """True for the name of a file of moving images; InputError if it cannot be written here."""
+    suffix = Path(path).suffix.lower()
+    if suffix == ".mp4":
+        check_video(suffix)
+    return suffix in MOVING
+
+
+def write_clips(clips: Any, path: str | Path, columns: int, fps: float) -> str:
+    """Clips [B, 3, T, H, W] in 0..1 -> a grid of them that plays, see `write_frames`."""
+    from torchvision.utils import make_grid
+
+    padding = 0 if len(clips) == 1 else 2
+    grids = (make_grid(one, nrow=columns, padding=padding) for one in clips.unbind(2))
+    return write_frames(to_frames(grids, Path(path)), Path(path), fps)
 
 
 def write_image(image: Any, path: str | Path, quality: int | None = None) -> None:
@@ -191,7 +210,7 @@ def check_video(suffix: str) -> None:
         import av  # noqa: F401
     except ImportError:
         raise InputError(
-            f"writing {suffix} needs PyAV: pip install 'vistok[video]', or use --format gif"
+            f"writing {suffix} needs PyAV: pip install 'vistok[video]', or write a gif"
         ) from None
 
 

@@ -85,12 +85,15 @@ def with_size(tokenizer: Any, condition: Any, size: str | None) -> Any:
     return condition
 
 
-def read(paths: Sequence[str], tokenizer: Any, resize: str = "crop") -> Any:
+def read(
+    paths: Sequence[str], tokenizer: Any, resize: str = "crop", frames: int | None = None
+) -> Any:
     """Images or clips as the tokenizer takes them: [B, 3, *sides] in 0..1.
 
     Of a video the first frames are taken, as many as the tokenizer has.
 
     Args:
+        frames: of a video, where it is not as many as the tokenizer has.
         resize: crop, stretch or pad, as in `Tokenizer.preprocess`.
     """
     import torch
@@ -104,8 +107,11 @@ def read(paths: Sequence[str], tokenizer: Any, resize: str = "crop") -> Any:
     from PIL import Image
 
     fitted = lambda frame: to_tensor(fit(Image.fromarray(frame), shape.image_size, resize))
-    frames = (_frames(path, shape.frames) for path in paths)
-    pixels = [torch.stack([fitted(frame) for frame in clip], dim=1) for clip in frames]
+    count, use = shape.frames, f"this tokenizer takes clips of {shape.frames}"
+    if frames is not None:
+        count, use = frames, f"the first {frames} are continued"
+    clips = (_frames(path, count, use) for path in paths)
+    pixels = [torch.stack([fitted(frame) for frame in clip], dim=1) for clip in clips]
     return torch.stack(pixels).float() / 255
 
 
@@ -116,15 +122,12 @@ def frame_rate(path: str) -> float:
     return clips.probe(path).fps
 
 
-def _frames(path: str, count: int) -> list[Any]:
+def _frames(path: str, count: int, use: str) -> list[Any]:
     from vistok.data.decode.video import clips
 
     frames, remarks = clips.beginning(path, count)
     if len(frames) < count:
-        raise InputError(
-            f"{path}: {len(frames)} frames; this tokenizer takes clips of {count}: give a longer "
-            "video"
-        )
+        raise InputError(f"{path}: {len(frames)} frames; {use}: give a longer video")
     if remarks:
         click.echo(f"{path}: {remarks}", err=True)
     return frames

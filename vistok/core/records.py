@@ -32,6 +32,7 @@ class Batch(Record):
     fps: Tensor | None = None  # [B] frames per second
     target_fps: Tensor | None = None  # [B] of the target, if it is not `fps`
     tokens: Tokens | None = None
+    prefix: Tokens | None = None  # cached: of the first frames, see Condition.prefix
     latents: Tensor | None = None  # cached: [B, N, D] before quantization
     space: Tensor | None = None  # cached: [B, C, *sides] of the input space
     condition: Condition | None = None  # cached features of texts: text, text_mask, pooled
@@ -49,7 +50,7 @@ class Condition(Record):
     sides: Grid | None = None  # (H, W) or (T, H, W) that is asked for
     fps: Tensor | None = None  # [B] frames per second
     frames: Tensor | None = None  # [B, 3, t, H, W] that are known
-    prefix: Tokens | None = None  # that is known
+    prefix: Tokens | None = None  # whole sequences of known first frames, which a clip continues
     known: Tokens | None = None  # codes that a generator takes over instead of its samples ...
     known_mask: Tensor | None = None  # [B, L] bool: ... at these positions
     null: Tensor | None = None  # [B] bool: these samples see the learned "nothing" (guidance)

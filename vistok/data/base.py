@@ -60,6 +60,7 @@ class Sample:
     latents: Tensor | None = None  # cached: [N, D] the encoder's output
     space: Tensor | None = None  # cached: [C, *sides] in the tokenizer's input space
     condition: Condition | None = None  # cached: text [(K,) M, C], text_mask [M], pooled [C]
+    prefix: Tensor | None = None  # cached: like tokens, those of the first frames
     target: Tensor | None = None  # like pixels: what must be rebuilt, if it is not `pixels`
     note: str = ""  # odd about its file, though it can be used; "" = nothing
 

@@ -35,6 +35,7 @@ def to_device(batch: Batch, device: torch.device | str) -> Batch:
         fps=move(batch.fps),
         target_fps=move(batch.target_fps),
         tokens=None if batch.tokens is None else batch.tokens.to(device, non_blocking=True),
+        prefix=None if batch.prefix is None else batch.prefix.to(device, non_blocking=True),
         latents=wide(batch.latents),
         space=wide(batch.space),
         condition=None if batch.condition is None else map_tensors(batch.condition, wide),

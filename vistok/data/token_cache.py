@@ -6,6 +6,8 @@ tokens.npy     [count, L, F] in the smallest integer type of the spec ([count, L
 labels.npy     [count] int64, -1 = unlabeled.
 latents.npy    [count, N, D], optional: the encoder's output before quantization.
 space.npy      [count, C, *sides], optional: samples in the tokenizer's input space.
+prefix.npy     like tokens.npy, optional: tokens of the first frames of each clip, the last of them
+               held to its end. Their number is `first_frames` of the source.
 text.npy       [samples, (K,) M, C], optional: features of each sample's text; with them
 text_mask.npy  [samples, M] bool: which positions are text, and
 pooled.npy     [samples, C], optional: one vector for each text.
@@ -51,7 +53,7 @@ META, NAMES = "meta.json", "names.txt"
 OF_TEXT = ("text", "text_mask", "pooled")
 PER_SAMPLE = (*OF_TEXT, "score")
 EMPTY = tuple(f"empty_{name}" for name in OF_TEXT)
-OPTIONAL = ("latents", *PER_SAMPLE, "space", *EMPTY)
+OPTIONAL = ("latents", *PER_SAMPLE, "space", "prefix", *EMPTY)
 FILES = tuple(f"{name}.npy" for name in ("tokens", "labels", *OPTIONAL))
 
 
@@ -60,12 +62,14 @@ class ArraySpec:
     """An optional array of a cache: the shape of one entry, and its type."""
 
     shape: tuple[int, ...]
-    dtype: Literal["float32", "float16", "bool"] = "float32"
+    dtype: Literal["float32", "float16", "bool", "uint8", "int16", "int32", "int64"] = "float32"
 
     @classmethod
     def of(cls, batch: Tensor, dtype: Literal["float32", "float16"] = "float32") -> ArraySpec:
-        """The spec of arrays whose entries are rows of `batch` [B, ...]; masks stay bool."""
-        return cls(tuple(batch.shape[1:]), "bool" if batch.dtype == torch.bool else dtype)
+        """The spec of arrays whose entries are rows of `batch` [B, ...]; masks stay bool, and
+        integers as they are."""
+        kept = dtype if batch.is_floating_point() else str(batch.dtype).removeprefix("torch.")
+        return cls(tuple(batch.shape[1:]), kept)
 
 
 class TokenCache:
@@ -125,6 +129,10 @@ class TokenCache:
     def space(self, sample: int, crop: int = 0) -> Tensor | None:
         """[C, *sides] of one crop in the tokenizer's input space; None if the cache has none."""
         return self._entry("space", sample * self.crops + crop)
+
+    def prefix(self, sample: int, crop: int = 0) -> Tensor | None:
+        """[L, F] tokens of the first frames of one crop; None if the cache has none."""
+        return self._entry("prefix", sample * self.crops + crop)
 
     def condition(self, sample: int) -> Condition | None:
         """Features of a sample's text, without a batch axis; None if the cache has none."""
@@ -261,6 +269,7 @@ def check_specs(specs: Mapping[str, ArraySpec]) -> None:
         if name not in OPTIONAL:
             raise InputError(f"'{name}'; expected one of {', '.join(OPTIONAL)}")
         kinds = ("bool",) if name.endswith("text_mask") else ("float32", "float16")
+        kinds = ("uint8", "int16", "int32", "int64") if name == "prefix" else kinds
         if spec.dtype not in kinds:
             raise InputError(f"{name} of type {spec.dtype!r}; expected {' or '.join(kinds)}")
         if (not spec.shape) != (name == "score") or any(

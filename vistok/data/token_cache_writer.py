@@ -58,7 +58,7 @@ class TokenCacheWriter:
         flush_rows: rows after which the files are forced to disk; a crash loses no more.
         leader: True in the process that makes the files and counts; the others join afterwards.
         arrays: the optional arrays that are written too, by name: text, text_mask, pooled, score,
-            latents, space.
+            latents, space, prefix.
         names: path of each sample's file below the data set's folder; None = they have none.
         empty: features of the empty text, [1, ...] each, as far as there are arrays for them.
 
@@ -142,6 +142,7 @@ class TokenCacheWriter:
         condition: Condition | None = None,
         latents: Tensor | None = None,
         space: Tensor | None = None,
+        prefix: Tensor | None = None,
     ) -> None:
         """Append the next rows.
 
@@ -150,8 +151,9 @@ class TokenCacheWriter:
             condition: text [B, (K,) M, C], text_mask [B, M] and pooled [B, C], where the cache has
                 arrays for them. Of several crops of a sample the first one's are kept.
             latents: [B, N, D], likewise. space: [B, C, *sides], likewise.
+            prefix: [B, L, F] tokens of the first frames, likewise.
         """
-        self.put(self.written, tokens, labels, condition, latents, space)
+        self.put(self.written, tokens, labels, condition, latents, space, prefix)
         self.written += len(tokens)
         if self.due(self.written):
             self.flush()
@@ -164,6 +166,7 @@ class TokenCacheWriter:
         condition: Condition | None = None,
         latents: Tensor | None = None,
         space: Tensor | None = None,
+        prefix: Tensor | None = None,
     ) -> None:
         """Set rows start .. start+B-1 without counting them, as several processes do."""
         stop = start + len(tokens)
@@ -187,7 +190,8 @@ class TokenCacheWriter:
             raise DataError(f"token cache {self.path}: {len(labels)} labels for {len(tokens)} rows")
         numbers = np.full(len(tokens), UNLABELED) if labels is None else self._numbers(labels)
         tokens.check()
-        optional = self._optional(len(tokens), condition, {"latents": latents, "space": space})
+        more = {"latents": latents, "space": space, "prefix": prefix}
+        optional = self._optional(len(tokens), condition, more)
         rows = tokens.values if tokens.indices is None else tokens.indices
         kind = torch.float32 if tokens.indices is None else Tokens.dtype(self.spec)
         self._maps["tokens"][start:stop] = rows.detach().to("cpu", kind).numpy()

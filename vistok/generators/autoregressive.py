@@ -18,6 +18,7 @@ from vistok.config.registry import register
 from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.generators.captions import SeenText
+from vistok.generators.known_codes import known_codes
 from vistok.generators.sequential import (
     SequentialConfig,
     SequentialGenerator,
@@ -31,7 +32,7 @@ from vistok.generators.windows import (
 )
 from vistok.layers.dropout import Dropout
 from vistok.layers.masks import causal_behind, with_more
-from vistok.layers.positions import grid_positions, rotary_table, rows_from
+from vistok.layers.positions import grid_positions, rotary_table, rows_from, sequence_sincos
 from vistok.layers.text_transformer import LayerText, TextTransformer
 from vistok.layers.transformer import Transformer, TransformerConfig
 from vistok.tokens import TokenSpec
@@ -46,10 +47,13 @@ class AutoregressiveConfig(SequentialConfig):
     transformer: TransformerConfig = TransformerConfig(
         norm="rmsnorm", mlp="swiglu", mlp_ratio=8 / 3, bias=False
     )
-    positions: Literal["rope", "learned", "per_block"] = "rope"
+    positions: Literal["rope", "learned", "sincos", "per_block"] = "rope"
     """rope: rotary by the place in the sequence (on the grid, if the tokens are one 2D grid);
-    learned: a table; per_block: a table of each block, added behind its first norm
-    (Instella-T2I)."""
+    learned: a table; sincos: a fixed one; per_block: a table of each block, added behind its first
+    norm (Instella-T2I)."""
+    position_dropout: bool = True
+    """Dropout of the transformer's input reaches the table of positions; false: they are added
+    behind it (LARP)."""
     condition_positions: Literal["before", "zero"] = "before"
     """Rotary positions of the condition's tokens. before: -1, -2, ... from the first code backward;
     zero: none, and their rows of the table are zero instead, so that queries and keys of these
@@ -81,18 +85,35 @@ class AutoregressiveConfig(SequentialConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _can_continue(self) -> AutoregressiveConfig:
+        if self.condition.first_frames is None:
+            return self
+        text = self.condition.text
+        for name, wrong in {
+            f"window={self.window}": self.window > 1,
+            "condition.text.mask=true": text is not None and text.mask,
+        }.items():
+            if wrong:
+                raise InputError(
+                    f"{name} with condition.first_frames={self.condition.first_frames}: not "
+                    "possible together; leave one out"
+                )
+        return self
+
 
 @register("generator", AutoregressiveConfig)
 class Autoregressive(SequentialGenerator):
     """Predicts each position from the condition and the positions before it."""
 
     masks_text = True
+    continues_frames = True
 
     def __init__(
         self, config: AutoregressiveConfig, spec: TokenSpec, codes: nn.Module | None = None
     ) -> None:
         super().__init__(config, spec, codes)
-        width, first = config.transformer.width, self.condition.count
+        width, first = config.transformer.width, self.front
         windows = None if config.window == 1 else windows_of(spec.blocks[0], config.window)
         self.register_buffer("windows", windows, persistent=False)
         if windows is not None:
@@ -102,6 +123,9 @@ class Autoregressive(SequentialGenerator):
         self.dropout = Dropout(config.transformer.dropout if own is None else own)
         if config.positions == "learned":
             self.position_table = nn.Parameter(torch.randn(first + self.places, width) * 0.02)
+        elif config.positions == "sincos":
+            # Kept with the weights: how it is rounded differs between libraries.
+            self.register_buffer("position_table", sequence_sincos(first + self.places, width))
         elif config.positions == "rope":
             head_dim = width // config.transformer.heads
             cos, sin = rotary_table(self._positions(first), head_dim, config.rope_base)
@@ -117,6 +141,12 @@ class Autoregressive(SequentialGenerator):
         return cannot_merge(spec, config.window) if reason is None and config.window > 1 else reason
 
     @property
+    def front(self) -> int:
+        """Slots in front of the codes: tokens of known frames, then those of the condition."""
+        known = self.config.condition.first_frames is not None
+        return self.condition.count + (self.spec.length if known else 0)
+
+    @property
     def places(self) -> int:
         """Positions of the transformer behind the condition: codes, or windows of them."""
         return self.spec.length // self.config.window**2
@@ -125,7 +155,7 @@ class Autoregressive(SequentialGenerator):
         config, text = self.config, self.config.condition.text
         rows = None
         if config.positions == "per_block":
-            rows = self.condition.count + self.places
+            rows = self.front + self.places
         if rows is None and self.texts is None:
             return Transformer(config.trunk)
         if text is not None and text.mask:
@@ -148,8 +178,11 @@ class Autoregressive(SequentialGenerator):
         return self.rotary_cos[:count], self.rotary_sin[:count]
 
     def start(self, condition: Condition, batch: int, null: Tensor | None = None) -> Tensor:
-        """The condition's tokens [B, C, W]."""
-        return self.condition(condition, batch, null)
+        """The condition's tokens [B, C, W]; with known frames [B, L + C, W], theirs in front."""
+        tokens = self.condition(condition, batch, null)
+        if self.config.condition.first_frames is None:
+            return tokens
+        return torch.cat([self.embed(known_codes(self, condition, batch)), tokens], dim=1)
 
     def run(
         self,
@@ -166,7 +199,9 @@ class Autoregressive(SequentialGenerator):
             seen: which slots in front may be looked at; None = all.
         """
         rotary, count = None, x.shape[1]
-        if self.config.positions == "learned":
+        if not self.config.position_dropout:
+            x = self.dropout(x)
+        if self.config.positions in ("learned", "sincos"):
             x = x + rows_from(self.position_table, first, count).to(x.dtype)
         elif self.config.positions == "rope":
             tables = (self.rotary_cos, self.rotary_sin)
@@ -178,7 +213,7 @@ class Autoregressive(SequentialGenerator):
             given |= _masked(seen.mask, first, count, caches)
         if isinstance(self.transformer, TextTransformer):
             given |= {"first": first, "text": text}
-        return self.transformer(self.dropout(x), **given)
+        return self.transformer(self.dropout(x) if self.config.position_dropout else x, **given)
 
     # -- windows --------------------------------------------------------------------------------
 

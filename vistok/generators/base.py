@@ -87,6 +87,7 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
         takes_known: True if sampling takes over known codes: after a position was sampled, its code
             is that of `Condition.known` where `known_mask` says so, and what follows is sampled
             with it.
+        continues_frames: True if it obeys condition.first_frames.
         masks_text: True if it obeys condition.text.mask, and can do without a class token.
     """
 
@@ -98,6 +99,7 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
     judged_by: tuple[str, int]
     takes_known: bool = False
     masks_text: bool = False
+    continues_frames: bool = False
 
     def __init__(self, config: GeneratorConfig, spec: TokenSpec) -> None:
         super().__init__()
@@ -110,6 +112,11 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
                 f"kind={config.kind} looks at the padding of a text and needs the class token "
                 "behind it; leave out condition.text.mask and condition.text.class_token, or use "
                 "kind=autoregressive"
+            )
+        if config.condition.first_frames is not None and not self.continues_frames:
+            raise InputError(
+                f"condition.first_frames={config.condition.first_frames}: kind={config.kind} "
+                "continues no known frames; leave it out, or use kind=autoregressive"
             )
         self.config, self.spec, self.inner = config, spec, spec
         self.classes: tuple[str, ...] = ()
@@ -215,8 +222,7 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
 
         One that continues a known prefix or known frames checks those itself.
         """
-        spec = self.spec if self.takes_known else None
-        check_condition(condition, self.config.condition, samples, spec)
+        check_condition(condition, self.config.condition, samples, self.spec, self.takes_known)
 
     def check_settings(self, settings: Config) -> None:
         """Raise ValueError, one line, for settings that this generator cannot follow."""

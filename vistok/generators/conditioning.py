@@ -25,9 +25,10 @@ from vistok.generators.captions import (
     seen_slots,
     stored_empty,
 )
+from vistok.generators.known_codes import check_known, check_known_frames
 from vistok.generators.scores import ScoreConfig
 from vistok.layers.text_transformer import LayerText
-from vistok.tokens import Tokens, TokenSpec
+from vistok.tokens import TokenSpec
 
 UNLABELED = -1  # label of a sample without a class, in data sets and in Condition.label
 
@@ -93,6 +94,10 @@ class ConditionConfig(Config):
     """Layer norm of the pooled features before their projection; false: none (STAR)."""
     score: ScoreConfig | None = None
     """A score of each sample that the trunk mmdit reads beside the pooled features; null = none."""
+    first_frames: int | None = Field(default=None, ge=1, le=2**14)
+    """First frames of a clip that are known: the tokens of these frames, the last of them held to
+    the end of the clip, stand in front of the condition's other tokens (LARP's frame prediction);
+    kind=autoregressive alone; null = none. Guidance does not drop them."""
     dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of samples that train without their condition, for classifier-free guidance."""
     null_class: bool = True
@@ -278,24 +283,36 @@ def read_condition(batch: Batch, config: ConditionConfig) -> Condition:
                 f"or set condition.{name}=null"
             )
     label = batch.label if config.classes else None
+    if config.first_frames is not None and batch.prefix is None:
+        raise ConfigError(
+            f"condition.first_frames={config.first_frames}: this generator reads the tokens of "
+            "known frames, and the data have none; cache them with task.first_frames="
+            f"{config.first_frames}, or set condition.first_frames=null"
+        )
+    prefix = None if config.first_frames is None else batch.prefix
     if config.text is None and config.pooled is None:
-        return Condition(label=label, null=None if label is None else label < 0)
+        return Condition(label=label, prefix=prefix, null=None if label is None else label < 0)
     return Condition(
         label=label,
         text=None if config.text is None else given.text,
         text_mask=None if config.text is None else given.text_mask,
         pooled=None if config.pooled is None else given.pooled,
         score=None if config.score is None else given.score,
+        prefix=prefix,
     )
 
 
 def check_condition(
-    condition: Condition, config: ConditionConfig, samples: int, known: TokenSpec | None = None
+    condition: Condition,
+    config: ConditionConfig,
+    samples: int,
+    spec: TokenSpec | None = None,
+    takes_known: bool = False,
 ) -> None:
     """ValueError, one line, for a condition that a generator of this config cannot read.
 
     Args:
-        known: spec of the known codes that it takes over; None = it takes none.
+        spec: of its tokens, for known ones. takes_known: it takes over known codes.
     """
     names = ("label", "null", "text", "text_mask", "pooled", "score")
     given = {name: getattr(condition, name) for name in names}
@@ -304,11 +321,15 @@ def check_condition(
             raise InputError(
                 f"condition.{name} is of {len(value)} samples, index of {samples}; give one each"
             )
-    for name in ("prefix", "frames", *(("known", "known_mask") if known is None else ())):
+    unread = () if takes_known else ("known", "known_mask")
+    unread = ("frames", *unread, *(("prefix",) if config.first_frames is None else ()))
+    for name in unread:
         if getattr(condition, name) is not None:
             raise InputError(f"this generator cannot continue condition.{name}; leave it out")
-    if known is not None:
-        _check_known(condition.known, condition.known_mask, known, samples)
+    if config.first_frames is not None:
+        check_known_frames(condition.prefix, config.first_frames, spec, samples)
+    if takes_known:
+        check_known(condition.known, condition.known_mask, spec, samples)
     _check_labels(condition, config.classes or 0)
     check_shape("text", condition.text, None if config.text is None else config.text.shape)
     check_shape(
@@ -316,39 +337,6 @@ def check_condition(
     )
     check_shape("pooled", condition.pooled, None if config.pooled is None else (config.pooled,))
     check_shape("score", condition.score, None if config.score is None else ())
-
-
-def _check_known(known: Tokens | None, mask: Tensor | None, spec: TokenSpec, samples: int) -> None:
-    """InputError unless both are None, or codes of this spec and a mask of their shape."""
-    if known is None and mask is None:
-        return
-    if known is None or mask is None:
-        given, missing = ("known", "known_mask") if mask is None else ("known_mask", "known")
-        raise InputError(f"condition.{given} without condition.{missing}; give both or neither")
-    if (known.spec.blocks, known.spec.vocab) != (spec.blocks, spec.vocab):
-        raise InputError(
-            f"condition.known is of blocks={known.spec.blocks}, vocab={known.spec.vocab}; expected "
-            f"blocks={spec.blocks}, vocab={spec.vocab}: tokens of this generator's tokenizer"
-        )
-    try:
-        known.check()
-    except InputError as error:
-        raise InputError(f"condition.known: {error}") from None
-    if len(known) != samples:
-        raise InputError(
-            f"condition.known is of {len(known)} samples, index of {samples}; give one each"
-        )
-    if mask.dtype != torch.bool or tuple(mask.shape) != (samples, spec.length):
-        raise InputError(
-            f"condition.known_mask is {str(mask.dtype).removeprefix('torch.')} "
-            f"{list(mask.shape)}; expected bool {[samples, spec.length]}: true where a code is "
-            "taken over"
-        )
-    if known.keep is not None and (mask.to(known.keep.device) & ~known.kept()).any():
-        raise InputError(
-            "condition.known_mask is true behind the prefix of condition.known, where there are no "
-            "codes; expected it false there"
-        )
 
 
 def _check_labels(condition: Condition, classes: int) -> None:

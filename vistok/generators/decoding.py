@@ -69,8 +69,9 @@ class Decoding:
         self.model, self.samples, self.position = model, samples, 0
         self.start, self.text = model.start(condition, samples), model.texts_of(condition, samples)
         if guided:
-            self.start = torch.cat([self.start, model.start(Condition(), samples)])
-            free = model.texts_of(Condition(), samples)
+            nothing = Condition(prefix=condition.prefix)  # known frames are no part of guidance
+            self.start = torch.cat([self.start, model.start(nothing, samples)])
+            free = model.texts_of(nothing, samples)
             self.text = {name: one.join(free[name]) for name, one in self.text.items()}
         # Keys in front of the slots, and the last slot that there is room for.
         self.front = sum(one.keys for one in self.text.values())

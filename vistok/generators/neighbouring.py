@@ -38,7 +38,7 @@ from vistok.generators.sequential import SequentialConfig, SequentialGenerator
 from vistok.layers.dropout import Dropout
 from vistok.layers.masks import with_more
 from vistok.layers.norms import make_norm
-from vistok.layers.positions import axis_angles, grid_positions, rotary_table
+from vistok.layers.positions import grid_positions, rotary_table, sequence_sincos
 from vistok.layers.transformer import Transformer, TransformerConfig
 from vistok.tokens import Tokens, TokenSpec
 
@@ -305,10 +305,7 @@ class Neighbouring(SequentialGenerator):
             self.position_table = nn.Parameter(torch.randn(front + cells, width) * 0.02)
         elif config.positions == "sincos":
             # Kept with the weights: how it is rounded differs between libraries.
-            places = torch.arange(front + cells)[:, None]
-            angles = axis_angles(places, (width,))
-            table = torch.cat([angles.sin(), angles.cos()], dim=-1).float()
-            self.register_buffer("position_table", table)
+            self.register_buffer("position_table", sequence_sincos(front + cells, width))
         else:
             places = grid_positions(self.grid)
             before = torch.arange(-front, 0.0)[:, None].expand(front, len(self.grid))

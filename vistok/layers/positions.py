@@ -154,6 +154,12 @@ def axis_angles(positions: Tensor, channels: tuple[int, ...], base: float = 1000
     return torch.cat(parts, dim=-1)
 
 
+def sequence_sincos(length: int, width: int) -> Tensor:
+    """[length, width] fixed table of a sequence: all sines, then all cosines, computed in fp64."""
+    angles = axis_angles(torch.arange(length)[:, None], (width,))
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
+
+
 class MixedTables(NamedTuple):
     """cos and sin [L, d] that hold each angle for two adjacent channels, for a rotation by halves.
 

@@ -1,4 +1,4 @@
-"""Tokens and bits per image of the released tokenizers, so that a list of them builds no network.
+"""Tokens and bits per image, or clip, of the released tokenizers; a list of them builds no network.
 
 A test compares them with the networks that the recipes describe.
 """
@@ -50,9 +50,14 @@ SIZES: dict[str, tuple[str, int | None]] = {
     "flextok-d18-d18-in1k": ("1..256", 4_096),
     "flextok-d18-d28-in1k": ("1..256", 4_096),
     "flextok-d18-d28-dfn": ("1..256", 4_096),
+    "cosmos-dv8x16x16-720p": ("768 in 3 frames", 12_288),
+    "cosmos-dv4x8x8-360p": ("5120 in 5 frames", 81_920),
     "instella-bae": ("128", 8_192),
+    "vfrtok-l": ("512", None),
+    "vfrtok-s": ("128", None),
     "var-vqvae": ("680 in 10 scales", 8_160),
     "var-vqvae-512": ("2240 in 10 scales", 26_880),
+    "open-magvit2-video": ("1280", 23_040),
 }
 """Released name -> (tokens per image, bits per image; None for continuous tokens). "1..256" can be
 cut to any length."""
@@ -75,6 +80,8 @@ GENERATORS = (
     "llamagen-gpt-3b-384",
     "llamagen-gpt-t2i-xl-256",
     "llamagen-gpt-t2i-xl-512",
+    "larp-l-long-ar",
+    "larp-l-long-ar-fp",
     "nar-b",
     "nar-l",
     "nar-xl",

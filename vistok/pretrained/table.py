@@ -6,6 +6,7 @@ from vistok.config.errors import InputError
 from vistok.config.names import nearest
 from vistok.pretrained.base import Family, Release
 from vistok.pretrained.generators.instella import InstellaT2I
+from vistok.pretrained.generators.larp import LARPGenerator
 from vistok.pretrained.generators.llamagen import LlamaGenGPT
 from vistok.pretrained.generators.maskgen import MaskGen
 from vistok.pretrained.generators.maskgit import MaskGIT
@@ -41,6 +42,7 @@ FAMILIES: dict[str, Family] = {
         RAR(),
         InstellaT2I(),
         LlamaGenGPT(),
+        LARPGenerator(),
         NAR(),
         OpenMAGVIT2AR(),
         MaskGIT(),

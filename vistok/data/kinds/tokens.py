@@ -156,6 +156,7 @@ class CachedTokensDataset(Dataset):
             tokens,
             latents=self.cache.latents(row, crop),
             space=self.cache.space(row, crop),
+            prefix=self.cache.prefix(row, crop),
             condition=self.cache.condition(row),
         )
 

@@ -83,7 +83,8 @@ class Collate:
             label=torch.tensor([s.label for s in samples]) if self.labeled else None,
             text=tuple(s.text for s in samples) if self.texts else None,
             fps=torch.tensor([s.fps for s in samples]) if self.clips else None,
-            tokens=self._tokens(samples) if self.spec else None,
+            tokens=self._tokens(samples, "tokens") if self.spec else None,
+            prefix=self._tokens(samples, "prefix") if "prefix" in self.features else None,
             latents=self._stacked(samples, "latents"),
             space=self._stacked(samples, "space"),
             condition=self._condition(samples),
@@ -98,8 +99,8 @@ class Collate:
                 return Loaded(None, len(rows), replaced, bad, error=str(refused))
         return Loaded(batch, len(rows), replaced, bad, notes, place)
 
-    def _tokens(self, samples: list[Sample]) -> Tokens:
-        stacked = torch.stack([s.tokens for s in samples])  # [B, L, F] | [B, L, dim]
+    def _tokens(self, samples: list[Sample], name: str) -> Tokens:
+        stacked = torch.stack([getattr(s, name) for s in samples])  # [B, L, F] | [B, L, dim]
         if self.spec.vocab:
             return Tokens(self.spec, indices=stacked).check()
         return Tokens(self.spec, values=stacked)
@@ -109,7 +110,7 @@ class Collate:
 
     def _condition(self, samples: list[Sample]) -> Condition | None:
         """Cached features of the texts: text [B, (K,) M, C], text_mask [B, M], pooled [B, C]."""
-        names = [name for name in self.features if name not in ("latents", "space")]
+        names = [n for n in self.features if n not in ("latents", "space", "prefix")]
         if not names:
             return None
         stacked = {n: torch.stack([getattr(s.condition, n) for s in samples]) for n in names}

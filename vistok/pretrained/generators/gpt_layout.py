@@ -5,6 +5,7 @@ Their configs carry the names of the official `ModelArgs`; most sizes are those 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -157,6 +158,27 @@ def condition_tree(family: str, args: Mapping[str, Any]) -> dict[str, Any]:
             "class is one token, and the official network cuts more off its logits"
         )
     return {"classes": args["num_classes"], "dropout": dropout, "null_class": dropout > 0}
+
+
+def sampling_tree(given: Mapping[str, Any], length: int) -> dict[str, Any]:
+    """Settings of sampling; the official sampler takes a scale of 1 or less as no guidance.
+
+    It guides the first code and, of the others counted from 0, those up to cfg_interval; -1 is all.
+    """
+    guided = math.floor(given["cfg_interval"]) + 2
+    ends = given["cfg_interval"] > -1 and guided < length
+    return {
+        "guidance_interval": (0.0, guided / length if ends else 1.0),
+        "temperature": given["temperature"],
+        "top_k": given["top_k"],
+        "top_p": given["top_p"],
+        "guidance": max(given["cfg_scale"], 1.0),
+    }
+
+
+def cfg_interval(interval: tuple[float, float], length: int) -> int:
+    """The official option for an interval of guidance."""
+    return -1 if interval[1] == 1 else round(interval[1] * length) - 2
 
 
 def text_encoder_tree(args: Mapping[str, Any]) -> dict[str, Any]:

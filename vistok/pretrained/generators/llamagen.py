@@ -20,8 +20,10 @@ from vistok.pretrained.base import Entry, Family, Release, same, warn_of_unknown
 from vistok.pretrained.generators.gpt_layout import (
     DEFAULTS,
     MODELS,
+    cfg_interval,
     condition_tree,
     named_sizes,
+    sampling_tree,
     shared_entries,
     text_encoder_tree,
     transformer_arguments,
@@ -162,7 +164,7 @@ class LlamaGenGPT(Family):
             "rope_base": given["rope_base"],
             "condition": condition_tree(self.name, given),
             "head": "joint",
-            "sampling": _sampling(given),
+            "sampling": sampling_tree(given, given["block_size"]),
             "spec": {"blocks": [[side, side]], "vocab": [given["vocab_size"]], "dim": 8},
             "tokenizer": {"name": _tokenizer(captions, side), "sha256": ""},
             **text_encoder_tree(given),
@@ -193,7 +195,7 @@ class LlamaGenGPT(Family):
             "vocab_size": config.inner.vocab[0],
             "block_size": spec.length,
             "cfg_scale": sampling.guidance,
-            "cfg_interval": _cfg_interval(sampling.guidance_interval, spec.length),
+            "cfg_interval": cfg_interval(sampling.guidance_interval, spec.length),
             "temperature": sampling.temperature,
             "top_k": sampling.top_k,
             "top_p": sampling.top_p,
@@ -251,27 +253,6 @@ def _translated(family: str, official: Mapping[str, Any]) -> dict[str, Any]:
     if "drop_path" in official:  # so called in the trainer of captions
         found["drop_path_rate"] = official["drop_path"]
     return found
-
-
-def _sampling(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of sampling; the official sampler takes a scale of 1 or less as no guidance.
-
-    It guides the first code and, of the others counted from 0, those up to cfg_interval; -1 is all.
-    """
-    guided, length = math.floor(given["cfg_interval"]) + 2, given["block_size"]
-    ends = given["cfg_interval"] > -1 and guided < length
-    return {
-        "guidance_interval": (0.0, guided / length if ends else 1.0),
-        "temperature": given["temperature"],
-        "top_k": given["top_k"],
-        "top_p": given["top_p"],
-        "guidance": max(given["cfg_scale"], 1.0),
-    }
-
-
-def _cfg_interval(interval: tuple[float, float], length: int) -> int:
-    """The official option for an interval of guidance."""
-    return -1 if interval[1] == 1 else round(interval[1] * length) - 2
 
 
 def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
