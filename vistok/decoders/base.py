@@ -94,7 +94,10 @@ class Decoder(nn.Module):
                 )
             return
         if not self.any_size or space != pixels:
+            frames = len(sides) == 3 and tuple(sides[1:]) == pixels.image_size
+            other = "makes any number of frames (patches.positions=none)"
             raise InputError(
                 f"sides={tuple(sides)}: this tokenizer decodes to {pixels.sides} only; leave them "
-                "out, or use a tokenizer whose decoder makes any size (kind: pyramid)"
+                f"out, or use a tokenizer whose decoder "
+                f"{other if frames else 'makes any size (kind: pyramid)'}"
             )
