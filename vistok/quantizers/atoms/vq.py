@@ -53,7 +53,7 @@ class VQ(CodebookQuantizer):
 
     def quantize(self, latents: Latents, draws: Draws) -> Quantized:
         z = self.given(latents.values)
-        indices, queries = self.search(latents)
+        indices, queries = self.choose(latents, draws)
         chosen = self.lookup(indices)
         losses = {"commitment": F.mse_loss(z, chosen.detach())}
         if not self.ema:
@@ -61,6 +61,10 @@ class VQ(CodebookQuantizer):
         losses |= self.entropies(z)
         values = self.pass_through(chosen.detach(), z)
         return Quantized(values, values, indices, queries, losses)
+
+    def choose(self, latents: Latents, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Indices [B, L, 1] and queries [B, L, 1, d] of a pass with these draws."""
+        return self.search(latents)
 
     @torch.no_grad()
     def search(self, latents: Latents) -> tuple[Tensor, Tensor]:
