@@ -1,4 +1,4 @@
-# `make quickstart` (FAST=1 for the three-minute one), `make test`, `make docs`.
+# `make quickstart` and `make quickstart-video` (FAST=1 for the short ones), `make test`, `make docs`.
 # All make their own environment in .venv; everything but the installation is offline.
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,19 +12,33 @@ TOKENIZER_ARGS := steps=500 task.losses.1.start=400 warmup=50 ema=0.98 validate_
 TOKENS_ARGS := limit=4096 data.val_count=256
 GENERATOR_ARGS := steps=150 warmup=15 validate_every=0
 EVAL_ARGS := limit=256 gfid.samples=210 gfid.guidance=[1.0,1.5]
+VIDEO := runs/quickstart-video-fast
+VIDEO_TOKENIZER_ARGS := steps=150 warmup=15 ema=0.95 validate_every=0 grid_every=0 data.val_count=64
+VIDEO_TOKENS_ARGS := limit=512 data.val_count=64
+VIDEO_GENERATOR_ARGS := steps=60 warmup=10 ema=0.9 validate_every=0
+VIDEO_EVAL_ARGS := limit=64 gfid.samples=63 gfid.train_images=64 gfid.guidance=1.0
 else
 RUN := runs/quickstart
 TOKENS_ARGS := limit=32768
 EVAL_ARGS := gfid.guidance=[1.0,1.5] gfid.train_images=10000
+VIDEO := runs/quickstart-video
+VIDEO_TOKENS_ARGS := limit=8192
+VIDEO_EVAL_ARGS := limit=256 gfid.samples=252 gfid.train_images=1024 gfid.guidance=1.5
 endif
 
-.PHONY: quickstart test lint docs clean
+.PHONY: quickstart quickstart-video test lint docs clean
 
 quickstart: $(VENV)/installed
 	$(VISTOK) train quickstart out=$(RUN) $(TOKENIZER_ARGS)
 	$(VISTOK) cache $(RUN) $(TOKENS_ARGS)
 	$(VISTOK) train quickstart/generator data.path=$(RUN) out=$(RUN)/generator $(GENERATOR_ARGS)
 	$(VISTOK) eval $(RUN) $(RUN)/generator report=$(RUN)/report.html $(EVAL_ARGS)
+
+quickstart-video: $(VENV)/installed  # clips of moving photographs
+	$(VISTOK) train quickstart/video out=$(VIDEO) $(VIDEO_TOKENIZER_ARGS)
+	$(VISTOK) cache $(VIDEO) $(VIDEO_TOKENS_ARGS)
+	$(VISTOK) train quickstart/video_generator data.path=$(VIDEO) out=$(VIDEO)/generator $(VIDEO_GENERATOR_ARGS)
+	$(VISTOK) eval $(VIDEO) $(VIDEO)/generator report=$(VIDEO)/report.html "protocols=[rfid,rfvd,over_time,gfid,gfvd,image_grids]" $(VIDEO_EVAL_ARGS)
 
 test: $(VENV)/installed  # a worker a core, a file a worker, the slowest files first
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder

@@ -22,12 +22,12 @@ from vistok.eval.resumable import EVERY
 
 _MODULES = (
     *("rfid", "pfid", "gfid", "rate_distortion", "robust", "order", "linear_probe"),
-    *("rfvd", "adaptive_length", "image_grids"),
+    *("rfvd", "gfvd", "over_time", "adaptive_length", "image_grids"),
 )
 for _name in _MODULES:
     importlib.import_module(f"vistok.eval.protocols.{_name}")
 
-DEFAULT = ("rfid", "rfvd", "pfid", "gfid", "image_grids")
+DEFAULT = ("rfid", "rfvd", "over_time", "pfid", "gfid", "gfvd", "image_grids")
 
 
 class Common(Config):

@@ -213,16 +213,17 @@ class Context:
         stats: FeatureStats,
         real: RealStats | None = None,
         against: FeatureStats | None = None,
+        ddof: int = 1,
         **rest: Any,
     ) -> Row:
         """Fréchet distance of decoded images (already summed over ranks) to real ones: the
         images of this context, or `real` (what it does not know stays that of the images).
-        `against`: other features of this context's images."""
+        `against`: other features of this context's images. `ddof`: of the covariances."""
         if against is None:
             against = self.views.stats(self.features) if real is None else real.stats
         with warnings.catch_warnings():  # its warning becomes the row's note
             warnings.simplefilter("ignore")
-            value = frechet_distance(stats, against)
+            value = frechet_distance(stats, against, ddof)
         known = real is None or real.reference.count > 0
         counts = (stats.count, against.count) if known else (stats.count,)
         generated = self.job is not None and self.job.generator is not None

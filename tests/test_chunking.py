@@ -165,6 +165,8 @@ def test_whole_videos_on_the_command_line(config, tmp_path, monkeypatch):
     with av.open("nine.mp4") as file:
         assert len(list(file.decode(video=0))) == 9
     assert "expected --format mp4" in mistake("decode", "model", "nine.vtk", "--format", "png")
+    said = mistake("encode", "model", "nine.gif", "--target-psnr", "20")
+    assert "--target-psnr: whole videos" in said and "give --length" in said
 
 
 def test_windows_must_fit_the_tokenizer(config):

@@ -116,7 +116,7 @@ class Chunking:
                 seen += sum(1 for _ in source)
                 if seen != self.frames:
                     raise InputError(f"{seen} frames came; expected {self.frames}")
-                places = _padded(len(held), self.window, pad)
+                places = padded(len(held), self.window, pad)
                 held = [held[place] for place in places]
             yield torch.stack(held, dim=1)
             held = held[self.step :]
@@ -195,7 +195,7 @@ def _blended(before: Tensor | None, window: Tensor, overlap: int) -> Tensor:
     return torch.cat([mixed, window[:, overlap:]], dim=1)
 
 
-def _padded(count: int, size: int, pad: Pad | None) -> list[int]:
+def padded(count: int, size: int, pad: Pad | None) -> list[int]:
     """Places of `size` frames in a window that has `count`."""
     if pad == "reflect" and count > 1:
         turn = 2 * (count - 1)

@@ -70,6 +70,24 @@ def data_uri(image: Image, lossless: bool = True) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
+def moving_uri(frames: Sequence[Image], fps: float, quality: int = 85) -> str:
+    """Frames as one image that plays without end: an address of animated WebP."""
+    file = io.BytesIO()
+    frames[0].save(
+        file,
+        "WEBP",
+        save_all=True,
+        append_images=list(frames[1:]),
+        duration=max(20, round(1000 / fps)),  # browsers slow down what is faster
+        loop=0,
+        quality=quality,
+        method=4,
+        kmin=0,  # no frame repeats an older one in place of its own small changes
+        kmax=1,
+    )
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
 def _placed(
     images: Sequence[Image], steps: Sequence[tuple[int, int]], gap: int, paper: Color
 ) -> Image:

@@ -38,9 +38,21 @@ from vistok.tokens import Tokens, TokenSpec
 if TYPE_CHECKING:
     from vistok.eval.config import EvalConfig
 
-_MOST = 50_000  # samples, unless told otherwise: as many as published gFIDs have
+MOST = 50_000  # samples, unless told otherwise: as many as published gFIDs have
 _MODERATE = 1.5  # guidance scale of a generator that does not guide by itself
 _FILE = "a reference was given instead"
+
+
+def one_scale(value: Any) -> Any:
+    """A single guidance scale stands for a list of one."""
+    return (value,) if isinstance(value, int | float) else value
+
+
+def not_negative(value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    """Guidance scales as they are; InputError for one below 0."""
+    if any(scale < 0 for scale in value or ()):
+        raise InputError("expected scales of 0 or more")
+    return value
 
 
 class GFIDConfig(ProtocolConfig):
@@ -64,20 +76,10 @@ class GFIDConfig(ProtocolConfig):
     stored: Selects[int] = Field(default=CAP, ge=2)
     """Feature vectors kept for KID, precision and recall; a keyed subset of a larger set."""
 
-    @field_validator(
+    _one_scale = field_validator(
         "guidance", mode="before", json_schema_input_type=float | tuple[float, ...] | None
-    )
-    @classmethod
-    def _one_scale(cls, value: Any) -> Any:
-        """A single number stands for a list of one."""
-        return (value,) if isinstance(value, int | float) else value
-
-    @field_validator("guidance")
-    @classmethod
-    def _not_negative(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if any(scale < 0 for scale in value or ()):
-            raise InputError("expected scales of 0 or more")
-        return value
+    )(one_scale)
+    _not_negative = field_validator("guidance")(not_negative)
 
 
 class Pass(ProtocolConfig):
@@ -96,16 +98,18 @@ class Pass(ProtocolConfig):
 
 @register
 class GFID(Protocol):
-    """Generation: Fréchet distance of samples to training and to validation images."""
+    """Generation: Fréchet distance of samples (of clips: of their frames) to training and to
+    validation images."""
 
     name = "gfid"
+    media = ("image", "video")
     Config = GFIDConfig
 
     def jobs(self, system: System, config: EvalConfig) -> list[Job | Skip]:
         """One for each pass of each generator; a skip for whatever is missing."""
         own = config.gfid
         if not system.generators:
-            return [Skip("gFID", _missing(system, config))]
+            return [Skip("gFID", missing(system, config))]
         real: TrainingSet | str = _FILE
         if config.reference is None:
             limit = own.train_images or config.limit
@@ -131,21 +135,19 @@ class GFID(Protocol):
         """gFID (if there are training images), gFID-val, and further measures of the set against
         the validation images."""
         generator, real = context.job.generator, context.job.data
-        model = generator.generator.to(context.device).eval()
-        reason = texts_missing(context, model)
-        if reason is None and not readable(context, model):
-            reason = "the decoder reads text, and samples have none; evaluate with a data.caption"
-        if reason is not None:
-            context.skip("gFID", reason, generator.name)
+        made = prepared(context, config, "gFID")
+        if made is None:
             return []
-        note = f"tokens of {context.run.name}" + f"; {generator.fit}" * bool(generator.fit)
-        if not config.trained:
-            model = model.untrained(seed=0).to(context.device)
-            note = f"baseline: the same generator with fresh weights (seed 0); {note}"
-        samples = config.samples or min(_MOST, len(context.views))
-        measures = SetMeasures(context, samples, config.metrics, "gFID-val", config.stored)
-        title = f"{generator.name}: guidance {scale_text(config.guidance)}, length {config.length}"
-        sample_into(measures, context, model, config, samples, title)
+        model, note = made
+        samples = config.samples or min(MOST, len(context.views))
+        measures = SetMeasures(
+            context,
+            samples * (context.views.frames // len(context.views)),
+            config.metrics,
+            context.per_frame("gFID-val"),
+            config.stored,
+        )
+        sample_into(measures, context, model, config, samples, title_of(generator, config))
         stats = measures.decoded.pool.reduce()
         sides: dict[str, RealStats | None] = {}
         given = context.reference  # instead of the training images
@@ -153,20 +155,7 @@ class GFID(Protocol):
             sides["gFID"] = real.stats(context) if given is None else given
         if config.trained or not sides:
             sides["gFID-val"] = None
-        followed = settings(context, model, config.guidance).model_dump(mode="json")
-        common = {
-            "run": generator.name,
-            "weights": {"tokenizer": context.run.sha256, "generator": generator.sha256},
-            "length": config.length,
-            "sampling": {
-                "generator": followed,
-                **({"decoder": context.decoder_sampling} if context.samples else {}),
-            },
-            "seed": context.seed,
-            "condition": _condition_name(context, model, config.labels),
-            "precision": followed.get("precision") or "fp32",
-            **({} if config.resize is None else {"size": (config.resize, config.resize)}),
-        }
+        common = common_fields(context, config)
         rows = []
         for metric, side in sides.items():
             against = f"reference: the {context.views.reference.split} images"
@@ -175,13 +164,58 @@ class GFID(Protocol):
             else:
                 described = side.reference.described
                 against = f"reference: {side.reference.split} images ({described})"
-            name = metric if config.trained else "gFID-untrained"
+            name = context.per_frame(metric if config.trained else "gFID-untrained")
             said = f"{note}; {against}"
             rows.append(context.frechet_row(name, stats, side, note=said, **common))
         if config.metrics:
             against = f"reference: the {context.views.reference.split} images"
             rows += measures.rows(note=f"{note}; {against}", **common)
         return rows
+
+
+def prepared(context: Context, config: Pass, what: str) -> tuple[Any, str] | None:
+    """(the job's generator, ready to sample, and a note on it); None, and a skip of `what`, where
+    texts are missing."""
+    generator = context.job.generator
+    model = generator.generator.to(context.device).eval()
+    reason = texts_missing(context, model)
+    if reason is None and not readable(context, model):
+        reason = "the decoder reads text, and samples have none; evaluate with a data.caption"
+    if reason is None and config.resize is not None and len(context.sides) == 3:
+        reason = f"resize={config.resize} is for images; these samples are clips"
+    if reason is not None:
+        context.skip(what, reason, generator.name)
+        return None
+    note = f"tokens of {context.run.name}" + f"; {generator.fit}" * bool(generator.fit)
+    if not config.trained:
+        model = model.untrained(seed=0).to(context.device)
+        note = f"baseline: the same generator with fresh weights (seed 0); {note}"
+    return model, note
+
+
+def title_of(generator: Any, config: Pass) -> str:
+    """Title of the progress bar of a pass."""
+    scale = scale_text(config.guidance)
+    return f"{generator.name}: guidance {scale}, length {config.length}"
+
+
+def common_fields(context: Context, config: Pass) -> dict[str, Any]:
+    """Fields of all rows of a pass of the job's generator."""
+    generator = context.job.generator
+    followed = settings(context, generator.generator, config.guidance).model_dump(mode="json")
+    return {
+        "run": generator.name,
+        "weights": {"tokenizer": context.run.sha256, "generator": generator.sha256},
+        "length": config.length,
+        "sampling": {
+            "generator": followed,
+            **({"decoder": context.decoder_sampling} if context.samples else {}),
+        },
+        "seed": context.seed,
+        "condition": _condition_name(context, generator.generator, config.labels),
+        "precision": followed.get("precision") or "fp32",
+        **({} if config.resize is None else {"size": (config.resize, config.resize)}),
+    }
 
 
 def passes(spec: TokenSpec, scales: Sequence[float]) -> list[Pass]:
@@ -235,8 +269,13 @@ def _condition_name(context: Context, model: Any, labels: str) -> str:
 
 
 def decoded(context: Context, model: Any, index: Tensor, one: Pass) -> Tensor:
-    """[B, 3, H, W] uint8: the samples of numbers `index` [B], under captions of their classes, or
-    the texts that the generator read."""
+    """[B, 3, *sides] uint8: `pixels_of` the samples of numbers `index` [B]."""
+    return to_uint8(pixels_of(context, model, index, one))
+
+
+def pixels_of(context: Context, model: Any, index: Tensor, one: Pass) -> Tensor:
+    """[B, 3, *sides] in 0..1: the samples of numbers `index` [B], under captions of their classes,
+    or the texts that the generator read."""
     tokens, condition = sample(context, model, index, one), None
     if context.condition_name != "none":
         labels = labels_of(model, index, one.labels, context.seed)
@@ -248,7 +287,7 @@ def decoded(context: Context, model: Any, index: Tensor, one: Pass) -> Tensor:
     if one.resize is not None:
         sides = (one.resize, one.resize)
         pixels = F.interpolate(pixels, size=sides, mode="bicubic", align_corners=False)
-    return to_uint8(pixels)
+    return pixels
 
 
 def labels_of(model: Any, index: Tensor, labels: str = "equal", seed: int = 0) -> Tensor | None:
@@ -286,7 +325,7 @@ def sample_into(
 def samples_of(
     context: Context, model: Any, classes: Sequence[int], each: int, guidance: Scale
 ) -> Tensor:
-    """[classes, each, 3, H, W] uint8: the first samples of some classes, those of the statistics.
+    """[classes, each, 3, *sides] uint8: the first samples of some classes, those of the statistics.
 
     `classes` are labels; [0] for a generator without classes.
     """
@@ -305,7 +344,7 @@ def _unguidable(generator: Any) -> str:
     return f"{generator.name} has no classes and reads no text: there is nothing to guide with"
 
 
-def _missing(system: System, config: EvalConfig) -> str:
+def missing(system: System, config: EvalConfig) -> str:
     """Why there is no generator."""
     if config.gfid.probe is not None:
         reason = no_probe(system.tokenizer, config)

@@ -1,7 +1,7 @@
 """Image grids of the report: reconstructions at each length, perturbed tokens, samples.
 
 Reconstructions are of validation images and, where the tokenizer's run names its data, of some
-training images too. Clips are shown as some of their frames side by side.
+training images too. Clips play.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
-from torch import Tensor
 
 from vistok.config.contract import lacks
 from vistok.config.errors import UserError
@@ -22,16 +21,15 @@ from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Skip, regi
 from vistok.eval.reference.training_set import TrainingSet, training_set
 from vistok.eval.results.facts import Scale
 from vistok.eval.results.rows import Row
-from vistok.eval.strips import grid
+from vistok.eval.strips import FPS, grid
 from vistok.eval.systems.runs import Run, System, class_names
 from vistok.metrics.perturbed import QUICK_GRID, Cell
 
 if TYPE_CHECKING:
     from vistok.eval.config import EvalConfig
 
-COUNT = 8  # images of a strip
+COUNT, _CLIPS = 8, 4  # images of a strip, clips of one
 _TRAINED = 4  # training images beside them
-_FRAMES = 4  # frames of a clip that are shown
 _CLASSES = 10  # rows of generated images at most
 _SEARCHED = 256  # images among which one of each class is looked for
 
@@ -104,16 +102,6 @@ def choose(dataset: Any, limit: int, count: int = COUNT) -> list[int]:
     return chosen[:count]
 
 
-def cells(pixels: Tensor) -> Tensor:
-    """Images [n, 3, H, W] as they are; clips [n, 3, T, H, W] -> some frames of each,
-    [n t, 3, H, W]."""
-    if pixels.ndim == 4:
-        return pixels
-    count = pixels.shape[2]
-    shown = sorted({i * (count - 1) // max(1, _FRAMES - 1) for i in range(_FRAMES)})
-    return pixels[:, :, shown].transpose(1, 2).flatten(0, 1)
-
-
 def reconstructions(context: Context) -> dict[str, Any]:
     """Originals, then the reconstruction at each length, longest first."""
     index = chosen(context)
@@ -122,15 +110,15 @@ def reconstructions(context: Context) -> dict[str, Any]:
         batch = context.views.chosen(index)
         pixels, condition = batch.pixels, context.condition(batch)
         tokens = context.encode(batch, condition)
-        rows, places = [("original", cells(to_uint8(pixels)))], [{}]
+        rows, places = [("original", to_uint8(pixels))], [{}]
         for length in reversed(spec.eval_lengths):
             kept = spec.positions_in(length)
             places.append({"tokens": kept, "bits": kept * sum(spec.factor_bits)})
             cut = tokens if length == spec.max_prefix else tokens.prefix(length)
             decoded = context.decode(cut, condition, batch.index)
-            rows.append((_tokens(context, length), cells(to_uint8(decoded))))
-    labels = _labels(context, index, len(rows[0][1]))
-    return grid("reconstructions", context.run.name, rows, labels, places)
+            rows.append((_tokens(context, length), to_uint8(decoded)))
+    labels = _labels(context, index)
+    return grid("reconstructions", context.run.name, rows, labels, places, _fps(context))
 
 
 def trained_on(run: Run) -> TrainingSet | str | None:
@@ -171,7 +159,7 @@ def perturbed(context: Context) -> dict[str, Any]:
             )
             label = f"α {cell.alpha:g}, δ {cell.delta}" if cell.alpha else "not perturbed"
             rows.append((label, to_uint8(decoded)))
-    labels = _labels(context, index, len(rows[0][1]))
+    labels = _labels(context, index)
     return grid("perturbed", context.run.name, rows, labels)
 
 
@@ -182,10 +170,10 @@ def generated(context: Context, generator: Any, guidance: Any) -> dict[str, Any]
     shown = sorted({i * len(names) // _CLASSES for i in range(_CLASSES)})
     with exact():
         decoded = gfid.samples_of(context, model, shown, _shown(context), guidance)
-    rows = [(names[label], cells(row)) for label, row in zip(shown, decoded, strict=True)]
+    rows = [(names[label], row) for label, row in zip(shown, decoded, strict=True)]
     note = f"{len(shown)} of {len(names)} classes" if len(shown) < len(names) else ""
     return {
-        **grid("generated", generator.name, rows, []),
+        **grid("generated", generator.name, rows, [], fps=_fps(context)),
         "guidance": guidance,
         "note": note,
     }
@@ -197,18 +185,22 @@ def chosen(context: Context) -> list[int]:
 
 
 def _shown(context: Context) -> int:
-    """Samples of a strip; of clips fewer, since each shows some frames."""
-    return COUNT if len(context.sides) == 2 else COUNT // _FRAMES
+    """Samples of a strip; of clips fewer, since all of them move."""
+    return COUNT if len(context.sides) == 2 else _CLIPS
 
 
-def _labels(context: Context, index: list[int], cells: int) -> list[str]:
-    """Names above the cells: classes or places, once for each frame that is shown."""
+def _fps(context: Context) -> float:
+    """Frames per second at which clips play: those of the data."""
+    return context.views.dataset[0].fps or FPS if len(context.sides) == 3 else FPS
+
+
+def _labels(context: Context, index: list[int]) -> list[str]:
+    """Names above the cells: classes or places."""
     dataset = context.views.dataset
-    names = [str(i) for i in index]
-    if dataset.classes:
-        labels = [dataset[i].label for i in index]
-        names = [dataset.classes[label] if label >= 0 else "unlabeled" for label in labels]
-    return [name for name in names for _ in range(cells // len(names))]
+    if not dataset.classes:
+        return [str(i) for i in index]
+    labels = [dataset[i].label for i in index]
+    return [dataset.classes[label] if label >= 0 else "unlabeled" for label in labels]
 
 
 def _tokens(context: Context, length: int) -> str:

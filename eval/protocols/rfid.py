@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _CURVE = 512  # points of the sorted histogram that are kept for drawing
 
 
+_UNIT = ("images", "frames")  # of clips every frame is an image
+
+
 class RFIDConfig(ProtocolConfig):
     metrics: Selects[MetricNames] = ("fid",)
     """Measures of the whole set beside PSNR and the like: fid, sfid, kid, is, precision, recall,
@@ -92,15 +95,22 @@ class Measures:
 
     def rows(self) -> list[Row]:
         context, spec, at = self.context, self.context.spec, {"length": self.length}
+        clips = len(self.sides) == 3
+        each = {**at, "count": context.views.frames}  # of clips every frame is an image
+        said = f"{len(context.views):,} clips of {self.sides[0]} frames" if clips else ""
+        noted = lambda *notes: "; ".join(filter(None, (*notes, said)))
         psnr = self.psnr.compute()
         rows = [
             *self.sets.rows(context.reference, **at),
-            context.row("PSNR", psnr.pooled, note="of the squared error over all pixels", **at),
-            context.row("PSNR-mean", psnr.mean, note="mean over images", **at),
+            context.row(
+                "PSNR", psnr.pooled, note=noted("of the squared error over all pixels"), **each
+            ),
+            context.row("PSNR-mean", psnr.mean, note=noted(f"mean over {_UNIT[clips]}"), **each),
         ]
-        rows += [context.row(name, one.compute(), **at) for name, one in self.similar.items()]
+        each["note"] = noted()
+        rows += [context.row(name, one.compute(), **each) for name, one in self.similar.items()]
         for network, distance in self.distances:
-            rows.append(distance_row(context, network, distance.compute(), **at))
+            rows.append(distance_row(context, network, distance.compute(), **each))
         if spec.vocab:
             bits = spec.positions_in(self.length) * sum(spec.factor_bits)
             total = float(sum_(self.bytes)) / len(context.views)
@@ -140,7 +150,9 @@ class RFID(Protocol):
         for name, side in next(iter(lengths.values())).too_small.items():
             context.skip(name, f"its 11x11 window needs images with sides of {side} pixels or more")
         note = "each image's own mean color: what 0 tokens of detail give"
-        rows.append(context.row("PSNR-mean-color", floor.compute().pooled, length=None, note=note))
+        count = context.views.frames
+        value = floor.compute().pooled
+        rows.append(context.row("PSNR-mean-color", value, length=None, note=note, count=count))
         if codes is None:
             context.skip("codebook", "continuous tokens have no codebook")
             return rows

@@ -1,34 +1,79 @@
 """rFVD: Fréchet distance between features of whole clips, reconstructed and real.
 
-Without weights of a video network the embedded image network looks at the frames, and the number is
-named after it (`FrameFeatures`); published FVDs use I3D: rfvd.features=i3d rfvd.weights=FILE.
+Published FVDs use I3D (rfvd.features=i3d rfvd.weights=FILE), each program with conventions of its
+own: rfvd.preset=larp (`fvd_presets`). Without weights of a video network the embedded image network
+looks at the frames, or at the changes between them, and the number is named after that.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import field_validator
+from torch import Tensor
 
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
 from vistok.eval.images import network_of
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, register
+from vistok.eval.protocols.fvd_presets import Clips, Preset, PresetName, chosen, misfit
 from vistok.eval.results.rows import Row
 from vistok.eval.systems.runs import System
 from vistok.frozen import video_network
 from vistok.metrics import FeatureStats
-from vistok.metrics.video import FrameFeatures
+from vistok.metrics.video import FrameFeatures, MotionFeatures
 
 if TYPE_CHECKING:
     from vistok.eval.config import EvalConfig
 
+_EMBEDDED = {"frames": FrameFeatures, "motion": MotionFeatures}
 
-class RFVDConfig(ProtocolConfig):
-    features: Literal["frames", "i3d"] = "frames"
-    """Network of clips: frames (the image network over all frames) or i3d."""
+
+class FVDConfig(ProtocolConfig):
+    """Keys that rFVD and gFVD share."""
+
+    features: Literal["frames", "motion", "i3d", "videomae"] = "frames"
+    """Network of clips: frames (the image network over all frames), motion (the same over the
+    changes from frame to frame), i3d or videomae (weights of your own)."""
     weights: Selects[str | None] = None
-    """Weight file of i3d, if it is not in the usual place."""
-    clips: Literal["larp", "omnitokenizer", "styleganv"] = "larp"
-    """Preprocessing of clips for i3d, as that program does it."""
+    """Weight file of i3d, or folder of videomae, if it is not in the usual place."""
+    preset: tuple[PresetName, ...] = ("own",)
+    """Conventions of a published FVD (frames, pixels, preprocessing, covariance), one number each:
+    larp, omnitokenizer, open_magvit2, styleganv, magvit. own: the clips as the data give them."""
+    clips: Clips | None = None
+    """Preprocessing of clips for i3d and videomae under preset=own, as that program does it;
+    null = larp."""
+
+    @field_validator(
+        "preset", mode="before", json_schema_input_type=PresetName | tuple[PresetName, ...]
+    )
+    @classmethod
+    def _one_preset(cls, value: Any) -> Any:
+        """A single name stands for a list of one."""
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("clips")
+    @classmethod
+    def _fits(cls, value: Any, info: Any) -> Any:
+        for name in info.data.get("preset", ()):
+            chosen(name, value)
+        return value
+
+    @property
+    def convention(self) -> Preset:
+        """The preset of a job, which has one."""
+        return chosen(self.preset[0], self.clips)
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """The setting that rows of a job carry: the preset's name with all that it stands for."""
+        preset = {"preset": self.preset[0], "convention": self.convention.setting}
+        return {"features": self.features, **preset}
+
+
+class RFVDConfig(FVDConfig):
+    """Config of rFVD."""
 
 
 @register
@@ -40,31 +85,76 @@ class RFVD(Protocol):
     Config = RFVDConfig
 
     def jobs(self, system: System, config: EvalConfig) -> list[Job]:
-        """One; i3d is read here, since the numbers depend on its weights and not on their path."""
+        """One for each preset; weights are read here, since the numbers depend on them and not on
+        their path."""
         own = config.rfvd
-        if own.features == "frames":
-            return [Job(self, own)]
-        network = video_network(own.features, own.weights, own.clips)
-        return [Job(self, own.model_copy(update={"weights": None}), networks=(network,))]
+        return [
+            Job(self, own.model_copy(update=one), networks=networks)
+            for one, networks in presets_of(own)
+        ]
 
     def run(self, context: Context, config: RFVDConfig) -> list[Row]:
         """rFVD at each prefix length."""
-        spec, network = context.spec, FrameFeatures(context.features)
-        if context.job.networks:
-            network = context.job.networks[0].to(context.device)
+        spec, preset = context.spec, config.convention
+        reason = misfit(config.preset[0], preset, context.sides, context.views.record)
+        if reason:
+            context.skip("rFVD", reason)
+            return []
+        network, look = looking(context, config, preset)
         real = FeatureStats(network.dim, context.device)
         decoded = {k: FeatureStats(network.dim, context.device) for k in spec.eval_lengths}
         for batch in context.batches(f"{context.run.name}: clips", [real, decoded]):
             condition = context.condition(batch)
             tokens = context.encode(batch, condition)
-            real.update(network(to_uint8(batch.pixels)))
+            real.update(look(batch.pixels))
             for length, stats in decoded.items():
                 cut = tokens if length == spec.max_prefix else tokens.prefix(length)
-                stats.update(network(to_uint8(context.decode(cut, condition, batch.index))))
-        whole = real.reduce()
+                stats.update(look(context.decode(cut, condition, batch.index)))
+        whole, note = real.reduce(), clips_note(context, preset)
         return [
             context.frechet_row(
-                "rFVD", stats.reduce(), against=whole, length=length, features=network_of(network)
+                "rFVD",
+                stats.reduce(),
+                against=whole,
+                ddof=preset.ddof,
+                length=length,
+                features=network_of(network),
+                note=note,
+                setting=config.setting,
             )
             for length, stats in decoded.items()
         ]
+
+
+def presets_of(own: FVDConfig) -> list[tuple[dict[str, Any], tuple[Any, ...]]]:
+    """(keys of a job of its own, its networks) for each preset that a config asks for."""
+    found = []
+    for name in dict.fromkeys(own.preset):
+        networks = ()
+        if own.features not in _EMBEDDED:
+            networks = (video_network(own.features, own.weights, chosen(name, own.clips).clips),)
+        found.append(({"preset": (name,), "weights": None}, networks))
+    return found
+
+
+def looking(
+    context: Context, config: FVDConfig, preset: Preset
+) -> tuple[Any, Callable[[Tensor], Tensor]]:
+    """The job's network of clips, and how it looks at clips [B, 3, T, H, W] in 0..1 or uint8."""
+    if context.job.networks:
+        network = context.job.networks[0].to(context.device)
+        if not preset.rounded:
+            return network, lambda clips: network(
+                clips.clamp(0, 1) if clips.is_floating_point() else clips
+            )
+    else:
+        network = _EMBEDDED[config.features](context.features)
+    return network, lambda clips: network(to_uint8(clips))
+
+
+def clips_note(context: Context, preset: Preset) -> str:
+    """How many clips of how many frames, and the split that published numbers take."""
+    said = f"{len(context.views):,} clips of {context.sides[0]} frames"
+    if preset.real:
+        said += f"; published numbers of this preset take clips of the {preset.real} split"
+    return said

@@ -8,11 +8,12 @@ split consists of random views (photos) give views: the reference's description 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from vistok.config.registry import build
 from vistok.core.rng import Rng
@@ -31,6 +32,7 @@ class Picked(Dataset):
 
     def __init__(self, inner: Dataset, count: int) -> None:
         self.inner, self.classes, self.size = inner, inner.classes, inner.size
+        self.frames = getattr(inner, "frames", None)
         chosen = Rng(0, "training pictures").generator().permutation(len(inner))[:count]
         self.rows = np.sort(chosen)
 
@@ -63,14 +65,20 @@ class TrainingSet:
         """Record of which images these are, wherever they lie: JSON."""
         return {key: value for key, value in self.record.items() if key != "source"}
 
-    def stats(self, context: Context) -> RealStats:
-        """Statistics under the context's feature network, over all ranks (every rank must ask)."""
+    def stats(
+        self,
+        context: Context,
+        network: Any = None,
+        look: Callable[[Tensor], Tensor] | None = None,
+    ) -> RealStats:
+        """Statistics under the context's feature network, or under a `network` of clips and how it
+        looks at them, over all ranks (every rank must ask)."""
         views = context.views
         own = Views(self.dataset, views.batch, None, views.device, views.workers, views.cache)
         known = ("training", json.dumps(self.record, sort_keys=True, default=str))
         own = views.memo.setdefault(known, own)  # runs on the same images share them
         described = f"{own.reference.described}; {self.record.get('picked', 'all of it')}"
-        found = own.real(context.features)
+        found = own.real(context.features if network is None else network, look)
         reference = found.reference.model_copy(update={"described": described})
         return replace(found, reference=reference)
 

@@ -29,6 +29,7 @@ class Part:
     cells: int
     columns: tuple[str, ...]
     uri: str  # the originals
+    moving: bool = False  # clips that play
 
     @property
     def small(self) -> bool:
@@ -149,7 +150,8 @@ def _part(grid: Mapping[str, Any]) -> Part:
     columns = tuple(grid["columns"])
     cells = grid.get("cells") or len(columns)
     uri = checked(grid["rows"][0]["uri"])
-    return Part(_TITLES[_split(grid)], tuple(grid["size"]), cells, columns, uri)
+    moving = (grid.get("frames") or 1) > 1
+    return Part(_TITLES[_split(grid)], tuple(grid["size"]), cells, columns, uri, moving)
 
 
 def _lane(grids: list[dict[str, Any]], colors: Mapping[str, int]) -> Lane:

@@ -61,6 +61,8 @@ class Naming:
         found, parts = metric(row.metric), []
         if row.features is not None and len(self._networks.get(row.metric, ())) > 1:
             parts.append(row.features.name)
+        if row.preset:
+            parts.append(row.preset)
         if len(self._sets.get(row.metric, ())) > 1:
             parts.append(row.reference.name)
         if guided and row.guidance is not None and not found.baseline:

@@ -30,6 +30,7 @@ from vistok.eval.report.markdown_page import render_markdown
 from vistok.eval.report.naming import Naming
 from vistok.eval.report.tables import tables
 from vistok.eval.report.templating import TEMPLATES, environment
+from vistok.eval.report.time_charts import time_charts
 from vistok.eval.report.training_curves import training
 from vistok.eval.results.rows import Results
 from vistok.eval.results.text import scale_text
@@ -52,6 +53,18 @@ _GRIDS = {
         "chosen.",
     ),
 }
+_CLIPS = {
+    "reconstructions": (
+        "Reconstructions",
+        "The same clips, decoded by every run from its tokens and from prefixes of them. A run "
+        "without so short a prefix shows its shortest.",
+    ),
+    "generated": (
+        "Generated clips",
+        "Samples of the generator, one class a row: the first ones of those behind gFVD, not "
+        "chosen.",
+    ),
+}
 _PARTS = {  # what may be left out of a page that is too long, first to last
     "rows": "the table of all rows",
     "training": "training curves",
@@ -66,6 +79,7 @@ _PARTS = {  # what may be left out of a page that is too long, first to last
     "damages": "curves under damage",
     "rates": "rate-distortion curves",
     "lengths": "curves over the kept length",
+    "times": "curves over time",
 }
 
 
@@ -126,6 +140,7 @@ def _drawn(results: Results, stem: str) -> dict[str, Any]:
         "stages": stages.table(results),
         "lengths": curves.length_charts(results, "tokens"),
         "bits": curves.length_charts(results, "bits"),
+        "times": time_charts(results),
         "rates": curves.rate_charts(results),
         "damages": curves.damage_charts(results),
         "relations": curves.relations(results),
@@ -168,6 +183,7 @@ def _page(
         "stages": "Stages" if drawn["stages"] else "",
         "generated": "Generated" if "generated" in found else "",
         "lengths": "Lengths" if drawn["lengths"] or drawn["bits"] else "",
+        "time": "Time" if drawn["times"] else "",
         "training": "Training" if drawn["training"] else "",
         "rates": "Rate" if drawn["rates"] else "",
         "relations": "Correlation" if drawn["relations"] else "",
@@ -210,12 +226,16 @@ def _groups(
         slides = viewers(image_grids, kind, colors)
         grids = [g for g in image_grids if g["kind"] == kind] if not slides else []
         maps = drawn["maps"] if kind == "perturbed" else []
+        moving = any((g.get("frames") or 1) > 1 for g in image_grids if g["kind"] == kind)
+        if moving:
+            title, caption = _CLIPS.get(kind, (title, caption))
         if slides or grids or maps:
             groups.append(
                 {
                     "anchor": kind,
                     "title": title,
                     "caption": caption,
+                    "moving": moving,
                     "viewers": slides,
                     "lossless": all(one.lossless for one in slides),
                     "grids": [_grid(g, several) for g in grids],
@@ -238,4 +258,5 @@ def _grid(grid: dict[str, Any], several: bool) -> dict[str, Any]:
         "cells": grid.get("cells") or len(grid["columns"]),
         "pixels": pixels,
         "small": pixels > width,
+        "moving": (grid.get("frames") or 1) > 1,
     }

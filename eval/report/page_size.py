@@ -15,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from vistok.core.verbosity import quiet
+from vistok.drawing import moving_uri
 from vistok.eval.report.image_viewer import checked
 
 LIMIT = 10_000_000  # bytes of the whole page
@@ -121,17 +122,22 @@ def _shrink(grid: dict[str, Any], plan: Plan) -> dict[str, Any]:
 
 def _again(uri: str, cells: int, fewer: int, size: Sequence[int], quality: int | None) -> str:
     """The first cells of a strip, made smaller; the old file where the new one is no smaller."""
-    from PIL import Image
+    from PIL import Image, ImageSequence
 
     data = base64.b64decode(checked(uri).partition(",")[2])
-    image = Image.open(io.BytesIO(data), formats=["PNG", "WEBP", "JPEG"]).convert("RGB")
-    whole = image.size
-    image = image.crop((0, 0, image.width * fewer // cells, image.height))
-    image = image.resize((size[1] * fewer, size[0]), Image.Resampling.BOX)
-    file = io.BytesIO()
-    image.save(file, "WEBP", quality=quality or 75, method=2)
-    new = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
-    return uri if image.size == whole and len(uri) <= len(new) else new
+    file = Image.open(io.BytesIO(data), formats=["PNG", "WEBP", "JPEG"])
+    whole, made, shown = file.size, [], 1000 / 8
+    for frame in ImageSequence.Iterator(file):  # one of a still image, all of a clip that plays
+        image = frame.convert("RGB").crop((0, 0, file.width * fewer // cells, file.height))
+        shown = frame.info.get("duration", shown)  # known once it is decoded
+        made.append(image.resize((size[1] * fewer, size[0]), Image.Resampling.BOX))
+    if len(made) > 1:
+        new = moving_uri(made, 1000 / shown, quality or 75)
+    else:
+        buffer = io.BytesIO()
+        made[0].save(buffer, "WEBP", quality=quality or 75, method=2)
+        new = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return uri if made[0].size == whole and len(uri) <= len(new) else new
 
 
 def _cells(grid: dict[str, Any], plan: Plan) -> tuple[int, int]:

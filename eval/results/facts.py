@@ -78,6 +78,9 @@ class ImageGrid(Fact):
     columns: list[str]
     rows: list[Strip]
     cells: int | None = Field(default=None, ge=1)
+    frames: int | None = Field(default=None, ge=1)
+    """Frames of strips that play; None: still images."""
+    fps: float | None = Field(default=None, gt=0)
     guidance: Scale | None = None
     note: str = ""
     split: Literal["val", "train"] = "val"

@@ -8,37 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
-
-@dataclass(frozen=True)
-class Metric:
-    """Record of one metric: its name, how it is printed, and where it is shown."""
-
-    name: str
-    help: str = ""  # one sentence for the report
-    title: str = ""  # heading; "" = the name
-    unit: str = ""
-    better: Literal["higher", "lower", ""] = ""
-    digits: int = 4
-    scale: float = 1.0  # tables print value / scale
-    table: Literal["length", "whole"] = "length"  # a value for each kept length, or one
-    tile: int = 0  # place among the headline numbers of a run; 0 = not there
-    curve: int = 0  # place among the curves over the kept length; 0 = not there
-    predicts: Literal["x", "y", ""] = ""  # side in the correlation of tokenizers with generators
-    floor: bool = False  # a property of the images: stands beside runs, never as one of them
-    baseline: bool = False  # measured at one guidance only: its name need not give it
-    generated: bool = False  # of generated images by its very name
-    exact: bool = False  # the same for any number of images: never marked for few of them
-    cells: bool = False  # a mean over a grid whose cells (NAME-cell) are drawn as a map
-
-    @property
-    def heading(self) -> str:
-        """Title with its unit: "PSNR (dB)"."""
-        title = self.title or self.name
-        return f"{title} ({self.unit})" if self.unit and "(" not in title else title
-
+from vistok.eval.results import video_metrics
+from vistok.eval.results.metric import Metric
 
 _FACTORS = "Mean over the factors of a code too large to count as one."
 
@@ -55,24 +28,7 @@ METRICS: dict[str, Metric] = {
             curve=2,
             predicts="x",
         ),
-        Metric(
-            "rFID-frame",
-            "rFID of a tokenizer of clips, over all frames of the clips as single images.",
-            "rFID per frame",
-            better="lower",
-            digits=2,
-            tile=3,
-            curve=3,
-        ),
-        Metric(
-            "rFVD",
-            "Fréchet distance between features of whole clips, reconstructed and real; the network "
-            "in brackets says which features.",
-            better="lower",
-            digits=2,
-            tile=4,
-            curve=4,
-        ),
+        *video_metrics.RECONSTRUCTION,
         Metric(
             "sFID",
             "Fréchet distance of spatial features (ADM's 17x17 positions, 7 channels).",
@@ -214,6 +170,7 @@ METRICS: dict[str, Metric] = {
             predicts="y",
             generated=True,
         ),
+        *video_metrics.GENERATION,
         Metric("bits/image", "Stored bits of the kept codes.", digits=0, exact=True),
         Metric(
             "bits/pixel", "Stored bits of the kept codes over the pixels.", digits=4, exact=True
@@ -330,6 +287,7 @@ METRICS: dict[str, Metric] = {
             baseline=True,
             generated=True,
         ),
+        *video_metrics.UNTRAINED,
     )
 }
 

@@ -77,7 +77,7 @@ class Row(Record):
     """Keys of the protocol's own config that the number depends on, as JSON."""
     point: dict[str, Any] = Field(default_factory=dict)
     """Place on the protocol's grid or curve: {alpha, delta} of pFID, {damage, share}, {tap},
-    {codec}; empty for a number that stands for itself."""
+    {codec}, {frame}; empty for a number that stands for itself."""
     measured: dict[str, float] = Field(default_factory=dict)
     """Other quantities measured at that point: bytes, share of changed tokens, ..."""
     features: Network | None = None
@@ -131,7 +131,13 @@ class Row(Record):
     @property
     def display(self) -> str:
         """The name that a table shows: `rFID[vistok-cnn, photos]`, never a bare `rFID`."""
-        return display(self.metric, self.features, self.reference)
+        return display(self.metric, self.features, self.reference, self.preset)
+
+    @property
+    def preset(self) -> str:
+        """Named conventions of the protocol behind the number; "" for none and for `own`."""
+        found = self.setting.get("preset", "")
+        return found if isinstance(found, str) and found != "own" else ""
 
     @property
     def number(self) -> float | None:
@@ -229,6 +235,7 @@ _POINTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "damage": (("damage",), ("share",), ()),
     "codec": (("codec",), (), ("bytes",)),
     "tap": (("tap",), (), ()),
+    "frame": ((), ("frame",), ()),
 }
 
 
@@ -241,7 +248,8 @@ def json_schema() -> dict[str, Any]:
     return Results.model_json_schema(by_alias=True, mode="serialization")
 
 
-def display(metric: str, features: Network | None, reference: Reference) -> str:
-    """`rFID[vistok-cnn, photos]`: a metric with its network and its data."""
+def display(metric: str, features: Network | None, reference: Reference, preset: str = "") -> str:
+    """`rFID[vistok-cnn, photos]`: a metric with its network, its preset and its data."""
     inside = [] if features is None else [features.name]
+    inside += [preset] if preset else []
     return f"{metric}[{', '.join([*inside, reference.name])}]"

@@ -64,7 +64,7 @@ def test_names_of_losses_are_checked(fails, tree):
 def test_missing_parts_name_what_is_expected(fails, tree):
     data = tree()
     del data["encoder"]
-    with fails(ConfigError, r"c: task.encoder: missing; .*kind is one of: cnn, .*vit"):
+    with fails(ConfigError, r"c: task.encoder: missing; .*kind is one of: .*cnn, .*vit"):
         validate(TokenizerConfig, data, "c", path=("task",))
     with fails(ConfigError, r"c: \(top level\): got 5"):
         validate(TokenizerConfig, 5, "c")

@@ -43,12 +43,13 @@ MAY = {
     "drawing": CORE,
     "tiling": FROZEN | {"data", "tokenizer", "tiling"},
     "chunking": FROZEN | {"data", "tokenizer", "tiling"},
+    "clip_streams": FROZEN | {"chunking", "tokenizer"},
     "demo": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "demo"},
     "contracts": FROZEN | set(PARTS) | {"tokenizer", "contracts"},
     "cli": FROZEN
     | set(PARTS)
     | {"tokenizer", "pretrained", "editing", "adaptive", "demo", "cli"}
-    | {"tiling", "chunking", "drawing", "contracts", "rates"},
+    | {"tiling", "chunking", "clip_streams", "drawing", "contracts", "rates"},
 }
 
 

@@ -52,7 +52,8 @@ def samples(name: str, count: int = 4) -> Batch:
     """Images, or clips, as the recipe's tokenizer takes them."""
     sides = read_config(TINY[name]).task.tokenizer.shape.sides
     pixels = torch.rand(count, 3, *sides, generator=torch.Generator().manual_seed(3))
-    return Batch(torch.arange(count), pixels=pixels, text=TEXTS[:count])
+    fps = torch.full((count,), 24.0) if pixels.ndim == 5 else None
+    return Batch(torch.arange(count), pixels=pixels, text=TEXTS[:count], fps=fps)
 
 
 def made(name: str) -> Tokenizer:

@@ -109,11 +109,14 @@ def test_the_command_measures_clips(video_run, tmp_path):
         assert [row.length for row in results.find(metric)] == [1, 2, 4, 8, 16, 32], metric
     assert not results.find("rFID") and results.rows[0].size == (4, 32, 32)
     grid = results.facts["image_grids"][0]  # another one shows training images
-    assert grid["kind"] == "reconstructions" and grid["cells"] == 8  # 2 clips, 4 frames each
+    assert grid["kind"] == "reconstructions" and grid["cells"] == 4  # clips, which play
+    assert (grid["frames"], grid["fps"]) == (4, 8.0)
     said = [one["reason"] for one in results.facts["skipped"] if one["protocol"] == "pfid"]
     assert said == ["it takes images only; the samples of this tokenizer are 4x32x32"]
     assert "rFVD[vistok-cnn frames, photos]" in done.output
     page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("data-moving>") == 14 and page.count("data:image/webp") == 14
+    assert "at each frame" in page and "stop the clips" in page
     assert "8 clips of 4 frames of 32x32 pixels (photos, val split)" in page
 
 
@@ -133,7 +136,7 @@ def test_data_that_do_not_fit(video_run, fails):
         open_data(run, {"size": 16})
 
 
-def test_samples_of_clips_are_shown_by_frames(clips, monkeypatch):
+def test_samples_of_clips_play(clips, monkeypatch):
     found = clips(ClipTokenizer(6, 8))
     generator = SimpleNamespace(
         name="gen", generator=SimpleNamespace(classes=("a", "b"), num_classes=2)
@@ -143,7 +146,7 @@ def test_samples_of_clips_are_shown_by_frames(clips, monkeypatch):
     )
     monkeypatch.setattr("vistok.eval.protocols.gfid.samples_of", made)
     grid = image_grids.generated(found, generator, 1.0)
-    assert (grid["size"], grid["cells"]) == ([8, 8], 8)  # 2 clips, 4 frames each
+    assert (grid["size"], grid["cells"], grid["frames"]) == ([8, 8], 4, 6)
     assert [row["label"] for row in grid["rows"]] == ["a", "b"]
 
 
@@ -169,13 +172,14 @@ def test_a_video_network_is_known_by_its_weights_not_by_their_place(clips, monke
     assert plain not in (facts("here/a"), facts("here/b"))
 
 
-def test_no_probe_is_trained_where_gfid_is_not_measured(video_run, runs, config, monkeypatch):
+def test_a_probe_is_trained_only_where_gfid_is_measured(video_run, runs, config, monkeypatch):
     asked = []
     probed = lambda system, config: (asked.append(system.tokenizer.name), system)[1]
     monkeypatch.setattr("vistok.eval.measure.with_probe", probed)
     common = ("gfid.probe=tiny", "limit=2", "perceptual=none")
     results = evaluate_runs([video_run], config(*common, "protocols=[gfid]"))
-    assert asked == [] and results.facts["skipped"][0]["protocol"] == "gfid"
+    assert asked == ["clip"] and results.facts["skipped"][0]["protocol"] == "gFID"
+    asked.clear()
     evaluate_runs(runs[:1], config(*common, "protocols=[image_grids]"))
     assert asked == []
     evaluate_runs(runs[:1], config(*common, "protocols=[gfid]"))

@@ -85,6 +85,21 @@ def test_entropies_equal_the_softmax_over_all_codes(sphere, temperature):
     assert losses["entropy_batch"].item() == pytest.approx(entropy(p.mean(0)).item(), abs=1e-5)
 
 
+@pytest.mark.parametrize("count", [4, 5])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_large_groups_made_of_two_halves_equal_the_full_table(monkeypatch, count, weighted):
+    monkeypatch.setattr(bits, "_WHOLE", 3)  # groups of more bits are products of two halves
+    z = torch.randn(30, count, requires_grad=True)
+    weights = torch.rand(30) * 2 if weighted else None
+    found = bits.batch_entropy(4 * z, count, weights)
+    p = enumerated(z, 1.0, 1.0)
+    mean = (p if weights is None else p * weights[:, None]).mean(0)
+    expected = entropy(mean)
+    assert found.item() == pytest.approx(expected.item(), abs=1e-5)
+    (grad,), (true,) = (torch.autograd.grad(value, z) for value in (found, expected))
+    assert torch.allclose(grad, true, atol=1e-5)
+
+
 def test_entropy_of_one_sample_and_of_a_balanced_batch():
     # One sample: its own entropy. z = 0: all bits are coins, C ln 2.
     losses = lfq(3)(lat(torch.zeros(1, 3))).losses

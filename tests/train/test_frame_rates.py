@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from tests.support.recipes import TINY, read_config
+from vistok.config import ConfigError, validate
 from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.rates import at_rate
 from vistok.tokenizer import Tokenizer
 from vistok.train.tasks.frame_rates import FrameRatesConfig, between, draw, rates, transcoded
+from vistok.train.tasks.tokenizer import TokenizerTask, TokenizerTaskConfig
 
 
 def test_transcoding_takes_whole_patches_and_says_the_real_rate():
@@ -44,3 +47,12 @@ def test_tokens_decode_at_another_rate():
     timed = replace(tokens, fps=12.0)
     fast = tokenizer.decode(timed, at_rate(tokenizer, timed, 24.0))
     assert fast.shape == (2, 3, 8, 32, 32)
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_part_of_a_fixed_number_of_frames_is_refused(fails, part):
+    tree = read_config(TINY["vfrtok"]).task.model_dump()
+    tree["tokenizer"][part]["patches"]["positions"] = "learned"
+    config = validate(TokenizerTaskConfig, tree)
+    with fails(ConfigError, f"^task.frame_rates: the {part} takes clips of one number of frames"):
+        TokenizerTask(config, None)

@@ -15,6 +15,7 @@ from vistok.config import Config, ConfigError
 from vistok.core.draws import Draws, PartDraws
 from vistok.core.records import Batch
 from vistok.core.rng import Rng
+from vistok.tokenizer import Tokenizer
 
 PART = "frame_rates"
 
@@ -30,6 +31,17 @@ class FrameRatesConfig(Config):
     """Share of steps that read and rebuild one rate, `symmetric_fps`; the others read the low rate
     and rebuild the clip's own, or the other way round."""
     symmetric_fps: float = Field(default=24.0, gt=0, le=1000)
+
+
+def check(tokenizer: Tokenizer) -> None:
+    """ConfigError for a tokenizer with an encoder or a decoder of a fixed number of frames."""
+    for name in ("encoder", "decoder"):
+        if getattr(tokenizer, name).any_frames is None:
+            raise ConfigError(
+                f"task.frame_rates: the {name} takes clips of one number of frames; expected one "
+                f"of any number, such as a ViT with {name}.patches.positions=none; change it or "
+                "leave frame_rates out"
+            )
 
 
 def draw(index: Tensor, rng: Rng) -> Draws:

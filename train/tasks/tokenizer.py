@@ -131,6 +131,8 @@ class TokenizerTask(Task):
         if data is not None and config.tokenizer.text is not None and not data.texts:
             raise ConfigError(NO_TEXTS)
         self.tokenizer = Tokenizer(config.tokenizer)
+        if config.frame_rates is not None:
+            between_rates.check(self.tokenizer)
         self.lengths, self.sampling = self._lengths(), self._sampling()
         self.started = [start_from(self.tokenizer, init) for init in config.init]
         inits = [(i.path, tuple(i.parts)) for i in config.init if i.path is not None]

@@ -82,9 +82,15 @@ skip_option = click.option(
     help="Encode videos to their end, in windows of MODEL's frames that share this many.",
 )
 @click.option(
+    "--whole",
+    is_flag=True,
+    help="Encode videos to their end: a causal MODEL in one stream (unless there is an overlap), "
+    "others in windows.",
+)
+@click.option(
     "--pad",
     type=click.Choice(["repeat", "reflect"]),
-    help="Fill the last window of a video so; default: a video that does not fill it is refused.",
+    help="Fill the last window of whole videos; default: those that do not fill it are refused.",
 )
 @click.option(
     "--names/--no-names",
@@ -109,6 +115,7 @@ def encode(
     resize: str | None,
     tile: bool,
     overlap: int | None,
+    whole: bool,
     pad: str | None,
     names: bool | None,
     seed: int,
@@ -126,9 +133,9 @@ def encode(
 
     FILES are files, folders with all their sub-folders, and quoted patterns ('a/**/*.jpg').
     Images are center-cropped to the size of MODEL, or keep theirs with --tile; of a video its first
-    frames are taken, or all with --overlap or --pad. photos/a/1.jpg of the folder photos becomes
-    a/1.vtk. Of files that you name a/1.jpg becomes 1.vtk; where two would
-    share a name, all keep their folders (a/1.vtk, b/1.vtk), and if need be their suffixes.
+    frames are taken, or all with --whole, --overlap or --pad. photos/a/1.jpg of the folder photos
+    becomes a/1.vtk. Of files that you name a/1.jpg becomes 1.vtk; where two would share a name, all
+    keep their folders (a/1.vtk, b/1.vtk), and if need be their suffixes.
     A file that cannot be read is named, the others go on.
 
     With --target-psnr or --max-perceptual each image gets the length it needs; an image that does
@@ -158,10 +165,9 @@ def encode(
         raise InputError(f"--tile with --resize {resize}: tiles keep the size; give one of both")
     if tile:
         check_tiles(tokenizer, goals)
-    chunks = tokenizer.config.chunks is not None and not goals
-    whole = overlap is not None or pad is not None or chunks
+    whole = whole or not (overlap is None and pad is None and tokenizer.config.chunks is None)
     if whole:
-        check_windows(tokenizer, goals, overlap)
+        check_windows(tokenizer, goals, overlap, length)
     targets = _targets(out, sources.files, (_SUFFIX,), sources.listed)
     decodes = bool({"target_psnr", "max_perceptual"} & set(goals))
     condition = condition_of(tokenizer, text, "encoder", *(["decoder"] if decodes else []))

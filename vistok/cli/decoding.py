@@ -125,8 +125,8 @@ class Decoding:
         """The frames [3, H, W] of a clip in windows, decoded as they are asked for."""
         if not self.moving:
             raise InputError(
-                f"{record.chunks.frames:,} frames in windows: expected --format mp4, gif, webp or "
-                "frames"
+                f"{record.chunks.frames:,} frames of a whole video: expected --format mp4, gif, "
+                "webp or frames"
             )
         return decode_whole(
             record,

@@ -135,7 +135,7 @@ class Encoding:
         """(the file of all frames of a video, words on them)."""
         from vistok.tokens.labels import Record
 
-        tokens, places, fps, remarks = encode_whole(
+        tokens, chunked, fps, remarks = encode_whole(
             path,
             self.tokenizer,
             overlap=self.overlap,
@@ -148,9 +148,9 @@ class Encoding:
         )
         if remarks:
             work.warn(f"{path}: {remarks}")
-        record = Record(replace(tokens, fps=fps), name, chunks=places.record())
-        plural = "s" if len(places) > 1 else ""
-        about = f", {places.frames:,} frames in {len(places):,} window{plural}"
+        record = Record(replace(tokens, fps=fps), name, chunks=chunked)
+        part, plural = "block" if chunked.stream else "window", "s" if chunked.count > 1 else ""
+        about = f", {chunked.frames:,} frames in {chunked.count:,} {part}{plural}"
         return self.codec.write_record(record), about
 
     def _searched(
@@ -197,14 +197,25 @@ def goal_of(tokenizer: Any, goals: dict[str, Any], codec: Any, seed: int) -> Any
     return goal
 
 
-def check_windows(tokenizer: Any, goals: dict[str, Any], overlap: int | None) -> None:
-    """InputError for windows of a tokenizer of images, or with a goal instead of a length."""
+def check_windows(
+    tokenizer: Any, goals: dict[str, Any], overlap: int | None, length: int | None
+) -> None:
+    """InputError for whole videos of a tokenizer of images, or with a goal instead of a length."""
     from vistok.chunking import Chunking
+    from vistok.clip_streams import streams
 
     Chunking.of(tokenizer, 1, overlap)
     if goals:
         names = " and ".join(f"--{name.replace('_', '-')}" for name in goals)
-        raise InputError(f"{names}: all windows of a video have one length; give --length")
+        raise InputError(
+            f"{names}: whole videos (--whole, --overlap, --pad or the config's chunks) have one "
+            "length; give --length"
+        )
+    if length is not None and streams(tokenizer, overlap):
+        raise InputError(
+            f"--length {length}: a stream keeps all tokens of its frames; leave it out, or give "
+            "--overlap 0 for windows"
+        )
 
 
 def check_tiles(tokenizer: Any, goals: dict[str, Any]) -> None:

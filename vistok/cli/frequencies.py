@@ -77,20 +77,21 @@ def codec_of(tokenizer: Any, model: str, file: str | None, write: bool = True) -
     from vistok.tokens.entropy_coding import coder_version
 
     spec, made_by = tokenizer.spec(), tokenizer.codes_sha256()
+    block = None if tokenizer.frame_stride is None else tokenizer.spec_of(1)
     path = _default(model) if file is None else Path(file)
     if path is None or (file is None and not path.is_file()):
-        return Codec(spec, made_by, name=model)
+        return Codec(spec, made_by, name=model, block=block)
     try:
-        codec = Codec(spec, made_by, _read(path), model)
+        codec = Codec(spec, made_by, _read(path), model, block)
     except InputError as error:
         if file is not None or write:
             raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
-        return Codec(spec, made_by, name=model)
+        return Codec(spec, made_by, name=model, block=block)
     if write and file is None and coder_version() is None:
         click.echo(
             "codes are only packed: pip install 'vistok[coding]' for smaller files", err=True
         )
-        return Codec(spec, made_by, name=model)
+        return Codec(spec, made_by, name=model, block=block)
     return codec
 
 

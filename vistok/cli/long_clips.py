@@ -20,28 +20,33 @@ def encode_whole(
     batch: int = 4,
     precision: str = "fp32",
 ) -> tuple[Any, Any, float, str]:
-    """(tokens of each window, places of the windows, frames per second, what is odd about a file).
+    """(tokens of each window or block, their facts, frames per second, what is odd about a file).
 
     Of a file with several parts (joined recordings, damage) the longest is encoded.
     """
     import numpy as np
     from PIL import Image
 
-    from vistok import chunking
+    from vistok import chunking, clip_streams
     from vistok.data.decode.images import to_tensor
     from vistok.data.decode.video import clips
     from vistok.data.preprocessing import fit
+    from vistok.tokens.labels import Chunked
 
     size = tokenizer.shape.image_size
 
     def take(index: Any) -> tuple[Any, Any, float, str]:
         start, stop = max(index.parts, key=lambda part: part[1] - part[0])
-        places = chunking.Chunking.of(tokenizer, stop - start, overlap)
         frames = clips.frames(path, index, np.arange(start, stop))
         fitted = (to_tensor(fit(Image.fromarray(f), size, resize)).float() / 255 for f in frames)
         with computing(tokenizer, precision):
+            if clip_streams.streams(tokenizer, overlap):
+                tokens = clip_streams.encode(tokenizer, fitted, stop - start, pad)
+                chunked = Chunked(stop - start, 0, len(tokens), stream=True)
+                return tokens, chunked, index.fps, index.remarks
+            places = chunking.Chunking.of(tokenizer, stop - start, overlap)
             tokens = chunking.encode(tokenizer, fitted, places, pad, length, condition, batch=batch)
-        return tokens, places, index.fps, index.remarks
+        return tokens, places.record(), index.fps, index.remarks
 
     return clips.robust(take, clips.probe(path), lambda: clips.probe(path, decode=True), path)
 
@@ -56,9 +61,13 @@ def decode_whole(
     batch: int,
     precision: str,
 ) -> Iterator[Any]:
-    """The frames [3, H, W] in 0..1 of a file that was encoded in windows, one by one."""
-    from vistok import chunking
+    """The frames [3, H, W] in 0..1 of a file of a whole video, one by one."""
+    from vistok import chunking, clip_streams
 
+    if record.chunks.stream:
+        with computing(tokenizer, precision):
+            yield from clip_streams.decode(tokenizer, record.tokens, record.chunks.frames)
+        return
     places = chunking.Chunking.from_record(tokenizer, record.chunks)
     with computing(tokenizer, precision):
         yield from chunking.decode(

@@ -155,6 +155,7 @@ class VideoNetwork(Frozen):
     programs in use differ there.
     """
 
+    media = "video"
     dim: int
     side: int  # of the square that the network sees
     prepare: Callable[[Tensor, int], Tensor]

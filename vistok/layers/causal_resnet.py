@@ -53,8 +53,8 @@ class CausalResnetConfig(Config):
     def tiny(cls) -> CausalResnetConfig:
         return cls(
             channels=8,
-            channel_mult=(1, 2),
-            halve_time=(True,),
+            channel_mult=(1, 1, 2),
+            halve_time=(False, True),
             blocks=1,
             mid_blocks=1,
             norm_groups=4,

@@ -24,8 +24,11 @@ class FrameFeatures:
     """Features of clips by a network of single images: the mean over the frames, beside the mean
     absolute change from each frame to the next (0 for a single frame).
 
-    No video network: it sees how much frames differ, not in which order. `name` says so.
+    No video network: it sees how much neighboring frames differ, not in which direction time goes.
+    `name` says so.
     """
+
+    media = "video"
 
     def __init__(self, network: FeatureNetwork) -> None:
         self.network, self.dim = network, 2 * network.dim
@@ -39,6 +42,29 @@ class FrameFeatures:
         each = self.network(clips.transpose(1, 2).flatten(0, 1)).unflatten(0, (-1, count))
         change = each.diff(dim=1).abs().sum(1) / max(1, count - 1)
         return torch.cat([each.mean(1), change], 1)
+
+
+class MotionFeatures:
+    """Features, by a network of single images, of the changes from each frame to the next, averaged
+    over time: half the change of every pixel around middle gray.
+
+    A still clip is gray whatever it shows; frames in another order, or backwards, differ.
+    """
+
+    media = "video"
+
+    def __init__(self, network: FeatureNetwork) -> None:
+        self.network, self.dim = network, network.dim
+        self.name, self.sha256 = f"{network.name} motion", network.sha256
+        said = "of 128 + half the change of each pixel to the next frame; mean over time"
+        self.preprocess = f"{network.preprocess}; {said}"
+
+    def __call__(self, clips: Tensor) -> Tensor:
+        """clips [B, 3, T, H, W] uint8 -> features [B, D] float32; a single frame has no change."""
+        shown = clips if clips.shape[2] > 1 else clips.expand(-1, -1, 2, -1, -1)
+        change = shown.float().diff(dim=2).div(2).add(128).floor().clamp(0, 255).byte()
+        each = self.network(change.transpose(1, 2).flatten(0, 1))
+        return each.unflatten(0, (len(clips), -1)).mean(1)
 
 
 class FrechetVideoDistance:

@@ -54,6 +54,7 @@ class Codec:
         made_by: str,
         table: FrequencyTable | None = None,
         name: str = "this one",
+        block: TokenSpec | None = None,
     ) -> None:
         """Codec of one tokenizer's tokens.
 
@@ -61,13 +62,14 @@ class Codec:
             made_by: its `Tokenizer.codes_sha256`.
             table: frequencies of its codes; None = packed.
             name: how errors call it.
+            block: spec of one block of a causal tokenizer, whose streams are files of blocks.
         Raises InputError for continuous tokens and for a table of another tokenizer.
         """
         if not spec.vocab:
             raise InputError("continuous tokens have no bytes; quantize them first")
         if table is not None:
             table.check(spec, made_by)
-        self.name = name
+        self.name, self.block = name, block
         self.spec, self.made_by, self.table = spec, made_by[:MADE_BY], table
         self.most = _START + _TABLE + most_bytes(spec) + _SUM
 
@@ -96,7 +98,7 @@ class Codec:
         return self._file(record.tokens, label if label else None)
 
     def _file(self, tokens: Tokens, label: Label | None) -> bytes:
-        if tokens.spec != self.spec:
+        if tokens.spec != self._spec(label):
             raise InputError("tokens of another spec than the codec's; write them with their own")
         tokens = replace(tokens, made_by=self.made_by).to("cpu")
         mask, digits = tokens.kept().numpy(), tokens.indices.numpy()
@@ -112,13 +114,24 @@ class Codec:
         tiled = label is not None and label.count is not None
         about, flag = (b"", 0) if label is None else (label.write(), _LABEL)
         before, payload = _start(_PACKED | flag) + about + header, codes
-        if self.table is not None:
+        if self.table is not None and tokens.spec == self.spec:
             parts = [self.table.encode(row, positions) for row in digits]
             coded = b"".join(varint(len(p)) + p for p in parts) if tiled else parts[0]
             if _TABLE + len(coded) < len(codes):
                 name = bytes.fromhex(self.table.name)
                 before, payload = _start(_RANGE | flag) + name + about + header, coded
         return before + payload + _sum(before, codes)
+
+    def _spec(self, label: Label | None) -> TokenSpec:
+        """The spec of each part of a file; InputError for a stream of no causal tokenizer."""
+        if label is None or label.chunks is None or not label.chunks.stream:
+            return self.spec
+        if self.block is None:
+            raise InputError(
+                f"a stream of a causal tokenizer; {self.name} is not causal: decode it with the "
+                "one that encoded it"
+            )
+        return self.block
 
     def most_of(self, beginning: bytes) -> int:
         """Most bytes of a file that begins with these (`LONGEST` of them, or all it has)."""
@@ -168,15 +181,16 @@ class Codec:
             raise InputError(_DAMAGED)
         table, body = (body[:_TABLE].hex(), body[_TABLE:]) if coder == _RANGE else ("", body)
         label, body = Label.read(body) if labeled else (Label(), body)
-        header, codes = read_header(body, self.spec)
+        spec = self._spec(label)
+        header, codes = read_header(body, spec)
         self._check_maker(header.made_by)
-        positions = kept_positions(header, self.spec)
+        positions = kept_positions(header, spec)
         if coder == _PACKED:
             rows = self._unpacked(codes, len(positions), label)
         else:
             before = data[: len(data) - _SUM - len(codes)]
             rows = self._decoded(table, codes, positions, before, check, label)
-        tokens = gathered(self.spec, [(header, positions, digits) for digits in rows])
+        tokens = gathered(spec, [(header, positions, digits) for digits in rows])
         return Record(tokens, label.name, label.tiles, label.chunks)
 
     def _unpacked(self, codes: bytes, positions: int, label: Label) -> list[np.ndarray]:

@@ -1,9 +1,10 @@
 """The label of a .vtk file: the name of the file that was encoded, and the tiles of a larger image.
 
 bytes  content
-1      1: a name follows, 2: tiles follow
+1      1: a name follows, 2: tiles follow, 4: windows follow, 8: a stream follows
 ...    the name: its number of bytes, then UTF-8 (of other bytes of file names: as they are)
 ...    the tiles: height and width of the image, overlap, number of tiles
+...    the windows or blocks of a stream: frames of the clip, overlap, number of them
 
 Numbers have 7 bits in each byte. A name is for joining captions and the like; no command opens or
 writes the place that it says.
@@ -17,7 +18,7 @@ from vistok.core.errors import InputError
 from vistok.tokens.packing import taken, varint, varints
 from vistok.tokens.tokens import Tokens
 
-_NAME, _TILES, _CHUNKS = 1, 2, 4
+_NAME, _TILES, _CHUNKS, _STREAM = 1, 2, 4, 8
 _LONGEST_NAME = 4096  # bytes: no system has longer paths
 LONGEST = 4 + 2 + 1 + 5 + _LONGEST_NAME + 4 * 5  # bytes of a file's beginning that hold its label
 _MOST_TILES = 2**17
@@ -43,11 +44,15 @@ class Tiled:
 
 @dataclass(frozen=True)
 class Chunked:
-    """Facts about a clip that was encoded in windows; `vistok.chunking` knows their places."""
+    """Facts about a clip that was encoded in windows or, of causal tokenizers, in one stream.
+
+    `vistok.chunking` knows the places of windows; the parts of a stream are its blocks of tokens.
+    """
 
     frames: int  # of the clip
     overlap: int  # frames that neighboring windows share
     count: int
+    stream: bool = False
 
     def __post_init__(self) -> None:
         if min(self.frames, self.count) < 1 or self.frames > _MOST_FRAMES:
@@ -92,7 +97,9 @@ class Label:
 
     def write(self) -> bytes:
         flags = _NAME * (self.name is not None) | _TILES * (self.tiles is not None)
-        out = bytes([flags | _CHUNKS * (self.chunks is not None)])
+        if self.chunks is not None:
+            flags |= _STREAM if self.chunks.stream else _CHUNKS
+        out = bytes([flags])
         if self.name is not None:
             out += varint(len(_bytes(self.name))) + _bytes(self.name)
         if self.tiles is not None:
@@ -108,10 +115,11 @@ class Label:
     def read(cls, data: bytes) -> tuple[Label, bytes]:
         """A label and the bytes behind it; InputError if it is damaged or cut off."""
         (flags,), at = taken(data, 0, 1)
-        both = flags & _TILES and flags & _CHUNKS
-        if not flags or flags & ~(_NAME | _TILES | _CHUNKS) or both:
+        parts = flags & ~_NAME
+        if not flags or parts not in (0, _TILES, _CHUNKS, _STREAM):
             raise InputError(
-                f"label {flags}; expected 1..5: use a newer vistok, if the file is not damaged"
+                f"label {flags}; expected 1..5, 8 or 9: use a newer vistok, if the file is "
+                "not damaged"
             )
         name = tiles = chunks = None
         if flags & _NAME:
@@ -123,9 +131,9 @@ class Label:
         if flags & _TILES:
             numbers, at = varints(data, at, 4)
             tiles = Tiled(*numbers)
-        if flags & _CHUNKS:
+        if parts in (_CHUNKS, _STREAM):
             numbers, at = varints(data, at, 3)
-            chunks = Chunked(*numbers)
+            chunks = Chunked(*numbers, stream=parts == _STREAM)
         return cls(name, tiles, chunks), data[at:]
 
 

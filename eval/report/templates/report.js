@@ -275,6 +275,33 @@ function plainGrid(grid) {  // samples and maps: every image by itself
   }
 }
 
+// Clips play by themselves. Stopped, each is a still of its first frame, which is what a canvas
+// draws of an image that moves.
+function motion(buttons) {
+  let moving = true;
+  const turn = on => {
+    moving = on;
+    for (const image of document.querySelectorAll("img[data-moving]")) {
+      if (on) {
+        if (image.dataset.moving) image.src = image.dataset.moving;
+        continue;
+      }
+      const still = make("canvas", { width: image.naturalWidth, height: image.naturalHeight });
+      still.getContext("2d").drawImage(image, 0, 0);
+      image.dataset.moving = image.src;
+      image.src = still.toDataURL();
+    }
+    for (const button of buttons) {
+      button.textContent = on ? "stop the clips" : "play the clips";
+      button.setAttribute("aria-pressed", String(!on));
+    }
+  };
+  for (const button of buttons) button.addEventListener("click", () => turn(!moving));
+  const least = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  if (least) Promise.all([...document.querySelectorAll("img[data-moving]")].map(one => one.decode())).then(() => turn(false));
+}
+
+motion([...document.querySelectorAll("[data-play]")]);
 document.querySelectorAll(".scripted").forEach(one => { one.hidden = false; });
 document.querySelectorAll("table.sortable").forEach(sortable);
 document.querySelectorAll(".viewer").forEach(viewer);

@@ -132,3 +132,18 @@ def test_photographs_pan_and_zoom(monkeypatch):
     few = build(PhotosConfig(seed=3, frames=5, count=8)).open("train")
     batch = next(iter(TrainLoader(few, Order(8, 4, 0), steps=1)))
     assert batch.pixels.shape == (4, 3, 5, 32, 32) and batch.fps.tolist() == [8.0] * 4
+
+
+def test_clips_move_less():
+    whole, slow, still = (
+        build(PhotosConfig(seed=3, frames=4, motion=share)).open("val") for share in (1, 0.25, 0)
+    )
+    for index in range(4):
+        clips = [one[index].pixels.float() for one in (whole, slow, still)]
+        assert (clips[0][:, 0] - clips[1][:, 0]).abs().mean() < 8  # the same first view
+        moved = [(clip[:, -1] - clip[:, 0]).abs().mean() for clip in clips]
+        assert moved[0] > moved[1] > moved[2] == 0
+    assert slow.record()["motion"].endswith("0.25 of the way")
+    assert len({one.record()["manifest"] for one in (whole, slow, still)}) == 3
+    unchanged = build(PhotosConfig(seed=3, frames=4)).open("val").record()
+    assert unchanged == whole.record()

@@ -67,6 +67,8 @@ class PhotosConfig(CaptionConfig):
     frames: int | None = Field(default=None, ge=1, le=2**12)
     """Frames of a clip that pans and zooms from one view to another, at 8 frames a second; null:
     images."""
+    motion: float = Field(default=1.0, ge=0, le=1)
+    """How far a clip moves: the share of the way from its first view to another; 0 stands still."""
 
 
 @register("data", PhotosConfig)
@@ -112,6 +114,8 @@ class PhotosDataset(Dataset):
         windows = _window(levels[1].size, share, x, y)[None]
         if self.frames:
             last = _window(levels[1].size, *second)
+            if self.config.motion != 1:
+                last = windows[0] + self.config.motion * (last - windows[0])
             windows = np.linspace(windows[0], last, self.frames)
         # The smallest level that still holds twice the pixels asked for: sharp, and cheap to read.
         # One for all frames of a clip, so that none is softer than its neighbor.
@@ -134,6 +138,9 @@ class PhotosDataset(Dataset):
         if self.frames:
             moves = {"frames": self.frames, "fps": FPS, "motion": "a line between two windows"}
             facts[0] += f" frames={self.frames} fps={FPS:g}"
+            if config.motion != 1:
+                moves["motion"] += f", {config.motion:g} of the way"
+                facts[0] += f" motion={config.motion:g}"
         return {
             "kind": "photos",
             "source": "views of seven photographs inside scikit-image (not unseen photographs)",
