@@ -46,7 +46,7 @@ from vistok.train.tasks.base import (
 )
 from vistok.train.tasks.cached_space import check_cached, check_losses, is_cached
 from vistok.train.tasks.losses import Losses
-from vistok.train.tasks.stages import InitConfig, start_from
+from vistok.train.tasks.stages import InitConfig, networks_from, start_from
 from vistok.train.tasks.vit_init import check_fits
 
 
@@ -143,6 +143,8 @@ class TokenizerTask(Task):
             if any(_inside(name, part) for part in config.freeze):
                 parameter.requires_grad_(False)
         self.losses = Losses(config.losses, self.tokenizer, config.term_gradients_every)
+        copied = (networks_from(self.losses.networks, init) for init in config.init)
+        self.started += [line for line in copied if line is not None]
         if self.cached:
             check_cached(data, self.tokenizer)
             check_losses(self.losses.parts)
