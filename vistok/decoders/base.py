@@ -48,6 +48,8 @@ class Decoder(nn.Module):
     prefix: Prefix = "none"
     """Prefixes that it serves by hiding values: none, of the sequence, of whole blocks, or of each
     block."""
+    any_blocks: bool = False
+    """True: it takes any number of blocks; frames may depend on all of them."""
     causal: bool = False
     """True: it takes any number of blocks, and frames depend on their block and those before."""
     sampling: Config | None = None
