@@ -30,6 +30,21 @@ def shape_of(pixels: Tensor, shape: Shape, any_frames: int | None) -> Shape:
     return Shape(shape.channels, (frames, *shape.image_size))
 
 
+def frames_at(tokenizer: Any, fps: float | None) -> int:
+    """Frames of one sample of clips at `fps`: those of the shape, or as many as make its period."""
+    anchor, own = tokenizer.encoder.anchor, tokenizer.shape.frames
+    if anchor is None or fps is None:
+        return own
+    return frames_of(own / anchor, fps, tokenizer.encoder.any_frames)
+
+
+def of_clips(tokenizer: Any, condition: Condition | None, fps: float | None) -> Condition | None:
+    """The condition of one sample with the frame rate of its clip, for parts that look at it."""
+    if not tokenizer.reads_fps or fps is None:
+        return condition
+    return replace(condition or Condition(), fps=torch.tensor([float(fps)]))
+
+
 def sized(tokens: Tokens, pixels: Tensor, any_frames: int | None) -> Tokens:
     """The tokens with the size of their pixels, of an encoder that takes several numbers."""
     return replace(tokens, size=tuple(pixels.shape[2:])) if any_frames else tokens

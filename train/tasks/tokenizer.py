@@ -46,7 +46,7 @@ from vistok.train.tasks.base import (
 )
 from vistok.train.tasks.cached_space import check_cached, check_losses, is_cached
 from vistok.train.tasks.losses import Losses
-from vistok.train.tasks.stages import InitConfig, start_from
+from vistok.train.tasks.stages import InitConfig, networks_from, start_from
 from vistok.train.tasks.vit_init import check_fits
 
 
@@ -144,6 +144,8 @@ class TokenizerTask(Task):
                 parameter.requires_grad_(False)
         self.losses = Losses(config.losses, self.tokenizer, config.term_gradients_every)
         _check_names(self.tokenizer, "lr", config.lr, self.losses.beside)
+        copied = (networks_from(self.losses.networks, init) for init in config.init)
+        self.started += [line for line in copied if line is not None]
         if self.cached:
             check_cached(data, self.tokenizer)
             check_losses(self.losses.parts)

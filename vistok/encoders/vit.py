@@ -241,6 +241,7 @@ class ViTEncoder(Encoder):
         free = patches.positions == "none" and config.attention == "full" and not plain
         if free and tokens.spectrum is None and shape.is_clip:
             self.any_frames = patches.frames
+            self.anchor = config.rotary.anchor if self.reads_fps else None
         self.transformer = Transformer(inner)
         if tokens.slot_projection:
             self.slots = nn.Parameter(torch.randn(count, width, dim) * width**-0.5)
