@@ -150,22 +150,20 @@ def _fit(path: str, tokenizer: Any) -> dict[str, Any]:
     count = max(stop - start for start, stop in index.parts)
     places = Chunking.of(tokenizer, count)
     spec, stride = tokenizer.spec(), tokenizer.frame_stride
-    takes = f"{places.window} frames at a time"
-    rows = {
-        "first frames": f"{spec.length:,} tokens, {spec.bits:,} bits"
-        if count >= places.window
-        else f"{count} are too few for a clip of {places.window}"
-    }
+    takes, enough = f"{places.window} frames at a time", count >= places.window
     if stride is not None:
-        block = tokenizer.block_spec
-        blocks = 1 + -(-(count - 1) // stride)
-        takes += f"; whole videos of 1 + k x {stride}: 1, {1 + stride}, {1 + 2 * stride}, ..."
-        missing, parts, bits = -(count - 1) % stride, f"{blocks:,} blocks", block.bits * blocks
-        tokens = block.length * blocks
+        takes += f", or 1 + k x {stride}: 1, {1 + stride}, {1 + 2 * stride}, ..."
+    if tokenizer.streams:
+        parts = 1 + -(-(count - 1) // stride)
+        missing, each, name = -(count - 1) % stride, tokenizer.block_spec, "blocks"
     else:
-        takes += f"; whole videos of {places.window} + {places.step} k"
-        missing, parts, number = places.padding, f"{len(places):,} windows", len(places)
-        tokens, bits = spec.length * number, spec.bits * number
+        takes += f"; whole videos of {places.window} + k x {places.step}"
+        missing, parts, each, name = places.padding, len(places), spec, "windows"
     padded = f", with --pad ({missing} frames are missing)" if missing else ""
-    rows["whole video"] = f"{parts}, {tokens:,} tokens, {bits:,} bits{padded}"
-    return {"tokenizer takes": takes} | rows
+    first = f"{spec.length:,} tokens, {spec.bits:,} bits"
+    return {
+        "tokenizer takes": takes,
+        "first frames": first if enough else f"{count} are too few for a clip of {places.window}",
+        "whole video": f"{parts:,} {name}, {each.length * parts:,} tokens, "
+        f"{each.bits * parts:,} bits{padded}",
+    }
