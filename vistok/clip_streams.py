@@ -71,7 +71,7 @@ def decode(tokenizer: Tokenizer, tokens: Tokens, frames: int, batch: int = 1) ->
 def _apart(tokens: Tokens, block: TokenSpec) -> Tokens:
     """Tokens of one sample of several blocks -> a sample for each block."""
     indices = tokens.indices.unflatten(1, (-1, block.length)).flatten(0, 1)
-    return Tokens(block, indices=indices)
+    return Tokens(block, indices=indices, size=(1, *tokens.size[1:]))
 
 
 def _together(tokenizer: Tokenizer, tokens: Tokens) -> Tokens:

@@ -44,6 +44,7 @@ def _outside(path: str) -> dict[str, Any]:
     header = found.header
     if header is not None and header.size is not None:
         frames, height, width = header.size
+        frames = frames if found.label.chunks is None else found.label.chunks.frames
         rows["size"] = f"{frames} frames of {width}x{height}"
     if header is not None and header.fps is not None:
         rows["fps"] = f"{header.fps:g}"
@@ -159,7 +160,7 @@ def _fit(path: str, tokenizer: Any) -> dict[str, Any]:
     else:
         takes += f"; whole videos of {places.window} + k x {places.step}"
         missing, parts, each, name = places.padding, len(places), spec, "windows"
-    padded = f", with --pad ({missing} frames are missing)" if missing else ""
+    padded = f", with --pad (frames that are missing: {missing})" if missing else ""
     first = f"{spec.length:,} tokens, {spec.bits:,} bits"
     return {
         "tokenizer takes": takes,
