@@ -30,10 +30,11 @@ class VidTokConfig(Config):
     channels: int = Field(default=128, ge=1, le=2**14)
     """Channels of level 0 before its multiplier."""
     channel_mult: tuple[Annotated[int, Field(ge=1, le=256)], ...] = Field(
-        default=(1, 2, 4, 4), min_length=3, max_length=12
+        default=(1, 2, 4, 4), min_length=2, max_length=12
     )
     """Level i has channels x channel_mult[i]; each level halves the sides of the one before it.
-    The encoder halves time on its last two ways, the decoder doubles it on its last two."""
+    The encoder halves time on its last two ways, the decoder doubles it on its last two; of two
+    levels there is one."""
     blocks: int = Field(default=2, ge=1, le=64)
     """Residual blocks of a level of the encoder; the decoder has one more."""
     norm: Literal["layernorm", "groupnorm"] = "layernorm"
@@ -45,7 +46,7 @@ class VidTokConfig(Config):
 
     @classmethod
     def tiny(cls) -> VidTokConfig:
-        return cls(latent_channels=4, channels=8, channel_mult=(1, 1, 1), blocks=1, norm_groups=4)
+        return cls(latent_channels=4, channels=8, channel_mult=(1, 1), blocks=1, norm_groups=4)
 
     @model_validator(mode="after")
     def _fits(self) -> VidTokConfig:
@@ -69,7 +70,7 @@ class VidTokConfig(Config):
     @property
     def frame_stride(self) -> int:
         """Frames that each latent frame after the first stands for."""
-        return 4
+        return 2 ** min(2, len(self.channel_mult) - 1)
 
     def build(self) -> VidTok:
         return VidTok(self)
