@@ -73,7 +73,7 @@ class LatentsConfig(Config):
     tokens: Literal["learned", "learned_from_sincos", "sincos"] = "learned"
     """Latent tokens: learned, from random numbers or from sines and cosines of their place; or
     these, fixed (LARP's options)."""
-    token_base: float = Field(default=10000.0, gt=1)
+    token_base: float = Field(default=10000.0, gt=0)
     """Base of the frequencies of such sines and cosines."""
     positions: bool | Literal["shared"] = False
     """true: a learned table of their own is added to the latent tokens (TiTok). shared: each branch
