@@ -18,9 +18,10 @@ from vistok.tokens import Tokens
 
 
 def streams(tokenizer: Tokenizer, overlap: int | None) -> bool:
-    """True if a whole clip is one stream: of a causal tokenizer, unless windows are asked for."""
+    """True if a whole clip is one stream: of a tokenizer that streams, unless windows are asked
+    for."""
     windows = overlap is not None or tokenizer.config.chunks is not None
-    return tokenizer.frame_stride is not None and not windows
+    return tokenizer.streams and not windows
 
 
 def encode(

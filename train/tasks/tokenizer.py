@@ -7,7 +7,7 @@ Stages are configs: `init` starts parts from a saved tokenizer, `freeze` keeps p
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -61,7 +61,8 @@ class TokenizerTaskConfig(Config):
     freeze: tuple[str, ...] = ()
     """Names of parts (or of anything inside: `encoder.patch_embed`) that do not train."""
     lr: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
-    """Learning-rate factor of named parts."""
+    """Learning-rate factor of named parts, and of networks of losses that train beside the
+    tokenizer (`prior`)."""
     frame_rates: between_rates.FrameRatesConfig | None = None
     """Training reads clips at one frame rate and rebuilds them at another (VFRTok); only for
     tokenizers that take any number of frames. null = never."""
@@ -138,11 +139,11 @@ class TokenizerTask(Task):
         inits = [(i.path, tuple(i.parts)) for i in config.init if i.path is not None]
         self.ancestry = Ancestry.of(self.tokenizer, inits, data is not None and data.targets)
         _check_names(self.tokenizer, "freeze", config.freeze)
-        _check_names(self.tokenizer, "lr", config.lr)
         for name, parameter in self.tokenizer.named_parameters():
             if any(_inside(name, part) for part in config.freeze):
                 parameter.requires_grad_(False)
         self.losses = Losses(config.losses, self.tokenizer, config.term_gradients_every)
+        _check_names(self.tokenizer, "lr", config.lr, self.losses.beside)
         if self.cached:
             check_cached(data, self.tokenizer)
             check_losses(self.losses.parts)
@@ -320,11 +321,13 @@ def _inside(name: str, part: str) -> bool:
     return f"{name}.".startswith(f"{part}.")
 
 
-def _check_names(tokenizer: Tokenizer, key: str, parts: Iterable[str]) -> None:
-    """Every name must be that of a part, or of a module inside one."""
+def _check_names(
+    tokenizer: Tokenizer, key: str, parts: Iterable[str], others: Collection[str] = ()
+) -> None:
+    """Every name must be that of a part, or of a module inside one, or one of the others."""
     modules = dict(tokenizer.named_modules())
     for part in parts:
-        if not part or part not in modules:
+        if not part or (part not in modules and part not in others):
             raise ConfigError(
                 f"task.{key}: '{part}' names no part; expected encoder, quantizer, decoder or a "
                 "module inside one, such as encoder.patch_embed"

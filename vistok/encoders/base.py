@@ -19,8 +19,11 @@ class Encoder(nn.Module):
     """Latents that are kept as tokens, the first so many; None = all."""
 
     frame_stride: int | None = None
-    """Frames of the space per block of latents, if it takes 1 + k x stride for any k (causal);
-    None: it takes the shape that it was built for."""
+    """Frames of the space per block of latents, if it takes 1 + k x stride for any k; None: it
+    takes the shape that it was built for."""
+    causal: bool = False
+    """True: latents depend on their frames and those before, so that a clip may come in pieces,
+    with a `stream`."""
 
     reads_fps: bool = False
     """True: it looks at the frame rate of a condition."""

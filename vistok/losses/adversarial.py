@@ -17,12 +17,13 @@ from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vistok.config import ConfigError, PartOf
 from vistok.config.registry import build, register
 from vistok.core.draws import PartDraws
+from vistok.core.errors import InputError
 from vistok.core.records import Batch, Reconstruction
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress, ramp
@@ -88,6 +89,14 @@ class AdversarialConfig(LossConfig):
     """Loss of the tokenizer: -mean D, mean softplus(-D), or mean softplus(-D) of the mean logit of
     each sample (Open-MAGVIT2). swapped is LlamaGen's and XQ-GAN's
     non-saturating loss: that of hinge plus a constant."""
+    smoothing: float = Field(default=0.0, ge=0, le=1)
+    """Standard deviation of the noise in the targets of discriminator_loss=vanilla: real samples
+    have 1 - smoothing |n| instead of 1, rebuilt ones smoothing |n| instead of 0, with n normal and
+    of each sample its own (LARP: 0.15)."""
+    smoothing_max: float = Field(default=0.3, ge=0, le=0.5)
+    """Largest distance of a target from 1 or 0."""
+    every: int = Field(default=1, ge=1)
+    """Steps between two updates of the discriminator (LARP: 5)."""
     discriminator_weight: float = Field(default=1.0, gt=0)
     """Factor of the discriminator's loss (LlamaGen and XQ-GAN: that of the tokenizer's term)."""
     passes: Literal["one", "two"] = "one"
@@ -99,6 +108,15 @@ class AdversarialConfig(LossConfig):
     """Steps from `start` over which a blur of all that it sees fades away; null = no blur."""
     lr: float | None = None
     """Peak learning rate of the discriminator; null = that of the run."""
+
+    @model_validator(mode="after")
+    def _smooths_a_cross_entropy(self) -> AdversarialConfig:
+        if self.smoothing and self.discriminator_loss != "vanilla":
+            raise InputError(
+                f"smoothing={self.smoothing} moves the targets of a cross-entropy, and "
+                f"discriminator_loss is {self.discriminator_loss}; give vanilla, or smoothing=0"
+            )
+        return self
 
     @classmethod
     def tiny(cls) -> AdversarialConfig:
@@ -174,17 +192,21 @@ class AdversarialLoss(Loss):
     def draw(self, index: Tensor, rng: Rng, progress: Progress) -> PartDraws | None:
         """Numbers of the three passes, [B, 3, U]: the tokenizer's, over rebuilt, over real images.
 
-        Those that decide for a whole batch are equal for all samples.
+        Those that decide for a whole batch are equal for all samples. Of smoothed targets also
+        noise [B, 2], of real and of rebuilt samples.
         """
+        noise = None
+        if self.config.smoothing:
+            noise = rng.child("targets").normal(index, (2,))
         if not sum(self._uniforms):
-            return None
+            return None if noise is None else PartDraws(noise=noise)
         augmented, own = self._uniforms
         batch = lambda name, count: rng.child(name).uniform(index, (3, count), per="batch")
         parts = [batch("discriminator", own)]
         if augmented:
             strengths = rng.child("strengths").uniform(index, (3, STRENGTHS))
             parts = [batch("gates", GATES), strengths, *parts]
-        return PartDraws(uniform=torch.cat(parts, dim=-1))
+        return PartDraws(uniform=torch.cat(parts, dim=-1), noise=noise)
 
     def seen(
         self, pixels: Tensor, number: int, draws: PartDraws, progress: Progress
@@ -213,7 +235,8 @@ class AdversarialLoss(Loss):
 
     @property
     def phase(self) -> OwnPhase:
-        return OwnPhase("discriminator", start=self.discriminator_start, lr=self.config.lr)
+        start, config = self.discriminator_start, self.config
+        return OwnPhase("discriminator", start=start, every=config.every, lr=config.lr)
 
     def forward(
         self, reconstruction: Reconstruction, batch: Batch, progress: Progress
@@ -271,17 +294,23 @@ class AdversarialLoss(Loss):
         fake, of_fake = self.seen(fake, 1, draws, progress)
         real, of_real = self.seen(real, 2, draws, progress)
         uniform = None if of_real is None else torch.cat([of_fake, of_real])
-        loss, logged = self.discriminate(network, real, fake, uniform)
+        loss, logged = self.discriminate(network, real, fake, uniform, draws.noise)
         return {"loss": loss * self.config.discriminator_weight, **logged}
 
     def discriminate(
-        self, discriminator: nn.Module, real: Tensor, fake: Tensor, uniform: Tensor | None = None
+        self,
+        discriminator: nn.Module,
+        real: Tensor,
+        fake: Tensor,
+        uniform: Tensor | None = None,
+        noise: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The discriminator's loss on real and detached fake images, and what to log.
 
         Args:
             discriminator: ours, perhaps wrapped for several processes.
             uniform: [2 B, U] numbers of the passes over fake and over real images.
+            noise: [B, 2] of the targets of real and of fake samples; None = they are 1 and 0.
         """
         # One call for both halves, so that a wrapped module runs once a step. Where they are seen
         # one after the other, fake images come first, as in the originals.
@@ -289,6 +318,8 @@ class AdversarialLoss(Loss):
         logits = discriminator(torch.cat(halves), uniform, self._parts).float().chunk(2)
         on_real, on_fake = logits if self._parts == 1 else logits[::-1]
         loss = DISCRIMINATOR[self.config.discriminator_loss](on_real, on_fake)
+        if noise is not None:
+            loss = loss + self._smoothed(on_real, on_fake, noise.to(on_real))
         logged = {
             "discriminator": loss,
             "logits_real": on_real.mean(),
@@ -300,6 +331,13 @@ class AdversarialLoss(Loss):
             return loss, logged
         lecam = self._lecam(on_real, on_fake)
         return loss + self.config.lecam * lecam, {**logged, "lecam": lecam}
+
+    def _smoothed(self, on_real: Tensor, on_fake: Tensor, noise: Tensor) -> Tensor:
+        """The part of a cross-entropy that noise in its targets adds: logits times their change."""
+        moved = (noise.abs() * self.config.smoothing).clamp(max=self.config.smoothing_max)
+        moved = moved.repeat_interleave(len(on_real) // len(moved), 0)  # frames of clips
+        real, fake = moved.view(-1, 2, *[1] * (on_real.ndim - 1)).unbind(1)
+        return ((real * on_real).mean() - (fake * on_fake).mean()) / 2
 
     def _lecam(self, on_real: Tensor, on_fake: Tensor) -> Tensor:
         """LeCam's term; the means of this micro-batch are kept for `after_step`."""
