@@ -229,7 +229,7 @@ def _network(half: str, net: Any) -> list[Entry]:
         for i in range(net.blocks + (not down)):
             widens = i == 0 and inputs[level] != width
             table += _block(f"{ours}.blocks.{i}", f"{theirs}.block.{i}", widens)
-            if net.attends(level):
+            if net.attends(level, decoder=not down):
                 table += _attention(f"{ours}.attention.{i}", f"{theirs}.attn.{i}")
         if level != (len(widths) - 1 if down else 0):
             # Space is ours' first convolution; the decoder's first is the one over time.
