@@ -266,7 +266,9 @@ def causal_middle(config: CausalNetConfig) -> CausalChain:
 
 
 @torch.no_grad()
-def init_weights(network: nn.Module, config: CausalNetConfig, last: nn.Module | None = None) -> None:
+def init_weights(
+    network: nn.Module, config: CausalNetConfig, last: nn.Module | None = None
+) -> None:
     """The first weights of an encoder or decoder, as `init` and `branch_gain` say.
 
     Args:
