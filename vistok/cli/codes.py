@@ -167,7 +167,7 @@ def encode(
         check_tiles(tokenizer, goals)
     whole = whole or not (overlap is None and pad is None and tokenizer.config.chunks is None)
     if whole:
-        check_windows(tokenizer, goals, overlap, length)
+        check_windows(tokenizer, goals, overlap, length, frequencies)
     targets = _targets(out, sources.files, (_SUFFIX,), sources.listed)
     decodes = bool({"target_psnr", "max_perceptual"} & set(goals))
     condition = condition_of(tokenizer, text, "encoder", *(["decoder"] if decodes else []))

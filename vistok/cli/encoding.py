@@ -202,9 +202,14 @@ def goal_of(tokenizer: Any, goals: dict[str, Any], codec: Any, seed: int) -> Any
 
 
 def check_windows(
-    tokenizer: Any, goals: dict[str, Any], overlap: int | None, length: int | None
+    tokenizer: Any,
+    goals: dict[str, Any],
+    overlap: int | None,
+    length: int | None,
+    frequencies: str | None = None,
 ) -> None:
-    """InputError for whole videos of a tokenizer of images, or with a goal instead of a length."""
+    """InputError for whole videos of a tokenizer of images, with a goal instead of a length, and
+    for a stream with a length or a frequency table."""
     from vistok.chunking import Chunking
     from vistok.clip_streams import streams
 
@@ -219,6 +224,12 @@ def check_windows(
         raise InputError(
             f"--length {length}: a stream keeps all tokens of its frames; leave it out, or give "
             "--overlap 0 for windows"
+        )
+    if frequencies is not None and streams(tokenizer, overlap):
+        raise InputError(
+            f"--frequencies {frequencies}: it counts the codes of clips of "
+            f"{tokenizer.shape.frames} frames, and those of a stream are packed; leave it out, or "
+            "give --overlap 0 for windows"
         )
 
 

@@ -41,7 +41,7 @@ def encode_whole(
         fitted = (to_tensor(fit(Image.fromarray(f), size, resize)).float() / 255 for f in frames)
         with computing(tokenizer, precision):
             if clip_streams.streams(tokenizer, overlap):
-                tokens = clip_streams.encode(tokenizer, fitted, stop - start, pad)
+                tokens = clip_streams.encode(tokenizer, fitted, stop - start, pad, batch)
                 chunked = Chunked(stop - start, 0, len(tokens), stream=True)
                 return tokens, chunked, index.fps, index.remarks
             places = chunking.Chunking.of(tokenizer, stop - start, overlap, index.fps)
@@ -71,7 +71,7 @@ def decode_whole(
 
     if record.chunks.stream:
         with computing(tokenizer, precision):
-            yield from clip_streams.decode(tokenizer, record.tokens, record.chunks.frames)
+            yield from clip_streams.decode(tokenizer, record.tokens, record.chunks.frames, batch)
         return
     tokens, how = record.tokens, {"seed": seed, "sampling": sampling, "batch": batch}
     places = chunking.Chunking.from_record(tokenizer, record.chunks, tokens.fps)
