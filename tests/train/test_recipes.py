@@ -38,6 +38,8 @@ TERM = {
     "one_d_piece_stage1": "proxy_codes",
     "decoder_finetune": "perceptual",
     "flextok": "flow",
+    "cosmos_dv": "l1",
+    "open_magvit2_video": "l1",
 }
 
 
