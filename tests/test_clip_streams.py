@@ -20,6 +20,11 @@ def test_a_stream_is_the_whole_clip():
     assert len(tokens) == 6 and torch.equal(tokens.indices.flatten(0, 1), whole.indices[0])
     back = torch.stack(list(clip_streams.decode(tokenizer, tokens, 21)), 1)
     torch.testing.assert_close(back, tokenizer.decode(whole)[0], atol=1e-5, rtol=0)
+    for batch in (2, 4, 9):  # blocks at a time change nothing
+        more = clip_streams.encode(tokenizer, pixels[0].unbind(1), 21, batch=batch)
+        assert torch.equal(more.indices, tokens.indices) and more.spec == tokens.spec
+        shown = torch.stack(list(clip_streams.decode(tokenizer, tokens, 21, batch)), 1)
+        torch.testing.assert_close(shown, back, atol=1e-5, rtol=0)
     with pytest.raises(InputError, match="6 blocks of a clip of 22 frames: they make 21"):
         list(clip_streams.decode(tokenizer, tokens, 22))
 
@@ -67,6 +72,9 @@ def test_streams_on_the_command_line(tmp_path, monkeypatch):
     said = call("decode", "model", "film.vtk", "--out", "film.frames")
     assert "14 frames of 8x8" in said and len(list((tmp_path / "film.frames").iterdir())) == 14
     assert "windows" in call("encode", "model", "film.gif", "--overlap", "4", "--overwrite")
+    named = ("--frequencies", "counts.vtf")
+    said = mistake("encode", "model", "film.gif", "--whole", *named)
+    assert "--frequencies counts.vtf: it counts the codes of clips of 9 frames" in said
     assert "--length 1: a stream" in mistake(
         "encode", "model", "film.gif", "--whole", "--length", "1"
     )

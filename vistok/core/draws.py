@@ -81,6 +81,15 @@ class Draws(Record):
         return replace(self, parts={**self.parts, **other.parts}, **theirs)
 
 
+def picked(shares: Tensor, uniform: Tensor) -> Tensor:
+    """shares [..., K] that add up to about 1, uniform [...] in [0, 1) -> indices [...] int64: for
+    each row the one whose share, cumulated, holds the number."""
+    edges = shares.cumsum(-1)
+    place = uniform[..., None] * edges[..., -1:]
+    found = torch.searchsorted(edges, place, right=True)[..., 0]
+    return found.clamp_(max=shares.shape[-1] - 1)
+
+
 def _mapped(record: Draws | PartDraws, function: Map) -> dict[str, Tensor]:
     sampled = {f.name: getattr(record, f.name) for f in fields(record)}
     return {name: function(v) for name, v in sampled.items() if isinstance(v, Tensor)}

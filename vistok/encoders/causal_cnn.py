@@ -70,6 +70,7 @@ class CausalCNNEncoder(Encoder):
         frames, *block = latent_grid(net, shape)
         self.grids = (tuple(block),) * frames
         self.frame_stride = 2**net.time_levels if shape.is_clip else None
+        self.causal = shape.is_clip
         self.conv_in = factorized(shape.channels, net.channels)
         inputs, last = (net.channels, *widths), len(widths) - 1
         self.levels = nn.ModuleList()

@@ -21,11 +21,17 @@ from vistok.core.errors import InputError
 from vistok.core.records import Condition, Latents
 from vistok.core.shapes import Grid, Shape, cells
 from vistok.encoders.base import Encoder
+from vistok.layers.latent_norm import LatentNormKind, make_latent_norm
 from vistok.layers.masks import causal_last, joined
-from vistok.layers.norms import NormKind, make_norm
+from vistok.layers.norms import make_norm
 from vistok.layers.patch_rotary import PatchRotary, PatchRotaryConfig
 from vistok.layers.patchify import PatchEmbed, PatchesConfig
-from vistok.layers.positions import PositionTable, SharedPositions, new_levels
+from vistok.layers.positions import (
+    PositionTable,
+    SharedPositions,
+    new_levels,
+    sequence_sincos,
+)
 from vistok.layers.spectrum import Analysis
 from vistok.layers.text import TextInput, TextInputConfig
 from vistok.layers.time_masks import EarlierBlocks, check_steps, first_steps, steps_apart
@@ -64,13 +70,21 @@ class LatentsConfig(Config):
     count=null; null = the patches themselves (`vistok.layers.spectrum`)."""
     branches: int = Field(default=1, ge=1, le=64)
     """P grids of latent tokens, one behind the other, for a product quantizer (ImageFolder)."""
+    tokens: Literal["learned", "learned_from_sincos", "sincos"] = "learned"
+    """Latent tokens: learned, from random numbers or from sines and cosines of their place; or
+    these, fixed (LARP's options)."""
+    token_base: float = Field(default=10000.0, gt=1)
+    """Base of the frequencies of such sines and cosines."""
     positions: bool | Literal["shared"] = False
     """true: a learned table of their own is added to the latent tokens (TiTok). shared: each branch
     reads the patches' table, resized to its grid where theirs differs (RobusTok)."""
-    levels: bool = False
-    """A learned vector is added to all patches, and another one to all latents of each branch."""
-    norm: NormKind = "none"
-    """Parameter-free norm of each latent before the quantizer: unit variance over channels."""
+    levels: bool | Literal["patches", "latents"] = False
+    """A learned vector is added to all patches, and another one to all latents of each branch; or
+    to one of both alone (LARP)."""
+    norm: LatentNormKind = "none"
+    """Norm of the latents before the quantizer (`vistok.layers.latent_norm`). layernorm, rmsnorm:
+    without parameters, unit variance over channels; layernorm_affine, layernorm_all, batchnorm and
+    batchnorm_each are learned (LARP's ln_d, ln_nd, bn_bn, bn_b)."""
     slot_projection: bool = False
     """Each latent slot has its own output projection, so that slots do not become duplicates."""
     reinterpret: bool = False
@@ -121,6 +135,7 @@ class LatentsConfig(Config):
             raise InputError("reinterpret and slot_projection exclude each other: choose one")
         named = ("stored", "grid", "positions", "levels", "slot_projection", "reinterpret")
         wrong = [name for name in named if getattr(self, name)]
+        wrong += ["sines (tokens=learned)"] if self.tokens != "learned" else []
         if self.steps is not None and (self.count is None or wrong):
             raise InputError(
                 f"steps={self.steps}: latent tokens of time steps are lists without "
@@ -160,10 +175,12 @@ class ViTEncoderConfig(Config):
     """Sights of earlier time steps, of the flexible attention; null = all."""
     taps: dict[str, int] = Field(default_factory=dict)
     """Features for losses: name -> number of the block whose latents [B, N, W] are given."""
-    token_std: Literal["unit", "width", "small", "constant"] = "unit"
+    token_std: Literal["unit", "width", "small", "constant"] | Annotated[float, Field(gt=0)] = (
+        "unit"
+    )
     """Standard deviation of learned tokens and tables at the start: 1 (tables 0.02), width**-0.5
-    (TiTok), 1e-6 (tables 0.02; RobusTok, whose class token and table come from DINOv2), or 0.02
-    (FlexTok)."""
+    (TiTok), 1e-6 (tables 0.02; RobusTok, whose class token and table come from DINOv2), 0.02
+    (FlexTok, LARP), or a number (tables 0.02)."""
 
     @model_validator(mode="after")
     def _agrees(self) -> ViTEncoderConfig:
@@ -174,6 +191,8 @@ class ViTEncoderConfig(Config):
                 "latents.positions=shared reads a table of the patches' own grid; expected "
                 "patches.positions=sincos or learned"
             )
+        if self.latents.positions == "shared" and self.patches.positions == "learned_sum":
+            raise InputError("latents.positions=shared reads one table; learned_sum has several")
         if self.text is not None and self.attention != "full":
             raise InputError("text is read with attention=full only")
         check_taps(self.taps, self.transformer)
@@ -225,16 +244,23 @@ class ViTEncoder(Encoder):
         self.positions = PositionTable(
             patches.positions, grid, width, patches.position_base, lead, table
         )
-        if tokens.count is not None:
+        if tokens.count is not None and tokens.tokens == "learned":
             rows = (count,) if tokens.steps is None else (tokens.steps, count)
             self.latent_tokens = nn.Parameter(torch.randn(*rows, width) * token)
+        elif tokens.count is not None:
+            waves = sequence_sincos(count, width, tokens.token_base)
+            if tokens.tokens == "sincos":
+                self.register_buffer("latent_tokens", waves, persistent=False)
+            else:
+                self.latent_tokens = nn.Parameter(waves)
         self.shared: SharedPositions | None = None
         if tokens.positions == "shared":
             self.shared = SharedPositions(grid, tokens.grid, lead)
         elif tokens.positions:
             self.latent_positions = nn.Parameter(torch.randn(count, width) * table)
         if tokens.levels:
-            self.levels = new_levels(1 + tokens.branches, width)
+            kinds = {True: 1 + tokens.branches, "patches": 1, "latents": tokens.branches}
+            self.levels = new_levels(kinds[tokens.levels], width)
         self.text = None if config.text is None else TextInput(config.text, width, table)
         inner = config.transformer
         norm = inner.norm if config.norm_in else "none"
@@ -246,6 +272,7 @@ class ViTEncoder(Encoder):
         free = patches.positions == "none" and config.attention == "full" and not plain
         if free and tokens.spectrum is None and tokens.steps is None and shape.is_clip:
             self.any_frames = patches.frames
+            self.anchor = config.rotary.anchor if self.reads_fps else None
         self.transformer = Transformer(inner)
         if tokens.slot_projection:
             self.slots = nn.Parameter(torch.randn(count, width, dim) * width**-0.5)
@@ -253,7 +280,7 @@ class ViTEncoder(Encoder):
             self.spectrum = Analysis(grid, width, tokens.spectrum, dim)
         else:
             self.proj = nn.Linear(width, dim)
-        self.latent_norm = make_norm(tokens.norm, dim, affine=False)
+        self.latent_norm = make_latent_norm(tokens.norm, count, dim)
         mask, seen = None, lead + cells(grid)
         if tokens.steps is not None:
             frame = cells(grid[1:])
@@ -294,10 +321,12 @@ class ViTEncoder(Encoder):
                 latents = latents + rows.repeat(config.latents.branches, 1).to(y.dtype)
             elif config.latents.positions:
                 latents = latents + self.latent_positions.to(y.dtype)
-            if config.latents.levels:
+            kinds = config.latents.levels
+            if kinds in (True, "patches"):
                 y = y + self.levels[0].to(y.dtype)
-                each = config.latents.count // config.latents.branches
-                latents = latents + self.levels[1:].repeat_interleave(each, 0).to(y.dtype)
+            if kinds in (True, "latents"):
+                each, own = config.latents.count // config.latents.branches, int(kinds is True)
+                latents = latents + self.levels[own:].repeat_interleave(each, 0).to(y.dtype)
             y = torch.cat([y, latents.expand(len(x), -1, -1)], dim=1)
             wanted = slice(first + seen, first + seen + len(latents))
         if self.text is not None:
@@ -345,8 +374,10 @@ def _steps(table: int, grid: Grid) -> int:
     return grid[0]
 
 
-def token_stds(kind: str, width: int) -> tuple[float, float]:
+def token_stds(kind: str | float, width: int) -> tuple[float, float]:
     """Standard deviations of learned tokens and of learned tables at the start."""
+    if isinstance(kind, float):
+        return kind, 0.02
     if kind == "width":
         return width**-0.5, width**-0.5
     return {"unit": 1.0, "small": 1e-6, "constant": 0.02}[kind], 0.02
