@@ -67,6 +67,11 @@ class Tokenizer(
         self.config, self.shape = config, config.shape
         self.input_space = build(config.input_space, self.shape)
         self.output_space = build(config.output_space, self.shape)
+        if self.output_space.reads_only:
+            raise ConfigError(
+                f"output_space.kind={config.output_space.kind}: nothing leads back from it to "
+                "pixels; expected pixels, vae, haar or codes"
+            )
         share_frozen(self.input_space, self.output_space)
         self.output_space.share(self.input_space)
         self.quantizer = build(config.quantizer)
@@ -128,7 +133,7 @@ class Tokenizer(
             clean = seen if one and batch.target is None else self.output_space(target)
         if draws is not None and draws.null is not None and self.decoder.reads_null:
             condition = replace(condition or Condition(), null=draws.null)
-        condition = rates.of_target(batch, condition, self.decoder.any_frames)
+        condition = rates.of_target(batch, condition, self.decoder)
         if samples and drawn.time is None:
             estimate = self._sample(values, present, condition, batch.index, 0, None)
             decoded = Decoded(estimate, estimate)
@@ -185,6 +190,8 @@ class Tokenizer(
             present: [B, M] bool, values that the decoder sees; None = all. noisy: what a decoder
                 that samples is shown of the target (`decoder.corrupt`).
         """
+        if condition is not None:
+            self.decoder.check_sides(condition.sides, self.shape, self.output_space.shape)
         with of_weights(self.decoder):
             return self.decoder(values, present, condition, noisy)
 
@@ -273,9 +280,9 @@ class Tokenizer(
                 f"tokens have blocks {tokens.spec.blocks}; this tokenizer decodes "
                 f"{self.spec().blocks}"
             )
+        condition = rates.of_tokens(tokens, condition, self.decoder)
         if condition is not None:
             self.decoder.check_sides(condition.sides, self.shape, self.output_space.shape)
-        condition = rates.of_tokens(tokens, condition, self.decoder.any_frames)
         settings = self.settings(sampling)
         with evaluating(self):
             return self.pixels_of(tokens, condition, index, seed, settings)

@@ -27,6 +27,7 @@ from vistok.pretrained.tokenizers.tatitok import TATiTok
 from vistok.pretrained.tokenizers.titok import TiTok
 from vistok.pretrained.tokenizers.var import VARTokenizer
 from vistok.pretrained.tokenizers.vfrtok import VFRTok
+from vistok.pretrained.tokenizers.videoflextok import VideoFlexTok
 from vistok.pretrained.tokenizers.xqgan import XQGAN
 from vistok.storage.hub import HUB
 
@@ -35,6 +36,7 @@ FAMILIES: dict[str, Family] = {
     for family in (
         *(MaskGITVQGAN(), TiTok(), TATiTok(), OneDPiece(), ReTok(), LlamaGen(), XQGAN()),
         FlexTok(),
+        VideoFlexTok(),
         Cosmos(),
         Instella(),
         VFRTok(),

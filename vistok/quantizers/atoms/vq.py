@@ -31,8 +31,8 @@ class VQConfig(CodebookConfig):
     entropy_temperature: float = Field(default=0.01, ge=1e-6)
     """Temperature of the code distribution behind the entropy terms."""
     entropy_over: Literal["global", "local"] = "global"
-    """Batch over which entropy_batch takes its mean: the global one, or that of each process
-    (LlamaGen)."""
+    """Batch over which entropy_batch takes its mean in training: the global one, or that of each
+    process (LlamaGen)."""
     loss_weights: dict[
         Literal["codebook", "commitment", "entropy_sample", "entropy_batch"], float
     ] = {"codebook": 1.0, "commitment": 0.25}
@@ -98,7 +98,7 @@ class VQ(CodebookQuantizer):
             weights = weights.repeat_interleave(len(z) // len(weights))
             entropy, mean = entropy * weights, shares * weights[:, None]
         mean = mean.mean(0)
-        if self.config.entropy_over == "global":
+        if self.config.entropy_over == "global" and self.training:
             mean = distributed.mean(mean)
         return {
             "entropy_sample": entropy.mean(),
