@@ -12,23 +12,23 @@ from torch import Tensor
 
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
+from vistok.eval.frame_rates import Between, RatesConfig
 from vistok.eval.images import network_of
-from vistok.eval.protocols.base import Protocol, ProtocolConfig, register
+from vistok.eval.protocols.base import Protocol, register
 from vistok.eval.results.rows import Row
 from vistok.layers.frames import frames
 from vistok.metrics.over_time import Flicker, PerFrame
 from vistok.metrics.quality import SSIM, SSIM_SIDE, decibels
 
 
-class OverTimeConfig(ProtocolConfig):
-    """Config of the measures over time: none so far."""
+class OverTimeConfig(RatesConfig):
+    """Config of the measures over time."""
 
 
 class _Curves:
     """Sums at each frame of whole sequences' reconstructions."""
 
-    def __init__(self, context: Context) -> None:
-        count = context.sides[0]
+    def __init__(self, context: Context, count: int) -> None:
         self.context, self.count = context, count
         self.squares = PerFrame(count).to(context.device)
         similar = min(context.sides[-2:]) >= SSIM_SIDE
@@ -78,13 +78,17 @@ class OverTime(Protocol):
 
     def run(self, context: Context, config: OverTimeConfig) -> list[Row]:
         """Flicker at each prefix length, curves over the frames at full length."""
-        spec, count = context.spec, context.sides[0]
-        curves = _Curves(context)
+        between = Between(context, config)
+        if between.reason:
+            context.skip("flicker", between.reason)
+            return []
+        spec, count = context.spec, between.sides[0]
+        curves = _Curves(context, count)
         flicker = {k: Flicker().to(context.device) for k in spec.eval_lengths if count > 1}
         states = [flicker, curves.states]
         for batch in context.batches(f"{context.run.name}: over time", states):
-            condition = context.condition(batch)
-            tokens, real = context.encode(batch, condition), to_uint8(batch.pixels)
+            tokens, pixels, condition = between.encode(batch)
+            real = to_uint8(pixels)
             for length in spec.eval_lengths:
                 whole = length == spec.max_prefix
                 cut = tokens if whole else tokens.prefix(length)
