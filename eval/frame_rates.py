@@ -59,6 +59,11 @@ class Between:
             self.sides = (count, *self.sides[1:])
 
     @property
+    def size(self) -> dict[str, Sequence[int]]:
+        """The field of rows that says the sides of clips with other frames than the data's."""
+        return {} if self.config.target_fps is None else {"size": tuple(self.sides)}
+
+    @property
     def fps(self) -> float:
         """Frames per second of the data."""
         return float(self.context.views.record["fps"])

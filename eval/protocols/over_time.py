@@ -28,7 +28,8 @@ class OverTimeConfig(RatesConfig):
 class _Curves:
     """Sums at each frame of whole sequences' reconstructions."""
 
-    def __init__(self, context: Context, count: int) -> None:
+    def __init__(self, context: Context, between: Between) -> None:
+        count, self.size = between.sides[0], between.size
         self.context, self.count = context, count
         self.squares = PerFrame(count).to(context.device)
         similar = min(context.sides[-2:]) >= SSIM_SIDE
@@ -64,7 +65,9 @@ class _Curves:
         for name, network, values in found:
             for place, value in enumerate(values):
                 point = {"frame": place}
-                rows.append(context.row(f"{name}-cell", value, point=point, features=network))
+                rows.append(
+                    context.row(f"{name}-cell", value, point=point, features=network, **self.size)
+                )
         return rows
 
 
@@ -83,7 +86,7 @@ class OverTime(Protocol):
             context.skip("flicker", between.reason)
             return []
         spec, count = context.spec, between.sides[0]
-        curves = _Curves(context, count)
+        curves = _Curves(context, between)
         flicker = {k: Flicker().to(context.device) for k in spec.eval_lengths if count > 1}
         states = [flicker, curves.states]
         for batch in context.batches(f"{context.run.name}: over time", states):
@@ -99,11 +102,12 @@ class OverTime(Protocol):
                     curves.update(decoded, real)
         rows = []
         for length, one in flicker.items():
-            found, note = one.compute(), f"{count} frames a clip"
+            found = one.compute()
+            how = {"length": length, "note": f"{count} frames a clip", **between.size}
             rows += [
-                context.row("PSNR-clip", found.clip_psnr, length=length, note=note),
-                context.row("PSNR-change", found.change_psnr, length=length, note=note),
-                context.row("flicker", found.flicker, length=length, note=note),
+                context.row("PSNR-clip", found.clip_psnr, **how),
+                context.row("PSNR-change", found.change_psnr, **how),
+                context.row("flicker", found.flicker, **how),
             ]
         if count == 1:
             context.skip("flicker", "clips of one frame have no changes between frames")
