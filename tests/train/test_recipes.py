@@ -40,6 +40,7 @@ TERM = {
     "flextok": "flow",
     "cosmos_dv": "l1",
     "open_magvit2_video": "l1",
+    "larp": "l1",
 }
 
 
