@@ -38,6 +38,8 @@ TERM = {
     "one_d_piece_stage1": "proxy_codes",
     "decoder_finetune": "perceptual",
     "flextok": "flow",
+    "divot": "flow",
+    "tokensgen": "flow",
 }
 
 

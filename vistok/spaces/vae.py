@@ -1,8 +1,8 @@
 """Latents of a frozen KL autoencoder: the space of FlexTok and other latent flow decoders.
 
 Pixels become -1..1, then the posterior's mode (or a sample of it), shifted and scaled. Two spaces
-of one config use one network.
-Letters: B batch, C latent channels, h w their grid.
+of one config use one network. Clips are seen frame by frame, as video models on a VAE of images do.
+Letters: B batch, C latent channels, T frames, h w their grid.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.core.shapes import Shape
 from vistok.frozen.vae import OWN, BorrowedVAE, OwnVAE, Posterior, VAENetworkConfig
+from vistok.layers.frames import frames, unfold
 from vistok.runtime.precision import no_autocast
 from vistok.spaces.base import Space
 from vistok.spaces.pixels import Pixels, PixelsConfig
@@ -58,16 +59,15 @@ class VAESpace(Space):
     def __init__(self, config: VAEConfig, shape: Shape) -> None:
         super().__init__()
         factor = config.network.factor
-        if shape.is_clip:
-            raise InputError("kind 'vae' reads images only; remove tokenizer.frames")
-        if any(side % factor for side in shape.sides):
+        if any(side % factor for side in shape.image_size):
             raise InputError(
-                f"sides={shape.sides} are no multiples of {factor}, the pixels of a VAE's latent; "
-                "change tokenizer.image_size"
+                f"image_size={shape.image_size} has no multiples of {factor}, the pixels of a "
+                "VAE's latent; change tokenizer.image_size"
             )
         self.config, self.pixels = config, Pixels(config.pixels, shape)
-        sides = tuple(side // factor for side in shape.sides)
-        self.shape = Shape(config.network.latent_channels, sides)
+        time = shape.sides[:-2]
+        sides = tuple(side // factor for side in shape.image_size)
+        self.shape = Shape(config.network.latent_channels, (*time, *sides))
         own = config.weights == OWN
         self.vae = OwnVAE(config.network) if own else BorrowedVAE(config.weights, config.network)
         scale, shift = config.scaling_factor, config.shift_factor
@@ -88,10 +88,15 @@ class VAESpace(Space):
         return self._lent[0] if hasattr(self, "_lent") else self.vae
 
     def posterior(self, pixels: Tensor) -> Posterior:
-        """pixels [B, 3, H, W] in 0..1 -> mean and log-variance of their latents, not scaled."""
+        """pixels [B, 3, (T,) H, W] in 0..1 -> mean and log-variance [B, C, (T,) h, w] of their
+        latents, not scaled."""
         # fp32 as the releases have it: rounding of latents would be part of every target.
         with no_autocast(pixels.device):
-            return self.network.posterior(self.pixels(pixels.float()).to(self._dtype))
+            each = frames(self.pixels(pixels.float()).to(self._dtype))
+            found = self.network.posterior(each)
+        if pixels.ndim == 4:
+            return found
+        return Posterior(*(unfold(part, len(pixels)) for part in (found.mean, found.logvar)))
 
     def forward(self, pixels: Tensor, draws: PartDraws | None = None) -> Tensor:
         posterior = self.posterior(pixels)
@@ -102,7 +107,8 @@ class VAESpace(Space):
     def inverse(self, y: Tensor) -> Tensor:
         with no_autocast(y.device):
             z = y.to(self._dtype) / self.scale + self.shift
-            return self.pixels.inverse(self.network.decode(z).float())
+            pixels = self.network.decode(frames(z)).float()
+            return self.pixels.inverse(pixels if y.ndim == 4 else unfold(pixels, len(y)))
 
     def draw(self, index: Tensor, rng: Rng, progress: Progress) -> PartDraws | None:
         if not self.config.sample_posterior:
