@@ -7,7 +7,7 @@ one rank, and statistics are summed at the end.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -178,17 +178,15 @@ class Views:
         """Feature statistics of the real images, over all ranks; computed once a network."""
         return self.real(network).stats
 
-    def real(self, network: Any, look: Callable[[Tensor], Tensor] | None = None) -> RealStats:
+    def real(self, network: Any) -> RealStats:
         """Feature statistics of the real images with their protocol; kept in memory and in the
-        cache folder. Of clips every frame is an image, unless the network is one of clips.
-
-        look: how a network of clips looks at pixels in 0..1; None: by itself."""
+        cache folder. Of clips every frame is an image, unless the network is one of clips."""
         name = _known_as(network)
         if name not in self._real:
             key = digest({"real": self.identity, "network": name, "device": self.device.type})
             path = self.cache.path(f"real-{key[:32]}.safetensors")
             found = None if self.cache.fresh else self._kept(path, network)
-            self._real[name] = self._measured(network, look, key, path) if found is None else found
+            self._real[name] = self._measured(network, key, path) if found is None else found
         return self._real[name]
 
     def _kept(self, path: Path | None, network: FeatureNetwork) -> RealStats | None:
@@ -208,14 +206,12 @@ class Views:
                 found = None
         return None if distributed.agree(found is None) else found
 
-    def _measured(
-        self, network: Any, look: Callable[[Tensor], Tensor] | None, key: str, path: Path | None
-    ) -> RealStats:
+    def _measured(self, network: Any, key: str, path: Path | None) -> RealStats:
         mine = FeatureStats(network.dim, self.device)
         passes = self.cache.passes(key)
         one = passes.begin(mine, self.batch)
         for batch in self.batches("real features", one.done):
-            mine.update((look or network)(_seen(network, batch.pixels)))
+            mine.update(network(_seen(network, batch.pixels)))
             one.step(batch.index)
         one.finish(len(self))
         real = RealStats(mine.reduce(), network_of(network), **self.protocol, made=provenance())

@@ -98,3 +98,53 @@ def _numbers(memory):
     if isinstance(memory, tuple):
         return sum(map(_numbers, memory))
     return memory.untyped_storage().nbytes() if isinstance(memory, torch.Tensor) else 0
+
+
+def whole_clip_tokenizer(frames=5, size=8):
+    """Norms over time: any 1 + 2k frames, but no pieces."""
+    net = {"channels": 4, "channel_mult": [1, 2], "halve_time": [True], "blocks": 1,
+           "mid_blocks": 1, "norm_groups": 2}  # fmt: skip
+    tree = {
+        "image_size": size,
+        "frames": frames,
+        "encoder": {"kind": "causal_resnet", "net": net},
+        "quantizer": {"kind": "lfq", "bits": 6},
+        "decoder": {"kind": "causal_resnet", "net": net},
+    }
+    torch.manual_seed(0)
+    return Tokenizer(validate(TokenizerConfig, tree)).eval()
+
+
+def test_norms_over_time_take_any_count_but_no_pieces():
+    tokenizer, pixels = whole_clip_tokenizer(), clip(9, 2)
+    assert (tokenizer.frame_stride, tokenizer.streams, tokenizer.spec().prefix) == (
+        2,
+        False,
+        "none",
+    )
+    for frames in (1, 3, 5, 9):
+        alone = whole_clip_tokenizer(frames)
+        alone.load_state_dict(tokenizer.state_dict())
+        tokens = tokenizer.encode(pixels[:, :, :frames])
+        assert tokens.spec == alone.spec() == tokenizer.spec_of(frames)
+        assert tokens.size == (frames, 8, 8)
+        assert torch.equal(tokens.indices, alone.encode(pixels[:, :, :frames]).indices)
+        decoded = tokenizer.decode(tokens)
+        assert torch.equal(decoded, alone.decode(tokens)) and decoded.shape[2] == frames
+    image = tokenizer.encode(pixels[:, :, 0])
+    assert torch.equal(image.indices, tokenizer.encode(pixels[:, :, :1]).indices)
+    # The last frames change the tokens of the first one.
+    assert not torch.equal(tokenizer.encode(pixels).indices[:, :16], image.indices)
+    with pytest.raises(InputError, match=r"takes 1 . k x 2; 7, 9, 11, ... frames work"):
+        tokenizer.encode(clip(8))
+    for pieces in (tokenizer.encode_stream([pixels]), tokenizer.decode_stream([tokens])):
+        with pytest.raises(InputError, match=r"depend on the whole clip.*cannot come in pieces"):
+            next(pieces)
+
+
+def test_a_map_of_one_position_has_no_spread():
+    tokenizer = whole_clip_tokenizer(5, size=2)
+    tokenizer.decode(tokenizer.encode(torch.rand(1, 3, 5, 2, 2)))
+    image = tokenizer.encode(torch.rand(1, 3, 2, 2))
+    with pytest.raises(InputError, match=r"a map of \(1, 1, 1\) has one; use more frames"):
+        tokenizer.decode(image)

@@ -1,7 +1,7 @@
 """Causal tokenizers: any 1 + k x stride frames, images as clips of one frame, clips in pieces.
 
-Part of `Tokenizer`. Each latent frame is a block of tokens that depends on its frames and those
-before, so that the tokens of a clip begin with those of every shorter one.
+Part of `Tokenizer`. Each latent frame is a block of tokens. If blocks depend on their frames and
+those before alone (`streams`), the tokens of a clip begin with those of every shorter one.
 """
 
 from __future__ import annotations
@@ -31,9 +31,14 @@ class Causal:
         any k; None: it takes the shape of its config only."""
         strides = (self.input_space.frame_stride, self.encoder.frame_stride)
         known = None not in (*strides, self.output_space.frame_stride)
-        if not known or not self.decoder.causal:
+        if not known or not (self.decoder.causal or self.decoder.any_blocks):
             return None
         return strides[0] * strides[1]
+
+    @property
+    def streams(self) -> bool:
+        """True if clips can come in pieces: no block depends on the frames after its own."""
+        return self.frame_stride is not None and self.encoder.causal and self.decoder.causal
 
     def check_frames(self, frames: int) -> int:
         """`frames` if clips of so many can be encoded; InputError says which counts work."""
@@ -62,6 +67,11 @@ class Causal:
             return spec
         count = 1 + (frames - 1) // self.frame_stride
         return spec.model_copy(update={"blocks": spec.blocks[:1] * count})
+
+    @property
+    def block_spec(self) -> TokenSpec | None:
+        """The spec of one block of tokens, of which streams are made; None: it has no streams."""
+        return self.spec_of(1) if self.streams else None
 
     def spec_with(self, positions: int) -> tuple[TokenSpec, tuple[int, int, int]]:
         """(spec, size of the pixels) of so many token positions of a causal tokenizer."""
@@ -147,10 +157,10 @@ class Causal:
                 yield self.output_space.inverse(found, stream=stream).clamp(0, 1)
 
     def _check_streams(self, name: str, blocks: int) -> None:
-        if self.frame_stride is None or lacks(self.quantizer, "lookup"):
+        if not self.streams or lacks(self.quantizer, "lookup"):
             raise InputError(
-                f"{name}: this tokenizer is not causal, so that clips cannot come in pieces; "
-                "expected one of causal_cnn parts"
+                f"{name}: tokens of this tokenizer depend on the whole clip, so that clips cannot "
+                "come in pieces; expected one of causal_cnn parts"
             )
         if blocks < 1:
             raise InputError(f"{name}: blocks={blocks}; expected 1 or more")

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vistok import rates
 from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.tiling import of_all
@@ -49,9 +50,18 @@ class Chunking:
             )
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer, frames: int, overlap: int | None = None) -> Chunking:
+    def of(
+        cls,
+        tokenizer: Tokenizer,
+        frames: int,
+        overlap: int | None = None,
+        fps: float | None = None,
+    ) -> Chunking:
         """The windows of a clip; the default overlap is that of the config's `chunks`, or 0.
 
+        Args:
+            fps: of the clip; a window of a tokenizer whose samples stand for a period of time has
+                as many frames as make it.
         InputError for a tokenizer of images, and for an overlap that is larger than half a window.
         """
         if not tokenizer.shape.is_clip:
@@ -59,7 +69,7 @@ class Chunking:
         if overlap is None:
             chunks = tokenizer.config.chunks
             overlap = 0 if chunks is None else chunks.overlap
-        return cls(frames, tokenizer.shape.frames, overlap)
+        return cls(frames, rates.frames_at(tokenizer, fps), overlap)
 
     @property
     def step(self) -> int:
@@ -90,9 +100,11 @@ class Chunking:
         return Chunked(self.frames, self.overlap, len(self))
 
     @classmethod
-    def from_record(cls, tokenizer: Tokenizer, chunked: Chunked) -> Chunking:
+    def from_record(
+        cls, tokenizer: Tokenizer, chunked: Chunked, fps: float | None = None
+    ) -> Chunking:
         """The windows that a .vtk file describes; InputError if they cannot be this tokenizer's."""
-        chunking = cls.of(tokenizer, chunked.frames, chunked.overlap)
+        chunking = cls.of(tokenizer, chunked.frames, chunked.overlap, fps)
         if len(chunking) != chunked.count:
             raise InputError(
                 f"{chunked.count} windows; a clip of {chunked.frames} frames has {len(chunking)} "

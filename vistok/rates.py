@@ -3,6 +3,7 @@ decoder are told of the rate, and of the frames to make."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,27 +31,50 @@ def shape_of(pixels: Tensor, shape: Shape, any_frames: int | None) -> Shape:
     return Shape(shape.channels, (frames, *shape.image_size))
 
 
+def frames_at(tokenizer: Any, fps: float | None) -> int:
+    """Frames of one sample of clips at `fps`: those of the shape, or as many as make its period."""
+    anchor, own = tokenizer.encoder.anchor, tokenizer.shape.frames
+    if anchor is None or fps is None:
+        return own
+    return frames_of(own / anchor, fps, tokenizer.encoder.any_frames)
+
+
+def sides_for(tokenizer: Any, sides: Sequence[int] | None) -> tuple[int, ...]:
+    """The sides that samples must have: the shape's, or those of clips of `sides` where the
+    tokenizer reads and makes any multiple of some frames."""
+    own = tuple(tokenizer.shape.sides)
+    patches = (tokenizer.encoder.any_frames, tokenizer.decoder.any_frames)
+    if None in patches or sides is None or len(sides) != 3 or sides[0] < 1:
+        return own
+    return own if any(sides[0] % patch for patch in patches) else (sides[0], *own[1:])
+
+
+def of_clips(tokenizer: Any, condition: Condition | None, fps: float | None) -> Condition | None:
+    """The condition of one sample with the frame rate of its clip, for parts that look at it."""
+    if not tokenizer.reads_fps or fps is None:
+        return condition
+    return replace(condition or Condition(), fps=torch.tensor([float(fps)]))
+
+
 def sized(tokens: Tokens, pixels: Tensor, any_frames: int | None) -> Tokens:
     """The tokens with the size of their pixels, of an encoder that takes several numbers."""
     return replace(tokens, size=tuple(pixels.shape[2:])) if any_frames else tokens
 
 
-def of_target(
-    batch: Batch, condition: Condition | None, any_frames: int | None
-) -> Condition | None:
-    """The decoder's condition: the rate and the frames of the target, if it is another one."""
-    if any_frames is None or batch.target is None:
+def of_target(batch: Batch, condition: Condition | None, decoder: Any) -> Condition | None:
+    """The decoder's condition: the rate and the frames of the target, or of the pixels."""
+    target = batch.pixels if batch.target is None else batch.target
+    if target is None or not _looks(decoder):
         return condition
     condition = condition or Condition()
-    fps = condition.fps if batch.target_fps is None else batch.target_fps
-    return replace(condition, fps=fps, sides=tuple(batch.target.shape[2:]))
+    own = batch.target is None or batch.target_fps is None
+    fps = condition.fps if own else batch.target_fps
+    return replace(condition, fps=fps, sides=tuple(target.shape[2:]))
 
 
-def of_tokens(
-    tokens: Tokens, condition: Condition | None, any_frames: int | None
-) -> Condition | None:
+def of_tokens(tokens: Tokens, condition: Condition | None, decoder: Any) -> Condition | None:
     """The decoder's condition: what `condition` leaves open is as the tokens were encoded."""
-    if any_frames is None:
+    if not _looks(decoder):
         return condition
     condition = condition or Condition()
     if condition.sides is None and tokens.size is not None:
@@ -61,23 +85,34 @@ def of_tokens(
     return condition
 
 
+def _looks(decoder: Any) -> bool:
+    """True for a decoder that looks at the rate or at the number of frames."""
+    return decoder.reads_fps or decoder.any_frames is not None
+
+
 def at_rate(tokenizer: Any, tokens: Tokens, fps: float) -> Condition:
     """The condition under which tokens decode to the same duration at another frame rate.
 
         pixels = tokenizer.decode(tokens, at_rate(tokenizer, tokens, 60))
 
-    Raises InputError for a tokenizer whose decoder makes one number of frames, and for tokens that
-    do not say at which rate they were encoded.
+    Raises InputError for a decoder that makes one number of frames, unless the duration has so many
+    at that rate, and for tokens that do not say at which rate they were encoded.
     """
-    patch = tokenizer.decoder.any_frames
-    if patch is None:
+    decoder, own = tokenizer.decoder, tokenizer.shape.frames
+    if not _looks(decoder):
         raise InputError(
-            f"fps={fps:g}: this tokenizer decodes to {tokenizer.shape.frames or 1} frames only; "
-            "leave it out, or use a tokenizer that decodes at any rate (VFRTok)"
+            f"fps={fps:g}: this tokenizer decodes to {own or 1} frames only; leave it out, or use "
+            "a tokenizer that decodes at any rate (VFRTok)"
         )
     if not 0 < fps <= 1000:
         raise InputError(f"fps={fps:g}: expected frames per second in 0..1000")
     if tokens.fps is None or tokens.size is None:
         raise InputError(f"fps={fps:g}: these tokens do not say at which rate they were encoded")
-    frames = frames_of(tokens.size[0] / tokens.fps, fps, patch)
+    frames = frames_of(tokens.size[0] / tokens.fps, fps, decoder.any_frames or 1)
+    if decoder.any_frames is None and frames != own:
+        raise InputError(
+            f"fps={fps:g}: {tokens.size[0] / tokens.fps:.3g} s have {frames} frames, and this "
+            f"tokenizer's decoder has positions of {own} only; leave it out, or use one that "
+            "decodes at any rate (decoder.patches.positions=none)"
+        )
     return Condition(sides=(frames, *tokens.size[1:]), fps=torch.full((len(tokens),), float(fps)))

@@ -136,7 +136,7 @@ class Tokenizer(
             clean = seen if one and batch.target is None else self.output_space(target)
         if draws is not None and draws.null is not None and self.decoder.reads_null:
             condition = replace(condition or Condition(), null=draws.null)
-        condition = rates.of_target(batch, condition, self.decoder.any_frames)
+        condition = rates.of_target(batch, condition, self.decoder)
         if samples and drawn.time is None:
             estimate = self._sample(values, present, condition, batch.index, 0, None)
             decoded = Decoded(estimate, estimate)
@@ -193,6 +193,8 @@ class Tokenizer(
             present: [B, M] bool, values that the decoder sees; None = all. noisy: what a decoder
                 that samples is shown of the target (`decoder.corrupt`).
         """
+        if condition is not None:
+            self.decoder.check_sides(condition.sides, self.shape, self.output_space.shape)
         with of_weights(self.decoder):
             return self.decoder(values, present, condition, noisy)
 
@@ -284,9 +286,9 @@ class Tokenizer(
                 f"tokens have blocks {tokens.spec.blocks}; this tokenizer decodes "
                 f"{self.spec().blocks}"
             )
+        condition = rates.of_tokens(tokens, condition, self.decoder)
         if condition is not None:
             self.decoder.check_sides(condition.sides, self.shape, self.output_space.shape)
-        condition = rates.of_tokens(tokens, condition, self.decoder.any_frames)
         settings = self.settings(sampling)
         with evaluating(self):
             return self.pixels_of(tokens, condition, index, seed, settings)

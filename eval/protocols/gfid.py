@@ -264,6 +264,8 @@ def _condition_name(context: Context, model: Any, labels: str) -> str:
     if model.reads_text and context.condition_name == "none":
         kind, what = next(iter(context.views.record.get("text", {"?": "?"}).items()))
         given.append(f"text: {kind} {what}")
+    if model.config.condition.first_frames is not None:
+        given.append(f"first {model.config.condition.first_frames} frames of the clips")
     given.append(context.condition_name)
     return ", ".join(name for name in given if name != "none") or "none"
 

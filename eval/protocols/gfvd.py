@@ -16,7 +16,7 @@ from vistok.eval.images import network_of
 from vistok.eval.protocols import gfid
 from vistok.eval.protocols.base import Job, Protocol, Selects, Skip, register
 from vistok.eval.protocols.fvd_presets import misfit
-from vistok.eval.protocols.rfvd import FVDConfig, clips_note, looking, presets_of
+from vistok.eval.protocols.rfvd import FVDConfig, Looking, clips_note, network_of_clips, presets_of
 from vistok.eval.reference.real import RealStats
 from vistok.eval.reference.training_set import TrainingSet, training_set
 from vistok.eval.results.rows import Row
@@ -81,7 +81,8 @@ class GFVD(Protocol):
     def run(self, context: Context, config: ClipPass) -> list[Row]:
         """gFVD (if there are training clips) and gFVD-val of one set of samples."""
         preset = config.convention
-        reason = misfit(config.preset[0], preset, context.sides, context.views.record)
+        known = context.job.generator.generator.config.condition.first_frames
+        reason = misfit(config.preset[0], preset, context.sides, context.views.record, known)
         if reason:
             context.skip("gFVD", reason, context.job.generator.name)
             return []
@@ -89,13 +90,13 @@ class GFVD(Protocol):
         if made is None:
             return []
         model, note = made
-        network, look = looking(context, config, preset)
+        network = network_of_clips(context, config)
         samples = config.samples or min(gfid.MOST, len(context.views))
         mine = FeatureStats(network.dim, context.device)
         title = gfid.title_of(context.job.generator, config)
         for index in context.numbers(title, samples, mine):
-            mine.update(look(gfid.pixels_of(context, model, index, config)))
-        stats, sides = mine.reduce(), self._sides(context, config, network, look)
+            mine.update(network(gfid.pixels_of(context, model, index, config)))
+        stats, sides = mine.reduce(), self._sides(context, config, network)
         rows = []
         for name, side in sides.items():
             reference = side.reference
@@ -115,11 +116,11 @@ class GFVD(Protocol):
             )
         return rows
 
-    def _sides(self, context: Context, config: ClipPass, network, look) -> dict[str, RealStats]:
+    def _sides(self, context: Context, config: ClipPass, network: Looking) -> dict[str, RealStats]:
         real: TrainingSet | str = context.job.data
         sides: dict[str, RealStats] = {}
         if not isinstance(real, str):
-            sides["gFVD"] = real.stats(context, network, look)
+            sides["gFVD"] = real.stats(context, network)
         if config.trained or not sides:
-            sides["gFVD-val"] = context.views.real(network, look)
+            sides["gFVD-val"] = context.views.real(network)
         return sides

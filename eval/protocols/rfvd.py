@@ -7,7 +7,6 @@ looks at the frames, or at the changes between them, and the number is named aft
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import field_validator
@@ -17,10 +16,19 @@ from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
 from vistok.eval.images import network_of
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, register
-from vistok.eval.protocols.fvd_presets import Clips, Preset, PresetName, chosen, misfit
+from vistok.eval.protocols.fvd_presets import (
+    Clips,
+    Preset,
+    PresetName,
+    chosen,
+    misfit,
+    name_of,
+)
 from vistok.eval.results.rows import Row
 from vistok.eval.systems.runs import System
 from vistok.frozen import video_network
+from vistok.layers.frames import frames
+from vistok.layers.resize import resize
 from vistok.metrics import FeatureStats
 from vistok.metrics.video import FrameFeatures, MotionFeatures
 
@@ -39,8 +47,8 @@ class FVDConfig(ProtocolConfig):
     weights: Selects[str | None] = None
     """Weight file of i3d, or folder of videomae, if it is not in the usual place."""
     preset: tuple[PresetName, ...] = ("own",)
-    """Conventions of a published FVD (frames, pixels, preprocessing, covariance), one number each:
-    larp, omnitokenizer, open_magvit2, styleganv, magvit. own: the clips as the data give them."""
+    """Conventions of published FVDs (frames, pixels, preprocessing, covariance), one number each;
+    NAME_prediction: of clips continued from known frames. own: the clips as the data give them."""
     clips: Clips | None = None
     """Preprocessing of clips for i3d and videomae under preset=own, as that program does it;
     null = larp."""
@@ -68,7 +76,8 @@ class FVDConfig(ProtocolConfig):
     @property
     def setting(self) -> dict[str, Any]:
         """The setting that rows of a job carry: the preset's name with all that it stands for."""
-        preset = {"preset": self.preset[0], "convention": self.convention.setting}
+        name = name_of(self.preset[0], self.clips)
+        preset = {"preset": name, "convention": self.convention.setting}
         return {"features": self.features, **preset}
 
 
@@ -100,16 +109,16 @@ class RFVD(Protocol):
         if reason:
             context.skip("rFVD", reason)
             return []
-        network, look = looking(context, config, preset)
+        network = network_of_clips(context, config)
         real = FeatureStats(network.dim, context.device)
         decoded = {k: FeatureStats(network.dim, context.device) for k in spec.eval_lengths}
         for batch in context.batches(f"{context.run.name}: clips", [real, decoded]):
             condition = context.condition(batch)
             tokens = context.encode(batch, condition)
-            real.update(look(batch.pixels))
+            real.update(network(batch.pixels))
             for length, stats in decoded.items():
                 cut = tokens if length == spec.max_prefix else tokens.prefix(length)
-                stats.update(look(context.decode(cut, condition, batch.index)))
+                stats.update(network(context.decode(cut, condition, batch.index)))
         whole, note = real.reduce(), clips_note(context, preset)
         return [
             context.frechet_row(
@@ -137,19 +146,38 @@ def presets_of(own: FVDConfig) -> list[tuple[dict[str, Any], tuple[Any, ...]]]:
     return found
 
 
-def looking(
-    context: Context, config: FVDConfig, preset: Preset
-) -> tuple[Any, Callable[[Tensor], Tensor]]:
-    """The job's network of clips, and how it looks at clips [B, 3, T, H, W] in 0..1 or uint8."""
+class Looking:
+    """A network of clips, as a preset looks through it: clips [B, 3, T, H, W], uint8 or 0..1, ->
+    features [B, D]. `preprocess` says what is done before the network's own treatment."""
+
+    media = "video"
+
+    def __init__(self, network: Any, preset: Preset, eight_bits: bool) -> None:
+        """eight_bits: the network takes nothing else, so clips are rounded in any case."""
+        self.network, self.side, self.dim = network, preset.resized, network.dim
+        self.name, self.sha256 = network.name, network.sha256
+        self.before, self.behind = preset.rounded, eight_bits
+        said = ["rounded to 8 bits"] if self.before and not eight_bits else []
+        said += [f"to {self.side}, antialiased"] if self.side else []
+        self.preprocess = "; ".join([*said, network.preprocess])
+
+    def __call__(self, clips: Tensor) -> Tensor:
+        clips = to_uint8(clips) if self.before else clips
+        clips = clips if clips.is_floating_point() else clips.float() / 255
+        clips = clips.clamp(0, 1)
+        if self.side is not None:
+            small = resize(frames(clips), self.side, "bilinear", antialias=True).clamp(0, 1)
+            clips = small.unflatten(0, (len(clips), -1)).transpose(1, 2)
+        return self.network(to_uint8(clips) if self.behind else clips)
+
+
+def network_of_clips(context: Context, config: FVDConfig) -> Looking:
+    """The job's network of clips under its preset."""
     if context.job.networks:
         network = context.job.networks[0].to(context.device)
-        if not preset.rounded:
-            return network, lambda clips: network(
-                clips.clamp(0, 1) if clips.is_floating_point() else clips
-            )
-    else:
-        network = _EMBEDDED[config.features](context.features)
-    return network, lambda clips: network(to_uint8(clips))
+        return Looking(network, config.convention, eight_bits=False)
+    network = _EMBEDDED[config.features](context.features)
+    return Looking(network, config.convention, eight_bits=True)
 
 
 def clips_note(context: Context, preset: Preset) -> str:
@@ -157,4 +185,6 @@ def clips_note(context: Context, preset: Preset) -> str:
     said = f"{len(context.views):,} clips of {context.sides[0]} frames"
     if preset.real:
         said += f"; published numbers of this preset take clips of the {preset.real} split"
+    if preset.samples and context.job.generator is not None:
+        said += f", {preset.samples:,} of them generated"
     return said

@@ -1,7 +1,9 @@
-"""Texts under which generators that read text make their samples: those of the data."""
+"""Conditions of samples from the data: texts of generators that read text, known frames of those
+that continue clips."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -9,6 +11,8 @@ from torch import Tensor
 from vistok.config.errors import UserError
 from vistok.core.records import Condition
 from vistok.eval.context import Context
+from vistok.layers.frames import hold
+from vistok.tokens import Tokens
 
 NO_TEXTS = (
     "the generator reads text, and the data give none; evaluate with texts of the data (text=txt "
@@ -49,9 +53,23 @@ def texts_missing(context: Context, model: Any) -> str | None:
 
 
 def conditioned(context: Context, model: Any, index: Tensor, labels: Tensor | None) -> Condition:
-    """The condition of the samples `index` [B]: their classes, and texts if the generator reads
-    any."""
+    """The condition of the samples `index` [B]: their classes, texts if the generator reads any,
+    and known frames if it continues clips."""
+    known = known_frames(context, model, index)
     if not model.reads_text:
-        return Condition(label=labels)
+        return Condition(label=labels, prefix=known)
     found = model.text_condition(texts_of(context, index, labels))
-    return Condition(label=labels, text=found.text, text_mask=found.text_mask, pooled=found.pooled)
+    return Condition(
+        label=labels, text=found.text, text_mask=found.text_mask, pooled=found.pooled, prefix=known
+    )
+
+
+def known_frames(context: Context, model: Any, index: Tensor) -> Tokens | None:
+    """Tokens of the first frames of the evaluated clips of numbers `index` [B], in turn, for a
+    generator that continues clips; None for others."""
+    first = model.config.condition.first_frames
+    if first is None:
+        return None
+    real = context.views.chosen([number % len(context.views) for number in index.tolist()])
+    held = replace(real, pixels=hold(real.pixels, first))
+    return context.encode(held, context.condition(held))

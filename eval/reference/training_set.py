@@ -8,12 +8,11 @@ split consists of random views (photos) give views: the reference's description 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from vistok.config.registry import build
 from vistok.core.rng import Rng
@@ -69,16 +68,15 @@ class TrainingSet:
         self,
         context: Context,
         network: Any = None,
-        look: Callable[[Tensor], Tensor] | None = None,
     ) -> RealStats:
-        """Statistics under the context's feature network, or under a `network` of clips and how it
-        looks at them, over all ranks (every rank must ask)."""
+        """Statistics under the context's feature network, or under a `network` of clips, over all
+        ranks (every rank must ask)."""
         views = context.views
         own = Views(self.dataset, views.batch, None, views.device, views.workers, views.cache)
         known = ("training", json.dumps(self.record, sort_keys=True, default=str))
         own = views.memo.setdefault(known, own)  # runs on the same images share them
         described = f"{own.reference.described}; {self.record.get('picked', 'all of it')}"
-        found = own.real(context.features if network is None else network, look)
+        found = own.real(context.features if network is None else network)
         reference = found.reference.model_copy(update={"described": described})
         return replace(found, reference=reference)
 

@@ -133,7 +133,7 @@ def longest(rows: Iterable[Row]) -> list[Row]:
     """The row at the greatest length of each metric (and network, data, guidance)."""
     best: dict[tuple, Row] = {}
     for row in rows:
-        key = (row.metric, row.display, row.guidance)
+        key = (row.metric, row.display, row.clip, row.guidance)
         if key not in best or (row.length or 0) > (best[key].length or 0):
             best[key] = row
     return list(best.values())

@@ -238,7 +238,7 @@ def _one_guidance(rows: list[Row]) -> list[Row]:
 
 
 def _by_display(rows: Iterable[Row]) -> list[list[Row]]:
-    return list(_grouped(rows, lambda row: row.display).values())
+    return list(_grouped(rows, lambda row: (row.display, row.clip)).values())
 
 
 def _grouped(rows: Iterable[Row], key: Any) -> dict[Any, list[Row]]:

@@ -49,12 +49,15 @@ class Naming:
     def __init__(self, rows: Iterable[Row]) -> None:
         self._networks: dict[str, dict[str, None]] = {}
         self._sets: dict[str, dict[str, None]] = {}
+        self._clips: dict[str, dict[tuple[int, ...], None]] = {}
         for row in rows:
             if row.metric.endswith("-cell"):
                 continue
             if row.features is not None:
                 self._networks.setdefault(row.metric, {})[row.features.name] = None
             self._sets.setdefault(row.metric, {})[row.reference.name] = None
+            if row.clip is not None:
+                self._clips.setdefault(row.metric, {})[row.clip] = None
 
     def of(self, row: Row, guided: bool = True) -> Name:
         """The name of a row's number; `guided`: with the guidance where it was sampled."""
@@ -65,9 +68,13 @@ class Naming:
             parts.append(row.preset)
         if len(self._sets.get(row.metric, ())) > 1:
             parts.append(row.reference.name)
+        whole = named(row) if guided else row.display
+        if row.clip is not None and len(self._clips.get(row.metric, ())) > 1:
+            sides = "x".join(map(str, row.clip))
+            parts.append(sides)
+            whole += f", clips of {sides}"
         if guided and row.guidance is not None and not found.baseline:
             parts.append(f"guidance {scale_text(row.guidance)}")
-        whole = named(row) if guided else row.display
         return Name(found.heading, ", ".join(parts), whole, found.better)
 
     def legend(self) -> list[str]:

@@ -57,7 +57,7 @@ def _table(rows: list[Row], run: dict[str, Any], naming: Naming) -> Table:
     lengths = tuple(sorted(found, reverse=True))
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.metric, row.display, row.guidance), []).append(row)
+        groups.setdefault((row.metric, row.display, row.clip, row.guidance), []).append(row)
     ordered = sorted(groups.items(), key=lambda item: order(item[0][0]))
     one_value = lambda key: metric_of(key[0]).table == "whole"
     lines = [_line(key, own, lengths, naming) for key, own in ordered if not one_value(key)]

@@ -14,12 +14,12 @@ from vistok.eval.results.rows import Results, Row
 
 def time_charts(results: Results) -> list[Markup]:
     """A chart for each metric (and network, data) that was measured at single frames."""
-    groups: dict[str, dict[str, list[Row]]] = {}
+    groups: dict[tuple, dict[str, list[Row]]] = {}
     for row in results.rows:
         if "frame" in row.point and row.value is not None:
-            groups.setdefault(row.display, {}).setdefault(row.run, []).append(row)
+            groups.setdefault((row.display, row.clip), {}).setdefault(row.run, []).append(row)
     colors, charts = places(results), []
-    for display, runs in groups.items():
+    for (display, sides), runs in groups.items():
         first = next(iter(runs.values()))[0]
         name = first.metric.removesuffix("-cell")
         found, lines, ticks = metric(name), [], set()
@@ -29,9 +29,11 @@ def time_charts(results: Results) -> list[Markup]:
             apart = [one for one in differences(first, rows[0]) if not one.startswith("point.")]
             remark = f" (≠ {', '.join(apart)})" if apart else ""
             lines.append(Series(run, points, place=colors.get(run, 0), remark=remark))
+        several = sum(name == display for name, _ in groups) > 1
+        of = f", clips of {'x'.join(map(str, sides))}" if several and sides else ""
         charts.append(
             line_chart(
-                f"{found.heading} at each frame {ARROWS[found.better]}".strip(),
+                f"{found.heading} at each frame{of} {ARROWS[found.better]}".strip(),
                 lines,
                 x_ticks=sorted(ticks),
                 x_title="frame",

@@ -140,6 +140,12 @@ class Row(Record):
         return found if isinstance(found, str) and found != "own" else ""
 
     @property
+    def clip(self) -> tuple[int, ...] | None:
+        """Sides (T, H, W) of the clips behind the number; None for one of images. Other frames or
+        pixels make another number, which stands in a column and in a chart of its own."""
+        return self.size if self.size is not None and len(self.size) == 3 else None
+
+    @property
     def number(self) -> float | None:
         """The value, infinite and undefined ones too; None if nothing was measured."""
         return float(self.not_finite) if self.not_finite else self.value

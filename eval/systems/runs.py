@@ -21,6 +21,7 @@ from vistok.config.registry import build
 from vistok.config.yaml_files import read_plain_yaml
 from vistok.core.errors import InputError
 from vistok.data.addresses import addresses, check_addresses
+from vistok.data.kinds.mix import MixConfig
 from vistok.data.kinds.pairs import PairsConfig, originals_of
 from vistok.eval.results.history import thinned
 from vistok.eval.systems.history import RunError, read_history
@@ -215,7 +216,7 @@ def data_config(run: Run | None, changes: Mapping[str, Any] | None = None) -> Co
             ("no data named" if run is None else f"{run.folder}: {_no_data(run)}")
             + "; say which images, e.g. data.kind=photos data.size=32"
         )
-    if tree and tree.get("kind") == "pairs" and "kind" not in changes:
+    if tree and tree.get("kind") in ("pairs", "mix") and "kind" not in changes:
         tree = _real(validate(_Data, {"data": tree}, "data").data).model_dump(mode="json")
     with recorded((run.config or {}).get("plugins") if run and tree else None, "data"):
         config = _real(validate(_Data, {"data": {**(tree or {}), **changes}}, "data").data)
@@ -226,7 +227,9 @@ def data_config(run: Run | None, changes: Mapping[str, Any] | None = None) -> Co
 
 def _real(config: Config) -> Config:
     """The data config of real images: of pairs, whose inputs were generated, that of the
-    originals."""
+    originals; of a mix the one that validates."""
+    if isinstance(config, MixConfig):
+        return _real(config.validating)
     return originals_of(config) if isinstance(config, PairsConfig) else config
 
 

@@ -117,6 +117,23 @@ def test_videomae_is_the_librarys(folders):
         ours(torch.rand(1, 3, 5, 16, 16))
 
 
+def test_videomae_of_the_released_classifier(tmp_path):
+    """The released file holds a classifier, whose head and last norm are left out."""
+    torch.manual_seed(0)
+    shape = {**SMALL, "intermediate_size": 32, "image_size": 16, "patch_size": 8, "num_frames": 4}
+    config = transformers.VideoMAEConfig(**shape, use_mean_pooling=True, num_labels=5)
+    model = transformers.VideoMAEForVideoClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    keys = load_file(tmp_path / "model.safetensors")
+    assert {"classifier.weight", "fc_norm.weight"} <= set(keys)
+    assert "videomae.encoder.layer.0.attention.attention.q_bias" in keys
+    clips = torch.rand(2, 3, 4, 16, 16)
+    with torch.no_grad():
+        seen = model.videomae(_normalized(clips.transpose(1, 2), *IMAGENET)).last_hidden_state
+    ours = _open("videomae", tmp_path)
+    torch.testing.assert_close(ours(clips), seen.mean(1), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_frozen_named_and_found_by_folder(name, folders, tmp_path, monkeypatch):
     from vistok.frozen import hf

@@ -15,12 +15,14 @@ from vistok.core.schedules import Progress
 from vistok.frozen.vit import FrozenViTConfig
 from vistok.losses.adversarial import AdversarialConfig, AdversarialLoss
 from vistok.losses.discriminators import (
+    ClipViTConfig,
     DinoDiscriminator,
     DinoDiscriminatorConfig,
     StyleGANDiscriminatorConfig,
 )
 from vistok.losses.discriminators.dino import VirtualBatchNorm, crops
 from vistok.losses.discriminators.spectral import SpectralConv1d
+from vistok.losses.probe import passed, shapes_alone
 
 BATCH = Batch(index=torch.arange(4))
 
@@ -256,6 +258,30 @@ def test_every_pass_has_numbers_of_its_own():
     assert torch.equal(seen.images[0], x)
 
 
+def test_consistency_compares_with_a_stronger_augmentation():
+    loss = gan(
+        discriminator={"kind": "patchgan"},
+        augment={"first": "color", "cutout": 0.25},
+        consistency=4.0,
+        strong={"cutout": 0.5},
+        discriminator_weight=0.2,
+    )
+    loss.discriminator.discriminator = seen = Seen()
+    real, fake = torch.rand(2, 4, 3, 16, 16)
+    draws = loss.draw(BATCH.index, Rng(0), at(0))
+    assert draws.uniform.shape[1] == 5
+    terms = loss.step(loss.discriminator, (real, fake), BATCH, draws, at(0))
+    views = [
+        loss.seen(x, n, draws, at(0))[0] for x, n in zip((fake, real) * 2, range(1, 5), strict=True)
+    ]
+    weak, strong = (torch.cat(pair).mean((1, 2, 3)) for pair in (views[:2], views[2:]))
+    far = torch.nn.functional.mse_loss(weak, strong)
+    hinge = (torch.relu(1 - weak[4:]).mean() + torch.relu(1 + weak[:4]).mean()) / 2
+    torch.testing.assert_close(terms["consistency"], far)
+    torch.testing.assert_close(terms["loss"], 0.2 * hinge + 4.0 * far)
+    assert far > 1e-6 and len(seen.images) == 1
+
+
 def test_blur_of_the_first_steps():
     loss = gan(discriminator={"kind": "patchgan"}, start=2, blur_steps=3)
     loss.discriminator.discriminator = seen = Seen()
@@ -335,3 +361,44 @@ def test_a_discriminator_of_clips_sees_them_whole():
 def test_augmentation_of_clips_is_one_line():
     with pytest.raises(ConfigError, match="patchgan3d sees whole clips"):
         clip_gan(blur_steps=10)
+
+
+def test_clip_vit_sees_whole_clips_and_refuses_others(fails):
+    torch.manual_seed(0)
+    network = build(ClipViTConfig(size=4, frames=2, width=16, depth=1, heads=2))
+    clips = torch.rand(2, 3, 4, 8, 8)
+    logits = network(clips)
+    assert logits.shape == (2, 1) and network.media == "clip"
+    assert not torch.allclose(network(clips.flip(2)), logits)  # frames have places
+    with shapes_alone():  # such a pass leaves nothing behind
+        passed(network, torch.zeros(1, 3, 2, 8, 8))
+    assert network(clips[:, :, :2]).isfinite().all()
+    with fails(ValueError, r"clips of \(3, 8, 8\) are no multiples of its patches \(2, 4, 4\)"):
+        network(clips[:, :, :3])
+    spectral = build(
+        ClipViTConfig(size=4, frames=2, width=16, depth=1, heads=2, spectral_norm=True)
+    )
+    for layer in (spectral.head, spectral.transformer.blocks[0].mlp.up):
+        for _ in range(50):
+            spectral(clips)
+        assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, 1e-2)
+
+
+def test_smoothed_targets_by_hand():
+    loss = build(
+        AdversarialConfig.tiny().model_copy(
+            update={"discriminator_loss": "vanilla", "smoothing": 0.15, "every": 5}
+        )
+    )
+    real, fake = torch.tensor([[2.0], [-1.0]]), torch.tensor([[0.5], [3.0]])
+    seen = torch.cat([real, fake])
+    noise = torch.tensor([[1.0, -2.0], [4.0, 0.0]])  # moves by 0.15, 0.3 | 0.3 (cut from 0.6), 0
+    found, _ = loss.discriminate(lambda *given: seen, real, fake, None, noise)
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+    expected = bce(real, torch.tensor([[0.85], [0.7]])) + bce(fake, torch.tensor([[0.3], [0.0]]))
+    assert found.item() == pytest.approx(expected.item() / 2, abs=1e-6)
+    assert loss.phase.every == 5
+    drawn = loss.draw(torch.arange(3), Rng(0, "loss.adversarial", 1), Progress(1, 9))
+    assert drawn.noise.shape == (3, 2) and drawn.uniform is None
+    with pytest.raises(ValueError, match=r"smoothing=0\.1 moves the targets of a cross-entropy"):
+        AdversarialConfig(smoothing=0.1)

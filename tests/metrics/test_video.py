@@ -101,10 +101,10 @@ def test_bytes_and_floats_differ_by_truncation_alone():
 
 def test_presets():
     flat = torch.full((1, 3, 2, 6, 12), 0.3)
-    for name in ("larp", "omnitokenizer", "styleganv"):
-        made = preset(name)(flat, 4)
+    for name in ("larp", "omnitokenizer", "styleganv", "videogpt"):
+        made, cut = preset(name)(flat, 4), name in ("omnitokenizer", "videogpt")
         assert made.shape == (1, 3, 2, 4, 4)
-        assert (made - 0.3).abs().max() < (1 / 255 if name == "omnitokenizer" else 1e-6)
+        assert (made - (76 / 255 if cut else 0.3)).abs().max() < 1e-6  # 255 * 0.3 = 76.5
     wide = torch.arange(12.0).expand(1, 3, 2, 4, 12) / 12
     torch.testing.assert_close(
         preset("styleganv")(wide, 4), wide[..., 4:8]

@@ -7,7 +7,7 @@ leaves the rest to AdamW.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -129,10 +129,20 @@ def optimizers_of(
     config = with_lr(config, phase.lr)
     return {
         name: make_optimizers(
-            config, modules[name], phase.lr_factors if name == phase.module else None
+            _scaled(config, 1.0 if name == phase.module else phase.lr_factors.get(name, 1.0)),
+            modules[name],
+            phase.lr_factors if name == phase.module else None,
         )
         for name in phase.modules
     }
+
+
+def _scaled(config: Config, factor: float) -> Config:
+    """The config at its learning rates times a factor."""
+    changes: dict[str, Any] = {"lr": config.lr * factor}
+    if isinstance(config, MuonConfig):
+        changes["rest"] = _scaled(config.rest, factor)
+    return config if factor == 1.0 else config.model_copy(update=changes)
 
 
 def with_lr(config: Config, lr: float | None) -> Config:

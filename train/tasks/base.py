@@ -40,7 +40,7 @@ class Phase:
     lr: float | None = None
     """Peak learning rate; None = that of the config."""
     lr_factors: Mapping[str, float] = field(default_factory=dict)
-    """Factor of the learning rate by the names of parts of `module`."""
+    """Factor of the learning rate by the names of parts of `module`, and of modules beside it."""
 
     @property
     def modules(self) -> tuple[str, ...]:

@@ -31,6 +31,8 @@ class FrameRatesConfig(Config):
     """Share of steps that read and rebuild one rate, `symmetric_fps`; the others read the low rate
     and rebuild the clip's own, or the other way round."""
     symmetric_fps: float = Field(default=24.0, gt=0, le=1000)
+    symmetric_of: tuple[float, ...] | None = None
+    """Frame rates of the clips with such steps; null = all above `symmetric_fps`. VFRTok: [30]."""
 
 
 def check(tokenizer: Tokenizer) -> None:
@@ -80,7 +82,8 @@ def between(config: FrameRatesConfig, batch: Batch, draws: Draws, patch: int) ->
     first, second, third = uniform[0].tolist()
     whole = lambda rate: torch.full_like(batch.fps, rate)
     low_ends = rates(config, frames, fps, patch)
-    if first < config.symmetric and config.symmetric_fps < fps:
+    some = config.symmetric_of is None or any(abs(fps - one) < 0.5 for one in config.symmetric_of)
+    if some and first < config.symmetric and config.symmetric_fps < fps:
         pixels, rate = transcoded(batch.pixels, fps, config.symmetric_fps, patch)
         return replace(batch, pixels=pixels, fps=whole(rate))
     low = low_ends[min(int(second * len(low_ends)), len(low_ends) - 1)]

@@ -7,7 +7,7 @@ Stages are configs: `init` starts parts from a saved tokenizer, `freeze` keeps p
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -46,7 +46,8 @@ from vistok.train.tasks.base import (
 )
 from vistok.train.tasks.cached_space import check_cached, check_losses, is_cached
 from vistok.train.tasks.losses import Losses
-from vistok.train.tasks.stages import InitConfig, start_from
+from vistok.train.tasks.mixed import check_mix
+from vistok.train.tasks.stages import InitConfig, networks_from, start_from
 from vistok.train.tasks.vit_init import check_fits
 
 
@@ -61,7 +62,8 @@ class TokenizerTaskConfig(Config):
     freeze: tuple[str, ...] = ()
     """Names of parts (or of anything inside: `encoder.patch_embed`) that do not train."""
     lr: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
-    """Learning-rate factor of named parts."""
+    """Learning-rate factor of named parts, and of networks of losses that train beside the
+    tokenizer (`prior`)."""
     frame_rates: between_rates.FrameRatesConfig | None = None
     """Training reads clips at one frame rate and rebuilds them at another (VFRTok); only for
     tokenizers that take any number of frames. null = never."""
@@ -126,11 +128,15 @@ class TokenizerTask(Task):
     def __init__(self, config: TokenizerTaskConfig, data) -> None:
         self.config, self.data = config, data
         self.cached = is_cached(data)
-        if not self.cached:
+        several = config.frame_rates is not None or (data is not None and data.sets)
+        mixed = data is not None and several and not self.cached
+        if not self.cached and not mixed:
             check_sides(data, config.tokenizer.shape.sides, "this tokenizer")
         if data is not None and config.tokenizer.text is not None and not data.texts:
             raise ConfigError(NO_TEXTS)
         self.tokenizer = Tokenizer(config.tokenizer)
+        if mixed:
+            check_mix(data, self.tokenizer)
         if config.frame_rates is not None:
             between_rates.check(self.tokenizer)
         self.lengths, self.sampling = self._lengths(), self._sampling()
@@ -138,11 +144,13 @@ class TokenizerTask(Task):
         inits = [(i.path, tuple(i.parts)) for i in config.init if i.path is not None]
         self.ancestry = Ancestry.of(self.tokenizer, inits, data is not None and data.targets)
         _check_names(self.tokenizer, "freeze", config.freeze)
-        _check_names(self.tokenizer, "lr", config.lr)
         for name, parameter in self.tokenizer.named_parameters():
             if any(_inside(name, part) for part in config.freeze):
                 parameter.requires_grad_(False)
         self.losses = Losses(config.losses, self.tokenizer, config.term_gradients_every)
+        _check_names(self.tokenizer, "lr", config.lr, self.losses.beside)
+        copied = (networks_from(self.losses.networks, init) for init in config.init)
+        self.started += [line for line in copied if line is not None]
         if self.cached:
             check_cached(data, self.tokenizer)
             check_losses(self.losses.parts)
@@ -320,11 +328,13 @@ def _inside(name: str, part: str) -> bool:
     return f"{name}.".startswith(f"{part}.")
 
 
-def _check_names(tokenizer: Tokenizer, key: str, parts: Iterable[str]) -> None:
-    """Every name must be that of a part, or of a module inside one."""
+def _check_names(
+    tokenizer: Tokenizer, key: str, parts: Iterable[str], others: Collection[str] = ()
+) -> None:
+    """Every name must be that of a part, or of a module inside one, or one of the others."""
     modules = dict(tokenizer.named_modules())
     for part in parts:
-        if not part or part not in modules:
+        if not part or (part not in modules and part not in others):
             raise ConfigError(
                 f"task.{key}: '{part}' names no part; expected encoder, quantizer, decoder or a "
                 "module inside one, such as encoder.patch_embed"

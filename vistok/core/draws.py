@@ -30,6 +30,8 @@ class PartDraws(Record):
     time: Tensor | None = None  # [B] in [0, 1]: flow and diffusion
     order: Tensor | None = None  # [B, L] int64: order of generation
     mask: Tensor | None = None  # [B, L] bool: positions to be predicted
+    given: Tensor | None = None  # [B] int64: first frames of a clip that are given
+    given_time: Tensor | None = None  # [B] in [0, 1]: noise on those frames
 
     def map(self, function: Map) -> PartDraws:
         return replace(self, **_mapped(self, function))
@@ -77,6 +79,15 @@ class Draws(Record):
         if twice:
             raise InputError(f"two parts fill '{twice[0]}' ({owner} is the second); keep one")
         return replace(self, parts={**self.parts, **other.parts}, **theirs)
+
+
+def picked(shares: Tensor, uniform: Tensor) -> Tensor:
+    """shares [..., K] that add up to about 1, uniform [...] in [0, 1) -> indices [...] int64: for
+    each row the one whose share, cumulated, holds the number."""
+    edges = shares.cumsum(-1)
+    place = uniform[..., None] * edges[..., -1:]
+    found = torch.searchsorted(edges, place, right=True)[..., 0]
+    return found.clamp_(max=shares.shape[-1] - 1)
 
 
 def _mapped(record: Draws | PartDraws, function: Map) -> dict[str, Tensor]:

@@ -48,6 +48,8 @@ class Decoder(nn.Module):
     prefix: Prefix = "none"
     """Prefixes that it serves by hiding values: none, of the sequence, of whole blocks, or of each
     block."""
+    any_blocks: bool = False
+    """True: it takes any number of blocks; frames may depend on all of them."""
     causal: bool = False
     """True: it takes any number of blocks, and frames depend on their block and those before."""
     sampling: Config | None = None
@@ -94,7 +96,10 @@ class Decoder(nn.Module):
                 )
             return
         if not self.any_size or space != pixels:
+            frames = len(sides) == 3 and tuple(sides[1:]) == pixels.image_size
+            other = "makes any number of frames (patches.positions=none)"
             raise InputError(
                 f"sides={tuple(sides)}: this tokenizer decodes to {pixels.sides} only; leave them "
-                "out, or use a tokenizer whose decoder makes any size (kind: pyramid)"
+                f"out, or use a tokenizer whose decoder "
+                f"{other if frames else 'makes any size (kind: pyramid)'}"
             )

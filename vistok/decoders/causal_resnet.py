@@ -41,7 +41,7 @@ class CausalResnetDecoderConfig(Config):
 
 @register("decoder", CausalResnetDecoderConfig)
 class CausalResnetDecoder(Decoder):
-    """Its norms average over the whole clip: it serves no prefix."""
+    """Its norms average over the whole clip: it serves no prefix, but any number of frames."""
 
     def __init__(
         self, config: CausalResnetDecoderConfig, shape: Shape, grids: Sequence[Grid], dim: int
@@ -53,6 +53,7 @@ class CausalResnetDecoder(Decoder):
         """
         super().__init__()
         self.config, self.clips = config, shape.is_clip
+        self.any_blocks = shape.is_clip
         net, widths = config.net, config.net.widths
         self.grid = net.grid(shape)
         if sum(map(cells, grids)) != cells(self.grid):
@@ -61,11 +62,7 @@ class CausalResnetDecoder(Decoder):
                 f"but there are {sum(map(cells, grids))} values; give encoder and decoder the same "
                 "levels"
             )
-        if config.adaptive_norm and cells(self.grid) == 1:
-            raise InputError(
-                "decoder.adaptive_norm=true takes the spread of a map over its positions, and a "
-                f"map of {self.grid} has one; use fewer levels or adaptive_norm=false"
-            )
+        self._check_spread(self.grid)
         self.conv_in = net.conv(dim, widths[-1])
         self.mid = residual_middle(net)
         # Level 0 is that of the clip, as in the encoder: the last to run.
@@ -97,6 +94,7 @@ class CausalResnetDecoder(Decoder):
         _, h, w = self.grid
         # As it lies it would be channels-last.
         z = rearrange(values, "b (t h w) d -> b d t h w", h=h, w=w).contiguous()
+        self._check_spread(tuple(z.shape[2:]))
         y = self.mid(self.conv_in(z))
         for i in reversed(range(len(self.levels))):
             if self.config.adaptive_norm:
@@ -105,6 +103,14 @@ class CausalResnetDecoder(Decoder):
         y = self.conv_out(F.silu(self.norm(y))).float()
         y = y if self.clips else y[:, :, 0]
         return Decoded(y, y)
+
+    def _check_spread(self, grid: Grid) -> None:
+        """InputError for a map of values without a spread."""
+        if self.config.adaptive_norm and cells(grid) == 1:
+            raise InputError(
+                "decoder.adaptive_norm=true takes the spread of a map over its positions, and a "
+                f"map of {grid} has one; use more frames, fewer levels or adaptive_norm=false"
+            )
 
     @property
     def last_layer(self) -> nn.Parameter:

@@ -26,7 +26,12 @@ from vistok.layers.masks import joined
 from vistok.layers.norms import make_norm
 from vistok.layers.patch_rotary import PatchRotary, PatchRotaryConfig
 from vistok.layers.patchify import PatchesConfig
-from vistok.layers.positions import PositionTable, SharedPositions, new_levels
+from vistok.layers.positions import (
+    PositionTable,
+    SharedPositions,
+    new_levels,
+    sequence_sincos,
+)
 from vistok.layers.spectrum import Synthesis
 from vistok.layers.text import TextInput, TextInputConfig
 from vistok.layers.transformer import (
@@ -44,9 +49,15 @@ class ViTDecoderConfig(Config):
     transformer: TransformerConfig = TransformerConfig()
     slot_projection: bool = False
     """Each value has its own input projection."""
-    value_positions: Literal["own", "shared"] = "own"
+    mask_token: bool = True
+    """A learned vector at all places of the grid; false: positions alone tell what is asked for
+    (LARP without its type embedding)."""
+    value_positions: Literal["own", "shared", "sincos"] = "own"
     """own: a learned table of the values. shared: the values read the table of the mask tokens,
-    resized to their grid where it differs (RobusTok)."""
+    resized to their grid where it differs (RobusTok). sincos: fixed sines, then cosines, of their
+    place in the sequence (LARP)."""
+    value_position_base: float = Field(default=10000.0, gt=0)
+    """Base of the frequencies of value_positions=sincos."""
     value_rows: Literal["behind", "onto"] = "behind"
     """behind: values are rows of their own, behind the mask tokens. onto: a value for each patch is
     added to its mask token, half as many rows (ViT-VQGAN, arXiv 2110.04627)."""
@@ -56,8 +67,9 @@ class ViTDecoderConfig(Config):
     value_class_token: bool = False
     """The class token also stands in front of the values, with its position if they are shared;
     nothing reads it (RobusTok)."""
-    levels: bool = False
-    """A learned vector is added to all mask tokens, and another one to all values (RobusTok)."""
+    levels: bool | Literal["values"] = False
+    """A learned vector is added to all mask tokens, and another one to all values (RobusTok); or to
+    the values alone (LARP)."""
     missing: Literal["mask_token", "drop", "refuse"] = "refuse"
     """Stand-in for a missing value: a learned vector, nothing, or none: only whole sequences can
     be decoded."""
@@ -68,10 +80,10 @@ class ViTDecoderConfig(Config):
     """The transformer's norm also before the first block (TiTok's ln_pre)."""
     text: TextInputConfig | None = None
     """Text features behind the values (TA-TiTok, TexTok); null = none are read."""
-    token_std: Literal["unit", "width", "small"] = "unit"
+    token_std: Literal["unit", "width", "small", "constant"] = "unit"
     """Standard deviation of learned tokens and tables at the start: the own scale of each,
-    width**-0.5 (TiTok), or 1e-6 (tables 0.02; RobusTok, whose class token and table come from
-    DINOv2)."""
+    width**-0.5 (TiTok), 1e-6 (tables 0.02; RobusTok, whose class token and table come from
+    DINOv2), or 0.02 (LARP)."""
     taps: dict[str, int] = Field(default_factory=dict)
     """Features for losses: name -> number of the block whose rows [B, g, W] are given."""
     head: Annotated[Any, PartOf("head")] = {"kind": "pixels"}
@@ -86,6 +98,13 @@ class ViTDecoderConfig(Config):
             raise InputError(
                 "value_positions=shared reads a table of the patches' own grid; expected "
                 "patches.positions=sincos or learned"
+            )
+        if self.value_positions == "shared" and self.patches.positions == "learned_sum":
+            raise InputError("value_positions=shared reads one table; learned_sum has several")
+        if not self.mask_token and self.patches.positions == "none":
+            raise InputError(
+                "mask_token=false leaves the grid to its positions, and patches.positions is none; "
+                "give one of both"
             )
         own = self.value_class_token or self.levels
         if self.value_rows == "onto" and (own or self.value_positions == "shared"):
@@ -140,13 +159,16 @@ class ViTDecoder(Decoder):
             table = place = token
         elif config.token_std == "small":
             token, place = 1e-6, table
+        elif config.token_std == "constant":
+            token = place = table
         if config.slot_projection:
             self.slots = nn.Parameter(torch.randn(count, dim, width) * dim**-0.5)
         elif config.spectrum is not None:
             self.spectrum = Synthesis(grid, width, config.spectrum, dim)
         else:
             self.embed = nn.Linear(dim, width)
-        self.mask_token = nn.Parameter(torch.randn(width) * token)
+        if config.mask_token:
+            self.mask_token = nn.Parameter(torch.randn(width) * token)
         lead = int(patches.class_token)
         if patches.class_token:
             self.class_token = nn.Parameter(torch.randn(width) * token)
@@ -157,10 +179,13 @@ class ViTDecoder(Decoder):
             pass  # the mask tokens have positions
         elif config.value_positions == "own":
             self.latent_positions = nn.Parameter(torch.randn(count, width) * place)
+        elif config.value_positions == "sincos":
+            waves = sequence_sincos(count, width, config.value_position_base)
+            self.register_buffer("latent_positions", waves, persistent=False)
         else:
             self.shared = nn.ModuleList(SharedPositions(grid, one, lead) for one in grids)
         if config.levels:
-            self.levels = new_levels(2, width)
+            self.levels = new_levels(1 if config.levels == "values" else 2, width)
         self.text = None if config.text is None else TextInput(config.text, width, table)
         if config.missing == "mask_token":
             self.missing_token = nn.Parameter(torch.randn(width) * token)
@@ -208,7 +233,10 @@ class ViTDecoder(Decoder):
             latents = torch.where(present[..., None], latents, stand_in)
         sides = self._grid(condition)
         count = cells(sides)
-        grid = self.mask_token.to(latents.dtype).expand(len(values), count, -1)
+        if self.config.mask_token:
+            grid = self.mask_token.to(latents.dtype).expand(len(values), count, -1)
+        else:
+            grid = latents.new_zeros(len(values), count, latents.shape[2])
         first = int(self.config.patches.class_token)
         if first:
             token = self.class_token.to(latents.dtype).expand(len(values), 1, -1)
@@ -228,7 +256,9 @@ class ViTDecoder(Decoder):
             pieces.insert(1, 1)
         if self.config.levels:
             levels = self.levels.to(latents.dtype)
-            grid, latents = grid + levels[0], latents + levels[1]
+            latents = latents + levels[-1]
+            if self.config.levels is True:
+                grid = grid + levels[0]
         y = torch.cat([grid, latents], dim=1)
         if self.text is not None:
             tokens, seen = self.text(condition, len(values), y)
@@ -258,7 +288,7 @@ class ViTDecoder(Decoder):
 
     def _value_positions(self) -> Tensor:
         """Positions of the values, [M, W]."""
-        if self.config.value_positions == "own":
+        if self.config.value_positions != "shared":
             return self.latent_positions
         first, table = int(self.config.patches.class_token), self.positions.table
         return torch.cat([shared(table)[first:] for shared in self.shared])

@@ -21,13 +21,19 @@ class Encoder(nn.Module):
     """True: a sample may have fewer latents than N, as its `Latents.counts` say."""
 
     frame_stride: int | None = None
-    """Frames of the space per block of latents, if it takes 1 + k x stride for any k (causal);
-    None: it takes the shape that it was built for."""
+    """Frames of the space per block of latents, if it takes 1 + k x stride for any k; None: it
+    takes the shape that it was built for."""
+    causal: bool = False
+    """True: latents depend on their frames and those before, so that a clip may come in pieces,
+    with a `stream`."""
 
     reads_fps: bool = False
     """True: it looks at the frame rate of a condition."""
     any_frames: int | None = None
     """It takes clips of any multiple of so many frames; None: of the shape's alone."""
+    anchor: float | None = None
+    """Frames per second at which the shape's frames are a period of time, where a sample stands for
+    the period at every rate; None: for a number of frames."""
 
     @required
     def forward(self, x: Tensor, condition: Condition | None = None) -> Latents:

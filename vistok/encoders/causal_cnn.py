@@ -28,6 +28,7 @@ from vistok.layers.causal_net import (
     HybridDownsample,
     causal_middle,
     factorized,
+    init_weights,
 )
 
 
@@ -70,6 +71,7 @@ class CausalCNNEncoder(Encoder):
         frames, *block = latent_grid(net, shape)
         self.grids = (tuple(block),) * frames
         self.frame_stride = 2**net.time_levels if shape.is_clip else None
+        self.causal = shape.is_clip
         self.conv_in = factorized(shape.channels, net.channels)
         inputs, last = (net.channels, *widths), len(widths) - 1
         self.levels = nn.ModuleList()
@@ -83,6 +85,7 @@ class CausalCNNEncoder(Encoder):
         self.norm = FrameNorm(net, widths[-1])
         self.conv_out = factorized(widths[-1], config.z_channels)
         self.proj = nn.Linear(config.z_channels, dim)
+        init_weights(self, net)
 
     def forward(
         self, x: Tensor, condition: Condition | None = None, stream: Stream | None = None

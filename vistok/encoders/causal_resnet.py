@@ -1,7 +1,8 @@
 """Causal encoder of clips: residual 3D convolutions, as of MAGVIT-v2 (arXiv 2310.05737).
 
-1 + k x stride frames become 1 + k latent frames, each a block of tokens. An image is a clip of one
-frame. Group norms average over time: latents of a clip depend on all of its frames.
+1 + k x stride frames become 1 + k latent frames, for any k, each a block of tokens. An image is a
+clip of one frame. Group norms average over time: latents of a clip depend on all of its frames, so
+that it cannot come in pieces.
 Letters: B batch, C channels, t h w latent frames and positions, D width of the quantizer's input.
 """
 
@@ -51,6 +52,7 @@ class CausalResnetEncoder(Encoder):
         super().__init__()
         self.config = config
         net, widths = config.net, config.net.widths
+        self.frame_stride = net.frame_stride if shape.is_clip else None
         frames, *block = net.grid(shape)
         self.grids = (tuple(block),) * frames
         self.conv_in = net.conv(shape.channels, net.channels, bias=config.bias_in)

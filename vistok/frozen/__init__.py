@@ -67,7 +67,8 @@ def video_network(
 
     Args:
         weights: as in `feature_network`; these networks are never downloaded.
-        clips: the preset of preprocessing, which changes FVD: larp, omnitokenizer, styleganv.
+        clips: the preset of preprocessing, which changes FVD: larp, omnitokenizer, styleganv,
+            videogpt.
     """
     _check(name, VIDEO, "video network")
     if name == "i3d":

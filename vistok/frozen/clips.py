@@ -8,6 +8,7 @@
   clips that came from 8 bits.
 - `styleganv`: the short side to the square's side, then the center; unrounded. common_metrics'
   preset of that name.
+- `videogpt`: the same after truncation to 8 bits: VideoGPT's, and common_metrics' of that name.
 
 All of them are bilinear with pixel centers at half-integers and without antialias, frame by frame.
 
@@ -31,8 +32,7 @@ def stretched(clips: Tensor, side: int) -> Tensor:
 
 def truncated(clips: Tensor, side: int) -> Tensor:
     """The same for clips truncated to 8 bits."""
-    # 255 (k / 255) is exactly k in fp32 for every k: what came from 8 bits loses nothing.
-    return _framewise((clips.clamp(0, 1) * 255).floor() / 255, (side, side))
+    return _framewise(_eight_bits(clips), (side, side))
 
 
 def centered(clips: Tensor, side: int) -> Tensor:
@@ -45,7 +45,17 @@ def centered(clips: Tensor, side: int) -> Tensor:
     return clips[..., top : top + side, left : left + side]
 
 
-PRESETS = {"larp": stretched, "omnitokenizer": truncated, "styleganv": centered}
+def truncated_center(clips: Tensor, side: int) -> Tensor:
+    """The same for clips truncated to 8 bits."""
+    return centered(_eight_bits(clips), side)
+
+
+PRESETS = {
+    "larp": stretched,
+    "omnitokenizer": truncated,
+    "styleganv": centered,
+    "videogpt": truncated_center,
+}
 
 
 def preset(name: str):
@@ -53,6 +63,11 @@ def preset(name: str):
     if name not in PRESETS:
         raise InputError(f"unknown preset of clips '{name}'; valid: {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def _eight_bits(clips: Tensor) -> Tensor:
+    # 255 (k / 255) is exactly k in fp32 for every k: what came from 8 bits loses nothing.
+    return (clips.clamp(0, 1) * 255).floor() / 255
 
 
 def _framewise(clips: Tensor, size: tuple[int, int]) -> Tensor:

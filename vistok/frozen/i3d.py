@@ -1,9 +1,9 @@
 """`i3d`: the inflated Inception-v1 (Carreira and Zisserman 2017, arXiv 1705.07750), Kinetics-400.
 
 Read from `i3d_pretrained_400.pt`, the state dict that VideoGPT, TATS and OmniTokenizer use; its
-features are the 400 logits, averaged over time. The TorchScript file of StyleGAN-V holds the same
-network as code, and code of a file is never run. Every convolution and pooling pads as TensorFlow's
-SAME does (an odd pixel goes to the end), with zeros.
+features are the 400 logits, averaged over time. `i3d_torchscript.pt` (StyleGAN-V, LARP) holds the
+same network as code, under names of its own, and code of a file is never run. Every convolution
+and pooling pads as TensorFlow's SAME does (an odd pixel goes to the end), with zeros.
 
 Letters: B batch, c channels, T frames, H W pixels.
 """
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vistok.core.errors import InputError
 from vistok.frozen.clips import preset
-from vistok.frozen.files import Source, fitted, hollow, read_state
+from vistok.frozen.files import BadWeights, Source, fitted, hollow, read_state
 from vistok.frozen.network import VideoNetwork
 from vistok.storage.weights import sha256
 
@@ -137,7 +137,10 @@ class I3D(VideoNetwork):
         self.prepare, self.preprocess = prepare, f"{clips}; to {self.side}; 2 x - 1"
         network = InceptionI3D(self.dim)
         if path is not None:
-            state = {_ours(key): value for key, value in read_state(path, NAME).items()}
+            try:
+                state = {_ours(key): value for key, value in read_state(path, NAME).items()}
+            except BadWeights as error:
+                raise BadWeights(f"{error}; {SOURCE.file} of {SOURCE.project} is one") from None
             network.load_state_dict(fitted(network.state_dict(), state, NAME))
         self.network = network
         self.freeze()

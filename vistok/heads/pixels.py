@@ -21,8 +21,9 @@ class PixelsHeadConfig(Config):
     """A 3x3 convolution behind the patches (TiTok's pixel head)."""
     smooth: int = Field(default=0, ge=0, le=64)
     """Width of a residual pair of 3x3 convolutions behind the patches; 0 = none."""
-    gain: float = Field(default=0.1, gt=0)
-    """Scale of the layer at the start: images begin near grey, contrast is learned."""
+    gain: float = Field(default=0.1, ge=0)
+    """Scale of the layer at the start: images begin near grey, contrast is learned; 0: the layer
+    begins as zeros (LARP)."""
 
 
 @register("head", PixelsHeadConfig)

@@ -30,7 +30,9 @@ class PatchesConfig(Config):
     frames: int = Field(default=1, ge=1, le=2**12)
     """Frames of a patch; above 1 for clips only."""
     positions: PositionsConfig = "sincos"
-    """sincos, learned or none; or {kind, sides, fit} of a table that is fitted to the grid."""
+    """sincos, learned or none; or {kind, sides, fit} of a table that is fitted to the grid.
+    LARP's: sincos_sum, a fixed table of columns, rows and, added to them, frames; learned_sum, a
+    learned table of each axis, all added."""
     position_base: float = Field(default=10000.0, gt=1)
     """Base of the sin-cos frequencies; small grids are told apart better with a small base."""
     class_token: bool = False

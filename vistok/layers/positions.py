@@ -15,7 +15,7 @@ from vistok.layers.fitted_positions import FittedPositions, FittedPositionsConfi
 from vistok.layers.resize import bicubic_matrix
 from vistok.runtime.precision import no_autocast
 
-PositionKind = Literal["sincos", "learned", "none"]
+PositionKind = Literal["sincos", "learned", "none", "sincos_sum", "learned_sum"]
 PositionsConfig = PositionKind | FittedPositionsConfig
 """A table made for the grid, none, or one that is fitted to it."""
 
@@ -42,11 +42,30 @@ def sincos(positions: Tensor, width: int, base: float = 10000.0) -> Tensor:
     return torch.nn.functional.pad(table, (0, width - table.shape[-1]))
 
 
+def sincos_sum(grid: tuple[int, ...], width: int, base: float = 10000.0) -> Tensor:
+    """[L, width] of a grid (N,), (h, w) or (t, h, w), computed in fp64 (LARP, arXiv 2410.21264).
+
+    Half of the channels for the column, half for the row, each sines then cosines; those of the
+    frame, in all channels, are added.
+    """
+    if len(grid) > 1 and width % 4:
+        raise InputError(f"positions=sincos_sum with width={width}; expected a multiple of 4")
+    if len(grid) == 1:
+        return sequence_sincos(grid[0], width, base)
+    *time, h, w = grid
+    rows, columns = (sequence_sincos(side, width // 2, base) for side in (h, w))
+    table = torch.cat([columns[None].expand(h, -1, -1), rows[:, None].expand(-1, w, -1)], dim=-1)
+    for frames in time:
+        table = table + sequence_sincos(frames, width, base)[:, None, None]
+    return table.reshape(-1, width)
+
+
 class PositionTable(nn.Module):
     """Adds a table [L, D] to the first n positions of [B, n, D].
 
     `lead` rows in front of the grid's are for tokens that lie in no cell (a class token); the
-    sin-cos table is zero there.
+    sin-cos table is zero there. `learned_sum` has a learned table of each axis, which begins as
+    sines and cosines of all channels, and adds them up.
     """
 
     def __init__(
@@ -66,6 +85,11 @@ class PositionTable(nn.Module):
         length = grid_positions(grid).shape[0]
         if kind == "learned":
             self.table = nn.Parameter(torch.randn(lead + length, width) * std)
+        elif kind == "learned_sum":
+            self.axes = nn.ParameterList(sequence_sincos(side, width, base) for side in grid)
+        elif kind == "sincos_sum":
+            table = torch.cat([torch.zeros(lead, width), sincos_sum(grid, width, base)])
+            self.register_buffer("table", table, persistent=False)
         elif kind == "sincos":
             table = torch.cat([torch.zeros(lead, width), sincos(grid_positions(grid), width, base)])
             self.register_buffer("table", table, persistent=False)
@@ -76,7 +100,17 @@ class PositionTable(nn.Module):
         if isinstance(self.kind, FittedPositionsConfig):
             rows = nn.functional.pad(self.fitted(), (0, 0, self.lead, 0))
             return x + rows[: x.shape[1]].to(x.dtype)
+        if self.kind == "learned_sum":
+            rows = nn.functional.pad(self._sum(), (0, 0, self.lead, 0))
+            return x + rows[: x.shape[1]].to(x.dtype)
         return x + self.table[: x.shape[1]].to(x.dtype)
+
+    def _sum(self) -> Tensor:
+        """Rows [L, D] of the axes' learned tables."""
+        table = self.axes[0]
+        for rows in self.axes[1:]:
+            table = table[..., None, :] + rows
+        return table.reshape(-1, table.shape[-1])
 
 
 class SharedPositions(nn.Module):
@@ -154,9 +188,9 @@ def axis_angles(positions: Tensor, channels: tuple[int, ...], base: float = 1000
     return torch.cat(parts, dim=-1)
 
 
-def sequence_sincos(length: int, width: int) -> Tensor:
+def sequence_sincos(length: int, width: int, base: float = 10000.0) -> Tensor:
     """[length, width] fixed table of a sequence: all sines, then all cosines, computed in fp64."""
-    angles = axis_angles(torch.arange(length)[:, None], (width,))
+    angles = axis_angles(torch.arange(length)[:, None], (width,), base)
     return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
 
 

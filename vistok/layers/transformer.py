@@ -41,6 +41,10 @@ class TransformerConfig(Config):
     """The rounded width is raised to the next multiple of this (Llama, LlamaGen: 256)."""
     norm: NormKind = "layernorm"
     norm_eps: float = 1e-6
+    norm_out: bool = True
+    """A norm behind the last block; false: none (LARP's encoder)."""
+    norm_out_eps: float | None = Field(default=None, gt=0)
+    """Its epsilon; null = norm_eps (LARP's decoder has 1e-6 behind blocks of 1e-5)."""
     norm_affine: bool = True
     """Norms have a learned gain (and offset); false: FlexTok."""
     qk_norm: bool = False
@@ -75,10 +79,11 @@ class TransformerConfig(Config):
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Share of samples for which training skips a residual branch of the last block (stochastic
     depth), keyed by sample; it grows linearly over the blocks, from 0 at the first (timm)."""
-    init: Literal["fan_in", "trunc_normal", "normal", "torch", "xavier"] = "fan_in"
+    init: Literal["fan_in", "trunc_normal", "normal", "torch", "xavier", "xavier_fused"] = "fan_in"
     """fan_in: std 1/sqrt(fan-in); trunc_normal: `init_std`, cut at three of it (TiTok, GPT-2);
     normal: `init_std`, uncut (LlamaGen); torch: as its layers are made (TA-TiTok's decoder);
-    xavier: uniform, by fan-in and fan-out (FlexTok)."""
+    xavier: uniform, by fan-in and fan-out (FlexTok); xavier_fused: the same, queries, keys and
+    values counted as one layer (LARP)."""
     init_std: float = Field(default=0.02, gt=0, le=10)
     """Standard deviation of init=normal and init=trunc_normal, and of a generator's embeddings."""
     modulation: int | None = Field(default=None, ge=1, le=2**14)
@@ -214,7 +219,9 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.depth))
-        self.norm = make_norm(config.norm, config.width, config.norm_eps, config.norm_affine)
+        eps = config.norm_eps if config.norm_out_eps is None else config.norm_out_eps
+        kind = config.norm if config.norm_out else "none"
+        self.norm = make_norm(kind, config.width, eps, config.norm_affine)
 
     def forward(
         self,
@@ -284,7 +291,7 @@ def init_weights(module: nn.Module, config: TransformerConfig) -> None:
                 for linear in (layer.qkv, layer.out):
                     if linear.bias is not None:
                         nn.init.zeros_(linear.bias)
-        elif config.init == "xavier":
+        elif config.init.startswith("xavier"):
             if isinstance(layer, nn.Linear | nn.Conv2d | nn.Conv3d):
                 _xavier(layer.weight)
                 if layer.bias is not None:

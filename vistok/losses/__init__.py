@@ -3,6 +3,7 @@
 from vistok.losses import (
     adversarial,
     alignment,
+    ar_prior,
     codebook_relations,
     feature_reconstruction,
     flow,
@@ -14,6 +15,7 @@ from vistok.losses import (
 __all__ = [
     "adversarial",
     "alignment",
+    "ar_prior",
     "codebook_relations",
     "feature_reconstruction",
     "flow",

@@ -33,7 +33,7 @@ class FrameFeatures:
     def __init__(self, network: FeatureNetwork) -> None:
         self.network, self.dim = network, 2 * network.dim
         self.name, self.sha256 = f"{network.name} frames", network.sha256
-        said = "mean over frames, and mean absolute change between neighbouring frames"
+        said = "mean over frames, and mean absolute change between neighboring frames"
         self.preprocess = f"{network.preprocess}; {said}"
 
     def __call__(self, clips: Tensor) -> Tensor:

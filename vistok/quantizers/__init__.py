@@ -1,6 +1,6 @@
 """Quantizers: latents -> codes -> values, always in fp32."""
 
-from vistok.quantizers.atoms import binary, fsq, lfq, vq
+from vistok.quantizers.atoms import binary, fsq, lfq, stochastic_vq, vq
 from vistok.quantizers.base import Quantizer
 from vistok.quantizers.compose import multi_scale, product, residual
 from vistok.quantizers.continuous import kl, none
@@ -15,5 +15,6 @@ __all__ = [
     "none",
     "product",
     "residual",
+    "stochastic_vq",
     "vq",
 ]

@@ -49,9 +49,9 @@ class CodebookConfig(Config):
     GigaTok's and ReTok's code does."""
     decay: float = Field(default=0.99, gt=0, lt=1)
     """Decay of the running means (EMA codebook, usage)."""
-    init: Literal["uniform", "sphere", "normal", "data", "kmeans"] = "uniform"
-    """uniform(-1/K, 1/K); the same rows scaled to length 1 (XQ-GAN); normal(0, 1); latents of the
-    first batch; their k-means centers."""
+    init: Literal["uniform", "sphere", "normal", "kaiming", "data", "kmeans"] = "uniform"
+    """uniform(-1/K, 1/K); the same rows scaled to length 1 (XQ-GAN); normal(0, 1); kaiming:
+    uniform(-sqrt(6/d), sqrt(6/d)) (LARP); latents of the first batch; their k-means centers."""
     revive_below: float = Field(default=0.0, ge=0)
     """Replace a code by a recent latent when its running usage falls below this share of 1/K."""
     cluster: bool = False
@@ -109,6 +109,8 @@ class CodebookQuantizer(Quantizer):
             nn.init.uniform_(codebook, -1.0 / size, 1.0 / size)
             if config.init == "sphere":
                 codebook = F.normalize(codebook, dim=-1)
+        elif config.init == "kaiming":
+            nn.init.kaiming_uniform_(codebook)
         else:
             nn.init.normal_(codebook)
         self.codebook = nn.Parameter(codebook, requires_grad=not self.ema)

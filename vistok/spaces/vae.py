@@ -7,11 +7,12 @@ Letters: B batch, C latent channels, T frames, h w their grid.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from vistok.config import Config
 from vistok.config.registry import register
@@ -56,26 +57,35 @@ class VAEConfig(Config):
 
 @register("space", VAEConfig)
 class VAESpace(Space):
+    coders: tuple[Callable[..., nn.Module], Callable[..., nn.Module]] = (BorrowedVAE, OwnVAE)
+    """Networks by name, and those that are saved with the model."""
+    whole_clips: bool = False
+    """The network takes clips [B, C, T, H, W]; false: it takes images, the frames of clips."""
+
     def __init__(self, config: VAEConfig, shape: Shape) -> None:
         super().__init__()
         factor = config.network.factor
         if any(side % factor for side in shape.image_size):
             raise InputError(
-                f"image_size={shape.image_size} has no multiples of {factor}, the pixels of a "
-                "VAE's latent; change tokenizer.image_size"
+                f"sides={shape.sides} are no multiples of {factor}, the pixels of a VAE's latent; "
+                "change tokenizer.image_size"
             )
         self.config, self.pixels = config, Pixels(config.pixels, shape)
-        time = shape.sides[:-2]
         sides = tuple(side // factor for side in shape.image_size)
-        self.shape = Shape(config.network.latent_channels, (*time, *sides))
+        self.shape = Shape(config.network.latent_channels, (*self._frames(shape), *sides))
         own = config.weights == OWN
-        self.vae = OwnVAE(config.network) if own else BorrowedVAE(config.weights, config.network)
+        borrowed, kept = self.coders
+        self.vae = kept(config.network) if own else borrowed(config.weights, config.network)
         scale, shift = config.scaling_factor, config.shift_factor
         self.scale = self.vae.scaling_factor if scale is None else scale
         self.shift = (0.0 if own else self.vae.shift_factor) if shift is None else shift
 
+    def _frames(self, shape: Shape) -> tuple[int, ...]:
+        """Latent frames of a clip, as a tuple of one; () of an image."""
+        return shape.sides[:-2]
+
     def share(self, other: Space) -> None:
-        same = ("weights", "network")
+        same = ("kind", "weights", "network")
         if isinstance(other, VAESpace) and all(
             getattr(self.config, name) == getattr(other.config, name) for name in same
         ):
@@ -92,10 +102,10 @@ class VAESpace(Space):
         latents, not scaled."""
         # fp32 as the releases have it: rounding of latents would be part of every target.
         with no_autocast(pixels.device):
-            each = frames(self.pixels(pixels.float()).to(self._dtype))
-            found = self.network.posterior(each)
-        if pixels.ndim == 4:
-            return found
+            x = self.pixels(pixels.float()).to(self._dtype)
+            if self.whole_clips or x.ndim == 4:
+                return self.network.posterior(x)
+            found = self.network.posterior(frames(x))
         return Posterior(*(unfold(part, len(pixels)) for part in (found.mean, found.logvar)))
 
     def forward(self, pixels: Tensor, draws: PartDraws | None = None) -> Tensor:
@@ -107,8 +117,10 @@ class VAESpace(Space):
     def inverse(self, y: Tensor) -> Tensor:
         with no_autocast(y.device):
             z = y.to(self._dtype) / self.scale + self.shift
-            pixels = self.network.decode(frames(z)).float()
-            return self.pixels.inverse(pixels if y.ndim == 4 else unfold(pixels, len(y)))
+            if self.whole_clips or y.ndim == 4:
+                return self.pixels.inverse(self.network.decode(z).float())
+            decoded = self.network.decode(frames(z)).float()
+        return self.pixels.inverse(unfold(decoded, len(y)))
 
     def draw(self, index: Tensor, rng: Rng, progress: Progress) -> PartDraws | None:
         if not self.config.sample_posterior:

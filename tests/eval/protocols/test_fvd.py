@@ -2,6 +2,7 @@
 time."""
 
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
@@ -12,10 +13,15 @@ from vistok.data import Photos, PhotosConfig
 from vistok.eval.context import Context
 from vistok.eval.images import Views, exact
 from vistok.eval.protocols.base import PROTOCOLS, Job, Skip
-from vistok.eval.protocols.fvd_presets import PRESETS, misfit
+from vistok.eval.protocols.fvd_presets import PRESETS, PresetName, misfit
+from vistok.eval.protocols.rfvd import Looking
+from vistok.eval.protocols.sample_texts import conditioned
 from vistok.eval.reference.training_set import Picked
 from vistok.eval.report.comparison import comparison
+from vistok.eval.results.compare import differences
 from vistok.eval.results.rows import Results
+from vistok.frozen import VideoNetwork
+from vistok.frozen.clips import preset as preset_of_clips
 from vistok.metrics import FeatureStats, frechet_distance
 from vistok.metrics.over_time import Flicker
 from vistok.metrics.video import MotionFeatures
@@ -44,6 +50,87 @@ def test_a_preset_takes_its_own_clips_alone():
     assert misfit("open_magvit2", PRESETS["open_magvit2"], (17, 128, 128), video) == ""
     assert "256x256" in misfit(
         "omnitokenizer", PRESETS["omnitokenizer"], (17, 128, 128), {"kind": "photos"}
+    )
+    assert "16 or 128 frames" in misfit("styleganv_original", PRESETS["styleganv_original"],
+                                        (32, 64, 64), video)  # fmt: skip
+    continued = PRESETS["larp_prediction"]
+    assert misfit("larp_prediction", continued, (16, 128, 128), video, known=5) == ""
+    said = misfit("larp_prediction", continued, (16, 128, 128), video)
+    assert "asks for 5 known frames (condition.first_frames" in said
+    said = misfit("larp", PRESETS["larp"], (16, 128, 128), video, known=5)
+    assert "asks for no known frames" in said and "16x128x128 with 5 known frames" in said
+    assert misfit("own", PRESETS["own"], (16, 128, 128), video, known=5) == ""
+
+
+def test_the_table_of_presets_is_the_programs():
+    """Of video_evaluation's protocols: preprocessing, divisor, frames, pixels, known frames."""
+    table = {
+        "larp": ("larp", "n", (16,), 128, None, None),
+        "larp_prediction": ("larp", "n", (16,), 128, 64, 5),
+        "magvit": ("larp", "n-1", (16, 17), 128, None, None),
+        "magvit_prediction": ("larp", "n-1", (16, 17), 64, None, 5),
+        "omnitokenizer": ("omnitokenizer", "n-1", (17,), 256, None, None),
+        "omnitokenizer_prediction": ("omnitokenizer", "n-1", (17,), 256, None, 5),
+        "open_magvit2": ("omnitokenizer", "n-1", (17,), 128, None, None),
+        "own": ("larp", "n-1", None, None, None, None),
+        "styleganv": ("styleganv", "n-1", (16,), None, None, None),
+        "styleganv_original": ("larp", "n-1", (16, 128), None, None, None),
+        "tats": ("omnitokenizer", "n-1", (16,), 128, None, None),
+        "videogpt": ("videogpt", "n-1", (16,), None, None, None),
+    }
+    found = {
+        name: (one.clips, one.covariance, one.frames, one.side, one.resized, one.known)
+        for name, one in PRESETS.items()
+    }
+    assert found == table and set(table) == set(get_args(PresetName))
+    assert [name for name, one in PRESETS.items() if one.rounded] == ["own", "styleganv_original"]
+
+
+class Brightness(VideoNetwork):
+    """The mean of a clip, as one feature."""
+
+    dim, side = 1, 4
+
+    def __init__(self, clips: str) -> None:
+        super().__init__("brightness", "0" * 64)
+        self.prepare, self.preprocess = preset_of_clips(clips), clips
+
+    def look(self, clips):
+        return clips.flatten(1).mean(1, keepdim=True)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_numbers_by_hand(name):
+    """Two gray clips each: the distance is that of two normals, (m - m')^2 + (s - s')^2."""
+    preset, gray = PRESETS[name], torch.ones(1, 3, 2, 8, 8)
+    look = Looking(Brightness(preset.clips), preset, eight_bits=False)
+    stats = [FeatureStats.of(look(torch.cat([a * gray, b * gray])))
+             for a, b in ((0.2, 0.4), (0.4, 0.8))]  # fmt: skip
+    spread = 0.02 if preset.covariance == "n-1" else 0.01
+    found = frechet_distance(*stats, preset.ddof)
+    assert found == pytest.approx(0.3**2 + spread, abs=1e-6)  # all of them are whole gray levels
+    level = float(look(0.3 * gray))
+    cut = preset.clips in ("omnitokenizer", "videogpt")
+    exact = 76 / 255 if cut else (77 / 255 if preset.rounded else 0.3)  # 255 * 0.3 = 76.5
+    assert level == pytest.approx(exact, abs=1e-6)
+    wide = torch.zeros(1, 3, 2, 8, 16)
+    wide[..., 4:12] = 1  # the center alone is white
+    centered = preset.clips in ("styleganv", "videogpt")
+    assert float(look(wide)) == pytest.approx(1.0 if centered else 0.5, abs=1e-6)
+
+
+def test_clips_are_resized_with_antialias_first():
+    fine = (torch.arange(128) % 2).float().expand(1, 3, 2, 128, 128)  # stripes of one pixel
+    made = PRESETS["larp_prediction"]
+    look = Looking(Brightness("larp"), made, eight_bits=False)
+    seen = []
+    look.network.look = lambda clips: seen.append(clips) or clips.flatten(1)[:, :1]
+    look.network.side = 64
+    look(fine)
+    assert seen[0].shape[-2:] == (64, 64) and (seen[0][..., 4:-4] - 0.5).abs().max() < 0.13
+    assert look.preprocess == "to 64, antialiased; larp"
+    assert (
+        Looking(Brightness("larp"), PRESETS["own"], False).preprocess == "rounded to 8 bits; larp"
     )
 
 
@@ -74,6 +161,45 @@ def test_two_presets_never_share_a_column(clips, config, monkeypatch):
     assert 0 < larp.value < own.value and larp.value > own.value * 5 / 6 - 1e-6
     table = comparison(Results(rows=tuple(rows), runs=({"name": "tiny"},)))
     assert len(table.columns) == 2 and {c.inside for c in table.columns} == {"", "larp"}
+
+
+@pytest.mark.filterwarnings("ignore:Fréchet")
+def test_reports_of_two_runs_keep_their_clips_and_presets_apart(clips, config):
+    """Runs of other presets, preprocessing, frames or pixels share no column and no chart."""
+    asked = {
+        "a": (ClipTokenizer(3, 8, keep=4), []),
+        "b": (ClipTokenizer(3, 8, keep=4), ["rfvd.clips=videogpt"]),
+        "c": (ClipTokenizer(4, 8, keep=4), []),
+        "d": (ClipTokenizer(3, 16, keep=4), []),
+    }
+    rows = []
+    for run, (tokenizer, words) in asked.items():
+        found = clips(tokenizer)
+        (found.job,) = PROTOCOLS["rfvd"].jobs(None, config(*words))
+        with exact():
+            row = PROTOCOLS["rfvd"].run(found, found.job.config)[0]
+            (frame, *_) = PROTOCOLS["over_time"].run(found, PROTOCOLS["over_time"].Config())
+        rows += [one.model_copy(update={"run": run}) for one in (row, frame)]
+    results = Results(rows=tuple(rows), runs=tuple({"name": run} for run in asked))
+    for metric, count in (("rFVD", 4), (rows[1].metric, 3)):
+        columns = [c for c in comparison(results).columns if c.metric == metric]
+        assert len(columns) == count, [c.inside for c in columns]
+    inside = {c.inside for c in comparison(results).columns if c.metric == "rFVD"}
+    assert inside == {"3x8x8", "own, clips=videogpt, 3x8x8", "4x8x8", "3x16x16"}
+    assert "setting.preset" in differences(rows[0], rows[2])
+    assert {"size", "reference.manifest"} & set(differences(rows[0], rows[4]))
+
+
+def test_known_frames_are_those_of_the_clips_in_turn(clips):
+    context = clips(ClipTokenizer(4, 8), count=3)
+    model = SimpleNamespace(reads_text=False, config=SimpleNamespace(
+        condition=SimpleNamespace(first_frames=2)))  # fmt: skip
+    found = conditioned(context, model, torch.tensor([1, 3]), None)
+    real = torch.stack([context.views.dataset[i].pixels for i in (1, 0)]).float() / 255
+    real[:, :, 2:] = real[:, :, 1:2]
+    assert torch.equal(found.prefix.indices, context.tokenizer.encode(real).indices)
+    model.config.condition.first_frames = None
+    assert conditioned(context, model, torch.tensor([1, 3]), None).prefix is None
 
 
 def test_motion_sees_order_and_direction(features):
@@ -137,7 +263,7 @@ def test_generated_clips_against_training_and_validation_clips(clips, config, mo
     sampling = Config()
     model = SimpleNamespace(
         reads_text=False, num_classes=0, classes=(), sampling=sampling,
-        config=SimpleNamespace(condition=SimpleNamespace(null_class=False)),
+        config=SimpleNamespace(condition=SimpleNamespace(null_class=False, first_frames=None)),
         settings=lambda changes: sampling, unguided={},
     )  # fmt: skip
     model.to = lambda device: model

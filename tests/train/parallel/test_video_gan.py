@@ -1,73 +1,114 @@
-"""A video recipe with a 3D discriminator: resumes bit for bit, and two processes equal one."""
+"""A video recipe with a 3D discriminator: killed and resumed bit for bit, and two processes equal
+one."""
 
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner
 from safetensors.torch import load_file
 
+from tests.support.processes import start
 from tests.support.recipes import TINY
-from tests.support.training import command, forget_accelerate, rewound
+from tests.support.training import lines
 from vistok.config import read_yaml
-from vistok.train.__main__ import main
 
 pytestmark = pytest.mark.slow
 
+STEPS = 8
+NETWORKS = ("tokenizer", "ema.tokenizer", "discriminator")
+OPTIMIZERS = ("optimizer.tokenizer", "optimizer.discriminator")
+
+
+def tree() -> dict:
+    """The tiny recipe with smaller networks: both train, with LeCam's means, from step 2 on."""
+    made = read_yaml(TINY["open_magvit2_video"])
+    tokenizer = made["task"]["tokenizer"]
+    for part in ("encoder", "decoder"):
+        tokenizer[part]["net"] |= {"channels": 4, "channel_mult": [1, 2], "halve_time": [True]}
+    tokenizer |= {"image_size": 16, "frames": 3}
+    del made["task"]["losses"][1]  # the perceptual one
+    made["task"]["losses"][1]["start"] = 2
+    # Six clips for validation: one process has two batches of them and the other has one.
+    made["data"] |= {"size": 16, "frames": 3, "count": 16, "val_count": 6}
+    # Adam would blow up the noise of gradients that are nearly zero.
+    made["optimizer"] |= {"lr": 1e-3, "eps": 1e-4}
+    made |= {"steps": STEPS, "batch_size": 4, "save_every": 2, "keep_last": 10}
+    made |= {"validate_every": 4, "log_every": 1, "trackers": []}
+    return json.loads(json.dumps(made, default=str))
+
+
+def begun(folder: Path, name: str, processes: int = 1):
+    """A job that trains, or resumes, the run of this name."""
+    config = folder / f"{name}.yaml"
+    config.write_text(yaml.safe_dump(tree() | {"out": str(folder / name)}), encoding="utf-8")
+    return start("tests.support.launched", config, processes=processes)
+
+
+def finished(job) -> None:
+    done = job.wait(120)
+    assert done.returncode == 0, done.stderr[-3000:]
+
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """(config, run of it): 12 steps, both networks and LeCam's means from the first ones on."""
+def runs(tmp_path_factory) -> Path:
+    """Folder of three runs: of one process, of one that is killed and resumed, of two."""
     folder = tmp_path_factory.mktemp("video")
-    tree = read_yaml(TINY["open_magvit2_video"])
-    tokenizer = tree["task"]["tokenizer"]
-    for part in ("encoder", "decoder"):
-        tokenizer[part]["net"] |= {"channel_mult": [1, 2], "halve_time": [True]}
-    tree["task"]["tokenizer"] |= {"image_size": 16, "frames": 3}
-    tree["task"]["losses"][2]["start"] = 2
-    del tree["task"]["losses"][1]
-    tree |= {"steps": 12, "save_every": 4, "keep_last": 10, "log_every": 1, "trackers": []}
-    tree["data"] |= {"size": 16, "frames": 3, "val_count": 4}
-    # Adam would blow up the noise of gradients that are nearly zero.
-    tree["optimizer"] |= {"lr": 1e-3, "eps": 1e-4}
-    config = folder / "video.yaml"
-    plain = json.loads(json.dumps(tree, default=str))
-    config.write_text(yaml.safe_dump(plain), encoding="utf-8")
-    train(config, folder / "whole")
-    return config, folder / "whole"
+    whole, job = begun(folder, "one"), begun(folder, "killed")
+    early = folder / "killed/checkpoints" / f"step_{4:08d}" / "manifest.json"
+    while not early.exists() and job.poll() is None:
+        time.sleep(0.005)
+    job.send_signal(9)
+    assert job.wait(60).returncode == -9
+    assert not checkpoint(folder / "killed").exists()
+    resumed, two = begun(folder, "killed"), begun(folder, "two", processes=2)
+    for job in (whole, resumed, two):
+        finished(job)
+    return folder
 
 
-def train(config, out) -> None:
-    forget_accelerate()
-    done = CliRunner().invoke(main, [str(config), f"out={out}"], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
+def checkpoint(run: Path, step: int = STEPS) -> Path:
+    return run / "checkpoints" / f"step_{step:08d}"
 
 
-def tensors(run) -> dict:
-    """All that the last checkpoint holds: both networks, optimizers, LeCam's means, averages."""
-    found = {}
-    for file in sorted((run / "checkpoints/step_00000012").glob("*.safetensors")):
-        found |= {f"{file.name}/{key}": value for key, value in load_file(file).items()}
-    return found
+def tensors(run: Path, *names: str, step: int = STEPS) -> dict[str, torch.Tensor]:
+    return {
+        f"{name}/{key}": value
+        for name in names
+        for key, value in load_file(checkpoint(run, step) / f"{name}.safetensors").items()
+    }
 
 
-def test_it_resumes_bit_for_bit(whole):
-    config, run = whole
-    stopped = rewound(run)
-    train(config, stopped)
-    mine, theirs = tensors(stopped), tensors(run)
-    assert set(mine) == set(theirs) and any("discriminator" in key for key in mine)
-    assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+def test_a_killed_run_ends_equal_to_the_bit(runs):
+    files = {file.name for file in checkpoint(runs / "one").glob("*.safetensors")}
+    assert {f"{name}.safetensors" for name in (*NETWORKS, *OPTIMIZERS)} <= files
+    names = [name.removesuffix(".safetensors") for name in files]
+    whole, resumed = tensors(runs / "one", *names), tensors(runs / "killed", *names)
+    assert whole.keys() == resumed.keys()
+    assert [key for key in whole if not torch.equal(whole[key], resumed[key])] == []
+    # Everything had still to move after the checkpoint that the run resumed from.
+    early = tensors(runs / "one", *NETWORKS, step=4)
+    still = {key.split("/")[0] for key in early if not torch.equal(early[key], whole[key])}
+    assert still == set(NETWORKS)
 
 
-def test_two_processes_train_like_one(whole):
-    config, run = whole
-    done = command(config, f"out={run.parent / 'two'}", processes=2)
-    assert done.returncode == 0, done.stderr[-2000:]
-    one, two = tensors(run), tensors(run.parent / "two")
-    shared = [key for key in one if key in two and "model" in key]
-    assert any("ema_real" in key and float(one[key]) for key in one)
-    assert shared and max(float((one[k] - two[k]).abs().max()) for k in shared) < 1e-5
+def test_two_processes_train_like_one(runs):
+    worlds = [json.loads((checkpoint(runs / name) / "state.json").read_text("utf-8"))["world"]
+              for name in ("one", "two")]  # fmt: skip
+    assert worlds == [1, 2]
+    one, two = lines(runs / "one"), lines(runs / "two")
+    assert len(one) == len(two) == STEPS and {"adversarial", "lecam"} <= one[-1].keys()
+    for a, b in zip(one, two, strict=True):
+        assert abs(a["loss"] - b["loss"]) < 1e-5, a["step"]
+    mine, theirs = (tensors(runs / name, *NETWORKS) for name in ("one", "two"))
+    assert mine.keys() == theirs.keys()
+    assert float(mine["discriminator/ema_real"])
+    apart = {key: float((mine[key] - theirs[key]).abs().max()) for key in mine}
+    assert max(apart.values()) < 1e-5, max(apart, key=apart.get)
+    # A share of one batch each is not all that validation has.
+    (one, *_), (two, *_) = (lines(runs / name, "val") for name in ("one", "two"))
+    assert abs(one["psnr"] - two["psnr"]) < 1e-3

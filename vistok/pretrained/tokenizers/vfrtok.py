@@ -133,6 +133,11 @@ class VFRTok(Family):
                 f"{self.name}: num_frames={frames} is no multiple of t_patch_size={patch}"
             )
         learned = {"encoder": not variable, "decoder": flag(official, "use_ape", True)}
+        if learned["decoder"] and not flag(official, "dec_cls_token", True):
+            raise ConfigError(
+                f"{self.name}: dec_cls_token=False with use_ape=True: the original's table has a "
+                "row too many, so that it cannot run; expected one of them otherwise"
+            )
         sides = {side: self._side(official, side, learned[side], clip) for side in _NAMES}
         count, dim = official.get("num_latent_tokens", 256), official.get("codebook_embed_dim", 8)
         quantizer: dict[str, Any] = {"kind": "none", "dim": dim}

@@ -82,7 +82,11 @@ def _distribution(logits: Tensor) -> Tensor:
 
 
 def batch_entropy(
-    logits: Tensor, group: int, weights: Tensor | None = None, eps: float = 0.0
+    logits: Tensor,
+    group: int,
+    weights: Tensor | None = None,
+    eps: float = 0.0,
+    everywhere: bool = True,
 ) -> Tensor:
     """Entropy of the mean code distribution over the global batch, in groups of bits.
 
@@ -93,6 +97,8 @@ def batch_entropy(
     Args:
         logits, weights: as in `sample_entropy`.
         eps: added to the mean probabilities inside the logarithm.
+        everywhere: the batch is that of all processes; False = of this one, as in evaluation,
+            where processes may have different numbers of batches.
     """
     total = logits.new_zeros(())
     for part in logits.split(group, dim=-1):
@@ -103,7 +109,7 @@ def batch_entropy(
             low, high = (_distribution(half) for half in part.split(-(-part.shape[-1] // 2), -1))
             low = low if weights is None else low * weights[:, None]
             mean = (low.T @ high).flatten() / len(part)
-        mean = distributed.mean(mean)
+        mean = distributed.mean(mean) if everywhere else mean
         # A code that no sample can reach has mean 0 exactly: its log must not be -inf, or the
         # gradient is -inf * 0.
         inside = mean + eps if eps else mean.clamp_min(torch.finfo(mean.dtype).tiny)

@@ -119,7 +119,7 @@ class LFQ(Quantizer):
         group, eps = self.config.entropy_group, self.config.entropy_eps
         return {
             "entropy_sample": sample_entropy(logits, weights),
-            "entropy_batch": batch_entropy(logits, group, weights, eps),
+            "entropy_batch": batch_entropy(logits, group, weights, eps, self.training),
         }
 
     def _placed(self, z: Tensor) -> Tensor:

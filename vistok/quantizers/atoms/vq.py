@@ -31,8 +31,8 @@ class VQConfig(CodebookConfig):
     entropy_temperature: float = Field(default=0.01, ge=1e-6)
     """Temperature of the code distribution behind the entropy terms."""
     entropy_over: Literal["global", "local"] = "global"
-    """Batch over which entropy_batch takes its mean: the global one, or that of each process
-    (LlamaGen)."""
+    """Batch over which entropy_batch takes its mean in training: the global one, or that of each
+    process (LlamaGen)."""
     loss_weights: dict[
         Literal["codebook", "commitment", "entropy_sample", "entropy_batch"], float
     ] = {"codebook": 1.0, "commitment": 0.25}
@@ -53,7 +53,7 @@ class VQ(CodebookQuantizer):
 
     def quantize(self, latents: Latents, draws: Draws) -> Quantized:
         z = self.given(latents.values)
-        indices, queries = self.search(latents)
+        indices, queries = self.choose(latents, draws)
         chosen = self.lookup(indices)
         losses = {"commitment": F.mse_loss(z, chosen.detach())}
         if not self.ema:
@@ -61,6 +61,10 @@ class VQ(CodebookQuantizer):
         losses |= self.entropies(z)
         values = self.pass_through(chosen.detach(), z)
         return Quantized(values, values, indices, queries, losses)
+
+    def choose(self, latents: Latents, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Indices [B, L, 1] and queries [B, L, 1, d] of a pass with these draws."""
+        return self.search(latents)
 
     @torch.no_grad()
     def search(self, latents: Latents) -> tuple[Tensor, Tensor]:
@@ -94,7 +98,7 @@ class VQ(CodebookQuantizer):
             weights = weights.repeat_interleave(len(z) // len(weights))
             entropy, mean = entropy * weights, shares * weights[:, None]
         mean = mean.mean(0)
-        if self.config.entropy_over == "global":
+        if self.config.entropy_over == "global" and self.training:
             mean = distributed.mean(mean)
         return {
             "entropy_sample": entropy.mean(),
