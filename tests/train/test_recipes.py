@@ -42,7 +42,6 @@ TERM = {
     "divot": "flow",
     "tokensgen": "flow",
     "larp": "l1",
-    "cosmos_dv": "l1",
     "open_magvit2_video": "l1",
 }
 
