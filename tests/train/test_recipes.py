@@ -38,6 +38,7 @@ TERM = {
     "one_d_piece_stage1": "proxy_codes",
     "decoder_finetune": "perceptual",
     "flextok": "flow",
+    "videoflextok": "flow",
 }
 
 
