@@ -9,7 +9,7 @@ from tests.support.parity_family import built
 from vistok.core.draws import Draws, PartDraws
 from vistok.core.records import Batch, Latents
 from vistok.core.schedules import Progress
-from vistok.pretrained.tokenizers.larp import LOSS_SCALE
+from vistok.pretrained.tokenizers.larp_quantizer import LOSS_SCALE
 
 CASE = "larp_tokenizer"
 STEP = Progress(300, 2000)  # of the recorded ratio of sampled positions

@@ -17,10 +17,10 @@ from torch import Tensor
 from vistok.config import ConfigError
 from vistok.pretrained.base import Entry, Family, Release, changed, flag, warn_of_unknown
 from vistok.pretrained.tokenizers.larp_keys import NORMS, fixed_tables, table
+from vistok.pretrained.tokenizers.larp_quantizer import VQ, official_regularizer, quantizer_tree
 from vistok.storage.weights import WeightsError
 from vistok.tokenizer import TokenizerConfig
 
-LOSS_SCALE = 0.1  # of the quantizer's losses, in the trainer
 _LICENSE = "MIT (code; weights without a text of their own, trained on K600 and UCF-101: research)"
 _OPTIONS: dict[str, Any] = {  # defaults of LARPTokenizer
     "bottleneck_token_num": 1024,
@@ -55,17 +55,6 @@ _NETWORKS = {  # names of transformers that can run, with the values that mean t
     "decoder_name": (None, "none", "no", "null", "", "transformer_encoder_parallel"),
 }
 _BOTTLENECK = frozenset({"bottleneck_dim", "norm", "regularizer", "param_names"})
-_VQ = {  # defaults of the quantizer
-    "codebook_size": None,
-    "commitment_loss_weight": 0.25,
-    "codebook_loss_weight": 1.0,
-    "entropy_loss_weight": 0.0,
-    "entropy_loss_temperature": 0.01,
-    "l2_normalized": False,
-    "stochastic": False,
-    "stochastic_temperature": 1.0,
-}
-_SET = frozenset({"dim", "token_nums", "same_index_shape"})  # by the model itself, or of shapes
 _RELEASED = {
     **_OPTIONS,
     "encoder_depth": 12,
@@ -79,7 +68,7 @@ _RELEASED = {
             "regularizer": {
                 "name": "vq",
                 "args": {
-                    **_VQ,
+                    **VQ,
                     "codebook_size": 8192,
                     "l2_normalized": True,
                     "stochastic": True,
@@ -263,48 +252,7 @@ class LARP(Family):
             return {"kind": "kl", "dim": dim, "loss_weights": {"kl": 0.0}}, NORMS[said]
         if name != "vq":
             raise ConfigError(f"{self.name}: {place}.name={name!r}; expected vq or skl")
-        warn_of_unknown(self.name, own, {*_VQ, *_SET}, f"{place}.args.")
-        return self._quantizer({**_VQ, **own}, dim, f"{place}.args"), NORMS[said]
-
-    def _quantizer(self, own: Mapping[str, Any], dim: int, place: str) -> dict[str, Any]:
-        stochastic, l2 = (flag(own, key, False) for key in ("stochastic", "l2_normalized"))
-        entropy = own["entropy_loss_weight"]
-        if stochastic and not l2:
-            raise ConfigError(
-                f"{self.name}: {place}.stochastic=true with l2_normalized=false; expected true: "
-                "codes are drawn by cosines"
-            )
-        if stochastic and entropy > 0:
-            raise ConfigError(
-                f"{self.name}: {place}.entropy_loss_weight={entropy} with stochastic=true: the "
-                "original's entropy reads distances that it does not compute then; expected 0"
-            )
-        if not own["codebook_loss_weight"] > 0:
-            raise ConfigError(
-                f"{self.name}: {place}.codebook_loss_weight={own['codebook_loss_weight']!r}: the "
-                "codebook learns by that loss; expected a number above 0"
-            )
-        weights = {
-            "codebook": own["codebook_loss_weight"] * LOSS_SCALE,
-            "commitment": own["commitment_loss_weight"] * LOSS_SCALE,
-        }
-        if entropy > 0:
-            weights |= {"entropy_sample": entropy * LOSS_SCALE}
-            weights |= {"entropy_batch": -entropy * LOSS_SCALE}
-        tree = {
-            "kind": "stochastic_vq" if stochastic else "vq",
-            "codebook_size": own["codebook_size"],
-            "dim": dim,
-            "l2_norm": l2,
-            "init": "kaiming",
-            "entropy_temperature": own["entropy_loss_temperature"],
-            "entropy_over": "local",
-            "loss_weights": weights,
-        }
-        if stochastic:
-            fixed = own["stochastic_temperature"]
-            tree["temperature"] = fixed if fixed > 0 else "stored"
-        return tree
+        return quantizer_tree(self.name, own, dim, f"{place}.args"), NORMS[said]
 
     def official(self, config: TokenizerConfig) -> dict[str, Any]:
         encoder, decoder, quantizer = config.encoder, config.decoder, config.quantizer
@@ -323,7 +271,7 @@ class LARP(Family):
                 "args": {
                     "bottleneck_dim": quantizer.dim,
                     "norm": norms.get(latents.norm),
-                    "regularizer": _regularizer(quantizer),
+                    "regularizer": official_regularizer(quantizer),
                 },
             },
             "prior_model": {"name": "none"},
@@ -394,30 +342,6 @@ def _trunk(width: int, depth: int, heads: int) -> dict[str, Any]:
         "qkv_bias": False,
         "init": "xavier_fused",
         "branch_scale": "none",
-    }
-
-
-def _regularizer(quantizer: Any) -> dict[str, Any]:
-    """The official quantizer of one that was trained here."""
-    if quantizer.kind == "kl":
-        return {"name": "skl", "args": {"codebook_size": 0}}
-    weights, stochastic = quantizer.loss_weights, quantizer.kind == "stochastic_vq"
-    said = {key: weights.get(key, 0.0) / LOSS_SCALE for key in ("codebook", "commitment")}
-    temperature = 1.0
-    if stochastic:
-        temperature = -1.0 if quantizer.temperature == "stored" else quantizer.temperature
-    return {
-        "name": "vq",
-        "args": {
-            "codebook_size": quantizer.codebook_size,
-            "commitment_loss_weight": said["commitment"],
-            "codebook_loss_weight": said["codebook"],
-            "entropy_loss_weight": weights.get("entropy_sample", 0.0) / LOSS_SCALE,
-            "entropy_loss_temperature": quantizer.entropy_temperature,
-            "l2_normalized": quantizer.l2_norm,
-            "stochastic": stochastic,
-            "stochastic_temperature": temperature,
-        },
     }
 
 
