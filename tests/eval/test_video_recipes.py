@@ -73,9 +73,10 @@ def test_the_commands_take_it(run, tmp_path):
     # The frame rate at which a sample has as many frames as its config says.
     rate = round(tokenizer.encoder.anchor or 10)
     film(tmp_path / "film.mp4", long, size=(40, 48), rate=rate)
-    call("encode", "run/model", "film.mp4")
-    call("decode", "run/model", "film.vtk", "--out", "short.mp4")
-    assert shown("short.mp4") == (frames, rate)
+    if tokenizer.config.chunks is None:  # else a video is encoded to its end
+        call("encode", "run/model", "film.mp4")
+        call("decode", "run/model", "film.vtk", "--out", "short.mp4")
+        assert shown("short.mp4") == (frames, rate)
     whole = ["encode", "run/model", "film.mp4", "--overwrite", "--pad", "repeat"]
     for windows in (["--whole"], ["--overlap", "1"]):
         call(*whole, *windows)
