@@ -118,3 +118,19 @@ def test_memory_is_flat_from_200_frames_to_1000():
         del tokens, frame
     for short, long in zip(peaks[201], peaks[1001], strict=True):
         assert long - short < 2**13, peaks  # a clip of 1,001 such frames has 768,768 bytes
+
+
+def test_a_table_beside_the_weights_is_said_to_be_left_out(capsys):
+    from vistok.cli.encoding import say_packed
+
+    tokenizer = built()
+    codec = Codec(tokenizer.spec(), tokenizer.codes_sha256(), block=tokenizer.block_spec)
+    say_packed(tokenizer, codec, None)
+    assert capsys.readouterr() == ("", "")
+    codec.table = object()  # any
+    say_packed(tokenizer, codec, 4)  # windows
+    assert capsys.readouterr() == ("", "")
+    say_packed(tokenizer, codec, None)
+    assert "only packed: the frequency table is of clips of 9 frames" in "".join(
+        capsys.readouterr()
+    )

@@ -95,7 +95,9 @@ def test_batches_are_of_one_medium_with_its_own_fields():
         assert torch.equal(mine.pixels, theirs.pixels) and torch.equal(mine.index, theirs.index)
 
 
-def test_images_of_one_size_can_be_read_by_index():
+def test_validation_data_and_images_that_are_read_by_index():
+    given = build(MixConfig(sets=(CLIPS, IMAGES), val=IMAGES)).open("val")
+    assert given.frames is None and build(MixConfig(sets=(CLIPS, IMAGES))).open("val").frames == 5
     other = {**IMAGES, "count": 6}
     data = build(MixConfig(sets=(IMAGES, other))).open("train", augment=False)
     assert sum(len(batch.index) for batch in EvalLoader(data, 8)) == len(data) == 46

@@ -145,7 +145,7 @@ def encode(
     \b
     vistok encode --model vistok-128 photos/ --out codes
     """
-    from vistok.cli.encoding import Encoding, check_tiles, check_windows, goal_of
+    from vistok.cli.encoding import Encoding, check_tiles, check_windows, goal_of, say_packed
 
     goals = {
         "target_psnr": target_psnr,
@@ -178,6 +178,8 @@ def encode(
     if length is not None:
         tokenizer.spec().check_length(length)
     codec = codec_of(tokenizer, model, frequencies)
+    if whole:
+        say_packed(tokenizer, codec, overlap)
     goal = goal_of(tokenizer, goals, codec, seed)
     left, targets = _left(sources.files, targets, skip_existing)
     claim(targets, overwrite)

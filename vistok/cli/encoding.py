@@ -264,6 +264,17 @@ def check_windows(
         )
 
 
+def say_packed(tokenizer: Any, codec: Any, overlap: int | None) -> None:
+    """Say that the table beside a model's weights does not serve its streams."""
+    from vistok.clip_streams import streams
+
+    if codec.table is not None and streams(tokenizer, overlap):
+        say(
+            "codes of whole videos in a stream are only packed: the frequency table is of clips of "
+            f"{tokenizer.shape.frames} frames"
+        )
+
+
 def check_tiles(tokenizer: Any, goals: dict[str, Any]) -> None:
     """InputError for tiles of a tokenizer of clips, or with a goal instead of a length."""
     from vistok.tiling import Tiling
