@@ -29,6 +29,7 @@ MAY = {
     "tokenizer_config": FROZEN | {"spaces", "conditioning"},
     "tokenizer_files": FROZEN | {"conditioning", "tokenizer_config"},
     "tokenizer_sampling": LAYERS,
+    "presence": LAYERS,
     "causal": LAYERS | {"causal", "rates"},
     "images": FROZEN | {"data"},
     "adaptive": FROZEN | {"metrics", "data"},
@@ -36,7 +37,7 @@ MAY = {
     "tokenizer": FROZEN
     | set(PARTS)
     | {"conditioning", "tokenizer_config", "tokenizer_files", "images", "adaptive", "causal"}
-    | {"rates", "tokenizer_sampling"},
+    | {"rates", "tokenizer_sampling", "presence"},
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
     "exporting": FROZEN | {"tokenizer"},

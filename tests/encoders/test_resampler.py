@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from vistok.chunking import Chunking, encode
 from vistok.config import validate
+from vistok.contracts.case import tiny
 from vistok.core.shapes import Shape
 from vistok.encoders.resampler import ResamplerEncoder, ResamplerEncoderConfig
 from vistok.layers.resampler import Resampler, ResamplerConfig, spread
@@ -80,3 +82,15 @@ def test_rows_of_a_head_come_in_pairs(fails):
         validate(ResamplerConfig, {"head_width": 3})
     with fails(ValueError, "patches.class_token=true"):
         validate(ResamplerEncoderConfig, {"patches": {"class_token": True}})
+
+
+def test_a_long_clip_is_tokens_of_one_window_after_the_other():
+    """TokensGen's condensed tokens: each window has a grid of them, of its own frames alone."""
+    encoder = ResamplerEncoderConfig.tiny().model_dump(mode="json") | {"queries": [2, 1, 2]}
+    none = {"kind": "none", "dim": 4}
+    tokenizer = tiny(encoder=encoder, quantizer=none, frames=4, chunks={"frames": 4}).eval()
+    clip = torch.rand(3, 12, 8, 8)
+    found = encode(tokenizer, clip.unbind(1), Chunking.of(tokenizer, 12))
+    assert found.values.shape == (3, 4, 4) and found.spec.blocks == ((2, 1, 2),)
+    alone = tokenizer.encode(clip[None, :, 4:8]).values
+    torch.testing.assert_close(found.values[1:2], alone)
