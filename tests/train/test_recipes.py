@@ -40,7 +40,6 @@ TERM = {
     "decoder_finetune": "perceptual",
     "flextok": "flow",
     "larp": "l1",
-    "cosmos_dv": "l1",
     "open_magvit2_video": "l1",
 }
 
