@@ -38,6 +38,8 @@ def positions(spec: TokenSpec) -> str:
         return f"{spec.length} in {len(spec.blocks)} latent frames"
     if spec.prefix == "block":
         return f"{spec.length} in {len(spec.blocks)} scales"
+    if spec.prefix == "per_block":
+        return f"{len(spec.blocks)}..{spec.length}"
     return f"{spec.length}" if spec.prefix == "none" else f"1..{spec.length}"
 
 

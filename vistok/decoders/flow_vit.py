@@ -232,7 +232,10 @@ class FlowViT(FlowDecoder):
             elif what == "given" and self.given is not None and self.given.hidden:
                 x = overwritten(x, self._of_given(x, condition), self.given_token)
             elif what == "null" and self.reads_null:
-                x, present = self._nulls(x, present, values, condition)
+                x, seen = self._nulls(x, present, values, condition)
+                later = config.overwrites.index("missing") > config.overwrites.index("null")
+                # Values that are missing are overwritten too where that comes last.
+                present = present if later and config.missing == "mask_token" else seen
         return Embedded(x, present)
 
     def _of_given(self, x: Tensor, condition: Condition | None) -> Tensor:

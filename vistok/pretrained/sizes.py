@@ -50,6 +50,8 @@ SIZES: dict[str, tuple[str, int | None]] = {
     "flextok-d18-d18-in1k": ("1..256", 4_096),
     "flextok-d18-d28-in1k": ("1..256", 4_096),
     "flextok-d18-d28-dfn": ("1..256", 4_096),
+    "videoflextok-d18-d28": ("5..1280", 20_480),
+    "videoflextok-d18-d18-k600": ("5..1280", 20_480),
     "cosmos-dv8x16x16-720p": ("768 in 3 frames", 12_288),
     "cosmos-dv4x8x8-360p": ("5120 in 5 frames", 81_920),
     "instella-bae": ("128", 8_192),

@@ -19,7 +19,7 @@ from vistok.frozen.clip_vae import NAME
 from vistok.frozen.vae import OWN
 from vistok.frozen.vidtok import VidTokConfig
 from vistok.layers.fitted_positions import scrambled_sincos
-from vistok.pretrained.base import Entry, Family, pair, same
+from vistok.pretrained.base import Entry, Family, Release, pair, same
 from vistok.pretrained.tokenizers import videoflextok_config as official
 from vistok.pretrained.tokenizers.flextok_weights import WRAPPED, positions, trunk
 from vistok.pretrained.tokenizers.videoflextok_config import TREE
@@ -29,6 +29,10 @@ from vistok.tokenizer import TokenizerConfig
 
 _WRAPPER = "video_tokenizer."
 _MARKS = ("enc_register_module.registers", "dec_from_latents.proj.weight")
+_LICENSE = (
+    "code: Apple/EPFL sample code license, non-commercial; weights: Apple ML Research Model "
+    "license, research purposes only, with attribution"
+)
 # As the authors' page decodes: 30 steps, APG at 15 to 30, whose norms are those of channels.
 _SAMPLING = {
     "steps": 30,
@@ -104,6 +108,8 @@ class VideoFlexTok(Family):
         if wrapped:
             overlap = config.get("overlap_size_frames", 1)
             found["chunks"] = {"frames": sides[0], "overlap": overlap}
+            if overlap and found["decoder"].get("given") is not None:
+                found["chunks"]["join"] = "condition"
         return found
 
     def _space(self, vae: Mapping[str, Any], constants: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,6 +184,18 @@ class VideoFlexTok(Family):
         rows = scrambled_sincos(positions.sides or own, config.decoder.transformer.width)
         key = f"{_head(config)}decoder.module_dict.dec_registers_posemb_module.posembs"
         return {key: rows.permute(2, 0, 1)[None].contiguous()}
+
+    releases = (
+        Release(
+            "videoflextok-d18-d28", "EPFL-VILAB/videoflextok_d18_d28", "model.safetensors",
+            _LICENSE, recipe=("tokenizers/videoflextok/videoflextok_d18_d28",), research_only=True,
+        ),
+        Release(
+            "videoflextok-d18-d18-k600", "EPFL-VILAB/videoflextok_d18_d18_k600",
+            "model.safetensors", _LICENSE,
+            recipe=("tokenizers/videoflextok/videoflextok_d18_d18_k600",), research_only=True,
+        ),
+    )  # fmt: skip
 
 
 def len_of(config: TokenizerConfig) -> int:
