@@ -43,6 +43,7 @@ TERM = {
     "tokensgen": "flow",
     "larp": "l1",
     "open_magvit2_video": "l1",
+    "videoflextok": "flow",
 }
 
 
