@@ -33,10 +33,11 @@ MAY = {
     "images": FROZEN | {"data"},
     "adaptive": FROZEN | {"metrics", "data"},
     "rates": LAYERS,
+    "presence": LAYERS,
     "tokenizer": FROZEN
     | set(PARTS)
     | {"conditioning", "tokenizer_config", "tokenizer_files", "images", "adaptive", "causal"}
-    | {"rates", "tokenizer_sampling"},
+    | {"rates", "tokenizer_sampling", "presence"},
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
     "exporting": FROZEN | {"tokenizer"},
