@@ -34,6 +34,7 @@ MAY = {
     "images": FROZEN | {"data"},
     "adaptive": FROZEN | {"metrics", "data"},
     "rates": LAYERS,
+    "presence": LAYERS,
     "tokenizer": FROZEN
     | set(PARTS)
     | {"conditioning", "tokenizer_config", "tokenizer_files", "images", "adaptive", "causal"}
