@@ -12,6 +12,7 @@ import vistok.train.tasks  # noqa: F401  (registers tasks, jobs and data sets)
 from vistok.config import Config, PartOf
 from vistok.config.plugins import modules_of, taken
 from vistok.core.errors import InputError
+from vistok.data.kinds.mix import as_mix
 from vistok.runtime.precision import Precision
 from vistok.train.optim.optimizers import AdamWConfig
 from vistok.train.parallel.wrap import Sharding
@@ -30,7 +31,8 @@ class TrainConfig(Config):
     """The task that trains (tokenizer, generator, classifier), or a job that writes files
     (cache)."""
     data: Annotated[Any, PartOf("data")] | None = None
-    """The data set; null where the task needs none."""
+    """The data set; null where the task needs none. A list mixes data sets, each with its `weight`:
+    [{kind: folder, ..., weight: 3}, {kind: video, ...}], see kind mix."""
     steps: int = Field(default=1, ge=1, le=10**12)
     """Optimizer steps."""
     batch_size: int = Field(default=256, ge=1, le=2**24)
@@ -90,6 +92,15 @@ class TrainConfig(Config):
     """Peak TFLOP/s of one device, for `mfu` in the log; null = by the GPU's name, if known."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     """Trackers besides metrics.jsonl, which is always written. wandb without a key runs offline."""
+
+    @field_validator(
+        "data",
+        mode="before",
+        json_schema_input_type=Annotated[Any, PartOf("data")] | tuple[dict[str, Any], ...] | None,
+    )
+    @classmethod
+    def _mixed(cls, data: Any) -> Any:
+        return as_mix(data)
 
     @field_validator("plugins", mode="before")
     @classmethod

@@ -26,7 +26,7 @@ from vistok.core.verbosity import note
 from vistok.data.batch import to_device
 from vistok.data.loading.shared_memory import told_as_shortage
 from vistok.data.loading.stream import Stream
-from vistok.data.order import Order
+from vistok.data.mixed_order import order_of
 from vistok.data.overlap import overlap
 from vistok.layers.dropout import keyed, layers_of
 from vistok.storage.files import write_text
@@ -113,7 +113,7 @@ class Loop:
         ]
         parallel = Parallel(accelerator, self.sharded, config.compile)
         self.training_step = TrainingStep(config, task, self.state.modules, parallel)
-        self.order = Order(len(train_set), config.batch_size, config.seed)
+        self.order = order_of(train_set, config.batch_size, config.seed)
         self.nonfinite = NonFiniteCheck(
             self.state, accelerator, folder, config.max_skipped, lambda text: self.logger.warn(text)
         )
@@ -126,7 +126,7 @@ class Loop:
             val_set,
             accelerator,
             folder,
-            training=train_set,
+            training=train_set.sets[0] if train_set.sets else train_set,
             stopping=lambda: self.stop.number is not None,
             tell=lambda text: self.logger.warn(text),
             note=self.nonfinite.note,

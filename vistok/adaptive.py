@@ -189,7 +189,7 @@ class _Search:
         self.network = None if isinstance(network, str) else network.to(self.real.device)
         self.codec = goal.codec
         if goal.max_bytes is not None and self.codec is None:
-            self.codec = Codec(spec, _NOBODY)
+            self.codec = Codec(spec, _NOBODY, block=tokenizer.block_spec)
         shape = (len(tokens), len(self.lengths))
         empty = lambda: torch.full(shape, torch.nan, dtype=torch.float64)
         self.psnr, self.perceptual, self.bytes = empty(), empty(), empty()

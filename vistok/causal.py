@@ -68,6 +68,11 @@ class Causal:
         count = 1 + (frames - 1) // self.frame_stride
         return spec.model_copy(update={"blocks": spec.blocks[:1] * count})
 
+    @property
+    def block_spec(self) -> TokenSpec | None:
+        """The spec of one block of tokens, of which streams are made; None: it has no streams."""
+        return self.spec_of(1) if self.streams else None
+
     def spec_with(self, positions: int) -> tuple[TokenSpec, tuple[int, int, int]]:
         """(spec, size of the pixels) of so many token positions of a causal tokenizer."""
         spec, frames = self.spec(), self.shape.frames or 1

@@ -67,6 +67,11 @@ class Tokenizer(
         self.config, self.shape = config, config.shape
         self.input_space = build(config.input_space, self.shape)
         self.output_space = build(config.output_space, self.shape)
+        if self.output_space.reads_only:
+            raise ConfigError(
+                f"output_space.kind={config.output_space.kind}: nothing leads back from it to "
+                "pixels; expected pixels, vae, haar or codes"
+            )
         share_frozen(self.input_space, self.output_space)
         self.output_space.share(self.input_space)
         self.quantizer = build(config.quantizer)

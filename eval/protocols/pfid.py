@@ -201,7 +201,8 @@ def changed(spec: TokenSpec, clean: Tensor, moved: Tensor) -> Tensor:
 
 
 def tokens_of(context: Context, indices: Tensor, length: int) -> Tokens:
-    tokens = Tokens.of(context.spec, indices, size=(1, *context.sides))
+    size = context.sides if len(context.sides) == 3 else (1, *context.sides)
+    tokens = Tokens.of(context.spec, indices, size=size)
     return tokens if length == context.spec.max_prefix else tokens.prefix(length)
 
 

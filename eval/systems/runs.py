@@ -21,11 +21,13 @@ from vistok.config.registry import build
 from vistok.config.yaml_files import read_plain_yaml
 from vistok.core.errors import InputError
 from vistok.data.addresses import addresses, check_addresses
+from vistok.data.kinds.mix import MixConfig
 from vistok.data.kinds.pairs import PairsConfig, originals_of
 from vistok.eval.results.history import thinned
 from vistok.eval.systems.history import RunError, read_history
 from vistok.eval.systems.released import place
 from vistok.pretrained.open import Kind, kind_of
+from vistok.rates import sides_for
 from vistok.storage import lineage
 from vistok.storage.hub import nowhere, read_json
 from vistok.storage.trained import unlike_its_run
@@ -180,14 +182,18 @@ def open_data(run: Run, changes: Mapping[str, Any] | None = None) -> Any:
     return opened
 
 
-def sides_of(tokenizer: Any) -> tuple[int, ...]:
-    """Sides of the samples of a tokenizer: (H, W) of images, (T, H, W) of clips."""
-    return tuple(tokenizer.shape.sides)
+def sides_of(tokenizer: Any, data: Sequence[int] | None = None) -> tuple[int, ...]:
+    """Sides of the samples of a tokenizer: (H, W) of images, (T, H, W) of clips.
+
+    data: sides of the data's samples, whose frames a tokenizer of any frame rate takes.
+    """
+    plain = getattr(tokenizer, "encoder", None) is None  # nothing but a shape
+    return tuple(tokenizer.shape.sides) if plain else sides_for(tokenizer, data)
 
 
 def misfit(run: Run, opened: Any) -> str:
     """Text on samples that the run's tokenizer cannot take; "" if they fit."""
-    sides = sides_of(run.tokenizer)
+    sides = sides_of(run.tokenizer, getattr(opened, "sides", None))
     frames, size = getattr(opened, "frames", None), opened.size
     if len(sides) == 2 and frames is not None:
         return (
@@ -215,7 +221,7 @@ def data_config(run: Run | None, changes: Mapping[str, Any] | None = None) -> Co
             ("no data named" if run is None else f"{run.folder}: {_no_data(run)}")
             + "; say which images, e.g. data.kind=photos data.size=32"
         )
-    if tree and tree.get("kind") == "pairs" and "kind" not in changes:
+    if tree and tree.get("kind") in ("pairs", "mix") and "kind" not in changes:
         tree = _real(validate(_Data, {"data": tree}, "data").data).model_dump(mode="json")
     with recorded((run.config or {}).get("plugins") if run and tree else None, "data"):
         config = _real(validate(_Data, {"data": {**(tree or {}), **changes}}, "data").data)
@@ -226,7 +232,9 @@ def data_config(run: Run | None, changes: Mapping[str, Any] | None = None) -> Co
 
 def _real(config: Config) -> Config:
     """The data config of real images: of pairs, whose inputs were generated, that of the
-    originals."""
+    originals; of a mix the one that validates."""
+    if isinstance(config, MixConfig):
+        return _real(config.validating)
     return originals_of(config) if isinstance(config, PairsConfig) else config
 
 

@@ -42,14 +42,15 @@ MAY = {
     "exporting": FROZEN | {"tokenizer"},
     "drawing": CORE,
     "tiling": FROZEN | {"data", "tokenizer", "tiling"},
-    "chunking": FROZEN | {"data", "tokenizer", "tiling"},
+    "chunking": FROZEN | {"data", "rates", "tokenizer", "tiling"},
+    "transcoding": FROZEN | {"chunking", "tokenizer", "tiling"},
     "clip_streams": FROZEN | {"chunking", "tokenizer"},
     "demo": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "demo"},
     "contracts": FROZEN | set(PARTS) | {"tokenizer", "contracts"},
     "cli": FROZEN
     | set(PARTS)
     | {"tokenizer", "pretrained", "editing", "adaptive", "demo", "cli"}
-    | {"tiling", "chunking", "clip_streams", "drawing", "contracts", "rates"},
+    | {"tiling", "chunking", "transcoding", "clip_streams", "drawing", "contracts", "rates"},
 }
 
 

@@ -65,6 +65,14 @@ def test_gates_open_each_for_all_images():
     assert x.grad.isfinite().all() and x.grad.abs().sum() > 0
 
 
+def test_color_first_leaves_the_border_gray():
+    x, u = torch.rand(2, 3, 16, 16) + 0.5, torch.full((2, 10), 0.9)
+    then = augment(x, u, DiffAugConfig(cutout=0, first="color"))
+    both = colored(x, u[:, 5], u[:, 6], u[:, 7])
+    torch.testing.assert_close(then, translated(both, u[:, 3], u[:, 4], 0.125))
+    assert (then == 0).any() and not (augment(x, u, DiffAugConfig(cutout=0)) == 0).any()
+
+
 def test_blur_fades_to_nothing():
     assert [fade(step, 4, 3) for step in (0, 4, 5, 8, 20)] == [1, 1, 0.75, 0, 0]
     x = torch.rand(1, 3, 16, 12)

@@ -22,6 +22,7 @@ from vistok.losses.discriminators import (
 )
 from vistok.losses.discriminators.dino import VirtualBatchNorm, crops
 from vistok.losses.discriminators.spectral import SpectralConv1d
+from vistok.losses.probe import passed, shapes_alone
 
 BATCH = Batch(index=torch.arange(4))
 
@@ -257,6 +258,30 @@ def test_every_pass_has_numbers_of_its_own():
     assert torch.equal(seen.images[0], x)
 
 
+def test_consistency_compares_with_a_stronger_augmentation():
+    loss = gan(
+        discriminator={"kind": "patchgan"},
+        augment={"first": "color", "cutout": 0.25},
+        consistency=4.0,
+        strong={"cutout": 0.5},
+        discriminator_weight=0.2,
+    )
+    loss.discriminator.discriminator = seen = Seen()
+    real, fake = torch.rand(2, 4, 3, 16, 16)
+    draws = loss.draw(BATCH.index, Rng(0), at(0))
+    assert draws.uniform.shape[1] == 5
+    terms = loss.step(loss.discriminator, (real, fake), BATCH, draws, at(0))
+    views = [
+        loss.seen(x, n, draws, at(0))[0] for x, n in zip((fake, real) * 2, range(1, 5), strict=True)
+    ]
+    weak, strong = (torch.cat(pair).mean((1, 2, 3)) for pair in (views[:2], views[2:]))
+    far = torch.nn.functional.mse_loss(weak, strong)
+    hinge = (torch.relu(1 - weak[4:]).mean() + torch.relu(1 + weak[:4]).mean()) / 2
+    torch.testing.assert_close(terms["consistency"], far)
+    torch.testing.assert_close(terms["loss"], 0.2 * hinge + 4.0 * far)
+    assert far > 1e-6 and len(seen.images) == 1
+
+
 def test_blur_of_the_first_steps():
     loss = gan(discriminator={"kind": "patchgan"}, start=2, blur_steps=3)
     loss.discriminator.discriminator = seen = Seen()
@@ -345,6 +370,9 @@ def test_clip_vit_sees_whole_clips_and_refuses_others(fails):
     logits = network(clips)
     assert logits.shape == (2, 1) and network.media == "clip"
     assert not torch.allclose(network(clips.flip(2)), logits)  # frames have places
+    with shapes_alone():  # such a pass leaves nothing behind
+        passed(network, torch.zeros(1, 3, 2, 8, 8))
+    assert network(clips[:, :, :2]).isfinite().all()
     with fails(ValueError, r"clips of \(3, 8, 8\) are no multiples of its patches \(2, 4, 4\)"):
         network(clips[:, :, :3])
     spectral = build(

@@ -15,9 +15,16 @@ def rows(maps):
     return rearrange(maps, "b d t h w -> b (t h w) d")
 
 
+def config_of(recording):
+    """The recorded config with the sides of the recorded clips, which the network does not ask."""
+    *_, frames, height, width = recording.io["video"].shape
+    network = {**recording.config["ddconfig"], "resolution": [height, width]}
+    return {**recording.config, "ddconfig": network, "frames": frames}
+
+
 def built(recording):
     """The tokenizer of the recorded clips; its export gives the weights back bit for bit."""
-    config = {**recording.config, "frames": recording.io["video"].shape[2]}
+    config = config_of(recording)
     tokenizer = from_official(CASE, recording.weights, config)
     state, official = to_official(tokenizer)
     assert official == config and set(state) == set(recording.weights)
@@ -48,8 +55,7 @@ def test_averaged_weights_are_those_that_are_read(recording):
     average = {key: tensor + 1 for key, tensor in recording.weights.items()}
     plain = {f"model_ema.{key.replace('.', '')}": tensor for key, tensor in average.items()}
     state = {**recording.weights, **plain, "loss.discriminator.main.0.weight": torch.zeros(1)}
-    config = {**recording.config, "frames": recording.io["video"].shape[2]}
-    tokenizer = from_official(CASE, state, config)
+    tokenizer = from_official(CASE, state, config_of(recording))
     key = "decoder.conv_out.conv_1.bias"
     assert torch.equal(tokenizer.decoder.conv_out.bias, average[key])
     exported, _ = to_official(tokenizer)

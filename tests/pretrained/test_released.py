@@ -26,7 +26,7 @@ TOTAL = {"vq_ds16_c2i": 71.88, "vq_ds8_c2i": 70.11, "vq_ds16_t2i": 71.88,
          "instella-bae": 427.75,
          # Counted with the official code; Cosmos's, Open-MAGVIT2's and VAR's papers give no number.
          "cosmos-dv8x16x16-720p": 112.47, "cosmos-dv4x8x8-360p": 114.19,
-         "open-magvit2-video": 370.55,
+         "open-magvit2-video": 370.55, "larp-l-long": 172.18,
          "var-vqvae": 108.95, "var-vqvae-512": 108.95,
          # By hand from the official layout, without the keys that nothing reads.
          "vfrtok-l": 172.56, "vfrtok-s": 171.82}  # fmt: skip
@@ -69,12 +69,15 @@ def test_parameters_are_those_of_the_card(name):
         assert millions(encoder) == pytest.approx(ENCODER["base"] + LATENTS, rel=0.005)
         assert millions(decoder) == pytest.approx(ENCODER["base"], rel=0.005)
         return
-    if name.startswith("flextok"):  # the card gives depths; 64 channels for each block
+    if name.startswith(
+        ("flextok", "videoflextok")
+    ):  # the card gives depths; 64 channels for each block
         depths = [int(word[1:]) for word in name.split("-")[1:3]]
         inner = [part.config.transformer for part in (encoder, decoder)]
         assert [one.depth for one in inner] == [one.heads for one in inner] == depths
         assert [one.width for one in inner] == [64 * depth for depth in depths]
-        assert tokenizer.spec().length == 256 and tokenizer.spec().vocab == (64000,)
+        steps = len(tokenizer.spec().blocks)
+        assert tokenizer.spec().length == 256 * steps and tokenizer.spec().vocab == (64000,)
         return
     words = name.removeprefix("tatitok-").removeprefix("titok-").removeprefix("one-d-piece-")
     sizes = {"s": "small", "b": "base", "l": "large"}

@@ -41,6 +41,18 @@ def film(path, count=40, size=(48, 64), rate=25, codec="mpeg4", start=0, **optio
     return path
 
 
+def turned(path):
+    """A copy of a film of 64x48 pixels that says that it is to be shown a quarter turned, as phones
+    write it."""
+    content = bytearray(path.read_bytes())
+    matrix = content.index(b"tkhd") + 4 + 40  # of a version 0 box
+    quarter = np.array([0, 65536, 0, -65536, 0, 0, 48 * 65536, 0, 1 << 30], ">i4")
+    content[matrix : matrix + 36] = quarter.tobytes()
+    copy = path.with_name("turned.mp4")
+    copy.write_bytes(content)
+    return copy
+
+
 def numbers(pixels, axis=0) -> list[int]:
     """Which frames of `film` these are: [T, H, W, 3]."""
     gray = np.asarray(pixels, float)[:, :, : pixels.shape[2] // 2].mean((1, 2, 3))

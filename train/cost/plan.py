@@ -124,7 +124,7 @@ def _unstarted(config: Config, notes: list[str]) -> Config:
         here = ""
         if init.path is not None and not Path(init.path).exists():
             here = ", not a folder here"
-        names = ", ".join(init.parts)
+        names = ", ".join((*init.parts, *init.networks))
         notes.append(f"init: {names} from {init.source} (not read by a dry run{here})")
     return config.model_copy(update={"init": ()})
 

@@ -39,6 +39,12 @@ def with_run_data(tree: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
     if isinstance(data, Mapping) and data.get("kind") == "pairs":  # the images they were made of
         with recorded(own.get("plugins"), str(path)):
             data = originals_of(validate_part("data", dict(data), f"{path}: data")).model_dump()
+    if isinstance(data, Mapping) and data.get("kind") == "mix":
+        kinds = [str(one.get("kind")) for one in data.get("sets") or () if isinstance(one, Mapping)]
+        raise ConfigError(
+            f"{path}: it trained on a mix of {', '.join(kinds)}; say which data set to read, e.g. "
+            f"data.kind={kinds[0] if kinds else 'folder'} and its other keys"
+        )
     if not isinstance(data, Mapping):
         raise ConfigError(
             f"{path}: it names no data; give the data set to tokenize, e.g. "

@@ -1,7 +1,10 @@
-"""The start of a stage: parts of a tokenizer take the weights of saved or released ones."""
+"""The start of a stage: parts of a tokenizer take the weights of saved or released ones, and
+networks of losses those of a run."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
@@ -10,7 +13,9 @@ from torch import nn
 from vistok.config import Config, ConfigError, PartOf
 from vistok.core.errors import InputError
 from vistok.frozen.vision import NamedNetwork, named
+from vistok.storage.weights import read_safetensors
 from vistok.tokenizer import Tokenizer
+from vistok.train.checkpoint import files
 from vistok.train.tasks.teachers import open_tokenizer
 from vistok.train.tasks.vit_init import PARTS, start_from_network
 
@@ -31,6 +36,10 @@ class InitConfig(Config):
     )
     """Names in this tokenizer: names in the saved one, of modules or single tensors
     (output_space.codebook: quantizer.codebook). A list stands for equal names."""
+
+    networks: tuple[str, ...] = ()
+    """Networks of losses (discriminator), or modules inside one (discriminator.discriminator, which
+    leaves LeCam's means out), that take their weights from the run's newest checkpoint."""
 
     @model_validator(mode="before")
     @classmethod
@@ -55,6 +64,8 @@ class InitConfig(Config):
     def _one_source(self) -> InitConfig:
         if (self.path is None) == (self.network is None):
             raise InputError("init: give either the path of a tokenizer or the name of a network")
+        if self.networks and self.path is None:
+            raise InputError("init.networks come from a run's checkpoint; give the run's path")
         return self
 
     @property
@@ -91,6 +102,42 @@ def start_from(tokenizer: Tokenizer, init: InitConfig) -> str:
         )
     line = f"{', '.join(taken)} from {init.path}"
     return f"{line}; {', '.join(empty)} holds no tensors, nothing to take" if empty else line
+
+
+def networks_from(networks: Mapping[str, nn.Module], init: InitConfig) -> str | None:
+    """Copy the networks of losses that `init` names from the run's newest checkpoint; a line that
+    tells it, None if it names none. ConfigError says which does not fit."""
+    if not init.networks:
+        return None
+    folder = Path(init.path) / "checkpoints"
+    checkpoint = files.find(folder, "auto")
+    if checkpoint is None:
+        raise ConfigError(
+            f"task.init: {folder} holds no checkpoint to take {', '.join(init.networks)} from; "
+            "expected the folder of a run, or leave networks out"
+        )
+    for name in init.networks:
+        network, _, inside = name.partition(".")
+        if network not in networks:
+            raise ConfigError(
+                f"task.init: '{name}' names no network of task.losses; expected one of "
+                f"{', '.join(networks) or 'none: no loss trains one'}"
+            )
+        path = checkpoint / f"{network}.safetensors"
+        prefix = f"{inside}." if inside else ""
+        own = networks[network].state_dict(keep_vars=True)
+        mine = {key: one for key, one in own.items() if key.startswith(prefix)}
+        given = {k: v for k, v in read_safetensors(path).items() if k.startswith(prefix)}
+        if (
+            not mine
+            or set(mine) != set(given)
+            or any(mine[k].shape != given[k].shape for k in mine)
+        ):
+            why = _difference(mine, given) if mine else "there is nothing of that name"
+            raise ConfigError(f"task.init: {path} does not fit {name}: {why}")
+        for key, tensor in mine.items():
+            tensor.data.copy_(given[key])
+    return f"{', '.join(init.networks)} from {checkpoint}"
 
 
 def _tensors(tokenizer: nn.Module, name: str, init: InitConfig) -> dict[str, Any]:

@@ -46,7 +46,8 @@ from vistok.train.tasks.base import (
 )
 from vistok.train.tasks.cached_space import check_cached, check_losses, is_cached
 from vistok.train.tasks.losses import Losses
-from vistok.train.tasks.stages import InitConfig, start_from
+from vistok.train.tasks.mixed import check_mix
+from vistok.train.tasks.stages import InitConfig, networks_from, start_from
 from vistok.train.tasks.vit_init import check_fits
 
 
@@ -127,11 +128,15 @@ class TokenizerTask(Task):
     def __init__(self, config: TokenizerTaskConfig, data) -> None:
         self.config, self.data = config, data
         self.cached = is_cached(data)
-        if not self.cached:
+        several = config.frame_rates is not None or (data is not None and data.sets)
+        mixed = data is not None and several and not self.cached
+        if not self.cached and not mixed:
             check_sides(data, config.tokenizer.shape.sides, "this tokenizer")
         if data is not None and config.tokenizer.text is not None and not data.texts:
             raise ConfigError(NO_TEXTS)
         self.tokenizer = Tokenizer(config.tokenizer)
+        if mixed:
+            check_mix(data, self.tokenizer)
         if config.frame_rates is not None:
             between_rates.check(self.tokenizer)
         self.lengths, self.sampling = self._lengths(), self._sampling()
@@ -144,6 +149,8 @@ class TokenizerTask(Task):
                 parameter.requires_grad_(False)
         self.losses = Losses(config.losses, self.tokenizer, config.term_gradients_every)
         _check_names(self.tokenizer, "lr", config.lr, self.losses.beside)
+        copied = (networks_from(self.losses.networks, init) for init in config.init)
+        self.started += [line for line in copied if line is not None]
         if self.cached:
             check_cached(data, self.tokenizer)
             check_losses(self.losses.parts)

@@ -167,7 +167,7 @@ def encode(
         check_tiles(tokenizer, goals)
     whole = whole or not (overlap is None and pad is None and tokenizer.config.chunks is None)
     if whole:
-        check_windows(tokenizer, goals, overlap, length)
+        check_windows(tokenizer, goals, overlap, length, frequencies)
     targets = _targets(out, sources.files, (_SUFFIX,), sources.listed)
     decodes = bool({"target_psnr", "max_perceptual"} & set(goals))
     condition = condition_of(tokenizer, text, "encoder", *(["decoder"] if decodes else []))
@@ -221,7 +221,12 @@ def encode(
     help="Default: by --out, else png for images, gif for clips. Of a clip, png is a row of "
     "frames, webp moves, and frames is a folder NAME.frames of numbered png files.",
 )
-@click.option("--fps", type=float, help="Frames per second to write clips with; default: theirs.")
+@click.option(
+    "--fps",
+    type=float,
+    help="Frames per second of clips; default: theirs. A MODEL of any frame rate decodes at it, of "
+    "others clips play faster or slower.",
+)
 @click.option("--quality", type=click.IntRange(1, 100), help="Of jpeg and webp; default: 95.")
 @running_options
 @frequencies_option
@@ -257,6 +262,7 @@ def decode(
     \b
     vistok decode --model vistok-128 codes/ --out back --format webp
     """
+    from vistok import transcoding
     from vistok.cli.decoding import Decoding
     from vistok.cli.media import FIRST_FRAME, check_video
 
@@ -280,6 +286,7 @@ def decode(
     if fps is not None and not moving:
         raise InputError(f"--fps {fps:g}: {form} does not move; expected --format mp4, gif or webp")
     chosen = tokenizer.settings(sampling)
+    transcode = fps is not None and transcoding.transcodes(tokenizer)
     targets = _targets(out, sources.files, _FORMATS[form], sources.listed)
     if form == "frames":
         targets = [target / FIRST_FRAME for target in targets]
@@ -297,6 +304,7 @@ def decode(
         chosen,
         moving=moving,
         fps=fps,
+        transcode=transcode,
         quality=95 if quality is None else quality,
         batch=batch_of(tokenizer, batch),
         workers=workers,

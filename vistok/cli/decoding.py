@@ -30,6 +30,7 @@ class Decoding:
     sampling: Any = None
     moving: bool = False  # write clips, not images
     fps: float | None = None  # of the clips that are written; None = what their tokens say
+    transcode: bool = False  # decode at that rate, not only write with it
     quality: int | None = None
     batch: int = 16
     workers: int = 2
@@ -111,6 +112,8 @@ class Decoding:
                 return [(one, self._whole(one.value)) for one in reads]
             if reads[0].value.tiles is not None:
                 return [(one, self._tiled(one.value, work)) for one in reads]
+            if self.transcode:
+                return [(one, self._at_rate(one.value.tokens)) for one in reads]
             tokens = Tokens.cat([one.value.tokens for one in reads])
             pixels = self.tokenizer.decode(
                 tokens,
@@ -136,7 +139,27 @@ class Decoding:
             sampling=self.sampling,
             batch=self.batch,
             precision=self.precision,
+            fps=self.fps if self.transcode else None,
         )
+
+    def _at_rate(self, tokens: Any) -> Any:
+        """A clip [1, 3, T, H, W] of the same duration at the rate that is asked for."""
+        import torch
+
+        from vistok import transcoding
+        from vistok.chunking import Chunking
+
+        frames = self.tokenizer.shape.frames if tokens.size is None else tokens.size[0]
+        made = transcoding.decode(
+            self.tokenizer,
+            tokens,
+            Chunking(frames, frames, 0),
+            self.fps,
+            self.condition,
+            seed=self.seed,
+            sampling=self.sampling,
+        )
+        return torch.stack(list(made), 1)[None]
 
     def _tiled(self, record: Any, work: Work) -> Any:
         from vistok import tiling

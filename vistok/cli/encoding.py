@@ -44,7 +44,10 @@ class Encoding:
         """Write a file for each source; InputError at the end if some failed."""
         step = (
             1
-            if self.tile or self.whole or (self.goal is not None and self.unit == "clip")
+            if self.tile
+            or self.whole
+            or self.tokenizer.reads_fps
+            or (self.goal is not None and self.unit == "clip")
             else self.batch
         )
         written = 0
@@ -94,7 +97,7 @@ class Encoding:
     def _together(self, reads: Sequence[Read], work: Work) -> list[tuple[Read, bytes, str]]:
         import torch
 
-        from vistok import tiling
+        from vistok import rates, tiling
         from vistok.tokens.labels import Record
 
         names = [_name(one.source, self.names) for one in reads]
@@ -119,7 +122,8 @@ class Encoding:
                 about = f", {width}x{height} in {len(places):,} tile{plural}"
                 return [(reads[0], data, about)]
             pixels = torch.stack([one.value[0] for one in reads])
-            condition = tiling.of_all(self.condition, len(reads))
+            own = rates.of_clips(self.tokenizer, self.condition, reads[0].value[1])
+            condition = tiling.of_all(own, len(reads))
             if self.goal is None:
                 tokens = self.tokenizer.encode(pixels, self.length, condition)
                 about = [""] * len(reads)
@@ -198,9 +202,14 @@ def goal_of(tokenizer: Any, goals: dict[str, Any], codec: Any, seed: int) -> Any
 
 
 def check_windows(
-    tokenizer: Any, goals: dict[str, Any], overlap: int | None, length: int | None
+    tokenizer: Any,
+    goals: dict[str, Any],
+    overlap: int | None,
+    length: int | None,
+    frequencies: str | None = None,
 ) -> None:
-    """InputError for whole videos of a tokenizer of images, or with a goal instead of a length."""
+    """InputError for whole videos of a tokenizer of images, with a goal instead of a length, and
+    for a stream with a length or a frequency table."""
     from vistok.chunking import Chunking
     from vistok.clip_streams import streams
 
@@ -215,6 +224,12 @@ def check_windows(
         raise InputError(
             f"--length {length}: a stream keeps all tokens of its frames; leave it out, or give "
             "--overlap 0 for windows"
+        )
+    if frequencies is not None and streams(tokenizer, overlap):
+        raise InputError(
+            f"--frequencies {frequencies}: it counts the codes of clips of "
+            f"{tokenizer.shape.frames} frames, and those of a stream are packed; leave it out, or "
+            "give --overlap 0 for windows"
         )
 
 

@@ -77,7 +77,7 @@ def codec_of(tokenizer: Any, model: str, file: str | None, write: bool = True) -
     from vistok.tokens.entropy_coding import coder_version
 
     spec, made_by = tokenizer.spec(), tokenizer.codes_sha256()
-    block = tokenizer.spec_of(1) if tokenizer.streams else None
+    block = tokenizer.block_spec
     path = _default(model) if file is None else Path(file)
     if path is None or (file is None and not path.is_file()):
         return Codec(spec, made_by, name=model, block=block)

@@ -15,21 +15,35 @@ from vistok.config.overrides import leaves, text_of
 
 
 @click.command()
-@click.argument("model", metavar="MODEL|CONFIG", shell_complete=models_and_configs)
+@click.argument("model", metavar="MODEL|CONFIG|FILE", shell_complete=models_and_configs)
 @click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--tokenizer", help="Of a FILE: the tokenizer that made it, or is to encode it.")
 @one_line_errors
-def info(model: str, words: tuple[str, ...]) -> None:
+def info(model: str, words: tuple[str, ...], tokenizer: str | None) -> None:
     """Print the parts, parameters, tokens and bits of MODEL, a tokenizer or a generator.
 
     Of a CONFIG (a YAML file, or a name that `vistok list configs` shows) print what training it
-    would do, as `vistok train CONFIG --dry-run`; KEY=VALUE changes its keys.
+    would do, as `vistok train CONFIG --dry-run`; KEY=VALUE changes its keys. Of a FILE, a .vtk file
+    or a video, print its frames, rate, sides and length; with --tokenizer also its tokens and bits,
+    and which numbers of frames can be encoded.
 
     \b
     Examples:
       vistok info titok-l32
       vistok info runs/mine
+      vistok info clip.mp4 --tokenizer runs/mine
       vistok info quickstart task.tokenizer.encoder.latents.count=32
     """
+    from vistok.cli import info_files
+
+    if info_files.is_file(model):
+        if words:
+            raise InputError(f"{words[0]}: {model} is a file, and keys are those of a CONFIG")
+        for name, value in info_files.facts(model, tokenizer).items():
+            show(f"{name:24} {value}")
+        return
+    if tokenizer is not None:
+        raise InputError(f"--tokenizer {tokenizer}: expected with a .vtk file or a video only")
     if _is_config(model):
         program = importlib.import_module("vistok.train.__main__")
         program.main([model, *words, "--dry-run"], "vistok info", standalone_mode=False)
@@ -79,6 +93,8 @@ def _tokenizer(tokenizer: Any) -> dict[str, Any]:
     sample = "clip" if shape.is_clip else "image"
     height, width = shape.image_size
     rows = {sample: " x ".join(map(str, shape.sides)), **_tokens(spec, sample)}
+    if tokenizer.encoder.anchor is not None:
+        rows["period"] = f"{shape.frames / tokenizer.encoder.anchor:.4g} s at any frame rate"
     rows |= {
         "bpp": f"{spec.bits / (height * width * (shape.frames or 1)):.4f}",
         "encoder": config.encoder.kind,

@@ -27,7 +27,7 @@ def encode_whole(
     import numpy as np
     from PIL import Image
 
-    from vistok import chunking, clip_streams
+    from vistok import chunking, clip_streams, rates
     from vistok.data.decode.images import to_tensor
     from vistok.data.decode.video import clips
     from vistok.data.preprocessing import fit
@@ -41,11 +41,12 @@ def encode_whole(
         fitted = (to_tensor(fit(Image.fromarray(f), size, resize)).float() / 255 for f in frames)
         with computing(tokenizer, precision):
             if clip_streams.streams(tokenizer, overlap):
-                tokens = clip_streams.encode(tokenizer, fitted, stop - start, pad)
+                tokens = clip_streams.encode(tokenizer, fitted, stop - start, pad, batch)
                 chunked = Chunked(stop - start, 0, len(tokens), stream=True)
                 return tokens, chunked, index.fps, index.remarks
-            places = chunking.Chunking.of(tokenizer, stop - start, overlap)
-            tokens = chunking.encode(tokenizer, fitted, places, pad, length, condition, batch=batch)
+            places = chunking.Chunking.of(tokenizer, stop - start, overlap, index.fps)
+            timed = rates.of_clips(tokenizer, condition, index.fps)
+            tokens = chunking.encode(tokenizer, fitted, places, pad, length, timed, batch=batch)
         return tokens, places.record(), index.fps, index.remarks
 
     return clips.robust(take, clips.probe(path), lambda: clips.probe(path, decode=True), path)
@@ -60,22 +61,22 @@ def decode_whole(
     sampling: Any,
     batch: int,
     precision: str,
+    fps: float | None = None,
 ) -> Iterator[Any]:
-    """The frames [3, H, W] in 0..1 of a file of a whole video, one by one."""
-    from vistok import chunking, clip_streams
+    """The frames [3, H, W] in 0..1 of a file of a whole video, one by one.
+
+    fps: at which a tokenizer of any frame rate decodes; None = that of the video.
+    """
+    from vistok import chunking, clip_streams, transcoding
 
     if record.chunks.stream:
         with computing(tokenizer, precision):
-            yield from clip_streams.decode(tokenizer, record.tokens, record.chunks.frames)
+            yield from clip_streams.decode(tokenizer, record.tokens, record.chunks.frames, batch)
         return
-    places = chunking.Chunking.from_record(tokenizer, record.chunks)
+    tokens, how = record.tokens, {"seed": seed, "sampling": sampling, "batch": batch}
+    places = chunking.Chunking.from_record(tokenizer, record.chunks, tokens.fps)
     with computing(tokenizer, precision):
-        yield from chunking.decode(
-            tokenizer,
-            record.tokens,
-            places,
-            condition,
-            seed=seed,
-            sampling=sampling,
-            batch=batch,
-        )
+        if fps is None:
+            yield from chunking.decode(tokenizer, tokens, places, condition, **how)
+        else:
+            yield from transcoding.decode(tokenizer, tokens, places, fps, condition, **how)

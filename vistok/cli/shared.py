@@ -90,7 +90,7 @@ def read(
 ) -> Any:
     """Images or clips as the tokenizer takes them: [B, 3, *sides] in 0..1.
 
-    Of a video the first frames are taken, as many as the tokenizer has.
+    Of a video the first frames are taken: as many as the tokenizer has, or as make its period.
 
     Args:
         frames: of a video, where it is not as many as the tokenizer has.
@@ -100,6 +100,7 @@ def read(
 
     from vistok.data.decode.images import to_tensor
     from vistok.data.preprocessing import fit
+    from vistok.rates import frames_at
 
     shape = tokenizer.shape
     if not shape.is_clip:
@@ -107,10 +108,17 @@ def read(
     from PIL import Image
 
     fitted = lambda frame: to_tensor(fit(Image.fromarray(frame), shape.image_size, resize))
-    count, use = shape.frames, f"this tokenizer takes clips of {shape.frames}"
+    period = tokenizer.encoder.anchor is not None
+    counts = [frames_at(tokenizer, frame_rate(path) if period else None) for path in paths]
+    if len(set(counts)) > 1:
+        raise InputError(
+            f"{', '.join(paths)}: clips of {', '.join(map(str, counts))} frames by their frame "
+            "rates; expected one rate"
+        )
+    uses = [f"this tokenizer takes clips of {count}" for count in counts]
     if frames is not None:
-        count, use = frames, f"the first {frames} are continued"
-    clips = (_frames(path, count, use) for path in paths)
+        counts, uses = [frames] * len(paths), [f"the first {frames} are continued"] * len(paths)
+    clips = map(_frames, paths, counts, uses)
     pixels = [torch.stack([fitted(frame) for frame in clip], dim=1) for clip in clips]
     return torch.stack(pixels).float() / 255
 

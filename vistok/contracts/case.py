@@ -61,6 +61,9 @@ def around(family: str, kind: str, part: Mapping[str, Any] | None = None) -> dic
         patches = {"size": 1} if kind == "codes" else {"size": 4}
         decoder = small("decoder", "vit") | {"head": part, "patches": patches}
         return {"decoder": decoder, "output_space": codes}
+    if family == "space" and getattr(entries(family)[kind].part, "reads_only", False):
+        patches = {"size": 1}  # of a few cells
+        return {"input_space": part, "encoder": small("encoder", "vit") | {"patches": patches}}
     if family == "space":
         return {"input_space": part, "output_space": part}
     if family != "regularizer":

@@ -29,6 +29,10 @@ def latents(case: Case) -> None:
 def spaces(case: Case) -> None:
     tokenizer = case.tokenizer().eval()
     space, batch = tokenizer.output_space, case.images(tokenizer)
+    if tokenizer.input_space.reads_only:
+        inside = tokenizer.input_space(batch.pixels)
+        own = tokenizer.input_space.shape
+        return expect_shape("pixels in the space", inside, (4, own.channels, *own.sides))
     try:
         inside = space(batch.pixels)
     except InputError:  # an output only

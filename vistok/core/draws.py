@@ -30,6 +30,8 @@ class PartDraws(Record):
     time: Tensor | None = None  # [B] in [0, 1]: flow and diffusion
     order: Tensor | None = None  # [B, L] int64: order of generation
     mask: Tensor | None = None  # [B, L] bool: positions to be predicted
+    given: Tensor | None = None  # [B] int64: first frames of a clip that are given
+    given_time: Tensor | None = None  # [B] in [0, 1]: noise on those frames
 
     def map(self, function: Map) -> PartDraws:
         return replace(self, **_mapped(self, function))

@@ -49,7 +49,8 @@ class Condition(Record):
     score: Tensor | None = None  # [B] of each sample, such as its aesthetics
     sides: Grid | None = None  # (H, W) or (T, H, W) that is asked for
     fps: Tensor | None = None  # [B] frames per second
-    frames: Tensor | None = None  # [B, 3, t, H, W] that are known
+    frames: Tensor | None = None  # [B, 3, t, H, W] that are known; a decoder: [B, C, t, h, w]
+    given: Tensor | None = None  # [B] int64: first time steps that a decoder is given of a clip
     prefix: Tokens | None = None  # whole sequences of known first frames, which a clip continues
     known: Tokens | None = None  # codes that a generator takes over instead of its samples ...
     known_mask: Tensor | None = None  # [B, L] bool: ... at these positions
@@ -82,6 +83,7 @@ class Noisy(Record):
 
     x: Tensor  # [B, C, *sides] of the output space
     time: Tensor  # [B] in 0..1
+    given: Tensor | None = None  # [B] int64: first frames of x that are not to be predicted
 
 
 @dataclass(frozen=True)

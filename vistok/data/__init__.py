@@ -3,8 +3,8 @@
 A data part is built from its config and opened for a split: `build(config).open("train")` gives a
 `Dataset` (samples by index) or a `Stream` (shards read front to back). The validation split is
 always a `Dataset`, and so is a training split that is opened with `augment=False`. Importing this
-package registers the parts `folder`, `huggingface`, `pairs`, `parquet`, `photos`, `tokens`, `video`
-and `webdataset`.
+package registers the parts `folder`, `huggingface`, `mix`, `pairs`, `parquet`, `photos`, `tokens`,
+`video` and `webdataset`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from vistok.data.batch import to_device
 from vistok.data.kinds.folder import Folder, FolderConfig
 from vistok.data.kinds.huggingface import HuggingFace
 from vistok.data.kinds.huggingface_config import HuggingFaceConfig
+from vistok.data.kinds.mix import Mix, MixConfig
 from vistok.data.kinds.pairs import GeneratedPairs, PairsConfig
 from vistok.data.kinds.parquet import Parquet, ParquetConfig
 from vistok.data.kinds.photos import Photos, PhotosConfig
@@ -39,6 +40,8 @@ __all__ = [
     "GeneratedPairs",
     "HuggingFace",
     "HuggingFaceConfig",
+    "Mix",
+    "MixConfig",
     "Order",
     "PairsConfig",
     "Parquet",

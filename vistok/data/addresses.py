@@ -19,12 +19,23 @@ _ADDRESS = re.compile(r"(?!file:)\b[A-Za-z][A-Za-z0-9+.-]+://")
 
 def addresses(config: Config) -> dict[str, tuple[str, ...]]:
     """{key: what it names on other machines} of a data config: URLs, data sets of the hub."""
-    tree = config.model_dump(mode="json")
     found = {
         key: tuple(text for text in _texts(value) if _ADDRESS.search(text) or text.startswith(HUB))
-        for key, value in tree.items()
+        for key, value in _keys(config.model_dump(mode="json"))
     }
     return {key: texts for key, texts in found.items() if texts}
+
+
+def _keys(tree: dict[str, Any], below: str = "") -> Iterator[tuple[str, Any]]:
+    """(key, value) of a data config; sets.0.KEY and val.KEY of the data sets of a mix."""
+    for key, value in tree.items():
+        inner = value if isinstance(value, list) else [value]
+        if not inner or not all(isinstance(one, dict) and "kind" in one for one in inner):
+            yield f"{below}{key}", value
+            continue
+        for number, one in enumerate(inner):
+            place = f"{key}.{number}" if isinstance(value, list) else key
+            yield from _keys(one, f"{below}{place}.")
 
 
 def check_addresses(config: Config, source: object, typed: Any = None, place: str = "data") -> None:

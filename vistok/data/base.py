@@ -120,6 +120,8 @@ class Facts:
     space [C, *sides]."""
     empty_text: Condition | None = None
     """Features of the empty text in a token cache, [1, ...] each."""
+    sets: Sequence[Facts] = ()
+    """The data sets of a mix, of which each batch comes from one; () = a single data set."""
 
     @property
     def sides(self) -> tuple[int, ...] | None:
@@ -187,6 +189,10 @@ def mismatch(data: Facts, sides: Sequence[int], reader: str) -> str | None:
 
     reader: what takes them, e.g. "this tokenizer".
     """
+    for number, one in enumerate(data.sets):
+        problem = mismatch(one, sides, reader)
+        if problem is not None:
+            return of_set(number, problem)
     wanted, found = tuple(sides), data.sides
     if data.spec is not None:
         return (
@@ -205,6 +211,11 @@ def mismatch(data: Facts, sides: Sequence[int], reader: str) -> str | None:
         f"data: gives {describe_sides(found)}; {reader} takes {describe_sides(wanted)}: set "
         f"{' '.join(changes)}"
     )
+
+
+def of_set(number: int, problem: str) -> str:
+    """A problem of `mismatch`, told of one data set of a mix."""
+    return problem.replace("data:", f"data set {number}:", 1).replace("data.", "its ")
 
 
 def stated(config: Any) -> Facts:

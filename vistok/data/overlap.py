@@ -33,6 +33,8 @@ def overlap(train: Any, val: Any) -> str | None:
 
     train, val: opened splits of one data config.
     """
+    if train.sets:
+        return next((found for one in train.sets if (found := overlap(one, val))), None)
     if isinstance(train, CachedTokensDataset) and isinstance(val, CachedTokensDataset):
         return _caches(train, val)
     if isinstance(train, RowDataset | RowStream) and isinstance(val, RowDataset):

@@ -6,6 +6,7 @@ Letters: B batch, M values, D width of the values, C channels of the output spac
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -21,8 +22,10 @@ from vistok.core.schedules import Progress
 from vistok.core.selection import Record
 from vistok.core.shapes import Shape
 from vistok.decoders.base import Decoder
+from vistok.decoders.given import GivenConfig, corrupted
 from vistok.layers.flow import path
 from vistok.layers.flow.guidance import Guidance, GuidanceConfig
+from vistok.layers.flow.prefix import holder, with_given
 from vistok.layers.flow.solvers import Solver, solve, times
 
 
@@ -36,6 +39,9 @@ class FlowSamplingConfig(Config):
     shift: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Above 1, more of the steps are spent near the noise (SD3)."""
     guidance: GuidanceConfig = GuidanceConfig()
+    given: Literal["clean", "sdedit"] = "clean"
+    """First frames that are given of a clip: held clean before every step and at the end, or
+    noised to the time of every step (arXiv 2108.01073)."""
 
 
 class FlowDecoderConfig(Config):
@@ -67,6 +73,8 @@ class FlowDecoder(Decoder):
     shape: Shape
     times: path.TimeConfig = path.TimeConfig()
     sampling: FlowSamplingConfig = FlowSamplingConfig()
+    given: GivenConfig | None = None
+    """Training with given first frames; sampling takes them in any case."""
 
     def embed(
         self, values: Tensor, present: Tensor | None, condition: Condition | None
@@ -108,10 +116,11 @@ class FlowDecoder(Decoder):
         return self.velocity(noisy, e.values, e.present, e.condition), {}
 
     def draw(self, index: Tensor, rng: Rng, progress: Progress) -> PartDraws:
-        """time [B] and noise [B, C, *sides] of a training step."""
+        """time [B] and noise [B, C, *sides] of a training step, and its given frames."""
         uniform = path.uniform_numbers(index, rng.child("time"), self.times)
         time = path.sample_times(uniform, self.times)
-        return PartDraws(time=time, noise=self.noise(index, rng.child("noise")))
+        more = {} if self.given is None else self.given.draw(index, rng.child("given"))
+        return PartDraws(time=time, noise=self.noise(index, rng.child("noise")), **more)
 
     def noise(self, index: Tensor, rng: Rng) -> Tensor:
         """Standard normal noise [B, C, *sides], keyed by sample."""
@@ -120,6 +129,9 @@ class FlowDecoder(Decoder):
     def corrupt(self, target: Tensor, draws: PartDraws) -> Noisy:
         """Clean targets [B, C, *sides] at the sampled times, with the sampled noise."""
         noise = draws.noise.to(target)
+        if draws.given is not None:
+            lengths = draws.given.to(target.device)
+            return Noisy(corrupted(target, noise, draws), draws.time, lengths)
         return Noisy(path.interpolate(target, noise, draws.time), draws.time)
 
     def forward(
@@ -134,6 +146,8 @@ class FlowDecoder(Decoder):
                 "this decoder samples: give forward a noisy target, or call sample (or "
                 "Tokenizer.decode) for pixels"
             )
+        if noisy.given is not None:
+            condition = replace(condition or Condition(), given=noisy.given)
         predicted, features = self.tapped(noisy, self.embed(values, present, condition))
         predicted = predicted.float()
         return Decoded(predicted, path.clean_guess(noisy.x, predicted, noisy.time), features)
@@ -149,7 +163,8 @@ class FlowDecoder(Decoder):
         """Follow the flow from noise [B, C, *sides] to the output space.
 
         With guidance, both predictions of a step are one batch. The unconditional one sees no value
-        and no condition.
+        and no condition. First frames of a clip are given as `condition.frames` [B, C, t, h, w],
+        of the output space, with their number in `condition.given`.
         """
         sampling = sampling or self.sampling
         guidance = Guidance(sampling.guidance)
@@ -172,7 +187,14 @@ class FlowDecoder(Decoder):
 
         grid = times(sampling.steps, sampling.shift)
         # The way itself stays in fp32, whatever the network computes in.
-        return solve(direction, noise.to(values.device).float(), grid, sampling.solver)
+        noise = noise.to(values.device).float()
+        frames = None if condition is None else condition.frames
+        if frames is None:
+            return solve(direction, noise, grid, sampling.solver)
+        frames = frames.to(noise)
+        hold = holder(frames, noise, sampling.given)
+        x = solve(direction, noise, grid, sampling.solver, hold)
+        return with_given(x, frames) if sampling.given == "clean" else x
 
     def _at(self, x: Tensor, time: float, e: Embedded) -> Tensor:
         """The velocity of all samples at one time, fp32."""

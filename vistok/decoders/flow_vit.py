@@ -11,6 +11,7 @@ Letters: B batch, g patches, M values, W width, D width of the values, C channel
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -28,17 +29,21 @@ from vistok.decoders.flow import (
     FlowDecoderConfig,
     FlowSamplingConfig,
 )
+from vistok.decoders.given import GivenConfig, overwritten, values_of
 from vistok.layers.fitted_positions import FittedPositions, FittedPositionsConfig
 from vistok.layers.masks import causal_last, joined
 from vistok.layers.modulation import Modulation, SinusoidsConfig, TimeEmbedding, modulate
 from vistok.layers.patchify import PatchEmbed, PatchesConfig, Unpatchify
 from vistok.layers.positions import PositionTable
+from vistok.layers.time_masks import EarlierBlocks, check_steps, steps_apart
 from vistok.layers.transformer import (
     Transformer,
     TransformerConfig,
     check_taps,
     init_weights,
 )
+
+Overwrite = Literal["missing", "given", "null"]
 
 
 class FlowViTConfig(FlowDecoderConfig):
@@ -63,9 +68,25 @@ class FlowViTConfig(FlowDecoderConfig):
     layers; `modulation` stays null, it is the width."""
     time: SinusoidsConfig = SinusoidsConfig(max_period=256.0, scale_frequencies=True)
     """Sinusoids of the time."""
-    attention: Literal["full", "causal", "causal_values"] = "full"
+    time_steps: bool = False
+    """Values lie in blocks, one for each time step of the patches (VideoFlexTok)."""
+    attention: Literal[
+        "full",
+        "causal",
+        "causal_values",
+        "time_block_causal",
+        "time_block_causal_last",
+        "flexible_time_block_causal_last",
+    ] = "full"
     """full: all see all; causal: each position those before it, patches in front; causal_values:
-    patches see patches, value i sees patches and values 0..i."""
+    patches see patches, value i sees patches and values 0..i. With time_steps, of each step,
+    patches in front: causal; time_block_causal: a step sees itself and those before it;
+    time_block_causal_last: of itself as causal_values; flexible_...: and of those before it what
+    `earlier` says."""
+    earlier: EarlierBlocks | None = None
+    """Sights of earlier time steps, of the flexible attention; null = all."""
+    given: GivenConfig | None = None
+    """Training with given first frames, of clips with time_steps; null = none."""
     value_positions: FittedPositionsConfig | None = FittedPositionsConfig(kind="sum")
     """Table of the values' positions; null = none."""
     missing: Literal["mask_token", "drop", "refuse"] = "mask_token"
@@ -74,6 +95,9 @@ class FlowViTConfig(FlowDecoderConfig):
     null: Literal["learned", "zero", "single", "none"] = "learned"
     """All values of the unconditional prediction: one learned vector in each place, zeros, the
     vector in one place alone; none: it has as many missing values, and training knows no null."""
+    overwrites: tuple[Overwrite, ...] = ("missing", "given", "null")
+    """Order in which missing values, those of given time steps and those of the unconditional
+    prediction are overwritten: the last one wins."""
     start: Literal["zero", "random"] = "zero"
     """zero: the last layer and all modulations start at zero, so that the first step teaches them
     alone (DiT); random: the last layer as the others, modulations with std 0.02."""
@@ -85,6 +109,15 @@ class FlowViTConfig(FlowDecoderConfig):
     @model_validator(mode="after")
     def _agrees(self) -> FlowViTConfig:
         check_taps(self.taps, self.transformer)
+        check_steps(self.attention, self.earlier, self.time_steps)
+        if self.given is not None and not (self.time_steps and self.patches.frames == 1):
+            raise InputError("given needs time_steps=true and patches.frames=1")
+        if sorted(self.overwrites) != ["given", "missing", "null"]:
+            raise InputError(
+                f"overwrites={list(self.overwrites)}: expected missing, given and null in an order"
+            )
+        if self.overwrites[-1] != "null" and self.null == "single":
+            raise InputError("null=single is one place alone; expected null last in overwrites")
         if self.transformer.modulation not in (None, self.transformer.width):
             raise InputError(
                 f"transformer.modulation={self.transformer.modulation}: the time has the width "
@@ -130,17 +163,25 @@ class FlowViT(FlowDecoder):
         self.prefix = prefix_of(config.missing, grids)
         inner, patches = config.transformer, config.patches
         width, grid, count = inner.width, patches.grid(shape), sum(map(cells, grids))
+        self.given, self.steps = config.given, None
+        if config.time_steps:
+            self.steps = _steps(grid, grids)
+        if config.given is not None:
+            config.given.check(grid[0])
         inner = inner.model_copy(update={"modulation": width})
         self.cells, self.count = cells(grid), count
         self.embed_values = nn.Linear(dim, width)
         self.value_positions = None
         if config.value_positions is not None:
-            self.value_positions = FittedPositions(config.value_positions, (count,), width)
+            rows = (count,) if self.steps is None else (self.steps, count // self.steps)
+            self.value_positions = FittedPositions(config.value_positions, rows, width)
         vector = lambda: nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=0.02))
         if config.missing == "mask_token":
             self.missing_token = vector()
         if config.null in ("learned", "single"):
             self.null_token = vector()
+        if config.given is not None and config.given.hidden:
+            self.given_token = vector()
         self.patch_embed = PatchEmbed(patches, shape, width)
         self.positions = PositionTable(patches.positions, grid, width, patches.position_base)
         self.time = TimeEmbedding(width, **config.time.model_dump())
@@ -158,6 +199,9 @@ class FlowViT(FlowDecoder):
 
     def _mask(self) -> Tensor | None:
         """[L, L] bool; None where all see all."""
+        if self.steps is not None:
+            sizes = (self.steps, self.cells // self.steps, self.count // self.steps)
+            return steps_apart(self.config.attention, *sizes, self.config.earlier)
         if self.config.attention == "full":
             return None
         if self.config.attention == "causal_values":
@@ -180,13 +224,30 @@ class FlowViT(FlowDecoder):
                 "this decoder cannot leave values out (missing: refuse); set decoder.missing to "
                 "mask_token or drop and train with a length regularizer"
             )
-        if config.missing == "mask_token":
-            # Where nothing is missing too: a parameter that is in no graph stops DDP.
-            shown = self._all(x) if present is None else present
-            x = torch.where(shown[..., None], x, self.missing_token.to(x.dtype))
-            present = None
-        if not self.reads_null:
-            return Embedded(x, present)
+        for what in config.overwrites:
+            if what == "missing" and config.missing == "mask_token":
+                # Where nothing is missing too: a parameter that is in no graph stops DDP.
+                shown = self._all(x) if present is None else present
+                x, present = overwritten(x, ~shown, self.missing_token), None
+            elif what == "given" and self.given is not None and self.given.hidden:
+                x = overwritten(x, self._of_given(x, condition), self.given_token)
+            elif what == "null" and self.reads_null:
+                x, seen = self._nulls(x, present, values, condition)
+                later = config.overwrites.index("missing") > config.overwrites.index("null")
+                # Values that are missing are overwritten too where that comes last.
+                present = present if later and config.missing == "mask_token" else seen
+        return Embedded(x, present)
+
+    def _of_given(self, x: Tensor, condition: Condition | None) -> Tensor:
+        """[B, M] bool: values of given time steps."""
+        if condition is None or condition.given is None:
+            return torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+        return values_of(condition.given.to(x.device), self.steps, self.count // self.steps)
+
+    def _nulls(
+        self, x: Tensor, present: Tensor | None, values: Tensor, condition: Condition | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """x [B, M, W] and `present`, those of unconditional samples replaced."""
         null = None if condition is None else condition.null
         nulls = torch.zeros_like(self._all(x)[:, :1]) if null is None else null[:, None]
         nothing = self.embed_nothing(values, None)
@@ -195,7 +256,7 @@ class FlowViT(FlowDecoder):
             shown = self._all(x) if present is None else present
             of_null = self._all(x) if nothing.present is None else nothing.present
             present = torch.where(nulls, of_null, shown)
-        return Embedded(x, present)
+        return x, present
 
     def embed_nothing(self, values: Tensor, condition: Condition | None) -> Embedded:
         if not self.reads_null:
@@ -215,7 +276,7 @@ class FlowViT(FlowDecoder):
         """Rows that are equal stay equal in every block, where all see all: the missing values
         become one row that counts for as many. A prefix then costs what it is long."""
         whole = self.embed(values, present, condition)
-        told = condition is not None and condition.null is not None
+        told = condition is not None and (condition.null is not None or self._holds(condition))
         mask_token = self.config.missing == "mask_token" and self.config.attention == "full"
         if present is None or told or not mask_token:
             return whole
@@ -233,6 +294,10 @@ class FlowViT(FlowDecoder):
     ) -> tuple[Embedded, Embedded, bool]:
         """The unconditional prediction's values are equal too, so one row stands for them all."""
         one = self.embed_alone(values, present, condition)
+        if self.reads_null and (self._holds(condition) or self.config.overwrites[-1] != "null"):
+            every = torch.ones(len(values), dtype=torch.bool, device=values.device)
+            null = replace(condition or Condition(), null=every)
+            return self.embed(values, present, condition), self.embed(values, present, null), True
         nothing = self.embed_nothing(values, condition)
         if self.config.null not in ("learned", "zero") or self.config.attention != "full":
             return one, nothing, True
@@ -243,6 +308,11 @@ class FlowViT(FlowDecoder):
             return one, Embedded(nothing.values[:, :rows], counts=counts), True
         counts = torch.full((len(values), 1), self.count, device=values.device)
         return one, Embedded(nothing.values[:, :1], counts=counts), False
+
+    def _holds(self, condition: Condition | None) -> bool:
+        """True if a condition gives frames whose values are overwritten by a vector."""
+        told = condition is not None and condition.given is not None
+        return told and self.given is not None and self.given.hidden
 
     @staticmethod
     def _all(x: Tensor) -> Tensor:
@@ -291,3 +361,13 @@ class FlowViT(FlowDecoder):
     @property
     def last_layer(self) -> nn.Parameter:
         return self.unpatchify.last_layer
+
+
+def _steps(grid: Grid, grids: Sequence[Grid]) -> int:
+    """Time steps of patches and values; InputError unless there is one block of values for each."""
+    if len(grid) != 3 or len(grids) != grid[0] or len(set(grids)) > 1:
+        raise InputError(
+            f"time_steps: values lie on {len(grids)} grids, patches on {grid}; expected a clip and "
+            "one list of values for each time step of its patches"
+        )
+    return grid[0]

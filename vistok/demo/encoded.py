@@ -81,7 +81,9 @@ class Encoded:
 
 def vtk(model: Model, tokens: Tokens) -> bytes:
     """The .vtk file of one image's tokens."""
-    return Codec(model.spec, model.codes_sha256, name=model.name).write(tokens)[0]
+    block = model.tokenizer.block_spec
+    codec = Codec(model.spec, model.codes_sha256, name=model.name, block=block)
+    return codec.write(tokens)[0]
 
 
 @torch.no_grad()

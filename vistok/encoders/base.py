@@ -29,6 +29,9 @@ class Encoder(nn.Module):
     """True: it looks at the frame rate of a condition."""
     any_frames: int | None = None
     """It takes clips of any multiple of so many frames; None: of the shape's alone."""
+    anchor: float | None = None
+    """Frames per second at which the shape's frames are a period of time, where a sample stands for
+    the period at every rate; None: for a number of frames."""
 
     @required
     def forward(self, x: Tensor, condition: Condition | None = None) -> Latents:

@@ -19,7 +19,7 @@ from vistok.config import Config
 from vistok.config.registry import register
 from vistok.core.errors import InputError
 from vistok.core.records import Condition, Latents
-from vistok.core.shapes import Shape, cells
+from vistok.core.shapes import Grid, Shape, cells
 from vistok.encoders.base import Encoder
 from vistok.layers.latent_norm import LatentNormKind, make_latent_norm
 from vistok.layers.masks import causal_last, joined
@@ -34,6 +34,7 @@ from vistok.layers.positions import (
 )
 from vistok.layers.spectrum import Analysis
 from vistok.layers.text import TextInput, TextInputConfig
+from vistok.layers.time_masks import EarlierBlocks, check_steps, first_steps, steps_apart
 from vistok.layers.transformer import (
     Transformer,
     TransformerConfig,
@@ -58,6 +59,10 @@ class LatentsConfig(Config):
     stored: int | None = Field(default=None, ge=1)
     """Latent tokens that are stored, the first so many; null = all. Those behind them are ReTok's
     redundant ones: training may show them to the decoder (regularizer redundant_padding)."""
+    steps: int | None = Field(default=None, ge=1, le=2**12)
+    """Time steps of a table of latent tokens: `count` tokens belong to each step of the patches'
+    grid, which has no more of them, and prefixes are those of each step (VideoFlexTok); null = the
+    tokens belong to the whole sample."""
     grid: tuple[Annotated[int, Field(ge=1, le=2**10)], ...] | None = None
     """Sides (h, w) of the grid on which the latents of a branch lie; null = they are a list."""
     spectrum: int | None = Field(default=None, ge=1, le=2**14)
@@ -68,7 +73,7 @@ class LatentsConfig(Config):
     tokens: Literal["learned", "learned_from_sincos", "sincos"] = "learned"
     """Latent tokens: learned, from random numbers or from sines and cosines of their place; or
     these, fixed (LARP's options)."""
-    token_base: float = Field(default=10000.0, gt=1)
+    token_base: float = Field(default=10000.0, gt=0)
     """Base of the frequencies of such sines and cosines."""
     positions: bool | Literal["shared"] = False
     """true: a learned table of their own is added to the latent tokens (TiTok). shared: each branch
@@ -128,6 +133,17 @@ class LatentsConfig(Config):
             raise InputError("levels=true needs latent tokens; give count, or levels=false")
         if self.reinterpret and self.slot_projection:
             raise InputError("reinterpret and slot_projection exclude each other: choose one")
+        named = ("stored", "grid", "positions", "levels", "slot_projection", "reinterpret")
+        wrong = [name for name in named if getattr(self, name)]
+        if self.tokens != "learned":
+            wrong.append(f"tokens={self.tokens}")
+        if self.norm in ("layernorm_all", "batchnorm_each"):  # made for a fixed number of latents
+            wrong.append(f"norm={self.norm}")
+        if self.steps is not None and (self.count is None or wrong):
+            raise InputError(
+                f"steps={self.steps}: latent tokens of time steps are lists without "
+                f"{wrong[0] if wrong else 'spectrum'}; leave it out, and give count"
+            )
         if self.count is None and self.positions:
             raise InputError("positions=true needs latent tokens; give count, or positions=false")
         return self
@@ -145,9 +161,21 @@ class ViTEncoderConfig(Config):
     """The transformer's norm also before the first block (TiTok's ln_pre)."""
     text: TextInputConfig | None = None
     """Text features behind the latents (TexTok); null = none are read."""
-    attention: Literal["full", "causal_latents", "causal"] = "full"
+    attention: Literal[
+        "full",
+        "causal_latents",
+        "causal",
+        "time_block_causal",
+        "time_block_causal_last",
+        "flexible_time_block_causal_last",
+    ] = "full"
     """causal_latents: patches see patches, latent i sees patches and latents 0..i (FlexTok);
-    causal: each position sees those before it, patches in front."""
+    causal: each position sees those before it, patches in front. With latents.steps, of each step,
+    patches in front: causal; time_block_causal: a step sees itself and those before it;
+    time_block_causal_last: of itself as causal_latents (VideoFlexTok); flexible_...: and of those
+    before it what `earlier` says."""
+    earlier: EarlierBlocks | None = None
+    """Sights of earlier time steps, of the flexible attention; null = all."""
     taps: dict[str, int] = Field(default_factory=dict)
     """Features for losses: name -> number of the block whose latents [B, N, W] are given."""
     token_std: Literal["unit", "width", "small", "constant"] | Annotated[float, Field(gt=0)] = (
@@ -171,6 +199,9 @@ class ViTEncoderConfig(Config):
         if self.text is not None and self.attention != "full":
             raise InputError("text is read with attention=full only")
         check_taps(self.taps, self.transformer)
+        check_steps(self.attention, self.earlier, self.latents.steps is not None)
+        if self.latents.steps is not None and (self.patches.class_token or self.text is not None):
+            raise InputError("latents.steps: no class token and no text; leave them out")
         if self.latents.count is None and self.attention == "causal_latents":
             raise InputError("attention=causal_latents needs latent tokens; give latents.count")
         return self
@@ -205,6 +236,8 @@ class ViTEncoder(Encoder):
         self.grids = (grid,) if plain else ((count,),)
         if tokens.grid is not None:
             self.grids = (tokens.grid,) * tokens.branches
+        if tokens.steps is not None:
+            self.grids = ((tokens.count,),) * _steps(tokens.steps, grid)
         self.stored = tokens.stored
         token, table = token_stds(config.token_std, width)
         lead = int(patches.class_token)
@@ -215,7 +248,8 @@ class ViTEncoder(Encoder):
             patches.positions, grid, width, patches.position_base, lead, table
         )
         if tokens.count is not None and tokens.tokens == "learned":
-            self.latent_tokens = nn.Parameter(torch.randn(count, width) * token)
+            rows = (count,) if tokens.steps is None else (tokens.steps, count)
+            self.latent_tokens = nn.Parameter(torch.randn(*rows, width) * token)
         elif tokens.count is not None:
             waves = sequence_sincos(count, width, tokens.token_base)
             if tokens.tokens == "sincos":
@@ -239,8 +273,9 @@ class ViTEncoder(Encoder):
             self.rotary = PatchRotary(config.rotary, width, inner.heads, "encoder.rotary")
             self.reads_fps = config.rotary.reads_fps and shape.is_clip
         free = patches.positions == "none" and config.attention == "full" and not plain
-        if free and tokens.spectrum is None and shape.is_clip:
+        if free and tokens.spectrum is None and tokens.steps is None and shape.is_clip:
             self.any_frames = patches.frames
+            self.anchor = config.rotary.anchor if self.reads_fps else None
         self.transformer = Transformer(inner)
         if tokens.slot_projection:
             self.slots = nn.Parameter(torch.randn(count, width, dim) * width**-0.5)
@@ -250,7 +285,10 @@ class ViTEncoder(Encoder):
             self.proj = nn.Linear(width, dim)
         self.latent_norm = make_latent_norm(tokens.norm, count, dim)
         mask, seen = None, lead + cells(grid)
-        if config.attention == "causal_latents":
+        if tokens.steps is not None:
+            frame = cells(grid[1:])
+            mask = steps_apart(config.attention, grid[0], frame, count, config.earlier)
+        elif config.attention == "causal_latents":
             mask = causal_last(seen, count)
         elif config.attention == "causal":
             total = seen + (0 if tokens.count is None else count)
@@ -264,8 +302,11 @@ class ViTEncoder(Encoder):
                 (self.slots if tokens.slot_projection else self.proj.weight).mul_(tokens.gain)
 
     def forward(self, x: Tensor, condition: Condition | None = None) -> Latents:
-        """x [B, C, (T,) H, W] -> latents [B, N, D]."""
-        config = self.config
+        """x [B, C, (T,) H, W] -> latents [B, N, D].
+
+        With `latents.steps` a clip may be shorter than the space's: then of its first steps.
+        """
+        config, mask, grids = self.config, self.mask, self.grids
         y = self.patch_embed(x)  # [B, g, W]
         seen, first = y.shape[1], int(config.patches.class_token)
         if first:
@@ -274,6 +315,10 @@ class ViTEncoder(Encoder):
         wanted = slice(first, first + seen)  # the patches, or the latent tokens behind them
         if config.latents.count is not None:
             latents = self.latent_tokens.to(y.dtype)
+            if config.latents.steps is not None:
+                grids = grids[: x.shape[2] // config.patches.frames]
+                latents = latents[: len(grids)].flatten(0, 1)
+                mask = self._first(len(grids), seen)
             if self.shared is not None:
                 rows = self.shared(self.positions.table)[first:]
                 latents = latents + rows.repeat(config.latents.branches, 1).to(y.dtype)
@@ -286,8 +331,7 @@ class ViTEncoder(Encoder):
                 each, own = config.latents.count // config.latents.branches, int(kinds is True)
                 latents = latents + self.levels[own:].repeat_interleave(each, 0).to(y.dtype)
             y = torch.cat([y, latents.expand(len(x), -1, -1)], dim=1)
-            wanted = slice(first + seen, first + seen + config.latents.count)
-        mask = self.mask
+            wanted = slice(first + seen, first + seen + len(latents))
         if self.text is not None:
             tokens, visible = self.text(condition, len(x), y)
             pieces = (y.shape[1], tokens.shape[1] if visible is None else visible)
@@ -312,7 +356,25 @@ class ViTEncoder(Encoder):
         else:
             values = self.proj(_reinterpreted(latents) if config.latents.reinterpret else latents)
         features["latents"] = latents
-        return Latents(self.latent_norm(values.float()), self.grids, features)
+        return Latents(self.latent_norm(values.float()), grids, features)
+
+    def _first(self, steps: int, seen: int) -> Tensor | None:
+        """The mask of the first time steps, which have `seen` patches."""
+        if self.mask is None or steps == len(self.grids):
+            return self.mask
+        sizes = (seen // steps, self.config.latents.count)
+        return first_steps(self.mask, len(self.grids), steps, *sizes)
+
+
+def _steps(table: int, grid: Grid) -> int:
+    """Time steps of a grid of patches; InputError if they are more than the table has."""
+    if len(grid) != 3:
+        raise InputError("latents.steps is for clips; set tokenizer.frames, or leave it out")
+    if grid[0] > table:
+        raise InputError(
+            f"latents.steps={table}: patches have {grid[0]} time steps; expected as many or more"
+        )
+    return grid[0]
 
 
 def token_stds(kind: str | float, width: int) -> tuple[float, float]:

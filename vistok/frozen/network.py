@@ -68,12 +68,13 @@ class Frozen(nn.Module):
 
 
 def share_frozen(*modules: nn.Module) -> None:
-    """Let frozen networks of one name and hash be one module, where several parts borrow it."""
-    known: dict[tuple[str, str], Frozen] = {}
+    """Let frozen networks of one class, name and hash be one module, where several parts borrow
+    it. One that wraps another has the other's name and hash."""
+    known: dict[tuple[type, str, str], Frozen] = {}
     for module in modules:
         for name, part in list(module.named_modules()):
             if isinstance(part, Frozen):
-                first = known.setdefault((part.name, part.sha256), part)
+                first = known.setdefault((type(part), part.name, part.sha256), part)
                 if first is not part and name:
                     module.set_submodule(name, first)
 

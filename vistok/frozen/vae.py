@@ -109,7 +109,7 @@ class Posterior:
         return 0.5 * terms.flatten(1).sum(1)
 
 
-class _Coder:
+class Coder:
     """Encoding and decoding with `network`; see the two modules below."""
 
     network: nn.Module
@@ -129,7 +129,7 @@ class _Coder:
         return self.network.decoder(z)
 
 
-class BorrowedVAE(_Coder, Frozen):
+class BorrowedVAE(Coder, Frozen):
     """A VAE by name; no part of the saved model."""
 
     scaling_factor: float | None = None
@@ -163,10 +163,14 @@ class BorrowedVAE(_Coder, Frozen):
         self.freeze()
 
 
-class OwnVAE(_Coder, nn.Module):
+class OwnVAE(Coder, nn.Module):
     """A VAE whose weights are saved with the model around it; it never trains."""
 
-    def __init__(self, config: VAENetworkConfig) -> None:
+    def __init__(self, config: Any) -> None:
+        """
+        Args:
+            config: constants of a network, which it builds.
+        """
         super().__init__()
         self.network = config.build().requires_grad_(False).eval()
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vistok.config import Config
+from vistok.core.errors import InputError
 from vistok.layers.masks import causal_last
 
 TimeMask = Literal[
@@ -22,6 +23,7 @@ TimeMask = Literal[
     "time_block_causal_last",
     "flexible_time_block_causal_last",
 ]
+_FLEXIBLE = "flexible_time_block_causal_last"
 
 
 class EarlierBlocks(Config):
@@ -71,11 +73,54 @@ def time_mask(
     before = own
     if kind != "time_block_causal":
         own = causal_last(patches, registers)
-    if kind == "flexible_time_block_causal_last":
+    if kind == _FLEXIBLE:
         before = _earlier(patches, registers, earlier or EarlierBlocks())
     rows = torch.ones(steps, steps, dtype=torch.bool)
     past, same = rows.tril(-1), torch.eye(steps, dtype=torch.bool)
     return _tiled(past, before) | _tiled(same, own)
+
+
+def check_steps(kind: str, earlier: EarlierBlocks | None, stepped: bool) -> None:
+    """InputError for an attention that needs time steps, or that they need another one for."""
+    in_steps = kind in ("time_block_causal", "time_block_causal_last", _FLEXIBLE)
+    if in_steps and not stepped:
+        raise InputError(
+            f"attention={kind} is of tokens in time steps; give the steps, or another attention"
+        )
+    if stepped and not in_steps and kind not in ("full", "causal"):
+        raise InputError(
+            f"attention={kind} is of one list of tokens, and these lie in time steps; expected "
+            f"full, causal, time_block_causal, time_block_causal_last or {_FLEXIBLE}"
+        )
+    if earlier is not None and kind != _FLEXIBLE:
+        raise InputError(f"earlier is a key of attention={_FLEXIBLE}, not of {kind}")
+
+
+def steps_apart(
+    kind: TimeMask, steps: int, patches: int, registers: int, earlier: EarlierBlocks | None
+) -> Tensor | None:
+    """`time_mask` for a network with its patches in front (`apart`); None where all see all."""
+    if kind == "full":
+        return None
+    return apart(time_mask(kind, steps, patches, registers, earlier), steps, patches)
+
+
+def apart(mask: Tensor, steps: int, patches: int) -> Tensor:
+    """A mask [L, L] of interleaved steps -> that of (patches of all steps, registers of all).
+
+    Networks keep their patches in front of everything else; only their masks know the steps.
+    """
+    place = torch.arange(len(mask)).view(steps, -1)
+    order = torch.cat([place[:, :patches].flatten(), place[:, patches:].flatten()])
+    return mask[order][:, order]
+
+
+def first_steps(mask: Tensor, of: int, steps: int, patches: int, registers: int) -> Tensor:
+    """The mask of the first `steps` of `of` steps, both as `apart` has them."""
+    place = torch.arange(len(mask), device=mask.device)
+    later = place[of * patches :]
+    kept = torch.cat([place[: steps * patches], later[: steps * registers]])
+    return mask[kept][:, kept]
 
 
 def _earlier(patches: int, registers: int, sights: EarlierBlocks) -> Tensor:

@@ -7,7 +7,8 @@ last layer, clamped, over the global batch.
 Discriminators see single frames, a clip counts as its frames, unless their `media` is "clip": then
 they are given clips whole. What they see may be augmented (`augment`), and blurred at first
 (`blur_steps`), in all three passes of a step: that of the tokenizer, and those over rebuilt and
-real images. Each pass has random numbers of its own.
+real images. Each pass has random numbers of its own. `consistency` adds two passes, over rebuilt
+and real images augmented once more strongly, whose logits shall be those of the passes before.
 """
 
 from __future__ import annotations
@@ -104,6 +105,11 @@ class AdversarialConfig(LossConfig):
     batch norm notices. Those that group the images of a batch always see them apart."""
     augment: DiffAugConfig | None = None
     """Differentiable augmentation (DiffAug) of all that the discriminator sees; null = none."""
+    consistency: float = Field(default=0.0, ge=0)
+    """Weight of the mean squared distance between the discriminator's logits and those of the same
+    images behind `strong`; discriminator_weight leaves it alone. VFRTok: 4."""
+    strong: DiffAugConfig = DiffAugConfig(cutout=0.5)
+    """Augmentation of the consistency term."""
     blur_steps: int | None = Field(default=None, ge=0)
     """Steps from `start` over which a blur of all that it sees fades away; null = no blur."""
     lr: float | None = None
@@ -163,12 +169,14 @@ class AdversarialLoss(Loss):
         self.discriminator = LeCamDiscriminator(build(config.discriminator))
         own = getattr(self.discriminator.discriminator, "uniforms", 0)
         self.media = getattr(self.discriminator.discriminator, "media", "frames")
-        if self.media == "clip" and (config.augment is not None or config.blur_steps is not None):
+        augmented = config.augment is not None or config.consistency > 0
+        if self.media == "clip" and (augmented or config.blur_steps is not None):
             raise ConfigError(
-                f"discriminator.kind={config.discriminator.kind} sees whole clips, which augment "
-                "and blur_steps cannot change; leave both out"
+                f"discriminator.kind={config.discriminator.kind} sees whole clips, which augment, "
+                "consistency and blur_steps cannot change; leave them out"
             )
-        self._uniforms = (0 if config.augment is None else UNIFORMS, own)
+        self._uniforms = (UNIFORMS if augmented else 0, own)
+        self._passes = 5 if config.consistency else 3
         separate = getattr(self.discriminator.discriminator, "separate", False)
         self._parts = 2 if separate or config.passes == "two" else 1
         self._means: list[Tensor] = []
@@ -190,7 +198,8 @@ class AdversarialLoss(Loss):
                 ) from None
 
     def draw(self, index: Tensor, rng: Rng, progress: Progress) -> PartDraws | None:
-        """Numbers of the three passes, [B, 3, U]: the tokenizer's, over rebuilt, over real images.
+        """Numbers of the three passes, [B, 3, U]: the tokenizer's, over rebuilt, over real images;
+        of five with `consistency`, the last two over the same images, augmented strongly.
 
         Those that decide for a whole batch are equal for all samples. Of smoothed targets also
         noise [B, 2], of real and of rebuilt samples.
@@ -201,10 +210,12 @@ class AdversarialLoss(Loss):
         if not sum(self._uniforms):
             return None if noise is None else PartDraws(noise=noise)
         augmented, own = self._uniforms
-        batch = lambda name, count: rng.child(name).uniform(index, (3, count), per="batch")
+        batch = lambda name, count: rng.child(name).uniform(
+            index, (self._passes, count), per="batch"
+        )
         parts = [batch("discriminator", own)]
         if augmented:
-            strengths = rng.child("strengths").uniform(index, (3, STRENGTHS))
+            strengths = rng.child("strengths").uniform(index, (self._passes, STRENGTHS))
             parts = [batch("gates", GATES), strengths, *parts]
         return PartDraws(uniform=torch.cat(parts, dim=-1), noise=noise)
 
@@ -212,6 +223,7 @@ class AdversarialLoss(Loss):
         self, pixels: Tensor, number: int, draws: PartDraws, progress: Progress
     ) -> tuple[Tensor, Tensor | None]:
         """Images as the discriminator sees them in pass `number`, and the numbers that are its own.
+        Passes 3 and 4 are those behind the strong augmentation.
 
         Without draws nothing is augmented and the discriminator samples nothing.
         """
@@ -223,8 +235,9 @@ class AdversarialLoss(Loss):
         uniform = draws.uniform[:, number].to(pixels.device)
         uniform = uniform.repeat_interleave(len(pixels) // len(uniform), dim=0)  # frames of clips
         numbers, own = uniform.split(self._uniforms, dim=-1)
-        if self.config.augment is not None:
-            pixels = (augment(pixels * 2 - 1, numbers, self.config.augment) + 1) / 2
+        how = self.config.augment if number < 3 else self.config.strong
+        if how is not None:
+            pixels = (augment(pixels * 2 - 1, numbers, how) + 1) / 2
         return pixels, own if self._uniforms[1] else None
 
     @property
@@ -290,12 +303,17 @@ class AdversarialLoss(Loss):
         draws: PartDraws,
         progress: Progress,
     ) -> dict[str, Tensor]:
-        real, fake = handed
-        fake, of_fake = self.seen(fake, 1, draws, progress)
-        real, of_real = self.seen(real, 2, draws, progress)
-        uniform = None if of_real is None else torch.cat([of_fake, of_real])
-        loss, logged = self.discriminate(network, real, fake, uniform, draws.noise)
-        return {"loss": loss * self.config.discriminator_weight, **logged}
+        order = [1, 3] if self.config.consistency and draws.uniform is not None else [1]
+        fakes, reals = [], []  # as they are, and augmented strongly
+        for number in order:
+            fakes.append(self.seen(handed[1], number, draws, progress))
+            reals.append(self.seen(handed[0], number + 1, draws, progress))
+        real, fake = (torch.cat([pixels for pixels, _ in half]) for half in (reals, fakes))
+        uniform = None
+        if fakes[0][1] is not None:
+            uniform = torch.cat([numbers for _, numbers in (*fakes, *reals)])
+        loss, logged = self.discriminate(network, real, fake, uniform, draws.noise, len(order))
+        return {"loss": loss, **logged}
 
     def discriminate(
         self,
@@ -304,6 +322,7 @@ class AdversarialLoss(Loss):
         fake: Tensor,
         uniform: Tensor | None = None,
         noise: Tensor | None = None,
+        views: int = 1,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The discriminator's loss on real and detached fake images, and what to log.
 
@@ -311,12 +330,15 @@ class AdversarialLoss(Loss):
             discriminator: ours, perhaps wrapped for several processes.
             uniform: [2 B, U] numbers of the passes over fake and over real images.
             noise: [B, 2] of the targets of real and of fake samples; None = they are 1 and 0.
+            views: of the images, one behind the other; the second is the consistency term's.
         """
         # One call for both halves, so that a wrapped module runs once a step. Where they are seen
         # one after the other, fake images come first, as in the originals.
         halves = [real, fake] if self._parts == 1 else [fake, real]
-        logits = discriminator(torch.cat(halves), uniform, self._parts).float().chunk(2)
-        on_real, on_fake = logits if self._parts == 1 else logits[::-1]
+        parts = self._parts if self._parts == 1 else self._parts * views
+        logits = discriminator(torch.cat(halves), uniform, parts).float().chunk(2)
+        both = logits if self._parts == 1 else logits[::-1]
+        (on_real, *strong_real), (on_fake, *strong_fake) = (half.chunk(views) for half in both)
         loss = DISCRIMINATOR[self.config.discriminator_loss](on_real, on_fake)
         if noise is not None:
             loss = loss + self._smoothed(on_real, on_fake, noise.to(on_real))
@@ -327,10 +349,15 @@ class AdversarialLoss(Loss):
             "discriminator_accuracy": ((on_real > 0).float().mean() + (on_fake < 0).float().mean())
             / 2,
         }
-        if not self.config.lecam:
-            return loss, logged
-        lecam = self._lecam(on_real, on_fake)
-        return loss + self.config.lecam * lecam, {**logged, "lecam": lecam}
+        if self.config.lecam:
+            logged["lecam"] = self._lecam(on_real, on_fake)
+            loss = loss + self.config.lecam * logged["lecam"]
+        loss = loss * self.config.discriminator_weight
+        if strong_real:
+            far = (on_real - strong_real[0]).square() + (on_fake - strong_fake[0]).square()
+            logged["consistency"] = far.mean() / 2
+            loss = loss + self.config.consistency * logged["consistency"]
+        return loss, logged
 
     def _smoothed(self, on_real: Tensor, on_fake: Tensor, noise: Tensor) -> Tensor:
         """The part of a cross-entropy that noise in its targets adds: logits times their change."""

@@ -9,6 +9,7 @@ Letters: B batch, H W pixels.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,8 @@ class DiffAugConfig(Config):
     """Largest shift as a share of a side; zeros come in."""
     color: bool = True
     """Brightness +-0.5 (of a range of 2), saturation x 0..2, contrast x 0.5..1.5."""
+    first: Literal["translation", "color"] = "translation"
+    """What comes first of the two; color first sees no zeros at the borders (VFRTok)."""
     cutout: float = Field(default=0.2, ge=0, le=1)
     """Side of the rectangle that is set to zero, as a share of the image's; 0 = none (the
     original's negative prob)."""
@@ -43,9 +46,11 @@ def augment(x: Tensor, uniform: Tensor, config: DiffAugConfig) -> Tensor:
     """
     x, gates = x.float(), (uniform[:, :GATES] <= config.prob)[:, :, None, None, None]
     u = uniform[:, GATES:]
+    if config.color and config.first == "color":
+        x = torch.where(gates[:, 1], colored(x, u[:, 2], u[:, 3], u[:, 4]), x)
     if config.translation:
         x = torch.where(gates[:, 0], translated(x, u[:, 0], u[:, 1], config.translation), x)
-    if config.color:
+    if config.color and config.first == "translation":
         x = torch.where(gates[:, 1], colored(x, u[:, 2], u[:, 3], u[:, 4]), x)
     if config.cutout:
         x = torch.where(gates[:, 2], cut(x, u[:, 5], u[:, 6], config.cutout), x)

@@ -12,6 +12,7 @@ from vistok.config.registry import register
 from vistok.core.records import Batch, Reconstruction
 from vistok.core.schedules import Progress
 from vistok.layers.flow import path
+from vistok.layers.flow.prefix import mean_of_others
 from vistok.losses.base import Loss, LossConfig
 
 
@@ -48,7 +49,10 @@ class FlowLoss(Loss):
         clean = clean.float()
         noise = draws.part("decoder").noise.to(clean)
         found = reconstruction.decoded.prediction.float()
-        return {"flow": nn.functional.mse_loss(found, path.velocity(clean, noise))}
+        velocity, noisy = path.velocity(clean, noise), reconstruction.noisy
+        if noisy is None or noisy.given is None:
+            return {"flow": nn.functional.mse_loss(found, velocity)}
+        return {"flow": mean_of_others((found - velocity).square(), noisy.given)}
 
     def weights(self, progress: Progress) -> dict[str, float]:
         return self._weights

@@ -14,7 +14,7 @@ from vistok.config.registry import register
 from vistok.core.draws import PartDraws
 from vistok.core.records import Batch, Reconstruction
 from vistok.core.rng import Rng
-from vistok.core.schedules import Progress
+from vistok.core.schedules import Progress, ramp
 from vistok.frozen import perceptual_network
 from vistok.layers.frames import frames
 from vistok.losses.base import Loss, LossConfig
@@ -34,6 +34,8 @@ class PerceptualConfig(LossConfig):
     """Weight of the distance."""
     start: int = Field(default=0, ge=0)
     """First step; a late start saves most of the network's cost."""
+    ramp: int = Field(default=0, ge=0)
+    """Steps from `start` over which the weight grows from 0."""
     windows: int | None = Field(default=None, ge=1, le=256)
     """Random windows of each image that the network sees at their own resolution, instead of the
     whole image at the network's; null = the whole image."""
@@ -75,4 +77,5 @@ class PerceptualLoss(Loss):
         return {self.term: distance.float().mean()}
 
     def weights(self, progress: Progress) -> dict[str, float]:
-        return {self.term: self.config.weight}
+        grown = ramp(progress.step, self.config.start, self.config.ramp)
+        return {self.term: self.config.weight * (grown if self.config.ramp else 1.0)}

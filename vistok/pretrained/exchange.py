@@ -36,7 +36,10 @@ def from_official(
     Raises ConfigError for a config that the family cannot map, WeightsError for missing,
     unexpected, misshapen, mistyped or non-finite tensors: one line with source and key.
     """
-    state = family.unwrapped(state)
+    try:
+        state = family.unwrapped(state)
+    except WeightsError as error:
+        raise WeightsError(f"{source}: {error}") from None
     tree = _mapped(family, config, state, source)
     model, inert = filled(
         lambda: _built(family, tree, license, f"{source} ({family.name})"),

@@ -17,6 +17,7 @@ from vistok.pretrained.generators.var import VAR
 from vistok.pretrained.tokenizers.cosmos import Cosmos
 from vistok.pretrained.tokenizers.flextok import FlexTok
 from vistok.pretrained.tokenizers.instella import Instella
+from vistok.pretrained.tokenizers.larp import LARP
 from vistok.pretrained.tokenizers.llamagen import LlamaGen
 from vistok.pretrained.tokenizers.maskgit_vqgan import MaskGITVQGAN
 from vistok.pretrained.tokenizers.one_d_piece import OneDPiece
@@ -26,6 +27,7 @@ from vistok.pretrained.tokenizers.tatitok import TATiTok
 from vistok.pretrained.tokenizers.titok import TiTok
 from vistok.pretrained.tokenizers.var import VARTokenizer
 from vistok.pretrained.tokenizers.vfrtok import VFRTok
+from vistok.pretrained.tokenizers.videoflextok import VideoFlexTok
 from vistok.pretrained.tokenizers.xqgan import XQGAN
 from vistok.storage.hub import HUB
 
@@ -34,9 +36,11 @@ FAMILIES: dict[str, Family] = {
     for family in (
         *(MaskGITVQGAN(), TiTok(), TATiTok(), OneDPiece(), ReTok(), LlamaGen(), XQGAN()),
         FlexTok(),
+        VideoFlexTok(),
         Cosmos(),
         Instella(),
         VFRTok(),
+        LARP(),
         VARTokenizer(),
         OpenMAGVIT2Video(),
         RAR(),

@@ -23,7 +23,14 @@ from vistok.regularizers.base import Regularizer
 from vistok.tokens import TokenSpec
 
 Lengths = Literal[
-    "uniform", "pow2", "uniform_pow2", "doubling", "geometric", "uniform_halved", "power_law"
+    "uniform",
+    "pow2",
+    "uniform_pow2",
+    "doubling",
+    "geometric",
+    "uniform_halved",
+    "halved",
+    "power_law",
 ]
 _STEEPEST = 60.0  # |log ratio| up to which a mean is looked for
 _HALVINGS = 100
@@ -36,8 +43,8 @@ class KeptLengthsConfig(Config):
     """uniform: 1..N; pow2: 1, 2, 4, ..., N alike (N a power of two); uniform_pow2: uniform, then
     rounded up to a power of two (at most N); doubling: 1, 2, 4, ... and N alike, for any N;
     geometric: k with a share proportional to ratio^k (Rippel 2014); uniform_halved: k uniform, then
-    N halved floor(log2(N // k)) times; power_law: a share proportional to k^-power (the last two
-    after VideoFlexTok's code)."""
+    N halved floor(log2(N // k)) times; halved: N, N // 2, N // 4, ..., 1 alike; power_law: a share
+    proportional to k^-power (the last three after VideoFlexTok's code)."""
     ratio: float | None = Field(default=None, gt=0, le=100, allow_inf_nan=False)
     """Of geometric lengths: share of k + 1 over that of k."""
     power: float = Field(default=0.5, ge=0, le=20)
@@ -80,6 +87,8 @@ class KeptLengthsConfig(Config):
         elif self.lengths == "uniform_halved":
             halved = [total >> (total // k).bit_length() - 1 for k in range(1, total + 1)]
             counts += torch.bincount(torch.tensor(halved) - 1, minlength=total)
+        elif self.lengths == "halved":
+            counts[[(total >> i) - 1 for i in range(total.bit_length())]] = 1
         elif self.lengths == "uniform_pow2":
             rounded = [min(total, 1 << (k - 1).bit_length()) for k in range(1, total + 1)]
             counts += torch.bincount(torch.tensor(rounded) - 1, minlength=total)

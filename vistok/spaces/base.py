@@ -20,6 +20,8 @@ class Space(nn.Module):
     """
 
     shape: Shape
+    reads_only: bool = False
+    """True for an input space: nothing leads back to pixels."""
     frame_stride: int | None = None
     """Frames of pixels per frame of this space, if it takes 1 + k x stride for any k; None: it
     takes the frames that it was built for, or images."""
@@ -34,7 +36,10 @@ class Space(nn.Module):
 
     @required
     def inverse(self, y: Tensor) -> Tensor:
-        """The way back: y [B, C, *sides of this space] -> pixels [B, 3, *sides], unclamped."""
+        """The way back: y [B, C, *sides of this space] -> pixels [B, 3, *sides], unclamped.
+
+        Raises ValueError for a space that is an input only.
+        """
         raise NotImplementedError
 
     def share(self, other: Space) -> None:

@@ -7,11 +7,12 @@ Letters: B batch, C latent channels, h w their grid.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from vistok.config import Config
 from vistok.config.registry import register
@@ -55,27 +56,37 @@ class VAEConfig(Config):
 
 @register("space", VAEConfig)
 class VAESpace(Space):
+    coders: tuple[Callable[..., nn.Module], Callable[..., nn.Module]] = (BorrowedVAE, OwnVAE)
+    """Networks by name, and those that are saved with the model."""
+
     def __init__(self, config: VAEConfig, shape: Shape) -> None:
         super().__init__()
         factor = config.network.factor
-        if shape.is_clip:
-            raise InputError("kind 'vae' reads images only; remove tokenizer.frames")
-        if any(side % factor for side in shape.sides):
+        if any(side % factor for side in shape.image_size):
             raise InputError(
                 f"sides={shape.sides} are no multiples of {factor}, the pixels of a VAE's latent; "
                 "change tokenizer.image_size"
             )
         self.config, self.pixels = config, Pixels(config.pixels, shape)
-        sides = tuple(side // factor for side in shape.sides)
-        self.shape = Shape(config.network.latent_channels, sides)
+        sides = tuple(side // factor for side in shape.image_size)
+        self.shape = Shape(config.network.latent_channels, (*self._frames(shape), *sides))
         own = config.weights == OWN
-        self.vae = OwnVAE(config.network) if own else BorrowedVAE(config.weights, config.network)
+        borrowed, kept = self.coders
+        self.vae = kept(config.network) if own else borrowed(config.weights, config.network)
         scale, shift = config.scaling_factor, config.shift_factor
         self.scale = self.vae.scaling_factor if scale is None else scale
         self.shift = (0.0 if own else self.vae.shift_factor) if shift is None else shift
 
+    def _frames(self, shape: Shape) -> tuple[int, ...]:
+        """Latent frames of a clip, as a tuple of one; () of an image."""
+        if shape.is_clip:
+            raise InputError(
+                "kind 'vae' reads images only; remove tokenizer.frames, or use clip_vae"
+            )
+        return ()
+
     def share(self, other: Space) -> None:
-        same = ("weights", "network")
+        same = ("kind", "weights", "network")
         if isinstance(other, VAESpace) and all(
             getattr(self.config, name) == getattr(other.config, name) for name in same
         ):

@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,13 +29,25 @@ from vistok.core.errors import InputError
 from vistok.core.regular_files import open_regular
 from vistok.tokens.frequency_table import FrequencyTable
 from vistok.tokens.labels import LONGEST, Label, Record
-from vistok.tokens.packing import MADE_BY, most_bytes, pack, taken, unpack, varint, varints
+from vistok.tokens.packing import (
+    MADE_BY,
+    Header,
+    most_bytes,
+    pack,
+    prefixed,
+    taken,
+    unpack,
+    varint,
+    varints,
+)
 from vistok.tokens.spec import TokenSpec
 from vistok.tokens.tokens import Tokens, gathered, kept_positions, read_header
 
 SUFFIX = ".vtk"
 MAGIC, VERSION = b"vtk", 1
 _PACKED, _RANGE = 0, 1
+_CODERS = {_PACKED: "packed codes", _RANGE: "codes of the range coder"}
+_HEADER = 64  # bytes of a file that hold its header, at least
 _LABEL = 8  # of the low half of the fourth byte
 _START, _TABLE, _SUM = 4, 2, 4  # bytes
 _DAMAGED = "damaged: its checksum is not that of its content; copy it again, or encode again"
@@ -241,6 +253,40 @@ class Codec:
         if wrong or _sum(before, *(pack(one, self.spec.factor_bits) for one in rows)) != check:
             raise InputError(_DAMAGED)
         return rows
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Facts that a file tells without its tokenizer."""
+
+    size: int  # bytes
+    coder: str
+    label: Label
+    header: Header | None  # None: it keeps prefixes, which only the tokenizer's spec can read
+
+
+def summary(path: str | os.PathLike[str]) -> Summary:
+    """The outside of a file; InputError names it, if it is none, or damaged as far as that shows
+    without its tokenizer."""
+    with open_regular(path, "rb") as file:
+        beginning = file.read(LONGEST + _HEADER)
+        size = os.fstat(file.fileno()).st_size
+    try:
+        if beginning[: len(MAGIC)] != MAGIC or len(beginning) < _START + _SUM:
+            raise InputError(f"no {SUFFIX} file: it does not begin with '{MAGIC.decode()}'")
+        version, coder = divmod(beginning[len(MAGIC)], 16)
+        labeled, coder = coder & _LABEL, coder & ~_LABEL
+        if version != VERSION or coder not in _CODERS:
+            raise InputError(
+                f"version {version}, coder {coder}; expected version {VERSION} and coder "
+                f"{_PACKED} or {_RANGE}: use a newer vistok, if the file is not damaged"
+            )
+        body = beginning[_START + _TABLE * (coder == _RANGE) :]
+        label, body = Label.read(body) if labeled else (Label(), body)
+        header = None if prefixed(body) else Header.read(body, 0)[0]
+    except InputError as error:
+        raise InputError(f"{os.fspath(path)}: {error}") from None
+    return Summary(size, _CODERS[coder], label, header)
 
 
 def _start(coder: int) -> bytes:

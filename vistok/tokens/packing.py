@@ -76,6 +76,11 @@ class Header:
         return header, data[at:]
 
 
+def prefixed(data: bytes) -> bool:
+    """True for a header of kept lengths, whose number only the spec of the tokens tells."""
+    return bool(data) and bool(data[0] & _KEEP)
+
+
 def pack(digits: np.ndarray, bits: tuple[int, ...]) -> bytes:
     """[n, F] digits -> bytes: position by position, factor by factor, lowest bit first."""
     columns = [

@@ -117,10 +117,29 @@ class Collate:
         return Condition(**stacked)
 
 
+class MixedCollate:
+    """Rows of one data set of a mix -> one batch, with labels and texts if all sets have them."""
+
+    def __init__(self, dataset: Facts, buffers: SharedBuffers | None = None) -> None:
+        self.dataset = dataset
+        self.collates = [Collate(one, buffers) for one in dataset.sets]
+        for collate in self.collates:
+            collate.labeled, collate.texts = bool(dataset.classes), dataset.texts
+
+    def __call__(self, rows: list[Row]) -> Loaded:
+        found = (row.sample.index for row in rows if row.sample is not None)
+        return self.collates[self.dataset.place(next(found, 0))[0]](rows)
+
+
+def collate_of(dataset: Facts, buffers: SharedBuffers | None = None) -> Collate | MixedCollate:
+    """The collation of a data set's rows, or of those of a mix."""
+    return (MixedCollate if dataset.sets else Collate)(dataset, buffers)
+
+
 class LeaveOut:
     """Rows -> one batch of those that are good; the batch is None if none is."""
 
-    def __init__(self, collate: Collate) -> None:
+    def __init__(self, collate: Collate | MixedCollate) -> None:
         self.collate = collate
 
     def __call__(self, rows: list[Row]) -> Loaded:

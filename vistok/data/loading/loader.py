@@ -21,7 +21,7 @@ from vistok.core.errors import UserError
 from vistok.data.base import BadSample, DataError, Dataset, one_line
 from vistok.data.batch import LoadedBatch
 from vistok.data.loading import workers as worker
-from vistok.data.loading.collate import Collate, LeaveOut, Loaded, Row, as_tensors, mirrored
+from vistok.data.loading.collate import LeaveOut, Loaded, Row, as_tensors, collate_of, mirrored
 from vistok.data.loading.quarantine import Quarantine
 from vistok.data.loading.shared_buffers import SharedBuffers
 from vistok.data.loading.shared_memory import (
@@ -230,7 +230,7 @@ class _Reader:
         if self.workers and self.dataset.sides is not None and self.dataset.spec is None:
             with told_as_shortage():
                 buffers = SharedBuffers(self.workers, self.prefetch, size)
-        collate = Collate(self.dataset, buffers)
+        collate = collate_of(self.dataset, buffers)
         loader = DataLoader(
             self.rows,
             batch_sampler=self.batches,

@@ -36,6 +36,8 @@ _REMEDY = (
 
 def batch_bytes(data: Facts, rows: int) -> int:
     """Bytes of a batch of `rows` samples on their way from a worker, but for a few per row."""
+    if data.sets:
+        return max(batch_bytes(one, rows) for one in data.sets)
     found = 0 if data.sides is None else 3 * math.prod(data.sides) * (1 + data.targets)
     if data.spec is not None:
         values = data.spec.length * (len(data.spec.vocab) or data.spec.dim)

@@ -30,6 +30,16 @@ class GuidanceConfig(Config):
     """apg: bound of a sample's difference, as a Euclidean norm; 0 = none."""
     eta: float = Field(default=0.0, ge=0, le=1e4, allow_inf_nan=False)
     """apg: share of the difference's part parallel to the conditional prediction."""
+    norms: Literal["sample", "channel"] = "sample"
+    """apg: norms and parallel parts are those of a sample, or of each of its channels. FlexTok's
+    code sums over the last three axes: a sample of an image, and a channel of a clip
+    (VideoFlexTok)."""
+    rescale: float = Field(default=0.0, ge=0, le=1)
+    """Share of the guided prediction whose standard deviation is set back to that of the
+    conditional one (arXiv 2305.08891: 0.7); 0 = none."""
+    rescale_over: Literal["sample", "channel", "column"] = "channel"
+    """rescale: deviations are those of a sample, of each of its channels, or of each channel over
+    the axes 2 and 3 alone, so that each column of a clip has its own (VideoFlexTok's code)."""
     interval: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (
         0,
         1,
@@ -75,6 +85,15 @@ class Guidance:
             scale: at this time; None = that of the config.
         """
         scale = self.config.scale if scale is None else scale
+        guided = self._guided(conditional, unconditional, scale)
+        if not self.config.rescale:
+            return guided
+        over, every = self.config.rescale_over, tuple(range(1, guided.ndim))
+        axes = {"sample": every, "channel": every[1:], "column": (2, 3)}[over]
+        factor = conditional.std(axes, keepdim=True) / guided.std(axes, keepdim=True)
+        return guided * (self.config.rescale * factor + 1 - self.config.rescale)
+
+    def _guided(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
         difference = conditional - unconditional
         if self.config.kind == "cfg":
             return unconditional + scale * difference
@@ -84,25 +103,32 @@ class Guidance:
             self._running = difference + self.config.momentum * self._running
         bounded, threshold = self._running, self.config.norm_threshold
         if threshold:
-            bounded = _bounded(bounded, threshold)
-        parallel, orthogonal = _project(bounded, conditional)
+            bounded = _bounded(bounded, threshold, self._first)
+        parallel, orthogonal = _project(bounded, conditional, self._first)
         return conditional + (scale - 1) * (orthogonal + self.config.eta * parallel)
 
+    @property
+    def _first(self) -> int:
+        """The first axis that norms are taken over."""
+        return 1 if self.config.norms == "sample" else 2
 
-def _bounded(difference: Tensor, threshold: float) -> Tensor:
-    """Each sample of [B, ...] scaled down to a Euclidean norm of `threshold` at most."""
-    norm = difference.flatten(1).norm(dim=1).clamp_min(torch.finfo(difference.dtype).tiny)
+
+def _bounded(difference: Tensor, threshold: float, first: int) -> Tensor:
+    """Each sample of [B, ...] scaled down to a Euclidean norm of `threshold` at most; or, with
+    first=2, each channel of one."""
+    norm = difference.flatten(first).norm(dim=-1).clamp_min(torch.finfo(difference.dtype).tiny)
     factor = (threshold / norm).clamp(max=1.0)
-    return difference * factor.reshape(-1, *(1,) * (difference.ndim - 1))
+    return difference * factor.reshape(*norm.shape, *(1,) * (difference.ndim - norm.ndim))
 
 
-def _project(vector: Tensor, onto: Tensor) -> tuple[Tensor, Tensor]:
-    """The parts of each sample of `vector` parallel and orthogonal to `onto`, both [B, ...].
+def _project(vector: Tensor, onto: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """The parts of each sample of `vector` parallel and orthogonal to `onto`, both [B, ...]; or,
+    with first=2, of each channel.
 
     In fp64: the two parts are differences of nearly equal numbers.
     """
-    a, b = vector.double().flatten(1), onto.double().flatten(1)
-    unit = torch.nn.functional.normalize(b, dim=1)
-    parallel = (a * unit).sum(1, keepdim=True) * unit
+    a, b = vector.double().flatten(first), onto.double().flatten(first)
+    unit = torch.nn.functional.normalize(b, dim=-1)
+    parallel = (a * unit).sum(-1, keepdim=True) * unit
     back = lambda part: part.view_as(vector).to(vector.dtype)
     return back(parallel), back(a - parallel)

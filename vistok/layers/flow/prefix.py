@@ -7,13 +7,15 @@ Letters: B batch, C channels, T latent frames, h w rows and columns.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from vistok.config import Config
+from vistok.core.errors import InputError
 from vistok.layers.flow.path import interpolate
 
 
@@ -22,8 +24,15 @@ class PrefixNoiseConfig(Config):
 
     share: float = Field(default=0.5, ge=0, le=1)
     """Share of samples whose given frames carry noise."""
+    low: float = Field(default=0.0, ge=0, le=1)
+    """Their times are uniform in [low, high]."""
     high: float = Field(default=0.02, ge=0, le=1)
-    """Their times are uniform in [0, high]."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PrefixNoiseConfig:
+        if self.low > self.high:
+            raise InputError(f"low={self.low:g}, high={self.high:g}: expected the smaller first")
+        return self
 
 
 class Prefixed(NamedTuple):
@@ -36,7 +45,7 @@ class Prefixed(NamedTuple):
 def prefix_times(uniform: Tensor, config: PrefixNoiseConfig) -> Tensor:
     """Uniform numbers [B, 2] in [0, 1) -> times [B] of the given frames."""
     noisy = uniform[:, 0] < config.share
-    return torch.where(noisy, config.high * uniform[:, 1], 0.0)
+    return torch.where(noisy, config.low + (config.high - config.low) * uniform[:, 1], 0.0)
 
 
 def prefix_lengths(uniform: Tensor, lengths: tuple[int, ...], shares: tuple[float, ...]) -> Tensor:
@@ -63,3 +72,33 @@ def interpolate_prefixed(
     shown = known[:, None, :, None, None]
     inside = interpolate(clean, noise, prefix_time)
     return Prefixed(torch.where(shown, inside, interpolate(clean, noise, time)), ~known)
+
+
+def mean_of_others(errors: Tensor, lengths: Tensor) -> Tensor:
+    """Mean of errors [B, C, T, h, w] over the frames that are not given, each sample alike."""
+    counts = ~given(lengths, errors.shape[2])
+    frames = errors.mean(dim=(1, 3, 4))
+    return ((frames * counts).sum(1) / counts.sum(1)).mean()
+
+
+def with_given(x: Tensor, frames: Tensor) -> Tensor:
+    """x [B, C, T, h, w] whose first frames are `frames` [B, C, t, h, w]."""
+    return torch.cat([frames.to(x), x[:, :, frames.shape[2] :]], dim=2)
+
+
+def holder(
+    frames: Tensor, noise: Tensor, how: Literal["clean", "sdedit"]
+) -> Callable[[Tensor, float], Tensor]:
+    """Function that puts given frames [B, C, t, h, w] into a sample x at a time of its way.
+
+    clean: as they are; sdedit: noised to that time, with the first frames of the way's own noise
+    [B, C, T, h, w] (arXiv 2108.01073).
+    """
+    first = noise[:, :, : frames.shape[2]]
+
+    def hold(x: Tensor, time: float) -> Tensor:
+        if how == "clean":
+            return with_given(x, frames)
+        return with_given(x, (1 - time) * frames + time * first)
+
+    return hold

@@ -14,6 +14,7 @@ from torch import Tensor
 
 Velocity = Callable[[Tensor, float], Tensor]
 Solver = Literal["euler", "midpoint", "heun"]
+Hold = Callable[[Tensor, float], Tensor]
 
 
 def times(steps: int, shift: float = 1.0) -> list[float]:
@@ -25,19 +26,34 @@ def times(steps: int, shift: float = 1.0) -> list[float]:
     return [shift * t / (1 + (shift - 1) * t) for t in even]
 
 
-def solve(velocity: Velocity, noise: Tensor, grid: list[float], solver: Solver = "euler") -> Tensor:
+def solve(
+    velocity: Velocity,
+    noise: Tensor,
+    grid: list[float],
+    solver: Solver = "euler",
+    hold: Hold | None = None,
+) -> Tensor:
     """Follow `velocity` from noise [B, ...] through the times of `grid`; the last x [B, ...].
 
     euler asks the velocity once per step, midpoint and heun twice (heun's last step, to time 0, is
     an Euler step: a network is not asked about clean data).
+
+    Args:
+        hold: Function (x, time) that sets what is known of x, at the start of every step and
+            wherever else the velocity is asked.
     """
-    x = noise
+    x, hold = noise, hold or _as_it_is
     for now, then in itertools.pairwise(grid):
-        step = then - now
+        step, x = then - now, hold(x, now)
         slope = velocity(x, now)
         if solver == "midpoint":
-            slope = velocity(x + step / 2 * slope, now + step / 2)
+            middle = now + step / 2
+            slope = velocity(hold(x + step / 2 * slope, middle), middle)
         elif solver == "heun" and then > 0:
-            slope = (slope + velocity(x + step * slope, then)) / 2
+            slope = (slope + velocity(hold(x + step * slope, then), then)) / 2
         x = x + step * slope
+    return x
+
+
+def _as_it_is(x: Tensor, time: float) -> Tensor:
     return x

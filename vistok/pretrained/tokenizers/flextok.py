@@ -20,10 +20,9 @@ from vistok.layers.fitted_positions import scrambled_sincos
 from vistok.pretrained.base import Entry, Family, Release, pair, same
 from vistok.pretrained.tokenizers import flextok_config as official
 from vistok.pretrained.tokenizers.flextok_official import written
-from vistok.pretrained.tokenizers.flextok_weights import patches, positions, trunk
+from vistok.pretrained.tokenizers.flextok_weights import WRAPPED, patches, positions, trunk
 from vistok.tokenizer import TokenizerConfig
 
-_WRAPPED = "._checkpoint_wrapped_module"  # a level that activation checkpointing may leave
 _MARKS = (
     "decoder.module_dict.dec_time_embedder.mlp.0.weight",
     "decoder.module_dict.dec_from_latents.proj.weight",
@@ -54,7 +53,7 @@ class FlexTok(Family):
         )
 
     def unwrapped(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return {key.replace(_WRAPPED, ""): tensor for key, tensor in state.items()}
+        return {key.replace(WRAPPED, ""): tensor for key, tensor in state.items()}
 
     def observed(
         self, official_config: Mapping[str, Any], state: Mapping[str, Tensor]
@@ -68,9 +67,9 @@ class FlexTok(Family):
     def config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         tree = official.unwrapped(config)
         constants = tree.get("constants") or {}
-        encoder = official.modules(tree.get("encoder"), "encoder", official.ENCODER)
-        decoder = official.modules(tree.get("decoder"), "decoder", official.DECODER)
-        space = self._space(official.options(tree.get("vae"), "vae", official.VAE), constants)
+        encoder = official.TREE.modules(tree.get("encoder"), "encoder", official.ENCODER)
+        decoder = official.TREE.modules(tree.get("decoder"), "decoder", official.DECODER)
+        space = self._space(official.TREE.options(tree.get("vae"), "vae", official.VAE), constants)
         network = validate(VAENetworkConfig, space["network"], f"{self.name}: constants.vae")
         return {
             "image_size": constants.get("image_size") or _image_size(encoder, network.factor),
@@ -85,11 +84,11 @@ class FlexTok(Family):
     def _space(self, vae: Mapping[str, Any], constants: Mapping[str, Any]) -> dict[str, Any]:
         borrowed = vae["hf_hub_path"] if not constants.get("own_vae") else None
         if not (vae["scaling_factor"] or borrowed):
-            official.refuse(
+            official.TREE.refuse(
                 "vae.scaling_factor", vae["scaling_factor"], "the number in the VAE's config.json"
             )
         why = "this VAE computes in fp32"
-        official.ignored(vae, "vae", why, dtype_override="fp32")
+        official.TREE.ignored(vae, "vae", why, dtype_override="fp32")
         return {
             "kind": "vae",
             "weights": borrowed or OWN,
@@ -99,14 +98,14 @@ class FlexTok(Family):
         }
 
     def _quantizer(self, tree: Mapping[str, Any]) -> dict[str, Any]:
-        fsq = official.options(tree.get("regularizer"), "regularizer", official.FSQ)
+        fsq = official.TREE.options(tree.get("regularizer"), "regularizer", official.FSQ)
         why = "a switch of training that is not taken over"
-        official.ignored(fsq, "regularizer", why, drop_quant_p=0.0, corrupt_tokens_p=0.0)
+        official.TREE.ignored(fsq, "regularizer", why, drop_quant_p=0.0, corrupt_tokens_p=0.0)
         return {"kind": "fsq", "levels": fsq["levels"]}
 
     def _times(self, tree: Mapping[str, Any]) -> dict[str, Any]:
         place = "flow_matching_noise_module"
-        noise = official.options(tree.get(place), place, official.NOISE)
+        noise = official.TREE.options(tree.get(place), place, official.NOISE)
         if noise["ln"]:
             return {"stratify": "local" if noise["stratisfied"] else "none"}
         if noise["mode_scale"]:
@@ -198,7 +197,7 @@ def _image_size(encoder: Mapping[str, Any], factor: int) -> list[int]:
     """(H, W) that the encoder's position table covers."""
     place = "encoder.module_dict.enc_posemb_module"
     if "enc_posemb_module" not in encoder:
-        official.refuse("constants.image_size", None, f"a size, since there is no {place}")
+        official.TREE.refuse("constants.image_size", None, f"a size, since there is no {place}")
     sides = encoder["enc_posemb_module"]["max_sizes"]
     side = official.square(encoder["enc_patch_emb"]["patch_sizes"], "enc_patch_emb.patch_sizes")
     return [cells * side * factor for cells in sides]
@@ -208,21 +207,21 @@ def _encoder(found: Mapping[str, Any]) -> dict[str, Any]:
     registers, head = found["enc_register_module"], found["enc_to_latents"]
     place, count = "enc_register_module", registers["n_max"]
     if {registers["n_min"], registers["n_eval"] or count} != {count}:
-        official.refuse(
+        official.TREE.refuse(
             f"{place}.n_min, n_eval", (registers["n_min"], registers["n_eval"]), f"n_max={count}"
         )
-    official.only(registers, place, extra_registers_dim=None)
-    trunk = _transformer(found["enc_transformer"], "enc_transformer")
-    _check_head(head, "enc_to_latents", trunk)
+    official.TREE.only(registers, place, extra_registers_dim=None)
+    trunk = official.TREE.transformer(found["enc_transformer"], "enc_transformer")
+    official.TREE.check_head(head, "enc_to_latents", trunk)
     for name in ("enc_transformer", "enc_to_latents"):
-        official.only(found[name], name, adaLN_emb_read_key=None)
+        official.TREE.only(found[name], name, adaLN_emb_read_key=None)
     modes = {"full": "full", "causal": "causal", "causal_last": "causal_latents"}
     return {
         "kind": "vit",
         "patches": _patches_of(found, "enc_patch_emb", "enc_posemb_module"),
         "latents": {"count": count, "gain": 0.0 if head["weight_init_style"] == "zero" else 1.0},
         "transformer": trunk,
-        "attention": _mask(found, "enc_seq_packer", modes),
+        "attention": official.TREE.mask(found, "enc_seq_packer", modes),
         "token_std": "constant",
     }
 
@@ -230,15 +229,15 @@ def _encoder(found: Mapping[str, Any]) -> dict[str, Any]:
 def _decoder(found: Mapping[str, Any]) -> dict[str, Any]:
     trunk, time = found["dec_transformer"], found["dec_time_embedder"]
     head, null = found["dec_to_patches"], found.get("dec_latent_dropout")
-    official.only(found["dec_from_latents"], "dec_from_latents", proj_bias=True)
-    official.only(time, "dec_time_embedder", temb_as_tokens=False)
+    official.TREE.only(found["dec_from_latents"], "dec_from_latents", proj_bias=True)
+    official.TREE.only(time, "dec_time_embedder", temb_as_tokens=False)
     kinds = 2 if found.get("dec_seq_packer", {}).get("per_subseq_embs") else 1
-    official.only(trunk, "dec_transformer", adaLN_expansion=kinds)
+    official.TREE.only(trunk, "dec_transformer", adaLN_expansion=kinds)
     if trunk["adaLN_emb_read_key"] is None:
-        official.refuse("dec_transformer.adaLN_emb_read_key", None, "the time embedding")
-    ours = {**_transformer(trunk, "dec_transformer"), "modulation_kinds": kinds}
-    _check_head(head, "dec_to_patches", ours)
-    official.only(head, "dec_to_patches", adaLN_bias=True)
+        official.TREE.refuse("dec_transformer.adaLN_emb_read_key", None, "the time embedding")
+    ours = {**official.TREE.transformer(trunk, "dec_transformer"), "modulation_kinds": kinds}
+    official.TREE.check_head(head, "dec_to_patches", ours)
+    official.TREE.only(head, "dec_to_patches", adaLN_bias=True)
     blocks = list(trunk["intermediate_layers"] or ())
     names = ["repa"] if len(blocks) == 1 else [f"repa_{i}" for i in blocks]
     modes = {"full": "full", "causal": "causal", "causal_last": "causal_values"}
@@ -256,8 +255,8 @@ def _decoder(found: Mapping[str, Any]) -> dict[str, Any]:
             "scale": 1000.0 / time["max_timestep"],
             "scale_frequencies": True,
         },
-        "attention": _mask(found, "dec_seq_packer", modes),
-        "value_positions": _positions_of(found, "dec_registers_posemb_module"),
+        "attention": official.TREE.mask(found, "dec_seq_packer", modes),
+        "value_positions": official.TREE.positions(found, "dec_registers_posemb_module"),
         "missing": "mask_token" if "dec_nested_dropout" in found else "refuse",
         "null": kind,
         "head_modulation": head["adaLN_emb_read_key"] is not None,
@@ -276,66 +275,6 @@ def _regularizers(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     return parts
 
 
-def _transformer(trunk: Mapping[str, Any], place: str) -> dict[str, Any]:
-    width = trunk["dim"]
-    gate = official.activation(trunk["act_layer"], place)
-    gated = {"silu": "swiglu", "gelu": "geglu"}
-    return {
-        "width": width,
-        "depth": trunk["depth"],
-        "heads": width // trunk["head_dim"],
-        "mlp": gated[gate] if trunk["gated_mlp"] else gate,
-        "mlp_ratio": trunk["mlp_ratio"],
-        "mlp_hidden": "two_thirds" if trunk["gated_mlp"] else "floor",
-        "norm": "layernorm",
-        "norm_eps": official.norm_eps(trunk["norm_layer"], place),
-        "norm_affine": False,
-        "qk_norm": trunk["qk_norm"],
-        "qk_norm_kind": "layernorm",
-        "qk_norm_affine": False,
-        "attention_scale": "mup",
-        "bias": False,
-        "qkv_bias": trunk["qkv_bias"] or None,
-        "out_bias": trunk["proj_bias"] or None,
-        "mlp_bias": trunk["mlp_bias"] or None,
-        "dropout": trunk["drop"],
-        "drop_path": trunk["drop_path_rate"],
-        "init": trunk["weight_init_style"],
-        "branch_scale": "none",
-    }
-
-
-def _check_head(head: Mapping[str, Any], place: str, trunk: Mapping[str, Any]) -> None:
-    """Refuse options of a head that none of ours has."""
-    official.only(head, place, use_mup_readout=False, proj_bias=True)
-    eps = official.norm_eps(head["norm_layer"], place)
-    if eps != trunk["norm_eps"]:
-        official.refuse(f"{place}.norm_layer.eps", eps, f"{trunk['norm_eps']}, that of the blocks")
-
-
 def _patches_of(found: Mapping[str, Any], patches: str, positions: str) -> dict[str, Any]:
     size = official.square(found[patches]["patch_sizes"], f"{patches}.patch_sizes")
-    return {"size": size, "positions": _positions_of(found, positions) or "none"}
-
-
-def _positions_of(found: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    if name not in found:
-        return None
-    given = found[name]
-    kinds = {"sincos": "sincos", "learnable_sum": "sum", "learnable_prod": "product"}
-    fits = {"absolute": "crop", "interpolate": "interpolate"}
-    for key, known in (("posemb_type", kinds), ("posemb_scaling", fits)):
-        if given[key] not in known:
-            official.refuse(f"{name}.{key}", given[key], " or ".join(known))
-    return {
-        "kind": kinds[given["posemb_type"]],
-        "sides": list(given["max_sizes"]),
-        "fit": fits[given["posemb_scaling"]],
-    }
-
-
-def _mask(found: Mapping[str, Any], name: str, modes: Mapping[str, str]) -> str:
-    mode = found[name]["mask_mode"] if name in found else "full"
-    if mode not in modes:
-        official.refuse(f"{name}.mask_mode", mode, " or ".join(modes))
-    return modes[mode]
+    return {"size": size, "positions": official.TREE.positions(found, positions) or "none"}

@@ -1,19 +1,15 @@
 """FlexTok's official config, a tree of class paths and arguments, and ours.
 
-A class path is looked up in a table and nothing of it is ever imported or called. Arguments that
-only name entries of the official code's dicts (`..._key`) say nothing here; every other one is
-taken, or refused by name. A config may carry two `constants` that the official code has none for:
+A config may carry two `constants` that the official code has none for:
 `image_size`, where it is not that of the position table, and `vae`, a VAE of other sizes.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from vistok.config import ConfigError
-from vistok.core.text import printable
+from vistok.pretrained.tokenizers.class_tree import REQUIRED, ClassTree
 
 ROOT = "flextok"
 VAE = f"{ROOT}.vae_wrapper.StableDiffusionVAE"
@@ -34,10 +30,8 @@ TIME = f"{_PRE}.time_embedding.TimestepEmbedder"
 TRUNK = f"{ROOT}.model.trunks.transformers.FlexTransformer"
 HEAD, TO_PATCHES = f"{_POST}.heads.LinearHead", f"{_POST}.heads.ToPatchesLinearHead"
 PER_SAMPLE = f"{ROOT}.model.utils.dict_ops.PerSampleOp"
-_RELEASE = "expected the config.json that lies beside the released weights, as it came"
 
-# Arguments of each class and their defaults; None of the first kind: it must be given.
-REQUIRED = object()
+# Arguments of each class and their defaults.
 _TRUNK = {
     **{"dim": 768, "depth": 12, "head_dim": 64, "mlp_ratio": 4.0, "qkv_bias": False},
     **{"proj_bias": False, "mlp_bias": False, "drop": 0.0, "drop_path_rate": 0.0},
@@ -131,8 +125,6 @@ _OPTIONAL = {
     *("dec_noise_channels_to_last", "dec_patches_posemb_module", "dec_seq_packer"),
     *("dec_unpacker", "dec_repa_unpacker", "dec_channels_to_first"),
 }
-_TEXT = {"torch.nn.SiLU": "silu", "torch.nn.modules.activation.SiLU": "silu"}
-_TEXT |= {"torch.nn.GELU": "gelu", "torch.nn.modules.activation.GELU": "gelu"}
 _NORMS = (f"{ROOT}.model.layers.norm.Fp32LayerNorm", "torch.nn.LayerNorm")
 
 
@@ -142,104 +134,11 @@ def unwrapped(official: Mapping[str, Any]) -> Mapping[str, Any]:
     return inner if isinstance(inner, Mapping) and "encoder" in inner else official
 
 
-def options(tree: Any, place: str, *classes: str) -> dict[str, Any]:
-    """Arguments of a module with their defaults, and its class as `_target_`.
-
-    ConfigError for a class that is none of these, and for arguments that it does not know.
-    """
-    if not isinstance(tree, Mapping):
-        raise ConfigError(f"{ROOT}: the config lacks {place}; {_RELEASE}")
-    target = tree.get("_target_")
-    if target not in classes:
-        raise ConfigError(
-            f"{ROOT}: {place} names the class {printable(target)}; expected {' or '.join(classes)} "
-            "(classes of a config are looked up, never run)"
-        )
-    known = ARGUMENTS[target]
-    given = {
-        k: v for k, v in tree.items() if k in known or not (k == "_target_" or _names_an_entry(k))
-    }
-    for key in sorted(set(given) - set(known)):
-        raise ConfigError(f"{ROOT}: {place}.{printable(key)} is not known; {_RELEASE}")
-    found = {**known, **given, "_target_": target}
-    for key, value in found.items():
-        if value is REQUIRED:
-            raise ConfigError(f"{ROOT}: the config lacks {place}.{key}; {_RELEASE}")
-    return found
-
-
-def modules(tree: Any, side: str, known: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
-    """{module: arguments} of encoder or decoder; those that are left out are absent."""
-    if not isinstance(tree, Mapping) or not isinstance(tree.get("module_dict"), Mapping):
-        raise ConfigError(f"{ROOT}: the config lacks {side}.module_dict; {_RELEASE}")
-    if tree.get("_target_", SEQUENCE) != SEQUENCE:
-        raise ConfigError(
-            f"{ROOT}: {side} names the class {printable(tree['_target_'])}; {_RELEASE}"
-        )
-    named = tree["module_dict"]
-    for name in named:
-        if name not in known:
-            raise ConfigError(
-                f"{ROOT}: {side}.module_dict.{printable(name)} is not known; expected "
-                f"{', '.join(known)}"
-            )
-    return {
-        name: options(named.get(name), f"{side}.module_dict.{name}", *classes)
-        for name, classes in known.items()
-        if name in named or name not in _OPTIONAL
-    }
-
-
-def _names_an_entry(key: str) -> bool:
-    return key.endswith(("_key", "_keys")) or key == "_convert_" or key == "_recursive_"
-
-
-def refuse(place: str, value: Any, expected: str) -> None:
-    """ConfigError for an option whose value no part of ours has."""
-    raise ConfigError(f"{ROOT}: {place}={printable(value)}: not supported; expected {expected}")
-
-
-def only(found: Mapping[str, Any], place: str, **wanted: Any) -> None:
-    """Refuse options that have another value than these."""
-    for key, value in wanted.items():
-        if found[key] != value:
-            refuse(f"{place}.{key}", found[key], repr(value))
-
-
-def ignored(found: Mapping[str, Any], place: str, why: str, **defaults: Any) -> None:
-    """Warn about options with other values than these, which change nothing here."""
-    for key, value in defaults.items():
-        if found[key] != value:
-            warnings.warn(f"{ROOT}: {place}.{key}={printable(found[key])}: {why}", stacklevel=3)
-
-
-def activation(value: Any, place: str) -> str:
-    """silu or gelu, of a class path or what stands for one."""
-    if isinstance(value, Mapping):
-        value = value.get("path", value.get("_target_"))
-    if value not in _TEXT:
-        refuse(f"{place}.act_layer", value, "torch.nn.SiLU or torch.nn.GELU")
-    return _TEXT[value]
-
-
-def norm_eps(value: Any, place: str) -> float:
-    """Epsilon of a parameter-free layer norm, of a partial class in the config."""
-    if value is None:
-        return 1e-5
-    given = dict(value) if isinstance(value, Mapping) else {"_target_": value}
-    path = given.pop("_target_", None)
-    for key in ("_partial_", "bias"):
-        given.pop(key, None)
-    if path not in _NORMS or given.pop("elementwise_affine", True):
-        refuse(f"{place}.norm_layer", value, f"{_NORMS[0]} with elementwise_affine=False")
-    eps = given.pop("eps", 1e-5)
-    if given:
-        refuse(f"{place}.norm_layer.{sorted(given)[0]}", given, "no such argument")
-    return eps
+TREE = ClassTree(ROOT, ARGUMENTS, SEQUENCE, _OPTIONAL, _NORMS)
 
 
 def square(sizes: Any, place: str) -> int:
     """The side of square patches."""
     if not isinstance(sizes, list | tuple) or len(sizes) != 2 or sizes[0] != sizes[1]:
-        refuse(place, sizes, "two equal sides")
+        TREE.refuse(place, sizes, "two equal sides")
     return sizes[0]

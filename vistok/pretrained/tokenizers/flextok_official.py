@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from vistok.frozen.vae import OWN
@@ -14,7 +15,7 @@ _NORM = "flextok.model.layers.norm.Fp32LayerNorm"
 
 
 # Entries of the official code's dict that each module reads and writes, in the order of modules.
-_ENCODER = {
+ENCODER = {
     "enc_channels_to_last": {"read_key": "vae_latents", "write_key": "enc_input"},
     "enc_patch_emb": {
         "input_tensor_list_read_key": "enc_input",
@@ -47,7 +48,7 @@ _ENCODER = {
     },
     "enc_to_latents": {"read_key": "enc_registers", "write_key": "enc_latents"},
 }
-_DECODER = {
+DECODER = {
     "dec_from_latents": {"read_key": "quants", "write_key": "dec_registers"},
     "dec_registers_posemb_module": {"read_key": "dec_registers", "write_key": "dec_registers"},
     "dec_nested_dropout": {"read_write_key": "dec_registers"},
@@ -90,7 +91,7 @@ _DECODER = {
 }
 
 
-def _linked(tree: dict[str, Any], keys: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def linked(tree: dict[str, Any], keys: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Modules in the order in which they run, each with the entries that it reads and writes."""
     return {name: {**tree[name], **keys[name]} for name in keys if name in tree}
 
@@ -118,11 +119,11 @@ def written(config: TokenizerConfig) -> dict[str, Any]:
         },
         "encoder": {
             "_target_": classes.SEQUENCE,
-            "module_dict": _linked(_encoder(config, channels, grid(encoder)), _ENCODER),
+            "module_dict": linked(_encoder(config, channels, grid(encoder)), ENCODER),
         },
         "decoder": {
             "_target_": classes.SEQUENCE,
-            "module_dict": _linked(_decoder(config, channels, grid(decoder)), _DECODER),
+            "module_dict": linked(_decoder(config, channels, grid(decoder)), DECODER),
         },
         "regularizer": {
             "_target_": classes.FSQ,
@@ -161,7 +162,7 @@ def _encoder(config: TokenizerConfig, channels: int, grid: list[int]) -> dict[st
     return {
         "enc_channels_to_last": _moved("... c h w -> ... h w c"),
         "enc_patch_emb": _patches(encoder, channels),
-        **_positions("enc_posemb_module", encoder.patches.positions, width, grid),
+        **positions("enc_posemb_module", encoder.patches.positions, width, grid),
         "enc_register_module": {
             **{"_target_": classes.REGISTERS, "dim": width},
             **{"n_min": count, "n_max": count},
@@ -171,10 +172,10 @@ def _encoder(config: TokenizerConfig, channels: int, grid: list[int]) -> dict[st
             "mask_mode": modes[encoder.attention],
             "pad_to_multiple": 128,
         },
-        "enc_transformer": _trunk(encoder.transformer),
+        "enc_transformer": trunk(encoder.transformer),
         "enc_unpacker": {"_target_": classes.UNPACKER},
         "enc_to_latents": {
-            **_head(classes.HEAD, encoder.transformer),
+            **head(classes.HEAD, encoder.transformer),
             "dim_out": len(config.quantizer.levels),
             "weight_init_style": "xavier" if encoder.latents.gain else "zero",
         },
@@ -191,7 +192,7 @@ def _decoder(config: TokenizerConfig, channels: int, grid: list[int]) -> dict[st
         "dec_from_latents": {
             **{"_target_": classes.LINEAR, "dim_in": len(config.quantizer.levels), "dim": width},
         },
-        **_positions(
+        **positions(
             "dec_registers_posemb_module",
             decoder.value_positions or "none",
             width,
@@ -217,7 +218,7 @@ def _decoder(config: TokenizerConfig, channels: int, grid: list[int]) -> dict[st
         **found,
         "dec_noise_channels_to_last": _moved("... c h w -> ... h w c"),
         "dec_noise_patch_emb": _patches(decoder, channels),
-        **_positions("dec_patches_posemb_module", decoder.patches.positions, width, grid),
+        **positions("dec_patches_posemb_module", decoder.patches.positions, width, grid),
         "dec_seq_packer": {
             **{"_target_": classes.PACKER, "mask_mode": modes[decoder.attention]},
             **{"pad_to_multiple": 128, "per_subseq_embs": kinds == 2},
@@ -229,12 +230,12 @@ def _decoder(config: TokenizerConfig, channels: int, grid: list[int]) -> dict[st
             "max_timestep": 1000.0 / decoder.time.scale,
         },
         "dec_transformer": {
-            **_trunk(inner),
+            **trunk(inner),
             "adaLN_expansion": kinds,
             "intermediate_layers": [block - 1 for block in decoder.taps.values()],
         },
         "dec_to_patches": {
-            **_head(classes.TO_PATCHES, inner),
+            **head(classes.TO_PATCHES, inner),
             **({"adaLN_emb_read_key": "dec_time"} if decoder.head_modulation else {}),
             "channels_out": channels,
             "patch_sizes": [decoder.patches.size] * 2,
@@ -260,7 +261,8 @@ def _patches(part: Any, channels: int) -> dict[str, Any]:
     }
 
 
-def _positions(name: str, positions: Any, width: int, grid: list[int]) -> dict[str, Any]:
+def positions(name: str, positions: Any, width: int, grid: list[int]) -> dict[str, Any]:
+    """A module that adds a position table; {} without one."""
     if positions == "none":
         return {}
     return {
@@ -274,25 +276,31 @@ def _positions(name: str, positions: Any, width: int, grid: list[int]) -> dict[s
     }
 
 
-def _norm(transformer: Any) -> dict[str, Any]:
-    norm = {"_target_": _NORM, "_partial_": True, "bias": False, "elementwise_affine": False}
+def _norm(transformer: Any, moved: Callable[[str], str]) -> dict[str, Any]:
+    norm = {"_target_": moved(_NORM), "_partial_": True, "bias": False, "elementwise_affine": False}
     return norm if transformer.norm_eps == 1e-5 else {**norm, "eps": transformer.norm_eps}
 
 
-def _head(target: str, transformer: Any) -> dict[str, Any]:
+def head(target: str, transformer: Any, moved: Callable[[str], str] = str) -> dict[str, Any]:
+    """Arguments that linear heads share.
+
+    Args:
+        moved: changes class paths, for another project with these classes.
+    """
     return {
         "_target_": target,
         "dim": transformer.width,
         "use_mup_readout": False,
-        "norm_layer": _norm(transformer),
+        "norm_layer": _norm(transformer, moved),
     }
 
 
-def _trunk(transformer: Any) -> dict[str, Any]:
+def trunk(transformer: Any, moved: Callable[[str], str] = str) -> dict[str, Any]:
+    """Arguments of a transformer; `moved` as of `head`."""
     bias = lambda own: transformer.bias if own is None else own
     gelu = transformer.mlp in ("gelu", "geglu")
     return {
-        "_target_": classes.TRUNK,
+        "_target_": moved(classes.TRUNK),
         "dim": transformer.width,
         "depth": transformer.depth,
         "head_dim": transformer.width // transformer.heads,
@@ -303,7 +311,7 @@ def _trunk(transformer: Any) -> dict[str, Any]:
         "drop": transformer.dropout,
         "drop_path_rate": transformer.drop_path,
         "act_layer": "torch.nn.GELU" if gelu else "torch.nn.SiLU",
-        "norm_layer": _norm(transformer),
+        "norm_layer": _norm(transformer, moved),
         "gated_mlp": transformer.mlp in ("swiglu", "geglu"),
         "qk_norm": transformer.qk_norm,
         "weight_init_style": transformer.init,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vistok.pretrained.base import Entry, same
 
+WRAPPED = "._checkpoint_wrapped_module"  # a level that activation checkpointing may leave
 # Chunks of a block's modulation there, in the order in which ours stand.
 CHUNKS = (2, 3, 0, 4, 5, 1)
 

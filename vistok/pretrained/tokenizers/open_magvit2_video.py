@@ -3,8 +3,9 @@
 The release is a Lightning checkpoint without a config, whose constants stand in the official YAML.
 Averaged weights lie in it under "model_ema." and the plain name without its dots; the published
 numbers are theirs, so that they take the place of the plain ones, which are not kept. An export
-writes them under both names. Clips of 1 + 4k frames and every side that the levels divide can be
-read; `frames` and `resolution` of a config say for which.
+writes them under both names. Any 1 + 4k frames and images can be read, of the sides that
+`resolution` of a config says (one number, or height and width); `frames`, which official configs
+have in their data, is the usual count.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from vistok.config import ConfigError
 from vistok.pretrained.base import Entry, Family, Release, flag, pair, same, warn_of_unknown
 from vistok.pretrained.tokenizers.llamagen import refuse_others
 from vistok.pretrained.tokenizers.titok import within
+from vistok.storage.weights import WeightsError
 from vistok.tokenizer import TokenizerConfig
 
 EMA = "model_ema."
@@ -70,13 +72,21 @@ class OpenMAGVIT2Video(Family):
         return said and marks | {"decoder.conv_in.conv_1.bias"} <= set(keys)
 
     def unwrapped(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The state dict with averaged weights in the place of the plain ones."""
-        found = dict(state)
-        for key in state:
-            averaged = f"{EMA}{key.replace('.', '')}"
-            if not key.startswith((EMA, "loss.")) and averaged in state:
-                found[key] = state[averaged]
-        return found
+        """The state dict with averaged weights in the place of the plain ones.
+
+        Raises WeightsError for a file that has averages of some of its weights only.
+        """
+        plain = [key for key in state if key.startswith(("encoder.", "decoder."))]
+        averaged = {key: f"{EMA}{key.replace('.', '')}" for key in plain}
+        missing = [key for key in averaged.values() if key not in state]
+        if len(missing) == len(plain):
+            return state
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise WeightsError(
+                f"missing {missing[0]}{more}; expected averages of all weights, or of none"
+            )
+        return {**state, **{key: state[name] for key, name in averaged.items()}}
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
         official = within(official, "model", "init_args") or official
@@ -90,6 +100,9 @@ class OpenMAGVIT2Video(Family):
             )
         network = {**_RELEASED["ddconfig"], **network}
         bits = self._bits(given, network)
+        # The Lightning module is given its losses' weights with the class of the losses.
+        losses = within(given, "lossconfig", "params") or {}
+        entropy = _number(losses, "codebook_weight", _ENTROPY)
         mult = list(network["ch_mult"])
         net = {
             "channels": network["ch"],
@@ -115,9 +128,9 @@ class OpenMAGVIT2Video(Family):
                 "entropy_group": bits,
                 "entropy_eps": 1e-5,
                 "loss_weights": {
-                    "commitment": _COMMITMENT,
-                    "entropy_sample": _ENTROPY * given["sample_minimization_weight"],
-                    "entropy_batch": -_ENTROPY * given["batch_maximization_weight"],
+                    "commitment": _number(losses, "commit_weight", _COMMITMENT),
+                    "entropy_sample": entropy * _number(given, "sample_minimization_weight", 1.0),
+                    "entropy_batch": -entropy * _number(given, "batch_maximization_weight", 1.0),
                 },
             },
             "decoder": {"kind": "causal_resnet", "net": net},
@@ -150,7 +163,7 @@ class OpenMAGVIT2Video(Family):
             "ddconfig": {
                 "double_z": False,
                 "z_channels": quantizer.bits,
-                "resolution": config.image_size[0],
+                "resolution": _side(config.image_size),
                 "in_channels": 3,
                 "out_ch": 3,
                 "ch": net.channels,
@@ -163,6 +176,10 @@ class OpenMAGVIT2Video(Family):
             "batch_maximization_weight": -weights.get("entropy_batch", 0.0) / _ENTROPY,
             "frames": config.frames,
         }
+        commitment = weights.get("commitment", 0.0)
+        if commitment != _COMMITMENT:
+            official["lossconfig"] = {"params": {"codebook_weight": _ENTROPY,
+                                                 "commit_weight": commitment}}  # fmt: skip
         refuse_others(self, config, official)
         self.refuse([f"quantizer.{k}={v}" for k, v in (("sphere", quantizer.sphere),) if v])
         return official
@@ -188,6 +205,18 @@ class OpenMAGVIT2Video(Family):
             if i:
                 table += _conv(f"decoder.levels.{i}.way.conv", f"decoder.up.{i}.upsample.conv1")
         return table + _ends(up, "decoder")
+
+
+def _number(given: Mapping[str, Any], key: str, default: float) -> float:
+    value = given.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{key}: got {value!r}; expected a number")
+    return value
+
+
+def _side(sides: tuple[int, int]) -> int | list[int]:
+    """Official configs say one side; the network takes others, which are written as two."""
+    return sides[0] if sides[0] == sides[1] else list(sides)
 
 
 def _conv(ours: str, theirs: str) -> list[Entry]:

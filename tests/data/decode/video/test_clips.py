@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 
+from tests.support import films
 from tests.support.films import HAS_TORCHCODEC, decoders, film, numbers, open_video, taken
 from vistok.data import (
     BadSample,
@@ -50,12 +51,7 @@ def test_files_without_times_are_counted(tmp_path):
 @decoders
 def test_frames_are_turned_upright(tmp_path, decoder):
     path = film(tmp_path / "phone.mp4")
-    content = bytearray(path.read_bytes())
-    matrix = content.index(b"tkhd") + 4 + 40  # of a version 0 box
-    quarter = np.array([0, 65536, 0, -65536, 0, 0, 48 * 65536, 0, 1 << 30], ">i4")
-    content[matrix : matrix + 36] = quarter.tobytes()
-    flat, turned = clips.read(path, [7], decoder), tmp_path / "turned.mp4"
-    turned.write_bytes(content)
+    flat, turned = clips.read(path, [7], decoder), films.turned(path)
     upright = clips.read(turned, [7], decoder)
     assert flat.shape == (1, 48, 64, 3) and upright.shape == (1, 64, 48, 3)
     assert (upright == np.rot90(flat, -1, (1, 2))).all()  # clockwise
