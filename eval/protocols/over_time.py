@@ -2,7 +2,8 @@
 
 Means over all frames are rFID's rows; here a frame's number is that of its place in the clip, so a
 tokenizer that loses detail towards the end of a clip, or in the frames between two of its time
-steps, shows it. Clips are rounded to 8 bits first.
+steps, shows it. Flicker at a frame is that of the change from the frame before it. Clips are
+rounded to 8 bits first.
 """
 
 from __future__ import annotations
@@ -35,12 +36,13 @@ class _Curves:
         similar = min(context.sides[-2:]) >= SSIM_SIDE
         self.similar = PerFrame(count).to(context.device) if similar else None
         self.distances = [PerFrame(count).to(context.device) for _ in context.perceptuals]
+        self.changes = PerFrame(count - 1).to(context.device) if count > 1 else None
 
     @property
     def states(self) -> list[PerFrame]:
         """All that `update` changes."""
-        own = [self.squares, *self.distances]
-        return own if self.similar is None else [*own, self.similar]
+        own = [self.squares, *self.distances, self.similar, self.changes]
+        return [one for one in own if one is not None]
 
     def update(self, decoded: Tensor, real: Tensor) -> None:
         """Both [B, 3, T, H, W] uint8."""
@@ -48,6 +50,9 @@ class _Curves:
         a, b = decoded.double() / 255, real.double() / 255
         by_clip = lambda each: each.unflatten(0, (-1, self.count))
         self.squares.update(by_clip(((a - b) ** 2).flatten(1).mean(1)))
+        if self.changes is not None:
+            moved = by_clip(a - b).diff(dim=1).abs()  # [B, T - 1, C, H, W]
+            self.changes.update(255 * moved.flatten(2).mean(2))
         if self.similar is not None:
             self.similar.update(by_clip(SSIM().each(a, b)))
         for network, mean in zip(self.context.perceptuals, self.distances, strict=True):
@@ -68,6 +73,9 @@ class _Curves:
                 rows.append(
                     context.row(f"{name}-cell", value, point=point, features=network, **self.size)
                 )
+        for place, value in enumerate([] if self.changes is None else self.changes.compute(), 1):
+            point = {"frame": place}
+            rows.append(context.row("flicker-cell", value, point=point, **self.size))
         return rows
 
 

@@ -13,7 +13,6 @@ RECONSTRUCTION = (
         digits=2,
         tile=3,
         curve=3,
-        predicts="x",
     ),
     Metric(
         "rFVD",
@@ -23,7 +22,6 @@ RECONSTRUCTION = (
         digits=2,
         tile=4,
         curve=4,
-        predicts="x",
     ),
     Metric(
         "PSNR-clip",
@@ -61,8 +59,7 @@ PERTURBED = (
         "pFID-v1-quick per frame",
         better="lower",
         digits=2,
-        curve=9,
-        predicts="x",
+        curve=15,
     ),
     Metric(
         "pFID-v1-frame",
@@ -71,8 +68,7 @@ PERTURBED = (
         "pFID-v1 per frame",
         better="lower",
         digits=2,
-        tile=5,
-        predicts="x",
+        tile=19,
         cells=True,
     ),
     Metric(
@@ -81,7 +77,6 @@ PERTURBED = (
         "pFID-v1-rel per frame",
         better="lower",
         digits=2,
-        predicts="x",
         cells=True,
     ),
 )
@@ -95,7 +90,6 @@ GENERATION = (
         digits=2,
         tile=16,
         curve=14,
-        predicts="y",
         generated=True,
     ),
     Metric(
@@ -113,7 +107,6 @@ GENERATION = (
         better="lower",
         digits=2,
         tile=15,
-        predicts="y",
         generated=True,
     ),
     Metric(

@@ -73,7 +73,7 @@ def test_identity_has_no_distance(clips, measure):
     assert rows["bits/pixel"].value == 24 and rows["bits/image"].value == 3 * 64 * 24
     (row,) = measure(found, "rfvd")
     assert row.value < 1e-3 and row.count == 6 and row.display == "rFVD[vistok-cnn frames, photos]"
-    assert "neighbouring frames" in row.features.preprocess
+    assert "neighboring frames" in row.features.preprocess
 
 
 @pytest.mark.filterwarnings("ignore:Fréchet")
@@ -102,16 +102,17 @@ def test_frames_in_another_order_are_another_clip(features):
 
 def test_the_command_measures_clips(video_run, tmp_path):
     arguments = [str(video_run), f"report={tmp_path / 'out' / 'report.html'}", "batch=4"]
+    arguments += ["protocols=[rfid,rfvd,over_time,pfid,image_grids,order]", "pfid.mode=quick"]
     done = CliRunner().invoke(evaluate, arguments)
     assert done.exit_code == 0, done.output
     results = Results.load(tmp_path / "out" / "results.json")
-    for metric in ("rFID-frame", "rFVD", "PSNR", "SSIM", "perceptual"):
+    for metric in ("rFID-frame", "rFVD", "PSNR", "SSIM", "perceptual", "pFID-v1-quick-frame"):
         assert [row.length for row in results.find(metric)] == [1, 2, 4, 8, 16, 32], metric
     assert not results.find("rFID") and results.rows[0].size == (4, 32, 32)
     grid = results.facts["image_grids"][0]  # another one shows training images
     assert grid["kind"] == "reconstructions" and grid["cells"] == 4  # clips, which play
     assert (grid["frames"], grid["fps"]) == (4, 8.0)
-    said = [one["reason"] for one in results.facts["skipped"] if one["protocol"] == "pfid"]
+    said = [one["reason"] for one in results.facts["skipped"] if one["protocol"] == "order"]
     assert said == ["it takes images only; the samples of this tokenizer are 4x32x32"]
     assert "rFVD[vistok-cnn frames, photos]" in done.output
     page = (tmp_path / "out" / "report.html").read_text()

@@ -253,6 +253,10 @@ def test_curves_over_the_frames(clips, measure):
     rows = measure(clips(ClipTokenizer(3, 16, keep=4)), "over_time")
     curve = [row for row in rows if row.metric == "PSNR-cell"]
     assert [row.point for row in curve] == [{"frame": 0}, {"frame": 1}, {"frame": 2}]
+    changes = [row for row in rows if row.metric == "flicker-cell"]
+    assert [row.point for row in changes] == [{"frame": 1}, {"frame": 2}]
+    (whole,) = (row.value for row in rows if row.metric == "flicker")
+    assert sum(row.value for row in changes) / 2 == pytest.approx(whole)
     assert {"SSIM-cell", "perceptual-cell", "flicker", "PSNR-change", "PSNR-clip"} <= {
         row.metric for row in rows
     }

@@ -21,6 +21,7 @@ from vistok.core.records import Batch
 from vistok.core.schedules import Progress
 from vistok.data.token_cache_writer import TokenCacheWriter
 from vistok.eval.speed.clock import flops
+from vistok.frozen.vit import FrozenViTConfig
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens, TokenSpec
 from vistok.train.config import TrainConfig
@@ -133,18 +134,40 @@ def test_recipes_of_other_codebooks_are_otherwise_equal(name):
     assert but_for_the_codebook(name) == but_for_the_codebook(LARGER[name])
 
 
+def shallow(task) -> list[str]:
+    """Changes that leave a block or two of each network: all parts of a long search for the nearest
+    codes are alike, and so are all blocks and all bits, and nothing here is said of their number.
+    """
+    changes = ["batch_size=4", "accumulate=1"]
+    for side in ("encoder", "decoder"):
+        part = getattr(task.tokenizer, side)
+        if part.kind == "vit":
+            blocks = max(part.taps.values(), default=1)
+            changes.append(f"task.tokenizer.{side}.transformer.depth={blocks}")
+        if part.kind == "qformer":
+            distilled = getattr(part, "distill", None)
+            blocks = 1 if distilled is None else distilled.depth
+            changes.append(f"task.tokenizer.{side}.qformer.depth={blocks}")
+    path, quantizer = "task.tokenizer.quantizer", task.tokenizer.quantizer
+    while hasattr(quantizer, "quantizer"):
+        path, quantizer = f"{path}.quantizer", quantizer.quantizer
+    if getattr(quantizer, "entropy_group", None) == 1:  # all bits at once, not one after the other
+        changes.append(f"{path}.entropy_group={quantizer.bits}")
+    for place, loss in enumerate(task.losses):
+        if isinstance(getattr(loss, "network", None), FrozenViTConfig):
+            kind = f"task.losses.{place}.network.kind=vit"
+            changes += [kind, f"task.losses.{place}.network.depth=1"]
+        if getattr(getattr(loss, "discriminator", None), "kind", "") == "dino":
+            dino = f"task.losses.{place}.discriminator"
+            changes += [f"{dino}.network.depth=1", f"{dino}.readouts=[0,1]"]
+    return changes
+
+
 @pytest.mark.parametrize("name", [name for name in TRAINING if name not in LARGER])
 def test_every_recipe_has_a_plan_without_data_and_weights(name, empty, fails):
     config = read_config(TRAINING[name])
-    tokenizer = getattr(config.task, "tokenizer", None)
     if config.task.kind == "tokenizer":
-        # All parts of a long search for the nearest codes are alike, and so are all blocks.
-        shallow = ["batch_size=4", "accumulate=1"]
-        if tokenizer.encoder.kind == "vit":
-            for side in ("encoder", "decoder"):
-                blocks = max(getattr(tokenizer, side).taps.values(), default=1)
-                shallow.append(f"task.tokenizer.{side}.transformer.depth={blocks}")
-        config = read_config(TRAINING[name], *shallow)
+        config = read_config(TRAINING[name], *shallow(config.task))
     teachers = [loss for loss in getattr(config.task, "losses", ()) if loss.kind == "proxy_codes"]
     if teachers and teachers[0].teacher.startswith("runs/"):
         with fails(ConfigError, "runs/tiny_maskgit_vqgan", "expected a"):
