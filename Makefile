@@ -38,7 +38,7 @@ quickstart-video: $(VENV)/installed  # clips of moving photographs
 	$(VISTOK) train quickstart/video out=$(VIDEO) $(VIDEO_TOKENIZER_ARGS)
 	$(VISTOK) cache $(VIDEO) $(VIDEO_TOKENS_ARGS)
 	$(VISTOK) train quickstart/video_generator data.path=$(VIDEO) out=$(VIDEO)/generator $(VIDEO_GENERATOR_ARGS)
-	$(VISTOK) eval $(VIDEO) $(VIDEO)/generator report=$(VIDEO)/report.html "protocols=[rfid,rfvd,over_time,gfid,gfvd,image_grids]" $(VIDEO_EVAL_ARGS)
+	$(VISTOK) eval $(VIDEO) $(VIDEO)/generator report=$(VIDEO)/report.html pfid.mode=quick $(VIDEO_EVAL_ARGS)
 
 test: $(VENV)/installed  # a worker a core, a file a worker, the slowest files first
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder

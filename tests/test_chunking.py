@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import weakref
 from types import SimpleNamespace
 
@@ -15,7 +16,9 @@ from tests.cli.test_cli import call, mistake
 from vistok import chunking
 from vistok.chunking import Chunking
 from vistok.config import ConfigError, validate
+from vistok.config.registry import build
 from vistok.core.errors import InputError
+from vistok.data import PhotosConfig
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens.codec import Codec
 from vistok.tokens.labels import Chunked, Label
@@ -176,3 +179,58 @@ def test_windows_must_fit_the_tokenizer(config):
     config["chunks"] = {"frames": 4, "overlap": 3}
     with pytest.raises(ConfigError, match=r"chunks.overlap=3: expected 0\.\.2"):
         validate(TokenizerConfig, config)
+
+
+# -- a tokenizer that has learned something ------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A ViT tokenizer of clips of 8 frames, trained for a few seconds on moving photos."""
+    torch.manual_seed(0)
+    vit = {"kind": "vit", "transformer": {"width": 48, "depth": 2, "heads": 4}}
+    vit["patches"] = {"size": 4, "frames": 4}
+    tree = {"image_size": 16, "frames": 8, "quantizer": {"kind": "fsq", "levels": [8, 8, 8]}}
+    tree |= {"encoder": {**vit, "latents": {"count": 24}}, "decoder": vit}
+    tokenizer = Tokenizer(validate(TokenizerConfig, tree))
+    optimizer = torch.optim.AdamW(tokenizer.parameters(), 3e-3)
+    data = photos(frames=8, count=64)
+    pixels = torch.stack([data[n].pixels for n in range(64)]).float() / 255
+    for step in range(150):
+        target = pixels[torch.arange(8) + 8 * step % 64]
+        quantized = tokenizer.quantize(tokenizer.latents(target))
+        estimate = tokenizer.reconstruct(quantized.values).estimate
+        loss = (tokenizer.output_space.inverse(estimate) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return tokenizer.eval()
+
+
+def photos(**values):
+    config = PhotosConfig(size=16, val_count=1, **values)
+    return build(config).open("train")
+
+
+@pytest.mark.parametrize("overlap", [2, 4])
+def test_no_seams_where_windows_of_a_trained_tokenizer_meet(trained, overlap):
+    """PSNR of the frames at the borders is within 0.5 dB of the others'."""
+    count = 8 + 4 * (8 - overlap)
+    data, errors, gray = photos(frames=count, count=12), torch.zeros(count), 0.0
+    places = Chunking(count, 8, overlap)
+    for number in range(12):
+        frames = data[number].pixels.float().unbind(1)
+        frames = [frame / 255 for frame in frames]
+        tokens = chunking.encode(trained, frames, places)
+        back = list(chunking.decode(trained, tokens, places))
+        gray += float(data[number].pixels.float().div(255).var()) / 12
+        errors += torch.stack([(a - b).square().mean() for a, b in zip(back, frames, strict=True)])
+    psnr = -10 * (errors / 12).log10()
+    borders = torch.zeros(count, dtype=torch.bool)
+    for start in range(places.step, count - overlap, places.step):
+        borders[start - 1 : start + overlap + 1] = True  # and a frame on either side
+    edges = (0, count - 1)  # of the clip itself: no border
+    inner = ~borders
+    inner[list(edges)] = False
+    assert psnr.mean() > -10 * math.log10(gray) + 3  # it has learned more than to be gray
+    assert psnr[borders].mean() > psnr[inner].mean() - 0.5, psnr

@@ -1,5 +1,7 @@
 """Whole clips of causal tokenizers in one stream: exact, padded or refused, and files of them."""
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -78,3 +80,41 @@ def test_streams_on_the_command_line(tmp_path, monkeypatch):
     assert "--length 1: a stream" in mistake(
         "encode", "model", "film.gif", "--whole", "--length", "1"
     )
+
+
+def live_bytes():
+    """Bytes of all tensors that are reachable now, each storage once."""
+    gc.collect()
+    storages = {}
+    for thing in gc.get_objects():
+        if isinstance(thing, torch.Tensor) and thing.device.type == "cpu":
+            storage = thing.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
+
+
+def test_memory_is_flat_from_200_frames_to_1000():
+    """Encoding and decoding; only the tokens grow, 4 bytes a block and what holds them."""
+    tokenizer, peaks = built(time_window=2), {}
+    made = tokenizer.encode(clip(5)).indices[0, :4].numel()
+
+    def frames(count, seen):
+        generator = torch.Generator().manual_seed(0)
+        for number in range(count):
+            if number % (count // 3) == count // 4:
+                seen.append(live_bytes() - made * (number // 4))
+            yield torch.rand(3, 8, 8, generator=generator)
+
+    for count in (201, 1001):
+        seen = []
+        tokens = clip_streams.encode(tokenizer, frames(count, seen), count, batch=8)
+        before = max(seen)
+        for number, frame in enumerate(clip_streams.decode(tokenizer, tokens, count, batch=8)):
+            assert frame.shape == (3, 8, 8)
+            if number % (count // 3) == count // 4:
+                seen.append(live_bytes() - tokens.indices.numel())
+        assert number == count - 1
+        peaks[count] = before, max(seen)
+        del tokens, frame
+    for short, long in zip(peaks[201], peaks[1001], strict=True):
+        assert long - short < 2**13, peaks  # a clip of 1,001 such frames has 768,768 bytes

@@ -64,7 +64,8 @@ def check_start(config: TrainConfig) -> None:
     check_environment(config)
     wants_sharding(config.sharding, int(os.environ.get("WORLD_SIZE", "1")))
     sides = getattr(config.task, "sides", None)
-    if sides is not None and config.data is not None:
+    several = getattr(config.task, "frame_rates", None) is not None  # sides of any frame rate
+    if sides is not None and config.data is not None and not several:
         check_sides(stated(config.data), sides, "this tokenizer")
 
 

@@ -3,6 +3,7 @@ decoder are told of the rate, and of the frames to make."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +39,16 @@ def frames_at(tokenizer: Any, fps: float | None) -> int:
     return frames_of(own / anchor, fps, tokenizer.encoder.any_frames)
 
 
+def sides_for(tokenizer: Any, sides: Sequence[int] | None) -> tuple[int, ...]:
+    """The sides that samples must have: the shape's, or those of clips of `sides` where the
+    tokenizer reads and makes any multiple of some frames."""
+    own = tuple(tokenizer.shape.sides)
+    patches = (tokenizer.encoder.any_frames, tokenizer.decoder.any_frames)
+    if None in patches or sides is None or len(sides) != 3 or sides[0] < 1:
+        return own
+    return own if any(sides[0] % patch for patch in patches) else (sides[0], *own[1:])
+
+
 def of_clips(tokenizer: Any, condition: Condition | None, fps: float | None) -> Condition | None:
     """The condition of one sample with the frame rate of its clip, for parts that look at it."""
     if not tokenizer.reads_fps or fps is None:
@@ -51,12 +62,14 @@ def sized(tokens: Tokens, pixels: Tensor, any_frames: int | None) -> Tokens:
 
 
 def of_target(batch: Batch, condition: Condition | None, decoder: Any) -> Condition | None:
-    """The decoder's condition: the rate and the frames of the target, if there is one."""
-    if batch.target is None or not _looks(decoder):
+    """The decoder's condition: the rate and the frames of the target, or of the pixels."""
+    target = batch.pixels if batch.target is None else batch.target
+    if target is None or not _looks(decoder):
         return condition
     condition = condition or Condition()
-    fps = condition.fps if batch.target_fps is None else batch.target_fps
-    return replace(condition, fps=fps, sides=tuple(batch.target.shape[2:]))
+    own = batch.target is None or batch.target_fps is None
+    fps = condition.fps if own else batch.target_fps
+    return replace(condition, fps=fps, sides=tuple(target.shape[2:]))
 
 
 def of_tokens(tokens: Tokens, condition: Condition | None, decoder: Any) -> Condition | None:
@@ -75,6 +88,22 @@ def of_tokens(tokens: Tokens, condition: Condition | None, decoder: Any) -> Cond
 def _looks(decoder: Any) -> bool:
     """True for a decoder that looks at the rate or at the number of frames."""
     return decoder.reads_fps or decoder.any_frames is not None
+
+
+def transcoded_frames(frames: int, fps: float, low: float, patch: int) -> int:
+    """Frames that `transcoded` leaves of so many: whole patches."""
+    return int(frames / (fps / low) / patch) * patch
+
+
+def transcoded(pixels: Tensor, fps: float, low: float, patch: int) -> tuple[Tensor, float]:
+    """pixels [B, 3, T, H, W] at a lower rate, and the rate that they then really have.
+
+    Frame i is frame floor(i * fps / low); as many are taken as make whole patches.
+    """
+    frames, ratio = pixels.shape[2], fps / low
+    count = transcoded_frames(frames, fps, low, patch)
+    places = (torch.arange(count) * ratio).floor().long().clamp(max=frames - 1)
+    return pixels[:, :, places.to(pixels.device)], count / frames * fps
 
 
 def at_rate(tokenizer: Any, tokens: Tokens, fps: float) -> Condition:

@@ -34,6 +34,8 @@ def recipe_tokenizer(release: Release) -> Tokenizer:
 
 def positions(spec: TokenSpec) -> str:
     """Tokens of a whole sequence, and how it can be shortened."""
+    if spec.prefix == "block" and len(set(spec.blocks)) == 1:
+        return f"{spec.length} in {len(spec.blocks)} latent frames"
     if spec.prefix == "block":
         return f"{spec.length} in {len(spec.blocks)} scales"
     if spec.prefix == "per_block":

@@ -2,7 +2,8 @@
 
 Encode once, find each token's nearest codes once, then for every cell (alpha, delta) of the grid
 gather the codes at the drawn ranks, decode, and compare with the real images. A tokenizer that
-decodes prefixes is measured at every evaluated length: only kept tokens are perturbed.
+decodes prefixes is measured at every evaluated length: only kept tokens are perturbed. Of clips,
+every frame counts as an image (`pFID-v1-frame`); draws are those of whole clips.
 
 Letters: B batch, L positions, P branches, F factors, N tokens of an image, K codes of a branch.
 """
@@ -23,6 +24,7 @@ from vistok.eval.images import bar
 from vistok.eval.protocols.base import Protocol, ProtocolConfig, Selects, register
 from vistok.eval.protocols.common import positions_of
 from vistok.eval.results.rows import Row
+from vistok.layers.frames import frames
 from vistok.metrics import FeatureStats
 from vistok.metrics.perturbed import (
     FULL_GRID,
@@ -76,24 +78,26 @@ class PFID(Protocol):
     """Perturbed FID: rFID after a share of the tokens was replaced by near codes."""
 
     name = "pfid"
+    media = ("image", "video")
     Config = PFIDConfig
 
     def run(self, context: Context, config: PFIDConfig) -> list[Row]:
         """pFID-v1 (15 cells), pFID-v1-rel where K is not 4096, pFID-v1-quick at each length."""
+        name = context.per_frame(NAME)
         if config.mode == "none":
-            context.skip(NAME, "asked for by pfid.mode=none")
+            context.skip(name, "asked for by pfid.mode=none")
             return []
         if not context.spec.vocab:
-            context.skip(NAME, "undefined for continuous tokens")
+            context.skip(name, "undefined for continuous tokens")
             return []
         if lacks(context.tokenizer.quantizer, "neighbours"):
-            context.skip(NAME, "its quantizer has no neighbours(queries, count)")
+            context.skip(name, "its quantizer has no neighbours(queries, count)")
             return []
         if config.mode in ("full", "both") and branch_codes(context.spec) > RELATIVE_LIMIT:
             reason = (
                 f"neighborhoods that grow with more than {RELATIVE_LIMIT:,} codes are too large"
             )
-            context.skip(f"{NAME}-rel", reason)
+            context.skip(context.per_frame(f"{NAME}-rel"), reason)
         chosen, note = quick_subset(len(context.views))
         subset = None if note is not None else frozenset(chosen.tolist())
         numbers = plan(context.spec, config.mode, subset is not None)
@@ -159,7 +163,8 @@ def reconstruct(
             moved = perturb(context.spec, clean, near[pick], index, job, context.seed)
             tokens = tokens_of(context, moved, job.length)
             own = None if condition is None else condition.select(pick)
-            one.stats.update(context.features(to_uint8(context.decode(tokens, own, index))))
+            decoded = frames(to_uint8(context.decode(tokens, own, index)))
+            one.stats.update(context.features(decoded))
             one.changed += changed(context.spec, clean, moved)
             branches = near.shape[2]
             one.tokens += len(index) * context.spec.positions_in(job.length) * branches
@@ -196,7 +201,8 @@ def changed(spec: TokenSpec, clean: Tensor, moved: Tensor) -> Tensor:
 
 
 def tokens_of(context: Context, indices: Tensor, length: int) -> Tokens:
-    tokens = Tokens.of(context.spec, indices, size=(1, *context.sides))
+    size = context.sides if len(context.sides) == 3 else (1, *context.sides)
+    tokens = Tokens.of(context.spec, indices, size=size)
     return tokens if length == context.spec.max_prefix else tokens.prefix(length)
 
 
@@ -220,14 +226,14 @@ def _rows(
     if number.name.endswith("-quick"):
         rule = subset or "every 10th image up to 5,000"
         note += f", images: {rule}; the reference is every image"
-    rows = []
+    name, rows = context.per_frame(number.name), []
     for (asked, used), job in zip(number.cells, number.jobs(), strict=True):
         one = done[job]
         progress.update()
         changes = float(one.changed / one.tokens)
         rows.append(
             context.frechet_row(
-                f"{number.name}-cell",
+                f"{name}-cell",
                 one.stats,
                 length=number.length,
                 seed=context.seed,
@@ -242,7 +248,7 @@ def _rows(
         )
     mean = sum(row.value for row in rows) / len(rows)
     summary = context.row(
-        number.name,
+        name,
         mean,
         length=number.length,
         seed=context.seed,

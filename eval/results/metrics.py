@@ -149,6 +149,7 @@ METRICS: dict[str, Metric] = {
             predicts="x",
             cells=True,
         ),
+        *video_metrics.PERTURBED,
         Metric(
             "gFID",
             "Fréchet distance between generated images and real training images (or those of a "

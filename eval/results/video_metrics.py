@@ -13,6 +13,7 @@ RECONSTRUCTION = (
         digits=2,
         tile=3,
         curve=3,
+        predicts="x",
     ),
     Metric(
         "rFVD",
@@ -22,6 +23,7 @@ RECONSTRUCTION = (
         digits=2,
         tile=4,
         curve=4,
+        predicts="x",
     ),
     Metric(
         "PSNR-clip",
@@ -52,6 +54,38 @@ RECONSTRUCTION = (
     ),
 )
 
+PERTURBED = (
+    Metric(
+        "pFID-v1-quick-frame",
+        "Three cells of pFID-v1-frame, at each prefix length; not comparable with the full one.",
+        "pFID-v1-quick per frame",
+        better="lower",
+        digits=2,
+        curve=9,
+        predicts="x",
+    ),
+    Metric(
+        "pFID-v1-frame",
+        "pFID-v1 of a tokenizer of clips: a share of each clip's tokens is replaced by near codes, "
+        "and the frames of the decoded clips are compared as single images.",
+        "pFID-v1 per frame",
+        better="lower",
+        digits=2,
+        tile=5,
+        predicts="x",
+        cells=True,
+    ),
+    Metric(
+        "pFID-v1-rel-frame",
+        "pFID-v1-frame with δ scaled to the codebook (δ K/4096).",
+        "pFID-v1-rel per frame",
+        better="lower",
+        digits=2,
+        predicts="x",
+        cells=True,
+    ),
+)
+
 GENERATION = (
     Metric(
         "gFID-frame",
@@ -61,6 +95,7 @@ GENERATION = (
         digits=2,
         tile=16,
         curve=14,
+        predicts="y",
         generated=True,
     ),
     Metric(
@@ -78,6 +113,7 @@ GENERATION = (
         better="lower",
         digits=2,
         tile=15,
+        predicts="y",
         generated=True,
     ),
     Metric(

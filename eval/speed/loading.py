@@ -23,6 +23,7 @@ from vistok.data import DataError, Dataset, FolderConfig, Order, ParquetConfig, 
 from vistok.data.loading.workers import end_with_parent
 from vistok.eval.provenance import provenance
 from vistok.eval.results.rows import Reference, Row
+from vistok.eval.speed import clip_loading
 
 SIZES = (128, 256)
 IMAGES = 2000
@@ -30,7 +31,13 @@ FAR = 10_000_000  # the sample at which a start far in begins
 
 
 def loading_rows(folder: str | Path, repeats: int, batch: int = 32) -> Iterator[Row]:
-    """Rates of both and their ratio at each size; seconds of a start, at sample 0 and far in."""
+    """Rates of both and their ratio at each size; seconds of a start, at sample 0 and far in.
+
+    Of a folder of videos see `clip_loading`.
+    """
+    if clip_loading.holds_clips(folder):
+        yield from clip_loading.clip_rows(folder, SIZES, repeats, max(1, batch // 4))
+        return
     name = Path(folder).resolve().name
     for size in SIZES:
         dataset = open_images(folder, size)

@@ -61,7 +61,7 @@ def test_a_video_that_is_turned_uneven_and_heard(place):
         file.mux(sound.encode())
     turned(film(place / "phone.mp4", 3))
     found = rows("turned.mp4")
-    assert found["size"] == "48x64" and found["rotation"] == "270 degrees, stored as 64x48"
+    assert found["size"] == "48x64" and found["rotation"] == "90 degrees clockwise, stored as 64x48"
     found = rows("odd.mp4")
     assert found["frames"] == "5" and found["audio"] == "is left out"
     assert "on average; a frame is shown for 0.04 to 0.2 seconds" in found["fps"]

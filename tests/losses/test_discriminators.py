@@ -22,6 +22,7 @@ from vistok.losses.discriminators import (
 )
 from vistok.losses.discriminators.dino import VirtualBatchNorm, crops
 from vistok.losses.discriminators.spectral import SpectralConv1d
+from vistok.losses.probe import passed, shapes_alone
 
 BATCH = Batch(index=torch.arange(4))
 
@@ -369,6 +370,9 @@ def test_clip_vit_sees_whole_clips_and_refuses_others(fails):
     logits = network(clips)
     assert logits.shape == (2, 1) and network.media == "clip"
     assert not torch.allclose(network(clips.flip(2)), logits)  # frames have places
+    with shapes_alone():  # such a pass leaves nothing behind
+        passed(network, torch.zeros(1, 3, 2, 8, 8))
+    assert network(clips[:, :, :2]).isfinite().all()
     with fails(ValueError, r"clips of \(3, 8, 8\) are no multiples of its patches \(2, 4, 4\)"):
         network(clips[:, :, :3])
     spectral = build(

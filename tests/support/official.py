@@ -60,7 +60,12 @@ TRUNKS = {"encoder_layers": 2, "encoder_head_dim": 8, "encoder_num_heads": 2, "p
           "num_latent_tkns": 3, "axes_dims_rope": [2, 2, 4], "downsample_idx": [0],
           "decoder_layers": 3, "decoder_head_dim": 8, "decoder_num_heads": 3, "upsample_idx": [1],
           "codebook_size": 6, "scale_pixels": 64, "image_hw": [16, 24]}  # fmt: skip
+COSMOS = {"channels": 8, "channels_mult": [1, 2, 1], "num_res_blocks": 1, "resolution": 32,
+          "attn_resolutions": [4], "z_channels": 4, "levels": [5, 3], "embedding_dim": 2,
+          "patch_size": 2, "spatial_compression": 8, "temporal_compression": 4}  # fmt: skip
 FLAT = {
+    "cosmos": COSMOS,
+    "cosmos-legacy": {**COSMOS, "legacy_mode": True, "z_factor": 2, "patch_method": "rearrange"},
     "instella": TRUNKS,
     "instella-plain": {**TRUNKS, "downsample_idx": [], "upsample_idx": [], "scale_pixels": None},
     "instella-twice": {**TRUNKS, "upsample_idx": [2, 0], "image_hw": [16, 32], "train_temp": 1.0},

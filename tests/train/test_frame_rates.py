@@ -9,9 +9,10 @@ from tests.support.recipes import TINY, read_config
 from vistok.config import ConfigError, validate
 from vistok.core.records import Batch
 from vistok.core.rng import Rng
-from vistok.rates import at_rate
+from vistok.data.base import Facts
+from vistok.rates import at_rate, transcoded
 from vistok.tokenizer import Tokenizer
-from vistok.train.tasks.frame_rates import FrameRatesConfig, between, draw, rates, transcoded
+from vistok.train.tasks.frame_rates import FrameRatesConfig, between, draw, low_rates
 from vistok.train.tasks.tokenizer import TokenizerTask, TokenizerTaskConfig
 
 
@@ -21,7 +22,7 @@ def test_transcoding_takes_whole_patches_and_says_the_real_rate():
     assert slow.flatten().tolist() == [int(i * 30 / 18) for i in range(12)] and fps == 18.0
     short, fps = transcoded(clip[:, :, :16], 30.0, 24.0, 4)
     assert short.shape[2] == 12 and fps == 22.5
-    assert rates(FrameRatesConfig(), 20, 30.0, 4) == [12.0, 18.0, 24.0, 30.0]
+    assert low_rates(FrameRatesConfig(), 20, 30.0, 4) == [12.0, 18.0, 24.0, 30.0]
 
 
 def test_a_step_has_one_pair_of_rates():
@@ -56,3 +57,30 @@ def test_a_part_of_a_fixed_number_of_frames_is_refused(fails, part):
     config = validate(TokenizerTaskConfig, tree)
     with fails(ConfigError, f"^task.frame_rates: the {part} takes clips of one number of frames"):
         TokenizerTask(config, None)
+
+
+def test_steps_of_one_data_set_read_and_rebuild_one_rate():
+    config = FrameRatesConfig(lowest=6, symmetric=0.999, symmetric_fps=12, symmetric_of=[30])
+    task = TokenizerTask(read_config(TINY["vfrtok"]).task.model_copy(), None)
+    for fps, frames, alike in ((30.0, 10, True), (24.0, 8, False)):
+        batch = Batch(torch.arange(2), torch.rand(2, 3, frames, 32, 32), fps=torch.full((2,), fps))
+        drawn = draw(batch.index, Rng(0, "frame_rates", 1))
+        one = between(config, batch, drawn, 2)
+        assert (one.target is None) == alike
+        made = task.tokenizer(one, condition=task.tokenizer.condition_of(one))
+        goal = one.pixels if one.target is None else one.target
+        assert made.pixels.shape == made.target.shape == goal.shape
+        assert one.pixels.shape[2] < frames or goal.shape[2] < frames
+
+
+def test_data_of_several_rates_train_in_one_run(fails):
+    config = read_config(TINY["vfrtok"]).task
+    sets = [Facts(), Facts()]
+    for one, frames in zip(sets, (8, 20), strict=True):
+        one.size, one.frames = (32, 32), frames
+    data = Facts()
+    data.sets = sets
+    assert TokenizerTask(config, data).tokenizer.shape.frames == 8
+    sets[1].frames = 21
+    with fails(ConfigError, "gives clips of 21 frames of 32x32 pixels; this tokenizer takes"):
+        TokenizerTask(config, data)

@@ -33,12 +33,15 @@ LAST = ("titok_stage2", "one_d_piece_stage2", "retok_decoder", "decoder_finetune
 STEPS = 50
 LONGER = {"retok": 80}  # attention has to find its positions first
 TERM = {
+    "cosmos_dv": "l1",
     "maskgit_vqgan": "l1",
     "titok_stage1": "proxy_codes",
     "one_d_piece_stage1": "proxy_codes",
     "decoder_finetune": "perceptual",
     "flextok": "flow",
     "videoflextok": "flow",
+    "larp": "l1",
+    "open_magvit2_video": "l1",
 }
 
 

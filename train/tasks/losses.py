@@ -204,11 +204,14 @@ class Losses(nn.Module):
     def hand_on(
         self, reconstruction: Reconstruction, batch: Batch, progress: Progress
     ) -> dict[str, Any]:
-        """Records of this micro-batch for the phases that are due, by their network's name."""
+        """Records of this micro-batch for the phases that have started, by their network's name.
+
+        Also for those that rest in this step: a plan of costs asks for one step of each.
+        """
         return {
             phase.module: self._owners[phase.module].hand_on(reconstruction, batch, progress)
             for phase in self.phases
-            if phase.due(progress.step)
+            if progress.step >= phase.start
         }
 
     def own_step(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vistok import rates
 from vistok.config import ConfigError
 from vistok.core.errors import InputError
 from vistok.data.base import Facts, mismatch, of_set
@@ -9,13 +10,13 @@ from vistok.tokenizer import Tokenizer
 
 
 def check_mix(data: Facts, tokenizer: Tokenizer) -> None:
-    """ConfigError unless the tokenizer takes the samples of every data set of a mix.
+    """ConfigError unless the tokenizer takes the samples of every data set of a mix, or of one.
 
-    A causal one takes images, as clips of one frame, and clips of any number of frames that fits.
+    A causal one takes images, as clips of one frame, and clips of any number of frames that fits;
+    one of any frame rate takes clips of whole patches.
     """
-    wanted = tokenizer.shape.sides
-    for number, one in enumerate(data.sets):
-        sides = one.sides
+    for number, one in enumerate(data.sets or (data,)):
+        sides, wanted = one.sides, rates.sides_for(tokenizer, one.sides)
         if tokenizer.frame_stride is not None and sides and sides[-2:] == wanted[-2:]:
             try:
                 tokenizer.check_frames(one.frames or 1)
@@ -28,4 +29,4 @@ def check_mix(data: Facts, tokenizer: Tokenizer) -> None:
         hint = ""
         if len(wanted) == 3 and one.frames is None:
             hint = "; only a causal tokenizer takes images besides clips"
-        raise ConfigError(of_set(number, problem) + hint)
+        raise ConfigError((of_set(number, problem) if data.sets else problem) + hint)

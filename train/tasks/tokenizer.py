@@ -128,7 +128,8 @@ class TokenizerTask(Task):
     def __init__(self, config: TokenizerTaskConfig, data) -> None:
         self.config, self.data = config, data
         self.cached = is_cached(data)
-        mixed = data is not None and data.sets and not self.cached
+        several = config.frame_rates is not None or (data is not None and data.sets)
+        mixed = data is not None and several and not self.cached
         if not self.cached and not mixed:
             check_sides(data, config.tokenizer.shape.sides, "this tokenizer")
         if data is not None and config.tokenizer.text is not None and not data.texts:

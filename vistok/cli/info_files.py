@@ -117,7 +117,7 @@ def _video(path: str) -> dict[str, Any]:
     with container:
         audio = len(container.streams.audio)
         first = next(iter(decode_from(container, stream, index.first)))
-        turned = round(first.rotation / 90) % 4 * 90
+        turned = round(-first.rotation / 90) % 4 * 90
     rows = {
         "frames": f"{index.frames:,}",
         "fps": f"{index.fps:g}",
@@ -131,7 +131,7 @@ def _video(path: str) -> dict[str, Any]:
             f" on average; a frame is shown for {steps.min():.3g} to {steps.max():.3g} seconds"
         )
     if turned:
-        rows["rotation"] = f"{turned} degrees, stored as {index.size[1]}x{index.size[0]}"
+        rows["rotation"] = f"{turned} degrees clockwise, stored as {index.size[1]}x{index.size[0]}"
     if audio:
         rows["audio"] = "is left out"
     if len(index.parts) > 1:
@@ -149,7 +149,7 @@ def _fit(path: str, tokenizer: Any) -> dict[str, Any]:
 
     index = clips.probe(path)
     count = max(stop - start for start, stop in index.parts)
-    places = Chunking.of(tokenizer, count)
+    places = Chunking.of(tokenizer, count, fps=index.fps)
     spec, stride = tokenizer.spec(), tokenizer.frame_stride
     takes, enough = f"{places.window} frames at a time", count >= places.window
     if stride is not None:

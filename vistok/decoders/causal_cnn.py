@@ -31,6 +31,7 @@ from vistok.layers.causal_net import (
     HybridUpsample,
     causal_middle,
     factorized,
+    init_weights,
 )
 
 
@@ -91,10 +92,12 @@ class CausalCNNDecoder(Decoder):
         levels = []
         for i, width in enumerate(widths):
             way = HybridUpsample(width, *ways[len(widths) - 1 - i]) if i else None
-            levels.append(CausalLevel(net, inputs[i], width, net.blocks + 1, net.attends(i), way))
+            attends = net.attends(i, decoder=True)
+            levels.append(CausalLevel(net, inputs[i], width, net.blocks + 1, attends, way))
         self.levels = nn.ModuleList(levels)
         self.norm = FrameNorm(net, widths[0])
         self.conv_out = factorized(widths[0], shape.channels)
+        init_weights(self, net, self.conv_out[-1])
 
     def forward(
         self,

@@ -56,7 +56,7 @@ class ViTDecoderConfig(Config):
     """own: a learned table of the values. shared: the values read the table of the mask tokens,
     resized to their grid where it differs (RobusTok). sincos: fixed sines, then cosines, of their
     place in the sequence (LARP)."""
-    value_position_base: float = Field(default=10000.0, gt=1)
+    value_position_base: float = Field(default=10000.0, gt=0)
     """Base of the frequencies of value_positions=sincos."""
     value_rows: Literal["behind", "onto"] = "behind"
     """behind: values are rows of their own, behind the mask tokens. onto: a value for each patch is

@@ -28,6 +28,7 @@ from vistok.layers.causal_net import (
     HybridDownsample,
     causal_middle,
     factorized,
+    init_weights,
 )
 
 
@@ -84,6 +85,7 @@ class CausalCNNEncoder(Encoder):
         self.norm = FrameNorm(net, widths[-1])
         self.conv_out = factorized(widths[-1], config.z_channels)
         self.proj = nn.Linear(config.z_channels, dim)
+        init_weights(self, net)
 
     def forward(
         self, x: Tensor, condition: Condition | None = None, stream: Stream | None = None

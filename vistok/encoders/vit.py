@@ -73,7 +73,7 @@ class LatentsConfig(Config):
     tokens: Literal["learned", "learned_from_sincos", "sincos"] = "learned"
     """Latent tokens: learned, from random numbers or from sines and cosines of their place; or
     these, fixed (LARP's options)."""
-    token_base: float = Field(default=10000.0, gt=1)
+    token_base: float = Field(default=10000.0, gt=0)
     """Base of the frequencies of such sines and cosines."""
     positions: bool | Literal["shared"] = False
     """true: a learned table of their own is added to the latent tokens (TiTok). shared: each branch
@@ -135,7 +135,10 @@ class LatentsConfig(Config):
             raise InputError("reinterpret and slot_projection exclude each other: choose one")
         named = ("stored", "grid", "positions", "levels", "slot_projection", "reinterpret")
         wrong = [name for name in named if getattr(self, name)]
-        wrong += ["sines (tokens=learned)"] if self.tokens != "learned" else []
+        if self.tokens != "learned":
+            wrong.append(f"tokens={self.tokens}")
+        if self.norm in ("layernorm_all", "batchnorm_each"):  # made for a fixed number of latents
+            wrong.append(f"norm={self.norm}")
         if self.steps is not None and (self.count is None or wrong):
             raise InputError(
                 f"steps={self.steps}: latent tokens of time steps are lists without "

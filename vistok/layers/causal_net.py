@@ -7,7 +7,7 @@ Source: arXiv 2501.03575. Letters: B batch, C channels, T frames, h w positions 
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +48,13 @@ class CausalNetConfig(Config):
     norm_eps: float = Field(default=1e-6, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of activations inside blocks that training drops, keyed by sample."""
+    init: Literal["torch", "fan_in"] = "torch"
+    """First weights: as torch makes its layers (the original), which leaves so little of the pixels
+    in the latents that a short run rounds them all to a few codes; or fan_in, std 1/sqrt(fan-in)
+    and no biases."""
+    branch_gain: float = Field(default=1.0, gt=0, le=1)
+    """Factor on the first weights of convolutions whose output is added to their input, and of the
+    decoder's last one; below 1 a network begins near its skip connections."""
 
     @classmethod
     def tiny(cls) -> CausalNetConfig:
@@ -65,8 +72,14 @@ class CausalNetConfig(Config):
         """Channels of each level."""
         return tuple(self.channels * mult for mult in self.channel_mult)
 
-    def attends(self, level: int) -> bool:
-        return self.resolution // 2**level in self.attention_resolutions
+    def attends(self, level: int, decoder: bool = False) -> bool:
+        """True if attention follows the blocks of this level. The decoder counts from the smallest
+        level up, which differs from the encoder's count where a half was rounded down."""
+        counted = self.resolution // 2**level
+        if decoder:
+            last = len(self.channel_mult) - 1
+            counted = self.resolution // 2**last * 2 ** (last - level)
+        return counted in self.attention_resolutions
 
     def check_levels(self) -> None:
         """InputError unless there are levels enough to halve space and time that often."""
@@ -250,3 +263,27 @@ def causal_middle(config: CausalNetConfig) -> CausalChain:
     width = config.widths[-1]
     first, last = CausalBlock(config, width, width), CausalBlock(config, width, width)
     return CausalChain(first, attention(config, width), last)
+
+
+@torch.no_grad()
+def init_weights(
+    network: nn.Module, config: CausalNetConfig, last: nn.Module | None = None
+) -> None:
+    """The first weights of an encoder or decoder, as `init` and `branch_gain` say.
+
+    Args:
+        last: the decoder's last convolution.
+    """
+    added = [] if last is None else [last]
+    for layer in network.modules():
+        if config.init == "fan_in" and isinstance(layer, nn.Conv3d | nn.Linear):
+            nn.init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
+            nn.init.zeros_(layer.bias)
+        if isinstance(layer, CausalBlock):
+            added.append(layer.conv2[-1])
+        elif isinstance(layer, _Attention):
+            added.append(layer.out)
+        elif isinstance(layer, _Way):
+            added += [layer.conv1, layer.conv2]
+    for layer in added:
+        layer.weight.mul_(config.branch_gain)

@@ -24,7 +24,7 @@ from vistok.pretrained.embedded import EMBEDDED
 from vistok.pretrained.find import CONFIGS, Found, companion_of, find, kind_of_weights
 from vistok.pretrained.table import FAMILIES, release_of, released_name, releases
 from vistok.storage.files import write_text
-from vistok.storage.foreign import SUFFIXES
+from vistok.storage.foreign import CODE, SUFFIXES, torchscript
 from vistok.storage.hub import (
     CONFIG,
     HUB,
@@ -190,6 +190,8 @@ def _local(name: str, path: Path) -> Located:
     if path.is_file():
         if path.suffix in SUFFIXES:
             return Located(name, kind_of_weights(path), None, path)
+        if path.suffix == CODE:
+            raise torchscript(path)
         raise InputError(f"{name}: a file that holds no weights; {_EXPECTED}")
     for folder in (path / "model", path):
         if (folder / CONFIG).is_file():
@@ -209,7 +211,7 @@ def _local(name: str, path: Path) -> Located:
             f"{name}: no model/{CONFIG}; training writes it when it finishes: start the same "
             "command again"
         )
-    if not any(file.suffix in SUFFIXES for file in path.iterdir()):
+    if not any(file.suffix in (*SUFFIXES, CODE) for file in path.iterdir()):
         raise InputError(f"{name}: no {WEIGHTS} in it or in its 'model' folder; {_EXPECTED}")
     return Located(name, kind_of_weights(path), None, path)
 

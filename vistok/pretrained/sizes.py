@@ -57,6 +57,7 @@ SIZES: dict[str, tuple[str, int | None]] = {
     "instella-bae": ("128", 8_192),
     "vfrtok-l": ("512", None),
     "vfrtok-s": ("128", None),
+    "larp-l-long": ("1024", 13_312),
     "var-vqvae": ("680 in 10 scales", 8_160),
     "var-vqvae-512": ("2240 in 10 scales", 26_880),
     "open-magvit2-video": ("1280", 23_040),

@@ -17,6 +17,7 @@ from vistok.pretrained.generators.var import VAR
 from vistok.pretrained.tokenizers.cosmos import Cosmos
 from vistok.pretrained.tokenizers.flextok import FlexTok
 from vistok.pretrained.tokenizers.instella import Instella
+from vistok.pretrained.tokenizers.larp import LARP
 from vistok.pretrained.tokenizers.llamagen import LlamaGen
 from vistok.pretrained.tokenizers.maskgit_vqgan import MaskGITVQGAN
 from vistok.pretrained.tokenizers.one_d_piece import OneDPiece
@@ -39,6 +40,7 @@ FAMILIES: dict[str, Family] = {
         Cosmos(),
         Instella(),
         VFRTok(),
+        LARP(),
         VARTokenizer(),
         OpenMAGVIT2Video(),
         RAR(),

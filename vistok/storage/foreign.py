@@ -23,6 +23,7 @@ from vistok.storage.literals import header_settings
 from vistok.storage.weights import WeightsError, read_safetensors, safetensors_keys
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+CODE = ".jit"  # suffix of TorchScript archives
 _INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _FILES = ("model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
 # Where trainers keep the weights inside a checkpoint; averaged ones are what papers measure.
@@ -122,11 +123,16 @@ def read_file(path: str | Path, mapped: bool = False) -> Any:
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
     if _is_torchscript(path):
-        raise WeightsError(
-            f"{path}: it is TorchScript, which is code, and no code of a file is ever run; ask for "
-            "a .safetensors file"
-        )
+        raise torchscript(path)
     return _unpickle(path, mapped and zipfile.is_zipfile(path))
+
+
+def torchscript(path: Path) -> WeightsError:
+    """The error of a file that holds code."""
+    return WeightsError(
+        f"{path}: it is TorchScript, which is code, and no code of a file is ever run; ask for "
+        "a .safetensors file"
+    )
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -140,6 +146,8 @@ def _is_torchscript(path: Path) -> bool:
 def _weights_of(path: Path) -> Path:
     """The weights file behind a path: itself, or the file or index of shards of a folder."""
     if not path.is_dir():
+        if path.suffix == CODE:
+            raise torchscript(path)
         if path.suffix not in SUFFIXES:
             raise WeightsError(
                 f"{path}: expected a weights file ({', '.join(SUFFIXES)}) or a folder"
@@ -151,6 +159,8 @@ def _weights_of(path: Path) -> Path:
     found = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)
     if len(found) == 1:
         return path / found[0]
+    if not found and (code := sorted(path.glob(f"*{CODE}"))):
+        raise torchscript(code[0])
     what = f"several weights files ({', '.join(found[:4])})" if found else "no weights file"
     raise WeightsError(f"{path}: {what}; name the file, or expected one of {', '.join(_FILES)}")
 

@@ -2,14 +2,16 @@
 
 import csv
 import json
+import os
 import pickle
 
+import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tests.support.films import decoders, film, open_video, taken
+from tests.support.films import decoders, film, open_video, taken, turned
 from vistok.config import ConfigError, validate
 from vistok.data import (
     BadSample,
@@ -312,3 +314,55 @@ def test_short_files_are_refused_padded_or_looped(tmp_path, fails):
     assert taken(read(frames=4, short="loop")) == [0, 1, 2, 3]
     with fails(ConfigError, "short=loop and pad_frames=repeat say the same; give short"):
         validate(VideoConfig, {"path": "x", "size": 8, "short": "loop", "pad_frames": "repeat"})
+
+
+# Phones, sound, and who decodes
+
+
+def test_a_turned_film_is_upright_in_a_clip(tmp_path):
+    path = film(tmp_path / "films/x.mp4")
+    flat = open_video(path=str(path.parent), start="first")[0].pixels
+    turned(path)
+    path.unlink()
+    upright = open_video(path=str(path.parent), start="first")[0].pixels
+    assert flat[..., :8].float().mean() < 60 < 180 < flat[..., 8:].float().mean()
+    assert upright[..., :8, :].float().mean() < 60 < 180 < upright[..., 8:, :].float().mean()
+
+
+def test_sound_is_left_out(tmp_path):
+    path, heard = film(tmp_path / "a/x.mp4"), tmp_path / "b/x.mp4"
+    heard.parent.mkdir()
+    with av.open(str(path)) as source, av.open(str(heard), "w") as file:
+        film_of, stream = source.streams.video[0], file.add_stream("aac", rate=8000)
+        copied = file.add_stream_from_template(film_of)
+        for packet in source.demux(film_of):
+            if packet.size:
+                packet.stream = copied
+                file.mux(packet)
+        for _ in range(8):
+            noise = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            noise.sample_rate = 8000
+            file.mux(stream.encode(noise))
+        file.mux(stream.encode())
+    silent, found = (open_video(path=str(one.parent), start="middle")[0] for one in (path, heard))
+    assert torch.equal(found.pixels, silent.pixels) and found.fps == silent.fps
+
+
+def test_workers_decode(tmp_path, monkeypatch):
+    for number in range(4):
+        film(tmp_path / f"films/{number}.mp4", 8)
+    data, decode, pids = open_video(path=str(tmp_path / "films")), clips.frames, tmp_path / "pids"
+
+    def noted(*args):
+        with open(pids, "a") as file:
+            file.write(f"{os.getpid()}\n")
+        return decode(*args)
+
+    monkeypatch.setattr(clips, "frames", noted)  # forked workers have it too
+    for workers, mine in ((2, False), (0, True)):
+        pids.unlink(missing_ok=True)
+        loader = TrainLoader(data, Order(4, 2, 0), steps=4, workers=workers)
+        assert len(list(loader)) == 4
+        found = set(pids.read_text().split())
+        assert (found == {str(os.getpid())}) == mine
+        assert len(found) == (workers or 1) and (mine or str(os.getpid()) not in found)

@@ -1,10 +1,16 @@
 """pFID-v1: the self tests of its card (section 7), and which numbers are reported."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from tests.support.eval_tokenizers import PatchTokenizer
-from vistok.eval.images import exact
+from vistok.core.shapes import Shape
+from vistok.data import Dataset
+from vistok.eval.context import Context
+from vistok.eval.images import Views, exact
 from vistok.eval.protocols import pfid
 from vistok.eval.protocols.pfid import Decoding
 from vistok.metrics import frechet_distance
@@ -116,3 +122,49 @@ def test_rows_say_what_they_are(context, measure, make_tokenizer):
     assert cells[0].point == {"alpha": 0.5, "delta": 200} and cells[0].measured["delta"] == 12
     assert measure(found, "pfid", mode="none") == []
     assert "pfid.mode=none" in found.skipped[-1]["reason"]
+
+
+@pytest.mark.filterwarnings("ignore:Fréchet")
+def test_frames_of_clips_are_images(features, perceptual, context, measure, make_tokenizer):
+    """A clip that stands still has the distances of its frame, seen T times."""
+    still = context(make_tokenizer("fsq"), count=6)
+    clean = {row.metric: row for row in measure(still, "pfid", mode="quick") if row.plain}
+
+    class Still(Dataset):
+        """The same photos as clips of two equal frames."""
+
+        frames, classes, size = 2, (), (8, 8)
+
+        def __len__(self):
+            return len(still.views.dataset)
+
+        def record(self):
+            return still.views.dataset.record()
+
+        def sample(self, index, epoch=0, seed=0):
+            found = still.views.dataset.sample(index, epoch, seed)
+            clip = found.pixels[:, None].repeat(1, 2, 1, 1)
+            return replace(found, pixels=clip, fps=8.0)
+
+    class OfClips:
+        """The tokenizer of images, for the first frame of each clip; it shows it twice."""
+
+        def __init__(self, inner):
+            self.inner, self.quantizer, self.config = inner, inner.quantizer, inner.config
+            self.shape = Shape(3, (2, *inner.shape.sides))
+            self.spec, self.quantize = inner.spec, inner.quantize
+
+        def latents(self, clips):
+            return self.inner.latents(clips[:, :, 0])
+
+        def decode(self, tokens):
+            return self.inner.decode(tokens)[:, :, None].repeat(1, 1, 2, 1, 1)
+
+    run = SimpleNamespace(name="tiny", sha256="0" * 64, tokenizer=OfClips(still.tokenizer))
+    found = Context(run, Views(Still(), 4), features, perceptual)
+    rows = {row.metric: row for row in measure(found, "pfid", mode="quick") if row.plain}
+    assert set(rows) == {"pFID-v1-quick-frame"} and set(clean) == {"pFID-v1-quick"}
+    one, two = clean["pFID-v1-quick"], rows["pFID-v1-quick-frame"]
+    assert two.count == 2 * one.count and two.size == (2, 8, 8)
+    # Covariances are divided by 2 n - 1 instead of n - 1, on both sides.
+    assert two.value == pytest.approx(one.value, rel=0.15) and two.value < one.value

@@ -3,11 +3,12 @@
 import pytest
 from click.testing import CliRunner
 
+from tests.support.films import film
 from vistok.config.registry import build
 from vistok.data import PhotosConfig
 from vistok.eval.__main__ import speed
 from vistok.eval.results.rows import Results
-from vistok.eval.speed import loading
+from vistok.eval.speed import clip_loading, loading
 from vistok.eval.speed.loading import measure_loading, measure_start
 
 
@@ -62,6 +63,23 @@ def test_the_command_prints_and_saves_both_sizes_and_the_start(
     start, far = (rows[f"{name}-seconds", "images 16"].value for name in ("start", "start-far"))
     assert rows["start-ratio", "images 16"].value == pytest.approx(far / start)
     assert "loader-ratio" in result.output and "start-far-seconds" in result.output
+
+
+def test_the_command_measures_videos_too(tmp_path, monkeypatch):
+    for number in range(4):
+        film(tmp_path / f"films/{number}.mp4", 20)
+    monkeypatch.setattr(loading, "SIZES", (16,))
+    monkeypatch.setattr(clip_loading, "CLIPS", 8)
+    monkeypatch.setattr("vistok.train.memory.keep_freed_memory", lambda: True)
+    monkeypatch.setattr(clip_loading.os, "sched_getaffinity", lambda _: {0})
+    target = tmp_path / "speed.json"
+    arguments = [f"loading={tmp_path}/films", "repeats=1", f"report={target}"]
+    result = CliRunner().invoke(speed, arguments)
+    assert result.exit_code == 0, result.output
+    rows = {row.metric: row for row in Results.load(target).rows}
+    ratio = rows["loader-frames/s"].value / rows["decode-frames/s"].value
+    assert rows["loader-ratio"].value == pytest.approx(ratio)
+    assert rows["loader-ratio"].size == (16, 16, 16) and rows["loader-first-ratio"].value > 0
 
 
 def test_a_folder_without_images_is_one_line(tmp_path):

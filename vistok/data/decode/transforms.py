@@ -102,9 +102,24 @@ class Transform:
     ) -> Tensor:
         """Frames [h, w, 3] uint8 of one size -> [3, T, H, W] uint8, one at a time.
 
-        The draws are those of the sample, so every frame is cut by the same window.
+        The draws are those of the sample, so every frame is cut by the same window. Frames that
+        are only cut never become images of PIL, which would cost as much as to decode small ones.
         """
-        return torch.stack([self(_as_image(f), index, epoch, seed) for f in frames], dim=1)
+        found = [self._cut(frame, index, epoch, seed) for frame in frames]
+        pixels = np.empty((3, len(found), *self.hw), np.uint8)
+        for t, one in enumerate(found):
+            pixels[:, t] = one
+        return torch.from_numpy(pixels)
+
+    def _cut(self, frame: np.ndarray, index: int, epoch: int, seed: int) -> np.ndarray:
+        """A frame [h, w, 3] -> [3, H, W], perhaps a view of it."""
+        if self.crop == "random" or self.pad:
+            return self(_as_image(frame), index, epoch, seed).numpy()
+        if self.crop == "center":
+            left, top, right, bottom = _center((frame.shape[1], frame.shape[0]), self.hw)
+            if (bottom - top, right - left) == self.hw:
+                return frame[top:bottom, left:right].transpose(2, 0, 1)
+        return np.asarray(self.prepare(_as_image(frame))).transpose(2, 0, 1)
 
     def prepare(self, image: Image) -> Image:
         """The steps that do not depend on the draws; their result may be kept in memory."""

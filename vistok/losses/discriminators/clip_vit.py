@@ -100,6 +100,9 @@ class ClipViT(nn.Module):
     def _positions(self, grid: tuple[int, ...], like: Tensor) -> Tensor:
         """The table [L, W] of a grid, kept for the next clips."""
         key = (grid, like.device, like.dtype)
-        if key not in self._tables:
-            self._tables[key] = sincos_sum(grid, self.config.width).to(like)
-        return self._tables[key]
+        if key in self._tables:
+            return self._tables[key]
+        table = sincos_sum(grid, self.config.width).to(like)
+        if type(table) is Tensor:  # not of a pass that has shapes and no numbers
+            self._tables[key] = table
+        return table

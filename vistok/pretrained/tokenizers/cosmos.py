@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from vistok.config import ConfigError
+from vistok.decoders.causal_cnn import CausalCNNDecoderConfig
 from vistok.pretrained.base import (
     Entry,
     Family,
@@ -111,28 +112,55 @@ class Cosmos(Family):
                 raise ConfigError(
                     f"cosmos: {key}={full[key]!r} is not patch_size={patch} times a power of two"
                 )
+        last = len(full["channels_mult"]) - 1
         net = {
             "channels": full["channels"],
             "channel_mult": list(full["channels_mult"]),
             "blocks": full["num_res_blocks"],
-            "space_levels": min(counts["space"], len(full["channels_mult"]) - 1),
-            "time_levels": min(counts["time"], len(full["channels_mult"]) - 1),
+            "space_levels": min(counts["space"], last),
+            "time_levels": min(counts["time"], last),
             "resolution": full["resolution"] // patch,
             "attention_resolutions": list(full["attn_resolutions"]),
             "dropout": full["dropout"],
         }
         space = {"kind": "haar", "patch": patch, "method": full["patch_method"]}
         z, legacy = full["z_channels"], full["legacy_mode"]
-        time = full["temporal_compression"]
+        time, side = full["temporal_compression"], patch * 2 ** net["space_levels"]
+        decoder = {"kind": "causal_cnn", "net": net, "z_channels": z, "time_first": legacy}
+        self._check_ways(decoder, full)
         return {
-            "image_size": full["resolution"] if full["resolution"] <= 256 else 256,
+            "image_size": max(min(full["resolution"], 256) // side, 1) * side,
             "frames": full.get("frames", 1 + -(-(_FRAMES - 1) // time) * time),
             "input_space": space,
             "output_space": space,
             "encoder": {"kind": "causal_cnn", "net": net, "z_channels": z * full["z_factor"]},
             "quantizer": {"kind": "fsq", "levels": list(full["levels"])},
-            "decoder": {"kind": "causal_cnn", "net": net, "z_channels": z, "time_first": legacy},
+            "decoder": decoder,
         }
+
+    def _check_ways(self, decoder: Mapping[str, Any], full: Mapping[str, Any]) -> None:
+        """ConfigError where the original's decoder doubles less, or more, than its encoder halves:
+        it runs, but its clips have other sides or frames than those that came in."""
+        config = CausalCNNDecoderConfig.model_validate(decoder)
+        made = tuple(2 ** sum(way[i] for way in config.ways()) for i in (0, 1))
+        net = config.net
+        if made != (2**net.space_levels, 2**net.time_levels):
+            told = {
+                key: full[key]
+                for key in (
+                    "spatial_compression",
+                    "temporal_compression",
+                    "patch_size",
+                    "channels_mult",
+                    "legacy_mode",
+                )
+            }
+            raise ConfigError(
+                f"cosmos: {', '.join(f'{key}={value}' for key, value in told.items())}: the "
+                f"original's decoder enlarges latents {made[0]} times in space and {made[1]} in "
+                f"time, expected {2**net.space_levels} and {2**net.time_levels} as the encoder "
+                "makes them smaller; use more levels of channels_mult, or another legacy_mode"
+            )
 
     def official(self, config: TokenizerConfig) -> dict[str, Any]:
         net, patch = config.encoder.net, config.input_space.patch
@@ -158,6 +186,9 @@ class Cosmos(Family):
         wrong = []
         for part in ("input_space", "output_space", "encoder", "quantizer", "decoder"):
             mine, theirs = (getattr(one, part).model_dump() for one in (config, again))
+            for tree in (mine, theirs):  # how a network starts is no matter to weights
+                for key in ("init", "branch_gain"):
+                    tree.get("net", {}).pop(key, None)
             if mine["kind"] != theirs["kind"]:
                 wrong.append(f"{part}.kind={mine['kind']}")
             else:
@@ -229,7 +260,7 @@ def _network(half: str, net: Any) -> list[Entry]:
         for i in range(net.blocks + (not down)):
             widens = i == 0 and inputs[level] != width
             table += _block(f"{ours}.blocks.{i}", f"{theirs}.block.{i}", widens)
-            if net.attends(level):
+            if net.attends(level, decoder=not down):
                 table += _attention(f"{ours}.attention.{i}", f"{theirs}.attn.{i}")
         if level != (len(widths) - 1 if down else 0):
             # Space is ours' first convolution; the decoder's first is the one over time.

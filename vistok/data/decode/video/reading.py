@@ -54,11 +54,13 @@ def _head(path: str | os.PathLike[str]) -> bytes:
 
 def _inside_packet(head: bytes) -> bool:
     """True for a transport stream that begins inside a packet: the next ones are in place."""
-    return any(
-        len(head) > at + 4 * step and all(head[at + i * step] == 0x47 for i in range(5))
-        for _, step in _TS
-        for at in range(step)
-    )
+    for _, step in _TS:
+        at = head.find(b"G")
+        while 0 <= at < step:
+            if head[at : at + 4 * step + 1 : step] == b"GGGGG":
+                return True
+            at = head.find(b"G", at + 1)
+    return False
 
 
 def open_file(path: str | os.PathLike[str]) -> tuple[Any, Any]:

@@ -1,0 +1,175 @@
+"""Rate of clips: the loader beside a bare loop that decodes and resizes the same frames.
+
+The bare loop opens a file with PyAV, decodes its first frames one after the other on one thread and
+resizes each. The loader does more: it checks every frame against the file's index, keys the draws
+and makes batches. Both count frames in a second, of the same files in the same order; clips begin
+at the first frame, so that neither decodes frames that it then drops. An index is read when a file
+is first seen, and kept: the first pass over files is measured apart.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vistok.config.registry import build
+from vistok.data import DataError, Dataset, Order, TrainLoader, VideoConfig
+from vistok.data.kinds.video import ENDINGS
+from vistok.data.kinds.walk import ending_of, walk
+from vistok.data.loading.workers import end_with_parent
+from vistok.eval.provenance import provenance
+from vistok.eval.results.rows import Reference, Row
+
+CLIPS, FRAMES = 400, 16  # clips of a measurement, frames of a clip
+
+
+def holds_clips(folder: str | Path) -> bool:
+    """True for a folder with videos in it, or below; animated images do not count."""
+    moving = {*ENDINGS} - {".gif"}
+    return Path(folder).is_dir() and any(ending_of(name) in moving for name in walk(str(folder)))
+
+
+def open_clips(folder: str | Path, size: int, frames: int = FRAMES) -> Dataset:
+    """The videos below a folder, from their first frame on; short ones are padded."""
+    config = VideoConfig(
+        path=str(folder), size=size, frames=frames, start="first", short="pad", decoder="pyav"
+    )
+    return build(config).open("train")
+
+
+def measure_clips(
+    folder: str | Path,
+    *,
+    size: int = 128,
+    workers: int = 1,
+    batch: int = 8,
+    clips: int = CLIPS,
+    repeats: int = 3,
+    dataset: Dataset | None = None,
+) -> dict[str, Any]:
+    """Frames/s of a bare pool and of the loader over a folder's videos, and their ratio.
+
+    Arguments as of `loading.measure_loading`; `clips` are read in each repeat.
+    """
+    dataset = dataset or open_clips(folder, size)
+    for name in dataset.names:
+        dataset.probe(name)  # workers are forked, and know it then
+    steps = -(-clips // batch)
+    raw, loaded = [], []
+    for repeat in range(repeats):
+        order = Order(len(dataset), batch, seed=repeat)
+        loaded.append(_loader_rate(dataset, order, steps, workers))
+        indices = [order.at(place)[1] for place in range(steps * batch)]
+        raw.append(_raw_rate(dataset, indices, size, workers))
+    order = Order(len(dataset), batch, seed=repeats)
+    once = max(1, min(steps, len(dataset) // batch - 2 * workers))
+    first = _loader_rate(pickle.loads(pickle.dumps(dataset)), order, once, workers)
+    rates = statistics.median(raw), statistics.median(loaded)
+    return {
+        "raw": rates[0],
+        "loader": rates[1],
+        "ratio": rates[1] / rates[0],
+        "first": first,
+        "workers": workers,
+        "clips": steps * batch,
+        "repeats": [list(pair) for pair in zip(raw, loaded, strict=True)],
+    }
+
+
+def clip_rows(folder: str | Path, sizes: Sequence[int], repeats: int, batch: int) -> Iterator[Row]:
+    """Rates of both and their ratio at each size, and the ratio of the first pass over files."""
+    name, workers = Path(folder).resolve().name, len(os.sched_getaffinity(0))
+    for size in sizes:
+        dataset = open_clips(folder, size)
+        facts = measure_clips(
+            folder,
+            size=size,
+            workers=workers,
+            batch=batch,
+            clips=CLIPS,
+            repeats=repeats,
+            dataset=dataset,
+        )
+        record = dataset.record()
+        common = {
+            "run": f"{name} {size}",
+            "reference": Reference(
+                name=name, split="train", manifest=record["manifest"], count=len(dataset)
+            ),
+            "count": batch,
+            "crop": record["crop"],
+            "filter": record["filter"],
+            "size": (FRAMES, size, size),
+            **provenance(),
+        }
+        note = f"{workers} processes, {facts['clips']} clips of {FRAMES} frames"
+        yield Row(metric="decode-frames/s", value=facts["raw"], note=note, **common)
+        yield Row(metric="loader-frames/s", value=facts["loader"], note=note, **common)
+        note = "loader over bare decode and resize"
+        yield Row(metric="loader-ratio", value=facts["ratio"], note=note, **common)
+        note = "the same where files are seen for the first time, and indexed"
+        first = facts["first"] / facts["raw"]
+        yield Row(metric="loader-first-ratio", value=first, note=note, **common)
+
+
+def _loader_rate(dataset: Dataset, order: Order, steps: int, workers: int) -> float:
+    """Frames/s after the first round of batches, which pays for starting the workers."""
+    skip = 2 * workers
+    loader = TrainLoader(dataset, order, steps=steps + skip, workers=workers, max_bad_share=0.0)
+    for number, _ in enumerate(loader, 1):
+        if number == skip:
+            began = time.perf_counter()
+    return steps * order.batch_size * dataset.frames / (time.perf_counter() - began)
+
+
+def _raw_rate(dataset: Dataset, indices: list[int], size: int, workers: int) -> float:
+    """Frames/s of a bare pool that decodes and resizes the beginnings of the same files."""
+    context = multiprocessing.get_context("fork")
+    with context.Pool(workers, initializer=_begin, initargs=(dataset, size)) as pool:
+        pool.map(_decode_resize, indices[: 2 * workers], chunksize=1)
+        began = time.perf_counter()
+        done = sum(pool.imap_unordered(_decode_resize, indices, chunksize=4))
+        seconds = time.perf_counter() - began
+    if not done:
+        raise DataError("no frame of the videos was decoded")
+    return done / seconds
+
+
+_job: tuple[Dataset, int]  # of a process of the pool: what it reads, and the side wanted
+
+
+def _begin(dataset: Dataset, size: int) -> None:
+    global _job
+    _job = dataset, size
+    end_with_parent()
+
+
+def _decode_resize(index: int) -> int:
+    """Frames of one clip that were decoded and resized."""
+    import av
+
+    dataset, size = _job
+    frames = []
+    with av.open(str(dataset.root / dataset.names[index])) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        for frame in container.decode(stream):
+            image = Image.fromarray(frame.to_ndarray(format="rgb24", threads=1))
+            side = min(image.size)
+            left, top = (image.width - side) // 2, (image.height - side) // 2
+            image = image.crop((left, top, left + side, top + side))
+            if side != size:
+                image = image.resize((size, size), Image.Resampling.BICUBIC)
+            frames.append(np.asarray(image))
+            if len(frames) == dataset.frames:
+                break
+    return len(frames)
