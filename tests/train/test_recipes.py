@@ -42,6 +42,8 @@ TERM = {
     "videoflextok": "flow",
     "larp": "l1",
     "open_magvit2_video": "l1",
+    "divot": "flow",
+    "tokensgen": "flow",
 }
 
 
