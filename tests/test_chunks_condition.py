@@ -14,7 +14,8 @@ from vistok.tokens import Tokens
 
 
 def tree(**chunks):
-    found = read_yaml("tiny/videoflextok")["task"]["tokenizer"] | {"image_size": 16}
+    found = read_yaml("tiny/videoflextok")["task"]["tokenizer"] | {"image_size": 16, "frames": 5}
+    found["encoder"]["latents"]["steps"] = 5
     found["chunks"] = {"frames": 5, "overlap": 1, "join": "condition", **chunks}
     found["decoder"] |= {"sampling": {"steps": 2}}
     return found
