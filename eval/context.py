@@ -85,7 +85,7 @@ class Context:
     @property
     def sides(self) -> tuple[int, ...]:
         """Sides of a sample: (H, W) of images, (T, H, W) of clips."""
-        return sides_of(self.tokenizer)
+        return sides_of(self.tokenizer, self.views.sides)
 
     @property
     def media(self) -> tuple[str, ...]:
@@ -120,8 +120,11 @@ class Context:
         return f"text: {kind} {what}"
 
     def condition(self, batch: Batch) -> Condition | None:
-        """The texts of a batch of data for a tokenizer that reads them; None for others, and where
-        the data have none for one that can do without. ConfigError for one that cannot."""
+        """The texts or frame rates of a batch of data for a tokenizer that reads them; None for
+        others, and where the data have no texts for one that can do without. ConfigError for one
+        that cannot."""
+        if getattr(self.tokenizer, "reads_fps", False):
+            return self.tokenizer.condition_of(batch)
         return None if self.condition_name == "none" else self.tokenizer.condition_of(batch)
 
     def encode(self, batch: Batch, condition: Condition | None) -> Tokens:

@@ -8,16 +8,20 @@ import torch
 from tests.support.recipes import TINY, read_config
 from vistok import chunking, transcoding
 from vistok.chunking import Chunking
+from vistok.config import validate
 from vistok.core.errors import InputError
 from vistok.rates import frames_at, of_clips
-from vistok.tokenizer import Tokenizer
+from vistok.tokenizer import Tokenizer, TokenizerConfig
 
 
 @pytest.fixture(scope="module")
 def model():
     """A period of 1/3 s: 8 frames at 24 fps, patches of 2 frames."""
     torch.manual_seed(0)
-    return Tokenizer(read_config(TINY["vfrtok"]).task.tokenizer).eval()
+    tree = read_config(TINY["vfrtok"]).task.tokenizer.model_dump()
+    for part in ("encoder", "decoder"):
+        tree[part]["rotary"]["anchor"] = 24.0
+    return Tokenizer(validate(TokenizerConfig, tree)).eval()
 
 
 def whole(model, frames, fps, pad=None, overlap=None):

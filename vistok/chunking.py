@@ -1,8 +1,11 @@
-"""Clips longer than a tokenizer's, in windows of its frames that are blended where they overlap.
+"""Clips longer than a tokenizer's, in windows of its frames that overlap.
 
 Windows begin `window - overlap` frames apart. If the last one reaches beyond the clip it is padded,
 or refused, as is asked; decoding cuts the padding off again. Where two windows overlap, their
-reconstructions are mixed with weights that change linearly from one to the other and sum to 1.
+reconstructions are mixed with weights that change linearly from one to the other and sum to 1
+(`join: blend`); or each window is decoded with the last decoded frames of the one before as a
+condition, and gives those behind them (`join: condition`, as VideoFlexTok does, arXiv 2604.12887;
+it leaves the tokens of given time steps out, which are kept here: every window has the same).
 
 Memory does not grow with the clip: frames are read from an iterator and given by one, and a batch
 of windows is held in floats.
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
@@ -39,6 +42,7 @@ class Chunking:
     frames: int  # of the clip, F
     window: int  # frames of a window, T
     overlap: int  # frames that neighboring windows share
+    join: Literal["blend", "condition"] = "blend"
 
     def __post_init__(self) -> None:
         if self.frames < 1:
@@ -62,14 +66,18 @@ class Chunking:
         Args:
             fps: of the clip; a window of a tokenizer whose samples stand for a period of time has
                 as many frames as make it.
-        InputError for a tokenizer of images, and for an overlap that is larger than half a window.
+        InputError for a tokenizer of images, for an overlap that is larger than half a window, and
+        for none where windows are given frames of the one before.
         """
         if not tokenizer.shape.is_clip:
             raise InputError("chunks: this tokenizer takes images; chunks are for clips only")
+        chunks = tokenizer.config.chunks
         if overlap is None:
-            chunks = tokenizer.config.chunks
             overlap = 0 if chunks is None else chunks.overlap
-        return cls(frames, rates.frames_at(tokenizer, fps), overlap)
+        join = "blend" if chunks is None else chunks.join
+        if join == "condition" and not overlap:
+            raise InputError("overlap=0: this tokenizer's windows are given frames; use 1 or more")
+        return cls(frames, rates.frames_at(tokenizer, fps), overlap, join)
 
     @property
     def step(self) -> int:
@@ -179,6 +187,9 @@ def decode(
     """
     if len(tokens) != len(chunking):
         raise InputError(f"{len(tokens)} samples of tokens for {len(chunking)} windows")
+    if chunking.join == "condition":
+        yield from _continued(tokenizer, tokens, chunking, condition, seed, sampling)
+        return
     left, before = chunking.frames, None
     for start in range(0, len(tokens), batch):
         rows = range(start, min(len(tokens), start + batch))
@@ -196,6 +207,34 @@ def decode(
             before = window[:, done:].clone()
             yield from window[:, : min(done, left)].unbind(1)
             left -= min(done, left)
+
+
+def _continued(
+    tokenizer: Tokenizer,
+    tokens: Tokens,
+    chunking: Chunking,
+    condition: Condition | None,
+    seed: int,
+    sampling: Any,
+) -> Iterator[Tensor]:
+    """The frames of `decode`, where each window is given the last frames of the one before."""
+    left, known = chunking.frames, None
+    for number in range(len(chunking)):
+        given = condition
+        if known is not None:
+            given = replace(condition or Condition(), frames=known[None])
+        window = tokenizer.decode(
+            tokens.select(slice(number, number + 1)),
+            given,
+            seed=seed,
+            index=torch.tensor([number]),
+            sampling=sampling,
+        )[0]
+        window = window.float().cpu()
+        fresh = window if known is None else window[:, chunking.overlap :]
+        known = window[:, -chunking.overlap :].clone()
+        yield from fresh[:, :left].unbind(1)
+        left -= min(left, fresh.shape[1])
 
 
 def _blended(before: Tensor | None, window: Tensor, overlap: int) -> Tensor:

@@ -16,6 +16,7 @@ class TakesImages(nn.Module):
     """Part of a tokenizer: `preprocess` and `to_pil`."""
 
     shape: Shape
+    frame_stride: int | None
 
     def preprocess(self, images: Any, resize: Resize = "crop") -> Tensor:
         """Images -> pixels [B, 3, *sides] in 0..1 of this tokenizer's size, on its device.
@@ -24,7 +25,8 @@ class TakesImages(nn.Module):
 
         Args:
             images: an image of PIL, a path, a numpy array [H, W, 3] of uint8, or a list of such;
-                a tokenizer of clips takes paths of videos and arrays [T, H, W, 3].
+                a tokenizer of clips takes paths of videos and arrays [T, H, W, 3], a causal one
+                images too, as clips of one frame [B, 3, 1, H, W].
             resize: "crop" cuts the largest window out of the center, "stretch" gives up the
                 proportions, "pad" shows the whole image on a white ground.
 
@@ -33,7 +35,8 @@ class TakesImages(nn.Module):
         """
         from vistok.data.preprocessing import preprocess
 
-        return preprocess(images, self.shape, resize).to(next(self.parameters()).device)
+        pixels = preprocess(images, self.shape, resize, stills=self.frame_stride is not None)
+        return pixels.to(next(self.parameters()).device)
 
     def to_pil(self, pixels: Tensor) -> list[Any]:
         """pixels [B, 3, H, W] in 0..1 -> a list of B images of PIL; values beyond are clamped.

@@ -90,6 +90,22 @@ def _looks(decoder: Any) -> bool:
     return decoder.reads_fps or decoder.any_frames is not None
 
 
+def transcoded_frames(frames: int, fps: float, low: float, patch: int) -> int:
+    """Frames that `transcoded` leaves of so many: whole patches."""
+    return int(frames / (fps / low) / patch) * patch
+
+
+def transcoded(pixels: Tensor, fps: float, low: float, patch: int) -> tuple[Tensor, float]:
+    """pixels [B, 3, T, H, W] at a lower rate, and the rate that they then really have.
+
+    Frame i is frame floor(i * fps / low); as many are taken as make whole patches.
+    """
+    frames, ratio = pixels.shape[2], fps / low
+    count = transcoded_frames(frames, fps, low, patch)
+    places = (torch.arange(count) * ratio).floor().long().clamp(max=frames - 1)
+    return pixels[:, :, places.to(pixels.device)], count / frames * fps
+
+
 def at_rate(tokenizer: Any, tokens: Tokens, fps: float) -> Condition:
     """The condition under which tokens decode to the same duration at another frame rate.
 

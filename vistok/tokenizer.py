@@ -35,6 +35,7 @@ from vistok.core.schedules import Progress
 from vistok.core.shapes import check_pixels
 from vistok.frozen.network import share_frozen
 from vistok.images import TakesImages
+from vistok.presence import Presence
 from vistok.regularizers.base import check_all
 from vistok.runtime.modes import evaluating
 from vistok.runtime.precision import of_weights
@@ -42,12 +43,13 @@ from vistok.storage.lineage import Lineage
 from vistok.tokenizer_config import TokenizerConfig
 from vistok.tokenizer_files import TokenizerFiles
 from vistok.tokenizer_sampling import Sampling
-from vistok.tokens import Tokens, TokenSpec, keep_mask
+from vistok.tokens import Tokens, TokenSpec
 
 
 class Tokenizer(
     Causal,
     Sampling,
+    Presence,
     TakesImages,
     ReadsText,
     TokenizerFiles,
@@ -84,6 +86,7 @@ class Tokenizer(
             spec = layout.spec.model_copy(update={"prefix": self.decoder.prefix})
             layout = replace(layout, spec=spec)
         self.layout = layout
+        self.check_counted()
         self._stored = layout.count if self.encoder.stored is None else self.encoder.stored
         if self._stored < layout.count and layout.spec.prefix not in ("token", "per_block"):
             raise ConfigError(
@@ -124,7 +127,7 @@ class Tokenizer(
             latents = self.encoder(seen, condition)
         quantized = self.quantize(latents, draws)
         values = quantized.values
-        present = self.present(draws, len(values), values.device)
+        present = self.present(draws, len(values), values.device, latents.counts)
         target = batch.pixels if batch.target is None else batch.target
         samples, noisy, clean = self.sampling is not None, None, None
         drawn = (draws or Draws()).part("decoder")
@@ -233,7 +236,10 @@ class Tokenizer(
         weight = next(self.parameters())
         pixels = pixels.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
         with evaluating(self):
-            tokens = self.tokens(self.quantize(self.latents(pixels, condition)))
+            latents = self.latents(pixels, condition)
+            tokens = self.tokens(self.quantize(latents))
+        if latents.counts is not None:
+            tokens = tokens.prefix(latents.counts)
         tokens = rates.sized(tokens, pixels, self.encoder.any_frames)
         return tokens if length is None else tokens.prefix(length)
 
@@ -339,42 +345,6 @@ class Tokenizer(
         names = ("encoder", "quantizer", "decoder", *spaces)
         counts = {name: sum(p.numel() for p in getattr(self, name).parameters()) for name in names}
         return {name: count for name, count in counts.items() if count or name not in spaces}
-
-    def present(self, draws: Draws | None, batch: int, device: torch.device) -> Tensor | None:
-        """[B, M] bool: values that one pass shows the decoder; None = all.
-
-        Without draws these are the values that tokens store, so that evaluation sees what `decode`
-        will.
-        """
-        count, present = self.layout.count, None
-        if draws is None:
-            if self._stored == count:
-                return None
-            return (torch.arange(count, device=device) < self._stored).expand(batch, -1)
-        if draws.keep is not None and not self._masked:
-            pass  # the quantizer has obeyed
-        elif draws.keep is not None and self.spec().prefix == "token":
-            # Not by the spec: more values may be trained with than are stored.
-            place = torch.arange(count, device=device)
-            present = place[None] < draws.keep.to(device)[:, None]
-        elif draws.keep is not None and self.spec().prefix in ("block", "per_block"):
-            present = keep_mask(self.spec(), draws.keep, batch, device)
-        if draws.present is None:
-            return present
-        shown = draws.present.to(device)
-        shown = nn.functional.pad(shown, (0, count - shown.shape[1]))  # of tokens: no redundant one
-        return shown if present is None else present & shown
-
-    def _present_of(self, tokens: Tokens, values: Tensor) -> Tensor | None:
-        """[B, M] bool: values that the decoder is shown of these tokens; None = all."""
-        prefix = self.spec().prefix
-        missing = 0 if self.frame_stride is not None else self.layout.count - values.shape[1]
-        if not self._masked or (tokens.keep is None and not missing):
-            return None
-        kept = tokens.kept().to(values.device)
-        if prefix == "none" and bool(kept.all()):
-            return None  # such decoders take no mask, not even one that hides nothing
-        return nn.functional.pad(kept, (0, missing))
 
     def check_pixels(self, pixels: Tensor) -> None:
         """ValueError unless pixels are floats [B, 3, *sides] in 0..1; of a causal tokenizer T is

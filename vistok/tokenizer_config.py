@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -23,7 +23,10 @@ class ChunksConfig(Config):
     frames: int | None = Field(default=None, ge=1, le=2**12)
     """Frames of a window; null = the tokenizer's, and no others work."""
     overlap: int = Field(default=0, ge=0)
-    """Frames that neighboring windows share, at most half of a window: they are blended."""
+    """Frames that neighboring windows share, at most half of a window."""
+    join: Literal["blend", "condition"] = "blend"
+    """`blend`: windows are decoded apart and mixed where they overlap. `condition`: in order, each
+    is given the last decoded frames of the one before; for decoders with `given`."""
 
 
 class TokenizerConfig(Config):
@@ -80,6 +83,13 @@ class TokenizerConfig(Config):
                 f"chunks.overlap={self.chunks.overlap}: expected 0..{frames // 2}, half of the "
                 f"{frames} frames"
             )
+        if self.chunks.join == "condition" and getattr(self.decoder, "given", None) is None:
+            raise InputError(
+                f"chunks.join=condition: decoder {self.decoder.kind} is given no frames; expected "
+                "one with `given` (flow_vit), or join=blend"
+            )
+        if self.chunks.join == "condition" and not self.chunks.overlap:
+            raise InputError("chunks.join=condition with overlap=0: no frames to give; use 1 up")
         return self
 
     @model_validator(mode="after")

@@ -27,8 +27,10 @@ class TokenizerFiles(Imported):
     text_sha256: str | None
 
     def stays_fp32(self) -> set[str]:
-        """The quantizer's, and buffers of all parts: as in mixed-precision training."""
-        own = [name for name, _ in self.named_parameters() if name.startswith("quantizer.")]
+        """The quantizer's, those of a network whose features are read, and buffers of all parts: as
+        in mixed-precision training."""
+        kept = ("quantizer.", "input_space.") if self.input_space.reads_only else ("quantizer.",)
+        own = [name for name, _ in self.named_parameters() if name.startswith(kept)]
         return {*own, *(name for name, _ in self.named_buffers())}
 
     def codes_sha256(self) -> str:

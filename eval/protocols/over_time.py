@@ -12,23 +12,24 @@ from torch import Tensor
 
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
+from vistok.eval.frame_rates import Between, RatesConfig
 from vistok.eval.images import network_of
-from vistok.eval.protocols.base import Protocol, ProtocolConfig, register
+from vistok.eval.protocols.base import Protocol, register
 from vistok.eval.results.rows import Row
 from vistok.layers.frames import frames
 from vistok.metrics.over_time import Flicker, PerFrame
 from vistok.metrics.quality import SSIM, SSIM_SIDE, decibels
 
 
-class OverTimeConfig(ProtocolConfig):
-    """Config of the measures over time: none so far."""
+class OverTimeConfig(RatesConfig):
+    """Config of the measures over time."""
 
 
 class _Curves:
     """Sums at each frame of whole sequences' reconstructions."""
 
-    def __init__(self, context: Context) -> None:
-        count = context.sides[0]
+    def __init__(self, context: Context, between: Between) -> None:
+        count, self.size = between.sides[0], between.size
         self.context, self.count = context, count
         self.squares = PerFrame(count).to(context.device)
         similar = min(context.sides[-2:]) >= SSIM_SIDE
@@ -64,7 +65,9 @@ class _Curves:
         for name, network, values in found:
             for place, value in enumerate(values):
                 point = {"frame": place}
-                rows.append(context.row(f"{name}-cell", value, point=point, features=network))
+                rows.append(
+                    context.row(f"{name}-cell", value, point=point, features=network, **self.size)
+                )
         return rows
 
 
@@ -78,13 +81,17 @@ class OverTime(Protocol):
 
     def run(self, context: Context, config: OverTimeConfig) -> list[Row]:
         """Flicker at each prefix length, curves over the frames at full length."""
-        spec, count = context.spec, context.sides[0]
-        curves = _Curves(context)
+        between = Between(context, config)
+        if between.reason:
+            context.skip("flicker", between.reason)
+            return []
+        spec, count = context.spec, between.sides[0]
+        curves = _Curves(context, between)
         flicker = {k: Flicker().to(context.device) for k in spec.eval_lengths if count > 1}
         states = [flicker, curves.states]
         for batch in context.batches(f"{context.run.name}: over time", states):
-            condition = context.condition(batch)
-            tokens, real = context.encode(batch, condition), to_uint8(batch.pixels)
+            tokens, pixels, condition = between.encode(batch)
+            real = to_uint8(pixels)
             for length in spec.eval_lengths:
                 whole = length == spec.max_prefix
                 cut = tokens if whole else tokens.prefix(length)
@@ -95,11 +102,12 @@ class OverTime(Protocol):
                     curves.update(decoded, real)
         rows = []
         for length, one in flicker.items():
-            found, note = one.compute(), f"{count} frames a clip"
+            found = one.compute()
+            how = {"length": length, "note": f"{count} frames a clip", **between.size}
             rows += [
-                context.row("PSNR-clip", found.clip_psnr, length=length, note=note),
-                context.row("PSNR-change", found.change_psnr, length=length, note=note),
-                context.row("flicker", found.flicker, length=length, note=note),
+                context.row("PSNR-clip", found.clip_psnr, **how),
+                context.row("PSNR-change", found.change_psnr, **how),
+                context.row("flicker", found.flicker, **how),
             ]
         if count == 1:
             context.skip("flicker", "clips of one frame have no changes between frames")

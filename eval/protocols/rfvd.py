@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
+from vistok.eval.frame_rates import Between, RatesConfig
 from vistok.eval.images import network_of
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, register
 from vistok.eval.protocols.fvd_presets import (
@@ -81,8 +82,13 @@ class FVDConfig(ProtocolConfig):
         return {"features": self.features, **preset}
 
 
-class RFVDConfig(FVDConfig):
+class RFVDConfig(FVDConfig, RatesConfig):
     """Config of rFVD."""
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """The setting of FVD, and the rates that are asked for."""
+        return {**super().setting, **self.rates}
 
 
 @register
@@ -105,7 +111,10 @@ class RFVD(Protocol):
     def run(self, context: Context, config: RFVDConfig) -> list[Row]:
         """rFVD at each prefix length."""
         spec, preset = context.spec, config.convention
-        reason = misfit(config.preset[0], preset, context.sides, context.views.record)
+        between = Between(context, config)
+        reason = between.reason or misfit(
+            config.preset[0], preset, between.sides, context.views.record
+        )
         if reason:
             context.skip("rFVD", reason)
             return []
@@ -113,13 +122,12 @@ class RFVD(Protocol):
         real = FeatureStats(network.dim, context.device)
         decoded = {k: FeatureStats(network.dim, context.device) for k in spec.eval_lengths}
         for batch in context.batches(f"{context.run.name}: clips", [real, decoded]):
-            condition = context.condition(batch)
-            tokens = context.encode(batch, condition)
-            real.update(network(batch.pixels))
+            tokens, pixels, condition = between.encode(batch)
+            real.update(network(pixels))
             for length, stats in decoded.items():
                 cut = tokens if length == spec.max_prefix else tokens.prefix(length)
                 stats.update(network(context.decode(cut, condition, batch.index)))
-        whole, note = real.reduce(), clips_note(context, preset)
+        whole, note = real.reduce(), clips_note(context, preset, between.sides[0])
         return [
             context.frechet_row(
                 "rFVD",
@@ -130,6 +138,7 @@ class RFVD(Protocol):
                 features=network_of(network),
                 note=note,
                 setting=config.setting,
+                **between.size,
             )
             for length, stats in decoded.items()
         ]
@@ -180,9 +189,9 @@ def network_of_clips(context: Context, config: FVDConfig) -> Looking:
     return Looking(network, config.convention, eight_bits=True)
 
 
-def clips_note(context: Context, preset: Preset) -> str:
+def clips_note(context: Context, preset: Preset, frames: int | None = None) -> str:
     """How many clips of how many frames, and the split that published numbers take."""
-    said = f"{len(context.views):,} clips of {context.sides[0]} frames"
+    said = f"{len(context.views):,} clips of {frames or context.sides[0]} frames"
     if preset.real:
         said += f"; published numbers of this preset take clips of the {preset.real} split"
     if preset.samples and context.job.generator is not None:

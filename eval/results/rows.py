@@ -135,9 +135,14 @@ class Row(Record):
 
     @property
     def preset(self) -> str:
-        """Named conventions of the protocol behind the number; "" for none and for `own`."""
+        """Named conventions of the protocol behind the number, and frame rates that are not the
+        data's; "" for none and for `own`."""
         found = self.setting.get("preset", "")
-        return found if isinstance(found, str) and found != "own" else ""
+        names = [found] if isinstance(found, str) and found not in ("", "own") else []
+        for key, verb in (("read_fps", "read"), ("target_fps", "shown")):
+            if _is_number(rate := self.setting.get(key)):
+                names.append(f"{verb} at {rate:g} fps")
+        return ", ".join(names)
 
     @property
     def clip(self) -> tuple[int, ...] | None:

@@ -27,6 +27,7 @@ from vistok.eval.results.history import thinned
 from vistok.eval.systems.history import RunError, read_history
 from vistok.eval.systems.released import place
 from vistok.pretrained.open import Kind, kind_of
+from vistok.rates import sides_for
 from vistok.storage import lineage
 from vistok.storage.hub import nowhere, read_json
 from vistok.storage.trained import unlike_its_run
@@ -181,14 +182,18 @@ def open_data(run: Run, changes: Mapping[str, Any] | None = None) -> Any:
     return opened
 
 
-def sides_of(tokenizer: Any) -> tuple[int, ...]:
-    """Sides of the samples of a tokenizer: (H, W) of images, (T, H, W) of clips."""
-    return tuple(tokenizer.shape.sides)
+def sides_of(tokenizer: Any, data: Sequence[int] | None = None) -> tuple[int, ...]:
+    """Sides of the samples of a tokenizer: (H, W) of images, (T, H, W) of clips.
+
+    data: sides of the data's samples, whose frames a tokenizer of any frame rate takes.
+    """
+    plain = getattr(tokenizer, "encoder", None) is None  # nothing but a shape
+    return tuple(tokenizer.shape.sides) if plain else sides_for(tokenizer, data)
 
 
 def misfit(run: Run, opened: Any) -> str:
     """Text on samples that the run's tokenizer cannot take; "" if they fit."""
-    sides = sides_of(run.tokenizer)
+    sides = sides_of(run.tokenizer, getattr(opened, "sides", None))
     frames, size = getattr(opened, "frames", None), opened.size
     if len(sides) == 2 and frames is not None:
         return (

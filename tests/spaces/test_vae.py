@@ -158,3 +158,13 @@ def test_what_does_not_fit_is_one_line(folder, tmp_path, fails, monkeypatch):
     (folder / "config.json").write_text(json.dumps({**described, "_class_name": "os.system"}))
     with fails(BadWeights, "_class_name='os.system'", "AutoencoderKL"):
         build(borrowed(folder))
+
+
+def test_a_clip_is_coded_frame_by_frame():
+    space = VAESpace(VAEConfig.tiny(), Shape(3, (3, 16, 16)))
+    clips = torch.rand(2, 3, 3, 16, 16)
+    found = space(clips)
+    assert found.shape == (2, *(space.shape.channels, *space.shape.sides))
+    images = space(clips[:, :, 1])
+    torch.testing.assert_close(found[:, :, 1], images)
+    torch.testing.assert_close(space.inverse(found)[:, :, 1], space.inverse(images))

@@ -10,9 +10,9 @@ from vistok.config import ConfigError, validate
 from vistok.core.records import Batch
 from vistok.core.rng import Rng
 from vistok.data.base import Facts
-from vistok.rates import at_rate
+from vistok.rates import at_rate, transcoded
 from vistok.tokenizer import Tokenizer
-from vistok.train.tasks.frame_rates import FrameRatesConfig, between, draw, rates, transcoded
+from vistok.train.tasks.frame_rates import FrameRatesConfig, between, draw, low_rates
 from vistok.train.tasks.tokenizer import TokenizerTask, TokenizerTaskConfig
 
 
@@ -22,7 +22,7 @@ def test_transcoding_takes_whole_patches_and_says_the_real_rate():
     assert slow.flatten().tolist() == [int(i * 30 / 18) for i in range(12)] and fps == 18.0
     short, fps = transcoded(clip[:, :, :16], 30.0, 24.0, 4)
     assert short.shape[2] == 12 and fps == 22.5
-    assert rates(FrameRatesConfig(), 20, 30.0, 4) == [12.0, 18.0, 24.0, 30.0]
+    assert low_rates(FrameRatesConfig(), 20, 30.0, 4) == [12.0, 18.0, 24.0, 30.0]
 
 
 def test_a_step_has_one_pair_of_rates():

@@ -39,8 +39,11 @@ TERM = {
     "one_d_piece_stage1": "proxy_codes",
     "decoder_finetune": "perceptual",
     "flextok": "flow",
+    "divot": "flow",
+    "tokensgen": "flow",
     "larp": "l1",
     "open_magvit2_video": "l1",
+    "videoflextok": "flow",
 }
 
 

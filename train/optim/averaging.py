@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vistok.config import ConfigError
+from vistok.frozen.network import Frozen
 from vistok.runtime import distributed
 
 
@@ -90,4 +91,7 @@ class Average:
 
 
 def has_batch_norm(module: nn.Module) -> bool:
-    return any(isinstance(part, _BatchNorm) for part in module.modules())
+    """True for batch norm that trains; that of a frozen network inside never changes."""
+    networks = [part for part in module.modules() if isinstance(part, Frozen)]
+    frozen = {part for network in networks for part in network.modules()}
+    return any(isinstance(p, _BatchNorm) and p not in frozen for p in module.modules())

@@ -15,6 +15,7 @@ from vistok.config import Config, ConfigError
 from vistok.core.draws import Draws, PartDraws
 from vistok.core.records import Batch
 from vistok.core.rng import Rng
+from vistok.rates import transcoded, transcoded_frames
 from vistok.tokenizer import Tokenizer
 
 PART = "frame_rates"
@@ -51,22 +52,11 @@ def draw(index: Tensor, rng: Rng) -> Draws:
     return Draws(parts={PART: PartDraws(uniform=rng.uniform(torch.zeros_like(index), (3,)))})
 
 
-def transcoded(pixels: Tensor, fps: float, low: float, patch: int) -> tuple[Tensor, float]:
-    """pixels [B, 3, T, H, W] at a lower rate, and the rate that they then really have.
-
-    Frame i is frame floor(i * fps / low); as many are taken as make whole patches.
-    """
-    frames, ratio = pixels.shape[2], fps / low
-    count = int(frames / ratio / patch) * patch
-    places = (torch.arange(count) * ratio).floor().long().clamp(max=frames - 1)
-    return pixels[:, :, places.to(pixels.device)], count / frames * fps
-
-
-def rates(config: FrameRatesConfig, frames: int, fps: float, patch: int) -> list[float]:
+def low_rates(config: FrameRatesConfig, frames: int, fps: float, patch: int) -> list[float]:
     """The rates that leave at least one patch of frames; the clip's own is the last."""
     count = max(0, int((fps - config.lowest) / config.step + 1e-6) + 1)
     low = [config.lowest + i * config.step for i in range(count)]
-    low = [rate for rate in low if rate < fps and int(frames * rate / fps / patch) >= 1]
+    low = [rate for rate in low if rate < fps and transcoded_frames(frames, fps, rate, patch)]
     return [*low, fps]
 
 
@@ -81,7 +71,7 @@ def between(config: FrameRatesConfig, batch: Batch, draws: Draws, patch: int) ->
     fps, frames = float(batch.fps[0]), batch.pixels.shape[2]
     first, second, third = uniform[0].tolist()
     whole = lambda rate: torch.full_like(batch.fps, rate)
-    low_ends = rates(config, frames, fps, patch)
+    low_ends = low_rates(config, frames, fps, patch)
     some = config.symmetric_of is None or any(abs(fps - one) < 0.5 for one in config.symmetric_of)
     if some and first < config.symmetric and config.symmetric_fps < fps:
         pixels, rate = transcoded(batch.pixels, fps, config.symmetric_fps, patch)

@@ -133,7 +133,8 @@ def encode(
 
     FILES are files, folders with all their sub-folders, and quoted patterns ('a/**/*.jpg').
     Images are center-cropped to the size of MODEL, or keep theirs with --tile; of a video its first
-    frames are taken, or all with --whole, --overlap or --pad. photos/a/1.jpg of the folder photos
+    frames are taken, or all with --whole, --overlap or --pad. A causal MODEL of videos takes images
+    too, as clips of one frame. photos/a/1.jpg of the folder photos
     becomes a/1.vtk. Of files that you name a/1.jpg becomes 1.vtk; where two would share a name, all
     keep their folders (a/1.vtk, b/1.vtk), and if need be their suffixes.
     A file that cannot be read is named, the others go on.
@@ -160,7 +161,10 @@ def encode(
     model, files = model_and_files(words, named, "encode", _endings(False))
     tokenizer = open_tokenizer(model)
     clip = tokenizer.shape.is_clip
-    sources = find_sources(files, _endings(clip), "video" if clip else "image")
+    endings = _endings(clip)
+    if tokenizer.streams:  # an image is a clip of one frame
+        endings = tuple(dict.fromkeys((*endings, *_endings(False))))
+    sources = find_sources(files, endings, "video" if clip else "image")
     if tile and resize is not None:
         raise InputError(f"--tile with --resize {resize}: tiles keep the size; give one of both")
     if tile:

@@ -125,13 +125,15 @@ class Decoding:
         return [(one, pixels[row : row + 1]) for row, one in enumerate(reads)]
 
     def _whole(self, record: Any) -> Any:
-        """The frames [3, H, W] of a clip in windows, decoded as they are asked for."""
-        if not self.moving:
+        """The frames [3, H, W] of a clip in windows, decoded as they are asked for; of an image,
+        as an image, [1, 3, H, W]."""
+        still = record.chunks.frames == 1 and not self.moving
+        if not self.moving and not still:
             raise InputError(
                 f"{record.chunks.frames:,} frames of a whole video: expected --format mp4, gif, "
                 "webp or frames"
             )
-        return decode_whole(
+        frames = decode_whole(
             record,
             self.tokenizer,
             self.condition,
@@ -141,6 +143,7 @@ class Decoding:
             precision=self.precision,
             fps=self.fps if self.transcode else None,
         )
+        return next(frames)[None] if still else frames
 
     def _at_rate(self, tokens: Any) -> Any:
         """A clip [1, 3, T, H, W] of the same duration at the rate that is asked for."""

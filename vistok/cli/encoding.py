@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -11,7 +12,7 @@ from vistok.cli.inputs import Read, Source, in_batches, read_ahead
 from vistok.cli.long_clips import encode_whole
 from vistok.cli.outputs import say
 from vistok.cli.running import computing
-from vistok.cli.shared import frame_rate, read
+from vistok.cli.shared import frame_rate, read, takes_still
 from vistok.cli.work import Work
 from vistok.config.errors import InputError, UserError
 from vistok.storage.files import write_bytes
@@ -57,11 +58,13 @@ class Encoding:
                 for one in reads:
                     if one.error is not None:
                         work.fail(one.source.path, one.error)
-                for one, data, about in self._encoded([r for r in reads if not r.error], work):
-                    target = targets[one.number]
-                    write_bytes(target, data)
-                    written += len(data)
-                    work.succeed(f"{one.source.path} -> {target} ({len(data)} bytes{about})")
+                good = [one for one in reads if one.error is None]
+                for _, alike in groupby(good, key=_shape):
+                    for one, data, about in self._encoded(list(alike), work):
+                        target = targets[one.number]
+                        write_bytes(target, data)
+                        written += len(data)
+                        work.succeed(f"{one.source.path} -> {target} ({len(data)} bytes{about})")
             seconds = work.seconds
         if work.done > 1:
             say(
@@ -76,10 +79,11 @@ class Encoding:
             from vistok.data.decode import images
 
             return images.to_tensor(images.read(path)), None
-        if self.whole:
+        still = takes_still(self.tokenizer, path)
+        if self.whole and not still:
             return None, None  # its frames are read as they are encoded
         pixels = read([path], self.tokenizer, self.resize)[0]
-        return pixels, frame_rate(path) if self.unit == "clip" else None
+        return pixels, frame_rate(path) if self.unit == "clip" and not still else None
 
     def _encoded(self, reads: Sequence[Read], work: Work) -> list[tuple[Read, bytes, str]]:
         """(file, its bytes, more words on it) of those of a batch that can be encoded."""
@@ -101,7 +105,7 @@ class Encoding:
         from vistok.tokens.labels import Record
 
         names = [_name(one.source, self.names) for one in reads]
-        if self.whole:
+        if reads[0].value[0] is None:
             return [(reads[0], *self._whole(reads[0].source.path, names[0], work))]
         with computing(self.tokenizer, self.precision):
             if self.tile:
@@ -122,6 +126,8 @@ class Encoding:
                 about = f", {width}x{height} in {len(places):,} tile{plural}"
                 return [(reads[0], data, about)]
             pixels = torch.stack([one.value[0] for one in reads])
+            if self.unit == "clip" and pixels.shape[2] == 1 != self.tokenizer.shape.frames:
+                return self._stills(reads, pixels, names)
             own = rates.of_clips(self.tokenizer, self.condition, reads[0].value[1])
             condition = tiling.of_all(own, len(reads))
             if self.goal is None:
@@ -133,6 +139,25 @@ class Encoding:
         for row, one in enumerate(reads):
             own = replace(tokens.select(slice(row, row + 1)), fps=one.value[1])
             made.append((one, self.codec.write_record(Record(own, names[row])), about[row]))
+        return made
+
+    def _stills(
+        self, reads: Sequence[Read], pixels: Any, names: Sequence[str | None]
+    ) -> list[tuple[Read, bytes, str]]:
+        """Images, as streams of one block."""
+        from vistok.tokens.labels import Chunked, Record
+
+        if self.goal is not None:
+            raise InputError(
+                "an image has one length for a tokenizer of clips; leave out --target-psnr, "
+                "--max-perceptual and --max-bytes"
+            )
+        tokens, chunks = self.tokenizer.encode(pixels), Chunked(1, 0, 1, stream=True)
+        tokens = replace(tokens, spec=self.tokenizer.block_spec)
+        made = []
+        for row, one in enumerate(reads):
+            record = Record(tokens.select(slice(row, row + 1)), names[row], chunks=chunks)
+            made.append((one, self.codec.write_record(record), ", an image"))
         return made
 
     def _whole(self, path: str, name: str | None, work: Work) -> tuple[bytes, str]:
@@ -181,6 +206,12 @@ class Encoding:
                 about += f", perceptual distance {float(found.perceptual[row]):.4f}"
             words.append(about)
         return found.tokens, words
+
+
+def _shape(one: Read) -> tuple[int, ...]:
+    """Equal for images or clips that can be encoded as one batch."""
+    pixels = one.value[0]
+    return () if pixels is None else tuple(pixels.shape)
 
 
 def _name(source: Source, kept: bool) -> str | None:

@@ -149,7 +149,7 @@ def _fit(path: str, tokenizer: Any) -> dict[str, Any]:
 
     index = clips.probe(path)
     count = max(stop - start for start, stop in index.parts)
-    places = Chunking.of(tokenizer, count)
+    places = Chunking.of(tokenizer, count, fps=index.fps)
     spec, stride = tokenizer.spec(), tokenizer.frame_stride
     takes, enough = f"{places.window} frames at a time", count >= places.window
     if stride is not None:

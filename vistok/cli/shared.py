@@ -103,7 +103,7 @@ def read(
     from vistok.rates import frames_at
 
     shape = tokenizer.shape
-    if not shape.is_clip:
+    if not shape.is_clip or (paths and all(takes_still(tokenizer, path) for path in paths)):
         return tokenizer.preprocess(list(paths), resize)
     from PIL import Image
 
@@ -121,6 +121,13 @@ def read(
     clips = map(_frames, paths, counts, uses)
     pixels = [torch.stack([fitted(frame) for frame in clip], dim=1) for clip in clips]
     return torch.stack(pixels).float() / 255
+
+
+def takes_still(tokenizer: Any, path: str) -> bool:
+    """True for an image that the tokenizer, a causal one, takes as a clip of one frame."""
+    from vistok.data.preprocessing import is_still
+
+    return tokenizer.streams and is_still(path)
 
 
 def frame_rate(path: str) -> float:

@@ -64,6 +64,7 @@ class Latents(Record):
     values: Tensor  # [B, N, D]
     grids: tuple[Grid, ...]  # ((N,),) | ((h, w),) | ((t, h, w),) | one for each of several
     features: dict[str, Tensor] = field(default_factory=dict)  # tap -> [B, n, c]
+    counts: Tensor | None = None  # [B] int64: latents that a sample has, the first so many
 
 
 @dataclass(frozen=True)

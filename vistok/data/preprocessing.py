@@ -29,7 +29,9 @@ _EXPECTED = "expected an image of PIL, a path, a numpy array [H, W, 3] of uint8,
 _VIDEO = "a path of a video, or a numpy array [T, H, W, 3] of uint8"
 
 
-def preprocess(images: Any, shape: Shape, resize: Resize = "crop") -> Tensor:
+def preprocess(
+    images: Any, shape: Shape, resize: Resize = "crop", *, stills: bool = False
+) -> Tensor:
     """Images, or clips, -> pixels [B, 3, *sides] in 0..1, float32 on the CPU.
 
     Args:
@@ -37,6 +39,7 @@ def preprocess(images: Any, shape: Shape, resize: Resize = "crop") -> Tensor:
             [H, W, 4] too), or a list of such. For a shape of clips: a path of a video, whose first
             frames are taken, an array [T, H, W, 3], or a list of such.
         shape: of a sample. resize: see above.
+        stills: images are clips of one frame, for a shape of clips: [B, 3, 1, H, W].
 
     The orientation that a camera noted is obeyed; transparent images lie on white.
     Raises InputError for anything else, BadSample for files that cannot be read.
@@ -46,7 +49,9 @@ def preprocess(images: Any, shape: Shape, resize: Resize = "crop") -> Tensor:
     many = list(images) if isinstance(images, list | tuple) else [images]
     if not many:
         raise InputError("images=[]: expected at least one image")
-    pixels = [_sample(one, f"images[{i}]", shape, resize) for i, one in enumerate(many)]
+    pixels = [_sample(one, f"images[{i}]", shape, resize, stills) for i, one in enumerate(many)]
+    if len({one.shape for one in pixels}) > 1:
+        raise InputError("images and clips in one batch; give them one after the other")
     return torch.stack(pixels).float() / 255
 
 
@@ -91,8 +96,19 @@ def fit(image: Image, hw: tuple[int, int], resize: Resize) -> Image:
     return ground
 
 
-def _sample(one: Any, name: str, shape: Shape, resize: Resize) -> Tensor:
+def is_still(one: Any) -> bool:
+    """True for one image, by the ending of its name where it is a path; a .gif may move."""
+    from vistok.data.kinds.folder import ENDINGS
+
+    if isinstance(one, str | os.PathLike):
+        return os.path.splitext(one)[1].lower() in ENDINGS[:-1]
+    return not isinstance(one, np.ndarray) or one.ndim < 4
+
+
+def _sample(one: Any, name: str, shape: Shape, resize: Resize, stills: bool) -> Tensor:
     """uint8 [3, *sides] of one image or clip."""
+    if shape.is_clip and stills and is_still(one):
+        return to_tensor(fit(_image(one, name), shape.image_size, resize))[:, None]
     if shape.is_clip:
         frames = [_image(frame, name) for frame in _frames(one, name, shape.frames)]
         return torch.stack([to_tensor(fit(f, shape.image_size, resize)) for f in frames], dim=1)

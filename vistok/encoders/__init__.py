@@ -1,6 +1,27 @@
 """Encoders: input space -> latents."""
 
-from vistok.encoders import causal_cnn, causal_resnet, cnn, pyramid, qformer, vit
+from vistok.encoders import (
+    causal_cnn,
+    causal_resnet,
+    clusters,
+    cnn,
+    pyramid,
+    qformer,
+    resampler,
+    tracks,
+    vit,
+)
 from vistok.encoders.base import Encoder
 
-__all__ = ["Encoder", "causal_cnn", "causal_resnet", "cnn", "pyramid", "qformer", "vit"]
+__all__ = [
+    "Encoder",
+    "causal_cnn",
+    "causal_resnet",
+    "clusters",
+    "cnn",
+    "pyramid",
+    "qformer",
+    "resampler",
+    "tracks",
+    "vit",
+]

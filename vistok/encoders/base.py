@@ -17,6 +17,8 @@ class Encoder(nn.Module):
     """Grids of the latents, in order; N is the sum of their cells."""
     stored: int | None = None
     """Latents that are kept as tokens, the first so many; None = all."""
+    counted: bool = False
+    """True: a sample may have fewer latents than N, as its `Latents.counts` say."""
 
     frame_stride: int | None = None
     """Frames of the space per block of latents, if it takes 1 + k x stride for any k; None: it

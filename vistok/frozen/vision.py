@@ -33,8 +33,30 @@ _CLIP = Home(
     "CLIPVisionConfig",
     {"patch_size": 16},
 )
+_CLIP_HUGE = Home(
+    "clip-h",
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+    "CLIPVisionModel",
+    "CLIPVisionConfig",
+    {
+        **{"hidden_size": 1280, "intermediate_size": 5120, "projection_dim": 1024},
+        **{"num_hidden_layers": 32, "num_attention_heads": 16},
+        **{"patch_size": 14, "hidden_act": "gelu"},
+    },
+)
 _SIGLIP = Home(
     "siglip", "google/siglip-base-patch16-224", "SiglipVisionModel", "SiglipVisionConfig", {}
+)
+_SIGLIP_LARGE = Home(
+    "siglip-so400m",
+    "google/siglip-so400m-patch14-384",
+    "SiglipVisionModel",
+    "SiglipVisionConfig",
+    {
+        **{"hidden_size": 1152, "intermediate_size": 4304},
+        **{"num_hidden_layers": 27, "num_attention_heads": 16},
+        **{"patch_size": 14, "image_size": 384},
+    },
 )
 
 
@@ -103,6 +125,8 @@ class _TowerConfig(Config):
 
 class CLIPTowerConfig(_TowerConfig):
     kind: Literal["clip"] = "clip"
+    size: Literal["base", "huge"] = "base"
+    """base: OpenAI's ViT-B/16; huge: OpenCLIP's ViT-H/14, 1,280 wide (Divot)."""
     statistics: Literal["own", "imagenet"] = "own"
     """Mean and standard deviation that pixels are normalized with; XQ-GAN's detail branch gives
     CLIP images with those of ImageNet."""
@@ -110,6 +134,8 @@ class CLIPTowerConfig(_TowerConfig):
 
 class SigLIPTowerConfig(_TowerConfig):
     kind: Literal["siglip"] = "siglip"
+    size: Literal["base", "so400m"] = "base"
+    """base: ViT-B/16 at 224 pixels; so400m: So400m/14 at 384, 27 x 27 cells of 1,152 (VQToken)."""
 
 
 class _Tower(VisionNetwork):
@@ -121,7 +147,7 @@ class _Tower(VisionNetwork):
         sizes = network.config
         self.network, self.patch = network, sizes.patch_size
         self.side = sizes.image_size if config.image_size is None else config.image_size
-        if self.side % self.patch:
+        if config.image_size is not None and self.side % self.patch:
             raise InputError(
                 f"{self.name}: image_size={self.side} is no multiple of its patches' "
                 f"{self.patch}; expected one"
@@ -150,12 +176,14 @@ class _Tower(VisionNetwork):
 
 @register("vision", CLIPTowerConfig)
 class CLIPTower(_Tower):
-    """CLIP ViT-B/16 (arXiv 2103.00020): class token and patches behind the last norm."""
+    """CLIP ViT-B/16 (arXiv 2103.00020) or OpenCLIP ViT-H/14: class token and patches behind the
+    last norm."""
 
     def __init__(self, config: CLIPTowerConfig) -> None:
         own = config.statistics == "own"
         statistics = CLIP_STATISTICS if own else IMAGENET_STATISTICS
-        super().__init__(_CLIP, config, statistics, "CLIP" if own else "ImageNet")
+        home = _CLIP if config.size == "base" else _CLIP_HUGE
+        super().__init__(home, config, statistics, "CLIP" if own else "ImageNet")
 
     def look(self, pixels: Tensor, depth: int | None = None) -> VisionFeatures:
         output = self.run(pixels, depth)
@@ -168,11 +196,12 @@ class CLIPTower(_Tower):
 
 @register("vision", SigLIPTowerConfig)
 class SigLIPTower(_Tower):
-    """SigLIP ViT-B/16 (arXiv 2303.15343): patches behind the last norm, pooled by its attention
-    head; at a depth, which has no head, pooled by their mean."""
+    """SigLIP (arXiv 2303.15343): patches behind the last norm, pooled by its attention head; at a
+    depth, which has no head, pooled by their mean."""
 
     def __init__(self, config: SigLIPTowerConfig) -> None:
-        super().__init__(_SIGLIP, config, ((0.5,) * 3, (0.5,) * 3), "0.5")
+        home = _SIGLIP if config.size == "base" else _SIGLIP_LARGE
+        super().__init__(home, config, ((0.5,) * 3, (0.5,) * 3), "0.5")
 
     def look(self, pixels: Tensor, depth: int | None = None) -> VisionFeatures:
         output = self.run(pixels, depth)

@@ -13,6 +13,11 @@ def frames(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(0, 1) if x.ndim == 5 else x
 
 
+def unfold(x: Tensor, clips: int) -> Tensor:
+    """Frames [B*T, C, H, W] of so many clips B -> [B, C, T, H, W]: the inverse of `frames`."""
+    return x.unflatten(0, (clips, -1)).transpose(1, 2)
+
+
 def hold(clips: Tensor, first: int, total: int | None = None) -> Tensor:
     """Clips [B, C, T, H, W] -> [B, C, total, H, W] whose frame number `first` stays to the end:
     frames behind it are not looked at.

@@ -1,4 +1,4 @@
-"""Feed-forward layers: GELU, exact or by its tanh formula, SiLU, and both of them gated.
+"""Feed-forward layers: GELU (exact, by its tanh or by its sigmoid formula), SiLU, and gated ones.
 
 `dropout` is the share of hidden activations that training drops.
 """
@@ -14,7 +14,12 @@ from torch import Tensor, nn
 
 from vistok.layers.dropout import Dropout
 
-MlpKind = Literal["gelu", "gelu_tanh", "silu", "swiglu", "geglu"]
+MlpKind = Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "swiglu", "geglu"]
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """x sigmoid(1.702 x), the formula of CLIP's networks."""
+    return x * (1.702 * x).sigmoid()
 
 
 class PlainMlp(nn.Module):
@@ -80,5 +85,7 @@ def make_mlp(
 ) -> nn.Module:
     if kind in ("gelu", "gelu_tanh"):
         return GeluMlp(width, hidden, bias, kind == "gelu_tanh", dropout)
+    if kind == "quick_gelu":
+        return PlainMlp(width, hidden, bias, quick_gelu, dropout)
     layer = PlainMlp if kind == "silu" else GatedMlp
     return layer(width, hidden, bias, F.gelu if kind == "geglu" else F.silu, dropout)

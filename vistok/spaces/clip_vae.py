@@ -46,6 +46,7 @@ class ClipVAEConfig(Config):
 @register("space", ClipVAEConfig)
 class ClipVAESpace(VAESpace):
     coders = (BorrowedVidTok, OwnVAE)
+    whole_clips = True
 
     def _frames(self, shape: Shape) -> tuple[int, ...]:
         return (self._latent_frames(shape.frames),) if shape.is_clip else ()

@@ -20,8 +20,9 @@ from vistok.core.draws import PartDraws
 from vistok.core.errors import InputError
 from vistok.core.shapes import Shape
 from vistok.frozen.vision import EmbeddedVisionConfig, NamedNetwork, named
-from vistok.layers.frames import frames
+from vistok.layers.frames import frames, unfold
 from vistok.spaces.base import Space
+from vistok.storage.hollow import whole
 
 
 class FeaturesConfig(Config):
@@ -49,7 +50,8 @@ class FeatureSpace(Space):
 
     def __init__(self, config: FeaturesConfig, shape: Shape) -> None:
         super().__init__()
-        self.config, self.network = config, build(config.network)
+        with whole():  # it loads weights of its own, whoever builds the tokenizer
+            self.config, self.network = config, build(config.network)
         device = next(self.network.parameters()).device
         with torch.no_grad():
             seen = self.network.look(
@@ -60,14 +62,12 @@ class FeatureSpace(Space):
 
     def forward(self, pixels: Tensor, draws: PartDraws | None = None) -> Tensor:
         """pixels [B, 3, (T,) H, W] in 0..1 -> [B, D, (T,) h, w]."""
-        seen = self.network.look(frames(pixels), self.config.depth)
+        seen = self.network.look(frames(pixels.float()), self.config.depth)
         patches = seen.patches
         if self.config.norm:
             patches = F.layer_norm(patches.float(), patches.shape[-1:])
         maps = patches.unflatten(1, seen.grid).movedim(-1, 1)  # [B*T, D, h, w]
-        if pixels.ndim == 4:
-            return maps
-        return maps.unflatten(0, (len(pixels), -1)).transpose(1, 2)
+        return maps if pixels.ndim == 4 else unfold(maps, len(pixels))
 
     def inverse(self, y: Tensor) -> Tensor:
         raise InputError(

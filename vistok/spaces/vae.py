@@ -1,8 +1,8 @@
 """Latents of a frozen KL autoencoder: the space of FlexTok and other latent flow decoders.
 
 Pixels become -1..1, then the posterior's mode (or a sample of it), shifted and scaled. Two spaces
-of one config use one network.
-Letters: B batch, C latent channels, h w their grid.
+of one config use one network. Clips are seen frame by frame, as video models on a VAE of images do.
+Letters: B batch, C latent channels, T frames, h w their grid.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.core.shapes import Shape
 from vistok.frozen.vae import OWN, BorrowedVAE, OwnVAE, Posterior, VAENetworkConfig
+from vistok.layers.frames import frames, unfold
 from vistok.runtime.precision import no_autocast
 from vistok.spaces.base import Space
 from vistok.spaces.pixels import Pixels, PixelsConfig
@@ -58,6 +59,8 @@ class VAEConfig(Config):
 class VAESpace(Space):
     coders: tuple[Callable[..., nn.Module], Callable[..., nn.Module]] = (BorrowedVAE, OwnVAE)
     """Networks by name, and those that are saved with the model."""
+    whole_clips: bool = False
+    """The network takes clips [B, C, T, H, W]; false: it takes images, the frames of clips."""
 
     def __init__(self, config: VAEConfig, shape: Shape) -> None:
         super().__init__()
@@ -79,11 +82,7 @@ class VAESpace(Space):
 
     def _frames(self, shape: Shape) -> tuple[int, ...]:
         """Latent frames of a clip, as a tuple of one; () of an image."""
-        if shape.is_clip:
-            raise InputError(
-                "kind 'vae' reads images only; remove tokenizer.frames, or use clip_vae"
-            )
-        return ()
+        return shape.sides[:-2]
 
     def share(self, other: Space) -> None:
         same = ("kind", "weights", "network")
@@ -99,10 +98,15 @@ class VAESpace(Space):
         return self._lent[0] if hasattr(self, "_lent") else self.vae
 
     def posterior(self, pixels: Tensor) -> Posterior:
-        """pixels [B, 3, H, W] in 0..1 -> mean and log-variance of their latents, not scaled."""
+        """pixels [B, 3, (T,) H, W] in 0..1 -> mean and log-variance [B, C, (T,) h, w] of their
+        latents, not scaled."""
         # fp32 as the releases have it: rounding of latents would be part of every target.
         with no_autocast(pixels.device):
-            return self.network.posterior(self.pixels(pixels.float()).to(self._dtype))
+            x = self.pixels(pixels.float()).to(self._dtype)
+            if self.whole_clips or x.ndim == 4:
+                return self.network.posterior(x)
+            found = self.network.posterior(frames(x))
+        return Posterior(*(unfold(part, len(pixels)) for part in (found.mean, found.logvar)))
 
     def forward(self, pixels: Tensor, draws: PartDraws | None = None) -> Tensor:
         posterior = self.posterior(pixels)
@@ -113,7 +117,10 @@ class VAESpace(Space):
     def inverse(self, y: Tensor) -> Tensor:
         with no_autocast(y.device):
             z = y.to(self._dtype) / self.scale + self.shift
-            return self.pixels.inverse(self.network.decode(z).float())
+            if self.whole_clips or y.ndim == 4:
+                return self.pixels.inverse(self.network.decode(z).float())
+            decoded = self.network.decode(frames(z)).float()
+        return self.pixels.inverse(unfold(decoded, len(y)))
 
     def draw(self, index: Tensor, rng: Rng, progress: Progress) -> PartDraws | None:
         if not self.config.sample_posterior:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.support.eval_tokenizers import ClipTokenizer
+from tests.support.recipes import TINY, read_config
 from vistok.config import Config, ConfigError
 from vistok.data import Photos, PhotosConfig
 from vistok.eval.context import Context
@@ -25,6 +26,7 @@ from vistok.frozen.clips import preset as preset_of_clips
 from vistok.metrics import FeatureStats, frechet_distance
 from vistok.metrics.over_time import Flicker
 from vistok.metrics.video import MotionFeatures
+from vistok.tokenizer import Tokenizer
 
 
 @pytest.fixture
@@ -297,3 +299,47 @@ def test_generated_clips_against_training_and_validation_clips(clips, config, mo
     assert rows["gFID-frame"].value < 1e-3 < rows["gFID-val-frame"].value
     assert rows["gFID-frame"].count == 36 and "gFID" not in rows
     assert "gFVD-untrained" in rows and "12 samples" in rows["gFVD"].note
+
+
+@pytest.fixture(scope="module")
+def any_rate():
+    """tiny/vfrtok: 8 frames at 24 fps, or as many at another rate, patches of two frames."""
+    torch.manual_seed(0)
+    return Tokenizer(read_config(TINY["vfrtok"]).task.tokenizer).eval()
+
+
+@pytest.mark.filterwarnings("ignore:Fréchet")
+def test_clips_read_at_one_rate_and_shown_at_another(clips, config, any_rate):
+    found, rows = clips(any_rate, 2), {}
+    own = found.views.record["fps"]
+    for words in ((), (f"read_fps={own / 2}",), (f"read_fps={own / 2}", f"target_fps={own / 4}")):
+        for name in ("over_time", "rfvd"):
+            keys = [f"{name}.{word}" for word in words]
+            job = PROTOCOLS[name].jobs(None, config(*keys))[0]
+            found.job = job
+            with exact():
+                made = PROTOCOLS[name].run(found, job.config)
+            rows[name, len(words)] = [row for row in made if row.length == 16]
+    count = {key: sum(row.metric == "PSNR-cell" for row in some) for key, some in rows.items()}
+    assert [count["over_time", n] for n in range(3)] == [8, 8, 2]
+    sizes = {key: {row.size for row in some} for key, some in rows.items()}
+    assert sizes["rfvd", 1] == {(8, 32, 32)}
+    assert sizes["rfvd", 2] == sizes["over_time", 2] == {(2, 32, 32)}
+    names = [rows["rfvd", n][0].display.split("photos")[0] for n in range(3)]
+    assert names[0] == "rFVD[vistok-cnn frames, "
+    assert names[1] == f"rFVD[vistok-cnn frames, read at {own / 2:g} fps, "
+    assert names[2].endswith(f"read at {own / 2:g} fps, shown at {own / 4:g} fps, ")
+    assert len({rows["rfvd", n][0].value for n in range(3)}) == 3
+
+
+def test_a_rate_that_cannot_be_measured_is_skipped(clips, config, any_rate):
+    for tokenizer, word, reason in (
+        (ClipTokenizer(3, 16), "read_fps=4", "read_fps=4: this tokenizer has one frame rate"),
+        (any_rate, "read_fps=600", "read_fps=600: the data have"),
+        (any_rate, "target_fps=0.5", "target_fps=0.5: 8 frames at"),
+    ):
+        found = clips(tokenizer, 2)
+        found.job = PROTOCOLS["over_time"].jobs(None, config(f"over_time.{word}"))[0]
+        with exact():
+            assert PROTOCOLS["over_time"].run(found, found.job.config) == []
+        assert found.skipped[0]["reason"].startswith(reason)

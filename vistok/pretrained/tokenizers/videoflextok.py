@@ -108,6 +108,8 @@ class VideoFlexTok(Family):
         if wrapped:
             overlap = config.get("overlap_size_frames", 1)
             found["chunks"] = {"frames": sides[0], "overlap": overlap}
+            if overlap and found["decoder"].get("given") is not None:
+                found["chunks"]["join"] = "condition"
         return found
 
     def _space(self, vae: Mapping[str, Any], constants: Mapping[str, Any]) -> dict[str, Any]:
