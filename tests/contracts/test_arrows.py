@@ -29,7 +29,6 @@ MAY = {
     "tokenizer_config": FROZEN | {"spaces", "conditioning"},
     "tokenizer_files": FROZEN | {"conditioning", "tokenizer_config"},
     "tokenizer_sampling": LAYERS,
-    "presence": LAYERS,
     "causal": LAYERS | {"causal", "rates"},
     "images": FROZEN | {"data"},
     "adaptive": FROZEN | {"metrics", "data"},
