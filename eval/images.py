@@ -128,11 +128,15 @@ class Views:
         return self.chosen(index).pixels
 
     def chosen(self, index: Sequence[int]) -> Batch:
-        """Single images with their texts, on the device, pixels float32 in 0..1."""
+        """Single images with their texts, or clips with their frame rates, on the device, pixels
+        float32 in 0..1."""
         samples = [self.dataset[i] for i in index]
         texts = tuple(s.text for s in samples) if self.dataset.texts else None
+        clips = getattr(self.dataset, "frames", None) is not None
+        fps = torch.tensor([s.fps for s in samples]) if clips else None
         pixels = torch.stack([s.pixels for s in samples])
-        return to_device(Batch(torch.tensor(list(index)), pixels, text=texts), self.device)
+        batch = Batch(torch.tensor(list(index)), pixels, text=texts, fps=fps)
+        return to_device(batch, self.device)
 
     @property
     def reference(self) -> Reference:

@@ -69,17 +69,18 @@ class ReadsText:
         return replace(features, pooled=None, null=null)
 
     def condition_of(self, batch: Batch, draws: Draws | None = None) -> Condition | None:
-        """Condition of a batch of data: its texts, or its frame rate, or None for a tokenizer that
+        """Condition of a batch of data: its texts and frame rate, or None for a tokenizer that
         reads neither.
 
         Samples that `draws.null` names see no text. ConfigError if the data give none.
         """
+        fps = batch.fps if self.reads_fps else None
         if self.config.text is None:
-            known = self.reads_fps and batch.fps is not None
-            return Condition(fps=batch.fps) if known else None
+            return None if fps is None else Condition(fps=fps)
         if batch.text is None:
             raise ConfigError(NO_TEXTS)
-        return self.condition(batch.text, None if draws is None else draws.null)
+        found = self.condition(batch.text, None if draws is None else draws.null)
+        return found if fps is None else replace(found, fps=fps)
 
     @property
     def reads_fps(self) -> bool:
