@@ -185,7 +185,8 @@ class Context:
     def numbers(self, title: str, count: int, states: Any) -> Iterator[Tensor]:
         """This rank's batches [B] of the sample numbers 0..count-1; see `batches`."""
         one, world = self.passes.begin(states, self.batch), distributed.world_size()
-        with bar(count, title, done=one.done * self.batch * world) as progress:
+        done = one.done * self.batch * world
+        with bar(count, title, f" {self.unit}s", done) as progress:
             for index in shares(count, self.batch)[one.done :]:
                 yield index
                 one.step(index)

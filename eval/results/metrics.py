@@ -92,7 +92,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "PSNR-mean",
-            "The PSNR of each image, averaged over images.",
+            "The PSNR of each image (of clips, of each frame), averaged over all.",
             "PSNR, mean (dB)",
             "dB",
             better="higher",
