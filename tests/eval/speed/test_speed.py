@@ -10,7 +10,8 @@ import yaml
 from click.testing import CliRunner
 
 from tests.support.generators import made
-from vistok.config import shipped
+from vistok.config import shipped, validate_part
+from vistok.config.registry import build
 from vistok.core.records import Batch, Latents
 from vistok.eval.__main__ import speed
 from vistok.eval.results.rows import Results
@@ -200,3 +201,11 @@ def test_weights_are_read_once_for_each_window_of_codes(monkeypatch):
     found = dict(sampling._rows(model, clock, {}, "fp32", 1, row, "image"))
     read = sampling.weights_read(model) * 4 * 2  # bytes of two steps
     assert found["sample-bandwidth-share"] == pytest.approx(read / 4000)
+
+
+def test_a_generator_that_continues_clips_is_given_codes_of_known_frames():
+    condition = {"classes": 0, "dropout": 0.0, "first_frames": 2}
+    tree = {"kind": "autoregressive", "transformer": TRANSFORMER, "condition": condition}
+    spec = TokenSpec(blocks=((4,),), vocab=(8,), dim=2)
+    model = build(validate_part("generator", tree), spec).eval()
+    assert len(sampling.samples(model, 3, {})()) == 3
