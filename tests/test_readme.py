@@ -161,7 +161,7 @@ def test_the_python_snippets_run(place):
     assert done.returncode == 0, done.stdout[-200:] + done.stderr[-2000:]
 
 
-YAML = {"task": 1, "data": 4, "quantizer": 1}  # first key -> number of blocks
+YAML = {"task": 1, "data": 5, "quantizer": 1}  # first key -> number of blocks
 
 
 def test_the_yaml_snippets_are_configs():

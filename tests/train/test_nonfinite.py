@@ -70,8 +70,8 @@ def test_a_bad_step_changes_nothing_and_is_named(run, where, capsys):
 def test_a_bad_phase_of_the_discriminator_holds_the_tokenizer_back_too(run, monkeypatch):
     whole, phases = AdversarialLoss.discriminate, []
 
-    def spoilt(self, discriminator, real, fake, uniform=None):
-        loss, logged = whole(self, discriminator, real, fake, uniform)
+    def spoilt(self, discriminator, real, fake, *others):
+        loss, logged = whole(self, discriminator, real, fake, *others)
         phases.extend([1] * (type(fake) is torch.Tensor))  # not those of a cost trace
         return (loss * math.nan if len(phases) == 4 else loss), logged  # it begins at step 2
 

@@ -39,7 +39,7 @@ def _watch_disk(event: str, args: tuple) -> None:
     if _written is None:
         return
     if event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"):
-        if "__pycache__" not in str(args[0]):
+        if "__pycache__" not in str(args[0]) and not isinstance(args[0], int):  # no pipe
             _written.append(str(args[0]))
     elif event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"):
         if "__pycache__" not in str(args[0]):
@@ -141,13 +141,21 @@ def shallow(task) -> list[str]:
     changes = ["batch_size=4", "accumulate=1"]
     for side in ("encoder", "decoder"):
         part = getattr(task.tokenizer, side)
-        if part.kind == "vit":
-            blocks = max(part.taps.values(), default=1)
+        if part.kind in ("vit", "flow_vit", "tracks"):
+            blocks = max(getattr(part, "taps", {}).values(), default=1)
             changes.append(f"task.tokenizer.{side}.transformer.depth={blocks}")
+        if part.kind == "tracks":
+            changes += [f"task.tokenizer.{side}.count=8"]
+        if part.kind == "clusters":
+            changes += [
+                f"task.tokenizer.{side}.{word}" for word in ("steps=1", "count=3", "least=2")
+            ]
         if part.kind == "qformer":
             distilled = getattr(part, "distill", None)
             blocks = 1 if distilled is None else distilled.depth
             changes.append(f"task.tokenizer.{side}.qformer.depth={blocks}")
+    if task.tokenizer.input_space.kind == "features":
+        changes.append("task.tokenizer.input_space.depth=1")
     path, quantizer = "task.tokenizer.quantizer", task.tokenizer.quantizer
     while hasattr(quantizer, "quantizer"):
         path, quantizer = f"{path}.quantizer", quantizer.quantizer

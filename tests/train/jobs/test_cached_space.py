@@ -43,7 +43,7 @@ def test_training_on_a_cached_space_is_training_on_its_images(run, tmp_path, fai
     both = tree(init={"path": str(first), "parts": {"input_space": "input_space"}})
     on_images = run(both, "images", steps=3)
     calls = []
-    encoder = "vistok.frozen.vae._Coder.posterior"
+    encoder = "vistok.frozen.vae.Coder.posterior"
     original = tokenizer.input_space.vae.posterior.__func__
     monkeypatch.setattr(encoder, lambda *a: calls.append(1) or original(*a))
     on_cache = run(both, "cached", steps=3, data=cached)

@@ -54,14 +54,18 @@ class CroppedDataset(Dataset):
     """Row i is crop i % crops of sample i // crops; a resume in the middle of a sample is exact."""
 
     def __init__(
-        self, sets: Sequence[Dataset], crops: Crops, hw: tuple[int, int], ranges: tuple[float, ...]
+        self,
+        scaled: Sequence[Dataset],
+        crops: Crops,
+        hw: tuple[int, int],
+        ranges: tuple[float, ...],
     ) -> None:
         """
         Args:
-            sets: the same images, as large as each of `ranges` says.
+            scaled: the same images, as large as each of `ranges` says.
         """
-        self.images, self.sets, self.kind, self.size = sets[0], sets, crops, hw
-        self.classes, self.crops = self.images.classes, _COUNT[crops] * len(sets)
+        self.images, self.scaled, self.kind, self.size = scaled[0], scaled, crops, hw
+        self.classes, self.crops = self.images.classes, _COUNT[crops] * len(scaled)
         self.texts, self.frames, self.ranges = self.images.texts, self.images.frames, ranges
         self.names = self.images.names
         self._last: tuple[tuple[int, int], Sample] | None = None
@@ -87,7 +91,7 @@ class CroppedDataset(Dataset):
     def _whole(self, number: int, place: int) -> Sample:
         """The image of a set before it is cropped; neighboring rows are of the same one."""
         if self._last is None or self._last[0] != (number, place):
-            self._last = ((number, place), self.sets[place].sample(number))
+            self._last = ((number, place), self.scaled[place].sample(number))
         return self._last[1]
 
     def __getstate__(self) -> dict:
