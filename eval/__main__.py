@@ -113,7 +113,8 @@ def reference(arguments: Sequence[str]) -> None:
         real = make_reference(runs, config, device)
         if first:
             shown = real.reference
-            click.echo(f"{shown.name}, {shown.split} split: {shown.count:,} images")
+            noun = "clips" if real.size is not None and len(real.size) == 3 else "images"
+            click.echo(f"{shown.name}, {shown.split} split: {shown.count:,} {noun}")
             note(f"{'replaced' if there else 'wrote'} {config.out}")
 
 

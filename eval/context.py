@@ -16,6 +16,7 @@ from vistok.core.records import Batch, Condition, Latents
 from vistok.eval.images import Views, bar, network_of, shares
 from vistok.eval.protocols.base import Job, Media, setting_of
 from vistok.eval.reference.real import RealStats
+from vistok.eval.results.metrics import counted
 from vistok.eval.results.rows import Row
 from vistok.eval.resumable import Passes
 from vistok.eval.sample_size import sample_size
@@ -91,6 +92,11 @@ class Context:
     def media(self) -> tuple[str, ...]:
         """("image",) or ("video",): the kind of its samples, as protocols name it."""
         return (media_of(self.sides),)
+
+    @property
+    def unit(self) -> str:
+        """The noun of a sample: "image" or "clip"."""
+        return "image" if len(self.sides) == 2 else "clip"
 
     def per_frame(self, metric: str) -> str:
         """Name of a metric of single images: the same, or NAME-frame where samples are clips."""
@@ -179,7 +185,8 @@ class Context:
     def numbers(self, title: str, count: int, states: Any) -> Iterator[Tensor]:
         """This rank's batches [B] of the sample numbers 0..count-1; see `batches`."""
         one, world = self.passes.begin(states, self.batch), distributed.world_size()
-        with bar(count, title, done=one.done * self.batch * world) as progress:
+        done = one.done * self.batch * world
+        with bar(count, title, f" {self.unit}s", done) as progress:
             for index in shares(count, self.batch)[one.done :]:
                 yield index
                 one.step(index)
@@ -232,7 +239,8 @@ class Context:
         generated = self.job is not None and self.job.generator is not None
         independent = real is not None or generated
         factor = lambda: self._bias_factor(against, known)
-        size = sample_size(value, counts, stats.dim, factor, independent)
+        noun = counted(metric, len(self.sides) == 3)
+        size = sample_size(value, counts, stats.dim, factor, independent, noun)
         notes = [rest.get("note", ""), "" if real is None else real.note, size.note]
         rest["note"] = "; ".join(filter(None, notes))
         common = {"features": network_of(self.features), "count": stats.count}

@@ -24,6 +24,18 @@ if TYPE_CHECKING:
     from vistok.eval.context import Context
 
 
+def of_samples(context: Context, condition: Condition | None, count: int) -> Condition | None:
+    """The decoder's condition of `count` generated clips: with the frame rate and the frames of the
+    data, for a decoder that looks at them."""
+    decoder, memo = getattr(context.tokenizer, "decoder", None), context.views.memo
+    if not getattr(decoder, "reads_fps", False):
+        return condition
+    if "fps" not in memo:
+        memo["fps"] = context.views.dataset[0].fps
+    fps = torch.full((count,), float(memo["fps"]), device=context.device)
+    return replace(condition or Condition(), fps=fps, sides=tuple(context.sides))
+
+
 class RatesConfig(ProtocolConfig):
     """Keys of protocols that can read clips at one frame rate and decode them at another."""
 
@@ -91,7 +103,9 @@ class Between:
         read, read_fps = low(self.config.read_fps)
         target, target_fps = low(self.config.target_fps)
         whole = lambda fps: torch.full((len(batch.index),), fps, device=batch.pixels.device)
-        shown = Condition(fps=whole(target_fps), sides=tuple(target.shape[2:]))
+        shown = replace(
+            condition or Condition(), fps=whole(target_fps), sides=tuple(target.shape[2:])
+        )
         return replace(batch, pixels=read, fps=whole(read_fps)), target, shown
 
     def encode(self, batch: Batch) -> tuple[Tokens, Tensor, Condition | None]:

@@ -47,7 +47,7 @@ def default_batch(device: torch.device) -> int:
     return 256 if device.type == "cuda" else 32
 
 
-def bar(total: int, title: str, unit: str = "img", done: int = 0) -> tqdm:
+def bar(total: int, title: str, unit: str = " images", done: int = 0) -> tqdm:
     """A progress bar with an ETA, on the first rank only; it leaves no line behind.
 
     `done`: what an earlier evaluation did, which says nothing about the speed of this one.
@@ -118,7 +118,8 @@ class Views:
         """This rank's batches on the device, pixels float32 in 0..1, behind a progress bar;
         without the first `done` ones."""
         world = distributed.world_size()
-        with bar(len(self), title, done=done * self.batch * world) as progress:
+        unit = " images" if getattr(self.dataset, "frames", None) is None else " clips"
+        with bar(len(self), title, unit, done * self.batch * world) as progress:
             for batch in self.loader(done):
                 yield to_device(batch, self.device)
                 progress.update(len(batch.index) * world)
@@ -128,11 +129,15 @@ class Views:
         return self.chosen(index).pixels
 
     def chosen(self, index: Sequence[int]) -> Batch:
-        """Single images with their texts, on the device, pixels float32 in 0..1."""
+        """Single images with their texts, or clips with their frame rates, on the device, pixels
+        float32 in 0..1."""
         samples = [self.dataset[i] for i in index]
         texts = tuple(s.text for s in samples) if self.dataset.texts else None
+        clips = getattr(self.dataset, "frames", None) is not None
+        fps = torch.tensor([s.fps for s in samples]) if clips else None
         pixels = torch.stack([s.pixels for s in samples])
-        return to_device(Batch(torch.tensor(list(index)), pixels, text=texts), self.device)
+        batch = Batch(torch.tensor(list(index)), pixels, text=texts, fps=fps)
+        return to_device(batch, self.device)
 
     @property
     def reference(self) -> Reference:

@@ -18,7 +18,12 @@ class SampleSize:
 
 
 def sample_size(
-    value: float, counts: tuple[int, ...], dim: int, factor: Callable[[], float], independent: bool
+    value: float,
+    counts: tuple[int, ...],
+    dim: int,
+    factor: Callable[[], float],
+    independent: bool,
+    noun: str = "images",
 ) -> SampleSize:
     """The remark on a Fréchet distance.
 
@@ -28,14 +33,15 @@ def sample_size(
         dim: width of the features.
         factor: gives `metrics.sample_bias.bias_factor` of the real images, where it is needed.
         independent: False for two sets of the same images, whose sampling errors mostly cancel.
+        noun: what is counted: images, clips or frames.
     """
     fewest = min(counts)
     if fewest < dim:
-        why = f"biased upwards: {fewest} images for {dim} features"
+        why = f"biased upwards: {fewest} {noun} for {dim} features"
         return SampleSize(None, why, why)
     bias = factor() * sum(1 / count for count in counts)
-    sets = "two independent sets of so many images of one distribution"
+    sets = f"two independent sets of so many {noun} of one distribution"
     note = f"{sets} are about {bias:.2g} apart (arXiv 1911.07023, 1801.01401)"
     dominated = independent and bias > _SHARE * value
-    few = f"{fewest:,} images: about {bias:.2g} of it is their small number" if dominated else ""
+    few = f"{fewest:,} {noun}: about {bias:.2g} of it is their small number" if dominated else ""
     return SampleSize(bias, few, note)

@@ -61,7 +61,8 @@ class AdaptiveLength(Protocol):
         decibels = lambda quality: quality.psnr.compute().pooled
         for k in fixed:
             point = {"point": {"codec": "fixed"}, "measured": {"bytes": mean[k]}}
-            rows += measured["fixed", k].rows(length=k, note="a file of each image", **point)
+            note = f"a file of each {context.unit}"
+            rows += measured["fixed", k].rows(length=k, note=note, **point)
         for k in inner:
             kept = chosen[k]
             note = (

@@ -22,6 +22,7 @@ from vistok.core.errors import InputError
 from vistok.core.rng import Rng
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
+from vistok.eval.frame_rates import of_samples
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, Skip, register
 from vistok.eval.protocols.sample_texts import conditioned, texts_missing, texts_of
 from vistok.eval.reference.real import RealStats
@@ -155,20 +156,20 @@ class GFID(Protocol):
             sides["gFID"] = real.stats(context) if given is None else given
         if config.trained or not sides:
             sides["gFID-val"] = None
-        common = common_fields(context, config)
-        rows = []
+        common, rows = common_fields(context, config), []
+        seen = "frames of the clips" if context.unit == "clip" else "images"
         for metric, side in sides.items():
-            against = f"reference: the {context.views.reference.split} images"
+            against = f"reference: the {context.views.reference.split} {seen}"
             if side is None:
                 against += ", not training statistics"
             else:
                 described = side.reference.described
-                against = f"reference: {side.reference.split} images ({described})"
+                against = f"reference: {side.reference.split} {seen} ({described})"
             name = context.per_frame(metric if config.trained else "gFID-untrained")
             said = f"{note}; {against}"
             rows.append(context.frechet_row(name, stats, side, note=said, **common))
         if config.metrics:
-            against = f"reference: the {context.views.reference.split} images"
+            against = f"reference: the {context.views.reference.split} {seen}"
             rows += measures.rows(note=f"{note}; {against}", **common)
         return rows
 
@@ -285,6 +286,7 @@ def pixels_of(context: Context, model: Any, index: Tensor, one: Pass) -> Tensor:
         if model.reads_text:
             texts = texts_of(context, index, labels)
         condition = context.tokenizer.condition(texts)
+    condition = of_samples(context, condition, len(index))
     pixels = context.decode(tokens, condition, index)
     if one.resize is not None:
         sides = (one.resize, one.resize)

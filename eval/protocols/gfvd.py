@@ -35,8 +35,8 @@ class GFVDConfig(FVDConfig):
     samples: Selects[int | None] = Field(default=None, ge=2)
     """Generated clips; null = gfid.samples, else as many as there are real ones."""
     train_clips: Selects[int | None] = Field(default=None, ge=2)
-    """Training clips behind the statistics; null = gfid.train_images, else `limit`, else as many
-    as there are samples."""
+    """Training clips behind the statistics; null = gfid.train_images, else `limit`, else `samples`,
+    else 50,000."""
 
     _one_scale = field_validator(
         "guidance", mode="before", json_schema_input_type=float | tuple[float, ...] | None

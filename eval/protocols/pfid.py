@@ -98,7 +98,7 @@ class PFID(Protocol):
                 f"neighborhoods that grow with more than {RELATIVE_LIMIT:,} codes are too large"
             )
             context.skip(context.per_frame(f"{NAME}-rel"), reason)
-        chosen, note = quick_subset(len(context.views))
+        chosen, note = quick_subset(len(context.views), f"{context.unit}s")
         subset = None if note is not None else frozenset(chosen.tolist())
         numbers = plan(context.spec, config.mode, subset is not None)
         jobs = list(dict.fromkeys(job for number in numbers for job in number.jobs()))
@@ -224,8 +224,9 @@ def _rows(
         f"K={branch_codes(spec)}, {_deltas(number)}"
     )
     if number.name.endswith("-quick"):
-        rule = subset or "every 10th image up to 5,000"
-        note += f", images: {rule}; the reference is every image"
+        unit = context.unit
+        rule = subset or f"every 10th {unit} up to 5,000"
+        note += f", {unit}s: {rule}; the reference is every {unit}"
     name, rows = context.per_frame(number.name), []
     for (asked, used), job in zip(number.cells, number.jobs(), strict=True):
         one = done[job]

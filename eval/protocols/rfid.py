@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from vistok.metrics.codebook import CodebookUse
 
 _CURVE = 512  # points of the sorted histogram that are kept for drawing
-
-
 _UNIT = ("images", "frames")  # of clips every frame is an image
 
 
@@ -114,9 +112,10 @@ class Measures:
         if spec.vocab:
             bits = spec.positions_in(self.length) * sum(spec.factor_bits)
             total = float(sum_(self.bytes)) / len(context.views)
-            rows.append(context.row("bits/image", bits, note="codes alone", **at))
+            unit = context.unit
+            rows.append(context.row(f"bits/{unit}", bits, note="codes alone", **at))
             rows.append(context.row("bits/pixel", bits / math.prod(self.sides), **at))
-            rows.append(context.row("bytes/image", total, note="packed, with the header", **at))
+            rows.append(context.row(f"bytes/{unit}", total, note="packed, with the header", **at))
         return rows
 
 
@@ -149,7 +148,8 @@ class RFID(Protocol):
         rows = [row for measures in lengths.values() for row in measures.rows()]
         for name, side in next(iter(lengths.values())).too_small.items():
             context.skip(name, f"its 11x11 window needs images with sides of {side} pixels or more")
-        note = "each image's own mean color: what 0 tokens of detail give"
+        one = "frame" if context.unit == "clip" else "image"
+        note = f"each {one}'s own mean color: what 0 tokens of detail give"
         count = context.views.frames
         value = floor.compute().pooled
         rows.append(context.row("PSNR-mean-color", value, length=None, note=note, count=count))

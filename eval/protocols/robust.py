@@ -83,7 +83,8 @@ class Robust(Protocol):
             ]
         others = None if tells_missing(context) else all_codes(context)
         if others is not None and len(others) < 2:
-            context.skip(NAME, "lost tokens are replaced from other images; give 2 or more")
+            why = f"lost tokens are replaced from other {context.unit}s; give 2 or more"
+            context.skip(NAME, why)
             return []
         states = [(case.quality, case.hit) for case in cases]
         for batch in context.batches(f"{context.run.name}: damage ({len(cases)} kinds)", states):
@@ -179,7 +180,7 @@ def _rows(context: Context, case: _Case) -> list[Row]:
         where = "last" if damage.kind == "drop_tail" else "first"
         how = "the decoder is told that they are absent"
         if not tells_missing(context):
-            how = "replaced by the codes of other images at the same positions"
+            how = f"replaced by the codes of other {context.unit}s at the same positions"
         elif damage.kind == "drop_head":
             how += ", at a place where no prefix leaves a gap"
         note = f"{case.lost} of {spec.length} tokens lost, the {where} ones; {how}"

@@ -69,7 +69,7 @@ def length_charts(results: Results, over: str) -> list[Markup]:
 
 
 def rate_charts(results: Results) -> list[Markup]:
-    """Each metric over bytes an image: tokenizers at their lengths, image codecs dashed."""
+    """Each metric over bytes per sample: tokenizers at their lengths, image codecs dashed."""
     rows = [r for r in results.rows if r.measured.get("bytes") and r.value is not None]
     rows = [r for r in rows if "codec" in r.point]
     naming = Naming(results.rows)
@@ -94,7 +94,7 @@ def rate_charts(results: Results) -> list[Markup]:
                 f"{named.text}{mark(*group)} {named.arrow}".strip(),
                 sorted(lines, key=lambda line: line.place == BASE),
                 log_x=True,
-                x_title="bytes per image",
+                x_title=f"bytes per {'image' if group[0].clip is None else 'clip'}",
                 form=lambda v, m=metric: shown(v, m),
                 tip=named.whole,
             )

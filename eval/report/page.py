@@ -59,6 +59,11 @@ _CLIPS = {
         "The same clips, decoded by every run from its tokens and from prefixes of them. A run "
         "without so short a prefix shows its shortest.",
     ),
+    "perturbed": (
+        "Perturbed tokens",
+        "What pFID measures: a share α of the tokens is replaced by one of their δ nearest codes. "
+        "The maps hold the Fréchet distance of every cell, over the frames of all clips.",
+    ),
     "generated": (
         "Generated clips",
         "Samples of the generator, one class a row: the first ones of those behind gFVD, not "
@@ -221,13 +226,14 @@ def _groups(
     several: bool,
 ) -> list[dict[str, Any]]:
     """The groups of images, in reading order; pFID's maps stand under its images."""
-    groups = []
+    plays = lambda grid: (grid.get("frames") or 1) > 1
+    groups, clips = [], any(map(plays, image_grids))
     for kind, (title, caption) in _GRIDS.items():
         slides = viewers(image_grids, kind, colors)
         grids = [g for g in image_grids if g["kind"] == kind] if not slides else []
         maps = drawn["maps"] if kind == "perturbed" else []
-        moving = any((g.get("frames") or 1) > 1 for g in image_grids if g["kind"] == kind)
-        if moving:
+        moving = any(plays(grid) for grid in image_grids if grid["kind"] == kind)
+        if clips:
             title, caption = _CLIPS.get(kind, (title, caption))
         if slides or grids or maps:
             groups.append(

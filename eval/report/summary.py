@@ -104,9 +104,10 @@ def protocol(results: Results) -> list[tuple[str, str]]:
     if not networks and (known := facts.get("features")):
         networks = {(known.get("name", "?"), known.get("sha256", "?"))}
     lines += [("network", f"{name}, sha256 {digest}") for name, digest in sorted(networks)]
-    references = {(r.reference, r.crop, r.filter): r.reference for r in results.rows}
-    for (_, crop, filter_), r in references.items():
-        lines.append(("reference", f"{r.name}, {r.split} split, {r.count:,} images, {r.described}"))
+    references = {(r.reference, r.crop, r.filter): r for r in results.rows}
+    for (r, crop, filter_), row in references.items():
+        many = f"{r.count:,} {_unit(row)}s"
+        lines.append(("reference", f"{r.name}, {r.split} split, {many}, {r.described}"))
         lines.append(("reference manifest", r.manifest))
         lines.append(("crop and filter", f"{crop or 'none'}; {filter_ or 'none'}"))
     lines.append(("precision", ", ".join(sorted({row.precision for row in results.rows}))))
@@ -218,10 +219,13 @@ def _lead(results: Results) -> str:
 
 def _set(row: Row) -> str:
     size = "" if row.size is None else f" of {row.size[-2]}x{row.size[-1]} pixels"
-    clips = row.size is not None and len(row.size) == 3
-    size = f" of {row.size[0]} frames{size}" if clips else size
+    size = size if row.clip is None else f" of {row.clip[0]} frames{size}"
     r = row.reference
-    return f"{r.count:,} {'clips' if clips else 'images'}{size} ({r.name}, {r.split} split)"
+    return f"{r.count:,} {_unit(row)}s{size} ({r.name}, {r.split} split)"
+
+
+def _unit(row: Row) -> str:
+    return "image" if row.clip is None else "clip"
 
 
 def _tile(row: Row, naming: Naming) -> dict[str, Any]:

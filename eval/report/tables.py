@@ -116,7 +116,9 @@ def special_tables(results: Results) -> list[tuple[list[str], list[list[str]]]]:
         "tap": lambda p, row: f"{row.run} {p['tap']}",
     }
     made = []
-    titles = {"damage": "damage", "codec": "bytes per image", "tap": "linear probe"}
+    clips = any(row.clip is not None for row in results.rows if "codec" in row.point)
+    coded = "bytes per clip" if clips else "bytes per image"
+    titles = {"damage": "damage", "codec": coded, "tap": "linear probe"}
     for kind, label_of in kinds.items():
         lines: dict[str, dict[str, str]] = {}
         columns: dict[str, None] = {}

@@ -26,6 +26,7 @@ class Metric:
     generated: bool = False  # of generated images by its very name
     exact: bool = False  # the same for any number of images: never marked for few of them
     cells: bool = False  # a mean over a grid whose cells (NAME-cell) are drawn as a map
+    framewise: bool = False  # of clips every frame counts as an image
 
     @property
     def heading(self) -> str:

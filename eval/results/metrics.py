@@ -34,6 +34,7 @@ METRICS: dict[str, Metric] = {
             "Fréchet distance of spatial features (ADM's 17x17 positions, 7 channels).",
             better="lower",
             digits=2,
+            framewise=True,
         ),
         Metric(
             "KID",
@@ -41,6 +42,7 @@ METRICS: dict[str, Metric] = {
             "a little below 0.",
             better="lower",
             digits=5,
+            framewise=True,
         ),
         Metric(
             "IS",
@@ -48,30 +50,35 @@ METRICS: dict[str, Metric] = {
             "the whole set; it never looks at real ones.",
             better="higher",
             digits=2,
+            framewise=True,
         ),
         Metric(
             "precision",
             "Share of decoded images in the neighborhoods of real ones.",
             better="higher",
             digits=3,
+            framewise=True,
         ),
         Metric(
             "recall",
             "Share of real images in the neighborhoods of decoded ones.",
             better="higher",
             digits=3,
+            framewise=True,
         ),
         Metric(
             "density",
             "How many real neighborhoods a decoded image lies in, over k = 5; may exceed 1.",
             better="higher",
             digits=3,
+            framewise=True,
         ),
         Metric(
             "coverage",
             "Share of real neighborhoods (k = 5) that hold a decoded image.",
             better="higher",
             digits=3,
+            framewise=True,
         ),
         Metric(
             "PSNR",
@@ -81,14 +88,16 @@ METRICS: dict[str, Metric] = {
             digits=2,
             tile=1,
             curve=1,
+            framewise=True,
         ),
         Metric(
             "PSNR-mean",
-            "The PSNR of each image, averaged over images.",
+            "The PSNR of each image (of clips, of each frame), averaged over all.",
             "PSNR, mean (dB)",
             "dB",
             better="higher",
             digits=2,
+            framewise=True,
         ),
         Metric(
             "SSIM",
@@ -97,6 +106,7 @@ METRICS: dict[str, Metric] = {
             digits=3,
             tile=8,
             curve=7,
+            framewise=True,
         ),
         Metric(
             "MS-SSIM",
@@ -104,6 +114,7 @@ METRICS: dict[str, Metric] = {
             better="higher",
             digits=3,
             curve=8,
+            framewise=True,
         ),
         Metric(
             "perceptual",
@@ -112,6 +123,7 @@ METRICS: dict[str, Metric] = {
             better="lower",
             tile=6,
             curve=5,
+            framewise=True,
         ),
         Metric(
             "LPIPS",
@@ -119,6 +131,7 @@ METRICS: dict[str, Metric] = {
             better="lower",
             tile=7,
             curve=6,
+            framewise=True,
         ),
         Metric(
             "pFID-v1-quick",
@@ -183,6 +196,7 @@ METRICS: dict[str, Metric] = {
             tile=9,
             exact=True,
         ),
+        *video_metrics.SIZE,
         Metric(
             "probe-top1",
             "Share of the validation images whose class a logistic regression finds from frozen "
@@ -200,6 +214,7 @@ METRICS: dict[str, Metric] = {
             digits=2,
             table="whole",
             floor=True,
+            framewise=True,
         ),
         Metric(
             "codebook-usage",
@@ -312,6 +327,13 @@ def metric(name: str) -> Metric:
     if name in METRICS:
         return METRICS[name]
     return next((one for one in _ENDINGS if name.endswith(one.name)), Metric(name))
+
+
+def counted(name: str, clips: bool) -> str:
+    """Noun of what stands behind a number: images, or clips or their frames."""
+    if not clips:
+        return "images"
+    return "frames" if metric(name.removesuffix("-cell")).framewise else "clips"
 
 
 def order(name: str) -> int:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from vistok.eval.results.metrics import METRICS, shown
+from vistok.eval.results.metrics import METRICS, counted, shown
 from vistok.eval.results.rows import Row
 
 FEWEST = 50  # images; below it a number is marked whatever its metric
 FEW = "†"
 FEW_MEANS = (
-    f"{FEW} few images: such a number says as much of how many there are as of the model; compare "
-    "it with numbers of the same count alone"
+    f"{FEW} few images or clips: such a number says as much of how many there are as of the model; "
+    "compare it with numbers of the same count alone"
 )
 
 
@@ -25,7 +25,7 @@ def few(row: Row) -> str:
     known = METRICS.get(row.metric)
     if row.few or known is None or known.exact or not 0 < row.count < FEWEST:
         return row.few
-    return f"{row.count} images, fewer than {FEWEST}"
+    return f"{row.count} {counted(row.metric, row.clip is not None)}, fewer than {FEWEST}"
 
 
 def value_text(row: Row) -> str:

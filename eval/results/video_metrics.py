@@ -13,6 +13,7 @@ RECONSTRUCTION = (
         digits=2,
         tile=3,
         curve=3,
+        framewise=True,
     ),
     Metric(
         "rFVD",
@@ -52,6 +53,17 @@ RECONSTRUCTION = (
     ),
 )
 
+SIZE = (
+    Metric("bits/clip", "Stored bits of the kept codes of a clip.", digits=0, exact=True),
+    Metric(
+        "bytes/clip",
+        "Size of the packed tokens of a clip with their small header.",
+        digits=1,
+        tile=9,
+        exact=True,
+    ),
+)
+
 PERTURBED = (
     Metric(
         "pFID-v1-quick-frame",
@@ -60,6 +72,7 @@ PERTURBED = (
         better="lower",
         digits=2,
         curve=15,
+        framewise=True,
     ),
     Metric(
         "pFID-v1-frame",
@@ -70,6 +83,7 @@ PERTURBED = (
         digits=2,
         tile=19,
         cells=True,
+        framewise=True,
     ),
     Metric(
         "pFID-v1-rel-frame",
@@ -78,6 +92,7 @@ PERTURBED = (
         better="lower",
         digits=2,
         cells=True,
+        framewise=True,
     ),
 )
 
@@ -91,6 +106,7 @@ GENERATION = (
         tile=16,
         curve=14,
         generated=True,
+        framewise=True,
     ),
     Metric(
         "gFID-val-frame",
@@ -99,6 +115,7 @@ GENERATION = (
         better="lower",
         digits=2,
         generated=True,
+        framewise=True,
     ),
     Metric(
         "gFVD",
@@ -129,6 +146,7 @@ UNTRAINED = (
         table="whole",
         baseline=True,
         generated=True,
+        framewise=True,
     ),
     Metric(
         "gFVD-untrained",

@@ -1,1 +1,1 @@
-"""`vistok eval speed`: images/s, FLOP/s and memory of runs, configs, loaders and lookups."""
+"""`vistok eval speed`: samples/s, FLOP/s and memory of runs, configs, loaders and lookups."""

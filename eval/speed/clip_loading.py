@@ -9,11 +9,9 @@ is first seen, and kept: the first pass over files is measured apart.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 import statistics
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,12 +20,12 @@ import numpy as np
 from PIL import Image
 
 from vistok.config.registry import build
-from vistok.data import DataError, Dataset, Order, TrainLoader, VideoConfig
+from vistok.data import DataError, Dataset, Order, VideoConfig
 from vistok.data.kinds.video import ENDINGS
 from vistok.data.kinds.walk import ending_of, walk
-from vistok.data.loading.workers import end_with_parent
 from vistok.eval.provenance import provenance
 from vistok.eval.results.rows import Reference, Row
+from vistok.eval.speed.bare import loader_rate, pool_rate, squared
 
 CLIPS, FRAMES = 400, 16  # clips of a measurement, frames of a clip
 
@@ -69,7 +67,10 @@ def measure_clips(
         order = Order(len(dataset), batch, seed=repeat)
         loaded.append(_loader_rate(dataset, order, steps, workers))
         indices = [order.at(place)[1] for place in range(steps * batch)]
-        raw.append(_raw_rate(dataset, indices, size, workers))
+        done, rate = pool_rate(_decode_resize, dataset, indices, size, workers, each=4)
+        if not done:
+            raise DataError("no frame of the videos was decoded")
+        raw.append(rate)
     order = Order(len(dataset), batch, seed=repeats)
     once = max(1, min(steps, len(dataset) // batch - 2 * workers))
     first = _loader_rate(pickle.loads(pickle.dumps(dataset)), order, once, workers)
@@ -122,54 +123,21 @@ def clip_rows(folder: str | Path, sizes: Sequence[int], repeats: int, batch: int
 
 
 def _loader_rate(dataset: Dataset, order: Order, steps: int, workers: int) -> float:
-    """Frames/s after the first round of batches, which pays for starting the workers."""
-    skip = 2 * workers
-    loader = TrainLoader(dataset, order, steps=steps + skip, workers=workers, max_bad_share=0.0)
-    for number, _ in enumerate(loader, 1):
-        if number == skip:
-            began = time.perf_counter()
-    return steps * order.batch_size * dataset.frames / (time.perf_counter() - began)
+    """Frames/s of the loader."""
+    return loader_rate(dataset, order, steps, workers) * dataset.frames
 
 
-def _raw_rate(dataset: Dataset, indices: list[int], size: int, workers: int) -> float:
-    """Frames/s of a bare pool that decodes and resizes the beginnings of the same files."""
-    context = multiprocessing.get_context("fork")
-    with context.Pool(workers, initializer=_begin, initargs=(dataset, size)) as pool:
-        pool.map(_decode_resize, indices[: 2 * workers], chunksize=1)
-        began = time.perf_counter()
-        done = sum(pool.imap_unordered(_decode_resize, indices, chunksize=4))
-        seconds = time.perf_counter() - began
-    if not done:
-        raise DataError("no frame of the videos was decoded")
-    return done / seconds
-
-
-_job: tuple[Dataset, int]  # of a process of the pool: what it reads, and the side wanted
-
-
-def _begin(dataset: Dataset, size: int) -> None:
-    global _job
-    _job = dataset, size
-    end_with_parent()
-
-
-def _decode_resize(index: int) -> int:
+def _decode_resize(dataset: Dataset, index: int, size: int) -> int:
     """Frames of one clip that were decoded and resized."""
     import av
 
-    dataset, size = _job
     frames = []
     with av.open(str(dataset.root / dataset.names[index])) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         for frame in container.decode(stream):
             image = Image.fromarray(frame.to_ndarray(format="rgb24", threads=1))
-            side = min(image.size)
-            left, top = (image.width - side) // 2, (image.height - side) // 2
-            image = image.crop((left, top, left + side, top + side))
-            if side != size:
-                image = image.resize((size, size), Image.Resampling.BICUBIC)
-            frames.append(np.asarray(image))
+            frames.append(np.asarray(squared(image, size)))
             if len(frames) == dataset.frames:
                 break
     return len(frames)

@@ -19,7 +19,7 @@ class SpeedConfig(Config):
     overwrite: bool = False
     """true: a file there is replaced even if it does not hold such numbers of these runs."""
     batch: tuple[int, ...] = ()
-    """Images at a time: one number, or for configs several: [4, 16]; [] = their own."""
+    """Images or clips at a time: one number, or for configs several: [4, 16]; [] = their own."""
     precision: tuple[Literal["fp32", "bf16"], ...] = ()
     """Precisions of configs: [fp32, bf16]; [] = their own."""
     sampling_batch: tuple[int, ...] = ()
@@ -31,7 +31,7 @@ class SpeedConfig(Config):
     peer_gb: float = PEER_GB
     """GB of scores up to which `lookup` runs the other library; 4.1 lets it run every size."""
     loading: tuple[str, ...] = ()
-    """Folders of images or parquet whose loader is measured against bare decoding too."""
+    """Folders of images, parquet or videos whose loader is measured against bare decoding too."""
     repeats: int = Field(default=5, ge=1)
     """Timed calls, of which the median counts."""
     data: dict[str, Any] = {}

@@ -9,7 +9,6 @@ wanted size already, nothing is resized and the planes alone are a fifth of the 
 from __future__ import annotations
 
 import io
-import multiprocessing
 import os
 import pickle
 import statistics
@@ -20,10 +19,10 @@ from typing import Any
 
 from vistok.config.registry import build
 from vistok.data import DataError, Dataset, FolderConfig, Order, ParquetConfig, TrainLoader
-from vistok.data.loading.workers import end_with_parent
 from vistok.eval.provenance import provenance
 from vistok.eval.results.rows import Reference, Row
 from vistok.eval.speed import clip_loading
+from vistok.eval.speed.bare import loader_rate, pool_rate, squared
 
 SIZES = (128, 256)
 IMAGES = 2000
@@ -103,10 +102,8 @@ def measure_loading(
     cores = workers or len(os.sched_getaffinity(0))
     dataset = dataset or open_images(folder, size)
     steps = -(-images // batch)
-    raw, loaded = [], []
-    for repeat in range(repeats):
-        loaded.append(_loader_rate(dataset, steps, batch, cores, seed=repeat))
-        raw.append(_raw_rate(dataset, steps * batch, size, cores, seed=repeat))
+    pairs = [_rates(dataset, steps, batch, size, cores, seed) for seed in range(repeats)]
+    loaded, raw = zip(*pairs, strict=True)
     rates = statistics.median(raw), statistics.median(loaded)
     return {
         "raw": rates[0],
@@ -135,49 +132,21 @@ def measure_start(dataset: Dataset, *, batch: int = 32, far: int = FAR) -> dict[
     return {"start": seconds["again"], "far": seconds["far"], "first": seconds["start"]}
 
 
-def _loader_rate(dataset: Dataset, steps: int, batch: int, workers: int, seed: int) -> float:
-    """Images/s after the first round of batches, which pays for starting the workers."""
-    skip = 2 * workers
-    order = Order(len(dataset), batch, seed)
-    loader = TrainLoader(dataset, order, steps=steps + skip, workers=workers, max_bad_share=0.0)
-    for number, _ in enumerate(loader, 1):
-        if number == skip:
-            began = time.perf_counter()
-    return steps * batch / (time.perf_counter() - began)
-
-
-def _raw_rate(dataset: Dataset, count: int, size: int, workers: int, seed: int) -> float:
-    """Images/s of a bare pool that reads, decodes and resizes the images in the same order."""
-    order = Order(len(dataset), 1, seed)
+def _rates(
+    dataset: Dataset, steps: int, batch: int, size: int, workers: int, seed: int
+) -> tuple[float, float]:
+    """Images/s of the loader and of a bare pool that reads the same images in the same order."""
+    loaded = loader_rate(dataset, Order(len(dataset), batch, seed), steps, workers)
+    order, count = Order(len(dataset), 1, seed), steps * batch
     indices = [order.at(i)[1] for i in range(count)]
-    context = multiprocessing.get_context("fork")
-    with context.Pool(workers, initializer=_begin, initargs=(dataset, size)) as pool:
-        pool.map(_decode_resize, indices[: 4 * workers], chunksize=1)
-        began = time.perf_counter()
-        done = sum(pool.imap_unordered(_decode_resize, indices, chunksize=32))
-        seconds = time.perf_counter() - began
+    done, raw = pool_rate(_decode_resize, dataset, indices, size, workers, each=32)
     if done != count:
         raise DataError(f"{done} of {count} images were decoded")
-    return count / seconds
+    return loaded, raw
 
 
-_job: tuple[Dataset, int]  # of a process of the pool: what it reads, and the side wanted
-
-
-def _begin(dataset: Dataset, size: int) -> None:
-    global _job
-    _job = dataset, size
-    end_with_parent()
-
-
-def _decode_resize(index: int) -> int:
+def _decode_resize(dataset: Dataset, index: int, size: int) -> int:
     from PIL import Image
 
-    dataset, size = _job
     image = Image.open(io.BytesIO(dataset.raw(index).data)).convert("RGB")
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
-    if side != size:
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
-    return int(image.size == (size, size))
+    return int(squared(image, size).size == (size, size))

@@ -40,6 +40,7 @@ from vistok.eval.speed.training_step import (
     TrainingStep,
     alone,
     config_file,
+    sample_unit,
 )
 from vistok.eval.systems.runs import Run, System, open_data, resolve
 
@@ -49,7 +50,7 @@ def measure_speed(
     asked: SpeedConfig,
     device: torch.device = torch.device("cpu"),
 ) -> Results:
-    """Rows of images/s, FLOP/s and their shares for every run and config file."""
+    """Rows of images/s or clips/s, FLOP/s and their shares for every run and config file."""
     alone()
     if asked.report is not None:
         own = lambda path: _same_kind(path, set(map(str, paths)))
@@ -129,6 +130,7 @@ class _Speed:
         self.system, self.views, self.clock, self.asked = system, views, clock, asked
         self.batch = to_device(next(iter(views.loader())), views.device)
         self.stamp = provenance()
+        self.unit = sample_unit(self.batch.pixels)
 
     def rows(self) -> list[Row]:
         run, pixels = self.system.tokenizer, self.batch.pixels
@@ -179,15 +181,15 @@ class _Speed:
         precision: str = "fp32",
         **rest: Any,
     ) -> list[Row]:
-        """images/s, peak memory; where there are matrix products: FLOP/s and its share of their
+        """Samples/s, peak memory; where there are matrix products: FLOP/s and its share of their
         rate in the same precision."""
         kind = torch.bfloat16 if precision == "bf16" else torch.float32
         # A compiled step is counted as it is without compilation.
         work = flops(getattr(function, "plain", function))
         timing = self.clock.time(function, kind, work)
         rate = len(self.batch.index) / timing.seconds
-        each = f"{work / len(self.batch.index) / 1e9:.3g} GFLOP per image in matrix products"
-        rows = [self.row(f"{name}-images/s", rate, run, precision, note=each, **rest)]
+        each = f"{work / len(self.batch.index) / 1e9:.3g} GFLOP per {self.unit} in matrix products"
+        rows = [self.row(f"{name}-{self.unit}s/s", rate, run, precision, note=each, **rest)]
         peak, how = peak_memory(function, self.views.device)
         held = None if peak is None else peak / 2**30
         rows.append(self.row(f"{name}-peak-GB", held, run, precision, note=how, **rest))
@@ -201,16 +203,17 @@ class _Speed:
     def training(self, run: Run) -> list[Row]:
         """Forward, backward and optimizer of the run's own task at this batch size."""
         if run.config is None:
-            return [self.row("train-images/s", None, run, note="no config.yaml: not a run folder")]
+            why = "no config.yaml: not a run folder"
+            return [self.row(f"train-{self.unit}s/s", None, run, note=why)]
         step = TrainingStep(run.config, self.batch, str(run.folder / "config.yaml"))
         if step.imitated:
-            return [self.row("train-images/s", None, run, step.precision, note=NO_BF16)]
+            return [self.row(f"train-{self.unit}s/s", None, run, step.precision, note=NO_BF16)]
         return self.timed("train", run, step, step.precision)
 
     def sampling(self, run: Run) -> list[Row]:
-        model, images = run.generator.to(self.views.device).eval(), len(self.batch.index)
+        model, count = run.generator.to(self.views.device).eval(), len(self.batch.index)
         settings = model.settings(self.asked.sampling)
-        sample = samples(model, images, self.asked.sampling)
+        sample = samples(model, count, self.asked.sampling)
         common = {"sampling": {"generator": settings.model_dump(mode="json")}, "seed": 0}
         both = {**common["sampling"], **self.decoder_sampling.get("sampling", {})}
         named = {} if self.text is None else {"condition": "text"}
@@ -226,10 +229,10 @@ class _Speed:
             slow = self.timed("sample-uncached", run, lambda: sample(cache=False), **common)
             end = whole()
         ratio = rows[0].value / slow[0].value
-        note = "images/s with over without keys and values kept"
+        note = f"{self.unit}s/s with over without keys and values kept"
         gain = self.row("sample-cache-gain", ratio, run, note=note, **common)
         own = lambda metric, value, **rest: self.row(metric, value, run, **rest)
-        fast = fast_rows(model, self.clock, self.asked, images, own)
+        fast = fast_rows(model, self.clock, self.asked, count, own, self.unit)
         return [*rows, *slow, gain, *fast, *end]
 
     def data_wait(self, run: Run) -> list[Row]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from vistok.eval.results.rows import Row
 from vistok.eval.speed.clock import Clock
 from vistok.generators import Generator
 from vistok.runtime.precision import dtype_of, has_bf16
+from vistok.tokens import Tokens
 
 MakeRow = Callable[..., Row]  # (metric, value, precision=, count=, note=, sampling=, seed=)
 
@@ -34,6 +36,10 @@ def samples(generator: Generator, count: int, changes: dict[str, Any]) -> Callab
     device = next(generator.parameters()).device
     index, classes = torch.arange(count, device=device), generator.num_classes
     condition = Condition(label=index % classes if classes else None)
+    if generator.config.condition.first_frames is not None:  # any codes cost the same
+        zeros = torch.zeros(count, generator.spec.length, len(generator.spec.vocab))
+        codes = zeros.to(device, Tokens.dtype(generator.spec))
+        condition = replace(condition, prefix=Tokens(generator.spec, indices=codes))
 
     def sample(**more: Any) -> Any:
         return generator.sample(condition, index=index, sampling={**changes, **more})
@@ -49,18 +55,20 @@ def fast_rows(
     asked: Any,
     batch: int,
     row: MakeRow,
+    unit: str = "image",
 ) -> list[Row]:
     """Rows of both paths; [] for a generator that has but one.
 
     Args:
-        asked: a SpeedConfig. batch: samples at a time where it names no sizes.
+        asked: a SpeedConfig. batch: samples at a time where it names no sizes. unit: the noun of a
+            sample, "image" or "clip".
     """
     if "fast" not in type(generator.sampling).model_fields:
         return []
     rows: list[Row] = []
     for precision in asked.sampling_precision or _precisions(clock.device):
         for size in asked.sampling_batch or (batch,):
-            rows += _rows(generator, clock, asked.sampling, precision, size, row)
+            rows += _rows(generator, clock, asked.sampling, precision, size, row, unit)
     return rows
 
 
@@ -75,6 +83,7 @@ def _rows(
     precision: str,
     size: int,
     row: MakeRow,
+    unit: str,
 ) -> list[Row]:
     changes = {**changes, "cache": True, "precision": precision}
     sample = samples(generator, size, changes)
@@ -93,16 +102,16 @@ def _rows(
         return row(name, value, note=note, sampling={"generator": settings}, **common)
 
     rows = [
-        of("sample-fast-images/s", size / statistics.median(fast)),
-        of("sample-plain-images/s", size / statistics.median(plain), path=False),
+        of(f"sample-fast-{unit}s/s", size / statistics.median(fast)),
+        of(f"sample-plain-{unit}s/s", size / statistics.median(plain), path=False),
         of(
             "sample-fast-gain",
             statistics.median(slow / quick for slow, quick in zip(plain, fast, strict=True)),
-            "images/s on packed weights, or a captured step, over those without",
+            f"{unit}s/s on packed weights, or a captured step, over those without",
         ),
     ]
     if generator.settings(changes).jacobi is not None:
-        return [*rows, *_jacobi(generator, clock, sample, of)]
+        return [*rows, *_jacobi(generator, clock, sample, of, unit)]
     steps = int(generator.passes.max())  # fewer than codes where a step predicts several
     read = weights_read(generator) * dtype_of(precision).itemsize * steps
     share = _share(read, fast, rates)
@@ -111,7 +120,7 @@ def _rows(
 
 
 def _jacobi(
-    generator: Generator, clock: Clock, sample: Callable[..., Any], of: MakeRow
+    generator: Generator, clock: Clock, sample: Callable[..., Any], of: MakeRow, unit: str
 ) -> list[Row]:
     """Passes of Jacobi decoding and its gains over one position in each pass; both are called in
     turn."""
@@ -127,7 +136,7 @@ def _jacobi(
     return [
         of("sample-passes", passes, note),
         of("sample-passes-gain", steps / passes, "passes without over with jacobi"),
-        of("sample-jacobi-gain", gain, "images/s with over without jacobi"),
+        of("sample-jacobi-gain", gain, f"{unit}s/s with over without jacobi"),
     ]
 
 

@@ -1,7 +1,7 @@
 """A whole training step of a config, to be timed: forward, backward, clipping, optimizers.
 
 Without the loop's own work around it: asking whether all gradients are finite, averages, logging. A
-config needs no run and no data: images are noise, which costs the same.
+config needs no run and no data: images, or clips, are noise, which costs the same.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class ConfigStep:
         """Rows of every precision and batch size; without any given, of the config's own."""
         tree = read_yaml(self.path)
         if tree.get("task", {}).get("kind") != "tokenizer":
-            raise ConfigError(f"{self.path}: task.kind is not tokenizer; only those have images")
+            raise ConfigError(f"{self.path}: task.kind is not tokenizer; only those see pixels")
         for precision in precisions or (tree.get("precision", "fp32"),):
             for size in batches or (tree.get("batch_size", 32),):
                 # On noise: a config is timed before its data are there.
@@ -127,13 +127,14 @@ class ConfigStep:
             "precision": step.precision,
             **provenance(),
         }
+        unit = sample_unit(pixels)
         if step.imitated:
-            yield Row(metric="train-images/s", value=None, note=NO_BF16, **common)
+            yield Row(metric=f"train-{unit}s/s", value=None, note=NO_BF16, **common)
             return
         count, shapes = flops(step.plain), largest_products(step.plain)
         timing = clock.time(step, step.dtype, count, shapes)
-        each = f"{count / size / 1e9:.1f} GFLOP an image"
-        yield Row(metric="train-images/s", value=size / timing.seconds, note=each, **common)
+        each = f"{count / size / 1e9:.1f} GFLOP per {unit}"
+        yield Row(metric=f"train-{unit}s/s", value=size / timing.seconds, note=each, **common)
         yield Row(metric="train-FLOP/s", value=count / timing.seconds, **common)
         limit = f"of {timing.limit / 1e9:.0f} GFLOP/s for {clock.side}-wide matrix products"
         yield Row(metric="train-share", value=timing.share, note=limit, **common)
@@ -144,6 +145,11 @@ class ConfigStep:
         if clock.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(clock.device) / 2**30
             yield Row(metric="train-peak-GB", value=peak, **common)
+
+
+def sample_unit(pixels: torch.Tensor) -> str:
+    """The noun of a sample of pixels [B, 3, *sides]: "image" or "clip"."""
+    return "clip" if pixels.ndim == 5 else "image"
 
 
 def plain_step(last: int, phases: Sequence[Phase]) -> int:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from tests.cli.test_cli import call, mistake
+from tests.support.recipes import TINY, read_config
 from vistok.config import validate, validate_part
 from vistok.config.registry import build
 from vistok.core.records import Condition
@@ -98,11 +99,30 @@ def test_clips_are_continued(place):
         (("next", "--frames", "still.gif"), "still.gif: 1 frames; the first 2 are continued"),
         (("next", "--frames", "none.mp4"), "none.mp4"),
         (("two", "--out", "x.avi"), "x.avi: no image by its name"),
+        (("two", "--fps", 0), "--fps 0: expected 0.01..1000 frames per second"),
+        (
+            ("next", "--frames", "a.gif", "--frames", "fast.gif"),
+            "--frames of 10 and 20 frames per second: give one rate for all with --fps",
+        ),
     ],
 )
 def test_slips_are_one_line(place, words, says):
     Image.new("RGB", (8, 8)).save("still.gif")
+    frames = [Image.new("RGB", (8, 8), (40 * i, 0, 0)) for i in range(3)]
+    frames[0].save("fast.gif", save_all=True, append_images=frames[1:], duration=50)
     assert says in mistake("generate", *words)
+
+
+def test_clips_of_any_rate_play_at_that_of_their_tokenizer(place):
+    """Eight frames make its second at the anchor's 8 a second, sixteen at 16."""
+    config = read_config(TINY["vfrtok"]).task.tokenizer
+    tokenizer = Tokenizer(config).eval()
+    tokenizer.save_pretrained("tok")
+    save("any", {"classes": 0, "dropout": 0.0}, tokenizer.spec())
+    for words, count, rate in (((), 8, 8), (("--fps", 16), 16, 16)):
+        call("generate", "any", "--count", 1, "--overwrite", *words)
+        frames, played_at = played("generated.mp4")
+        assert (len(frames), played_at) == (count, rate)
 
 
 def test_held_frames():

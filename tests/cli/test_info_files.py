@@ -5,6 +5,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.cli.test_cli import call, mistake
 from tests.support.films import film, turned
@@ -83,6 +84,20 @@ def test_vtk_files(place):
     assert found["size"] == "9 frames of 8x8" and found["seconds"] == "0.360"
     call("encode", "model", "film.mp4", "--out", "windows.vtk", "--overlap", "4")
     assert rows("windows.vtk")["parts"] == "2 windows, overlap 4"
+
+
+def test_a_vtk_file_of_an_image_says_its_size_alone(place, make_tokenizer):
+    make_tokenizer("vq").save_pretrained("images")
+    Image.new("RGB", (24, 8)).save("wide.png")
+    call("encode", "images", "wide.png")
+    call("encode", "images", "wide.png", "--tile", "--out", "tiles.vtk")
+    for file, size in (("wide.vtk", "8x8"), ("tiles.vtk", "24x8")):
+        assert rows(file)["size"] == rows(file, "--tokenizer", "images")["size"] == size
+    call("encode", "model", "wide.png", "--out", "still.vtk")
+    assert rows("still.vtk")["parts"] == "one stream of 1 block"
+    assert rows("still.vtk")["size"] == "8x8"
+    said = mistake("info", "film.mp4", "--tokenizer", "images")
+    assert "film.mp4: a video, and this tokenizer takes images" in said
 
 
 def test_mistakes_are_one_line(place):

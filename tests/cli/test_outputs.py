@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from tests.cli.test_cli import call, mistake
-from vistok.cli.media import write, write_clip, write_image
+from vistok.cli.media import write, write_clips, write_image
 from vistok.cli.outputs import claim, output_names
 from vistok.config.errors import InputError
 from vistok.tokenizer import Tokenizer
@@ -145,7 +145,7 @@ def test_links_in_the_place_of_outputs_are_not_followed(place):
     call("encode", "model", "one/cat.png", "--overwrite")
     assert "cat.png: exists already" in mistake("decode", "model", "cat.vtk")
     call("decode", "model", "cat.vtk", "--overwrite")
-    write_clip(torch.rand(3, 2, 8, 8), Path("cat.gif"), 8.0)
+    write_clips(torch.rand(1, 3, 2, 8, 8), Path("cat.gif"), 1, 8.0)
     copy = ("edit", "copy", "model", "one/cat.png", "two/cat.png", "--positions", "0")
     assert "dead.png: exists already" in mistake(*copy, "--out", "dead.png")
     assert Path("precious.txt").read_text() == "mine" and not Path("nowhere").exists()
@@ -174,7 +174,7 @@ def test_images_that_are_not_finite_are_not_written(tmp_path, fails):
     with fails(InputError, "x.png: not written, since the image has values that are not finite"):
         write(torch.full((1, 3, 4, 4), torch.nan), tmp_path / "x.png")
     with fails(InputError, "x.gif: 0.001 frames per second; expected 0.01..1000"):
-        write_clip(torch.rand(3, 2, 4, 4), tmp_path / "x.gif", 1e-3)
+        write_clips(torch.rand(1, 3, 2, 4, 4), tmp_path / "x.gif", 1, 1e-3)
     with fails(InputError, "is a folder"):
         claim([tmp_path], overwrite=True)
     assert os.listdir(tmp_path) == []

@@ -66,11 +66,12 @@ def test_frames_are_numbered_within_their_clips():
 @pytest.mark.filterwarnings("ignore:Fréchet")
 def test_identity_has_no_distance(clips, measure):
     found = clips(ClipTokenizer(3, 8))
+    assert found.views.chosen([2, 0]).fps.tolist() == [8, 8]
     rows = {row.metric: row for row in measure(found, "rfid", metrics=("fid", "kid"))}
     assert "rFID" not in rows and rows["rFID-frame"].value < 1e-3
     assert rows["rFID-frame"].count == 18 and rows["rFID-frame"].size == (3, 8, 8)
     assert rows["SSIM"].value == pytest.approx(1) and rows["KID"].count == 18
-    assert rows["bits/pixel"].value == 24 and rows["bits/image"].value == 3 * 64 * 24
+    assert rows["bits/pixel"].value == 24 and rows["bits/clip"].value == 3 * 64 * 24
     (row,) = measure(found, "rfvd")
     assert row.value < 1e-3 and row.count == 6 and row.display == "rFVD[vistok-cnn frames, photos]"
     assert "neighboring frames" in row.features.preprocess
@@ -119,6 +120,9 @@ def test_the_command_measures_clips(video_run, tmp_path):
     assert page.count("data-moving>") == 14 and page.count("data:image/webp") == 14
     assert "at each frame" in page and "stop the clips" in page
     assert "8 clips of 4 frames of 32x32 pixels (photos, val split)" in page
+    assert "8 clips, fewer than 50" in page and "32 frames, fewer than 50" in page
+    assert "32 frames for 320 features" in page and "bytes/clip" in page
+    assert "images, fewer" not in page and "bytes/image" not in page and "images for" not in page
 
 
 def test_images_say_nothing_of_clips_unless_asked(runs):

@@ -60,7 +60,7 @@ def test_grids_of_specs(blocks, options, grid):
     model = make(blocks, **options)
     assert model.grid == grid and len(model.head) == len(grid)
     assert model.depths == tuple(range(len(grid) + 1, 1, -1))  # the last axis after 2 blocks
-    assert model.summary()["passes/image"] == sum(grid) - len(grid) + 1
+    assert model.summary()["passes/sample"] == sum(grid) - len(grid) + 1
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from vistok.core.rng import Rng
 from vistok.data.base import Facts
 from vistok.rates import at_rate, transcoded
 from vistok.tokenizer import Tokenizer
+from vistok.train.jobs.cache import Cache, CacheConfig
 from vistok.train.tasks.frame_rates import FrameRatesConfig, between, draw, low_rates
 from vistok.train.tasks.tokenizer import TokenizerTask, TokenizerTaskConfig
 
@@ -48,6 +49,15 @@ def test_tokens_decode_at_another_rate():
     timed = replace(tokens, fps=12.0)
     fast = tokenizer.decode(timed, at_rate(tokenizer, timed, 24.0))
     assert fast.shape == (2, 3, 8, 32, 32)
+
+
+def test_a_cache_encodes_clips_at_their_rate():
+    tokenizer = Tokenizer(read_config(TINY["vfrtok"]).task.tokenizer).eval()
+    batch = Batch(torch.arange(2), torch.rand(2, 3, 8, 32, 32), fps=torch.full((2,), 30.0))
+    cached = Cache(CacheConfig(tokenizer="runs/x"), None)._encode(tokenizer, batch)[0].indices
+    seen = tokenizer.encode(batch.pixels, condition=tokenizer.condition_of(batch)).indices
+    assert torch.equal(cached, seen)
+    assert not torch.equal(cached, tokenizer.encode(batch.pixels).indices)  # at the anchor's 8
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])

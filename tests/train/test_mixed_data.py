@@ -158,6 +158,10 @@ def test_two_processes_train_as_one(tmp_path, write):
         ([CLIPS, {**IMAGES, "weight": 0}], ["weight=0 of data set 1", "above 0"]),
         ([CLIPS, {**IMAGES, "weight": "much"}], ["weight=much of data set 1"]),
         ([CLIPS, {**IMAGES, "size": 32}], ["data set 1 has size=32x32", "size=16x16"]),
+        (
+            [{"kind": "tokens", "path": "a"}, CLIPS, {**IMAGES, "size": 32}],
+            ["data set 2 has size=32x32, data set 1 size=16x16"],
+        ),
         ([CLIPS, {**IMAGES, "sise": 32}], ["data.1.sise", "unknown"]),
         ({"kind": "mix", "sets": [CLIPS, IMAGES], "weights": [1]}, ["1 weights for 2 data sets"]),
         ({"kind": "mix", "sets": [CLIPS, {"kind": "mix", "sets": [CLIPS, IMAGES]}]}, ["inside"]),

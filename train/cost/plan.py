@@ -281,12 +281,13 @@ def _times(steps: int, every: int) -> int:
 def _job_plan(config: TrainConfig, job: Job, sets: Mapping[str, Any], notes: list[str]) -> JobPlan:
     sizes = {split: _length(data) for split, data in sets.items()}
     counts = {split: job.rows(split, size) for split, size in sizes.items() if size is not None}
-    spec = flops = None
+    spec = sides = flops = None
     described = None if job.tokenizer is None else _described(job.tokenizer, notes)
     if described is not None:
         task = build_hollow(TokenizerTaskConfig(tokenizer=described), None)
         spec, tokenizer = task.facts().spec, task.modules["tokenizer"]
-        check_sides(stated(config.data), tokenizer.shape.sides, "this tokenizer")
+        sides = tokenizer.shape.sides
+        check_sides(stated(config.data), sides, "this tokenizer")
         watched = {"encoder": tokenizer.encoder, "quantizer": tokenizer.quantizer}
         flops = sum(CostTrace(task, config.seed).flops(Progress(0, 1), watched)[1].values())
     return JobPlan(
@@ -294,6 +295,7 @@ def _job_plan(config: TrainConfig, job: Job, sets: Mapping[str, Any], notes: lis
         folder=config.folder,
         tokenizer=job.tokenizer,
         spec=spec,
+        sides=sides,
         caches=job.caches,
         counts=counts,
         flops=flops,

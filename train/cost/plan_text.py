@@ -76,7 +76,7 @@ def _tokens(plan: Plan) -> Iterable[tuple[str, str]]:
         yield "bpp", f"{spec.bits / math.prod(plan.sides):.4f}"
 
 
-def _unit(plan: Plan) -> str:
+def _unit(plan: Plan | JobPlan) -> str:
     return Facts(sides=plan.sides).unit
 
 
@@ -140,18 +140,19 @@ def _schedule(plan: Plan) -> Iterable[tuple[str, str]]:
 
 def _job(plan: JobPlan) -> Iterable[list[str]]:
     facts = [] if plan.tokenizer is None else [("tokenizer", plan.tokenizer)]
+    unit = "image" if plan.sides is None else _unit(plan)
     if plan.spec is not None:
         vocab = vocabulary(plan.spec.vocab) if plan.spec.vocab else f"width {plan.spec.dim}"
-        facts.append(("tokens/image", f"{plan.spec.length} of {vocab}"))
+        facts.append((f"tokens/{unit}", f"{plan.spec.length} of {vocab}"))
     if plan.sample_bytes is not None:
-        facts.append(("cache", f"{size(plan.sample_bytes)} an image"))
+        facts.append(("cache", f"{size(plan.sample_bytes)} per {unit}"))
     if plan.flops is not None:
-        facts.append(("encoding", f"{amount(plan.flops)}FLOP/image"))
+        facts.append(("encoding", f"{amount(plan.flops)}FLOP/{unit}"))
     yield [fact(name, value) for name, value in facts]
     lines = []
-    for split, images in plan.counts.items():
-        line = f"{images:,} images -> {plan.folder}/{split}"
+    for split, samples in plan.counts.items():
+        line = f"{samples:,} {unit}s -> {plan.folder}/{split}"
         if plan.sample_bytes is not None:
-            line += f", {size(images * plan.sample_bytes)}"
+            line += f", {size(samples * plan.sample_bytes)}"
         lines.append(fact(split, line))
     yield lines or [fact("folder", plan.folder)]

@@ -119,6 +119,7 @@ class JobPlan:
     folder: str
     tokenizer: str | None
     spec: TokenSpec | None  # None = the tokenizer is not here
+    sides: tuple[int, ...] | None  # (H, W) of the images that are read, (T, H, W) of clips
     caches: bool  # True: tokens are what it writes
     counts: Mapping[str, int]  # samples to write, by split
     flops: float | None  # of encoding one sample

@@ -213,6 +213,8 @@ class Cache(Job):
         where they are kept."""
         reads = "encoder" in tokenizer.config.reading  # else codes do not depend on texts
         seen = tokenizer.condition_of(batch) if reads else None
+        if seen is None and tokenizer.encoder.reads_fps and batch.fps is not None:
+            seen = Condition(fps=batch.fps)
         kept = self._texts(tokenizer, batch.text) if self.config.text else None
         tokens = tokenizer.encode(batch.pixels, condition=seen)
         latents = space = prefix = None

@@ -32,7 +32,7 @@ from vistok.train.cost.throughput import Throughput, memory
 class Logger:
     """
     Args:
-        start: the step after which the log begins. unit: "image" or "clip", for the progress bar.
+        start: the step after which the log begins. unit: noun of a sample, for the progress bar.
     """
 
     def __init__(

@@ -59,7 +59,7 @@ def summarize(
         counts: what the run counted besides: `bad_samples`.
         tokenizer: folder of the tokenizer whose tokens a generator learned, if known.
         record: the task's.
-        unit: of the samples, "image" or "clip".
+        unit: the noun of a sample: "image", "clip" or "sample".
         warnings: lines about the run that were found while it trained.
     """
     rows = list(rows)

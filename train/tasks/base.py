@@ -104,8 +104,10 @@ class Facts:
 
     @property
     def unit(self) -> str:
-        """ "image" or "clip"."""
-        return "clip" if self.sides is not None and len(self.sides) == 3 else "image"
+        """ "image" or "clip"; "sample" of a task that reads tokens."""
+        if self.sides is None:
+            return "sample"
+        return "clip" if len(self.sides) == 3 else "image"
 
 
 @base_of("task")

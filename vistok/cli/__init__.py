@@ -20,7 +20,7 @@ COMMANDS = {
     "Use a model": (
         ("encode", "vistok.cli.codes:encode", "Encode images or clips into .vtk files"),
         ("decode", "vistok.cli.codes:decode", "Decode .vtk files into images or clips"),
-        ("generate", "vistok.cli.generate:generate", "Sample images from a generator"),
+        ("generate", "vistok.cli.generate:generate", "Sample images or clips from a generator"),
         ("edit", "vistok.cli.edit:edit", "Change an image through its tokens"),
         ("import", "vistok.cli.convert:import_", "Convert released weights to vistok's format"),
     ),

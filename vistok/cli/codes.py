@@ -270,7 +270,7 @@ def decode(
     """
     from vistok import transcoding
     from vistok.cli.decoding import Decoding
-    from vistok.cli.media import FIRST_FRAME, check_video
+    from vistok.cli.media import FIRST_FRAME, check_rate, check_video
 
     files, given = words_and_settings(words)
     if named is None and len(files) == 1 and not files[0].endswith(_SUFFIX):
@@ -291,6 +291,7 @@ def decode(
     moving = clip and (form in _MOVING or form == "webp")
     if fps is not None and not moving:
         raise InputError(f"--fps {fps:g}: {form} does not move; expected --format mp4, gif or webp")
+    check_rate(fps)
     chosen = tokenizer.settings(sampling)
     transcode = fps is not None and transcoding.transcodes(tokenizer)
     targets = _targets(out, sources.files, _FORMATS[form], sources.listed)

@@ -64,8 +64,10 @@ class Decoding:
                         target = targets[one.number]
                         try:
                             size = self._write(pixels, target, one.value.tokens.fps)
-                        except InputError as error:  # this image's own fault
-                            work.fail(one.source.path, error)
+                        except InputError as error:  # this file's own fault
+                            path, said = one.source.path, str(error)
+                            named = path in said or str(target) in said
+                            work.fail(path, error if named else InputError(f"{path}: {said}"))
                             continue
                         data = target.stat().st_size
                         written += data

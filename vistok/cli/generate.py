@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from vistok.cli.completion import models
-from vistok.cli.media import FPS, image_format, moves, write, write_clips
+from vistok.cli.media import FPS, check_rate, image_format, moves, write, write_clips
 from vistok.cli.outputs import claim, overwrite_option, say
 from vistok.cli.shared import (
     condition_of,
@@ -23,7 +23,10 @@ from vistok.config.errors import InputError, one_line_errors
 
 _TEXT = "A text to sample, or that the decoder reads; several, each with --count samples."
 _CLIP = "A video whose first frames the samples continue; several, each with --count samples."
-_RATE = f"Frames per second of clips.  [default: those of --frames, else {FPS:g}]"
+_RATE = (
+    "Frames per second of clips.  [default: those of --frames, or at which the tokenizer's frames "
+    f"make its period, else {FPS:g}]"
+)
 _MOST = 10_000  # samples of one grid, which are sampled together
 
 
@@ -108,6 +111,7 @@ def generate(
         image_format(out)  # webp and gif are of images, too
     if fps is not None and not (playing and clip):
         raise InputError(f"--fps {fps:g}: {out} does not play; leave it out")
+    check_rate(fps)
     chosen, decoding = (
         model.settings(changes["sampling"]),
         owner.settings(changes["decoder_sampling"]),
@@ -145,15 +149,45 @@ def generate(
     if known is not None:
         condition = replace(condition, prefix=known.select(torch.tensor(rows)))
     said = with_size(owner, said, size)
+    rate = None
+    if playing and clip:
+        rate = _rate(clips, owner) if fps is None else fps
+        said = _timed(owner, said, rate, total)
     claim([out], overwrite)
     tokens = model.sample(condition, index=index, seed=seed, length=length, sampling=chosen)
     pixels = owner.decode(tokens, said, seed=seed, index=index, sampling=decoding)
-    if playing and clip:
-        rate = (frame_rate(clips[0]) if clips else FPS) if fps is None else fps
+    if rate is not None:
         say(f"{out}: {write_clips(pixels, out, count, rate)}")
     else:
         write(pixels, out, columns=count)
         say(out)
+
+
+def _rate(clips: tuple[str, ...], owner: Any) -> float:
+    """Frames per second of the videos that are continued; of none those that the tokenizer's tokens
+    stand for, or the usual rate.
+
+    InputError for videos of several rates, since all samples play in one file.
+    """
+    rates = [frame_rate(clip) for clip in clips] or [owner.encoder.anchor or FPS]
+    if max(rates) > 1.01 * min(rates):
+        said = " and ".join(f"{rate:g}" for rate in sorted({round(rate, 3) for rate in rates}))
+        raise InputError(f"--frames of {said} frames per second: give one rate for all with --fps")
+    return rates[0]
+
+
+def _timed(owner: Any, condition: Any, rate: float, count: int) -> Any:
+    """The decoder's condition of `count` clips at a frame rate, for one that makes any rate."""
+    import torch
+
+    from vistok import rates, transcoding
+    from vistok.core.records import Condition
+
+    if owner.encoder.anchor is None or not transcoding.transcodes(owner):
+        return condition
+    sides = (rates.frames_at(owner, rate), *owner.shape.image_size)
+    fps = torch.full((count,), float(rate))
+    return replace(condition or Condition(), fps=fps, sides=sides)
 
 
 def _known_frames(model: Any, owner: Any, clips: tuple[str, ...]) -> Any:
@@ -161,6 +195,9 @@ def _known_frames(model: Any, owner: Any, clips: tuple[str, ...]) -> Any:
 
     InputError for videos that nothing reads, or none that are read.
     """
+    import torch
+
+    from vistok.core.records import Condition
     from vistok.layers.frames import hold
 
     first = model.config.condition.first_frames
@@ -176,8 +213,11 @@ def _known_frames(model: Any, owner: Any, clips: tuple[str, ...]) -> Any:
             f"this generator continues clips: give one of {first} frames or more, --frames clip.mp4"
         )
     known = read(clips, owner, frames=first)
-    device = next(owner.parameters()).device
-    return owner.encode(hold(known, first, owner.shape.frames).to(device))
+    held = hold(known, first, owner.shape.frames).to(next(owner.parameters()).device)
+    if not owner.reads_fps:
+        return owner.encode(held)
+    rates = torch.tensor([frame_rate(clip) for clip in clips])
+    return owner.encode(held, condition=Condition(fps=rates))
 
 
 def _lines(file: str) -> tuple[str, ...]:

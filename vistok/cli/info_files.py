@@ -1,4 +1,4 @@
-"""What `vistok info` says of files: a .vtk file, an image or a video, alone or for a tokenizer."""
+"""Facts that `vistok info` prints of files: a .vtk file or a video, alone or for a tokenizer."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def _outside(path: str) -> dict[str, Any]:
     if header is not None and header.size is not None:
         frames, height, width = header.size
         frames = frames if found.label.chunks is None else found.label.chunks.frames
-        rows["size"] = f"{frames} frames of {width}x{height}"
+        if found.label.tiles is not None:
+            height, width = found.label.tiles.height, found.label.tiles.width
+        rows["size"] = _size(frames, height, width)
     if header is not None and header.fps is not None:
         rows["fps"] = f"{header.fps:g}"
         rows |= _seconds(found.label, header)
@@ -69,7 +71,7 @@ def _inside(path: str, tokenizer: Any, model: str) -> dict[str, Any]:
         frames, height, width = tokens.size
     if record.tiles is not None:
         height, width = record.tiles.height, record.tiles.width
-    rows["size"] = (f"{frames} frames of " if tokenizer.shape.is_clip else "") + f"{width}x{height}"
+    rows["size"] = _size(frames or 1, height, width)
     if tokens.fps is not None:
         rows["fps"] = f"{tokens.fps:g}"
         rows["seconds"] = f"{frames / tokens.fps:.3f}"
@@ -78,6 +80,14 @@ def _inside(path: str, tokenizer: Any, model: str) -> dict[str, Any]:
     rows["bpp"] = f"{8 * size / (height * width * (frames or 1)):.4f} of the file"
     rows["tokenizer"] = f"{model} (weights {tokens.made_by})"
     return rows
+
+
+def _size(frames: int, height: int, width: int) -> str:
+    return (f"{frames:,} frames of " if frames > 1 else "") + f"{width}x{height}"
+
+
+def _many(count: int, name: str) -> str:
+    return f"{count:,} {name}{'' if count == 1 else 's'}"
 
 
 def _about(record: Any) -> dict[str, Any]:
@@ -90,9 +100,9 @@ def _about(record: Any) -> dict[str, Any]:
         rows["tiles"] = f"{one.count:,} of {one.width}x{one.height}, overlap {one.overlap}"
     if record.chunks is not None:
         one = record.chunks
-        how = f"{one.count:,} windows, overlap {one.overlap}"
+        how = f"{_many(one.count, 'window')}, overlap {one.overlap}"
         rows["frames"] = f"{one.frames:,}"
-        rows["parts"] = f"one stream of {one.count:,} blocks" if one.stream else how
+        rows["parts"] = f"one stream of {_many(one.count, 'block')}" if one.stream else how
     return rows
 
 
@@ -136,17 +146,21 @@ def _video(path: str) -> dict[str, Any]:
         rows["audio"] = "is left out"
     if len(index.parts) > 1:
         longest = max(b - a for a, b in index.parts)
-        rows["parts"] = f"{len(index.parts)} that follow on each other; the longest has {longest:,}"
+        pieces = f"{len(index.parts)}, by damage or joined recordings"
+        rows["parts"] = f"{pieces}; the longest has {longest:,} frames"
     if index.remarks:
         rows["remarks"] = index.remarks
     return rows
 
 
 def _fit(path: str, tokenizer: Any) -> dict[str, Any]:
-    """What a tokenizer makes of a video: the counts of frames, tokens and bits."""
+    """Numbers of frames, tokens and bits of a video for a tokenizer."""
     from vistok.chunking import Chunking
+    from vistok.clip_streams import streams
     from vistok.data.decode.video import clips
 
+    if not tokenizer.shape.is_clip:
+        raise InputError(f"{path}: a video, and this tokenizer takes images; expected one of clips")
     index = clips.probe(path)
     count = max(stop - start for start, stop in index.parts)
     places = Chunking.of(tokenizer, count, fps=index.fps)
@@ -154,17 +168,17 @@ def _fit(path: str, tokenizer: Any) -> dict[str, Any]:
     takes, enough = f"{places.window} frames at a time", count >= places.window
     if stride is not None:
         takes += f", or 1 + k x {stride}: 1, {1 + stride}, {1 + 2 * stride}, ..."
-    if tokenizer.streams:
+    if streams(tokenizer, None):
         parts = 1 + -(-(count - 1) // stride)
-        missing, each, name = -(count - 1) % stride, tokenizer.block_spec, "blocks"
+        missing, each, name = -(count - 1) % stride, tokenizer.block_spec, "block"
     else:
         takes += f"; whole videos of {places.window} + k x {places.step}"
-        missing, parts, each, name = places.padding, len(places), spec, "windows"
+        missing, parts, each, name = places.padding, len(places), spec, "window"
     padded = f", with --pad (frames that are missing: {missing})" if missing else ""
     first = f"{spec.length:,} tokens, {spec.bits:,} bits"
     return {
         "tokenizer takes": takes,
         "first frames": first if enough else f"{count} are too few for a clip of {places.window}",
-        "whole video": f"{parts:,} {name}, {each.length * parts:,} tokens, "
+        "whole video": f"{_many(parts, name)}, {each.length * parts:,} tokens, "
         f"{each.bits * parts:,} bits{padded}",
     }

@@ -20,7 +20,7 @@ def encode_whole(
     batch: int = 4,
     precision: str = "fp32",
 ) -> tuple[Any, Any, float, str]:
-    """(tokens of each window or block, their facts, frames per second, what is odd about a file).
+    """(tokens of each window or block, their facts, frames per second, remarks on the file).
 
     Of a file with several parts (joined recordings, damage) the longest is encoded.
     """

@@ -87,11 +87,6 @@ def write_image(image: Any, path: str | Path, quality: int | None = None) -> Non
         raise unwritten(path, error) from None
 
 
-def write_clip(pixels: Any, path: Path, fps: float) -> None:
-    """A clip [3, T, H, W] in 0..1 -> a file of moving images, see `write_frames`."""
-    write_frames(to_frames(pixels.unbind(1), path), path, fps)
-
-
 def to_frames(frames: Iterable[Any], path: Path) -> Iterator[Any]:
     """Frames [3, H, W] in 0..1 -> [H, W, 3] uint8; InputError for one that is not finite.
 
@@ -100,6 +95,12 @@ def to_frames(frames: Iterable[Any], path: Path) -> Iterator[Any]:
     for frame in frames:
         _check_finite(frame, path)
         yield (frame.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+def check_rate(fps: float | None) -> None:
+    """InputError for a rate of --fps that no file can say; None is none."""
+    if fps is not None and not _SLOWEST <= fps <= _FASTEST:
+        raise InputError(f"--fps {fps:g}: expected {_SLOWEST:g}..{_FASTEST:g} frames per second")
 
 
 def write_frames(frames: Iterable[Any], path: Path, fps: float) -> str:
@@ -122,6 +123,7 @@ def write_frames(frames: Iterable[Any], path: Path, fps: float) -> str:
         nonlocal count, size
         for frame in frames:
             count, size = count + 1, f"{frame.shape[1]}x{frame.shape[0]}"
+            _check_sides(frame, path)
             yield frame
 
     if path.name == FIRST_FRAME:
@@ -153,6 +155,18 @@ def _save_folder(frames: Iterable[Any], folder: Path) -> None:
     write_image(first, folder / FIRST_FRAME)
 
 
+def _check_sides(frame: Any, path: Path) -> None:
+    """InputError for a frame [H, W, 3] that is larger than the format of `path` can hold."""
+    form = path.suffix.removeprefix(".").upper()
+    most = {"GIF": 65535, "WEBP": LONGEST["WEBP"]}.get(form)
+    height, width = frame.shape[:2]
+    if most is not None and max(height, width) > most:
+        raise InputError(
+            f"{path}: frames of {width}x{height}; {form} files have sides of {most:,} pixels or "
+            "fewer: expected another format, such as mp4"
+        )
+
+
 def _save_animation(frames: Iterable[Any], draft: Path, suffix: str, fps: float) -> None:
     """A .gif (times in hundredths of a second) or a .webp (in thousandths)."""
     from PIL import Image
@@ -160,11 +174,6 @@ def _save_animation(frames: Iterable[Any], draft: Path, suffix: str, fps: float)
     images = (Image.fromarray(frame) for frame in frames)
     first = next(images)
     form = suffix.removeprefix(".").upper()
-    if max(first.size) > (most := LONGEST.get(form, 65535)):
-        raise InputError(
-            f"{draft}: frames of {first.width}x{first.height}; {form} files have sides of "
-            f"{most:,} pixels or fewer: expected another format, such as mp4"
-        )
     options = {"save_all": True, "append_images": images, "loop": 0}
     options["duration"] = 1000 / fps if form == "GIF" else round(1000 / fps)
     first.save(draft, format=form, **options, **({} if form == "GIF" else {"quality": 90}))

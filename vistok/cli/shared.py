@@ -103,7 +103,8 @@ def read(
     from vistok.rates import frames_at
 
     shape = tokenizer.shape
-    if not shape.is_clip or (paths and all(takes_still(tokenizer, path) for path in paths)):
+    stills = frames is None and paths and all(takes_still(tokenizer, path) for path in paths)
+    if not shape.is_clip or stills:
         return tokenizer.preprocess(list(paths), resize)
     from PIL import Image
 

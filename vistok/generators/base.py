@@ -288,7 +288,7 @@ class Generator(ReadsTexts, Imported, library_name="vistok", tags=["image-genera
 
     def summary(self) -> dict[str, object]:
         """Facts to print before training, by title."""
-        return {"tokens/image": self.spec.length}
+        return {"tokens/sample": self.spec.length}
 
     def untrained(self, seed: int = 0) -> Generator:
         """The same generator with fresh weights: the baseline of one that was trained."""

@@ -275,7 +275,7 @@ class Neighbouring(SequentialGenerator):
     # -- pieces ---------------------------------------------------------------------------------
 
     def summary(self) -> dict[str, object]:
-        return {**super().summary(), "passes/image": sum(self.grid) - len(self.grid) + 1}
+        return {**super().summary(), "passes/sample": sum(self.grid) - len(self.grid) + 1}
 
     def _mask(self, slots: Tensor, seen: SeenText | None, kept: Tensor | None = None) -> Tensor:
         """bool [n, n], or [R, 1, n, n]: who sees whom of slots [n].

@@ -88,13 +88,13 @@ def expected_change(alpha: float, delta: int) -> float:
     return alpha * (delta - 1) / delta
 
 
-def quick_subset(size: int) -> tuple[np.ndarray, str | None]:
+def quick_subset(size: int, noun: str = "images") -> tuple[np.ndarray, str | None]:
     """Indices of `pFID-v1-quick` in a set of `size` images, and a note if they are not the rule's.
 
     The rule (0, 10, 20, ... up to 5,000 images) fits 50,000 images and more; of a smaller set all
-    images are taken.
+    images are taken. `noun`: how the note calls them.
     """
     if size < _STRIDE * _QUICK_IMAGES:
-        note = f"all {size} images: too few for every {_STRIDE}th up to {_QUICK_IMAGES}"
+        note = f"all {size} {noun}: too few for every {_STRIDE}th up to {_QUICK_IMAGES}"
         return np.arange(size), note
     return np.arange(_QUICK_IMAGES) * _STRIDE, None

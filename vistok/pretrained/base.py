@@ -235,6 +235,14 @@ def warn_of_unknown(
         )
 
 
+def without_wrappers(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """A state dict without the levels that a compiled or distributed model puts before all keys."""
+    for prefix in ("_orig_mod.", "module.", "_orig_mod."):
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+    return state
+
+
 def squeeze(*axes: int) -> dict[str, Any]:
     """Load and save of a tensor whose official form has axes of length 1 (1x1 convolutions)."""
 

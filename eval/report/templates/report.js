@@ -213,7 +213,7 @@ function viewer(root) {
     count,
     differs: true,
     gain: () => Number(gain.value) || 4,
-    title: cell => `${columns[cell]?.textContent ?? ""} (image ${cell + 1} of ${count})`,
+    title: cell => `${columns[cell]?.textContent ?? ""} (${root.dataset.noun} ${cell + 1} of ${count})`,
     length: () => name(stops[Number(slider.value)]),
     slide(by) {
       slider.value = Number(slider.value) + by;
@@ -251,11 +251,12 @@ function viewer(root) {
 
 function plainGrid(grid) {  // samples and maps: every image by itself
   const strips = [...grid.querySelectorAll(".strip")];
+  const noun = grid.querySelector("[data-moving]") ? "clip" : "image";
   const places = strips.flatMap(strip => [...Array(Number(strip.querySelector(".stack").dataset.cells)).keys()]
     .map(cell => [strip, cell]));
   const from = {
     count: places.length,
-    title: place => `${places[place][0].dataset.label} (image ${place + 1} of ${places.length})`,
+    title: place => `${places[place][0].dataset.label} (${noun} ${place + 1} of ${places.length})`,
     tiles(place) {
       const [strip, cell] = places[place], made = partOf(strip, cell);
       return [{ ...made, images: [made.image], text: strip.dataset.label }];

@@ -62,7 +62,9 @@ def test_one_rule_marks_small_counts_of_every_metric():
         assert few(large) == "" and not value_text(large).endswith("†")
     said = row("rFID", "a", 1.0, few="biased upwards: 64 images for 320 features")
     assert few(said).startswith("biased")  # what the measurement says comes first
-    for exact in ("bits/image", "bytes/image", "encode-images/s"):
+    clip = lambda name: row(name, "a", 1.0, count=4, size=(2, 8, 8))
+    assert few(clip("flicker")).startswith("4 clips") and few(clip("PSNR")).startswith("4 frames")
+    for exact in ("bits/image", "bytes/clip", "encode-images/s"):
         assert few(row(exact, "a", 1.0, count=4)) == ""
     assert few_reasons([row("PSNR", "a", 1.0, count=4)], lambda r: r.metric) == [
         f"PSNR: 4 images, fewer than {FEWEST}"

@@ -79,6 +79,8 @@ def test_bf16_is_not_measured_where_it_is_imitated(tmp_path, monkeypatch):
     (row,) = Results.load(target).rows
     assert (row.metric, row.value, row.precision) == ("train-images/s", None, "bf16")
     assert "not measured" in result.output and "no bf16 instructions" in result.output
+    result = CliRunner().invoke(speed, ["tiny/video_vit", "precision=bf16", "batch=2"])
+    assert result.exit_code == 0 and "train-clips/s" in result.output
 
 
 def test_nor_the_step_of_a_run_that_was_trained_elsewhere(tmp_path, monkeypatch):
@@ -87,7 +89,8 @@ def test_nor_the_step_of_a_run_that_was_trained_elsewhere(tmp_path, monkeypatch)
     row = lambda metric, value, run, precision, note: (metric, value, precision, note)
     config = {**TREE, "data": None, "precision": "bf16"}
     run = SimpleNamespace(config=config, folder=tmp_path)
-    (found,) = speeds._Speed.training(SimpleNamespace(batch=batch, row=row), run)
+    timed = SimpleNamespace(batch=batch, row=row, unit="image")
+    (found,) = speeds._Speed.training(timed, run)
     assert found[:3] == ("train-images/s", None, "bf16") and "no bf16" in found[3]
 
 
@@ -194,6 +197,6 @@ def test_weights_are_read_once_for_each_window_of_codes(monkeypatch):
     seconds = lambda call: (call(), 2.0)[1]
     clock = SimpleNamespace(repeats=1, device=torch.device("cpu"), once=seconds)
     row = lambda name, value, **facts: (name, value)
-    found = dict(sampling._rows(model, clock, {}, "fp32", 1, row))
+    found = dict(sampling._rows(model, clock, {}, "fp32", 1, row, "image"))
     read = sampling.weights_read(model) * 4 * 2  # bytes of two steps
     assert found["sample-bandwidth-share"] == pytest.approx(read / 4000)

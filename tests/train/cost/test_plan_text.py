@@ -82,12 +82,12 @@ def test_no_line_is_wider_than_the_terminal(width):
 
 def test_a_cache_says_what_it_would_write():
     counts = {"train": 32_768, "val": 1_024}
-    text = plan_text(JobPlan("q", "runs/q/tokens", "runs/q", SPEC, True, counts, 5e9, ()))
-    assert "cache           264 B an image" in text  # 128 int16 and a label
+    text = plan_text(JobPlan("q", "runs/q/tokens", "runs/q", SPEC, (32, 32), True, counts, 5e9, ()))
+    assert "cache           264 B per image" in text  # 128 int16 and a label
     assert "train           32,768 images -> runs/q/tokens/train, 8.25 MiB" in text
     assert "encoding        5 GFLOP/image" in text
     missing = ("task.tokenizer: not here",)
-    lost = JobPlan("q", "runs/q/tokens", "runs/q", None, True, {}, None, missing)
+    lost = JobPlan("q", "runs/q/tokens", "runs/q", None, None, True, {}, None, missing)
     assert plan_text(lost).splitlines() == [
         "tokenizer       runs/q",
         "",

@@ -59,10 +59,11 @@ class MixConfig(Config):
             raise InputError(f"{len(self.weights)} weights for {count} data sets; give one of each")
         if any(isinstance(one, MixConfig) for one in (*self.sets, self.val)):
             raise InputError("a mix inside a mix; list all data sets side by side")
-        known = [facts.size for one in self.sets if (facts := stated(one)).size is not None]
-        for number, size in enumerate(known):
-            if size != known[0]:
-                raise InputError(_unequal(number, size, known[0]))
+        sizes = {number: stated(one).size for number, one in enumerate(self.sets)}
+        known = [(number, size) for number, size in sizes.items() if size is not None]
+        for number, size in known:
+            if size != known[0][1]:
+                raise InputError(_unequal(number, size, *known[0]))
         return self
 
     @property
@@ -187,10 +188,10 @@ def _check(sets: Sequence[Facts]) -> None:
                 "pixels of all, or tokens of one shape"
             )
         if one.size != first.size:
-            raise DataError(f"mix: {_unequal(number, one.size, first.size)}")
+            raise DataError(f"mix: {_unequal(number, one.size, 0, first.size)}")
         if one.targets != first.targets:
             raise DataError(
-                f"mix: data sets {0 if first.targets else number} has pairs of images and data set "
+                f"mix: data set {0 if first.targets else number} has pairs of images and data set "
                 f"{number if first.targets else 0} none; expected pairs of all, or of none"
             )
         if one.features != first.features or not _equal(one.empty_text, first.empty_text):
@@ -207,9 +208,9 @@ def _given(one: Facts) -> str:
     return describe_sides(one.sides)
 
 
-def _unequal(number: int, size: Sequence[int], first: Sequence[int]) -> str:
+def _unequal(number: int, size: Sequence[int], other: int, its: Sequence[int]) -> str:
     return (
-        f"data set {number} has size={size[0]}x{size[1]}, data set 0 size={first[0]}x{first[1]}; "
+        f"data set {number} has size={size[0]}x{size[1]}, data set {other} size={its[0]}x{its[1]}; "
         "a mix needs pixels of one size: give all sets the same `size`"
     )
 

@@ -18,7 +18,16 @@ from torch import Tensor
 
 from vistok.config import ConfigError
 from vistok.generators import Generator
-from vistok.pretrained.base import Entry, Family, Release, Stack, flag, same, warn_of_unknown
+from vistok.pretrained.base import (
+    Entry,
+    Family,
+    Release,
+    Stack,
+    flag,
+    same,
+    warn_of_unknown,
+    without_wrappers,
+)
 from vistok.pretrained.generators.gpt_layout import (
     DEFAULTS,
     MODELS,
@@ -95,11 +104,7 @@ class LARPGenerator(Family):
         return keys >= _MARKS and {key.split(".")[0] for key in keys} <= _ROOTS
 
     def unwrapped(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The state dict of a compiled model under the names of the model."""
-        for prefix in ("_orig_mod.", "module."):
-            if state and all(key.startswith(prefix) for key in state):
-                state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
-        return state
+        return without_wrappers(state)
 
     def constants(self, state: Mapping[str, Tensor]) -> Mapping[str, Any] | None:
         return {} if self.recognizes({}, state) else None  # all of it is observed

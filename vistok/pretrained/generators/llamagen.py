@@ -16,7 +16,14 @@ from torch import Tensor
 from vistok.config import ConfigError
 from vistok.core.text import printable
 from vistok.generators import Generator
-from vistok.pretrained.base import Entry, Family, Release, same, warn_of_unknown
+from vistok.pretrained.base import (
+    Entry,
+    Family,
+    Release,
+    same,
+    warn_of_unknown,
+    without_wrappers,
+)
 from vistok.pretrained.generators.gpt_layout import (
     DEFAULTS,
     MODELS,
@@ -108,11 +115,7 @@ class LlamaGenGPT(Family):
         return blocks <= keys and {key.split(".")[0] for key in keys} - {_INERT} == _ROOTS
 
     def unwrapped(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The state dict of a compiled or distributed model under the names of the model."""
-        for prefix in ("_orig_mod.", "module.", "_orig_mod."):
-            if state and all(key.startswith(prefix) for key in state):
-                state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
-        return state
+        return without_wrappers(state)
 
     def constants(self, state: Mapping[str, Tensor]) -> Mapping[str, Any] | None:
         """Sizes of the tensors, with the heads and the grid of the only releases of these sizes.

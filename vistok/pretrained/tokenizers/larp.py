@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 
 from vistok.config import ConfigError
-from vistok.pretrained.base import Entry, Family, Release, changed, flag, warn_of_unknown
+from vistok.pretrained.base import (
+    Entry,
+    Family,
+    Release,
+    changed,
+    flag,
+    warn_of_unknown,
+    without_wrappers,
+)
 from vistok.pretrained.tokenizers.larp_keys import NORMS, fixed_tables, table
 from vistok.pretrained.tokenizers.larp_quantizer import VQ, official_regularizer, quantizer_tree
 from vistok.storage.weights import WeightsError
@@ -106,11 +114,7 @@ class LARP(Family):
         return said and marks | {"bottleneck.in_linear.weight"} <= set(keys)
 
     def unwrapped(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The state dict of a compiled model under the names of the model."""
-        for prefix in ("module.", "_orig_mod."):
-            if state and all(key.startswith(prefix) for key in state):
-                state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
-        return state
+        return without_wrappers(state)
 
     def observed(
         self, official: Mapping[str, Any], state: Mapping[str, Tensor]

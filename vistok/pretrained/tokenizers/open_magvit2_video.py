@@ -210,7 +210,7 @@ class OpenMAGVIT2Video(Family):
 def _number(given: Mapping[str, Any], key: str, default: float) -> float:
     value = given.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"{key}: got {value!r}; expected a number")
+        raise ConfigError(f"{OpenMAGVIT2Video.name}: {key}={value!r}; expected a number")
     return value
 
 

@@ -9,12 +9,14 @@ decoder's patch embedding, are carried along.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from vistok.config import ConfigError
+from vistok.layers.patch_rotary import frames_of
 from vistok.pretrained.base import (
     Entry,
     Family,
@@ -34,6 +36,7 @@ SIZES = {  # width, depth, heads
     "vit_large_patch14_dinov2.lvd142m": (1024, 24, 16),
 }
 _LICENSE = "MIT (code); weights without terms of their own: see the hub's page"
+_ANCHOR = 24.0  # frames per second of `num_frames`
 _NAMES = {"encoder": "enc", "decoder": "dec"}
 _READ = frozenset(
     "image_size num_frames variable_num_frames codebook_embed_dim num_latent_tokens model enc_type "
@@ -128,6 +131,13 @@ class VFRTok(Family):
         variable = flag(official, "variable_num_frames", False)
         frames, patch = official.get("num_frames", 1), official.get("t_patch_size", 1)
         clip = frames > 1 or variable
+        period = official.get("period")
+        if variable and period is not None and frames_of(period, _ANCHOR, patch) != frames:
+            warnings.warn(
+                f"{self.name}: period={period} is not that of num_frames={frames} at {_ANCHOR:g} "
+                "frames per second, for which the tokens stand here; it changes nothing",
+                stacklevel=2,
+            )
         if frames % patch:
             raise ConfigError(
                 f"{self.name}: num_frames={frames} is no multiple of t_patch_size={patch}"

@@ -19,7 +19,7 @@ from vistok.frozen.clip_vae import NAME
 from vistok.frozen.vae import OWN
 from vistok.frozen.vidtok import VidTokConfig
 from vistok.layers.fitted_positions import scrambled_sincos
-from vistok.pretrained.base import Entry, Family, Release, pair, same
+from vistok.pretrained.base import Entry, Family, Release, pair, same, warn_of_unknown
 from vistok.pretrained.tokenizers import videoflextok_config as official
 from vistok.pretrained.tokenizers.flextok_weights import WRAPPED, positions, trunk
 from vistok.pretrained.tokenizers.videoflextok_config import TREE
@@ -106,6 +106,7 @@ class VideoFlexTok(Family):
             "decoder": {**decoder_of(decoder, order, times), "sampling": _SAMPLING},
         }
         if wrapped:
+            warn_of_unknown(self.name, config, official.WRAPPER)
             overlap = config.get("overlap_size_frames", 1)
             found["chunks"] = {"frames": sides[0], "overlap": overlap}
             if overlap and found["decoder"].get("given") is not None:

@@ -18,6 +18,11 @@ MODELS = (
     f"{ROOT}.wrappers.VideoFlexTok",
     f"{ROOT}.resamplers.video_wrappers.VideoFlowMatchingResampler",
 )
+# Keys of the Hub's class; the last says how files become pixels, which data say here.
+WRAPPER = frozenset(
+    "_target_ video_flex_tok chunk_size overlap_size_frames vae_video_sizes "
+    "video_preprocess_args".split()
+)
 VAE = f"{ROOT}.compressors.vidtok.VidTokVAE"
 VIDTOK = "vidtok_kl_causal_488_16chn"  # the one network whose constants the code carries
 _NOISES = f"{ROOT}.flow_matching.noise_modules"
