@@ -196,3 +196,12 @@ def test_the_quality_of_an_image_or_a_longer_clip_is_its_own():
         assert not found.met.any() and set(found.lengths.tolist()) == {
             len(found.tokens.spec.blocks)
         }
+
+
+def test_continuous_latents_come_in_pieces_too():
+    tokenizer, pixels = built(more={"quantizer": {"kind": "none", "dim": 4}}), clip(9)
+    whole, pieces = tokenizer.encode(pixels), list(tokenizer.encode_stream(pixels.split(4, 2)))
+    values = torch.cat([piece.values for piece in pieces], 1)
+    torch.testing.assert_close(values, whole.values, atol=1e-5, rtol=0)
+    frames = torch.cat(list(tokenizer.decode_stream(pieces)), 2)
+    torch.testing.assert_close(frames, tokenizer.decode(whole), atol=1e-5, rtol=0)
