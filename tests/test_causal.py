@@ -3,9 +3,12 @@
 import pytest
 import torch
 
+from vistok.adaptive import Goal, choose, psnr_of_each
 from vistok.config import validate
 from vistok.core.errors import InputError
 from vistok.core.records import Batch
+from vistok.core.schedules import Progress
+from vistok.data.batch import to_uint8
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens import Tokens
 
@@ -14,7 +17,7 @@ NET = {"channels": 8, "channel_mult": [1, 2], "blocks": 1, "resolution": 4, "spa
        "attention_resolutions": [4], "time_levels": 1}  # fmt: skip
 
 
-def built(frames=9, **net):
+def built(frames=9, more=None, **net):
     net = NET | net
     tree = {
         "image_size": 8,
@@ -24,6 +27,7 @@ def built(frames=9, **net):
         "encoder": {"kind": "causal_cnn", "net": net, "z_channels": 8},
         "quantizer": {"kind": "fsq", "levels": [8, 5]},
         "decoder": {"kind": "causal_cnn", "net": net, "z_channels": 8, "time_first": True},
+        **(more or {}),
     }
     torch.manual_seed(0)
     return Tokenizer(validate(TokenizerConfig, tree)).eval()
@@ -56,6 +60,38 @@ def test_counts_of_frames():
         assert tokenizer.decode(tokens).shape[2] == frames
     with pytest.raises(InputError, match=r"takes 1 . k x 4; 5, 9, 13, ... frames work"):
         tokenizer.encode(clip(8))
+    assert tokenizer.encode(clip(17), length=4).keep.tolist() == [4]
+    with pytest.raises(InputError, match=r"length=4: expected 1\.\.2"):
+        tokenizer.encode(clip(5), length=4)
+
+
+def test_shorter_clips_train_with_the_draws_of_whole_ones():
+    tokenizer = built(more={"regularizers": [{"kind": "nested_dropout", "lengths": "uniform"}]})
+    index = torch.arange(3)
+    draws = tokenizer.draw(index, 0, Progress(0, 1))
+    for frames in (1, 5):
+        found = tokenizer(Batch(index, clip(frames, 3)), draws)
+        assert found.pixels.shape[2] == frames
+    image = clip(1, 2)[:, :, 0]
+    latents = tokenizer.latents(image)
+    assert torch.equal(tokenizer.quantize(latents).indices, tokenizer.encode(image).indices)
+
+
+def test_pieces_that_do_not_fit_are_refused_in_one_line(fails):
+    tokenizer, pixels = built(), clip(9)
+    for pieces, words in {
+        (pixels[:, :, 0],): r"pixels have shape \(1, 3, 8, 8\); .* takes clips",
+        (pixels[..., :4],): r"pixels have shape \(1, 3, 9, 8, 4\)",
+        ((pixels * 255).byte(),): "divide uint8 by 255",
+        (pixels[:, :, :2], clip(2, 2)): "a piece of 2 clips behind one of 1",
+    }.items():
+        with fails(InputError, words):
+            list(tokenizer.encode_stream(pieces))
+    with fails(InputError, "these tokens are a prefix of their blocks"):
+        list(tokenizer.decode_stream([tokenizer.encode(pixels, length=1)]))
+    grouped = tokenizer.encode(pixels).regroup((40,))
+    found = torch.cat(list(tokenizer.decode_stream([grouped])), 2)
+    torch.testing.assert_close(found, tokenizer.decode(grouped), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("window", [None, 2])
@@ -148,3 +184,24 @@ def test_a_map_of_one_position_has_no_spread():
     image = tokenizer.encode(torch.rand(1, 3, 2, 2))
     with pytest.raises(InputError, match=r"a map of \(1, 1, 1\) has one; use more frames"):
         tokenizer.decode(image)
+
+
+def test_the_quality_of_an_image_or_a_longer_clip_is_its_own():
+    tokenizer = built()
+    for pixels in (clip(1, 2)[:, :, 0], clip(17)):
+        found = choose(tokenizer, pixels, Goal(target_psnr=100.0))
+        decoded = tokenizer.decode(tokenizer.encode(pixels)).reshape(pixels.shape)
+        expected = psnr_of_each(to_uint8(decoded), to_uint8(pixels))
+        torch.testing.assert_close(found.psnr, expected)
+        assert not found.met.any() and set(found.lengths.tolist()) == {
+            len(found.tokens.spec.blocks)
+        }
+
+
+def test_continuous_latents_come_in_pieces_too():
+    tokenizer, pixels = built(more={"quantizer": {"kind": "none", "dim": 4}}), clip(9)
+    whole, pieces = tokenizer.encode(pixels), list(tokenizer.encode_stream(pixels.split(4, 2)))
+    values = torch.cat([piece.values for piece in pieces], 1)
+    torch.testing.assert_close(values, whole.values, atol=1e-5, rtol=0)
+    frames = torch.cat(list(tokenizer.decode_stream(pieces)), 2)
+    torch.testing.assert_close(frames, tokenizer.decode(whole), atol=1e-5, rtol=0)

@@ -120,6 +120,7 @@ def choose(
     Raises InputError if even the shortest prefix of an image is larger than `max_bytes`.
     """
     goal.check(tokenizer.spec())
+    pixels = tokenizer.as_clips(pixels)
     tokens = tokenizer.encode(pixels, condition=condition)
     return _Search(tokenizer, pixels, tokens, goal, condition).run()
 
@@ -176,7 +177,7 @@ class _Search:
         self.tokenizer, self.goal = tokenizer, goal
         self.tokens = tokens if goal.fps is None else replace(tokens, fps=goal.fps)
         self.condition, self.steps = condition, 0
-        spec = tokenizer.spec()
+        spec = tokens.spec  # a causal tokenizer's clips may have other numbers of frames
         self.lengths = torch.tensor(allowed_lengths(spec))
         coarse = torch.isin(self.lengths, torch.tensor(spec.eval_lengths))
         self.coarse = coarse.nonzero()[:, 0].flip(0).tolist()  # places, the longest first

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from vistok import rates
-from vistok.config.contract import lacks
 from vistok.core.errors import InputError
-from vistok.core.shapes import Grid, Shape, cells
+from vistok.core.shapes import Shape, cells, check_pixels, latent_frames
 from vistok.layers.causal_conv import Stream
 from vistok.runtime.modes import evaluating
 from vistok.runtime.precision import of_weights
@@ -23,7 +22,7 @@ from vistok.tokens import Tokens, TokenSpec
 
 
 class Causal:
-    """What `Tokenizer` knows of clips of several lengths."""
+    """Clips of several lengths, whole and in pieces, of a causal `Tokenizer`."""
 
     @property
     def frame_stride(self) -> int | None:
@@ -49,12 +48,7 @@ class Causal:
             raise InputError(
                 f"a clip of {frames} frames: this tokenizer takes {self.shape.frames or 1} only"
             )
-        if frames < 1 or (frames - 1) % stride:
-            low = max(frames - 1, 0) // stride * stride + 1
-            raise InputError(
-                f"a clip of {frames} frames: this causal tokenizer takes 1 + k x {stride}; {low}, "
-                f"{low + stride}, {low + 2 * stride}, ... frames work"
-            )
+        latent_frames(frames, stride, f"a clip of {frames} frames: this causal tokenizer")
         return frames
 
     def spec_of(self, frames: int | None) -> TokenSpec:
@@ -93,10 +87,19 @@ class Causal:
         """Images [B, 3, H, W] for a causal tokenizer -> clips of one frame; others as they are."""
         return pixels[:, :, None] if self.frame_stride is not None and pixels.ndim == 4 else pixels
 
-    def decodes(self, blocks: tuple[Grid, ...]) -> bool:
-        """True for tokens of these blocks: its own, or any number of them if it is causal."""
-        own = self.spec().blocks
-        return blocks == own or (self.frame_stride is not None and set(blocks) == set(own[:1]))
+    def own_tokens(self, tokens: Tokens) -> Tokens:
+        """The tokens in this tokenizer's grouping of digits; InputError unless it decodes them: its
+        own blocks, or any number of them if it is causal."""
+        tokens.check()
+        own = self.spec()
+        if tokens.spec.vocab != own.vocab and tokens.indices is not None:
+            tokens = tokens.regroup(own.vocab)
+        any_number = self.frame_stride is not None and set(tokens.spec.blocks) == {own.blocks[0]}
+        if tokens.spec.blocks != own.blocks and not any_number:
+            raise InputError(
+                f"tokens have blocks {tokens.spec.blocks}; this tokenizer decodes {own.blocks}"
+            )
+        return tokens
 
     @torch.no_grad()
     def encode_stream(self, frames: Iterable[Tensor], blocks: int = 1) -> Iterator[Tokens]:
@@ -107,12 +110,13 @@ class Causal:
 
         Args:
             blocks: of tokens that are made at once; more are faster and take more memory.
-        Raises InputError for a tokenizer that is not causal, and at the end of a clip whose number
-        of frames does not fit.
+        Raises InputError for a tokenizer that is not causal, for pieces that are no floats in 0..1
+        of its sides, and at the end of a clip whose number of frames does not fit.
         """
         self._check_streams("encode_stream", blocks)
         stream, kept, seen = Stream(), None, 0
         for piece in frames:
+            self._check_piece(piece, kept)
             kept = piece if kept is None else torch.cat([kept, piece], 2)
             wanted = blocks * self.frame_stride + (1 - self.frame_stride if not seen else 0)
             while kept.shape[2] >= wanted:
@@ -127,6 +131,18 @@ class Causal:
         elif not seen:
             raise InputError("encode_stream: no frames; expected pieces [B, 3, T, H, W]")
 
+    def _check_piece(self, piece: Tensor, before: Tensor | None) -> None:
+        """InputError unless a piece [B, 3, T, H, W] can follow the one before it."""
+        shape = self.shape
+        if piece.ndim == 5:
+            shape = Shape(shape.channels, (piece.shape[2], *shape.image_size))
+        check_pixels(piece, shape)
+        if before is not None and len(piece) != len(before):
+            raise InputError(
+                f"encode_stream: a piece of {len(piece)} clips behind one of {len(before)}; "
+                "expected the same clips in every piece"
+            )
+
     def _encoded(self, pixels: Tensor, stream: Stream) -> Tokens:
         weight = next(self.parameters())
         pixels = pixels.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
@@ -140,16 +156,17 @@ class Causal:
         """Tokens of whole blocks, in order -> their frames [B, 3, T, H, W] in 0..1 as they come.
 
         The first block gives one frame, each further one `frame_stride` of them; together they are
-        `decode` of all the tokens. Arguments and errors as of `encode_stream`.
+        `decode` of all the tokens. Arguments and errors as of `encode_stream`; InputError too for
+        tokens that keep some of their blocks only.
         """
         self._check_streams("decode_stream", blocks)
         stream, size = Stream(), self.spec().block_lengths[0]
         for tokens in pieces:
-            tokens.check()
-            if not self.decodes(tokens.spec.blocks):
+            tokens = self.own_tokens(tokens)
+            if not bool(tokens.kept().all()):
                 raise InputError(
-                    f"tokens have blocks {tokens.spec.blocks}; decode_stream takes some of "
-                    f"{self.spec().blocks[0]}"
+                    "decode_stream: these tokens are a prefix of their blocks; expected whole "
+                    "ones: give the blocks that are kept, or call decode"
                 )
             for values in self.values(replace(tokens, keep=None)).split(blocks * size, 1):
                 with evaluating(self), of_weights(self.decoder):
@@ -157,7 +174,7 @@ class Causal:
                 yield self.output_space.inverse(found, stream=stream).clamp(0, 1)
 
     def _check_streams(self, name: str, blocks: int) -> None:
-        if not self.streams or lacks(self.quantizer, "lookup"):
+        if not self.streams:
             raise InputError(
                 f"{name}: tokens of this tokenizer depend on the whole clip, so that clips cannot "
                 "come in pieces; expected one of causal_cnn parts"

@@ -46,8 +46,8 @@ def check_texts(text: TextEncoderConfig | None, reading: Mapping[str, TextInputC
 
 
 class ReadsText:
-    """Part of a tokenizer: from texts to a Condition, by the frozen encoder that its config names;
-    and the check of the sizes that a Condition asks for.
+    """Part of a tokenizer: from texts to a Condition, by the frozen encoder that its config names,
+    and from the frame rates of clips.
 
     The encoder is loaded when it is first needed and is no part of the saved model.
     """
@@ -69,8 +69,8 @@ class ReadsText:
         return replace(features, pooled=None, null=null)
 
     def condition_of(self, batch: Batch, draws: Draws | None = None) -> Condition | None:
-        """Condition of a batch of data: its texts and frame rate, or None for a tokenizer that
-        reads neither.
+        """Condition of a batch of data: its texts, its frame rates, or both; None for a tokenizer
+        that reads neither.
 
         Samples that `draws.null` names see no text. ConfigError if the data give none.
         """
@@ -79,8 +79,7 @@ class ReadsText:
             return None if fps is None else Condition(fps=fps)
         if batch.text is None:
             raise ConfigError(NO_TEXTS)
-        found = self.condition(batch.text, None if draws is None else draws.null)
-        return found if fps is None else replace(found, fps=fps)
+        return replace(self.condition(batch.text, None if draws is None else draws.null), fps=fps)
 
     @property
     def reads_fps(self) -> bool:
@@ -108,14 +107,3 @@ class ReadsText:
                 )
             self.text_sha256 = sha256
         self._text_encoder = [encoder]
-
-    def check_sides(self, condition: Condition | None) -> None:
-        """InputError for sides that this tokenizer's decoder cannot make."""
-        sides, own = None if condition is None else condition.sides, self.shape.sides
-        if sides is None or tuple(sides) == own:
-            return
-        if not self.decoder.any_size or self.output_space.shape != self.shape:
-            raise InputError(
-                f"sides={tuple(sides)}: this tokenizer decodes to {own} only; leave them out, or "
-                "use a tokenizer whose decoder makes any size (kind: pyramid)"
-            )

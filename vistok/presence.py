@@ -11,7 +11,7 @@ from vistok.tokens import Tokens, keep_mask
 
 
 class Presence:
-    """What `Tokenizer` knows of values that are missing."""
+    """Masks of the values that the decoder of a `Tokenizer` is shown."""
 
     def check_counted(self) -> None:
         """ConfigError if samples have fewer latents than the decoder can do without."""

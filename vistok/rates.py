@@ -16,6 +16,8 @@ from vistok.core.shapes import Shape
 from vistok.layers.patch_rotary import frames_of
 from vistok.tokens import Tokens
 
+FASTEST = 1000  # frames per second
+
 
 def shape_of(pixels: Tensor, shape: Shape, any_frames: int | None) -> Shape:
     """The shape that pixels must have: `shape`, or with their own number of frames where the
@@ -106,6 +108,14 @@ def transcoded(pixels: Tensor, fps: float, low: float, patch: int) -> tuple[Tens
     return pixels[:, :, places.to(pixels.device)], count / frames * fps
 
 
+def check_rate(tokens: Tokens, fps: float, asked: str) -> None:
+    """InputError, which begins with `asked`, for a rate that tokens cannot be decoded at."""
+    if not 0 < fps <= FASTEST:
+        raise InputError(f"{asked}: expected frames per second in 0..{FASTEST}")
+    if tokens.fps is None or tokens.size is None:
+        raise InputError(f"{asked}: these tokens do not say at which rate they were encoded")
+
+
 def at_rate(tokenizer: Any, tokens: Tokens, fps: float) -> Condition:
     """The condition under which tokens decode to the same duration at another frame rate.
 
@@ -120,10 +130,7 @@ def at_rate(tokenizer: Any, tokens: Tokens, fps: float) -> Condition:
             f"fps={fps:g}: this tokenizer decodes to {own or 1} frames only; leave it out, or use "
             "a tokenizer that decodes at any rate (VFRTok)"
         )
-    if not 0 < fps <= 1000:
-        raise InputError(f"fps={fps:g}: expected frames per second in 0..1000")
-    if tokens.fps is None or tokens.size is None:
-        raise InputError(f"fps={fps:g}: these tokens do not say at which rate they were encoded")
+    check_rate(tokens, fps, f"fps={fps:g}")
     frames = frames_of(tokens.size[0] / tokens.fps, fps, decoder.any_frames or 1)
     if decoder.any_frames is None and frames != own:
         raise InputError(

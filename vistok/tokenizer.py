@@ -72,7 +72,7 @@ class Tokenizer(
         if self.output_space.reads_only:
             raise ConfigError(
                 f"output_space.kind={config.output_space.kind}: nothing leads back from it to "
-                "pixels; expected pixels, vae, haar or codes"
+                "pixels; expected pixels, vae, clip_vae, haar or codes"
             )
         share_frozen(self.input_space, self.output_space)
         self.output_space.share(self.input_space)
@@ -80,6 +80,11 @@ class Tokenizer(
         self.encoder = build(config.encoder, self.input_space.shape, self.quantizer.latent_dim)
         layout = self.quantizer.layout(self.encoder.grids, self.encoder.stored)
         self.decoder = build(config.decoder, self.output_space.shape, layout.values, layout.dim)
+        # Parts count frames of their space: where those stand for several of pixels, no others fit.
+        if self.input_space.shape.frames != self.shape.frames:
+            self.encoder.any_frames = self.encoder.anchor = None
+        if self.output_space.shape.frames != self.shape.frames:
+            self.decoder.any_frames = None
         self.regularizers = [build(part) for part in config.regularizers]
         self._masked = layout.spec.prefix == "none"  # else the quantizer leaves out what is missing
         if self._masked:
@@ -128,6 +133,8 @@ class Tokenizer(
         quantized = self.quantize(latents, draws)
         values = quantized.values
         present = self.present(draws, len(values), values.device, latents.counts)
+        if present is not None:  # a clip that is shorter than the config's has fewer values
+            present = present[:, : values.shape[1]]
         target = batch.pixels if batch.target is None else batch.target
         samples, noisy, clean = self.sampling is not None, None, None
         drawn = (draws or Draws()).part("decoder")
@@ -168,7 +175,7 @@ class Tokenizer(
         """
         own = None if draws is None else draws.part("input_space")
         with of_weights(self.encoder):
-            return self.encoder(self.input_space(pixels, own), condition)
+            return self.encoder(self.input_space(self.as_clips(pixels), own), condition)
 
     def quantize(self, latents: Latents, draws: Draws | None = None) -> Quantized:
         """latents [B, N, D] -> values [B, M, D'] and indices [B, L, F].
@@ -228,11 +235,11 @@ class Tokenizer(
             if length is not None:
                 raise InputError(f"length={length} and {', '.join(goal)}; give one of both")
             return encode(self, pixels, Goal(**goal), condition)
-        spec = self.spec()
-        for one in set(torch.as_tensor([] if length is None else length).flatten().tolist()):
-            spec.check_length(one)
         pixels = self.as_clips(pixels)
         self.check_pixels(pixels)
+        spec = self.spec() if self.frame_stride is None else self.spec_of(pixels.shape[2])
+        for one in set(torch.as_tensor([] if length is None else length).flatten().tolist()):
+            spec.check_length(one)
         weight = next(self.parameters())
         pixels = pixels.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
         with evaluating(self):
@@ -278,14 +285,7 @@ class Tokenizer(
             tokens = torch.as_tensor(tokens)
             made = Tokens.of if tokens.ndim == 3 else Tokens.from_ids
             tokens = made(self.spec(), tokens)
-        tokens.check()
-        if tokens.spec.vocab != self.spec().vocab and tokens.indices is not None:
-            tokens = tokens.regroup(self.spec().vocab)
-        if not self.decodes(tokens.spec.blocks):
-            raise InputError(
-                f"tokens have blocks {tokens.spec.blocks}; this tokenizer decodes "
-                f"{self.spec().blocks}"
-            )
+        tokens = self.own_tokens(tokens)
         condition = rates.of_tokens(tokens, condition, self.decoder)
         if condition is not None:
             self.decoder.check_sides(condition.sides, self.shape, self.output_space.shape)

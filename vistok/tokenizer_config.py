@@ -72,8 +72,10 @@ class TokenizerConfig(Config):
     def _windows(self) -> TokenizerConfig:
         if self.chunks is None:
             return self
+        if self.frames is None:
+            raise InputError("chunks are for clips; set tokenizer.frames, or leave chunks out")
         frames = self.chunks.frames or self.frames
-        if self.frames is None or frames != self.frames:
+        if frames != self.frames:
             raise InputError(
                 f"chunks.frames={frames} with frames={self.frames}: a window has the frames of the "
                 "tokenizer; expected the same number"

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vistok import rates
 from vistok.chunking import Chunking
 from vistok.core.errors import InputError
 from vistok.core.records import Condition
@@ -49,10 +50,7 @@ def decode(
     Arguments as of `vistok.chunking.decode`. InputError for windows that overlap, and for tokens
     that do not say at which rate they were encoded.
     """
-    if not 0 < fps <= 1000:
-        raise InputError(f"--fps {fps:g}: expected frames per second in 0..1000")
-    if tokens.fps is None or tokens.size is None:
-        raise InputError(f"--fps {fps:g}: these tokens do not say at which rate they were encoded")
+    rates.check_rate(tokens, fps, f"--fps {fps:g}")
     if chunking.overlap:
         raise InputError(
             f"--fps {fps:g}: windows that share {chunking.overlap} frames decode at their own rate "

@@ -44,7 +44,7 @@ MAY = {
     "drawing": CORE,
     "tiling": FROZEN | {"data", "tokenizer", "tiling"},
     "chunking": FROZEN | {"data", "rates", "tokenizer", "tiling"},
-    "transcoding": FROZEN | {"chunking", "tokenizer", "tiling"},
+    "transcoding": FROZEN | {"chunking", "rates", "tokenizer", "tiling"},
     "clip_streams": FROZEN | {"chunking", "tokenizer"},
     "demo": FROZEN | set(PARTS) | {"tokenizer", "pretrained", "editing", "demo"},
     "contracts": FROZEN | set(PARTS) | {"tokenizer", "contracts"},

@@ -143,3 +143,11 @@ def test_sizes_that_do_not_fit_are_one_line(fails):
         validate(TracksConfig, {"width": 64})
     with fails(ValueError, "tokens of 4 numbers, the last 5 of them places"):
         ClusterEncoder(validate(ClustersConfig, {"places": "appended"}), Shape(3, (32, 32)), 4)
+
+
+def test_patches_have_no_class_token(fails):
+    for config in (ClustersConfig, TracksConfig):
+        tree = config.tiny().model_dump()
+        tree["patches"]["class_token"] = True
+        with fails(ConfigError, "patches.class_token=true: this encoder has none"):
+            validate(config, tree)

@@ -101,3 +101,11 @@ def test_a_decoder_without_mask_token_starts_from_zeros():
     config["patches"]["positions"] = "none"
     with pytest.raises(ValueError, match="mask_token=false leaves the grid to its positions"):
         ViTDecoderConfig.model_validate(config)
+
+
+def test_options_without_their_tokens_are_refused():
+    with pytest.raises(ValueError, match="tokens=sincos needs latent tokens"):
+        encoder(count=None, tokens="sincos")
+    config = ViTDecoderConfig.tiny().model_dump() | {"value_rows": "onto"}
+    with pytest.raises(ValueError, match="value_positions=shared or sincos"):
+        ViTDecoderConfig.model_validate(config | {"value_positions": "sincos"})

@@ -153,7 +153,7 @@ def test_broken_and_malicious_files_run_nothing(write, plain, tmp_path, fails):
         ({"embed_dim": 5}, ConfigError, "z_channels=6, embed_dim=5, n_embed=64"),
         ({"n_embed": 60}, ConfigError, "n_embed=60: expected .* 2.*bits codes"),
         ({"batch_maximization_weight": "a"}, ConfigError, "_weight='a'; expected a number"),
-        ({"frames": 4, "network": {"ch_mult": [2, 2]}}, InputError, r"takes 1 \+ 2k frames"),
+        ({"frames": 4, "network": {"ch_mult": [2, 2]}}, InputError, r"takes 1 \+ k x 2; 3, 5, 7"),
     ],
 )
 def test_options_that_cannot_be_are_one_line(plain, changes, kind, words, fails):

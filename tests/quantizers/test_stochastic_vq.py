@@ -3,12 +3,14 @@
 import pytest
 import torch
 
+from vistok.config import ConfigError
 from vistok.config.registry import build
 from vistok.core.draws import Draws, PartDraws
 from vistok.core.records import Latents
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.quantizers.atoms.stochastic_vq import StochasticVQConfig
+from vistok.quantizers.compose.residual import ResidualConfig
 
 CODES = torch.tensor([[2.0, 0.0], [0.0, 0.5], [-1.0, 0.0]])
 
@@ -70,3 +72,8 @@ def test_a_stored_temperature_lies_among_the_weights():
     torch.testing.assert_close(made.shares(z), quantizer(temperature=0.1).shares(z))
     with pytest.raises(ValueError, match="l2_norm=false: stochastic_vq draws by the cosine"):
         StochasticVQConfig(l2_norm=False)
+
+
+def test_levels_whose_draws_nothing_would_obey_are_refused(fails):
+    with fails(ConfigError, "'stochastic_vq'"):
+        build(ResidualConfig(quantizer=StochasticVQConfig.tiny()))

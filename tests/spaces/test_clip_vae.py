@@ -6,6 +6,8 @@ from safetensors.torch import save_file
 
 from vistok.config.registry import build
 from vistok.core.errors import InputError
+from vistok.core.rng import Rng
+from vistok.core.schedules import Progress
 from vistok.core.shapes import Shape
 from vistok.frozen.files import BadWeights, MissingWeights
 from vistok.frozen.vidtok import VidTokConfig
@@ -40,9 +42,19 @@ def test_a_latent_frame_sees_no_later_frame(norm):
     torch.testing.assert_close(image.inverse(latents[:, :, 0]), back[:, :, 0])
 
 
+@torch.no_grad()
+def test_noise_of_a_shorter_clip_is_that_of_its_first_frames():
+    config = ClipVAEConfig(weights="own", network=NETWORK, sample_posterior=True)
+    space, clips = woken(build(config, Shape(3, (9, 8, 8)))), torch.rand(2, 3, 9, 8, 8)
+    draws = space.draw(torch.arange(2), Rng(0, "input_space"), Progress(0, 1))
+    whole = space(clips, draws)
+    assert not torch.equal(whole, space(clips))
+    torch.testing.assert_close(space(clips[:, :, :1], draws), whole[:, :, :1])
+
+
 def test_other_counts_of_frames_are_refused(fails):
     config = ClipVAEConfig(weights="own", network=NETWORK)
-    with fails(InputError, "a clip of 8 frames", r"1 \+ 4 k \(1, 5, 9"):
+    with fails(InputError, "a clip of 8 frames", r"1 \+ k x 4; 5, 9, 13"):
         build(config, Shape(3, (8, 8, 8)))
     with fails(InputError, "a clip of 4 frames"):
         build(config, Shape(3, (9, 8, 8)))(torch.rand(1, 3, 4, 8, 8))

@@ -34,7 +34,7 @@ def test_pieces_of_a_clip():
 
 
 def test_wrong_sizes_are_one_line():
-    with pytest.raises(InputError, match=r"takes 1 . k x 4 frames: 5, 9"):
+    with pytest.raises(InputError, match=r"takes 1 . k x 4; 5, 9"):
         Haar(HaarConfig(patch=4), Shape(3, (8, 8, 8)))
     with pytest.raises(InputError, match="is not a multiple of patch=4"):
         Haar(HaarConfig(patch=4), Shape(3, (6, 8)))

@@ -178,6 +178,10 @@ def test_data_sets_that_a_tokenizer_cannot_take_are_refused(run, fails):
     tree = causal_tree()
     with fails(ConfigError, "data set 0: a clip of 6 frames", "5, 9, 13"):
         run({**tree, "data": [{**CLIPS, "frames": 6}, IMAGES]})
+    sampling = causal_tree()
+    sampling["task"]["tokenizer"]["quantizer"] = {"kind": "kl", "dim": 4}
+    with fails(ConfigError, "data set 1: 1 frames, but quantizer kl samples codes of clips of 5"):
+        run(sampling)
     tokenizer = read_yaml("tiny/video_vit")["task"]["tokenizer"] | {"image_size": 16, "frames": 4}
     task = {"kind": "tokenizer", "tokenizer": tokenizer}
     with fails(ConfigError, "data set 1: gives images", "only a causal tokenizer"):

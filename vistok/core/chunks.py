@@ -4,6 +4,8 @@ Frames: windows start every `frames - overlap` frames. Tokens: a causal tokenize
 step of its first frame and one of every `stride` frames after it; the steps of the overlap are
 kept of the first window alone. Decoding goes in order: a window re-encodes the last decoded frames
 to get the steps that were left out, and is shown the same frames as a condition.
+This is the layout of VideoFlexTok's code (arXiv 2604.12887), for tokens that it made. `vistok
+encode` keeps all tokens of every window instead (`vistok.chunking`), for any tokenizer of clips.
 """
 
 from __future__ import annotations

@@ -83,8 +83,8 @@ class Draws(Record):
 
 def picked(shares: Tensor, uniform: Tensor) -> Tensor:
     """shares [..., K] that add up to about 1, uniform [...] in [0, 1) -> indices [...] int64: for
-    each row the one whose share, cumulated, holds the number."""
-    edges = shares.cumsum(-1)
+    each row the one whose share, cumulated, holds the number. Shares [K] serve all rows."""
+    edges = shares.cumsum(-1).expand(*uniform.shape, -1).contiguous()
     place = uniform[..., None] * edges[..., -1:]
     found = torch.searchsorted(edges, place, right=True)[..., 0]
     return found.clamp_(max=shares.shape[-1] - 1)

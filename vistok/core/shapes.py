@@ -49,6 +49,17 @@ class Shape:
         return " x ".join(map(str, (self.channels, *self.sides)))
 
 
+def latent_frames(frames: int, stride: int, taker: str) -> int:
+    """1 + k of 1 + k x stride frames; InputError, which begins with `taker`, for other numbers."""
+    if frames < 1 or (frames - 1) % stride:
+        low = max(frames - 1, 0) // stride * stride + 1
+        raise InputError(
+            f"{taker} takes 1 + k x {stride}; {low}, {low + stride}, {low + 2 * stride}, ... "
+            "frames work"
+        )
+    return 1 + (frames - 1) // stride
+
+
 @dataclass(frozen=True)
 class Layout:
     """Result of putting latents on grids through a quantizer: its tokens, and the decoder's input.
@@ -83,7 +94,7 @@ def check_pixels(pixels: Tensor, shape: Shape) -> None:
         raise InputError(
             f"pixels have type {pixels.dtype}; expected floats in 0..1: divide uint8 by 255"
         )
-    low, high = pixels.aminmax() if len(pixels) else (0.0, 1.0)
+    low, high = pixels.aminmax() if pixels.numel() else (0.0, 1.0)
     if not (low >= -1e-3 and high <= 1 + 1e-3):  # NaN fails it too
         raise InputError(
             f"pixels lie in {low:.3g}..{high:.3g}; expected 0..1: do not rescale to -1..1"

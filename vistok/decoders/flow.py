@@ -186,7 +186,7 @@ class FlowDecoder(Decoder):
             return guidance(*predicted, scale)
 
         grid = times(sampling.steps, sampling.shift)
-        # The way itself stays in fp32, whatever the network computes in.
+        # The sample itself stays in fp32, whatever the network computes in.
         noise = noise.to(values.device).float()
         frames = None if condition is None else condition.frames
         if frames is None:

@@ -35,7 +35,7 @@ from vistok.layers.masks import causal_last, joined
 from vistok.layers.modulation import Modulation, SinusoidsConfig, TimeEmbedding, modulate
 from vistok.layers.patchify import PatchEmbed, PatchesConfig, Unpatchify
 from vistok.layers.positions import PositionTable
-from vistok.layers.time_masks import EarlierBlocks, check_steps, steps_apart
+from vistok.layers.time_masks import STEPPED, EarlierBlocks, check_steps, steps_apart
 from vistok.layers.transformer import (
     Transformer,
     TransformerConfig,
@@ -70,21 +70,14 @@ class FlowViTConfig(FlowDecoderConfig):
     """Sinusoids of the time."""
     time_steps: bool = False
     """Values lie in blocks, one for each time step of the patches (VideoFlexTok)."""
-    attention: Literal[
-        "full",
-        "causal",
-        "causal_values",
-        "time_block_causal",
-        "time_block_causal_last",
-        "flexible_time_block_causal_last",
-    ] = "full"
+    attention: Literal["full", "causal", "causal_values", *STEPPED] = "full"
     """full: all see all; causal: each position those before it, patches in front; causal_values:
     patches see patches, value i sees patches and values 0..i. With time_steps, of each step,
     patches in front: causal; time_block_causal: a step sees itself and those before it;
     time_block_causal_last: of itself as causal_values; flexible_...: and of those before it what
     `earlier` says."""
     earlier: EarlierBlocks | None = None
-    """Sights of earlier time steps, of the flexible attention; null = all."""
+    """Attention to earlier time steps, of the flexible attention; null = to all."""
     given: GivenConfig | None = None
     """Training with given first frames, of clips with time_steps; null = none."""
     value_positions: FittedPositionsConfig | None = FittedPositionsConfig(kind="sum")

@@ -107,10 +107,10 @@ class ViTDecoderConfig(Config):
                 "give one of both"
             )
         own = self.value_class_token or self.levels
-        if self.value_rows == "onto" and (own or self.value_positions == "shared"):
+        if self.value_rows == "onto" and (own or self.value_positions != "own"):
             raise InputError(
                 "value_rows=onto adds values to mask tokens: it excludes value_class_token=true, "
-                "levels=true and value_positions=shared"
+                "levels, and value_positions=shared or sincos"
             )
         if self.spectrum and (self.value_rows == "behind" or self.slot_projection):
             raise InputError(

@@ -18,7 +18,7 @@ from vistok.config import Config
 from vistok.config.registry import register
 from vistok.core.errors import InputError
 from vistok.core.records import Condition, Latents
-from vistok.core.shapes import Grid, Shape
+from vistok.core.shapes import Grid, Shape, latent_frames
 from vistok.encoders.base import Encoder
 from vistok.layers.causal_conv import Stream
 from vistok.layers.causal_net import (
@@ -54,12 +54,8 @@ def latent_grid(net: CausalNetConfig, shape: Shape) -> Grid:
             f"frames of {tuple(sides)} positions cannot be halved space_levels={net.space_levels} "
             f"times; use sides that are multiples of {space}"
         )
-    if (t - 1) % time:
-        raise InputError(
-            f"{t} frames reach the causal_cnn, of which {time} make a latent frame; expected "
-            f"1 + k x {time}"
-        )
-    return (1 + (t - 1) // time, sides[0] // space, sides[1] // space)
+    count = latent_frames(t, time, f"{t} frames reach the causal_cnn, which")
+    return (count, sides[0] // space, sides[1] // space)
 
 
 @register("encoder", CausalCNNEncoderConfig)

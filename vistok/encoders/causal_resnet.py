@@ -56,7 +56,7 @@ class CausalResnetEncoder(Encoder):
         frames, *block = net.grid(shape)
         self.grids = (tuple(block),) * frames
         self.conv_in = net.conv(shape.channels, net.channels, bias=config.bias_in)
-        ways = [StridedDown(net, a, b) for a, b in zip(widths, net.halve_time, strict=False)]
+        ways = [StridedDown(net, a, b) for a, b in zip(widths[:-1], net.halve_time, strict=True)]
         inputs = (net.channels, *widths[:-1])
         self.levels = nn.ModuleList(
             CausalResLevel(net, inside, out, way)

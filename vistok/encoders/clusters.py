@@ -32,7 +32,6 @@ class ClustersConfig(GroupedConfig):
 
     @model_validator(mode="after")
     def _agrees(self) -> ClustersConfig:
-        self.check_widths()
         if self.least is not None and self.least > self.count:
             raise InputError(f"least={self.least} clusters of at most count={self.count}")
         return self

@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vistok.config import Config
@@ -33,7 +33,8 @@ class GroupedConfig(Config):
 
     patches: PatchesConfig = PatchesConfig()
     """Cells that are grouped: by their values in the input space, so that groups stay as they are
-    while the encoder learns. Best in a space whose values mean something (features)."""
+    while the encoder learns. Best in a space whose values mean something (features). The reader
+    sees their `positions`."""
     width: int = Field(default=512, ge=2, le=2**14)
     """W, channels of a patch and of a group."""
     count: int = Field(default=32, ge=1, le=2**14)
@@ -46,12 +47,15 @@ class GroupedConfig(Config):
     """Where its cells lie is added to a group's row; appended: besides, the last 2 A + 1 numbers of
     a latent are mean and deviation of their coordinates in 0..1 and their share, as they are."""
 
-    def check_widths(self) -> None:
-        """ValueError for layers of another width."""
+    @model_validator(mode="after")
+    def _fits(self) -> GroupedConfig:
+        if self.patches.class_token:
+            raise InputError("patches.class_token=true: this encoder has none; leave it out")
         for name in ("reader", "transformer"):
             part = getattr(self, name)
             if part is not None and part.width != self.width:
                 raise InputError(f"{name}.width={part.width}; expected width={self.width}")
+        return self
 
 
 class GroupedEncoder(Encoder):

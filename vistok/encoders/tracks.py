@@ -43,7 +43,6 @@ class TracksConfig(GroupedConfig):
 
     @model_validator(mode="after")
     def _agrees(self) -> TracksConfig:
-        self.check_widths()
         if self.over_time.width != self.width:
             raise InputError(f"over_time.width={self.over_time.width}; expected width={self.width}")
         return self

@@ -34,7 +34,13 @@ from vistok.layers.positions import (
 )
 from vistok.layers.spectrum import Analysis
 from vistok.layers.text import TextInput, TextInputConfig
-from vistok.layers.time_masks import EarlierBlocks, check_steps, first_steps, steps_apart
+from vistok.layers.time_masks import (
+    STEPPED,
+    EarlierBlocks,
+    check_steps,
+    first_steps,
+    steps_apart,
+)
 from vistok.layers.transformer import (
     Transformer,
     TransformerConfig,
@@ -131,6 +137,10 @@ class LatentsConfig(Config):
             )
         if self.count is None and self.levels:
             raise InputError("levels=true needs latent tokens; give count, or levels=false")
+        if self.count is None and self.tokens != "learned":
+            raise InputError(
+                f"tokens={self.tokens} needs latent tokens; give count, or leave it out"
+            )
         if self.reinterpret and self.slot_projection:
             raise InputError("reinterpret and slot_projection exclude each other: choose one")
         named = ("stored", "grid", "positions", "levels", "slot_projection", "reinterpret")
@@ -161,21 +171,14 @@ class ViTEncoderConfig(Config):
     """The transformer's norm also before the first block (TiTok's ln_pre)."""
     text: TextInputConfig | None = None
     """Text features behind the latents (TexTok); null = none are read."""
-    attention: Literal[
-        "full",
-        "causal_latents",
-        "causal",
-        "time_block_causal",
-        "time_block_causal_last",
-        "flexible_time_block_causal_last",
-    ] = "full"
+    attention: Literal["full", "causal_latents", "causal", *STEPPED] = "full"
     """causal_latents: patches see patches, latent i sees patches and latents 0..i (FlexTok);
     causal: each position sees those before it, patches in front. With latents.steps, of each step,
     patches in front: causal; time_block_causal: a step sees itself and those before it;
     time_block_causal_last: of itself as causal_latents (VideoFlexTok); flexible_...: and of those
     before it what `earlier` says."""
     earlier: EarlierBlocks | None = None
-    """Sights of earlier time steps, of the flexible attention; null = all."""
+    """Attention to earlier time steps, of the flexible attention; null = to all."""
     taps: dict[str, int] = Field(default_factory=dict)
     """Features for losses: name -> number of the block whose latents [B, N, W] are given."""
     token_std: Literal["unit", "width", "small", "constant"] | Annotated[float, Field(gt=0)] = (

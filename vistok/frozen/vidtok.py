@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from vistok.config import Config
 from vistok.core.errors import InputError
-from vistok.layers.frames import frames
+from vistok.layers.causal_conv import CausalConv3d
+from vistok.layers.frames import frames, unfold
 
 
 class VidTokConfig(Config):
@@ -89,11 +90,11 @@ class VidTok(nn.Module):
 
 def _per_frame(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """A layer of images on each frame of [B, C, T, h, w]."""
-    return layer(frames(x)).unflatten(0, (len(x), -1)).transpose(1, 2)
+    return unfold(layer(frames(x)), len(x))
 
 
-class _FrameNorm(nn.Module):
-    """A norm of each frame of [B, C, T, h, w]."""
+class _PositionNorm(nn.Module):
+    """LayerNorm over the channels of each position of [B, C, T, h, w]."""
 
     def __init__(self, config: VidTokConfig, channels: int) -> None:
         super().__init__()
@@ -104,6 +105,8 @@ class _FrameNorm(nn.Module):
 
 
 class _FrameGroupNorm(nn.GroupNorm):
+    """Group norm of each frame of [B, C, T, h, w]."""
+
     def forward(self, x: Tensor) -> Tensor:
         return _per_frame(super().forward, x)
 
@@ -118,7 +121,7 @@ class _PositionGroupNorm(nn.GroupNorm):
 
 def _norm(config: VidTokConfig, channels: int, over_time: bool = False) -> nn.Module:
     if config.norm == "layernorm":
-        return _FrameNorm(config, channels)
+        return _PositionNorm(config, channels)
     kind = _PositionGroupNorm if over_time else _FrameGroupNorm
     return kind(config.norm_groups, channels, eps=config.norm_eps)
 
@@ -148,12 +151,11 @@ class _CausalConv(nn.Module):
 
     def __init__(self, inside: int, out: int, kernel: int = 3, time_stride: int = 1) -> None:
         super().__init__()
-        around, front = kernel // 2, kernel - time_stride
-        self.padding = (around, around, around, around, front, 0)
-        self.conv = nn.Conv3d(inside, out, kernel, stride=(time_stride, 1, 1))
+        stride, front = (time_stride, 1, 1), kernel - time_stride
+        self.conv = CausalConv3d(inside, out, kernel, stride=stride, front=front, time_mode="zeros")
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, self.padding))
+        return self.conv(x)
 
 
 def _space(inside: int, out: int, kernel: int = 3) -> nn.Module:
@@ -247,12 +249,15 @@ def _middle(config: VidTokConfig, width: int) -> nn.ModuleDict:
     )
 
 
-def _level(config: VidTokConfig, inside: int, out: int, count: int) -> tuple[nn.Module, nn.Module]:
+def _level(
+    config: VidTokConfig, inside: int, out: int, count: int
+) -> tuple[nn.ModuleDict, nn.ModuleDict]:
     """Blocks of frames and blocks over time of one level, which alternate."""
     widths = [inside] + [out] * count
     space = [_Block(config, _space, a, b) for a, b in itertools.pairwise(widths)]
     time = [_Block(config, _TimeConv, out, out) for _ in range(count)]
-    return (nn.ModuleDict({"block": nn.ModuleList(blocks)}) for blocks in (space, time))
+    levels = (nn.ModuleDict({"block": nn.ModuleList(blocks)}) for blocks in (space, time))
+    return tuple(levels)
 
 
 class _Pyramid(nn.Module):

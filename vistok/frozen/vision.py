@@ -39,9 +39,13 @@ _CLIP_HUGE = Home(
     "CLIPVisionModel",
     "CLIPVisionConfig",
     {
-        **{"hidden_size": 1280, "intermediate_size": 5120, "projection_dim": 1024},
-        **{"num_hidden_layers": 32, "num_attention_heads": 16},
-        **{"patch_size": 14, "hidden_act": "gelu"},
+        "hidden_size": 1280,
+        "intermediate_size": 5120,
+        "projection_dim": 1024,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "patch_size": 14,
+        "hidden_act": "gelu",
     },
 )
 _SIGLIP = Home(
@@ -53,9 +57,12 @@ _SIGLIP_LARGE = Home(
     "SiglipVisionModel",
     "SiglipVisionConfig",
     {
-        **{"hidden_size": 1152, "intermediate_size": 4304},
-        **{"num_hidden_layers": 27, "num_attention_heads": 16},
-        **{"patch_size": 14, "image_size": 384},
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+        "patch_size": 14,
+        "image_size": 384,
     },
 )
 
@@ -147,7 +154,7 @@ class _Tower(VisionNetwork):
         sizes = network.config
         self.network, self.patch = network, sizes.patch_size
         self.side = sizes.image_size if config.image_size is None else config.image_size
-        if config.image_size is not None and self.side % self.patch:
+        if self.side != sizes.image_size and self.side % self.patch:
             raise InputError(
                 f"{self.name}: image_size={self.side} is no multiple of its patches' "
                 f"{self.patch}; expected one"

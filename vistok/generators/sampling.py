@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from vistok.config import Config
+from vistok.core.draws import picked
 from vistok.core.errors import InputError
 
 COLDEST = 1e-4  # least temperature above 0: over less, logits are beyond fp32
@@ -61,9 +62,7 @@ def choose(logits: Tensor, u: Tensor, config: ChoiceConfig) -> Tensor:
 def invert(weights: Tensor, u: Tensor) -> Tensor:
     """Codes [B] int64, in proportion to weights [B, V], of uniform numbers u [B] in [0, 1)."""
     # In fp64 the cumulative sum ends at 1 up to a rounding that no u can fall behind.
-    cumulative = weights.double().cumsum(-1)
-    chosen = torch.searchsorted(cumulative, u.double()[:, None] * cumulative[:, -1:], right=True)
-    return chosen[:, 0].clamp(max=weights.shape[-1] - 1)
+    return picked(weights.double(), u.double())
 
 
 def narrowed(logits: Tensor, config: ChoiceConfig) -> Tensor:

@@ -19,7 +19,7 @@ from vistok.config import Config
 from vistok.core.errors import InputError
 from vistok.layers.causal_conv import CausalChain, CausalConv3d, Stream, starts
 from vistok.layers.dropout import Dropout
-from vistok.layers.frames import frames
+from vistok.layers.frames import frames, unfold
 
 
 class CausalNetConfig(Config):
@@ -99,8 +99,7 @@ class FrameNorm(nn.GroupNorm):
         super().__init__(1, channels, eps=config.norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        folded = super().forward(frames(x).contiguous())
-        return folded.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+        return unfold(super().forward(frames(x).contiguous()), len(x))
 
 
 def factorized(inside: int, out: int) -> CausalChain:

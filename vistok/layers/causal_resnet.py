@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vistok.config import Config
 from vistok.core.errors import InputError
-from vistok.core.shapes import Grid, Shape
+from vistok.core.shapes import Grid, Shape, latent_frames
 from vistok.layers.causal_conv import CausalConv3d, TimePadding
 from vistok.layers.conv import ConvNorm
 from vistok.layers.dropout import Dropout
@@ -93,13 +93,8 @@ class CausalResnetConfig(Config):
                 f"image_size={shape.image_size} is not a multiple of {stride}, as the "
                 f"{len(self.channel_mult)} levels of channel_mult want it; use another size"
             )
-        if (frames - 1) % time:
-            counts = ", ".join(str(1 + k * time) for k in range(4))
-            raise InputError(
-                f"frames={frames}: this causal network takes 1 + {time}k frames; use one of "
-                f"{counts}, ..."
-            )
-        return (1 + (frames - 1) // time, *(side // stride for side in shape.image_size))
+        count = latent_frames(frames, time, f"frames={frames}: this causal network")
+        return (count, *(side // stride for side in shape.image_size))
 
     def conv(self, inside: int, out: int, kernel: int = 3, **options: object) -> CausalConv3d:
         return CausalConv3d(inside, out, kernel, time_mode=self.time_padding, **options)

@@ -38,13 +38,13 @@ def make_latent_norm(kind: LatentNormKind, count: int, dim: int) -> nn.Module:
     if kind in ("none", "layernorm", "rmsnorm"):
         return make_norm(kind, dim, EPS, affine=False)
     if kind == "layernorm_affine":
-        return Exact(nn.LayerNorm(dim, eps=LEARNED_EPS))
+        return FP32Norm(nn.LayerNorm(dim, eps=LEARNED_EPS))
     if kind == "layernorm_all":
-        return Exact(nn.LayerNorm((count, dim), eps=LEARNED_EPS))
+        return FP32Norm(nn.LayerNorm((count, dim), eps=LEARNED_EPS))
     return LatentBatchNorm(dim if kind == "batchnorm" else count * dim, each=kind != "batchnorm")
 
 
-class Exact(nn.Module):
+class FP32Norm(nn.Module):
     """A norm that is computed in fp32 whatever the autocast state."""
 
     def __init__(self, norm: nn.Module) -> None:

@@ -72,9 +72,9 @@ class PatchRotary:
         return self.angles_at(steps, grid[-2:])
 
     def angles_at(self, times: Tensor, sides: Grid) -> Tensor:
-        """The same of patches at explicit `times` [t], in frames at the anchor rate.
+        """The same of patches at explicit `times` [t], in patches at the anchor rate.
 
-        Frames that were picked out of a clip at f frames per second stand at number * anchor / f.
+        Patch j of a clip at f frames per second stands at j * anchor / f, whichever were left out.
         """
         each = self.dim // 6
         more = self.dim // 2 - 2 * each
@@ -98,7 +98,7 @@ class PatchRotary:
         fps = None if condition is None else condition.fps
         if fps is None or not self.config.reads_fps or len(grid) < 3:
             angles = self.angles(grid)[None]
-        elif bool((fps > 0).all()) is False:
+        elif not bool((fps > 0).all()):
             raise InputError(f"fps={fps.min().item():g}: expected frames per second above 0")
         elif bool((fps == fps.flatten()[0]).all()):
             angles = self.angles(grid, float(fps.flatten()[0]))[None]

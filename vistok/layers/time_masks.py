@@ -15,19 +15,13 @@ from vistok.config import Config
 from vistok.core.errors import InputError
 from vistok.layers.masks import causal_last
 
-TimeMask = Literal[
-    "full",
-    "causal",
-    "patches",
-    "time_block_causal",
-    "time_block_causal_last",
-    "flexible_time_block_causal_last",
-]
 _FLEXIBLE = "flexible_time_block_causal_last"
+STEPPED = ("time_block_causal", "time_block_causal_last", _FLEXIBLE)
+TimeMask = Literal["full", "causal", "patches", *STEPPED]
 
 
 class EarlierBlocks(Config):
-    """Sights of earlier time steps, for `flexible_time_block_causal_last`.
+    """Attention to earlier time steps, of `flexible_time_block_causal_last`.
 
     The defaults show earlier blocks whole, which is `time_block_causal_last`.
     """
@@ -58,7 +52,7 @@ def time_mask(
     patches see patches and register i sees the patches and the registers up to i.
 
     Args:
-        earlier: Sights of earlier steps, for flexible_time_block_causal_last; None shows all.
+        earlier: attention to earlier steps, of flexible_time_block_causal_last; None = to all.
     """
     block = patches + registers
     length = steps * block
@@ -82,7 +76,7 @@ def time_mask(
 
 def check_steps(kind: str, earlier: EarlierBlocks | None, stepped: bool) -> None:
     """InputError for an attention that needs time steps, or that they need another one for."""
-    in_steps = kind in ("time_block_causal", "time_block_causal_last", _FLEXIBLE)
+    in_steps = kind in STEPPED
     if in_steps and not stepped:
         raise InputError(
             f"attention={kind} is of tokens in time steps; give the steps, or another attention"
@@ -123,14 +117,14 @@ def first_steps(mask: Tensor, of: int, steps: int, patches: int, registers: int)
     return mask[kept][:, kept]
 
 
-def _earlier(patches: int, registers: int, sights: EarlierBlocks) -> Tensor:
+def _earlier(patches: int, registers: int, seen: EarlierBlocks) -> Tensor:
     """[block, block]: positions of an earlier step that each position of a later one sees."""
     mask = torch.ones(patches + registers, patches + registers, dtype=torch.bool)
-    mask[:patches, :patches] = sights.patches_to_patches == "full"
-    mask[:patches, patches:] = sights.patches_to_registers == "full"
-    mask[patches:, :patches] = sights.registers_to_patches == "full"
-    mask[patches:, patches:] = sights.registers_to_registers != "none"
-    if sights.registers_to_registers == "causal":
+    mask[:patches, :patches] = seen.patches_to_patches == "full"
+    mask[:patches, patches:] = seen.patches_to_registers == "full"
+    mask[patches:, :patches] = seen.registers_to_patches == "full"
+    mask[patches:, patches:] = seen.registers_to_registers != "none"
+    if seen.registers_to_registers == "causal":
         mask[patches:, patches:] = mask[patches:, patches:].tril()
     return mask
 

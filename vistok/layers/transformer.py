@@ -22,6 +22,8 @@ from vistok.layers.mlp import MlpKind, make_mlp
 from vistok.layers.modulation import Modulation, modulate
 from vistok.layers.norms import NormKind, make_norm
 
+InitKind = Literal["fan_in", "trunc_normal", "normal", "torch", "xavier", "xavier_fused"]
+
 
 class TransformerConfig(Config):
     width: int = Field(default=512, ge=2, le=2**14)
@@ -79,7 +81,7 @@ class TransformerConfig(Config):
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Share of samples for which training skips a residual branch of the last block (stochastic
     depth), keyed by sample; it grows linearly over the blocks, from 0 at the first (timm)."""
-    init: Literal["fan_in", "trunc_normal", "normal", "torch", "xavier", "xavier_fused"] = "fan_in"
+    init: InitKind = "fan_in"
     """fan_in: std 1/sqrt(fan-in); trunc_normal: `init_std`, cut at three of it (TiTok, GPT-2);
     normal: `init_std`, uncut (LlamaGen); torch: as its layers are made (TA-TiTok's decoder);
     xavier: uniform, by fan-in and fan-out (FlexTok); xavier_fused: the same, queries, keys and

@@ -88,8 +88,8 @@ class AdversarialConfig(LossConfig):
     without bound and rebuilt images teach nothing."""
     generator_loss: Literal["hinge", "non_saturating", "non_saturating_mean", "swapped"] = "hinge"
     """Loss of the tokenizer: -mean D, mean softplus(-D), or mean softplus(-D) of the mean logit of
-    each sample (Open-MAGVIT2). swapped is LlamaGen's and XQ-GAN's
-    non-saturating loss: that of hinge plus a constant."""
+    each sample (Open-MAGVIT2). swapped is LlamaGen's and XQ-GAN's non-saturating loss: hinge's plus
+    a constant."""
     smoothing: float = Field(default=0.0, ge=0, le=1)
     """Standard deviation of the noise in the targets of discriminator_loss=vanilla: real samples
     have 1 - smoothing |n| instead of 1, rebuilt ones smoothing |n| instead of 0, with n normal and

@@ -24,7 +24,12 @@ from vistok.core.records import Batch, Reconstruction
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.layers.dropout import Dropout
-from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
+from vistok.layers.transformer import (
+    InitKind,
+    Transformer,
+    TransformerConfig,
+    init_weights,
+)
 from vistok.losses.base import Loss, LossConfig
 from vistok.runtime.precision import no_autocast
 
@@ -40,7 +45,7 @@ class PriorTransformerConfig(TransformerConfig):
     norm_eps: float = 1e-5
     dropout: float = Field(default=0.1, ge=0, lt=1)
     attention_dropout: float = Field(default=0.1, ge=0, lt=1)
-    init: Literal["fan_in", "trunc_normal", "normal", "torch", "xavier", "xavier_fused"] = "xavier"
+    init: InitKind = "xavier"
     branch_scale: Literal["depth", "none"] = "none"
 
 

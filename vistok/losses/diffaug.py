@@ -32,7 +32,7 @@ class DiffAugConfig(Config):
     color: bool = True
     """Brightness +-0.5 (of a range of 2), saturation x 0..2, contrast x 0.5..1.5."""
     first: Literal["translation", "color"] = "translation"
-    """What comes first of the two; color first sees no zeros at the borders (VFRTok)."""
+    """The one of the two that comes first; color first sees no zeros at the borders (VFRTok)."""
     cutout: float = Field(default=0.2, ge=0, le=1)
     """Side of the rectangle that is set to zero, as a share of the image's; 0 = none (the
     original's negative prob)."""

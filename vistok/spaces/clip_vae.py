@@ -13,8 +13,7 @@ from torch import Tensor
 
 from vistok.config import Config
 from vistok.config.registry import register
-from vistok.core.errors import InputError
-from vistok.core.shapes import Shape
+from vistok.core.shapes import Shape, latent_frames
 from vistok.frozen.clip_vae import NAME, BorrowedVidTok
 from vistok.frozen.vae import OWN, OwnVAE, Posterior
 from vistok.frozen.vidtok import VidTokConfig
@@ -52,13 +51,8 @@ class ClipVAESpace(VAESpace):
         return (self._latent_frames(shape.frames),) if shape.is_clip else ()
 
     def _latent_frames(self, frames: int) -> int:
-        stride = self.config.network.frame_stride
-        if (frames - 1) % stride:
-            counts = ", ".join(str(1 + k * stride) for k in range(5))
-            raise InputError(
-                f"a clip of {frames} frames: this VAE takes 1 + {stride} k ({counts}, ...)"
-            )
-        return 1 + (frames - 1) // stride
+        taker = f"a clip of {frames} frames: this VAE"
+        return latent_frames(frames, self.config.network.frame_stride, taker)
 
     def posterior(self, pixels: Tensor) -> Posterior:
         """pixels [B, 3, (T,) H, W] in 0..1 -> mean and log-variance of their latents."""

@@ -21,7 +21,7 @@ from vistok.config import Config
 from vistok.config.registry import register
 from vistok.core.draws import PartDraws
 from vistok.core.errors import InputError
-from vistok.core.shapes import Shape
+from vistok.core.shapes import Shape, latent_frames
 from vistok.layers.causal_conv import Stream, starts
 from vistok.spaces.base import Space
 
@@ -57,15 +57,10 @@ class Haar(Space):
                 f"image_size={shape.image_size} is not a multiple of patch={patch} of the haar "
                 "space; use another size or patch"
             )
-        if shape.is_clip and (sides[0] - 1) % patch:
-            raise InputError(
-                f"frames={sides[0]}: a haar space of patch={patch} takes 1 + k x {patch} frames: "
-                f"{sides[0] - (sides[0] - 1) % patch}, "
-                f"{sides[0] - (sides[0] - 1) % patch + patch}, ..."
-            )
         small = tuple(side // patch for side in shape.image_size)
         if shape.is_clip:
-            small = (1 + (sides[0] - 1) // patch, *small)
+            taker = f"frames={sides[0]}: a haar space of patch={patch}"
+            small = (latent_frames(sides[0], patch, taker), *small)
             self.frame_stride = patch
         self.shape = Shape(shape.channels * patch ** len(small), small)
 

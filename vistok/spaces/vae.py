@@ -111,6 +111,8 @@ class VAESpace(Space):
     def forward(self, pixels: Tensor, draws: PartDraws | None = None) -> Tensor:
         posterior = self.posterior(pixels)
         noise = None if draws is None else draws.noise
+        if noise is not None and noise.ndim == 5:
+            noise = noise[:, :, : posterior.mean.shape[2]]  # of a clip shorter than the space's
         z = posterior.mean if noise is None else posterior.sample(noise)
         return (z - self.shift) * self.scale
 

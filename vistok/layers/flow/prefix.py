@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from vistok.config import Config
+from vistok.core.draws import picked
 from vistok.core.errors import InputError
 from vistok.layers.flow.path import interpolate
 
@@ -50,9 +51,8 @@ def prefix_times(uniform: Tensor, config: PrefixNoiseConfig) -> Tensor:
 
 def prefix_lengths(uniform: Tensor, lengths: tuple[int, ...], shares: tuple[float, ...]) -> Tensor:
     """Uniform numbers [B] in [0, 1) -> given frames [B] int64, drawn from `lengths` by `shares`."""
-    ends = torch.tensor(shares, dtype=torch.float64).cumsum(0)
-    chosen = torch.searchsorted(ends / ends[-1], uniform.double().contiguous(), right=True)
-    return torch.tensor(lengths)[chosen.clamp(max=len(lengths) - 1)]
+    chosen = picked(torch.tensor(shares, dtype=torch.float64), uniform.double())
+    return torch.tensor(lengths)[chosen]
 
 
 def given(lengths: Tensor, steps: int) -> Tensor:
@@ -89,10 +89,10 @@ def with_given(x: Tensor, frames: Tensor) -> Tensor:
 def holder(
     frames: Tensor, noise: Tensor, how: Literal["clean", "sdedit"]
 ) -> Callable[[Tensor, float], Tensor]:
-    """Function that puts given frames [B, C, t, h, w] into a sample x at a time of its way.
+    """Function (x, time) that puts given frames [B, C, t, h, w] into a sample x [B, C, T, h, w].
 
-    clean: as they are; sdedit: noised to that time, with the first frames of the way's own noise
-    [B, C, T, h, w] (arXiv 2108.01073).
+    clean: as they are; sdedit: noised to that time, with the first frames of the noise
+    [B, C, T, h, w] that sampling began with (arXiv 2108.01073).
     """
     first = noise[:, :, : frames.shape[2]]
 

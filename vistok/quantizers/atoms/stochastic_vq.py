@@ -48,6 +48,8 @@ class StochasticVQConfig(VQConfig):
 
 @register("quantizer", StochasticVQConfig)
 class StochasticVQ(VQ):
+    residual = False  # levels search their codes without draws, so that nothing would be sampled
+
     def __init__(self, config: StochasticVQConfig) -> None:
         super().__init__(config)
         if config.temperature == "stored":

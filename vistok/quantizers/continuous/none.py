@@ -22,8 +22,6 @@ class NoneConfig(Config):
     kind: Literal["none"] = "none"
     dim: int = Field(default=16, ge=1, le=2**14)
     """Channels of a token."""
-    loss_weights: dict[Literal["energy"], float] = {}
-    """energy: mean square of the latents, which keeps them bounded."""
 
     @classmethod
     def tiny(cls) -> NoneConfig:
@@ -38,12 +36,10 @@ class NoQuantizer(Quantizer):
         super().__init__()
         self.latent_dim = self.value_dim = config.dim
         self.vocab = ()
-        self.loss_weights = config.loss_weights
+        self.loss_weights = {}
 
     def quantize(self, latents: Latents, draws: Draws) -> Quantized:
-        values = latents.values
-        losses = {"energy": values.square().mean()} if self.loss_weights else {}
-        return Quantized(values, values, None, None, losses)
+        return Quantized(latents.values, latents.values, None, None, {})
 
     def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
         raise InputError("continuous latents have no codes to look up; decode their values")
