@@ -34,7 +34,9 @@ def pool_rate(
     Args:
         side: pixels of the square that is wanted. each: samples that a process takes at a time.
     """
-    context = multiprocessing.get_context("fork")
+    # Not by fork: a process that has threads (bars, decoders) can leave a lock behind in its child.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     with context.Pool(workers, initializer=_begin, initargs=(work, dataset, side)) as pool:
         pool.map(_one, indices[: 4 * workers], chunksize=1)
         began = time.perf_counter()
