@@ -59,7 +59,7 @@ SIZE = (
         "bytes/clip",
         "Size of the packed tokens of a clip with their small header.",
         digits=1,
-        tile=9,
+        tile=20,
         exact=True,
     ),
 )

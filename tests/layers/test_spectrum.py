@@ -89,7 +89,7 @@ def test_the_encoder_gives_a_list():
     [
         ({"value_rows": "behind"}, "give value_rows=onto"),
         ({"missing": "mask_token"}, "give missing=drop"),
-        ({"levels": True}, "levels=true"),
+        ({"levels": True}, "levels, and value_positions"),
         ({"patches": PatchesConfig(size=8)}, "one value for each of 4 patches"),
     ],
 )
