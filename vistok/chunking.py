@@ -191,6 +191,27 @@ def decode(
         yield from _continued(tokenizer, tokens, chunking, condition, seed, sampling)
         return
     left, before = chunking.frames, None
+    for number, window in windows(tokenizer, tokens, condition, seed, sampling, batch):
+        window = _blended(before, window, chunking.overlap)
+        last = number == len(chunking) - 1
+        done = chunking.window if last else chunking.step
+        before = window[:, done:].clone()
+        yield from window[:, : min(done, left)].unbind(1)
+        left -= min(done, left)
+
+
+def windows(
+    tokenizer: Tokenizer,
+    tokens: Tokens,
+    condition: Condition | None,
+    seed: int,
+    sampling: Any,
+    batch: int,
+) -> Iterator[tuple[int, Tensor]]:
+    """(number, pixels [3, T, H, W] in 0..1 on the CPU) of each window, `batch` decoded at a time.
+
+    condition: of one window, the same for all.
+    """
     for start in range(0, len(tokens), batch):
         rows = range(start, min(len(tokens), start + batch))
         pixels = tokenizer.decode(
@@ -200,13 +221,7 @@ def decode(
             index=torch.tensor(rows),
             sampling=sampling,
         )
-        for number, window in zip(rows, pixels.float().cpu(), strict=True):
-            window = _blended(before, window, chunking.overlap)
-            last = number == len(chunking) - 1
-            done = chunking.window if last else chunking.step
-            before = window[:, done:].clone()
-            yield from window[:, : min(done, left)].unbind(1)
-            left -= min(done, left)
+        yield from zip(rows, pixels.float().cpu(), strict=True)
 
 
 def _continued(

@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 from vistok import rates
-from vistok.chunking import Chunking
+from vistok.chunking import Chunking, windows
 from vistok.core.errors import InputError
 from vistok.core.records import Condition
-from vistok.tiling import of_all
 from vistok.tokenizer import Tokenizer
 from vistok.tokens import Tokens
 
@@ -63,17 +62,8 @@ def decode(
     most = max(1, math.ceil(max(counts) / patch)) * patch
     sides = (most, *tokens.size[1:])
     at = replace(condition or Condition(), sides=sides, fps=torch.tensor([float(fps)]))
-    for start in range(0, len(tokens), batch):
-        rows = range(start, min(len(tokens), start + batch))
-        pixels = tokenizer.decode(
-            tokens.select(slice(rows.start, rows.stop)),
-            of_all(at, len(rows)),
-            seed=seed,
-            index=torch.tensor(rows),
-            sampling=sampling,
-        )
-        for number, window in zip(rows, pixels.float().cpu(), strict=True):
-            yield from window[:, : counts[number]].unbind(1)
+    for number, window in windows(tokenizer, tokens, at, seed, sampling, batch):
+        yield from window[:, : counts[number]].unbind(1)
 
 
 def _first(place: float) -> int:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vistok.data import Dataset, Order, TrainLoader
 from vistok.data.loading.workers import end_with_parent
+from vistok.eval.provenance import provenance
+from vistok.eval.results.rows import Reference
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,6 +44,22 @@ def pool_rate(
         began = time.perf_counter()
         done = sum(pool.imap_unordered(_one, indices, chunksize=each))
         return done, done / (time.perf_counter() - began)
+
+
+def facts_of(dataset: Dataset, name: str, sides: tuple[int, ...], batch: int) -> dict[str, Any]:
+    """What all rows of a loading benchmark say: run, data, sides of a sample, machine."""
+    record = dataset.record()
+    return {
+        "run": f"{name} {sides[-1]}",
+        "reference": Reference(
+            name=name, split="train", manifest=record["manifest"], count=len(dataset)
+        ),
+        "count": batch,
+        "crop": record["crop"],
+        "filter": record["filter"],
+        "size": sides,
+        **provenance(),
+    }
 
 
 def squared(image: Image, side: int) -> Image:

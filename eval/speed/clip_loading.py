@@ -23,9 +23,8 @@ from vistok.config.registry import build
 from vistok.data import DataError, Dataset, Order, VideoConfig
 from vistok.data.kinds.video import ENDINGS
 from vistok.data.kinds.walk import ending_of, walk
-from vistok.eval.provenance import provenance
-from vistok.eval.results.rows import Reference, Row
-from vistok.eval.speed.bare import loader_rate, pool_rate, squared
+from vistok.eval.results.rows import Row
+from vistok.eval.speed.bare import facts_of, loader_rate, pool_rate, squared
 
 CLIPS, FRAMES = 400, 16  # clips of a measurement, frames of a clip
 
@@ -100,18 +99,7 @@ def clip_rows(folder: str | Path, sizes: Sequence[int], repeats: int, batch: int
             repeats=repeats,
             dataset=dataset,
         )
-        record = dataset.record()
-        common = {
-            "run": f"{name} {size}",
-            "reference": Reference(
-                name=name, split="train", manifest=record["manifest"], count=len(dataset)
-            ),
-            "count": batch,
-            "crop": record["crop"],
-            "filter": record["filter"],
-            "size": (FRAMES, size, size),
-            **provenance(),
-        }
+        common = facts_of(dataset, name, (FRAMES, size, size), batch)
         note = f"{workers} processes, {facts['clips']} clips of {FRAMES} frames"
         yield Row(metric="decode-frames/s", value=facts["raw"], note=note, **common)
         yield Row(metric="loader-frames/s", value=facts["loader"], note=note, **common)

@@ -19,10 +19,9 @@ from typing import Any
 
 from vistok.config.registry import build
 from vistok.data import DataError, Dataset, FolderConfig, Order, ParquetConfig, TrainLoader
-from vistok.eval.provenance import provenance
-from vistok.eval.results.rows import Reference, Row
+from vistok.eval.results.rows import Row
 from vistok.eval.speed import clip_loading
-from vistok.eval.speed.bare import loader_rate, pool_rate, squared
+from vistok.eval.speed.bare import facts_of, loader_rate, pool_rate, squared
 
 SIZES = (128, 256)
 IMAGES = 2000
@@ -43,19 +42,7 @@ def loading_rows(folder: str | Path, repeats: int, batch: int = 32) -> Iterator[
         facts = measure_loading(
             folder, size=size, batch=batch, images=IMAGES, repeats=repeats, dataset=dataset
         )
-        record = dataset.record()
-        reference = Reference(
-            name=name, split="train", manifest=record["manifest"], count=len(dataset)
-        )
-        common = {
-            "run": f"{name} {size}",
-            "reference": reference,
-            "count": batch,
-            "crop": record["crop"],
-            "filter": record["filter"],
-            "size": (size, size),
-            **provenance(),
-        }
+        common = facts_of(dataset, name, (size, size), batch)
         note = f"{facts['workers']} processes, {facts['images']} images"
         yield Row(metric="decode-images/s", value=facts["raw"], note=note, **common)
         yield Row(metric="loader-images/s", value=facts["loader"], note=note, **common)

@@ -76,7 +76,7 @@ def test_networks_that_do_not_fit_are_one_line(tasks, fails):
     _, folder = tasks
     tree = shrunk("vfrtok_l_stage3", folder)
     for networks, gan, message in (
-        (["critic"], {}, "'critic' names no network of task.losses; expected one of discriminator"),
+        (["teach"], {}, "'teach' names no network of task.losses; expected one of discriminator"),
         (["discriminator.head"], {}, "does not fit discriminator.head: there is nothing"),
         (["discriminator"], {**PATCHGAN, "width": 16}, "does not fit discriminator: .* has shape"),
     ):

@@ -17,10 +17,10 @@ from torch import Tensor
 from vistok.config import validate
 from vistok.frozen.vae import OWN, VAENetworkConfig
 from vistok.layers.fitted_positions import scrambled_sincos
-from vistok.pretrained.base import Entry, Family, Release, pair, same
+from vistok.pretrained.base import Entry, Family, Release, same
 from vistok.pretrained.tokenizers import flextok_config as official
 from vistok.pretrained.tokenizers.flextok_official import written
-from vistok.pretrained.tokenizers.flextok_weights import WRAPPED, patches, positions, trunk
+from vistok.pretrained.tokenizers.flextok_weights import WRAPPED, networks, patches
 from vistok.tokenizer import TokenizerConfig
 
 _MARKS = (
@@ -71,14 +71,20 @@ class FlexTok(Family):
         decoder = official.TREE.modules(tree.get("decoder"), "decoder", official.DECODER)
         space = self._space(official.TREE.options(tree.get("vae"), "vae", official.VAE), constants)
         network = validate(VAENetworkConfig, space["network"], f"{self.name}: constants.vae")
+        place = "flow_matching_noise_module"
+        noise = official.TREE.options(tree.get(place), place, official.NOISE)
         return {
             "image_size": constants.get("image_size") or _image_size(encoder, network.factor),
             "input_space": space,
             "output_space": space,
             "encoder": _encoder(encoder),
-            "quantizer": self._quantizer(tree),
+            "quantizer": official.fsq_of(official.TREE, tree, official.FSQ),
             "regularizers": _regularizers(decoder),
-            "decoder": {**_decoder(decoder), "times": self._times(tree), "sampling": _SAMPLING},
+            "decoder": {
+                **_decoder(decoder),
+                "times": official.times_of(noise),
+                "sampling": _SAMPLING,
+            },
         }
 
     def _space(self, vae: Mapping[str, Any], constants: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,57 +103,17 @@ class FlexTok(Family):
             "sample_posterior": vae["sample_posterior"],
         }
 
-    def _quantizer(self, tree: Mapping[str, Any]) -> dict[str, Any]:
-        fsq = official.TREE.options(tree.get("regularizer"), "regularizer", official.FSQ)
-        why = "a switch of training that is not taken over"
-        official.TREE.ignored(fsq, "regularizer", why, drop_quant_p=0.0, corrupt_tokens_p=0.0)
-        return {"kind": "fsq", "levels": fsq["levels"]}
-
-    def _times(self, tree: Mapping[str, Any]) -> dict[str, Any]:
-        place = "flow_matching_noise_module"
-        noise = official.TREE.options(tree.get(place), place, official.NOISE)
-        if noise["ln"]:
-            return {"stratify": "local" if noise["stratisfied"] else "none"}
-        if noise["mode_scale"]:
-            return {"kind": "mode", "mode_scale": noise["mode_scale"]}
-        return {"kind": "uniform"}
-
     def official(self, config: TokenizerConfig) -> dict[str, Any]:
         return written(config)
 
     # -- keys -----------------------------------------------------------------------------------
 
     def entries(self, config: TokenizerConfig) -> list[Entry]:
-        encoder, decoder = config.encoder, config.decoder
-        enc, dec = "encoder.module_dict.enc_", "decoder.module_dict.dec_"
         channels = config.input_space.network.latent_channels
-        table = [
-            same("encoder.latent_tokens", f"{enc}register_module.registers"),
-            *patches("encoder.patch_embed.proj", f"{enc}patch_emb", channels),
-            *positions(
-                "encoder.positions.fitted", f"{enc}posemb_module", encoder.patches.positions
-            ),
-            *trunk("encoder", f"{enc}transformer", encoder.transformer),
-            *pair("encoder.proj", f"{enc}to_latents.proj"),
-            *pair("decoder.embed_values", f"{dec}from_latents.proj"),
-            *positions(
-                "decoder.value_positions", f"{dec}registers_posemb_module", decoder.value_positions
-            ),
-            *patches("decoder.patch_embed.proj", f"{dec}noise_patch_emb", channels),
-            *positions(
-                "decoder.positions.fitted", f"{dec}patches_posemb_module", decoder.patches.positions
-            ),
-            *pair("decoder.time.up", f"{dec}time_embedder.mlp.0"),
-            *pair("decoder.time.out", f"{dec}time_embedder.mlp.2"),
-            *trunk("decoder", f"{dec}transformer", decoder.transformer, modulated=True),
-            *pair("decoder.unpatchify.proj", f"{dec}to_patches.proj"),
-        ]
-        if decoder.missing == "mask_token":
-            table.append(same("decoder.missing_token", f"{dec}nested_dropout.dropout_mask_token"))
-        if decoder.null in ("learned", "single"):
-            table.append(same("decoder.null_token", f"{dec}latent_dropout.nullcond"))
-        if decoder.head_modulation:
-            table += pair("decoder.modulation.proj", f"{dec}to_patches.adaLN_modulation.1")
+        table = networks(config, lambda ours, theirs, _: patches(ours, theirs, channels))
+        if config.decoder.null in ("learned", "single"):
+            theirs = "decoder.module_dict.dec_latent_dropout.nullcond"
+            table.append(same("decoder.null_token", theirs))
         if config.input_space.weights != OWN:
             return table
         with torch.device("meta"):

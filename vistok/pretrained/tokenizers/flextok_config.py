@@ -142,3 +142,20 @@ def square(sizes: Any, place: str) -> int:
     if not isinstance(sizes, list | tuple) or len(sizes) != 2 or sizes[0] != sizes[1]:
         TREE.refuse(place, sizes, "two equal sides")
     return sizes[0]
+
+
+def fsq_of(classes: ClassTree, tree: Mapping[str, Any], target: str) -> dict[str, Any]:
+    """Our quantizer of a model's tree, whose FSQ is the class `target`."""
+    fsq = classes.options(tree.get("regularizer"), "regularizer", target)
+    why = "a switch of training that is not taken over"
+    classes.ignored(fsq, "regularizer", why, drop_quant_p=0.0, corrupt_tokens_p=0.0)
+    return {"kind": "fsq", "levels": fsq["levels"]}
+
+
+def times_of(noise: Mapping[str, Any]) -> dict[str, Any]:
+    """Our times of the flow, of the arguments of its noise module."""
+    if noise["ln"]:
+        return {"stratify": "local" if noise["stratisfied"] else "none"}
+    if noise["mode_scale"]:
+        return {"kind": "mode", "mode_scale": noise["mode_scale"]}
+    return {"kind": "uniform"}

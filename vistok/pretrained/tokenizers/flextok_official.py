@@ -91,9 +91,43 @@ DECODER = {
 }
 
 
+VAE_LINKS = {
+    "images_read_key": "rgb",
+    "vae_latents_read_key": "vae_latents",
+    "vae_latents_write_key": "vae_latents",
+    "images_reconst_write_key": "rgb_reconst",
+}
+
+
 def linked(tree: dict[str, Any], keys: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Modules in the order in which they run, each with the entries that it reads and writes."""
     return {name: {**tree[name], **keys[name]} for name in keys if name in tree}
+
+
+def regularizer(config: TokenizerConfig, target: str) -> dict[str, Any]:
+    """The quantizer's tree; `target` is the path of its class."""
+    return {
+        "_target_": target,
+        "latents_read_key": "enc_latents",
+        "quants_write_key": "quants",
+        "tokens_write_key": "tokens",
+        "levels": list(config.quantizer.levels),
+    }
+
+
+def noise(config: TokenizerConfig, target: str) -> dict[str, Any]:
+    """The tree of the flow's noise module; `target` is the path of its class."""
+    times = config.decoder.times
+    return {
+        "_target_": target,
+        "clean_images_read_key": "vae_latents",
+        "noised_images_write_key": "noised",
+        "timesteps_write_key": "timesteps",
+        "sigmas_write_key": "sigmas",
+        "ln": times.kind == "logit_normal",
+        "stratisfied": times.stratify == "local",
+        "mode_scale": times.mode_scale if times.kind == "mode" else 0.0,
+    }
 
 
 def written(config: TokenizerConfig) -> dict[str, Any]:
@@ -102,14 +136,10 @@ def written(config: TokenizerConfig) -> dict[str, Any]:
     factor, channels = space.network.factor, space.network.latent_channels
     grid = lambda part: [side // factor // part.patches.size for side in config.image_size]
     network = space.network.model_dump(mode="json", exclude={"latent_channels"})
-    times = decoder.times
     return {
         "vae": {
             "_target_": classes.VAE,
-            "images_read_key": "rgb",
-            "vae_latents_read_key": "vae_latents",
-            "vae_latents_write_key": "vae_latents",
-            "images_reconst_write_key": "rgb_reconst",
+            **VAE_LINKS,
             "vae_kl_loss_write_key": "vae_kl",
             "latent_channels": channels,
             "hf_hub_path": None if space.weights == OWN else space.weights,
@@ -125,23 +155,8 @@ def written(config: TokenizerConfig) -> dict[str, Any]:
             "_target_": classes.SEQUENCE,
             "module_dict": linked(_decoder(config, channels, grid(decoder)), DECODER),
         },
-        "regularizer": {
-            "_target_": classes.FSQ,
-            "latents_read_key": "enc_latents",
-            "quants_write_key": "quants",
-            "tokens_write_key": "tokens",
-            "levels": list(config.quantizer.levels),
-        },
-        "flow_matching_noise_module": {
-            "_target_": classes.NOISE,
-            "clean_images_read_key": "vae_latents",
-            "noised_images_write_key": "noised",
-            "timesteps_write_key": "timesteps",
-            "sigmas_write_key": "sigmas",
-            "ln": times.kind == "logit_normal",
-            "stratisfied": times.stratify == "local",
-            "mode_scale": times.mode_scale if times.kind == "mode" else 0.0,
-        },
+        "regularizer": regularizer(config, classes.FSQ),
+        "flow_matching_noise_module": noise(config, classes.NOISE),
         "pipeline": {
             "_target_": classes.PIPELINE,
             "_partial_": True,

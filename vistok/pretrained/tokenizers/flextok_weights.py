@@ -6,16 +6,55 @@ queries, keys and values are three layers, a modulation's gates come first.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vistok.pretrained.base import Entry, same
+from vistok.pretrained.base import Entry, pair, same
+from vistok.tokenizer import TokenizerConfig
 
 WRAPPED = "._checkpoint_wrapped_module"  # a level that activation checkpointing may leave
 # Chunks of a block's modulation there, in the order in which ours stand.
 CHUNKS = (2, 3, 0, 4, 5, 1)
+
+
+def networks(
+    config: TokenizerConfig, patches: Callable[[str, str, Any], list[Entry]], head: str = ""
+) -> list[Entry]:
+    """The entries of an encoder and its flow decoder, for images and clips.
+
+    Args:
+        patches: (our key, theirs, encoder's or decoder's config) -> the patch embed's entries.
+        head: stands in front of every official key.
+    """
+    encoder, decoder = config.encoder, config.decoder
+    enc, dec = f"{head}encoder.module_dict.enc_", f"{head}decoder.module_dict.dec_"
+    table = [
+        same("encoder.latent_tokens", f"{enc}register_module.registers"),
+        *patches("encoder.patch_embed.proj", f"{enc}patch_emb", encoder),
+        *positions("encoder.positions.fitted", f"{enc}posemb_module", encoder.patches.positions),
+        *trunk("encoder", f"{enc}transformer", encoder.transformer),
+        *pair("encoder.proj", f"{enc}to_latents.proj"),
+        *pair("decoder.embed_values", f"{dec}from_latents.proj"),
+        *positions(
+            "decoder.value_positions", f"{dec}registers_posemb_module", decoder.value_positions
+        ),
+        *patches("decoder.patch_embed.proj", f"{dec}noise_patch_emb", decoder),
+        *positions(
+            "decoder.positions.fitted", f"{dec}patches_posemb_module", decoder.patches.positions
+        ),
+        *pair("decoder.time.up", f"{dec}time_embedder.mlp.0"),
+        *pair("decoder.time.out", f"{dec}time_embedder.mlp.2"),
+        *trunk("decoder", f"{dec}transformer", decoder.transformer, modulated=True),
+        *pair("decoder.unpatchify.proj", f"{dec}to_patches.proj"),
+    ]
+    if decoder.missing == "mask_token":
+        table.append(same("decoder.missing_token", f"{dec}nested_dropout.dropout_mask_token"))
+    if decoder.head_modulation:
+        table += pair("decoder.modulation.proj", f"{dec}to_patches.adaLN_modulation.1")
+    return table
 
 
 def patches(ours: str, theirs: str, channels: int) -> list[Entry]:

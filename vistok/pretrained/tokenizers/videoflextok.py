@@ -9,6 +9,7 @@ its own copy of the VAE, which an import keeps.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,9 +20,10 @@ from vistok.frozen.clip_vae import NAME
 from vistok.frozen.vae import OWN
 from vistok.frozen.vidtok import VidTokConfig
 from vistok.layers.fitted_positions import scrambled_sincos
-from vistok.pretrained.base import Entry, Family, Release, pair, same, warn_of_unknown
+from vistok.pretrained.base import Entry, Family, Release, same, warn_of_unknown
+from vistok.pretrained.tokenizers import flextok_config as images
 from vistok.pretrained.tokenizers import videoflextok_config as official
-from vistok.pretrained.tokenizers.flextok_weights import WRAPPED, positions, trunk
+from vistok.pretrained.tokenizers.flextok_weights import WRAPPED, networks
 from vistok.pretrained.tokenizers.videoflextok_config import TREE
 from vistok.pretrained.tokenizers.videoflextok_modules import decoder_of, encoder_of, lengths_of
 from vistok.pretrained.tokenizers.videoflextok_official import written
@@ -101,7 +103,7 @@ class VideoFlexTok(Family):
             "input_space": space,
             "output_space": space,
             "encoder": encoder_of(encoder),
-            "quantizer": self._quantizer(tree),
+            "quantizer": images.fsq_of(TREE, tree, official.FSQ),
             "regularizers": lengths_of(decoder, sides[0], network.frame_stride),
             "decoder": {**decoder_of(decoder, order, times), "sampling": _SAMPLING},
         }
@@ -124,51 +126,20 @@ class VideoFlexTok(Family):
             "sample_posterior": True,  # the code always does, in evaluation too; ours in training
         }
 
-    def _quantizer(self, tree: Mapping[str, Any]) -> dict[str, Any]:
-        fsq = TREE.options(tree.get("regularizer"), "regularizer", official.FSQ)
-        why = "a switch of training that is not taken over"
-        TREE.ignored(fsq, "regularizer", why, drop_quant_p=0.0, corrupt_tokens_p=0.0)
-        return {"kind": "fsq", "levels": fsq["levels"]}
-
     def official(self, config: TokenizerConfig) -> dict[str, Any]:
         return written(config)
 
     # -- keys -----------------------------------------------------------------------------------
 
     def entries(self, config: TokenizerConfig) -> list[Entry]:
-        encoder, decoder = config.encoder, config.decoder
-        head = _head(config)
-        enc, dec = f"{head}encoder.module_dict.enc_", f"{head}decoder.module_dict.dec_"
+        decoder, head = config.decoder, _head(config)
+        dec = f"{head}decoder.module_dict.dec_"
         channels = config.input_space.network.latent_channels
-        table = [
-            same("encoder.latent_tokens", f"{enc}register_module.registers"),
-            *_patches("encoder.patch_embed.proj", f"{enc}patch_emb", encoder, channels),
-            *positions(
-                "encoder.positions.fitted", f"{enc}posemb_module", encoder.patches.positions
-            ),
-            *trunk("encoder", f"{enc}transformer", encoder.transformer),
-            *pair("encoder.proj", f"{enc}to_latents.proj"),
-            *pair("decoder.embed_values", f"{dec}from_latents.proj"),
-            *positions(
-                "decoder.value_positions", f"{dec}registers_posemb_module", decoder.value_positions
-            ),
-            *_patches("decoder.patch_embed.proj", f"{dec}noise_patch_emb", decoder, channels),
-            *positions(
-                "decoder.positions.fitted", f"{dec}patches_posemb_module", decoder.patches.positions
-            ),
-            *pair("decoder.time.up", f"{dec}time_embedder.mlp.0"),
-            *pair("decoder.time.out", f"{dec}time_embedder.mlp.2"),
-            *trunk("decoder", f"{dec}transformer", decoder.transformer, modulated=True),
-            *pair("decoder.unpatchify.proj", f"{dec}to_patches.proj"),
-        ]
-        if decoder.missing == "mask_token":
-            table.append(same("decoder.missing_token", f"{dec}nested_dropout.dropout_mask_token"))
+        table = networks(config, partial(_patches, channels=channels), head)
         if decoder.given is not None and decoder.given.hidden:
             table.append(same("decoder.given_token", f"{dec}prefix_masking.dropout_mask_token"))
         if decoder.null == "learned":
             table.append(same("decoder.null_token", f"{dec}latent_dropout.nullcond"))
-        if decoder.head_modulation:
-            table += pair("decoder.modulation.proj", f"{dec}to_patches.adaLN_modulation.1")
         if config.input_space.weights != OWN:
             return table
         with torch.device("meta"):

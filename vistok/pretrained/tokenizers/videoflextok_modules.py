@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vistok.pretrained.tokenizers import flextok_config as images
 from vistok.pretrained.tokenizers import videoflextok_config as official
 from vistok.pretrained.tokenizers.videoflextok_config import TREE
 
@@ -101,7 +102,7 @@ def decoder_of(
         "overwrites": _order(order),
         "head_modulation": head["adaLN_emb_read_key"] is not None,
         "taps": {name: block + 1 for name, block in zip(names, blocks, strict=True)},
-        "times": _times(noise),
+        "times": images.times_of(noise),
     }
 
 
@@ -160,14 +161,6 @@ def _given(found: Mapping[str, Any], noise: Mapping[str, Any]) -> dict[str, Any]
         "noise": {"share": noise["cond_noise_prob"], "low": low, "high": high},
         "hidden": hidden,
     }
-
-
-def _times(noise: Mapping[str, Any]) -> dict[str, Any]:
-    if noise["ln"]:
-        return {"stratify": "local" if noise["stratisfied"] else "none"}
-    if noise["mode_scale"]:
-        return {"kind": "mode", "mode_scale": noise["mode_scale"]}
-    return {"kind": "uniform"}
 
 
 def _order(modules: Sequence[str]) -> list[str]:

@@ -38,17 +38,8 @@ def written(config: TokenizerConfig) -> dict[str, Any]:
 def _model(config: TokenizerConfig) -> dict[str, Any]:
     space, decoder = config.input_space, config.decoder
     network = space.network.model_dump(mode="json")
-    channels, times = space.network.latent_channels, decoder.times
-    noise = {
-        "_target_": classes.NOISE,
-        "clean_images_read_key": "vae_latents",
-        "noised_images_write_key": "noised",
-        "timesteps_write_key": "timesteps",
-        "sigmas_write_key": "sigmas",
-        "ln": times.kind == "logit_normal",
-        "stratisfied": times.stratify == "local",
-        "mode_scale": times.mode_scale if times.kind == "mode" else 0.0,
-    }
+    channels = space.network.latent_channels
+    noise = images.noise(config, classes.NOISE)
     if decoder.given is not None:
         given = decoder.given
         noise |= {
@@ -62,10 +53,7 @@ def _model(config: TokenizerConfig) -> dict[str, Any]:
         "_target_": classes.MODELS[0],
         "vae": {
             "_target_": classes.VAE,
-            "images_read_key": "rgb",
-            "vae_latents_read_key": "vae_latents",
-            "vae_latents_write_key": "vae_latents",
-            "images_reconst_write_key": "rgb_reconst",
+            **images.VAE_LINKS,
             "tokenizer_id": classes.VIDTOK,
         },
         "encoder": {
@@ -73,13 +61,7 @@ def _model(config: TokenizerConfig) -> dict[str, Any]:
             "module_dict": images.linked(_encoder(config), images.ENCODER),
         },
         "decoder": {"_target_": classes.SEQUENCE, "module_dict": _decoder_in_order(config)},
-        "regularizer": {
-            "_target_": classes.FSQ,
-            "latents_read_key": "enc_latents",
-            "quants_write_key": "quants",
-            "tokens_write_key": "tokens",
-            "levels": list(config.quantizer.levels),
-        },
+        "regularizer": images.regularizer(config, classes.FSQ),
         "flow_matching_noise_module": noise,
         "pipeline": {
             "_target_": classes.PIPELINE,
