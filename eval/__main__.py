@@ -152,6 +152,10 @@ def study(arguments: Sequence[str]) -> None:
     with process_group(config.evaluate.device) as (device, _):
         results, target = run_study(config, evaluation_of(config, device))
     click.echo(summary(results))
+    if config.claims:
+        from vistok.eval.report.claims import text
+
+        click.echo("\n" + text(results))
     if config.correlate:
         from vistok.eval.study.verdict import verdict_text
 
