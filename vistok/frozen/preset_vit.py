@@ -1,7 +1,7 @@
 """Vision transformers of the presets: DINOv2, MAE, CLIP's and SigLIP's image towers, exactly.
 
 One network with four switches: class token, a norm before the first block (CLIP), attention pooling
-(SigLIP), a projection (CLIP). `vistok.frozen.preset_layouts` has its names in files. Position tables
+(SigLIP), a projection (CLIP). Its names in files are in `vistok.frozen.preset_layouts`. Positions
 are resized when the file is read, by the rule of the program that a preset follows:
 
 antialias  bicubic with antialias, to the grid (timm)
