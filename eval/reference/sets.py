@@ -31,6 +31,8 @@ from vistok.metrics.stored import CAP, chosen
 
 MANIFOLD = ("precision", "recall", "density", "coverage")
 METRICS = ("fid", "sfid", "kid", "is", *MANIFOLD)
+_DEFINED = {"kid": "kid"} | dict.fromkeys(MANIFOLD, "prdc")
+"""Metric -> the kind of measures that a network's features must be made for; others take "fid"."""
 MS_SSIM = "ms-ssim"  # of each image, so no measure of the set; asked for in the same way
 _NEIGHBOURS, _BALLS = 3, 5
 
@@ -154,7 +156,8 @@ class NetworkMeasures:
     ) -> None:
         self.context, self.count, self.frechet, self.stored = context, count, frechet, stored
         self.network = network = context.features
-        self.metrics = tuple(name for name in metrics if name in network.measures)
+        defined = lambda name: _DEFINED.get(name, "fid") in network.measures
+        self.metrics = tuple(filter(defined, metrics))
         self.decoded = _Gathered(network, self.metrics, count, stored, context.device)
         self.score = None
         if "is" in self.metrics and network.classes and count >= 10:

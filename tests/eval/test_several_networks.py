@@ -80,7 +80,7 @@ def test_images_are_read_once_for_all(context, features, monkeypatch):
 
 def test_a_measure_that_a_network_does_not_define_has_no_row(context, features):
     kernel = Colors()
-    kernel.measures = ("kid",)
+    kernel.measures = frozenset({"kid"})
     made = context(PatchTokenizer(8)).seen_by(features, kernel)
     rows = rows_of(made, "rfid", metrics=("fid", "kid"))
     found = {(row.metric, row.features.name) for row in rows if row.metric in ("rFID", "KID")}

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from vistok.core.errors import InputError
 
-MEASURES = ("fid", "sfid", "kid", "is", "precision", "recall", "density", "coverage")
 IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, std
 
 
@@ -86,8 +85,9 @@ class FeatureNetwork(Frozen):
     dim: int
     spatial_dim: int | None = None
     classes: int | None = None
-    measures: tuple[str, ...] = MEASURES
-    """Measures of sets of images that are defined on it."""
+    measures: frozenset[str] = frozenset({"fid", "kid", "prdc"})
+    """Measures of sets of images that are defined on these features: fid (Fréchet distances), kid,
+    prdc (precision, recall, density, coverage), cmmd."""
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels [B, 3, H, W] uint8 -> features [B, D] float32, no gradient; see `features`."""
