@@ -24,6 +24,7 @@ from torch import Tensor
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
 from vistok.eval.images import Views
+from vistok.eval.protocols import latent_mixing
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, register
 from vistok.eval.protocols.common import all_codes, positions_of, training_job
 from vistok.eval.protocols.neighbors import code_vectors, kept, same_places, search
@@ -33,6 +34,8 @@ from vistok.eval.systems.runs import System
 from vistok.layers.frames import frames
 from vistok.metrics import FeatureStats
 from vistok.metrics.interpolated import (
+    CANDIDATES,
+    CONTINUOUS,
     DISCRETE,
     QUICK_SEARCHED,
     QUICK_SHARES,
@@ -84,12 +87,11 @@ class IFID(Protocol):
         return found
 
     def run(self, context: Context, config: IFIDConfig) -> list[Row]:
-        """iFID-discrete-v1 and its cells, or its quick variant at each length."""
+        """iFID-discrete-v1 and its cells, or its quick variant at each length; iFID-v1 of
+        continuous latents."""
         quick = config.mode == "quick"
-        name = context.per_frame(DISCRETE + ("-quick" if quick else ""))
-        if not context.spec.vocab:
-            context.skip(name, "undefined for continuous tokens")
-            return []
+        kind = DISCRETE if context.spec.vocab else CONTINUOUS
+        name = context.per_frame(kind + ("-quick" if quick else ""))
         base = context.job.data(context)
         if isinstance(base, str):
             instead = f"{base}; {NAME}.neighbors=val seeks them among the evaluated {context.unit}s"
@@ -97,10 +99,14 @@ class IFID(Protocol):
             return []
         chosen, note = chosen_images(context, quick)
         own = same_places(context.views, base)
-        needed = 1 + (own is not None)
+        needed = (1 if context.spec.vocab else CANDIDATES) + (own is not None)
         if len(base) < needed:
-            context.skip(name, f"{len(base)} {context.unit}s to choose a neighbor from")
+            few = f"{len(base)} {context.unit}s to choose a neighbor from; give {needed} or more"
+            context.skip(name, few)
             return []
+        about = searched(context, base, own)
+        if not context.spec.vocab:
+            return latent_mixing.rows(context, base, name, chosen, own, about, note)
         clean = all_codes(context)
         others = clean if base is context.views else all_codes(context, base, "encode neighbors")
         rows = []
@@ -117,8 +123,8 @@ class IFID(Protocol):
             picked[chosen] = others[near.index[:, 0]]
             mixing.measure(clean, picked, chosen)
             apart = float(near.squares.mean()) / context.spec.positions_in(length)
-            about = f"{searched(context, base, own)}, {apart:.4g} apart per position"
-            rows += mixing.rows(name, "; ".join(filter(None, (about, note))))
+            noted = (f"{about}, {apart:.4g} apart per position", note)
+            rows += mixing.rows(name, "; ".join(filter(None, noted)))
         return rows
 
 

@@ -26,6 +26,23 @@ INTERPOLATED = (
         predicts="x",
     ),
     Metric(
+        "iFID-v1-quick",
+        "iFID-v1 with fewer images; not comparable with the full one.",
+        better="lower",
+        digits=2,
+        predicts="x",
+    ),
+    Metric(
+        "iFID-v1",
+        "Fréchet distance of images decoded halfway between each image's continuous latents and "
+        "those of a near training image. Our exact form of the published iFID, not comparable "
+        "with its numbers.",
+        better="lower",
+        digits=2,
+        tile=32,
+        predicts="x",
+    ),
+    Metric(
         "iFID-discrete-v1-quick-frame",
         "The same of a tokenizer of clips, over all frames of the clips as single images.",
         "iFID-discrete-v1-quick per frame",
@@ -38,6 +55,22 @@ INTERPOLATED = (
         "iFID-discrete-v1 of a tokenizer of clips: tokens of whole clips are mixed, and the frames "
         "of the decoded clips are compared as single images.",
         "iFID-discrete-v1 per frame",
+        better="lower",
+        digits=2,
+        framewise=True,
+    ),
+    Metric(
+        "iFID-v1-quick-frame",
+        "iFID-v1-quick of a tokenizer of clips, over all frames of the clips.",
+        "iFID-v1-quick per frame",
+        better="lower",
+        digits=2,
+        framewise=True,
+    ),
+    Metric(
+        "iFID-v1-frame",
+        "iFID-v1 of a tokenizer of clips, over all frames of the clips.",
+        "iFID-v1 per frame",
         better="lower",
         digits=2,
         framewise=True,

@@ -19,6 +19,8 @@ from vistok.metrics.perturbed import draws
 DISCRETE = "iFID-discrete-v1"
 SHARES = (0.125, 0.25, 0.5)  # beyond a half the neighbor is the image, and the image is mixed in
 QUICK_SHARES = (0.5,)
+CONTINUOUS = "iFID-v1"
+CANDIDATES, WEIGHT = 10, 0.5  # defaults of the authors' script
 SEARCHED, QUICK_SEARCHED = 50_000, 10_000  # training images among which neighbors are sought
 
 
@@ -50,3 +52,29 @@ def batch_taken(
         row = taken(draws(seed, image, length * branches)[0], share)
         rows.append(torch.from_numpy(row.reshape(branches, length).T.copy()))
     return torch.stack(rows) if rows else torch.zeros((0, length, branches), dtype=torch.bool)
+
+
+def chosen_candidate(squares: Tensor, index: Tensor, seed: int = 0) -> Tensor:
+    """[n] which of a sample's k candidates it is mixed with, drawn with probabilities softmax(-s).
+
+    Args:
+        squares: [n, k] s: mean over all coordinates of the squared difference, nearest first.
+        index: [n] places of the samples in the set's order: the key of the draws, one number each.
+    """
+    u = torch.tensor([draws(seed, image, 1)[0][0] for image in index.tolist()])
+    below = torch.softmax(-squares.double(), 1).cumsum(1).cpu()
+    return (below <= u[:, None]).sum(1).clamp(max=squares.shape[1] - 1)
+
+
+def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
+    """[n, D] and [n, D] -> the vectors at `weight` of the arc from a to b, in float64.
+
+    (sin((1 - w) t) a + sin(w t) b) / sin t, with t the angle between both; the lengths stay those
+    of a and b, which are not normalized. Along a line where sin t < 1e-6.
+    """
+    a, b = a.double(), b.double()
+    unit = lambda one: one / one.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    angle = (unit(a) * unit(b)).sum(1, keepdim=True).clamp(-1, 1).acos()
+    sine = angle.sin()
+    arc = ((1 - weight) * angle).sin() * a + (weight * angle).sin() * b
+    return torch.where(sine < 1e-6, torch.lerp(a, b, weight), arc / sine.clamp_min(1e-6))

@@ -10,7 +10,6 @@ from vistok.eval.protocols import ifid
 from vistok.eval.protocols.neighbors import same_places
 from vistok.eval.reference.training_set import Picked
 from vistok.metrics import frechet_distance
-from vistok.metrics.interpolated import batch_taken
 from vistok.metrics.perturbed import draws
 from vistok.tokens import TokenSpec
 
@@ -62,9 +61,8 @@ def test_grows_with_the_share(context, measure):
     changed = [float(one.changed / one.tokens) for one in mixing.done.values()]
     assert changed[0] == 0 and changed == sorted(changed)
     rows = run(measure, context(PatchTokenizer(16), count=32), training(16, 100))
-    clean = next(r for r in measure(found, "rfid") if r.metric == "rFID" and r.length == 64)
     cells = [row.value for row in rows if row.metric == "iFID-discrete-v1-cell"]
-    assert [clean.value, *cells] == sorted([clean.value, *cells])
+    assert [values[0], *cells] == sorted([values[0], *cells])
 
 
 def test_batch_size_changes_nothing(context, measure):
@@ -85,16 +83,6 @@ def test_only_kept_tokens_are_mixed_and_factors_of_a_token_stay_together():
     u = draws(0, 7, 8)[0]  # branch 0's four kept positions, then branch 1's
     assert moved[7][[0, 1, 3, 4], 0].tolist() == (u[:4] <= 0.5).astype(int).tolist()
     assert moved[7][[0, 1, 3, 4], 2].tolist() == (u[4:] <= 0.5).astype(int).tolist()
-
-
-def test_draws():
-    """The check values of docs/ideas/ifid.md."""
-    rows = [batch_taken(torch.tensor([i]), 256, 0.5)[0, :, 0] for i in (0, 1, 49999)]
-    assert [int(row.sum()) for row in rows] == [122, 108, 111]
-    counts = [int(batch_taken(torch.tensor([0]), 256, s).sum()) for s in (0, 0.125, 0.25, 1)]
-    assert counts == [0, 29, 53, 256]
-    more, fewer = (batch_taken(torch.arange(9), 16, s) for s in (0.5, 0.25))
-    assert (more | ~fewer).all()  # a larger share takes the same tokens and more
 
 
 def test_rows_say_what_they_are(context, measure, make_tokenizer):
@@ -192,3 +180,25 @@ def test_frames_of_clips_are_images(features, perceptual, measure):
     assert rows[0].count == 16 and rows[0].size == (2, 4, 4) and rows[0].note.count("clips") == 1
     # All evaluated colors but one (index 0: black) are training colors, at the place before.
     assert rows[0].value > 0 and rows[1].measured["changed"] == pytest.approx(0.125 / 8, abs=0.01)
+
+
+def test_neighbors_are_found_again(context, measure, make_tokenizer, tmp_path, monkeypatch):
+    """A killed evaluation does not search anew; other neighbors are another file; damage is told."""
+    from vistok.eval.protocols import neighbors
+    from vistok.eval.resumable import Cache
+
+    def again(count=40):
+        found = context(make_tokenizer("fsq"))
+        found.run.described = {}
+        found.views.cache = Cache(tmp_path)
+        return [row.value for row in run(measure, found, training(count=count))]
+
+    first = again()
+    (path,) = tmp_path.glob("neighbors-*.safetensors")
+    with monkeypatch.context() as patch:
+        patch.setattr(neighbors, "nearest_samples", None)
+        assert again() == first
+    again(30)
+    assert len(list(tmp_path.glob("neighbors-*"))) == 2
+    path.write_bytes(path.read_bytes()[:-8])
+    assert again() == first
