@@ -13,6 +13,8 @@ from vistok.core.errors import UserError
 from vistok.eval.config import PROTOCOLS
 from vistok.eval.jobs import do
 from vistok.eval.measure import evaluate
+from vistok.eval.report.page import write_report
+from vistok.eval.report.tables import special_tables
 from vistok.eval.tokbench.readers import FACE_READERS, TEXT_READERS
 
 SIDE = 32
@@ -255,8 +257,10 @@ def test_a_whole_evaluation_and_its_cache(runs, config, bench, readers, tmp_path
     image = bench / "images" / "text_data" / "ic13" / "a.png"
     Image.new("RGB", (SIDE, SIDE), (9, 9, 9)).save(image)
     assert evaluate([runs[0]], chosen).rows != first.rows and readers.asked
-    from vistok.eval.report.tables import special_tables
 
+    write_report(first, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "text accuracy" in page and "face similarity" in page and "0.1-0.2" in page
     header, body = special_tables(first)[0]
     assert header == ["relative size", *dict.fromkeys(r.display for r in first.rows)]
     assert [line[0] for line in body] == [f"tok @4 {g}" for g in ("0.1-0.2", "0.2-0.3", "0.3-1")]
