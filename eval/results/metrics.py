@@ -208,6 +208,33 @@ METRICS: dict[str, Metric] = {
             digits=3,
         ),
         Metric(
+            "T-ACC",
+            "Share of the words of TokBench that a reader reads without a mistake on the "
+            "reconstruction: the mean of three groups of relative size, as published.",
+            "text accuracy",
+            "%",
+            better="higher",
+            digits=2,
+            scale=0.01,
+        ),
+        Metric(
+            "T-NED",
+            "The same of 1 - edit distance / length of the longer of word and reading.",
+            "text similarity",
+            "%",
+            better="higher",
+            digits=2,
+            scale=0.01,
+        ),
+        Metric(
+            "F-Sim",
+            "Cosine similarity of a face of TokBench and its reconstruction to a network of face "
+            "recognition: the mean of three groups of relative size, as published.",
+            "face similarity",
+            better="higher",
+            digits=3,
+        ),
+        Metric(
             "PSNR-mean-color",
             "The floor: every image decoded in its own mean color.",
             "PSNR of mean color (dB)",
