@@ -2,7 +2,8 @@
 
 `gFID` is taken to statistics of the training images, as papers do it; `gFID-val` to the very
 images that rFID uses, from the same samples. Each is measured without guidance first, then with
-it: a generator's own settings if they guide, else a moderate scale.
+it: a generator's own settings if they guide, else a moderate scale. Each is the mean over several
+sampling seeds.
 Generators are runs that were named, or the AR probe (`gfid.probe`, eval/systems/probe.py), by which
 gFID becomes a property of the tokenizer. Samples are spread evenly over the classes, and their
 draws are keyed by sample number, so batches and ranks cannot change them.
@@ -11,6 +12,7 @@ draws are keyed by sample number, so batches and ranks cannot change them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -70,6 +72,9 @@ class GFIDConfig(ProtocolConfig):
     """Generated images; null = as many as there are real ones, at most 50,000."""
     train_images: Selects[int | None] = Field(default=None, ge=2)
     """Training images behind the statistics; null = `limit`, else 50,000."""
+    seeds: Selects[int] = Field(default=3, ge=1, le=100)
+    """Sampling seeds (`seed`, `seed` + 1, ...): the number is the mean over them, with its range;
+    1 = one set of samples, in a third of the time. Baselines always have one."""
     probe: Selects[str | None] = None
     """AR probe to train (once) on the tokenizer's tokens: tiny, s, b or a YAML file."""
     metrics: Selects[MetricNames] = ("fid",)
@@ -104,6 +109,7 @@ class GFID(Protocol):
 
     name = "gfid"
     media = ("image", "video")
+    every_network = True
     Config = GFIDConfig
 
     def jobs(self, system: System, config: EvalConfig) -> list[Job | Skip]:
@@ -125,7 +131,8 @@ class GFID(Protocol):
                 given |= {"labels": own.labels, "resize": own.resize}
                 if one.trained and one.length == system.tokenizer.spec.max_prefix and further:
                     given |= {"metrics": further, "stored": own.stored}
-                found.append(Job(self, one.model_copy(update=given), generator, real))
+                job = Job(self, one.model_copy(update=given), generator, real)
+                found += of_seeds(job, config.seed, own.seeds if one.trained else 1)
             if len(scales) == 1 and own.guidance != (1.0,):
                 found.append(Skip("gFID with guidance", _unguidable(generator)))
             if isinstance(real, str) and config.reference is None:
@@ -135,7 +142,7 @@ class GFID(Protocol):
     def run(self, context: Context, config: Pass) -> list[Row]:
         """gFID (if there are training images), gFID-val, and further measures of the set against
         the validation images."""
-        generator, real = context.job.generator, context.job.data
+        generator = context.job.generator
         made = prepared(context, config, "gFID")
         if made is None:
             return []
@@ -149,14 +156,26 @@ class GFID(Protocol):
             config.stored,
         )
         sample_into(measures, context, model, config, samples, title_of(generator, config))
-        stats = measures.decoded.pool.reduce()
+        rows, common = [], common_fields(context, config)
+        for part in measures.parts:
+            if "fid" in part.network.measures:
+                stats = part.decoded.pool.reduce()
+                rows += self._distances(part.context, stats, config, note, common)
+        seen = "frames of the clips" if context.unit == "clip" else "images"
+        against = f"reference: the {context.views.reference.split} {seen}"
+        return rows + measures.rows(note=f"{note}; {against}", **common)
+
+    def _distances(
+        self, context: Context, stats: Any, config: Pass, note: str, common: dict[str, Any]
+    ) -> list[Row]:
+        """Fréchet distances of what the context's (only) network saw of the samples."""
+        real, given = context.job.data, context.reference  # given instead of the training images
         sides: dict[str, RealStats | None] = {}
-        given = context.reference  # instead of the training images
         if given is not None or not isinstance(real, str):
             sides["gFID"] = real.stats(context) if given is None else given
         if config.trained or not sides:
             sides["gFID-val"] = None
-        common, rows = common_fields(context, config), []
+        rows = []
         seen = "frames of the clips" if context.unit == "clip" else "images"
         for metric, side in sides.items():
             against = f"reference: the {context.views.reference.split} {seen}"
@@ -168,10 +187,13 @@ class GFID(Protocol):
             name = context.per_frame(metric if config.trained else "gFID-untrained")
             said = f"{note}; {against}"
             rows.append(context.frechet_row(name, stats, side, note=said, **common))
-        if config.metrics:
-            against = f"reference: the {context.views.reference.split} {seen}"
-            rows += measures.rows(note=f"{note}; {against}", **common)
         return rows
+
+
+def of_seeds(job: Job, first: int, count: int) -> list[Job]:
+    """The job with each of `count` seeds from the evaluation's own, `first`, on; the cache has one
+    outcome for each, the same as of an evaluation with that seed."""
+    return [job, *(replace(job, seed=first + more) for more in range(1, count))]
 
 
 def prepared(context: Context, config: Pass, what: str) -> tuple[Any, str] | None:
