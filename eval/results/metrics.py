@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-from vistok.eval.results import predictor_metrics, video_metrics
+from vistok.eval.results import network_metrics, predictor_metrics, video_metrics
 from vistok.eval.results.metric import Metric
 
 _FACTORS = "Mean over the factors of a code too large to count as one."
@@ -44,6 +44,7 @@ METRICS: dict[str, Metric] = {
             digits=5,
             framewise=True,
         ),
+        *network_metrics.RECONSTRUCTION,
         Metric(
             "IS",
             "Inception Score of the decoded images: how sure the network is of each and how varied "
@@ -185,6 +186,7 @@ METRICS: dict[str, Metric] = {
             predicts="y",
             generated=True,
         ),
+        *network_metrics.GENERATION,
         *video_metrics.GENERATION,
         Metric("bits/image", "Stored bits of the kept codes.", digits=0, exact=True),
         Metric(
