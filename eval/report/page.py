@@ -211,7 +211,7 @@ def _page(
             **summary.common(results),
             **drawn,
             style=read("report.css"),
-            script=read("report.js"),
+            script=read("tables.js") + read("report.js"),
             groups=groups,
             places=colors,
             order_grids=[_grid(g, several) for g in image_grids if g["kind"] == "order"],

@@ -45,6 +45,8 @@ class RunFacts(Fact):
     kind: str
     sha256: str
     folder: str = ""
+    license: str | None = None
+    """Of the weights; None: not stated."""
     parameters: float | None = None
     spec: Spec | None = None
     lengths: dict[Length, dict[str, Annotated[float, Field(ge=0)]]] | None = None
