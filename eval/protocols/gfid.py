@@ -104,6 +104,7 @@ class GFID(Protocol):
 
     name = "gfid"
     media = ("image", "video")
+    every_network = True
     Config = GFIDConfig
 
     def jobs(self, system: System, config: EvalConfig) -> list[Job | Skip]:
@@ -135,7 +136,7 @@ class GFID(Protocol):
     def run(self, context: Context, config: Pass) -> list[Row]:
         """gFID (if there are training images), gFID-val, and further measures of the set against
         the validation images."""
-        generator, real = context.job.generator, context.job.data
+        generator = context.job.generator
         made = prepared(context, config, "gFID")
         if made is None:
             return []
@@ -149,14 +150,26 @@ class GFID(Protocol):
             config.stored,
         )
         sample_into(measures, context, model, config, samples, title_of(generator, config))
-        stats = measures.decoded.pool.reduce()
+        rows, common = [], common_fields(context, config)
+        for part in measures.parts:
+            if "fid" in part.network.measures:
+                stats = part.decoded.pool.reduce()
+                rows += self._distances(part.context, stats, config, note, common)
+        seen = "frames of the clips" if context.unit == "clip" else "images"
+        against = f"reference: the {context.views.reference.split} {seen}"
+        return rows + measures.rows(note=f"{note}; {against}", **common)
+
+    def _distances(
+        self, context: Context, stats: Any, config: Pass, note: str, common: dict[str, Any]
+    ) -> list[Row]:
+        """Fréchet distances of what the context's (only) network saw of the samples."""
+        real, given = context.job.data, context.reference  # given instead of the training images
         sides: dict[str, RealStats | None] = {}
-        given = context.reference  # instead of the training images
         if given is not None or not isinstance(real, str):
             sides["gFID"] = real.stats(context) if given is None else given
         if config.trained or not sides:
             sides["gFID-val"] = None
-        common, rows = common_fields(context, config), []
+        rows = []
         seen = "frames of the clips" if context.unit == "clip" else "images"
         for metric, side in sides.items():
             against = f"reference: the {context.views.reference.split} {seen}"
@@ -168,9 +181,6 @@ class GFID(Protocol):
             name = context.per_frame(metric if config.trained else "gFID-untrained")
             said = f"{note}; {against}"
             rows.append(context.frechet_row(name, stats, side, note=said, **common))
-        if config.metrics:
-            against = f"reference: the {context.views.reference.split} {seen}"
-            rows += measures.rows(note=f"{note}; {against}", **common)
         return rows
 
 

@@ -1,9 +1,10 @@
 """pFID-v1: Fréchet distance after a share of the tokens was replaced by near codes.
 
 Encode once, find each token's nearest codes once, then for every cell (alpha, delta) of the grid
-gather the codes at the drawn ranks, decode, and compare with the real images. A tokenizer that
-decodes prefixes is measured at every evaluated length: only kept tokens are perturbed. Of clips,
-every frame counts as an image (`pFID-v1-frame`); draws are those of whole clips.
+gather the codes at the drawn ranks, decode, and compare with the real images. Images of several
+cells are decoded in one batch, no larger than the evaluation's. A tokenizer that decodes prefixes
+is measured at every evaluated length: only kept tokens are perturbed. Of clips, every frame counts
+as an image (`pFID-v1-frame`); draws are those of whole clips.
 
 Letters: B batch, L positions, P branches, F factors, N tokens of an image, K codes of a branch.
 """
@@ -11,6 +12,7 @@ Letters: B batch, L positions, P branches, F factors, N tokens of an image, K co
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -79,6 +81,7 @@ class PFID(Protocol):
 
     name = "pfid"
     media = ("image", "video")
+    every_network = True
     Config = PFIDConfig
 
     def run(self, context: Context, config: PFIDConfig) -> list[Row]:
@@ -99,14 +102,17 @@ class PFID(Protocol):
             )
             context.skip(context.per_frame(f"{NAME}-rel"), reason)
         chosen, note = quick_subset(len(context.views), f"{context.unit}s")
-        subset = None if note is not None else frozenset(chosen.tolist())
+        subset = None if note is not None else chosen.tolist()
         numbers = plan(context.spec, config.mode, subset is not None)
         jobs = list(dict.fromkeys(job for number in numbers for job in number.jobs()))
         done = reconstruct(context, jobs, subset)
-        cells = sum(len(number.cells) for number in numbers)
-        with bar(cells, f"{context.run.name}: distances", "cell") as progress:
+        cells, title = sum(len(one.cells) for one in numbers), f"{context.run.name}: distances"
+        with bar(cells * len(context.each("fid")), title, "cell") as progress:
             return [
-                row for number in numbers for row in _rows(context, number, done, note, progress)
+                row
+                for one in context.each("fid")
+                for number in numbers
+                for row in _rows(one, number, done, note, progress)
             ]
 
 
@@ -134,44 +140,99 @@ def plan(spec: TokenSpec, mode: Mode, own_subset: bool) -> list[Number]:
 
 @dataclass
 class _Done:
-    stats: FeatureStats
+    stats: dict[str, FeatureStats]  # by feature network
     changed: Tensor  # [] tokens whose code differs
     tokens: Tensor  # [] tokens that could
 
 
+class Piece(NamedTuple):
+    """Perturbed images of one cell that wait to be decoded."""
+
+    job: Decoding
+    codes: Tensor  # [b, L, F]
+    row: Tensor  # [b] rows of the batch that they come from
+
+
 def reconstruct(
-    context: Context, jobs: list[Decoding], subset: frozenset[int] | None
+    context: Context, jobs: list[Decoding], subset: Sequence[int] | None
 ) -> dict[Decoding, _Done]:
-    """Statistics of the decoded images of every job, summed over ranks."""
+    """Statistics of the decoded images of every job, summed over ranks: one pass over all images,
+    and one over the `subset` for the quick jobs, if there is one."""
+    of_subset = lambda job: job.quick and subset is not None
+    done: dict[Decoding, _Done] = {}
+    for only in (None, subset) if subset is not None else (None,):
+        own = [job for job in jobs if of_subset(job) == (only is not None)]
+        if own:
+            done |= _reconstruct(context, own, only)
+    return {job: done[job] for job in jobs}
+
+
+def _reconstruct(
+    context: Context, jobs: list[Decoding], only: Sequence[int] | None
+) -> dict[Decoding, _Done]:
+    """The same in one pass over the images, or over some `only`."""
     zero = lambda: torch.zeros((), dtype=torch.float64, device=context.device)
-    done = {job: _Done(context.new_stats(), zero(), zero()) for job in jobs}
-    most = max(job.cell.delta for job in jobs)
+    networks = [one.features for one in context.each("fid")]
+    new = lambda: {one.name: FeatureStats(one.dim, context.device) for one in networks}
+    done = {job: _Done(new(), zero(), zero()) for job in jobs}
+    most, tokenizer = max(job.cell.delta for job in jobs), context.tokenizer
     title = f"{context.run.name}: perturb ({len(jobs)} cells)"
-    for batch in context.batches(title, done):
-        tokenizer = context.tokenizer
+    for batch in context.batches(title, done, only):
         condition = context.condition(batch)
         quantized = tokenizer.quantize(context.latents(batch, condition))
         near = tokenizer.quantizer.neighbours(quantized.queries, most)  # [B, L, P, most, F/P]
         stored = quantized.indices[:, : context.spec.length]  # an encoder may emit more
-        rows = _members(batch.index, subset)
-        for job, one in done.items():
-            pick = rows if job.quick and subset is not None else slice(None)
-            index = batch.index[pick]
-            if len(index) == 0:
-                continue
-            clean = stored[pick]
-            moved = perturb(context.spec, clean, near[pick], index, job, context.seed)
-            tokens = tokens_of(context, moved, job.length)
-            own = None if condition is None else condition.select(pick)
-            decoded = frames(to_uint8(context.decode(tokens, own, index)))
-            one.stats.update(context.features(decoded))
-            one.changed += changed(context.spec, clean, moved)
-            branches = near.shape[2]
-            one.tokens += len(index) * context.spec.positions_in(job.length) * branches
+        for length in dict.fromkeys(job.length for job in jobs):
+            own = {job: one for job, one in done.items() if job.length == length}
+            pieces = _pieces(context, own, stored, near, batch.index)
+            for group in packed(pieces, context.batch):
+                row = torch.cat([piece.row for piece in group])
+                tokens = tokens_of(context, torch.cat([piece.codes for piece in group]), length)
+                given = None if condition is None else condition.select(row)
+                decoded = frames(to_uint8(context.decode(tokens, given, batch.index[row])))
+                shares = [len(decoded) // len(row) * len(piece.row) for piece in group]
+                for network in networks:
+                    seen = network(decoded).split(shares)
+                    for piece, features in zip(group, seen, strict=True):
+                        done[piece.job].stats[network.name].update(features)
     return {
-        job: _Done(one.stats.reduce(), sum_(one.changed), sum_(one.tokens))
+        job: _Done(
+            {name: stats.reduce() for name, stats in one.stats.items()},
+            sum_(one.changed),
+            sum_(one.tokens),
+        )
         for job, one in done.items()
     }
+
+
+def _pieces(
+    context: Context, done: dict[Decoding, _Done], stored: Tensor, near: Tensor, index: Tensor
+) -> Iterator[Piece]:
+    """The images of a batch perturbed as each of these jobs of one length says; what was changed is
+    counted. `stored`, `near`, `index`: as of `perturb`."""
+    row = torch.arange(len(stored))
+    for job, one in done.items():
+        moved = perturb(context.spec, stored, near, index, job, context.seed)
+        one.changed += changed(context.spec, stored, moved)
+        one.tokens += len(stored) * context.spec.positions_in(job.length) * near.shape[2]
+        yield Piece(job, moved, row)
+
+
+def packed(pieces: Iterable[Piece], size: int) -> Iterator[list[Piece]]:
+    """Pieces in groups of `size` images (the last of fewer), cut where a group is full."""
+    group: list[Piece] = []
+    space = size
+    for piece in pieces:
+        while len(piece.row):
+            now = Piece(piece.job, piece.codes[:space], piece.row[:space])
+            piece = Piece(piece.job, piece.codes[space:], piece.row[space:])
+            group.append(now)
+            space -= len(now.row)
+            if space == 0:
+                yield group
+                group, space = [], size
+    if group:
+        yield group
 
 
 def perturb(
@@ -206,18 +267,10 @@ def tokens_of(context: Context, indices: Tensor, length: int) -> Tokens:
     return tokens if length == context.spec.max_prefix else tokens.prefix(length)
 
 
-def _members(index: Tensor, subset: frozenset[int] | None) -> Tensor | None:
-    """[n] rows of the batch whose images are in the subset."""
-    if subset is None:
-        return None
-    inside = [row for row, i in enumerate(index.tolist()) if i in subset]
-    return torch.tensor(inside, dtype=torch.int64)
-
-
 def _rows(
     context: Context, number: Number, done: dict[Decoding, _Done], subset: str | None, progress: Any
 ) -> list[Row]:
-    """The cells, and their mean; `progress` counts the cells."""
+    """The cells, and their mean, through the context's network; `progress` counts the cells."""
     spec = context.spec
     note = (
         f"query=latent, N={spec.positions_in(number.length) * spec.branches}, "
@@ -235,7 +288,7 @@ def _rows(
         rows.append(
             context.frechet_row(
                 f"{name}-cell",
-                one.stats,
+                one.stats[context.features.name],
                 length=number.length,
                 seed=context.seed,
                 point={"alpha": asked.alpha, "delta": asked.delta},

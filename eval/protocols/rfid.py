@@ -99,7 +99,7 @@ class Measures:
         noted = lambda *notes: "; ".join(filter(None, (*notes, said)))
         psnr = self.psnr.compute()
         rows = [
-            *self.sets.rows(context.reference, **at),
+            *self.sets.rows(**at),
             context.row(
                 "PSNR", psnr.pooled, note=noted("of the squared error over all pixels"), **each
             ),
@@ -125,6 +125,7 @@ class RFID(Protocol):
 
     name = "rfid"
     media = ("image", "video")
+    every_network = True
     Config = RFIDConfig
 
     def run(self, context: Context, config: RFIDConfig) -> list[Row]:

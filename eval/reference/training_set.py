@@ -72,7 +72,10 @@ class TrainingSet:
         """Statistics under the context's feature network, or under a `network` of clips, over all
         ranks (every rank must ask)."""
         views = context.views
-        own = Views(self.dataset, views.batch, None, views.device, views.workers, views.cache)
+        own = Views(
+            *(self.dataset, views.batch, None, views.device, views.workers, views.cache),
+            networks=views.networks,
+        )
         known = ("training", json.dumps(self.record, sort_keys=True, default=str))
         own = views.memo.setdefault(known, own)  # runs on the same images share them
         described = f"{own.reference.described}; {self.record.get('picked', 'all of it')}"

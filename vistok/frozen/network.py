@@ -85,6 +85,9 @@ class FeatureNetwork(Frozen):
     dim: int
     spatial_dim: int | None = None
     classes: int | None = None
+    measures: frozenset[str] = frozenset({"fid", "kid", "prdc"})
+    """Measures of sets of images that are defined on these features: fid (Fréchet distances), kid,
+    prdc (precision, recall, density, coverage), cmmd."""
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels [B, 3, H, W] uint8 -> features [B, D] float32, no gradient; see `features`."""
