@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-from vistok.eval.results import video_metrics
+from vistok.eval.results import predictor_metrics, video_metrics
 from vistok.eval.results.metric import Metric
 
 _FACTORS = "Mean over the factors of a code too large to count as one."
@@ -163,6 +163,7 @@ METRICS: dict[str, Metric] = {
             cells=True,
         ),
         *video_metrics.PERTURBED,
+        *predictor_metrics.INTERPOLATED,
         Metric(
             "gFID",
             "Fréchet distance between generated images and real training images (or those of a "
