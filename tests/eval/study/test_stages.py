@@ -37,6 +37,7 @@ def test_the_stages_of_post_training(tmp_path, in_process, monkeypatch):
         "evaluate.protocols=[rfid, pfid, gfid]",
         "evaluate.limit=32",
         "evaluate.gfid.samples=16",
+        "evaluate.gfid.seeds=1",
     ]
     done = go(*words)
     assert done.exit_code == 0, done.output
