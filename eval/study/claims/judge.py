@@ -18,6 +18,7 @@ from typing import Any
 from vistok.eval.results.rows import Results
 from vistok.eval.study.claims.base import FAILS, FEWEST, HOLDS, OPEN, ClaimBase, Reading, Test
 from vistok.eval.study.claims.doubts import (
+    below_floor,
     few_images,
     not_above,
     not_learned,
@@ -46,7 +47,8 @@ def judge(claim: ClaimBase, results: Results, made: Made) -> dict[str, Any]:
             )
         where = f" ({name})" if len(names) > 1 else ""
         doubts += [f"{line}{where}" for line in why]
-        doubts += not_above(one, claim.compared, claim.measured)
+        more = not_above(one, claim.compared, claim.measured)
+        doubts += [f"{line}{where}" for line in (*more, *below_floor(one, claim.measured))]
     whole = Numbers(results, made, guidance=claim.guidance, generator=claim.generator)
     doubts += few_images(whole, claim.measured)
     deciding = [(name, reading) for name, decides, reading in readings if decides]

@@ -114,6 +114,10 @@ class Numbers:
             found.setdefault(row.run, []).append(row)
         return found
 
+    def of_metric(self, name: str) -> list[Row]:
+        """All rows of a metric that count here."""
+        return [row for rows in self._rows.get(name, {}).values() for row in rows]
+
     def rows(self, run: str, seed: Seed, name: str) -> dict[int, list[Row]]:
         """{length: rows} of a metric of a tokenizer, or of its generator; several rows of a length
         are of several seeds of the sampling."""

@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.claims import claim, results, verdict
 from vistok.config import ConfigError
+from vistok.eval.results.rows import Row
 from vistok.eval.study.claims.judge import judge
 
 HOLDS, FAILS, OPEN = "holds here", "does not hold here", "not decided"
@@ -283,6 +284,37 @@ def test_the_network_of_the_loss_decides_nothing():
     assert verdict(chosen, numbers, networks=("n", "m"))["verdict"] == HOLDS
     absent = verdict(chosen, numbers, networks=("n",))
     assert absent["verdict"] == OPEN and "Not measured through m" in absent["doubts"][0]
+
+
+def test_a_loss_with_other_weights_looks_through_another_network(tmp_path):
+    """As the studies of the claims do: the same architecture, trained anew."""
+    from vistok.storage.weights import sha256
+
+    file = tmp_path / "own.safetensors"
+    file.write_bytes(b"own weights")
+    found, made = results(pair((-2.0, -2.2, -1.9)), losses={"a": ["n"], "b": ["n"]})
+
+    def judged(path, digest="0"):
+        runs = json.loads(json.dumps(found.runs))
+        for run in runs:
+            run["config"]["task"]["losses"][0]["weights_path"] = str(path)
+        rows = [r.model_copy(update={"features": r.features.model_copy(update={"sha256": digest})})
+                for r in found.rows]  # fmt: skip
+        return judge(LOWERS, found.model_copy(update={"runs": runs, "rows": tuple(rows)}), made)
+
+    assert judged(file)["verdict"] == HOLDS
+    assert judged(file, sha256(file))["verdict"] == OPEN  # the very file that measures
+    assert judged(tmp_path / "gone")["verdict"] == OPEN  # cannot be told apart
+
+
+def test_numbers_below_their_floor_are_a_doubt():
+    found, made = results(pair((-2.0, -2.2, -1.9)))
+    floor = {"value": 19.5, "count": 600, "reference": found.rows[0].reference}
+    rows = [Row.model_validate({**r.model_dump(exclude={"display"}), "floor": floor})
+            if r.metric == "gFID" else r for r in found.rows]  # fmt: skip
+    said = judge(LOWERS, found.model_copy(update={"rows": tuple(rows)}), made)
+    (doubt,) = said["doubts"]
+    assert "gFID of seed0/b/probe, seed1/b/probe is below" in doubt and said["verdict"] == HOLDS
 
 
 def test_networks_that_disagree_decide_nothing():
