@@ -26,6 +26,7 @@ from vistok.eval.reference.agreement import agreed
 from vistok.eval.reference.real import RealStats
 from vistok.eval.report.files import place, run_key
 from vistok.eval.result_cache import ResultCache, facts_of, whole
+from vistok.eval.results.fdr import with_fdr
 from vistok.eval.results.merge import check_names, joined
 from vistok.eval.results.names import chosen_names, renamed
 from vistok.eval.results.rows import Results
@@ -119,7 +120,7 @@ def evaluate(
         **_by_fact(outcomes),
         **stamp,
     }
-    made = Results(rows=pooled(rows_of(every)), runs=tuple(runs), facts=facts)
+    made = Results(rows=with_fdr(pooled(rows_of(every))), runs=tuple(runs), facts=facts)
     return renamed(joined(made, earlier), names)
 
 

@@ -27,6 +27,7 @@ from vistok.eval.context import Context
 from vistok.eval.frame_rates import of_samples
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, Skip, register
 from vistok.eval.protocols.sample_texts import conditioned, texts_missing, texts_of
+from vistok.eval.reference.cmmd import cmmd_row
 from vistok.eval.reference.real import RealStats
 from vistok.eval.reference.sets import MS_SSIM, MetricNames, SetMeasures
 from vistok.eval.reference.training_set import TrainingSet, training_set
@@ -161,9 +162,27 @@ class GFID(Protocol):
             if "fid" in part.network.measures:
                 stats = part.decoded.pool.reduce()
                 rows += self._distances(part.context, stats, config, note, common)
+            if "cmmd" in part.network.measures and config.trained:
+                rows += self._kernel_distances(
+                    part.context, part.decoded.pool.reduce(), note, common
+                )
         seen = "frames of the clips" if context.unit == "clip" else "images"
         against = f"reference: the {context.views.reference.split} {seen}"
         return rows + measures.rows(note=f"{note}; {against}", **common)
+
+    def _kernel_distances(
+        self, context: Context, stats: Any, note: str, common: dict[str, Any]
+    ) -> list[Row]:
+        """CMMD of the samples and the training images (if there are any), and the validation ones;
+        a reference file of Fréchet statistics is of other networks."""
+        real = context.job.data
+        sides = {} if isinstance(real, str) else {"gFID": real.stats(context)}
+        rows = []
+        for name, side in {**sides, "gFID-val": None}.items():
+            reference = context.views.reference if side is None else side.reference
+            said = f"{note}; reference: {reference.split} ({reference.described})"
+            rows.append(cmmd_row(context, stats, name, side, note=said, **common))
+        return rows
 
     def _distances(
         self, context: Context, stats: Any, config: Pass, note: str, common: dict[str, Any]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vistok.eval.results.compare import protocol_of
@@ -19,23 +19,21 @@ _SOURCE = "gFID"
 _SIX = "fdr6"  # name of the six networks together, as a row's feature network
 
 
-def fdr_rows(
-    rows: Iterable[Row],
-    networks: Sequence[str] = FDR6,
-    floor_of: Callable[[Row], Any] = lambda row: getattr(row, "floor", None),
-) -> list[Row]:
+def with_fdr(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows, and behind them those that `fdr_rows` makes of them."""
+    return (*rows, *fdr_rows(rows))
+
+
+def fdr_rows(rows: Iterable[Row], networks: Sequence[str] = FDR6) -> list[Row]:
     """FDr of each gFID that has a floor, and FDr6 where all `networks` measured the same samples.
 
     A row whose FDr6 is not there says in its note which networks it lacks. Intervals and the
     values at several seeds are divided as the value is; FDr6 has none, since the six distances of
     one set of samples vary together.
-
-    Args:
-        floor_of: a row's floor, with `value` and `count`; None if it has none.
     """
     groups: dict[str, dict[str, tuple[Row, float]]] = {}
     for row in rows:
-        floor = floor_of(row)
+        floor = row.floor
         if row.metric != _SOURCE or not row.plain or row.features is None or floor is None:
             continue
         if row.features.name in networks and row.value is not None and floor.count == row.count:
@@ -61,8 +59,7 @@ def _ratio(row: Row, floor: float, note: str) -> Row:
     changes: dict[str, Any] = {"metric": "FDr", "value": ratio(row.value, floor)}
     if row.interval is not None:
         changes["interval"] = tuple(end / floor for end in row.interval)
-    if each := getattr(row, "each", ()):
-        changes["each"] = tuple(None if one is None else one / floor for one in each)
+    changes["each"] = tuple(None if one is None else one / floor for one in row.each)
     return _changed(row, note, changes)
 
 
@@ -85,10 +82,8 @@ def _mean(group: dict[str, tuple[Row, float]], networks: Sequence[str]) -> Row:
 
 
 def _changed(row: Row, note: str, changes: dict[str, Any]) -> Row:
-    """A copy of a row with the changes that this version of rows has fields for."""
     changes |= {"bias": None, "floor": None, "note": "; ".join(filter(None, (row.note, note)))}
-    known = {key: value for key, value in changes.items() if key in Row.model_fields}
-    return row.model_copy(update=known)
+    return row.model_copy(update=changes)
 
 
 def _hash(facts: Any) -> str:

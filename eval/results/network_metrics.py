@@ -26,6 +26,15 @@ GENERATION = (
         framewise=True,
     ),
     Metric(
+        "gCMMD-val",
+        "The same samples against the validation images.",
+        "gCMMD, validation images",
+        better="lower",
+        digits=3,
+        generated=True,
+        framewise=True,
+    ),
+    Metric(
         "FDr",
         "gFID over the distance of as many real validation images to the same reference: at 1 the "
         "samples are as far from the training images as those are.",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
 from tests.support.eval_results import generated, row
-from vistok.eval.results.fdr import fdr_rows
-from vistok.eval.results.rows import Network
+from vistok.eval.results.fdr import fdr_rows, with_fdr
+from vistok.eval.results.rows import Floor, Network, Reference
 from vistok.metrics.fdr import FDR6, IMAGENET_FLOORS
 
 VALUES = dict(zip(FDR6, (2.1, 113.74, 28.38, 0.1, 0.3, 5.6), strict=True))
@@ -22,8 +20,18 @@ def gfid(name: str, value: float | None = None, run: str = "a", **rest):
 
 def made(rows, floors=IMAGENET_FLOORS, count: int = 64):
     """Rows of FDr, for floors by network that were measured with `count` images."""
-    floor = lambda one: SimpleNamespace(value=floors[one.features.name], count=count)
-    return fdr_rows(rows, floor_of=lambda one: floor(one) if one.features.name in floors else None)
+    held_out = Reference(name="photos", split="test", manifest="m", count=count)
+    floor = lambda name: Floor(value=floors[name], count=count, reference=held_out)
+    with_floors = [
+        one.model_copy(update={"floor": floor(one.features.name)})
+        if one.features.name in floors
+        else one
+        for one in rows
+    ]
+    found = fdr_rows(with_floors)
+    assert with_fdr(with_floors) == (*with_floors, *found)
+    assert all(one.floor is None for one in found)
+    return found
 
 
 def test_six_ratios_and_their_mean():
@@ -69,11 +77,16 @@ def test_other_samples_are_never_mixed():
 
 
 def test_intervals_are_divided_too_and_weak_parts_are_named():
-    few = [gfid(name, interval=(1.0, 3.0), few="few images" if name == "mae-fdr" else "")
-           for name in FDR6]  # fmt: skip
+    given = {"interval": (1.0, 3.0), "varies": "seeds", "seeds": (0, 1), "each": (1.0, 3.0)}
+    few = [gfid(name, **given, few="few images" if name == "mae-fdr" else "") for name in FDR6]
     found = {one.features.name: one for one in made(few)}
     assert found["mae-fdr"].interval == pytest.approx((25.0, 75.0))
-    assert found["fdr6"].interval is None and found["fdr6"].few == "mae-fdr: few images"
+    assert found["mae-fdr"].each == pytest.approx((25.0, 75.0))
+    assert (
+        found["fdr6"].interval is None
+        and not found["fdr6"].seeds
+        and found["fdr6"].few == "mae-fdr: few images"
+    )
 
 
 def test_cells_and_values_that_are_not_finite_have_no_ratio():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -285,7 +287,7 @@ def test_missing_weights_say_what_to_fetch(name, monkeypatch, tmp_path, fails, o
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with fails(MissingWeights, f"{name}: cannot download", "https://", FOLDER):
         feature_network(name)
-    with fails(MissingWeights, f"{name}: no weights at .*none.pth", rf"weights={{{name}: FILE}}"):
+    with fails(MissingWeights, f"{name}: no weights at .*none.pth", f"weights.{name}=FILE"):
         feature_network(name, tmp_path / "none.pth")
 
 
@@ -333,3 +335,14 @@ def test_sizes_of_the_published_networks():
             network = feature_network(name)
         count = sum(p.numel() for p in network.parameters())
         assert count / 1e6 == pytest.approx(expected, abs=0.01)
+
+
+def test_the_page_names_every_network_its_files_and_its_pixels():
+    page = (Path(__file__).parents[2] / "docs/ideas/feature-networks.md").read_text("utf-8")
+    for name in FEATURES:
+        row, *_ = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        if name in PRESETS:
+            preset = PRESETS[name]
+            assert preset.statistics in row and str(preset.shape.dim) in row
+            assert str(preset.side) in row and ("Pillow" in row) == preset.prepare.startswith("pil")
+            assert all(f"`{file}`" in page for file in preset.files.names)

@@ -59,5 +59,5 @@ class PresetFiles:
         return (
             f"fetch the weights of {page} and put them as {' or '.join(self.names)} into the "
             f"folder that the environment variable {FOLDER} names, or pass their path "
-            f"(weights={{{self.preset}: FILE}})"
+            f"(weights.{self.preset}=FILE)"
         )
