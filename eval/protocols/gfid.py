@@ -25,6 +25,7 @@ from vistok.core.rng import Rng
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
 from vistok.eval.frame_rates import of_samples
+from vistok.eval.intervals import error_of_drawn
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, Skip, register
 from vistok.eval.protocols.sample_texts import conditioned, texts_missing, texts_of
 from vistok.eval.reference.real import RealStats
@@ -173,7 +174,9 @@ class GFID(Protocol):
                 against = f"reference: {side.reference.split} {seen} ({described})"
             name = context.per_frame(metric if config.trained else "gFID-untrained")
             said = f"{note}; {against}"
-            rows.append(context.frechet_row(name, stats, side, note=said, **common))
+            real_stats = context.views.stats(context.features) if side is None else side.stats
+            error = error_of_drawn(measures.sample, stats, real_stats)
+            rows.append(context.frechet_row(name, stats, side, error=error, note=said, **common))
         if config.metrics:
             against = f"reference: the {context.views.reference.split} {seen}"
             rows += measures.rows(note=f"{note}; {against}", **common)

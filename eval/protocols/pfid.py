@@ -20,12 +20,14 @@ from torch import Tensor
 from vistok.config.contract import lacks
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
-from vistok.eval.images import bar
+from vistok.eval.images import bar, frame_numbers
+from vistok.eval.intervals import influences_of_images, of_mean, sample_of
 from vistok.eval.protocols.base import Protocol, ProtocolConfig, Selects, register
 from vistok.eval.protocols.common import positions_of
 from vistok.eval.results.rows import Row
 from vistok.layers.frames import frames
 from vistok.metrics import FeatureStats
+from vistok.metrics.influence import FeatureSample, error_of
 from vistok.metrics.perturbed import (
     FULL_GRID,
     NAME,
@@ -135,6 +137,7 @@ def plan(spec: TokenSpec, mode: Mode, own_subset: bool) -> list[Number]:
 @dataclass
 class _Done:
     stats: FeatureStats
+    sample: FeatureSample  # some of the vectors, for the interval
     changed: Tensor  # [] tokens whose code differs
     tokens: Tensor  # [] tokens that could
 
@@ -144,7 +147,11 @@ def reconstruct(
 ) -> dict[Decoding, _Done]:
     """Statistics of the decoded images of every job, summed over ranks."""
     zero = lambda: torch.zeros((), dtype=torch.float64, device=context.device)
-    done = {job: _Done(context.new_stats(), zero(), zero()) for job in jobs}
+    every, some = torch.arange(len(context.views)), torch.tensor(sorted(subset or ()))
+    sample = lambda job: sample_of(
+        context, context.features.dim, some if job.quick and subset is not None else every
+    )
+    done = {job: _Done(context.new_stats(), sample(job), zero(), zero()) for job in jobs}
     most = max(job.cell.delta for job in jobs)
     title = f"{context.run.name}: perturb ({len(jobs)} cells)"
     for batch in context.batches(title, done):
@@ -163,13 +170,15 @@ def reconstruct(
             moved = perturb(context.spec, clean, near[pick], index, job, context.seed)
             tokens = tokens_of(context, moved, job.length)
             own = None if condition is None else condition.select(pick)
-            decoded = frames(to_uint8(context.decode(tokens, own, index)))
-            one.stats.update(context.features(decoded))
+            decoded = to_uint8(context.decode(tokens, own, index))
+            features = context.features(frames(decoded))
+            one.stats.update(features)
+            one.sample.update(features, frame_numbers(index, decoded))
             one.changed += changed(context.spec, clean, moved)
             branches = near.shape[2]
             one.tokens += len(index) * context.spec.positions_in(job.length) * branches
     return {
-        job: _Done(one.stats.reduce(), sum_(one.changed), sum_(one.tokens))
+        job: _Done(one.stats.reduce(), one.sample, sum_(one.changed), sum_(one.tokens))
         for job, one in done.items()
     }
 
@@ -227,15 +236,18 @@ def _rows(
         unit = context.unit
         rule = subset or f"every 10th {unit} up to 5,000"
         note += f", {unit}s: {rule}; the reference is every {unit}"
-    name, rows = context.per_frame(number.name), []
+    name, rows, influences = context.per_frame(number.name), [], []
+    network, real = context.features, context.views.stats(context.features)
     for (asked, used), job in zip(number.cells, number.jobs(), strict=True):
         one = done[job]
         progress.update()
         changes = float(one.changed / one.tokens)
+        influences.append(influences_of_images(context, network, one.sample, one.stats, real))
         rows.append(
             context.frechet_row(
                 f"{name}-cell",
                 one.stats,
+                error=error_of(influences[-1], one.sample.total),
                 length=number.length,
                 seed=context.seed,
                 point={"alpha": asked.alpha, "delta": asked.delta},
@@ -248,6 +260,7 @@ def _rows(
             )
         )
     mean = sum(row.value for row in rows) / len(rows)
+    error = error_of(torch.stack(influences).mean(0), one.sample.total)  # of the same images
     summary = context.row(
         name,
         mean,
@@ -258,6 +271,7 @@ def _rows(
         bias=rows[0].bias,
         few=rows[0].few,
         note=f"mean of {len(rows)} cells, {note}",
+        **of_mean(context, mean, error),
     )
     return [summary, *rows]
 

@@ -17,6 +17,7 @@ from vistok import metrics as library
 from vistok.core.records import Condition
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
+from vistok.eval.intervals import of_mean
 from vistok.eval.protocols.base import Protocol, ProtocolConfig, Selects, register
 from vistok.eval.protocols.common import distance_row
 from vistok.eval.reference.sets import MS_SSIM, MetricNames, SetMeasures
@@ -51,19 +52,20 @@ class Measures:
         sets = tuple(name for name in metrics if name != MS_SSIM)
         name = context.per_frame("rFID")
         self.sets = SetMeasures(context, context.views.frames, sets, name, stored)
-        self.psnr = library.PSNR().to(context.device)
+        together = context.sides[0] if len(context.sides) == 3 else 1  # a clip is one sample
+        self.psnr = library.PSNR(together).to(context.device)
         kinds = {
             "SSIM": library.SSIM,
             **({"MS-SSIM": library.MSSSIM} if MS_SSIM in metrics else {}),
         }
         self.similar = {
-            name: kind().to(context.device)
+            name: kind(together).to(context.device)
             for name, kind in kinds.items()
             if min(self.sides[-2:]) >= kind.side
         }
         self.too_small = {n: kind.side for n, kind in kinds.items() if n not in self.similar}
         self.distances = [
-            (one, library.MeanDistance().to(context.device)) for one in context.perceptuals
+            (one, library.MeanDistance(together).to(context.device)) for one in context.perceptuals
         ]
         self.bytes = torch.zeros((), dtype=torch.float64, device=context.device)
 
@@ -101,14 +103,28 @@ class Measures:
         rows = [
             *self.sets.rows(context.reference, **at),
             context.row(
-                "PSNR", psnr.pooled, note=noted("of the squared error over all pixels"), **each
+                "PSNR",
+                psnr.pooled,
+                note=noted("of the squared error over all pixels"),
+                **of_mean(context, psnr.pooled, psnr.pooled_error),
+                **each,
             ),
-            context.row("PSNR-mean", psnr.mean, note=noted(f"mean over {_UNIT[clips]}"), **each),
+            context.row(
+                "PSNR-mean",
+                psnr.mean,
+                note=noted(f"mean over {_UNIT[clips]}"),
+                **of_mean(context, psnr.mean, psnr.mean_error),
+                **each,
+            ),
         ]
         each["note"] = noted()
-        rows += [context.row(name, one.compute(), **each) for name, one in self.similar.items()]
+        for name, one in self.similar.items():
+            value = one.compute()
+            rows.append(context.row(name, value, **of_mean(context, value, one.mean_error), **each))
         for network, distance in self.distances:
-            rows.append(distance_row(context, network, distance.compute(), **each))
+            value = distance.compute()
+            spread = of_mean(context, value, distance.mean_error)
+            rows.append(distance_row(context, network, value, **spread, **each))
         if spec.vocab:
             bits = spec.positions_in(self.length) * sum(spec.factor_bits)
             total = float(sum_(self.bytes)) / len(context.views)

@@ -21,6 +21,7 @@ from vistok.core.errors import InputError
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
 from vistok.eval.images import bar, frame_numbers, network_of
+from vistok.eval.intervals import error_of_drawn, error_of_images, sample_of
 from vistok.eval.reference.real import RealStats
 from vistok.eval.results.rows import Row
 from vistok.frozen import FeatureNetwork, Features
@@ -122,6 +123,8 @@ class SetMeasures:
         self.context, self.count, self.frechet, self.stored = context, count, frechet, stored
         self.metrics, network = tuple(metrics), context.features
         self.decoded = _Gathered(network, self.metrics, count, stored, context.device)
+        frames_each = context.sides[0] if len(context.sides) == 3 else 1
+        self.sample = sample_of(context, network.dim, count // frames_each)
         self.score = None
         if "is" in self.metrics and network.classes and count >= 10:
             self.score = library.InceptionScore(network.classes, count).to(context.device)
@@ -131,13 +134,14 @@ class SetMeasures:
         index = frame_numbers(index, decoded)
         seen = self.context.features.features(frames(decoded))
         self.decoded.update(seen, index)
+        self.sample.update(seen.pool, index)
         if self.score is not None:
             self.score.update(seen.logits, index)
 
     @property
     def states(self) -> dict[str, Any]:
         """All that `update` changes."""
-        return {"decoded": self.decoded, "score": self.score}
+        return {"decoded": self.decoded, "score": self.score, "sample": self.sample}
 
     def rows(self, reference: RealStats | None = None, **rest: Any) -> list[Row]:
         """One row for each metric, in METRICS' order; context.skip says what cannot be measured.
@@ -148,7 +152,9 @@ class SetMeasures:
         mine, real, rows = self.decoded.whole(), real_side(context, self.metrics, self.stored), []
         common = {"features": network_of(network), "count": mine.pool.count, **rest}
         if "fid" in self.metrics:
-            rows.append(context.frechet_row(self.frechet, mine.pool, reference, **rest))
+            error = self._error(mine.pool, reference)
+            rest_of = {"error": error, **rest}
+            rows.append(context.frechet_row(self.frechet, mine.pool, reference, **rest_of))
         if "sfid" in self.metrics:
             if mine.spatial is None:
                 self._skip("sFID", f"{network.name} gives no spatial features")
@@ -167,6 +173,15 @@ class SetMeasures:
         if set(MANIFOLD) & set(self.metrics):
             rows += self._manifold(mine, real, common)
         return rows
+
+    def _error(self, mine: FeatureStats, reference: RealStats | None) -> float:
+        """Standard error of the FID: of reconstructions beside their own images, or of images
+        that were drawn beside a reference that was not."""
+        if reference is not None:
+            return error_of_drawn(self.sample, mine, reference.stats)
+        network = self.context.features
+        real = self.context.views.stats(network)
+        return error_of_images(self.context, network, self.sample, mine, real)
 
     def _kid(self, mine: Side, real: Side, common: dict[str, Any]) -> list[Row]:
         x, y = mine.vectors, real.vectors

@@ -74,7 +74,8 @@ def _rank(rank: int, world: int, port: int, said: int, arguments: tuple) -> None
 
 
 def options(folder: Path) -> list[str]:
-    rest = "batch=3 gfid.samples=17 gfid.seeds=1 gfid.guidance=[1,2] device=cpu save_every=0".split()
+    rest = "batch=3 gfid.samples=17 gfid.seeds=1 gfid.guidance=[1,2] device=cpu".split()
+    rest.append("save_every=0")
     return [f"report={folder / 'report.html'}", f"limit={IMAGES}", *rest]
 
 
