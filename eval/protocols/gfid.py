@@ -24,6 +24,7 @@ from vistok.core.errors import InputError
 from vistok.core.rng import Rng
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
+from vistok.eval.floors import floor_of
 from vistok.eval.frame_rates import of_samples
 from vistok.eval.intervals import error_of_drawn
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, Skip, register
@@ -175,8 +176,11 @@ class GFID(Protocol):
             name = context.per_frame(metric if config.trained else "gFID-untrained")
             said = f"{note}; {against}"
             real_stats = context.views.stats(context.features) if side is None else side.stats
-            error = error_of_drawn(measures.sample, stats, real_stats)
-            rows.append(context.frechet_row(name, stats, side, error=error, note=said, **common))
+            own = {"error": error_of_drawn(measures.sample, stats, real_stats)}
+            if config.trained:
+                reference = context.views.real(context.features) if side is None else side
+                own["floor"] = floor_of(context, reference, samples, real)
+            rows.append(context.frechet_row(name, stats, side, note=said, **own, **common))
         if config.metrics:
             against = f"reference: the {context.views.reference.split} {seen}"
             rows += measures.rows(note=f"{note}; {against}", **common)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, field_validator
 
 from vistok.eval.context import Context
+from vistok.eval.floors import floor_of
 from vistok.eval.images import network_of
 from vistok.eval.intervals import error_of_drawn, sample_of
 from vistok.eval.protocols import gfid
@@ -109,6 +110,10 @@ class GFVD(Protocol):
             reference = side.reference
             said = f"{note}; reference: {reference.count:,} {reference.split} clips"
             said += "" if name == "gFVD" else ", not training statistics"
+            floor = None
+            if config.trained:
+                training = context.job.data
+                floor = floor_of(context, side, samples, training, network, preset.ddof)
             rows.append(
                 context.frechet_row(
                     name if config.trained else "gFVD-untrained",
@@ -116,6 +121,7 @@ class GFVD(Protocol):
                     side,
                     ddof=preset.ddof,
                     error=error_of_drawn(sample, stats, side.stats),
+                    floor=floor,
                     note=f"{said}; {samples:,} samples, {clips_note(context, preset)}",
                     features=network_of(network),
                     setting=config.setting,

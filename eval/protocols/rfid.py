@@ -17,17 +17,21 @@ from vistok import metrics as library
 from vistok.core.records import Condition
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
+from vistok.eval.floors import floor_of
 from vistok.eval.intervals import of_mean
-from vistok.eval.protocols.base import Protocol, ProtocolConfig, Selects, register
+from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, register
 from vistok.eval.protocols.common import distance_row
 from vistok.eval.reference.sets import MS_SSIM, MetricNames, SetMeasures
-from vistok.eval.results.rows import Row
+from vistok.eval.reference.training_set import training_set
+from vistok.eval.results.rows import Floor, Row
+from vistok.eval.systems.runs import System
 from vistok.layers.frames import frames
 from vistok.metrics.stored import CAP
 from vistok.runtime.distributed import sum_
 from vistok.tokens import Tokens
 
 if TYPE_CHECKING:
+    from vistok.eval.config import EvalConfig
     from vistok.metrics.codebook import CodebookUse
 
 _CURVE = 512  # points of the sorted histogram that are kept for drawing
@@ -40,6 +44,14 @@ class RFIDConfig(ProtocolConfig):
     density, coverage, ms-ssim; or all."""
     stored: Selects[int] = Field(default=CAP, ge=2)
     """Feature vectors kept for KID, precision and recall; a keyed subset of a larger set."""
+    floor: Selects[bool] = True
+    """Measure the floor of rFID too: the distance of as many training images to the real ones."""
+
+
+class Whole(RFIDConfig):
+    """Config of the job."""
+
+    training: Selects[dict[str, Any] | str] = ""  # identity of the images behind the floor
 
 
 class Measures:
@@ -93,7 +105,8 @@ class Measures:
         if tokens.indices is not None:
             self.bytes += sum(map(len, tokens.to_bytes()))
 
-    def rows(self) -> list[Row]:
+    def rows(self, floor: Floor | None = None) -> list[Row]:
+        """All rows; `floor`: of the rFID."""
         context, spec, at = self.context, self.context.spec, {"length": self.length}
         clips = len(self.sides) == 3
         each = {**at, "count": context.views.frames}  # of clips every frame is an image
@@ -101,7 +114,7 @@ class Measures:
         noted = lambda *notes: "; ".join(filter(None, (*notes, said)))
         psnr = self.psnr.compute()
         rows = [
-            *self.sets.rows(context.reference, **at),
+            *self.sets.rows(context.reference, floor, **at),
             context.row(
                 "PSNR",
                 psnr.pooled,
@@ -143,6 +156,15 @@ class RFID(Protocol):
     media = ("image", "video")
     Config = RFIDConfig
 
+    def jobs(self, system: System, config: EvalConfig) -> list[Job]:
+        """One job, with the training images of the floor."""
+        own = config.rfid
+        if not own.floor:
+            return [Job(self, own)]
+        found = training_set(system.tokenizer, config.data, None)
+        identity = found if isinstance(found, str) else found.identity
+        return [Job(self, Whole(**own.model_dump(), training=identity), data=found)]
+
     def run(self, context: Context, config: RFIDConfig) -> list[Row]:
         """Rows of all measures at each length; codebook use at full length."""
         spec = context.spec
@@ -161,7 +183,11 @@ class RFID(Protocol):
             for length, measures in lengths.items():
                 cut = tokens if length == spec.max_prefix else tokens.prefix(length)
                 measures.update(cut, batch.pixels, batch.index, condition)
-        rows = [row for measures in lengths.values() for row in measures.rows()]
+        under = None
+        if config.floor and "fid" in config.metrics:
+            reference = context.reference or context.views.real(context.features)
+            under = floor_of(context, reference, len(context.views), context.job.data)
+        rows = [row for measures in lengths.values() for row in measures.rows(under)]
         for name, side in next(iter(lengths.values())).too_small.items():
             context.skip(name, f"its 11x11 window needs images with sides of {side} pixels or more")
         one = "frame" if context.unit == "clip" else "image"

@@ -23,7 +23,7 @@ from vistok.eval.context import Context
 from vistok.eval.images import bar, frame_numbers, network_of
 from vistok.eval.intervals import error_of_drawn, error_of_images, sample_of
 from vistok.eval.reference.real import RealStats
-from vistok.eval.results.rows import Row
+from vistok.eval.results.rows import Floor, Row
 from vistok.frozen import FeatureNetwork, Features
 from vistok.layers.frames import frames
 from vistok.metrics import FeatureStats, FeatureStore, kid, prdc
@@ -143,17 +143,19 @@ class SetMeasures:
         """All that `update` changes."""
         return {"decoded": self.decoded, "score": self.score, "sample": self.sample}
 
-    def rows(self, reference: RealStats | None = None, **rest: Any) -> list[Row]:
+    def rows(
+        self, reference: RealStats | None = None, floor: Floor | None = None, **rest: Any
+    ) -> list[Row]:
         """One row for each metric, in METRICS' order; context.skip says what cannot be measured.
 
-        reference: other real images that the FID is taken to.
+        reference: other real images that the FID is taken to. floor: of the FID.
         """
         context, network = self.context, self.context.features
         mine, real, rows = self.decoded.whole(), real_side(context, self.metrics, self.stored), []
         common = {"features": network_of(network), "count": mine.pool.count, **rest}
         if "fid" in self.metrics:
             error = self._error(mine.pool, reference)
-            rest_of = {"error": error, **rest}
+            rest_of = {"error": error, "floor": floor, **rest}
             rows.append(context.frechet_row(self.frechet, mine.pool, reference, **rest_of))
         if "sfid" in self.metrics:
             if mine.spatial is None:

@@ -121,8 +121,9 @@ def test_names():
 
 
 def test_rfid_has_them_at_each_length(context, make_tokenizer):
-    (job,) = rfid.RFID().jobs(None, EvalConfig(rfid={"metrics": "all"}))
-    assert job.config.model_dump() == {"metrics": (*METRICS, "ms-ssim"), "stored": 50_000}
+    (job,) = rfid.RFID().jobs(None, EvalConfig(rfid={"metrics": "all", "floor": False}))
+    asked = {"metrics": (*METRICS, "ms-ssim"), "stored": 50_000, "floor": False}
+    assert job.config.model_dump() == asked
     outcome = do(job, context(make_tokenizer("fsq")))
     for metric in ("rFID", "KID", "IS", "recall", "coverage", "bits/pixel"):
         lengths = [row.length for row in outcome.rows if row.metric == metric]
