@@ -123,7 +123,9 @@ def _floor_lines(line: Line, found: tuple[Row | None, ...]) -> list[Line]:
     if not known or known[0].guidance not in (None, 1.0):
         return []
     short = line.short
-    name = Name(f"{short.title} floor", "real images", f"{known[0].display}: {floor_images(known[0])}", "")
+    name = Name(
+        f"{short.title} floor", "real images", f"{known[0].display}: {floor_images(known[0])}", ""
+    )
     none = ("",) * len(found)
     cells = tuple("" if row is None else floor_text(row) for row in found)
     values = tuple(None if r is None or r.floor is None else r.floor.value for r in found)

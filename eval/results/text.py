@@ -42,7 +42,7 @@ def value_text(row: Row) -> str:
 
 def spread_text(row: Row) -> str:
     """The spread beside a value: "(9.80–10.41)", the range over sampling seeds; "±0.12", half the
-    95 % interval over images; "" for neither."""
+    95% interval over images; "" for neither."""
     if row.range is not None:
         low, high = (shown(one, row.metric) for one in row.range)
         return f"({low}–{high})"
@@ -68,7 +68,7 @@ def spread_means(rows: Iterable[Row]) -> list[str]:
             "number is the mean."
         )
     if any(row.interval is not None and row.range is None for row in rows):
-        said.append("±: half a 95 % interval of what other images, as many, would give.")
+        said.append("±: half a 95% interval of what other images, as many, would give.")
     return said
 
 
@@ -79,7 +79,7 @@ def tip(row: Row) -> str:
         said.append(f"seed {seed}: {number(value)}")
     if row.interval is not None:
         low, high = map(number, row.interval)
-        said.append(f"95 % interval over {row.varies or 'images'}: {low} to {high}")
+        said.append(f"95% interval over {row.varies or 'images'}: {low} to {high}")
     if row.floor is not None:
         said.append(f"floor: {floor_text(row)}, that of {floor_images(row)}")
     return "; ".join(said)
