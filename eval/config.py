@@ -22,7 +22,8 @@ from vistok.eval.resumable import EVERY
 
 _MODULES = (
     *("rfid", "pfid", "gfid", "rate_distortion", "robust", "order", "linear_probe"),
-    *("rfvd", "gfvd", "over_time", "adaptive_length", "image_grids"),
+    *("rfvd", "gfvd", "over_time", "adaptive_length", "image_grids", "ifid", "tokbench"),
+    *("alignment", "code_usage"),
 )
 for _name in _MODULES:
     importlib.import_module(f"vistok.eval.protocols.{_name}")
@@ -45,10 +46,11 @@ class Common(Config):
     headline ones as far as a line goes."""
     protocols: tuple[str, ...] = DEFAULT
     """Protocols to measure; the report says which of them do not fit a system, and why."""
-    features: str = "vistok-cnn"
-    """Network of Fréchet distances: vistok-cnn, inception, dinov2 or clip."""
-    weights: str | None = None
-    """Weight file of that network, if it is not in the usual place."""
+    features: tuple[str, ...] = ("vistok-cnn",)
+    """Networks of Fréchet distances: vistok-cnn, inception, dinov2, clip; one name, or several that
+    look at each image in the same pass: [inception, dinov2]."""
+    weights: str | dict[str, str] | None = None
+    """Weight file of that network, if it is not in the usual place; of several {name: file}."""
     perceptual: tuple[str, ...] = ("vistok-cnn",)
     """Perceptual networks: vistok-cnn, lpips-vgg, lpips-alex; [] for none."""
     data: dict[str, Any] = {}
@@ -67,8 +69,9 @@ class Common(Config):
     """Changes of the generator's own sampling settings: sampling.temperature=0.9."""
     decoder_sampling: dict[str, Any] = {}
     """Changes of the sampling settings of decoders that sample: decoder_sampling.steps=25."""
-    reference: str | None = None
-    """File of reference statistics that gFID is measured against."""
+    reference: str | dict[str, str] | None = None
+    """File of reference statistics that gFID is measured against; of several networks {name: file}
+    for each of them."""
     reference_rfid: bool = False
     """true: rFID is measured against the reference file too."""
     allow_mismatch: tuple[str, ...] = ()
@@ -81,7 +84,7 @@ class Common(Config):
     """true: measure again what the cache holds."""
 
     @field_validator(
-        *("protocols", "perceptual", "allow_mismatch", "columns"),
+        *("protocols", "features", "perceptual", "allow_mismatch", "columns"),
         mode="before",
         json_schema_input_type=str | tuple[str, ...],
     )
@@ -105,6 +108,13 @@ class Common(Config):
             if name not in PROTOCOLS:
                 raise InputError(f"unknown protocol '{name}'; valid: {', '.join(PROTOCOLS)}")
         return value
+
+    @field_validator("features")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise InputError("expected one network or more, like features=vistok-cnn")
+        return tuple(dict.fromkeys(value))
 
     @field_validator("columns")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -50,8 +50,25 @@ class Context:
     sampling: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Changes of the sampling settings of {generator, decoder}, as the user gave them."""
     more_perceptual: tuple[PerceptualNetwork, ...] = ()
-    references: dict[str, RealStats] = field(default_factory=dict)  # by protocol, where asked for
+    references: dict[str, dict[str, RealStats]] = field(default_factory=dict)
+    """Files to compare with, where asked for: {protocol: {feature network: statistics}}."""
     passes: Passes = field(default_factory=Passes)
+    more_features: tuple[FeatureNetwork, ...] = ()
+
+    @property
+    def networks(self) -> tuple[FeatureNetwork, ...]:
+        """All feature networks that were asked for."""
+        return (self.features, *self.more_features)
+
+    def seen_by(self, *networks: FeatureNetwork) -> Context:
+        """This context with these feature networks alone; facts, skips and images are the same."""
+        return replace(self, features=networks[0], more_features=tuple(networks[1:]))
+
+    def each(self, measure: str = "") -> list[Context]:
+        """This context for each feature network (that defines a `measure` of sets): one whose only
+        network it is."""
+        defined = (one for one in self.networks if not measure or measure in one.measures)
+        return [self.seen_by(one) for one in defined]
 
     @property
     def perceptuals(self) -> tuple[PerceptualNetwork, ...]:
@@ -76,8 +93,9 @@ class Context:
 
     @property
     def reference(self) -> RealStats | None:
-        """Statistics that this protocol was told to compare with (`reference=`), if any."""
-        return self.references.get(self.protocol)
+        """Statistics of the (first) feature network that this protocol was told to compare with
+        (`reference=`), if any."""
+        return self.references.get(self.protocol, {}).get(self.features.name)
 
     @property
     def protocol(self) -> str:
@@ -170,18 +188,21 @@ class Context:
             given |= {"seed": self.seed, "index": index, "sampling": settings}
         return self.tokenizer.decode(tokens, **given)
 
-    def batches(self, title: str, states: Any) -> Iterator[Batch]:
-        """This rank's batches of the real images, for a loop that adds each to `states`.
+    def batches(
+        self, title: str, states: Any, only: Sequence[int] | None = None
+    ) -> Iterator[Batch]:
+        """This rank's batches of the real images (of `only` those of these numbers), for a loop
+        that adds each to `states`.
 
         `states`: all accumulators that the loop changes (those that `resumable.leaves` allows); a
         pass that was killed resumes where it was saved. Every image is seen exactly once over all
         ranks, which is checked; the loop must not end early, and must not talk to other ranks.
         """
         one = self.passes.begin(states, self.batch)
-        for batch in self.views.batches(title, one.done):
+        for batch in self.views.batches(title, one.done, only):
             yield batch
             one.step(batch.index)
-        one.finish(len(self.views))
+        one.finish(range(len(self.views)) if only is None else only)
 
     def numbers(self, title: str, count: int, states: Any) -> Iterator[Tensor]:
         """This rank's batches [B] of the sample numbers 0..count-1; see `batches`."""
@@ -266,9 +287,14 @@ class Context:
     def new_stats(self) -> FeatureStats:
         return FeatureStats(self.features.dim, self.device)
 
-    def skip(self, protocol: str, reason: str, run: str | None = None) -> None:
-        """Record a number that is not measured, and why: the report lists it."""
-        self.skipped.append({"protocol": protocol, "run": run or self.run.name, "reason": reason})
+    def skip(
+        self, protocol: str, reason: str, run: str | None = None, network: str | None = None
+    ) -> None:
+        """Record a number that is not measured, and why: the report lists it. `network`: the
+        feature network that it is owed to."""
+        own = {} if network is None else {"network": network}
+        said = {"protocol": protocol, "run": run or self.run.name, "reason": reason, **own}
+        self.skipped.append(said)
 
 
 def media_of(sides: Sequence[int]) -> Media:

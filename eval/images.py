@@ -90,6 +90,7 @@ class Views:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: int = 0
     cache: Cache = field(default_factory=Cache)
+    networks: tuple[FeatureNetwork, ...] = ()  # which a pass over the real images serves together
     record: dict[str, Any] = field(init=False)
     _real: dict[str, RealStats] = field(init=False, default_factory=dict)
     memo: dict[Any, Any] = field(init=False, default_factory=dict)
@@ -102,25 +103,29 @@ class Views:
         """Images over all ranks."""
         return len(self.dataset) if self.limit is None else min(self.limit, len(self.dataset))
 
-    def loader(self, done: int = 0) -> EvalLoader:
-        """This rank's batches but for the first `done` ones."""
+    def loader(self, done: int = 0, only: Sequence[int] | None = None) -> EvalLoader:
+        """This rank's batches (of `only` these images) but for the first `done` ones."""
         return EvalLoader(
             self.dataset,
             self.batch,
             workers=self.workers,
             rank=distributed.rank(),
             world=distributed.world_size(),
-            limit=self.limit,
+            limit=self.limit if only is None else None,
             start=done * self.batch * distributed.world_size(),  # batches are dealt out in turn
+            only=only,
         )
 
-    def batches(self, title: str, done: int = 0) -> Iterator[Batch]:
+    def batches(
+        self, title: str, done: int = 0, only: Sequence[int] | None = None
+    ) -> Iterator[Batch]:
         """This rank's batches on the device, pixels float32 in 0..1, behind a progress bar;
-        without the first `done` ones."""
+        without the first `done` ones. `only`: numbers of the images that are meant."""
         world = distributed.world_size()
         unit = " images" if getattr(self.dataset, "frames", None) is None else " clips"
-        with bar(len(self), title, unit, done * self.batch * world) as progress:
-            for batch in self.loader(done):
+        total = len(self) if only is None else len(only)
+        with bar(total, title, unit, done * self.batch * world) as progress:
+            for batch in self.loader(done, only):
                 yield to_device(batch, self.device)
                 progress.update(len(batch.index) * world)
 
@@ -185,14 +190,30 @@ class Views:
 
     def real(self, network: Any) -> RealStats:
         """Feature statistics of the real images with their protocol; kept in memory and in the
-        cache folder. Of clips every frame is an image, unless the network is one of clips."""
-        name = _known_as(network)
-        if name not in self._real:
-            key = digest({"real": self.identity, "network": name, "device": self.device.type})
-            path = self.cache.path(f"real-{key[:32]}.safetensors")
-            found = None if self.cache.fresh else self._kept(path, network)
-            self._real[name] = self._measured(network, key, path) if found is None else found
-        return self._real[name]
+        cache folder. Of clips every frame is an image, unless the network is one of clips.
+
+        Where they must be measured, `networks` that have not seen the images look at them too."""
+        if _known_as(network) not in self._real:
+            beside = () if _of_clips(network) else self.networks
+            looking = {_known_as(one): one for one in (network, *beside)}
+            new = [one for name, one in looking.items() if self._lacks(name, one)]
+            if new:
+                self._measure(new)
+        return self._real[_known_as(network)]
+
+    def _lacks(self, name: str, network: Any) -> bool:
+        """True if the statistics are neither in memory nor, read now, in the cache folder."""
+        if name not in self._real and not self.cache.fresh:
+            found = self._kept(self._path(name), network)
+            if found is not None:
+                self._real[name] = found
+        return name not in self._real
+
+    def _key(self, name: str) -> str:
+        return digest({"real": self.identity, "network": name, "device": self.device.type})
+
+    def _path(self, name: str) -> Path | None:
+        return self.cache.path(f"real-{self._key(name)[:32]}.safetensors")
 
     def _kept(self, path: Path | None, network: FeatureNetwork) -> RealStats | None:
         """Statistics of an earlier evaluation, if every rank can read them."""
@@ -211,19 +232,27 @@ class Views:
                 found = None
         return None if distributed.agree(found is None) else found
 
-    def _measured(self, network: Any, key: str, path: Path | None) -> RealStats:
-        mine = FeatureStats(network.dim, self.device)
-        passes = self.cache.passes(key)
+    def _measure(self, networks: Sequence[Any]) -> None:
+        """Look at all images through all of these networks, and keep what they saw."""
+        names = [_known_as(one) for one in networks]
+        mine = [FeatureStats(one.dim, self.device) for one in networks]
+        keys = [self._key(name) for name in names]
+        passes = self.cache.passes(keys[0] if len(keys) == 1 else digest(keys))
         one = passes.begin(mine, self.batch)
         for batch in self.batches("real features", one.done):
-            mine.update(network(_seen(network, batch.pixels)))
+            seen = _seen(networks[0], batch.pixels)
+            for network, stats in zip(networks, mine, strict=True):
+                stats.update(network(seen))
             one.step(batch.index)
         one.finish(len(self))
-        real = RealStats(mine.reduce(), network_of(network), **self.protocol, made=provenance())
-        if path is not None and distributed.rank() == 0:
-            real.save(path, exact=True)
+        for name, network, stats in zip(names, networks, mine, strict=True):
+            made = provenance()
+            real = RealStats(stats.reduce(), network_of(network), **self.protocol, made=made)
+            path = self._path(name)
+            if path is not None and distributed.rank() == 0:
+                real.save(path, exact=True)
+            self._real[name] = real
         passes.clear()
-        return real
 
     def remember(self, network: FeatureNetwork, stats: FeatureStats) -> None:
         """Keep statistics of these images that were computed together with other measures."""

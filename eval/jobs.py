@@ -32,8 +32,9 @@ def do(job: Job, context: Context, passes: Passes | None = None) -> Outcome:
     """
     if job.protocol.first_rank and distributed.rank() > 0:
         return Outcome()
+    seen = context if job.protocol.every_network else context.seen_by(context.features)
     own = replace(
-        context,
+        seen,
         job=job,
         seed=context.seed if job.seed is None else job.seed,
         facts={},

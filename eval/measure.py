@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from vistok.config import ConfigError
+from vistok.config.names import nearest
 from vistok.core.errors import InputError
 from vistok.core.text import printable
 from vistok.eval.config import EvalConfig
@@ -24,7 +25,8 @@ from vistok.eval.provenance import provenance
 from vistok.eval.reference.agreement import agreed
 from vistok.eval.reference.real import RealStats
 from vistok.eval.report.files import place, run_key
-from vistok.eval.result_cache import ResultCache, facts_of
+from vistok.eval.result_cache import ResultCache, facts_of, whole
+from vistok.eval.results.fdr import with_fdr
 from vistok.eval.results.merge import check_names, joined
 from vistok.eval.results.names import chosen_names, renamed
 from vistok.eval.results.rows import Results
@@ -33,7 +35,12 @@ from vistok.eval.resumable import Cache, digest
 from vistok.eval.systems.probe import recipe, with_probe
 from vistok.eval.systems.released import place as place_of
 from vistok.eval.systems.runs import RunError, System, open_data, resolve, sides_of
-from vistok.frozen import FeatureNetwork, feature_network, perceptual_network
+from vistok.frozen import (
+    FeatureNetwork,
+    PerceptualNetwork,
+    feature_network,
+    perceptual_network,
+)
 from vistok.runtime import distributed
 
 
@@ -69,7 +76,7 @@ def evaluate(
         place(config.report, set(map(run_key, known)), config.protocols, config.overwrite)
     device = config.torch_device
     datasets = [open_data(one.tokenizer, config.data) for one in systems]
-    features, first, *more = _networks(config)
+    networks, perceptual = _feature_networks(config), _perceptual_networks(config)
     for one in systems:
         for generator in one.generators:
             _check_system(one, generator)
@@ -85,12 +92,14 @@ def evaluate(
     sampling = {"generator": config.sampling, "decoder": config.decoder_sampling}
     for system, dataset in zip(systems, datasets, strict=True):
         batch, workers = config.batch_size, config.workers
-        views = Views(dataset, batch, config.limit, device, workers, cache)
+        views = Views(dataset, batch, config.limit, device, workers, cache, networks=networks)
         # The whole record: one manifest may be cropped to several sizes.
         views = shared.setdefault(json.dumps(views.record, sort_keys=True, default=str), views)
-        context = Context(system.tokenizer, views, features, first, config.seed, stamp)
-        context.more_perceptual = tuple(more)
-        context.references = _references(config, views, features)
+        context = Context(system.tokenizer, views, networks[0], seed=config.seed, stamp=stamp)
+        context.more_features = networks[1:]
+        if perceptual:
+            context.perceptual, context.more_perceptual = perceptual[0], perceptual[1:]
+        context.references = _references(config, views, networks)
         context.sampling = {part: changes for part, changes in sampling.items() if changes}
         _check_sampling(system, context, config)
         data[system.tokenizer.name] = views.record
@@ -102,7 +111,7 @@ def evaluate(
         "commands": [printable(shlex.join(["vistok", "eval", *sys.argv[1:]]))],
         "pairs": {p.tokenizer.name: [g.name for g in p.generators] for p in systems},
         "data": data,
-        "features": {"name": features.name, "sha256": features.sha256},
+        "features": {"name": networks[0].name, "sha256": networks[0].sha256},
         "world_size": distributed.world_size(),
         "device": str(device),
         "config": config.model_dump(mode="json"),
@@ -111,7 +120,7 @@ def evaluate(
         **_by_fact(outcomes),
         **stamp,
     }
-    made = Results(rows=pooled(rows_of(every)), runs=tuple(runs), facts=facts)
+    made = Results(rows=with_fdr(pooled(rows_of(every))), runs=tuple(runs), facts=facts)
     return renamed(joined(made, earlier), names)
 
 
@@ -154,12 +163,15 @@ def _outcomes(
         job = next(j for (j, _), key in zip(jobs, keys, strict=True) if keys.count(key) > 1)
         raise InputError(f"two jobs of {job.protocol.name} have the same config: {job.config}")
     found = {key: results.find(*one) for key, one in zip(keys, jobs, strict=True)}
-    known, new = [], []
-    for (job, context), outcome in zip(jobs, found.values(), strict=True):
+    old, new = [], []
+    for (job, context), outcomes in zip(jobs, found.values(), strict=True):
         named = f"{job.protocol.name} of {job.whose or context.run.name}"
-        (new if outcome is None else known).append(named)
+        pairs = zip(context.networks, outcomes, strict=False)  # or of the first network alone
+        missing = [network.name for network, outcome in pairs if outcome is None]
+        through = f" through {', '.join(missing)}" if 0 < len(missing) < len(outcomes) else ""
+        (new if missing else old).append(named + through)
     if results.cache.folder is not None:
-        say(f"{results.cache.folder}: found {len(known)} of {len(jobs)} outcomes" + _listed(known))
+        say(f"{results.cache.folder}: found {len(old)} of {len(jobs)} outcomes" + _listed(old))
         if new:
             say(f"evaluating {len(new)}" + _listed(new))
     outcomes: dict[str, list[Outcome]] = {}
@@ -168,9 +180,11 @@ def _outcomes(
         if isinstance(job, Skip):
             why = {"protocol": job.what, "run": job.run or context.run.name, "reason": job.reason}
             outcome = Outcome(skipped=(why,))
-        elif (outcome := next(rest)) is None:
+        elif None in (known := next(rest)):
             context.tokenizer.to(context.device)
-            outcome = results.measure(job, context)
+            outcome = results.measure(job, context, known)
+        else:
+            outcome = whole(known, context)
         outcomes.setdefault(context.run.name, []).append(outcome)
     return outcomes
 
@@ -211,8 +225,11 @@ def _listed(names: list[str]) -> str:
     return f": {', '.join(names)}" if names else ""
 
 
-def _references(config: EvalConfig, views: Views, network: FeatureNetwork) -> dict[str, RealStats]:
-    """The reference file for each protocol that compares with it; MismatchError, ValueError."""
+def _references(
+    config: EvalConfig, views: Views, networks: Sequence[FeatureNetwork]
+) -> dict[str, dict[str, RealStats]]:
+    """The reference file of each network, for each protocol that compares with it; MismatchError,
+    ValueError."""
     if config.reference is None:
         if config.reference_rfid:
             raise InputError("reference_rfid=true needs a file: reference=FILE")
@@ -224,10 +241,36 @@ def _references(config: EvalConfig, views: Views, network: FeatureNetwork) -> di
             f"reference={config.reference}: none of {','.join(config.protocols)} compares with it; "
             "add gfid to protocols, or reference_rfid=true for rfid"
         )
-    real, source = RealStats.load(config.reference), f"reference={config.reference}"
-    return {
-        name: agreed(real, views, network, name, config.allow_mismatch, source) for name in used
-    }
+    asked = {one.name: one for one in networks if "fid" in one.measures}
+    files = _by_network("reference", config.reference, tuple(asked))
+    if missing := [name for name in asked if name not in files]:
+        raise InputError(
+            f"reference={config.reference}: no file for {', '.join(missing)}; expected one for "
+            "each of features"
+        )
+    found: dict[str, dict[str, RealStats]] = {name: {} for name in used}
+    for network, file in files.items():
+        real, source = RealStats.load(file), f"reference={file}"
+        for name in used:
+            allowed = config.allow_mismatch
+            agree = agreed(real, views, asked[network], name, allowed, source)
+            found[name][network] = agree
+    return found
+
+
+def _by_network(key: str, given: Any, names: Sequence[str]) -> dict[str, str]:
+    """{network: file} of a key that names one file, or a file for each network."""
+    if given is None or isinstance(given, dict):
+        for name in given or ():
+            if name not in names:
+                raise InputError(f"{key}.{name}: no such network here; {nearest(name, names)}")
+        return dict(given or {})
+    if len(names) > 1:
+        raise InputError(
+            f"{key}={given}: one file for {', '.join(names)}; name the network: "
+            f"{key}.{names[0]}={given}"
+        )
+    return {names[0]: given} if names else {}
 
 
 def _by_fact(outcomes: dict[str, list[Outcome]]) -> dict[str, dict[str, Any]]:
@@ -240,16 +283,38 @@ def _by_fact(outcomes: dict[str, list[Outcome]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _networks(config: EvalConfig) -> list[Any]:
-    """The feature network and the perceptual ones, at least one: None for none."""
-    # Channels last: the same numbers to rounding, 1.6 times as fast on CPUs.
-    place = {"device": config.torch_device, "memory_format": torch.channels_last}
-    features = feature_network(config.features, config.weights).to(**place)
+def _feature_networks(config: EvalConfig) -> tuple[FeatureNetwork, ...]:
+    """The feature networks that are asked for, in order; InputError if the first has no Fréchet
+    distance, which all protocols may take."""
+    weights = _weights(config)
+    found = [feature_network(name, weights.get(name)) for name in config.features]
+    if "fid" not in found[0].measures:
+        raise InputError(
+            f"features={found[0].name}: no Fréchet distance is defined on it; name another before "
+            f"it: features=[vistok-cnn,{found[0].name}]"
+        )
+    return tuple(one.to(**_place(config)) for one in found)
+
+
+def _perceptual_networks(config: EvalConfig) -> tuple[PerceptualNetwork, ...]:
+    """The perceptual networks that are asked for, in order."""
+    weights = _weights(config)
     names = [name for name in dict.fromkeys(config.perceptual) if name != "none"]
-    if not names:
-        return [features, None]
-    weights = {config.features: config.weights}
-    return [features, *(perceptual_network(n, weights.get(n)).to(**place) for n in names)]
+    return tuple(perceptual_network(n, weights.get(n)).to(**_place(config)) for n in names)
+
+
+def _weights(config: EvalConfig) -> dict[str, str]:
+    """{network: its weight file}, where files are named."""
+    if isinstance(config.weights, dict):
+        names = dict.fromkeys((*config.features, *config.perceptual))
+        return _by_network("weights", config.weights, tuple(names))
+    return _by_network("weights", config.weights, config.features)
+
+
+def _place(config: EvalConfig) -> dict[str, Any]:
+    """Where networks are put. Channels last: the same numbers to rounding, 1.6 times as fast on
+    CPUs."""
+    return {"device": config.torch_device, "memory_format": torch.channels_last}
 
 
 def _check_system(system: System, generator: Any) -> None:

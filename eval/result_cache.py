@@ -4,6 +4,8 @@ An outcome is kept as one JSON file under the hash of all that its numbers depen
 the digest of its config, weights and configs of tokenizer and generator, images, networks,
 reference, sampling settings, seed, precision, kind of device. Names, folders, batch size and the
 number of processes are no part of it: a run that was renamed is found, and shown by its new name.
+Of a job that is measured through several feature networks an outcome is kept for each of them, with
+the rows of that network and those of none: one more network is measured alone.
 Each file is sealed: one that was damaged or edited is not used, and that is said.
 Versions, commit and date of a row stay those of its measurement. After a change of the code:
 fresh=true.
@@ -13,7 +15,8 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -42,26 +45,34 @@ class ResultCache:
 
     cache: Cache
 
-    def find(self, job: Job, context: Context) -> Outcome | None:
-        """The outcome of an earlier evaluation under today's names. All ranks get the same answer,
-        the rows on the first rank alone."""
-        found = None
-        if distributed.rank() == 0 and not self.cache.fresh:
-            found = self._read(job, context)
-        if distributed.agree(found is not None):
-            return found or Outcome()
-        return None
+    def find(self, job: Job, context: Context) -> list[Outcome | None]:
+        """The outcomes of an earlier evaluation under today's names, of each network that the job
+        looks through; None for one that is missing. The same ones are missing on all ranks; the
+        rows are on the first rank alone."""
+        found: list[Outcome | None] = []
+        for one in looking(job, context):
+            first = distributed.rank() == 0 and not self.cache.fresh
+            outcome = self._read(job, one) if first else None
+            there = distributed.agree(outcome is not None)
+            found.append((outcome or Outcome()) if there else None)
+        return found
 
-    def measure(self, job: Job, context: Context) -> Outcome:
-        """Do the job (going on where an earlier evaluation was killed) and keep what it made."""
-        facts = facts_of(job, context)
-        key = digest(facts)
-        passes = self.cache.passes(key)
-        outcome = do(job, context, passes)
+    def measure(self, job: Job, context: Context, known: Sequence[Outcome | None]) -> Outcome:
+        """The whole outcome: the job is done (going on where an earlier evaluation was killed)
+        through the networks whose outcomes are not `known`, and what it made is kept."""
+        parts = zip(looking(job, context), known, strict=True)
+        new = [one for one, outcome in parts if outcome is None]
+        facts = [facts_of(job, one) for one in new]
+        keys = list(map(digest, facts))
+        passes = self.cache.passes(keys[0] if len(keys) == 1 else digest(keys))
+        outcome = do(job, context.seen_by(*(one.features for one in new)), passes)
+        made = [of_network(outcome, one, context) for one in new]
         if distributed.rank() == 0:
-            self._write(key, facts, outcome, _names(job, context))
+            for key, fact, own in zip(keys, facts, made, strict=True):
+                self._write(key, fact, own, _names(job, context))
         passes.clear()
-        return outcome
+        rest = iter(made)
+        return whole([next(rest) if one is None else one for one in known], context)
 
     def _read(self, job: Job, context: Context) -> Outcome | None:
         key = digest(facts_of(job, context))
@@ -106,9 +117,43 @@ class ResultCache:
         write_text(path, sealed(plain))
 
 
+def looking(job: Job, context: Context) -> list[Context]:
+    """The contexts, of one feature network each, whose outcomes a job's is made of."""
+    return context.each() if job.protocol.every_network else [context.seen_by(context.features)]
+
+
+def of_network(outcome: Outcome, one: Context, every: Context) -> Outcome:
+    """The part of an outcome that the only network of `one` has made, and what no feature network
+    of `every` has."""
+    mine = lambda name: name is None or name == one.features.name
+    rows = tuple(row for row in outcome.rows if mine(seen_through(row, every)))
+    skipped = tuple(skip for skip in outcome.skipped if mine(skip.get("network")))
+    return replace(outcome, rows=rows, skipped=skipped)
+
+
+def whole(outcomes: Sequence[Outcome], context: Context) -> Outcome:
+    """The whole outcome of a job, from those of its networks: the first one's, and what the others
+    have beside it, which is what they have seen themselves."""
+    first, *more = outcomes
+    rows, skipped = list(first.rows), list(first.skipped)
+    for network, outcome in zip(context.more_features, more, strict=False):  # or the first alone
+        rows += [row for row in outcome.rows if seen_through(row, context) == network.name]
+        skipped += [one for one in outcome.skipped if one.get("network") == network.name]
+    return replace(first, rows=tuple(rows), skipped=tuple(skipped))
+
+
+def seen_through(row: Row, context: Context) -> str | None:
+    """The feature network of the context that a row was measured through; None for none of them:
+    a perceptual network may have the name of one."""
+    names = {network.name for network in context.networks}
+    perceptual = [network_of(network) for network in context.perceptuals]
+    known = row.features is not None and row.features.name in names
+    return row.features.name if known and row.features not in perceptual else None
+
+
 def facts_of(job: Job, context: Context) -> dict[str, Any]:
-    """Everything that a job's numbers depend on, as JSON."""
-    real = context.references.get(job.protocol.name)
+    """Everything that a job's numbers depend on, as JSON, of a context of one feature network."""
+    real = context.references.get(job.protocol.name, {}).get(context.features.name)
     sampling = ("decoder",) if job.generator is None else ("decoder", "generator")
     looked = (context.features, *context.perceptuals, *job.networks)
     return {

@@ -15,7 +15,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,13 +109,17 @@ class Pass:
         if time.monotonic() - self._saved >= self._wait:
             self.save()
 
-    def finish(self, count: int) -> None:
-        """The pass is over; ValueError unless each of 0..count-1 was seen once, by one rank."""
+    def finish(self, samples: int | Sequence[int]) -> None:
+        """The pass is over; ValueError unless each of `samples`, or of 0..samples-1, was seen once,
+        by one rank."""
         if self.every == 0 or time.monotonic() - self._saved > self._wait / 6:
             self.save()
         seen = distributed.sum_(self.seen.clone()).tolist()
-        if seen != [count, count * (count - 1) // 2]:
-            raise InputError(f"a pass saw {seen[0]} samples; expected each of {count} exactly once")
+        each = range(samples) if isinstance(samples, int) else samples
+        if seen != [len(each), sum(each)]:
+            raise InputError(
+                f"a pass saw {seen[0]} samples; expected each of {len(each)} exactly once"
+            )
 
     def save(self) -> None:
         if self.path is None:

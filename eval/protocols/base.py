@@ -83,6 +83,8 @@ class Protocol(ABC):
         media: the kinds of samples that it can measure.
         Config: class of its config.
         first_rank: True if the first process does it alone.
+        every_network: True if it measures through all feature networks (`context.networks`); others
+            are given the first alone, and are not measured again when there are more.
     """
 
     name: ClassVar[str]
@@ -90,6 +92,7 @@ class Protocol(ABC):
     media: ClassVar[tuple[Media, ...]] = ("image",)
     Config: ClassVar[type[ProtocolConfig]] = ProtocolConfig
     first_rank: ClassVar[bool] = False
+    every_network: ClassVar[bool] = False
 
     def jobs(self, system: System, config: EvalConfig) -> Sequence[Job | Skip]:
         """The work on a tokenizer and its generators; one job of the user's config by default."""

@@ -29,8 +29,9 @@ from vistok.eval.frame_rates import of_samples
 from vistok.eval.intervals import error_of_drawn
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, Skip, register
 from vistok.eval.protocols.sample_texts import conditioned, texts_missing, texts_of
+from vistok.eval.reference.cmmd import cmmd_row
 from vistok.eval.reference.real import RealStats
-from vistok.eval.reference.sets import MS_SSIM, MetricNames, SetMeasures
+from vistok.eval.reference.sets import MS_SSIM, MetricNames, NetworkMeasures, SetMeasures
 from vistok.eval.reference.training_set import TrainingSet, training_set
 from vistok.eval.results.facts import Scale
 from vistok.eval.results.rows import Row
@@ -111,6 +112,7 @@ class GFID(Protocol):
 
     name = "gfid"
     media = ("image", "video")
+    every_network = True
     Config = GFIDConfig
 
     def jobs(self, system: System, config: EvalConfig) -> list[Job | Skip]:
@@ -143,7 +145,7 @@ class GFID(Protocol):
     def run(self, context: Context, config: Pass) -> list[Row]:
         """gFID (if there are training images), gFID-val, and further measures of the set against
         the validation images."""
-        generator, real = context.job.generator, context.job.data
+        generator = context.job.generator
         made = prepared(context, config, "gFID")
         if made is None:
             return []
@@ -157,14 +159,51 @@ class GFID(Protocol):
             config.stored,
         )
         sample_into(measures, context, model, config, samples, title_of(generator, config))
-        stats = measures.decoded.pool.reduce()
+        rows, common = [], common_fields(context, config)
+        for part in measures.parts:
+            if "fid" in part.network.measures:
+                stats = part.decoded.pool.reduce()
+                rows += self._distances(part, stats, samples, config, note, common)
+            if "cmmd" in part.network.measures and config.trained:
+                rows += self._kernel_distances(
+                    part.context, part.decoded.pool.reduce(), note, common
+                )
+        seen = "frames of the clips" if context.unit == "clip" else "images"
+        against = f"reference: the {context.views.reference.split} {seen}"
+        return rows + measures.rows(note=f"{note}; {against}", **common)
+
+    def _kernel_distances(
+        self, context: Context, stats: Any, note: str, common: dict[str, Any]
+    ) -> list[Row]:
+        """CMMD of the samples and the training images (if there are any), and the validation ones;
+        a reference file of Fréchet statistics is of other networks."""
+        real = context.job.data
+        sides = {} if isinstance(real, str) else {"gFID": real.stats(context)}
+        rows = []
+        for name, side in {**sides, "gFID-val": None}.items():
+            reference = context.views.reference if side is None else side.reference
+            said = f"{note}; reference: {reference.split} ({reference.described})"
+            rows.append(cmmd_row(context, stats, name, side, note=said, **common))
+        return rows
+
+    def _distances(
+        self,
+        part: NetworkMeasures,
+        stats: Any,
+        samples: int,
+        config: Pass,
+        note: str,
+        common: dict[str, Any],
+    ) -> list[Row]:
+        """Fréchet distances of what one network saw of the samples."""
+        context, sample = part.context, part.sample
+        real, given = context.job.data, context.reference  # given instead of the training images
         sides: dict[str, RealStats | None] = {}
-        given = context.reference  # instead of the training images
         if given is not None or not isinstance(real, str):
             sides["gFID"] = real.stats(context) if given is None else given
         if config.trained or not sides:
             sides["gFID-val"] = None
-        common, rows = common_fields(context, config), []
+        rows = []
         seen = "frames of the clips" if context.unit == "clip" else "images"
         for metric, side in sides.items():
             against = f"reference: the {context.views.reference.split} {seen}"
@@ -176,14 +215,11 @@ class GFID(Protocol):
             name = context.per_frame(metric if config.trained else "gFID-untrained")
             said = f"{note}; {against}"
             real_stats = context.views.stats(context.features) if side is None else side.stats
-            own = {"error": error_of_drawn(measures.sample, stats, real_stats)}
+            own = {"error": error_of_drawn(sample, stats, real_stats)}
             if config.trained:
                 reference = context.views.real(context.features) if side is None else side
                 own["floor"] = floor_of(context, reference, samples, real)
             rows.append(context.frechet_row(name, stats, side, note=said, **own, **common))
-        if config.metrics:
-            against = f"reference: the {context.views.reference.split} {seen}"
-            rows += measures.rows(note=f"{note}; {against}", **common)
         return rows
 
 

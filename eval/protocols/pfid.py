@@ -1,9 +1,10 @@
 """pFID-v1: Fréchet distance after a share of the tokens was replaced by near codes.
 
 Encode once, find each token's nearest codes once, then for every cell (alpha, delta) of the grid
-gather the codes at the drawn ranks, decode, and compare with the real images. A tokenizer that
-decodes prefixes is measured at every evaluated length: only kept tokens are perturbed. Of clips,
-every frame counts as an image (`pFID-v1-frame`); draws are those of whole clips.
+gather the codes at the drawn ranks, decode, and compare with the real images. Images of several
+cells are decoded in one batch, no larger than the evaluation's. A tokenizer that decodes prefixes
+is measured at every evaluated length: only kept tokens are perturbed. Of clips, every frame counts
+as an image (`pFID-v1-frame`); draws are those of whole clips.
 
 Letters: B batch, L positions, P branches, F factors, N tokens of an image, K codes of a branch.
 """
@@ -11,6 +12,7 @@ Letters: B batch, L positions, P branches, F factors, N tokens of an image, K co
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -43,7 +45,7 @@ from vistok.quantizers.base import pick_rank
 from vistok.runtime.distributed import sum_
 from vistok.tokens import Tokens, TokenSpec
 
-Mode = Literal["full", "quick", "both", "none"]
+Mode = Literal["full", "quick", "quick_rel", "both", "none"]
 
 _PUBLISHED = 4096  # codes for which the deltas were chosen
 RELATIVE_LIMIT = 2**20  # codes up to which pFID-v1-rel is taken: 92,160 neighbors of each token
@@ -72,7 +74,8 @@ class Number:
 
 class PFIDConfig(ProtocolConfig):
     mode: Selects[Mode] = "both"
-    """full: 15 cells at full length; quick: 3 cells at each length; both; none."""
+    """full: 15 cells at full length; quick: 3 cells at each length; quick_rel: 3 cells at full
+    length, with δ as published and with δ scaled to the codebook; both: full and quick; none."""
 
 
 @register
@@ -81,6 +84,7 @@ class PFID(Protocol):
 
     name = "pfid"
     media = ("image", "video")
+    every_network = True
     Config = PFIDConfig
 
     def run(self, context: Context, config: PFIDConfig) -> list[Row]:
@@ -95,20 +99,27 @@ class PFID(Protocol):
         if lacks(context.tokenizer.quantizer, "neighbours"):
             context.skip(name, "its quantizer has no neighbours(queries, count)")
             return []
-        if config.mode in ("full", "both") and branch_codes(context.spec) > RELATIVE_LIMIT:
+        if (
+            config.mode in ("full", "both", "quick_rel")
+            and branch_codes(context.spec) > RELATIVE_LIMIT
+        ):
             reason = (
                 f"neighborhoods that grow with more than {RELATIVE_LIMIT:,} codes are too large"
             )
-            context.skip(context.per_frame(f"{NAME}-rel"), reason)
+            rel = f"{NAME}-rel-quick" if config.mode == "quick_rel" else f"{NAME}-rel"
+            context.skip(context.per_frame(rel), reason)
         chosen, note = quick_subset(len(context.views), f"{context.unit}s")
-        subset = None if note is not None else frozenset(chosen.tolist())
+        subset = None if note is not None else chosen.tolist()
         numbers = plan(context.spec, config.mode, subset is not None)
         jobs = list(dict.fromkeys(job for number in numbers for job in number.jobs()))
         done = reconstruct(context, jobs, subset)
-        cells = sum(len(number.cells) for number in numbers)
-        with bar(cells, f"{context.run.name}: distances", "cell") as progress:
+        cells, title = sum(len(one.cells) for one in numbers), f"{context.run.name}: distances"
+        with bar(cells * len(context.each("fid")), title, "cell") as progress:
             return [
-                row for number in numbers for row in _rows(context, number, done, note, progress)
+                row
+                for one in context.each("fid")
+                for number in numbers
+                for row in _rows(one, number, done, note, progress)
             ]
 
 
@@ -127,60 +138,120 @@ def plan(spec: TokenSpec, mode: Mode, own_subset: bool) -> list[Number]:
         if codes != _PUBLISHED and codes <= RELATIVE_LIMIT:
             scaled = relative(FULL_GRID, codes)
             numbers.append(Number(f"{NAME}-rel", whole, pairs(FULL_GRID, scaled), False))
-    if mode in ("quick", "both"):
+    if mode in ("quick", "both", "quick_rel"):
         cells = pairs(QUICK_GRID, clip(QUICK_GRID, codes))
-        lengths = spec.eval_lengths
+        lengths = (whole,) if mode == "quick_rel" else spec.eval_lengths
         numbers += [Number(f"{NAME}-quick", k, cells, own_subset) for k in lengths]
+    if mode == "quick_rel" and codes <= RELATIVE_LIMIT:
+        scaled = relative(QUICK_GRID, codes)
+        numbers.append(Number(f"{NAME}-rel-quick", whole, pairs(QUICK_GRID, scaled), own_subset))
     return numbers
 
 
 @dataclass
 class _Done:
-    stats: FeatureStats
-    sample: FeatureSample  # some of the vectors, for the interval
+    stats: dict[str, FeatureStats]  # by feature network
+    samples: dict[str, FeatureSample]  # some of the vectors, for the interval
     changed: Tensor  # [] tokens whose code differs
     tokens: Tensor  # [] tokens that could
 
 
+class Piece(NamedTuple):
+    """Perturbed images of one cell that wait to be decoded."""
+
+    job: Decoding
+    codes: Tensor  # [b, L, F]
+    row: Tensor  # [b] rows of the batch that they come from
+
+
 def reconstruct(
-    context: Context, jobs: list[Decoding], subset: frozenset[int] | None
+    context: Context, jobs: list[Decoding], subset: Sequence[int] | None
 ) -> dict[Decoding, _Done]:
-    """Statistics of the decoded images of every job, summed over ranks."""
+    """Statistics of the decoded images of every job, summed over ranks: one pass over all images,
+    and one over the `subset` for the quick jobs, if there is one."""
+    of_subset = lambda job: job.quick and subset is not None
+    done: dict[Decoding, _Done] = {}
+    for only in (None, subset) if subset is not None else (None,):
+        own = [job for job in jobs if of_subset(job) == (only is not None)]
+        if own:
+            done |= _reconstruct(context, own, only)
+    return {job: done[job] for job in jobs}
+
+
+def _reconstruct(
+    context: Context, jobs: list[Decoding], only: Sequence[int] | None
+) -> dict[Decoding, _Done]:
+    """The same in one pass over the images, or over some `only`."""
     zero = lambda: torch.zeros((), dtype=torch.float64, device=context.device)
-    every, some = torch.arange(len(context.views)), torch.tensor(sorted(subset or ()))
-    sample = lambda job: sample_of(
-        context, context.features.dim, some if job.quick and subset is not None else every
-    )
-    done = {job: _Done(context.new_stats(), sample(job), zero(), zero()) for job in jobs}
-    most = max(job.cell.delta for job in jobs)
+    networks = [one.features for one in context.each("fid")]
+    new = lambda: {one.name: FeatureStats(one.dim, context.device) for one in networks}
+    numbers = len(context.views) if only is None else torch.tensor(list(only))
+    some = lambda: {one.name: sample_of(context, one.dim, numbers) for one in networks}
+    done = {job: _Done(new(), some(), zero(), zero()) for job in jobs}
+    most, tokenizer = max(job.cell.delta for job in jobs), context.tokenizer
     title = f"{context.run.name}: perturb ({len(jobs)} cells)"
-    for batch in context.batches(title, done):
-        tokenizer = context.tokenizer
+    for batch in context.batches(title, done, only):
         condition = context.condition(batch)
         quantized = tokenizer.quantize(context.latents(batch, condition))
         near = tokenizer.quantizer.neighbours(quantized.queries, most)  # [B, L, P, most, F/P]
         stored = quantized.indices[:, : context.spec.length]  # an encoder may emit more
-        rows = _members(batch.index, subset)
-        for job, one in done.items():
-            pick = rows if job.quick and subset is not None else slice(None)
-            index = batch.index[pick]
-            if len(index) == 0:
-                continue
-            clean = stored[pick]
-            moved = perturb(context.spec, clean, near[pick], index, job, context.seed)
-            tokens = tokens_of(context, moved, job.length)
-            own = None if condition is None else condition.select(pick)
-            decoded = to_uint8(context.decode(tokens, own, index))
-            features = context.features(frames(decoded))
-            one.stats.update(features)
-            one.sample.update(features, frame_numbers(index, decoded))
-            one.changed += changed(context.spec, clean, moved)
-            branches = near.shape[2]
-            one.tokens += len(index) * context.spec.positions_in(job.length) * branches
+        for length in dict.fromkeys(job.length for job in jobs):
+            own = {job: one for job, one in done.items() if job.length == length}
+            pieces = _pieces(context, own, stored, near, batch.index)
+            for group in packed(pieces, context.batch):
+                row = torch.cat([piece.row for piece in group])
+                tokens = tokens_of(context, torch.cat([piece.codes for piece in group]), length)
+                given = None if condition is None else condition.select(row)
+                index = batch.index[row]
+                decoded = to_uint8(context.decode(tokens, given, index))
+                index, decoded = frame_numbers(index, decoded), frames(decoded)
+                shares = [len(decoded) // len(row) * len(piece.row) for piece in group]
+                for network in networks:
+                    seen = network(decoded).split(shares)
+                    for piece, features, own_index in zip(
+                        group, seen, index.split(shares), strict=True
+                    ):
+                        done[piece.job].stats[network.name].update(features)
+                        done[piece.job].samples[network.name].update(features, own_index)
     return {
-        job: _Done(one.stats.reduce(), one.sample, sum_(one.changed), sum_(one.tokens))
+        job: _Done(
+            {name: stats.reduce() for name, stats in one.stats.items()},
+            one.samples,
+            sum_(one.changed),
+            sum_(one.tokens),
+        )
         for job, one in done.items()
     }
+
+
+def _pieces(
+    context: Context, done: dict[Decoding, _Done], stored: Tensor, near: Tensor, index: Tensor
+) -> Iterator[Piece]:
+    """The images of a batch perturbed as each of these jobs of one length says; what was changed is
+    counted. `stored`, `near`, `index`: as of `perturb`."""
+    row = torch.arange(len(stored))
+    for job, one in done.items():
+        moved = perturb(context.spec, stored, near, index, job, context.seed)
+        one.changed += changed(context.spec, stored, moved)
+        one.tokens += len(stored) * context.spec.positions_in(job.length) * near.shape[2]
+        yield Piece(job, moved, row)
+
+
+def packed(pieces: Iterable[Piece], size: int) -> Iterator[list[Piece]]:
+    """Pieces in groups of `size` images (the last of fewer), cut where a group is full."""
+    group: list[Piece] = []
+    space = size
+    for piece in pieces:
+        while len(piece.row):
+            now = Piece(piece.job, piece.codes[:space], piece.row[:space])
+            piece = Piece(piece.job, piece.codes[space:], piece.row[space:])
+            group.append(now)
+            space -= len(now.row)
+            if space == 0:
+                yield group
+                group, space = [], size
+    if group:
+        yield group
 
 
 def perturb(
@@ -215,18 +286,10 @@ def tokens_of(context: Context, indices: Tensor, length: int) -> Tokens:
     return tokens if length == context.spec.max_prefix else tokens.prefix(length)
 
 
-def _members(index: Tensor, subset: frozenset[int] | None) -> Tensor | None:
-    """[n] rows of the batch whose images are in the subset."""
-    if subset is None:
-        return None
-    inside = [row for row, i in enumerate(index.tolist()) if i in subset]
-    return torch.tensor(inside, dtype=torch.int64)
-
-
 def _rows(
     context: Context, number: Number, done: dict[Decoding, _Done], subset: str | None, progress: Any
 ) -> list[Row]:
-    """The cells, and their mean; `progress` counts the cells."""
+    """The cells, and their mean, through the context's network; `progress` counts the cells."""
     spec = context.spec
     note = (
         f"query=latent, N={spec.positions_in(number.length) * spec.branches}, "
@@ -242,12 +305,13 @@ def _rows(
         one = done[job]
         progress.update()
         changes = float(one.changed / one.tokens)
-        influences.append(influences_of_images(context, network, one.sample, one.stats, real))
+        mine, sample = one.stats[network.name], one.samples[network.name]
+        influences.append(influences_of_images(context, network, sample, mine, real))
         rows.append(
             context.frechet_row(
                 f"{name}-cell",
-                one.stats,
-                error=error_of(influences[-1], one.sample.total),
+                mine,
+                error=error_of(influences[-1], sample.total),
                 length=number.length,
                 seed=context.seed,
                 point={"alpha": asked.alpha, "delta": asked.delta},
@@ -260,7 +324,7 @@ def _rows(
             )
         )
     mean = sum(row.value for row in rows) / len(rows)
-    error = error_of(torch.stack(influences).mean(0), one.sample.total)  # of the same images
+    error = error_of(torch.stack(influences).mean(0), sample.total)  # of the same images
     summary = context.row(
         name,
         mean,

@@ -7,6 +7,8 @@ measured frame by frame.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,15 +16,17 @@ from pydantic import Field
 from torch import Tensor
 
 from vistok import metrics as library
+from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
 from vistok.eval.floors import floor_of
 from vistok.eval.intervals import of_mean
-from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, register
+from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, Skip, register
 from vistok.eval.protocols.common import distance_row
+from vistok.eval.reference.filters import Asked, Filtered, filtered
 from vistok.eval.reference.sets import MS_SSIM, MetricNames, SetMeasures
-from vistok.eval.reference.training_set import training_set
+from vistok.eval.reference.training_set import TrainingSet, training_set
 from vistok.eval.results.rows import Floor, Row
 from vistok.eval.systems.runs import System
 from vistok.layers.frames import frames
@@ -44,14 +48,28 @@ class RFIDConfig(ProtocolConfig):
     density, coverage, ms-ssim; or all."""
     stored: Selects[int] = Field(default=CAP, ge=2)
     """Feature vectors kept for KID, precision and recall; a keyed subset of a larger set."""
+    filter: Selects[Asked | None] = None
+    """Filter that resamples the images: bilinear, bicubic, or both, each with rows of its own name;
+    null = that of the data (data.filter)."""
     floor: Selects[bool] = True
     """Measure the floor of rFID too: the distance of as many training images to the real ones."""
 
 
-class Whole(RFIDConfig):
-    """Config of the job."""
-
+class _JobConfig(RFIDConfig):
     training: Selects[dict[str, Any] | str] = ""  # identity of the images behind the floor
+
+
+class _FilteredConfig(_JobConfig):
+    filter: str | None = None  # here a part of the rows' names
+    before: Selects[str | None] = None  # filter that the images are first compared under
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What a job looks at beside its context's images."""
+
+    images: Filtered | None = None  # under another filter, instead of these
+    training: TrainingSet | str | None = None  # for the floor
 
 
 class Measures:
@@ -105,8 +123,8 @@ class Measures:
         if tokens.indices is not None:
             self.bytes += sum(map(len, tokens.to_bytes()))
 
-    def rows(self, floor: Floor | None = None) -> list[Row]:
-        """All rows; `floor`: of the rFID."""
+    def rows(self, floors: Mapping[str, Floor | None]) -> list[Row]:
+        """All rows; `floors`: of the rFID, by network."""
         context, spec, at = self.context, self.context.spec, {"length": self.length}
         clips = len(self.sides) == 3
         each = {**at, "count": context.views.frames}  # of clips every frame is an image
@@ -114,7 +132,7 @@ class Measures:
         noted = lambda *notes: "; ".join(filter(None, (*notes, said)))
         psnr = self.psnr.compute()
         rows = [
-            *self.sets.rows(context.reference, floor, **at),
+            *self.sets.rows(floors, **at),
             context.row(
                 "PSNR",
                 psnr.pooled,
@@ -154,19 +172,59 @@ class RFID(Protocol):
 
     name = "rfid"
     media = ("image", "video")
+    every_network = True
     Config = RFIDConfig
 
-    def jobs(self, system: System, config: EvalConfig) -> list[Job]:
-        """One job, with the training images of the floor."""
+    def jobs(self, system: System, config: EvalConfig) -> list[Job | Skip]:
+        """One, or one for each filter that is asked for; with the training images of the floor."""
         own = config.rfid
+        if own.filter is None:
+            return [self._job(system, config, own)]
+        if config.reference_rfid:
+            raise InputError(
+                f"rfid.filter={own.filter}: reference_rfid=true compares with a file of one "
+                "filter; set data.filter instead"
+            )
+        found, missing = filtered(system.tokenizer, config.data, own.filter)
+        jobs = []
+        for one in found:
+            before = found[0].filter if one.before is not None else None
+            given = own.model_dump() | {"filter": one.filter, "before": before}
+            jobs.append(self._job(system, config, _FilteredConfig(**given), one))
+        jobs = jobs or [self._job(system, config, own.model_copy(update={"filter": None}))]
+        why: dict[str, list[str]] = {}
+        for name, reason in missing.items():
+            why.setdefault(reason, []).append(name)
+        return jobs + [Skip(f"rFID filter={'/'.join(n)}", reason) for reason, n in why.items()]
+
+    def _job(
+        self, system: System, config: EvalConfig, own: RFIDConfig, images: Filtered | None = None
+    ) -> Job:
+        """A job on the tokenizer's images, or on those under a filter."""
         if not own.floor:
-            return [Job(self, own)]
-        found = training_set(system.tokenizer, config.data, None)
-        identity = found if isinstance(found, str) else found.identity
-        return [Job(self, Whole(**own.model_dump(), training=identity), data=found)]
+            return Job(self, own, data=None if images is None else _Data(images))
+        changes = config.data if images is None else {**config.data, "filter": images.filter}
+        real = training_set(system.tokenizer, changes, None)
+        identity = real if isinstance(real, str) else real.identity
+        kind = _JobConfig if images is None else _FilteredConfig
+        return Job(
+            self, kind(**own.model_dump() | {"training": identity}), data=_Data(images, real)
+        )
 
     def run(self, context: Context, config: RFIDConfig) -> list[Row]:
         """Rows of all measures at each length; codebook use at full length."""
+        first, data = True, context.job.data or _Data()
+        if data.images is not None:
+            images, first = data.images, data.images.before is None
+            if not images.resampled(context):
+                sides = "x".join(map(str, context.sides[-2:]))
+                context.skip(
+                    f"rFID filter={images.filter}",
+                    f"no image is resampled: all are stored at {sides}, so it is that of the other "
+                    "filter",
+                )
+                return []
+            context = replace(context, views=images.views(context))
         spec = context.spec
         lengths = {
             length: Measures(context, length, config.metrics, config.stored)
@@ -183,11 +241,13 @@ class RFID(Protocol):
             for length, measures in lengths.items():
                 cut = tokens if length == spec.max_prefix else tokens.prefix(length)
                 measures.update(cut, batch.pixels, batch.index, condition)
-        under = None
+        floors = {}
         if config.floor and "fid" in config.metrics:
-            reference = context.reference or context.views.real(context.features)
-            under = floor_of(context, reference, len(context.views), context.job.data)
-        rows = [row for measures in lengths.values() for row in measures.rows(under)]
+            for one in context.each("fid"):
+                reference = one.reference or one.views.real(one.features)
+                under = floor_of(one, reference, len(one.views), data.training)
+                floors[one.features.name] = under
+        rows = [row for measures in lengths.values() for row in measures.rows(floors)]
         for name, side in next(iter(lengths.values())).too_small.items():
             context.skip(name, f"its 11x11 window needs images with sides of {side} pixels or more")
         one = "frame" if context.unit == "clip" else "image"
@@ -199,7 +259,8 @@ class RFID(Protocol):
             context.skip("codebook", "continuous tokens have no codebook")
             return rows
         use = codes.compute()
-        context.facts["codebook"] = codebook_facts(use)
+        if first:  # the report draws one
+            context.facts["codebook"] = codebook_facts(use)
         return rows + codebook_rows(context, use)
 
 

@@ -1,14 +1,15 @@
 """All measures of a set of decoded images as a whole, against the real images of a context.
 
-FID, sFID, KID, Inception Score, precision, recall, density, coverage: of one look at each image.
-Sums are kept for the first two and the score. The others need the feature vectors themselves; of a
-set larger than `stored` a keyed subset of that size is taken on both sides, and the rows say so.
-The real side is looked at once for each network and kept with the context's images.
+FID, sFID, KID, Inception Score, precision, recall, density, coverage: of one look at each image
+through each feature network. Sums are kept for the first two and the score. The others need the
+feature vectors themselves; of a set larger than `stored` a keyed subset of that size is taken on
+both sides, and the rows say so. The real side is looked at once by all networks together and kept
+with the context's images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -22,7 +23,7 @@ from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
 from vistok.eval.images import bar, frame_numbers, network_of
 from vistok.eval.intervals import error_of_drawn, error_of_images, sample_of
-from vistok.eval.reference.real import RealStats
+from vistok.eval.reference.cmmd import cmmd_row
 from vistok.eval.results.rows import Floor, Row
 from vistok.frozen import FeatureNetwork, Features
 from vistok.layers.frames import frames
@@ -32,6 +33,8 @@ from vistok.metrics.stored import CAP, chosen
 
 MANIFOLD = ("precision", "recall", "density", "coverage")
 METRICS = ("fid", "sfid", "kid", "is", *MANIFOLD)
+_DEFINED = {"kid": "kid"} | dict.fromkeys(MANIFOLD, "prdc")
+"""Metric -> the kind of measures that a network's features must be made for; others take "fid"."""
 MS_SSIM = "ms-ssim"  # of each image, so no measure of the set; asked for in the same way
 _NEIGHBOURS, _BALLS = 3, 5
 
@@ -103,11 +106,12 @@ class Side:
 
 
 class SetMeasures:
-    """`update(decoded, index)` on every batch, then `rows()` on every rank.
+    """`update(decoded, index)` on every batch, then `rows()` on every rank. All feature networks
+    of the context look at the same decoded images; `parts` has what each has seen.
 
     Args:
         count: images of the decoded set, over all ranks; their numbers are 0..count-1.
-        metrics: names of METRICS.
+        metrics: names of METRICS; a network that does not define one has no row of it.
         frechet: the name of the FID's row ("rFID", "gFID"); the other names say what they are.
         stored: feature vectors that are kept of each side at most.
     """
@@ -120,8 +124,43 @@ class SetMeasures:
         frechet: str = "rFID",
         stored: int = CAP,
     ) -> None:
+        self.context, self.stored = context, stored
+        self.parts = tuple(
+            NetworkMeasures(one, count, metrics, frechet, stored) for one in context.each()
+        )
+
+    def update(self, decoded: Tensor, index: Tensor) -> None:
+        """decoded [B, 3, *sides] uint8, their numbers in the set [B]; clips count by frames."""
+        index, decoded = frame_numbers(index, decoded), frames(decoded)
+        for part in self.parts:
+            part.update(decoded, index)
+
+    @property
+    def states(self) -> dict[str, Any]:
+        """All that `update` changes, by network."""
+        return {part.network.name: part for part in self.parts}
+
+    def rows(self, floors: Mapping[str, Floor | None] | None = None, **rest: Any) -> list[Row]:
+        """One row for each network and metric, in METRICS' order; context.skip says what cannot be
+        measured. FID is taken to the file that the protocol was told to compare with, if any."""
+        real_sides(
+            self.context, {part.network.name: part.metrics for part in self.parts}, self.stored
+        )
+        under = lambda part: (floors or {}).get(part.network.name)
+        return [row for part in self.parts for row in part.rows(under(part), **rest)]
+
+
+class NetworkMeasures:
+    """The measures of one decoded set through one network, the only one of `context`; arguments as
+    of `SetMeasures`."""
+
+    def __init__(
+        self, context: Context, count: int, metrics: Sequence[str], frechet: str, stored: int
+    ) -> None:
         self.context, self.count, self.frechet, self.stored = context, count, frechet, stored
-        self.metrics, network = tuple(metrics), context.features
+        self.network = network = context.features
+        defined = lambda name: _DEFINED.get(name, "fid") in network.measures
+        self.metrics = tuple(filter(defined, metrics))
         self.decoded = _Gathered(network, self.metrics, count, stored, context.device)
         frames_each = context.sides[0] if len(context.sides) == 3 else 1
         self.sample = sample_of(context, network.dim, count // frames_each)
@@ -130,9 +169,8 @@ class SetMeasures:
             self.score = library.InceptionScore(network.classes, count).to(context.device)
 
     def update(self, decoded: Tensor, index: Tensor) -> None:
-        """decoded [B, 3, *sides] uint8, their numbers in the set [B]; clips count by frames."""
-        index = frame_numbers(index, decoded)
-        seen = self.context.features.features(frames(decoded))
+        """decoded [B, 3, H, W] uint8: single images, and their numbers [B]."""
+        seen = self.network.features(decoded)
         self.decoded.update(seen, index)
         self.sample.update(seen.pool, index)
         if self.score is not None:
@@ -143,25 +181,22 @@ class SetMeasures:
         """All that `update` changes."""
         return {"decoded": self.decoded, "score": self.score, "sample": self.sample}
 
-    def rows(
-        self, reference: RealStats | None = None, floor: Floor | None = None, **rest: Any
-    ) -> list[Row]:
-        """One row for each metric, in METRICS' order; context.skip says what cannot be measured.
-
-        reference: other real images that the FID is taken to. floor: of the FID.
-        """
-        context, network = self.context, self.context.features
-        mine, real, rows = self.decoded.whole(), real_side(context, self.metrics, self.stored), []
+    def rows(self, floor: Floor | None = None, **rest: Any) -> list[Row]:
+        """One row for each metric; see `SetMeasures.rows`. `floor`: of the FID."""
+        context, network, rows = self.context, self.network, []
+        mine = self.decoded.whole()
+        real = real_side(context, self.metrics, self.stored)
         common = {"features": network_of(network), "count": mine.pool.count, **rest}
         if "fid" in self.metrics:
-            error = self._error(mine.pool, reference)
-            rest_of = {"error": error, "floor": floor, **rest}
-            rows.append(context.frechet_row(self.frechet, mine.pool, reference, **rest_of))
+            own = {"error": self._error(mine.pool), "floor": floor, **rest}
+            rows.append(context.frechet_row(self.frechet, mine.pool, context.reference, **own))
         if "sfid" in self.metrics:
             if mine.spatial is None:
                 self._skip("sFID", f"{network.name} gives no spatial features")
             else:
                 rows.append(context.frechet_row("sFID", mine.spatial, against=real.spatial, **rest))
+        if "cmmd" in network.measures and self.frechet.startswith("rFID"):
+            rows.append(cmmd_row(context, mine.pool, self.frechet, **rest))
         if "kid" in self.metrics:
             rows += self._kid(mine, real, common)
         if "is" in self.metrics:
@@ -176,14 +211,14 @@ class SetMeasures:
             rows += self._manifold(mine, real, common)
         return rows
 
-    def _error(self, mine: FeatureStats, reference: RealStats | None) -> float:
+    def _error(self, mine: FeatureStats) -> float:
         """Standard error of the FID: of reconstructions beside their own images, or of images
         that were drawn beside a reference that was not."""
-        if reference is not None:
-            return error_of_drawn(self.sample, mine, reference.stats)
-        network = self.context.features
-        real = self.context.views.stats(network)
-        return error_of_images(self.context, network, self.sample, mine, real)
+        context, network = self.context, self.network
+        if context.reference is not None:
+            return error_of_drawn(self.sample, mine, context.reference.stats)
+        real = context.views.stats(network)
+        return error_of_images(context, network, self.sample, mine, real)
 
     def _kid(self, mine: Side, real: Side, common: dict[str, Any]) -> list[Row]:
         x, y = mine.vectors, real.vectors
@@ -221,28 +256,48 @@ class SetMeasures:
         return f"a keyed subset (seed 0) of {len(vectors)} of {self.count} images"
 
     def _skip(self, metric: str, reason: str) -> None:
-        if not any(one["protocol"] == metric for one in self.context.skipped):
-            self.context.skip(metric, reason)
+        if (metric, reason) not in {(s["protocol"], s["reason"]) for s in self.context.skipped}:
+            self.context.skip(metric, reason, network=self.network.name)
 
 
 def real_side(context: Context, metrics: tuple[str, ...], stored: int = CAP) -> Side | None:
-    """The context's real images, looked at once for each network and kind of measures.
+    """What the context's (only) network sees of its real images; None where the plain statistics
+    that the context has anyway are enough."""
+    return real_sides(context, {context.features.name: metrics}, stored)[context.features.name]
 
-    None where the plain statistics that the context has anyway are enough.
-    """
-    network, views = context.features, context.views
-    kinds = ("sfid" in metrics, bool({"kid", *MANIFOLD} & set(metrics)))
-    key = ("sides", network.name, network.sha256, network.preprocess, kinds, stored)
-    if not any(kinds):
-        return None
-    if key not in views.memo:
-        mine = _Gathered(network, metrics, views.frames, stored, context.device)
+
+def real_sides(
+    context: Context, metrics: Mapping[str, tuple[str, ...]], stored: int = CAP
+) -> dict[str, Side | None]:
+    """{network: what it sees of the context's real images}, kept for each network and kind of
+    measures; one pass over the images serves all networks that have not looked yet."""
+    views, wanted = context.views, {one.name: one for one in context.networks}
+    needs = {name: kinds_of(own) for name, own in metrics.items() if any(kinds_of(own))}
+    keys = {name: _side_key(wanted[name], needs[name], stored) for name in needs}
+    new = [name for name, key in keys.items() if key not in views.memo]
+    if new:
+        mine = {
+            name: _Gathered(wanted[name], metrics[name], views.frames, stored, context.device)
+            for name in new
+        }
         for batch in views.batches("real features"):
             index = frame_numbers(batch.index, batch.pixels)
-            mine.update(network.features(to_uint8(frames(batch.pixels))), index)
-        views.memo[key] = mine.whole()
-        views.remember(network, views.memo[key].pool)
-    return views.memo[key]
+            pixels = to_uint8(frames(batch.pixels))
+            for name, one in mine.items():
+                one.update(wanted[name].features(pixels), index)
+        for name, one in mine.items():
+            views.memo[keys[name]] = whole = one.whole()
+            views.remember(wanted[name], whole.pool)
+    return {name: views.memo[keys[name]] if name in keys else None for name in metrics}
+
+
+def kinds_of(metrics: Sequence[str]) -> tuple[bool, bool]:
+    """(spatial features, vectors): what measures need beside the plain statistics."""
+    return ("sfid" in metrics, bool({"kid", *MANIFOLD} & set(metrics)))
+
+
+def _side_key(network: FeatureNetwork, kinds: tuple[bool, bool], stored: int) -> tuple:
+    return ("sides", network.name, network.sha256, network.preprocess, kinds, stored)
 
 
 def _noted(fields: dict[str, Any], *notes: str) -> dict[str, Any]:

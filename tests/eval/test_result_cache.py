@@ -168,7 +168,7 @@ def test_the_key_knows_all_that_numbers_depend_on(runs, context, make_tokenizer)
         {"run": dataclasses.replace(one.run, described=described)},
         {"perceptual": None},
         {"features": type("Other", (), {"preprocess": "", "name": "vistok-cnn", "sha256": "1"})},
-        {"references": {"gfid": one.views.real(one.features)}},
+        {"references": {"gfid": {"vistok-cnn": one.views.real(one.features)}}},
         {"sampling": {"generator": {"temperature": 0.9}}},
         {"sampling": {"decoder": {"steps": 2}}},
     ]  # fmt: skip

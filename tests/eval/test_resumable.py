@@ -223,7 +223,7 @@ def test_real_features_are_kept(make_tokenizer, features, tmp_path, monkeypatch,
     with exact():
         first = views().stats(features)
         (path,) = tmp_path.iterdir()
-        monkeypatch.setattr(Views, "_measured", None)
+        monkeypatch.setattr(Views, "_measure", None)
         second = views(batch=7).stats(features)  # found, not measured
         assert (first.mean == second.mean).all() and (first.cov == second.cov).all()
         monkeypatch.undo()

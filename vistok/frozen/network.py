@@ -85,6 +85,9 @@ class FeatureNetwork(Frozen):
     dim: int
     spatial_dim: int | None = None
     classes: int | None = None
+    measures: frozenset[str] = frozenset({"fid", "kid", "prdc"})
+    """Measures of sets of images that are defined on these features: fid (Fréchet distances), kid,
+    prdc (precision, recall, density, coverage), cmmd."""
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels [B, 3, H, W] uint8 -> features [B, D] float32, no gradient; see `features`."""
@@ -240,7 +243,7 @@ def unit(maps: Tensor) -> Tensor:
 def _plainly(pixels: Tensor) -> Iterator[None]:
     """No gradient and fp32 throughout, whatever the autocast state."""
     with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
-        with exact_convolutions(pixels.is_cuda):
+        with exact_convolutions(pixels.is_cuda), exact_products(pixels.is_cuda):
             yield
 
 
@@ -257,3 +260,19 @@ def exact_convolutions(cuda: bool) -> Iterator[None]:
         yield
     finally:
         convolution.fp32_precision = before
+
+
+@contextlib.contextmanager
+def exact_products(cuda: bool) -> Iterator[None]:
+    """The same for matrix products, of which transformers are made."""
+    if not cuda:
+        yield
+        return
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.allow_tf32 = False  # the old name of the setting, which kernels still read, and the new
+    try:
+        yield
+    finally:
+        matmul.allow_tf32 = before == "tf32"
+        matmul.fp32_precision = before

@@ -89,7 +89,7 @@ def test_batches_change_nothing_and_classes_are_even(system):
             measures = SetMeasures(context := make(batch), 21)
             one = gfid.Pass(length=4)
             gfid.sample_into(measures, context, generator.generator, one, 21, "")
-            found.append(measures.decoded.pool.reduce())
+            found.append(measures.parts[0].decoded.pool.reduce())
     one, two = found
     assert one.count == two.count == 21
     assert one.mean == pytest.approx(two.mean, abs=1e-5)

@@ -9,11 +9,12 @@ import torch
 from tests.support.eval_tokenizers import PatchTokenizer
 from vistok.core.shapes import Shape
 from vistok.data import Dataset
+from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
 from vistok.eval.images import Views, exact
 from vistok.eval.protocols import pfid
 from vistok.eval.protocols.pfid import Decoding
-from vistok.metrics import frechet_distance
+from vistok.metrics import FeatureStats, frechet_distance
 from vistok.metrics.perturbed import Cell
 from vistok.tokens import TokenSpec
 
@@ -23,7 +24,8 @@ def distances(context, cells, length=None):
     with exact():
         done = pfid.reconstruct(context, [Decoding(length, cell, False) for cell in cells], None)
         real = context.views.stats(context.features)
-        return [frechet_distance(one.stats, real) for one in done.values()], list(done.values())
+        seen = [one.stats[context.features.name] for one in done.values()]
+        return [frechet_distance(one, real) for one in seen], list(done.values())
 
 
 @pytest.mark.filterwarnings("ignore:Fréchet")
@@ -32,7 +34,7 @@ def test_no_share_or_no_neighbours_change_nothing(context, measure, make_tokeniz
     found = context(make_tokenizer(quantizer))
     clean = next(r for r in measure(found, "rfid") if r.metric == "rFID" and r.length == 4)
     values, done = distances(found, [Cell(0.0, 200), Cell(1.0, 1)])
-    assert values == [clean.value] * 2
+    assert values == pytest.approx([clean.value] * 2, rel=1e-6)
     assert [float(one.changed) for one in done] == [0, 0]
 
 
@@ -107,6 +109,20 @@ def test_plan(make_tokenizer):
     assert [n.name for n in pfid.plan(whole, "full", False)] == ["pFID-v1"]
 
 
+def test_quick_cells_as_published_and_scaled(make_tokenizer):
+    """At 4,096 codes both are the same cells, decoded once; and both numbers are there."""
+    spec = make_tokenizer("fsq").spec()
+    for codes, deltas in ((1024, [50, 70, 90]), (4096, [200, 280, 360])):
+        numbers = pfid.plan(spec.model_copy(update={"vocab": (codes,)}), "quick_rel", False)
+        assert [(n.name, n.length) for n in numbers] == [
+            ("pFID-v1-quick", 4),
+            ("pFID-v1-rel-quick", 4),
+        ]
+        assert [used.delta for _, used in numbers[0].cells] == [200, 280, 360]
+        assert [used.delta for _, used in numbers[1].cells] == deltas
+        assert len({job for n in numbers for job in n.jobs()}) == (3 if codes == 4096 else 6)
+
+
 @pytest.mark.filterwarnings("ignore:Fréchet")
 def test_rows_say_what_they_are(context, measure, make_tokenizer):
     found = context(make_tokenizer("vq"))
@@ -168,3 +184,47 @@ def test_frames_of_clips_are_images(features, perceptual, context, measure, make
     assert two.count == 2 * one.count and two.size == (2, 8, 8)
     # Covariances are divided by 2 n - 1 instead of n - 1, on both sides.
     assert two.value == pytest.approx(one.value, rel=0.15) and two.value < one.value
+
+
+def test_cells_are_decoded_together():
+    """Groups of exactly the size, in order, with nothing lost: cells of 3, 7 and 1 images."""
+    cells = [Decoding(4, Cell(0.5, delta), False) for delta in (20, 50, 100)]
+    images = torch.arange(7)
+    pieces = [
+        pfid.Piece(job, images[:count, None, None], images[:count])
+        for job, count in zip(cells, (3, 7, 1), strict=True)
+    ]
+    groups = list(pfid.packed(pieces, 4))
+    assert [sum(len(piece.row) for piece in group) for group in groups] == [4, 4, 3]
+    for job, count in zip(cells, (3, 7, 1), strict=True):
+        own = [piece for group in groups for piece in group if piece.job == job]
+        assert torch.equal(torch.cat([piece.row for piece in own]), images[:count])
+        assert torch.equal(torch.cat([piece.codes for piece in own])[:, 0, 0], images[:count])
+    assert list(pfid.packed([], 4)) == []
+
+
+@pytest.mark.filterwarnings("ignore:Fréchet")
+def test_a_subset_is_read_alone(context, monkeypatch):
+    """Quick cells look at their subset alone, each image under its own number, and find what they
+    find in a pass over all images."""
+    tokenizer, seen = PatchTokenizer(8), []
+    quick = [Decoding(tokenizer.spec().max_prefix, Cell(0.7, 50), True)]
+    plain = pfid.perturb
+    note = lambda spec, clean, near, index, *rest: (
+        seen.append(index) or plain(spec, clean, near, index, *rest)
+    )
+    monkeypatch.setattr(pfid, "perturb", note)
+    found = context(tokenizer, batch=5)
+    subset = [1, 4, 5, 11, 18, 20, 23]
+    with exact():
+        (one,) = pfid.reconstruct(found, quick, subset).values()
+        assert torch.cat(seen).tolist() == subset and [len(own) for own in seen] == [5, 2]
+        pixels = torch.stack([found.views.dataset[i].pixels for i in subset]).float() / 255
+        quantized = tokenizer.quantize(tokenizer.latents(pixels))
+        near = tokenizer.quantizer.neighbours(quantized.queries, 50)
+        moved = plain(tokenizer.spec(), quantized.indices, near, torch.tensor(subset), quick[0], 0)
+        decoded = to_uint8(tokenizer.decode(pfid.tokens_of(found, moved, quick[0].length)))
+        expected = FeatureStats.of(found.features(decoded))
+    own = one.stats[found.features.name]
+    assert own.count == 7 and float(one.tokens) == 7 * tokenizer.spec().length
+    assert own.mean == pytest.approx(expected.mean, rel=1e-6)

@@ -10,7 +10,7 @@ from vistok.data.batch import to_uint8
 from vistok.eval.config import EvalConfig
 from vistok.eval.images import exact
 from vistok.eval.jobs import do
-from vistok.eval.measure import _networks
+from vistok.eval.measure import _perceptual_networks
 from vistok.eval.protocols import rfid
 from vistok.eval.reference.sets import METRICS, SetMeasures, wanted
 from vistok.frozen import FeatureNetwork, Features
@@ -108,9 +108,8 @@ def test_what_a_network_lacks_is_said(context):
     made = context(PixelTokenizer(8))
     rows = found(made)
     assert "sFID" not in rows and rows["IS"].value > 1
-    assert made.skipped == [
-        {"protocol": "sFID", "run": "tiny", "reason": "vistok-cnn gives no spatial features"}
-    ]
+    said = {"run": "tiny", "reason": "vistok-cnn gives no spatial features"}
+    assert made.skipped == [{"protocol": "sFID", **said, "network": "vistok-cnn"}]
 
 
 def test_names():
@@ -122,8 +121,8 @@ def test_names():
 
 def test_rfid_has_them_at_each_length(context, make_tokenizer):
     (job,) = rfid.RFID().jobs(None, EvalConfig(rfid={"metrics": "all", "floor": False}))
-    asked = {"metrics": (*METRICS, "ms-ssim"), "stored": 50_000, "floor": False}
-    assert job.config.model_dump() == asked
+    expected = {"metrics": (*METRICS, "ms-ssim"), "stored": 50_000, "filter": None}
+    assert job.config.model_dump() == {**expected, "floor": False}
     outcome = do(job, context(make_tokenizer("fsq")))
     for metric in ("rFID", "KID", "IS", "recall", "coverage", "bits/pixel"):
         lengths = [row.length for row in outcome.rows if row.metric == metric]
@@ -150,9 +149,6 @@ def test_several_perceptual_networks(context, measure, perceptual):
     shown = {row.display: row.value for row in rows if row.metric in ("perceptual", "LPIPS")}
     assert list(shown) == ["perceptual[vistok-cnn, photos]", "LPIPS[lpips-like, photos]"]
     assert len(set(shown.values())) == 1
-    assert [n and n.name for n in _networks(EvalConfig(perceptual=("none",)))] == [
-        "vistok-cnn",
-        None,
-    ]
-    twice = _networks(EvalConfig(device="cpu", perceptual=("vistok-cnn", "vistok-cnn")))
-    assert len(twice) == 2
+    assert _perceptual_networks(EvalConfig(perceptual=("none",))) == ()
+    twice = EvalConfig(device="cpu", perceptual=("vistok-cnn", "vistok-cnn"))
+    assert len(_perceptual_networks(twice)) == 1

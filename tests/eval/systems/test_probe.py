@@ -162,8 +162,9 @@ def test_without_training_images_it_says_so(runs, small_probe, tmp_path, in_proc
     for i in range(4):
         Image.new("RGB", (8, 8), (60 * i, 9, 99)).save(tmp_path / "val" / "a" / f"{i}.png")
     data = {"kind": "folder", "val_path": str(tmp_path / "val"), "size": 8}
-    own = {"probe": str(small_probe), "seeds": 1}
-    options = EvalConfig(protocols=("gfid",), gfid=own, data=data)
+    options = EvalConfig(
+        protocols=("gfid",), gfid={"probe": str(small_probe), "seeds": 1}, data=data
+    )
     skipped = evaluate([runs[0]], options).facts["skipped"]
     assert len(skipped) == 1 and "no training images" in skipped[0]["reason"]
     both = evaluate(runs, EvalConfig(protocols=("gfid",), data=data, gfid={"seeds": 1}))

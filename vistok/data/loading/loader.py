@@ -9,7 +9,7 @@ Pixels travel as uint8; `to_device` makes them floats in 0..1 and mirrors.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,8 @@ class EvalLoader:
     A rank may get one batch more than another, and the last batch may be short. A broken sample is
     a `BadSample` error: a number over fewer images than it claims would be worthless. Training,
     which a broken validation sample must not end, says how many it leaves out: `left_out` is then
-    given their (name, reason), batch by batch.
+    given their (name, reason), batch by batch. `only`: numbers of the samples that are meant
+    instead of all, among which `start` counts.
     """
 
     def __init__(
@@ -128,10 +129,14 @@ class EvalLoader:
         pin_memory: bool = False,
         prefetch: int = AHEAD,
         left_out: Callable[[list[tuple[str, str]]], object] | None = None,
+        only: Sequence[int] | None = None,
     ) -> None:
-        self.count = len(dataset) if limit is None else min(limit, len(dataset))  # over all ranks
+        whole = len(dataset) if only is None else len(only)
+        self.count = whole if limit is None else min(limit, whole)  # over all ranks
         self._quarantine = Quarantine(None, 0.0)
         self._batches = eval_indices(self.count, batch_size, rank, world, start)
+        if only is not None:
+            self._batches = [[int(only[place]) for place in row] for row in self._batches]
         self._left_out = left_out
         self._read = _Reader(
             _EvalRows(dataset),
