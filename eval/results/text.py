@@ -73,13 +73,15 @@ def spread_means(rows: Iterable[Row]) -> list[str]:
 
 
 def tip(row: Row) -> str:
-    """What a number's spread and floor are, in a line; "" for neither."""
+    """What a number's spread, floor and guidance are, in a line; "" for none."""
     number, said = lambda value: shown(value, row.metric), []
     for seed, value in zip(row.seeds, row.each, strict=True):
         said.append(f"seed {seed}: {number(value)}")
     if row.interval is not None:
         low, high = map(number, row.interval)
         said.append(f"95% interval over {row.varies or 'images'}: {low} to {high}")
+    if schedule := schedule_text(row):
+        said.append(f"guidance {scale_text(row.guidance)}, {schedule} schedule")
     if row.floor is not None:
         said.append(f"floor: {floor_text(row)}, that of {floor_images(row)}")
     return "; ".join(said)
