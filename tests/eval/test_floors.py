@@ -96,4 +96,4 @@ def test_the_floor_of_rfid_can_be_left_out(runs):
     (job,) = RFID().jobs(System(system.tokenizer, ()), EvalConfig(rfid={"floor": False}))
     assert job.data is None and job.config == EvalConfig(rfid={"floor": False}).rfid
     (job,) = RFID().jobs(System(system.tokenizer, ()), EvalConfig())
-    assert job.config.training["split"] == "train" and isinstance(job.data, TrainingSet)
+    assert job.config.training["split"] == "train" and isinstance(job.data.training, TrainingSet)
