@@ -18,6 +18,7 @@ from vistok.eval.protocols.base import Job, Media, setting_of
 from vistok.eval.reference.real import RealStats
 from vistok.eval.results.metrics import counted
 from vistok.eval.results.rows import Row
+from vistok.eval.results.spread import around
 from vistok.eval.resumable import Passes
 from vistok.eval.sample_size import sample_size
 from vistok.eval.systems.runs import Run, sides_of
@@ -245,11 +246,13 @@ class Context:
         real: RealStats | None = None,
         against: FeatureStats | None = None,
         ddof: int = 1,
+        error: float = math.nan,
         **rest: Any,
     ) -> Row:
         """Fréchet distance of decoded images (already summed over ranks) to real ones: the
         images of this context, or `real` (what it does not know stays that of the images).
-        `against`: other features of this context's images. `ddof`: of the covariances."""
+        `against`: other features of this context's images. `ddof`: of the covariances. `error`:
+        standard error of the distance over images, see `intervals`."""
         if against is None:
             against = self.views.stats(self.features) if real is None else real.stats
         with warnings.catch_warnings():  # its warning becomes the row's note
@@ -266,6 +269,9 @@ class Context:
         rest["note"] = "; ".join(filter(None, notes))
         common = {"features": network_of(self.features), "count": stats.count}
         common |= {"bias": size.bias, "few": size.few}
+        if interval := around(value, error):
+            common |= {"interval": (max(0.0, interval[0]), interval[1])}
+            common |= {"varies": f"{self.unit}s"}
         if real is not None:
             common |= real.protocol
         return self.row(metric, value, **{**common, **rest})

@@ -12,6 +12,7 @@ from vistok.core.rng import Rng
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
 from vistok.eval.images import Views, network_of
+from vistok.eval.intervals import of_mean
 from vistok.eval.protocols.base import Job, Protocol
 from vistok.eval.reference.training_set import training_set
 from vistok.eval.results.rows import Row
@@ -75,9 +76,12 @@ class Quality:
 
     def __init__(self, context: Context) -> None:
         self.context, self.stats = context, context.new_stats()
-        self.psnr = library.PSNR().to(context.device)
+        together = context.sides[0] if len(context.sides) == 3 else 1  # a clip is one sample
+        self.psnr = library.PSNR(together).to(context.device)
         self.distance = (
-            None if context.perceptual is None else library.MeanDistance().to(context.device)
+            None
+            if context.perceptual is None
+            else library.MeanDistance(together).to(context.device)
         )
 
     @property
@@ -95,12 +99,14 @@ class Quality:
 
     def rows(self, **about: Any) -> list[Row]:
         """The rows, over all ranks; `about` are fields that they share."""
-        context = self.context
+        context, psnr = self.context, self.psnr.compute()
+        spread = of_mean(context, psnr.pooled, psnr.pooled_error)
         rows = [
-            context.row("PSNR", self.psnr.compute().pooled, **about),
+            context.row("PSNR", psnr.pooled, **spread, **about),
             context.frechet_row(context.per_frame("rFID"), self.stats.reduce(), **about),
         ]
         if self.distance is not None:
             value = self.distance.compute()
-            rows.insert(1, distance_row(context, context.perceptual, value, **about))
+            spread = of_mean(context, value, self.distance.mean_error)
+            rows.insert(1, distance_row(context, context.perceptual, value, **spread, **about))
         return rows

@@ -24,12 +24,14 @@ from vistok.core.errors import InputError
 from vistok.core.rng import Rng
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
+from vistok.eval.floors import floor_of
 from vistok.eval.frame_rates import of_samples
+from vistok.eval.intervals import error_of_drawn
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, Skip, register
 from vistok.eval.protocols.sample_texts import conditioned, texts_missing, texts_of
 from vistok.eval.reference.cmmd import cmmd_row
 from vistok.eval.reference.real import RealStats
-from vistok.eval.reference.sets import MS_SSIM, MetricNames, SetMeasures
+from vistok.eval.reference.sets import MS_SSIM, MetricNames, NetworkMeasures, SetMeasures
 from vistok.eval.reference.training_set import TrainingSet, training_set
 from vistok.eval.results.facts import Scale
 from vistok.eval.results.rows import Row
@@ -161,7 +163,7 @@ class GFID(Protocol):
         for part in measures.parts:
             if "fid" in part.network.measures:
                 stats = part.decoded.pool.reduce()
-                rows += self._distances(part.context, stats, config, note, common)
+                rows += self._distances(part, stats, samples, config, note, common)
             if "cmmd" in part.network.measures and config.trained:
                 rows += self._kernel_distances(
                     part.context, part.decoded.pool.reduce(), note, common
@@ -185,9 +187,16 @@ class GFID(Protocol):
         return rows
 
     def _distances(
-        self, context: Context, stats: Any, config: Pass, note: str, common: dict[str, Any]
+        self,
+        part: NetworkMeasures,
+        stats: Any,
+        samples: int,
+        config: Pass,
+        note: str,
+        common: dict[str, Any],
     ) -> list[Row]:
-        """Fréchet distances of what the context's (only) network saw of the samples."""
+        """Fréchet distances of what one network saw of the samples."""
+        context, sample = part.context, part.sample
         real, given = context.job.data, context.reference  # given instead of the training images
         sides: dict[str, RealStats | None] = {}
         if given is not None or not isinstance(real, str):
@@ -205,7 +214,12 @@ class GFID(Protocol):
                 against = f"reference: {side.reference.split} {seen} ({described})"
             name = context.per_frame(metric if config.trained else "gFID-untrained")
             said = f"{note}; {against}"
-            rows.append(context.frechet_row(name, stats, side, note=said, **common))
+            real_stats = context.views.stats(context.features) if side is None else side.stats
+            own = {"error": error_of_drawn(sample, stats, real_stats)}
+            if config.trained:
+                reference = context.views.real(context.features) if side is None else side
+                own["floor"] = floor_of(context, reference, samples, real)
+            rows.append(context.frechet_row(name, stats, side, note=said, **own, **common))
         return rows
 
 

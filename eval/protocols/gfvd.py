@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from pydantic import Field, field_validator
 
 from vistok.eval.context import Context
+from vistok.eval.floors import floor_of
 from vistok.eval.images import network_of
+from vistok.eval.intervals import error_of_drawn, sample_of
 from vistok.eval.protocols import gfid
 from vistok.eval.protocols.base import Job, Protocol, Selects, Skip, register
 from vistok.eval.protocols.fvd_presets import misfit
@@ -96,21 +98,30 @@ class GFVD(Protocol):
         network = network_of_clips(context, config)
         samples = config.samples or min(gfid.MOST, len(context.views))
         mine = FeatureStats(network.dim, context.device)
+        sample = sample_of(context, network.dim, samples, frame_wise=False)
         title = gfid.title_of(context.job.generator, config)
-        for index in context.numbers(title, samples, mine):
-            mine.update(network(gfid.pixels_of(context, model, index, config)))
+        for index in context.numbers(title, samples, [mine, sample]):
+            features = network(gfid.pixels_of(context, model, index, config))
+            mine.update(features)
+            sample.update(features, index)
         stats, sides = mine.reduce(), self._sides(context, config, network)
         rows = []
         for name, side in sides.items():
             reference = side.reference
             said = f"{note}; reference: {reference.count:,} {reference.split} clips"
             said += "" if name == "gFVD" else ", not training statistics"
+            floor = None
+            if config.trained:
+                training = context.job.data
+                floor = floor_of(context, side, samples, training, network, preset.ddof)
             rows.append(
                 context.frechet_row(
                     name if config.trained else "gFVD-untrained",
                     stats,
                     side,
                     ddof=preset.ddof,
+                    error=error_of_drawn(sample, stats, side.stats),
+                    floor=floor,
                     note=f"{said}; {samples:,} samples, {clips_note(context, preset)}",
                     features=network_of(network),
                     setting=config.setting,

@@ -22,12 +22,14 @@ from torch import Tensor
 from vistok.config.contract import lacks
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
-from vistok.eval.images import bar
+from vistok.eval.images import bar, frame_numbers
+from vistok.eval.intervals import influences_of_images, of_mean, sample_of
 from vistok.eval.protocols.base import Protocol, ProtocolConfig, Selects, register
 from vistok.eval.protocols.common import positions_of
 from vistok.eval.results.rows import Row
 from vistok.layers.frames import frames
 from vistok.metrics import FeatureStats
+from vistok.metrics.influence import FeatureSample, error_of
 from vistok.metrics.perturbed import (
     FULL_GRID,
     NAME,
@@ -97,7 +99,10 @@ class PFID(Protocol):
         if lacks(context.tokenizer.quantizer, "neighbours"):
             context.skip(name, "its quantizer has no neighbours(queries, count)")
             return []
-        if config.mode in ("full", "both", "quick_rel") and branch_codes(context.spec) > RELATIVE_LIMIT:
+        if (
+            config.mode in ("full", "both", "quick_rel")
+            and branch_codes(context.spec) > RELATIVE_LIMIT
+        ):
             reason = (
                 f"neighborhoods that grow with more than {RELATIVE_LIMIT:,} codes are too large"
             )
@@ -146,6 +151,7 @@ def plan(spec: TokenSpec, mode: Mode, own_subset: bool) -> list[Number]:
 @dataclass
 class _Done:
     stats: dict[str, FeatureStats]  # by feature network
+    samples: dict[str, FeatureSample]  # some of the vectors, for the interval
     changed: Tensor  # [] tokens whose code differs
     tokens: Tensor  # [] tokens that could
 
@@ -179,7 +185,9 @@ def _reconstruct(
     zero = lambda: torch.zeros((), dtype=torch.float64, device=context.device)
     networks = [one.features for one in context.each("fid")]
     new = lambda: {one.name: FeatureStats(one.dim, context.device) for one in networks}
-    done = {job: _Done(new(), zero(), zero()) for job in jobs}
+    numbers = len(context.views) if only is None else torch.tensor(list(only))
+    some = lambda: {one.name: sample_of(context, one.dim, numbers) for one in networks}
+    done = {job: _Done(new(), some(), zero(), zero()) for job in jobs}
     most, tokenizer = max(job.cell.delta for job in jobs), context.tokenizer
     title = f"{context.run.name}: perturb ({len(jobs)} cells)"
     for batch in context.batches(title, done, only):
@@ -194,15 +202,21 @@ def _reconstruct(
                 row = torch.cat([piece.row for piece in group])
                 tokens = tokens_of(context, torch.cat([piece.codes for piece in group]), length)
                 given = None if condition is None else condition.select(row)
-                decoded = frames(to_uint8(context.decode(tokens, given, batch.index[row])))
+                index = batch.index[row]
+                decoded = to_uint8(context.decode(tokens, given, index))
+                index, decoded = frame_numbers(index, decoded), frames(decoded)
                 shares = [len(decoded) // len(row) * len(piece.row) for piece in group]
                 for network in networks:
                     seen = network(decoded).split(shares)
-                    for piece, features in zip(group, seen, strict=True):
+                    for piece, features, own_index in zip(
+                        group, seen, index.split(shares), strict=True
+                    ):
                         done[piece.job].stats[network.name].update(features)
+                        done[piece.job].samples[network.name].update(features, own_index)
     return {
         job: _Done(
             {name: stats.reduce() for name, stats in one.stats.items()},
+            one.samples,
             sum_(one.changed),
             sum_(one.tokens),
         )
@@ -285,15 +299,19 @@ def _rows(
         unit = context.unit
         rule = subset or f"every 10th {unit} up to 5,000"
         note += f", {unit}s: {rule}; the reference is every {unit}"
-    name, rows = context.per_frame(number.name), []
+    name, rows, influences = context.per_frame(number.name), [], []
+    network, real = context.features, context.views.stats(context.features)
     for (asked, used), job in zip(number.cells, number.jobs(), strict=True):
         one = done[job]
         progress.update()
         changes = float(one.changed / one.tokens)
+        mine, sample = one.stats[network.name], one.samples[network.name]
+        influences.append(influences_of_images(context, network, sample, mine, real))
         rows.append(
             context.frechet_row(
                 f"{name}-cell",
-                one.stats[context.features.name],
+                mine,
+                error=error_of(influences[-1], sample.total),
                 length=number.length,
                 seed=context.seed,
                 point={"alpha": asked.alpha, "delta": asked.delta},
@@ -306,6 +324,7 @@ def _rows(
             )
         )
     mean = sum(row.value for row in rows) / len(rows)
+    error = error_of(torch.stack(influences).mean(0), sample.total)  # of the same images
     summary = context.row(
         name,
         mean,
@@ -316,6 +335,7 @@ def _rows(
         bias=rows[0].bias,
         few=rows[0].few,
         note=f"mean of {len(rows)} cells, {note}",
+        **of_mean(context, mean, error),
     )
     return [summary, *rows]
 

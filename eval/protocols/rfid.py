@@ -7,7 +7,8 @@ measured frame by frame.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,11 +20,15 @@ from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
+from vistok.eval.floors import floor_of
+from vistok.eval.intervals import of_mean
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, Skip, register
 from vistok.eval.protocols.common import distance_row
-from vistok.eval.reference.filters import Asked, filtered
+from vistok.eval.reference.filters import Asked, Filtered, filtered
 from vistok.eval.reference.sets import MS_SSIM, MetricNames, SetMeasures
-from vistok.eval.results.rows import Row
+from vistok.eval.reference.training_set import TrainingSet, training_set
+from vistok.eval.results.rows import Floor, Row
+from vistok.eval.systems.runs import System
 from vistok.layers.frames import frames
 from vistok.metrics.stored import CAP
 from vistok.runtime.distributed import sum_
@@ -31,7 +36,6 @@ from vistok.tokens import Tokens
 
 if TYPE_CHECKING:
     from vistok.eval.config import EvalConfig
-    from vistok.eval.systems.runs import System
     from vistok.metrics.codebook import CodebookUse
 
 _CURVE = 512  # points of the sorted histogram that are kept for drawing
@@ -47,11 +51,25 @@ class RFIDConfig(ProtocolConfig):
     filter: Selects[Asked | None] = None
     """Filter that resamples the images: bilinear, bicubic, or both, each with rows of its own name;
     null = that of the data (data.filter)."""
+    floor: Selects[bool] = True
+    """Measure the floor of rFID too: the distance of as many training images to the real ones."""
 
 
-class _FilteredConfig(RFIDConfig):
+class _JobConfig(RFIDConfig):
+    training: Selects[dict[str, Any] | str] = ""  # identity of the images behind the floor
+
+
+class _FilteredConfig(_JobConfig):
     filter: str | None = None  # here a part of the rows' names
     before: Selects[str | None] = None  # filter that the images are first compared under
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What a job looks at beside its context's images."""
+
+    images: Filtered | None = None  # under another filter, instead of these
+    training: TrainingSet | str | None = None  # for the floor
 
 
 class Measures:
@@ -64,19 +82,20 @@ class Measures:
         sets = tuple(name for name in metrics if name != MS_SSIM)
         name = context.per_frame("rFID")
         self.sets = SetMeasures(context, context.views.frames, sets, name, stored)
-        self.psnr = library.PSNR().to(context.device)
+        together = context.sides[0] if len(context.sides) == 3 else 1  # a clip is one sample
+        self.psnr = library.PSNR(together).to(context.device)
         kinds = {
             "SSIM": library.SSIM,
             **({"MS-SSIM": library.MSSSIM} if MS_SSIM in metrics else {}),
         }
         self.similar = {
-            name: kind().to(context.device)
+            name: kind(together).to(context.device)
             for name, kind in kinds.items()
             if min(self.sides[-2:]) >= kind.side
         }
         self.too_small = {n: kind.side for n, kind in kinds.items() if n not in self.similar}
         self.distances = [
-            (one, library.MeanDistance().to(context.device)) for one in context.perceptuals
+            (one, library.MeanDistance(together).to(context.device)) for one in context.perceptuals
         ]
         self.bytes = torch.zeros((), dtype=torch.float64, device=context.device)
 
@@ -104,7 +123,8 @@ class Measures:
         if tokens.indices is not None:
             self.bytes += sum(map(len, tokens.to_bytes()))
 
-    def rows(self) -> list[Row]:
+    def rows(self, floors: Mapping[str, Floor | None]) -> list[Row]:
+        """All rows; `floors`: of the rFID, by network."""
         context, spec, at = self.context, self.context.spec, {"length": self.length}
         clips = len(self.sides) == 3
         each = {**at, "count": context.views.frames}  # of clips every frame is an image
@@ -112,16 +132,30 @@ class Measures:
         noted = lambda *notes: "; ".join(filter(None, (*notes, said)))
         psnr = self.psnr.compute()
         rows = [
-            *self.sets.rows(**at),
+            *self.sets.rows(floors, **at),
             context.row(
-                "PSNR", psnr.pooled, note=noted("of the squared error over all pixels"), **each
+                "PSNR",
+                psnr.pooled,
+                note=noted("of the squared error over all pixels"),
+                **of_mean(context, psnr.pooled, psnr.pooled_error),
+                **each,
             ),
-            context.row("PSNR-mean", psnr.mean, note=noted(f"mean over {_UNIT[clips]}"), **each),
+            context.row(
+                "PSNR-mean",
+                psnr.mean,
+                note=noted(f"mean over {_UNIT[clips]}"),
+                **of_mean(context, psnr.mean, psnr.mean_error),
+                **each,
+            ),
         ]
         each["note"] = noted()
-        rows += [context.row(name, one.compute(), **each) for name, one in self.similar.items()]
+        for name, one in self.similar.items():
+            value = one.compute()
+            rows.append(context.row(name, value, **of_mean(context, value, one.mean_error), **each))
         for network, distance in self.distances:
-            rows.append(distance_row(context, network, distance.compute(), **each))
+            value = distance.compute()
+            spread = of_mean(context, value, distance.mean_error)
+            rows.append(distance_row(context, network, value, **spread, **each))
         if spec.vocab:
             bits = spec.positions_in(self.length) * sum(spec.factor_bits)
             total = float(sum_(self.bytes)) / len(context.views)
@@ -142,10 +176,10 @@ class RFID(Protocol):
     Config = RFIDConfig
 
     def jobs(self, system: System, config: EvalConfig) -> list[Job | Skip]:
-        """One, or one for each filter that is asked for."""
+        """One, or one for each filter that is asked for; with the training images of the floor."""
         own = config.rfid
         if own.filter is None:
-            return [Job(self, own)]
+            return [self._job(system, config, own)]
         if config.reference_rfid:
             raise InputError(
                 f"rfid.filter={own.filter}: reference_rfid=true compares with a file of one "
@@ -156,18 +190,32 @@ class RFID(Protocol):
         for one in found:
             before = found[0].filter if one.before is not None else None
             given = own.model_dump() | {"filter": one.filter, "before": before}
-            jobs.append(Job(self, _FilteredConfig(**given), data=one))
-        jobs = jobs or [Job(self, own.model_copy(update={"filter": None}))]
+            jobs.append(self._job(system, config, _FilteredConfig(**given), one))
+        jobs = jobs or [self._job(system, config, own.model_copy(update={"filter": None}))]
         why: dict[str, list[str]] = {}
         for name, reason in missing.items():
             why.setdefault(reason, []).append(name)
         return jobs + [Skip(f"rFID filter={'/'.join(n)}", reason) for reason, n in why.items()]
 
+    def _job(
+        self, system: System, config: EvalConfig, own: RFIDConfig, images: Filtered | None = None
+    ) -> Job:
+        """A job on the tokenizer's images, or on those under a filter."""
+        if not own.floor:
+            return Job(self, own, data=None if images is None else _Data(images))
+        changes = config.data if images is None else {**config.data, "filter": images.filter}
+        real = training_set(system.tokenizer, changes, None)
+        identity = real if isinstance(real, str) else real.identity
+        kind = _JobConfig if images is None else _FilteredConfig
+        return Job(
+            self, kind(**own.model_dump() | {"training": identity}), data=_Data(images, real)
+        )
+
     def run(self, context: Context, config: RFIDConfig) -> list[Row]:
         """Rows of all measures at each length; codebook use at full length."""
-        first = True
-        if context.job.data is not None:
-            images, first = context.job.data, context.job.data.before is None
+        first, data = True, context.job.data or _Data()
+        if data.images is not None:
+            images, first = data.images, data.images.before is None
             if not images.resampled(context):
                 sides = "x".join(map(str, context.sides[-2:]))
                 context.skip(
@@ -193,7 +241,13 @@ class RFID(Protocol):
             for length, measures in lengths.items():
                 cut = tokens if length == spec.max_prefix else tokens.prefix(length)
                 measures.update(cut, batch.pixels, batch.index, condition)
-        rows = [row for measures in lengths.values() for row in measures.rows()]
+        floors = {}
+        if config.floor and "fid" in config.metrics:
+            for one in context.each("fid"):
+                reference = one.reference or one.views.real(one.features)
+                under = floor_of(one, reference, len(one.views), data.training)
+                floors[one.features.name] = under
+        rows = [row for measures in lengths.values() for row in measures.rows(floors)]
         for name, side in next(iter(lengths.values())).too_small.items():
             context.skip(name, f"its 11x11 window needs images with sides of {side} pixels or more")
         one = "frame" if context.unit == "clip" else "image"

@@ -16,6 +16,7 @@ from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
 from vistok.eval.frame_rates import Between, RatesConfig
 from vistok.eval.images import network_of
+from vistok.eval.intervals import error_of_images, sample_of
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, register
 from vistok.eval.protocols.fvd_presets import (
     Clips,
@@ -119,29 +120,40 @@ class RFVD(Protocol):
             context.skip("rFVD", reason)
             return []
         network = network_of_clips(context, config)
-        real = FeatureStats(network.dim, context.device)
-        decoded = {k: FeatureStats(network.dim, context.device) for k in spec.eval_lengths}
-        for batch in context.batches(f"{context.run.name}: clips", [real, decoded]):
+        stats = lambda: FeatureStats(network.dim, context.device)
+        sample = lambda: sample_of(context, network.dim, len(context.views), frame_wise=False)
+        real, real_sample = stats(), sample()
+        decoded = {k: (stats(), sample()) for k in spec.eval_lengths}
+        states = [real, real_sample, decoded]
+        for batch in context.batches(f"{context.run.name}: clips", states):
             tokens, pixels, condition = between.encode(batch)
-            real.update(network(pixels))
-            for length, stats in decoded.items():
+            features = network(pixels)
+            real.update(features)
+            real_sample.update(features, batch.index)
+            for length, (own, some) in decoded.items():
                 cut = tokens if length == spec.max_prefix else tokens.prefix(length)
-                stats.update(network(context.decode(cut, condition, batch.index)))
+                features = network(context.decode(cut, condition, batch.index))
+                own.update(features)
+                some.update(features, batch.index)
         whole, note = real.reduce(), clips_note(context, preset, between.sides[0])
-        return [
-            context.frechet_row(
-                "rFVD",
-                stats.reduce(),
-                against=whole,
-                ddof=preset.ddof,
-                length=length,
-                features=network_of(network),
-                note=note,
-                setting=config.setting,
-                **between.size,
+        rows = []
+        for length, (own, some) in decoded.items():
+            made = own.reduce()
+            rows.append(
+                context.frechet_row(
+                    "rFVD",
+                    made,
+                    against=whole,
+                    ddof=preset.ddof,
+                    error=error_of_images(context, network, some, made, whole, real_sample),
+                    length=length,
+                    features=network_of(network),
+                    note=note,
+                    setting=config.setting,
+                    **between.size,
+                )
             )
-            for length, stats in decoded.items()
-        ]
+        return rows
 
 
 def presets_of(own: FVDConfig) -> list[tuple[dict[str, Any], tuple[Any, ...]]]:

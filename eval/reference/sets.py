@@ -22,8 +22,9 @@ from vistok.core.errors import InputError
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
 from vistok.eval.images import bar, frame_numbers, network_of
+from vistok.eval.intervals import error_of_drawn, error_of_images, sample_of
 from vistok.eval.reference.cmmd import cmmd_row
-from vistok.eval.results.rows import Row
+from vistok.eval.results.rows import Floor, Row
 from vistok.frozen import FeatureNetwork, Features
 from vistok.layers.frames import frames
 from vistok.metrics import FeatureStats, FeatureStore, kid, prdc
@@ -139,13 +140,14 @@ class SetMeasures:
         """All that `update` changes, by network."""
         return {part.network.name: part for part in self.parts}
 
-    def rows(self, **rest: Any) -> list[Row]:
+    def rows(self, floors: Mapping[str, Floor | None] | None = None, **rest: Any) -> list[Row]:
         """One row for each network and metric, in METRICS' order; context.skip says what cannot be
         measured. FID is taken to the file that the protocol was told to compare with, if any."""
         real_sides(
             self.context, {part.network.name: part.metrics for part in self.parts}, self.stored
         )
-        return [row for part in self.parts for row in part.rows(**rest)]
+        under = lambda part: (floors or {}).get(part.network.name)
+        return [row for part in self.parts for row in part.rows(under(part), **rest)]
 
 
 class NetworkMeasures:
@@ -160,6 +162,8 @@ class NetworkMeasures:
         defined = lambda name: _DEFINED.get(name, "fid") in network.measures
         self.metrics = tuple(filter(defined, metrics))
         self.decoded = _Gathered(network, self.metrics, count, stored, context.device)
+        frames_each = context.sides[0] if len(context.sides) == 3 else 1
+        self.sample = sample_of(context, network.dim, count // frames_each)
         self.score = None
         if "is" in self.metrics and network.classes and count >= 10:
             self.score = library.InceptionScore(network.classes, count).to(context.device)
@@ -168,22 +172,24 @@ class NetworkMeasures:
         """decoded [B, 3, H, W] uint8: single images, and their numbers [B]."""
         seen = self.network.features(decoded)
         self.decoded.update(seen, index)
+        self.sample.update(seen.pool, index)
         if self.score is not None:
             self.score.update(seen.logits, index)
 
     @property
     def states(self) -> dict[str, Any]:
         """All that `update` changes."""
-        return {"decoded": self.decoded, "score": self.score}
+        return {"decoded": self.decoded, "score": self.score, "sample": self.sample}
 
-    def rows(self, **rest: Any) -> list[Row]:
-        """One row for each metric; see `SetMeasures.rows`."""
+    def rows(self, floor: Floor | None = None, **rest: Any) -> list[Row]:
+        """One row for each metric; see `SetMeasures.rows`. `floor`: of the FID."""
         context, network, rows = self.context, self.network, []
         mine = self.decoded.whole()
         real = real_side(context, self.metrics, self.stored)
         common = {"features": network_of(network), "count": mine.pool.count, **rest}
         if "fid" in self.metrics:
-            rows.append(context.frechet_row(self.frechet, mine.pool, context.reference, **rest))
+            own = {"error": self._error(mine.pool), "floor": floor, **rest}
+            rows.append(context.frechet_row(self.frechet, mine.pool, context.reference, **own))
         if "sfid" in self.metrics:
             if mine.spatial is None:
                 self._skip("sFID", f"{network.name} gives no spatial features")
@@ -204,6 +210,15 @@ class NetworkMeasures:
         if set(MANIFOLD) & set(self.metrics):
             rows += self._manifold(mine, real, common)
         return rows
+
+    def _error(self, mine: FeatureStats) -> float:
+        """Standard error of the FID: of reconstructions beside their own images, or of images
+        that were drawn beside a reference that was not."""
+        context, network = self.context, self.network
+        if context.reference is not None:
+            return error_of_drawn(self.sample, mine, context.reference.stats)
+        real = context.views.stats(network)
+        return error_of_images(context, network, self.sample, mine, real)
 
     def _kid(self, mine: Side, real: Side, common: dict[str, Any]) -> list[Row]:
         x, y = mine.vectors, real.vectors

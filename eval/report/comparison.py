@@ -8,7 +8,7 @@ whose protocols still differ from its first are marked, and never compete for th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,15 @@ from vistok.eval.results.compare import differences
 from vistok.eval.results.metrics import metric as metric_of
 from vistok.eval.results.metrics import order
 from vistok.eval.results.rows import Results, Row
-from vistok.eval.results.text import few, value_text
+from vistok.eval.results.text import (
+    BELOW,
+    few,
+    floor_images,
+    floor_text,
+    spread_text,
+    tip,
+    value_text,
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,8 @@ class Column:
     better: str  # "higher", "lower" or ""
     title: str = ""  # on a page: the metric
     inside: str = ""  # on a page: what the metric alone does not tell
+    floor: str = ""  # what real images have; of PSNR, each image's mean color
+    floor_means: str = ""  # a sentence on it
 
     @property
     def arrow(self) -> str:
@@ -42,6 +52,15 @@ class Cell:
     differs: tuple[str, ...] = ()  # protocol fields in which it differs from the column's first
     few: str = ""  # reason why it rests on too few images
     count: int = 0  # images behind it
+    spread: str = ""  # what stands beside the value: its range over seeds, or half its interval
+    interval: tuple[float, float] | None = None
+    floor: float | None = None
+    tip: str = ""  # a sentence on spread and floor
+
+    @property
+    def whole(self) -> str:
+        """The value with its marks and its spread."""
+        return f"{self.text} {self.spread}".strip()
 
 
 @dataclass(frozen=True)
@@ -71,6 +90,21 @@ class Comparison:
     entries: tuple[Entry, ...]
 
     @property
+    def floors(self) -> bool:
+        """True if some column has a floor."""
+        return any(column.floor for column in self.columns)
+
+    @property
+    def below(self) -> bool:
+        """True if some number lies below its floor."""
+        return any(BELOW in cell.text for entry in self.entries for cell in entry.cells)
+
+    @property
+    def spread(self) -> bool:
+        """True if some number has one."""
+        return any(cell.spread for entry in self.entries for cell in entry.cells)
+
+    @property
     def mixed(self) -> tuple[str, ...]:
         """All fields in which some number differs from its column's first."""
         return tuple(dict.fromkeys(f for entry in self.entries for f in entry.differs))
@@ -80,6 +114,7 @@ def comparison(results: Results) -> Comparison:
     """The table of all runs."""
     found: dict[tuple, dict[tuple[str, str], Row]] = {}
     shown: dict[str, tuple[str, str]] = {}
+    guided: set[str] = set()
     lines, naming = _lines(results), Naming(results.rows)
     rows = by_run(row for row in results.rows if row.plain)
     owned = {name for names in (results.facts.get("pairs") or {}).values() for name in names}
@@ -94,10 +129,20 @@ def comparison(results: Results) -> Comparison:
                     name = short.whole + (", generated" if apart else "")
                     inside = ", ".join(filter(None, (short.inside, apart and "generated")))
                     shown[name] = (short.title, inside)
+                    if row.guidance not in (None, 1.0):
+                        guided.add(name)
                     found.setdefault((row.metric, name), {}).setdefault(line, row)
-    keys = sorted(found, key=lambda key: order(key[0]))
+    keys = sorted(found, key=lambda key: (order(key[0]), key[1] in guided))  # unguided first
+    colors_of = results.find("PSNR-mean-color")
     columns = tuple(
-        Column(name, metric, metric_of(metric).better, *shown[name]) for metric, name in keys
+        Column(
+            name,
+            metric,
+            metric_of(metric).better,
+            *shown[name],
+            *_floor(tuple(found[metric, name].values()), colors_of),
+        )
+        for metric, name in keys
     )
     cells = [_cells(found[key], column) for key, column in zip(keys, columns, strict=True)]
     runs = {run["name"]: run for run in results.runs}
@@ -170,9 +215,26 @@ def _cells(rows: dict[tuple[str, str], Row], column: Column) -> dict[tuple[str, 
             differs[line],
             few(row),
             row.count,
+            spread_text(row),
+            row.interval,
+            None if row.floor is None else row.floor.value,
+            tip(row),
         )
         for line, row in rows.items()
     }
+
+
+def _floor(rows: Sequence[Row], colors: Sequence[Row]) -> tuple[str, str]:
+    """The floor of a column and a sentence on it; "" where its rows have none, or several."""
+    if rows[0].metric == "PSNR":
+        own = [one for one in colors if one.reference == rows[0].reference]
+        texts = list(dict.fromkeys(map(value_text, own)))
+        return (texts[0], "each image in its own mean color") if len(texts) == 1 else ("", "")
+    known = [row for row in rows if row.floor is not None]
+    texts = list(dict.fromkeys(map(floor_text, known)))
+    if len({row.floor.value for row in known if row.floor is not None}) > 1:
+        return "…", "; ".join(f"{row.run}: {floor_text(row)}" for row in known)
+    return (texts[0], floor_images(known[0])) if texts else ("", "")
 
 
 def _facts(run: dict[str, Any]) -> tuple[str, ...]:

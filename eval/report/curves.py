@@ -50,8 +50,7 @@ def length_charts(results: Results, over: str) -> list[Markup]:
             ticks = sorted({x for line in lines for x, _ in line.points})
             if len(ticks) < 2:
                 continue
-            if metric == "PSNR":
-                lines += _floors(results, ticks, group[0])
+            lines += _floors(results, ticks, group)
             name = naming.of(group[0], guided=False)
             charts.append(
                 line_chart(
@@ -195,8 +194,14 @@ def _lines(results: Results, rows: list[Row], x: Any) -> list[Series]:
             place = colors.get(run, 0)
             dash = seen.count(place) or None
             seen.append(place)
-            lines.append(Series(run, points, place=place, dash=dash, remark=apart))
+            bars = tuple((float(x(row)), *_reach(row)) for row in own if _reach(row))
+            lines.append(Series(run, points, place=place, dash=dash, remark=apart, bars=bars))
     return lines
+
+
+def _reach(row: Row) -> tuple[float, float] | None:
+    """The ends of a number's bar: its range over seeds, else its interval."""
+    return row.interval if row.range is None else row.range
 
 
 def _alike(lines: list[Series]) -> bool:
@@ -211,13 +216,17 @@ def _mark(first: Row, row: Row) -> str:
     return f" (≠ {', '.join(apart)})" if apart else ""
 
 
-def _floors(results: Results, ticks: list[float], first: Row) -> list[Series]:
-    """The mean-color PSNR of the chart's images, dashed."""
-    rows = [r for r in results.find("PSNR-mean-color") if r.reference == first.reference]
-    values = dict.fromkeys(row.value for row in rows if row.value is not None)
+def _floors(results: Results, ticks: list[float], rows: list[Row]) -> list[Series]:
+    """The floor of the chart's numbers, dashed: what real images have, of PSNR the mean colors."""
+    name = "real images"
+    values = [row.floor.value for row in rows if row.floor is not None]
+    if rows[0].metric == "PSNR":
+        colors, name = results.find("PSNR-mean-color"), "mean color"
+        colors = [row for row in colors if row.reference == rows[0].reference]
+        values = [row.value for row in colors if row.value is not None]
     return [
-        Series("mean color", ((ticks[0], v), (ticks[-1], v)), dots=False, dashed=True, place=BASE)
-        for v in values
+        Series(name, ((ticks[0], v), (ticks[-1], v)), dots=False, dashed=True, place=BASE)
+        for v in dict.fromkeys(values)
     ]
 
 
@@ -231,8 +240,10 @@ def _undamaged(results: Results, damaged: Row) -> Row | None:
 
 
 def _one_guidance(rows: list[Row]) -> list[Row]:
-    """Rows at one guidance: that of most rows, which shorter lengths have."""
+    """Rows at one guidance: without any where that was measured, else at that of most rows."""
     scales = [row.guidance for row in rows]
+    if 1.0 in scales:
+        return [row for row in rows if row.guidance == 1.0]
     most = max(dict.fromkeys(scales), key=scales.count, default=None)
     return [row for row in rows if row.guidance == most]
 

@@ -33,6 +33,7 @@ class Series:
     place: int | None = None  # color; None = its place in the chart
     dash: int | None = None  # which pattern; None = as the color's round says
     remark: str = ""  # what a legend adds to the name
+    bars: tuple[tuple[float, float, float], ...] = ()  # (x, low, high) of intervals and ranges
 
     def stroke(self, place: int) -> str:
         """SVG attributes of its line, as the place-th of a chart."""
@@ -82,6 +83,7 @@ def line_chart(
     points = [p for _, own in kept for p in own]
     if not points:
         return Markup("")
+    points += [(x, y) for s in series for x, *ends in s.bars for y in ends if usable((x, y))]
     form = form or _number
     fx = _scale([p[0] for p in points], log_x, _LEFT, _WIDTH - _RIGHT, pad=0.03)
     fy = _scale([p[1] for p in points], log_y, _HEIGHT - _BOTTOM, _TOP, pad=0.08)
@@ -99,6 +101,11 @@ def line_chart(
                 f'<path d="{path}" fill="none" {stroke} stroke-width="2" stroke-linejoin="round"/>'
             )
         fill = color(one.place if one.place is not None else place)
+        body += [
+            _bar(fx(x), fy(low), fy(high), fill)
+            for x, low, high in one.bars
+            if usable((x, low)) and usable((x, high))
+        ]
         for x, y in own if one.dots or len(own) == 1 else ():
             value = escape(f"{one.name} at {_number(x)}: {form(y)}")
             body.append(
@@ -106,6 +113,17 @@ def line_chart(
                 f'fill="{fill}"><title>{value}</title></circle>'
             )
     return _frame(title, body, tip=tip) + legend(series if named else _apart(series))
+
+
+def _bar(x: float, low: float, high: float, stroke: str) -> str:
+    """An interval at x, with a cap at each end."""
+    if abs(low - high) < 1:  # smaller than its line is wide
+        return ""
+    caps = "".join(f"M{x - 3:.1f} {y:.1f}H{x + 3:.1f}" for y in (low, high))
+    return (
+        f'<path class="reach" d="M{x:.1f} {low:.1f}V{high:.1f}{caps}" fill="none" '
+        f'stroke="{stroke}" stroke-width="1.2" opacity=".75"/>'
+    )
 
 
 def _apart(series: Sequence[Series]) -> list[Series]:

@@ -25,7 +25,7 @@ def render_markdown(results: Results, html: str, numbers: str) -> str:
     for table in tables(results):
         blocks.append(markdown(*length_table(table)))
         if table.whole:
-            body = [[line.name, *line.cells] for line in table.whole]
+            body = [[line.name, *line.texts] for line in table.whole]
             blocks.append(markdown([f"{table.run}, whole set", ""], body))
     if found := curves.relations(results):
         body = [[one.title, one.text] for one in found]
@@ -52,8 +52,11 @@ def _comparison_blocks(results: Results) -> list[str]:
     if len(table.entries) < 2:
         return []
     header = ["run", *(column.name for column in table.columns), *table.facts]
-    mark = lambda c: c.text + (" (best)" if c.best else "") + (" ≠" if c.differs else "")
+    mark = lambda c: c.whole + (" (best)" if c.best else "") + (" ≠" if c.differs else "")
     body = [[entry.name, *map(mark, entry.cells), *entry.facts] for entry in table.entries]
+    if table.floors:
+        floors = [column.floor for column in table.columns]
+        body.append(["floor", *floors, *("" for _ in table.facts)])
     blocks = [markdown(header, body)]
     if table.mixed:
         fields = _plain(", ".join(table.mixed))

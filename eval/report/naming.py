@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from vistok.eval.results.metrics import metric, order
 from vistok.eval.results.rows import Row
-from vistok.eval.results.text import scale_text
+from vistok.eval.results.text import scale_text, schedule_text
 
 ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 
@@ -40,7 +40,14 @@ def named(row: Row) -> str:
     """The whole name of a number: with network and data, and guidance where it was sampled."""
     if row.guidance is None or metric(row.metric).baseline:
         return row.display
-    return f"{row.display} guidance {scale_text(row.guidance)}"
+    return f"{row.display} {_guidance(row)}"
+
+
+def _guidance(row: Row) -> str:
+    """Its scale, and the schedule of one that is not constant."""
+    schedule = schedule_text(row)
+    said = f"guidance {scale_text(row.guidance)}"
+    return said if schedule in ("", "constant") else f"{said} {schedule}"
 
 
 class Naming:
@@ -74,7 +81,7 @@ class Naming:
             parts.append(sides)
             whole += f", clips of {sides}"
         if guided and row.guidance is not None and not found.baseline:
-            parts.append(f"guidance {scale_text(row.guidance)}")
+            parts.append(_guidance(row))
         return Name(found.heading, ", ".join(parts), whole, found.better)
 
     def legend(self) -> list[str]:

@@ -166,6 +166,7 @@ def _drawn(results: Results, stem: str) -> dict[str, Any]:
         "numbers": summary.strip_numbers(results),
         "kinds": summary.kinds(results),
         "few_short": summary.few_short(results),
+        "below_short": summary.below_short(results),
         "run_legend": curves.run_legend(results),
         "tables": tables(results),
         "record": summary.record(results),

@@ -12,13 +12,27 @@ from vistok.eval.report.naming import Naming
 from vistok.eval.report.tables import by_run
 from vistok.eval.results.metrics import metric, ranked
 from vistok.eval.results.rows import Results, Row
-from vistok.eval.results.text import FEW_MEANS, few, few_reasons, value_text
+from vistok.eval.results.text import (
+    BELOW_MEANS,
+    FEW_MEANS,
+    below_reasons,
+    few,
+    few_reasons,
+    floor_text,
+    schedule_text,
+    spread_means,
+    spread_text,
+    tip,
+    value_text,
+    whole_text,
+)
 
 _HONEST = {
     "photos": "held-out views of the same seven photographs that training looked at, not unseen "
     "photographs. Numbers say how well these scenes are rendered, not how well the model "
     "generalizes.",
 }
+_GENERATED = ("gFID", "gFID-frame", "gFVD")  # of generators, among the key numbers
 _BESIDE = ("PSNR", "rFID", "rFVD", "rFID-frame")  # beside images: the first two that there are
 _FIELDS = ("network", "reference", "count", "crop, filter, size", "sampling", "precision")
 
@@ -38,6 +52,9 @@ def common(results: Results) -> dict[str, Any]:
         "skipped": facts.get("skipped", []),
         "few": few_reasons(results.rows),
         "few_means": FEW_MEANS,
+        "below": below_reasons(row for row in results.rows if row.plain),
+        "below_means": BELOW_MEANS,
+        "spread_means": spread_means(row for row in results.rows if row.plain),
         "meanings": [(metric(m).heading, metric(m).help) for m in used if metric(m).help],
         "protocol": protocol(results),
         "commands": commands(results),
@@ -57,8 +74,15 @@ def few_short(results: Results) -> list[str]:
     return few_reasons(rows, lambda row: naming.of(row, guided=False).text)
 
 
+def below_short(results: Results) -> list[str]:
+    """`below_reasons` with the short names of a page."""
+    naming = Naming(results.rows)
+    return below_reasons((r for r in results.rows if r.plain), lambda row: naming.of(row).text)
+
+
 def headline(results: Results) -> list[dict[str, Any]]:
-    """The key numbers of a page about one tokenizer: its own, and of its generators the best gFID.
+    """The key numbers of a page about one tokenizer: its own, and of its generators the gFID:
+    first unguided, then guided with its schedule.
 
     [] for several tokenizers, which a table compares.
     """
@@ -69,9 +93,10 @@ def headline(results: Results) -> list[dict[str, Any]]:
     found = []
     for name in tiles_of:
         own = [row for row in rows if row.metric == name]
-        if name == "gFID" and own:
-            own = [min(own, key=lambda row: math.inf if row.number is None else row.number)]
-        found += own if not metric(name).generated or name == "gFID" else []
+        if metric(name).generated:
+            own.sort(key=lambda row: row.guidance not in (None, 1.0))  # stable
+            own = own if name in _GENERATED else []
+        found += own
     return [_tile(row, naming) for row in found]
 
 
@@ -166,7 +191,7 @@ def detail(row: Row) -> dict[str, Any]:
     return {
         **{name: getattr(row, name) for name in ("display", "run", "length", "count", "note")},
         "special": ", ".join(special),
-        "shown": value_text(row),
+        "shown": whole_text(row),
         "sampling": _sampled(row),
     }
 
@@ -229,13 +254,17 @@ def _unit(row: Row) -> str:
 
 
 def _tile(row: Row, naming: Naming) -> dict[str, Any]:
-    name = naming.of(row)
+    name, schedule = naming.of(row), schedule_text(row)
     return {
         "metric": row.metric,
         "value": value_text(row),
         "name": name,
         "few": few(row),
         "count": row.count,
+        "spread": spread_text(row),
+        "floor": floor_text(row),
+        "schedule": schedule if schedule == "constant" else "",  # the name has any other
+        "tip": tip(row),
     }
 
 

@@ -11,7 +11,19 @@ from vistok.eval.report.naming import Name, Naming
 from vistok.eval.results.metrics import metric as metric_of
 from vistok.eval.results.metrics import order
 from vistok.eval.results.rows import Results, Row
-from vistok.eval.results.text import FEW_MEANS, few, few_reasons, value_text
+from vistok.eval.results.text import (
+    BELOW_MEANS,
+    FEW_MEANS,
+    below_reasons,
+    few,
+    few_reasons,
+    floor_images,
+    floor_text,
+    spread_means,
+    spread_text,
+    tip,
+    value_text,
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,14 @@ class Line:
     values: tuple[float | None, ...]
     few: tuple[str, ...]  # reason for each column why it rests on few images; "" = it does not
     counts: tuple[int, ...]  # images behind it
+    spreads: tuple[str, ...] = ()  # what stands beside each value: its range, or half its interval
+    tips: tuple[str, ...] = ()  # a sentence on each value's spread and floor
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Each cell with its spread, for tables of plain text."""
+        spreads = self.spreads or ("",) * len(self.cells)
+        return tuple(f"{c} {s}".strip() for c, s in zip(self.cells, spreads, strict=True))
 
 
 @dataclass(frozen=True)
@@ -58,14 +78,22 @@ def _table(rows: list[Row], run: dict[str, Any], naming: Naming) -> Table:
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
         groups.setdefault((row.metric, row.display, row.clip, row.guidance), []).append(row)
-    ordered = sorted(groups.items(), key=lambda item: order(item[0][0]))
+    guided = lambda key: key[3] not in (None, 1.0)  # the unguided number comes first
+    ordered = sorted(groups.items(), key=lambda item: (order(item[0][0]), guided(item[0])))
     one_value = lambda key: metric_of(key[0]).table == "whole"
-    lines = [_line(key, own, lengths, naming) for key, own in ordered if not one_value(key)]
-    whole = [_line(key, own, None, naming) for key, own in ordered if one_value(key)]
+    lines = []
+    for key, own in ordered:
+        if not one_value(key):
+            line, floor = _line(key, own, lengths, naming)
+            lines += [line, *floor]
+    whole = [_line(key, own, None, naming)[0] for key, own in ordered if one_value(key)]
     return Table(run["name"], run["kind"], lengths, tuple(lines), tuple(whole))
 
 
-def _line(key: tuple, rows: list[Row], lengths: tuple[int, ...] | None, naming: Naming) -> Line:
+def _line(
+    key: tuple, rows: list[Row], lengths: tuple[int, ...] | None, naming: Naming
+) -> tuple[Line, list[Line]]:
+    """The line of a number; and one of its floors, where it has some."""
     metric = key[0]
     if lengths is None:
         found = (rows[0],)
@@ -73,7 +101,7 @@ def _line(key: tuple, rows: list[Row], lengths: tuple[int, ...] | None, naming: 
         at = {row.length: row for row in rows}
         found = tuple(at.get(length) for length in lengths)
     short = naming.of(rows[0])
-    return Line(
+    line = Line(
         metric,
         short.whole,
         short,
@@ -82,7 +110,28 @@ def _line(key: tuple, rows: list[Row], lengths: tuple[int, ...] | None, naming: 
         tuple(None if row is None else row.value for row in found),
         tuple("" if row is None else few(row) for row in found),
         tuple(0 if row is None else row.count for row in found),
+        tuple("" if row is None else spread_text(row) for row in found),
+        tuple("" if row is None else tip(row) for row in found),
     )
+    return line, _floor_lines(line, found)
+
+
+def _floor_lines(line: Line, found: tuple[Row | None, ...]) -> list[Line]:
+    """The line of the floors of a number's rows; none where all that differs is the guidance and
+    the unguided number has them already."""
+    known = [row for row in found if row is not None and row.floor is not None]
+    if not known or known[0].guidance not in (None, 1.0):
+        return []
+    short = line.short
+    name = Name(
+        f"{short.title} floor", "real images", f"{known[0].display}: {floor_images(known[0])}", ""
+    )
+    none = ("",) * len(found)
+    cells = tuple("" if row is None else floor_text(row) for row in found)
+    values = tuple(None if r is None or r.floor is None else r.floor.value for r in found)
+    counts = tuple(0 if r is None or r.floor is None else r.floor.count for r in found)
+    whole = f"{known[0].display} floor (real images)"
+    return [Line(line.metric, whole, name, "", cells, values, none, counts, none, none)]
 
 
 def plain(header: list[str], body: list[list[str]]) -> str:
@@ -105,7 +154,7 @@ def markdown(header: list[str], body: list[list[str]]) -> str:
 
 def length_table(table: Table) -> tuple[list[str], list[list[str]]]:
     header = [f"{table.run} ({table.kind})", *[f"@{length}" for length in table.lengths]]
-    return header, [[line.name, *line.cells] for line in table.lines]
+    return header, [[line.name, *line.texts] for line in table.lines]
 
 
 def special_tables(results: Results) -> list[tuple[list[str], list[list[str]]]]:
@@ -148,12 +197,16 @@ def summary(results: Results) -> str:
         if table.lines or not table.whole:
             blocks.append(plain(*length_table(table)))
         if table.whole:
-            body = [[line.name, *line.cells] for line in table.whole]
+            body = [[line.name, *line.texts] for line in table.whole]
             blocks.append(plain([f"{table.run}, whole set", ""], body))
     blocks += [plain(*table) for table in special_tables(results)]
     reasons = few_reasons(results.rows)
     if reasons:
         blocks.append("\n".join(map(escape.printable, [FEW_MEANS, *(f"  {r}" for r in reasons)])))
+    if below := below_reasons(results.rows):
+        blocks.append("\n".join(map(escape.printable, [BELOW_MEANS, *(f"  {r}" for r in below)])))
+    if means := spread_means(row for row in results.rows if row.plain):
+        blocks.append("\n".join(means))
     for one in results.facts.get("skipped", ()):
         said = f"not measured: {one['protocol']} of {one['run']}: {one['reason']}"
         blocks.append(escape.printable(said))

@@ -106,3 +106,30 @@ def test_refusals_are_one_line():
             metric.update(image.long(), image.long())
     with pytest.raises(ValueError, match="sides of 6 or more"):
         SSIM().update(image[..., :5], image[..., :5])
+
+
+def test_standard_errors_of_means():
+    draws = torch.Generator().manual_seed(0)
+    target = torch.rand(12, 3, 16, 16, generator=draws)
+    noise = torch.rand(12, 1, 1, 1, generator=draws) * torch.randn(target.shape, generator=draws)
+    pred = (target + 0.2 * noise).clamp(0, 1)
+    psnr, ssim = PSNR(), SSIM()
+    for part in (slice(0, 5), slice(5, 12)):
+        psnr.update(pred[part], target[part])
+        ssim.update(pred[part], target[part])
+    squares = ((pred - target).double() ** 2).flatten(1).mean(1)
+    each = -10 * squares.log10()
+    found = psnr.compute()
+    error = lambda values: float(values.std()) / len(values) ** 0.5
+    assert found.mean_error == pytest.approx(error(each), rel=1e-5)
+    share = error(squares) / float(squares.mean())
+    assert found.pooled_error == pytest.approx(share * 10 / math.log(10), rel=1e-5)
+    ssim.compute()
+    assert ssim.mean_error == pytest.approx(error(ssim.each(pred.double(), target.double())))
+    clips = PSNR(together=3)  # three images are one sample
+    clips.update(pred, target)
+    assert clips.compute().mean == pytest.approx(found.mean)
+    assert clips.compute().mean_error == pytest.approx(error(each.view(4, 3).mean(1)), rel=1e-5)
+    one = PSNR()
+    one.update(pred[:1], target[:1])
+    assert math.isnan(one.compute().mean_error)

@@ -8,6 +8,7 @@ device; with NCCL the accumulator itself must be moved to the GPU, like any torc
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -45,6 +46,42 @@ class Accumulator(Metric):
         if int(self.images) == 0:
             raise InputError(f"{type(self).__name__} has seen no image; update it first")
         return int(self.images)
+
+
+class Averages(Accumulator):
+    """An Accumulator of means over images, each with its standard error.
+
+    Args:
+        together: values that belong to one sample and stand side by side: frames of a clip, whose
+            mean then counts once in the error.
+    """
+
+    def __init__(self, together: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.together = together
+
+    def add_mean(self, name: str) -> None:
+        """Declare a state that is averaged over images: the sum `name`, and that of the squares."""
+        for state in (name, f"{name}_squared"):
+            self.add_sum(state, torch.zeros((), dtype=torch.float64))
+
+    def put(self, name: str, values: Tensor) -> None:
+        """Add values [B], one for each image."""
+        values = values.double()
+        samples = values.unflatten(0, (-1, self.together)).mean(1)
+        for state, total in ((name, values.sum()), (f"{name}_squared", (samples**2).sum())):
+            own = getattr(self, state)
+            own += total.to(own.device)
+
+    def error(self, name: str) -> float:
+        """Standard error of the mean over images; NaN for fewer than two samples, or for values
+        that are not finite. Call it within `compute`, where the states are those of all ranks."""
+        count = self.seen() // self.together
+        if count < 2:
+            return math.nan
+        mean = float(getattr(self, name)) / self.seen()
+        variance = (float(getattr(self, f"{name}_squared")) / count - mean**2) / (count - 1)
+        return math.sqrt(variance) if variance > 0 else 0.0 if variance <= 0 else math.nan
 
 
 def unit_range(images: Tensor, name: str) -> Tensor:

@@ -10,13 +10,14 @@ MS-SSIM (Wang et al. 2003): the same window on five scales, which needs sides of
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from vistok.core.errors import InputError
-from vistok.metrics.accumulator import Accumulator, pair, unit_range
+from vistok.metrics.accumulator import Averages, pair, unit_range
 
 _WINDOW = 11
 SSIM_SIDE = _WINDOW // 2 + 1  # pixels that its reflected window needs
@@ -29,6 +30,8 @@ class PSNRResult(NamedTuple):
     mean: float
     pooled: float
     images: int
+    mean_error: float = math.nan  # standard errors, over images (or clips) drawn anew
+    pooled_error: float = math.nan
 
 
 def decibels(error: Tensor) -> Tensor:
@@ -39,15 +42,16 @@ def decibels(error: Tensor) -> Tensor:
     return -torch.log(error) * (10 / torch.log(torch.tensor(10.0, device=error.device)))
 
 
-class PSNR(Accumulator):
+class PSNR(Averages):
     """`update(pred, target)`, both [B, C, H, W] in 0..1 or uint8; `compute() -> PSNRResult`."""
 
     higher_is_better = True
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, together: int = 1, **kwargs: Any) -> None:
+        """together: images that are one sample, see `Averages`."""
+        super().__init__(together, **kwargs)
         for name in ("decibels", "squares"):
-            self.add_sum(name, torch.zeros((), dtype=torch.float64))
+            self.add_mean(name)
         self.add_sum("values", torch.zeros((), dtype=torch.int64))
 
     def update(self, pred: Tensor, target: Tensor) -> None:
@@ -56,15 +60,22 @@ class PSNR(Accumulator):
     def _add(self, pred: Tensor, target: Tensor) -> None:
         squares = ((pred - target) ** 2).flatten(1).sum(1)  # [B]
         each = decibels(squares / target[0].numel())
-        self.decibels += each.sum().to(self.decibels.device)
-        self.squares += squares.sum().to(self.squares.device)
+        self.put("decibels", each)
+        self.put("squares", squares)
         self.values += target.numel()
         self.images += len(target)
 
     def compute(self) -> PSNRResult:
         images = self.seen()
         pooled = decibels(self.squares / self.values)
-        return PSNRResult(float(self.decibels) / images, float(pooled), images)
+        share = self.error("squares") * images / max(float(self.squares), 1e-300)
+        return PSNRResult(
+            mean=float(self.decibels) / images,
+            pooled=float(pooled),
+            images=images,
+            mean_error=self.error("decibels"),
+            pooled_error=10 / math.log(10) * share,
+        )
 
 
 class MeanColorPSNR(PSNR):
@@ -75,15 +86,17 @@ class MeanColorPSNR(PSNR):
         self._add(target.mean((2, 3), keepdim=True).expand_as(target), target)
 
 
-class SSIM(Accumulator):
+class SSIM(Averages):
     """`update(pred, target)`, both [B, C, H, W] in 0..1 or uint8; `compute()`: mean over images."""
 
     higher_is_better = True
     side = SSIM_SIDE
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_sum("similarity", torch.zeros((), dtype=torch.float64))
+    def __init__(self, together: int = 1, **kwargs: Any) -> None:
+        """together: images that are one sample, see `Averages`."""
+        super().__init__(together, **kwargs)
+        self.add_mean("similarity")
+        self.mean_error = math.nan  # of what `compute` gave
 
     def update(self, pred: Tensor, target: Tensor) -> None:
         pred, target = pair(pred, target)
@@ -92,7 +105,7 @@ class SSIM(Accumulator):
                 f"{type(self).__name__} of {target.shape[2]}x{target.shape[3]} pixels: its 11x11 "
                 f"window needs sides of {self.side} or more"
             )
-        self.similarity += self.each(pred, target).sum().to(self.similarity.device)
+        self.put("similarity", self.each(pred, target))
         self.images += len(target)
 
     def each(self, pred: Tensor, target: Tensor) -> Tensor:
@@ -104,6 +117,7 @@ class SSIM(Accumulator):
         )
 
     def compute(self) -> float:
+        self.mean_error = self.error("similarity")
         return float(self.similarity) / self.seen()
 
 

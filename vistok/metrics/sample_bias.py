@@ -29,13 +29,14 @@ def bias_factor(cov: np.ndarray, count: int | None = None) -> float:
     """
     values = torch.linalg.eigvalsh(torch.as_tensor(cov).double()).clamp_min(0)
     if count is not None:
-        values = _shrunk(values, count)
+        values = shrunk(values, count)
     sums = values[:, None] + values
     pairs = torch.where(sums > 0, values[:, None] * values / sums.clamp_min(1e-300), 0.0).sum()
     return float(1.25 * values.sum() + pairs / 2)
 
 
-def _shrunk(values: torch.Tensor, count: int) -> torch.Tensor:
+def shrunk(values: torch.Tensor, count: int) -> torch.Tensor:
+    """Eigenvalues [D] of a covariance estimate of `count` samples, drawn to their mean."""
     width, trace, square = len(values), values.sum(), (values**2).sum()
     spread = square - trace**2 / width
     if width == 1 or spread <= 0:

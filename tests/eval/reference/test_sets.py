@@ -89,9 +89,9 @@ def test_real_images_are_looked_at_once(small, monkeypatch):
     plain = Small.look
     monkeypatch.setattr(Small, "look", lambda self, x: looks.append(len(x)) or plain(self, x))
     found(made)
-    assert sum(looks) == 2 * 24  # decoded and real
+    assert sum(looks) == 3 * 24  # decoded, real, and the (up to 1,024) real ones of the interval
     found(made)
-    assert sum(looks) == 3 * 24
+    assert sum(looks) == 4 * 24
 
 
 def test_a_subset_is_said(small):
@@ -120,9 +120,9 @@ def test_names():
 
 
 def test_rfid_has_them_at_each_length(context, make_tokenizer):
-    (job,) = rfid.RFID().jobs(None, EvalConfig(rfid={"metrics": "all"}))
+    (job,) = rfid.RFID().jobs(None, EvalConfig(rfid={"metrics": "all", "floor": False}))
     expected = {"metrics": (*METRICS, "ms-ssim"), "stored": 50_000, "filter": None}
-    assert job.config.model_dump() == expected
+    assert job.config.model_dump() == {**expected, "floor": False}
     outcome = do(job, context(make_tokenizer("fsq")))
     for metric in ("rFID", "KID", "IS", "recall", "coverage", "bits/pixel"):
         lengths = [row.length for row in outcome.rows if row.metric == metric]
