@@ -47,8 +47,10 @@ class Common(Config):
     protocols: tuple[str, ...] = DEFAULT
     """Protocols to measure; the report says which of them do not fit a system, and why."""
     features: tuple[str, ...] = ("vistok-cnn",)
-    """Networks of Fréchet distances: vistok-cnn, inception, dinov2, clip; one name, or several that
-    look at each image in the same pass: [inception, dinov2]."""
+    """Networks of Fréchet distances: vistok-cnn, inception, dinov2, clip, or exactly as a published
+    program has them: dinov2-dgm-eval, dinov2-fdr, mae-fdr, clip-fdr, siglip-fdr, convnext-fdr; of
+    CMMD: clip-cmmd, clip-cmmd-tensor. One name, or several that look at each image in the same
+    pass: [inception, clip-cmmd]."""
     weights: str | dict[str, str] | None = None
     """Weight file of that network, if it is not in the usual place; of several {name: file}."""
     perceptual: tuple[str, ...] = ("vistok-cnn",)
