@@ -144,6 +144,11 @@ def shallow(task) -> list[str]:
         if part.kind in ("vit", "flow_vit", "tracks"):
             blocks = max(getattr(part, "taps", {}).values(), default=1)
             changes.append(f"task.tokenizer.{side}.transformer.depth={blocks}")
+        if part.kind == "pyramid" and not part.taps:
+            grids = len(part.resample_after)
+            after = ",".join(str(block) for block in range(1, grids + 1))
+            changes.append(f"task.tokenizer.{side}.transformer.depth={grids + 1}")
+            changes.append(f"task.tokenizer.{side}.resample_after=[{after}]")
         if part.kind == "tracks":
             changes += [f"task.tokenizer.{side}.count=8"]
         if part.kind == "clusters":
