@@ -11,12 +11,12 @@ RUN := runs/quickstart-fast
 TOKENIZER_ARGS := steps=500 task.losses.1.start=400 warmup=50 ema=0.98 validate_every=0 grid_every=0 data.val_count=256
 TOKENS_ARGS := limit=4096 data.val_count=256
 GENERATOR_ARGS := steps=150 warmup=15 validate_every=0
-EVAL_ARGS := limit=256 gfid.samples=210 gfid.guidance=[1.0,1.5]
+EVAL_ARGS := limit=256 gfid.samples=210 gfid.seeds=1 gfid.guidance=[1.0,1.5]
 VIDEO := runs/quickstart-video-fast
 VIDEO_TOKENIZER_ARGS := steps=150 warmup=15 ema=0.95 validate_every=0 grid_every=0 data.val_count=64
 VIDEO_TOKENS_ARGS := limit=512 data.val_count=64
 VIDEO_GENERATOR_ARGS := steps=60 warmup=10 ema=0.9 validate_every=0
-VIDEO_EVAL_ARGS := limit=64 gfid.samples=63 gfid.train_images=64 gfid.guidance=1.0
+VIDEO_EVAL_ARGS := limit=64 gfid.samples=63 gfid.seeds=1 gfid.train_images=64 gfid.guidance=1.0
 else
 RUN := runs/quickstart
 TOKENS_ARGS := limit=32768

@@ -1,7 +1,7 @@
-"""`vistok eval RUN... [key=value ...]`, and the sub-commands `speed`, `reference` and `study`.
+"""`vistok eval RUN... [key=value ...]`, and its sub-commands (`COMMANDS` below).
 
-All but the study run under torchrun too. A first argument that is exactly the name of a sub-command
-is that; a folder of that name is `./speed`.
+Those that measure run under torchrun too, the study apart. A first argument that is exactly the
+name of a sub-command is that; a folder of that name is `./speed`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,15 @@ def evaluate(arguments: Sequence[str]) -> None:
 
     A results.json among the runs: its rows are shown beside. What eval_cache beside the report
     holds is not measured again, and a killed evaluation resumes. config=FILE is a YAML file of
-    settings. Other evaluations: vistok eval speed, vistok eval reference, vistok study.
+    settings.
+
+    \b
+    Other evaluations:
+      vistok eval verify       published numbers of released models, measured again
+      vistok eval leaderboard  one page of many results.json
+      vistok eval speed        images/s, FLOP and memory
+      vistok eval reference    statistics of real images, as a file
+      vistok study             train the runs of a study and compare them
 
     \b
     Examples:
@@ -152,6 +160,10 @@ def study(arguments: Sequence[str]) -> None:
     with process_group(config.evaluate.device) as (device, _):
         results, target = run_study(config, evaluation_of(config, device))
     click.echo(summary(results))
+    if config.claims:
+        from vistok.eval.report.claims import text
+
+        click.echo("\n" + text(results))
     if config.correlate:
         from vistok.eval.study.verdict import verdict_text
 
@@ -167,7 +179,83 @@ def _say_report(path: str | Path) -> None:
     note(f"        {Path(path).resolve().as_uri()}")
 
 
+@key_command(
+    "NAME [KEY=VALUE]...",
+    "vistok.eval.verify.run:VerifyConfig",
+    [click.Option(["--list", "listed"], is_flag=True, help="Print every published number.")],
+)
+@one_line_errors
+def verify(arguments: Sequence[str], listed: bool) -> None:
+    """Measure a released model by the protocol of its published number, and compare the two.
+
+    NAME is a released tokenizer (rFID) or generator (gFID). The preset chooses network, crop,
+    filter, size and sampling; you name the images, and of a generator ADM's reference file. Every
+    key of vistok eval may follow; where one makes another protocol, the answer is that the numbers
+    do not compare, and which fields differ.
+
+    Exit code: 0 passes, 3 fails, 4 not comparable.
+
+    \b
+    Examples:
+      vistok eval verify --list
+      vistok eval verify titok-l32 data.kind=folder data.val_path=imagenet/val
+      vistok eval verify rar-b data.kind=folder data.val_path=imagenet/val \
+          reference=VIRTUAL_imagenet256_labeled.npz
+    """
+    from vistok.eval.verify.text import EXIT, list_text, verdict_text
+
+    if listed:
+        from vistok.eval.verify.run import all_presets
+
+        click.echo(list_text(all_presets()))
+        return
+    from vistok.eval.launch import process_group
+    from vistok.eval.report.page import write_report
+    from vistok.eval.verify.run import verify
+
+    device = [word.partition("=")[2] for word in arguments if word.startswith("device=")]
+    with process_group(device[-1] if device else None) as (place, first):
+        found, results = verify(arguments, str(place), note if first else lambda line: None)
+        if not first:
+            return
+        click.echo(verdict_text(found))
+        config = results.facts["config"]
+        if config["report"] is not None:
+            Path(config["report"]).parent.mkdir(parents=True, exist_ok=True)
+            write_report(results, config["report"], config["overwrite"])
+            _say_report(config["report"])
+    sys.exit(EXIT[found.outcome])
+
+
+@key_command("DIR... out=FILE [KEY=VALUE]...", "vistok.eval.leaderboard.page:LeaderboardConfig")
+@one_line_errors
+def leaderboard(arguments: Sequence[str]) -> None:
+    """Make one page (and Markdown) of every results.json below the folders DIR.
+
+    There is a table for each protocol: numbers of different protocols are never ranked together.
+    The page sorts and filters, loads nothing and opens from disk. Files that are not valid are
+    listed with their reason.
+
+    \b
+    Example:
+      vistok eval leaderboard runs out=board.html metrics=[rFID,gFID]
+    """
+    from vistok.eval.config import read_config, split_arguments
+    from vistok.eval.leaderboard.page import LeaderboardConfig, write_leaderboard
+
+    folders, overrides = split_arguments(LeaderboardConfig, arguments)
+    config = read_config(LeaderboardConfig, overrides)
+    written, sources = write_leaderboard(folders, config)
+    for source in sources:
+        if source.reason:
+            click.echo(f"not valid: {source.name}: {source.reason}")
+    for path in written:
+        note(f"wrote {path}")
+    note(f"        {written[0].resolve().as_uri()}")
+
+
 COMMANDS = {"speed": speed, "reference": reference, "study": study}
+COMMANDS |= {"verify": verify, "leaderboard": leaderboard}
 
 
 @one_line_errors

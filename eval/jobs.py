@@ -36,6 +36,7 @@ def do(job: Job, context: Context, passes: Passes | None = None) -> Outcome:
     own = replace(
         seen,
         job=job,
+        seed=context.seed if job.seed is None else job.seed,
         facts={},
         skipped=[],
         image_grids=[],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,11 @@ from vistok.eval.reference.agreement import agreed
 from vistok.eval.reference.real import RealStats
 from vistok.eval.report.files import place, run_key
 from vistok.eval.result_cache import ResultCache, facts_of, whole
+from vistok.eval.results.fdr import with_fdr
 from vistok.eval.results.merge import check_names, joined
 from vistok.eval.results.names import chosen_names, renamed
 from vistok.eval.results.rows import Results
+from vistok.eval.results.spread import pooled
 from vistok.eval.resumable import Cache, digest
 from vistok.eval.systems.probe import recipe, with_probe
 from vistok.eval.systems.released import place as place_of
@@ -113,13 +115,18 @@ def evaluate(
         "world_size": distributed.world_size(),
         "device": str(device),
         "config": config.model_dump(mode="json"),
-        "skipped": [one for outcome in every for one in outcome.skipped],
+        "skipped": _once(one for outcome in every for one in outcome.skipped),
         "image_grids": [one for outcome in every for one in outcome.image_grids],
         **_by_fact(outcomes),
         **stamp,
     }
-    made = Results(rows=rows_of(every), runs=tuple(runs), facts=facts)
+    made = Results(rows=with_fdr(pooled(rows_of(every))), runs=tuple(runs), facts=facts)
     return renamed(joined(made, earlier), names)
+
+
+def _once(skipped: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    """What is skipped, each once: all seeds of a pass skip the same."""
+    return list({tuple(one.items()): one for one in skipped}.values())
 
 
 def _with_columns(results: Results, config: EvalConfig) -> Results:

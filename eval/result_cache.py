@@ -166,7 +166,7 @@ def facts_of(job: Job, context: Context) -> dict[str, Any]:
         "data": context.views.identity,
         "networks": [network_of(network).model_dump() for network in looked],
         "reference": None if real is None else real.identity,
-        "seed": context.seed,
+        "seed": context.seed if job.seed is None else job.seed,
         "precision": "fp32",  # the only one that `images.exact` allows
         "device": context.device.type,
     }

@@ -39,7 +39,7 @@ TINY = {
         *("steps=2", "warmup=1", "batch_size=4", "validate_every=0", "save_every=0", "workers=0"),
         *("trackers=[]", "precision=fp32"),
     ],
-    "eval": ["limit=4", "gfid.samples=4", "gfid.train_images=4", "gfid.guidance=1.0"],
+    "eval": ["limit=4", "gfid.samples=4", "gfid.seeds=1", "gfid.train_images=4", "gfid.guidance=1.0"],
 }  # fmt: skip
 
 

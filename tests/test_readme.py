@@ -63,7 +63,7 @@ COMMANDS = {
     "vistok cache runs/quickstart": "limit=64 data.val_count=16",
     "vistok train quickstart/generator": _SMALL,
     "vistok eval runs/quickstart runs/quickstart/generator report=runs/quickstart/report.html":
-        "limit=16 gfid.samples=14 pfid.mode=quick data.kind=photos data.val_count=16",
+        "limit=16 gfid.samples=14 gfid.seeds=1 pfid.mode=quick data.kind=photos data.val_count=16",
     "vistok eval speed runs/quickstart runs/quickstart/generator": "repeats=1",
     'vistok eval runs/quickstart "protocols=[rate_distortion,robust,order,linear_probe]" '
     "report=runs/quickstart/more.html": "limit=16 rate_distortion.train_images=32 "

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from vistok.cli import COMMANDS, main
 
 # Words behind a command that have a help of their own, where click does not know them as a group.
-_WORDS = {"eval": ("speed", "reference")}
+_WORDS = {"eval": ("verify", "leaderboard", "speed", "reference")}
 
 
 def commands() -> str:

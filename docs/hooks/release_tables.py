@@ -79,7 +79,7 @@ def tokenizers(*families: str) -> str:
         spec = _spec(name)
         rfid = _number(release.rfid)
         if release.rfid is not None:
-            letter = protocols.setdefault(release.protocol, "abcdefgh"[len(protocols)])
+            letter = protocols.setdefault(release.protocol.described, "abcdefgh"[len(protocols)])
             rfid += f"&nbsp;({letter})"
         recipe = ", ".join(f"`{Path(file).name}`" for file in release.recipe)
         bits = f"{spec.bits:,}" if spec.vocab else f"{spec.dim}&nbsp;numbers per&nbsp;token"
@@ -141,7 +141,8 @@ def _notes(notes: list[str]) -> str:
         return ""
     figures = (
         "rFID and gFID are the authors' own figures; gFID is that of 50,000 samples of their "
-        "generator against ADM's reference batch. None of them has been measured here."
+        "generator against ADM's reference batch. None of them has been measured here: "
+        "`vistok eval verify NAME` does so with your copy of the images."
     )
     return "  \n".join([*notes, figures])
 

@@ -57,6 +57,7 @@ class Job:
     generator: Run | None = None  # whose weights the outcome also depends on
     data: Any = None  # objects for `run` that its config describes: training images, ...
     networks: tuple[Any, ...] = ()  # frozen ones beside the context's: the outcome depends on them
+    seed: int | None = None  # of its draws; None = the evaluation's
 
     @property
     def whose(self) -> str:

@@ -2,7 +2,8 @@
 
 `gFID` is taken to statistics of the training images, as papers do it; `gFID-val` to the very
 images that rFID uses, from the same samples. Each is measured without guidance first, then with
-it: a generator's own settings if they guide, else a moderate scale.
+it: a generator's own settings if they guide, else a moderate scale. Each is the mean over several
+sampling seeds.
 Generators are runs that were named, or the AR probe (`gfid.probe`, eval/systems/probe.py), by which
 gFID becomes a property of the tokenizer. Samples are spread evenly over the classes, and their
 draws are keyed by sample number, so batches and ranks cannot change them.
@@ -11,6 +12,7 @@ draws are keyed by sample number, so batches and ranks cannot change them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -25,6 +27,7 @@ from vistok.eval.context import Context
 from vistok.eval.frame_rates import of_samples
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, Skip, register
 from vistok.eval.protocols.sample_texts import conditioned, texts_missing, texts_of
+from vistok.eval.reference.cmmd import cmmd_row
 from vistok.eval.reference.real import RealStats
 from vistok.eval.reference.sets import MS_SSIM, MetricNames, SetMeasures
 from vistok.eval.reference.training_set import TrainingSet, training_set
@@ -70,6 +73,9 @@ class GFIDConfig(ProtocolConfig):
     """Generated images; null = as many as there are real ones, at most 50,000."""
     train_images: Selects[int | None] = Field(default=None, ge=2)
     """Training images behind the statistics; null = `limit`, else 50,000."""
+    seeds: Selects[int] = Field(default=3, ge=1, le=100)
+    """Sampling seeds (`seed`, `seed` + 1, ...): the number is the mean over them, with its range;
+    1 = one set of samples, in a third of the time. Baselines always have one."""
     probe: Selects[str | None] = None
     """AR probe to train (once) on the tokenizer's tokens: tiny, s, b or a YAML file."""
     metrics: Selects[MetricNames] = ("fid",)
@@ -126,7 +132,8 @@ class GFID(Protocol):
                 given |= {"labels": own.labels, "resize": own.resize}
                 if one.trained and one.length == system.tokenizer.spec.max_prefix and further:
                     given |= {"metrics": further, "stored": own.stored}
-                found.append(Job(self, one.model_copy(update=given), generator, real))
+                job = Job(self, one.model_copy(update=given), generator, real)
+                found += of_seeds(job, config.seed, own.seeds if one.trained else 1)
             if len(scales) == 1 and own.guidance != (1.0,):
                 found.append(Skip("gFID with guidance", _unguidable(generator)))
             if isinstance(real, str) and config.reference is None:
@@ -155,9 +162,27 @@ class GFID(Protocol):
             if "fid" in part.network.measures:
                 stats = part.decoded.pool.reduce()
                 rows += self._distances(part.context, stats, config, note, common)
+            if "cmmd" in part.network.measures and config.trained:
+                rows += self._kernel_distances(
+                    part.context, part.decoded.pool.reduce(), note, common
+                )
         seen = "frames of the clips" if context.unit == "clip" else "images"
         against = f"reference: the {context.views.reference.split} {seen}"
         return rows + measures.rows(note=f"{note}; {against}", **common)
+
+    def _kernel_distances(
+        self, context: Context, stats: Any, note: str, common: dict[str, Any]
+    ) -> list[Row]:
+        """CMMD of the samples and the training images (if there are any), and the validation ones;
+        a reference file of Fréchet statistics is of other networks."""
+        real = context.job.data
+        sides = {} if isinstance(real, str) else {"gFID": real.stats(context)}
+        rows = []
+        for name, side in {**sides, "gFID-val": None}.items():
+            reference = context.views.reference if side is None else side.reference
+            said = f"{note}; reference: {reference.split} ({reference.described})"
+            rows.append(cmmd_row(context, stats, name, side, note=said, **common))
+        return rows
 
     def _distances(
         self, context: Context, stats: Any, config: Pass, note: str, common: dict[str, Any]
@@ -182,6 +207,12 @@ class GFID(Protocol):
             said = f"{note}; {against}"
             rows.append(context.frechet_row(name, stats, side, note=said, **common))
         return rows
+
+
+def of_seeds(job: Job, first: int, count: int) -> list[Job]:
+    """The job with each of `count` seeds from the evaluation's own, `first`, on; the cache has one
+    outcome for each, the same as of an evaluation with that seed."""
+    return [job, *(replace(job, seed=first + more) for more in range(1, count))]
 
 
 def prepared(context: Context, config: Pass, what: str) -> tuple[Any, str] | None:

@@ -34,6 +34,8 @@ class GFVDConfig(FVDConfig):
     """Guidance scales; 1.0 is always measured. null: those of gfid.guidance."""
     samples: Selects[int | None] = Field(default=None, ge=2)
     """Generated clips; null = gfid.samples, else as many as there are real ones."""
+    seeds: Selects[int | None] = Field(default=None, ge=1, le=100)
+    """Sampling seeds whose mean the number is; null = gfid.seeds."""
     train_clips: Selects[int | None] = Field(default=None, ge=2)
     """Training clips behind the statistics; null = gfid.train_images, else `limit`, else `samples`,
     else 50,000."""
@@ -74,8 +76,9 @@ class GFVD(Protocol):
                 common = {"length": length, "samples": samples, "training": training, **keys}
                 common |= {"labels": likewise.labels, "features": own.features, "clips": own.clips}
                 for one in passes:
-                    job = ClipPass(**common, **one)
-                    found.append(Job(self, job, generator, real, networks))
+                    job = Job(self, ClipPass(**common, **one), generator, real, networks)
+                    count = own.seeds or likewise.seeds if one.get("trained", True) else 1
+                    found += gfid.of_seeds(job, config.seed, count)
         return found
 
     def run(self, context: Context, config: ClipPass) -> list[Row]:

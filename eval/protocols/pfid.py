@@ -43,7 +43,7 @@ from vistok.quantizers.base import pick_rank
 from vistok.runtime.distributed import sum_
 from vistok.tokens import Tokens, TokenSpec
 
-Mode = Literal["full", "quick", "both", "none"]
+Mode = Literal["full", "quick", "quick_rel", "both", "none"]
 
 _PUBLISHED = 4096  # codes for which the deltas were chosen
 RELATIVE_LIMIT = 2**20  # codes up to which pFID-v1-rel is taken: 92,160 neighbors of each token
@@ -72,7 +72,8 @@ class Number:
 
 class PFIDConfig(ProtocolConfig):
     mode: Selects[Mode] = "both"
-    """full: 15 cells at full length; quick: 3 cells at each length; both; none."""
+    """full: 15 cells at full length; quick: 3 cells at each length; quick_rel: 3 cells at full
+    length, with δ as published and with δ scaled to the codebook; both: full and quick; none."""
 
 
 @register
@@ -96,11 +97,15 @@ class PFID(Protocol):
         if lacks(context.tokenizer.quantizer, "neighbours"):
             context.skip(name, "its quantizer has no neighbours(queries, count)")
             return []
-        if config.mode in ("full", "both") and branch_codes(context.spec) > RELATIVE_LIMIT:
+        if (
+            config.mode in ("full", "both", "quick_rel")
+            and branch_codes(context.spec) > RELATIVE_LIMIT
+        ):
             reason = (
                 f"neighborhoods that grow with more than {RELATIVE_LIMIT:,} codes are too large"
             )
-            context.skip(context.per_frame(f"{NAME}-rel"), reason)
+            rel = f"{NAME}-rel-quick" if config.mode == "quick_rel" else f"{NAME}-rel"
+            context.skip(context.per_frame(rel), reason)
         chosen, note = quick_subset(len(context.views), f"{context.unit}s")
         subset = None if note is not None else chosen.tolist()
         numbers = plan(context.spec, config.mode, subset is not None)
@@ -131,10 +136,13 @@ def plan(spec: TokenSpec, mode: Mode, own_subset: bool) -> list[Number]:
         if codes != _PUBLISHED and codes <= RELATIVE_LIMIT:
             scaled = relative(FULL_GRID, codes)
             numbers.append(Number(f"{NAME}-rel", whole, pairs(FULL_GRID, scaled), False))
-    if mode in ("quick", "both"):
+    if mode in ("quick", "both", "quick_rel"):
         cells = pairs(QUICK_GRID, clip(QUICK_GRID, codes))
-        lengths = spec.eval_lengths
+        lengths = (whole,) if mode == "quick_rel" else spec.eval_lengths
         numbers += [Number(f"{NAME}-quick", k, cells, own_subset) for k in lengths]
+    if mode == "quick_rel" and codes <= RELATIVE_LIMIT:
+        scaled = relative(QUICK_GRID, codes)
+        numbers.append(Number(f"{NAME}-rel-quick", whole, pairs(QUICK_GRID, scaled), own_subset))
     return numbers
 
 

@@ -22,6 +22,7 @@ from vistok.core.errors import InputError
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
 from vistok.eval.images import bar, frame_numbers, network_of
+from vistok.eval.reference.cmmd import cmmd_row
 from vistok.eval.results.rows import Row
 from vistok.frozen import FeatureNetwork, Features
 from vistok.layers.frames import frames
@@ -189,6 +190,8 @@ class NetworkMeasures:
                 self._skip("sFID", f"{network.name} gives no spatial features")
             else:
                 rows.append(context.frechet_row("sFID", mine.spatial, against=real.spatial, **rest))
+        if "cmmd" in network.measures and self.frechet.startswith("rFID"):
+            rows.append(cmmd_row(context, mine.pool, self.frechet, **rest))
         if "kid" in self.metrics:
             rows += self._kid(mine, real, common)
         if "is" in self.metrics:

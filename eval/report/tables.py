@@ -114,11 +114,12 @@ def special_tables(results: Results) -> list[tuple[list[str], list[list[str]]]]:
         "damage": lambda p, row: f"{row.run} {p['damage']} {p['share']:.1%}",
         "codec": lambda p, row: _coded(row),
         "tap": lambda p, row: f"{row.run} {p['tap']}",
+        "group": lambda p, row: f"{row.run} @{row.length} {p['group']}",
     }
     made = []
     clips = any(row.clip is not None for row in results.rows if "codec" in row.point)
     coded = "bytes per clip" if clips else "bytes per image"
-    titles = {"damage": "damage", "codec": coded, "tap": "linear probe"}
+    titles = {"damage": "damage", "codec": coded, "tap": "linear probe", "group": "relative size"}
     for kind, label_of in kinds.items():
         lines: dict[str, dict[str, str]] = {}
         columns: dict[str, None] = {}

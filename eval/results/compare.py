@@ -9,7 +9,7 @@ from vistok.eval.results.rows import Row
 
 _COMPARED = (
     *("metric", "setting", "point", "features", "reference", "count", "crop", "filter", "size"),
-    *("sampling", "seed", "condition", "precision"),
+    *("sampling", "seed", "seeds", "condition", "precision"),
 )
 # Compared with one another, so no protocol; `described` is for people; `filter` says it itself.
 _FREE = ("point.codec", "reference.described", "setting.filter")

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-from vistok.eval.results import video_metrics
+from vistok.eval.results import network_metrics, predictor_metrics, video_metrics
 from vistok.eval.results.metric import Metric
 
 _FACTORS = "Mean over the factors of a code too large to count as one."
@@ -44,6 +44,7 @@ METRICS: dict[str, Metric] = {
             digits=5,
             framewise=True,
         ),
+        *network_metrics.RECONSTRUCTION,
         Metric(
             "IS",
             "Inception Score of the decoded images: how sure the network is of each and how varied "
@@ -162,7 +163,16 @@ METRICS: dict[str, Metric] = {
             predicts="x",
             cells=True,
         ),
+        Metric(
+            "pFID-v1-rel-quick",
+            "Three cells of pFID-v1-rel, over the images of pFID-v1-quick: to compare tokenizers "
+            "with codebooks of different sizes.",
+            better="lower",
+            digits=2,
+            predicts="x",
+        ),
         *video_metrics.PERTURBED,
+        *predictor_metrics.INTERPOLATED,
         Metric(
             "gFID",
             "Fréchet distance between generated images and real training images (or those of a "
@@ -184,6 +194,7 @@ METRICS: dict[str, Metric] = {
             predicts="y",
             generated=True,
         ),
+        *network_metrics.GENERATION,
         *video_metrics.GENERATION,
         Metric("bits/image", "Stored bits of the kept codes.", digits=0, exact=True),
         Metric(
@@ -203,6 +214,33 @@ METRICS: dict[str, Metric] = {
             "features of the named tap, fitted to training images. Read it beside its baselines: "
             "raw pixels, and the commonest class (chance).",
             "linear probe, top-1",
+            better="higher",
+            digits=3,
+        ),
+        Metric(
+            "T-ACC",
+            "Share of the words of TokBench that a reader reads without a mistake on the "
+            "reconstruction: the mean of three groups of relative size, as published.",
+            "text accuracy",
+            "%",
+            better="higher",
+            digits=2,
+            scale=0.01,
+        ),
+        Metric(
+            "T-NED",
+            "The same of 1 - edit distance / length of the longer of word and reading.",
+            "text similarity",
+            "%",
+            better="higher",
+            digits=2,
+            scale=0.01,
+        ),
+        Metric(
+            "F-Sim",
+            "Cosine similarity of a face of TokBench and its reconstruction to a network of face "
+            "recognition: the mean of three groups of relative size, as published.",
+            "face similarity",
             better="higher",
             digits=3,
         ),

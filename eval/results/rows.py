@@ -56,6 +56,18 @@ class Reference(Record):
     described: str = ""
 
 
+class Floor(Record):
+    """The distance of other real images to the reference: what a perfect generator would have."""
+
+    value: float
+    """Their Fréchet distance to the reference of the row."""
+    count: int = Field(ge=0)
+    """How many of them; a row of another count is not judged by it, since the distance falls with
+    the count."""
+    reference: Reference
+    """Which images they are."""
+
+
 class Row(Record):
     """One measured number."""
 
@@ -68,7 +80,17 @@ class Row(Record):
     not_finite: Literal["", "inf", "-inf", "nan"] = ""
     """The value that JSON has no number for; "" where `value` holds it or nothing was measured."""
     interval: tuple[float, float] | None = None
-    """Confidence interval of the value (95 %); None where none is computed."""
+    """Confidence interval (95 %) of the value's expectation at this count of images, without any
+    correction of bias; None where none is computed."""
+    varies: Literal["", "seeds", "images", "clips"] = ""
+    """What the interval is over: seeds of the sampling, or the images (clips) of the set as a
+    sample of all that there could be; "" without an interval."""
+    seeds: tuple[int, ...] = ()
+    """Sampling seeds whose mean the value is; () for a number of one seed, or of no draws."""
+    each: tuple[float | None, ...] = ()
+    """The value at each of `seeds`; None where it is not finite."""
+    floor: Floor | None = None
+    """Of a Fréchet distance: what other real images have; None where none is measured."""
     run: str
     """Name of the run that was measured."""
     weights: dict[str, str] = Field(default_factory=dict)
@@ -99,7 +121,8 @@ class Row(Record):
     sampling: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings of whatever sampled: {generator: {guidance, ...}, decoder: {steps, ...}}."""
     seed: int | None = None
-    """Seed of the random draws behind the number; None if there are none."""
+    """Seed of the random draws behind the number, the first of `seeds` if there are several; None
+    if there are none."""
     condition: str = "none"
     precision: str = "fp32"
     versions: dict[str, str] = Field(default_factory=dict)
@@ -114,6 +137,10 @@ class Row(Record):
             raise InputError(f"value={self.value} and not_finite={self.not_finite}: one of them")
         if self.size is not None and len(self.size) not in (2, 3):
             raise InputError(f"size={self.size}: expected (H, W), of clips (T, H, W)")
+        if len(self.each) != len(self.seeds):
+            raise InputError(f"each={self.each}: expected a value for each of seeds={self.seeds}")
+        if self.interval is not None and self.interval[0] > self.interval[1]:
+            raise InputError(f"interval={self.interval}: expected the lower end first")
         scales = self.guidance if isinstance(self.guidance, tuple) else (self.guidance,)
         if self.guidance is not None and not all(_is_number(scale) for scale in scales):
             raise InputError(f"guidance={self.guidance!r}: expected a number, or a list of them")
@@ -154,6 +181,20 @@ class Row(Record):
     def number(self) -> float | None:
         """The value, infinite and undefined ones too; None if nothing was measured."""
         return float(self.not_finite) if self.not_finite else self.value
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """The smallest and the largest of the values at several seeds; None without them."""
+        found = [value for value in self.each if value is not None]
+        return (min(found), max(found)) if found and len(found) == len(self.each) else None
+
+    @property
+    def below_floor(self) -> bool:
+        """True for a distance smaller than that of as many other real images."""
+        floor = self.floor
+        if floor is None or self.value is None:
+            return False
+        return floor.count == self.count and self.value < floor.value
 
     @property
     def plain(self) -> bool:

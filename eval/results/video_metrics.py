@@ -94,6 +94,14 @@ PERTURBED = (
         cells=True,
         framewise=True,
     ),
+    Metric(
+        "pFID-v1-rel-quick-frame",
+        "Three cells of pFID-v1-rel-frame.",
+        "pFID-v1-rel-quick per frame",
+        better="lower",
+        digits=2,
+        framewise=True,
+    ),
 )
 
 GENERATION = (

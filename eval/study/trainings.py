@@ -28,6 +28,7 @@ from vistok.storage.weights import sha256
 from vistok.train.config import TrainConfig
 
 _MADE_OF = ".made_of.json"  # beside a run: {file of an earlier run: its sha256}
+_TRAINED = ("tokenizer", "generator", "classifier")
 _JOBS = ("cache", "preserve")
 _OUTCOMES = (
     f"model/{WEIGHTS}",
@@ -35,15 +36,16 @@ _OUTCOMES = (
 )
 
 
-def kind_of(config: TrainConfig) -> Literal["tokenizer", "generator", "job"]:
-    """The kind of a run; ConfigError for one that has no place in a study."""
+def kind_of(config: TrainConfig) -> Literal["tokenizer", "generator", "classifier", "job"]:
+    """The kind of a run; ConfigError for one that has no place in a study. A classifier is made for
+    the losses of other runs, and not evaluated."""
     kind = config.task.kind
     if kind in _JOBS:
         return "job"
-    if kind not in ("tokenizer", "generator"):
+    if kind not in _TRAINED:
         raise ConfigError(
-            f"runs.{config.name}: trains a {kind}; a study is of tokenizers, generators and tasks "
-            f"of kind {', '.join(_JOBS)}"
+            f"runs.{config.name}: its task is {kind}; a study is of tasks of kind "
+            f"{', '.join((*_TRAINED, *_JOBS))}"
         )
     return kind
 
@@ -102,10 +104,15 @@ def _written(config: TrainConfig) -> bool:
 
 def _earlier(config: TrainConfig, runs: Iterator[TrainConfig] | Any) -> list[TrainConfig]:
     """The runs whose folders the config of another names."""
+    return [one for one in runs if names_folder(config, one.folder)]
+
+
+def names_folder(config: TrainConfig, folder: str) -> bool:
+    """True if some text in a config, besides its own folder, is this folder or lies in it."""
     tree = config.model_dump(mode="json")
     del tree["out"]
     texts = [value for _, value in leaves(tree, lists=True) if isinstance(value, str)]
-    return [one for one in runs if any(f"{text}/".startswith(f"{one.folder}/") for text in texts)]
+    return any(f"{text}/".startswith(f"{folder}/") for text in texts)
 
 
 def _made_of(config: TrainConfig, runs: Sequence[TrainConfig]) -> dict[str, str]:

@@ -84,6 +84,10 @@ def test_the_embedded_tokenizer_is_listed_first_with_its_size():
         (["train"], "quick", "quickstart/tokenizer"),
         (["eval"], "titok-l", "titok-l32"),
         (["eval", "a"], "runs/m", "runs/mine"),
+        (["eval"], "ver", "verify"),
+        (["eval"], "lead", "leaderboard"),
+        (["eval", "verify"], "rar", "rar-b"),
+        (["eval", "leaderboard"], "runs/m", "runs/m"),  # a folder
         (["encode"], "titok-l", "titok-l32"),
         (["encode", "titok-l32"], "titok-l", "titok-l"),  # a file
         (["info"], "rar", "rar-b"),

@@ -81,7 +81,7 @@ def test_an_ar_probe_learns_its_tokens(tokenizer, tmp_path, small_probe, in_proc
     tokenizer.save_pretrained(tmp_path / "run" / "model")
     data = {"kind": "photos", "size": 8, "val_count": 8, "count": 20}
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump({"data": data}))
-    options = EvalConfig(protocols=("gfid",), gfid={"probe": str(small_probe)})
+    options = EvalConfig(protocols=("gfid",), gfid={"probe": str(small_probe), "seeds": 1})
     results = evaluate([tmp_path / "run"], options)
     assert in_process == ["tokens", "small"] and not results.facts["skipped"]
     assert results.find("gFID", "run/small", length=2)[0].value > 0

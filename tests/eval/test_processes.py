@@ -74,7 +74,9 @@ def _rank(rank: int, world: int, port: int, said: int, arguments: tuple) -> None
 
 
 def options(folder: Path) -> list[str]:
-    rest = "batch=3 gfid.samples=17 gfid.guidance=[1,2] device=cpu save_every=0".split()
+    rest = (
+        "batch=3 gfid.samples=17 gfid.seeds=1 gfid.guidance=[1,2] device=cpu save_every=0".split()
+    )
     return [f"report={folder / 'report.html'}", f"limit={IMAGES}", *rest]
 
 
@@ -110,6 +112,26 @@ def test_many_processes_measure_like_one(runs, tmp_path, world):
         done = CliRunner().invoke(evaluate, [*map(str, runs), *options(tmp_path / "many")])
         assert re.search(r"found (\d+) of \1 outcomes", done.output)
         assert "evaluating" not in done.output
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_neighbors_of_one(runs, tmp_path):
+    rest = "batch=3 device=cpu protocols=[ifid] ifid.mode=both ifid.train_images=37".split()
+    rest.append(f"limit={IMAGES}")
+    one, two = tmp_path / "one" / "report.html", tmp_path / "two" / "report.html"
+    done = CliRunner().invoke(evaluate, [str(runs[0]), f"report={one}", *rest])
+    assert done.exit_code == 0, done.output
+    codes, said = forked(2, runs[0], f"report={two}", *rest)
+    assert codes == [0, 0], said[-3000:]
+    alone, shared = (Results.load(path.with_name("results.json")).rows for path in (one, two))
+    assert len(alone) == len(shared) == 10
+    for a, b in zip(alone, shared, strict=True):
+        assert a.value == pytest.approx(b.value, rel=1e-6) and a.measured == b.measured
+        assert a.note == b.note and "nearest of 37 training images" in a.note
+    found = [sorted(path.parent.glob("eval_cache/neighbors-*")) for path in (one, two)]
+    assert len(found[0]) == 4  # at full length, and at three lengths
+    for a, b in zip(*found, strict=True):
+        assert a.name == b.name and a.read_bytes() == b.read_bytes()
 
 
 @pytest.mark.slow

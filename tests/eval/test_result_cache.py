@@ -36,7 +36,9 @@ def go(runs, tmp_path, measured):
 
     def run(*paths, **rest):
         measured.clear()
+        gfid = {"seeds": 1, **rest.pop("gfid", {})}
         options = {"protocols": ("rfid", "gfid", "image_grids"), "limit": 12, **rest}
+        options["gfid"] = gfid
         results = evaluate(paths or runs, EvalConfig(cache=str(tmp_path / "cache"), **options))
         return results, list(measured)
 
@@ -209,3 +211,29 @@ def test_rows_say_how_they_were_made(go):
         assert row.guidance in (1.0, 2.0) and row.count == 14
         assert row.sampling["generator"]["temperature"] == 1.0
     assert {row.seed for row in results.find("pFID-v1-cell")} == {0}
+
+
+def test_more_seeds_measure_only_those_that_are_new(go, runs):
+    one, done = go(protocols=("gfid",), gfid={"guidance": (1.0,)})
+    passes = done.count("gfid") - 1  # without the baseline, which keeps one seed
+    three, done = go(protocols=("gfid",), gfid={"guidance": (1.0,), "seeds": 3})
+    assert done == ["gfid"] * 2 * passes
+    assert go(protocols=("gfid",), gfid={"guidance": (1.0,), "seeds": 3})[1] == []
+    assert go(protocols=("gfid",), gfid={"guidance": (1.0,)})[0].rows == one.rows
+    assert len(three.rows) == len(one.rows)
+    alone = {seed: evaluate_at(go, seed) for seed in (1, 2)}
+    for place, (single, row) in enumerate(zip(one.rows, three.rows, strict=True)):
+        if row.metric == "gFID-untrained":
+            assert row == single
+            continue
+        others = [alone[seed][place].value for seed in (1, 2)]
+        assert row.each == (single.value, *others) and row.seeds == (0, 1, 2) and row.seed == 0
+        assert row.value == pytest.approx(sum(row.each) / 3) and len(set(row.each)) == 3
+        assert row.varies == "seeds" and row.interval[0] < row.range[0] < row.range[1]
+
+
+def evaluate_at(go, seed):
+    """Rows of one seed by themselves, which were measured with the others."""
+    found, done = go(protocols=("gfid",), gfid={"guidance": (1.0,)}, seed=seed)
+    assert done == ["gfid"]  # the baseline alone
+    return found.rows

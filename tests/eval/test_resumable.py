@@ -180,7 +180,8 @@ def sample(*args):
     return real(*args)
 gfid.sample = sample
 options = EvalConfig(
-    protocols=("rfid", "gfid"), limit=24, batch=8, cache=sys.argv[1], save_every=0.0
+    protocols=("rfid", "gfid"), limit=24, batch=8, cache=sys.argv[1], save_every=0.0,
+    gfid={"seeds": 1},
 )
 evaluate(sys.argv[2:], options)
 """
@@ -200,7 +201,7 @@ def test_a_killed_evaluation_goes_on(runs, tmp_path, monkeypatch):
     assert {p.name.split("-")[0] for p in cache.iterdir()} >= {"rfid", "part", "real"}
     real, calls, said = gfid.sample, [], []
     monkeypatch.setattr(gfid, "sample", lambda *args: (calls.append(1), real(*args))[1])
-    options = dict(protocols=("rfid", "gfid"), limit=24, batch=8)
+    options = dict(protocols=("rfid", "gfid"), limit=24, batch=8, gfid={"seeds": 1})
     results = evaluate(runs, EvalConfig(**options, cache=str(cache), save_every=0.0), said.append)
     again = len(calls)
     assert "found 0 of" not in said[0] and "rfid of tok" in said[0] and "gfid of gen" in said[1]

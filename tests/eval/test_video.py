@@ -181,7 +181,7 @@ def test_a_probe_is_trained_only_where_gfid_is_measured(video_run, runs, config,
     asked = []
     probed = lambda system, config: (asked.append(system.tokenizer.name), system)[1]
     monkeypatch.setattr("vistok.eval.measure.with_probe", probed)
-    common = ("gfid.probe=tiny", "limit=2", "perceptual=none")
+    common = ("gfid.probe=tiny", "gfid.seeds=1", "limit=2", "perceptual=none")
     results = evaluate_runs([video_run], config(*common, "protocols=[gfid]"))
     assert asked == ["clip"] and results.facts["skipped"][0]["protocol"] == "gFID"
     asked.clear()

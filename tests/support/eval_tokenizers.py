@@ -61,8 +61,11 @@ class PatchTokenizer(nn.Module):
     def encode(self, pixels):
         return Tokens.of(self.spec(), self.quantize(self.latents(pixels)).indices)
 
+    def values(self, tokens):
+        return self.codes[tokens.indices[..., 0].long()] * tokens.kept()[..., None]
+
     def decode(self, tokens):
-        decoded = self.codes[tokens.indices[..., 0].long()] * tokens.kept()[..., None]
+        decoded = self.values(tokens)
         grid = decoded.transpose(1, 2).unflatten(2, (self.side // self.patch, -1))
         return nn.functional.interpolate(grid, scale_factor=self.patch)
 

@@ -11,6 +11,9 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
+EVALUATIONS = ("verify", "leaderboard", "speed", "reference")
+"""Sub-commands of `vistok eval`; its study is a command of its own."""
+
 
 def models(
     context: click.Context, parameter: click.Parameter, incomplete: str
@@ -20,6 +23,22 @@ def models(
 
     runs = [str(path.parent) for path in sorted(Path("runs").glob("*/model"))]
     return _of([*runs, *SIZES, *GENERATORS], incomplete)
+
+
+def evaluations(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Words of `vistok eval`: its sub-commands and models; behind `verify` released models."""
+    from vistok.pretrained.sizes import GENERATORS, SIZES
+
+    given = context.params.get(parameter.name or "") or ()
+    if given[:1] == ("verify",):
+        return _of([*SIZES, *GENERATORS], incomplete)
+    if given[:1] in (("leaderboard",), ("reference",)):
+        return _files(incomplete)
+    words = [] if given else [CompletionItem(n) for n in EVALUATIONS if n.startswith(incomplete)]
+    found = [one for one in models(context, parameter, incomplete) if one.type != "file"]
+    return [*words, *found] or _files(incomplete)
 
 
 def model_then_files(

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from vistok.cli.completion import configs, models, studies
+from vistok.cli.completion import configs, evaluations, models, studies
 
 _ALL = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
 
@@ -34,7 +34,7 @@ def train(words: tuple[str, ...]) -> None:
 
 
 @click.command("eval", context_settings=_ALL, add_help_option=False)
-@_words("RUN... [KEY=VALUE]...", models)
+@_words("RUN... [KEY=VALUE]...", evaluations)
 def evaluate(words: tuple[str, ...]) -> None:
     """Measure runs or saved models and write a report; `vistok eval --help` says how."""
     program = importlib.import_module("vistok.eval.__main__")

@@ -18,7 +18,11 @@ from vistok.frozen.embedded import EmbeddedDistance, EmbeddedFeatures, save_weig
 from vistok.frozen.files import BadWeights, MissingWeights
 from vistok.frozen.network import FeatureNetwork, Features, PerceptualNetwork, VideoNetwork
 
-FEATURES = ("vistok-cnn", "inception", "dinov2", "clip")
+FEATURES = (
+    *("vistok-cnn", "inception", "dinov2", "clip"),
+    *("dinov2-dgm-eval", "dinov2-fdr", "mae-fdr", "clip-fdr", "siglip-fdr", "convnext-fdr"),
+    *("clip-cmmd", "clip-cmmd-tensor"),
+)
 VIDEO = ("i3d", "videomae")
 PERCEPTUAL = ("vistok-cnn", "lpips-vgg", "lpips-alex", "convnext-s-logits")
 
@@ -57,6 +61,10 @@ def feature_network(name: str, weights: str | Path | None = None) -> FeatureNetw
         from vistok.frozen.hf import CLIPVision, DINOv2
 
         return (DINOv2 if name == "dinov2" else CLIPVision)(weights)
+    if name != "vistok-cnn":
+        from vistok.frozen.presets import PresetFeatures
+
+        return PresetFeatures(name, weights)
     return EmbeddedFeatures(weights)
 
 

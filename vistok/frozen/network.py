@@ -253,7 +253,7 @@ def unit(maps: Tensor) -> Tensor:
 def _plainly(pixels: Tensor) -> Iterator[None]:
     """No gradient and fp32 throughout, whatever the autocast state."""
     with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
-        with exact_convolutions(pixels.is_cuda):
+        with exact_convolutions(pixels.is_cuda), exact_products(pixels.is_cuda):
             yield
 
 
@@ -270,3 +270,19 @@ def exact_convolutions(cuda: bool) -> Iterator[None]:
         yield
     finally:
         convolution.fp32_precision = before
+
+
+@contextlib.contextmanager
+def exact_products(cuda: bool) -> Iterator[None]:
+    """The same for matrix products, of which transformers are made."""
+    if not cuda:
+        yield
+        return
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.allow_tf32 = False  # the old name of the setting, which kernels still read, and the new
+    try:
+        yield
+    finally:
+        matmul.allow_tf32 = before == "tf32"
+        matmul.fp32_precision = before

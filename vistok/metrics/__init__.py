@@ -1,5 +1,5 @@
-"""Measures: Fréchet distances, KID, Inception Score, precision and recall, image quality, codebook
-use, the draws of pFID. None elsewhere.
+"""Measures: Fréchet distances, KID, CMMD, Inception Score, precision and recall, image quality,
+codebook use, the draws of pFID. None elsewhere.
 
 The names below are found when they are asked for, since torchmetrics takes a second to import.
 """

@@ -17,6 +17,7 @@ from torch import Tensor
 from vistok.config import ConfigError
 from vistok.core.text import printable
 from vistok.generators import Generator
+from vistok.pretrained.published import PLAIN, SAMPLED, Preset, PublishedProtocol
 from vistok.tokenizer import TokenizerConfig
 
 Kind = Literal["tokenizer", "generator"]
@@ -122,15 +123,27 @@ class Release:
     rfid: float | None = None
     """The authors' own rFID, measured as `protocol` says."""
     gfid: float | None = None
-    """The authors' own gFID of a generator on these tokens: 50,000 samples against ADM's reference
-    batch."""
-    protocol: str = "ImageNet val 256, 50,000 images against themselves"
+    """The authors' own gFID of a generator on these tokens, or of this one: 50,000 samples against
+    ADM's reference batch."""
+    protocol: PublishedProtocol = PLAIN
     """Images and protocol of `rfid`."""
+    sampled: PublishedProtocol = SAMPLED
+    """Protocol of `gfid`."""
     recipe: tuple[str, ...] = ()
     """Names of the shipped configs that train it, one per stage."""
     research_only: bool = False
     page: str | None = None
     """Where people find the file, for weights that lie on no hub (`hub` is then empty)."""
+
+    def published(self, makes: Kind) -> Preset | None:
+        """The published figure of these weights themselves: rFID of a tokenizer, gFID of a
+        generator; None where the authors give none."""
+        found = {
+            "tokenizer": ("rFID", self.rfid, self.protocol),
+            "generator": ("gFID", self.gfid, self.sampled),
+        }
+        metric, value, protocol = found[makes]
+        return None if value is None else Preset(self.name, metric, value, protocol)
 
 
 class Family:

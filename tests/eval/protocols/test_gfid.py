@@ -65,14 +65,14 @@ def test_further_measures_of_the_samples(system):
     found = {row.metric: row for row in rows}
     assert list(found) == ["gFID-val", "KID", "precision"]
     assert all(r.run == "gen" and r.count == 24 and "tokens of tok" in r.note for r in rows)
-    asked = EvalConfig(gfid={"guidance": (1.0,), "metrics": ("fid", "kid", "ms-ssim")})
+    asked = EvalConfig(gfid={"guidance": (1.0,), "metrics": ("fid", "kid", "ms-ssim"), "seeds": 1})
     jobs = gfid.GFID().jobs(System(context.run, (generator,)), asked)
     assert [job.config.metrics for job in jobs] == [("kid",), (), (), ()]
 
 
 def test_a_job_for_each_pass_knows_what_it_depends_on(system):
     make, generator = system
-    asked = EvalConfig(gfid={"guidance": (1.0, 1.5)}, limit=9)
+    asked = EvalConfig(gfid={"guidance": (1.0, 1.5), "seeds": 1}, limit=9)
     jobs = gfid.GFID().jobs(System(make().run, (generator,)), asked)
     assert [(j.config.length, j.config.guidance) for j in jobs] == [
         (4, 1.0), (4, 1.5), (1, 1.0), (2, 1.0), (4, 1.0)

@@ -109,6 +109,20 @@ def test_plan(make_tokenizer):
     assert [n.name for n in pfid.plan(whole, "full", False)] == ["pFID-v1"]
 
 
+def test_quick_cells_as_published_and_scaled(make_tokenizer):
+    """At 4,096 codes both are the same cells, decoded once; and both numbers are there."""
+    spec = make_tokenizer("fsq").spec()
+    for codes, deltas in ((1024, [50, 70, 90]), (4096, [200, 280, 360])):
+        numbers = pfid.plan(spec.model_copy(update={"vocab": (codes,)}), "quick_rel", False)
+        assert [(n.name, n.length) for n in numbers] == [
+            ("pFID-v1-quick", 4),
+            ("pFID-v1-rel-quick", 4),
+        ]
+        assert [used.delta for _, used in numbers[0].cells] == [200, 280, 360]
+        assert [used.delta for _, used in numbers[1].cells] == deltas
+        assert len({job for n in numbers for job in n.jobs()}) == (3 if codes == 4096 else 6)
+
+
 @pytest.mark.filterwarnings("ignore:Fréchet")
 def test_rows_say_what_they_are(context, measure, make_tokenizer):
     found = context(make_tokenizer("vq"))

@@ -25,6 +25,7 @@ def report(runs, tmp_path):
     """The folder of a report made by the command line, and what was printed."""
     target = tmp_path / "out" / "report.html"
     arguments = [*map(str, runs), f"report={target}", "limit=20", "gfid.guidance=[1,2]"]
+    arguments.append("gfid.seeds=1")
     result = CliRunner().invoke(evaluate, arguments)
     assert result.exit_code == 0, result.output
     return target.parent, result.output
@@ -227,6 +228,7 @@ def test_speed(runs, tmp_path, monkeypatch):
 def test_two_processes_give_the_same_numbers(runs, report, tmp_path):
     target = tmp_path / "two" / "report.html"
     settings = [f"report={target}", "limit=20", "batch=3", "gfid.guidance=[1,2]"]
+    settings.append("gfid.seeds=1")
     done = run("eval", *runs, *settings, processes=2)
     assert done.returncode == 0, done.stderr
     one, two = [Results.load(p.parent / "results.json") for p in (report[0] / "x", target)]

@@ -37,6 +37,7 @@ def test_the_stages_of_post_training(tmp_path, in_process, monkeypatch):
         "evaluate.protocols=[rfid, pfid, gfid]",
         "evaluate.limit=32",
         "evaluate.gfid.samples=16",
+        "evaluate.gfid.seeds=1",
     ]
     done = go(*words)
     assert done.exit_code == 0, done.output
@@ -78,8 +79,8 @@ def staged(tmp_path, tree):
         "data": {"kind": "photos", "size": 8, "count": 40, "val_count": 12},
     }
     cache = {"task": {"kind": "cache", "tokenizer": "x"}, "data": base["data"]}
-    classifier = {"task": {"kind": "classifier"}, "data": base["data"]}
-    for name, one in (("base", base), ("cache", cache), ("classifier", classifier)):
+    relations = {"task": {"kind": "codebook_relations"}, "data": base["data"]}
+    for name, one in (("base", base), ("cache", cache), ("relations", relations)):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(one))
 
     def make(runs, **changes):
@@ -132,13 +133,13 @@ def test_what_was_made_of_something_else_is_not_passed_over(staged, in_process, 
         ({"b": {"train": "cache", "task.tokenizer": "{study}/a"}, "a": {}}, "not made before"),
         ({"b": {"train": "cache", "task.tokenizer": "{study}/b"}}, "not made before"),
         ({"b": {"train": "cache", "task.tokenizer": "else"}}, "no run trains a tokenizer"),
-        ({"a": {}, "b": {"train": "classifier"}}, "runs.b: trains a classifier"),
+        ({"a": {}, "b": {"train": "relations"}}, "runs.b: its task is codebook_relations"),
         ({"a": {"train": "nowhere.yaml"}}, "nowhere.yaml"),
     ],
 )
 def test_mistakes_in_stages_are_one_line(staged, in_process, tmp_path, runs, words):
     text = yaml.safe_dump(runs, sort_keys=False)
-    for name in ("cache", "classifier"):
+    for name in ("cache", "relations"):
         text = text.replace(f"train: {name}\n", f"train: {tmp_path}/{name}.yaml\n")
     done = go(staged(yaml.safe_load(text)))
     lines = done.output.strip().splitlines()

@@ -48,7 +48,7 @@ def small_study(tmp_path, tree, small_probe):
             "evaluate": {
                 "protocols": ["rfid", "pfid", "gfid"],
                 "pfid": {"mode": "quick"},
-                "gfid": {"probe": str(small_probe)},
+                "gfid": {"probe": str(small_probe), "seeds": 1},
             },
             "correlate": True,
         }

@@ -26,7 +26,7 @@ def made(runs, small_probe):
     """Evaluate the tokenizer run with its probe; its results."""
 
     def make(**given):
-        gfid = {"probe": str(small_probe), **given.pop("gfid", {})}
+        gfid = {"probe": str(small_probe), "seeds": 1, **given.pop("gfid", {})}
         given = {"protocols": ("gfid",), "limit": 16, "gfid": gfid, **given}
         return evaluate([runs[0]], EvalConfig(**given))
 
@@ -73,7 +73,7 @@ def test_all_quantizers(tmp_path, make_tokenizer, small_probe, in_process, quant
     make_tokenizer(quantizer).save_pretrained(tmp_path / "run" / "model")
     data = {"kind": "photos", "size": 8, "val_count": 8, "count": 20}
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump({"data": data}))
-    options = EvalConfig(protocols=("gfid",), gfid={"probe": str(small_probe)})
+    options = EvalConfig(protocols=("gfid",), gfid={"probe": str(small_probe), "seeds": 1})
     results = evaluate([tmp_path / "run"], options)
     assert results.find("gFID", "run/small", length=4)[0].value > 0
     assert not results.facts["skipped"]
@@ -162,10 +162,12 @@ def test_without_training_images_it_says_so(runs, small_probe, tmp_path, in_proc
     for i in range(4):
         Image.new("RGB", (8, 8), (60 * i, 9, 99)).save(tmp_path / "val" / "a" / f"{i}.png")
     data = {"kind": "folder", "val_path": str(tmp_path / "val"), "size": 8}
-    options = EvalConfig(protocols=("gfid",), gfid={"probe": str(small_probe)}, data=data)
+    options = EvalConfig(
+        protocols=("gfid",), gfid={"probe": str(small_probe), "seeds": 1}, data=data
+    )
     skipped = evaluate([runs[0]], options).facts["skipped"]
     assert len(skipped) == 1 and "no training images" in skipped[0]["reason"]
-    both = evaluate(runs, EvalConfig(protocols=("gfid",), data=data))
+    both = evaluate(runs, EvalConfig(protocols=("gfid",), data=data, gfid={"seeds": 1}))
     assert not both.find("gFID") and both.find("gFID-val")
     assert "give path" in both.facts["skipped"][0]["reason"]
 

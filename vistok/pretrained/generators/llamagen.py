@@ -37,6 +37,7 @@ from vistok.pretrained.generators.gpt_layout import (
     transformer_tree,
     unlike,
 )
+from vistok.pretrained.published import RANDOM_CLASSES
 
 _LICENSE = "MIT (code; weights without a text of their own, trained on ImageNet: research purposes)"
 _CAPTIONS = "MIT (code; weights without a text of their own: research purposes)"
@@ -71,6 +72,7 @@ def _release(size: str, pixels: int, scale: float, gfid: float | None = None) ->
         _LICENSE,
         config,
         gfid=gfid,
+        sampled=RANDOM_CLASSES,
         recipe=(f"generators/llamagen/gpt_{size.lower()}",),
         research_only=True,
     )

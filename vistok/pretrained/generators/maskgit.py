@@ -23,6 +23,7 @@ from vistok.pretrained.generators.masked_trunks import (
     trunk_tree,
     uvit_entries,
 )
+from vistok.pretrained.published import MASKGIT_SAMPLED
 from vistok.pretrained.tokenizers.titok import within
 
 _READ = frozenset(
@@ -86,6 +87,7 @@ def _release(
         _LICENSE,
         config,
         gfid=gfid,
+        sampled=MASKGIT_SAMPLED,
         recipe=(f"generators/maskgit/titok_{name}",),
         research_only=True,
     )

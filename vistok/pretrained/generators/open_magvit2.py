@@ -18,6 +18,7 @@ from vistok.config import ConfigError, validate_part
 from vistok.generators import Generator
 from vistok.layers.transformer import TransformerConfig
 from vistok.pretrained.base import Entry, Family, Release, flag, same, warn_of_unknown
+from vistok.pretrained.published import OPEN_MAGVIT2_SAMPLED
 from vistok.pretrained.tokenizers.titok import within
 
 PREFIX = "transformer."
@@ -106,6 +107,7 @@ def _release(size: str, gfid: float, hot: float, scales: tuple[float, float]) ->
         _WEIGHTS,
         config,
         gfid=gfid,
+        sampled=OPEN_MAGVIT2_SAMPLED,
         recipe=(f"generators/open_magvit2/{size}",),
         research_only=True,
     )

@@ -28,6 +28,7 @@ from vistok.pretrained.base import (
     squeeze,
     warn_of_unknown,
 )
+from vistok.pretrained.published import RAR_SAMPLED, ROBUSTOK_SAMPLED
 from vistok.pretrained.tokenizers.titok import within
 
 SPARE_POSITIONS, SPARE_STEPS = 1024, 100  # rows of the tables beyond the sequence, in part unused
@@ -104,6 +105,7 @@ def _release(
         _UNSTATED if robustok else _RESEARCH,
         config,
         gfid=gfid,
+        sampled=ROBUSTOK_SAMPLED if robustok else RAR_SAMPLED,
         recipe=(f"generators/rar/{name.replace('-', '_')}",),
         research_only=True,
     )

@@ -27,6 +27,7 @@ from vistok.pretrained.base import (
     warn_of_unknown,
 )
 from vistok.pretrained.generators.rar import swapped
+from vistok.pretrained.published import VAR_512_SAMPLED, VAR_D16_SAMPLED, VAR_SAMPLED
 from vistok.pretrained.tokenizers import xqgan_quantizers as quantizers
 from vistok.pretrained.tokenizers.var import DEFAULTS as VAE_DEFAULTS
 from vistok.pretrained.tokenizers.var import (
@@ -253,6 +254,7 @@ class VAR(Family):
             _LICENSE,
             config,
             gfid=gfid,
+            sampled={16: VAR_D16_SAMPLED, 36: VAR_512_SAMPLED}.get(depth, VAR_SAMPLED),
             recipe=(f"generators/var/d{depth}",),
             research_only=True,
         )

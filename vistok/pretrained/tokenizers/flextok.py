@@ -18,6 +18,7 @@ from vistok.config import validate
 from vistok.frozen.vae import OWN, VAENetworkConfig
 from vistok.layers.fitted_positions import scrambled_sincos
 from vistok.pretrained.base import Entry, Family, Release, same
+from vistok.pretrained.published import FLEXTOK
 from vistok.pretrained.tokenizers import flextok_config as official
 from vistok.pretrained.tokenizers.flextok_official import written
 from vistok.pretrained.tokenizers.flextok_weights import WRAPPED, networks, patches
@@ -144,7 +145,7 @@ class FlexTok(Family):
         return Release(
             f"flextok-{ours}", f"EPFL-VILAB/flextok_{name}", "model.safetensors", _LICENSE,
             rfid=rfid, gfid=gfid, recipe=(f"tokenizers/flextok/flextok_{name}",),
-            research_only=True,
+            research_only=True, protocol=FLEXTOK,
         )  # fmt: skip
 
     releases = (

@@ -24,6 +24,7 @@ from vistok.pretrained.base import (
     squeeze,
     warn_of_unknown,
 )
+from vistok.pretrained.published import LLAMAGEN, LLAMAGEN_384
 from vistok.pretrained.tokenizers.taming import (
     cnn_official,
     cnn_trees,
@@ -103,7 +104,7 @@ class LlamaGen(Family):
         config |= {} if size == 256 else {"image_size": size}
         return Release(
             file if size == 256 else f"{file}_{size}", hub, f"{file}.pt", _LICENSE, config,
-            research_only=True,
+            research_only=True, protocol=LLAMAGEN_384 if size == 384 else LLAMAGEN,
             recipe=tuple(f"tokenizers/llamagen/{name}" for name in recipe), **figures,
         )  # fmt: skip
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from vistok.config import ConfigError
 from vistok.pretrained.base import Entry, Family, Release, own, pair, same
+from vistok.pretrained.published import MASKGIT_VQGAN
 from vistok.tokenizer import TokenizerConfig
 
 NETWORK = {
@@ -36,6 +37,7 @@ class MaskGITVQGAN(Family):
             "Apache-2.0 (weights trained on ImageNet: research purposes)",
             config={"vqgan": NETWORK, "quantizer": QUANTIZER},
             rfid=2.28,
+            protocol=MASKGIT_VQGAN,
             recipe=("tokenizers/maskgit_vqgan/maskgit_vqgan",),
             research_only=True,
         ),

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vistok.pretrained.base import Release, flag
+from vistok.pretrained.published import ONE_D_PIECE
 from vistok.pretrained.tokenizers.titok import TiTok, within
 from vistok.tokenizer import TokenizerConfig
 
@@ -52,6 +53,7 @@ class OneDPiece(TiTok):
             _LICENCE,
             rfid=rfid,
             gfid=gfid,
+            protocol=ONE_D_PIECE,
             recipe=tuple(f"{_RECIPES}_{size}256_stage{stage}" for stage in (1, 2)),
         )
         for size, rfid, gfid in (("s", 1.48, 2.67), ("b", 1.11, 2.70), ("l", 1.08, 2.35))

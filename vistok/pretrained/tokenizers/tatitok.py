@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vistok.pretrained.base import Entry, Release, pair, same
+from vistok.pretrained.published import TATITOK, TATITOK_VAE
 from vistok.pretrained.tokenizers.titok import TiTok, within
 from vistok.tokenizer import TokenizerConfig
 
@@ -64,8 +65,7 @@ class TATiTok(TiTok):
             "model.safetensors",
             _LICENCE,
             rfid=rfid,
-            protocol="ImageNet val 256, 50,000 images against themselves, none of which it was "
-            "trained on (DataComp), with the caption 'A photo of a {class}.'",
+            protocol=TATITOK_VAE if "vae" in name else TATITOK,
             recipe=(f"tokenizers/tatitok/tatitok_{name}",),
         )
         for name, rfid in (

@@ -22,6 +22,7 @@ from vistok.pretrained.base import (
     squeeze,
     warn_of_unknown,
 )
+from vistok.pretrained.published import TITOK, TITOK_VAE
 from vistok.pretrained.tokenizers.maskgit_vqgan import (
     decoder_entries,
     decoder_tree,
@@ -216,8 +217,10 @@ class TiTok(Family):
 
     def _release(name: str, rfid: float, *recipe: str, gfid: float | None = None) -> Release:
         hub = f"yucornetto/tokenizer_titok_{name.replace('-', '_')}_imagenet"
+        protocol = TITOK_VAE if "vae" in name else TITOK
         return Release(
             f"titok-{name}", hub, "model.safetensors", _LICENCE, rfid=rfid, gfid=gfid,
+            protocol=protocol,
             recipe=tuple(f"tokenizers/titok/titok_{file}" for file in recipe), research_only=True,
         )  # fmt: skip
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vistok.config import ConfigError
 from vistok.core.text import printable
+from vistok.pretrained import published
 from vistok.pretrained.base import (
     Entry,
     Family,
@@ -160,7 +161,7 @@ class VARTokenizer(Family):
             "var-vqvae",
             SCALES_256,
             rfid=0.90,
-            protocol="ImageNet val 256, as quoted by RobusTok; VAR itself states none",
+            protocol=published.VAR,
         ),
         _release("var-vqvae-512", SCALES_512),
     )

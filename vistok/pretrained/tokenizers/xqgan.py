@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vistok.config import ConfigError
 from vistok.core.shapes import cells
+from vistok.pretrained import published
 from vistok.pretrained.base import (
     Entry,
     Family,
@@ -29,7 +30,7 @@ from vistok.pretrained.base import (
 )
 from vistok.pretrained.tokenizers import xqgan_branches as quantizers
 from vistok.pretrained.tokenizers.xqgan_quantizers import INERT
-from vistok.pretrained.tokenizers.xqgan_releases import LICENSE, PROTOCOL, RELEASES
+from vistok.pretrained.tokenizers.xqgan_releases import LICENSE, RELEASES
 from vistok.tokenizer import TokenizerConfig
 
 SIZES = {
@@ -209,7 +210,7 @@ class XQGAN(Family):
     def _release(
         name: str, file: str, recipe: str, hub: str = "qiuk6/RobusTok", **own: Any
     ) -> Release:
-        own = {"config": MAIN_TRAINING, "protocol": PROTOCOL, **own}
+        own = {"config": MAIN_TRAINING, "protocol": published.XQGAN, **own}
         named = (f"tokenizers/robustok/{recipe}",)
         return Release(name, hub, file, LICENSE, recipe=named, research_only=True, **own)
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from vistok.pretrained.base import Release
+from vistok.pretrained.published import XQGAN
 
 LICENSE = "none stated, code under the Adobe Research License (research only, non-commercial)"
-PROTOCOL = "ImageNet val 256, 50,000 crops against their reconstructions, ADM evaluator"
 
 _SCALES = [1, 1, 2, 3, 3, 4, 5, 6, 8, 11]
 _NETWORK = {
@@ -63,7 +63,7 @@ def _release(
         file,
         LICENSE,
         config=config,
-        protocol=PROTOCOL,
+        protocol=XQGAN,
         recipe=(f"tokenizers/{recipe}",),
         research_only=True,
         **own,

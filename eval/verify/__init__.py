@@ -1,0 +1,1 @@
+"""Published figures of released models, measured again: `vistok eval verify NAME`."""
