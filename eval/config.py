@@ -23,6 +23,7 @@ from vistok.eval.resumable import EVERY
 _MODULES = (
     *("rfid", "pfid", "gfid", "rate_distortion", "robust", "order", "linear_probe"),
     *("rfvd", "gfvd", "over_time", "adaptive_length", "image_grids", "ifid", "tokbench"),
+    *("alignment", "code_usage"),
 )
 for _name in _MODULES:
     importlib.import_module(f"vistok.eval.protocols.{_name}")

@@ -225,5 +225,5 @@ class Mixing:
         same = {"features": first.features, "count": first.count, "bias": first.bias}
         shares = ", ".join(f"{share:g}" for share in self.done)
         noted = f"mean over shares {shares} of the tokens; {note}"
-        mean = sum(row.value for row in cells) / len(cells)
+        mean = sum(row.number for row in cells) / len(cells)  # also of one that is infinite
         return [context.row(name, mean, note=noted, few=first.few, **same, **at), *cells]

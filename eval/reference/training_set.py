@@ -27,12 +27,14 @@ LIMIT = 50_000  # images behind training statistics, unless told otherwise
 
 
 class Picked(Dataset):
-    """Some samples of a data set: a choice keyed by its size alone, in the set's order."""
+    """Some samples of a data set (of its first `limit` ones): a choice keyed by their number alone,
+    in the set's order."""
 
-    def __init__(self, inner: Dataset, count: int) -> None:
+    def __init__(self, inner: Dataset, count: int, limit: int | None = None) -> None:
         self.inner, self.classes, self.size = inner, inner.classes, inner.size
         self.frames = getattr(inner, "frames", None)
-        chosen = Rng(0, "training pictures").generator().permutation(len(inner))[:count]
+        size = len(inner) if limit is None else min(limit, len(inner))
+        chosen = Rng(0, "training pictures").generator().permutation(size)[:count]
         self.rows = np.sort(chosen)
 
     def __len__(self) -> int:

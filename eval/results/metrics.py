@@ -196,6 +196,7 @@ METRICS: dict[str, Metric] = {
         ),
         *network_metrics.GENERATION,
         *video_metrics.GENERATION,
+        *predictor_metrics.CODE_DISTANCES,
         Metric("bits/image", "Stored bits of the kept codes.", digits=0, exact=True),
         Metric(
             "bits/pixel", "Stored bits of the kept codes over the pixels.", digits=4, exact=True
@@ -208,6 +209,7 @@ METRICS: dict[str, Metric] = {
             exact=True,
         ),
         *video_metrics.SIZE,
+        *predictor_metrics.ALIGNMENT,
         Metric(
             "probe-top1",
             "Share of the validation images whose class a logistic regression finds from frozen "

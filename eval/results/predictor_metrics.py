@@ -76,3 +76,57 @@ INTERPOLATED = (
         framewise=True,
     ),
 )
+
+ALIGNMENT = (
+    Metric(
+        "CKNNA",
+        "How far images with near codes are also near to a frozen network (k nearest neighbors, "
+        "cosine): 1 if the neighborhoods agree, about 0 by chance.",
+        better="higher",
+        digits=3,
+        table="whole",
+        predicts="x",
+    ),
+)
+
+_JOINT = "over all positions; compare it with its floor, the same between two sets of real tokens."
+_EACH = "at each position, averaged; its floor is higher, since each position has fewer tokens."
+
+CODE_DISTANCES = (
+    Metric(
+        "code-TV",
+        "Total variation between the code frequencies of generated and of real tokens " + _JOINT,
+        "code usage, total variation",
+        better="lower",
+        digits=4,
+        generated=True,
+    ),
+    Metric(
+        "code-JSD",
+        "Jensen-Shannon divergence between the code frequencies of generated and of real tokens "
+        + _JOINT,
+        "code usage, Jensen-Shannon (bits)",
+        "bits",
+        better="lower",
+        digits=4,
+        generated=True,
+    ),
+    Metric(
+        "code-TV-position",
+        "Total variation between the code frequencies of generated and of real tokens " + _EACH,
+        "code usage by position, total variation",
+        better="lower",
+        digits=4,
+        generated=True,
+    ),
+    Metric(
+        "code-JSD-position",
+        "Jensen-Shannon divergence between the code frequencies of generated and of real tokens "
+        + _EACH,
+        "code usage by position, Jensen-Shannon (bits)",
+        "bits",
+        better="lower",
+        digits=4,
+        generated=True,
+    ),
+)

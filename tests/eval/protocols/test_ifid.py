@@ -183,7 +183,7 @@ def test_frames_of_clips_are_images(features, perceptual, measure):
 
 
 def test_neighbors_are_found_again(context, measure, make_tokenizer, tmp_path, monkeypatch):
-    """A killed evaluation does not search anew; other neighbors are another file; damage is told."""
+    """A killed evaluation does not search anew; other images are another file; damage is told."""
     from vistok.eval.protocols import neighbors
     from vistok.eval.resumable import Cache
 
