@@ -165,21 +165,22 @@ class Piece(NamedTuple):
 
 
 def reconstruct(
-    context: Context, jobs: list[Decoding], subset: Sequence[int] | None
+    context: Context, jobs: list[Decoding], subset: Sequence[int] | None, together: bool = True
 ) -> dict[Decoding, _Done]:
     """Statistics of the decoded images of every job, summed over ranks: one pass over all images,
-    and one over the `subset` for the quick jobs, if there is one."""
+    and one over the `subset` for the quick jobs, if there is one. `together`: images of several
+    cells may share a batch; False is for measuring what that gains."""
     of_subset = lambda job: job.quick and subset is not None
     done: dict[Decoding, _Done] = {}
     for only in (None, subset) if subset is not None else (None,):
         own = [job for job in jobs if of_subset(job) == (only is not None)]
         if own:
-            done |= _reconstruct(context, own, only)
+            done |= _reconstruct(context, own, only, together)
     return {job: done[job] for job in jobs}
 
 
 def _reconstruct(
-    context: Context, jobs: list[Decoding], only: Sequence[int] | None
+    context: Context, jobs: list[Decoding], only: Sequence[int] | None, together: bool
 ) -> dict[Decoding, _Done]:
     """The same in one pass over the images, or over some `only`."""
     zero = lambda: torch.zeros((), dtype=torch.float64, device=context.device)
@@ -198,7 +199,7 @@ def _reconstruct(
         for length in dict.fromkeys(job.length for job in jobs):
             own = {job: one for job, one in done.items() if job.length == length}
             pieces = _pieces(context, own, stored, near, batch.index)
-            for group in packed(pieces, context.batch):
+            for group in packed(pieces, context.batch) if together else ([p] for p in pieces):
                 row = torch.cat([piece.row for piece in group])
                 tokens = tokens_of(context, torch.cat([piece.codes for piece in group]), length)
                 given = None if condition is None else condition.select(row)

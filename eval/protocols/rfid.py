@@ -7,7 +7,7 @@ measured frame by frame.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from vistok.eval.reference.sets import MS_SSIM, MetricNames, SetMeasures
 from vistok.eval.reference.training_set import TrainingSet, training_set
 from vistok.eval.results.rows import Floor, Row
 from vistok.eval.systems.runs import System
+from vistok.frozen import FeatureNetwork, Features, PerceptualNetwork
 from vistok.layers.frames import frames
 from vistok.metrics.stored import CAP
 from vistok.runtime.distributed import sum_
@@ -72,6 +73,27 @@ class _Data:
     training: TrainingSet | str | None = None  # for the floor
 
 
+class Real:
+    """The real images of a batch, single ones, and what the perceptual networks see of them: all
+    prefix lengths are compared with it."""
+
+    def __init__(self, context: Context, pixels: Tensor) -> None:
+        """pixels [B, 3, *sides] in 0..1."""
+        pixels = frames(pixels)
+        self.pixels = to_uint8(pixels)
+        self.maps = {network.name: network.maps(pixels) for network in context.perceptuals}
+
+
+def same_weights(
+    network: PerceptualNetwork, features: Sequence[FeatureNetwork], seen: dict[str, Features]
+) -> list[Tensor] | None:
+    """Maps that a feature network of the same weights has made of the images anyway, if any."""
+    for one in features:
+        if (one.name, one.sha256) == (network.name, network.sha256):
+            return seen[one.name].maps
+    return None
+
+
 class Measures:
     """All measures of one prefix length."""
 
@@ -107,19 +129,20 @@ class Measures:
         return {**parts, "distances": distances, "bytes": self.bytes}
 
     def update(
-        self, tokens: Tokens, pixels: Tensor, index: Tensor, condition: Condition | None = None
+        self, tokens: Tokens, real: Real, index: Tensor, condition: Condition | None = None
     ) -> None:
-        """Tokens of the prefix, the real pixels [B, 3, *sides] in 0..1 they came from, their
-        numbers [B], and the condition of their decoder."""
+        """Tokens of the prefix, the real images that they came from, their numbers [B], and the
+        condition of their decoder."""
         decoded = to_uint8(self.context.decode(tokens, condition, index))
-        self.sets.update(decoded, index)
-        decoded, pixels = frames(decoded), frames(pixels)
-        real = to_uint8(pixels)
-        self.psnr.update(decoded, real)
+        seen = self.sets.update(decoded, index)
+        decoded = frames(decoded)
+        self.psnr.update(decoded, real.pixels)
         for similarity in self.similar.values():
-            similarity.update(decoded, real)
+            similarity.update(decoded, real.pixels)
         for network, distance in self.distances:
-            distance.update(network(decoded.float() / 255, pixels))
+            maps = same_weights(network, self.context.networks, seen)
+            maps = network.maps(decoded.float() / 255) if maps is None else maps
+            distance.update(network.between(maps, real.maps[network.name]))
         if tokens.indices is not None:
             self.bytes += sum(map(len, tokens.to_bytes()))
 
@@ -235,12 +258,13 @@ class RFID(Protocol):
         for batch in context.batches(f"{context.run.name}: reconstruct", [lengths, floor, codes]):
             condition = context.condition(batch)
             tokens = context.encode(batch, condition)
-            floor.update(to_uint8(frames(batch.pixels)))
+            real = Real(context, batch.pixels)
+            floor.update(real.pixels)
             if codes is not None:
                 codes.update(tokens.indices)
             for length, measures in lengths.items():
                 cut = tokens if length == spec.max_prefix else tokens.prefix(length)
-                measures.update(cut, batch.pixels, batch.index, condition)
+                measures.update(cut, real, batch.index, condition)
         floors = {}
         if config.floor and "fid" in config.metrics:
             for one in context.each("fid"):

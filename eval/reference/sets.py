@@ -129,11 +129,11 @@ class SetMeasures:
             NetworkMeasures(one, count, metrics, frechet, stored) for one in context.each()
         )
 
-    def update(self, decoded: Tensor, index: Tensor) -> None:
-        """decoded [B, 3, *sides] uint8, their numbers in the set [B]; clips count by frames."""
+    def update(self, decoded: Tensor, index: Tensor) -> dict[str, Features]:
+        """decoded [B, 3, *sides] uint8, their numbers in the set [B]; clips count by frames. Gives
+        {network: what it has seen}."""
         index, decoded = frame_numbers(index, decoded), frames(decoded)
-        for part in self.parts:
-            part.update(decoded, index)
+        return {part.network.name: part.update(decoded, index) for part in self.parts}
 
     @property
     def states(self) -> dict[str, Any]:
@@ -168,13 +168,14 @@ class NetworkMeasures:
         if "is" in self.metrics and network.classes and count >= 10:
             self.score = library.InceptionScore(network.classes, count).to(context.device)
 
-    def update(self, decoded: Tensor, index: Tensor) -> None:
+    def update(self, decoded: Tensor, index: Tensor) -> Features:
         """decoded [B, 3, H, W] uint8: single images, and their numbers [B]."""
         seen = self.network.features(decoded)
         self.decoded.update(seen, index)
         self.sample.update(seen.pool, index)
         if self.score is not None:
             self.score.update(seen.logits, index)
+        return seen
 
     @property
     def states(self) -> dict[str, Any]:

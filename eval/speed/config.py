@@ -30,6 +30,12 @@ class SpeedConfig(Config):
     """true: also the table of codebook searches."""
     peer_gb: float = PEER_GB
     """GB of scores up to which `lookup` runs the other library; 4.1 lets it run every size."""
+    evaluation: bool = False
+    """true: also how fast the runs are evaluated: features, rFID, quick pFID."""
+    features: str = "vistok-cnn"
+    """Feature network of that: vistok-cnn, inception, dinov2, clip."""
+    weights: str | None = None
+    """Weight file of that network, if it is not in the usual place."""
     loading: tuple[str, ...] = ()
     """Folders of images, parquet or videos whose loader is measured against bare decoding too."""
     repeats: int = Field(default=5, ge=1)

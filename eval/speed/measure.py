@@ -30,6 +30,7 @@ from vistok.eval.results.metrics import shown
 from vistok.eval.results.rows import Results, Row
 from vistok.eval.speed.clock import Clock, flops
 from vistok.eval.speed.config import SpeedConfig
+from vistok.eval.speed.evaluation import evaluation_rows
 from vistok.eval.speed.loading import loading_rows
 from vistok.eval.speed.lookup import lookup_rows
 from vistok.eval.speed.parts import parts, peak_memory
@@ -43,6 +44,7 @@ from vistok.eval.speed.training_step import (
     sample_unit,
 )
 from vistok.eval.systems.runs import Run, System, open_data, resolve
+from vistok.frozen import feature_network
 
 
 def measure_speed(
@@ -151,6 +153,11 @@ class _Speed:
             for name, function in parts(tokenizer, pixels, text).items():
                 own = self.decoder_sampling if name == "decoder" else {}
                 rows += self.timed(name, run, function, **named, **own)
+        if self.asked.evaluation:
+            place = {"device": self.views.device, "memory_format": torch.channels_last}
+            network = feature_network(self.asked.features, self.asked.weights).to(**place)
+            own = lambda metric, value, **rest: self.row(metric, value, run, **rest)
+            rows += evaluation_rows(run, self.views, network, self.clock, own)
         rows += self.training(run)
         for generator in self.system.generators:
             rows += self.sampling(generator)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vistok.metrics import MSSSIM, PSNR, SSIM, MeanColorPSNR
+from vistok.metrics.structural import ssim
 
 
 def _images(count: int = 6, side: int = 16, seed: int = 0) -> torch.Tensor:
@@ -133,3 +134,17 @@ def test_standard_errors_of_means():
     one = PSNR()
     one.update(pred[:1], target[:1])
     assert math.isnan(one.compute().mean_error)
+
+
+@pytest.mark.parametrize("sides", [(6, 7), (32, 32), (64, 65), (150, 20)])
+def test_ssim_is_torchmetrics(sides):
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    target = torch.rand(3, 3, *sides, generator=torch.Generator().manual_seed(0)).double()
+    pred = (target + 0.1 * torch.randn(target.shape, generator=torch.Generator())).clamp(0, 1)
+    pred[2] = target[2]
+    theirs = structural_similarity_index_measure(
+        pred, target, sigma=1.5, kernel_size=11, reduction="none", data_range=1.0
+    )
+    assert ssim(pred, target).tolist() == pytest.approx(theirs.tolist(), abs=1e-12)
+    assert ssim(pred, target)[2] == pytest.approx(1, abs=1e-12)

@@ -50,7 +50,8 @@ class ConvNeXtLogits(PerceptualNetwork):
         seen = resize(pixels, _SIDE, "bilinear", antialias=True)
         return self.network((seen - self.mean) / self.std).float()
 
-    def compare(self, pred: Tensor, target: Tensor) -> Tensor:
-        with torch.no_grad():
-            seen = self.logits(target)
-        return (self.logits(pred) - seen).square().mean(-1)
+    def maps(self, pixels: Tensor) -> list[Tensor]:
+        return [self.logits(pixels)]
+
+    def between(self, pred: list[Tensor], target: list[Tensor]) -> Tensor:
+        return (pred[0] - target[0]).square().mean(-1)

@@ -89,8 +89,8 @@ class EmbeddedFeatures(FeatureNetwork):
         self.freeze()
 
     def look(self, pixels: Tensor) -> Features:
-        pool = self.network.features(pixels.float() / 255)[1]
-        return Features(pool, logits=self.network.head(pool))
+        maps, pool = self.network.features(pixels.float() / 255)
+        return Features(pool, logits=self.network.head(pool), maps=maps)
 
 
 class EmbeddedDistance(PerceptualNetwork):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,9 @@ class Features:
     pool: Tensor  # [B, D] Fréchet distance, KID, precision and recall
     spatial: Tensor | None = None  # [B, S] a map, flattened: sFID
     logits: Tensor | None = None  # [B, C] Inception Score
+    maps: list[Tensor] | None = (
+        None  # what `PerceptualNetwork.between` compares, of the same weights
+    )
 
 
 class Frozen(nn.Module):
@@ -107,7 +110,9 @@ class FeatureNetwork(Frozen):
         with _plainly(pixels):
             seen = self.look(pixels)
         single = lambda tensor: None if tensor is None else tensor.float()
-        return Features(single(seen.pool), single(seen.spatial), single(seen.logits))
+        return replace(
+            seen, **{name: single(getattr(seen, name)) for name in ("pool", "spatial", "logits")}
+        )
 
     def look(self, pixels: Tensor) -> Features:
         """The network itself: checked uint8 pixels -> features of any float type."""
@@ -211,18 +216,23 @@ class PerceptualNetwork(Frozen):
             )
 
     def compare(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Checked images -> [B]: LPIPS's way, weighed squares between unit vectors of maps."""
+        """Checked images -> [B]."""
         with torch.no_grad():
             seen = self.maps(target)
-        distance = pred.new_zeros(len(pred), dtype=torch.float32)
-        for stage, (a, b) in enumerate(zip(self.maps(pred), seen, strict=True)):
+        return self.between(self.maps(pred), seen)
+
+    def between(self, pred: list[Tensor], target: list[Tensor]) -> Tensor:
+        """`maps` of both sides -> distance [B], LPIPS's way: weighed squares between unit vectors.
+        Whoever compares with one side several times looks at it once."""
+        distance = pred[0].new_zeros(len(pred[0]), dtype=torch.float32)
+        for stage, (a, b) in enumerate(zip(pred, target, strict=True)):
             # The maps may be bf16 under autocast; differences of unit vectors need fp32.
             difference = (unit(a.float()) - unit(b.float())) ** 2
             distance = distance + self.weigh(stage, difference).mean((1, 2))
         return distance
 
     def maps(self, pixels: Tensor) -> list[Tensor]:
-        """Pixels in 0..1 -> maps [B, c, h, w], fine first."""
+        """Pixels in 0..1 -> maps [B, c, h, w], fine first, or whatever `between` compares."""
         raise NotImplementedError
 
     def weigh(self, stage: int, difference: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vistok.core.errors import InputError
 from vistok.metrics.accumulator import Averages, pair, unit_range
+from vistok.metrics.structural import ssim
 
 _WINDOW = 11
 SSIM_SIDE = _WINDOW // 2 + 1  # pixels that its reflected window needs
@@ -110,11 +111,7 @@ class SSIM(Averages):
 
     def each(self, pred: Tensor, target: Tensor) -> Tensor:
         """[B] of float64 images in 0..1."""
-        from torchmetrics.functional.image import structural_similarity_index_measure
-
-        return structural_similarity_index_measure(
-            pred, target, sigma=1.5, kernel_size=_WINDOW, reduction="none", data_range=1.0
-        )
+        return ssim(pred, target)
 
     def compute(self) -> float:
         self.mean_error = self.error("similarity")

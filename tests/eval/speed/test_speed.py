@@ -19,6 +19,7 @@ from vistok.eval.speed import clock as clocks
 from vistok.eval.speed import lookup, sampling
 from vistok.eval.speed import measure as speeds
 from vistok.eval.speed.clock import Clock, flops, largest_products
+from vistok.eval.speed.config import SpeedConfig
 from vistok.eval.speed.parts import peak_memory
 from vistok.eval.speed.training_step import TrainingStep, config_file, plain_step
 from vistok.tokens import TokenSpec
@@ -209,3 +210,16 @@ def test_a_generator_that_continues_clips_is_given_codes_of_known_frames():
     spec = TokenSpec(blocks=((4,),), vocab=(8,), dim=2)
     model = build(validate_part("generator", tree), spec).eval()
     assert len(sampling.samples(model, 3, {})()) == 3
+
+
+def test_evaluation_rows(runs, monkeypatch):
+    """The rows are there, of the run's images; what is undefined for a tokenizer has none."""
+    asked = SpeedConfig(evaluation=True, batch=(16,), repeats=1)
+    monkeypatch.setattr(speeds._Speed, "training", lambda self, run: [])
+    results = speeds.measure_speed(runs[:1], asked)
+    found = {row.metric: row for row in results.rows}
+    assert found["features-images/s"].count == 16 and 0 < found["features-ratio"].value
+    assert "3 lengths" in found["rfid-images/s"].note
+    assert "3 cells of 2 images" in found["pfid-quick-images/s"].note
+    assert {"pfid-batch-gain", "rfid-images/s"} <= set(found)
+    assert all(row.value > 0 and row.run == "tok" for row in found.values())
