@@ -338,11 +338,10 @@ def test_a_generator_that_learned_nothing_is_left_out_on_trial():
     found = verdict(PREDICTS, numbers)
     assert found["verdict"] == HOLDS and "of t0 (seed 0) is not better than" in found["doubts"][0]
     assert "Without them the answer is the same." in found["doubts"][0]
-    once = {**numbers, "t0": None}
-    del once["t0"]
-    once["t0", 0] = {**numbers["t0", 0], "gFID": 100.0, "gFID-untrained": 50.0}
-    spoiled = verdict(PREDICTS, once)
-    assert spoiled["verdict"] in (HOLDS, OPEN) and "t0 (seed 0)" in spoiled["doubts"][0]
+    numbers["t0", 0]["gFID"] = 100.0  # what it spoils stays open, and is told
+    spoiled = verdict(PREDICTS, numbers)
+    assert spoiled["verdict"] == OPEN
+    assert "Without them the answer would be yes." in spoiled["doubts"][0]
     behind = pair((-2.0, -2.2, -1.9))
     for own in behind.values():
         own["gFID-untrained"] = own["gFID"] - 1
