@@ -110,6 +110,11 @@ class ClaimBase(Config):
         """Names of the metrics that it compares."""
         raise NotImplementedError
 
+    @property
+    def decisive(self) -> tuple[str, ...]:
+        """Those of them on which the verdict rests."""
+        return self.measured
+
     def read(self, numbers: Any) -> Reading:
         """The claim in the numbers (`numbers.Numbers`) of one feature network."""
         raise NotImplementedError

@@ -87,10 +87,13 @@ class CorrelationClaimConfig(ClaimBase):
     def measured(self) -> tuple[str, ...]:
         return (self.better, *self.than, *self.also, self.of)
 
+    @property
+    def decisive(self) -> tuple[str, ...]:
+        return (self.better, *self.than, self.of)
+
     def read(self, numbers: Numbers) -> Reading:
         found = Collected()
-        runs = self.runs or numbers.names
-        names = (self.better, *self.than, self.of)
+        runs, names = self.runs or numbers.names, self.decisive
         every = {run: {m: numbers.mean(run, m) for m in self.measured} for run in runs}
         points = {r: own for r, own in every.items() if all(own[m] is not None for m in names)}
         for name in self.measured:

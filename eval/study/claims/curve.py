@@ -161,7 +161,7 @@ def _lines(
 def chart(curves: Curves, name: str, axis: str, share: bool = False) -> dict[str, Any]:
     """Mean curves with bands: over 3 seeds or more Student's interval of the mean at each length,
     of one seed the interval of its measurement."""
-    series = []
+    series, most_seeds = [], max((len(own) for own in curves.values()), default=0)
     for run, own in curves.items():
         points = []
         most = max(length for curve in own.values() for length in curve)
@@ -184,6 +184,7 @@ def chart(curves: Curves, name: str, axis: str, share: bool = False) -> dict[str
         "kind": "curves",
         "metric": name,
         "title": f"{title(name)} over the kept length",
+        "text": "bands: 95% interval of the mean over seeds" if most_seeds > 2 else "",
         "x_title": axis,
         "log_x": not share,
         "series": series,

@@ -32,7 +32,7 @@ _VERDICT = {"yes": HOLDS, "no": FAILS, "open": OPEN}
 def judge(claim: ClaimBase, results: Results, made: Made) -> dict[str, Any]:
     """The facts of a claim, as JSON: verdict, sentence, what would be needed, doubts, and the
     reading of each network with its tests, numbers and charts."""
-    names = networks_of(results, claim.measured) or [None]
+    names = networks_of(results, claim.decisive) or [None]
     readings, doubts = [], []
     for name in names:
         one = Numbers(results, made, name, claim.guidance, claim.generator)
@@ -89,6 +89,8 @@ def _read(claim: ClaimBase, numbers: Numbers) -> tuple[Reading, list[str]]:
     if without.answer == found.answer:
         same = "Without them the answer is the same." if found.answer != "open" else ""
         return found, [f"{said} {same}".strip()]
+    if found.answer == "open":
+        return found, [f"{said} Without them the answer would be {without.answer}."]
     tests = tuple(
         replace(test, answer="open", needed="Generators that learn more than their baselines.")
         if test.asked and test.answer == found.answer

@@ -184,6 +184,11 @@ def _number(rows: Sequence[Row]) -> Number:
 
 
 def networks_of(results: Results, names: Collection[str]) -> list[str]:
-    """The feature networks through which some of these metrics were measured, in order."""
-    rows = [r for r in results.rows if r.metric in names and r.features is not None and r.plain]
-    return list(dict.fromkeys(row.features.name for row in rows))
+    """The feature networks through which most of these metrics were measured, in order: one that
+    saw only some of them cannot read the claim."""
+    seen: dict[str, set[str]] = {}
+    for row in results.rows:
+        if row.metric in names and row.features is not None and row.plain:
+            seen.setdefault(row.features.name, set()).add(row.metric)
+    most = max(map(len, seen.values()), default=0)
+    return [network for network, metrics in seen.items() if len(metrics) == most]

@@ -338,12 +338,31 @@ def test_a_generator_that_learned_nothing_is_left_out_on_trial():
     found = verdict(PREDICTS, numbers)
     assert found["verdict"] == HOLDS and "of t0 (seed 0) is not better than" in found["doubts"][0]
     assert "Without them the answer is the same." in found["doubts"][0]
+    numbers["t0", 0]["gFID"] = 100.0  # what it spoils stays open, and is told
+    spoiled = verdict(PREDICTS, numbers)
+    assert spoiled["verdict"] == OPEN
+    assert "Without them the answer would be yes." in spoiled["doubts"][0]
     behind = pair((-2.0, -2.2, -1.9))
     for own in behind.values():
         own["gFID-untrained"] = own["gFID"] - 1
     lost = verdict(LOWERS, behind)
     assert lost["verdict"] == OPEN and "Without them the answer changes" in lost["doubts"][0]
     assert "learn more than their baselines" in lost["needed"]
+
+
+def test_a_network_that_saw_only_some_metrics_is_not_asked():
+    """Such as that of a measure of its own, which is told beside."""
+    numbers = tokenizers([(r, p, p) for p, r in enumerate(SCATTERED, 1)])
+    found, made = results(numbers, networks=("n", "m"))
+    third = found.rows[0].features.model_copy(update={"name": "third"})
+    more = [r.model_copy(update={"features": third, "metric": "pFID-v1"})
+            for r in found.find("pFID-v1-quick") if r.features.name == "n"]  # fmt: skip
+    given = claim("correlation", better="pFID-v1-quick", than=["rFID"], also=["pFID-v1"])
+    said = judge(given, found.model_copy(update={"rows": (*found.rows, *more)}), made)
+    assert [one["network"] for one in said["readings"]] == ["n", "m"]
+    assert said["verdict"] == HOLDS
+    beside = [test for test in said["readings"][0]["tests"] if not test["asked"]]
+    assert len(beside) == 1 and "do not tell which" in beside[0]["text"]
 
 
 def test_rows_of_another_protocol_are_left_out():
