@@ -160,6 +160,10 @@ def study(arguments: Sequence[str]) -> None:
     with process_group(config.evaluate.device) as (device, _):
         results, target = run_study(config, evaluation_of(config, device))
     click.echo(summary(results))
+    if config.claims:
+        from vistok.eval.report.claims import text
+
+        click.echo("\n" + text(results))
     if config.correlate:
         from vistok.eval.study.verdict import verdict_text
 
@@ -223,7 +227,35 @@ def verify(arguments: Sequence[str], listed: bool) -> None:
     sys.exit(EXIT[found.outcome])
 
 
-COMMANDS = {"speed": speed, "reference": reference, "study": study, "verify": verify}
+@key_command("DIR... out=FILE [KEY=VALUE]...", "vistok.eval.leaderboard.page:LeaderboardConfig")
+@one_line_errors
+def leaderboard(arguments: Sequence[str]) -> None:
+    """Make one page (and Markdown) of every results.json below the folders DIR.
+
+    There is a table for each protocol: numbers of different protocols are never ranked together.
+    The page sorts and filters, loads nothing and opens from disk. Files that are not valid are
+    listed with their reason.
+
+    \b
+    Example:
+      vistok eval leaderboard runs out=board.html metrics=[rFID,gFID]
+    """
+    from vistok.eval.config import read_config, split_arguments
+    from vistok.eval.leaderboard.page import LeaderboardConfig, write_leaderboard
+
+    folders, overrides = split_arguments(LeaderboardConfig, arguments)
+    config = read_config(LeaderboardConfig, overrides)
+    written, sources = write_leaderboard(folders, config)
+    for source in sources:
+        if source.reason:
+            click.echo(f"not valid: {source.name}: {source.reason}")
+    for path in written:
+        note(f"wrote {path}")
+    note(f"        {written[0].resolve().as_uri()}")
+
+
+COMMANDS = {"speed": speed, "reference": reference, "study": study}
+COMMANDS |= {"verify": verify, "leaderboard": leaderboard}
 
 
 @one_line_errors

@@ -100,8 +100,9 @@ PAGES = (
     _page(
         "speed",
         "Speed and studies",
-        "Keys of `vistok eval speed` and of a study.",
+        "Keys of `vistok eval speed`, of a study, and of the claims that it tests.",
         (SpeedConfig, StudyConfig),
+        ("claim",),
     ),
 )
 

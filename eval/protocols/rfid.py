@@ -7,6 +7,7 @@ measured frame by frame.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,11 +15,13 @@ from pydantic import Field
 from torch import Tensor
 
 from vistok import metrics as library
+from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
-from vistok.eval.protocols.base import Protocol, ProtocolConfig, Selects, register
+from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, Skip, register
 from vistok.eval.protocols.common import distance_row
+from vistok.eval.reference.filters import Asked, filtered
 from vistok.eval.reference.sets import MS_SSIM, MetricNames, SetMeasures
 from vistok.eval.results.rows import Row
 from vistok.layers.frames import frames
@@ -27,6 +30,8 @@ from vistok.runtime.distributed import sum_
 from vistok.tokens import Tokens
 
 if TYPE_CHECKING:
+    from vistok.eval.config import EvalConfig
+    from vistok.eval.systems.runs import System
     from vistok.metrics.codebook import CodebookUse
 
 _CURVE = 512  # points of the sorted histogram that are kept for drawing
@@ -39,6 +44,14 @@ class RFIDConfig(ProtocolConfig):
     density, coverage, ms-ssim; or all."""
     stored: Selects[int] = Field(default=CAP, ge=2)
     """Feature vectors kept for KID, precision and recall; a keyed subset of a larger set."""
+    filter: Selects[Asked | None] = None
+    """Filter that resamples the images: bilinear, bicubic, or both, each with rows of its own name;
+    null = that of the data (data.filter)."""
+
+
+class _FilteredConfig(RFIDConfig):
+    filter: str | None = None  # here a part of the rows' names
+    before: Selects[str | None] = None  # filter that the images are first compared under
 
 
 class Measures:
@@ -128,8 +141,42 @@ class RFID(Protocol):
     every_network = True
     Config = RFIDConfig
 
+    def jobs(self, system: System, config: EvalConfig) -> list[Job | Skip]:
+        """One, or one for each filter that is asked for."""
+        own = config.rfid
+        if own.filter is None:
+            return [Job(self, own)]
+        if config.reference_rfid:
+            raise InputError(
+                f"rfid.filter={own.filter}: reference_rfid=true compares with a file of one "
+                "filter; set data.filter instead"
+            )
+        found, missing = filtered(system.tokenizer, config.data, own.filter)
+        jobs = []
+        for one in found:
+            before = found[0].filter if one.before is not None else None
+            given = own.model_dump() | {"filter": one.filter, "before": before}
+            jobs.append(Job(self, _FilteredConfig(**given), data=one))
+        jobs = jobs or [Job(self, own.model_copy(update={"filter": None}))]
+        why: dict[str, list[str]] = {}
+        for name, reason in missing.items():
+            why.setdefault(reason, []).append(name)
+        return jobs + [Skip(f"rFID filter={'/'.join(n)}", reason) for reason, n in why.items()]
+
     def run(self, context: Context, config: RFIDConfig) -> list[Row]:
         """Rows of all measures at each length; codebook use at full length."""
+        first = True
+        if context.job.data is not None:
+            images, first = context.job.data, context.job.data.before is None
+            if not images.resampled(context):
+                sides = "x".join(map(str, context.sides[-2:]))
+                context.skip(
+                    f"rFID filter={images.filter}",
+                    f"no image is resampled: all are stored at {sides}, so it is that of the other "
+                    "filter",
+                )
+                return []
+            context = replace(context, views=images.views(context))
         spec = context.spec
         lengths = {
             length: Measures(context, length, config.metrics, config.stored)
@@ -158,7 +205,8 @@ class RFID(Protocol):
             context.skip("codebook", "continuous tokens have no codebook")
             return rows
         use = codes.compute()
-        context.facts["codebook"] = codebook_facts(use)
+        if first:  # the report draws one
+            context.facts["codebook"] = codebook_facts(use)
         return rows + codebook_rows(context, use)
 
 

@@ -326,3 +326,7 @@ def _number(value: float) -> str:
         short = f"{value / 1e6:g}M" if abs(value) >= 1e6 else f"{value / 1e3:g}k"
         return short
     return f"{value:.4g}"
+
+
+# What charts in files of their own are drawn with.
+frame, text_at, scale_of, ticks_of, number_text = _frame, _text, _scale, _ticks, _number

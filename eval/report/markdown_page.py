@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vistok.eval.report import curves, escape, stages, summary
+from vistok.eval.report import claims, curves, escape, stages, summary
 from vistok.eval.report.comparison import comparison
 from vistok.eval.report.config_differences import config_differences
 from vistok.eval.report.tables import length_table, markdown, tables
@@ -18,7 +18,8 @@ from vistok.eval.results.rows import Results
 
 def render_markdown(results: Results, html: str, numbers: str) -> str:
     """The same numbers as text."""
-    blocks = _comparison_blocks(results)
+    blocks = claims.blocks(results)
+    blocks += _comparison_blocks(results)
     blocks += _setting_blocks(results)
     blocks += _stage_blocks(results)
     for table in tables(results):

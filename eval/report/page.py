@@ -15,6 +15,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from vistok.eval.report import (
+    claims,
     curves,
     exports,
     files,
@@ -140,6 +141,7 @@ def _drawn(results: Results, stem: str) -> dict[str, Any]:
         f"{stem}.tex": "data:application/x-tex;charset=utf-8," + quote(exports.latex(results)),
     }
     return {
+        "claims": claims.cards(results),
         "comparison": comparison(results),
         "differences": config_differences(results),
         "stages": stages.table(results),
@@ -182,6 +184,7 @@ def _page(
     groups = _groups(image_grids, drawn, colors, several)
     found = {group["anchor"] for group in groups}
     names = {
+        "claims": "Claims" if drawn["claims"] else "",
         "reconstructions": "Images" if "reconstructions" in found else "",
         "summary": "All runs" if len(drawn["comparison"].entries) > 1 else "Numbers",
         "settings": "Settings" if drawn["differences"] else "",
@@ -208,7 +211,7 @@ def _page(
             **summary.common(results),
             **drawn,
             style=read("report.css"),
-            script=read("report.js"),
+            script=read("tables.js") + read("report.js"),
             groups=groups,
             places=colors,
             order_grids=[_grid(g, several) for g in image_grids if g["kind"] == "order"],

@@ -11,8 +11,8 @@ _COMPARED = (
     *("metric", "setting", "point", "features", "reference", "count", "crop", "filter", "size"),
     *("sampling", "seed", "seeds", "condition", "precision"),
 )
-# Compared with one another, so no protocol; `described` is for people.
-_FREE = ("point.codec", "reference.described")
+# Compared with one another, so no protocol; `described` is for people; `filter` says it itself.
+_FREE = ("point.codec", "reference.described", "setting.filter")
 
 
 def differences(a: Row, b: Row) -> tuple[str, ...]:

@@ -45,6 +45,8 @@ class RunFacts(Fact):
     kind: str
     sha256: str
     folder: str = ""
+    license: str | None = None
+    """Of the weights; None: not stated."""
     parameters: float | None = None
     spec: Spec | None = None
     lengths: dict[Length, dict[str, Annotated[float, Field(ge=0)]]] | None = None
@@ -127,8 +129,97 @@ class OrderFacts(Fact):
     change: list[float] | None = None
 
 
+Numbers = list[float]
+
+
+class DifferencesRow(Fact):
+    """A pair of runs: a dot a seed, the mean and its interval."""
+
+    name: str
+    dots: Numbers
+    mean: float | None = None
+    interval: Annotated[Numbers, Field(min_length=2, max_length=2)] | None = None
+
+
+class CurveFacts(Fact):
+    """A curve of a run: [x, mean, low, high] and [x, value] of each seed."""
+
+    name: str
+    points: list[Annotated[list[float | None], Field(min_length=4, max_length=4)]]
+    dots: list[Annotated[Numbers, Field(min_length=2, max_length=2)]] = []
+
+    @model_validator(mode="after")
+    def _there(self) -> CurveFacts:
+        if any(None in point[:2] for point in self.points):
+            raise InputError(
+                "points: expected [x, mean, low, high], of which low and high may lack"
+            )
+        return self
+
+
+class ChartFacts(Fact):
+    """A chart of a claim, as plain data."""
+
+    kind: Literal["differences", "curves", "scatter"]
+    metric: str = ""
+    title: str
+    text: str = ""
+    x_title: str = ""
+    y_title: str = ""
+    share: bool = False
+    log_x: bool = False
+    band: Annotated[Numbers, Field(min_length=2, max_length=2)] | None = None
+    rows: list[DifferencesRow] = []
+    series: list[CurveFacts] = []
+    points: list[Annotated[list[str | float], Field(min_length=3, max_length=3)]] = []
+
+    @model_validator(mode="after")
+    def _named(self) -> ChartFacts:
+        if any([isinstance(one, str) for one in point] != [True, False, False]
+               for point in self.points):  # fmt: skip
+            raise InputError("points: expected [name, x, y]")
+        return self
+
+
+class TestFacts(Fact):
+    """One comparison of a claim."""
+
+    name: str
+    answer: Literal["yes", "no", "open"]
+    text: str
+    asked: bool = True
+
+
+class ReadingFacts(Fact):
+    """A claim through one feature network."""
+
+    network: str
+    decides: bool
+    tests: list[TestFacts]
+    header: list[str]
+    lines: list[list[str]]
+    charts: list[ChartFacts]
+    missing: list[str]
+    notes: list[str]
+
+
+class ClaimFacts(Fact):
+    """A sentence of a paper and the verdict on it."""
+
+    id: str
+    kind: str
+    paper: str
+    says: str
+    verdict: Literal["holds here", "does not hold here", "not decided"]
+    sentence: str
+    needed: str
+    doubts: list[str]
+    readings: list[ReadingFacts]
+
+
 class StudyFacts(Fact):
     sentences: list[str] = []
+    claims: list[ClaimFacts] = []
 
 
 class Config(Fact):

@@ -162,10 +162,10 @@ class Row(Record):
 
     @property
     def preset(self) -> str:
-        """Named conventions of the protocol behind the number, and frame rates that are not the
-        data's; "" for none and for `own`."""
-        found = self.setting.get("preset", "")
-        names = [found] if isinstance(found, str) and found not in ("", "own") else []
+        """Named conventions of the protocol behind the number, a filter and frame rates that are
+        not the data's; "" for none and for `own`."""
+        given = [self.setting.get(key) for key in ("preset", "filter")]
+        names = [found for found in given if isinstance(found, str) and found not in ("", "own")]
         for key, verb in (("read_fps", "read"), ("target_fps", "shown")):
             if _is_number(rate := self.setting.get(key)):
                 names.append(f"{verb} at {rate:g} fps")

@@ -26,6 +26,7 @@ from typing import Any
 
 from vistok.config import ConfigError, read_yaml, validate
 from vistok.eval.config import EvalConfig
+from vistok.eval.report.claims import figures
 from vistok.eval.report.files import place, run_key
 from vistok.eval.report.stages import sentences
 from vistok.eval.results.rows import Results
@@ -35,6 +36,7 @@ from vistok.eval.study.config import Raw, StudyConfig, read_study
 from vistok.eval.study.pool import check_pool
 from vistok.eval.study.trainings import kind_of, make, names_folder, needed
 from vistok.eval.systems.probe import recipe
+from vistok.storage.files import write_text
 from vistok.train.config import TrainConfig
 
 __all__ = ["StudyConfig", "evaluation_of", "planned", "read_study", "run_config", "run_study"]
@@ -106,6 +108,10 @@ def run_study(study: StudyConfig, config: EvalConfig) -> tuple[Results, Path]:
     results = evaluate([one.folder for one in evaluated], config)
     results = _with_facts(study, results, dict.fromkeys(one.name for one in runs))
     write_report(results, target, config.overwrite)
+    for name, svg in figures(results).items():  # for papers and galleries
+        path = target.parent / "claims" / f"{name}.svg"
+        path.parent.mkdir(exist_ok=True)
+        write_text(path, svg)
     return results, target
 
 
@@ -118,7 +124,7 @@ def planned(study: StudyConfig) -> list[TrainConfig]:
     for seed in given:
         names = [n for n in study.runs if {seed, None} & set(study.seeds_of(n))]
         configs = {name: run_config(study, name, seed) for name in names}
-        for name, one in configs.items():
+        for one in configs.values():
             _check_seed(study, one, seed, [n for n in study.runs if n not in configs])
             kind_of(one)
         wanted = needed(configs, [name for name in study.only if name in configs])

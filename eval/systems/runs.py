@@ -94,6 +94,7 @@ class Run:
             "kind": self.kind,
             "folder": _text(self.folder),
             "sha256": self.sha256,
+            "license": ", ".join(dict.fromkeys(module.licenses)) or None,
             "parameters": sum(p.numel() for p in module.parameters()),
             "parts": parts,
             "spec": self.spec.model_dump(mode="json"),

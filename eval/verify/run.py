@@ -64,7 +64,8 @@ def settings_of(preset: Preset) -> dict[str, Any]:
     generated = preset.metric.startswith("gFID")
     tree["protocols"] = ["gfid" if generated else "rfid"]
     words = dict(protocol.settings)
-    words |= {"gfid.samples": protocol.count} if generated else {}
+    if generated:  # one set of samples, as papers have it
+        words |= {"gfid.samples": protocol.count, "gfid.seeds": 1}
     known = {
         "features": protocol.network,
         "data.crop": None if generated else protocol.crop,

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 EVAL = Path(__file__).parents[2] / "eval"
-ALLOWED = {"results": ("results",), "report": ("results", "report")}
+ALLOWED = {
+    "results": ("results",),
+    "report": ("results", "report"),
+    "leaderboard": ("results", "report", "leaderboard"),
+}
 
 
 def imported(path: Path) -> set[str]:

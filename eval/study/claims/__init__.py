@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import importlib
+from typing import Annotated, Any
 
-from pydantic import Field
+from vistok.config import PartOf
 
-from vistok.eval.study.claims.correlation import CorrelationClaim
-from vistok.eval.study.claims.curve import CurveClaim
-from vistok.eval.study.claims.flat import FlatClaim
-from vistok.eval.study.claims.matched import MatchedClaim
-from vistok.eval.study.claims.paired import PairedClaim
+for _name in ("correlation", "paired", "curve", "flat", "matched"):
+    importlib.import_module(f"vistok.eval.study.claims.{_name}")
 
-ClaimConfig = Annotated[
-    CorrelationClaim | PairedClaim | CurveClaim | FlatClaim | MatchedClaim,
-    Field(discriminator="kind"),
-]
+ClaimConfig = Annotated[Any, PartOf("claim")]
 """A claim, chosen by its `kind`."""

@@ -16,6 +16,7 @@ from pydantic import field_validator
 
 from vistok.config import Config
 from vistok.config.names import nearest
+from vistok.config.registry import register
 from vistok.core.errors import InputError
 from vistok.eval.results.metrics import METRICS, metric
 from vistok.eval.study.claims.intervals import Interval
@@ -112,6 +113,11 @@ class ClaimBase(Config):
     def read(self, numbers: Any) -> Reading:
         """The claim in the numbers (`numbers.Numbers`) of one feature network."""
         raise NotImplementedError
+
+
+def register_claim(claim: type[ClaimBase]) -> type[ClaimBase]:
+    """File a kind of claim under its `kind`; its config is what reads the numbers."""
+    return register("claim", claim)(claim)
 
 
 def known_metrics(names: Sequence[str]) -> Sequence[str]:

@@ -32,6 +32,7 @@ from vistok.eval.study.claims.base import (
     counted,
     known_metrics,
     listed,
+    register_claim,
     title,
 )
 from vistok.eval.study.claims.intervals import (
@@ -49,9 +50,11 @@ Points = dict[str, dict[str, float]]
 """{run: {metric: mean over its seeds}}."""
 
 
-class CorrelationClaim(ClaimBase):
-    kind: Literal["correlation"]
+@register_claim
+class CorrelationClaimConfig(ClaimBase):
     """A metric orders tokenizers by the quality of their generators better than others do."""
+
+    kind: Literal["correlation"] = "correlation"
     better: str
     """Metric that is claimed to order better."""
     than: tuple[str, ...] = Field(min_length=1)
@@ -70,7 +73,7 @@ class CorrelationClaim(ClaimBase):
         return names
 
     @model_validator(mode="after")
-    def _apart(self) -> CorrelationClaim:
+    def _apart(self) -> CorrelationClaimConfig:
         names = (*self.measured,)
         if len(set(names)) < len(names):
             raise InputError(f"{self.id}: a metric is named twice among better, than, also and of")

@@ -23,6 +23,7 @@ from vistok.eval.study.claims.base import (
     Reading,
     counted,
     known_metrics,
+    register_claim,
     title,
 )
 from vistok.eval.study.claims.compare import form_of, moved
@@ -33,9 +34,11 @@ Curves = dict[str, dict[Seed, dict[int, Number]]]
 """{run: {seed: {kept tokens: number}}}."""
 
 
-class CurveClaim(ClaimBase):
-    kind: Literal["curve"]
+@register_claim
+class CurveClaimConfig(ClaimBase):
     """Curves over the kept length: areas under them."""
+
+    kind: Literal["curve"] = "curve"
     metric: str
     """The metric."""
     better: tuple[str, ...] = Field(min_length=1)
@@ -54,7 +57,7 @@ class CurveClaim(ClaimBase):
         return name
 
     @model_validator(mode="after")
-    def _apart(self) -> CurveClaim:
+    def _apart(self) -> CurveClaimConfig:
         if twice := set(self.better) & set(self.than):
             raise InputError(f"{self.id}: {twice.pop()} stands in better and in than")
         return self
@@ -84,7 +87,7 @@ class CurveClaim(ClaimBase):
                     continue
                 seeds = [seed for seed in areas[better] if seed in areas[than]]
                 sample = [[(areas[than][seed], areas[better][seed])] for seed in seeds]
-                label = f"mean {title(self.metric)} over {self._axis(lengths)}, {better} against "
+                label = f"Mean {title(self.metric)} over {self._axis(lengths)}, {better} against "
                 form, sign = form_of(self.metric), -1 if lower else 1
                 found.tests.append(moved(form, label + than, sample, sign, "seed"))
         found.lines += _lines(areas, self.metric, lower)

@@ -19,6 +19,7 @@ from vistok.eval.study.claims.base import (
     Reading,
     counted,
     known_metrics,
+    register_claim,
     title,
 )
 from vistok.eval.study.claims.compare import equal, moved
@@ -26,9 +27,11 @@ from vistok.eval.study.claims.curve import chart, common_lengths, curves_of, ris
 from vistok.eval.study.claims.numbers import Numbers
 
 
-class FlatClaim(ClaimBase):
-    kind: Literal["flat"]
+@register_claim
+class FlatClaimConfig(ClaimBase):
     """One metric stays flat as tokens get fewer, while another rises."""
+
+    kind: Literal["flat"] = "flat"
     runs: tuple[str, ...] = Field(min_length=1)
     """Runs of which it is claimed."""
     flat: str

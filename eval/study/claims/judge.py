@@ -108,8 +108,8 @@ def _sentence(
     for name, reading in shown:
         through = f"Through {name}: " if name is not None and len(shown) > 1 else ""
         texts = [test.text for test in reading.tests if test.asked]
-        texts += [f"missing: {one}" for one in reading.missing]
-        said.append(through + ("; ".join(texts) or "nothing was measured") + ".")
+        lost = [f"missing: {', '.join(reading.missing)}"] if reading.missing else []
+        said.append(through + ("; ".join((*texts, *lost)) or "nothing was measured") + ".")
     if not deciding:
         said.append("No network decides: every one is a network of the training loss.")
     elif len({reading.answer for _, reading in deciding}) > 1:
@@ -123,7 +123,7 @@ def _sentence(
             else ""
         )
         through = " and ".join(name for name, _ in deciding if name is not None)
-        here = f"{scope}, this data set" + (f" and {through}" if through else "")
+        here = f"{scope}, this data set" + (f" and numbers through {through}" if through else "")
         said.append(
             f"That it {verdict.replace(' here', '')} is said of {here}; it says nothing of other "
             f"{claim.general}.{few}"

@@ -10,17 +10,19 @@ from typing import Literal
 
 from pydantic import Field
 
-from vistok.eval.study.claims.base import Reading
+from vistok.eval.study.claims.base import Reading, register_claim
 from vistok.eval.study.claims.numbers import Numbers
-from vistok.eval.study.claims.paired import Pair, Paired, read_pairs
+from vistok.eval.study.claims.paired import Pair, PairsConfig, read_pairs
 
 Size = Literal["tokens", "bits", "parameters"]
 _SIZES: tuple[Size, ...] = ("tokens", "bits", "parameters")
 
 
-class MatchedClaim(Paired):
-    kind: Literal["matched"]
+@register_claim
+class MatchedClaimConfig(PairsConfig):
     """Pairs of runs that are equal in tokens, bits or parameters."""
+
+    kind: Literal["matched"] = "matched"
     equal_in: tuple[Size, ...] = Field(min_length=1)
     """What both runs of a pair have as much of: tokens, bits, parameters (of the tokenizer)."""
     tolerance: float = Field(default=0.05, ge=0, lt=1)

@@ -27,6 +27,7 @@ from vistok.eval.study.claims.base import (
     Test,
     counted,
     known_metrics,
+    register_claim,
     title,
 )
 from vistok.eval.study.claims.compare import Sides, equal, form_of, moved
@@ -37,7 +38,7 @@ Table = Mapping[Pair, Mapping[Seed, Sides]]
 """{pair: {seed: (without, with)}}."""
 
 
-class Paired(ClaimBase):
+class PairsConfig(ClaimBase):
     """A claim on runs with and without something."""
 
     pairs: tuple[Annotated[tuple[str, ...], Field(min_length=2, max_length=2)], ...] = Field(
@@ -63,7 +64,7 @@ class Paired(ClaimBase):
         return names
 
     @model_validator(mode="after")
-    def _asks(self) -> Paired:
+    def _asks(self) -> PairsConfig:
         names = self.measured
         if not names:
             raise InputError(f"{self.id}: nothing is claimed; name metrics in lower, higher, equal")
@@ -86,12 +87,14 @@ class Paired(ClaimBase):
         return read_pairs(self, numbers, self.pairs)
 
 
-class PairedClaim(Paired):
-    kind: Literal["paired"]
+@register_claim
+class PairedClaimConfig(PairsConfig):
     """Runs with and without something, seed by seed."""
 
+    kind: Literal["paired"] = "paired"
 
-def read_pairs(claim: Paired, numbers: Numbers, pairs: Sequence[Pair]) -> Reading:
+
+def read_pairs(claim: PairsConfig, numbers: Numbers, pairs: Sequence[Pair]) -> Reading:
     """The tests of all metrics over these pairs; the pairs one by one are told beside."""
     found = Collected()
     for name in claim.measured:
@@ -139,7 +142,7 @@ def _missing(numbers: Numbers, pairs: Sequence[Pair], name: str) -> list[str]:
 
 
 def _test(
-    claim: Paired,
+    claim: PairsConfig,
     name: str,
     table: Table,
     what: str,
@@ -171,7 +174,7 @@ def _whole(pairs: Sequence[Pair]) -> str:
     return f"{len(pairs)} pairs, on average"
 
 
-def _scope(claim: Paired, numbers: Numbers, pairs: Sequence[Pair]) -> str:
+def _scope(claim: PairsConfig, numbers: Numbers, pairs: Sequence[Pair]) -> str:
     seeds = numbers.common_seeds(dict.fromkeys(run for pair in pairs for run in pair))
     if claim.over == "pairs":
         return counted(len(pairs), "pair")
@@ -189,7 +192,9 @@ def _lines(name: str, table: Table) -> list[tuple[str, ...]]:
     return lines
 
 
-def _chart(claim: Paired, name: str, table: Table, tests: Mapping[str, Test]) -> dict[str, Any]:
+def _chart(
+    claim: PairsConfig, name: str, table: Table, tests: Mapping[str, Test]
+) -> dict[str, Any]:
     """Differences of each pair: a dot a seed, the mean and its interval."""
     margin = claim.equal.get(name)
     turn = (lambda a, b: b / a - 1) if margin else (lambda a, b: b - a)
@@ -202,7 +207,7 @@ def _chart(claim: Paired, name: str, table: Table, tests: Mapping[str, Test]) ->
     return {
         "kind": "differences",
         "metric": name,
-        "title": f"{title(name)}: {'ratio' if margin else 'difference'} with against without",
+        "title": f"{title(name)}: with {'relative to' if margin else 'minus'} without",
         "share": margin is not None,
         "band": None if margin is None else [-margin, margin],
         "rows": rows,

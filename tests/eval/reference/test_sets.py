@@ -121,7 +121,8 @@ def test_names():
 
 def test_rfid_has_them_at_each_length(context, make_tokenizer):
     (job,) = rfid.RFID().jobs(None, EvalConfig(rfid={"metrics": "all"}))
-    assert job.config.model_dump() == {"metrics": (*METRICS, "ms-ssim"), "stored": 50_000}
+    expected = {"metrics": (*METRICS, "ms-ssim"), "stored": 50_000, "filter": None}
+    assert job.config.model_dump() == expected
     outcome = do(job, context(make_tokenizer("fsq")))
     for metric in ("rFID", "KID", "IS", "recall", "coverage", "bits/pixel"):
         lengths = [row.length for row in outcome.rows if row.metric == metric]

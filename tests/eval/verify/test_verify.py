@@ -173,7 +173,9 @@ def test_every_published_rfid_has_a_preset_or_says_why_not():
         "crop": "adm", "filter": "bicubic", "size": 256
     }  # fmt: skip
     tree = settings_of(known["llamagen-gpt-b-384"])
-    assert tree["gfid"] == {"labels": "random", "resize": 256, "samples": 50_000}
+    assert tree["gfid"] == {
+        "labels": "random", "resize": 256, "samples": 50_000, "seeds": 1
+    }  # fmt: skip
     assert tree["protocols"] == ["gfid"] and tree["features"] == "inception"
 
 
