@@ -343,7 +343,7 @@ def _rows(
 
 def _deltas(number: Number) -> str:
     moves = {asked.delta: used.delta for asked, used in number.cells}
-    if number.name.endswith("-rel"):
+    if number.name.removesuffix("-quick").endswith("-rel"):
         return "deltas times K/4096: " + " ".join(map(str, moves.values()))
     clipped = [f"{a} to {u}" for a, u in moves.items() if a != u]
     return "deltas clipped to K: " + ", ".join(clipped) if clipped else "no delta clipped"

@@ -22,6 +22,7 @@ FEATURES = (
     *("vistok-cnn", "inception", "dinov2", "clip"),
     *("dinov2-dgm-eval", "dinov2-fdr", "mae-fdr", "clip-fdr", "siglip-fdr", "convnext-fdr"),
     *("clip-cmmd", "clip-cmmd-tensor"),
+    *("random-cnn", "pixels-8"),
 )
 VIDEO = ("i3d", "videomae")
 PERCEPTUAL = ("vistok-cnn", "lpips-vgg", "lpips-alex", "convnext-s-logits")
@@ -61,6 +62,10 @@ def feature_network(name: str, weights: str | Path | None = None) -> FeatureNetw
         from vistok.frozen.hf import CLIPVision, DINOv2
 
         return (DINOv2 if name == "dinov2" else CLIPVision)(weights)
+    if name in ("random-cnn", "pixels-8"):
+        from vistok.frozen.controls import PixelFeatures, RandomFeatures
+
+        return RandomFeatures() if name == "random-cnn" else PixelFeatures()
     if name != "vistok-cnn":
         from vistok.frozen.presets import PresetFeatures
 

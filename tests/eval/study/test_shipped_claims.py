@@ -1,0 +1,90 @@
+"""The studies of papers' claims that come with vistok, and the results that are committed of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vistok.config import shipped
+from vistok.eval.results.rows import Results
+from vistok.eval.study.claims.doubts import seen_in_training
+from vistok.eval.study.study import read_study, run_config
+from vistok.storage.weights import sha256
+
+STUDIES = shipped.folder() / "studies/claims"
+ROOT = Path(__file__).parents[3]
+GALLERY = ROOT / "eval/gallery/claims"
+DOCS = ROOT / "docs/ideas/claims.md"
+NAMES = ("pfid", "perturbation", "post_training", "lengths", "binary", "fewer_tokens")
+
+
+def test_every_file_is_known():
+    assert {path.stem for path in STUDIES.glob("*.yaml")} == {*NAMES, "tokenizer", "eyes"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("scale", ["cpu", "gpu"])
+def test_every_run_has_a_config(name, scale):
+    study = read_study(STUDIES / f"{name}.yaml", [f"scale={scale}"])
+    assert study.claims
+    for run in study.runs:
+        config = run_config(study, run)
+        losses = getattr(config.task, "losses", ())
+        for loss in losses:
+            if loss.kind == "perceptual":  # the metric looks through the embedded network
+                assert loss.weights_path == f"{study.home}/eyes/model/model.safetensors"
+    assert "vistok-cnn" in study.evaluate.features
+
+
+def test_one_run_is_the_same_in_every_study():
+    """A run that two studies name is made once, so both must say the same of it."""
+    found = {}
+    for name in NAMES:
+        study = read_study(STUDIES / f"{name}.yaml")
+        for run in study.runs:
+            config = run_config(study, run)
+            assert found.setdefault(config.folder, config) == config, (name, run)
+    assert len(found) > 15
+
+
+def test_a_loss_through_other_weights_shares_no_network(tmp_path):
+    """The same plan with weights of its own is another network; its own weights, or a file that is
+    not there to be compared, are not."""
+    weights = tmp_path / "eyes.safetensors"
+    weights.write_bytes(b"eyes")
+    seen = lambda path, measures: seen_in_training(
+        {
+            "config": {
+                "task": {
+                    "losses": [
+                        {"kind": "perceptual", "network": "vistok-cnn", "weights_path": path}
+                    ]
+                }
+            }
+        },
+        [],
+        measures,
+    )
+    assert "vistok-cnn" not in seen(str(weights), "0" * 64)
+    assert "vistok-cnn" in seen(str(weights), sha256(weights))
+    assert "vistok-cnn" in seen(str(weights), None)
+    assert "vistok-cnn" in seen(None, "0" * 64)
+    assert "vistok-cnn" in seen(str(tmp_path / "none"), "0" * 64)
+
+
+@pytest.mark.parametrize("path", sorted(GALLERY.glob("*.json")), ids=lambda path: path.stem)
+def test_committed_results_are_valid_and_quoted(path):
+    results = Results.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    page = DOCS.read_text(encoding="utf-8")
+    study = results.facts["study"]
+    assert f"vistok study claims/{study['name']}" in page
+    for claim in study["claims"]:
+        assert claim["says"] in page and claim["verdict"] in page, claim["id"]
+    shown = [row for row in results.rows if row.metric in ("rFID", "gFID", "pFID-v1-rel-quick")]
+    assert shown
+    for row in shown:
+        run = row.run.split("/")[0]
+        line = [one for one in page.splitlines() if one.startswith("|") and f"`{run}`" in one]
+        assert any(f"{row.value:.2f}" in one for one in line), (row.run, row.metric, row.value)
