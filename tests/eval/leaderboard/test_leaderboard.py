@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
@@ -261,6 +262,14 @@ def test_runs_say_their_license(runs):
     path = runs[0] / "model" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"license": "MIT"}))
     assert resolve(runs)[0].tokenizer.facts()["license"] == "MIT"
+
+
+def test_every_committed_results_file_is_valid():
+    """Those of the gallery, and all that people sent."""
+    gallery = Path(__file__).parents[3] / "eval/gallery"
+    sources = collect([gallery], "board.html")
+    assert [(one.name, one.reason) for one in sources if one.reason] == []
+    assert "quickstart_results.json" in [one.name for one in sources]
 
 
 def test_no_number_is_made_up(tmp_path):
