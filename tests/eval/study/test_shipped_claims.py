@@ -1,4 +1,4 @@
-"""The studies of papers' claims that come with vistok, and the results that are committed of them."""
+"""The studies of papers' claims that come with vistok, and their committed results."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import pytest
 
 from vistok.config import shipped
 from vistok.eval.results.rows import Results
-from vistok.eval.study.claims.doubts import seen_in_training
 from vistok.eval.study.study import read_study, run_config
-from vistok.storage.weights import sha256
 
 STUDIES = shipped.folder() / "studies/claims"
 ROOT = Path(__file__).parents[3]
@@ -47,31 +45,6 @@ def test_one_run_is_the_same_in_every_study():
             config = run_config(study, run)
             assert found.setdefault(config.folder, config) == config, (name, run)
     assert len(found) > 15
-
-
-def test_a_loss_through_other_weights_shares_no_network(tmp_path):
-    """The same plan with weights of its own is another network; its own weights, or a file that is
-    not there to be compared, are not."""
-    weights = tmp_path / "eyes.safetensors"
-    weights.write_bytes(b"eyes")
-    seen = lambda path, measures: seen_in_training(
-        {
-            "config": {
-                "task": {
-                    "losses": [
-                        {"kind": "perceptual", "network": "vistok-cnn", "weights_path": path}
-                    ]
-                }
-            }
-        },
-        [],
-        measures,
-    )
-    assert "vistok-cnn" not in seen(str(weights), "0" * 64)
-    assert "vistok-cnn" in seen(str(weights), sha256(weights))
-    assert "vistok-cnn" in seen(str(weights), None)
-    assert "vistok-cnn" in seen(None, "0" * 64)
-    assert "vistok-cnn" in seen(str(tmp_path / "none"), "0" * 64)
 
 
 @pytest.mark.parametrize("path", sorted(GALLERY.glob("*.json")), ids=lambda path: path.stem)
