@@ -107,10 +107,10 @@ def two(monkeypatch):
     return done
 
 
-@pytest.mark.parametrize("first", ["vistok-cnn", "inception"])
-def test_one_network_more_is_measured_alone(two, runs, tmp_path, first):
-    other = ({"vistok-cnn", "inception"} - {first}).pop()
-    common = {"protocols": ("rfid", "gfid", "linear_probe"), "limit": 12}
+def test_one_network_more_is_measured_alone(two, runs, tmp_path):
+    """The other one has the name of the perceptual network, whose rows are not its own."""
+    first, other = "inception", "vistok-cnn"
+    common = {"protocols": ("rfid", "gfid", "linear_probe"), "limit": 12, "gfid": {"seeds": 1}}
     common |= {"linear_probe": {"train_images": 50}}
     go = lambda where, *networks: evaluate(
         runs, EvalConfig(features=networks, cache=str(tmp_path / where), **common)
