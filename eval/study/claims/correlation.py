@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from vistok.core.errors import InputError
-from vistok.eval.results.metrics import shown
+from vistok.eval.results.metrics import metric, shown
 from vistok.eval.study.claims.base import (
     FEWEST,
     Answer,
@@ -120,7 +120,10 @@ class CorrelationClaimConfig(ClaimBase):
 
     def _compare(self, points: Points, other: str) -> Test:
         n, y = len(points), [own[self.of] for own in points.values()]
-        sides = {name: [own[name] for own in points.values()] for name in (self.better, other)}
+        sides = {
+            name: [self._turn(name) * own[name] for own in points.values()]
+            for name in (self.better, other)
+        }
         of = title(self.of)
         label = f"{title(self.better)} against {title(other)} as predictors of {of}"
         asked = other in self.than
@@ -166,6 +169,11 @@ class CorrelationClaimConfig(ClaimBase):
             says = "these tokenizers do not tell which orders better"
         needed = "" if answer != "open" else _more(gap, interval, n)
         return Test(label, answer, f"{told}: {says}", gap, interval, n, needed, asked)
+
+    def _turn(self, name: str) -> int:
+        """-1 where a better number of this metric is a larger one and of the other a smaller one:
+        a coefficient above 0 always means that better goes with better."""
+        return 1 if metric(name).better in ("", metric(self.of).better) else -1
 
     def _chart(self, points: Points, name: str) -> dict[str, Any]:
         x = [own[name] for own in points.values()]

@@ -54,6 +54,14 @@ def test_an_inverse_order_does_not_win():
     assert swapped["verdict"] == FAILS
 
 
+def test_better_goes_with_better():
+    """A metric of which more is better predicts by falling where the other rises."""
+    given = claim("correlation", better="PSNR", than=["rFID"])
+    points = [(r, -p, p) for p, r in enumerate(SCATTERED, 1)]
+    numbers = tokenizers(points, ("rFID", "PSNR", "gFID"))
+    assert verdict(given, numbers)["verdict"] == HOLDS
+
+
 @pytest.mark.parametrize("n", [0, 1, 4])
 def test_fewer_than_five_tokenizers_claim_nothing(n):
     found = verdict(PREDICTS, tokenizers([(n - p, p, p) for p in range(n)]))
