@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vistok.eval.context import Context
 from vistok.eval.images import Views
-from vistok.eval.protocols import gfid
+from vistok.eval.protocols import generated, gfid
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, Skip, register
 from vistok.eval.reference.training_set import TrainingSet, training_set
 from vistok.eval.results.rows import Row
@@ -48,7 +48,7 @@ class CodeUsageConfig(ProtocolConfig):
     _not_negative = field_validator("guidance")(gfid.not_negative)
 
 
-class CodesPass(gfid.Pass):
+class CodesPass(generated.Pass):
     """Config of the sequences sampled at one guidance."""
 
 
@@ -72,7 +72,7 @@ class CodeUsage(Protocol):
         asked = likewise.guidance if own.guidance is None else own.guidance
         found: list[Job | Skip] = []
         for generator in system.generators:
-            for scale in gfid.scales_of(generator.generator, asked):
+            for scale in generated.scales_of(generator.generator, asked):
                 given = {"samples": own.samples, "training": training, "labels": likewise.labels}
                 one = CodesPass(length=spec.max_prefix, guidance=scale, **given)
                 found.append(Job(self, one, generator, real))
@@ -80,7 +80,7 @@ class CodeUsage(Protocol):
 
     def run(self, context: Context, config: CodesPass) -> list[Row]:
         """Total variation and Jensen-Shannon divergence, over all positions and by position."""
-        made = gfid.prepared(context, config, NAME)
+        made = generated.prepared(context, config, NAME)
         if made is None:
             return []
         model, note = made
@@ -93,7 +93,7 @@ class CodeUsage(Protocol):
         drawn = sampled(context, model, columns, config, count)
         tokens, codes = drawn.shape[0] * drawn.shape[1], max(columns.sizes)
         few = f"{tokens:,} tokens for {codes:,} codes" if tokens < codes else ""
-        common = gfid.common_fields(context, config) | {"count": count, "few": few}
+        common = generated.common_fields(context, config) | {"count": count, "few": few}
         rows = []
         for by_position, ending in ((False, ""), (True, "-position")):
             found, floor = (
@@ -154,8 +154,8 @@ def sampled(
     """[n, L, C] int64: the codes of the first samples, those that gFID decodes."""
     shape = (count, context.spec.length, len(columns.groups))
     codes = torch.zeros(shape, dtype=torch.int64)
-    title = f"{gfid.title_of(context.job.generator, config)}, codes"
+    title = f"{generated.title_of(context.job.generator, config)}, codes"
     for index in context.numbers(title, count, codes):
-        tokens = gfid.sample(context, model, index, config)
+        tokens = generated.sample(context, model, index, config)
         codes[index] = codes_of(context, tokens, columns) + 1
     return sum_(codes) - 1

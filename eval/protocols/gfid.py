@@ -5,48 +5,44 @@ images that rFID uses, from the same samples. Each is measured without guidance 
 it: a generator's own settings if they guide, else a moderate scale. Each is the mean over several
 sampling seeds.
 Generators are runs that were named, or the AR probe (`gfid.probe`, eval/systems/probe.py), by which
-gFID becomes a property of the tokenizer. Samples are spread evenly over the classes, and their
-draws are keyed by sample number, so batches and ranks cannot change them.
+gFID becomes a property of the tokenizer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-import torch.nn.functional as F
 from pydantic import Field, field_validator
-from torch import Tensor
 
 from vistok.core.errors import InputError
-from vistok.core.rng import Rng
-from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
 from vistok.eval.floors import floor_of
-from vistok.eval.frame_rates import of_samples
 from vistok.eval.intervals import error_of_drawn
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Selects, Skip, register
-from vistok.eval.protocols.sample_texts import conditioned, texts_missing, texts_of
+from vistok.eval.protocols.generated import (
+    GIVEN,
+    Pass,
+    common_fields,
+    passes,
+    prepared,
+    sample_into,
+    scales_of,
+    title_of,
+)
 from vistok.eval.reference.cmmd import cmmd_row
 from vistok.eval.reference.real import RealStats
 from vistok.eval.reference.sets import MS_SSIM, MetricNames, NetworkMeasures, SetMeasures
 from vistok.eval.reference.training_set import TrainingSet, training_set
-from vistok.eval.results.facts import Scale
 from vistok.eval.results.rows import Row
-from vistok.eval.results.text import scale_text
 from vistok.eval.systems.probe import no_probe
-from vistok.eval.systems.runs import System, class_names
+from vistok.eval.systems.runs import System
 from vistok.metrics.stored import CAP
-from vistok.tokens import Tokens, TokenSpec
 
 if TYPE_CHECKING:
     from vistok.eval.config import EvalConfig
 
 MOST = 50_000  # samples, unless told otherwise: as many as published gFIDs have
-_MODERATE = 1.5  # guidance scale of a generator that does not guide by itself
-_FILE = "a reference was given instead"
 
 
 def one_scale(value: Any) -> Any:
@@ -91,20 +87,6 @@ class GFIDConfig(ProtocolConfig):
     _not_negative = field_validator("guidance")(not_negative)
 
 
-class Pass(ProtocolConfig):
-    """Config of one set of samples: a job of its own, so that a kill loses only one."""
-
-    length: Selects[int]
-    guidance: Selects[Scale] = 1.0  # the generator's own scale stands for all its own settings
-    labels: Selects[Literal["equal", "random"]] = "equal"
-    resize: Selects[int | None] = None
-    trained: Selects[bool] = True  # else the same generator with fresh weights: the baseline
-    samples: Selects[int | None] = None
-    training: Selects[dict[str, Any] | str] = _FILE  # identity of the images, or why there are none
-    metrics: Selects[MetricNames] = ()
-    stored: Selects[int] = CAP
-
-
 @register
 class GFID(Protocol):
     """Generation: Fréchet distance of samples (of clips: of their frames) to training and to
@@ -120,7 +102,7 @@ class GFID(Protocol):
         own = config.gfid
         if not system.generators:
             return [Skip("gFID", missing(system, config))]
-        real: TrainingSet | str = _FILE
+        real: TrainingSet | str = GIVEN
         if config.reference is None:
             limit = own.train_images or config.limit
             real = training_set(system.tokenizer, config.data, limit)
@@ -227,173 +209,6 @@ def of_seeds(job: Job, first: int, count: int) -> list[Job]:
     """The job with each of `count` seeds from the evaluation's own, `first`, on; the cache has one
     outcome for each, the same as of an evaluation with that seed."""
     return [job, *(replace(job, seed=first + more) for more in range(1, count))]
-
-
-def prepared(context: Context, config: Pass, what: str) -> tuple[Any, str] | None:
-    """(the job's generator, ready to sample, and a note on it); None, and a skip of `what`, where
-    texts are missing."""
-    generator = context.job.generator
-    model = generator.generator.to(context.device).eval()
-    reason = texts_missing(context, model)
-    if reason is None and not readable(context, model):
-        reason = "the decoder reads text, and samples have none; evaluate with a data.caption"
-    if reason is None and config.resize is not None and len(context.sides) == 3:
-        reason = f"resize={config.resize} is for images; these samples are clips"
-    if reason is not None:
-        context.skip(what, reason, generator.name)
-        return None
-    note = f"tokens of {context.run.name}" + f"; {generator.fit}" * bool(generator.fit)
-    if not config.trained:
-        model = model.untrained(seed=0).to(context.device)
-        note = f"baseline: the same generator with fresh weights (seed 0); {note}"
-    return model, note
-
-
-def title_of(generator: Any, config: Pass) -> str:
-    """Title of the progress bar of a pass."""
-    scale = scale_text(config.guidance)
-    return f"{generator.name}: guidance {scale}, length {config.length}"
-
-
-def common_fields(context: Context, config: Pass) -> dict[str, Any]:
-    """Fields of all rows of a pass of the job's generator."""
-    generator = context.job.generator
-    followed = settings(context, generator.generator, config.guidance).model_dump(mode="json")
-    return {
-        "run": generator.name,
-        "weights": {"tokenizer": context.run.sha256, "generator": generator.sha256},
-        "length": config.length,
-        "sampling": {
-            "generator": followed,
-            **({"decoder": context.decoder_sampling} if context.samples else {}),
-        },
-        "seed": context.seed,
-        "condition": _condition_name(context, generator.generator, config.labels),
-        "precision": followed.get("precision") or "fp32",
-        **({} if config.resize is None else {"size": (config.resize, config.resize)}),
-    }
-
-
-def passes(spec: TokenSpec, scales: Sequence[float]) -> list[Pass]:
-    """Whole sequences without and with guidance; shorter prefixes and the baseline without."""
-    found = [Pass(length=spec.max_prefix, guidance=scale) for scale in scales]
-    found += [Pass(length=length) for length in spec.eval_lengths[:-1]]
-    return [*found, Pass(length=spec.max_prefix, trained=False)]
-
-
-def scales_of(model: Any, guidance: Sequence[float] | None) -> tuple[Scale, ...]:
-    """The guidance scales that a generator can follow, 1 first."""
-    own = model.config.condition
-    given = (model.num_classes and own.null_class) or model.reads_text
-    if not given or "guidance" not in type(model.sampling).model_fields:
-        return (1.0,)
-    if guidance is None:
-        guidance = (model.sampling.guidance if model.sampling.guided else _MODERATE,)
-    return tuple(dict.fromkeys((1.0, *guidance)))
-
-
-def settings(context: Context, model: Any, guidance: Scale) -> Any:
-    """The generator's whole sampling settings: its own, the user's changes, and the guidance.
-
-    Scale 1 is its preset `unguided`; its own scale leaves its schedule as it is, and so does
-    another one, which the schedule then grows to.
-    """
-    changes = dict(context.sampling.get("generator", {}))
-    if "guidance" in type(model.sampling).model_fields:
-        off = {"preset": "unguided", **model.unguided}
-        changes |= off if guidance == 1.0 else {"guidance": guidance}
-    return model.settings(changes)
-
-
-def readable(context: Context, model: Any) -> bool:
-    """True unless the tokenizer's decoder reads texts that samples do not have."""
-    return (
-        model.reads_text
-        or context.condition_name == "none"
-        or (context.captions(labels_of(model, torch.zeros(1, dtype=torch.int64)), 1) is not None)
-    )
-
-
-def _condition_name(context: Context, model: Any, labels: str) -> str:
-    named = "class" if labels == "equal" else f"class ({labels})"
-    given = [named] if class_names(model) else []
-    if model.reads_text and context.condition_name == "none":
-        kind, what = next(iter(context.views.record.get("text", {"?": "?"}).items()))
-        given.append(f"text: {kind} {what}")
-    if model.config.condition.first_frames is not None:
-        given.append(f"first {model.config.condition.first_frames} frames of the clips")
-    given.append(context.condition_name)
-    return ", ".join(name for name in given if name != "none") or "none"
-
-
-def decoded(context: Context, model: Any, index: Tensor, one: Pass) -> Tensor:
-    """[B, 3, *sides] uint8: `pixels_of` the samples of numbers `index` [B]."""
-    return to_uint8(pixels_of(context, model, index, one))
-
-
-def pixels_of(context: Context, model: Any, index: Tensor, one: Pass) -> Tensor:
-    """[B, 3, *sides] in 0..1: the samples of numbers `index` [B], under captions of their classes,
-    or the texts that the generator read."""
-    tokens, condition = sample(context, model, index, one), None
-    if context.condition_name != "none":
-        labels = labels_of(model, index, one.labels, context.seed)
-        texts = context.captions(labels, len(index))
-        if model.reads_text:
-            texts = texts_of(context, index, labels)
-        condition = context.tokenizer.condition(texts)
-    condition = of_samples(context, condition, len(index))
-    pixels = context.decode(tokens, condition, index)
-    if one.resize is not None:
-        sides = (one.resize, one.resize)
-        pixels = F.interpolate(pixels, size=sides, mode="bicubic", align_corners=False)
-    return pixels
-
-
-def labels_of(model: Any, index: Tensor, labels: str = "equal", seed: int = 0) -> Tensor | None:
-    """Classes [B] of the samples `index`, in turn or at random; None for a generator without."""
-    count = len(class_names(model))
-    if not count:
-        return None
-    if labels == "equal":
-        return index % count
-    u = Rng(seed, "gfid_labels").uniform(index.cpu())
-    return (u * count).long().clamp(max=count - 1).to(index.device)
-
-
-def sample(context: Context, model: Any, index: Tensor, one: Pass) -> Tokens:
-    """Token sequences of the sample numbers `index` [B], stopped at the pass' length."""
-    index = index.to(context.device)
-    whole = one.length == context.spec.max_prefix
-    return model.sample(
-        conditioned(context, model, index, labels_of(model, index, one.labels, context.seed)),
-        index=index,
-        seed=context.seed,
-        length=None if whole else one.length,
-        sampling=settings(context, model, one.guidance),
-    )
-
-
-def sample_into(
-    measures: SetMeasures, context: Context, model: Any, one: Pass, samples: int, title: str
-) -> None:
-    """Add this rank's share of `samples` decoded samples to the measures."""
-    for index in context.numbers(title, samples, measures):
-        measures.update(decoded(context, model, index, one), index)
-
-
-def samples_of(
-    context: Context, model: Any, classes: Sequence[int], each: int, guidance: Scale
-) -> Tensor:
-    """[classes, each, 3, *sides] uint8: the first samples of some classes, those of the statistics.
-
-    `classes` are labels; [0] for a generator without classes.
-    """
-    count = max(1, len(class_names(model)))
-    index = torch.tensor(classes)[:, None] + count * torch.arange(each)  # [classes, each]
-    parts = index.flatten().split(context.batch)
-    one = Pass(length=context.spec.max_prefix, guidance=guidance)
-    made = [decoded(context, model, part, one) for part in parts]
-    return torch.cat(made).cpu().unflatten(0, index.shape)
 
 
 def _unguidable(generator: Any) -> str:

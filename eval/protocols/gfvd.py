@@ -15,7 +15,7 @@ from vistok.eval.context import Context
 from vistok.eval.floors import floor_of
 from vistok.eval.images import network_of
 from vistok.eval.intervals import error_of_drawn, sample_of
-from vistok.eval.protocols import gfid
+from vistok.eval.protocols import generated, gfid
 from vistok.eval.protocols.base import Job, Protocol, Selects, Skip, register
 from vistok.eval.protocols.fvd_presets import misfit
 from vistok.eval.protocols.rfvd import FVDConfig, Looking, clips_note, network_of_clips, presets_of
@@ -48,7 +48,7 @@ class GFVDConfig(FVDConfig):
     _not_negative = field_validator("guidance")(gfid.not_negative)
 
 
-class ClipPass(FVDConfig, gfid.Pass):
+class ClipPass(FVDConfig, generated.Pass):
     """Config of one set of generated clips under one preset."""
 
 
@@ -72,7 +72,7 @@ class GFVD(Protocol):
         found: list[Job | Skip] = [Skip("gFVD", real)] if isinstance(real, str) else []
         length, asked = system.tokenizer.spec.max_prefix, own.guidance or likewise.guidance
         for generator in system.generators:
-            scales = gfid.scales_of(generator.generator, asked)
+            scales = generated.scales_of(generator.generator, asked)
             passes = [{"guidance": scale} for scale in scales] + [{"trained": False}]
             for keys, networks in presets_of(own):
                 common = {"length": length, "samples": samples, "training": training, **keys}
@@ -91,7 +91,7 @@ class GFVD(Protocol):
         if reason:
             context.skip("gFVD", reason, context.job.generator.name)
             return []
-        made = gfid.prepared(context, config, "gFVD")
+        made = generated.prepared(context, config, "gFVD")
         if made is None:
             return []
         model, note = made
@@ -99,9 +99,9 @@ class GFVD(Protocol):
         samples = config.samples or min(gfid.MOST, len(context.views))
         mine = FeatureStats(network.dim, context.device)
         sample = sample_of(context, network.dim, samples, frame_wise=False)
-        title = gfid.title_of(context.job.generator, config)
+        title = generated.title_of(context.job.generator, config)
         for index in context.numbers(title, samples, [mine, sample]):
-            features = network(gfid.pixels_of(context, model, index, config))
+            features = network(generated.pixels_of(context, model, index, config))
             mine.update(features)
             sample.update(features, index)
         stats, sides = mine.reduce(), self._sides(context, config, network)
@@ -125,7 +125,7 @@ class GFVD(Protocol):
                     note=f"{said}; {samples:,} samples, {clips_note(context, preset)}",
                     features=network_of(network),
                     setting=config.setting,
-                    **gfid.common_fields(context, config),
+                    **generated.common_fields(context, config),
                 )
             )
         return rows

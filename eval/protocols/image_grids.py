@@ -16,7 +16,7 @@ from vistok.config.errors import UserError
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
 from vistok.eval.images import Views, exact
-from vistok.eval.protocols import gfid, pfid
+from vistok.eval.protocols import generated, pfid
 from vistok.eval.protocols.base import Job, Protocol, ProtocolConfig, Skip, register
 from vistok.eval.reference.training_set import TrainingSet, training_set
 from vistok.eval.results.facts import Scale
@@ -64,7 +64,7 @@ class ImageGrids(Protocol):
         if isinstance(shown, str):
             found.append(Skip(self.name, shown))
         for generator in system.generators:
-            own = _JobConfig(guidance=gfid.scales_of(generator.generator, scales))
+            own = _JobConfig(guidance=generated.scales_of(generator.generator, scales))
             found.append(Job(self, own, generator))
         return found
 
@@ -80,9 +80,9 @@ class ImageGrids(Protocol):
                 context.image_grids.append(perturbed(context))
         else:
             generator.generator.to(context.device).eval()
-            if gfid.readable(context, generator.generator):
+            if generated.readable(context, generator.generator):
                 for scale in config.guidance:
-                    context.image_grids.append(generated(context, generator, scale))
+                    context.image_grids.append(generated_grid(context, generator, scale))
         return []
 
 
@@ -163,13 +163,13 @@ def perturbed(context: Context) -> dict[str, Any]:
     return grid("perturbed", context.run.name, rows, labels)
 
 
-def generated(context: Context, generator: Any, guidance: Any) -> dict[str, Any]:
+def generated_grid(context: Context, generator: Any, guidance: Any) -> dict[str, Any]:
     """Samples of the classes (of some, evenly spaced, if there are many) at one guidance."""
     model = generator.generator
     names = class_names(model) or ["samples"]
     shown = sorted({i * len(names) // _CLASSES for i in range(_CLASSES)})
     with exact():
-        decoded = gfid.samples_of(context, model, shown, _shown(context), guidance)
+        decoded = generated.samples_of(context, model, shown, _shown(context), guidance)
     rows = [(names[label], row) for label, row in zip(shown, decoded, strict=True)]
     note = f"{len(shown)} of {len(names)} classes" if len(shown) < len(names) else ""
     return {

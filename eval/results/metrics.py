@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-from vistok.eval.results import network_metrics, predictor_metrics, video_metrics
+from vistok.eval.results import network_metrics, predictor_metrics, speed_metrics, video_metrics
 from vistok.eval.results.metric import Metric
 
 _FACTORS = "Mean over the factors of a code too large to count as one."
@@ -347,18 +347,6 @@ METRICS: dict[str, Metric] = {
     )
 }
 
-# Numbers of `vistok eval speed` end in what they are: encode-images/s, decode-FLOP/s, ...
-_ENDINGS = (
-    Metric("FLOP/s", unit="G", digits=2, scale=1e9),
-    Metric("peak-GB", digits=3),
-    Metric("share", unit="%", digits=1, scale=0.01),
-    Metric("data-wait", unit="%", digits=1, scale=0.01),
-    Metric("seconds", unit="s", digits=3),
-    Metric("ratio", digits=2),
-    Metric("/s", digits=1),
-    Metric("gain", digits=1),
-    Metric("passes", digits=1),
-)
 _ORDER = {name: place for place, name in enumerate(METRICS)}
 
 
@@ -366,7 +354,7 @@ def metric(name: str) -> Metric:
     """The record of a metric; one without a meaning for a name that the table does not have."""
     if name in METRICS:
         return METRICS[name]
-    return next((one for one in _ENDINGS if name.endswith(one.name)), Metric(name))
+    return next((one for one in speed_metrics.ENDINGS if name.endswith(one.name)), Metric(name))
 
 
 def counted(name: str, clips: bool) -> str:

@@ -10,7 +10,7 @@ from vistok.eval.config import EvalConfig
 from vistok.eval.jobs import Outcome
 from vistok.eval.measure import evaluate
 from vistok.eval.protocols.base import PROTOCOLS, Job
-from vistok.eval.protocols.gfid import Pass
+from vistok.eval.protocols.generated import Pass
 from vistok.eval.result_cache import facts_of, renamed
 from vistok.eval.results.rows import Reference, Row
 from vistok.eval.resumable import digest

@@ -171,14 +171,14 @@ KILLED = """
 import os, signal, sys
 from vistok.eval.measure import evaluate
 from vistok.eval.config import EvalConfig
-from vistok.eval.protocols import gfid
-real, calls = gfid.sample, []
+from vistok.eval.protocols import generated
+real, calls = generated.sample, []
 def sample(*args):
     calls.append(1)
     if len(calls) == 8:
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*args)
-gfid.sample = sample
+generated.sample = sample
 options = EvalConfig(
     protocols=("rfid", "gfid"), limit=24, batch=8, cache=sys.argv[1], save_every=0.0,
     gfid={"seeds": 1},
@@ -191,7 +191,7 @@ evaluate(sys.argv[2:], options)
 def test_a_killed_evaluation_goes_on(runs, tmp_path, monkeypatch):
     """SIGKILL in the third sampling pass of gFID: rFID is found, three passes are not done again,
     all numbers are those of an undisturbed evaluation."""
-    from vistok.eval.protocols import gfid
+    from vistok.eval.protocols import generated
 
     cache = tmp_path / "cache"
     script = tmp_path / "killed.py"
@@ -199,8 +199,8 @@ def test_a_killed_evaluation_goes_on(runs, tmp_path, monkeypatch):
     done = run(str(script), cache, *runs)
     assert done.returncode == -signal.SIGKILL
     assert {p.name.split("-")[0] for p in cache.iterdir()} >= {"rfid", "part", "real"}
-    real, calls, said = gfid.sample, [], []
-    monkeypatch.setattr(gfid, "sample", lambda *args: (calls.append(1), real(*args))[1])
+    real, calls, said = generated.sample, [], []
+    monkeypatch.setattr(generated, "sample", lambda *args: (calls.append(1), real(*args))[1])
     options = dict(protocols=("rfid", "gfid"), limit=24, batch=8, gfid={"seeds": 1})
     results = evaluate(runs, EvalConfig(**options, cache=str(cache), save_every=0.0), said.append)
     again = len(calls)

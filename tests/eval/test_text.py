@@ -12,7 +12,7 @@ from vistok.config.registry import build
 from vistok.data import PhotosConfig
 from vistok.eval.context import Context
 from vistok.eval.images import Views, exact
-from vistok.eval.protocols import gfid, image_grids
+from vistok.eval.protocols import generated, gfid, image_grids
 from vistok.eval.protocols import linear_probe as linear
 from vistok.eval.protocols.base import Job
 from vistok.eval.systems.runs import RunError, open_data, read_run
@@ -117,12 +117,12 @@ def test_samples_of_classes_are_decoded_under_their_captions(reader, context, ca
     model, index = generator.generator, torch.arange(7)
     found = captioned(tokenizer)
     with exact():
-        tokens = gfid.sample(found, model, index, gfid.Pass(length=4))
-        made = gfid.decoded(found, model, index, gfid.Pass(length=4))
+        tokens = generated.sample(found, model, index, generated.Pass(length=4))
+        made = generated.decoded(found, model, index, generated.Pass(length=4))
         texts = [f"a {name}." for name in found.views.dataset.classes]
         wanted = tokenizer.decode(tokens, tokenizer.condition(texts))
     assert torch.equal(made, (wanted * 255 + 0.5).clamp(0, 255).to(torch.uint8))
-    one = gfid.Pass(length=4, samples=8)
+    one = generated.Pass(length=4, samples=8)
     job = Job(gfid.GFID(), one, generator, "no training images")
     found.job = job
     with exact():

@@ -150,7 +150,7 @@ def test_samples_of_clips_play(clips, monkeypatch):
         len(shown), each, 3, 6, 8, 8, dtype=torch.uint8
     )
     monkeypatch.setattr("vistok.eval.protocols.gfid.samples_of", made)
-    grid = image_grids.generated(found, generator, 1.0)
+    grid = image_grids.generated_grid(found, generator, 1.0)
     assert (grid["size"], grid["cells"], grid["frames"]) == ([8, 8], 4, 6)
     assert [row["label"] for row in grid["rows"]] == ["a", "b"]
 

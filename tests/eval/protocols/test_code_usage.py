@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from vistok.data import Photos, PhotosConfig
 from vistok.eval.__main__ import evaluate
 from vistok.eval.images import exact
-from vistok.eval.protocols import code_usage, gfid
+from vistok.eval.protocols import code_usage, generated
 from vistok.eval.reference.training_set import Picked, TrainingSet
 from vistok.eval.results.rows import Results
 from vistok.metrics.code_distance import code_columns
@@ -120,5 +120,5 @@ def test_what_does_not_apply(runs, config, tree):
     (both,) = resolve(runs)
     jobs = code_usage.CodeUsage().jobs(both, config("code_usage.guidance=2"))
     assert [job.config.guidance for job in jobs] == [1.0, 2.0]
-    assert isinstance(jobs[0].config, gfid.Pass)
+    assert isinstance(jobs[0].config, generated.Pass)
     json.dumps(jobs[0].config.model_dump(mode="json"))

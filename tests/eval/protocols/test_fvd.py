@@ -282,7 +282,7 @@ def test_generated_clips_against_training_and_validation_clips(clips, config, mo
         seen.extend(index.tolist())
         return torch.stack([data[int(i)].pixels for i in index]).float() / 255
 
-    monkeypatch.setattr("vistok.eval.protocols.gfid.pixels_of", made)
+    monkeypatch.setattr("vistok.eval.protocols.generated.pixels_of", made)
     found.run.config = {"data": {"kind": "photos", "size": 8, "frames": 3, "count": 20}}
     found.run.spec, found.run.folder = found.tokenizer.spec(), "tiny"
     system = SimpleNamespace(tokenizer=found.run, generators=[generator])

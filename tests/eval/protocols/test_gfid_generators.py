@@ -9,7 +9,7 @@ from tests.support.generators import KINDS, SPECS, lively, made, refuses
 from vistok.core.shapes import Shape
 from vistok.eval.context import Context
 from vistok.eval.images import Views, exact
-from vistok.eval.protocols import gfid
+from vistok.eval.protocols import generated, gfid
 from vistok.eval.protocols.base import Job
 from vistok.eval.systems.runs import open_data, resolve
 from vistok.tokens import TokenSpec
@@ -58,9 +58,9 @@ def test_gfid_of_every_generator(system, fails, kind, shape):
         model = lively(made(kind, spec)).eval()
         model.classes = ("cat", "dog")
         context, generator = system(model)
-        scales = gfid.scales_of(model, (2.0,))
+        scales = generated.scales_of(model, (2.0,))
         rows = []
-        for one in gfid.passes(spec, scales)[: len(scales) + 1]:
+        for one in generated.passes(spec, scales)[: len(scales) + 1]:
             one = one.model_copy(update={"samples": 5})
             context.job = Job(gfid.GFID(), one, generator, "none")
             with exact():

@@ -10,7 +10,7 @@ from vistok.config import validate
 from vistok.data import Photos, PhotosConfig
 from vistok.eval.context import Context
 from vistok.eval.images import Views, exact
-from vistok.eval.protocols import gfid, sample_texts
+from vistok.eval.protocols import generated, gfid, sample_texts
 from vistok.eval.protocols.base import Job
 from vistok.frozen.text import TextEncoder, TextEncoderConfig
 from vistok.generators.masked import Masked, MaskedConfig
@@ -47,7 +47,7 @@ def make(generator, features):
 
 def rows(context, model, **one):
     job = SimpleNamespace(name="gen", generator=model, sha256="1" * 64, fit="")
-    context.job = Job(gfid.GFID(), gfid.Pass(length=4, samples=9, **one), job, "none")
+    context.job = Job(gfid.GFID(), generated.Pass(length=4, samples=9, **one), job, "none")
     with exact():
         return gfid.GFID().run(context, context.job.config)
 
@@ -61,11 +61,11 @@ def test_samples_have_the_texts_of_the_data(make, generator):
     assert sample_texts.texts_of(context, torch.tensor([5]), torch.tensor([2])) == (
         f"a {names[2]}.",
     )
-    assert gfid.scales_of(model, None) == (1.0, 3.0)
+    assert generated.scales_of(model, None) == (1.0, 3.0)
     (row,) = rows(context, model, guidance=3.0)
     assert row.metric == "gFID-val" and row.condition == "text: caption a {class}."
     index = torch.arange(3)
-    given = gfid.sample(context, model, index, gfid.Pass(length=4, guidance=3.0))
+    given = generated.sample(context, model, index, generated.Pass(length=4, guidance=3.0))
     texts = sample_texts.texts_of(context, index, None)
     expected = model.sample(model.text_condition(texts), index=index, seed=context.seed)
     assert torch.equal(given.indices, expected.indices)

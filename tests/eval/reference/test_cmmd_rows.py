@@ -10,7 +10,7 @@ from tests.support.tiny_presets import shrink, write
 from vistok.data.batch import to_uint8
 from vistok.eval.context import Context
 from vistok.eval.images import Views, exact
-from vistok.eval.protocols import gfid
+from vistok.eval.protocols import generated, gfid
 from vistok.eval.protocols.base import Job
 from vistok.eval.reference.sets import SetMeasures
 from vistok.eval.reference.training_set import training_set
@@ -68,7 +68,7 @@ def test_generated_images_are_taken_to_training_and_validation_images(runs, feat
     found = {}
     with exact():
         for trained in (True, False):
-            one = gfid.Pass(length=4, samples=21, trained=trained)
+            one = generated.Pass(length=4, samples=21, trained=trained)
             made.job = Job(gfid.GFID(), one, system.generators[0], real)
             rows = gfid.GFID().run(made, one)
             found |= {row.metric: row for row in rows if row.features.name == "clip-cmmd"}

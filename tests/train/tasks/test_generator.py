@@ -71,7 +71,7 @@ def test_a_generator_resumes_exactly(run, cached):
 
 
 def test_a_generator_may_ignore_the_classes(run, cached):
-    from vistok.eval.protocols.gfid import labels_of
+    from vistok.eval.protocols.generated import labels_of
 
     _, tokens = cached
     tree = {**GENERATOR, "data": {"kind": "tokens", "path": f"{tokens}/train", "val_share": 0.2}}
