@@ -99,7 +99,11 @@ def test_many_processes_measure_like_one(runs, tmp_path, world):
     assert len(one.rows) == len(many.rows)
     for a, b in zip(one.rows, many.rows, strict=True):
         assert a.value == pytest.approx(b.value, rel=1e-6, abs=1e-9), a.display
-        alike = {"value": None, "date": "", "commit": ""}
+        assert a.interval == (b.interval and pytest.approx(b.interval, rel=1e-4, abs=1e-9))
+        floors = [row.floor and row.floor.model_dump() for row in (a, b)]
+        values = [floor.pop("value") for floor in floors if floor]
+        assert floors[0] == floors[1] and values[:1] == pytest.approx(values[1:], rel=1e-6)
+        alike = {"value": None, "interval": None, "floor": None, "date": "", "commit": ""}
         assert a.model_copy(update=alike) == b.model_copy(update=alike)
         assert b.count == (17 if b.protocol == "gfid" else IMAGES)
     for name in ("codebook", "image_grids"):
