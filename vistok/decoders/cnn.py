@@ -95,10 +95,10 @@ class CNNDecoder(Decoder):
             "nearest": lambda width: nn.UpsamplingNearest2d(scale_factor=2),
             "depth_to_space": DepthToSpace,
         }[config.upsample]
-        ways, last = [double(width) for width in widths[1:]], len(widths) - 1
+        ways = [double(width) for width in widths[1:]]
         inputs = (*widths[1:], widths[-1])
         self.levels = nn.ModuleList(
-            Level(conv, inside, out, way, attend=conv.attention and i == last)
+            Level(conv, inside, out, way, attend=conv.attends(i))
             for i, (inside, out, way) in enumerate(zip(inputs, widths, (None, *ways), strict=True))
         )
         self.adaptive = nn.ModuleList(

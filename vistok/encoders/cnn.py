@@ -59,9 +59,8 @@ class CNNEncoder(Encoder):
         self.conv_in = nn.Conv2d(shape.channels, conv.channels, 3, padding=1, bias=config.bias_in)
         halve = {"average": lambda width: nn.AvgPool2d(2), "conv": Downsample}[config.downsample]
         ways = [halve(width) for width in widths[:-1]]
-        last = len(widths) - 1
         self.levels = nn.ModuleList(
-            Level(conv, inside, out, way, attend=conv.attention and i == last)
+            Level(conv, inside, out, way, attend=conv.attends(i))
             for i, (inside, out, way) in enumerate(
                 zip((conv.channels, *widths), widths, (*ways, None), strict=False)
             )

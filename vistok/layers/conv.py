@@ -50,6 +50,9 @@ class ConvConfig(Config):
     attention: bool = False
     """Self-attention after each block of the last level and between those of the middle
     (taming-transformers, LlamaGen)."""
+    attention_levels: tuple[Annotated[int, Field(ge=0, lt=12)], ...] | None = None
+    """With attention: the levels whose blocks it follows, 0 is the image's; null = the last; [] =
+    in the middle alone."""
 
     @classmethod
     def tiny(cls) -> ConvConfig:
@@ -63,7 +66,21 @@ class ConvConfig(Config):
                     f"channels={self.channels} x channel_mult {mult} must be a multiple of "
                     f"norm_groups={self.norm_groups}"
                 )
+        levels = len(self.channel_mult)
+        if self.attention_levels is not None and not self.attention:
+            raise InputError(
+                "attention_levels without attention: set attention=true, or leave it out"
+            )
+        if wrong := [level for level in self.attention_levels or () if level >= levels]:
+            raise InputError(
+                f"attention_levels: {wrong[0]} is no level; channel_mult has {levels}, from 0 on"
+            )
         return self
+
+    def attends(self, level: int) -> bool:
+        """True if attention follows the blocks of this level."""
+        levels = self.attention_levels
+        return self.attention and level in ((len(self.widths) - 1,) if levels is None else levels)
 
     @property
     def widths(self) -> tuple[int, ...]:

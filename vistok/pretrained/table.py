@@ -16,6 +16,7 @@ from vistok.pretrained.generators.rar import RAR
 from vistok.pretrained.generators.var import VAR
 from vistok.pretrained.tokenizers.cosmos import Cosmos
 from vistok.pretrained.tokenizers.flextok import FlexTok
+from vistok.pretrained.tokenizers.ibq import IBQTokenizer
 from vistok.pretrained.tokenizers.instella import Instella
 from vistok.pretrained.tokenizers.larp import LARP
 from vistok.pretrained.tokenizers.llamagen import LlamaGen
@@ -42,6 +43,7 @@ FAMILIES: dict[str, Family] = {
         VFRTok(),
         LARP(),
         VARTokenizer(),
+        IBQTokenizer(),
         OpenMAGVIT2Video(),
         RAR(),
         InstellaT2I(),

@@ -21,18 +21,23 @@ _NARROW = 3  # d up to which distances are taken number by number
 _CHUNK = 2**24  # entries held at a time by the merge of digits
 
 
-def nearest_code(a: Tensor, codes: Tensor) -> Tensor:
-    """[n, d], [K, d] -> [n] int64, the argmin of the squared distance; never holds n x K."""
-    return torch.cat([_nearest(rows, codes) for rows in _rows(a)])
+def nearest_code(a: Tensor, codes: Tensor, inner: bool = False) -> Tensor:
+    """[n, d], [K, d] -> [n] int64, the argmin of the squared distance; never holds n x K.
+
+    Args:
+        inner: the argmax of the inner product instead.
+    """
+    return torch.cat([_nearest(rows, codes, inner) for rows in _rows(a)])
 
 
-def nearest_codes(a: Tensor, codes: Tensor, count: int) -> Tensor:
-    """[n, d], [K, d] -> [n, count] int64, nearest first; count is clipped to K."""
+def nearest_codes(a: Tensor, codes: Tensor, count: int, inner: bool = False) -> Tensor:
+    """[n, d], [K, d] -> [n, count] int64, nearest first (`inner`: the largest inner product first);
+    count is clipped to K."""
     count = min(count, len(codes))
     found = []
     for rows in _rows(a):
         best = None
-        for first, scores in _tiles(rows, codes):
+        for first, scores in _tiles(rows, codes, inner):
             keys = _keys(scores, first)
             best = keys if best is None else torch.cat([best, keys], dim=1)
             best = best.topk(min(count, best.shape[1]), dim=1, largest=False, sorted=True).values
@@ -44,28 +49,28 @@ def _rows(a: Tensor) -> tuple[Tensor, ...]:
     return a.split(_ROWS if a.device.type == "cpu" else _ROWS_GPU)
 
 
-def _tiles(a: Tensor, codes: Tensor) -> Iterator[tuple[int, Tensor]]:
+def _tiles(a: Tensor, codes: Tensor, inner: bool = False) -> Iterator[tuple[int, Tensor]]:
     """(first code, |e|^2 - 2 a.e [n, tile] fp32): squared distances less the |a|^2 of the row.
 
     The same tiles for one nearest code and for many, so that they round alike. Of vectors of a few
     numbers the squared distances themselves: there codes lie so near each other that the product's
-    rounding would swap them, and a code would not be its own nearest.
+    rounding would swap them, and a code would not be its own nearest. `inner`: -2 a.e alone.
     """
-    squares = codes.square().sum(-1)
+    squares = codes.new_zeros(len(codes)) if inner else codes.square().sum(-1)
     width = _CODES if a.device.type == "cpu" else _CODES_GPU
     for first in range(0, len(codes), width):
         part = slice(first, first + width)
-        if a.shape[1] <= _NARROW:
+        if a.shape[1] <= _NARROW and not inner:
             columns = zip(a.unbind(1), codes[part].unbind(1), strict=True)
             yield first, sum((x[:, None] - e).square() for x, e in columns)
         else:
             yield first, torch.addmm(squares[part], a, codes[part].T, alpha=-2.0)
 
 
-def _nearest(a: Tensor, codes: Tensor) -> Tensor:
+def _nearest(a: Tensor, codes: Tensor, inner: bool) -> Tensor:
     """The argmin of each row over all tiles."""
     low = at = None
-    for first, scores in _tiles(a, codes):
+    for first, scores in _tiles(a, codes, inner):
         value, column = _lowest(scores)
         if low is None:
             low, at = value, column

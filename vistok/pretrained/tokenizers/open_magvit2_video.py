@@ -1,11 +1,9 @@
 """Open-MAGVIT2's video tokenizer (arXiv 2409.04410, TencentARC/SEED-Voken): causal 3D CNN and LFQ.
 
-The release is a Lightning checkpoint without a config, whose constants stand in the official YAML.
-Averaged weights lie in it under "model_ema." and the plain name without its dots; the published
-numbers are theirs, so that they take the place of the plain ones, which are not kept. An export
-writes them under both names. Any 1 + 4k frames and images can be read, of the sides that
-`resolution` of a config says (one number, or height and width); `frames`, which official configs
-have in their data, is the usual count.
+The release is a Lightning checkpoint without a config, whose constants stand in the official YAML;
+of its weights the averaged ones are read (`seed_voken`). Any 1 + 4k frames and images can be read,
+of the sides that `resolution` of a config says (one number, or height and width); `frames`, which
+official configs have in their data, is the usual count.
 """
 
 from __future__ import annotations
@@ -18,11 +16,10 @@ from torch import Tensor
 from vistok.config import ConfigError
 from vistok.pretrained.base import Entry, Family, Release, flag, pair, same, warn_of_unknown
 from vistok.pretrained.tokenizers.llamagen import refuse_others
+from vistok.pretrained.tokenizers.seed_voken import EMA, SILENT, averaged, network_of, number
 from vistok.pretrained.tokenizers.titok import within
-from vistok.storage.weights import WeightsError
 from vistok.tokenizer import TokenizerConfig
 
-EMA = "model_ema."
 _LICENSE = "Apache-2.0 (code; weights trained on UCF101: check the card of the hub)"
 _RELEASED = {
     "ddconfig": {
@@ -41,14 +38,7 @@ _RELEASED = {
     "batch_maximization_weight": 1.0,
     "frames": 17,
 }
-_NETWORK = frozenset(_RELEASED["ddconfig"])
-# Arguments of the Lightning module that say nothing about its networks.
-_SILENT = frozenset(
-    "lossconfig ckpt_path ignore_keys image_key colorize_nlabels monitor learning_rate resume_lr "
-    "warmup_epochs scheduler_type min_learning_rate use_ema stage use_shared_epoch max_iter wp wp0 "
-    "image_pretrain_path wpe sche_type wp_iter token_factorization factorized_bits".split()
-)
-_KNOWN = frozenset(_RELEASED) | _SILENT
+_KNOWN = frozenset(_RELEASED) | SILENT
 _ENTROPY = 0.1  # codebook_weight of the released recipe
 _COMMITMENT = 0.25
 
@@ -72,37 +62,17 @@ class OpenMAGVIT2Video(Family):
         return said and marks | {"decoder.conv_in.conv_1.bias"} <= set(keys)
 
     def unwrapped(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The state dict with averaged weights in the place of the plain ones.
-
-        Raises WeightsError for a file that has averages of some of its weights only.
-        """
-        plain = [key for key in state if key.startswith(("encoder.", "decoder."))]
-        averaged = {key: f"{EMA}{key.replace('.', '')}" for key in plain}
-        missing = [key for key in averaged.values() if key not in state]
-        if len(missing) == len(plain):
-            return state
-        if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise WeightsError(
-                f"missing {missing[0]}{more}; expected averages of all weights, or of none"
-            )
-        return {**state, **{key: state[name] for key, name in averaged.items()}}
+        return averaged(state, ("encoder.", "decoder."))
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
         official = within(official, "model", "init_args") or official
         warn_of_unknown(self.name, official, _KNOWN)
         given = {**_RELEASED, **official}
-        network = given["ddconfig"]
-        if not isinstance(network, Mapping) or set(network) - _NETWORK:
-            strange = sorted(set(network) - _NETWORK) if isinstance(network, Mapping) else network
-            raise ConfigError(
-                f"{self.name}: ddconfig: {strange!r} is not known; expected {sorted(_NETWORK)}"
-            )
-        network = {**_RELEASED["ddconfig"], **network}
+        network = network_of(self.name, given, _RELEASED["ddconfig"])
         bits = self._bits(given, network)
         # The Lightning module is given its losses' weights with the class of the losses.
         losses = within(given, "lossconfig", "params") or {}
-        entropy = _number(losses, "codebook_weight", _ENTROPY)
+        entropy = number(self.name, losses, "codebook_weight", _ENTROPY)
         mult = list(network["ch_mult"])
         net = {
             "channels": network["ch"],
@@ -128,9 +98,11 @@ class OpenMAGVIT2Video(Family):
                 "entropy_group": bits,
                 "entropy_eps": 1e-5,
                 "loss_weights": {
-                    "commitment": _number(losses, "commit_weight", _COMMITMENT),
-                    "entropy_sample": entropy * _number(given, "sample_minimization_weight", 1.0),
-                    "entropy_batch": -entropy * _number(given, "batch_maximization_weight", 1.0),
+                    "commitment": number(self.name, losses, "commit_weight", _COMMITMENT),
+                    "entropy_sample": entropy
+                    * number(self.name, given, "sample_minimization_weight", 1.0),
+                    "entropy_batch": -entropy
+                    * number(self.name, given, "batch_maximization_weight", 1.0),
                 },
             },
             "decoder": {"kind": "causal_resnet", "net": net},
@@ -140,9 +112,6 @@ class OpenMAGVIT2Video(Family):
         """Bits of a token; ConfigError for values that the network does not run with."""
         flag(network, "double_z", False)  # the network does not read it
         flag(given, "token_factorization", False)  # of tokens in a generator: `regroup` here
-        for key in ("in_channels", "out_ch"):
-            if network[key] != 3:
-                raise ConfigError(f"{self.name}: {key}={network[key]!r}; expected 3, RGB frames")
         bits, codes = given["embed_dim"], given["n_embed"]
         if network["z_channels"] != bits or codes != 2**bits:
             raise ConfigError(
@@ -205,13 +174,6 @@ class OpenMAGVIT2Video(Family):
             if i:
                 table += _conv(f"decoder.levels.{i}.way.conv", f"decoder.up.{i}.upsample.conv1")
         return table + _ends(up, "decoder")
-
-
-def _number(given: Mapping[str, Any], key: str, default: float) -> float:
-    value = given.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"{OpenMAGVIT2Video.name}: {key}={value!r}; expected a number")
-    return value
 
 
 def _side(sides: tuple[int, int]) -> int | list[int]:

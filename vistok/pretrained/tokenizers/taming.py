@@ -1,7 +1,8 @@
-"""The CNN of taming-transformers in LlamaGen's layout: configs and keys, shared with ReTok.
+"""The CNN of taming-transformers: configs, and keys in two layouts.
 
-`conv_blocks.i` are numbered in the order in which they run: 0 is the level of the image in an
-encoder, the smallest map in a decoder; ours count from the image on both sides.
+LlamaGen's and ReTok's `conv_blocks.i` are numbered in the order in which they run: 0 is the level
+of the image in an encoder, the smallest map in a decoder; ours count from the image on both sides.
+So do the original's `down.i` and `up.i` (IBQ, VAR).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vistok.config import ConfigError
-from vistok.pretrained.base import Entry, flag, pair
+from vistok.pretrained.base import Entry, flag, pair, same, squeeze
 
 
 def cnn_trees(family: str, official: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -93,6 +94,39 @@ def decoder_entries(decoder: Any, ours: str, theirs: str) -> list[Entry]:
     return table + _end(ours, theirs)
 
 
+def level_entries(conv: Any, side: str, way: str, fused: bool = False) -> list[Entry]:
+    """Key table of an encoder (`down`) or a decoder (`up`) in the original's layout.
+
+    Args:
+        side: "encoder" or "decoder", here and there. fused: attention has one `qkv` (VAR).
+    """
+    attention = _fused_attention if fused else _attention
+    inputs = [conv.channels, *conv.widths[:-1]]
+    if way == "up":
+        inputs = [*conv.widths[1:], conv.widths[-1]]
+    last = 2 if conv.attention else 1
+    table = [
+        *pair(f"{side}.conv_in", f"{side}.conv_in"),
+        *_block(f"{side}.mid.0", f"{side}.mid.block_1"),
+        *_block(f"{side}.mid.{last}", f"{side}.mid.block_2"),
+        *_end(side, side),
+    ]
+    if conv.attention:
+        table += attention(f"{side}.mid.1", f"{side}.mid.attn_1")
+    for i, (inside, out) in enumerate(zip(inputs, conv.widths, strict=True)):
+        ours, theirs = f"{side}.levels.{i}", f"{side}.{way}.{i}"
+        for j in range(conv.blocks):
+            widens = j == 0 and inside != out
+            table += _block(f"{ours}.blocks.{j}", f"{theirs}.block.{j}", widens)
+            if conv.attends(i):
+                table += attention(f"{ours}.attention.{j}", f"{theirs}.attn.{j}")
+        if way == "down" and i + 1 < len(inputs):
+            table += pair(f"{ours}.way.conv", f"{theirs}.downsample.conv")
+        if way == "up" and i:
+            table += pair(f"{ours}.way.conv", f"{theirs}.upsample.conv")
+    return table
+
+
 def _end(ours: str, theirs: str) -> list[Entry]:
     return pair(f"{ours}.norm", f"{theirs}.norm_out") + pair(
         f"{ours}.conv_out", f"{theirs}.conv_out"
@@ -104,7 +138,7 @@ def _level(conv: Any, level: int, inside: int, ours: str, theirs: str) -> list[E
     for block in range(conv.blocks):
         widens = block == 0 and inside != out
         table += _block(f"{ours}.blocks.{block}", f"{theirs}.res.{block}", widens)
-        if conv.attention and level == len(conv.widths) - 1:
+        if conv.attends(level):
             table += _attention(f"{ours}.attention.{block}", f"{theirs}.attn.{block}")
     return table
 
@@ -130,6 +164,16 @@ def _attention(ours: str, theirs: str) -> list[Entry]:
             their = tuple(f"{theirs}.{name}.{kind}" for name in names)
             cut = _cut(len(names), kind == "weight")
             table.append(Entry(f"{ours}.attention.{mine}.{kind}", their, _joined, cut))
+    return table
+
+
+def _fused_attention(ours: str, theirs: str) -> list[Entry]:
+    """1x1 convolutions there, linear layers here."""
+    table = pair(f"{ours}.norm", f"{theirs}.norm")
+    for mine, other in (("qkv", "qkv"), ("out", "proj_out")):
+        name = f"{ours}.attention.{mine}"
+        table.append(same(f"{name}.weight", f"{theirs}.{other}.weight", **squeeze(2, 3)))
+        table.append(same(f"{name}.bias", f"{theirs}.{other}.bias"))
     return table
 
 

@@ -21,14 +21,13 @@ from vistok.pretrained.base import (
     Family,
     Release,
     flag,
-    pair,
     same,
     squeeze,
     warn_of_unknown,
 )
 from vistok.pretrained.tokenizers import xqgan_quantizers as quantizers
 from vistok.pretrained.tokenizers.llamagen import refuse_others
-from vistok.pretrained.tokenizers.taming import cnn_official, cnn_trees
+from vistok.pretrained.tokenizers.taming import cnn_official, cnn_trees, level_entries
 from vistok.tokenizer import TokenizerConfig
 
 SCALES_256 = [1, 2, 3, 4, 5, 6, 8, 10, 13, 16]
@@ -137,8 +136,8 @@ class VARTokenizer(Family):
     def entries(self, config: TokenizerConfig) -> list[Entry]:
         kernel = config.encoder.kernel_proj
         table = [
-            *_network(config.encoder.conv, "encoder", "down"),
-            *_network(config.decoder.conv, "decoder", "up"),
+            *level_entries(config.encoder.conv, "encoder", "down", fused=True),
+            *level_entries(config.decoder.conv, "decoder", "up", fused=True),
             *quantizers.entries(config.quantizer, "quantizer.", "quantize."),
         ]
         for ours, theirs in (("encoder.proj", "quant_conv"), ("decoder.embed", "post_quant_conv")):
@@ -218,51 +217,6 @@ def quantizer_official(quantizer: Any) -> dict[str, Any]:
 
 
 # -- tables ---------------------------------------------------------------------------------------
-
-
-def _network(conv: Any, side: str, way: str) -> list[Entry]:
-    """Keys of an encoder (down) or a decoder (up); level 0 is the image's, here and there."""
-    inputs = [conv.channels, *conv.widths[:-1]]
-    if way == "up":
-        inputs = [*conv.widths[1:], conv.widths[-1]]
-    last = len(inputs) - 1
-    table = [
-        *pair(f"{side}.conv_in", f"{side}.conv_in"),
-        *_block(f"{side}.mid.0", f"{side}.mid.block_1"),
-        *_attention(f"{side}.mid.1", f"{side}.mid.attn_1"),
-        *_block(f"{side}.mid.2", f"{side}.mid.block_2"),
-        *pair(f"{side}.norm", f"{side}.norm_out"),
-        *pair(f"{side}.conv_out", f"{side}.conv_out"),
-    ]
-    for i, (inside, out) in enumerate(zip(inputs, conv.widths, strict=True)):
-        ours, theirs = f"{side}.levels.{i}", f"{side}.{way}.{i}"
-        for j in range(conv.blocks):
-            widens = j == 0 and inside != out
-            table += _block(f"{ours}.blocks.{j}", f"{theirs}.block.{j}", widens)
-            if i == last:
-                table += _attention(f"{ours}.attention.{j}", f"{theirs}.attn.{j}")
-        if way == "down" and i < last:
-            table += pair(f"{ours}.way.conv", f"{theirs}.downsample.conv")
-        if way == "up" and i > 0:
-            table += pair(f"{ours}.way.conv", f"{theirs}.upsample.conv")
-    return table
-
-
-def _block(ours: str, theirs: str, widens: bool = False) -> list[Entry]:
-    table = pair(f"{ours}.shortcut", f"{theirs}.nin_shortcut") if widens else []
-    for name in ("norm1", "conv1", "norm2", "conv2"):
-        table += pair(f"{ours}.{name}", f"{theirs}.{name}")
-    return table
-
-
-def _attention(ours: str, theirs: str) -> list[Entry]:
-    """1x1 convolutions there, linear layers here."""
-    table = pair(f"{ours}.norm", f"{theirs}.norm")
-    for mine, other in (("qkv", "qkv"), ("out", "proj_out")):
-        name = f"{ours}.attention.{mine}"
-        table.append(same(f"{name}.weight", f"{theirs}.{other}.weight", **squeeze(2, 3)))
-        table.append(same(f"{name}.bias", f"{theirs}.{other}.bias"))
-    return table
 
 
 def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -1,0 +1,201 @@
+"""IBQ's tokenizers (arXiv 2412.02692, TencentARC/SEED-Voken): taming's CNN, 1,024 to 262,144 codes.
+
+The releases are Lightning checkpoints without a config, whose constants stand in the official
+YAMLs; of their weights the averaged ones are read (`seed_voken`). Attention sits where a counter
+that starts at `resolution` and halves with each level meets `attn_resolutions`, whatever sides
+images have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from vistok.config import ConfigError
+from vistok.pretrained.base import Entry, Family, Release, flag, same, squeeze, warn_of_unknown
+from vistok.pretrained.tokenizers.llamagen import refuse_others
+from vistok.pretrained.tokenizers.seed_voken import EMA, SILENT, averaged, network_of, number
+from vistok.pretrained.tokenizers.taming import level_entries
+from vistok.pretrained.tokenizers.titok import within
+from vistok.tokenizer import TokenizerConfig
+
+_LICENSE = "Apache-2.0 (code; weights trained on ImageNet: check the card of the hub)"
+_NETWORK = {
+    "double_z": False,
+    "z_channels": 256,
+    "resolution": 256,
+    "in_channels": 3,
+    "out_ch": 3,
+    "ch": 128,
+    "ch_mult": [1, 1, 2, 2, 4],
+    "num_res_blocks": 4,
+    "attn_resolutions": [16],
+    "dropout": 0.0,
+}
+DEFAULTS: dict[str, Any] = {
+    "ddconfig": _NETWORK,
+    "n_embed": 16384,
+    "embed_dim": 256,
+    "beta": 0.25,
+    "use_entropy_loss": True,
+    "entropy_temperature": 0.01,
+    "sample_minimization_weight": 1.0,
+    "batch_maximization_weight": 1.0,
+}
+# The quantizer takes these and does not read them; others belong to the class before it.
+_UNREAD = frozenset("cosine_similarity l2_normalize remap sane_index_shape".split())
+_ENTROPY = 0.05  # entropy_loss_weight of the released recipe
+
+
+def quantizer_tree(official: Mapping[str, Any], entropy: float = _ENTROPY) -> dict[str, Any]:
+    """Config of the quantizer of the official class's arguments (n_e, e_dim, ...).
+
+    Args:
+        entropy: weight of the entropy loss.
+    """
+    weights = {"quantize": 1.0, "commitment": 1.0, "codebook": official.get("beta", 0.25)}
+    if flag(official, "use_entropy_loss", False):
+        sample = official.get("sample_minimization_weight", 1.0)
+        batch = official.get("batch_maximization_weight", 1.0)
+        weights |= {"entropy_sample": entropy * sample, "entropy_batch": -entropy * batch}
+    return {
+        "kind": "ibq",
+        "codebook_size": official["n_e"],
+        "dim": official["e_dim"],
+        "entropy_temperature": official.get("entropy_temperature", 0.01),
+        "loss_weights": weights,
+    }
+
+
+class IBQTokenizer(Family):
+    name = "ibq"
+    inert = ("loss.*", f"{EMA}*")
+
+    def recognizes(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
+        marks = {"encoder.mid.attn_1.q.weight", "quant_conv.weight", "quantize.embedding.weight"}
+        said = bool({"use_entropy_loss", "entropy_temperature"} & set(_arguments(config)))
+        return said and marks <= set(keys)
+
+    def unwrapped(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        parts = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "quantize.")
+        return averaged(state, parts)
+
+    # -- configs --------------------------------------------------------------------------------
+
+    def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
+        official = _arguments(official)
+        warn_of_unknown(self.name, official, {*DEFAULTS, *SILENT, *_UNREAD})
+        given = {**DEFAULTS, **official}
+        network = network_of(self.name, given, _NETWORK)
+        if flag(network, "double_z", False):
+            raise ConfigError(
+                f"{self.name}: double_z=true: that is a VAE's encoder; expected false"
+            )
+        losses = within(given, "lossconfig", "params") or {}
+        arguments = {**given, "n_e": given["n_embed"], "e_dim": given["embed_dim"]}
+        mult, levels = list(network["ch_mult"]), len(network["ch_mult"])
+        conv = {
+            "channels": network["ch"],
+            "channel_mult": mult,
+            "mid_blocks": 2,
+            "norm_groups": 32,
+            "norm_eps": 1e-6,
+            "dropout": network["dropout"],
+            "attention": True,
+            "attention_levels": self._attended(network, levels),
+        }
+        blocks, z = network["num_res_blocks"], network["z_channels"]
+        return {
+            "image_size": network["resolution"],
+            "encoder": {
+                "kind": "cnn",
+                "conv": conv | {"blocks": blocks},
+                "downsample": "conv",
+                "z_channels": z,
+            },
+            "quantizer": quantizer_tree(
+                arguments, number(self.name, losses, "entropy_loss_weight", _ENTROPY)
+            ),
+            "decoder": {"kind": "cnn", "conv": conv | {"blocks": blocks + 1}, "z_channels": z},
+        }
+
+    def _attended(self, network: Mapping[str, Any], levels: int) -> list[int]:
+        side = network["resolution"]
+        if isinstance(side, bool) or not isinstance(side, int):
+            raise ConfigError(f"{self.name}: resolution={side!r}; expected one whole number")
+        counter = [side // 2**level for level in range(levels)]
+        return [i for i, one in enumerate(counter) if one in network["attn_resolutions"]]
+
+    def official(self, config: TokenizerConfig) -> dict[str, Any]:
+        encoder, quantizer = config.encoder, config.quantizer
+        if encoder.kind != "cnn" or quantizer.kind != "ibq":
+            raise ConfigError(
+                f"{self.name}: encoder.kind={encoder.kind}, quantizer.kind={quantizer.kind} have "
+                "no place in the official layout; expected cnn and ibq"
+            )
+        conv, weights = encoder.conv, quantizer.loss_weights
+        side, levels = config.image_size[0], range(len(conv.channel_mult))
+        official = {
+            "ddconfig": {
+                **_NETWORK,
+                "z_channels": encoder.z_channels,
+                "resolution": side,
+                "ch": conv.channels,
+                "ch_mult": list(conv.channel_mult),
+                "num_res_blocks": conv.blocks,
+                "attn_resolutions": [side // 2**i for i in levels if conv.attends(i)],
+                "dropout": conv.dropout,
+            },
+            "n_embed": quantizer.codebook_size,
+            "embed_dim": quantizer.dim,
+            "beta": weights.get("codebook", 0.0),
+            "use_entropy_loss": any(weights.get(f"entropy_{k}") for k in ("sample", "batch")),
+            "entropy_temperature": quantizer.entropy_temperature,
+            "sample_minimization_weight": weights.get("entropy_sample", _ENTROPY) / _ENTROPY,
+            "batch_maximization_weight": -weights.get("entropy_batch", -_ENTROPY) / _ENTROPY,
+        }
+        refuse_others(self, config, official)
+        odd = {n: weights.get(n, 0.0) for n in ("quantize", "commitment") if weights.get(n) != 1.0}
+        self.refuse([f"quantizer.loss_weights.{name}={value}" for name, value in odd.items()])
+        return official
+
+    # -- keys -----------------------------------------------------------------------------------
+
+    def entries(self, config: TokenizerConfig) -> list[Entry]:
+        table = [
+            *level_entries(config.encoder.conv, "encoder", "down"),
+            *level_entries(config.decoder.conv, "decoder", "up"),
+            same("quantizer.codebook", "quantize.embedding.weight"),
+        ]
+        for ours, theirs in (("encoder.proj", "quant_conv"), ("decoder.embed", "post_quant_conv")):
+            table.append(same(f"{ours}.weight", f"{theirs}.weight", **squeeze(2, 3)))
+            table.append(same(f"{ours}.bias", f"{theirs}.bias"))
+        return table
+
+    def _release(codes: int, rfid: float | None = None, pretrain: bool = False) -> Release:
+        more, size = ("-Pretrain", "IBQ_pretrain") if pretrain else ("", "imagenet256")
+        return Release(
+            f"ibq-{codes}{more.lower()}",
+            f"TencentARC/IBQ-Tokenizer-{codes}{more}",
+            f"{size}_{codes}.ckpt",
+            _LICENSE,
+            {**DEFAULTS, "n_embed": codes},
+            rfid=rfid,
+            recipe=(f"tokenizers/ibq/{codes}",),
+        )
+
+    releases = (
+        _release(1024, 2.24),
+        _release(8192, 1.87),
+        _release(16384, 1.37),
+        _release(262144, 1.00),
+        _release(16384, 2.06, pretrain=True),
+        _release(262144, 1.53, pretrain=True),
+    )
+
+
+def _arguments(official: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Arguments of the Lightning module of a whole YAML, or of these alone."""
+    return within(official, "model", "init_args") or official
