@@ -1,16 +1,20 @@
 """iFID-discrete-v1: the self tests of docs/ideas/ifid.md, and what its rows say."""
 
+import numpy as np
 import pytest
 import torch
 
 from tests.support.eval_tokenizers import PatchTokenizer
+from vistok.config import validate
 from vistok.data import Dataset, Photos, PhotosConfig
+from vistok.eval.context import Context
 from vistok.eval.images import Views, exact
 from vistok.eval.protocols import ifid
 from vistok.eval.protocols.neighbors import same_places
 from vistok.eval.reference.training_set import Picked
 from vistok.metrics import frechet_distance
 from vistok.metrics.perturbed import draws
+from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens import TokenSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:Fréchet")
@@ -105,6 +109,29 @@ def test_rows_say_what_they_are(context, measure, make_tokenizer):
     assert "ifid.neighbors=val" in found.skipped[-1]["reason"]
 
 
+@pytest.mark.parametrize("kind", ["fsq", "kl"])
+def test_quick_looks_at_its_own_images_alone(context, measure, tree, monkeypatch, kind):
+    torch.manual_seed(1)
+    config = tree("fsq") if kind == "fsq" else tree() | {"quantizer": {"kind": "kl", "dim": 3}}
+    tokenizer = Tokenizer(validate(TokenizerConfig, config)).eval()
+    few = np.arange(0, 24, 5)
+    monkeypatch.setattr(ifid, "quick_subset", lambda size, noun: (few, None))
+    read, plain = [], Views.batches
+
+    def batches(self, title, done=0, only=None):
+        read.append((title, only))
+        return plain(self, title, done, only)
+
+    monkeypatch.setattr(Views, "batches", batches)
+    rows = run(measure, context(tokenizer, batch=2), mode="quick")
+    assert rows and {row.count for row in rows} == {5}
+    mixes = [only for title, only in read if "mix" in title]
+    encoded = [only for title, only in read if title == "tiny: encode"]
+    assert mixes and all(only == few.tolist() for only in [*mixes, *encoded])
+    whole = run(measure, context(tokenizer, batch=24), mode="quick")
+    assert [row.value for row in whole] == pytest.approx([row.value for row in rows], rel=1e-6)
+
+
 def test_an_image_is_never_its_own_neighbor(context, measure, make_tokenizer):
     found = context(make_tokenizer("fsq"))
     rows = run(measure, found, found.views, neighbors="val")
@@ -145,7 +172,6 @@ def test_frames_of_clips_are_images(features, perceptual, measure):
     from types import SimpleNamespace
 
     from tests.support.eval_tokenizers import ClipTokenizer
-    from vistok.eval.context import Context
 
     class Colors(Dataset):
         """Clips of two frames, each of one color."""
