@@ -30,13 +30,15 @@ if TYPE_CHECKING:
 def training_job(protocol: Protocol, system: System, config: EvalConfig, own: Any) -> Job:
     """A job with views of the training images that its config wants, or with why there are none."""
 
+    found = training_set(system.tokenizer, config.data, own.train_images)
+    identity = found if isinstance(found, str) else found.identity
+
     def make(context: Context) -> Views | str:
-        found = training_set(system.tokenizer, config.data, own.train_images)
         if isinstance(found, str):
             return found
         return Views(found.dataset, context.batch, None, context.device, context.views.workers)
 
-    return Job(protocol, own, data=make)
+    return Job(protocol, own, data=make, identity=identity)
 
 
 def all_codes(

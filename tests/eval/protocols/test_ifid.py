@@ -7,11 +7,15 @@ import torch
 from tests.support.eval_tokenizers import PatchTokenizer
 from vistok.config import validate
 from vistok.data import Dataset, Photos, PhotosConfig
+from vistok.eval.config import EvalConfig
 from vistok.eval.context import Context
 from vistok.eval.images import Views, exact
 from vistok.eval.protocols import ifid
 from vistok.eval.protocols.neighbors import same_places
 from vistok.eval.reference.training_set import Picked
+from vistok.eval.result_cache import facts_of
+from vistok.eval.resumable import digest
+from vistok.eval.systems.runs import open_data, resolve
 from vistok.metrics import frechet_distance
 from vistok.metrics.perturbed import draws
 from vistok.tokenizer import Tokenizer, TokenizerConfig
@@ -132,6 +136,18 @@ def test_quick_looks_at_its_own_images_alone(context, measure, tree, monkeypatch
     assert [row.value for row in whole] == pytest.approx([row.value for row in rows], rel=1e-6)
 
 
+def test_other_training_images_are_another_outcome(runs, features):
+    (system,) = resolve(runs[:1])
+    keys = set()
+    for changes in ({}, {"count": 50}, {}):
+        data = open_data(system.tokenizer, changes)
+        found = Context(system.tokenizer, Views(data, 16), features)
+        (job,) = ifid.IFID().jobs(system, EvalConfig(data=changes))
+        assert found.views.identity == Views(open_data(system.tokenizer, {}), 16).identity
+        keys.add(digest(facts_of(job, found)))
+    assert len(keys) == 2
+
+
 def test_an_image_is_never_its_own_neighbor(context, measure, make_tokenizer):
     found = context(make_tokenizer("fsq"))
     rows = run(measure, found, found.views, neighbors="val")
@@ -154,13 +170,15 @@ def test_places_of_the_same_images():
     assert same_places(views, training()) is None
 
 
-def test_jobs(config):
+def test_jobs(config, runs):
+    (system,) = resolve(runs[:1])
+
     class Protocol(ifid.IFID):
         pass
 
     asked = lambda *overrides: [
         (job.config.mode, job.config.train_images)
-        for job in Protocol().jobs(None, config(*overrides))
+        for job in Protocol().jobs(system, config(*overrides))
     ]
     assert asked() == [("full", 50_000)]
     assert asked("ifid.mode=both") == [("full", 50_000), ("quick", 10_000)]
