@@ -17,13 +17,11 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import numpy as np
-
-from vistok.core.rng import Rng
 from vistok.eval.context import Context
-from vistok.eval.reference.real import RealStats
+from vistok.eval.reference.real import UNKNOWN, RealStats
 from vistok.eval.reference.training_set import Picked, TrainingSet
 from vistok.eval.results.rows import Floor
+from vistok.eval.resumable import digest
 from vistok.metrics import frechet_distance
 
 
@@ -34,6 +32,7 @@ def floor_of(
     training: TrainingSet | str | None,
     network: Any = None,
     ddof: int = 1,
+    drawn: bool = True,
 ) -> Floor | None:
     """The distance of `count` real images (or clips) to a reference that they are not in; None
     where the data have none. Every rank calls.
@@ -42,15 +41,18 @@ def floor_of(
         training: the data's training images, or why there are none.
         network: of clips; None: the context's feature network.
         ddof: of the covariances.
+        drawn: False for the distance of reconstructions, which a file that does not say its images
+            is taken to be made of.
     """
     views = context.views
     network = context.features if network is None else network
-    key = ("floor", id(reference.stats), count, network.name, network.preprocess, ddof)
+    known = training.identity if isinstance(training, TrainingSet) else None
+    key = ("floor", id(reference.stats), reference.reference.manifest, count, digest(known))
+    key += (network.name, network.preprocess, ddof, drawn)
     if key not in views.memo:
-        others = _others(context, reference, count, training)
+        real = _others(context, reference, count, training, network, drawn)
         floor = None
-        if others is not None:
-            real = others.stats(context, network)
+        if real is not None:
             with warnings.catch_warnings():  # the row's `few` says it
                 warnings.simplefilter("ignore")
                 value = frechet_distance(real.stats, reference.stats, ddof)
@@ -60,25 +62,25 @@ def floor_of(
 
 
 def _others(
-    context: Context, reference: RealStats, count: int, training: TrainingSet | str | None
-) -> TrainingSet | None:
-    """`count` real images that are not in the reference, or all there are."""
-    views = context.views
-    if reference.reference.manifest != views.reference.manifest:
-        dataset = _First(views.dataset, min(count, len(views)), len(views))
-        return TrainingSet(dataset, dataset.record())
+    context: Context,
+    reference: RealStats,
+    count: int,
+    training: TrainingSet | str | None,
+    network: Any,
+    drawn: bool,
+) -> RealStats | None:
+    """Statistics of `count` real images that are not in the reference, or of all there are."""
+    views, there = context.views, reference.reference
+    # Of networks that have no Fréchet distance no floor is measured.
+    beside = [one for one in views.networks if "fid" in one.measures]
+    if there.manifest != views.reference.manifest and (drawn or there.split != UNKNOWN):
+        if count >= len(views):
+            return views.real(network)
+        dataset = Picked(views.dataset, count, len(views))
+        return TrainingSet(dataset, dataset.record()).stats(context, network, beside)
     if not isinstance(training, TrainingSet):
         return None
     whole = training.dataset
     whole = whole.inner if isinstance(whole, Picked) else whole
     dataset = Picked(whole, count) if count < len(whole) else whole
-    return TrainingSet(dataset, dataset.record())
-
-
-class _First(Picked):
-    """A keyed choice of the first images of a set."""
-
-    def __init__(self, inner: Any, count: int, first: int) -> None:
-        super().__init__(inner, count)
-        order = Rng(0, "held-out images of a floor").generator().permutation(first)
-        self.rows = np.sort(order[:count])
+    return TrainingSet(dataset, dataset.record()).stats(context, network, beside)

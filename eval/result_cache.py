@@ -164,6 +164,7 @@ def facts_of(job: Job, context: Context) -> dict[str, Any]:
         "tokenizer": _model(context.run),
         "generator": None if job.generator is None else _model(job.generator),
         "data": context.views.identity,
+        **({} if job.identity is None else {"images": job.identity}),
         "networks": [network_of(network).model_dump() for network in looked],
         "reference": None if real is None else real.identity,
         "seed": context.seed if job.seed is None else job.seed,

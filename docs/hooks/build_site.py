@@ -45,8 +45,9 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages, and the images of the gallery, which lie where evaluation does."""
-    for image in sorted((Path(config.docs_dir).parent / "eval/gallery").glob("*.png")):
-        name = f"assets/gallery/{image.name}"
+    gallery = Path(config.docs_dir).parent / "eval/gallery"
+    for image in sorted(gallery.glob("**/*.png")):
+        name = f"assets/gallery/{image.relative_to(gallery).as_posix()}"
         files.append(File.generated(config, name, abs_src_path=str(image)))
     files.append(File.generated(config, config_pages.INDEX, content=config_pages.INDEX_TEXT))
     for page in config_pages.PAGES:

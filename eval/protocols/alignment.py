@@ -58,9 +58,6 @@ class Alignment(Protocol):
         rows = []
         for tap, values in known.items():
             width = values.shape[1]
-            if width > WIDEST:
-                context.skip(f"{NAME}, {tap}", f"{width} numbers; at most {WIDEST} are compared")
-                continue
             with bar(2 * count, f"{context.run.name}: neighbors in {tap}") as progress:
                 value = cknna(values, seen, k, progress.update)
             note = f"k={k}; {tap}: {width} numbers of an image"
@@ -72,16 +69,22 @@ class Alignment(Protocol):
 
 
 def collect(context: Context, views: Views) -> tuple[dict[str, Tensor], Tensor]:
-    """({tap: [n, D]}, features [n, D']) of all images, in order, on every rank."""
+    """({tap: [n, D]}, features [n, D']) of all images, in order, on every rank. Taps that are too
+    wide are skipped before anything of them is kept."""
     seen = torch.zeros((len(views), context.features.dim), device=context.device)
-    first = taps(
-        context, views.chosen([0])
-    )  # every rank sums the same taps, one without images too
-    found = {tap: seen.new_zeros((len(views), one.shape[1])) for tap, one in first.items()}
+    found = {}
+    # Every rank sums the same taps, one without images too.
+    for tap, one in taps(context, views.chosen([0])).items():
+        width = one.shape[1]
+        if width > WIDEST:
+            context.skip(f"{NAME}, {tap}", f"{width} numbers; at most {WIDEST} are compared")
+        else:
+            found[tap] = seen.new_zeros((len(views), width))
     for batch in views.batches(f"{context.run.name}: representations"):
         seen[batch.index] = context.features(to_uint8(batch.pixels)).float()
-        for tap, values in taps(context, batch).items():
-            found[tap][batch.index] = values
+        made = taps(context, batch)
+        for tap, values in found.items():
+            values[batch.index] = made[tap]
     return {tap: sum_(one) for tap, one in found.items()}, sum_(seen)
 
 

@@ -55,7 +55,8 @@ class Job:
     protocol: Protocol
     config: ProtocolConfig
     generator: Run | None = None  # whose weights the outcome also depends on
-    data: Any = None  # objects for `run` that its config describes: training images, ...
+    data: Any = None  # objects for `run` that its config or `identity` describes
+    identity: Any = None  # JSON of further images that the outcome depends on
     networks: tuple[Any, ...] = ()  # frozen ones beside the context's: the outcome depends on them
     seed: int | None = None  # of its draws; None = the evaluation's
 

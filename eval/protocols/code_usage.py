@@ -85,7 +85,8 @@ class CodeUsage(Protocol):
             return []
         model, note = made
         columns = code_columns(context.spec)
-        halves, which = real_halves(context, columns, context.job.data, config.samples)
+        views, which = real_images(context, context.job.data)
+        halves = real_halves(context, columns, views, config.samples)
         count = len(halves[0])
         if count < 1:
             context.skip(NAME, f"real tokens of 1 {context.unit}; two halves need 2 or more")
@@ -94,6 +95,7 @@ class CodeUsage(Protocol):
         tokens, codes = drawn.shape[0] * drawn.shape[1], max(columns.sizes)
         few = f"{tokens:,} tokens for {codes:,} codes" if tokens < codes else ""
         common = generated.common_fields(context, config) | {"count": count, "few": few}
+        common["reference"] = views.reference
         rows = []
         for by_position, ending in ((False, ""), (True, "-position")):
             found, floor = (
@@ -123,16 +125,21 @@ def codes_of(context: Context, tokens: Tokens, columns: CodeColumns) -> Tensor:
     return codes.masked_fill(~tokens.kept().to(codes.device)[..., None], -1).cpu()
 
 
+def real_images(context: Context, real: TrainingSet | str) -> tuple[Views, str]:
+    """The images whose tokens are compared with, and how notes call them."""
+    views = context.views
+    if isinstance(real, str):
+        return views, f"{views.reference.split} {context.unit}s"
+    views = Views(real.dataset, views.batch, None, views.device, views.workers)
+    return views, f"training {context.unit}s"
+
+
 def real_halves(
-    context: Context, columns: CodeColumns, real: TrainingSet | str, samples: int
-) -> tuple[tuple[Tensor, Tensor], str]:
-    """((codes [n, L, C], codes [n, L, C]) of disjoint real images, and which they are), with n
-    `samples` or half of what there is. All guidance scales of a run share them."""
-    views, memo = context.views, context.views.memo
-    which = f"{views.reference.split} {context.unit}s"
-    if not isinstance(real, str):
-        views = Views(real.dataset, views.batch, None, views.device, views.workers)
-        which = f"training {context.unit}s"
+    context: Context, columns: CodeColumns, views: Views, samples: int
+) -> tuple[Tensor, Tensor]:
+    """(codes [n, L, C], codes [n, L, C]) of disjoint real images, with n `samples` or half of what
+    there is. All guidance scales of a run share them."""
+    memo = context.views.memo
     record = json.dumps(views.identity, sort_keys=True, default=str)
     key = (NAME, context.run.sha256, id(context.tokenizer), record)
     if key not in memo:
@@ -145,7 +152,7 @@ def real_halves(
             codes[batch.index] = codes_of(context, tokens, columns) + 1
         memo[key] = sum_(codes) - 1
     codes, count = memo[key], min(samples, len(views) // 2)
-    return (codes[0::2][:count], codes[1::2][:count]), which
+    return codes[0::2][:count], codes[1::2][:count]
 
 
 def sampled(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,20 +30,28 @@ if TYPE_CHECKING:
 def training_job(protocol: Protocol, system: System, config: EvalConfig, own: Any) -> Job:
     """A job with views of the training images that its config wants, or with why there are none."""
 
+    found = training_set(system.tokenizer, config.data, own.train_images)
+    identity = found if isinstance(found, str) else found.identity
+
     def make(context: Context) -> Views | str:
-        found = training_set(system.tokenizer, config.data, own.train_images)
         if isinstance(found, str):
             return found
         return Views(found.dataset, context.batch, None, context.device, context.views.workers)
 
-    return Job(protocol, own, data=make)
+    return Job(protocol, own, data=make, identity=identity)
 
 
-def all_codes(context: Context, views: Views | None = None, title: str = "encode") -> Tensor:
-    """[N, L, F] int64 on the CPU: the codes of all images, by index, on every rank."""
+def all_codes(
+    context: Context,
+    views: Views | None = None,
+    title: str = "encode",
+    only: Sequence[int] | None = None,
+) -> Tensor:
+    """[N, L, F] int64 on the CPU: the codes of all images, by index, on every rank. `only`: numbers
+    of the images that are encoded; zeros stand for the others."""
     views, spec = views or context.views, context.spec
     codes = torch.zeros((len(views), spec.length, len(spec.vocab)), dtype=torch.int64)
-    for batch in views.batches(f"{context.run.name}: {title}"):
+    for batch in views.batches(f"{context.run.name}: {title}", only=only):
         tokens = context.encode(batch, context.condition(batch))
         codes[batch.index] = tokens.indices.cpu().long()
     return sum_(codes)

@@ -128,6 +128,8 @@ class GFID(Protocol):
         """gFID (if there are training images), gFID-val, and further measures of the set against
         the validation images."""
         generator = context.job.generator
+        if not (config.trained or context.each("fid")):
+            return []  # baselines have Fréchet distances alone
         made = prepared(context, config, "gFID")
         if made is None:
             return []

@@ -106,8 +106,10 @@ class IFID(Protocol):
             return []
         about = searched(context, base, own)
         if not context.spec.vocab:
-            return latent_mixing.rows(context, base, name, chosen, own, about, note)
-        clean = all_codes(context)
+            only = some(chosen, context)
+            return latent_mixing.rows(context, base, name, chosen, only, own, about, note)
+        only = None if base is context.views else some(chosen, context)
+        clean = all_codes(context, only=only)
         others = clean if base is context.views else all_codes(context, base, "encode neighbors")
         rows = []
         for length in context.spec.eval_lengths if quick else (context.spec.max_prefix,):
@@ -136,6 +138,11 @@ def chosen_images(context: Context, quick: bool) -> tuple[Tensor, str]:
     rule = note or f"every 10th {context.unit} up to 5,000"
     said = f"{context.unit}s: {rule}; the reference is every {context.unit}"
     return torch.from_numpy(places), said
+
+
+def some(chosen: Tensor, context: Context) -> list[int] | None:
+    """The places as a loop over the images takes them: None for all."""
+    return None if len(chosen) == len(context.views) else chosen.tolist()
 
 
 def searched(context: Context, base: Views, own: Tensor | None) -> str:
@@ -186,19 +193,13 @@ class Mixing:
     def measure(self, clean: Tensor, other: Tensor, chosen: Tensor) -> None:
         """Decode the mixtures of clean and other codes [N, L, F], of the images `chosen`."""
         context, spec, seed = self.context, self.context.spec, self.context.seed
-        inside = torch.zeros(len(clean), dtype=torch.bool)
-        inside[chosen] = True
         title = f"{context.run.name}: mix ({len(self.done)} shares)"
-        for batch in context.batches(title, self.done):
-            rows = inside[batch.index].nonzero()[:, 0]
-            index, condition = batch.index[rows], context.condition(batch)
-            if len(index) == 0:
-                continue
-            own = None if condition is None else condition.select(rows)
+        for batch in context.batches(title, self.done, some(chosen, context)):
+            index, condition = batch.index, context.condition(batch)
             for share, one in self.done.items():
                 moved = mixed(spec, clean[index], other[index], index, self.length, share, seed)
                 tokens = tokens_of(context, moved, self.length)
-                decoded = frames(to_uint8(context.decode(tokens, own, index)))
+                decoded = frames(to_uint8(context.decode(tokens, condition, index)))
                 one.stats.update(context.features(decoded))
                 one.changed += changed(spec, clean[index], moved)
                 one.tokens += len(index) * spec.positions_in(self.length) * spec.branches

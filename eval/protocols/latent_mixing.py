@@ -10,6 +10,8 @@ Letters: n evaluated samples, m training samples, L positions, D = L x dim numbe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -32,6 +34,7 @@ def rows(
     base: Views,
     name: str,
     chosen: Tensor,
+    only: Sequence[int] | None,
     own: Tensor | None,
     about: str,
     note: str,
@@ -39,6 +42,7 @@ def rows(
     """iFID-v1 of the samples `chosen` [n].
 
     Args:
+        only: the same numbers, None where these are all.
         base: samples to choose from; `own`: [N] place in it of each evaluated one itself.
         about: what they are chosen from; `note`: which samples are mixed.
     """
@@ -47,7 +51,8 @@ def rows(
     if (len(base) + len(context.views)) * width > MOST:
         context.skip(name, f"latents of {width:,} numbers; lower ifid.train_images")
         return []
-    clean = all_latents(context, context.views, "encode")
+    whole = None if base is context.views else only
+    clean = all_latents(context, context.views, "encode", whole)
     others = clean if base is context.views else all_latents(context, base, "encode neighbors")
     find = lambda: search(
         context,
@@ -61,16 +66,12 @@ def rows(
     for place, candidates in zip(chosen.split(256), near.index.split(256), strict=True):
         mixed[place] = between(clean[place], others[candidates], place, context.seed)
     stats = context.new_stats()
-    inside = torch.zeros(len(clean), dtype=torch.bool)
-    inside[chosen] = True
-    for batch in context.batches(f"{context.run.name}: mix", stats):
-        picked = inside[batch.index].nonzero()[:, 0]
-        index, condition = batch.index[picked], context.condition(batch)
-        if len(index):
-            size = context.sides if len(context.sides) == 3 else (1, *context.sides)
-            tokens = Tokens(spec, values=mixed[index].view(-1, spec.length, spec.dim), size=size)
-            given = None if condition is None else condition.select(picked)
-            stats.update(context.features(frames(to_uint8(context.decode(tokens, given, index)))))
+    size = context.sides if len(context.sides) == 3 else (1, *context.sides)
+    for batch in context.batches(f"{context.run.name}: mix", stats, only):
+        index, condition = batch.index, context.condition(batch)
+        tokens = Tokens(spec, values=mixed[index].view(-1, spec.length, spec.dim), size=size)
+        decoded = to_uint8(context.decode(tokens, condition, index))
+        stats.update(context.features(frames(decoded)))
     cosine = 1 - float(near.squares[:, 0].mean()) / 2
     how = f"one of the {CANDIDATES} nearest by cosine (of the first {cosine:.4g} on average)"
     noted = f"{about}: {how}, at {WEIGHT:g} of the arc"
@@ -85,11 +86,14 @@ def rows(
     ]
 
 
-def all_latents(context: Context, views: Views, title: str) -> Tensor:
-    """[N, D] fp32 on the CPU: the tokens' values of all images, by index, on every rank."""
+def all_latents(
+    context: Context, views: Views, title: str, only: Sequence[int] | None = None
+) -> Tensor:
+    """[N, D] fp32 on the CPU: the tokens' values of all images (of `only` these), by index, on
+    every rank."""
     spec = context.spec
     found = torch.zeros((len(views), spec.length * spec.dim))
-    for batch in views.batches(f"{context.run.name}: {title}"):
+    for batch in views.batches(f"{context.run.name}: {title}", only=only):
         tokens = context.encode(batch, context.condition(batch))
         found[batch.index] = tokens.values.float().flatten(1).cpu()
     return sum_(found)

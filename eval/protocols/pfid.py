@@ -89,7 +89,9 @@ class PFID(Protocol):
 
     def run(self, context: Context, config: PFIDConfig) -> list[Row]:
         """pFID-v1 (15 cells), pFID-v1-rel where K is not 4096, pFID-v1-quick at each length."""
-        name = context.per_frame(NAME)
+        name, networks = context.per_frame(NAME), context.each("fid")
+        if not networks:
+            return []  # no Fréchet distance is defined on the features
         if config.mode == "none":
             context.skip(name, "asked for by pfid.mode=none")
             return []
@@ -114,10 +116,10 @@ class PFID(Protocol):
         jobs = list(dict.fromkeys(job for number in numbers for job in number.jobs()))
         done = reconstruct(context, jobs, subset)
         cells, title = sum(len(one.cells) for one in numbers), f"{context.run.name}: distances"
-        with bar(cells * len(context.each("fid")), title, "cell") as progress:
+        with bar(cells * len(networks), title, "cell") as progress:
             return [
                 row
-                for one in context.each("fid")
+                for one in networks
                 for number in numbers
                 for row in _rows(one, number, done, note, progress)
             ]
@@ -324,7 +326,7 @@ def _rows(
                 note=note,
             )
         )
-    mean = sum(row.value for row in rows) / len(rows)
+    mean = sum(row.number for row in rows) / len(rows)  # also of one that is infinite
     error = error_of(torch.stack(influences).mean(0), sample.total)  # of the same images
     summary = context.row(
         name,

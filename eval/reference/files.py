@@ -30,7 +30,7 @@ class ReferenceConfig(Config):
     data: dict[str, Any] = {}
     """Keys of the data config, laid over those of the run, or the data themselves."""
     features: str = "vistok-cnn"
-    """Feature network: vistok-cnn, inception, dinov2 or clip."""
+    """Feature network: any that an evaluation's `features` takes, like vistok-cnn or inception."""
     weights: str | None = None
     """Weight file of that network, if it is not in the usual place."""
     limit: int | None = Field(default=None, ge=2)

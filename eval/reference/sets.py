@@ -140,12 +140,16 @@ class SetMeasures:
         """All that `update` changes, by network."""
         return {part.network.name: part for part in self.parts}
 
-    def rows(self, floors: Mapping[str, Floor | None] | None = None, **rest: Any) -> list[Row]:
-        """One row for each network and metric, in METRICS' order; context.skip says what cannot be
-        measured. FID is taken to the file that the protocol was told to compare with, if any."""
+    def look(self) -> None:
+        """Look at the real images, where that was not done before."""
         real_sides(
             self.context, {part.network.name: part.metrics for part in self.parts}, self.stored
         )
+
+    def rows(self, floors: Mapping[str, Floor | None] | None = None, **rest: Any) -> list[Row]:
+        """One row for each network and metric, in METRICS' order; context.skip says what cannot be
+        measured. FID is taken to the file that the protocol was told to compare with, if any."""
+        self.look()
         under = lambda part: (floors or {}).get(part.network.name)
         return [row for part in self.parts for row in part.rows(under(part), **rest)]
 
@@ -257,7 +261,8 @@ class NetworkMeasures:
         return f"a keyed subset (seed 0) of {len(vectors)} of {self.count} images"
 
     def _skip(self, metric: str, reason: str) -> None:
-        if (metric, reason) not in {(s["protocol"], s["reason"]) for s in self.context.skipped}:
+        known = {(s["protocol"], s["reason"], s.get("network")) for s in self.context.skipped}
+        if (metric, reason, self.network.name) not in known:
             self.context.skip(metric, reason, network=self.network.name)
 
 

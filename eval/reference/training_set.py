@@ -8,7 +8,7 @@ split consists of random views (photos) give views: the reference's description 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,8 +33,8 @@ class Picked(Dataset):
     def __init__(self, inner: Dataset, count: int, limit: int | None = None) -> None:
         self.inner, self.classes, self.size = inner, inner.classes, inner.size
         self.frames = getattr(inner, "frames", None)
-        size = len(inner) if limit is None else min(limit, len(inner))
-        chosen = Rng(0, "training pictures").generator().permutation(size)[:count]
+        self.first = len(inner) if limit is None else min(limit, len(inner))
+        chosen = Rng(0, "training pictures").generator().permutation(self.first)[:count]
         self.rows = np.sort(chosen)
 
     def __len__(self) -> int:
@@ -45,7 +45,8 @@ class Picked(Dataset):
 
     def record(self) -> dict[str, Any]:
         whole = self.inner.record()
-        how = f"{len(self)} of {len(self.inner)}, keyed permutation of seed 0"
+        among = "" if self.first == len(self.inner) else f"the first {self.first} of "
+        how = f"{len(self)} of {among}{len(self.inner)}, keyed permutation of seed 0"
         return {
             **whole,
             "count": len(self),
@@ -70,13 +71,15 @@ class TrainingSet:
         self,
         context: Context,
         network: Any = None,
+        beside: Sequence[Any] | None = None,
     ) -> RealStats:
         """Statistics under the context's feature network, or under a `network` of clips, over all
-        ranks (every rank must ask)."""
+        ranks (every rank must ask). `beside`: networks that look too where the images must be
+        looked at; None: all of the evaluation."""
         views = context.views
         own = Views(
             *(self.dataset, views.batch, None, views.device, views.workers, views.cache),
-            networks=views.networks,
+            networks=views.networks if beside is None else tuple(beside),
         )
         known = ("training", json.dumps(self.record, sort_keys=True, default=str))
         own = views.memo.setdefault(known, own)  # runs on the same images share them

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vistok.eval.results.compare import protocol_of
 from vistok.eval.results.rows import Network, Row
+from vistok.eval.results.spread import mean_interval
 from vistok.metrics.fdr import FDR6, fdr, ratio
 
 _SOURCE = "gFID"
@@ -28,8 +30,8 @@ def fdr_rows(rows: Iterable[Row], networks: Sequence[str] = FDR6) -> list[Row]:
     """FDr of each gFID that has a floor, and FDr6 where all `networks` measured the same samples.
 
     A row whose FDr6 is not there says in its note which networks it lacks. Intervals and the
-    values at several seeds are divided as the value is; FDr6 has none, since the six distances of
-    one set of samples vary together.
+    values at several seeds are divided as the value is. FDr6 has those of several seeds alone,
+    since the six distances of one set of samples vary together.
     """
     groups: dict[str, dict[str, tuple[Row, float]]] = {}
     for row in rows:
@@ -77,7 +79,11 @@ def _mean(group: dict[str, tuple[Row, float]], networks: Sequence[str]) -> Row:
         f"{name}: {group[name][0].few}" for name in networks if group[name][0].few
     )  # a mean is as weak as its weakest part
     changes = {"metric": "FDr6", "value": fdr(distances, floors, networks), "features": together}
-    changes |= {"few": few, "interval": None, "varies": "", "each": (), "seeds": ()}
+    by_network = ([one / floors[name] for one in group[name][0].each] for name in networks)
+    each = tuple(math.fsum(ratios) / len(networks) for ratios in zip(*by_network, strict=True))
+    interval = mean_interval(each)
+    varies = "" if interval is None else "seeds"
+    changes |= {"few": few, "interval": interval, "varies": varies, "each": each}
     return _changed(first, "", changes)
 
 

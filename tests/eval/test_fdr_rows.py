@@ -82,11 +82,14 @@ def test_intervals_are_divided_too_and_weak_parts_are_named():
     found = {one.features.name: one for one in made(few)}
     assert found["mae-fdr"].interval == pytest.approx((25.0, 75.0))
     assert found["mae-fdr"].each == pytest.approx((25.0, 75.0))
-    assert (
-        found["fdr6"].interval is None
-        and not found["fdr6"].seeds
-        and found["fdr6"].few == "mae-fdr: few images"
-    )
+    six = found["fdr6"]
+    mean = sum(1 / IMAGENET_FLOORS[name] for name in FDR6) / 6
+    assert six.few == "mae-fdr: few images" and six.seeds == (0, 1) and six.varies == "seeds"
+    assert six.each == pytest.approx((mean, 3 * mean))
+    assert six.interval[0] < six.each[0] and six.interval[1] > six.each[1]  # over the two seeds
+    given = {"interval": (1.0, 3.0), "varies": "images"}
+    six = made([gfid(name, **given) for name in FDR6])[-1]
+    assert six.interval is None and six.varies == "" and six.each == ()
 
 
 def test_cells_and_values_that_are_not_finite_have_no_ratio():

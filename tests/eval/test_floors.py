@@ -1,5 +1,7 @@
 """The floor is the distance of real images that are not in the reference, at the same count."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from vistok.eval.floors import floor_of
 from vistok.eval.images import exact
 from vistok.eval.measure import evaluate
 from vistok.eval.protocols.rfid import RFID
+from vistok.eval.reference.real import UNKNOWN
 from vistok.eval.reference.training_set import Picked, TrainingSet
 from vistok.eval.systems.runs import System, resolve
 from vistok.metrics import FeatureStats, frechet_distance
@@ -39,6 +42,7 @@ def test_held_out_images_beside_a_reference_of_training_images(found):
     everything = seen(context, context.views.dataset, range(24))
     assert floor.value == pytest.approx(distance(everything, reference.stats), rel=1e-6)
     assert (floor.count, floor.reference.split) == (24, "val")
+    assert floor.reference == context.views.reference  # whose statistics rFID has anyway
     few = floor_of(context, reference, 10, training)
     assert few.count == few.reference.count == 10 and few.value > floor.value
     assert few.reference.manifest != floor.reference.manifest
@@ -60,6 +64,36 @@ def test_training_images_beside_the_held_out_ones(found):
     context.views.memo.clear()
     assert floor_of(context, reference, 24, "no training images: none") is None
     assert floor_of(context, reference, 23, None) is None
+
+
+def test_a_floor_is_that_of_its_own_training_images(found):
+    context, training = found
+    reference = context.views.real(context.features)
+    few = Photos(PhotosConfig(size=8, count=30, val_count=24)).open("train", augment=False)
+    floors = [
+        floor_of(context, reference, 20, one)
+        for one in (training, TrainingSet(few, few.record()), training)
+    ]
+    assert floors[0] == floors[2] != floors[1]
+
+
+def test_a_file_that_does_not_say_its_images_is_no_set_of_others_for_reconstructions(found):
+    """What is known of ADM's files: mean and covariance. Beside rFID they may well be of the very
+    images that were reconstructed."""
+    context, training = found
+    known = context.views.real(context.features)
+    unsaid = {"split": UNKNOWN, "manifest": "f" * 64, "count": 0}
+    file = replace(known, reference=known.reference.model_copy(update=unsaid))
+    assert floor_of(context, file, 24, training).value == pytest.approx(0, abs=1e-9)
+    floor = floor_of(context, file, 24, training, drawn=False)
+    assert floor == floor_of(context, known, 24, training) and floor.value > 0
+
+
+def test_choices_among_other_images_have_other_names():
+    data = Photos(PhotosConfig(size=8, val_count=24)).open("val")
+    names = {Picked(data, 5, limit).record()["manifest"] for limit in (None, 10, 20)}
+    assert len(names) == 3
+    assert Picked(data, 5, 24).record() == Picked(data, 5).record()  # the limit takes nothing away
 
 
 def test_images_of_the_same_distribution_lie_at_the_floor(found, context, make_tokenizer):

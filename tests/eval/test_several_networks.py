@@ -14,6 +14,7 @@ from vistok.eval.images import Views, exact
 from vistok.eval.jobs import do
 from vistok.eval.measure import _weights, evaluate
 from vistok.eval.protocols.base import PROTOCOLS, Job
+from vistok.eval.protocols.rfid import RFIDConfig
 from vistok.eval.results.rows import Results
 from vistok.eval.systems.runs import open_data, resolve
 from vistok.frozen import FeatureNetwork, Features, feature_network
@@ -76,6 +77,10 @@ def test_images_are_read_once_for_all(context, features, monkeypatch):
     assert passes == ["tiny: reconstruct", "real features"]
     rows_of(made, "rfid", metrics=EVERY)
     assert passes == 2 * ["tiny: reconstruct", "real features"]  # vectors were not kept before
+    other = context(PatchTokenizer(8)).seen_by(*networks)
+    other.views.networks = networks
+    rows_of(other, "rfid", metrics=EVERY)
+    assert passes == 3 * ["tiny: reconstruct", "real features"]
 
 
 def test_a_measure_that_a_network_does_not_define_has_no_row(context, features):
@@ -87,6 +92,22 @@ def test_a_measure_that_a_network_does_not_define_has_no_row(context, features):
     assert found == {("rFID", "vistok-cnn"), ("KID", "vistok-cnn"), ("KID", "colors")}
     (network,) = {row.features.name for row in rows_of(made, "pfid", mode="quick")}
     assert network == "vistok-cnn"
+
+
+def test_each_says_what_it_does_not_measure(context, features):
+    """The outcome of each is found alone later, with what it has skipped."""
+    made = context(PatchTokenizer(8), count=5).seen_by(features, Colors())
+    outcome = do(Job(PROTOCOLS["rfid"], RFIDConfig(metrics=("precision",))), made)
+    said = [one["network"] for one in outcome.skipped if one["protocol"].startswith("precision")]
+    assert said == ["vistok-cnn", "colors"]
+
+
+def test_nothing_is_decoded_for_networks_without_frechet_distance(context, monkeypatch):
+    kernel = Colors()
+    kernel.measures = frozenset({"kid"})
+    made = context(PatchTokenizer(8)).seen_by(kernel)
+    monkeypatch.setattr("vistok.eval.protocols.pfid.reconstruct", None)
+    assert rows_of(made, "pfid") == []
 
 
 @pytest.fixture

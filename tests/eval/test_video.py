@@ -149,7 +149,7 @@ def test_samples_of_clips_play(clips, monkeypatch):
     made = lambda context, model, shown, each, guidance: torch.zeros(
         len(shown), each, 3, 6, 8, 8, dtype=torch.uint8
     )
-    monkeypatch.setattr("vistok.eval.protocols.gfid.samples_of", made)
+    monkeypatch.setattr("vistok.eval.protocols.generated.samples_of", made)
     grid = image_grids.generated_grid(found, generator, 1.0)
     assert (grid["size"], grid["cells"], grid["frames"]) == ([8, 8], 4, 6)
     assert [row["label"] for row in grid["rows"]] == ["a", "b"]

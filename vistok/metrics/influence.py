@@ -98,7 +98,7 @@ def influences(features: Tensor, own: FeatureStats, other: FeatureStats) -> Tens
     if root.shape[0] == root.shape[1] and not root.triu(1).any():
         white = torch.linalg.solve_triangular(root, x, upper=False)
     else:
-        white = torch.linalg.pinv(root) @ x
+        white = torch.linalg.lstsq(root, x, driver="gels").solution  # of full column rank
     moved = (scales[:, None] * (turn.T @ white) ** 2).sum(0)  # (x - m1)^T T (x - m1)
     change = 2 * (gap @ x) + (x**2).sum(0) - moved - (cov.trace() - scales.sum())
     return change.unflatten(0, features.shape[:2]).mean(1)

@@ -61,3 +61,6 @@ def test_what_does_not_apply(context, measure, monkeypatch):
     rows = measure(found, "alignment", neighbors=3)
     assert {row.point.get("tap") for row in rows} == {None, "latents/mean", "codes/mean"}
     assert "48 numbers" in found.skipped[-1]["reason"]
+    with exact():
+        kept, _ = alignment.collect(found, found.views)
+    assert set(kept) == {"latents/mean", "codes/mean"}  # nothing of the others is ever held

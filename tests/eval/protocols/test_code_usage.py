@@ -46,6 +46,7 @@ def test_rows(rows):
         assert row.run == "gen" and row.count == 12 and row.guidance == 1.0
         assert set(row.weights) == {"tokenizer", "generator"} and row.seed == 0
         assert 0 < row.measured["floor"] < 1 and row.value > row.measured["floor"]
+        assert row.reference.split == "train" and row.reference.count == 24
         assert "real: training images" in row.note and "one codebook" in row.note
     total, _, each, _ = found
     assert each.value > total.value and each.measured["floor"] > total.measured["floor"]
@@ -70,11 +71,11 @@ def test_real_tokens_are_at_the_floor(context, make_tokenizer, monkeypatch, regr
     data = Picked(Photos(PhotosConfig(size=8)).open("train", augment=False), 40)
     pixels = torch.stack([data[i].pixels for i in range(40)]) / 255
     model = Copies(found.tokenizer.encode(pixels[1::2]), regroup)
-    monkeypatch.setattr(code_usage.gfid, "prepared", lambda *rest: (model, "copies"))
-    monkeypatch.setattr(code_usage.gfid, "conditioned", lambda *rest: None)
-    monkeypatch.setattr(code_usage.gfid, "labels_of", lambda *rest: None)
-    monkeypatch.setattr(code_usage.gfid, "settings", lambda *rest: None)
-    monkeypatch.setattr(code_usage.gfid, "common_fields", lambda *rest: {"run": "copies"})
+    monkeypatch.setattr(generated, "prepared", lambda *rest: (model, "copies"))
+    monkeypatch.setattr(generated, "conditioned", lambda *rest: None)
+    monkeypatch.setattr(generated, "labels_of", lambda *rest: None)
+    monkeypatch.setattr(generated, "settings", lambda *rest: None)
+    monkeypatch.setattr(generated, "common_fields", lambda *rest: {"run": "copies"})
     config = code_usage.CodesPass(length=4, samples=20)
     generator = SimpleNamespace(name="copies")
     real = TrainingSet(data, data.record())
@@ -98,7 +99,8 @@ def test_absent_positions_and_odd_sets(context, make_tokenizer):
     found = context(make_tokenizer("fsq"), count=7)
     columns = code_columns(found.spec)
     with exact():
-        (one, two), which = code_usage.real_halves(found, columns, "no training images", 100)
+        views, which = code_usage.real_images(found, "no training images")
+        one, two = code_usage.real_halves(found, columns, views, 100)
         tokens = found.tokenizer.encode(found.views.pick(range(3)))
         cut = code_usage.codes_of(found, tokens.prefix(2), columns)
     assert len(one) == len(two) == 3 and which == "val images"

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from tests.support.eval_results import generated, row
+from tests.support.eval_results import generated as guided
+from tests.support.eval_results import row
 from vistok.eval.config import EvalConfig
 from vistok.eval.context import Context
 from vistok.eval.images import Views, exact
-from vistok.eval.protocols import gfid
+from vistok.eval.protocols import generated, gfid
 from vistok.eval.protocols.base import Job, Skip
 from vistok.eval.reference.sets import SetMeasures
 from vistok.eval.reference.training_set import training_set
@@ -160,7 +161,7 @@ def test_guidance_of_each_factor_has_a_name_and_survives_the_results(system):
     sampled = row("gFID", "a", 3.0, sampling={"generator": {"guidance": [1.9, 2.0]}}, seed=0)
     again = Row.model_validate_json(sampled.model_dump_json(exclude={"display"}))
     assert again.guidance == (1.9, 2.0) and named(again).endswith(" guidance 1.9/2")
-    assert named(row("gFID", "a", 3.0, **generated(1.5))).endswith(" guidance 1.5")
+    assert named(row("gFID", "a", 3.0, **guided(1.5))).endswith(" guidance 1.5")
 
 
 def test_shown_samples_are_those_of_the_statistics(system):

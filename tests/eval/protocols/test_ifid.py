@@ -1,16 +1,24 @@
 """iFID-discrete-v1: the self tests of docs/ideas/ifid.md, and what its rows say."""
 
+import numpy as np
 import pytest
 import torch
 
 from tests.support.eval_tokenizers import PatchTokenizer
+from vistok.config import validate
 from vistok.data import Dataset, Photos, PhotosConfig
+from vistok.eval.config import EvalConfig
+from vistok.eval.context import Context
 from vistok.eval.images import Views, exact
 from vistok.eval.protocols import ifid
 from vistok.eval.protocols.neighbors import same_places
 from vistok.eval.reference.training_set import Picked
+from vistok.eval.result_cache import facts_of
+from vistok.eval.resumable import digest
+from vistok.eval.systems.runs import open_data, resolve
 from vistok.metrics import frechet_distance
 from vistok.metrics.perturbed import draws
+from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens import TokenSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:Fréchet")
@@ -105,6 +113,41 @@ def test_rows_say_what_they_are(context, measure, make_tokenizer):
     assert "ifid.neighbors=val" in found.skipped[-1]["reason"]
 
 
+@pytest.mark.parametrize("kind", ["fsq", "kl"])
+def test_quick_looks_at_its_own_images_alone(context, measure, tree, monkeypatch, kind):
+    torch.manual_seed(1)
+    config = tree("fsq") if kind == "fsq" else tree() | {"quantizer": {"kind": "kl", "dim": 3}}
+    tokenizer = Tokenizer(validate(TokenizerConfig, config)).eval()
+    few = np.arange(0, 24, 5)
+    monkeypatch.setattr(ifid, "quick_subset", lambda size, noun: (few, None))
+    read, plain = [], Views.batches
+
+    def batches(self, title, done=0, only=None):
+        read.append((title, only))
+        return plain(self, title, done, only)
+
+    monkeypatch.setattr(Views, "batches", batches)
+    rows = run(measure, context(tokenizer, batch=2), mode="quick")
+    assert rows and {row.count for row in rows} == {5}
+    mixes = [only for title, only in read if "mix" in title]
+    encoded = [only for title, only in read if title == "tiny: encode"]
+    assert mixes and all(only == few.tolist() for only in [*mixes, *encoded])
+    whole = run(measure, context(tokenizer, batch=24), mode="quick")
+    assert [row.value for row in whole] == pytest.approx([row.value for row in rows], rel=1e-6)
+
+
+def test_other_training_images_are_another_outcome(runs, features):
+    (system,) = resolve(runs[:1])
+    keys = set()
+    for changes in ({}, {"count": 50}, {}):
+        data = open_data(system.tokenizer, changes)
+        found = Context(system.tokenizer, Views(data, 16), features)
+        (job,) = ifid.IFID().jobs(system, EvalConfig(data=changes))
+        assert found.views.identity == Views(open_data(system.tokenizer, {}), 16).identity
+        keys.add(digest(facts_of(job, found)))
+    assert len(keys) == 2
+
+
 def test_an_image_is_never_its_own_neighbor(context, measure, make_tokenizer):
     found = context(make_tokenizer("fsq"))
     rows = run(measure, found, found.views, neighbors="val")
@@ -127,13 +170,15 @@ def test_places_of_the_same_images():
     assert same_places(views, training()) is None
 
 
-def test_jobs(config):
+def test_jobs(config, runs):
+    (system,) = resolve(runs[:1])
+
     class Protocol(ifid.IFID):
         pass
 
     asked = lambda *overrides: [
         (job.config.mode, job.config.train_images)
-        for job in Protocol().jobs(None, config(*overrides))
+        for job in Protocol().jobs(system, config(*overrides))
     ]
     assert asked() == [("full", 50_000)]
     assert asked("ifid.mode=both") == [("full", 50_000), ("quick", 10_000)]
@@ -145,7 +190,6 @@ def test_frames_of_clips_are_images(features, perceptual, measure):
     from types import SimpleNamespace
 
     from tests.support.eval_tokenizers import ClipTokenizer
-    from vistok.eval.context import Context
 
     class Colors(Dataset):
         """Clips of two frames, each of one color."""

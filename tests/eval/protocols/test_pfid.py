@@ -1,5 +1,7 @@
 """pFID-v1: the self tests of its card (section 7), and which numbers are reported."""
 
+import itertools
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -26,6 +28,14 @@ def distances(context, cells, length=None):
         real = context.views.stats(context.features)
         seen = [one.stats[context.features.name] for one in done.values()]
         return [frechet_distance(one, real) for one in seen], list(done.values())
+
+
+def test_the_mean_of_a_cell_that_is_infinite_is(context, measure, make_tokenizer, monkeypatch):
+    values = itertools.cycle((1.0, math.inf, 2.0))
+    monkeypatch.setattr("vistok.eval.context.frechet_distance", lambda *rest: next(values))
+    rows = measure(context(make_tokenizer("fsq")), "pfid", mode="quick_rel")[:4]
+    assert [row.number for row in rows] == [math.inf, 1.0, math.inf, 2.0]
+    assert rows[0].interval is None and rows[0].not_finite == "inf"
 
 
 @pytest.mark.filterwarnings("ignore:Fréchet")
