@@ -31,9 +31,10 @@ BEFORE = {
 JOBS = {"glotok": "jobs/codebook_relations_tiny"}
 LAST = ("titok_stage2", "one_d_piece_stage2", "retok_decoder", "decoder_finetune")
 STEPS = 50
-LONGER = {"retok": 80}  # attention has to find its positions first
+LONGER = {"retok": 80, "ibq": 80}  # attention has to find its positions, codes their use
 TERM = {
     "cosmos_dv": "l1",
+    "ibq": "l1",
     "maskgit_vqgan": "l1",
     "titok_stage1": "proxy_codes",
     "one_d_piece_stage1": "proxy_codes",

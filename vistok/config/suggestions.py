@@ -75,7 +75,7 @@ OTHER_KINDS = {
     "next_scale": ("var",),
     "random_order": ("rar",),
     "neighbouring": ("nar", "neighboring"),
-    "vq": ("vqvae", "vqgan", "vector_quantize", "ema_vq", "simvq", "ibq", "codebook"),
+    "vq": ("vqvae", "vqgan", "vector_quantize", "ema_vq", "simvq", "codebook"),
     "residual": ("rvq", "residual_vq", "rq"),
     "lfq": ("bsq", "magvit2"),
     "kl": ("vae", "none", "continuous", "gaussian"),
