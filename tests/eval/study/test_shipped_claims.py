@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -76,7 +75,7 @@ def test_a_loss_through_other_weights_shares_no_network(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(GALLERY.glob("*.json")), ids=lambda path: path.stem)
 def test_committed_results_are_valid_and_quoted(path):
-    results = Results.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    results = Results.load(path)
     page = DOCS.read_text(encoding="utf-8")
     study = results.facts["study"]
     assert f"vistok study claims/{study['name']}" in page
