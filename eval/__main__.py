@@ -1,7 +1,7 @@
 """`vistok eval RUN... [key=value ...]`, and its sub-commands (`COMMANDS` below).
 
-Those that measure run under torchrun too, the study apart. A first argument that is exactly the
-name of a sub-command is that; a folder of that name is `./speed`.
+All but `study` and `leaderboard` run under torchrun too. A first argument that is exactly the name
+of a sub-command is that; a folder of that name is `./speed`.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from vistok.eval.report.figures import (
     ticks_of,
 )
 from vistok.eval.results.metrics import shown
+from vistok.eval.results.text import signed
 
 _WIDTH, _RIGHT = 340, 12
 _LEFT, _TOP, _BOTTOM = 46, 26, 34
@@ -199,7 +200,7 @@ def _percent(value: float) -> str:
 
 
 def _signed(value: float, name: str) -> str:
-    return shown(value, name) if value < 0 else f"+{shown(value, name)}" if value else "0"
+    return signed(value, name) if value else "0"
 
 
 def standalone(charts: Sequence[Mapping[str, Any]], title: str = "") -> str:

@@ -40,6 +40,11 @@ def value_text(row: Row) -> str:
     return shown(row.number, row.metric) + mark(row) + BELOW * row.below_floor
 
 
+def signed(value: float, name: str) -> str:
+    """A difference of a metric as tables print it, with its sign."""
+    return shown(value, name) if value < 0 else f"+{shown(value, name)}"
+
+
 def spread_text(row: Row) -> str:
     """The spread beside a value: "(9.80–10.41)", the range over sampling seeds; "±0.12", half the
     95% interval over images; "" for neither."""

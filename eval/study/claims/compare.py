@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vistok.eval.results.metrics import shown
+from vistok.eval.results.text import signed
 from vistok.eval.study.claims.base import FEWEST, Answer, Test, counted
 from vistok.eval.study.claims.intervals import Interval, count_for, interval_of
 
@@ -24,7 +24,7 @@ Form = Callable[[float], str]
 
 def form_of(name: str) -> Form:
     """Text of a difference in the digits of a metric, with its sign."""
-    return lambda value: shown(value, name) if value < 0 else f"+{shown(value, name)}"
+    return lambda value: signed(value, name)
 
 
 def moved(

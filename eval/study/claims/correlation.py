@@ -1,9 +1,9 @@
 """Which metric of tokenizers orders them as a metric of their generators does?
 
-A point is a tokenizer, each of its numbers a mean over its training seeds. The claim names one
-metric that is said to order better than others: their Spearman coefficients with the generators'
-metric are compared over the same tokenizers (`intervals.difference_interval`, which decides, and
-the paired bootstrap beside it).
+A point is a tokenizer, each of its numbers a mean over the training seeds at which all that the
+verdict rests on was measured. The claim names one metric that is said to order better than others:
+their Spearman coefficients with the generators' metric are compared over the same tokenizers
+(`intervals.difference_interval`, which decides, and the paired bootstrap beside it).
 
 Better is decided so: the interval of the difference lies above 0 and the coefficient of the claimed
 metric is itself above 0 at the 5 % level (an inverse order predicts nothing, however strong) is
@@ -41,7 +41,7 @@ from vistok.eval.study.claims.intervals import (
     rank_p,
     spearman,
 )
-from vistok.eval.study.claims.numbers import Numbers
+from vistok.eval.study.claims.numbers import Numbers, Seed
 
 _LEVEL = 0.05
 _POWER = 2.04  # ((1.96 + 0.84) / 1.96)^2: more points for an interval that decides 4 times in 5
@@ -93,15 +93,23 @@ class CorrelationClaimConfig(ClaimBase):
 
     def read(self, numbers: Numbers) -> Reading:
         found = Collected()
-        runs, names = self.runs or numbers.names, self.decisive
+        runs = self.runs or numbers.names
         every = {run: {m: numbers.mean(run, m) for m in self.measured} for run in runs}
-        points = {r: own for r, own in every.items() if all(own[m] is not None for m in names)}
+        seeds = {run: self._whole(numbers, run) for run in runs}
+        points = {
+            run: {m: numbers.mean(run, m, own) for m in self.measured}
+            for run, own in seeds.items()
+            if own
+        }
         for name in self.measured:
             lost = [run for run in runs if every[run][name] is None]
             if len(lost) == len(runs):
                 found.missing.append(f"{name} of any tokenizer")
             elif lost:
                 found.notes.append(f"{name} was not measured of {listed(lost)}, left out")
+        for run, own in seeds.items():
+            if all(every[run][m] is not None for m in self.decisive):
+                found.notes += _partly(run, own, numbers.seeds(run))
         for other in (*self.than, *self.also):
             both = {run: own for run, own in points.items() if own[other] is not None}
             if other in self.than or both:
@@ -111,12 +119,17 @@ class CorrelationClaimConfig(ClaimBase):
             if both:
                 found.charts.append(self._chart(both, name))
         for run, own in points.items():
-            seeds = len(numbers.seeds(run))
             values = ("" if own[m] is None else shown(own[m], m) for m in self.measured)
-            found.lines.append((run, str(seeds), *values))
+            found.lines.append((run, str(len(seeds[run])), *values))
         found.notes += numbers.notes
         header = ("tokenizer", "seeds", *map(title, self.measured))
         return found.reading(header, counted(len(points), "tokenizer"))
+
+    def _whole(self, numbers: Numbers, run: str) -> list[Seed]:
+        """Seeds of a tokenizer at which all was measured that the verdict rests on: means over
+        other seeds would put other tokenizers on the two sides."""
+        have = lambda seed: all(numbers.value(run, seed, m) is not None for m in self.decisive)
+        return [seed for seed in numbers.seeds(run) if have(seed)]
 
     def _compare(self, points: Points, other: str) -> Test:
         n, y = len(points), [own[self.of] for own in points.values()]
@@ -189,6 +202,15 @@ class CorrelationClaimConfig(ClaimBase):
             "y_title": title(self.of),
             "points": [[run, a, b] for run, a, b in zip(points, x, y, strict=True)],
         }
+
+
+def _partly(run: str, whole: Sequence[Seed], every: Sequence[Seed]) -> list[str]:
+    """A sentence on a tokenizer of which some seeds lack a metric."""
+    if len(whole) == len(every):
+        return []
+    if not whole:
+        return [f"{run} has no seed at which all was measured, left out"]
+    return [f"{run}: mean of seed {', '.join(map(str, whole))}, at which all was measured"]
 
 
 _FEW = f"At least {FEWEST} tokenizers; 12 or more to tell strong from weak relations."

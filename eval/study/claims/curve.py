@@ -161,7 +161,7 @@ def _lines(
 def chart(curves: Curves, name: str, axis: str, share: bool = False) -> dict[str, Any]:
     """Mean curves with bands: over 3 seeds or more Student's interval of the mean at each length,
     of one seed the interval of its measurement."""
-    series, most_seeds = [], max((len(own) for own in curves.values()), default=0)
+    series, bands = [], []
     for run, own in curves.items():
         points = []
         most = max(length for curve in own.values() for length in curve)
@@ -179,12 +179,15 @@ def chart(curves: Curves, name: str, axis: str, share: bool = False) -> dict[str
             for length, one in curve.items()
             if len(own) > 1
         ]
+        if any(low is not None for _, _, low, _ in points):
+            over = "the measurement" if len(own) == 1 else "the mean over seeds"
+            bands.append(f"bands: 95% interval of {over}")
         series.append({"name": run, "points": points, "dots": dots})
     return {
         "kind": "curves",
         "metric": name,
         "title": f"{title(name)} over the kept length",
-        "text": "bands: 95% interval of the mean over seeds" if most_seeds > 2 else "",
+        "text": "; ".join(dict.fromkeys(bands)),
         "x_title": axis,
         "log_x": not share,
         "series": series,

@@ -47,24 +47,27 @@ def seen_in_training(run: Mapping[str, Any], runs: Collection[Mapping[str, Any]]
     return found
 
 
-def shared_with_training(numbers: Numbers, compared: Collection[str]) -> list[str]:
-    """The compared runs whose training looked through the network of these numbers."""
-    runs, name = numbers.results.runs, numbers.network
-    digests = {
-        row.features.sha256
-        for row in numbers.results.rows
-        if row.features is not None and row.features.name == name
-    }
-    found = []
+def shared_with_training(
+    numbers: Numbers, compared: Collection[str], measured: Collection[str]
+) -> dict[str, list[str]]:
+    """{network: the compared runs whose training looked through it} of the networks through which
+    these numbers were measured."""
+    runs = numbers.results.runs
+    networks: dict[str, set[str]] = {}
+    for row in (row for name in measured for row in numbers.of_metric(name)):
+        if row.features is not None:
+            networks.setdefault(row.features.name, set()).add(row.features.sha256)
+    found: dict[str, list[str]] = {}
     for run in compared or numbers.names:
         facts = [numbers.facts(run, seed) for seed in numbers.seeds(run)]
         looked = set().union(*(seen_in_training(one, runs) for one in facts))
-        if any(_is_network(one, name, digests) for one in looked):
-            found.append(run)
+        for name, digests in networks.items():
+            if any(_is_network(one, name, digests) for one in looked):
+                found.setdefault(name, []).append(run)
     return found
 
 
-def _is_network(looked: Looked, name: str | None, digests: Collection[str]) -> bool:
+def _is_network(looked: Looked, name: str, digests: Collection[str]) -> bool:
     """True if a loss looks through that network, as far as can be told: weights of a file that is
     there are told apart by their hash, all others by the name."""
     own, file = looked

@@ -2,21 +2,26 @@
 
 Both are seen as the share by which they grow for each halving of the length (the slope of the
 logarithm over log2 of the length, by least squares), seed by seed. Three tests, of each run: the
-one rises (interval above 0); the other is flat (interval within the margin); the one rises more
-than the other (interval of the difference above 0).
+one rises (interval above 0); the other is flat (interval within the margin, and no length farther
+than the margin off the line: one that falls and rises again is not flat); the one rises more than
+the other (interval of the difference above 0).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 from pydantic import Field, field_validator
 
 from vistok.eval.study.claims.base import (
     ClaimBase,
     Collected,
     Reading,
+    Test,
     counted,
     known_metrics,
     register_claim,
@@ -24,7 +29,7 @@ from vistok.eval.study.claims.base import (
 )
 from vistok.eval.study.claims.compare import equal, moved
 from vistok.eval.study.claims.curve import chart, common_lengths, curves_of, rise
-from vistok.eval.study.claims.numbers import Numbers
+from vistok.eval.study.claims.numbers import Number, Numbers, Seed
 
 
 @register_claim
@@ -90,10 +95,33 @@ class FlatClaimConfig(ClaimBase):
         sample = [[(0.0, r)] for _, r in rates.values()]
         found.tests.append(moved(percent, f"{rises} {where}", sample, 1, "seed"))
         sample = [[(1.0, math.exp(g))] for g, _ in rates.values()]
-        found.tests.append(equal(f"{flat} {where}", sample, self.within, "seed"))
+        test = equal(f"{flat} {where}", sample, self.within, "seed")
+        found.tests.append(_straight(test, own[self.flat], list(rates), lengths, self.within))
         sample = [[(g, r)] for g, r in rates.values()]
         label = f"{rises} relative to {flat} {where}"
         found.tests.append(moved(percent, label, sample, 1, "seed", shares=False))
         for seed, one in rates.items():
             found.lines.append((run, "" if seed is None else str(seed), *map(percent, one)))
         found.notes.append(f"{run}: {', '.join(map(str, lengths))} tokens")
+
+
+def _straight(
+    test: Test,
+    curves: Mapping[Seed, Mapping[int, Number]],
+    seeds: Sequence[Seed],
+    lengths: Sequence[int],
+    within: float,
+) -> Test:
+    """The test of flatness, open if the mean over seeds leaves its line by more than the margin at
+    some length: a slope alone does not tell a flat curve from one that falls and rises again."""
+    if test.answer != "yes":
+        return test
+    logs = np.log([[curves[seed][one].value for one in lengths] for seed in seeds]).mean(0)
+    x = np.log2(np.asarray(lengths, dtype=float))
+    off = logs - np.polyval(np.polyfit(x, logs, 1), x)
+    worst = int(np.abs(off).argmax())
+    if abs(off[worst]) <= math.log1p(within):
+        return test
+    said = f"; yet at {lengths[worst]} tokens it is {math.expm1(off[worst]):+.1%} off that line"
+    needed = "A metric that changes evenly with the length, or lengths between which it does."
+    return replace(test, answer="open", text=test.text + said, needed=needed)

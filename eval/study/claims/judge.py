@@ -36,15 +36,15 @@ def judge(claim: ClaimBase, results: Results, made: Made) -> dict[str, Any]:
     readings, doubts = [], []
     for name in names:
         one = Numbers(results, made, name, claim.guidance, claim.generator)
-        shared = shared_with_training(one, claim.compared) if name is not None else []
+        shared = shared_with_training(one, claim.compared, claim.decisive)
         wanted = not claim.networks or name in claim.networks
         reading, why = _read(claim, one)
         readings.append((name, wanted and not shared, reading))
-        if shared:
-            doubts.append(
-                f"The training of {_names(shared)} looked through {name}, which measures too: its "
-                "numbers are shown and decide nothing."
-            )
+        doubts += [
+            f"The training of {_names(runs)} looked through {network}, which measures too: its "
+            "numbers are shown and decide nothing."
+            for network, runs in shared.items()
+        ]
         where = f" ({name})" if len(names) > 1 else ""
         doubts += [f"{line}{where}" for line in why]
         more = not_above(one, claim.compared, claim.measured)
@@ -65,7 +65,7 @@ def judge(claim: ClaimBase, results: Results, made: Made) -> dict[str, Any]:
         "says": claim.says,
         "verdict": verdict,
         "sentence": _sentence(claim, verdict, deciding, readings),
-        "needed": " ".join(_needed(verdict, deciding)),
+        "needed": " ".join(_needed(claim, verdict, deciding)),
         "doubts": list(dict.fromkeys(doubts)),
         "readings": [_facts(*one) for one in readings],
     }
@@ -115,7 +115,13 @@ def _sentence(
         lost = [f"missing: {', '.join(reading.missing)}"] if reading.missing else []
         said.append(through + ("; ".join((*texts, *lost)) or "nothing was measured") + ".")
     if not deciding:
-        said.append("No network decides: every one is a network of the training loss.")
+        why = (
+            f"those that should ({', '.join(claim.networks)}) were not measured, or the training "
+            "looked through them"
+            if claim.networks
+            else "the training looked through every one"
+        )
+        said.append(f"No network decides: {why}.")
     elif len({reading.answer for _, reading in deciding}) > 1:
         said.append("The networks do not agree, so nothing is decided.")
     fewest = min((t.n for _, r in shown for t in r.tests if t.asked), default=0)
@@ -135,12 +141,15 @@ def _sentence(
     return " ".join(said)
 
 
-def _needed(verdict: str, deciding: list[tuple[str | None, Reading]]) -> list[str]:
+def _needed(
+    claim: ClaimBase, verdict: str, deciding: list[tuple[str | None, Reading]]
+) -> list[str]:
     """What an undecided claim would need."""
     if verdict != OPEN:
         return []
     if not deciding:
-        return ["Numbers through a network that no training loss looks through."]
+        through = " and ".join(claim.networks) or "a network"
+        return [f"Numbers through {through}, where no training loss looks through it."]
     open_ = [test for _, reading in deciding for test in reading.tests if _wanting(test)]
     found = [f"{test.name}: {_lower(test.needed)}" for test in open_]
     missing = [one for _, reading in deciding for one in reading.missing]

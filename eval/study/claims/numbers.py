@@ -132,6 +132,9 @@ class Numbers:
             found = rows[having[0]] if len(having) == 1 else []
         else:
             found = rows.get(own, [])
+        through = {row.features.name for row in found if row.features is not None}
+        if self.network is not None and (others := sorted(through - {self.network})):
+            self.notes[f"{name} was measured through {', '.join(others)} alone"] = None
         lengths: dict[int, list[Row]] = {}
         for row in found:
             lengths.setdefault(row.length or 0, []).append(row)
@@ -146,9 +149,10 @@ class Numbers:
         found = self.number(run, seed, name)
         return None if found is None else found.value
 
-    def mean(self, run: str, name: str) -> float | None:
-        """The mean over the seeds that have the metric."""
-        found = [self.value(run, seed, name) for seed in self.seeds(run)]
+    def mean(self, run: str, name: str, seeds: Iterable[Seed] | None = None) -> float | None:
+        """The mean over those of the seeds (None: of all) that have the metric."""
+        seeds = self.seeds(run) if seeds is None else seeds
+        found = [self.value(run, seed, name) for seed in seeds]
         known = [value for value in found if value is not None]
         return sum(known) / len(known) if known else None
 

@@ -55,7 +55,7 @@ class PairsConfig(ClaimBase):
     """Share of the number without, below which a difference counts as none: an interval within it
     refutes the claim. 0: only a difference of the other sign does."""
     over: Literal["seeds", "pairs"] = "seeds"
-    """The sample: seeds of these pairs, or pairs like these."""
+    """The sample: seeds of these pairs, or pairs like these (no run in two of them)."""
 
     @field_validator("lower", "higher", "equal")
     @classmethod
@@ -73,6 +73,13 @@ class PairsConfig(ClaimBase):
         for without, with_ in self.pairs:
             if without == with_:
                 raise InputError(f"{self.id}: pairs: [{without}, {with_}] is one run twice")
+        every = [name for pair in self.pairs for name in pair]
+        if self.over == "pairs" and len(set(every)) < len(every):
+            twice = next(name for name in every if every.count(name) > 1)
+            raise InputError(
+                f"{self.id}: over=pairs: {twice} stands in several pairs, which are then not "
+                "independent; give each pair two runs of its own, or take over: seeds"
+            )
         return self
 
     @property

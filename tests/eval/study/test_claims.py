@@ -152,7 +152,8 @@ def test_several_pairs_are_averaged_at_each_seed():
     assert (first["answer"], second["answer"]) == ("yes", "no")
     del numbers["c", 2]
     assert verdict(given, numbers)["readings"][0]["tests"][0]["n"] == 2
-    over = claim("paired", pairs=[["a", "b"], ["a", "c"]], lower=["gFID"], over="pairs")
+    over = claim("paired", pairs=[["a", "b"], ["d", "c"]], lower=["gFID"], over="pairs")
+    numbers |= {("d", seed): numbers["a", seed] for seed in range(3)}
     assert verdict(over, numbers)["readings"][0]["tests"][0]["n"] == 2
 
 
