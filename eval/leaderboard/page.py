@@ -19,7 +19,13 @@ from vistok.core.errors import InputError
 from vistok.eval.leaderboard.collect import Source, collect, left_out
 from vistok.eval.leaderboard.entries import entries_of
 from vistok.eval.leaderboard.ranks import MEANING, tables
-from vistok.eval.leaderboard.show import markdown_tables, section, short_license, shown_tables
+from vistok.eval.leaderboard.show import (
+    markdown_tables,
+    marks,
+    section,
+    short_license,
+    shown_tables,
+)
 from vistok.eval.report.escape import markdown
 from vistok.eval.report.files import check_replaceable
 from vistok.eval.report.templating import TEMPLATES, environment
@@ -99,6 +105,7 @@ def render_markdown(values: dict[str, Any], page: str) -> str:
     """The same tables as text."""
     lines = [f"<!-- {MARK} -->", f"# {markdown(values['title'])}", markdown(values["lead"])]
     lines += [f"With sorting and filters: {markdown(page)}.", values["ranks"]]
+    lines += map(markdown, values["marks"])
     for one in values["sections"]:
         lines.append(f"## {markdown(one['heading'])}{_arrow(one['better'])}")
         lines += [markdown(one["help"])] if one["help"] else []
@@ -128,6 +135,7 @@ def _values(sources: Sequence[Source], config: LeaderboardConfig) -> dict[str, A
             "Numbers of different tables do not compare, and are never ranked together."
         ),
         "ranks": MEANING,
+        "marks": marks(sections),
         "sections": sections,
         "licenses": licenses,
         "media": sorted({one.media for one in entries}),

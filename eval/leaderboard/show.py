@@ -15,9 +15,17 @@ from vistok.eval.report import tables as text_tables
 from vistok.eval.results.compare import protocol_of
 from vistok.eval.results.metrics import counted, metric, shown
 from vistok.eval.results.rows import Row
-from vistok.eval.results.text import FEW, few, scale_text
+from vistok.eval.results.text import (
+    BELOW,
+    BELOW_MEANS,
+    FEW,
+    FEW_MEANS,
+    few,
+    scale_text,
+    tip,
+    value_text,
+)
 
-BELOW = "‡"  # a number below its floor
 _HASHES = ("features.sha256", "reference.manifest")
 _SAID = (  # fields that the line of a protocol says in words
     *("metric", "features.name", "reference.name", "reference.split", "count", "size", "crop"),
@@ -68,19 +76,14 @@ def markdown_tables(table: Mapping[str, Any]) -> list[str]:
     return [
         f"### {escape(' · '.join(table['line']))}",
         text_tables.markdown(head, body),
-        *_marks(table),
     ]
 
 
-def _marks(table: Mapping[str, Any]) -> list[str]:
-    """Explanations of the marks that a table has."""
-    values = "".join(row["value"] for row in table["rows"])
-    said = []
-    if FEW in values:
-        said.append(f"{FEW}: governed by the small number of images.")
-    if BELOW in values:
-        said.append(f"{BELOW}: below what other real images have (the floor).")
-    return [" ".join(said)] if said else []
+def marks(sections: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Explanations of the marks that some number has."""
+    rows = (row for one in sections for table in one["tables"] for row in table["rows"])
+    values = "".join(row["value"] for row in rows)
+    return [f"{said}." for mark, said in ((FEW, FEW_MEANS), (BELOW, BELOW_MEANS)) if mark in values]
 
 
 def _of_metric(own: Sequence[Table]) -> list[dict[str, Any]]:
@@ -109,7 +112,6 @@ def _table(table: Table, protocol: Mapping[str, Any], line: Sequence[str]) -> di
         "intervals": any(row.interval is not None for row in rows),
         "floor": any(row.floor is not None for row in rows),
         "media": table.places[0].entry.media,
-        "alone": len({tuple(sorted(row.weights.items())) for row in rows}) == 1,
     }
 
 
@@ -170,7 +172,7 @@ def _row(place: Place, span: tuple[float, float]) -> dict[str, Any]:
         "low": low,
         "high": high,
         "printed": printed,
-        "value": printed + (FEW if few(row) else "") + (BELOW if row.below_floor else ""),
+        "value": value_text(row),
         "title": printable(_title(row)),
         "flag": f"files disagree: {', '.join(values)}" if entry.contradicts else "",
         "interval": "" if row.interval is None else "–".join(map(text, row.interval)),
@@ -208,18 +210,10 @@ def short_license(text: str) -> str:
 
 
 def _title(row: Row) -> str:
-    """What a pointer on a number shows: all digits, seeds, and the reason of each mark."""
-    said = [] if row.number is None else [f"{row.number!r}"]
-    if row.seeds:
-        each = ", ".join(shown(value, row.metric) for value in row.each)
-        said.append(f"seeds {', '.join(map(str, row.seeds))}: {each}")
-    if row.interval is not None and row.varies:
-        said.append(f"interval over {row.varies}")
-    said += [few(row)] if few(row) else []
-    if row.below_floor:
-        floor = shown(row.floor.value, row.metric)
-        said.append(f"below the floor: other real images have {floor}")
-    return "; ".join([*said, *([row.note] if row.note else [])])
+    """What a pointer on a number shows: all digits, spread and floor, the reason of each mark."""
+    number = "" if row.number is None else f"{row.number!r}"
+    below = "below its floor" if row.below_floor else ""
+    return "; ".join(filter(None, (number, tip(row), few(row), below, row.note)))
 
 
 def _whisker(row: Row, span: tuple[float, float]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from vistok.config.overrides import leaves, text_of
@@ -68,8 +69,7 @@ def verdict(preset: Preset, row: Row, own: Mapping[str, Mapping[str, Any]]) -> V
     if protocol.split is not None and protocol.count not in (None, row.reference.count):
         here = f"{row.reference.count:,}"
         found.append(Difference("real images", text(protocol.count), here))
-    if protocol.reference is not None and row.reference.split != UNKNOWN:
-        here = f"{row.reference.name}, {row.reference.split} split"
+    if protocol.reference is not None and (here := _not_the_file(row, protocol.reference)):
         found.append(Difference("reference", protocol.reference, here))
     if protocol.latents not in (None, "means"):
         found.append(Difference("latents", protocol.latents, "means"))
@@ -77,7 +77,8 @@ def verdict(preset: Preset, row: Row, own: Mapping[str, Mapping[str, Any]]) -> V
     for said in row.note.split("; "):
         if said.startswith(_ALLOWED):
             found.append(Difference("reference", "as the images", said.removeprefix(_ALLOWED)))
-    return Verdict(preset, row, tuple(found), unstated(preset))
+    lacking = [f"sampling of the {p}" for p in row.sampling if protocol.samples and p not in own]
+    return Verdict(preset, row, tuple(found), (*unstated(preset), *lacking))
 
 
 def unstated(preset: Preset) -> tuple[str, ...]:
@@ -85,6 +86,7 @@ def unstated(preset: Preset) -> tuple[str, ...]:
     protocol = preset.protocol
     without = _OF_REFERENCE if preset.metric.startswith("gFID") else ()
     fields = [f for f in _STATED if f not in without and getattr(protocol, f) is None]
+    fields += ["reference"] * (bool(without) and protocol.reference is None)
     return (*fields, "seed") if protocol.samples else tuple(fields)
 
 
@@ -95,6 +97,14 @@ def text(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return "none" if value in (None, "") else str(value)
+
+
+def _not_the_file(row: Row, wanted: str) -> str:
+    """What a row was compared with instead of a published file of statistics, which is known by its
+    name alone; "" if it was that."""
+    if row.reference.split != UNKNOWN:
+        return f"{row.reference.name}, {row.reference.split} split"
+    return "" if row.reference.name == Path(wanted).stem else f"{row.reference.name}.npz"
 
 
 def _here(row: Row, field: str) -> Any:

@@ -15,8 +15,9 @@ EXIT: dict[Outcome, int] = {"pass": 0, "fail": 3, "not comparable": 4}
 """Exit code of each outcome; 1 and 2 are mistakes in the command, as everywhere."""
 
 _UNCHECKED = (
-    "which images these are (papers give no hash)",
-    "whether the weights are the released ones (no hash was published)",
+    "which images these are (papers give no hash; a reference file goes by its name)",
+    "whether the weights, of the model and of the network, are the released ones (no hash was "
+    "published)",
 )
 
 
@@ -29,7 +30,7 @@ def verdict_text(one: Verdict) -> str:
     lines = [
         f"{preset.name}: {_outcome(one)}",
         "",
-        f"  published  {figure(preset)}  {protocol.source}",
+        f"  published  {preset.metric} {preset.value:.{preset.digits}f}  {protocol.source}",
         f"  measured   {_measured(one)}  {row.display}, {count}{interval}",
         "",
     ]
@@ -43,12 +44,9 @@ def verdict_text(one: Verdict) -> str:
         lines.append(f"  uncertain: {protocol.unsure}")
     lines.append(f"  not checked: {'; '.join(_UNCHECKED)}")
     lines += [f"  weights of the {part}: sha256 {digest}" for part, digest in row.weights.items()]
+    if row.features is not None:
+        lines.append(f"  weights of the network: sha256 {row.features.sha256}")
     return printable("\n".join(line.rstrip() for line in lines), keep="\n")
-
-
-def figure(preset: Preset) -> str:
-    """ "2.21 ± 0.025": a published number and its tolerance."""
-    return f"{preset.metric} {preset.value:.{preset.digits}f} ± {preset.tolerance:g}"
 
 
 def list_text(presets: Iterable[Preset]) -> str:
@@ -64,11 +62,17 @@ def list_text(presets: Iterable[Preset]) -> str:
         else:
             lines.append(f"  {_fields(own[0])}")
             lines += [f"  uncertain: {protocol.unsure}"] * bool(protocol.unsure)
+            lines.append(f"  {_agrees(own[0])}")
         width = max(len(preset.name) for preset in own)
-        tolerance = "" if protocol.unknown else f" ± {own[0].tolerance:g}"
-        lines += [f"    {p.name:{width}}  {p.value:.{p.digits}f}{tolerance}" for p in own]
+        lines += [f"    {p.name:{width}}  {p.value:.{p.digits}f}" for p in own]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def _agrees(preset: Preset) -> str:
+    """The tolerance and what it is made of."""
+    parts = f"rounding {preset.rounding:g}, spread {preset.protocol.spread:g}"
+    return f"passes within {preset.tolerance:g}: {parts}"
 
 
 def _outcome(one: Verdict) -> str:

@@ -202,8 +202,8 @@ def test_every_row_links_to_its_file_and_says_where_it_comes_from(tmp_path):
         assert words in html
     assert sha("alpha-256")[:12] in text and "tokens of alpha-256" in text
     # Intervals, floors and marks.
-    assert "1.01–1.05" in html and "2.60‡" in html and "below the floor" in html
-    assert "2.60‡" in text and "‡: below what other real images have" in text
+    assert "1.01–1.05" in html and "2.60‡" in html and "; below its floor" in html
+    assert "2.60‡" in text and "‡ below its floor: nearer to the reference" in text
     assert "mean of 3 seeds from 0" in html and "guidance 1.5" in html
 
 

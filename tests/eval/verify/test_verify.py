@@ -128,10 +128,11 @@ def generator(place, monkeypatch):
     data = {"kind": "folder", "val_path": "val", "path": "val", "size": 16}
     made = ReferenceConfig(data=data, out="own.npz", split="val")
     real = make_reference([], made, torch.device("cpu"))
-    np.savez(place / "adm.npz", mu=real.stats.mean, sigma=real.stats.cov)
+    for name in ("VIRTUAL_imagenet256_labeled", "other"):
+        np.savez(place / f"{name}.npz", mu=real.stats.mean, sigma=real.stats.cov)
     return (
         *("data.kind=folder", "data.val_path=val", "data.size=16", "model=rar"),
-        *("tokenizer=tokens", "reference=adm.npz"),
+        *("tokenizer=tokens", "reference=VIRTUAL_imagenet256_labeled.npz"),
     )
 
 
@@ -150,6 +151,7 @@ def test_a_generator_is_measured_with_its_own_settings(generator, publish):
         (["gfid.samples=6"], "count"),
         (["gfid.labels=random"], "condition"),
         (["reference=own.npz"], "reference"),
+        (["reference=other.npz"], "reference"),
     ):
         code, said = run(*generator, *words)
         assert code == 4 and field in said, said
@@ -195,8 +197,10 @@ def test_the_list_marks_what_is_uncertain():
     said = list_text(all_presets())
     for words in (
         "cannot be verified: VAR states no protocol",
-        "not checked again\n    flextok-d12-d12-in1k  4.20 ± 0.055",
-        "crop center, filter bicubic; not stated: precision\n    titok-l32         2.21 ± 0.025",
+        "not checked again\n  passes within 0.055: rounding 0.005, spread 0.05\n"
+        "    flextok-d12-d12-in1k  4.20\n",
+        "not stated: precision\n  passes within 0.025: rounding 0.005, spread 0.02\n"
+        "    titok-l32         2.21\n",
         "latents samples",
     ):
         assert words in said
@@ -206,6 +210,12 @@ def test_the_list_marks_what_is_uncertain():
     assert unstated(preset) == (
         "network", "split", "count", "size", "crop", "filter", "condition", "precision"
     )  # fmt: skip
+
+
+def test_a_reference_that_no_source_states_is_said():
+    known = {preset.name: preset for preset in all_presets()}
+    assert "reference" in unstated(known["var-d36"])
+    assert "reference" not in unstated(known["var-d30"])
 
 
 def test_a_number_that_is_not_finite_fails():
