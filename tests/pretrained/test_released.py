@@ -29,7 +29,9 @@ TOTAL = {"vq_ds16_c2i": 71.88, "vq_ds8_c2i": 70.11, "vq_ds16_t2i": 71.88,
          "open-magvit2-video": 370.55, "larp-l-long": 172.18,
          "var-vqvae": 108.95, "var-vqvae-512": 108.95,
          # By hand from the official layout, without the keys that nothing reads.
-         "vfrtok-l": 172.56, "vfrtok-s": 171.82}  # fmt: skip
+         "vfrtok-l": 172.56, "vfrtok-s": 171.82,
+         "ibq-1024": 107.05, "ibq-8192": 108.88, "ibq-16384": 110.98, "ibq-262144": 173.90,
+         "ibq-16384-pretrain": 110.98, "ibq-262144-pretrain": 173.90}  # fmt: skip
 
 
 def size_of(part) -> str:

@@ -121,12 +121,14 @@ class IBQTokenizer(Family):
             "decoder": {"kind": "cnn", "conv": conv | {"blocks": blocks + 1}, "z_channels": z},
         }
 
-    def _attended(self, network: Mapping[str, Any], levels: int) -> list[int]:
+    def _attended(self, network: Mapping[str, Any], levels: int) -> list[int] | None:
+        """Levels with attention; None for the last alone."""
         side = network["resolution"]
         if isinstance(side, bool) or not isinstance(side, int):
             raise ConfigError(f"{self.name}: resolution={side!r}; expected one whole number")
         counter = [side // 2**level for level in range(levels)]
-        return [i for i, one in enumerate(counter) if one in network["attn_resolutions"]]
+        found = [i for i, one in enumerate(counter) if one in network["attn_resolutions"]]
+        return None if found == [levels - 1] else found
 
     def official(self, config: TokenizerConfig) -> dict[str, Any]:
         encoder, quantizer = config.encoder, config.quantizer
