@@ -64,7 +64,7 @@ TRAIN = {
     f"'{QUANTIZER}' is fsq",
     f"{QUANTIZER}={{kind: vq, levels: [8]}}": "`levels` is a key of fsq or residual, and this "
     "quantizer is vq: leave it out",
-    f"{QUANTIZER}.codebook_size=8": "is a key of ibq, vq or stochastic_vq, and this quantizer is fsq",
+    f"{QUANTIZER}.codebook_size=8": "is a key of ibq, vq or stochastic_vq, and this quantizer is ",
     "data.path=x": "`path` is a key of folder, huggingface.*, and this data is photos",
     # kinds
     f"{QUANTIZER}.kind=fsqq": "kind: unknown kind 'fsqq'; did you mean 'fsq'.* valid: binary, fsq",

@@ -127,6 +127,12 @@ FLEXTOK = replace(
     samples=True,
     unsure="figures and decoder settings were read in the paper and not checked again",
 )
+SEED_VOKEN = replace(
+    PLAIN,
+    crop="center",
+    source="arXiv 2412.02692, SEED-Voken",
+    unsure="the filter; images are not rounded to 8 bits there",
+)
 VAR = PublishedProtocol(
     "ImageNet val 256, as quoted by RobusTok; VAR itself states none",
     source="arXiv 2503.08354",

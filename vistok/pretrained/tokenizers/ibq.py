@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vistok.config import ConfigError
 from vistok.pretrained.base import Entry, Family, Release, flag, same, squeeze, warn_of_unknown
+from vistok.pretrained.published import SEED_VOKEN
 from vistok.pretrained.tokenizers.llamagen import refuse_others
 from vistok.pretrained.tokenizers.seed_voken import EMA, SILENT, averaged, network_of, number
 from vistok.pretrained.tokenizers.taming import level_entries
@@ -185,6 +186,7 @@ class IBQTokenizer(Family):
             _LICENSE,
             {**DEFAULTS, "n_embed": codes},
             rfid=rfid,
+            protocol=SEED_VOKEN,
             recipe=(f"tokenizers/ibq/{codes}",),
         )
 
