@@ -97,7 +97,10 @@ class PFID(Protocol):
         if lacks(context.tokenizer.quantizer, "neighbours"):
             context.skip(name, "its quantizer has no neighbours(queries, count)")
             return []
-        if config.mode in ("full", "both", "quick_rel") and branch_codes(context.spec) > RELATIVE_LIMIT:
+        if (
+            config.mode in ("full", "both", "quick_rel")
+            and branch_codes(context.spec) > RELATIVE_LIMIT
+        ):
             reason = (
                 f"neighborhoods that grow with more than {RELATIVE_LIMIT:,} codes are too large"
             )

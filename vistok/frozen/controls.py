@@ -54,7 +54,7 @@ class RandomFeatures(FeatureNetwork):
 
 
 class PixelFeatures(FeatureNetwork):
-    """`pixels-8`: the image itself at 8 x 8 pixels, 192 numbers in 0..1: colors and layout alone."""
+    """`pixels-8`: the image itself at 8 x 8 pixels, 192 numbers in 0..1, colors and layout."""
 
     dim = 3 * _SIDE**2
     preprocess = "bilinear, antialiased, to 8"

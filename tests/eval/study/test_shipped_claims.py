@@ -1,4 +1,4 @@
-"""The studies of papers' claims that come with vistok, and the results that are committed of them."""
+"""The studies of papers' claims that come with vistok, and the committed results of them."""
 
 from __future__ import annotations
 
