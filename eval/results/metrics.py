@@ -163,14 +163,7 @@ METRICS: dict[str, Metric] = {
             predicts="x",
             cells=True,
         ),
-        Metric(
-            "pFID-v1-rel-quick",
-            "Three cells of pFID-v1-rel, over the images of pFID-v1-quick: to compare tokenizers "
-            "with codebooks of different sizes.",
-            better="lower",
-            digits=2,
-            predicts="x",
-        ),
+        *predictor_metrics.SCALED,
         *video_metrics.PERTURBED,
         *predictor_metrics.INTERPOLATED,
         Metric(

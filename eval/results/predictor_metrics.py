@@ -5,6 +5,17 @@ from __future__ import annotations
 
 from vistok.eval.results.metric import Metric
 
+SCALED = (
+    Metric(
+        "pFID-v1-rel-quick",
+        "Three cells of pFID-v1-rel, over the images of pFID-v1-quick: to compare tokenizers with "
+        "codebooks of different sizes.",
+        better="lower",
+        digits=2,
+        predicts="x",
+    ),
+)
+
 INTERPOLATED = (
     Metric(
         "iFID-discrete-v1-quick",
