@@ -161,11 +161,12 @@ def test_the_python_snippets_run(place):
     assert done.returncode == 0, done.stdout[-200:] + done.stderr[-2000:]
 
 
-YAML = {"task": 1, "data": 5, "quantizer": 1}  # first key -> number of blocks
+YAML = {"task": 1, "data": 5, "quantizer": 1, "study": 3}  # first key -> number of blocks
 
 
 def test_the_yaml_snippets_are_configs():
     from vistok.config import Config, PartOf, validate
+    from vistok.eval.study.config import StudyConfig
     from vistok.train.config import TrainConfig
 
     class Quantized(Config):
@@ -174,6 +175,11 @@ def test_the_yaml_snippets_are_configs():
     seen = Counter()
     for _, block in blocks("yaml"):
         tree = yaml.safe_load(block)
+        if {"pool", "scales", "claims"} & set(tree):
+            whole = {"train": "quickstart", "runs": {"plain": {}, "perturbed": {}}, **tree}
+            validate(StudyConfig, whole)
+            seen["study"] += 1
+            continue
         (key,) = tree
         seen[key] += 1
         if key == "quantizer":
