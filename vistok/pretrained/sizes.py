@@ -60,13 +60,13 @@ SIZES: dict[str, tuple[str, int | None]] = {
     "larp-l-long": ("1024", 13_312),
     "var-vqvae": ("680 in 10 scales", 8_160),
     "var-vqvae-512": ("2240 in 10 scales", 26_880),
-    "open-magvit2-video": ("1280", 23_040),
     "ibq-1024": ("256", 2_560),
     "ibq-8192": ("256", 3_328),
     "ibq-16384": ("256", 3_584),
     "ibq-262144": ("256", 4_608),
     "ibq-16384-pretrain": ("256", 3_584),
     "ibq-262144-pretrain": ("256", 4_608),
+    "open-magvit2-video": ("1280", 23_040),
 }
 """Released name -> (tokens per image, bits per image; None for continuous tokens). "1..256" can be
 cut to any length."""

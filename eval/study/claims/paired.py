@@ -215,8 +215,7 @@ def _chart(
         "kind": "differences",
         "metric": name,
         "title": f"{title(name)}: with {'relative to' if margin else 'minus'} without",
-        "text": "dots: seeds; bars: 95% interval of the mean"
-        + ("; gray: about equal" if margin else ""),
+        "text": "dots: seeds; bars: 95% interval" + ("; gray: about equal" if margin else ""),
         "share": margin is not None,
         "band": None if margin is None else [-margin, margin],
         "rows": rows,
