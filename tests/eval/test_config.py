@@ -73,13 +73,16 @@ def test_help_prints_every_key(flag):
             assert f"  {name}.{key}: " in said and field.description, (name, key)
     for key, field in EvalConfig.model_fields.items():
         assert f"  {key}" in said and field.description, key
-    assert "limit: int or null = null" in said and "pfid.mode: full|quick|both|none = both" in said
+    assert "limit: int or null = null" in said and "pfid.mode: full|quick|" in said
+    assert "|none = both" in said
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_the_other_commands(name):
     said = CliRunner().invoke(COMMANDS[name], ["-h"])
-    assert said.exit_code == 0 and "Keys:" in said.output and "data" in said.output
+    assert said.exit_code == 0 and "Keys:" in said.output
+    key = {"leaderboard": "out", "verify": "model"}.get(name, "data")
+    assert f"  {key}" in said.output.partition("Keys:")[2]
 
 
 def test_a_row_carries_how_a_number_is_measured_not_which():
