@@ -199,8 +199,7 @@ def verify(arguments: Sequence[str], listed: bool) -> None:
     Examples:
       vistok eval verify --list
       vistok eval verify titok-l32 data.kind=folder data.val_path=imagenet/val
-      vistok eval verify rar-b data.kind=folder data.val_path=imagenet/val \
-          reference=VIRTUAL_imagenet256_labeled.npz
+      vistok eval verify rar-b data.kind=folder data.val_path=val reference=FILE.npz
     """
     from vistok.eval.verify.text import EXIT, list_text, verdict_text
 
