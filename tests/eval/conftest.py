@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from tests.support.eval_browser import Browser, chromium
 from vistok.data import Photos, PhotosConfig
 from vistok.eval.config import PROTOCOLS
 from vistok.eval.context import Context
@@ -22,6 +23,14 @@ def features():
 @pytest.fixture(scope="session")
 def perceptual():
     return perceptual_network("vistok-cnn")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Chromium, which all tests of a file share."""
+    chromium()
+    with Browser(tmp_path_factory.mktemp("profile")) as one:
+        yield one
 
 
 @pytest.fixture

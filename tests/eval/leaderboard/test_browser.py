@@ -5,7 +5,6 @@ from itertools import pairwise
 import pytest
 from PIL import Image
 
-from tests.support.eval_browser import Browser, chromium
 from tests.support.leaderboard import made, tokenizer, write
 from vistok.eval.leaderboard.page import LeaderboardConfig, write_leaderboard
 
@@ -38,13 +37,6 @@ def pages(tmp_path_factory):
         [folder / "bad"], LeaderboardConfig(out=str(folder / "evil.html"), title=EVIL)
     )
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    chromium()
-    with Browser(tmp_path_factory.mktemp("profile")) as one:
-        yield one
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import io
 import pytest
 from PIL import Image
 
-from tests.support.eval_browser import Browser, chromium
 from tests.support.eval_results import made
 from vistok.eval.report.page import write_report
 
@@ -30,13 +29,6 @@ def pages(tmp_path_factory):
             grid["rows"] = grid["rows"][:2]
     write_report(results, folder / "report.html")
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    chromium()
-    with Browser(tmp_path_factory.mktemp("profile")) as one:
-        yield one
 
 
 @pytest.fixture

@@ -17,8 +17,15 @@ from vistok.config import ConfigError
 from vistok.pretrained.base import Entry, Family, Release, flag, same, squeeze, warn_of_unknown
 from vistok.pretrained.published import SEED_VOKEN
 from vistok.pretrained.tokenizers.llamagen import refuse_others
-from vistok.pretrained.tokenizers.seed_voken import EMA, SILENT, averaged, network_of, number
-from vistok.pretrained.tokenizers.taming import level_entries
+from vistok.pretrained.tokenizers.seed_voken import (
+    EMA,
+    SILENT,
+    averaged,
+    network_of,
+    number,
+    require_kinds,
+)
+from vistok.pretrained.tokenizers.taming import cnn_official, cnn_trees, level_entries
 from vistok.pretrained.tokenizers.titok import within
 from vistok.tokenizer import TokenizerConfig
 
@@ -96,30 +103,19 @@ class IBQTokenizer(Family):
             )
         losses = within(given, "lossconfig", "params") or {}
         arguments = {**given, "n_e": given["n_embed"], "e_dim": given["embed_dim"]}
-        mult, levels = list(network["ch_mult"]), len(network["ch_mult"])
-        conv = {
-            "channels": network["ch"],
-            "channel_mult": mult,
-            "mid_blocks": 2,
-            "norm_groups": 32,
-            "norm_eps": 1e-6,
-            "dropout": network["dropout"],
-            "attention": True,
-            "attention_levels": self._attended(network, levels),
-        }
-        blocks, z = network["num_res_blocks"], network["z_channels"]
+        sizes = {key: network[key] for key in ("ch", "ch_mult", "num_res_blocks")}
+        encoder, decoder = cnn_trees(self.name, sizes | {"dropout_p": network["dropout"]})
+        attended = self._attended(network, len(network["ch_mult"]))
+        for side in (encoder, decoder):
+            side["conv"]["attention_levels"] = attended
+            side["z_channels"] = network["z_channels"]
         return {
             "image_size": network["resolution"],
-            "encoder": {
-                "kind": "cnn",
-                "conv": conv | {"blocks": blocks},
-                "downsample": "conv",
-                "z_channels": z,
-            },
+            "encoder": encoder,
             "quantizer": quantizer_tree(
                 arguments, number(self.name, losses, "entropy_loss_weight", _ENTROPY)
             ),
-            "decoder": {"kind": "cnn", "conv": conv | {"blocks": blocks + 1}, "z_channels": z},
+            "decoder": decoder,
         }
 
     def _attended(self, network: Mapping[str, Any], levels: int) -> list[int] | None:
@@ -133,23 +129,20 @@ class IBQTokenizer(Family):
 
     def official(self, config: TokenizerConfig) -> dict[str, Any]:
         encoder, quantizer = config.encoder, config.quantizer
-        if encoder.kind != "cnn" or quantizer.kind != "ibq":
-            raise ConfigError(
-                f"{self.name}: encoder.kind={encoder.kind}, quantizer.kind={quantizer.kind} have "
-                "no place in the official layout; expected cnn and ibq"
-            )
+        require_kinds(self.name, config, encoder="cnn", quantizer="ibq")
         conv, weights = encoder.conv, quantizer.loss_weights
+        cnn = cnn_official(encoder, config.decoder)
         side, levels = config.image_size[0], range(len(conv.channel_mult))
         official = {
             "ddconfig": {
                 **_NETWORK,
                 "z_channels": encoder.z_channels,
                 "resolution": side,
-                "ch": conv.channels,
-                "ch_mult": list(conv.channel_mult),
-                "num_res_blocks": conv.blocks,
+                "ch": cnn["ch"],
+                "ch_mult": cnn["encoder_ch_mult"],
+                "num_res_blocks": cnn["num_res_blocks"],
                 "attn_resolutions": [side // 2**i for i in levels if conv.attends(i)],
-                "dropout": conv.dropout,
+                "dropout": cnn["dropout_p"],
             },
             "n_embed": quantizer.codebook_size,
             "embed_dim": quantizer.dim,

@@ -16,7 +16,14 @@ from torch import Tensor
 from vistok.config import ConfigError
 from vistok.pretrained.base import Entry, Family, Release, flag, pair, same, warn_of_unknown
 from vistok.pretrained.tokenizers.llamagen import refuse_others
-from vistok.pretrained.tokenizers.seed_voken import EMA, SILENT, averaged, network_of, number
+from vistok.pretrained.tokenizers.seed_voken import (
+    EMA,
+    SILENT,
+    averaged,
+    network_of,
+    number,
+    require_kinds,
+)
 from vistok.pretrained.tokenizers.titok import within
 from vistok.tokenizer import TokenizerConfig
 
@@ -122,11 +129,7 @@ class OpenMAGVIT2Video(Family):
 
     def official(self, config: TokenizerConfig) -> dict[str, Any]:
         encoder, quantizer = config.encoder, config.quantizer
-        if encoder.kind != "causal_resnet" or quantizer.kind != "lfq":
-            raise ConfigError(
-                f"{self.name}: encoder.kind={encoder.kind}, quantizer.kind={quantizer.kind} have "
-                "no place in the official layout; expected causal_resnet and lfq"
-            )
+        require_kinds(self.name, config, encoder="causal_resnet", quantizer="lfq")
         net, weights = encoder.net, quantizer.loss_weights
         official = {
             "ddconfig": {

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vistok.config import ConfigError
 from vistok.storage.weights import WeightsError
+from vistok.tokenizer import TokenizerConfig
 
 EMA = "model_ema."
 # Arguments of the Lightning module that say nothing about its networks.
@@ -63,3 +64,13 @@ def network_of(family: str, given: Mapping[str, Any], released: Mapping[str, Any
         if network[key] != 3:
             raise ConfigError(f"{family}: {key}={network[key]!r}; expected 3, RGB images")
     return network
+
+
+def require_kinds(family: str, config: TokenizerConfig, encoder: str, quantizer: str) -> None:
+    """ConfigError unless a tokenizer has these kinds of parts, which the layout has a place for."""
+    mine = config.encoder.kind, config.quantizer.kind
+    if mine != (encoder, quantizer):
+        raise ConfigError(
+            f"{family}: encoder.kind={mine[0]}, quantizer.kind={mine[1]} have no place in the "
+            f"official layout; expected {encoder} and {quantizer}"
+        )
