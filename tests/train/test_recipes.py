@@ -44,6 +44,7 @@ TERM = {
     "larp": "l1",
     "open_magvit2_video": "l1",
     "divot": "flow",
+    "epsilon_vae": "flow",
     "tokensgen": "flow",
 }
 

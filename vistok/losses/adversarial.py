@@ -40,6 +40,8 @@ from vistok.losses.diffaug import (
     fade,
 )
 from vistok.losses.discriminators import PatchGANConfig
+from vistok.losses.lecam import LeCamDiscriminator
+from vistok.losses.noisy_pixels import noisy_pixels
 from vistok.losses.probe import passed, shapes_alone
 from vistok.runtime import distributed
 from vistok.runtime.modes import without_gradients
@@ -112,6 +114,9 @@ class AdversarialConfig(LossConfig):
     """Augmentation of the consistency term."""
     blur_steps: int | None = Field(default=None, ge=0)
     """Steps from `start` over which a blur of all that it sees fades away; null = no blur."""
+    noisy: bool = False
+    """The discriminator sees each image beside the noisy one that a flow decoder was given in its
+    place (epsilon-VAE); for discriminator.kind=patchgan with in_channels=6."""
     lr: float | None = None
     """Peak learning rate of the discriminator; null = that of the run."""
 
@@ -124,37 +129,25 @@ class AdversarialConfig(LossConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _sees_its_channels(self) -> AdversarialConfig:
+        channels, expected = getattr(self.discriminator, "in_channels", 3), 6 if self.noisy else 3
+        if channels != expected:
+            raise InputError(
+                f"noisy={str(self.noisy).lower()} with discriminator.kind="
+                f"{self.discriminator.kind} of {channels} channels; expected {expected}: 3 of an "
+                "image and 3 of a noisy one (kind: patchgan, in_channels: 6)"
+            )
+        if self.noisy and (self.augment or self.consistency or self.blur_steps is not None):
+            raise InputError(
+                "noisy=true: augment, consistency and blur_steps change images of 3 channels; "
+                "leave them out"
+            )
+        return self
+
     @classmethod
     def tiny(cls) -> AdversarialConfig:
         return cls(start=0, discriminator=PatchGANConfig.tiny())
-
-
-class LeCamDiscriminator(nn.Module):
-    """A discriminator with LeCam's running means, so that both are trained and saved as one."""
-
-    def __init__(self, discriminator: nn.Module) -> None:
-        super().__init__()
-        self.discriminator = discriminator
-        self.register_buffer("ema_real", torch.zeros(()))
-        self.register_buffer("ema_fake", torch.zeros(()))
-
-    def forward(self, pixels: Tensor, uniform: Tensor | None = None, parts: int = 1) -> Tensor:
-        """[B, 3, H, W] in 0..1 -> logits.
-
-        Args:
-            uniform: [B, U] numbers of a discriminator that samples; None = it samples nothing.
-            parts: equal shares of the batch that are seen one after the other.
-        """
-        if parts == 1:
-            return self._seen(pixels, uniform)
-        numbers = [None] * parts if uniform is None else uniform.chunk(parts)
-        shares = zip(pixels.chunk(parts), numbers, strict=True)
-        return torch.cat([self._seen(share, own) for share, own in shares])
-
-    def _seen(self, pixels: Tensor, uniform: Tensor | None) -> Tensor:
-        if uniform is None:
-            return self.discriminator(pixels)
-        return self.discriminator(pixels, uniform)
 
 
 @register("loss", AdversarialConfig)
@@ -182,11 +175,13 @@ class AdversarialLoss(Loss):
         self._means: list[Tensor] = []
 
     def bind(self, tokenizer: nn.Module) -> None:
+        if self.config.noisy:
+            self._inverse = noisy_pixels(tokenizer)
         with shapes_alone():
             try:
                 shape = tokenizer.shape
                 sides = shape.sides if self.media == "clip" else shape.image_size
-                passed(self.discriminator, torch.zeros(1, 3, *sides))
+                passed(self.discriminator, torch.zeros(1, 6 if self.config.noisy else 3, *sides))
             except RuntimeError:
                 layers = getattr(self.config.discriminator, "layers", None)
                 what = f"layers={layers}; use fewer layers"
@@ -256,9 +251,13 @@ class AdversarialLoss(Loss):
     ) -> dict[str, Tensor]:
         if not self.config.weight or progress.step < self.config.start:
             return {}
+        if self.config.noisy and reconstruction.noisy is None:
+            return {}  # evaluation samples: there is no noisy image of one time
         draws = reconstruction.draws
         own = PartDraws() if draws is None else draws.part(f"loss.{self.key}")
-        pixels, uniform = self.seen(self._shown(reconstruction.pixels), 0, own, progress)
+        pixels, uniform = self.seen(
+            self._shown(reconstruction.pixels, reconstruction), 0, own, progress
+        )
         with without_gradients(self.discriminator):  # it has its own phase
             fake = self.discriminator(pixels, uniform).float()
         return {"adversarial": GENERATOR[self.config.generator_loss](fake)}
@@ -289,10 +288,14 @@ class AdversarialLoss(Loss):
         self, reconstruction: Reconstruction, batch: Batch, progress: Progress
     ) -> tuple[Tensor, Tensor]:
         """(real, fake) images, clips, or frames of clips."""
-        return self._shown(reconstruction.target), self._shown(reconstruction.pixels.detach())
+        real, fake = reconstruction.target, reconstruction.pixels.detach()
+        return self._shown(real, reconstruction), self._shown(fake, reconstruction)
 
-    def _shown(self, pixels: Tensor) -> Tensor:
-        """Samples as the discriminator takes them: clips whole, or their frames."""
+    def _shown(self, pixels: Tensor, reconstruction: Reconstruction) -> Tensor:
+        """Samples as the discriminator takes them: clips whole, or their frames; with `noisy` each
+        beside the noisy one."""
+        if self.config.noisy:
+            pixels = torch.cat([pixels, self._inverse(reconstruction.noisy.x).to(pixels)], dim=1)
         return pixels if self.media == "clip" else frames(pixels)
 
     def step(

@@ -13,6 +13,8 @@ from vistok.config.registry import register
 
 class PatchGANConfig(Config):
     kind: Literal["patchgan"] = "patchgan"
+    in_channels: int = Field(default=3, ge=1, le=2**10)
+    """Of what it sees: 3 of an image; 6 of an image beside a noisy one (adversarial.noisy)."""
     width: int = Field(default=64, ge=8, le=2**14, multiple_of=8)
     """Channels of the first layer; doubled by each further one, up to eight times."""
     layers: int = Field(default=3, ge=1, le=16)
@@ -27,12 +29,13 @@ class PatchGANConfig(Config):
 
 @register("discriminator", PatchGANConfig)
 class PatchGAN(nn.Module):
-    """[B, 3, H, W] in 0..1 -> logits [B, 1, h, w]; 4x4 kernels, LeakyReLU 0.2, normal(0, 0.02)."""
+    """[B, in_channels, H, W] in 0..1 -> logits [B, 1, h, w]; 4x4 kernels, LeakyReLU 0.2, weights
+    normal(0, 0.02)."""
 
     def __init__(self, config: PatchGANConfig) -> None:
         super().__init__()
         width = config.width
-        layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [nn.Conv2d(config.in_channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
         for i in range(1, config.layers + 1):
             wider = config.width * min(2**i, 8)
             stride = 2 if i < config.layers else 1
