@@ -40,6 +40,21 @@ def test_reconstruction_terms_by_hand():
     assert loss.weights(at(0)) == {"l1": 0.5, "l2": 2.0, "smooth_l1": 1.0}
 
 
+def test_features_are_compared_in_the_output_space():
+    loss = build(ReconstructionConfig(l2=0.5, cosine=2.0, in_space=True))
+    assert loss.needs_target_in_space and not loss.needs_pixels
+    # Of two places the channels are alike in direction, and at right angles.
+    found = torch.tensor([[[3.0, 1.0], [4.0, 0.0]]])  # [B, C, places]
+    target = torch.tensor([[[6.0, 0.0], [8.0, 2.0]]])
+    made = Reconstruction(None, None, Decoded(found, found), None, None, target_in_space=target)
+    terms = loss(made, BATCH, at(0))
+    assert terms["cosine"].item() == pytest.approx(0.5, abs=1e-6)
+    assert terms["l2"].item() == pytest.approx((9 + 1 + 16 + 4) / 4)
+    assert loss.weights(at(0)) == {"l2": 0.5, "cosine": 2.0}
+    with pytest.raises(ValueError, match="set in_space=true"):
+        ReconstructionConfig(cosine=1.0)
+
+
 def test_terms_without_weight_are_not_computed():
     loss = build(ReconstructionConfig())
     assert set(loss(rebuilt(torch.ones(2), torch.zeros(2)), BATCH, at(0))) == {"l2"}

@@ -42,7 +42,7 @@ def test_nothing_leads_back_to_pixels(fails):
     with fails(ValueError, "output_space.kind=features: nothing leads back from it to pixels"):
         Tokenizer(validate(TokenizerConfig, tree))
     space = FeatureSpace(FeaturesConfig(), Shape(3, (32, 32)))
-    with fails(ValueError, "'features' is an input space only; set tokenizer.output_space"):
+    with fails(ValueError, "'features' without a decoder is an input space only; set"):
         space.inverse(torch.rand(1, 4, 2, 2))
 
 

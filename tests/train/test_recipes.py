@@ -27,9 +27,11 @@ BEFORE = {
     "one_d_piece_stage2": "one_d_piece_stage1",
     "decoder_finetune": "titok_vq",
     "retok_decoder": "retok",
+    "seed_stage2": "seed_stage1",
+    "seed_stage3": "seed_stage2",
 }
 JOBS = {"glotok": "jobs/codebook_relations_tiny"}
-LAST = ("titok_stage2", "one_d_piece_stage2", "retok_decoder", "decoder_finetune")
+LAST = ("titok_stage2", "one_d_piece_stage2", "retok_decoder", "decoder_finetune", "seed_stage3")
 STEPS = 50
 LONGER = {"retok": 80, "ibq": 80}  # attention has to find its positions, codes their use
 TERM = {
@@ -43,6 +45,7 @@ TERM = {
     "videoflextok": "flow",
     "larp": "l1",
     "open_magvit2_video": "l1",
+    "mingtok": "l1",
     "divot": "flow",
     "epsilon_vae": "flow",
     "tokensgen": "flow",
@@ -120,6 +123,10 @@ def test_a_stage_goes_on_from_the_one_before(trained, name):
         parts = ("output_space.", "decoder.")
         if name == "retok_decoder":  # of its decoder the CNN alone goes on
             pairs["decoder.reader."], parts = "decoder.reader.", ("decoder.cnn.",)
+        if name == "seed_stage2":  # what reads rests, and there were no codes before
+            pairs, parts = {"encoder.queries.": "encoder.queries."}, ("encoder.proj.",)
+        if name == "seed_stage3":  # pixels alone
+            pairs["decoder."], parts = "decoder.", ("output_space.",)
         learned = [key for key in ours if key.startswith(parts)]
         assert any(key.startswith(parts[-1]) for key in learned)
         assert not any(torch.equal(ours[key], theirs[key]) for key in learned)

@@ -4,10 +4,12 @@ from vistok.decoders import (
     causal_cnn,
     causal_resnet,
     cnn,
+    expanding,
     flow_unet,
     flow_vit,
     pyramid,
     qformer,
+    semantic,
     vit,
 )
 from vistok.decoders.base import Decoder
@@ -17,9 +19,11 @@ __all__ = [
     "causal_cnn",
     "causal_resnet",
     "cnn",
+    "expanding",
     "flow_unet",
     "flow_vit",
     "pyramid",
     "qformer",
+    "semantic",
     "vit",
 ]

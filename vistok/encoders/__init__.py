@@ -2,6 +2,7 @@
 
 from vistok.encoders import (
     causal_cnn,
+    causal_qformer,
     causal_resnet,
     clusters,
     cnn,
@@ -16,6 +17,7 @@ from vistok.encoders.base import Encoder
 __all__ = [
     "Encoder",
     "causal_cnn",
+    "causal_qformer",
     "causal_resnet",
     "clusters",
     "cnn",

@@ -56,10 +56,19 @@ def shapes_alone() -> Iterator[None]:
 
 def passed(module: nn.Module, *args: Any, **options: Any) -> Any:
     """Output of a module in evaluation mode, its weights without numbers; inside `shapes_alone`."""
-    held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    # Every tensor of every module once: tied ones each get their own, and a module that two parts
+    # share is named once (torch's own search for ties leaves such a module without its weights).
+    held = {
+        f"{prefix}.{name}" if prefix else name: tensor
+        for prefix, part in module.named_modules()
+        for name, tensor in (
+            *part.named_parameters(recurse=False),
+            *part.named_buffers(recurse=False),
+        )
+    }
     state = {name: torch.empty(one.shape, dtype=one.dtype) for name, one in held.items()}
     with evaluating(module):
-        return functional_call(module, state, args, options)
+        return functional_call(module, state, args, options, tie_weights=False)
 
 
 def _condition(tokenizer: nn.Module) -> Condition | None:
