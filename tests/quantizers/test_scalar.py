@@ -4,6 +4,7 @@ The rule is checked against numbers of another source: quantiles and truncated m
 """
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def lat(z) -> Latents:
 def test_levels_are_means_of_bins_of_equal_probability(levels, reach):
     bounds = [norm.ppf(k / levels) for k in range(levels + 1)]
     bounds = [max(-reach, min(reach, b)) for b in bounds]
-    means = [truncnorm.mean(a, b) if a < b else a for a, b in zip(bounds, bounds[1:], strict=False)]
+    means = [truncnorm.mean(a, b) if a < b else a for a, b in pairwise(bounds)]
     found = scalar(levels=levels, std_range=reach, range=2.0)
     assert found.levels.tolist() == pytest.approx(means, abs=1e-6)
     expected = [(m + reach) / (2 * reach) * 4 - 2 for m in means]
