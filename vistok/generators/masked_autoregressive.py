@@ -86,6 +86,8 @@ class MaskedAutoregressiveConfig(GeneratorConfig):
     embed: Literal["learned", "values"] = "learned"
     """Embeddings of tokens. learned: a table per factor; values: a linear map of the values that
     the tokenizer's codes stand for, one per factor (TokenBridge)."""
+    values: Annotated[Any, PartOf("quantizer")] | None = None
+    """Quantizer without weights whose values these are (scalar); null = the tokenizer's own."""
     masks: MaskShareConfig = MaskShareConfig()
     """Share of masked positions in training."""
     regroup: tuple[int, ...] | None = None
@@ -107,10 +109,15 @@ class MaskedAutoregressiveConfig(GeneratorConfig):
 
     @property
     def wants_codes(self) -> bool:
-        return self.embed == "values"
+        return self.embed == "values" and self.values is None
 
     @model_validator(mode="after")
-    def _plain(self) -> MaskedAutoregressiveConfig:
+    def _fits(self) -> MaskedAutoregressiveConfig:
+        if self.values is not None and self.embed != "values":
+            raise InputError(
+                f"values={{kind: {self.values.kind}}} with embed={self.embed}: nothing reads them; "
+                "leave one out, or set embed=values"
+            )
         for name in ("encoder", "decoder"):
             if (modulation := getattr(self, name).modulation) is not None:
                 raise InputError(
@@ -322,10 +329,12 @@ class MaskedAutoregressive(Generator):
                 f"embed=values with regroup={list(vocab)}: values are those of the tokenizer's own "
                 "factors; leave one out"
             )
+        if config.values is not None:
+            codes = build(config.values)
         if codes is None:
             raise InputError(
                 "embed=values needs the values of the tokenizer's codes; give "
-                "codes=tokenizer.quantizer"
+                "codes=tokenizer.quantizer, or values={kind: scalar, ...}"
             )
         embed = ValueEmbedding(vocab, config.encoder.width)
         if not isinstance(codes, SavedCodes):
