@@ -114,6 +114,21 @@ class ConditionConfig(Config):
         return self
 
 
+def check_in_front(config: ConditionConfig, reader: str) -> None:
+    """InputError for options of a text that generators which read it in front do not follow.
+
+    Args:
+        reader: what reads, for the message ("trunk=bert").
+    """
+    text = config.text
+    if text is not None and (text.layers is not None or text.textless != "counted"):
+        name = "layers" if text.layers is not None else "textless"
+        raise InputError(
+            f"{reader} reads all texts in front of its tokens; leave out condition.text.{name}, or "
+            "use kind=autoregressive"
+        )
+
+
 class ConditionTokens(nn.Module):
     """Tokens [B, count, W] of conditions: M of the text, if tokens are made of it, and one of the
     rest.

@@ -1,7 +1,7 @@
-"""Embeddings of a position's factors: learned tables, bits, or the tokenizer's code vectors.
+"""Embeddings of a position's factors: learned tables, bits, or what the tokenizer makes of codes.
 
 All map indices [B, n, F] to [B, n, W]. Letters: B batch, n positions, F factors, V vocabulary,
-d width of a code vector, W width.
+d width of a code vector, W width, R rows.
 """
 
 from __future__ import annotations
@@ -95,3 +95,49 @@ class CodeEmbedding(nn.Module):
         for f in reversed(range(len(self.vocab))):
             row = row * self.vocab[f] + indices[..., f]
         return self.project(nn.functional.embedding(row, self.table))
+
+
+class ValueEmbedding(nn.Module):
+    """A linear map of the values that codes stand for, where each factor is one dimension of them
+    (scalar quantization): no table of all F-tuples is needed.
+
+    The values of each factor are saved with the generator, which never needs its tokenizer again.
+    """
+
+    def __init__(self, vocab: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        self.vocab = vocab
+        self.register_buffer("table", torch.zeros(len(vocab), max(vocab)))
+        self.project = nn.Linear(len(vocab), width)
+
+    @torch.no_grad()
+    def fill(self, codes: nn.Module) -> None:
+        """Copy the values of a quantizer.
+
+        Args:
+            codes: offers lookup(indices [1, R, F]) -> [1, R, F], a dimension of each factor.
+        """
+        if self.table.is_meta:
+            return
+        sizes = torch.tensor(self.vocab)
+        levels = torch.arange(max(self.vocab))[:, None].minimum(sizes - 1)
+        mixed = (torch.arange(len(sizes)) * 3 + 1) % sizes  # tells if a factor changes others' values
+        rows = torch.cat([levels, mixed[None]])
+        device = next((t.device for t in (*codes.parameters(), *codes.buffers())), None)
+        values = codes.lookup(rows[None].to(device))[0].to(self.table)
+        fits = values.shape == rows.shape
+        if fits:
+            self.table.copy_(values[:-1].T)
+        if not fits or not torch.equal(self.values(rows[-1:])[0], values[-1]):
+            raise InputError(
+                f"embed=values: the quantizer's values, of width {values.shape[-1]}, are not one "
+                f"number for each of the {len(self.vocab)} factors; use embed=learned"
+            )
+
+    def values(self, indices: Tensor) -> Tensor:
+        """Indices [..., F] -> values [..., F]."""
+        factors = torch.arange(len(self.vocab), device=indices.device)
+        return self.table[factors, indices]
+
+    def forward(self, indices: Tensor) -> Tensor:
+        return self.project(self.values(indices))

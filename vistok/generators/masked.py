@@ -12,7 +12,6 @@ Letters: B batch, L positions, F factors, V vocabulary of a factor, W width, R r
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -24,15 +23,15 @@ from torch import Tensor, nn
 from vistok.config import PartOf
 from vistok.config.registry import build, entry_of, register
 from vistok.core.draws import Draws, PartDraws
-from vistok.core.errors import InputError
 from vistok.core.records import Condition
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
 from vistok.generators.base import Generator, GeneratorConfig
-from vistok.generators.conditioning import ConditionConfig, ConditionTokens
+from vistok.generators.conditioning import ConditionConfig, ConditionTokens, check_in_front
 from vistok.generators.embedding import FactorEmbedding
 from vistok.generators.guidance import guide
 from vistok.generators.heads import check_head
+from vistok.generators.masked_metrics import over_masks, right_share
 from vistok.generators.noise import uniform_on
 from vistok.generators.orders import MaskSchedule, random_mask
 from vistok.generators.text_streams import StreamReader
@@ -47,21 +46,13 @@ from vistok.layers.bert import BertConfig
 from vistok.runtime import distributed
 from vistok.tokens import Tokens, TokenSpec
 
-_EVALUATED = 8  # shares of masked positions that `evaluate` visits
-
 
 class FrontReader(nn.Module):
     """Conditions as slots in front of the positions: the class, and text if any is read."""
 
     def __init__(self, condition: ConditionConfig, trunk: Any) -> None:
         super().__init__()
-        text = condition.text
-        if text is not None and (text.layers is not None or text.textless != "counted"):
-            name = "layers" if text.layers is not None else "textless"
-            raise InputError(
-                f"trunk={trunk.kind} reads all texts in front of its tokens; leave out "
-                f"condition.text.{name}, or use kind=autoregressive"
-            )
+        check_in_front(condition, f"trunk={trunk.kind}")
         self.tokens = ConditionTokens(condition, trunk.width)
         self.front = self.tokens.count
 
@@ -193,7 +184,7 @@ class Masked(Generator):
         weight = weight if seen is None else weight * seen
         # Ranks' losses are averaged: over the mean of their weights, they give the whole batch's.
         loss = (nats * weight).sum() / (distributed.mean(weight.sum()) + 1e-8)
-        right = self._right(logits, indices) * mask
+        right = right_share(logits, indices) * mask
         share = right.sum(-1) / (mask.sum(-1) + 1e-8)
         return {"loss": loss, "masked_accuracy": share.mean().detach()}
 
@@ -201,39 +192,14 @@ class Masked(Generator):
     def evaluate(
         self, tokens: Tokens, condition: Condition
     ) -> dict[str, tuple[Tensor | float, int]]:
-        """masked_nll: nats per masked position, labels not smoothed, averaged over eight shares of
-        masked positions; masked_accuracy: share of masked codes that are right.
-
-        The shares stand for all numbers 1..L of masked positions with equal weight. Averaged over
-        masks, masked_nll times L is then the mean negative log-likelihood of a sequence whose
-        positions are sampled one by one in a random order, and by Jensen's inequality no less than
-        that of the mixture of all orders (arXiv 2110.02037): comparable to `nll` of sequential
-        generators, from above. It says nothing of what several positions at once lose by being
-        sampled independently. Masks depend on a sample's codes alone, those of its prefix.
-        """
+        """masked_nll and masked_accuracy, as `masked_metrics` defines them; labels not smoothed."""
         indices, seen = self._codes(tokens)
-        there = torch.ones_like(indices[..., 0], dtype=torch.bool) if seen is None else seen
-        length = there.sum(-1)
-        known = (indices * there[..., None]).cpu()
-        key = torch.tensor([zlib.crc32(row.numpy().tobytes()) for row in known])
-        nats_sum, right_sum, masked = 0.0, 0.0, 0
-        for i in range(_EVALUATED):
-            noise = Rng(0, "masked/evaluate", i).uniform(key, (self.spec.length,))
-            # What lies behind a prefix comes last.
-            noise = noise.to(indices.device).masked_fill(~there, 2.0)
-            rank = noise.argsort(dim=-1).argsort(dim=-1)
-            count = (length * (i + 0.5) / _EVALUATED).floor().long() + 1
-            mask = (rank < count[:, None]) & there
+
+        def score(mask: Tensor) -> tuple[Tensor, Tensor]:
             logits = self.logits(indices, mask, condition, seen=seen)
-            nats = (self._nats(logits, indices) * mask).sum(-1).double()
-            # A sample's mean stands for all of its positions.
-            nats_sum = nats_sum + (nats / mask.sum(-1) * length).sum()
-            right_sum = right_sum + (self._right(logits, indices) * mask).sum().double()
-            masked += int(mask.sum())
-        return {
-            "masked_nll": (nats_sum, int(length.sum()) * _EVALUATED),
-            "masked_accuracy": (right_sum, masked),
-        }
+            return self._nats(logits, indices), right_share(logits, indices)
+
+        return over_masks(indices, seen, score)
 
     def _nats(self, logits: list[Tensor], indices: Tensor, smoothing: float = 0.0) -> Tensor:
         """Cross-entropy [B, L], added up over factors."""
@@ -243,11 +209,6 @@ class Masked(Generator):
             )
             for f, part in enumerate(logits)
         )
-
-    def _right(self, logits: list[Tensor], indices: Tensor) -> Tensor:
-        """Share [B, L] of a position's factors whose most likely code is right."""
-        guess = torch.stack([part.argmax(-1) for part in logits], dim=-1)
-        return (guess == indices).float().mean(-1)
 
     # -- sampling -------------------------------------------------------------------------------
 

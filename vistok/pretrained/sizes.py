@@ -109,5 +109,7 @@ GENERATORS = (
     "var-d24",
     "var-d30",
     "var-d36",
+    "tokenbridge-l",
+    "tokenbridge-h",
 )
 """Names of the released generators."""

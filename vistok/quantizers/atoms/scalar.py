@@ -134,10 +134,7 @@ class Scalar(Quantizer):
 
 def gaussian_levels(config: ScalarConfig) -> list[float]:
     """Means of the bins, in their order; fp32 numbers."""
-    dtype = {"fp64": torch.float64, "fp32": torch.float32}[config.computed_in]
-    reach, cpu = config.std_range, torch.device("cpu")  # a model may be built on no device at all
-    shares = torch.linspace(0, 1, config.levels + 1, dtype=dtype, device=cpu)
-    bounds = torch.special.ndtri(shares.double()).to(dtype).clamp(-reach, reach)
+    bounds = level_bounds(config)
     density = torch.exp(-0.5 * bounds**2) / math.sqrt(2 * math.pi)
     below = 0.5 * (1 + torch.erf(bounds / math.sqrt(2)))
     mass = below.diff()
@@ -145,3 +142,11 @@ def gaussian_levels(config: ScalarConfig) -> list[float]:
     if config.empty_bins == "end":
         means = torch.where(bounds.diff() == 0, bounds[1:], means)
     return means.float().tolist()
+
+
+def level_bounds(config: ScalarConfig) -> Tensor:
+    """[V + 1] edges of the bins, cut off at -R and R; on the CPU."""
+    dtype = {"fp64": torch.float64, "fp32": torch.float32}[config.computed_in]
+    reach, cpu = config.std_range, torch.device("cpu")  # a model may be built on no device at all
+    shares = torch.linspace(0, 1, config.levels + 1, dtype=dtype, device=cpu)
+    return torch.special.ndtri(shares.double()).to(dtype).clamp(-reach, reach)
