@@ -3,6 +3,7 @@
 from vistok.generators import (
     autoregressive,
     bit_diffusion,
+    flow_ar,
     masked,
     neighbouring,
     next_scale,
@@ -16,6 +17,7 @@ __all__ = [
     "GeneratorConfig",
     "autoregressive",
     "bit_diffusion",
+    "flow_ar",
     "load_generator",
     "masked",
     "neighbouring",
