@@ -108,5 +108,8 @@ GENERATORS = (
     "var-d24",
     "var-d30",
     "var-d36",
+    "xar-b",
+    "xar-l",
+    "xar-h",
 )
 """Names of the released generators."""

@@ -14,6 +14,7 @@ from vistok.pretrained.generators.nar import NAR
 from vistok.pretrained.generators.open_magvit2 import OpenMAGVIT2AR
 from vistok.pretrained.generators.rar import RAR
 from vistok.pretrained.generators.var import VAR
+from vistok.pretrained.generators.xar import XAR
 from vistok.pretrained.tokenizers.cosmos import Cosmos
 from vistok.pretrained.tokenizers.flextok import FlexTok
 from vistok.pretrained.tokenizers.ibq import IBQTokenizer
@@ -54,6 +55,7 @@ FAMILIES: dict[str, Family] = {
         MaskGIT(),
         MaskGen(),
         VAR(),
+        XAR(),
     )
 }
 
