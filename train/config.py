@@ -43,6 +43,8 @@ class TrainConfig(Config):
     """Optimizer of every phase."""
     warmup: int = Field(default=0, ge=0)
     """Steps of linear warm-up."""
+    hold: int = Field(default=0, ge=0)
+    """Steps at the peak rate between the warm-up and the cosine (xAR: five eighths of them all)."""
     final_lr: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     """Learning rate at the end, as a share of the peak (cosine)."""
     lr_drops: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
@@ -140,6 +142,10 @@ class TrainConfig(Config):
                 )
         if self.warmup >= self.steps and self.warmup:
             raise InputError(f"warmup={self.warmup} must be below steps={self.steps}")
+        if self.hold and self.warmup + self.hold > self.steps:
+            raise InputError(
+                f"hold={self.hold} with warmup={self.warmup} goes beyond steps={self.steps}"
+            )
         return self
 
     @property

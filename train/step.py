@@ -124,7 +124,9 @@ class TrainingStep:
         """One step of the optimizers of a phase; the learning rate of its first group."""
         # Set, not scheduled: a rate is a function of the step alone, so it needs no state.
         config = self.config
-        rate = warmup_cosine(progress.step, config.steps, config.warmup, config.final_lr)
+        rate = warmup_cosine(
+            progress.step, config.steps, config.warmup, config.final_lr, config.hold
+        )
         rate *= dropped(progress.step, config.steps, config.lr_drops, config.lr_drop)
         for optimizer in self._moved(found):
             for group in optimizer.param_groups:

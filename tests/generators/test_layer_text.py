@@ -92,7 +92,7 @@ def test_wrong_layers_and_kinds_are_one_line(fails):
         build(config_of("random_order"), SPEC)
     with fails(ValueError, r"1000 of vocab=\(1000,\) is no power of two; .*use autoreg"):
         build(config_of("bit_diffusion"), TokenSpec(blocks=((4,),), vocab=(1000,)))
-    with fails(ValueError, "these are continuous .*use a tokenizer with a discrete quantizer"):
+    with fails(ValueError, "these are continuous .*use flow_ar"):
         build(config_of("bit_diffusion"), TokenSpec(blocks=((4,),), vocab=(), dim=3))
 
 

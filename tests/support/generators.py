@@ -13,21 +13,23 @@ from vistok.contracts.generators import (
     INDEX,
     SPECS,
     codes_of,
+    held,
     lively,
     modeled,
     tokens_of,
 )
 from vistok.generators import Generator
-from vistok.tokens import TokenSpec
+from vistok.tokens import Tokens, TokenSpec
 
-__all__ = ["CONDITION", "INDEX", "KINDS", "SPECS", "lively", "made", "spec_for", "tokens_of"]
+__all__ = ["CONDITION", "INDEX", "KINDS", "SPECS", "held", "lively", "made", "same", "spec_for",
+           "tokens_of"]  # fmt: skip
 
 KINDS = list(entries("generator"))
 
 
 def small(kind: str, vocab: tuple[int, ...] = (16,), **changes) -> Config:
     tree = entries("generator")[kind].config.tiny().model_dump() | changes
-    if max(vocab) > 2**16 and "regroup" in tree:
+    if max(vocab, default=0) > 2**16 and "regroup" in tree:
         tree["regroup"] = (64, 4096)
     return validate(entries("generator")[kind].config, tree)
 
@@ -39,8 +41,17 @@ def made(kind: str, spec: TokenSpec, **changes) -> Generator:
     return build(config, spec, codes_of(spec) if config.wants_codes and able else None)
 
 
+def same(one: Tokens | torch.Tensor, other: Tokens | torch.Tensor) -> bool:
+    """Equal codes, or values that are equal but for rounding."""
+    one, other = (each if isinstance(each, torch.Tensor) else held(each) for each in (one, other))
+    if one.is_floating_point():
+        return torch.allclose(one, other, atol=1e-4)
+    return torch.equal(one, other)
+
+
 def spec_for(kind: str, **wanted) -> TokenSpec:
-    """These tokens if the kind can model them, else others of the same vocabulary that it can."""
+    """These tokens if the kind can model them, else others of the same vocabulary that it can, or
+    continuous ones."""
     return modeled(kind, small(kind), **wanted)
 
 

@@ -34,8 +34,15 @@ def tokens_of(spec: TokenSpec, count: int = 3) -> Tokens:
     """Random tokens of a spec, always the same."""
     generator = torch.Generator().manual_seed(0)
     size = (count, spec.length)
+    if not spec.vocab:
+        return Tokens(spec, values=torch.randn(*size, spec.dim, generator=generator))
     codes = [torch.randint(v, size, generator=generator) for v in spec.vocab]
     return Tokens.of(spec, torch.stack(codes, -1))
+
+
+def held(tokens: Tokens) -> torch.Tensor:
+    """Codes, or values if they are continuous."""
+    return tokens.values if tokens.indices is None else tokens.indices
 
 
 def lively(model: nn.Module) -> nn.Module:
@@ -60,11 +67,13 @@ def codes_of(spec: TokenSpec) -> nn.Module:
 
 
 def modeled(kind: str, config: Config, **wanted: Any) -> TokenSpec:
-    """These tokens if a generator can model them, else others of the same vocabulary."""
+    """These tokens if a generator can model them, else others of the same vocabulary; continuous
+    ones, of three channels, for one that models no codes."""
     part = entries("generator")[kind].part
     shapes = [{"blocks": ((4,),), **wanted}, *SPECS.values(), {"blocks": ((4,),), "vocab": (16,)}]
     shapes.append({**SPECS["scales"], "vocab": (16,)})
     specs = [TokenSpec(**{"vocab": wanted.get("vocab", (16,)), **shape}) for shape in shapes]
+    specs += [TokenSpec(**{**shape, "vocab": (), "dim": 3}) for shape in shapes]
     return next(spec for spec in specs if part.unable(config, spec) is None)
 
 
@@ -124,14 +133,15 @@ def samples(case: Case) -> None:
     expect(model.training, "sampling leaves evaluation mode behind; expected the mode before")
     expect(whole.spec == spec, f"samples have {whole.spec}; expected the spec {spec}")
     one = lambda i: model.sample(CONDITION.select(slice(i, i + 1)), index=INDEX[i : i + 1], seed=3)
-    parts = torch.cat([one(i).indices for i in range(3)])
-    expect_equal("samples of three batches", parts, whole.indices, "those of one batch")
-    other = model.sample(CONDITION, index=INDEX, seed=4).indices
-    expect(not torch.equal(other, whole.indices), "two seeds give one sample; expected others")
+    parts, close = torch.cat([held(one(i)) for i in range(3)]), 0.0 if spec.vocab else 1e-4
+    expect_equal("samples of three batches", parts, held(whole), "those of one batch", close)
+    other = held(model.sample(CONDITION, index=INDEX, seed=4))
+    expect(not torch.equal(other, held(whole)), "two seeds give one sample; expected others")
     for length in spec.eval_lengths[:-1]:
         part = model.sample(CONDITION, index=INDEX, seed=3, length=length).check()
-        wanted = whole.prefix(length).indices
-        expect_equal(f"samples of length {length}", part.indices, wanted, "prefixes of whole ones")
+        wanted = held(whole.prefix(length))
+        prefix = "prefixes of whole ones"
+        expect_equal(f"samples of length {length}", held(part), wanted, prefix, close)
 
 
 @check("generator", name="save_pretrained and from_pretrained give the same model")
@@ -141,5 +151,5 @@ def saved(case: Case) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         again = load_generator(folder)
-    wanted = model.sample(CONDITION, index=INDEX).indices
-    expect_equal("its samples", again.sample(CONDITION, index=INDEX).indices, wanted, "before")
+    wanted = held(model.sample(CONDITION, index=INDEX))
+    expect_equal("its samples", held(again.sample(CONDITION, index=INDEX)), wanted, "before")

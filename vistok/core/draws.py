@@ -27,7 +27,7 @@ class PartDraws(Record):
     uniform: Tensor | None = None  # [B, ...] in [0, 1): stochastic VQ, Bernoulli bits
     chosen: Tensor | None = None  # [B, L, F] int64: codes, imposed instead of sampled
     noise: Tensor | None = None  # like the tensor that it is added to
-    time: Tensor | None = None  # [B] in [0, 1]: flow and diffusion
+    time: Tensor | None = None  # [B] in [0, 1], or of each of S cells [B, S]: flow, diffusion
     order: Tensor | None = None  # [B, L] int64: order of generation
     mask: Tensor | None = None  # [B, L] bool: positions to be predicted
     given: Tensor | None = None  # [B] int64: first frames of a clip that are given

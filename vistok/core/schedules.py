@@ -23,11 +23,13 @@ def ramp(step: int, start: int, length: int) -> float:
     return 1.0 if length <= 0 else min(1.0, (step - start + 1) / length)
 
 
-def warmup_cosine(step: int, steps: int, warmup: int, final: float) -> float:
-    """Learning-rate factor: linear warm-up, then half a cosine from 1 down to `final`."""
+def warmup_cosine(step: int, steps: int, warmup: int, final: float, hold: int = 0) -> float:
+    """Learning-rate factor: linear warm-up, `hold` steps at 1, then half a cosine from 1 down to
+    `final`."""
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    share = min(1.0, (step - warmup) / max(1, steps - warmup))
+    start = warmup + hold
+    share = min(1.0, max(0, step - start) / max(1, steps - start))
     return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * share))
 
 

@@ -3,6 +3,7 @@
 from vistok.generators import (
     autoregressive,
     bit_diffusion,
+    flow_ar,
     masked,
     masked_autoregressive,
     neighbouring,
@@ -17,6 +18,7 @@ __all__ = [
     "GeneratorConfig",
     "autoregressive",
     "bit_diffusion",
+    "flow_ar",
     "load_generator",
     "masked",
     "masked_autoregressive",

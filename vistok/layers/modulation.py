@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vistok.config import Config
@@ -49,7 +49,8 @@ class Modulation(nn.Module):
         of each position, [B, L, C] -> [B, L, D].
 
         Args:
-            lengths: positions of each of several kinds, in order: [B, C] -> [B, L, D].
+            lengths: positions of each of several kinds, in order: [B, C] -> [B, L, D]; of one kind,
+                how many positions share each vector of [B, S, C] -> [B, L, D].
         """
         if self.kinds > 1:
             if lengths is None or len(lengths) != self.kinds or condition.ndim != 2:
@@ -65,7 +66,11 @@ class Modulation(nn.Module):
             )
         if condition.ndim == 2:
             condition = condition[:, None]
-        return self.proj(nn.functional.silu(condition)).chunk(self.count, dim=-1)
+        groups = self.proj(nn.functional.silu(condition))
+        if lengths is not None:
+            parts = zip(groups.unbind(1), lengths, strict=True)
+            groups = torch.cat([part[:, None].expand(-1, n, -1) for part, n in parts], dim=1)
+        return groups.chunk(self.count, dim=-1)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -85,10 +90,22 @@ class SinusoidsConfig(Config):
     scale_frequencies: bool = False
     """The factor is that of the frequencies, times come last (FlexTok): the same but for rounding,
     which is 2e-5 of an embedding."""
+    truncate: bool = False
+    """Scaled times are cut to whole numbers (xAR: thousandths of the way)."""
+
+    @model_validator(mode="after")
+    def _cuts(self) -> SinusoidsConfig:
+        if self.truncate and self.scale_frequencies:
+            raise InputError(
+                "truncate=true with scale_frequencies=true: times are not scaled there, and all "
+                "would be cut to 0; leave one out"
+            )
+        return self
 
 
 class TimeEmbedding(nn.Module):
-    """Times -> conditioning vectors: sinusoids, linear, SiLU, linear; [B] in 0..1 -> [B, C].
+    """Times -> conditioning vectors: sinusoids, linear, SiLU, linear; [B] in 0..1 -> [B, C], or
+    those of several places, [B, S] -> [B, S, C].
 
     Args:
         width: C. Others as in `SinusoidsConfig`.
@@ -101,8 +118,10 @@ class TimeEmbedding(nn.Module):
         max_period: float = 10000.0,
         scale: float = 1000.0,
         scale_frequencies: bool = False,
+        truncate: bool = False,
     ) -> None:
         super().__init__()
+        self.truncate = truncate
         half, self.pad = channels // 2, channels % 2
         frequency = torch.exp(-math.log(max_period) * torch.arange(half).float() / half)
         if scale_frequencies:
@@ -113,8 +132,11 @@ class TimeEmbedding(nn.Module):
         self.out = nn.Linear(width, width)
 
     def waves(self, time: Tensor) -> Tensor:
-        """Sinusoids [B, channels] of times [B]."""
-        angles = (time.float() * self.scale)[:, None] * self.frequency
+        """Sinusoids [..., channels] of times [...]."""
+        scaled = time.float() * self.scale
+        if self.truncate:
+            scaled = scaled.trunc()
+        angles = scaled[..., None] * self.frequency
         waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
         return nn.functional.pad(waves, (0, self.pad)) if self.pad else waves
 

@@ -36,9 +36,10 @@ class TransformerConfig(Config):
     mlp: MlpKind = "gelu"
     mlp_ratio: float = Field(default=4.0, gt=0, le=64)
     """Hidden width of the feed-forward layer, as a multiple of width."""
-    mlp_hidden: Literal["round", "floor", "two_thirds"] = "round"
+    mlp_hidden: Literal["round", "floor", "two_thirds", "two_thirds_once"] = "round"
     """Rounding of that width; two_thirds: 2/3 of it, both rounded down, so that a gated layer costs
-    as much as a plain one (FlexTok)."""
+    as much as a plain one (FlexTok); two_thirds_once: 2/3 of it, rounded down at the end alone
+    (xAR)."""
     mlp_multiple: int = Field(default=1, ge=1, le=2**14)
     """The rounded width is raised to the next multiple of this (Llama, LlamaGen: 256)."""
     norm: NormKind = "layernorm"
@@ -117,6 +118,8 @@ class TransformerConfig(Config):
         wide = self.width * self.mlp_ratio
         if self.mlp_hidden == "two_thirds":
             wide = int(2 * int(wide) / 3)
+        if self.mlp_hidden == "two_thirds_once":
+            wide = wide * 2 / 3
         hidden = round(wide) if self.mlp_hidden == "round" else max(int(wide), 1)
         return -(-hidden // self.mlp_multiple) * self.mlp_multiple
 
@@ -189,7 +192,8 @@ class Block(nn.Module):
 
         Args:
             vector: [B, C], or [B, L, C], that modulates, if the config has a modulation.
-            lengths: positions of each kind, if there are several kinds.
+            lengths: positions of each kind, if there are several kinds; or that share each vector
+                of [B, S, C].
         """
         if self.modulation is not None:
             return self._modulated(x, rotary, mask, causal, cache, only, vector, lengths)

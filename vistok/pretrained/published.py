@@ -161,6 +161,14 @@ VAR_512_SAMPLED = replace(
     VAR_SAMPLED, size=(512, 512), reference=None, unsure="the reference of images of 512 pixels"
 )
 
+XAR_SAMPLED = replace(
+    SAMPLED,
+    described="50,000 samples against statistics of ADM's reference batch that come with the code",
+    source="arXiv 2502.20388, xAR",
+    unsure="figures of B and L were not read in the paper again",
+)
+XAR_H_SAMPLED = replace(XAR_SAMPLED, unsure="")
+
 RANDOM_CLASSES = replace(
     SAMPLED,
     described="50,000 samples of random classes against ADM's reference batch",

@@ -111,5 +111,8 @@ GENERATORS = (
     "var-d36",
     "tokenbridge-l",
     "tokenbridge-h",
+    "xar-b",
+    "xar-l",
+    "xar-h",
 )
 """Names of the released generators."""

@@ -15,6 +15,7 @@ from vistok.pretrained.generators.open_magvit2 import OpenMAGVIT2AR
 from vistok.pretrained.generators.rar import RAR
 from vistok.pretrained.generators.tokenbridge import TokenBridge
 from vistok.pretrained.generators.var import VAR
+from vistok.pretrained.generators.xar import XAR
 from vistok.pretrained.tokenizers.cosmos import Cosmos
 from vistok.pretrained.tokenizers.flextok import FlexTok
 from vistok.pretrained.tokenizers.ibq import IBQTokenizer
@@ -58,6 +59,7 @@ FAMILIES: dict[str, Family] = {
         MaskGen(),
         VAR(),
         TokenBridge(),
+        XAR(),
     )
 }
 

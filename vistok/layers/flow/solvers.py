@@ -1,4 +1,4 @@
-"""Ordinary differential equation solvers from noise (t = 1) to data (t = 0).
+"""Solvers of differential equations from noise (t = 1) to data (t = 0), ordinary and stochastic.
 
 A velocity is any function (x [B, ...], time) -> [B, ...]; nothing here knows a network. All samples
 are at one time, a number of Python's, so that nothing waits for a GPU to know it.
@@ -7,9 +7,11 @@ are at one time, a number of Python's, so that nothing waits for a GPU to know i
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 Velocity = Callable[[Tensor, float], Tensor]
@@ -52,6 +54,38 @@ def solve(
         elif solver == "heun" and then > 0:
             slope = (slope + velocity(hold(x + step * slope, then), then)) / 2
         x = x + step * slope
+    return x
+
+
+def times_to_last(steps: int, last: float) -> list[float]:
+    """steps + 1 times: `steps` from 1 to `last`, evenly spaced, then 0 (SiT, arXiv 2401.08740)."""
+    return [*torch.linspace(1.0, last, steps, dtype=torch.float64).tolist(), 0.0]
+
+
+def solve_stochastic(
+    velocity: Velocity,
+    noise: Tensor,
+    grid: list[float],
+    step_noise: Callable[[int], Tensor],
+    diffusion: float = 2.0,
+) -> Tensor:
+    """Follow the stochastic equation with the velocity's marginals by Euler-Maruyama steps; the
+    last x [B, ...]. Every time of `grid` but the last is above 0.
+
+    With w = diffusion t and the score s of the straight path, s = -((1 - t) v + x) / t, a step of
+    length h backwards is x - h (v - w s / 2) + sqrt(w h) noise (SiT, arXiv 2401.08740); the step to
+    time 0 adds no noise.
+
+    Args:
+        step_noise: Standard normal numbers [B, ...] of each step 0, 1, ... but the last.
+    """
+    x = noise
+    for number, (now, then) in enumerate(itertools.pairwise(grid)):
+        slope, spread = velocity(x, now), diffusion * now
+        score = -((1 - now) * slope + x) / now
+        x = x + (then - now) * (slope - 0.5 * spread * score)
+        if then > 0:
+            x = x + math.sqrt(spread * (now - then)) * step_noise(number).to(x)
     return x
 
 

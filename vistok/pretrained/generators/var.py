@@ -205,7 +205,7 @@ class VAR(Family):
             ours, theirs = f"transformer.modulation_head.proj.{kind}", f"head_nm.ada_lin.1.{kind}"
             table.append(same(ours, theirs, load=swapped, save=lambda tensor: (swapped(tensor),)))
         if trunk.modulation == "shared":
-            table += _modulation("transformer.shared.proj", "shared_ada_lin.1")
+            table += six_groups("transformer.shared.proj", "shared_ada_lin.1")
         for i in range(trunk.depth):
             ours, theirs = f"transformer.blocks.{i}", f"blocks.{i}"
             qkv = f"{ours}.attention.qkv"
@@ -225,7 +225,7 @@ class VAR(Family):
                        "save": lambda tensor: (tensor[None, None, _THEIRS],)}  # fmt: skip
                 table.append(same(f"{ours}.offsets", f"{theirs}.ada_gss", **how))
             else:
-                table += _modulation(f"{ours}.modulation.proj", f"{theirs}.ada_lin.1")
+                table += six_groups(f"{ours}.modulation.proj", f"{theirs}.ada_lin.1")
         return table
 
     def fixed(self, config: Generator) -> dict[str, Tensor]:
@@ -268,8 +268,9 @@ class VAR(Family):
     )
 
 
-def _modulation(ours: str, theirs: str) -> list[Entry]:
-    """A layer to six groups of channels, whose orders differ."""
+def six_groups(ours: str, theirs: str) -> list[Entry]:
+    """The layer that modulates, weight and bias: six groups of channels, whose orders differ (xAR's
+    are those of VAR)."""
 
     def moved(order: list[int]) -> Any:
         return lambda tensor: tensor.unflatten(0, (6, -1))[order].flatten(0, 1)
