@@ -244,7 +244,7 @@ class Tokenizer(
         pixels = pixels.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
         with evaluating(self):
             latents = self.latents(pixels, condition)
-            tokens = self.tokens(self.quantize(latents))
+            tokens = self.tokens(self.quantizer.coded(latents))
         if latents.counts is not None:
             tokens = tokens.prefix(latents.counts)
         tokens = rates.sized(tokens, pixels, self.encoder.any_frames)

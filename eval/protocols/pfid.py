@@ -49,6 +49,7 @@ Mode = Literal["full", "quick", "quick_rel", "both", "none"]
 
 _PUBLISHED = 4096  # codes for which the deltas were chosen
 RELATIVE_LIMIT = 2**20  # codes up to which pFID-v1-rel is taken: 92,160 neighbors of each token
+_HELD = 2**24  # neighbors' numbers at a time: 128 MB, of two images of 256 tokens of 2^18 codes
 
 
 class Decoding(NamedTuple):
@@ -191,16 +192,16 @@ def _reconstruct(
     numbers = len(context.views) if only is None else torch.tensor(list(only))
     some = lambda: {one.name: sample_of(context, one.dim, numbers) for one in networks}
     done = {job: _Done(new(), some(), zero(), zero()) for job in jobs}
-    most, tokenizer = max(job.cell.delta for job in jobs), context.tokenizer
+    tokenizer = context.tokenizer
     title = f"{context.run.name}: perturb ({len(jobs)} cells)"
     for batch in context.batches(title, done, only):
         condition = context.condition(batch)
         quantized = tokenizer.quantize(context.latents(batch, condition))
-        near = tokenizer.quantizer.neighbours(quantized.queries, most)  # [B, L, P, most, F/P]
         stored = quantized.indices[:, : context.spec.length]  # an encoder may emit more
+        perturbed = _perturbed(context, done, stored, quantized.queries, batch.index)
         for length in dict.fromkeys(job.length for job in jobs):
             own = {job: one for job, one in done.items() if job.length == length}
-            pieces = _pieces(context, own, stored, near, batch.index)
+            pieces = (Piece(job, perturbed[job], torch.arange(len(stored))) for job in own)
             for group in packed(pieces, context.batch) if together else ([p] for p in pieces):
                 row = torch.cat([piece.row for piece in group])
                 tokens = tokens_of(context, torch.cat([piece.codes for piece in group]), length)
@@ -227,17 +228,27 @@ def _reconstruct(
     }
 
 
-def _pieces(
-    context: Context, done: dict[Decoding, _Done], stored: Tensor, near: Tensor, index: Tensor
-) -> Iterator[Piece]:
-    """The images of a batch perturbed as each of these jobs of one length says; what was changed is
-    counted. `stored`, `near`, `index`: as of `perturb`."""
-    row = torch.arange(len(stored))
-    for job, one in done.items():
-        moved = perturb(context.spec, stored, near, index, job, context.seed)
-        one.changed += changed(context.spec, stored, moved)
-        one.tokens += len(stored) * context.spec.positions_in(job.length) * near.shape[2]
-        yield Piece(job, moved, row)
+def _perturbed(
+    context: Context, done: dict[Decoding, _Done], clean: Tensor, queries: Tensor, index: Tensor
+) -> dict[Decoding, Tensor]:
+    """Codes [B, L, F] of a batch perturbed as each job says; what was changed is counted.
+
+    Neighbors are found for a few images at a time: those of all tokens are gigabytes where a
+    neighborhood has thousands of codes.
+    """
+    spec, most = context.spec, max(job.cell.delta for job in done)
+    small = Tokens.dtype(spec)
+    found: dict[Decoding, list[Tensor]] = {job: [] for job in done}
+    each = queries.shape[1] * most * len(spec.vocab)
+    for rows in torch.arange(len(clean)).split(max(1, _HELD // each)):
+        near = context.tokenizer.quantizer.neighbours(queries[rows], most)
+        own = clean[rows]
+        for job, one in done.items():
+            moved = perturb(spec, own, near, index[rows], job, context.seed)
+            one.changed += changed(spec, own, moved)
+            one.tokens += len(own) * spec.positions_in(job.length) * spec.branches
+            found[job].append(moved.to(small))
+    return {job: torch.cat(codes) for job, codes in found.items()}
 
 
 def packed(pieces: Iterable[Piece], size: int) -> Iterator[list[Piece]]:

@@ -68,3 +68,21 @@ def test_262144_codes_train_without_a_table_of_vectors_by_codes(monkeypatch):
     # A chunk of logits and a tile of scores are 8 MB or less; all of them are 67 MB.
     assert largest.bytes <= 4 * index_softmax._HELD < vectors * rows * 4
     assert z.grad.abs().sum() > 0 and (quantizer.codebook.grad.abs().sum(-1) > 0).all()
+
+
+def test_codes_alone_are_those_of_a_pass_with_losses():
+    rows, z = torch.randn(40, 3), latents(torch.randn(2, 5, 3))
+    quantizer = made(rows).eval()
+    whole, alone = quantizer(z), quantizer.coded(z)
+    assert torch.equal(whole.indices, alone.indices) and torch.equal(whole.values, alone.values)
+    assert whole.losses and not alone.losses  # an entropy reads all codes once more
+
+
+def test_thousands_of_neighbors_among_262144_codes_keep_to_tiles():
+    rows = torch.randint(-9, 9, (262_144, 4)).float()  # many ties
+    z = torch.randint(-9, 9, (1, 3, 1, 4)).float()
+    with Largest() as largest:
+        near = made(rows).neighbours(z, 23_040)[0, :, 0, :, 0]
+    products = (z.view(3, 4) @ rows.T).sort(dim=1, descending=True, stable=True)
+    assert torch.equal(near, products.indices[:, :23_040])
+    assert largest.bytes <= max(rows.numel() * 4, 3 * (2 * 23_040 + 4096) * 8)

@@ -121,6 +121,11 @@ class Quantizer(nn.Module):
         result = self.quantize(latents, Draws())
         return result.indices, result.queries
 
+    @torch.no_grad()
+    def coded(self, latents: Latents) -> Quantized:
+        """`forward` for who wants no losses; overridden where they cost more than the codes."""
+        return self(latents)
+
     def entropies(
         self, z: Tensor, weights: Tensor | None = None, magnitude: float = 1.0
     ) -> dict[str, Tensor]:

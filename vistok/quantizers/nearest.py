@@ -17,6 +17,7 @@ from torch import Tensor
 _ROWS, _CODES = 1024, 4096
 _ROWS_GPU, _CODES_GPU = 4096, 16384
 _BLOCK = 64
+_MERGED, _MERGED_GPU = 2**23, 2**28  # keys held at a time by a search for many codes
 _NARROW = 3  # d up to which distances are taken number by number
 _CHUNK = 2**24  # entries held at a time by the merge of digits
 
@@ -34,19 +35,26 @@ def nearest_codes(a: Tensor, codes: Tensor, count: int, inner: bool = False) -> 
     """[n, d], [K, d] -> [n, count] int64, nearest first (`inner`: the largest inner product first);
     count is clipped to K."""
     count = min(count, len(codes))
+    lowest = lambda keys: torch.cat(keys, dim=1).topk(count, dim=1, largest=False, sorted=False)
     found = []
-    for rows in _rows(a):
-        best = None
+    for rows in _rows(a, count):
+        keys, columns = [], 0
         for first, scores in _tiles(rows, codes, inner):
-            keys = _keys(scores, first)
-            best = keys if best is None else torch.cat([best, keys], dim=1)
-            best = best.topk(min(count, best.shape[1]), dim=1, largest=False, sorted=True).values
-        found.append(best & 0xFFFFFFFF)
+            keys.append(_keys(scores, first))
+            columns += scores.shape[1]
+            if columns >= 2 * count:  # seldom where count is large: a merge reads all that is kept
+                keys, columns = [lowest(keys).values], count
+        found.append(lowest(keys).values.sort(dim=1).values & 0xFFFFFFFF)
     return torch.cat(found)
 
 
-def _rows(a: Tensor) -> tuple[Tensor, ...]:
-    return a.split(_ROWS if a.device.type == "cpu" else _ROWS_GPU)
+def _rows(a: Tensor, count: int = 0) -> tuple[Tensor, ...]:
+    """`a` in pieces whose scores, and up to two times `count` keys of each, fit."""
+    on_cpu = a.device.type == "cpu"
+    rows, codes, merged = (
+        (_ROWS, _CODES, _MERGED) if on_cpu else (_ROWS_GPU, _CODES_GPU, _MERGED_GPU)
+    )
+    return a.split(max(1, min(rows, merged // (2 * count + codes))))
 
 
 def _tiles(a: Tensor, codes: Tensor, inner: bool = False) -> Iterator[tuple[int, Tensor]]:

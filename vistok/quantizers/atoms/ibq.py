@@ -12,6 +12,7 @@ has it here). Entropy terms as in LFQ, of softmax(z . E / entropy_temperature).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -27,6 +28,7 @@ from vistok.quantizers.base import Quantizer
 from vistok.quantizers.index_softmax import entropies, expected_code
 from vistok.quantizers.nearest import nearest_code, nearest_codes
 from vistok.runtime import distributed
+from vistok.runtime.precision import no_autocast
 
 _LOG_EPS = 1e-5  # inside the logarithm of entropy_batch
 
@@ -103,6 +105,14 @@ class IBQ(Quantizer):
         z = latents.values
         indices = nearest_code(z.flatten(0, 1), self.codebook.float(), inner=True)
         return indices.view(*z.shape[:2], 1), z[:, :, None]
+
+    @torch.no_grad()
+    def coded(self, latents: Latents) -> Quantized:
+        with no_autocast(latents.values.device):
+            found = replace(latents, values=latents.values.float())
+            indices, queries = self.search(found)
+            values = self.lookup(indices)
+        return Quantized(values, values, indices, queries)
 
     def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
         return F.embedding(indices[..., 0].long(), self.codebook).float()
