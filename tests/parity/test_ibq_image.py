@@ -7,6 +7,7 @@ from vistok.core.records import Latents
 from vistok.pretrained import from_official, to_official
 
 CASE = "ibq_image"
+ENTROPIES = {"entropy_sample": 1.0, "entropy_batch": -1.0}
 
 
 def test_ibq_image(recording):
@@ -18,6 +19,9 @@ def test_ibq_image(recording):
     for key, value in official.items():
         assert value == (config.get(key, value) if key != "ddconfig" else value)
     assert {k: official["ddconfig"][k] for k in config["ddconfig"]} == config["ddconfig"]
+    if config.get("use_entropy_loss"):  # terms are there of weights of 0 as well
+        quantizer = tokenizer.quantizer
+        quantizer.loss_weights = quantizer.loss_weights | ENTROPIES
     images, indices = (io["image"] + 1) / 2, io["indices"].view(len(io["image"]), -1)
     with torch.no_grad():
         latents = tokenizer.latents(images)
@@ -32,11 +36,12 @@ def test_ibq_image(recording):
         shown = (io["decoded_from_indices"] / 2 + 0.5).clamp(0, 1)
         recording.close(tokenizer.decode(tokens), shown, "decoded_from_indices")
     losses = quantized.losses
-    weights = {"quantize": 1.0, "commitment": 1.0, "codebook": config["beta"]}
+    weights = {"quantize": 1.0, "commitment": 1.0, "codebook": config.get("beta", 0.25)}
     recording.close(sum(losses[k] * w for k, w in weights.items()), "quant_loss")
     if config.get("use_entropy_loss"):
         recording.close(losses["entropy_sample"], "sample_entropy")
         recording.close(losses["entropy_batch"], "avg_entropy")
-        shares = config["sample_minimization_weight"], config["batch_maximization_weight"]
+        names = "sample_minimization_weight", "batch_maximization_weight"
+        shares = [config.get(name, 1.0) for name in names]
         loss = shares[0] * losses["entropy_sample"] - shares[1] * losses["entropy_batch"]
         recording.close(loss, "entropy_loss")

@@ -61,6 +61,10 @@ def test_averaged_weights_are_those_that_are_read(plain):
     ("changes", "said"),
     [
         ({"network": {"double_z": True}}, "double_z=true: that is a VAE's encoder"),
+        ({"network": {"give_pre_end": True}}, "give_pre_end=true: .*; expected false"),
+        ({"network": {"attn_resolutions": 8}}, "attn_resolutions=8; expected a list"),
+        ({"remap": "used.npz"}, "remap=used.npz: .*; expected null"),
+        ({"beta": None}, "beta=None; expected a number"),
         ({"network": {"in_channels": 1}}, "in_channels=1; expected 3"),
         ({"network": {"resolution": [16, 32]}}, "resolution=.*; expected one whole number"),
         ({"ddconfig": {"colour": 1}}, "ddconfig: .*colour.* is not known"),
@@ -79,3 +83,34 @@ def test_a_missing_and_a_strange_tensor_are_named(plain):
         from_official("ibq", rest, settings())
     with pytest.raises(WeightsError, match=r"encoder\.strange"):
         from_official("ibq", {**plain, "encoder.strange": torch.zeros(1)}, settings())
+
+
+@pytest.mark.parametrize(
+    ("changes", "weights"),
+    [
+        ({"beta": 0.7}, (1.0, 0.7, 0.05, -0.05)),
+        ({"sample_minimization_weight": 0.7}, (1.0, 0.25, 0.035, -0.05)),
+        ({"sample_minimization_weight": 0.0, "batch_maximization_weight": 0.0}, (1, 0.25, 0, 0)),
+        ({"lossconfig": {"params": {"quant_loss_weight": 2.0}}}, (2.0, 0.5, 1.0, -1.0)),
+        ({"use_entropy_loss": False}, (1.0, 0.25, None, None)),
+    ],
+)
+def test_weights_of_losses_come_and_go(changes, weights):
+    family, given = pretrained.FAMILIES["ibq"], settings(**changes)
+    tokenizer = Tokenizer(validate(TokenizerConfig, family.config(given)))
+    named = ("quantize", "codebook", "entropy_sample", "entropy_batch")
+    found = tokenizer.quantizer.loss_weights
+    assert [found.get(name) for name in named] == pytest.approx(weights)
+    again = family.config(family.official(tokenizer.config))["quantizer"]["loss_weights"]
+    if "params" not in changes.get("lossconfig", {}):  # both weights of entropies fold into one
+        assert again == pytest.approx(found)
+    assert again["quantize"] == found["quantize"]
+
+
+def test_levels_without_convolutions_between_them_have_no_keys():
+    given = settings(network={"resamp_with_conv": False})
+    tree = pretrained.FAMILIES["ibq"].config(given)
+    state, official = to_official(Tokenizer(validate(TokenizerConfig, tree)), "ibq")
+    assert not any("sample.conv" in key for key in state)
+    assert official["ddconfig"]["resamp_with_conv"] is False
+    from_official("ibq", state, given)

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from vistok.config import ConfigError
+from vistok.core.text import printable
 from vistok.pretrained.base import Entry, Family, Release, flag, same, squeeze, warn_of_unknown
 from vistok.pretrained.published import SEED_VOKEN
 from vistok.pretrained.tokenizers.llamagen import refuse_others
@@ -41,6 +42,8 @@ _NETWORK = {
     "num_res_blocks": 4,
     "attn_resolutions": [16],
     "dropout": 0.0,
+    "resamp_with_conv": True,
+    "give_pre_end": False,
 }
 DEFAULTS: dict[str, Any] = {
     "ddconfig": _NETWORK,
@@ -52,21 +55,33 @@ DEFAULTS: dict[str, Any] = {
     "sample_minimization_weight": 1.0,
     "batch_maximization_weight": 1.0,
 }
-# The quantizer takes these and does not read them; others belong to the class before it.
-_UNREAD = frozenset("cosine_similarity l2_normalize remap sane_index_shape".split())
+# The quantizer takes these and does not read them, or they are about the shape of indices alone.
+_UNREAD = frozenset("cosine_similarity l2_normalize sane_index_shape".split())
+_TRAINING = frozenset("gradient_clip_val lr_drop_epoch lr_drop_iter lr_drop_rate".split())
 _ENTROPY = 0.05  # entropy_loss_weight of the released recipe
 
 
-def quantizer_tree(official: Mapping[str, Any], entropy: float = _ENTROPY) -> dict[str, Any]:
+def quantizer_tree(
+    official: Mapping[str, Any], entropy: float = _ENTROPY, whole: float = 1.0
+) -> dict[str, Any]:
     """Config of the quantizer of the official class's arguments (n_e, e_dim, ...).
 
     Args:
-        entropy: weight of the entropy loss.
+        entropy: weight of the entropy loss. whole: of the sum of the others, which the authors'
+            trainer reads where there is an entropy loss.
     """
-    weights = {"quantize": 1.0, "commitment": 1.0, "codebook": official.get("beta", 0.25)}
-    if flag(official, "use_entropy_loss", False):
-        sample = official.get("sample_minimization_weight", 1.0)
-        batch = official.get("batch_maximization_weight", 1.0)
+    if official.get("remap") is not None:
+        raise ConfigError(
+            f"ibq: remap={printable(str(official['remap']))}: codes that are left out, which the "
+            "authors' code cannot run; expected null"
+        )
+    beta = number("ibq", official, "beta", 0.25)
+    entropies = flag(official, "use_entropy_loss", False)
+    whole = whole if entropies else 1.0
+    weights = {"quantize": whole, "commitment": whole, "codebook": whole * beta}
+    if entropies:
+        sample = number("ibq", official, "sample_minimization_weight", 1.0)
+        batch = number("ibq", official, "batch_maximization_weight", 1.0)
         weights |= {"entropy_sample": entropy * sample, "entropy_batch": -entropy * batch}
     return {
         "kind": "ibq",
@@ -79,7 +94,7 @@ def quantizer_tree(official: Mapping[str, Any], entropy: float = _ENTROPY) -> di
 
 class IBQTokenizer(Family):
     name = "ibq"
-    inert = ("loss.*", f"{EMA}*")
+    inert = ("loss.*", f"{EMA}*", "colorize")
 
     def recognizes(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
         marks = {"encoder.mid.attn_1.q.weight", "quant_conv.weight", "quantize.embedding.weight"}
@@ -94,17 +109,28 @@ class IBQTokenizer(Family):
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
         official = _arguments(official)
-        warn_of_unknown(self.name, official, {*DEFAULTS, *SILENT, *_UNREAD})
-        given = {**DEFAULTS, **official}
+        warn_of_unknown(self.name, official, {*DEFAULTS, *SILENT, *_UNREAD, *_TRAINING, "remap"})
+        given = {**DEFAULTS, "use_entropy_loss": False, **official} if official else DEFAULTS
+        if isinstance(official.get("ddconfig"), Mapping):  # the constructor's own default
+            given["ddconfig"] = {"ch_mult": [1, 2, 4, 8], **official["ddconfig"]}
         network = network_of(self.name, given, _NETWORK)
         if flag(network, "double_z", False):
             raise ConfigError(
                 f"{self.name}: double_z=true: that is a VAE's encoder; expected false"
             )
-        losses = within(given, "lossconfig", "params") or {}
+        if flag(network, "give_pre_end", False):
+            raise ConfigError(
+                f"{self.name}: give_pre_end=true: that decoder gives features; expected false"
+            )
+        losses = within(given, "lossconfig", "params")
+        entropy = (
+            _ENTROPY if losses is None else number(self.name, losses, "entropy_loss_weight", 1)
+        )
+        whole = number(self.name, losses or {}, "quant_loss_weight", 1.0)
         arguments = {**given, "n_e": given["n_embed"], "e_dim": given["embed_dim"]}
         sizes = {key: network[key] for key in ("ch", "ch_mult", "num_res_blocks")}
-        encoder, decoder = cnn_trees(self.name, sizes | {"dropout_p": network["dropout"]})
+        sizes |= {"dropout_p": network["dropout"], "resamp_with_conv": network["resamp_with_conv"]}
+        encoder, decoder = cnn_trees(self.name, sizes)
         attended = self._attended(network, len(network["ch_mult"]))
         for side in (encoder, decoder):
             side["conv"]["attention_levels"] = attended
@@ -112,19 +138,19 @@ class IBQTokenizer(Family):
         return {
             "image_size": network["resolution"],
             "encoder": encoder,
-            "quantizer": quantizer_tree(
-                arguments, number(self.name, losses, "entropy_loss_weight", _ENTROPY)
-            ),
+            "quantizer": quantizer_tree(arguments, entropy, whole),
             "decoder": decoder,
         }
 
     def _attended(self, network: Mapping[str, Any], levels: int) -> list[int] | None:
         """Levels with attention; None for the last alone."""
-        side = network["resolution"]
+        side, sides = network["resolution"], network["attn_resolutions"]
         if isinstance(side, bool) or not isinstance(side, int):
             raise ConfigError(f"{self.name}: resolution={side!r}; expected one whole number")
+        if not isinstance(sides, list | tuple):
+            raise ConfigError(f"{self.name}: attn_resolutions={sides!r}; expected a list of sides")
         counter = [side // 2**level for level in range(levels)]
-        found = [i for i, one in enumerate(counter) if one in network["attn_resolutions"]]
+        found = [i for i, one in enumerate(counter) if one in sides]
         return None if found == [levels - 1] else found
 
     def official(self, config: TokenizerConfig) -> dict[str, Any]:
@@ -133,6 +159,11 @@ class IBQTokenizer(Family):
         conv, weights = encoder.conv, quantizer.loss_weights
         cnn = cnn_official(encoder, config.decoder)
         side, levels = config.image_size[0], range(len(conv.channel_mult))
+        whole = weights.get("quantize", 0.0)
+        # Rounded: 0.05 x 0.7 / 0.05 is not 0.7.
+        share = lambda k, sign: round(
+            sign * weights.get(f"entropy_{k}", sign * _ENTROPY) / _ENTROPY, 9
+        )
         official = {
             "ddconfig": {
                 **_NETWORK,
@@ -143,26 +174,33 @@ class IBQTokenizer(Family):
                 "num_res_blocks": cnn["num_res_blocks"],
                 "attn_resolutions": [side // 2**i for i in levels if conv.attends(i)],
                 "dropout": cnn["dropout_p"],
+                "resamp_with_conv": cnn["resamp_with_conv"],
             },
             "n_embed": quantizer.codebook_size,
             "embed_dim": quantizer.dim,
-            "beta": weights.get("codebook", 0.0),
-            "use_entropy_loss": any(weights.get(f"entropy_{k}") for k in ("sample", "batch")),
+            "beta": round(weights.get("codebook", 0.0) / (whole or 1.0), 9),
+            "use_entropy_loss": any(f"entropy_{k}" in weights for k in ("sample", "batch")),
             "entropy_temperature": quantizer.entropy_temperature,
-            "sample_minimization_weight": weights.get("entropy_sample", _ENTROPY) / _ENTROPY,
-            "batch_maximization_weight": -weights.get("entropy_batch", -_ENTROPY) / _ENTROPY,
+            "sample_minimization_weight": share("sample", 1),
+            "batch_maximization_weight": share("batch", -1),
         }
+        if whole != 1.0 and official["use_entropy_loss"]:
+            lossy = {"entropy_loss_weight": _ENTROPY, "quant_loss_weight": whole}
+            official["lossconfig"] = {"params": lossy}
         refuse_others(self, config, official)
-        odd = {n: weights.get(n, 0.0) for n in ("quantize", "commitment") if weights.get(n) != 1.0}
+        expected = whole if official["use_entropy_loss"] else 1.0
+        names = ("quantize", "commitment")
+        odd = {n: weights.get(n, 0.0) for n in names if weights.get(n, 0.0) != expected}
         self.refuse([f"quantizer.loss_weights.{name}={value}" for name, value in odd.items()])
         return official
 
     # -- keys -----------------------------------------------------------------------------------
 
     def entries(self, config: TokenizerConfig) -> list[Entry]:
+        down, up = config.encoder.downsample, config.decoder.upsample
         table = [
-            *level_entries(config.encoder.conv, "encoder", "down"),
-            *level_entries(config.decoder.conv, "decoder", "up"),
+            *level_entries(config.encoder.conv, "encoder", "down", ways=down == "conv"),
+            *level_entries(config.decoder.conv, "decoder", "up", ways=up == "conv"),
             same("quantizer.codebook", "quantize.embedding.weight"),
         ]
         for ours, theirs in (("encoder.proj", "quant_conv"), ("decoder.embed", "post_quant_conv")):
