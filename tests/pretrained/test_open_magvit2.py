@@ -186,8 +186,8 @@ def test_damage_is_one_line_with_its_key(plain, damage, words, fails):
 
 def test_what_the_layout_cannot_hold_is_refused(plain, fails):
     for change, words in (
-        ({"quantizer": {"kind": "lfq", "bits": 6, "factor_bits": 2}}, "quantizer.factor_bits=2 has"),
-        ({"quantizer": {"kind": "lfq", "bits": 6, "sphere": True}}, "quantizer.sphere=True has no"),
+        ({"quantizer": {"kind": "lfq", "bits": 6, "factor_bits": 2}}, "factor_bits=2 has no place"),
+        ({"quantizer": {"kind": "lfq", "bits": 6, "sphere": True}}, "sphere=True has no place"),
         ({"image_size": 32}, None),
     ):
         tree = pretrained.FAMILIES[NAME].config(settings()) | change

@@ -60,3 +60,14 @@ def test_262144_codes_train_without_a_table_of_latents_by_codes():
     # Of codes there is one vector, of latents those of two halves by 512; all were 268 MB.
     assert codes <= largest.bytes <= 16 * max(codes, count * 512 * 4) < codes * count / 10
     assert z.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("over", ["global", "local"])
+def test_the_mean_of_the_batch_entropy_is_that_of_all_processes_or_of_one(monkeypatch, over):
+    asked = []
+    monkeypatch.setattr(
+        "vistok.runtime.distributed.mean", lambda tensor: (asked.append(tensor), tensor)[1]
+    )
+    quantizer = LFQ(LFQConfig(bits=4, entropy_over=over)).train()
+    quantizer(latents(torch.randn(1, 6, 4)))
+    assert len(asked) == (over == "global")

@@ -16,7 +16,7 @@ from torch import Tensor
 def inflated(given: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of an image network in the shapes of a video one, by name.
 
-    Names that only one of them has, and tensors that cannot be inflated, are left as they are given.
+    Names that only one of them has, and tensors that cannot be inflated, stay as they are given.
     """
     return {
         name: _inflated(tensor, mine[name].shape) if name in mine else tensor

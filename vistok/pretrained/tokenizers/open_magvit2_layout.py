@@ -39,7 +39,7 @@ DEFAULTS: dict[str, Any] = {
 KNOWN = frozenset(DEFAULTS) | SILENT
 
 
-# -- configs ----------------------------------------------------------------------------------------
+# -- configs ---------------------------------------------------------------------------------------
 
 
 def arguments(official: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -167,7 +167,7 @@ def side_of(sides: tuple[int, int]) -> int | list[int]:
     return sides[0] if sides[0] == sides[1] else list(sides)
 
 
-# -- keys -------------------------------------------------------------------------------------------
+# -- keys ------------------------------------------------------------------------------------------
 
 
 def key_table(config: TokenizerConfig, inner: str = "") -> list[Entry]:
