@@ -39,6 +39,17 @@ def test_positions_are_rows_of_the_image():
     torch.testing.assert_close(mirrored, latents.values, atol=1e-5, rtol=1e-4)
 
 
+def test_centered_strides_see_as_much_left_as_right():
+    """Their first window begins one pixel outside; the other's ends one outside."""
+    for downsample, wanted in (("conv", (0, 2)), ("conv_centered", (0, 1))):
+        way = encoder(downsample=downsample).levels[0].way
+        x = torch.randn(1, 4, 4, 8, requires_grad=True)
+        (y := way(x))[0, :, 0, 0].sum().backward()
+        rows, columns = (x.grad.abs().sum((0, 1, axis)).nonzero() for axis in (3, 2))
+        assert y.shape == (1, 4, 2, 4)
+        assert (rows.min(), rows.max()) == (columns.min(), columns.max()) == wanted
+
+
 def test_other_channels_and_clips(fails):
     """A space says how many channels there are; a clip is refused in one line."""
     shape = Shape(5, (8, 16))

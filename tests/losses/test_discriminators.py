@@ -299,6 +299,12 @@ def test_losses_of_logits_by_hand():
     cross = torch.nn.functional.binary_cross_entropy_with_logits
     vanilla = (softplus(-real).mean() + softplus(fake).mean()) / 2
     swapped = (cross(torch.ones(2, 1), real) + cross(torch.zeros(2, 1), fake)) / 2
+    one = torch.tensor(1.0)
+    means = softplus(-one / 2) + softplus(one * 0.75)  # of both patches of the one sample
+    wide = real.view(1, 2), fake.view(1, 2)
+    loss = gan(discriminator={"kind": "patchgan"}, discriminator_loss="non_saturating_mean")
+    loss.discriminator.discriminator = nn.Identity()
+    torch.testing.assert_close(loss.discriminate(loss.discriminator, *wide)[0], means)
     for kind, expected in {"vanilla": vanilla, "swapped": swapped}.items():
         loss = gan(discriminator={"kind": "patchgan"}, discriminator_loss=kind)
         loss.discriminator.discriminator = nn.Identity()

@@ -243,6 +243,16 @@ def test_blurs_of_other_sizes_are_padded_for_four_taps(blur, size):
         torch.testing.assert_close(half(x)[0, 0, 0, 0], corner)
 
 
+@pytest.mark.parametrize("blur", [3, 4, 5, None])
+def test_blur_discriminator_without_pooling_halves_every_map(blur):
+    """Open-MAGVIT2's: borders are padded for the taps, images are shifted to -1..1 inside."""
+    options = {"blur_padding": "own", "pool": None, "reads": "signed", "blur": blur}
+    net = build(BlurDiscriminatorConfig(width=8, norm_groups=4, layers=2, **options))
+    x = torch.rand(2, 3, 32, 48)
+    assert net(x).shape == (2, 1, 8, 12)
+    assert torch.equal(net(x), net.to_logits(net.stages(net.enter(x * 2 - 1))))
+
+
 def test_blur_discriminator_sees_pixels_as_they_are():
     net = build(BlurDiscriminatorConfig(width=8, norm_groups=4, layers=1, pool=2))
     x = torch.rand(1, 3, 16, 16)

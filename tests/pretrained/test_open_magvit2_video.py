@@ -150,7 +150,7 @@ def test_broken_and_malicious_files_run_nothing(write, plain, tmp_path, fails):
         ({"network": {"num_res_blocks": 0}}, ConfigError, "blocks: got 0"),
         ({"network": {"resolution": 9}}, InputError, r"image_size=\(9, 9\) is not a multiple of 2"),
         ({"network": {"attn_resolutions": [8]}}, ConfigError, "attn_resolutions.* is not known"),
-        ({"embed_dim": 5}, ConfigError, "z_channels=6, embed_dim=5, n_embed=64"),
+        ({"network": {"z_channels": 5}}, ConfigError, "z_channels=5, n_embed=64"),
         ({"n_embed": 60}, ConfigError, "n_embed=60: expected .* 2.*bits codes"),
         ({"batch_maximization_weight": "a"}, ConfigError, "_weight='a'; expected a number"),
         ({"frames": 4, "network": {"ch_mult": [2, 2]}}, InputError, r"takes 1 \+ k x 2; 3, 5, 7"),
@@ -165,6 +165,7 @@ def test_options_that_change_the_model(plain):
     losses = {"params": {"codebook_weight": 0.2, "commit_weight": 1.0}}
     network = {"resolution": [8, 12], "double_z": True}  # which the network does not read
     given = settings(lossconfig=losses, batch_maximization_weight=3.0, network=network, frames=5)
+    given["embed_dim"] = 5  # nor this
     model = from_official(NAME, plain, given)
     weights = model.config.quantizer.loss_weights
     assert weights == {"commitment": 1.0, "entropy_sample": 0.2, "entropy_batch": -0.2 * 3}

@@ -45,6 +45,7 @@ TERM = {
     "flextok": "flow",
     "videoflextok": "flow",
     "larp": "l1",
+    "open_magvit2": "l1",
     "open_magvit2_video": "l1",
     "mingtok": "l1",
     "divot": "flow",

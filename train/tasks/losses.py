@@ -149,7 +149,7 @@ class Losses(nn.Module):
         """All terms of the tokenizer's phase by name, and "loss", their weighted sum."""
         quantizer = self._tokenizer[0].quantizer
         terms = dict(reconstruction.quantized.losses)
-        weights = dict(quantizer.loss_weights)
+        weights = dict(quantizer.weights_at(progress))
         for loss in self.parts:
             given = loss(reconstruction, batch, progress)
             terms.update({f"{loss.prefix}{name}": term for name, term in given.items()})

@@ -16,6 +16,7 @@ from vistok.frozen.vision import NamedNetwork, named
 from vistok.storage.weights import read_safetensors
 from vistok.tokenizer import Tokenizer
 from vistok.train.checkpoint import files
+from vistok.train.tasks.inflation import inflated
 from vistok.train.tasks.teachers import open_tokenizer
 from vistok.train.tasks.vit_init import PARTS, start_from_network
 
@@ -37,6 +38,9 @@ class InitConfig(Config):
     """Names in this tokenizer: names in the saved one, of modules or single tensors
     (output_space.codebook: quantizer.codebook). A list stands for equal names."""
 
+    inflate: bool = False
+    """The path is of an image tokenizer and this one is of clips: 2D kernels become the last frame
+    of causal 3D ones (MAGVIT-v2, Open-MAGVIT2), so that images pass as they did."""
     networks: tuple[str, ...] = ()
     """Networks of losses (discriminator), or modules inside one (discriminator.discriminator, which
     leaves LeCam's means out), that take their weights from the run's newest checkpoint."""
@@ -64,6 +68,8 @@ class InitConfig(Config):
     def _one_source(self) -> InitConfig:
         if (self.path is None) == (self.network is None):
             raise InputError("init: give either the path of a tokenizer or the name of a network")
+        if self.inflate and self.path is None:
+            raise InputError("init.inflate is for the path of an image tokenizer; leave it out")
         if self.networks and self.path is None:
             raise InputError("init.networks come from a run's checkpoint; give the run's path")
         return self
@@ -87,6 +93,7 @@ def start_from(tokenizer: Tokenizer, init: InitConfig) -> str:
     taken, empty = [], []
     for ours, theirs in init.parts.items():
         mine, given = _tensors(tokenizer, ours, init), _tensors(source, theirs, init)
+        given = inflated(given, mine) if init.inflate else given
         if set(mine) != set(given) or any(mine[k].shape != given[k].shape for k in mine):
             raise ConfigError(
                 f"task.init: {theirs} of {init.path} does not fit {ours}: "
@@ -100,7 +107,7 @@ def start_from(tokenizer: Tokenizer, init: InitConfig) -> str:
             f"task.init: {', '.join(empty) or 'parts'} of {init.path} holds no tensors, so that "
             "nothing would be taken; name parts that do, such as encoder and decoder"
         )
-    line = f"{', '.join(taken)} from {init.path}"
+    line = f"{', '.join(taken)} from {init.path}{', inflated' if init.inflate else ''}"
     return f"{line}; {', '.join(empty)} holds no tensors, nothing to take" if empty else line
 
 

@@ -3,7 +3,8 @@
 With `channel_mult: [1, 1, 2, 2, 4]` this is the f16 decoder of MaskGIT-VQGAN (arXiv 2202.04200),
 which also is the pixel decoder of two-stage TiTok and One-D-Piece; with attention and a map of its
 own width behind the quantizer that of LlamaGen (arXiv 2406.06525); with adaptive norms and depth to
-space the pixel half of GigaTok's and ReTok's (arXiv 2504.08736, 2601.01535).
+space Open-MAGVIT2's (arXiv 2409.04410) and the pixel half of GigaTok's and ReTok's (arXiv
+2504.08736, 2601.01535).
 Letters: B batch, h w positions, D width of the values.
 """
 
@@ -47,7 +48,7 @@ class CNNDecoderConfig(Config):
     """Side of that convolution from the quantizer's width; 3 in VAR."""
     adaptive_norm: bool = False
     """Every level begins with a group norm that the spread and mean of the first map scale and
-    shift (GigaTok's AdaptiveGroupNorm)."""
+    shift (MAGVIT-v2's; GigaTok's AdaptiveGroupNorm)."""
 
     @classmethod
     def tiny(cls) -> CNNDecoderConfig:

@@ -2,7 +2,8 @@
 
 With `channel_mult: [1, 1, 2, 2, 4]` this is the f16 encoder of MaskGIT-VQGAN (arXiv 2202.04200,
 no attention anywhere); with attention, strided convolutions and a map of its own width before the
-quantizer that of LlamaGen (arXiv 2406.06525).
+quantizer that of LlamaGen (arXiv 2406.06525); without biases and with centered strides that of
+Open-MAGVIT2 (arXiv 2409.04410).
 Letters: B batch, h w positions, D width of the quantizer's input.
 """
 
@@ -28,9 +29,9 @@ class CNNEncoderConfig(Config):
     conv: ConvConfig = ConvConfig()
     bias_in: bool = True
     """Bias of the first convolution; MaskGIT-VQGAN's has none."""
-    downsample: Literal["average", "conv"] = "average"
-    """Way to a level of half the sides: means of 2x2 positions, or a 3x3 convolution of stride 2
-    with zeros right and bottom (LlamaGen)."""
+    downsample: Literal["average", "conv", "conv_centered"] = "average"
+    """Way to a level of half the sides: means of 2x2 positions, a 3x3 convolution of stride 2 with
+    zeros right and bottom (LlamaGen), or one with zeros all around (Open-MAGVIT2)."""
     kernel_out: Literal[1, 3] = 3
     """Side of the last convolution; 1 in MaskGIT-VQGAN."""
     z_channels: int | None = Field(default=None, ge=1, le=2**14)
@@ -57,7 +58,11 @@ class CNNEncoder(Encoder):
         conv, widths = config.conv, config.conv.widths
         self.grids = (conv.grid(shape),)
         self.conv_in = nn.Conv2d(shape.channels, conv.channels, 3, padding=1, bias=config.bias_in)
-        halve = {"average": lambda width: nn.AvgPool2d(2), "conv": Downsample}[config.downsample]
+        halve = {
+            "average": lambda width: nn.AvgPool2d(2),
+            "conv": Downsample,
+            "conv_centered": lambda width: Downsample(width, centered=True),
+        }[config.downsample]
         ways = [halve(width) for width in widths[:-1]]
         self.levels = nn.ModuleList(
             Level(conv, inside, out, way, attend=conv.attends(i))

@@ -193,14 +193,18 @@ def middle(config: ConvConfig) -> nn.Sequential:
 
 
 class Downsample(nn.Module):
-    """3x3 convolution of stride 2, one zero right and bottom: [B, C, h, w] -> [B, C, h/2, w/2]."""
+    """3x3 convolution of stride 2: [B, C, h, w] -> [B, C, h/2, w/2].
 
-    def __init__(self, channels: int) -> None:
+    Zeros lie right and bottom (taming-transformers), or all around (`centered`, MAGVIT-v2).
+    """
+
+    def __init__(self, channels: int, centered: bool = False) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+        self.centered = centered
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1 if centered else 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
+        return self.conv(x if self.centered else F.pad(x, (0, 1, 0, 1)))
 
 
 class Upsample(nn.Module):

@@ -51,6 +51,9 @@ DISCRIMINATOR = {
     "hinge": lambda real, fake: (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2,
     "vanilla": lambda real, fake: (F.softplus(-real).mean() + F.softplus(fake).mean()) / 2,
     "swapped": lambda real, fake: (_AT_ONE - real.mean() + math.log(2)) / 2,
+    "non_saturating_mean": lambda real, fake: (
+        F.softplus(-real.flatten(1).mean(1)).mean() + F.softplus(fake.flatten(1).mean(1)).mean()
+    ),
 }
 GENERATOR = {
     "hinge": lambda fake: -fake.mean(),
@@ -84,8 +87,9 @@ class AdversarialConfig(LossConfig):
     lecam_order: Literal["after", "before"] = "after"
     """When this step's means enter the running ones: after LeCam compared with them, or before
     (ImageFolder)."""
-    discriminator_loss: Literal["hinge", "vanilla", "swapped"] = "hinge"
-    """vanilla is the cross-entropy of the logits. swapped is what LlamaGen and XQ-GAN call
+    discriminator_loss: Literal["hinge", "vanilla", "swapped", "non_saturating_mean"] = "hinge"
+    """vanilla is half the cross-entropy of the logits; non_saturating_mean that of each sample's
+    mean logit (Open-MAGVIT2, in no release). swapped is what LlamaGen and XQ-GAN call
     non-saturating: its cross-entropy takes the constants for the logits, so that real logits grow
     without bound and rebuilt images teach nothing."""
     generator_loss: Literal["hinge", "non_saturating", "non_saturating_mean", "swapped"] = "hinge"

@@ -133,6 +133,12 @@ SEED_VOKEN = replace(
     source="arXiv 2412.02692, SEED-Voken",
     unsure="the filter; images are not rounded to 8 bits there",
 )
+OPEN_MAGVIT2 = replace(
+    SEED_VOKEN,
+    filter="bilinear",
+    source="arXiv 2409.04410, SEED-Voken",
+    unsure="images are not rounded to 8 bits there",
+)
 VAR = PublishedProtocol(
     "ImageNet val 256, as quoted by RobusTok; VAR itself states none",
     source="arXiv 2503.08354",

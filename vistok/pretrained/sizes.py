@@ -66,6 +66,11 @@ SIZES: dict[str, tuple[str, int | None]] = {
     "ibq-262144": ("256", 4_608),
     "ibq-16384-pretrain": ("256", 3_584),
     "ibq-262144-pretrain": ("256", 4_608),
+    "open-magvit2-256-l": ("256", 4_608),
+    "open-magvit2-128-l": ("256", 4_608),
+    "open-magvit2-128-l-256": ("1024", 18_432),
+    "open-magvit2-pretrain-16384": ("256", 3_584),
+    "open-magvit2-pretrain-262144": ("256", 4_608),
     "open-magvit2-video": ("1280", 23_040),
     "mar-kl16": ("256", None),
 }

@@ -25,6 +25,7 @@ from vistok.pretrained.tokenizers.llamagen import LlamaGen
 from vistok.pretrained.tokenizers.mar import MARVAE
 from vistok.pretrained.tokenizers.maskgit_vqgan import MaskGITVQGAN
 from vistok.pretrained.tokenizers.one_d_piece import OneDPiece
+from vistok.pretrained.tokenizers.open_magvit2 import OpenMAGVIT2
 from vistok.pretrained.tokenizers.open_magvit2_video import OpenMAGVIT2Video
 from vistok.pretrained.tokenizers.retok import ReTok
 from vistok.pretrained.tokenizers.tatitok import TATiTok
@@ -47,6 +48,7 @@ FAMILIES: dict[str, Family] = {
         LARP(),
         VARTokenizer(),
         IBQTokenizer(),
+        OpenMAGVIT2(),
         OpenMAGVIT2Video(),
         MARVAE(),
         RAR(),

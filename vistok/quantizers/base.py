@@ -138,6 +138,11 @@ class Quantizer(nn.Module):
         """
         return {}
 
+    def weights_at(self, progress: Progress) -> Mapping[str, float]:
+        """Weights of the losses at a step of training: `loss_weights`, unless a schedule moves
+        them."""
+        return self.loss_weights
+
     def pass_through(self, values: Tensor, through: Tensor) -> Tensor:
         """`values` forward; backward the gradient on to the latents `through`."""
         return straight_through(values, through)

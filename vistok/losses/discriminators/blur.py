@@ -1,7 +1,8 @@
-"""The blurring discriminator of MaskGIT, one logit per cell: TiTok, TA-TiTok, One-D-Piece.
+"""The blurring discriminator of MaskGIT, one logit per cell: TiTok, TA-TiTok, One-D-Piece,
+Open-MAGVIT2.
 
-It halves its maps by a blur instead of a stride, which leaves no aliases to look at, and pools them
-to a fixed grid.
+It halves its maps by a blur instead of a stride, which leaves no aliases to look at, and may pool
+them to a fixed grid.
 """
 
 from __future__ import annotations
@@ -28,10 +29,15 @@ class BlurDiscriminatorConfig(Config):
     slope: float = Field(default=0.1, ge=0)
     """Slope of the leaky ReLUs on their negative side."""
     blur: Literal[3, 4, 5] | None = 4
-    """Taps of the blur, a row of Pascal's triangle; null = means of 2 x 2 cells instead. Borders
-    are padded for 4 taps whatever their number, as in TiTok's code."""
-    pool: int = Field(default=16, ge=1, le=2**10)
-    """Side of the logits: the last map's maxima over pool x pool cells, whatever its size."""
+    """Taps of the blur, a row of Pascal's triangle; null = means of 2 x 2 cells instead."""
+    blur_padding: Literal["four", "own"] = "four"
+    """Taps that borders are padded for: four whatever their number, as in TiTok's code, or their
+    own, so that maps are halved."""
+    pool: int | None = Field(default=16, ge=1, le=2**10)
+    """Side of the logits: the last map's maxima over pool x pool cells, whatever its size; null =
+    a logit for each cell of the last map (MaskBit, Open-MAGVIT2)."""
+    reads: Literal["unit", "signed"] = "unit"
+    """Range of the pixels that the first layer reads: 0..1 (TiTok), or -1..1 (Open-MAGVIT2)."""
 
     @model_validator(mode="after")
     def _divides(self) -> BlurDiscriminatorConfig:
@@ -48,7 +54,8 @@ class BlurDiscriminatorConfig(Config):
 
 @register("discriminator", BlurDiscriminatorConfig)
 class BlurDiscriminator(nn.Module):
-    """[B, 3, H, W] in 0..1, as it is -> logits [B, 1, pool, pool]; torch's initialization."""
+    """[B, 3, H, W] in 0..1 -> logits [B, 1, pool, pool], or [B, 1, h, w] of the last map without
+    pooling; torch's initialization."""
 
     def __init__(self, config: BlurDiscriminatorConfig) -> None:
         super().__init__()
@@ -59,13 +66,18 @@ class BlurDiscriminator(nn.Module):
             inside, width = width, config.width * 2**i
             conv = nn.Conv2d(inside, width, 3, padding=1)
             norm = nn.GroupNorm(config.norm_groups, width, eps=1e-5)
-            half = nn.AvgPool2d(2) if config.blur is None else Blur(config.blur, padded_for=4)
+            if config.blur is None:
+                half: nn.Module = nn.AvgPool2d(2)
+            else:
+                half = Blur(config.blur, 4 if config.blur_padding == "four" else None)
             stages.append(nn.Sequential(conv, half, norm, act()))
         self.stages = nn.Sequential(*stages)
-        self.pool = nn.AdaptiveMaxPool2d(config.pool)
+        self.pool = nn.Identity() if config.pool is None else nn.AdaptiveMaxPool2d(config.pool)
+        self.signed = config.reads == "signed"
         self.to_logits = nn.Sequential(
             nn.Conv2d(width, width, 1), act(), nn.Conv2d(width, 1, 5, padding=2)
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
+        pixels = pixels * 2 - 1 if self.signed else pixels
         return self.to_logits(self.pool(self.stages(self.enter(pixels))))

@@ -21,7 +21,8 @@ EMA = "model_ema."
 SILENT = frozenset(
     "lossconfig ckpt_path ignore_keys image_key colorize_nlabels monitor learning_rate resume_lr "
     "warmup_epochs scheduler_type min_learning_rate use_ema stage use_shared_epoch max_iter wp wp0 "
-    "image_pretrain_path wpe sche_type wp_iter token_factorization factorized_bits".split()
+    "image_pretrain_path wpe sche_type wp_iter token_factorization factorized_bits lr_drop_epoch "
+    "lr_drop_iter lr_drop_rate".split()
 )
 
 

@@ -75,10 +75,11 @@ def sample_entropy(logits: Tensor, weights: Tensor | None = None) -> Tensor:
 
 def _distribution(logits: Tensor) -> Tensor:
     """Log odds [n, g] of independent bits -> probabilities [n, 2^g] of their codes."""
-    bits = logits.shape[-1]
-    codes = index_to_bits(torch.arange(2**bits, device=logits.device), bits)
-    signed = codes.to(logits) * 2 - 1  # [K, g]
-    return torch.nn.functional.logsigmoid(logits[:, None] * signed).sum(-1).exp()
+    on, off = torch.sigmoid(logits), torch.sigmoid(-logits)
+    p = on.new_ones(len(on), 1)
+    for i in range(on.shape[-1]):  # the codes so far without and with this bit, the highest
+        p = torch.cat([p * off[:, i, None], p * on[:, i, None]], dim=-1)
+    return p
 
 
 def batch_entropy(

@@ -8,7 +8,8 @@ codes, which is a product of sigmoids with log odds 4 m z / temperature.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +17,12 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from vistok.config import Config
+from vistok.config.one_or_list import one_or_list
 from vistok.config.registry import register
 from vistok.core.draws import Draws
 from vistok.core.errors import InputError
 from vistok.core.records import Latents, Quantized
+from vistok.core.schedules import Progress
 from vistok.quantizers.atoms.bits import (
     batch_entropy,
     bits_to_index,
@@ -36,9 +39,9 @@ class LFQConfig(Config):
     kind: Literal["lfq"] = "lfq"
     bits: int = Field(default=12, ge=1, le=256)
     """C, bits of a token; the codebook size is 2**C."""
-    factor_bits: int | None = Field(default=None, ge=1, le=30)
-    """Bits of each factor of a token, a divisor of C: 1 keeps them as bits; null: one index of all,
-    for up to 30."""
+    factor_bits: one_or_list(Annotated[int, Field(ge=1, le=30)]) | None = None
+    """Bits of each factor of a token, a divisor of C: 1 keeps them as bits. A list has them one by
+    one, their sum is C: [6, 12] (Open-MAGVIT2). null: one index of all, for up to 30."""
     sphere: bool = False
     """BSQ: latents and codes on the unit sphere."""
     temperature: float = Field(default=1.0, ge=1e-6)
@@ -49,6 +52,14 @@ class LFQConfig(Config):
     entropy_eps: float = Field(default=0.0, ge=0, le=1e-3)
     """Added to mean probabilities inside the logarithm of the batch entropy (XQ-GAN: 1e-8, or 1e-5
     with entropy_group = bits)."""
+    entropy_over: Literal["global", "local"] = "global"
+    """Batch over which entropy_batch takes its mean in training: the global one, or that of each
+    process (Open-MAGVIT2)."""
+    entropy_boost: float = Field(default=0.0, ge=0)
+    """Factor by which both entropy terms weigh more at the first step, beside their weight; it
+    falls linearly to 0 (Open-MAGVIT2's codebook_enlarge_ratio, which no release uses)."""
+    entropy_boost_steps: int = Field(default=2000, ge=1)
+    """Steps over which it falls."""
     loss_weights: dict[Literal["commitment", "entropy_sample", "entropy_batch"], float] = {
         "commitment": 0.25,
         "entropy_sample": 0.1,
@@ -67,7 +78,13 @@ class LFQConfig(Config):
                 f"bits={self.bits}: an index of {self.bits} bits is too large (limit 30); keep "
                 "tokens as smaller factors, e.g. factor_bits=1"
             )
-        if self.factor_bits is not None and self.bits % self.factor_bits:
+        if isinstance(self.factor_bits, tuple):
+            if sum(self.factor_bits) != self.bits:
+                raise InputError(
+                    f"factor_bits={list(self.factor_bits)} has {sum(self.factor_bits)} bits; "
+                    f"expected the bits={self.bits} of a token"
+                )
+        elif self.factor_bits is not None and self.bits % self.factor_bits:
             raise InputError(
                 f"factor_bits={self.factor_bits} does not divide bits={self.bits}; expected a "
                 "divisor"
@@ -75,9 +92,12 @@ class LFQConfig(Config):
         return self
 
     @property
-    def each(self) -> int:
-        """Bits of a factor."""
-        return self.factor_bits or self.bits
+    def factors(self) -> tuple[int, ...]:
+        """Bits of each factor."""
+        if isinstance(self.factor_bits, tuple):
+            return self.factor_bits
+        each = self.factor_bits or self.bits
+        return (each,) * (self.bits // each)
 
 
 @register("quantizer", LFQConfig)
@@ -92,7 +112,7 @@ class LFQ(Quantizer):
         super().__init__()
         self.config = config
         self.latent_dim = self.value_dim = config.bits
-        self.vocab = (2**config.each,) * (config.bits // config.each)
+        self.vocab = tuple(2**count for count in config.factors)
         self.loss_weights = config.loss_weights
         self.magnitude = config.bits**-0.5 if config.sphere else 1.0
 
@@ -117,9 +137,18 @@ class LFQ(Quantizer):
         if weights is not None:
             weights = weights.repeat_interleave(z.shape[1])
         group, eps = self.config.entropy_group, self.config.entropy_eps
+        everywhere = self.training and self.config.entropy_over == "global"
         return {
             "entropy_sample": sample_entropy(logits, weights),
-            "entropy_batch": batch_entropy(logits, group, weights, eps, self.training),
+            "entropy_batch": batch_entropy(logits, group, weights, eps, everywhere),
+        }
+
+    def weights_at(self, progress: Progress) -> Mapping[str, float]:
+        rest = max(0.0, 1 - progress.step / self.config.entropy_boost_steps)
+        factor = 1 + self.config.entropy_boost * rest
+        return {
+            name: weight * factor if name.startswith("entropy") else weight
+            for name, weight in self.loss_weights.items()
         }
 
     def _placed(self, z: Tensor) -> Tensor:
@@ -127,11 +156,13 @@ class LFQ(Quantizer):
         return F.normalize(z, dim=-1, eps=1e-12) if self.config.sphere else z
 
     def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
-        return self._codes(index_to_bits(indices, self.config.each).flatten(-2))
+        factors = zip(indices.unbind(-1), self.config.factors, strict=True)
+        return self._codes(torch.cat([index_to_bits(one, count) for one, count in factors], -1))
 
     def _indices(self, bits: Tensor) -> Tensor:
         """[..., C] -> [..., F]: the numbers of the factors."""
-        return bits_to_index(bits.unflatten(-1, (-1, self.config.each)))
+        parts = bits.split(self.config.factors, dim=-1)
+        return torch.stack([bits_to_index(part) for part in parts], -1)
 
     def _codes(self, bits: Tensor) -> Tensor:
         return (bits.float() * 2 - 1) * self.magnitude

@@ -11,7 +11,7 @@ Letters: B batch, M values, L positions, S levels, P branches, F factors, d code
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -138,6 +138,9 @@ class Levels(Quantizer):
         values = self.atom(0).pass_through(value.detach(), f)
         clean = values if active is None else self.atom(0).pass_through(clean, f)
         return Quantized(values, clean, torch.cat(indices, 1), torch.cat(queries, 1), losses)
+
+    def weights_at(self, progress: Progress) -> Mapping[str, float]:
+        return {**self.loss_weights, **self.atom(0).weights_at(progress)}
 
     def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
         return self.rebuilt(indices, Draws(keep=keep))

@@ -8,7 +8,7 @@ Letters: B batch, N latents, M values, L positions, F factors, P branches, d cod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -113,6 +113,9 @@ class Product(Quantizer):
         shares = zip(self.parts, z.chunk(len(self.parts), dim=-1), strict=True)
         given = [part.entropies(own, weights, magnitude) for part, own in shares]
         return _means(given)
+
+    def weights_at(self, progress: Progress) -> Mapping[str, float]:
+        return {**self.loss_weights, **self.parts[0].weights_at(progress)}
 
     def pass_through(self, values: Tensor, through: Tensor) -> Tensor:
         both = zip(
