@@ -49,7 +49,7 @@ class CNNEncoder(Encoder):
     def __init__(self, config: CNNEncoderConfig, shape: Shape, dim: int) -> None:
         """
         Args:
-            shape: of the input space; sides are multiples of 2 ** (levels - 1).
+            shape: of the input space; sides are multiples of 2 ** `conv.ways`.
             dim: D, the width of a latent.
         """
         super().__init__()
@@ -58,12 +58,11 @@ class CNNEncoder(Encoder):
         self.grids = (conv.grid(shape),)
         self.conv_in = nn.Conv2d(shape.channels, conv.channels, 3, padding=1, bias=config.bias_in)
         halve = {"average": lambda width: nn.AvgPool2d(2), "conv": Downsample}[config.downsample]
-        ways = [halve(width) for width in widths[:-1]]
+        ways = [halve(width) if conv.halves(i) else None for i, width in enumerate(widths)]
+        inputs = (conv.channels, *widths[:-1])
         self.levels = nn.ModuleList(
             Level(conv, inside, out, way, attend=conv.attends(i))
-            for i, (inside, out, way) in enumerate(
-                zip((conv.channels, *widths), widths, (*ways, None), strict=False)
-            )
+            for i, (inside, out, way) in enumerate(zip(inputs, widths, ways, strict=True))
         )
         self.mid = middle(conv)
         self.norm = ConvNorm(conv, widths[-1])

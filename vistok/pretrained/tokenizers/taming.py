@@ -120,9 +120,9 @@ def level_entries(conv: Any, side: str, way: str, fused: bool = False) -> list[E
             table += _block(f"{ours}.blocks.{j}", f"{theirs}.block.{j}", widens)
             if conv.attends(i):
                 table += attention(f"{ours}.attention.{j}", f"{theirs}.attn.{j}")
-        if way == "down" and i + 1 < len(inputs):
+        if way == "down" and conv.halves(i):
             table += pair(f"{ours}.way.conv", f"{theirs}.downsample.conv")
-        if way == "up" and i:
+        if way == "up" and conv.doubles(i):
             table += pair(f"{ours}.way.conv", f"{theirs}.upsample.conv")
     return table
 
