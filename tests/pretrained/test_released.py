@@ -26,6 +26,9 @@ TOTAL = {"vq_ds16_c2i": 71.88, "vq_ds8_c2i": 70.11, "vq_ds16_t2i": 71.88,
          "instella-bae": 427.75,
          # Counted with the official code; Cosmos's, Open-MAGVIT2's and VAR's papers give no number.
          "cosmos-dv8x16x16-720p": 112.47, "cosmos-dv4x8x8-360p": 114.19,
+         "cosmos-di16x16": 83.72, "cosmos-di8x8": 79.00,
+         "cosmos-di16x16-360p": 86.55, "cosmos-di8x8-360p": 83.60,
+         "cosmos-ci16x16": 81.51, "cosmos-ci8x8": 76.79,
          "open-magvit2-video": 370.55, "larp-l-long": 172.18,
          "var-vqvae": 108.95, "var-vqvae-512": 108.95,
          # By hand from the official layout, without the keys that nothing reads.

@@ -133,6 +133,12 @@ SEED_VOKEN = replace(
     source="arXiv 2412.02692, SEED-Voken",
     unsure="the filter; images are not rounded to 8 bits there",
 )
+COSMOS_SEED_VOKEN = replace(
+    SEED_VOKEN,
+    described=f"{_SAME}; measured by SEED-Voken's authors, not by Cosmos's",
+    source="SEED-Voken, a measurement of others",
+    unsure="crop, filter and precision; the authors' own figures are of other sizes",
+)
 VAR = PublishedProtocol(
     "ImageNet val 256, as quoted by RobusTok; VAR itself states none",
     source="arXiv 2503.08354",

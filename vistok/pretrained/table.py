@@ -15,6 +15,7 @@ from vistok.pretrained.generators.open_magvit2 import OpenMAGVIT2AR
 from vistok.pretrained.generators.rar import RAR
 from vistok.pretrained.generators.var import VAR
 from vistok.pretrained.tokenizers.cosmos import Cosmos
+from vistok.pretrained.tokenizers.cosmos_image import CosmosImage
 from vistok.pretrained.tokenizers.flextok import FlexTok
 from vistok.pretrained.tokenizers.ibq import IBQTokenizer
 from vistok.pretrained.tokenizers.instella import Instella
@@ -39,6 +40,7 @@ FAMILIES: dict[str, Family] = {
         FlexTok(),
         VideoFlexTok(),
         Cosmos(),
+        CosmosImage(),
         Instella(),
         VFRTok(),
         LARP(),
