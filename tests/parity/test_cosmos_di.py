@@ -5,6 +5,7 @@ import torch
 
 from tests.support.parity_family import built, flat
 from vistok.core.records import Latents
+from vistok.quantizers.atoms.fsq import FSQ
 from vistok.tokenizer import Tokenizer
 
 CASE = "cosmos_di"
@@ -32,8 +33,10 @@ def test_cosmos_di(recording):
     found = tokenizer.quantize(Latents(z, grids))
     if "quantized" in io:
         recording.close(found.values, turn(flat(io["quantized"])), "quantized")
+    atom = fsq_of(quantizer)
     if "bounded" in io:
-        recording.close(quantizer.bound(z), flat(io["bounded"]), "bounded")
+        bounded = atom.bound(z.unflatten(-1, (-1, atom.latent_dim))).flatten(-2)
+        recording.close(bounded, flat(io["bounded"]), "bounded")
     indices = None
     if "indices" in io:
         indices = like(io["indices"], found.indices)
@@ -41,9 +44,15 @@ def test_cosmos_di(recording):
     if "codes_from_indices" in io:
         looked = turn(flat(io["codes_from_indices"]))
         recording.close(quantizer.lookup(indices), looked, "codes_from_indices")
-    if "codebook" in io and quantizer.vocab == (len(io["codebook"]),):
+    if "codebook" in io:
         rows = torch.arange(len(io["codebook"]))[None, :, None]
-        recording.close(turn(quantizer.lookup(rows)[0]), "codebook")
+        recording.close(turn(atom.lookup(rows)[0]), "codebook")
+    if "quant_loss" in io:
+        weights = quantizer.loss_weights
+        loss = sum(
+            (found.losses[name] * weight for name, weight in weights.items()), z.new_zeros(())
+        )
+        recording.close(loss, io["quant_loss"].mean(), "quant_loss")
     values = turn(flat(io["quantized"])) if "quantized" in io else found.values
     decoded = tokenizer.output_space.inverse(tokenizer.reconstruct(values).estimate) * 2 - 1
     recording.close(decoded, "decoded")
@@ -56,12 +65,14 @@ def test_cosmos_di(recording):
     recording.close(tokenizer.decode(tokens) * 2 - 1, shown, "decoded_from_indices")
 
 
+def fsq_of(quantizer):
+    """The quantizer of a residual level, or of a branch."""
+    return next((one for one in quantizer.modules() if isinstance(one, FSQ)), quantizer)
+
+
 def like(recorded, ours):
     """Their [B, h, w], [B, levels, h, w] (blocks of tokens) or [B, h, w, codebooks] (factors)."""
-    factors = ours.shape[-1]
-    if factors > 1:
-        return recorded.reshape(len(ours), -1, factors).long()
-    return recorded.reshape(len(ours), -1, 1).long()
+    return recorded.reshape(len(ours), -1, ours.shape[-1]).long()
 
 
 def sized(tokenizer, image):
