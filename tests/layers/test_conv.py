@@ -4,8 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vistok.config import validate
+from vistok.config import ConfigError, validate
+from vistok.config.registry import build
 from vistok.core.shapes import Shape
+from vistok.decoders.cnn import CNNDecoderConfig
+from vistok.encoders.cnn import CNNEncoderConfig
 from vistok.layers.conv import (
     AdaptiveNorm,
     AttentionBlock,
@@ -139,3 +142,32 @@ def test_adaptive_norm_by_hand():
     expected = scale[..., None, None] * expected + shift[..., None, None]
     torch.testing.assert_close(norm(x, z), expected)
     assert norm.norm.weight is None
+
+
+def test_fewer_levels_than_all_but_one_change_the_sides():
+    """The first of an encoder, the last of a decoder: at equal sides their widths differ."""
+    config = small(channel_mult=(1, 2, 4), space_levels=1)
+    assert config.grid(Shape(3, (8, 6))) == (4, 3)
+    assert [config.halves(i) for i in range(3)] == [True, False, False]
+    assert [config.doubles(i) for i in range(3)] == [False, False, True]
+    every, usual = small(space_levels=2), small()
+    assert every.grid(Shape(3, (8, 8))) == (2, 2) and usual.grid(Shape(3, (8, 8))) == (4, 4)
+    assert every.halves(1) and every.doubles(0) and not usual.halves(1) and not usual.doubles(0)
+    shape = Shape(3, (8, 4))
+    encoder = build(CNNEncoderConfig(conv=config, downsample="conv"), shape, 5)
+    assert [level.way is None for level in encoder.levels] == [False, True, True]
+    assert encoder.levels[0].way.conv.in_channels == 4
+    latents = encoder(torch.randn(2, 3, 8, 4))
+    decoder = build(CNNDecoderConfig(conv=config), shape, latents.grids, 5)
+    assert [level.way is None for level in decoder.levels] == [True, True, False]
+    assert decoder.levels[2].way.conv.in_channels == 16
+    assert decoder(latents.values).estimate.shape == (2, 3, 8, 4)
+
+
+def test_levels_that_there_are_not_are_refused(fails):
+    with fails(ConfigError, "space_levels=3: channel_mult has 2 levels; expected 0..2"):
+        validate(ConvConfig, {"channels": 32, "channel_mult": [1, 2], "space_levels": 3})
+    with fails(
+        ValueError, r"image_size=\(6, 6\) is not a multiple of 4, as the 2 space_levels want"
+    ):
+        small(space_levels=2).grid(Shape(3, (6, 6)))

@@ -65,13 +65,14 @@ def test_wrong_weights_are_one_line(damage, words, fails):
         from_official(family, state, config, "model.pt")
 
 
-def test_broken_and_malicious_files(tmp_path, broken, fails):
-    _, _, config = official("cosmos")
+@pytest.mark.parametrize("family", ["cosmos", "cosmos_image"])
+def test_broken_and_malicious_files(family, tmp_path, broken, fails):
+    _, _, config = official(family)
     for bad in sorted([*broken.glob("*.safetensors"), *broken.glob("malicious.*")]):
         place = tmp_path / bad.name
         shutil.copy(bad, place)
         with fails((WeightsError, ConfigError), place.name.replace(".", r"\.")):
-            load(place, family="cosmos", config=config)
+            load(place, family=family, config=config)
         place.unlink()
     assert not list(tmp_path.iterdir()), "a file was made while loading"
 

@@ -33,7 +33,7 @@ def folder(tmp_path):
 def test_both_ways_bit_for_bit(name, tmp_path):
     family, state, config = official(name)
     names = ("quantize.embedding.weight", "latent_tokens", "encoder.latent_tokens")
-    names += ("quant_conv.conv3d.weight",)
+    names += ("quant_conv.conv3d.weight", "quant_conv.weight")
     key = next(name for name in names if name in state)
     state[key] = state[key].half()
     tokenizer = from_official(family, state, config)

@@ -382,8 +382,8 @@ def test_usage_ema_and_revival_reach_every_codebook(name):
 
 
 def test_what_does_not_fit_is_said_in_one_line(fails):
-    with fails(ConfigError, "'multi_scale'", "codes of 'fsq'", "expected vq, lfq"):
-        make(SCALES | {"quantizer": {"kind": "fsq"}})
+    with fails(ConfigError, "'multi_scale'", "codes of 'binary'", "expected vq, lfq"):
+        make(SCALES | {"quantizer": {"kind": "binary"}})
     with fails(ConfigError, "'kl' has no codes", "such as vq"):
         make({"kind": "product", "quantizer": {"kind": "kl", "dim": 4}})
     with fails(ValueError, "quantizer.scales end with 4x4", "lie on 3x3"):

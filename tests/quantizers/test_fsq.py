@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from vistok.config import ConfigError, validate
+from vistok.config.registry import build
+from vistok.core.draws import Draws
 from vistok.core.records import Latents
 from vistok.quantizers.atoms.fsq import FSQ, FSQConfig
+from vistok.quantizers.compose.residual import ResidualConfig
 
 
 def fsq(*levels) -> FSQ:
@@ -166,3 +169,35 @@ def test_ifsq_bounds_by_a_steeper_curve():
         share = torch.histc(one.bound(normal)[:, 0] / half[0], 10, -1, 1) / len(normal)
         uneven.append(float((share - 0.1).abs().max()))
     assert uneven[1] < 0.03 < uneven[0]
+
+
+def test_residual_levels_round_what_the_earlier_ones_miss():
+    """Every level has its own curve, through which its gradient runs (Cosmos's residual FSQ)."""
+    tree = {"kind": "residual", "levels": 3, "quantizer": {"kind": "fsq", "levels": [7, 4]}}
+    residual = build(validate(ResidualConfig, tree))
+    residual.layout(((2, 3),))
+    z = torch.randn(2, 6, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    one, rest, total, found = fsq(7, 4), z, 0, []
+    for _ in range(3):
+        level = one(lat(rest))
+        rest, total = rest - level.values.detach(), total + level.values
+        found.append(level.indices)
+    result = residual(Latents(z, ((2, 3),)))
+    assert torch.equal(result.indices, torch.cat(found, 1)) and result.losses == {}
+    torch.testing.assert_close(result.values, total)
+    torch.testing.assert_close(residual.lookup(result.indices), total)
+    weights = torch.randn(2, 6, 2)
+    grads = [torch.autograd.grad((v * weights).sum(), z)[0] for v in (result.values, total)]
+    torch.testing.assert_close(*grads)
+    kept = residual.quantize(Latents(z, ((2, 3),)), Draws(keep=torch.tensor([1, 3])))
+    torch.testing.assert_close(kept.values[0], one(lat(z)).values[0])
+    torch.testing.assert_close(kept.clean, total)
+    assert not torch.equal(kept.values[0], total[0])
+
+
+def test_a_residual_level_is_saturated_by_what_is_left():
+    atom = {"kind": "fsq", "levels": [3], "loss_weights": {"saturation": 1.0}}
+    residual = build(validate(ResidualConfig, {"kind": "residual", "levels": 2, "quantizer": atom}))
+    residual.layout(((1,),))
+    loss = residual(Latents(torch.full((1, 1, 1), 4.0), ((1,),))).losses["saturation"]
+    assert loss.item() == pytest.approx((1.5**2 + 0.5**2) / 2)  # 4, then 4 - 1

@@ -63,8 +63,31 @@ TRUNKS = {"encoder_layers": 2, "encoder_head_dim": 8, "encoder_num_heads": 2, "p
 COSMOS = {"channels": 8, "channels_mult": [1, 2, 1], "num_res_blocks": 1, "resolution": 32,
           "attn_resolutions": [4], "z_channels": 4, "levels": [5, 3], "embedding_dim": 2,
           "patch_size": 2, "spatial_compression": 8, "temporal_compression": 4}  # fmt: skip
+COSMOS_IMAGE = {"channels": 32, "channels_mult": [1, 2, 1], "num_res_blocks": 1, "resolution": 32,
+                "attn_resolutions": [8], "z_channels": 4, "patch_size": 2,
+                "spatial_compression": 8}  # fmt: skip
+COSMOS_DI = {**COSMOS_IMAGE, "levels": [5, 3], "embedding_dim": 2}
 FLAT = {
     "cosmos": COSMOS,
+    "cosmos_image": COSMOS_DI,
+    "cosmos_image-residual": {**COSMOS_DI, "quantizer": "RESFSQ", "num_quantizers": 2},
+    "cosmos_image-product": {**COSMOS_DI, "num_codebooks": 2, "embedding_dim": 4},
+    "cosmos_image-vq": {
+        **COSMOS_IMAGE,
+        "quantizer": "VQ",
+        "embedding_dim": 4,
+        "num_embeddings": 16,
+    },
+    "cosmos_image-lfq": {
+        **COSMOS_IMAGE,
+        "quantizer": "LFQ",
+        "embedding_dim": 4,
+        "codebook_dim": 4,
+        "codebook_size": 16,
+        "entropy_loss": True,
+    },
+    "cosmos_image-ae": {**COSMOS_IMAGE, "latent_channels": 5},
+    "cosmos_image-vae": {**COSMOS_IMAGE, "latent_channels": 5, "formulation": "VAE", "z_factor": 2},
     "cosmos-legacy": {**COSMOS, "legacy_mode": True, "z_factor": 2, "patch_method": "rearrange"},
     "instella": TRUNKS,
     "instella-plain": {**TRUNKS, "downsample_idx": [], "upsample_idx": [], "scale_pixels": None},

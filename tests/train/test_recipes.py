@@ -35,6 +35,7 @@ LAST = ("titok_stage2", "one_d_piece_stage2", "retok_decoder", "decoder_finetune
 STEPS = 50
 LONGER = {"retok": 80, "ibq": 80}  # attention has to find its positions, codes their use
 TERM = {
+    "cosmos_di": "l1",
     "cosmos_dv": "l1",
     "ibq": "l1",
     "kl16": "l1",

@@ -64,7 +64,7 @@ class CNNDecoder(Decoder):
     ) -> None:
         """
         Args:
-            shape: of the output space; sides are multiples of 2 ** (levels - 1).
+            shape: of the output space; sides are multiples of 2 ** `conv.ways`.
             grids: of the values; one, the smallest map. dim: D, the width of a value.
         Raises ValueError for another number of values.
         """
@@ -96,11 +96,11 @@ class CNNDecoder(Decoder):
             "nearest": lambda width: nn.UpsamplingNearest2d(scale_factor=2),
             "depth_to_space": DepthToSpace,
         }[config.upsample]
-        ways = [double(width) for width in widths[1:]]
+        ways = [double(width) if conv.doubles(i) else None for i, width in enumerate(widths)]
         inputs = (*widths[1:], widths[-1])
         self.levels = nn.ModuleList(
             Level(conv, inside, out, way, attend=conv.attends(i))
-            for i, (inside, out, way) in enumerate(zip(inputs, widths, (None, *ways), strict=True))
+            for i, (inside, out, way) in enumerate(zip(inputs, widths, ways, strict=True))
         )
         self.adaptive = nn.ModuleList(
             AdaptiveNorm(conv, inside, first) for inside in inputs if config.adaptive_norm

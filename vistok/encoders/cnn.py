@@ -50,7 +50,7 @@ class CNNEncoder(Encoder):
     def __init__(self, config: CNNEncoderConfig, shape: Shape, dim: int) -> None:
         """
         Args:
-            shape: of the input space; sides are multiples of 2 ** (levels - 1).
+            shape: of the input space; sides are multiples of 2 ** `conv.ways`.
             dim: D, the width of a latent.
         """
         super().__init__()
@@ -63,12 +63,11 @@ class CNNEncoder(Encoder):
             "conv": Downsample,
             "conv_centered": lambda width: Downsample(width, centered=True),
         }[config.downsample]
-        ways = [halve(width) for width in widths[:-1]]
+        ways = [halve(width) if conv.halves(i) else None for i, width in enumerate(widths)]
+        inputs = (conv.channels, *widths[:-1])
         self.levels = nn.ModuleList(
             Level(conv, inside, out, way, attend=conv.attends(i))
-            for i, (inside, out, way) in enumerate(
-                zip((conv.channels, *widths), widths, (*ways, None), strict=False)
-            )
+            for i, (inside, out, way) in enumerate(zip(inputs, widths, ways, strict=True))
         )
         self.mid = middle(conv)
         self.norm = ConvNorm(conv, widths[-1])

@@ -24,7 +24,8 @@ from vistok.layers.dropout import Dropout
 
 
 class ConvConfig(Config):
-    """A pyramid of levels; each halves the map of the one before it, level 0 is the image's."""
+    """A pyramid of levels; each halves the map of the one before it (or as many of them as
+    `space_levels` says), level 0 is the image's."""
 
     channels: int = Field(default=128, ge=1, le=2**14)
     """Channels of level 0 before its multiplier."""
@@ -32,6 +33,10 @@ class ConvConfig(Config):
         default=(1, 1, 2, 2, 4), min_length=1, max_length=12
     )
     """Level i has channels x channel_mult[i]; five levels divide the sides by 16."""
+    space_levels: int | None = Field(default=None, ge=0, le=12)
+    """Levels that change the sides of the map: the first of an encoder, each of which halves behind
+    its blocks, and the last, smallest of a decoder, each of which doubles them; null = all but
+    one. The others only have blocks (Cosmos, where wavelets divide the sides before)."""
     blocks: int = Field(default=2, ge=1, le=256)
     """Residual blocks of a level."""
     mid_blocks: int = Field(default=2, ge=0, le=256)
@@ -75,12 +80,30 @@ class ConvConfig(Config):
             raise InputError(
                 f"attention_levels: {wrong[0]} is no level; channel_mult has {levels}, from 0 on"
             )
+        if self.space_levels is not None and self.space_levels > levels:
+            raise InputError(
+                f"space_levels={self.space_levels}: channel_mult has {levels} levels; expected "
+                f"0..{levels}"
+            )
         return self
 
     def attends(self, level: int) -> bool:
         """True if attention follows the blocks of this level."""
         levels = self.attention_levels
         return self.attention and level in ((len(self.widths) - 1,) if levels is None else levels)
+
+    @property
+    def ways(self) -> int:
+        """How often the sides are halved, or doubled."""
+        return len(self.channel_mult) - 1 if self.space_levels is None else self.space_levels
+
+    def halves(self, level: int) -> bool:
+        """True if this level of an encoder ends with half the sides."""
+        return level < self.ways
+
+    def doubles(self, level: int) -> bool:
+        """True if this level of a decoder ends with twice the sides."""
+        return level >= len(self.channel_mult) - self.ways
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -94,11 +117,14 @@ class ConvConfig(Config):
                 f"a cnn of 2D convolutions takes images, not clips of {shape.frames} frames; use "
                 "kind: vit for clips"
             )
-        stride = 2 ** (len(self.channel_mult) - 1)
+        stride = 2**self.ways
         if any(side % stride for side in shape.sides):
+            why = f"{len(self.channel_mult)} levels of channel_mult want"
+            if self.space_levels is not None:
+                why = f"{self.space_levels} space_levels want"
             raise InputError(
-                f"image_size={shape.sides} is not a multiple of {stride}, as the "
-                f"{len(self.channel_mult)} levels of channel_mult want it; use another size"
+                f"image_size={shape.sides} is not a multiple of {stride}, as the {why} it; use "
+                "another size"
             )
         return tuple(side // stride for side in shape.sides)
 

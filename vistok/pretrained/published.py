@@ -139,6 +139,12 @@ OPEN_MAGVIT2 = replace(
     source="arXiv 2409.04410, SEED-Voken",
     unsure="images are not rounded to 8 bits there",
 )
+COSMOS_SEED_VOKEN = replace(
+    SEED_VOKEN,
+    described=f"{_SAME}; measured by SEED-Voken's authors, not by Cosmos's",
+    source="SEED-Voken, a measurement of others",
+    unsure="crop, filter and precision; the authors' own figures are of other sizes",
+)
 VAR = PublishedProtocol(
     "ImageNet val 256, as quoted by RobusTok; VAR itself states none",
     source="arXiv 2503.08354",

@@ -17,6 +17,7 @@ from vistok.pretrained.generators.tokenbridge import TokenBridge
 from vistok.pretrained.generators.var import VAR
 from vistok.pretrained.generators.xar import XAR
 from vistok.pretrained.tokenizers.cosmos import Cosmos
+from vistok.pretrained.tokenizers.cosmos_image import CosmosImage
 from vistok.pretrained.tokenizers.flextok import FlexTok
 from vistok.pretrained.tokenizers.ibq import IBQTokenizer
 from vistok.pretrained.tokenizers.instella import Instella
@@ -43,6 +44,7 @@ FAMILIES: dict[str, Family] = {
         FlexTok(),
         VideoFlexTok(),
         Cosmos(),
+        CosmosImage(),
         Instella(),
         VFRTok(),
         LARP(),

@@ -45,6 +45,9 @@ class Quantizer(nn.Module):
     residual: bool = False
     """True if codes approximate the latents themselves, so that what they miss can be quantized
     again (multi_scale, residual)."""
+    curved: bool = False
+    """True if the gradient of a code runs through a curve of its latent (fsq): each residual level
+    then has its own, where others pass the gradient of the sum to the latents."""
     remedy: str = "lower the learning rate or use fewer codes"
     """Advice when few codes are in use: the second half of an alarm."""
 

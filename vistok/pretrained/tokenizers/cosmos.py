@@ -27,7 +27,7 @@ from vistok.pretrained.base import (
 )
 from vistok.tokenizer import TokenizerConfig
 
-_LICENSE = "NVIDIA Open Model License (weights), Apache-2.0 (code)"
+LICENSE = "NVIDIA Open Model License (weights), Apache-2.0 (code)"
 _DEFAULTS: dict[str, Any] = {
     "attn_resolutions": [32],
     "channels": 128,
@@ -97,7 +97,7 @@ class Cosmos(Family):
                     f"cosmos: {key}={full[key]!r} is not supported; expected {value!r}"
                 )
         for key, default in (*_DEFAULTS.items(), ("frames", _FRAMES)):
-            _check(key, full.get(key, default), default)
+            check(self.name, key, full.get(key, default), default)
         patch = full["patch_size"]
         if len(full["levels"]) != full["embedding_dim"]:
             raise ConfigError(
@@ -213,7 +213,7 @@ class Cosmos(Family):
             f"cosmos-{name}",
             f"nvidia/{hub}",
             "model.pt",
-            _LICENSE,
+            LICENSE,
             _DEFAULTS | changes,
             recipe=(f"tokenizers/cosmos/{name.split('-')[0]}",),
         )
@@ -229,7 +229,7 @@ class Cosmos(Family):
     )  # fmt: skip
 
 
-def _check(key: str, value: Any, like: Any) -> None:
+def check(family: str, key: str, value: Any, like: Any) -> None:
     """ConfigError for a value of another type than a default of the official config has."""
     kinds = (int, float) if isinstance(like, float) else type(like)
     fits = isinstance(value, kinds) and (isinstance(value, bool) == isinstance(like, bool))
@@ -238,7 +238,7 @@ def _check(key: str, value: Any, like: Any) -> None:
     if fits and isinstance(like, int) and not isinstance(like, bool):
         fits = value > 0
     if not fits:
-        raise ConfigError(f"cosmos: {key}={value!r}; expected a value like {like!r}")
+        raise ConfigError(f"{family}: {key}={value!r}; expected a value like {like!r}")
 
 
 def _network(half: str, net: Any) -> list[Entry]:

@@ -123,9 +123,9 @@ def level_entries(
             table += _block(f"{ours}.blocks.{j}", f"{theirs}.block.{j}", widens)
             if conv.attends(i):
                 table += attention(f"{ours}.attention.{j}", f"{theirs}.attn.{j}")
-        if ways and way == "down" and i + 1 < len(inputs):
+        if ways and way == "down" and conv.halves(i):
             table += pair(f"{ours}.way.conv", f"{theirs}.downsample.conv")
-        if ways and way == "up" and i:
+        if ways and way == "up" and conv.doubles(i):
             table += pair(f"{ours}.way.conv", f"{theirs}.upsample.conv")
     return table
 

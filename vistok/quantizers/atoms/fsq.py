@@ -4,6 +4,8 @@ Follows FlexTok's form: bound(z) = tanh(z + atanh(o/h)) * h - o with h = (L-1)(1
 o = 1/2 for even L; codes are divided by floor(L/2), so even levels run from -1 to 1 - 2/L. The
 first level varies fastest in an index. FSQ needs no losses; `saturation` is ours. The bound passes
 the outermost level by (L-1) eps/2, half a step or more from L = 1 + 1/eps on: codes are clamped.
+Inside `residual` each level bounds and rounds what the codes before it miss (Cosmos's residual
+FSQ).
 
 iFSQ puts 2 sigmoid(1.6 x) - 1, which spreads normal latents almost evenly, in the place of tanh.
 """
@@ -60,6 +62,7 @@ class FSQConfig(Config):
 
 @register("quantizer", FSQConfig)
 class FSQ(Quantizer):
+    residual = curved = True
     remedy = "try loss_weights.saturation=0.001, encoder.latents.gain below 1, or fewer levels"
 
     def __init__(self, config: FSQConfig) -> None:
@@ -103,6 +106,18 @@ class FSQ(Quantizer):
         if "saturation" in self.loss_weights:
             losses["saturation"] = (z.abs() - _SLOPE_ENDS).relu().square().mean()
         return Quantized(values, values, indices[..., None], queries, losses)
+
+    def entropies(
+        self, z: Tensor, weights: Tensor | None = None, magnitude: float = 1.0
+    ) -> dict[str, Tensor]:
+        """The saturation of a residual level, if it has a weight; there are no entropies."""
+        if "saturation" not in self.loss_weights:
+            return {}
+        beyond = ((z / magnitude).abs() - _SLOPE_ENDS).relu().square().flatten(1).mean(1)
+        return {"saturation": (beyond if weights is None else beyond * weights).mean()}
+
+    def pass_through(self, values: Tensor, through: Tensor) -> Tensor:
+        return straight_through(values, self.bound(through) / self.middle)
 
     def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
         digits = indices.long() // self.basis % self.sizes

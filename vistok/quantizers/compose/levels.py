@@ -30,6 +30,7 @@ from vistok.core.schedules import Progress
 from vistok.core.shapes import Grid, Layout, cells
 from vistok.quantizers.atoms.vq import VQConfig
 from vistok.quantizers.base import Quantizer
+from vistok.quantizers.straight_through import straight_through
 from vistok.runtime import distributed
 from vistok.runtime.precision import no_autocast
 from vistok.tokens import TokenSpec
@@ -39,7 +40,8 @@ class LevelsConfig(Config):
     """Options of residual levels."""
 
     quantizer: Annotated[Any, PartOf("quantizer")] = VQConfig(dim=32, l2_norm=False)
-    """Quantizer of a level; its codes approximate its latents (vq, lfq, or a product of them)."""
+    """Quantizer of a level; its codes approximate its latents (vq, lfq, fsq, or a product of
+    them)."""
     normalize: bool = False
     """Latents to unit length before the first level (BSQ)."""
     magnitude: float = Field(default=1.0, gt=0, le=16)
@@ -70,13 +72,15 @@ class Levels(Quantizer):
         if not (atom.residual and atom.vocab and atom.latent_dim == atom.value_dim):
             raise ConfigError(
                 f"quantizer: '{config.kind}' quantizes what the codes so far miss, and codes of "
-                f"'{config.quantizer.kind}' do not approximate its latents; expected vq, lfq or a "
-                "product of them by channels"
+                f"'{config.quantizer.kind}' do not approximate its latents; expected vq, lfq, fsq "
+                "or a product of them by channels"
             )
         self.latent_dim = self.value_dim = atom.value_dim
         self.vocab, self.branches, self.remedy = atom.vocab, atom.branches, atom.remedy
         # What levels and their convolutions learn by, where the atom itself has no such loss.
         self.loss_weights = {"codebook": 1.0, **atom.loss_weights}
+        if atom.curved:  # there is no codebook
+            self.loss_weights = dict(atom.loss_weights)
         self.grid: Grid | None = None
         self.blocks: tuple[Grid, ...] = ()
 
@@ -117,6 +121,7 @@ class Levels(Quantizer):
         active = self._active(draws, len(f), f.device)
         share = None if active is None else distributed.mean(active.mean(0))  # [S]
         value, clean = torch.zeros_like(rest), torch.zeros_like(rest)
+        curves: list[Tensor] = []
         indices, queries, terms = [], [], []
         for level in range(self.count):
             factor = self.config.magnitude**level
@@ -125,18 +130,25 @@ class Levels(Quantizer):
             part = self.up(self._codes(found, level), level)
             one = None if active is None else _Active(active[:, level], share[level])
             entropies = self._entropies(f - value.detach(), level, one)
+            if self.atom(0).curved:
+                latent = self.down(f - clean, level) / factor
+                codes = self.atom(level).lookup(found)
+                curve = self.atom(level).pass_through(codes, latent) * factor
+                curves.append(self.up(curve, level))
             value = value + (part if one is None else part * one.mask[:, None, None])
             clean, rest = clean + part.detach(), rest - part.detach()
-            losses = {
-                "codebook": _mean_square(value, target, one),
-                "commitment": _mean_square(value.detach(), f, one),
-            }
+            losses = {}
+            if not self.atom(0).curved:
+                losses = {
+                    "codebook": _mean_square(value, target, one),
+                    "commitment": _mean_square(value.detach(), f, one),
+                }
             indices.append(found)
             queries.append(query)
             terms.append(losses | entropies)
         losses = {name: sum(one[name] for one in terms) / self.count for name in terms[0]}
-        values = self.atom(0).pass_through(value.detach(), f)
-        clean = values if active is None else self.atom(0).pass_through(clean, f)
+        values = self._pass_through(value.detach(), f, curves, active)
+        clean = values if active is None else self._pass_through(clean, f, curves, None)
         return Quantized(values, clean, torch.cat(indices, 1), torch.cat(queries, 1), losses)
 
     def weights_at(self, progress: Progress) -> Mapping[str, float]:
@@ -163,6 +175,17 @@ class Levels(Quantizer):
         parts = queries.split([cells(block) for block in self.blocks], dim=1)
         near = [self.atom(level).neighbours(part, count) for level, part in enumerate(parts)]
         return torch.cat(near, dim=1)
+
+    def _pass_through(
+        self, values: Tensor, f: Tensor, curves: Sequence[Tensor], active: Tensor | None
+    ) -> Tensor:
+        """`values` forward; backward the gradient to the latents f, or to the levels' curves."""
+        if not curves:
+            return self.atom(0).pass_through(values, f)
+        levels = torch.stack(list(curves))
+        if active is not None:
+            levels = levels * active.T[:, :, None, None]
+        return straight_through(values, levels.sum(0))
 
     def _codes(self, indices: Tensor, level: int) -> Tensor:
         """Indices of a level [B, n, F] -> codes [B, n, d]."""
