@@ -36,7 +36,7 @@ def on_grid(model, values: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def test_quantizer(recording, model):
-    quantizer, io = build(model.config.values), recording.io
+    quantizer, io = build(model.config.quantizer), recording.io
     latents = io["latents"].flatten(2).transpose(1, 2)
     recording.close(latents, "latent_tokens")
     found = quantizer(Latents(latents, model.spec.blocks))

@@ -22,12 +22,12 @@ from vistok.core.errors import InputError
 from vistok.generators.heads import Pick
 from vistok.layers.modulation import Modulation, modulate
 from vistok.layers.norms import make_norm
-from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
+from vistok.layers.transformer import Transformer, UnrotatedConfig, init_weights
 
 
 class DimensionHeadConfig(Config):
     kind: Literal["dimensions"] = "dimensions"
-    transformer: TransformerConfig = TransformerConfig(
+    transformer: UnrotatedConfig = UnrotatedConfig(
         depth=4, qk_norm=True, qk_norm_kind="layernorm", init="xavier_fused", branch_scale="none"
     )
     """Blocks over a token's dimensions; its context modulates them."""
@@ -43,7 +43,7 @@ class DimensionHeadConfig(Config):
 
     @classmethod
     def tiny(cls) -> DimensionHeadConfig:
-        return cls(transformer=TransformerConfig.tiny())
+        return cls(transformer=UnrotatedConfig.tiny())
 
     @model_validator(mode="after")
     def _fits(self) -> DimensionHeadConfig:

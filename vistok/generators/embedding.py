@@ -121,7 +121,9 @@ class ValueEmbedding(nn.Module):
             return
         sizes = torch.tensor(self.vocab)
         levels = torch.arange(max(self.vocab))[:, None].minimum(sizes - 1)
-        mixed = (torch.arange(len(sizes)) * 3 + 1) % sizes  # tells if a factor changes others' values
+        mixed = (
+            torch.arange(len(sizes)) * 3 + 1
+        ) % sizes  # tells if a factor changes others' values
         rows = torch.cat([levels, mixed[None]])
         device = next((t.device for t in (*codes.parameters(), *codes.buffers())), None)
         values = codes.lookup(rows[None].to(device))[0].to(self.table)

@@ -41,11 +41,11 @@ from vistok.generators.noise import uniform_on
 from vistok.generators.orders import MaskSchedule, mask_ratio, random_order
 from vistok.generators.sampling import ChoiceConfig, choose
 from vistok.layers.masked_trunk import MaskedTrunk
-from vistok.layers.transformer import TransformerConfig, init_weights
+from vistok.layers.transformer import UnrotatedConfig, init_weights
 from vistok.runtime import distributed
 from vistok.tokens import Tokens, TokenSpec
 
-_TRANSFORMER = TransformerConfig(
+_TRANSFORMER = UnrotatedConfig(
     width=1024, depth=16, heads=16, init="xavier_fused", branch_scale="none"
 )
 
@@ -73,9 +73,9 @@ class MaskedAutoregressiveSampling(ChoiceConfig, GuidanceConfig):
 
 class MaskedAutoregressiveConfig(GeneratorConfig):
     kind: Literal["masked_autoregressive"] = "masked_autoregressive"
-    encoder: TransformerConfig = _TRANSFORMER
+    encoder: UnrotatedConfig = _TRANSFORMER
     """Sees the slots of the condition and the positions that are known."""
-    decoder: TransformerConfig = _TRANSFORMER
+    decoder: UnrotatedConfig = _TRANSFORMER
     """Sees all positions."""
     norm_in_eps: float = Field(default=1e-6, gt=0, le=1)
     """Epsilon of the norm behind the embeddings and their positions."""
@@ -86,8 +86,9 @@ class MaskedAutoregressiveConfig(GeneratorConfig):
     embed: Literal["learned", "values"] = "learned"
     """Embeddings of tokens. learned: a table per factor; values: a linear map of the values that
     the tokenizer's codes stand for, one per factor (TokenBridge)."""
-    values: Annotated[Any, PartOf("quantizer")] | None = None
-    """Quantizer without weights whose values these are (scalar); null = the tokenizer's own."""
+    quantizer: Annotated[Any, PartOf("quantizer")] | None = None
+    """Quantizer without weights (scalar) whose values are read for embed=values; null = that of the
+    tokenizer whose tokens are learned."""
     masks: MaskShareConfig = MaskShareConfig()
     """Share of masked positions in training."""
     regroup: tuple[int, ...] | None = None
@@ -99,8 +100,8 @@ class MaskedAutoregressiveConfig(GeneratorConfig):
     @classmethod
     def tiny(cls) -> MaskedAutoregressiveConfig:
         return cls(
-            encoder=TransformerConfig.tiny(),
-            decoder=TransformerConfig.tiny(),
+            encoder=UnrotatedConfig.tiny(),
+            decoder=UnrotatedConfig.tiny(),
             slots=2,
             head=DimensionHeadConfig.tiny(),
             masks=MaskShareConfig(mean=0.5, low=0.25, high=0.75),
@@ -109,14 +110,14 @@ class MaskedAutoregressiveConfig(GeneratorConfig):
 
     @property
     def wants_codes(self) -> bool:
-        return self.embed == "values" and self.values is None
+        return self.embed == "values" and self.quantizer is None
 
     @model_validator(mode="after")
     def _fits(self) -> MaskedAutoregressiveConfig:
-        if self.values is not None and self.embed != "values":
+        if self.quantizer is not None and self.embed != "values":
             raise InputError(
-                f"values={{kind: {self.values.kind}}} with embed={self.embed}: nothing reads them; "
-                "leave one out, or set embed=values"
+                f"quantizer={{kind: {self.quantizer.kind}}} with embed={self.embed}: nothing reads "
+                "its values; leave it out, or set embed=values"
             )
         for name in ("encoder", "decoder"):
             if (modulation := getattr(self, name).modulation) is not None:
@@ -169,7 +170,7 @@ class MaskedAutoregressive(Generator):
         return torch.cat([tokens[:, :-1], last], dim=1)
 
     def inputs(self, indices: Tensor, front: Tensor) -> Tensor:
-        """What the trunk reads [B, S + L, W]: slots in front and embeddings of indices [B, L, F]."""
+        """What the trunk reads [B, S + L, W]: slots in front, embeddings of indices [B, L, F]."""
         return torch.cat([front, self.embed(indices).to(front.dtype)], dim=1)
 
     def logits(
@@ -295,7 +296,7 @@ class MaskedAutoregressive(Generator):
     def _features(
         self, codes: Tensor, mask: Tensor, front: Tensor, left: list[int], scales: list[float]
     ) -> Tensor:
-        """Guided features [B, L, D]; `left`: masked positions, `scales`: guidance of each sample."""
+        """Guided features [B, L, D]; of each sample: `left` masked positions, `scales`."""
         samples, room = len(codes), codes.shape[1] - min(left)
         if all(scale == 1.0 for scale in scales):
             front = front[:samples]
@@ -329,12 +330,12 @@ class MaskedAutoregressive(Generator):
                 f"embed=values with regroup={list(vocab)}: values are those of the tokenizer's own "
                 "factors; leave one out"
             )
-        if config.values is not None:
-            codes = build(config.values)
+        if config.quantizer is not None:
+            codes = build(config.quantizer)
         if codes is None:
             raise InputError(
                 "embed=values needs the values of the tokenizer's codes; give "
-                "codes=tokenizer.quantizer, or values={kind: scalar, ...}"
+                "codes=tokenizer.quantizer, or quantizer={kind: scalar, ...}"
             )
         embed = ValueEmbedding(vocab, config.encoder.width)
         if not isinstance(codes, SavedCodes):

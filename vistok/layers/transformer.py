@@ -124,6 +124,16 @@ class TransformerConfig(Config):
         return -(-hidden // self.mlp_multiple) * self.mlp_multiple
 
 
+class UnrotatedConfig(TransformerConfig):
+    """A transformer without rotary positions: heads may have odd widths."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> UnrotatedConfig:
+        if self.width % self.heads:
+            raise InputError(f"width={self.width} must be a multiple of heads={self.heads}")
+        return self
+
+
 class LayerScale(nn.Module):
     """A learned gain per channel on a residual branch (CaiT, arXiv 2103.17239)."""
 

@@ -10,17 +10,15 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import model_validator
 from torch import Tensor, nn
 
 from vistok.config.registry import register
-from vistok.core.errors import InputError
 from vistok.layers.masks import joined
 from vistok.layers.norms import make_norm
-from vistok.layers.transformer import Block, TransformerConfig, init_weights
+from vistok.layers.transformer import Block, TransformerConfig, UnrotatedConfig, init_weights
 
 
-class UViTConfig(TransformerConfig):
+class UViTConfig(UnrotatedConfig):
     """`depth` counts the blocks before and behind the one in the middle; odd ones are rounded
     down."""
 
@@ -28,13 +26,6 @@ class UViTConfig(TransformerConfig):
     norm_eps: float = 1e-5
     qkv_bias: bool | None = False
     init: Literal["fan_in", "trunc_normal", "torch", "xavier"] = "fan_in"
-
-    @model_validator(mode="after")
-    def _divides(self) -> UViTConfig:
-        # Heads of odd widths are fine where nothing is rotated.
-        if self.width % self.heads:
-            raise InputError(f"width={self.width} must be a multiple of heads={self.heads}")
-        return self
 
     @property
     def half(self) -> int:

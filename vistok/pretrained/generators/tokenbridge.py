@@ -16,62 +16,25 @@ import torch
 from torch import Tensor
 
 from vistok.config import ConfigError, validate_part
-from vistok.config.registry import build
 from vistok.generators import Generator
 from vistok.pretrained.base import Entry, Family, Release, changed, own, pair, same, warn_of_unknown
-from vistok.pretrained.published import TOKENBRIDGE_SAMPLED
-from vistok.quantizers.atoms.scalar import ScalarConfig, gaussian_levels, level_bounds
-
-ORDER = (8, 1, 10, 9, 6, 12, 4, 0, 3, 11, 7, 14, 2, 15, 13, 5)  # of channels, by their frequencies
-_SIZES = {  # width and blocks of encoder and decoder, heads; width, blocks of the head, heads
-    "tokenbridge_base": (768, 12, 12, 768, 4, 8),
-    "tokenbridge_large": (1024, 16, 16, 1024, 4, 8),
-    "tokenbridge_huge": (1280, 20, 16, 1024, 6, 8),
-}
-# Arguments of the network, with the defaults of its code.
-_DEFAULTS: dict[str, Any] = {
-    "img_size": 256,
-    "vae_stride": 16,
-    "patch_size": 1,
-    "encoder_embed_dim": 1024,
-    "encoder_depth": 16,
-    "encoder_num_heads": 16,
-    "decoder_embed_dim": 1024,
-    "decoder_depth": 16,
-    "decoder_num_heads": 16,
-    "channel_embed_dim": 256,
-    "channel_depth": 4,
-    "channel_heads": 8,
-    "mlp_ratio": 4.0,
-    "norm_eps": 1e-6,  # of the norm that all released sizes give the network
-    "quant_levels": 32,
-    "vae_embed_dim": len(ORDER),
-    "mask_ratio_min": 0.7,
-    "label_drop_prob": 0.1,
-    "class_num": 1000,
-    "attn_dropout": 0.1,
-    "proj_dropout": 0.1,
-    "buffer_size": 64,
-    "quant_min": -5.0,
-    "quant_max": 5.0,
-    "std_range": 3.0,
-    "channel_order": ORDER,
-}
-# Arguments on which no number depends.
-_SILENT = frozenset({"use_quantized_value", "grad_checkpointing"})
-# Settings of sampling: our name, those of the command line and of the recordings, the default.
-_SAMPLING = {
-    "steps": ("num_iter", "sampling_iterations", 64),
-    "guidance": ("cfg", "guidance_scale", 1.0),
-    "guidance_schedule": ("cfg_schedule", "guidance_schedule", "linear"),
-    "temperature": ("temperature", "temperature", 1.0),
-}
-_READ = frozenset(
-    {*_DEFAULTS, *_SILENT, "model", "quant_bits"}
-    | {name for row in _SAMPLING.values() for name in row[:2]}
+from vistok.pretrained.generators.tokenbridge_config import (
+    DEFAULTS,
+    READ,
+    SAMPLING,
+    SIZES,
+    buffers_of,
+    given_of,
+    range_of,
+    scalar_of,
+    sizes,
+    transformer,
+    values_of,
 )
+from vistok.pretrained.published import TOKENBRIDGE_SAMPLED
+
 _MARKS = frozenset("z_proj_ln condition_proj channel_blocks token_embeddings channel_heads".split())
-_LEVELS = ("reconstruction_values", "boundaries")
+_BUFFERS = ("reconstruction_values", "boundaries", "channel_mask")
 # Of a transformer: how it starts and trains, and what is compared by the width that it makes.
 _NO_LAYOUT = {"init", "init_std", "branch_scale", "dropout", "attention_dropout", "mlp_dropout"}
 _NO_LAYOUT |= {"mlp_out_dropout", "mlp_ratio", "mlp_hidden", "mlp_multiple"}
@@ -112,7 +75,7 @@ class TokenBridge(Family):
     name = "tokenbridge_ar"
     makes = "generator"
     releases = (_release("large", 1.76, 3.1, 0.96), _release("huge", 1.55, 3.45, 0.91))
-    inert = _LEVELS  # averaged weights come without them
+    inert = _BUFFERS  # averaged weights come without them; `observed` looks at them
 
     # -- configs --------------------------------------------------------------------------------
 
@@ -124,48 +87,52 @@ class TokenBridge(Family):
         if not self.recognizes({}, state):
             return None
         shape = state["z_proj.weight"].shape if "z_proj.weight" in state else ()
-        known = [r.config for r in self.releases if _SIZES[r.config["model"]][0] in shape[:1]]
+        known = [r.config for r in self.releases if SIZES[r.config["model"]][0] in shape[:1]]
         return known[0] if known else None
 
     def observed(
         self, official: Mapping[str, Any], state: Mapping[str, Tensor]
     ) -> Mapping[str, Any]:
-        """The same; ConfigError for levels that are not those which the config makes."""
-        expected = _levels(_scalar(_given(official)))
-        for name in set(_LEVELS) & set(state):
-            found = state[name].float()
-            if found.shape != expected[name].shape or not torch.allclose(
-                found, expected[name], rtol=1e-4, atol=1e-5
-            ):
+        """The same; ConfigError for constants that are not those which the config makes."""
+        given = given_of(official)
+        self._supported(given)
+        expected = buffers_of(scalar_of(given))
+        for name in (name for name in _BUFFERS if name in state):
+            found, wanted = state[name].float(), expected[name]
+            if found.shape != wanted.shape or not torch.allclose(found, wanted, 1e-4, 1e-5):
                 raise ConfigError(
                     f"{name} has shape {tuple(found.shape)} and not the numbers that quant_levels, "
-                    f"quant_bits and std_range make, in shape {tuple(expected[name].shape)}; "
-                    "expected weights of this config"
+                    f"quant_bits and std_range make, in shape {tuple(wanted.shape)}; expected "
+                    "weights of this config"
                 )
         return official
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
-        warn_of_unknown(self.name, official, _READ)
-        given = _given(official)
+        warn_of_unknown(self.name, official, READ)
+        given = given_of(official)
         self._supported(given)
         side = given["img_size"] // given["vae_stride"]
-        scalar = _scalar(given)
+        scalar = scalar_of(given)
         settings = {
             ours: next((official[key] for key in (first, second) if key in official), default)
-            for ours, (first, second, default) in _SAMPLING.items()
+            for ours, (first, second, default) in SAMPLING.items()
         }
         if settings["guidance_schedule"] != "linear":  # all others are constant to the sampler
             settings["guidance_schedule"] = "constant"
         return {
             "kind": "masked_autoregressive",
-            "encoder": _transformer(given, "encoder_embed_dim", "encoder_depth", "encoder_num_heads"),
-            "decoder": _transformer(given, "decoder_embed_dim", "decoder_depth", "decoder_num_heads"),
+            "encoder": transformer(
+                given, "encoder_embed_dim", "encoder_depth", "encoder_num_heads"
+            ),
+            "decoder": transformer(
+                given, "decoder_embed_dim", "decoder_depth", "decoder_num_heads"
+            ),
             "norm_in_eps": 1e-6,
             "slots": given["buffer_size"],
             "head": {
                 "kind": "dimensions",
                 "transformer": {
-                    **_transformer(given, "channel_embed_dim", "channel_depth", "channel_heads"),
+                    **transformer(given, "channel_embed_dim", "channel_depth", "channel_heads"),
                     "qk_norm": True,
                     "qk_norm_kind": "layernorm",
                 },
@@ -174,7 +141,7 @@ class TokenBridge(Family):
                 "sampled_start": "with_step",
             },
             "embed": "values",
-            "values": scalar.model_dump(mode="json"),
+            "quantizer": scalar.model_dump(mode="json"),
             "masks": {
                 "mean": 1.0,
                 "std": 0.25,
@@ -235,9 +202,9 @@ class TokenBridge(Family):
             "img_size": 16 * spec.blocks[0][0],
             "vae_stride": 16,
             "patch_size": 1,
-            **_sizes("encoder_embed_dim", "encoder_depth", "encoder_num_heads", encoder),
-            **_sizes("decoder_embed_dim", "decoder_depth", "decoder_num_heads", own.decoder),
-            **_sizes("channel_embed_dim", "channel_depth", "channel_heads", head),
+            **sizes("encoder_embed_dim", "encoder_depth", "encoder_num_heads", encoder),
+            **sizes("decoder_embed_dim", "decoder_depth", "decoder_num_heads", own.decoder),
+            **sizes("channel_embed_dim", "channel_depth", "channel_heads", head),
             "mlp_ratio": encoder.mlp_ratio,
             "norm_eps": encoder.norm_eps,
             "quant_levels": levels,
@@ -249,8 +216,8 @@ class TokenBridge(Family):
             "proj_dropout": encoder.dropout,
             "buffer_size": own.slots,
             "channel_order": list(range(spec.dim) if own.head.order is None else own.head.order),
-            **_range(own.values),
-            **{row[0]: getattr(own.sampling, ours) for ours, row in _SAMPLING.items()},
+            **range_of(own.quantizer),
+            **{row[0]: getattr(own.sampling, ours) for ours, row in SAMPLING.items()},
         }
         self._check(config, self.config(tree))
         return tree
@@ -274,7 +241,9 @@ class TokenBridge(Family):
         ]
         given = own.condition.model_dump()
         wrong += [f"condition.{key}={given[key]}" for key in ("text", "pooled") if given[key]]
-        if not wrong and not torch.equal(config.embed.table, _values(theirs.values)):
+        if not wrong and not torch.allclose(
+            config.embed.table, values_of(theirs.quantizer), rtol=1e-5, atol=1e-6
+        ):
             wrong.append("the table of values of a tokenizer that is not TokenBridge's")
         self.refuse(wrong)
 
@@ -334,84 +303,12 @@ class TokenBridge(Family):
         return table
 
     def fixed(self, config: Generator) -> dict[str, Tensor]:
-        """The mask of the head's attention and the levels of the quantizer."""
-        factors, own = len(config.spec.vocab), config.config
-        mask = torch.full((factors, factors), -torch.inf).triu(1)
-        scalar = own.values
-        if scalar is None:  # `official` has compared its values
-            scalar = _scalar({**_DEFAULTS, "quant_levels": config.spec.vocab[0]})
-        return {"channel_mask": mask, **_levels(scalar)}
-
-
-def _given(official: Mapping[str, Any]) -> dict[str, Any]:
-    """The network's arguments: the defaults of its code, of the model's name, and what is given."""
-    found = dict(_DEFAULTS)
-    if "model" in official:
-        if official["model"] not in _SIZES:
-            raise ConfigError(
-                f"tokenbridge_ar: model={official['model']}: expected one of {', '.join(_SIZES)}"
-            )
-        width, depth, heads, inner, blocks, parts = _SIZES[official["model"]]
-        for part in ("encoder", "decoder"):
-            found |= {f"{part}_embed_dim": width, f"{part}_depth": depth}
-            found[f"{part}_num_heads"] = heads
-        found |= {"channel_embed_dim": inner, "channel_depth": blocks, "channel_heads": parts}
-    if "quant_bits" in official:
-        found["quant_levels"] = 2 ** official["quant_bits"]
-    return found | {key: value for key, value in official.items() if key in _DEFAULTS}
-
-
-def _transformer(given: Mapping[str, Any], width: str, depth: str, heads: str) -> dict[str, Any]:
-    return {
-        "width": given[width],
-        "depth": given[depth],
-        "heads": given[heads],
-        "mlp": "gelu",
-        "mlp_ratio": given["mlp_ratio"],
-        "mlp_hidden": "floor",
-        "norm": "layernorm",
-        "norm_eps": given["norm_eps"],
-        "dropout": given["proj_dropout"],
-        "mlp_dropout": given["proj_dropout"],
-        "attention_dropout": given["attn_dropout"],
-        "init": "xavier_fused",
-        "branch_scale": "none",
-    }
-
-
-def _sizes(width: str, depth: str, heads: str, own: Any) -> dict[str, Any]:
-    return {width: own.width, depth: own.depth, heads: own.heads}
-
-
-def _scalar(given: Mapping[str, Any]) -> ScalarConfig:
-    """The quantizer, its levels computed as the official code does."""
-    return ScalarConfig(
-        dim=given["vae_embed_dim"],
-        levels=given["quant_levels"],
-        range=(given["quant_min"], given["quant_max"]),
-        std_range=given["std_range"],
-        empty_bins="zero",
-        computed_in="fp32",
-    )
-
-
-def _range(scalar: Any) -> dict[str, float]:
-    """Arguments of the range, of the quantizer whose values a generator reads; {} = the usual."""
-    if not isinstance(scalar, ScalarConfig):
-        return {}
-    low, high = scalar.range
-    return {"quant_min": low, "quant_max": high, "std_range": scalar.std_range}
-
-
-def _levels(scalar: ScalarConfig) -> dict[str, Tensor]:
-    """The buffers of the official state dict."""
-    bounds = level_bounds(scalar).float()
-    return {"reconstruction_values": torch.tensor(gaussian_levels(scalar)), "boundaries": bounds}
-
-
-def _values(scalar: ScalarConfig) -> Tensor:
-    """[F, V] values that the codes of each dimension stand for."""
-    return build(scalar).values.expand(scalar.dim, -1)
+        """Levels of the quantizer and the mask of the head's attention."""
+        scalar = config.config.quantizer
+        if scalar is None:  # `official` has compared the values of the tokenizer's
+            levels = {"quant_levels": config.spec.vocab[0], "vae_embed_dim": config.spec.dim}
+            scalar = scalar_of({**DEFAULTS, **levels})
+        return buffers_of(scalar)
 
 
 def _row(ours: str, theirs: str) -> Entry:
