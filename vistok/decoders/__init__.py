@@ -1,6 +1,16 @@
 """Decoders: values -> output space."""
 
-from vistok.decoders import causal_cnn, causal_resnet, cnn, flow_vit, pyramid, qformer, vit
+from vistok.decoders import causal_cnn, causal_resnet, cnn, flow_vit, pyramid, qformer, splat, vit
 from vistok.decoders.base import Decoder
 
-__all__ = ["Decoder", "causal_cnn", "causal_resnet", "cnn", "flow_vit", "pyramid", "qformer", "vit"]
+__all__ = [
+    "Decoder",
+    "causal_cnn",
+    "causal_resnet",
+    "cnn",
+    "flow_vit",
+    "pyramid",
+    "qformer",
+    "splat",
+    "vit",
+]
