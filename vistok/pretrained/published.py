@@ -133,6 +133,13 @@ SEED_VOKEN = replace(
     source="arXiv 2412.02692, SEED-Voken",
     unsure="the filter; images are not rounded to 8 bits there",
 )
+GPSTOKEN = replace(
+    PLAIN,
+    crop="center",
+    source="arXiv 2509.01109, xtudbxk/GPSToken",
+    unsure="the filter of the evaluation (the code resizes with OpenCV's bilinear filter, without "
+    "antialiasing), and the program that measured it",
+)
 VAR = PublishedProtocol(
     "ImageNet val 256, as quoted by RobusTok; VAR itself states none",
     source="arXiv 2503.08354",

@@ -67,6 +67,9 @@ SIZES: dict[str, tuple[str, int | None]] = {
     "ibq-16384-pretrain": ("256", 3_584),
     "ibq-262144-pretrain": ("256", 4_608),
     "open-magvit2-video": ("1280", 23_040),
+    "gpstoken-s64": ("64", None),
+    "gpstoken-m128": ("128", None),
+    "gpstoken-l256": ("256", None),
 }
 """Released name -> (tokens per image, bits per image; None for continuous tokens). "1..256" can be
 cut to any length."""

@@ -16,6 +16,7 @@ from vistok.pretrained.generators.rar import RAR
 from vistok.pretrained.generators.var import VAR
 from vistok.pretrained.tokenizers.cosmos import Cosmos
 from vistok.pretrained.tokenizers.flextok import FlexTok
+from vistok.pretrained.tokenizers.gpstoken import GPSToken
 from vistok.pretrained.tokenizers.ibq import IBQTokenizer
 from vistok.pretrained.tokenizers.instella import Instella
 from vistok.pretrained.tokenizers.larp import LARP
@@ -45,6 +46,7 @@ FAMILIES: dict[str, Family] = {
         VARTokenizer(),
         IBQTokenizer(),
         OpenMAGVIT2Video(),
+        GPSToken(),
         RAR(),
         InstellaT2I(),
         LlamaGenGPT(),
