@@ -74,6 +74,8 @@ class Causal:
             blocks = positions // cells(spec.blocks[0])
             frames = 1 + (blocks - 1) * self.frame_stride
             spec = self.spec_of(frames)
+        elif self.any_count and positions != spec.length:
+            spec = self.recounted(positions)
         return spec, (frames, *self.shape.image_size)
 
     def shape_of(self, pixels: Tensor) -> Shape:
@@ -95,6 +97,8 @@ class Causal:
         if tokens.spec.vocab != own.vocab and tokens.indices is not None:
             tokens = tokens.regroup(own.vocab)
         any_number = self.frame_stride is not None and set(tokens.spec.blocks) == {own.blocks[0]}
+        if self.any_count and len(tokens.spec.blocks) == 1:
+            any_number = bool(self.encoder.check_count(tokens.spec.length))
         if tokens.spec.blocks != own.blocks and not any_number:
             raise InputError(
                 f"tokens have blocks {tokens.spec.blocks}; this tokenizer decodes {own.blocks}"

@@ -36,6 +36,7 @@ from vistok.core.shapes import check_pixels
 from vistok.frozen.network import share_frozen
 from vistok.images import TakesImages
 from vistok.presence import Presence
+from vistok.recounting import Recounts
 from vistok.regularizers.base import check_all
 from vistok.runtime.modes import evaluating
 from vistok.runtime.precision import of_weights
@@ -50,6 +51,7 @@ class Tokenizer(
     Causal,
     Sampling,
     Presence,
+    Recounts,
     TakesImages,
     ReadsText,
     TokenizerFiles,
@@ -154,7 +156,11 @@ class Tokenizer(
         return Reconstruction(image, target, decoded, quantized, latents, draws, clean, noisy)
 
     def latents(
-        self, pixels: Tensor, condition: Condition | None = None, draws: Draws | None = None
+        self,
+        pixels: Tensor,
+        condition: Condition | None = None,
+        draws: Draws | None = None,
+        count: int | None = None,
     ) -> Latents:
         """pixels [B, 3, *sides] in 0..1 -> latents [B, N, D], differentiable.
 
@@ -172,10 +178,14 @@ class Tokenizer(
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+
+        Args:
+            count: latents of each sample in the place of N, of an encoder that makes any number.
         """
         own = None if draws is None else draws.part("input_space")
+        more = {} if count is None else {"count": count}
         with of_weights(self.encoder):
-            return self.encoder(self.input_space(self.as_clips(pixels), own), condition)
+            return self.encoder(self.input_space(self.as_clips(pixels), own), condition, **more)
 
     def quantize(self, latents: Latents, draws: Draws | None = None) -> Quantized:
         """latents [B, N, D] -> values [B, M, D'] and indices [B, L, F].
@@ -223,7 +233,7 @@ class Tokenizer(
 
         Args:
             length: of all, or [B] of each ([B, S] of each block of each, where the spec's prefix
-                is per_block).
+                is per_block). Where tokens are a set (`any_count`), the number of them.
             goal: instead of a length, what it must reach: target_psnr, max_perceptual, max_bytes
                 and the other fields of `vistok.adaptive.Goal`. An image that misses it is named
                 in a warning.
@@ -238,12 +248,14 @@ class Tokenizer(
         pixels = self.as_clips(pixels)
         self.check_pixels(pixels)
         spec = self.spec() if self.frame_stride is None else self.spec_of(pixels.shape[2])
+        count = self.count_of(length)
+        length = None if count is not None else length
         for one in set(torch.as_tensor([] if length is None else length).flatten().tolist()):
             spec.check_length(one)
         weight = next(self.parameters())
         pixels = pixels.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
         with evaluating(self):
-            latents = self.latents(pixels, condition)
+            latents = self.latents(pixels, condition, count=count)
             tokens = self.tokens(self.quantizer.coded(latents))
         if latents.counts is not None:
             tokens = tokens.prefix(latents.counts)
@@ -304,7 +316,7 @@ class Tokenizer(
         """`decode` of tokens of this tokenizer's spec, without its checks and with gradients."""
         values = self.values(tokens)
         present = self._present_of(tokens, values)
-        if self.frame_stride is None:  # else there may be any number of blocks, all with values
+        if self.frame_stride is None and not self.any_count:  # else there is any number of values
             values = self.pad(values)
         if settings is None:
             estimate = self.reconstruct(values, present, condition).estimate

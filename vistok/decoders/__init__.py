@@ -10,6 +10,7 @@ from vistok.decoders import (
     pyramid,
     qformer,
     semantic,
+    splat,
     vit,
 )
 from vistok.decoders.base import Decoder
@@ -25,5 +26,6 @@ __all__ = [
     "pyramid",
     "qformer",
     "semantic",
+    "splat",
     "vit",
 ]

@@ -48,6 +48,8 @@ class Decoder(nn.Module):
     prefix: Prefix = "none"
     """Prefixes that it serves by hiding values: none, of the sequence, of whole blocks, or of each
     block."""
+    any_count: bool = False
+    """True: values are a set, of which it takes any number in the place of M."""
     any_blocks: bool = False
     """True: it takes any number of blocks; frames may depend on all of them."""
     causal: bool = False

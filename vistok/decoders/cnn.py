@@ -27,10 +27,10 @@ from vistok.decoders.base import Decoder
 from vistok.layers.conv import (
     AdaptiveNorm,
     ConvConfig,
-    ConvNorm,
     DepthToSpace,
     Level,
     Upsample,
+    map_norm,
     middle,
 )
 
@@ -105,7 +105,7 @@ class CNNDecoder(Decoder):
         self.adaptive = nn.ModuleList(
             AdaptiveNorm(conv, inside, first) for inside in inputs if config.adaptive_norm
         )
-        self.norm = ConvNorm(conv, widths[0])
+        self.norm = map_norm(conv, widths[0])
         self.conv_out = nn.Conv2d(widths[0], shape.channels, 3, padding=1)
 
     def forward(

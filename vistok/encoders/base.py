@@ -19,6 +19,9 @@ class Encoder(nn.Module):
     """Latents that are kept as tokens, the first so many; None = all."""
     counted: bool = False
     """True: a sample may have fewer latents than N, as its `Latents.counts` say."""
+    any_count: bool = False
+    """True: `forward` takes a `count` of latents that are made in the place of N, and
+    `check_count(count)` raises InputError for numbers that it cannot make."""
 
     frame_stride: int | None = None
     """Frames of the space per block of latents, if it takes 1 + k x stride for any k; None: it

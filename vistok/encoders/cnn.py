@@ -21,7 +21,7 @@ from vistok.config.registry import register
 from vistok.core.records import Condition, Latents
 from vistok.core.shapes import Shape
 from vistok.encoders.base import Encoder
-from vistok.layers.conv import ConvConfig, ConvNorm, Downsample, Level, middle
+from vistok.layers.conv import ConvConfig, Downsample, Level, map_norm, middle
 
 
 class CNNEncoderConfig(Config):
@@ -70,7 +70,7 @@ class CNNEncoder(Encoder):
             for i, (inside, out, way) in enumerate(zip(inputs, widths, ways, strict=True))
         )
         self.mid = middle(conv)
-        self.norm = ConvNorm(conv, widths[-1])
+        self.norm = map_norm(conv, widths[-1])
         side, channels = config.kernel_out, config.z_channels
         self.conv_out = nn.Conv2d(widths[-1], channels or dim, side, padding=side // 2)
         self.proj, self.kernel = None, config.kernel_proj

@@ -21,6 +21,7 @@ from vistok.core.errors import InputError
 from vistok.core.shapes import Grid, Shape
 from vistok.layers.attention import Attention
 from vistok.layers.dropout import Dropout
+from vistok.layers.tiles import DeviationNorm, cut, join
 
 
 class ConvConfig(Config):
@@ -44,6 +45,9 @@ class ConvConfig(Config):
     norm_groups: int = Field(default=32, ge=1, le=2**14)
     """Groups of the group norms; every level's channels are a multiple of it."""
     norm_eps: float = Field(default=1e-6, gt=0)
+    norm: Literal["variance", "deviation"] = "variance"
+    """Norms of residual blocks and before the last convolution divide by sqrt(variance + eps), as
+    torch's group norm does, or by deviation + eps (GPSToken's decoder)."""
     bias: bool = True
     """Bias of the 3x3 and 1x1 convolutions inside blocks."""
     shortcut: Literal["input", "output"] = "input"
@@ -142,15 +146,22 @@ class ConvNorm(nn.GroupNorm):
         return super().forward(x if x.is_cuda else x.contiguous())
 
 
+def map_norm(config: ConvConfig, channels: int) -> nn.Module:
+    """The norm of residual blocks and before the last convolution."""
+    if config.norm == "deviation":
+        return DeviationNorm(config.norm_groups, channels, config.norm_eps)
+    return ConvNorm(config, channels)
+
+
 class ResBlock(nn.Module):
     """Norm, SiLU, 3x3 convolution, twice, added to the input; [B, C, h, w] -> [B, C', h, w]."""
 
     def __init__(self, config: ConvConfig, inside: int, out: int) -> None:
         super().__init__()
         self.from_input = config.shortcut == "input"
-        self.norm1 = ConvNorm(config, inside)
+        self.norm1 = map_norm(config, inside)
         self.conv1 = nn.Conv2d(inside, out, 3, padding=1, bias=config.bias)
-        self.norm2 = ConvNorm(config, out)
+        self.norm2 = map_norm(config, out)
         self.dropout = Dropout(config.dropout)
         self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=config.bias)
         self.shortcut = None
@@ -169,14 +180,19 @@ class ResBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """Self-attention of all positions with one head, added to the input; [B, C, h, w] -> same."""
 
+    tiles: int = 1  # positions of each of tiles x tiles parts see those of their part
+
     def __init__(self, config: ConvConfig, channels: int) -> None:
         super().__init__()
         self.norm = ConvNorm(config, channels)
         self.attention = Attention(channels, heads=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.tiles > 1:
+            x = cut(x, self.tiles)
         rows = self.attention(rearrange(self.norm(x), "b c h w -> b (h w) c"))
-        return x + rearrange(rows, "b (h w) c -> b c h w", h=x.shape[2])
+        y = x + rearrange(rows, "b (h w) c -> b c h w", h=x.shape[2])
+        return join(y, self.tiles) if self.tiles > 1 else y
 
 
 class Level(nn.Module):

@@ -6,6 +6,7 @@ of tokenizers map a TokenizerConfig; those of generators a Generator, whose spec
 
 from __future__ import annotations
 
+import fnmatch
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -157,6 +158,10 @@ class Family:
     """Release of the tokenizer whose codes the weights of a generator are read with, if any."""
     inert: tuple[str, ...] = ()
     """Patterns (fnmatch) of official keys that the model does not read; they are carried along."""
+
+    def is_inert(self, key: str) -> bool:
+        """True for an official key that is carried along where no part of ours has it."""
+        return any(fnmatch.fnmatch(key, pattern) for pattern in self.inert)
 
     def recognizes(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
         """True if an official config and the keys of its state dict look like this family."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping
 from typing import Any
 
@@ -195,13 +194,12 @@ def _account(
 ) -> dict[str, Tensor]:
     """The inert tensors; WeightsError if a key is missing or nobody's, or if one that follows from
     the config has other numbers."""
-    is_inert = lambda key: any(fnmatch.fnmatch(key, pattern) for pattern in family.inert)
-    follow = {key: tensor for key, tensor in fixed.items() if not is_inert(key)}
+    follow = {key: tensor for key, tensor in fixed.items() if not family.is_inert(key)}
     wanted = [*(key for entry in entries for key in entry.theirs), *follow]
     missing = [key for key in wanted if key not in state]
     known = set(wanted)
     extra = [key for key in state if key not in known]
-    inert = {k: state[k] for k in extra if is_inert(k)}
+    inert = {k: state[k] for k in extra if family.is_inert(k)}
     unknown = [key for key in extra if key not in inert]
     if missing or unknown:
         said = []

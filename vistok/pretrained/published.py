@@ -145,6 +145,13 @@ COSMOS_SEED_VOKEN = replace(
     source="SEED-Voken, a measurement of others",
     unsure="crop, filter and precision; the authors' own figures are of other sizes",
 )
+GPSTOKEN = replace(
+    PLAIN,
+    crop="center",
+    source="arXiv 2509.01109, xtudbxk/GPSToken",
+    unsure="the filter of the evaluation (the code resizes with OpenCV's bilinear filter, without "
+    "antialiasing), and the program that measured it",
+)
 VAR = PublishedProtocol(
     "ImageNet val 256, as quoted by RobusTok; VAR itself states none",
     source="arXiv 2503.08354",

@@ -79,6 +79,9 @@ SIZES: dict[str, tuple[str, int | None]] = {
     "open-magvit2-pretrain-262144": ("256", 4_608),
     "open-magvit2-video": ("1280", 23_040),
     "mar-kl16": ("256", None),
+    "gpstoken-s64": ("64", None),
+    "gpstoken-m128": ("128", None),
+    "gpstoken-l256": ("256", None),
 }
 """Released name -> (tokens per image, bits per image; None for continuous tokens). "1..256" can be
 cut to any length."""

@@ -19,6 +19,7 @@ from vistok.pretrained.generators.xar import XAR
 from vistok.pretrained.tokenizers.cosmos import Cosmos
 from vistok.pretrained.tokenizers.cosmos_image import CosmosImage
 from vistok.pretrained.tokenizers.flextok import FlexTok
+from vistok.pretrained.tokenizers.gpstoken import GPSToken
 from vistok.pretrained.tokenizers.ibq import IBQTokenizer
 from vistok.pretrained.tokenizers.instella import Instella
 from vistok.pretrained.tokenizers.larp import LARP
@@ -53,6 +54,7 @@ FAMILIES: dict[str, Family] = {
         OpenMAGVIT2(),
         OpenMAGVIT2Video(),
         MARVAE(),
+        GPSToken(),
         RAR(),
         InstellaT2I(),
         LlamaGenGPT(),
