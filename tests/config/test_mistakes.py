@@ -62,8 +62,8 @@ TRAIN = {
     # keys of other kinds
     "codebook_size=8": "`codebook_size` is a key of the quantizer ibq, vq or stochastic_vq, and "
     f"'{QUANTIZER}' is fsq",
-    f"{QUANTIZER}={{kind: vq, levels: [8]}}": "`levels` is a key of fsq or residual, and this "
-    "quantizer is vq: leave it out",
+    f"{QUANTIZER}={{kind: vq, levels: [8]}}": "`levels` is a key of fsq, scalar or residual, and "
+    "this quantizer is vq: leave it out",
     f"{QUANTIZER}.codebook_size=8": "is a key of ibq, vq or stochastic_vq, and this quantizer is ",
     "data.path=x": "`path` is a key of folder, huggingface.*, and this data is photos",
     # kinds

@@ -28,6 +28,7 @@ TOTAL = {"vq_ds16_c2i": 71.88, "vq_ds8_c2i": 70.11, "vq_ds16_t2i": 71.88,
          "cosmos-dv8x16x16-720p": 112.47, "cosmos-dv4x8x8-360p": 114.19,
          "open-magvit2-video": 370.55, "larp-l-long": 172.18,
          "var-vqvae": 108.95, "var-vqvae-512": 108.95,
+         "mar-kl16": 66.46,
          # By hand from the official layout, without the keys that nothing reads.
          "vfrtok-l": 172.56, "vfrtok-s": 171.82,
          "ibq-1024": 107.05, "ibq-8192": 108.88, "ibq-16384": 110.98, "ibq-262144": 173.90,

@@ -13,6 +13,7 @@ from vistok.core.records import Latents
 from vistok.quantizers.atoms.binary import BinaryConfig
 from vistok.quantizers.atoms.fsq import FSQConfig
 from vistok.quantizers.atoms.lfq import LFQConfig
+from vistok.quantizers.atoms.scalar import ScalarConfig
 from vistok.quantizers.atoms.vq import VQConfig
 from vistok.quantizers.straight_through import straight_through
 
@@ -27,6 +28,8 @@ CONFIGS = {
     "bsq": LFQConfig(bits=6, sphere=True),
     "binary": BinaryConfig(bits=6, dim=6),
     "binary_sign": BinaryConfig(bits=6, dim=6, estimator="sign"),
+    "scalar": ScalarConfig(dim=3, levels=5),
+    "scalar_one_sided": ScalarConfig(dim=2, levels=16, range=(0.5, 2.0), std_range=2.0),
 }
 every = pytest.mark.parametrize("name", CONFIGS)
 
@@ -59,7 +62,8 @@ def latents_of(quantizer, name: str, indices: Tensor) -> Tensor:
     if name == "fsq":
         inside = (codes * quantizer.middle + quantizer.offset) / quantizer.scale
         return torch.atanh(inside) - quantizer.shift
-    return codes * 1.5 if name != "vq" and name != "vq_ema_plain" else codes
+    as_stored = name in ("vq", "vq_ema_plain") or name.startswith("scalar")
+    return codes if as_stored else codes * 1.5
 
 
 @every

@@ -35,6 +35,7 @@ LONGER = {"retok": 80, "ibq": 80}  # attention has to find its positions, codes 
 TERM = {
     "cosmos_dv": "l1",
     "ibq": "l1",
+    "kl16": "l1",
     "maskgit_vqgan": "l1",
     "titok_stage1": "proxy_codes",
     "one_d_piece_stage1": "proxy_codes",

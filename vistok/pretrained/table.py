@@ -21,6 +21,7 @@ from vistok.pretrained.tokenizers.ibq import IBQTokenizer
 from vistok.pretrained.tokenizers.instella import Instella
 from vistok.pretrained.tokenizers.larp import LARP
 from vistok.pretrained.tokenizers.llamagen import LlamaGen
+from vistok.pretrained.tokenizers.mar import MARVAE
 from vistok.pretrained.tokenizers.maskgit_vqgan import MaskGITVQGAN
 from vistok.pretrained.tokenizers.one_d_piece import OneDPiece
 from vistok.pretrained.tokenizers.open_magvit2_video import OpenMAGVIT2Video
@@ -46,6 +47,7 @@ FAMILIES: dict[str, Family] = {
         VARTokenizer(),
         IBQTokenizer(),
         OpenMAGVIT2Video(),
+        MARVAE(),
         RAR(),
         InstellaT2I(),
         LlamaGenGPT(),

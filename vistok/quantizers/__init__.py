@@ -1,6 +1,6 @@
 """Quantizers: latents -> codes -> values, always in fp32."""
 
-from vistok.quantizers.atoms import binary, fsq, ibq, lfq, stochastic_vq, vq
+from vistok.quantizers.atoms import binary, fsq, ibq, lfq, scalar, stochastic_vq, vq
 from vistok.quantizers.base import Quantizer
 from vistok.quantizers.compose import multi_scale, product, residual
 from vistok.quantizers.continuous import kl, none
@@ -16,6 +16,7 @@ __all__ = [
     "none",
     "product",
     "residual",
+    "scalar",
     "stochastic_vq",
     "vq",
 ]

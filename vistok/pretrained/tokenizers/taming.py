@@ -94,11 +94,14 @@ def decoder_entries(decoder: Any, ours: str, theirs: str) -> list[Entry]:
     return table + _end(ours, theirs)
 
 
-def level_entries(conv: Any, side: str, way: str, fused: bool = False) -> list[Entry]:
+def level_entries(
+    conv: Any, side: str, way: str, fused: bool = False, ways: bool = True
+) -> list[Entry]:
     """Key table of an encoder (`down`) or a decoder (`up`) in the original's layout.
 
     Args:
         side: "encoder" or "decoder", here and there. fused: attention has one `qkv` (VAR).
+        ways: the ways between levels have convolutions.
     """
     attention = _fused_attention if fused else _attention
     inputs = [conv.channels, *conv.widths[:-1]]
@@ -120,9 +123,9 @@ def level_entries(conv: Any, side: str, way: str, fused: bool = False) -> list[E
             table += _block(f"{ours}.blocks.{j}", f"{theirs}.block.{j}", widens)
             if conv.attends(i):
                 table += attention(f"{ours}.attention.{j}", f"{theirs}.attn.{j}")
-        if way == "down" and i + 1 < len(inputs):
+        if ways and way == "down" and i + 1 < len(inputs):
             table += pair(f"{ours}.way.conv", f"{theirs}.downsample.conv")
-        if way == "up" and i:
+        if ways and way == "up" and i:
             table += pair(f"{ours}.way.conv", f"{theirs}.upsample.conv")
     return table
 

@@ -1,13 +1,14 @@
 """Continuous latents with a Gaussian posterior (KL-regularized, as in latent diffusion's VAE).
 
-The encoder emits a mean and a log variance; training samples (`noise`), evaluation takes the
-mean. Tokens are continuous: no codes, no bytes, no pFID.
+The encoder emits a mean and a log variance, or the mean alone where `logvar` is given; training
+samples (`noise`), evaluation takes the mean. Tokens are continuous: no codes, no bytes, no pFID.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -26,6 +27,9 @@ class KLConfig(Config):
     kind: Literal["kl"] = "kl"
     dim: int = Field(default=16, ge=1, le=2**14)
     """Channels of a token; the encoder emits twice as many."""
+    logvar: float | None = None
+    """Log variance of every latent, of which the encoder then emits the means alone; null = the
+    encoder emits both."""
     logvar_range: tuple[float, float] = (-30.0, 20.0)
     """Log variances are clamped to it."""
     loss_weights: dict[Literal["kl"], float] = {"kl": 1e-6}
@@ -42,7 +46,8 @@ class KL(Quantizer):
     def __init__(self, config: KLConfig) -> None:
         super().__init__()
         self.config = config
-        self.latent_dim, self.value_dim = 2 * config.dim, config.dim
+        self.latent_dim = config.dim * (2 if config.logvar is None else 1)
+        self.value_dim = config.dim
         self.vocab = ()
         self.loss_weights = config.loss_weights
 
@@ -51,8 +56,12 @@ class KL(Quantizer):
         return PartDraws(noise=rng.normal(index, (layout.count, self.config.dim)))
 
     def posterior(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, N, 2 D] -> mean and (clamped) log variance, [B, N, D] each."""
-        mean, logvar = z.float().chunk(2, dim=-1)
+        """[B, N, 2 D] (D, if the variance is given) -> mean and (clamped) log variance, [B, N, D]
+        each."""
+        if self.config.logvar is None:
+            mean, logvar = z.float().chunk(2, dim=-1)
+        else:
+            mean, logvar = z.float(), torch.full_like(z, self.config.logvar, dtype=torch.float32)
         return mean, logvar.clamp(*self.config.logvar_range)
 
     def quantize(self, latents: Latents, draws: Draws) -> Quantized:
