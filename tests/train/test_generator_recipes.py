@@ -13,6 +13,7 @@ import yaml
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
+from tests.support.generators import held
 from tests.support.recipes import TINY, TINY_GENERATORS, TRAINING, read_config, write_clip
 from tests.support.training import command, forget_accelerate, lines, rewound
 from vistok.config.registry import build
@@ -145,6 +146,9 @@ def test_it_learns_more_than_the_frequencies_of_codes(here, name):
             near = 2e-2
         assert rows[0]["loss"] == pytest.approx(uniform, rel=near)
         assert found["masked_nll"] < unigram(run) - MARGIN
+    elif "velocity_error" in found:  # what is not explained of independent normal numbers: pi / 2
+        assert rows[-1]["loss"] < 0.75 * rows[0]["loss"]
+        assert found["velocity_error"] < 0.85 * math.pi / 2
     else:  # diffusion has no likelihood: held-out bits at eight levels of noise
         assert rows[0]["loss"] == pytest.approx(math.log(2), rel=1e-3)
         assert found["bit_nats"] < math.log(2) - 0.2
@@ -156,7 +160,7 @@ def test_it_learns_more_than_the_frequencies_of_codes(here, name):
     labels, index = Condition(label=torch.arange(48) % 3), torch.arange(48)
     sampled = generator.sample(labels, index=index).check()
     unguided = generator.sample(labels, index=index, sampling="unguided")
-    assert not torch.equal(sampled.indices, unguided.indices)
+    assert not torch.equal(held(sampled), held(unguided))
 
 
 def check_that_it_continues(generator, config) -> None:

@@ -21,12 +21,16 @@ from vistok.frozen.files import hollow
 from vistok.generators import Generator, GeneratorConfig
 from vistok.generators.autoregressive import AutoregressiveConfig
 from vistok.generators.base import SavedCodes
+from vistok.generators.latent_scale import LatentScaleConfig, measured
 from vistok.generators.texts import read_text_record
 from vistok.pretrained.identity import identify
 from vistok.runtime import distributed
 from vistok.storage.lineage import Identity, pairing
 from vistok.tokens import TokenSpec
 from vistok.train.tasks.base import Facts, Monitor, Outcome, Phase, Task, blank_batch
+
+
+_MEASURED = 2000  # samples on which the scaling of continuous tokens is measured
 
 
 class GeneratorTaskConfig(Config):
@@ -50,6 +54,7 @@ class GeneratorTask(Task):
                 "made by a task of kind cache"
             )
         choice = _with_classes(config.generator, len(data.classes))
+        choice = _with_scale(choice, data)
         made_by = dict(data.record()["tokenizer"])
         codes = _codes(made_by, data.spec) if choice.wants_codes else None
         self.generator = build(choice, data.spec, codes)
@@ -183,6 +188,18 @@ def _with_classes(choice: GeneratorConfig, classes: int) -> GeneratorConfig:
             f"{classes} classes: use that, 0 for none, or null"
         )
     return choice.model_copy(update={"condition": condition})
+
+
+def _with_scale(choice: GeneratorConfig, data: Any) -> GeneratorConfig:
+    """The config with a scaling that is measured on the tokens, if it leaves one open; on samples
+    that lie evenly in the data."""
+    if getattr(choice, "latents", choice) is not None or data.spec.vocab:
+        return choice
+    if hollow():  # on the meta device: shapes alone
+        return choice.model_copy(update={"latents": LatentScaleConfig()})
+    step = max(len(data) // _MEASURED, 1)
+    values = [data.sample(i).tokens for i in range(0, len(data), step)]
+    return choice.model_copy(update={"latents": measured(torch.stack(values))})
 
 
 def _codes(made_by: Mapping[str, str], spec: TokenSpec) -> nn.Module:

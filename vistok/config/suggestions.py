@@ -74,6 +74,7 @@ OTHER_KINDS = {
     "masked": ("maskgit", "muse", "mask", "maskgen"),
     "next_scale": ("var",),
     "random_order": ("rar",),
+    "flow_ar": ("xar", "mar", "flow_matching", "continuous_ar"),
     "neighbouring": ("nar", "neighboring"),
     "vq": ("vqvae", "vqgan", "vector_quantize", "ema_vq", "simvq", "codebook"),
     "residual": ("rvq", "residual_vq", "rq"),

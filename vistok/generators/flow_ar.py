@@ -15,14 +15,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vistok.config import Config
-from vistok.config.one_or_list import one_or_list
 from vistok.config.registry import register
 from vistok.core.draws import Draws, PartDraws
 from vistok.core.errors import InputError
@@ -34,6 +32,7 @@ from vistok.generators.cell_sampling import CellSampling, FlowARSampling
 from vistok.generators.cell_stage import CellStage, SecondStageConfig
 from vistok.generators.cells import CellsConfig, cells_of
 from vistok.generators.conditioning import ConditionTokens
+from vistok.generators.latent_scale import LatentScaleConfig
 from vistok.layers.attention import KVCache
 from vistok.layers.flow.path import TimeConfig, interpolate, sample_times, uniform_numbers, velocity
 from vistok.layers.modulation import Modulation, SinusoidsConfig, TimeEmbedding
@@ -42,24 +41,6 @@ from vistok.layers.transformer import TransformerConfig, init_weights
 from vistok.tokens import Tokens, TokenSpec
 
 _EVALUATED = 8  # times of `evaluate`: the middles of equal parts of 0..1
-
-Number = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class LatentScaleConfig(Config):
-    """Numbers that the network models: (value - shift) scale, of about unit variance."""
-
-    shift: one_or_list(Number) = 0.0
-    """One number, or one for each channel."""
-    scale: one_or_list(Number) = 1.0
-    """One number, or one for each channel (0.2325 for the KL-16 autoencoder of MAR and xAR)."""
-
-    @model_validator(mode="after")
-    def _divides(self) -> LatentScaleConfig:
-        scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
-        if 0.0 in scales:
-            raise InputError(f"scale={self.scale}: expected numbers other than 0")
-        return self
 
 
 class FlowARConfig(GeneratorConfig):
@@ -157,7 +138,7 @@ class FlowAR(Generator):
         for name, fact in (("order", order), ("back", order.argsort()), ("level", level)):
             self.register_buffer(name, fact, persistent=False)
         for name in ("shift", "scale"):
-            self.register_buffer(name, _row(name, getattr(config.latents, name), channels), False)
+            self.register_buffer(name, config.latents.row(name, channels), persistent=False)
         own = config.condition
         # Without anything to read there is no vector for "nothing" either.
         self.condition = ConditionTokens(own, width) if own.classes or own.pooled else None
@@ -360,16 +341,6 @@ class FlowAR(Generator):
             "cells": f"{len(self.cells)} of {each} tokens",
             "numbers per token": self.spec.dim,
         }
-
-
-def _row(name: str, numbers: float | tuple[float, ...], channels: int) -> Tensor:
-    """Numbers [C] of all channels; InputError for another count of them."""
-    if isinstance(numbers, tuple) and len(numbers) != channels:
-        raise InputError(
-            f"latents.{name}: {len(numbers)} numbers for tokens of {channels} channels; expected "
-            "one, or as many"
-        )
-    return torch.tensor(numbers, dtype=torch.float32).expand(channels).contiguous()
 
 
 def _places(spec: TokenSpec) -> Tensor:

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from pydantic import Field, model_validator
+
+from torch import Tensor
 
 from vistok.config import Config
 from vistok.config.registry import register
@@ -26,6 +29,8 @@ from vistok.data.token_cache import EMPTY, META, TokenCache
 from vistok.storage.lineage import Identity, pairing
 from vistok.storage.trained import RUN_CONFIG
 
+LOGVARS = (-30.0, 20.0)  # to which log variances are clamped, as by the quantizer kl
+
 
 class CachedTokensConfig(Config):
     """Cached tokens: folders that the cache task wrote."""
@@ -39,6 +44,10 @@ class CachedTokensConfig(Config):
     split, if `path` holds both."""
     val_share: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Share of `path` held out for validation, by a stable hash of the sample's number."""
+    posterior: bool = False
+    """Training reads samples of a normal posterior (quantizer kl), other ones in every epoch,
+    instead of its means: means and log variances are the latents of the cache (task.latents).
+    Held-out tokens are the means."""
 
     @model_validator(mode="after")
     def _places(self) -> CachedTokensConfig:
@@ -82,12 +91,13 @@ class CachedTokens:
                     f"data.tokens {val_path}: holds {_arrays(cache)}, but {path} "
                     f"{_arrays(train)}; cache both with the same options"
                 )
-            return CachedTokensDataset(cache, None, split, augment)
+            return CachedTokensDataset(cache, None, split, augment, config.posterior)
         if split == "val" and config.val_share is None:
             raise DataError(
                 f"data.tokens {config.path}: no validation split; give val_path or val_share"
             )
-        return CachedTokensDataset(TokenCache(path), config.val_share, split, augment)
+        cache = TokenCache(path)
+        return CachedTokensDataset(cache, config.val_share, split, augment, config.posterior)
 
 
 def _caches(config: CachedTokensConfig) -> tuple[Path, Path | None]:
@@ -116,17 +126,25 @@ def _caches(config: CachedTokensConfig) -> tuple[Path, Path | None]:
 class CachedTokensDataset(Dataset):
     """Samples of a cache; of several crops, `augment` draws one by (seed, epoch, index).
 
-    Otherwise the center is taken.
+    Otherwise the center is taken. With `posterior`, `augment` samples the tokens as well.
     """
 
     def __init__(
-        self, cache: TokenCache, val_share: float | None, split: Split, augment: bool
+        self,
+        cache: TokenCache,
+        val_share: float | None,
+        split: Split,
+        augment: bool,
+        posterior: bool = False,
     ) -> None:
-        self.augment = augment
+        self.augment, self.posterior = augment, posterior
+        if posterior:
+            _check_posterior(cache)
         self.cache, self.spec, self.classes = cache, cache.spec, cache.classes
         self.split, self.val_share = split, val_share
         arrays = cache.arrays.items()
-        self.features = {name: one.shape for name, one in arrays if name not in EMPTY}
+        unread = (*EMPTY, "latents") if posterior else EMPTY
+        self.features = {name: one.shape for name, one in arrays if name not in unread}
         self.empty_text = cache.empty_text()
         rows = range(len(cache))
         if val_share is not None:
@@ -148,13 +166,18 @@ class CachedTokensDataset(Dataset):
         if crops > 1 and self.augment:
             crop = int(Rng(seed, "crop", epoch).generator(index).integers(crops))
         tokens, label = self.cache.row(row, crop)
+        latents = self.cache.latents(row, crop)
+        if self.posterior:
+            if self.augment:
+                tokens = _sampled(latents, Rng(seed, "posterior", epoch).generator(index))
+            latents = None
         return Sample(
             index,
             None,
             label,
             f"{self.cache.path.name}[{row}]",
             tokens,
-            latents=self.cache.latents(row, crop),
+            latents=latents,
             space=self.cache.space(row, crop),
             prefix=self.cache.prefix(row, crop),
             condition=self.cache.condition(row),
@@ -168,6 +191,8 @@ class CachedTokensDataset(Dataset):
         facts += [f"{key} {value}" for key, value in arrays.items()]
         if self.val_share is not None:
             facts.append(f"{self.split} val_share={self.val_share}")
+        if self.posterior:
+            facts.append("posterior")
         return {
             "kind": "tokens",
             "source": str(self.cache.path),
@@ -181,6 +206,25 @@ class CachedTokensDataset(Dataset):
             "images": meta["source"],
             "manifest": manifest_hash(facts),
         }
+
+
+def _check_posterior(cache: TokenCache) -> None:
+    """DataError unless the cache holds means and log variances of its tokens."""
+    wanted, found = (cache.spec.length, 2 * cache.spec.dim), cache.arrays.get("latents")
+    if cache.spec.vocab or found is None or found.shape != wanted:
+        what = "codes" if cache.spec.vocab else f"continuous tokens with {_arrays(cache)}"
+        raise DataError(
+            f"data.tokens {cache.path}: posterior=true for {what}; expected tokens of a quantizer "
+            f"kl with their latents {list(wanted)}: cache them with task.latents=true, or set "
+            "posterior=false"
+        )
+
+
+def _sampled(latents: Tensor, rng: np.random.Generator) -> Tensor:
+    """A sample [L, dim] of the posterior whose means and log variances [L, 2 dim] these are."""
+    mean, logvar = latents.float().chunk(2, dim=-1)
+    noise = torch.from_numpy(rng.standard_normal(mean.shape, dtype=np.float32))
+    return mean + (0.5 * logvar.clamp(*LOGVARS)).exp() * noise
 
 
 def _classes(cache: TokenCache) -> str:

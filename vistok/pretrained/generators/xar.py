@@ -33,7 +33,7 @@ from vistok.pretrained.base import (
 from vistok.pretrained.generators.var import six_groups
 from vistok.pretrained.published import XAR_H_SAMPLED, XAR_SAMPLED
 
-TOKENIZER = "kl16"
+TOKENIZER = "mar-kl16"
 SCALE = 0.2325  # of latents, a literal of the official training loop
 ROWS = 1000  # classes of the official table, a literal
 _MARKS = frozenset(
