@@ -73,6 +73,8 @@ def test_what_it_refuses():
     guided = FlowSamplingConfig(steps=1, guidance={"scale": 2.0})
     with pytest.raises(InputError, match=r"guidance\.scale=1"):
         decoder.sample(values, None, None, torch.zeros(1, 3, 8, 8), guided)
+    with pytest.raises(ValueError, match="every level of a U-Net but the last"):
+        FlowUNetConfig(conv=ConvConfig(channel_mult=(1, 2), space_levels=0))
     tree = {
         "image_size": 8,
         "encoder": {"kind": "cnn", "conv": ConvConfig.tiny().model_dump()},

@@ -38,6 +38,11 @@ class FlowUNetConfig(FlowDecoderConfig):
     @model_validator(mode="after")
     def _conditional(self) -> FlowUNetConfig:
         _check_guidance(self.sampling)
+        if self.conv.space_levels is not None:
+            raise InputError(
+                f"conv.space_levels={self.conv.space_levels}: every level of a U-Net but the last "
+                "halves the sides; leave it out"
+            )
         return self
 
     @classmethod
