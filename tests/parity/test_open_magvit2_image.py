@@ -39,7 +39,8 @@ def built(recording):
 
 def test_open_magvit2_image(recording):
     io, tokenizer = recording.io, built(recording)
-    images, indices = (io["image"] + 1) / 2, recorded_indices(io, len(io["image"]))
+    images = (io["image"] + 1) / 2
+    indices = recorded_indices(io, tokenizer.quantizer.config.bits)
     with torch.no_grad():
         # Stage by stage, each from the recorded input.
         latents = tokenizer.latents(images)
