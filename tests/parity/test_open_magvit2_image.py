@@ -1,13 +1,19 @@
 """Open-MAGVIT2's image tokenizer against TencentARC/SEED-Voken: stages, end to end, losses,
 weights."""
 
+import pytest
 import torch
+from torch import nn
 
 from tests.support.open_magvit2 import recorded_indices
 from tests.support.parity_family import flat
+from vistok.config import ConfigError, validate
+from vistok.config.registry import build
 from vistok.core.records import Latents
-from vistok.pretrained import from_official, to_official
+from vistok.core.shapes import Shape
+from vistok.pretrained import FAMILIES, from_official, to_official
 from vistok.pretrained.tokenizers.open_magvit2_layout import COMMITMENT, ENTROPY
+from vistok.tokenizer import TokenizerConfig
 
 CASE = "open_magvit2_image"
 _PARTS = ("sample", "batch")
@@ -37,9 +43,38 @@ def built(recording):
     return tokenizer
 
 
+def networks(recording):
+    """(encoder, decoder) of images of any channels; tokenizers have three."""
+    given = config_of(recording)
+    network, family = given["ddconfig"], FAMILIES["open_magvit2"]
+    usual = {**given, "ddconfig": {**network, "in_channels": 3, "out_ch": 3}}
+    config = validate(TokenizerConfig, family.config(usual))
+    sides, bits = config.image_size, config.quantizer.bits
+    encoder = build(config.encoder, Shape(network["in_channels"], sides), bits)
+    decoder = build(config.decoder, Shape(network["out_ch"], sides), encoder.grids, bits)
+    both, weights = nn.ModuleDict({"encoder": encoder, "decoder": decoder}), recording.weights
+    table = {one.ours: weights[one.theirs[0]].float() for one in family.entries(config)}
+    assert len(table) == len(weights)
+    both.load_state_dict(table)
+    return encoder.eval(), decoder.eval()
+
+
+def test_open_magvit2_networks(recording):
+    io, (encoder, decoder) = recording.io, networks(recording)
+    with torch.no_grad():
+        recording.close(encoder(io["image"]).values, flat(io["z"]), "z")
+        recording.close(decoder(flat(io["quantized"])).estimate, "decoded")
+
+
 def test_open_magvit2_image(recording):
+    network = recording.config["ddconfig"]
+    if (network["in_channels"], network["out_ch"]) != (3, 3):
+        with pytest.raises(ConfigError, match="expected 3, RGB images"):
+            from_official("open_magvit2", recording.weights, recording.config)
+        return
     io, tokenizer = recording.io, built(recording)
-    images, indices = (io["image"] + 1) / 2, recorded_indices(io, len(io["image"]))
+    images = (io["image"] + 1) / 2
+    indices = recorded_indices(io, tokenizer.quantizer.config.bits)
     with torch.no_grad():
         # Stage by stage, each from the recorded input.
         latents = tokenizer.latents(images)
