@@ -205,7 +205,7 @@ class VAR(Family):
             ours, theirs = f"transformer.modulation_head.proj.{kind}", f"head_nm.ada_lin.1.{kind}"
             table.append(same(ours, theirs, load=swapped, save=lambda tensor: (swapped(tensor),)))
         if trunk.modulation == "shared":
-            table += _modulation("transformer.shared.proj", "shared_ada_lin.1")
+            table += modulation_entries("transformer.shared.proj", "shared_ada_lin.1")
         for i in range(trunk.depth):
             ours, theirs = f"transformer.blocks.{i}", f"blocks.{i}"
             qkv = f"{ours}.attention.qkv"
@@ -225,7 +225,7 @@ class VAR(Family):
                        "save": lambda tensor: (tensor[None, None, _THEIRS],)}  # fmt: skip
                 table.append(same(f"{ours}.offsets", f"{theirs}.ada_gss", **how))
             else:
-                table += _modulation(f"{ours}.modulation.proj", f"{theirs}.ada_lin.1")
+                table += modulation_entries(f"{ours}.modulation.proj", f"{theirs}.ada_lin.1")
         return table
 
     def fixed(self, config: Generator) -> dict[str, Tensor]:
@@ -268,7 +268,7 @@ class VAR(Family):
     )
 
 
-def _modulation(ours: str, theirs: str) -> list[Entry]:
+def modulation_entries(ours: str, theirs: str) -> list[Entry]:
     """A layer to six groups of channels, whose orders differ."""
 
     def moved(order: list[int]) -> Any:
