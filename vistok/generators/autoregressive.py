@@ -32,6 +32,7 @@ from vistok.generators.windows import (
 )
 from vistok.layers.dropout import Dropout
 from vistok.layers.masks import causal_behind, with_more
+from vistok.layers.modulation import Modulation, modulate
 from vistok.layers.positions import grid_positions, rotary_table, rows_from, sequence_sincos
 from vistok.layers.text_transformer import LayerText, TextTransformer
 from vistok.layers.transformer import Transformer, TransformerConfig
@@ -69,6 +70,12 @@ class AutoregressiveConfig(SequentialConfig):
     window_blocks: int = Field(default=2, ge=0, le=64)
     """Residual feed-forward blocks before the transformer, and behind it, with window of 2 or
     more."""
+    modulated: bool = False
+    """The condition's token also scales, shifts and gates both branches of every block, and scales
+    and shifts the last norm (adaLN; IBQ's generator)."""
+    gate_gain: float | None = Field(default=None, ge=0, le=1)
+    """Start of modulated blocks. null: modulated by nothing (adaLN-Zero); a number: layers of
+    scales and shifts with half of `transformer.init_std`, those of gates with this share of it."""
     sampling: AutoregressiveSampling = AutoregressiveSampling()
     """Default settings of sampling; they are saved with the model."""
 
@@ -84,6 +91,25 @@ class AutoregressiveConfig(SequentialConfig):
                 f"{self.window**2} codes share the width evenly; expected a multiple of that"
             )
         return self
+
+    @model_validator(mode="after")
+    def _modulated(self) -> AutoregressiveConfig:
+        if self.transformer.modulation is not None:
+            raise InputError(
+                f"transformer.modulation={self.transformer.modulation}: the condition's token "
+                "modulates, whose width is that of the transformer; use modulated=true instead"
+            )
+        if self.modulated and self.condition.text is not None:
+            raise InputError(
+                "modulated=true with condition.text: one token modulates, and a text has many; "
+                "leave one out"
+            )
+        return self
+
+    @property
+    def trunk(self) -> TransformerConfig:
+        width = self.transformer.width if self.modulated else None
+        return self.transformer.model_copy(update={"modulation": width})
 
     @model_validator(mode="after")
     def _can_continue(self) -> AutoregressiveConfig:
@@ -133,7 +159,13 @@ class Autoregressive(SequentialGenerator):
                 cos[:first], sin[:first] = 0.0, 0.0
             self.register_buffer("rotary_cos", cos, persistent=False)
             self.register_buffer("rotary_sin", sin, persistent=False)
+        self.modulation_head = Modulation(width, width, 2) if config.modulated else None
         self.initialize()
+        if config.modulated and config.gate_gain is not None:
+            for layer in self.modules():
+                if isinstance(layer, Modulation):
+                    nn.init.normal_(layer.proj.weight, std=config.transformer.init_std)
+                    layer.damp(config.gate_gain)
 
     @classmethod
     def unable(cls, config: AutoregressiveConfig, spec: TokenSpec) -> str | None:
@@ -213,7 +245,12 @@ class Autoregressive(SequentialGenerator):
             given |= _masked(seen.mask, first, count, caches)
         if isinstance(self.transformer, TextTransformer):
             given |= {"first": first, "text": text}
-        return self.transformer(self.dropout(x) if self.config.position_dropout else x, **given)
+        if self.modulation_head is not None:
+            given["vector"] = start[:, -1]
+        x = self.transformer(self.dropout(x) if self.config.position_dropout else x, **given)
+        if self.modulation_head is None:
+            return x
+        return modulate(x, *self.modulation_head(start[:, -1]))
 
     # -- windows --------------------------------------------------------------------------------
 

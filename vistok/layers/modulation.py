@@ -42,6 +42,16 @@ class Modulation(nn.Module):
         if self.proj.bias is not None:
             nn.init.zeros_(self.proj.bias)
 
+    @torch.no_grad()
+    def damp(self, gate_gain: float) -> None:
+        """Half of the start of scales and shifts, and `gate_gain` of that of gates (VAR, IBQ); six
+        groups have gates, two have none."""
+        gain = torch.full((self.count,), 0.5)
+        if self.count == 6:
+            gain[[2, 5]] = gate_gain
+        width = len(self.proj.weight) // self.count
+        self.proj.weight.mul_(gain.repeat_interleave(width)[:, None])
+
     def forward(
         self, condition: Tensor, lengths: Sequence[int] | None = None
     ) -> tuple[Tensor, ...]:

@@ -282,10 +282,7 @@ class ScaleTransformer(nn.Module):
                     nn.init.zeros_(layer.bias)
         for layer in self.modules():
             if isinstance(layer, Modulation):
-                gain = torch.full((layer.count,), 0.5)
-                if layer.count == 6:
-                    gain[[2, 5]] = config.gate_gain
-                layer.proj.weight.mul_(gain.repeat_interleave(config.width)[:, None])
+                layer.damp(config.gate_gain)
         for block in self.blocks:
             for layer in (block.attention.out, block.mlp.out):
                 layer.weight.div_(math.sqrt(2 * config.depth))

@@ -174,6 +174,7 @@ RAR_SAMPLED = replace(SAMPLED, source="arXiv 2411.00776, 1d-tokenizer")
 ROBUSTOK_SAMPLED = replace(SAMPLED, source="arXiv 2503.08354 and 2509.12474")
 OPEN_MAGVIT2_SAMPLED = replace(SAMPLED, source="arXiv 2409.04410, SEED-Voken")
 TOKENBRIDGE_SAMPLED = replace(SAMPLED, source="arXiv 2503.16430, TokenBridge")
+IBQ_SAMPLED = replace(SAMPLED, source="arXiv 2412.02692, SEED-Voken")
 VAR_SAMPLED = replace(SAMPLED, source="arXiv 2404.02905, VAR")
 VAR_D16_SAMPLED = replace(VAR_SAMPLED, unsure="the paper gives 3.30, with other settings")
 VAR_512_SAMPLED = replace(

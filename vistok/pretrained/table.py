@@ -5,6 +5,7 @@ from __future__ import annotations
 from vistok.config.errors import InputError
 from vistok.config.names import nearest
 from vistok.pretrained.base import Family, Release
+from vistok.pretrained.generators.ibq import IBQAR
 from vistok.pretrained.generators.instella import InstellaT2I
 from vistok.pretrained.generators.larp import LARPGenerator
 from vistok.pretrained.generators.llamagen import LlamaGenGPT
@@ -61,6 +62,7 @@ FAMILIES: dict[str, Family] = {
         LARPGenerator(),
         NAR(),
         OpenMAGVIT2AR(),
+        IBQAR(),
         MaskGIT(),
         MaskGen(),
         VAR(),

@@ -220,9 +220,17 @@ def shared_entries(blocks: int, captions: bool) -> list[Entry]:
         names["condition.text.2"] = "cls_embedding.cap_proj.fc2"
     else:
         names["condition.label"] = "cls_embedding.embedding_table"
-    for i in range(blocks):
-        names |= {f"transformer.blocks.{i}.{a}": f"layers.{i}.{b}" for a, b in _BLOCK.items()}
     table = [same(f"{a}.weight", f"{b}.weight") for a, b in names.items()]
+    table += shared_blocks(blocks, "layers")
     if captions:
         table.append(same("condition.empty", "cls_embedding.uncond_embedding"))
     return table
+
+
+def shared_blocks(blocks: int, theirs: str) -> list[Entry]:
+    """Keys of the blocks, which are called `theirs`.0, ... there."""
+    return [
+        same(f"transformer.blocks.{i}.{a}.weight", f"{theirs}.{i}.{b}.weight")
+        for i in range(blocks)
+        for a, b in _BLOCK.items()
+    ]
