@@ -31,7 +31,7 @@ MARGIN = 0.3  # nats per position by which a generator beats the frequencies of 
 TEXT = "{network: clip, path: runs/tiny_clip, layer: penultimate, pooled: end, length: 12}"
 STEPS = 70  # a third of the recipe's are enough
 # Tokens of a scale know each other by earlier scales alone; those of tokenbridge have four numbers.
-LONGER = {"var": 150, "star": 150, "tokenbridge": 120}
+LONGER = {"var": 150, "star": 150, "tokenbridge": 150}
 # star trains on fewer positions, without a modulation; codes of a window of token_shuffle know
 # nothing of each other, which is most of what there is to know here; the masks of tokenbridge hide
 # most positions.
@@ -146,7 +146,7 @@ def test_it_learns_more_than_the_frequencies_of_codes(here, name):
         elif config.task.generator.tied:  # tied logits do not start at zero
             near = 2e-2
         assert rows[0]["loss"] == pytest.approx(uniform, rel=near)
-        assert found["masked_nll"] < unigram(run) - MARGIN
+        assert found["masked_nll"] < unigram(run) - MARGINS.get(name, MARGIN)
     else:  # diffusion has no likelihood: held-out bits at eight levels of noise
         assert rows[0]["loss"] == pytest.approx(math.log(2), rel=1e-3)
         assert found["bit_nats"] < math.log(2) - 0.2
