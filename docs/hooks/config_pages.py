@@ -92,7 +92,13 @@ PAGES = (
         (),
         ("loss", "discriminator", "vision"),
     ),
-    _page("generators", "Generators", "Models of token sequences.", (), ("generator", "trunk")),
+    _page(
+        "generators",
+        "Generators",
+        "Models of token sequences.",
+        (),
+        ("generator", "trunk", "token_head"),
+    ),
     _page("data", "Data", "Where samples come from.", (), ("data",)),
     _page(
         "eval", "Evaluation", "Keys of `vistok eval`, one group for each protocol.", (EvalConfig,)

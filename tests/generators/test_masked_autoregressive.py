@@ -264,3 +264,12 @@ def test_guidance_grows_with_the_positions_that_are_known(monkeypatch):
     left = [[7, 5, 3, 1], [3, 2, 1, 1], [7, 5, 3, 1]]
     expected = [[1 + 2 * (8 - n) / 8 for n in row] for row in left]
     assert torch.tensor(scales).T.tolist() == torch.tensor(expected).tolist()
+
+
+def test_training_is_one_graph():
+    model, tokens = made(), tokens_of(made())
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    for step in range(2):  # shares of masked positions differ, shapes do not
+        draws = model.draw(torch.arange(3), Rng(0, "generator", step), Progress(step, 2))
+        found = compiled(tokens, LABELS, draws)["loss"]
+        assert found.item() == pytest.approx(model(tokens, LABELS, draws)["loss"].item(), rel=1e-5)

@@ -31,10 +31,12 @@ from vistok.train.__main__ import main
 MARGIN = 0.3  # nats per position by which a generator beats the frequencies of the codes
 TEXT = "{network: clip, path: runs/tiny_clip, layer: penultimate, pooled: end, length: 12}"
 STEPS = 70  # a third of the recipe's are enough
-LONGER = {"var": 150, "star": 150}  # tokens of a scale know each other by earlier scales alone
+# Tokens of a scale know each other by earlier scales alone; those of tokenbridge have four numbers.
+LONGER = {"var": 150, "star": 150, "tokenbridge": 150}
 # star trains on fewer positions, without a modulation; codes of a window of token_shuffle know
-# nothing of each other, which is most of what there is to know here.
-MARGINS = {"star": 0.1, "token_shuffle": 0.03}
+# nothing of each other, which is most of what there is to know here; the masks of tokenbridge hide
+# most positions.
+MARGINS = {"star": 0.1, "token_shuffle": 0.03, "tokenbridge": 0.1}
 CPU = torch.device("cpu")
 
 
@@ -141,11 +143,11 @@ def test_it_learns_more_than_the_frequencies_of_codes(here, name):
     elif "masked_nll" in found:  # a bound of the likelihood of positions in random order
         uniform, near = math.log(spec.codebook_size), 1e-3
         if config.task.generator.kind == "masked_autoregressive":  # nats per factor
-            uniform, near = uniform / len(spec.vocab), 0.2  # its classifiers do not start at zero
-        elif config.task.generator.tied:  # nor do tied logits
+            uniform /= len(spec.vocab)
+        elif config.task.generator.tied:  # tied logits do not start at zero
             near = 2e-2
         assert rows[0]["loss"] == pytest.approx(uniform, rel=near)
-        assert found["masked_nll"] < unigram(run) - MARGIN
+        assert found["masked_nll"] < unigram(run) - MARGINS.get(name, MARGIN)
     elif "velocity_error" in found:  # what is not explained of independent normal numbers: pi / 2
         assert rows[-1]["loss"] < 0.75 * rows[0]["loss"]
         assert found["velocity_error"] < 0.85 * math.pi / 2

@@ -90,6 +90,8 @@ class DimensionHead(nn.Module):
         init_weights(self, own)
         for layer in self.embed:
             nn.init.normal_(layer.weight, std=config.embedding_std)
+        for layer in self.out:  # the first loss is log V exactly
+            nn.init.zeros_(layer.weight)
 
     def logits(self, features: Tensor, indices: Tensor) -> list[Tensor]:
         """fp32 logits [..., V] of each dimension, given the true ones before it in the order.

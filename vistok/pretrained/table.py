@@ -14,7 +14,7 @@ from vistok.pretrained.generators.maskgit import MaskGIT
 from vistok.pretrained.generators.nar import NAR
 from vistok.pretrained.generators.open_magvit2 import OpenMAGVIT2AR
 from vistok.pretrained.generators.rar import RAR
-from vistok.pretrained.generators.tokenbridge import TokenBridge
+from vistok.pretrained.generators.tokenbridge import TokenBridgeAR
 from vistok.pretrained.generators.var import VAR
 from vistok.pretrained.generators.xar import XAR
 from vistok.pretrained.tokenizers.cosmos import Cosmos
@@ -66,7 +66,7 @@ FAMILIES: dict[str, Family] = {
         MaskGIT(),
         MaskGen(),
         VAR(),
-        TokenBridge(),
+        TokenBridgeAR(),
         XAR(),
     )
 }

@@ -71,7 +71,7 @@ def _release(size: str, gfid: float, scale: float, temperature: float) -> Releas
     )
 
 
-class TokenBridge(Family):
+class TokenBridgeAR(Family):
     name = "tokenbridge_ar"
     makes = "generator"
     releases = (_release("large", 1.76, 3.1, 0.96), _release("huge", 1.55, 3.45, 0.91))
@@ -156,7 +156,7 @@ class TokenBridge(Family):
                 "vocab": [scalar.levels] * scalar.dim,
                 "dim": scalar.dim,
             },
-            "tokenizer": {"name": "tokenbridge-kl16", "sha256": ""},
+            "tokenizer": {"name": "tokenbridge", "sha256": ""},
         }
 
     def _supported(self, given: Mapping[str, Any]) -> None:
