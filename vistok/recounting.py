@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vistok.config import validate
 from vistok.core.errors import InputError
 from vistok.tokens import TokenSpec
 
@@ -49,6 +50,28 @@ class Recounts:
     def recounted(self, count: int) -> TokenSpec:
         """The spec of sequences of so many tokens."""
         return self.spec().model_copy(update={"blocks": ((count,),)})
+
+    def tiled(self, tiles: int) -> Any:
+        """A tokenizer of images `tiles` times as large on each side, of the same weights (copied).
+
+            larger = tokenizer.tiled(2)  # 512 pixels of a tokenizer of 256
+            tokens = larger.encode(pixels)  # four times as many
+
+        InputError unless encoder and decoder work in tiles (kinds regions and splat).
+        """
+        parts = self.config.encoder, self.config.decoder
+        if not all(hasattr(part, "tiles") for part in parts):
+            raise InputError(
+                f"tiled({tiles}): encoder.kind={parts[0].kind} and decoder.kind={parts[1].kind} do "
+                "not work in tiles; use vistok.tiling, which cuts any image"
+            )
+        tree = self.config.model_dump(mode="json")
+        tree["image_size"] = [side * tiles for side in self.config.image_size]
+        for part in ("encoder", "decoder"):
+            tree[part]["tiles"] *= tiles
+        larger = type(self)(validate(type(self.config), tree))
+        larger.load_state_dict(self.state_dict())
+        return larger.to(next(self.parameters())).train(self.training)
 
 
 def _told(length: Any) -> Any:

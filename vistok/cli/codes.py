@@ -176,7 +176,7 @@ def encode(
     decodes = bool({"target_psnr", "max_perceptual"} & set(goals))
     condition = condition_of(tokenizer, text, "encoder", *(["decoder"] if decodes else []))
     if length is not None:
-        tokenizer.spec().check_length(length)
+        tokenizer.check_length(length)
     codec = codec_of(tokenizer, model, frequencies)
     if whole:
         say_packed(tokenizer, codec, overlap)

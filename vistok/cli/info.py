@@ -93,6 +93,8 @@ def _tokenizer(tokenizer: Any) -> dict[str, Any]:
     sample = "clip" if shape.is_clip else "image"
     height, width = shape.image_size
     rows = {sample: " x ".join(map(str, shape.sides)), **_tokens(spec, sample)}
+    if tokenizer.any_count:
+        rows["other numbers of tokens"] = "any, by `length` of encode"
     if tokenizer.encoder.anchor is not None:
         rows["period"] = f"{shape.frames / tokenizer.encoder.anchor:.4g} s at any frame rate"
     rows |= {

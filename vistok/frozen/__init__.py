@@ -25,7 +25,10 @@ FEATURES = (
     *("random-cnn", "pixels-8"),
 )
 VIDEO = ("i3d", "videomae")
-PERCEPTUAL = ("vistok-cnn", "lpips-vgg", "lpips-alex", "convnext-s-logits")
+PERCEPTUAL = (
+    *("vistok-cnn", "lpips-vgg", "lpips-alex", "convnext-s-logits"),
+    *("inception-pool", "inception-pool-510"),
+)
 
 __all__ = [
     "FEATURES",
@@ -107,6 +110,10 @@ def perceptual_network(name: str, weights: str | Path | None = None) -> Perceptu
         from vistok.frozen.convnext import ConvNeXtLogits
 
         return ConvNeXtLogits(weights)
+    if name.startswith("inception-pool"):
+        from vistok.frozen.inception import InceptionDistance
+
+        return InceptionDistance(weights, 510.0 if name.endswith("-510") else 255.0)
     return EmbeddedDistance(weights)
 
 

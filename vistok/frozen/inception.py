@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from vistok.frozen.files import BadWeights, Source, check_types, hollow, read_state
-from vistok.frozen.network import FeatureNetwork, Features
+from vistok.frozen.network import FeatureNetwork, Features, PerceptualNetwork
 from vistok.storage.weights import sha256
 
 NAME = "inception"
@@ -83,6 +83,51 @@ class Inception(FeatureNetwork):
         finally:
             hook.remove()
         return Features(pool, maps[0].permute(0, 2, 3, 1).flatten(1), logits)
+
+
+_LOOKS = (
+    *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1"),
+    *("Conv2d_3b_1x1", "Conv2d_4a_3x3", "MaxPool_2"),
+    *(f"Mixed_{name}" for name in "5b 5c 5d 6a 6b 6c 6d 6e 7a 7b 7c".split()),
+    "AvgPool",
+)
+
+
+class InceptionDistance(PerceptualNetwork):
+    """Mean squared difference of the 2048 pooled features of two images, those of FID
+    (GPSToken's `FIDPerceptual`)."""
+
+    preprocess = "TF1 bilinear, not antialiased, to 299; (x - 128) / 128"
+
+    def __init__(self, weights: str | Path | None = None, top: float = 255.0) -> None:
+        """
+        Args:
+            top: value that the network is shown for a white pixel. GPSToken's code scales pixels of
+                -1..1 by 255 (x + 1), so that it is 510 there, outside what the network was made
+                for.
+        """
+        looks = Inception(weights)
+        super().__init__("inception-pool" if top == 255 else f"inception-pool-{top:g}", "")
+        self.sha256, self.top, self.network = looks.sha256, top, looks.network
+        self.freeze()
+
+    def maps(self, pixels: Tensor) -> list[Tensor]:
+        """Pixels [B, 3, H, W] in 0..1 -> [[B, 2048]] float32."""
+        from torch_fidelity.interpolate_compat_tensorflow import (
+            interpolate_bilinear_2d_like_tensorflow1x,
+        )
+
+        side = self.network.INPUT_IMAGE_SIZE
+        x = interpolate_bilinear_2d_like_tensorflow1x(
+            pixels.float() * self.top, size=(side, side), align_corners=False
+        )
+        x = (x - 128) / 128
+        for name in _LOOKS:
+            x = getattr(self.network, name)(x)
+        return [x.flatten(1).float()]
+
+    def between(self, pred: list[Tensor], target: list[Tensor]) -> Tensor:
+        return (pred[0] - target[0]).square().mean(-1)
 
 
 def _without_weights(kind: type) -> torch.nn.Module:

@@ -23,11 +23,20 @@ from vistok.losses.windows import windows
 
 class PerceptualConfig(LossConfig):
     kind: Literal["perceptual"] = "perceptual"
-    network: Literal["lpips-vgg", "lpips-alex", "vistok-cnn", "convnext-s-logits"] = "lpips-vgg"
+    network: Literal[
+        "lpips-vgg",
+        "lpips-alex",
+        "vistok-cnn",
+        "convnext-s-logits",
+        "inception-pool",
+        "inception-pool-510",
+    ] = "lpips-vgg"
     """vistok-cnn is the embedded network; its distance is no LPIPS. convnext-s-logits compares the
     logits of an ImageNet classifier (TiTok) and is meant to stand beside LPIPS in the list of
     losses: alone it leaves grey noise. TA-TiTok's lpips-convnext_s-1.0-0.1 at weight 1.1 is
-    lpips-vgg with weight 1.0 and convnext-s-logits with weight 0.1."""
+    lpips-vgg with weight 1.0 and convnext-s-logits with weight 0.1. inception-pool compares the
+    features that rFID is made of, which then measures what was trained for; with
+    inception-pool-510 they are those of pixels of 0..510, a slip of GPSToken's code."""
     weights_path: str | None = None
     """Local weights; null = where the network's library keeps or downloads them."""
     weight: float = Field(default=1.0, ge=0)
@@ -49,13 +58,16 @@ class PerceptualConfig(LossConfig):
 
 @register("loss", PerceptualConfig)
 class PerceptualLoss(Loss):
-    """[B, 3, H, W] or [B, 3, T, H, W] -> `perceptual`, or `logits` for networks of logits."""
+    """[B, 3, H, W] or [B, 3, T, H, W] -> `perceptual`; `logits` for networks of logits,
+    `inception` for FID's."""
 
     def __init__(self, config: PerceptualConfig) -> None:
         super().__init__(config)
         self.network = perceptual_network(config.network, config.weights_path)
         # Named apart, since both kinds may be asked for at once.
         self.term = "logits" if config.network.endswith("-logits") else "perceptual"
+        if config.network.startswith("inception-pool"):
+            self.term = "inception"
 
     def draw(self, index: Tensor, rng: Rng, progress: Progress) -> PartDraws | None:
         if self.config.windows is None:
