@@ -29,7 +29,6 @@ from vistok.storage.lineage import Identity, pairing
 from vistok.tokens import TokenSpec
 from vistok.train.tasks.base import Facts, Monitor, Outcome, Phase, Task, blank_batch
 
-
 _MEASURED = 2000  # samples on which the scaling of continuous tokens is measured
 
 

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field, model_validator
-
 from torch import Tensor
 
 from vistok.config import Config
