@@ -19,6 +19,7 @@ from vistok.config.overrides import parse
 from vistok.config.registry import entries
 from vistok.core.verbosity import note
 from vistok.data.addresses import check_addresses
+from vistok.data.token_cache import TokenCache
 from vistok.pretrained.open import CONVERTED
 from vistok.storage.hub import CONFIG, local_path, read_json
 from vistok.storage.trained import RUN_CONFIG
@@ -143,4 +144,6 @@ def cache(arguments: Sequence[str]) -> None:
     _use(validate(CacheOptions, parse(words), "vistok cache").device)
     folder = train(config)
     out = folder.parent / "generator"
-    note(f"next: vistok train quickstart/generator data.path={folder} out={out}")
+    cached = TokenCache(folder / "train", verify=False).spec
+    recipe = "quickstart/generator" if cached.vocab else "tiny/xar"
+    note(f"next: vistok train {recipe} data.path={folder} out={out}")

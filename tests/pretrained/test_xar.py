@@ -1,4 +1,4 @@
-"""xAR comes in as it was released and goes out again: options, files, counts, errors in one line."""
+"""xAR comes in as it was released and goes out again: options, files, counts, one-line errors."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_options_go_both_ways(changes):
 
 def test_files_and_names(tmp_path, monkeypatch, fails):
     monkeypatch.chdir(tmp_path)
-    state, config = official_xar()
+    state, _ = official_xar()
     torch.save(state, "weights.pth")
     model = pretrained.open("weights.pth", expect="generator")
     assert model.config.transformer.width == 16 and model.spec.blocks == ((4, 4),)
