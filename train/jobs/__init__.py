@@ -1,5 +1,5 @@
 """Jobs: what writes files instead of training. They are configured as `task:` too."""
 
-from vistok.train.jobs import cache, preserve, relations
+from vistok.train.jobs import cache, preserve, quantize, relations
 
-__all__ = ["cache", "preserve", "relations"]
+__all__ = ["cache", "preserve", "quantize", "relations"]

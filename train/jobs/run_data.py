@@ -1,4 +1,5 @@
-"""The data of a tokenizer's run, for the jobs that cache its tokens or redraw a share of them.
+"""The data of a tokenizer's run, for the jobs that cache its tokens, redraw a share of them, or
+quantize its latents.
 
 A cache of other images than the tokenizer was trained on is seldom meant, and nothing in the cache
 would look wrong: so the data are those of the tokenizer's run unless the config says others.
@@ -17,17 +18,19 @@ from vistok.data.kinds.pairs import originals_of
 from vistok.storage.trained import RUN_CONFIG
 from vistok.train.jobs.preserve import made_by
 
+_KINDS = ("cache", "preserve", "quantize")
+
 
 def with_run_data(tree: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
     """(the config of a training with the data filled in, the file that they are from).
 
-    Only a cache or preserve task whose `data` names no kind is changed: keys that it gives
-    (data.val_count=16) are laid over the data of the run. Of a run that trained on pairs their
-    originals are taken. None: nothing was taken from a run. ConfigError for a run whose config
-    cannot be read.
+    Only a cache, preserve or quantize task whose `data` names no kind is changed: keys that it
+    gives (data.val_count=16) are laid over the data of the run. Of a run that trained on pairs
+    their originals are taken. None: nothing was taken. ConfigError for a run whose config cannot be
+    read.
     """
     task, given = tree.get("task"), tree.get("data")
-    if not isinstance(task, Mapping) or task.get("kind") not in ("cache", "preserve"):
+    if not isinstance(task, Mapping) or task.get("kind") not in _KINDS:
         return tree, None
     if given is not None and (not isinstance(given, Mapping) or "kind" in given):
         return tree, None
@@ -57,7 +60,7 @@ def with_run_data(tree: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
 
 def _tokenizer(task: Mapping[str, Any]) -> str:
     """Name of the tokenizer of a job, which may be that of its generator; "" if neither says."""
-    name, generator = task.get("tokenizer"), task.get("generator")
+    name, generator = task.get("tokenizer", task.get("init")), task.get("generator")
     if name is None and generator is not None:
         name = made_by(str(generator)).get("name")
     return str(name or "")

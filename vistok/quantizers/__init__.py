@@ -2,7 +2,7 @@
 
 from vistok.quantizers.atoms import binary, fsq, ibq, lfq, scalar, stochastic_vq, vq
 from vistok.quantizers.base import Quantizer
-from vistok.quantizers.compose import multi_scale, product, residual
+from vistok.quantizers.compose import multi_scale, post_training, product, residual
 from vistok.quantizers.continuous import kl, none
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "lfq",
     "multi_scale",
     "none",
+    "post_training",
     "product",
     "residual",
     "scalar",

@@ -150,6 +150,20 @@ class Quantizer(nn.Module):
         """`values` forward; backward the gradient on to the latents `through`."""
         return straight_through(values, through)
 
+    def restored(self, values: Tensor) -> Tensor:
+        """Values [B, M, value_dim] -> the latents that they stand for, in the latents' own units.
+
+        Post-training quantization hands them to a decoder that was trained on latents. Raises
+        InputError for a quantizer whose codes do not tell them (directions, signs, embeddings).
+        """
+        if self.residual:
+            return values
+        raise InputError(
+            f"quantizer: codes of {type(self).__name__} do not give its latents back, so that no "
+            "trained decoder can read them; expected scalar, fsq, vq with l2_norm=false, or "
+            "residual or product of them"
+        )
+
     def partial(self, indices: Tensor, blocks: int, onto: Grid) -> Tensor:
         """Values of the first `blocks` blocks, resized to the grid `onto`: [B, cells, value_dim].
 

@@ -52,6 +52,8 @@ class CodebookConfig(Config):
     init: Literal["uniform", "sphere", "normal", "kaiming", "data", "kmeans"] = "uniform"
     """uniform(-1/K, 1/K); the same rows scaled to length 1 (XQ-GAN); normal(0, 1); kaiming:
     uniform(-sqrt(6/d), sqrt(6/d)) (LARP); latents of the first batch; their k-means centers."""
+    kmeans_steps: int = Field(default=10, ge=1, le=10_000)
+    """Iterations of init=kmeans."""
     revive_below: float = Field(default=0.0, ge=0)
     """Replace a code by a recent latent when its running usage falls below this share of 1/K."""
     cluster: bool = False
@@ -138,6 +140,14 @@ class CodebookQuantizer(Quantizer):
         rows = rows.float()
         return F.normalize(rows, dim=-1, eps=NORM_EPS) if self.config.l2_norm else rows
 
+    def restored(self, values: Tensor) -> Tensor:
+        if self.config.l2_norm:
+            raise InputError(
+                f"quantizer: '{self.config.kind}' with l2_norm=true keeps the direction of a "
+                "latent alone, so that no trained decoder can read its codes; set l2_norm=false"
+            )
+        return super().restored(values)
+
     def compared(self, given: Tensor) -> Tensor:
         """Rows or latents [..., d] as they are given -> as distances see them."""
         directions = self.config.search == "cosine" and not self.config.l2_norm
@@ -175,7 +185,7 @@ class CodebookQuantizer(Quantizer):
             z = F.normalize(z.float(), dim=-1, eps=NORM_EPS)
         rows = _random_rows(z, len(self.codebook), rng)
         if self.config.init == "kmeans":
-            rows = kmeans(z, rows)
+            rows = kmeans(z, rows, self.config.kmeans_steps)
             if self.config.l2_norm:
                 rows = F.normalize(rows, dim=-1, eps=NORM_EPS)
         self._set_rows(torch.ones_like(self.usage, dtype=torch.bool), rows)

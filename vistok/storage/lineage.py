@@ -51,7 +51,8 @@ class Step:
     stage: str
     """Name of the run."""
     kind: str
-    """post-training, fine-tuning (all weights come from parents) or next stage."""
+    """post-training, fine-tuning (all weights come from parents), next stage, or post-training
+    quantization."""
     changed: tuple[str, ...]
     """Parts that are others than the parents'."""
     codes_sha256: str

@@ -72,13 +72,14 @@ class FSQ(Quantizer):
         self.vocab = (math.prod(levels),)
         self.levels, self.curve = levels, config.bound
         self.loss_weights = config.loss_weights
+        self._slope = _IFSQ / 2 if config.bound == "ifsq" else 1.0  # of x inside tanh
         level = torch.tensor(levels, dtype=torch.float32)
         half = (level - 1) * (1 + config.eps) / 2
         offset = torch.where(level % 2 == 0, 0.5, 0.0)
         constants = {
             "scale": half,
             "offset": offset,
-            "shift": torch.atanh(offset / half) / (_IFSQ / 2 if config.bound == "ifsq" else 1),
+            "shift": torch.atanh(offset / half) / self._slope,
             "middle": level // 2,
             "sizes": torch.tensor(levels),
             "basis": torch.tensor([math.prod(levels[:i]) for i in range(len(levels))]),
@@ -122,6 +123,11 @@ class FSQ(Quantizer):
     def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
         digits = indices.long() // self.basis % self.sizes
         return (digits - self.middle) / self.middle
+
+    def restored(self, values: Tensor) -> Tensor:
+        """The latents in the middle of each level: the inverse of `bound`."""
+        inside = (values * self.middle + self.offset) / self.scale
+        return torch.atanh(inside) / self._slope - self.shift
 
     def neighbours(self, queries: Tensor, count: int) -> Tensor:
         batch, length = queries.shape[:2]

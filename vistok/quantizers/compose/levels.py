@@ -162,6 +162,14 @@ class Levels(Quantizer):
         with no_autocast(indices.device):
             return self._sum(indices, active, self.count)
 
+    def restored(self, values: Tensor) -> Tensor:
+        if self.config.normalize:
+            raise InputError(
+                f"quantizer: '{self.config.kind}' with normalize=true keeps the direction of a "
+                "latent alone, so that no trained decoder can read its codes; set normalize=false"
+            )
+        return self.atom(0).restored(values)
+
     def partial(self, indices: Tensor, blocks: int, onto: Grid) -> Tensor:
         """Values of the first `blocks` blocks [B, cells, value_dim], area-averaged onto a grid."""
         if not 1 <= blocks <= self.count:

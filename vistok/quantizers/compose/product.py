@@ -126,6 +126,13 @@ class Product(Quantizer):
         )
         return torch.cat([part.pass_through(value, latent) for part, value, latent in both], dim=-1)
 
+    def restored(self, values: Tensor) -> Tensor:
+        if self.config.split == "grids":
+            return super().restored(values)  # several latents have one value
+        shares = values.chunk(len(self.parts), dim=-1)
+        found = [part.restored(own) for part, own in zip(self.parts, shares, strict=True)]
+        return torch.cat(found, dim=-1)
+
     def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
         return self._each(indices, lambda part, own: part.lookup(own, keep))
 
