@@ -1,6 +1,25 @@
 """Decoders: values -> output space."""
 
-from vistok.decoders import causal_cnn, causal_resnet, cnn, flow_vit, pyramid, qformer, vit
+from vistok.decoders import (
+    branches,
+    causal_cnn,
+    causal_resnet,
+    cnn,
+    flow_vit,
+    pyramid,
+    qformer,
+    vit,
+)
 from vistok.decoders.base import Decoder
 
-__all__ = ["Decoder", "causal_cnn", "causal_resnet", "cnn", "flow_vit", "pyramid", "qformer", "vit"]
+__all__ = [
+    "Decoder",
+    "branches",
+    "causal_cnn",
+    "causal_resnet",
+    "cnn",
+    "flow_vit",
+    "pyramid",
+    "qformer",
+    "vit",
+]

@@ -1,6 +1,7 @@
 """Encoders: input space -> latents."""
 
 from vistok.encoders import (
+    branches,
     causal_cnn,
     causal_resnet,
     clusters,
@@ -9,12 +10,14 @@ from vistok.encoders import (
     qformer,
     resampler,
     tracks,
+    vision_tower,
     vit,
 )
 from vistok.encoders.base import Encoder
 
 __all__ = [
     "Encoder",
+    "branches",
     "causal_cnn",
     "causal_resnet",
     "clusters",
@@ -23,5 +26,6 @@ __all__ = [
     "qformer",
     "resampler",
     "tracks",
+    "vision_tower",
     "vit",
 ]

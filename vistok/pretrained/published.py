@@ -133,6 +133,21 @@ SEED_VOKEN = replace(
     source="arXiv 2412.02692, SEED-Voken",
     unsure="the filter; images are not rounded to 8 bits there",
 )
+TOKENFLOW = replace(
+    PLAIN,
+    described="ImageNet val at 384 pixels, 50,000 images against themselves, pytorch-fid",
+    size=(384, 384),
+    crop="adm",
+    filter="bicubic",
+    source="arXiv 2412.03069, ByteFlow-AI/TokenFlow",
+    unsure="whether the released file is the tokenizer of the paper's figure",
+)
+TOKENFLOW_256 = replace(
+    TOKENFLOW,
+    described="ImageNet val 256, 50,000 images against themselves, pytorch-fid",
+    size=(256, 256),
+    unsure="",
+)
 VAR = PublishedProtocol(
     "ImageNet val 256, as quoted by RobusTok; VAR itself states none",
     source="arXiv 2503.08354",
