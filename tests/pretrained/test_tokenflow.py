@@ -114,5 +114,5 @@ def test_a_missing_and_a_strange_tensor_are_named():
 def test_other_parts_have_no_place_there():
     tree = FAMILY.config(settings("clipb_224"))
     tree["quantizer"]["quantizer"] = {"kind": "vq", "dim": 10}
-    with pytest.raises(ConfigError, match="parts of the kinds .* vq, cnn have no place"):
+    with pytest.raises(ConfigError, match=r"parts of the kinds .* vq, cnn have no place"):
         FAMILY.official(validate(TokenizerConfig, tree))

@@ -89,7 +89,7 @@ def test_gradients_go_through_each_scale():
 
 
 def test_what_cannot_learn_so_is_told_in_one_line():
-    with pytest.raises(ConfigError, match="learn=levels .*'lfq' has none; expected vq or dual"):
+    with pytest.raises(ConfigError, match=r"learn=levels .*'lfq' has none; expected vq or dual"):
         made(SCALES | {"quantizer": {"kind": "lfq", "bits": 4}})
     with pytest.raises(ConfigError, match=r"dim=9, but parts=\[4, 3\] have 7 channels"):
         validate_part("quantizer", ATOM | {"dim": 9})
