@@ -60,14 +60,14 @@ TRAIN = {
     f"{ENCODER}.patch_size=4": f"did you mean '{ENCODER}.patches.size'",
     "nonsense=3": "unknown key, value 3; valid: name, out, plugins, seed, task",
     # keys of other kinds
-    "codebook_size=8": "`codebook_size` is a key of the quantizer ibq, vq or stochastic_vq, and "
+    "codebook_size=8": "`codebook_size` is a key of the quantizer .*ibq.* or stochastic_vq, and "
     f"'{QUANTIZER}' is fsq",
     f"{QUANTIZER}={{kind: vq, levels: [8]}}": "`levels` is a key of fsq, scalar or residual, and "
     "this quantizer is vq: leave it out",
-    f"{QUANTIZER}.codebook_size=8": "is a key of ibq, vq or stochastic_vq, and this quantizer is ",
+    f"{QUANTIZER}.codebook_size=8": "is a key of .*ibq.* or stochastic_vq, and this quantizer is ",
     "data.path=x": "`path` is a key of folder, huggingface.*, and this data is photos",
     # kinds
-    f"{QUANTIZER}.kind=fsqq": "kind: unknown kind 'fsqq'; did you mean 'fsq'.* valid: binary, fsq",
+    f"{QUANTIZER}.kind=fsqq": "kind: unknown kind 'fsqq'; did you mean 'fsq'.*valid: binary, .*fsq",
     f"{QUANTIZER}.kind=vit": "'vit' is the kind of a decoder, encoder or vision, and this is a qua",
     f"{QUANTIZER}.kind=3": "kind: got 3; expected one of: binary",
     "optimizer.kind=adam": "did you mean 'adamw'",

@@ -38,7 +38,10 @@ TOTAL = {"vq_ds16_c2i": 71.88, "vq_ds8_c2i": 70.11, "vq_ds16_t2i": 71.88,
          # By hand from the official layout, without the keys that nothing reads.
          "vfrtok-l": 172.56, "vfrtok-s": 171.82,
          "ibq-1024": 107.05, "ibq-8192": 108.88, "ibq-16384": 110.98, "ibq-262144": 173.90,
-         "ibq-16384-pretrain": 110.98, "ibq-262144-pretrain": 173.90}  # fmt: skip
+         "ibq-16384-pretrain": 110.98, "ibq-262144-pretrain": 173.90,
+         # Counted with the official code, without SigLIP's unread block and head.
+         "tokenflow-clipb-32k-enhanced": 376.57, "tokenflow-clipb-32k-enhanced-256": 376.57,
+         "tokenflow-siglip-32k": 523.53}  # fmt: skip
 
 
 def size_of(part) -> str:

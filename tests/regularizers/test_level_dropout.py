@@ -42,6 +42,24 @@ def test_at_most_the_floor_of_the_share_loses_levels(batch, proportion, images, 
         assert int(hit.sum()) > images  # not always the same ones
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_any_level_behind_the_first_may_be_lost(count):
+    drawn = levels(2000, which="any", count=count, start=1, proportion=1.0)
+    assert drawn[:, 0].all() and torch.equal(drawn.sum(1), torch.full((2000,), 5 - count))
+    shares = (~drawn[:, 1:]).float().mean(0)
+    assert (shares - count / 4).abs().max() < 0.05
+
+
+def test_a_batch_loses_the_same_levels_or_none():
+    passes = [
+        levels(6, seed, which="any", start=1, proportion=0.3, choose="batch")
+        for seed in range(200)
+    ]
+    assert all(bool((one == one[0]).all()) for one in passes)
+    lost = sum(not bool(one.all()) for one in passes)
+    assert 40 < lost < 80  # 60, +- 6.5
+
+
 DROPOUT = {"kind": "level_dropout", "proportion": 1.0, "start": 1}
 
 
@@ -62,5 +80,7 @@ def test_branches_of_an_image_lose_the_same_levels(make_tokenizer):
 def test_only_quantizers_with_levels_drop_them(make_tokenizer, fails):
     with fails(ConfigError, "'level_dropout': it drops levels", "expected a multi_scale"):
         make_tokenizer(regularizers=[DROPOUT])
+    with fails(ConfigError, "'level_dropout': count=2", "1 to lose"):
+        make_tokenizer("product_scales", "refuse", [DROPOUT | {"which": "any", "count": 2}])
     with fails(ConfigError, "'level_dropout': start=3", "2 levels", "expected 1..2"):
         make_tokenizer("product_scales", "refuse", [DROPOUT | {"start": 3}])

@@ -16,6 +16,7 @@ from vistok.frozen.vision import NamedNetwork, named
 from vistok.storage.weights import read_safetensors
 from vistok.tokenizer import Tokenizer
 from vistok.train.checkpoint import files
+from vistok.train.tasks import tower_init
 from vistok.train.tasks.inflation import inflated
 from vistok.train.tasks.teachers import open_tokenizer
 from vistok.train.tasks.vit_init import PARTS, start_from_network
@@ -31,7 +32,7 @@ class InitConfig(Config):
     network: Annotated[Any, PartOf("vision")] | None = None
     """In place of a path: a frozen ViT by name (dinov2-b), or {kind: vit, network: dinov2-b,
     weights: FILE}. ViT encoders and decoders take what they share with it, resampled to their
-    patches."""
+    patches; a vision tower, which `parts` names, that of clip, siglip or vitamin."""
     parts: dict[str, str] = Field(
         default={"encoder": "encoder", "quantizer": "quantizer", "decoder": "decoder"}
     )
@@ -77,7 +78,9 @@ class InitConfig(Config):
     @property
     def source(self) -> str:
         """Name of what the parts take their weights from."""
-        return self.network.network if self.path is None else self.path
+        if self.path is not None:
+            return self.path
+        return getattr(self.network, "network", self.network.kind)
 
 
 def start_from(tokenizer: Tokenizer, init: InitConfig) -> str:
@@ -87,7 +90,9 @@ def start_from(tokenizer: Tokenizer, init: InitConfig) -> str:
     which part does not fit, and if nothing at all was copied.
     """
     if init.network is not None:
-        sha256 = start_from_network(tokenizer, init.network, init.parts)
+        towers = init.network.kind in tower_init.KINDS
+        start = tower_init.start_towers if towers else start_from_network
+        sha256 = start(tokenizer, init.network, init.parts)
         return f"{', '.join(init.parts)} from {init.source} (sha256 {sha256})"
     source = open_tokenizer(init.path, "task.init")
     taken, empty = [], []

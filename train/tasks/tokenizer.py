@@ -31,7 +31,7 @@ from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.train.monitoring.collapse import CollapseConfig, UsageWindow
 from vistok.train.monitoring.grids import Grid
 from vistok.train.tasks import frame_rates as between_rates
-from vistok.train.tasks import reconstructions
+from vistok.train.tasks import reconstructions, tower_init
 from vistok.train.tasks.ancestry import Ancestry
 from vistok.train.tasks.base import (
     Buffers,
@@ -110,6 +110,9 @@ class TokenizerTaskConfig(Config):
             )
         for init in self.init:
             for name in init.parts if init.network is not None else ():
+                if init.network.kind in tower_init.KINDS:
+                    tower_init.check_tower(init.network, name, self.tokenizer)
+                    continue
                 part = getattr(self.tokenizer, name, None)
                 check_fits(init.network, name, part, self.tokenizer.shape)
         return self

@@ -66,7 +66,9 @@ def gradients(case: Case) -> None:
 
 def _loss(result) -> torch.Tensor:
     error = (result.pixels - result.target).square().mean()
-    return error + sum(result.quantized.losses.values())
+    # Features that only a loss reads are made by parameters of their own (branches).
+    features = sum(rows.float().square().mean() for rows in result.decoded.features.values())
+    return error + features + sum(result.quantized.losses.values())
 
 
 @check(*_NETWORKS, name="bf16 autocast: finite, near fp32, quantizers in fp32")

@@ -1,6 +1,7 @@
 """Decoders: values -> output space."""
 
 from vistok.decoders import (
+    branches,
     causal_cnn,
     causal_resnet,
     cnn,
@@ -17,6 +18,7 @@ from vistok.decoders.base import Decoder
 
 __all__ = [
     "Decoder",
+    "branches",
     "causal_cnn",
     "causal_resnet",
     "cnn",

@@ -1,6 +1,7 @@
 """Encoders: input space -> latents."""
 
 from vistok.encoders import (
+    branches,
     causal_cnn,
     causal_qformer,
     causal_resnet,
@@ -11,12 +12,14 @@ from vistok.encoders import (
     regions,
     resampler,
     tracks,
+    vision_tower,
     vit,
 )
 from vistok.encoders.base import Encoder
 
 __all__ = [
     "Encoder",
+    "branches",
     "causal_cnn",
     "causal_qformer",
     "causal_resnet",
@@ -27,5 +30,6 @@ __all__ = [
     "regions",
     "resampler",
     "tracks",
+    "vision_tower",
     "vit",
 ]

@@ -1,4 +1,4 @@
-"""Vision networks whose features a tokenizer is aligned with: ViTs, CLIP, SigLIP, vistok-cnn.
+"""Vision networks that tokenizers are aligned with: ViTs, CLIP, SigLIP, ViTamin, vistok-cnn.
 
 All give a pooled vector and patch features at a chosen depth (`VisionNetwork.look`). They are parts
 of the family `vision`; a string names one of them with its defaults, so that `network: dinov2-b`
@@ -8,6 +8,7 @@ Letters: B batch, h w cells of a grid, D width.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -21,9 +22,10 @@ from vistok.frozen.embedded import EmbeddedFeatures
 from vistok.frozen.hf import CLIP_STATISTICS, Home
 from vistok.frozen.network import IMAGENET_STATISTICS, VisionFeatures, VisionNetwork
 from vistok.frozen.vit import RELEASES
+from vistok.frozen.vitamin import ViTaminConfig
 from vistok.layers.resize import resize
 
-_OTHERS = ("clip", "siglip", "vistok-cnn")
+_OTHERS = ("clip", "siglip", ViTaminConfig().kind, "vistok-cnn")
 NAMES = (*RELEASES, *_OTHERS)
 
 _CLIP = Home(
@@ -137,6 +139,9 @@ class CLIPTowerConfig(_TowerConfig):
     statistics: Literal["own", "imagenet"] = "own"
     """Mean and standard deviation that pixels are normalized with; XQ-GAN's detail branch gives
     CLIP images with those of ImageNet."""
+    projected: bool = False
+    """Patches of the output go through the projection of the image embedding too, to the width that
+    images and texts share (TokenFlow)."""
 
 
 class SigLIPTowerConfig(_TowerConfig):
@@ -190,14 +195,26 @@ class CLIPTower(_Tower):
         own = config.statistics == "own"
         statistics = CLIP_STATISTICS if own else IMAGENET_STATISTICS
         home = _CLIP if config.size == "base" else _CLIP_HUGE
+        if config.projected:
+            home = replace(home, model="CLIPVisionModelWithProjection")
         super().__init__(home, config, statistics, "CLIP" if own else "ImageNet")
+        self.projected = config.projected
+
+    def sizes(self, depth: int | None = None) -> tuple[int, int]:
+        if not self.projected or depth is not None:
+            return super().sizes(depth)
+        return self.network.config.projection_dim, self.pooled_dim
 
     def look(self, pixels: Tensor, depth: int | None = None) -> VisionFeatures:
         output = self.run(pixels, depth)
-        if depth is None:
-            states = self.network.post_layernorm(output.last_hidden_state)
-        else:
+        if depth is not None:
             states = output.hidden_states[depth]
+        elif self.projected:
+            states = self.network.vision_model.post_layernorm(output.last_hidden_state)
+            patches = self.network.visual_projection(states[:, 1:])
+            return VisionFeatures(states[:, 0], patches, self.grid)
+        else:
+            states = self.network.post_layernorm(output.last_hidden_state)
         return VisionFeatures(states[:, 0], states[:, 1:], self.grid)
 
 

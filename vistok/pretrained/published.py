@@ -152,6 +152,21 @@ GPSTOKEN = replace(
     unsure="the filter of the evaluation (the code resizes with OpenCV's bilinear filter, without "
     "antialiasing), and the program that measured it",
 )
+TOKENFLOW = replace(
+    PLAIN,
+    described="ImageNet val at 384 pixels, 50,000 images against themselves, pytorch-fid",
+    size=(384, 384),
+    crop="adm",
+    filter="bicubic",
+    source="arXiv 2412.03069, ByteFlow-AI/TokenFlow",
+    unsure="whether the released file is the tokenizer of the paper's figure",
+)
+TOKENFLOW_256 = replace(
+    TOKENFLOW,
+    described="ImageNet val 256, 50,000 images against themselves, pytorch-fid",
+    size=(256, 256),
+    unsure="",
+)
 VAR = PublishedProtocol(
     "ImageNet val 256, as quoted by RobusTok; VAR itself states none",
     source="arXiv 2503.08354",

@@ -33,6 +33,7 @@ from vistok.pretrained.tokenizers.open_magvit2_video import OpenMAGVIT2Video
 from vistok.pretrained.tokenizers.retok import ReTok
 from vistok.pretrained.tokenizers.tatitok import TATiTok
 from vistok.pretrained.tokenizers.titok import TiTok
+from vistok.pretrained.tokenizers.tokenflow import TokenFlow
 from vistok.pretrained.tokenizers.var import VARTokenizer
 from vistok.pretrained.tokenizers.vfrtok import VFRTok
 from vistok.pretrained.tokenizers.videoflextok import VideoFlexTok
@@ -56,6 +57,7 @@ FAMILIES: dict[str, Family] = {
         OpenMAGVIT2Video(),
         MARVAE(),
         GPSToken(),
+        TokenFlow(),
         RAR(),
         InstellaT2I(),
         LlamaGenGPT(),

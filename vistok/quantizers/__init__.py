@@ -1,6 +1,6 @@
 """Quantizers: latents -> codes -> values, always in fp32."""
 
-from vistok.quantizers.atoms import binary, fsq, ibq, lfq, scalar, stochastic_vq, vq
+from vistok.quantizers.atoms import binary, dual, fsq, ibq, lfq, scalar, stochastic_vq, vq
 from vistok.quantizers.base import Quantizer
 from vistok.quantizers.compose import multi_scale, post_training, product, residual
 from vistok.quantizers.continuous import kl, none
@@ -8,6 +8,7 @@ from vistok.quantizers.continuous import kl, none
 __all__ = [
     "Quantizer",
     "binary",
+    "dual",
     "fsq",
     "ibq",
     "kl",

@@ -110,7 +110,7 @@ class CodebookQuantizer(Quantizer):
         if config.init in ("uniform", "sphere"):
             nn.init.uniform_(codebook, -1.0 / size, 1.0 / size)
             if config.init == "sphere":
-                codebook = F.normalize(codebook, dim=-1)
+                codebook = self.directions(codebook)
         elif config.init == "kaiming":
             nn.init.kaiming_uniform_(codebook)
         else:
@@ -138,7 +138,7 @@ class CodebookQuantizer(Quantizer):
     def given(self, rows: Tensor) -> Tensor:
         """Stored rows [..., d] -> fp32 rows as they are given."""
         rows = rows.float()
-        return F.normalize(rows, dim=-1, eps=NORM_EPS) if self.config.l2_norm else rows
+        return self.directions(rows) if self.config.l2_norm else rows
 
     def restored(self, values: Tensor) -> Tensor:
         if self.config.l2_norm:
@@ -151,13 +151,17 @@ class CodebookQuantizer(Quantizer):
     def compared(self, given: Tensor) -> Tensor:
         """Rows or latents [..., d] as they are given -> as distances see them."""
         directions = self.config.search == "cosine" and not self.config.l2_norm
-        return F.normalize(given, dim=-1, eps=NORM_EPS) if directions else given
+        return self.directions(given) if directions else given
+
+    def directions(self, rows: Tensor) -> Tensor:
+        """Rows or latents [..., d] divided by their length."""
+        return F.normalize(rows, dim=-1, eps=NORM_EPS)
 
     def pass_through(self, values: Tensor, through: Tensor) -> Tensor:
         """`values` [..., d] in the forward pass, with the gradient that the config names."""
         gradient = self.config.gradient
         if gradient == "rotation_of_direction":
-            through = F.normalize(through, dim=-1, eps=NORM_EPS)
+            through = self.directions(through)
         return (straight_through if gradient == "straight_through" else rotate)(values, through)
 
     def count(self, raw: Tensor, z: Tensor, indices: Tensor) -> None:
@@ -182,12 +186,12 @@ class CodebookQuantizer(Quantizer):
         """Rows from latents [B, N, d] of the global batch: random ones or their k-means centers."""
         z = latents.values.flatten(0, 1)
         if self.config.l2_norm:
-            z = F.normalize(z.float(), dim=-1, eps=NORM_EPS)
+            z = self.directions(z.float())
         rows = _random_rows(z, len(self.codebook), rng)
         if self.config.init == "kmeans":
             rows = kmeans(z, rows, self.config.kmeans_steps)
             if self.config.l2_norm:
-                rows = F.normalize(rows, dim=-1, eps=NORM_EPS)
+                rows = self.directions(rows)
         self._set_rows(torch.ones_like(self.usage, dtype=torch.bool), rows)
         self.filled.fill_(True)
 

@@ -3,9 +3,10 @@
     rest_0 = f;  q_s = lookup(search(down(rest_s)));  rest_{s+1} = rest_s - up(q_s)
     value  = up(q_0) + ... + up(q_{S-1})
 
-Losses compare the sum after *each* level with f and are averaged over levels. A level that is
-dropped (`draws.levels`), or lies behind a kept prefix of blocks (`draws.keep`), is left out of the
-sum; the residual always advances, so that codes do not depend on what is dropped.
+Losses compare the sum after *each* level with f and are averaged over levels; or (`learn: levels`)
+each level's codes with its own latents. A level that is dropped (`draws.levels`), or lies behind a
+kept prefix of blocks (`draws.keep`), is left out of the sum; the residual always advances, so that
+codes do not depend on what is dropped, unless `dropped: skip` says otherwise.
 Letters: B batch, M values, L positions, S levels, P branches, F factors, d code width.
 """
 
@@ -30,6 +31,7 @@ from vistok.core.schedules import Progress
 from vistok.core.shapes import Grid, Layout, cells
 from vistok.quantizers.atoms.vq import VQConfig
 from vistok.quantizers.base import Quantizer
+from vistok.quantizers.codebook import CodebookQuantizer
 from vistok.quantizers.straight_through import straight_through
 from vistok.runtime import distributed
 from vistok.runtime.precision import no_autocast
@@ -46,6 +48,14 @@ class LevelsConfig(Config):
     """Latents to unit length before the first level (BSQ)."""
     magnitude: float = Field(default=1.0, gt=0, le=16)
     """Factor of the codes from one level to the next."""
+    learn: Literal["sums", "levels"] = "sums"
+    """sums: losses compare the sum after each level with the latents, to which values hand their
+    gradient on (VAR). levels: each level is a quantizer of its own, with its losses, averaged over
+    the levels of an image that were not dropped, and its gradient, through the way down, to the
+    latents (TokenFlow); for vq and dual."""
+    dropped: Literal["pass", "skip"] = "pass"
+    """A level that a regularizer drops takes its codes from the residual all the same, and later
+    levels code what is left; or leaves it to them (skip: TokenFlow)."""
     entropy_images: Literal["active", "first_two"] = "active"
     """Images over which entropies of a level are taken (LFQ): those that keep it; or sample 1 of
     each process for every image that keeps it and sample 0 for every other one (XQ-GAN, which
@@ -75,12 +85,17 @@ class Levels(Quantizer):
                 f"'{config.quantizer.kind}' do not approximate its latents; expected vq, lfq, fsq "
                 "or a product of them by channels"
             )
+        if config.learn == "levels" and not isinstance(atom, CodebookQuantizer):
+            raise ConfigError(
+                f"quantizer: learn=levels takes the losses of a codebook, and "
+                f"'{config.quantizer.kind}' has none; expected vq or dual, or learn=sums"
+            )
         self.latent_dim = self.value_dim = atom.value_dim
         self.vocab, self.branches, self.remedy = atom.vocab, atom.branches, atom.remedy
         # What levels and their convolutions learn by, where the atom itself has no such loss.
-        self.loss_weights = {"codebook": 1.0, **atom.loss_weights}
-        if atom.curved:  # there is no codebook
-            self.loss_weights = dict(atom.loss_weights)
+        # FSQ has no codebook; levels that learn alone have their atom's losses.
+        learns = {"codebook": 1.0} if config.learn == "sums" and not atom.curved else {}
+        self.loss_weights = {**learns, **atom.loss_weights}
         self.grid: Grid | None = None
         self.blocks: tuple[Grid, ...] = ()
 
@@ -117,8 +132,10 @@ class Levels(Quantizer):
         f = latents.values
         if self.config.normalize:
             f = F.normalize(f, dim=-1, eps=1e-12)
-        target = rest = f.detach()
         active = self._active(draws, len(f), f.device)
+        if self.config.learn == "levels":
+            return self._alone(f, active, draws)
+        target = rest = f.detach()
         share = None if active is None else distributed.mean(active.mean(0))  # [S]
         value, clean = torch.zeros_like(rest), torch.zeros_like(rest)
         curves: list[Tensor] = []
@@ -135,8 +152,9 @@ class Levels(Quantizer):
                 codes = self.atom(level).lookup(found)
                 curve = self.atom(level).pass_through(codes, latent) * factor
                 curves.append(self.up(curve, level))
-            value = value + (part if one is None else part * one.mask[:, None, None])
-            clean, rest = clean + part.detach(), rest - part.detach()
+            shown = part if one is None else part * one.mask[:, None, None]
+            value, taken = value + shown, self._taken(part, draws, level)
+            clean, rest = clean + taken, rest - taken
             losses = {}
             if not self.atom(0).curved:
                 losses = {
@@ -153,6 +171,44 @@ class Levels(Quantizer):
 
     def weights_at(self, progress: Progress) -> Mapping[str, float]:
         return {**self.loss_weights, **self.atom(0).weights_at(progress)}
+
+    def _alone(self, f: Tensor, active: Tensor | None, draws: Draws) -> Quantized:
+        """The pass in which each level learns by itself."""
+        rest, value, clean = f, torch.zeros_like(f), torch.zeros_like(f).detach()
+        shares, own = active, None
+        if active is not None:  # of a level in the losses of an image
+            shares = active / active.sum(1, keepdim=True).clamp(min=1)
+            own = distributed.mean(shares.mean(0))  # [S]
+        indices, queries, terms = [], [], []
+        for level in range(self.count):
+            factor, atom = self.config.magnitude**level, self.atom(level)
+            latent = self.down(rest, level) / factor
+            found, query = atom.search(Latents(latent, (self.blocks[level],)))
+            z, codes = atom.given(latent), atom.lookup(found)
+            part = self.up(atom.pass_through(codes.detach(), z) * factor, level)
+            one = None if active is None else _Active(shares[:, level], own[level])
+            scale = 1 / self.count if own is None else own[level]
+            losses = {
+                "codebook": _mean_square(codes, z.detach(), one),
+                "commitment": _mean_square(codes.detach(), z, one),
+                **atom.entropies(latent, None if one is None else one.weights),
+            }
+            value = value + (part if active is None else part * active[:, level, None, None])
+            taken = self._taken(part, draws, level)
+            clean, rest = clean + taken, rest - taken
+            indices.append(found)
+            queries.append(query)
+            terms.append({name: term * scale for name, term in losses.items()})
+        names = [name for name in terms[0] if not (atom.ema and name == "codebook")]
+        losses = {name: sum(one[name] for one in terms) for name in names}
+        return Quantized(value, clean, torch.cat(indices, 1), torch.cat(queries, 1), losses)
+
+    def _taken(self, part: Tensor, draws: Draws, level: int) -> Tensor:
+        """What the residual loses to a level whose part of the values is [B, M, d]."""
+        part = part.detach()
+        if self.config.dropped == "pass" or draws.levels is None:
+            return part
+        return part * draws.levels[:, level, None, None].to(part)
 
     def lookup(self, indices: Tensor, keep: Tensor | None = None) -> Tensor:
         return self.rebuilt(indices, Draws(keep=keep))
