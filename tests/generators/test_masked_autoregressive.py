@@ -140,12 +140,12 @@ def test_dimensions_come_in_their_order(start):
     vocab, order = (4, 3, 5), (2, 0, 1)
     head = {"kind": "dimensions", "transformer": SMALL, "order": order, "sampled_start": start}
     head = made(vocab, head=head).head
-    features = torch.randn(7, 24)
+    features = torch.randn(99, 24)
     seen: list[int] = []
 
     def greedy(logits: torch.Tensor, f: int) -> torch.Tensor:
         seen.append(f)
-        assert logits.shape == (7, vocab[f])
+        assert logits.shape == (99, vocab[f])
         return logits.argmax(-1)
 
     codes = head.sample(features, greedy)
@@ -266,9 +266,10 @@ def test_guidance_grows_with_the_positions_that_are_known(monkeypatch):
     assert torch.tensor(scales).T.tolist() == torch.tensor(expected).tolist()
 
 
+@pytest.mark.slow
 def test_training_is_one_graph():
     model, tokens = made(), tokens_of(made())
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
     for step in range(2):  # shares of masked positions differ, shapes do not
         draws = model.draw(torch.arange(3), Rng(0, "generator", step), Progress(step, 2))
         found = compiled(tokens, LABELS, draws)["loss"]
