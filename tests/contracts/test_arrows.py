@@ -34,10 +34,11 @@ MAY = {
     "adaptive": FROZEN | {"metrics", "data"},
     "rates": LAYERS,
     "presence": LAYERS,
+    "recounting": LAYERS,
     "tokenizer": FROZEN
     | set(PARTS)
     | {"conditioning", "tokenizer_config", "tokenizer_files", "images", "adaptive", "causal"}
-    | {"rates", "tokenizer_sampling", "presence"},
+    | {"rates", "tokenizer_sampling", "presence", "recounting"},
     "pretrained": FROZEN | set(PARTS) | {"tokenizer", "pretrained"},
     "editing": FROZEN | set(PARTS) | {"tokenizer"},
     "exporting": FROZEN | {"tokenizer"},
