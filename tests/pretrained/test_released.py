@@ -41,7 +41,9 @@ TOTAL = {"vq_ds16_c2i": 71.88, "vq_ds8_c2i": 70.11, "vq_ds16_t2i": 71.88,
          "ibq-16384-pretrain": 110.98, "ibq-262144-pretrain": 173.90,
          # Counted with the official code, without SigLIP's unread block and head.
          "tokenflow-clipb-32k-enhanced": 376.57, "tokenflow-clipb-32k-enhanced-256": 376.57,
-         "tokenflow-siglip-32k": 523.53}  # fmt: skip
+         "tokenflow-siglip-32k": 523.53,
+         # The README says 127.5, 127.8 and 128.7; its code makes the first two alike.
+         "gpstoken-s64": 128.53, "gpstoken-m128": 128.53, "gpstoken-l256": 128.61}  # fmt: skip
 
 
 def size_of(part) -> str:
