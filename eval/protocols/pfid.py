@@ -97,7 +97,7 @@ class PFID(Protocol):
             context.skip(name, "asked for by pfid.mode=none")
             return []
         if not context.spec.vocab:
-            context.skip(name, "undefined for continuous tokens")
+            context.skip(name, "undefined for continuous tokens: no code is near another")
             return []
         if lacks(context.tokenizer.quantizer, "neighbours"):
             context.skip(name, "its quantizer has no neighbours(queries, count)")

@@ -281,7 +281,7 @@ class RFID(Protocol):
         value = floor.compute().pooled
         rows.append(context.row("PSNR-mean-color", value, length=None, note=note, count=count))
         if codes is None:
-            context.skip("codebook", "continuous tokens have no codebook")
+            context.skip("codebook", "continuous tokens have no codebook, bits or bytes")
             return rows
         use = codes.compute()
         if first:  # the report draws one
