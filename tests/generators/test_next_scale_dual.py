@@ -1,4 +1,4 @@
-"""Next-scale prediction on tokens of TokenFlow's quantizer: sums of unit codes, one index for both."""
+"""Next-scale prediction on tokens of TokenFlow: sums of unit codes, one index for two tables."""
 
 import torch
 
