@@ -92,3 +92,17 @@ def test_unknown_and_missing(fails, tmp_path, monkeypatch):
         named("dinov3")
     with fails(MissingWeights, "siglip: no weights at", "siglip-base-patch16-224"):
         opened("siglip", weights=str(tmp_path))
+
+
+def test_clip_projects_its_patches(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.CLIPVisionConfig(**SMALL, projection_dim=6)
+    theirs = transformers.CLIPVisionModelWithProjection(config).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = opened("clip", weights=str(tmp_path), projected=True)
+    x = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        states = theirs((x - ours.mean) / ours.std).last_hidden_state[:, 1:]
+        expected = theirs.visual_projection(theirs.vision_model.post_layernorm(states))
+    torch.testing.assert_close(ours.look(x).patches, expected)
+    assert ours.sizes() == (6, 16) and ours.sizes(1) == (16, 16)

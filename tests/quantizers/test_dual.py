@@ -8,6 +8,7 @@ from vistok.config import ConfigError, validate_part
 from vistok.config.registry import build
 from vistok.core.draws import Draws
 from vistok.core.records import Latents
+from vistok.quantizers import Quantizer
 
 WEIGHTS = {"codebook": 1.0, "commitment": 0.25, "entropy_sample": 0.1, "entropy_batch": -0.1}
 ATOM = {"kind": "dual", "codebook_size": 24, "parts": [4, 3], "loss_weights": WEIGHTS}
@@ -15,7 +16,7 @@ SCALES = {"kind": "multi_scale", "scales": [1, 2, 3], "phi": None, "learn": "lev
 SCALES |= {"dropped": "skip", "quantizer": ATOM}
 
 
-def made(tree):
+def made(tree) -> Quantizer:
     torch.manual_seed(0)
     return build(validate_part("quantizer", tree))
 

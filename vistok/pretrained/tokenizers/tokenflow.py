@@ -300,7 +300,7 @@ class TokenFlow(Family):
 
     def fixed(self, config: TokenizerConfig) -> dict[str, Tensor]:
         semantic = config.encoder.branches[0]
-        tower, tensors = semantic.encoder.tower, {"quantize.codebook_used": torch.zeros(131072)}
+        tower, tensors = semantic.encoder.tower, {}
         statistics = {"clip": CLIP_STATISTICS, "half": ((0.5,) * 3,) * 2}.get(semantic.statistics)
         for name, numbers in zip(("shift", "scale"), statistics or (), strict=False):
             tensors[f"scaling_layer.{name}"] = torch.tensor(numbers)[None, :, None, None]
