@@ -24,8 +24,8 @@ from vistok.layers.bert_queries import BertQueries, BertQueriesConfig
 from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
 
 
-class SemanticConfig(Config):
-    kind: Literal["semantic"] = "semantic"
+class FeatureQFormerConfig(Config):
+    kind: Literal["feature_qformer"] = "feature_qformer"
     transformer: TransformerConfig = TransformerConfig(width=768, depth=4, heads=12)
     """Of each branch."""
     rebuilds: bool = True
@@ -36,7 +36,7 @@ class SemanticConfig(Config):
     """Missing values: they are left out; or only whole sequences can be decoded."""
 
     @classmethod
-    def tiny(cls) -> SemanticConfig:
+    def tiny(cls) -> FeatureQFormerConfig:
         reader = BertQueriesConfig.tiny().model_copy(update={"causal": False})
         return cls(transformer=TransformerConfig.tiny(), reader=reader, rebuilds=False)
 
@@ -55,12 +55,12 @@ class Branch(nn.Module):
         return self.transformer(x + self.positions[: x.shape[1]].to(x.dtype), mask=mask)
 
 
-@register("decoder", SemanticConfig)
-class SemanticDecoder(Decoder):
+@register("decoder", FeatureQFormerConfig)
+class FeatureQFormerDecoder(Decoder):
     """Of images. Tap `queries` [B, M, W] with `rebuilds`."""
 
     def __init__(
-        self, config: SemanticConfig, shape: Shape, grids: Sequence[Grid], dim: int
+        self, config: FeatureQFormerConfig, shape: Shape, grids: Sequence[Grid], dim: int
     ) -> None:
         """
         Args:

@@ -7,7 +7,7 @@ from vistok.contracts.case import tiny
 from vistok.core.errors import InputError
 from vistok.core.shapes import Shape
 from vistok.decoders.expanding import ExpandingConfig, ExpandingDecoder
-from vistok.decoders.semantic import SemanticConfig, SemanticDecoder
+from vistok.decoders.feature_qformer import FeatureQFormerConfig, FeatureQFormerDecoder
 from vistok.losses.probe import width_of
 
 SHAPE = Shape(3, (8, 8))
@@ -69,14 +69,14 @@ def test_what_an_expanding_decoder_refuses():
         expanding()(torch.zeros(1, 4, 4), torch.ones(1, 4, dtype=torch.bool))
 
 
-def semantic(**config) -> SemanticDecoder:
+def semantic(**config) -> FeatureQFormerDecoder:
     torch.manual_seed(0)
-    tiny = SemanticConfig.tiny().model_copy(update=config)
-    return SemanticDecoder(tiny, Shape(5, (1, 2)), ((4,),), 3).eval()
+    tiny = FeatureQFormerConfig.tiny().model_copy(update=config)
+    return FeatureQFormerDecoder(tiny, Shape(5, (1, 2)), ((4,),), 3).eval()
 
 
 @torch.no_grad()
-def test_a_semantic_decoder_gives_features_and_what_queries_had_read():
+def test_a_feature_decoder_gives_features_and_what_queries_had_read():
     decoder, values = semantic(rebuilds=True), torch.randn(2, 4, 3)
     found = decoder(values)
     assert found.estimate.shape == (2, 5, 1, 2) and found.features["queries"].shape == (2, 4, 16)
@@ -98,7 +98,7 @@ def test_pixels_come_from_the_decoder_of_the_features_space():
     inner = {"kind": "vit", "patches": {"size": 8}, "missing": "refuse"}
     inner["transformer"] = {"width": 16, "depth": 1, "heads": 2}
     space = {"kind": "features", "pooled": True, "decoder": inner}
-    decoder = SemanticConfig.tiny().model_dump(mode="json")
+    decoder = FeatureQFormerConfig.tiny().model_dump(mode="json")
     tokenizer = tiny(image_size=32, decoder=decoder, output_space=space).eval()
     images = torch.rand(2, 3, 32, 32)
     assert tokenizer.output_space.shape.sides == (1, 1)
@@ -112,7 +112,7 @@ def test_pixels_come_from_the_decoder_of_the_features_space():
 
 def test_a_network_that_both_spaces_share_keeps_its_weights_when_widths_are_looked_up():
     inner = {"kind": "vit", "patches": {"size": 8}, "missing": "refuse"}
-    decoder = SemanticConfig.tiny().model_dump(mode="json") | {"rebuilds": True}
+    decoder = FeatureQFormerConfig.tiny().model_dump(mode="json") | {"rebuilds": True}
     queries = {"width": 16, "depth": 1, "heads": 2}
     encoder = {"kind": "causal_qformer", "count": 4, "queries": queries}
     tokenizer = tiny(
