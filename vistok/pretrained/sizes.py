@@ -68,6 +68,7 @@ SIZES: dict[str, tuple[str, int | None]] = {
     "ibq-262144-pretrain": ("256", 4_608),
     "open-magvit2-video": ("1280", 23_040),
     "mar-kl16": ("256", None),
+    "tokenbridge": ("256", 24_576),
 }
 """Released name -> (tokens per image, bits per image; None for continuous tokens). "1..256" can be
 cut to any length."""

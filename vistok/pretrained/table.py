@@ -27,6 +27,7 @@ from vistok.pretrained.tokenizers.open_magvit2_video import OpenMAGVIT2Video
 from vistok.pretrained.tokenizers.retok import ReTok
 from vistok.pretrained.tokenizers.tatitok import TATiTok
 from vistok.pretrained.tokenizers.titok import TiTok
+from vistok.pretrained.tokenizers.tokenbridge import TokenBridge
 from vistok.pretrained.tokenizers.var import VARTokenizer
 from vistok.pretrained.tokenizers.vfrtok import VFRTok
 from vistok.pretrained.tokenizers.videoflextok import VideoFlexTok
@@ -47,6 +48,7 @@ FAMILIES: dict[str, Family] = {
         IBQTokenizer(),
         OpenMAGVIT2Video(),
         MARVAE(),
+        TokenBridge(),
         RAR(),
         InstellaT2I(),
         LlamaGenGPT(),
