@@ -15,9 +15,10 @@ from vistok.config import read_yaml, validate
 from vistok.config.shipped import describe, shipped
 from vistok.generators import Generator
 from vistok.pretrained import FAMILIES, Release, releases
-from vistok.tokenizer import Tokenizer
+from vistok.tokenizer import Tokenizer, TokenizerConfig
 from vistok.tokens import TokenSpec
 from vistok.train.config import TrainConfig
+from vistok.train.jobs.quantize import quantized_config
 
 
 def made(kind: str) -> dict[str, Release]:
@@ -25,11 +26,18 @@ def made(kind: str) -> dict[str, Release]:
     return {name: release for name, (family, release) in releases().items() if family.makes == kind}
 
 
+def recipe_config(release: Release) -> TokenizerConfig:
+    """The config of the tokenizer that a release's recipes make, the last of which may quantize."""
+    *before, last = (validate(TrainConfig, read_yaml(file)).task for file in release.recipe)
+    if last.kind == "quantize":
+        return quantized_config(last, before[-1].tokenizer)
+    return last.tokenizer
+
+
 def recipe_tokenizer(release: Release) -> Tokenizer:
-    """The tokenizer that a release's (last) recipe trains, without storage."""
-    config = validate(TrainConfig, read_yaml(release.recipe[-1]))
+    """That tokenizer, without storage."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return Tokenizer(config.task.tokenizer)
+        return Tokenizer(recipe_config(release))
 
 
 def positions(spec: TokenSpec) -> str:

@@ -30,6 +30,7 @@ from vistok.train.config import TrainConfig
 _MADE_OF = ".made_of.json"  # beside a run: {file of an earlier run: its sha256}
 _TRAINED = ("tokenizer", "generator", "classifier")
 _JOBS = ("cache", "preserve")
+_QUANTIZED = "quantize"  # a job that makes a tokenizer
 _OUTCOMES = (
     f"model/{WEIGHTS}",
     *(f"{split}/{name}" for split in ("train", "val") for name in (META, RECORD)),
@@ -42,10 +43,12 @@ def kind_of(config: TrainConfig) -> Literal["tokenizer", "generator", "classifie
     kind = config.task.kind
     if kind in _JOBS:
         return "job"
+    if kind == _QUANTIZED:
+        return "tokenizer"
     if kind not in _TRAINED:
         raise ConfigError(
             f"runs.{config.name}: its task is {kind}; a study is of tasks of kind "
-            f"{', '.join((*_TRAINED, *_JOBS))}"
+            f"{', '.join((*_TRAINED, *_JOBS, _QUANTIZED))}"
         )
     return kind
 
@@ -73,12 +76,12 @@ def needed(configs: Mapping[str, TrainConfig], only: Sequence[str]) -> set[str]:
 def make(runs: Sequence[TrainConfig], on_cpu: bool) -> None:
     """Make the runs in order; TrainingError, one line, for one that does not come to its end."""
     for number, one in enumerate(runs, 1):
-        kind, made_of = kind_of(one), _made_of(one, runs)
+        made_of, is_job = _made_of(one, runs), one.task.kind in (*_JOBS, _QUANTIZED)
         said = f"{_shown(one, runs)} ({number} of {len(runs)})"
-        if (_written if kind == "job" else finished)(one) and made_of == _recorded(one):
+        if (_written if is_job else finished)(one) and made_of == _recorded(one):
             click.echo(f"{said}: is there", err=True)
             continue
-        click.echo(f"{said}: {'writing' if kind == 'job' else 'training'}", err=True)
+        click.echo(f"{said}: {'writing' if is_job else 'training'}", err=True)
         train(one, on_cpu=on_cpu)
         if made_of:
             write_text(Path(one.folder) / _MADE_OF, json.dumps(made_of, indent=1) + "\n")

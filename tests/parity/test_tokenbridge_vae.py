@@ -1,4 +1,4 @@
-"""KL-16 against YuqingWang1029/TokenBridge: stages, end to end, weights."""
+"""KL-16 and its levels against YuqingWang1029/TokenBridge: stages, end to end, weights."""
 
 import torch
 
@@ -50,3 +50,31 @@ def test_autoencoder(recording):
         recording.close(
             tokenizer.reconstruct(flat(io["dequantised"]) / scale).estimate, "reconstruction"
         )
+
+
+def test_quantized(recording):
+    io, config = recording.io, recording.config
+    whole = from_official("tokenbridge", recording.weights, config)
+    state, official = to_official(whole)
+    assert all(torch.equal(state[key], tensor) for key, tensor in recording.weights.items())
+    assert official == config
+    again = FAMILIES["tokenbridge"].official(whole.config)
+    assert {key: again[key] for key in config} == config
+    tokenizer = at_size(whole, io["image"].shape[-2:])
+    quantizer, indices = tokenizer.quantizer, flat(io["indices"])
+    with torch.no_grad():
+        rounded = quantizer.quantizer(Latents(flat(io["scaled_latents"]), tokenizer.encoder.grids))
+        assert torch.equal(rounded.indices, indices)
+        recording.close(rounded.values, flat(io["dequantised"]), "dequantised")
+        decoded = tokenizer.reconstruct(quantizer.given_back(flat(io["dequantised"]))).estimate
+        recording.close(decoded, "reconstruction")
+        both = torch.cat([flat(io[f"posterior_{name}"]) for name in ("mean", "logvar")], -1)
+        drawn = Draws(parts={"quantizer": PartDraws(noise=flat(io["noise"]))})
+        given = tokenizer.quantize(Latents(both, tokenizer.encoder.grids), drawn)
+        assert torch.equal(given.indices, indices)
+        sampled = tokenizer.quantize(tokenizer.latents((io["image"] + 1) / 2), drawn)
+        assert torch.equal(sampled.indices, indices)
+        recording.close(tokenizer.reconstruct(sampled.values).estimate, "reconstruction")
+        tokens = tokenizer.tokens(sampled)
+        shown = (io["reconstruction"] / 2 + 0.5).clamp(0, 1)
+        recording.close(tokenizer.decode(tokens), shown, "reconstruction")

@@ -102,3 +102,72 @@ def test_what_the_layout_has_no_place_for_is_named(part, changes, said):
     tokenizer = Tokenizer(validate(TokenizerConfig, tree | {part: tree[part] | changes}))
     with pytest.raises(ConfigError, match=said):
         to_official(tokenizer, "mar_vae")
+
+
+BRIDGE = SMALL | {"bits": 3, "range": 2.0, "std_range": 2.5, "latent_scale": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("changes", "levels", "ends"),
+    [
+        ({}, 8, (-2.0, 2.0)),
+        ({"quant_bits": 4, "quant_min": -1.0, "quant_max": 3.0}, 16, (-1.0, 3.0)),
+        ({"use_variational": False}, 8, (-2.0, 2.0)),
+    ],
+    ids=str,
+)
+def test_tokenbridge_is_the_same_file_with_constants(changes, levels, ends):
+    config = BRIDGE | changes
+    network = {key: value for key, value in config.items() if key == "use_variational"}
+    state = state_of(**network)
+    tokenizer = from_official("tokenbridge", state, config)
+    assert tokenizer.spec().vocab == (levels,) * 4 and tokenizer.spec().branches == 1
+    scalar = tokenizer.config.quantizer.quantizer
+    assert (scalar.range, scalar.std_range) == (ends, 2.5)
+    back, _ = to_official(tokenizer)
+    assert set(back) == set(state) and all(torch.equal(back[k], state[k]) for k in state)
+    family = FAMILIES["tokenbridge"]
+    assert family.config(family.official(tokenizer.config)) == family.config(config)
+    assert family.recognizes(config, state) and not FAMILIES["mar_vae"].recognizes(config, state)
+    assert not family.recognizes({}, state)
+    pixels = torch.rand(2, 3, 32, 32)
+    plain = from_official("mar_vae", state, SMALL | network)
+    z, rounded = plain.encode(pixels).values, tokenizer.quantize(tokenizer.latents(pixels)).values
+    inside = (z * 0.5 > ends[0]) & (z * 0.5 < ends[1])
+    assert (rounded - z)[inside].abs().max() < (ends[1] - ends[0]) / 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"bits": -1}, "bits=-1; expected 1..16, .* that is family mar_vae"),
+        ({"bits": 6.0}, "bits=6.0; expected 1..16"),
+        ({"range": "wide"}, "range='wide'; expected a number"),
+        ({"range": -5.0}, "range=.* low first"),
+        ({"latent_scale": 0}, "quantizer.scale: got 0"),
+    ],
+    ids=str,
+)
+def test_constants_that_cannot_be_are_one_line(changes, said):
+    with pytest.raises(ConfigError, match=said) as error:
+        from_official("tokenbridge", state_of(), BRIDGE | changes)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"shift": 1.0}, "quantizer.shift=1.0 has no place"),
+        ({"levels": 5}, "quantizer.quantizer.levels=5 has no place"),
+        ({"empty_bins": "end"}, "quantizer.quantizer.empty_bins=end has no place"),
+    ],
+    ids=str,
+)
+def test_other_levels_have_no_place_in_the_layout(changes, said):
+    tree = FAMILIES["tokenbridge"].config(BRIDGE)
+    inner = {k: v for k, v in changes.items() if k != "shift"}
+    own = tree["quantizer"] | {k: v for k, v in changes.items() if k == "shift"}
+    own["quantizer"] = own["quantizer"] | inner
+    config = validate(TokenizerConfig, tree | {"quantizer": own})
+    with pytest.raises(ConfigError, match=said):
+        FAMILIES["tokenbridge"].official(config)

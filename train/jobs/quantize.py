@@ -131,28 +131,32 @@ class Quantize(Job):
             )
 
 
+def quantized_config(config: QuantizeConfig, source: TokenizerConfig) -> TokenizerConfig:
+    """The config of a continuous tokenizer with the quantizer in front of its own decoder."""
+    keys = ("normalize", "shift", "scale", "sample")
+    own = PostTrainingConfig(
+        reads=source.quantizer,
+        quantizer=fitted(config.quantizer, source.quantizer.dim),
+        **{key: getattr(config, key) for key in keys},
+    )
+    tree = source.model_dump(mode="json") | {"quantizer": own.model_dump(mode="json")}
+    return validate(TokenizerConfig, tree)
+
+
 def quantized(config: QuantizeConfig, source: Tokenizer) -> Tokenizer:
     """A tokenizer with the networks of `source` and a quantizer that still wants its data.
 
     ConfigError for a tokenizer that has codes already, and for a quantizer that does not fit it.
     """
-    spec = source.spec()
-    if spec.vocab:
+    if source.spec().vocab:
         raise ConfigError(
             f"task.init: {config.init} has codes already ({source.config.quantizer.kind}); "
             "expected a continuous tokenizer, whose quantizer is kl or none"
         )
-    keys = ("normalize", "shift", "scale", "sample")
-    own = PostTrainingConfig(
-        reads=source.config.quantizer,
-        quantizer=fitted(config.quantizer, spec.dim),
-        **{key: getattr(config, key) for key in keys},
-    )
     license = next(iter(dict.fromkeys(source.licenses)), None)
-    changes = {"quantizer": own.model_dump(mode="json"), "license": license}
-    tree = source.config.model_dump(mode="json") | changes
+    own = quantized_config(config, source.config).model_copy(update={"license": license})
     try:
-        made = Tokenizer(validate(TokenizerConfig, tree))
+        made = Tokenizer(own)
     except UserError as error:
         raise ConfigError(f"task.quantizer: {error}") from None
     state = {

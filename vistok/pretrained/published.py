@@ -133,6 +133,15 @@ SEED_VOKEN = replace(
     source="arXiv 2412.02692, SEED-Voken",
     unsure="the filter; images are not rounded to 8 bits there",
 )
+TOKENBRIDGE = replace(
+    PLAIN,
+    crop="adm",
+    filter="bicubic",
+    source="arXiv 2503.16430, TokenBridge",
+    latents="samples",
+    unsure="the statistics of validation images: the released script compares with those of "
+    "training images, which gives 1.11",
+)
 OPEN_MAGVIT2 = replace(
     SEED_VOKEN,
     filter="bilinear",

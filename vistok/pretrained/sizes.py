@@ -85,6 +85,7 @@ SIZES: dict[str, tuple[str, int | None]] = {
     "tokenflow-clipb-32k-enhanced": ("561 in 8 scales", 8_415),
     "tokenflow-clipb-32k-enhanced-256": ("817 in 9 scales", 12_255),
     "tokenflow-siglip-32k": ("2227 in 15 scales", 33_405),
+    "tokenbridge": ("256", 24_576),
 }
 """Released name -> (tokens per image, bits per image; None for continuous tokens). "1..256" can be
 cut to any length."""

@@ -33,6 +33,7 @@ from vistok.pretrained.tokenizers.open_magvit2_video import OpenMAGVIT2Video
 from vistok.pretrained.tokenizers.retok import ReTok
 from vistok.pretrained.tokenizers.tatitok import TATiTok
 from vistok.pretrained.tokenizers.titok import TiTok
+from vistok.pretrained.tokenizers.tokenbridge import TokenBridge
 from vistok.pretrained.tokenizers.tokenflow import TokenFlow
 from vistok.pretrained.tokenizers.var import VARTokenizer
 from vistok.pretrained.tokenizers.vfrtok import VFRTok
@@ -58,6 +59,7 @@ FAMILIES: dict[str, Family] = {
         MARVAE(),
         GPSToken(),
         TokenFlow(),
+        TokenBridge(),
         RAR(),
         InstellaT2I(),
         LlamaGenGPT(),
