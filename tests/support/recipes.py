@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import string
 from pathlib import Path
 
@@ -16,9 +17,10 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = {str(path.relative_to(CONFIGS)): path for path in sorted(CONFIGS.rglob("*.yaml"))}
 
 
+@functools.cache
 def what_it_is(path: Path) -> str:
     """launch (of accelerate), study (of eval) or train, by the file's own keys."""
-    keys = set(yaml.safe_load(path.read_text()))
+    keys = set(yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     if "compute_environment" in keys or "distributed_type" in keys:
         return "launch"
     if "runs" in keys:
@@ -31,6 +33,7 @@ def what_it_is(path: Path) -> str:
 TRAINING = {name: path for name, path in FILES.items() if what_it_is(path) == "train"}
 
 
+@functools.cache  # configs are frozen
 def read_config(path: Path, *overrides: str) -> TrainConfig:
     return validate(TrainConfig, read_yaml(path, overrides), str(path))
 
