@@ -78,7 +78,8 @@ def write_stand_ins(runs: Path) -> None:
     relations = runs / "tiny_glotok_relations"
     relations.mkdir(parents=True)
     write_safetensors({"relations": torch.eye(64)}, relations / "relations.safetensors")
-    for name in ("maskgit_vqgan", "titok_stage1", "one_d_piece_stage1", "titok_vq", "retok"):
+    before = ("maskgit_vqgan", "titok_stage1", "one_d_piece_stage1", "titok_vq", "retok")
+    for name in (*before, "tokenflow"):
         torch.manual_seed(0)
         config = read_config(TINY[name])
         Tokenizer(config.task.tokenizer).save_pretrained(runs / config.name / "model")
