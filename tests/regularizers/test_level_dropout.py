@@ -52,8 +52,7 @@ def test_any_level_behind_the_first_may_be_lost(count):
 
 def test_a_batch_loses_the_same_levels_or_none():
     passes = [
-        levels(6, seed, which="any", start=1, proportion=0.3, choose="batch")
-        for seed in range(200)
+        levels(6, seed, which="any", start=1, proportion=0.3, choose="batch") for seed in range(200)
     ]
     assert all(bool((one == one[0]).all()) for one in passes)
     lost = sum(not bool(one.all()) for one in passes)

@@ -82,7 +82,7 @@ def write_stand_ins(runs: Path) -> None:
     relations.mkdir(parents=True)
     write_safetensors({"relations": torch.eye(64)}, relations / "relations.safetensors")
     before = ("maskgit_vqgan", "titok_stage1", "one_d_piece_stage1", "titok_vq", "retok")
-    for name in (*before, "seed_stage1", "seed_stage2"):
+    for name in (*before, "seed_stage1", "seed_stage2", "tokenflow"):
         torch.manual_seed(0)
         config = read_config(TINY[name])
         Tokenizer(config.task.tokenizer).save_pretrained(runs / config.name / "model")
