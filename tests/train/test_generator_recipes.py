@@ -31,8 +31,9 @@ from vistok.train.__main__ import main
 MARGIN = 0.3  # nats per position by which a generator beats the frequencies of the codes
 TEXT = "{network: clip, path: runs/tiny_clip, layer: penultimate, pooled: end, length: 12}"
 STEPS = 70  # a third of the recipe's are enough
-# Tokens of a scale know each other by earlier scales alone; those of tokenbridge have four numbers.
-LONGER = {"var": 150, "star": 150, "tokenbridge": 150}
+# Tokens of a scale know each other by earlier scales alone; those of tokenbridge have four numbers;
+# a velocity first learns how far its noise is from zero, then what other cells say.
+LONGER = {"xar": 140, "var": 150, "star": 150, "tokenbridge": 150}
 # star trains on fewer positions, without a modulation; codes of a window of token_shuffle know
 # nothing of each other, which is most of what there is to know here; the masks of tokenbridge hide
 # most positions.
