@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from tests.support.eval_browser import Browser, chromium
+from tests.support.training import count_no_flop
 from vistok.data import Photos, PhotosConfig
 from vistok.eval.config import PROTOCOLS
 from vistok.eval.context import Context
@@ -117,6 +118,7 @@ def in_process(monkeypatch):
     from vistok.train.config import TrainConfig
     from vistok.train.loop import train
 
+    count_no_flop(monkeypatch)
     ran = []
 
     def work(command, lock, on_cpu):

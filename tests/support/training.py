@@ -86,6 +86,12 @@ def forget_accelerate() -> None:
         state._reset_state()
 
 
+def count_no_flop(monkeypatch) -> None:
+    """Runs leave out the FLOP of their step, whose tests are in tests/train/cost: a step on fake
+    tensors takes as long as ten of a tiny network."""
+    monkeypatch.setattr("vistok.train.cost.throughput._counted", lambda key: ())
+
+
 def command(
     *args: object, processes: int = 1, module: str = "train", **env: str
 ) -> subprocess.CompletedProcess:

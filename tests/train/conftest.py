@@ -8,20 +8,24 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.training import TINY, cache_tree, forget_accelerate
+from tests.support.training import TINY, cache_tree, count_no_flop, forget_accelerate
 
 
 @pytest.fixture
 def run(tmp_path):
-    """run(tree, folder, **overrides) trains in this process; the run's folder."""
+    """run(tree, folder, **overrides) trains in this process; the run's folder. With counted=True
+    it counts the FLOP of its step."""
     from vistok.config import validate
     from vistok.train.config import TrainConfig
     from vistok.train.loop import train
 
-    def go(tree: dict, folder: str = "run", **overrides) -> Path:
+    def go(tree: dict, folder: str = "run", counted: bool = False, **overrides) -> Path:
         forget_accelerate()
         tree = {**copy.deepcopy(tree), "out": str(tmp_path / folder), **overrides}
-        return train(validate(TrainConfig, tree))
+        with pytest.MonkeyPatch.context() as patch:
+            if not counted:
+                count_no_flop(patch)
+            return train(validate(TrainConfig, tree))
 
     return go
 

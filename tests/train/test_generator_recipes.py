@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from tests.support.generators import held
 from tests.support.recipes import TINY, TINY_GENERATORS, TRAINING, read_config, write_clip
-from tests.support.training import command, forget_accelerate, lines, rewound
+from tests.support.training import command, count_no_flop, forget_accelerate, lines, rewound
 from vistok.config.registry import build
 from vistok.core.records import Condition
 from vistok.core.rng import Rng
@@ -39,6 +39,11 @@ LONGER = {"xar": 140, "var": 150, "star": 150, "tokenbridge": 150}
 # most positions.
 MARGINS = {"star": 0.1, "token_shuffle": 0.03, "tokenbridge": 0.1}
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _count_no_flop(monkeypatch):
+    count_no_flop(monkeypatch)
 
 
 def train(*words: object) -> None:

@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from tests.support.recipes import TINY, read_config, write_clip
-from tests.support.training import forget_accelerate, lines
+from tests.support.training import count_no_flop, forget_accelerate, lines
 from vistok.config.registry import build
 from vistok.core.draws import Draws
 from vistok.core.rng import Rng
@@ -67,6 +67,7 @@ def place(tmp_path_factory):
 def trained(place, monkeypatch):
     """trained(name) -> the run's folder, after it and what it starts from were trained, once."""
     monkeypatch.chdir(place)
+    count_no_flop(monkeypatch)
 
     def go(name: str):
         folder = place / f"runs/tiny_{name}"
@@ -81,6 +82,7 @@ def trained(place, monkeypatch):
             # Fewer than half of their steps show it.
             steps = LONGER.get(name, STEPS)
             arguments = [str(TINY[name]), f"steps={steps}", "log_every=1", "trackers=[]"]
+            arguments.append("validate_limit=16")
             done = CliRunner().invoke(main, arguments, catch_exceptions=False)
             assert done.exit_code == 0, done.output
         return folder

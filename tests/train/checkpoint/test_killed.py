@@ -28,9 +28,11 @@ def go(tree: dict, out: str) -> None:
 
     from vistok.config import validate
     from vistok.train.config import TrainConfig
+    from vistok.train.cost import throughput
     from vistok.train.loop import train
 
     torch.set_num_threads(1)
+    throughput._counted = lambda key: ()  # see `count_no_flop` of tests.support.training
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)

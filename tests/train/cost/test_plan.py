@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import json
 import re
 import sys
 from pathlib import Path
@@ -136,8 +137,8 @@ def test_recipes_of_other_codebooks_are_otherwise_equal(name):
 
 def shallow(task) -> list[str]:
     """Changes that leave a block or two of each network: all parts of a long search for the nearest
-    codes are alike, and so are all blocks and all bits, and nothing here is said of their number.
-    """
+    codes are alike, and so are all blocks, scales and bits, and nothing here is said of their
+    number."""
     changes = ["batch_size=4", "accumulate=1"]
     for side in ("encoder", "decoder"):
         part = getattr(task.tokenizer, side)
@@ -163,6 +164,9 @@ def shallow(task) -> list[str]:
         changes.append("task.tokenizer.input_space.depth=1")
     path, quantizer = "task.tokenizer.quantizer", task.tokenizer.quantizer
     while hasattr(quantizer, "quantizer"):
+        if quantizer.kind == "multi_scale":  # what level dropout always keeps, and the last
+            scales = [*quantizer.scales[:3], quantizer.scales[-1]]
+            changes.append(f"{path}.scales={json.dumps(scales)}")
         path, quantizer = f"{path}.quantizer", quantizer.quantizer
     if getattr(quantizer, "entropy_group", None) == 1:  # all bits at once, not one after the other
         changes.append(f"{path}.entropy_group={quantizer.bits}")
@@ -170,6 +174,10 @@ def shallow(task) -> list[str]:
         if isinstance(getattr(loss, "network", None), FrozenViTConfig):
             kind = f"task.losses.{place}.network.kind=vit"
             changes += [kind, f"task.losses.{place}.network.depth=1"]
+        if loss.kind == "ar_prior":
+            changes.append(f"task.losses.{place}.transformer.depth=1")
+        if getattr(getattr(loss, "discriminator", None), "kind", "") == "clip_vit":
+            changes.append(f"task.losses.{place}.discriminator.depth=1")
         if getattr(getattr(loss, "discriminator", None), "kind", "") == "dino":
             dino = f"task.losses.{place}.discriminator"
             changes += [f"{dino}.network.depth=1", f"{dino}.readouts=[0,1]"]

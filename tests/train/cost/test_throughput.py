@@ -100,7 +100,7 @@ def test_peak_memory_of_a_process():
 
 
 def test_a_run_logs_its_rate(run):
-    row = lines(run(TINY, peak_tflops=0.25))[-1]
+    row = lines(run(TINY, counted=True, peak_tflops=0.25))[-1]
     flops = make_plan(config_of()).stages[0].flops
     assert row["tflops"] == pytest.approx(flops * row["images_per_s"] / 1e12)
     assert row["mfu"] == pytest.approx(row["tflops"] / 0.25)

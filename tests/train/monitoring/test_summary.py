@@ -126,7 +126,7 @@ def test_bad_samples_are_counted_from_the_quarantine(tmp_path):
 
 
 def test_a_run_ends_with_its_summary(run, capsys):
-    folder = run(TINY)
+    folder = run(TINY, counted=True)
     s = json.loads((folder / "summary.json").read_text())
     assert s["steps"] == 12 and s["images_per_s"] > 0 and s["tflops"] > 0
     last = lines(folder, "val")[-1]
