@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from string import ascii_lowercase as LETTERS
 
 import torch
 
@@ -87,7 +88,7 @@ def tokenizers(*families: str) -> str:
         spec = _spec(name)
         rfid = _number(release.rfid)
         if release.rfid is not None:
-            letter = protocols.setdefault(release.protocol.described, "abcdefgh"[len(protocols)])
+            letter = protocols.setdefault(release.protocol.described, LETTERS[len(protocols)])
             rfid += f"&nbsp;({letter})"
         recipe = ", ".join(f"`{Path(file).name}`" for file in release.recipe)
         bits = f"{spec.bits:,}" if spec.vocab else f"{spec.dim}&nbsp;numbers per&nbsp;token"
