@@ -144,19 +144,13 @@ class XAR(Family):
             sizes = _sizes(state)
         except (KeyError, IndexError, ZeroDivisionError):
             return official  # importing says what is missing
-        named = official.get("model")
-        if named in _SIZES:
-            width, depth, heads = _SIZES[named]
-            for stage in _STAGES:
-                sizes |= {f"{stage}_embed_dim": width, f"{stage}_depth": depth}
-                sizes[f"{stage}_num_heads"] = heads
-        return {**sizes, **official}
+        return {**sizes, **_sizes_of_model(official), **official}
 
     # -- configs --------------------------------------------------------------------------------
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
         warn_of_unknown(self.name, official, {*_DEFAULTS, *_SIDED, *_SILENT})
-        args = {**_DEFAULTS, **official}
+        args = {**_DEFAULTS, **_sizes_of_model(official), **official}
         width, other = (args[f"{stage}_embed_dim"] for stage in _STAGES)
         if width != other:
             raise ConfigError(
@@ -327,6 +321,18 @@ class XAR(Family):
 
 def _depth(state: Mapping[str, Tensor], stage: str) -> int:
     return len({key.split(".")[1] for key in state if key.startswith(f"{stage}_blocks.")})
+
+
+def _sizes_of_model(official: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that the name of a released size stands for; {} without one."""
+    if official.get("model") not in _SIZES:
+        return {}
+    width, depth, heads = _SIZES[official["model"]]
+    return {
+        f"{stage}_{name}": value
+        for stage in _STAGES
+        for name, value in (("embed_dim", width), ("depth", depth), ("num_heads", heads))
+    }
 
 
 def _grid(args: Mapping[str, Any]) -> tuple[int, int]:
