@@ -28,9 +28,11 @@ from vistok.pretrained.base import (
 from vistok.pretrained.published import COSMOS_SEED_VOKEN, PLAIN, PublishedProtocol
 from vistok.pretrained.tokenizers.cosmos import LICENSE, check
 from vistok.pretrained.tokenizers.cosmos_quantizers import (
+    FSQ,
     READ,
     is_continuous,
     plain,
+    quantizer_found,
     quantizer_official,
     quantizer_tree,
     turned,
@@ -55,17 +57,11 @@ _NETWORK: dict[str, Any] = {
     "encoder": "Default",
     "decoder": "Default",
 }
-_DISCRETE = {
-    "z_channels": 256,
-    "quantizer": "FSQ",
-    "embedding_dim": 6,
-    "levels": [8, 8, 8, 5, 5, 5],
-}
+_DISCRETE = {"z_channels": 256, **FSQ}
 _CONTINUOUS = {"z_channels": 16, "latent_channels": 16, "formulation": "AE"}
 _ONLY = {"in_channels": 3, "out_channels": 3, "encoder": "Default", "decoder": "Default"}
 _IGNORED = ("name", "num_groups", "legacy_mode", "loss_weights")  # of other networks alone
 _WRAPPERS = ("network.", "model.")  # prefixes of a trainer
-_BUFFERS = ("quantizer.", "inv_quant.quantizer.")
 
 
 class CosmosImage(Family):
@@ -107,7 +103,7 @@ class CosmosImage(Family):
         met = {one for place, counter in places for i, one in enumerate(counter)
                if f"{place}.{i}.attn.0.norm.weight" in state}  # fmt: skip
         found = {
-            "attn_resolutions": sorted(met) or _NETWORK["attn_resolutions"],
+            "attn_resolutions": sorted(met) or ([] if 32 in sum(counters, []) else [32]),
             "channels": channels,
             "channels_mult": [width // channels for width in widths],
             "num_res_blocks": _count(state, "encoder.down.0.block.{}.conv1.weight"),
@@ -115,13 +111,7 @@ class CosmosImage(Family):
             "spatial_compression": side * 2**halved,
             "z_channels": embed.shape[0],
         }
-        told = [state[f"{one}_levels"].tolist() for one in _BUFFERS if f"{one}_levels" in state]
-        if told or embed.shape[1] == _DISCRETE["embedding_dim"]:
-            told = [*told, _DISCRETE["levels"]]
-            return _NETWORK | _DISCRETE | found | {"embedding_dim": len(told[0]), "levels": told[0]}
-        factor = state["quant_conv.weight"].shape[0] // embed.shape[1]
-        more = {"latent_channels": embed.shape[1], "z_factor": factor}
-        return _NETWORK | _CONTINUOUS | found | more | {"formulation": ("AE", "VAE")[factor - 1]}
+        return _NETWORK | found | quantizer_found(state, embed.shape[1])
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
         continuous = is_continuous(official)
