@@ -59,7 +59,7 @@ def test_continuous_weights_say_so(name):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "-" in name])
 def test_buffers_of_bare_weights_tell_the_quantizer(name):
-    """Residual FSQ and LFQ have no weights: these alone tell them from what has as many channels."""
+    """Residual FSQ and LFQ have no weights: these alone tell what they are."""
     family, state, config = official(name)
     levels = torch.tensor([5, 3], dtype=torch.int32)
     state["encoder.patcher.wavelets"] = torch.ones(2)
