@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from tests.support.official import COSMOS_DI, COSMOS_IMAGE, FLAT, official
-from vistok.config import ConfigError, UserError
+from vistok.config import ConfigError, UserError, validate, validate_part
 from vistok.pretrained import FAMILIES, from_official, load, to_official
+from vistok.pretrained.tokenizers.cosmos_quantizers import plain
 from vistok.storage.origin import Origin
 from vistok.storage.weights import WeightsError
-from vistok.tokenizer import Tokenizer
+from vistok.tokenizer import Tokenizer, TokenizerConfig
 
 COSMOS = FAMILIES["cosmos_image"]
 NAMES = [name for name in FLAT if name.startswith("cosmos_image")]
@@ -54,6 +55,33 @@ def test_continuous_weights_say_so(name):
     wanted = COSMOS.config(config)["quantizer"]
     assert COSMOS.config(found)["quantizer"] == wanted
     assert COSMOS.constants({k: v for k, v in state.items() if "patcher" not in k}) is None
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "-" in name])
+def test_buffers_of_bare_weights_tell_the_quantizer(name):
+    """Residual FSQ and LFQ have no weights: these alone tell what they are."""
+    family, state, config = official(name)
+    levels = torch.tensor([5, 3], dtype=torch.int32)
+    state["encoder.patcher.wavelets"] = torch.ones(2)
+    state |= {
+        "residual": {f"quantizer.layers.{i}._levels": levels for i in range(2)},
+        "product": {"quantizer._levels": levels},
+        "lfq": {"quantizer.mask": 2 ** torch.arange(3, -1, -1), "quantizer.zero": torch.zeros(1)},
+    }.get(name.removeprefix("cosmos_image-"), {})
+    found = from_official(family, state, COSMOS.constants(state)).config.quantizer
+    mine = validate_part("quantizer", COSMOS.config(config)["quantizer"], "test")
+    assert plain(mine.model_dump()) == plain(found.model_dump())
+
+
+def test_levels_without_attention_meet_no_counter():
+    """1024 / 4 halves to 32 at the fourth level, which the releases' own [32] would meet."""
+    sizes = {"channels_mult": [1, 1, 1, 1], "patch_size": 4, "spatial_compression": 32}
+    config = {**FLAT["cosmos_image"], **sizes, "resolution": 1024, "attn_resolutions": []}
+    tokenizer = Tokenizer(validate(TokenizerConfig, COSMOS.config(config)))
+    state = to_official(tokenizer, "cosmos_image")[0] | {"encoder.patcher.wavelets": torch.ones(2)}
+    state["quantizer._levels"] = torch.tensor([5, 3])
+    again = from_official("cosmos_image", state, COSMOS.constants(state)).config
+    assert again.encoder.conv == tokenizer.config.encoder.conv
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -67,6 +67,7 @@ def test_another_layout_of_the_same_cnn_is_not_taken_for_it():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"decoder_attn_resolutions": 16}, "decoder_attn_resolutions=16; expected a list"),
         ({"resolution": [32, 32]}, "resolution=.*; expected one whole number"),
         ({"use_variational": 1}, "use_variational: got 1; expected true or false"),
         ({"resamp_with_conv": "no"}, "resamp_with_conv: got 'no'; expected true or false"),

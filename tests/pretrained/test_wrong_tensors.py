@@ -84,6 +84,36 @@ def test_open_magvit2_without_heads(fails):
         from_official("open_magvit2_ar", tiny()[0], params(n_head=0), "some.pt")
 
 
+def bare(family):
+    if family == "gpstoken":
+        from tests.pretrained.test_gpstoken import network
+
+        return pretrained.to_official(network(), family)[0]
+    from tests.pretrained.test_mar import state_of
+    from tests.pretrained.test_xar import official_xar
+
+    return official_xar()[0] if family == "xar" else state_of()
+
+
+@pytest.mark.parametrize(
+    ("family", "key", "shape"),
+    [
+        ("mar_vae", "encoder.conv_in.weight", ()),
+        ("mar_vae", "encoder.conv_in.weight", (0, 12, 3, 3)),
+        ("mar_vae", "quant_conv.weight", ()),
+        ("gpstoken", "to_gps.1.weight", ()),
+        ("xar", "z_proj_ln.weight", ()),
+    ],
+)
+def test_sizes_of_bare_files_are_read_from_tensors_of_any_shape(
+    tmp_path, fails, family, key, shape
+):
+    """Without a config a family reads its sizes from the weights: what has none is named."""
+    torch.save({**bare(family), key: torch.zeros(shape)}, tmp_path / "bare.pt")
+    with fails(WeightsError, "bare.pt", rf"{key} has shape \({str(shape)[1:-1]}\)"):
+        pretrained.load(tmp_path / "bare.pt")
+
+
 def test_bare_files_of_a_var_vqvae_are_its_own(tmp_path):
     """Sizes are those of the tensors, scales those of 256 pixels; no other family takes it."""
     family, state, config = official("var_vqvae")

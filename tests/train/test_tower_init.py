@@ -52,3 +52,6 @@ def test_a_tower_takes_its_network(tmp_path):
     deep = {"patch": 4, "positions": 4, "transformer": INNER | {"depth": 3}}
     with pytest.raises(ConfigError, match=r"task\.init: clip: .* lacks 'transformer\.blocks\.2"):
         task(init | {"parts": parts}, tower=deep)
+    bare = {"patch": 4, "positions": 4, "norm_in": False, "transformer": INNER}
+    with pytest.raises(ConfigError, match=r"clip: the tower has no place for its 'norm_in\.weight"):
+        task(init | {"parts": parts}, tower=bare)

@@ -31,6 +31,7 @@ _OUTSIDE = {
     "norm.weight": "transformer.norm.weight",
     "norm.bias": "transformer.norm.bias",
 }
+_MOST = 512  # blocks of a transformer
 _BLOCK = (
     ("blocks.", "transformer.blocks."),
     (".norm1.", ".norm_attention."),
@@ -96,9 +97,20 @@ def tower_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def take(tower: VisionTower, state: Mapping[str, Tensor], network: str) -> None:
-    """Give a tower the tensors that it has of a state in its own names; BadWeights where it lacks
-    one, or has another shape."""
-    own = tower.state_dict(keep_vars=True)
+    """Give a tower the tensors that it has of a state in its own names; BadWeights where the state
+    lacks one, or has another shape.
+
+    Blocks behind the tower's last and the last norm may be left; InputError for any other tensor
+    that the tower has no place for, without which its features would be others.
+    """
+    own, depth = tower.state_dict(keep_vars=True), len(tower.transformer.blocks)
+    behind = ("transformer.norm.", *(f"transformer.blocks.{i}." for i in range(depth, _MOST)))
+    left = [key for key in state if key not in own and not key.startswith(behind)]
+    if left:
+        raise InputError(
+            f"{network}: the tower has no place for its '{left[0]}'; expected a tower with the "
+            "network's own class_token, norm_in, patch_bias and transformer"
+        )
     given = {key: tensor for key, tensor in state.items() if key in own}
     for key, tensor in fitted(own, given, network).items():
         own[key].copy_(tensor)

@@ -242,7 +242,8 @@ class FlowAR(Generator):
     def forward(
         self, tokens: Tokens, condition: Condition, draws: Draws | None = None
     ) -> dict[str, Tensor]:
-        """loss: mean squared error of the velocity. Without draws, at the times of `evaluate`."""
+        """loss: squared error of the velocity, a mean over all numbers, of which those behind the
+        prefix of cut tokens are 0. Without draws, at the times of `evaluate`, of what is kept."""
         if draws is None:
             total, count = self.evaluate(tokens, condition)["velocity_error"]
             return {"loss": (total / count).float()}

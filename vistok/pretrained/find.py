@@ -128,11 +128,37 @@ def _recognized(
 
 
 def _constants(family: Family, state: dict[str, Tensor], path: Path) -> Mapping[str, Any] | None:
-    """`Family.constants`, whose error names the file."""
+    """`Family.constants`, whose error names the file. The weights are somebody else's: a tensor
+    without the axes that sizes are read from is named as well."""
+    watched = _Watched(state)
     try:
-        return family.constants(state)
+        return family.constants(watched)
     except UserError as error:
         raise type(error)(f"{path}: {error}") from None
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        key = next((key for key in watched.seen if not state[key].numel()), None)
+        key = key or next((key for key in watched.seen if not state[key].ndim), None)
+        said = f"{key} has shape {tuple(state[key].shape)}" if key else "tensors have other shapes"
+        raise WeightsError(
+            f"{path}: {said}; {family.name} reads its sizes there: expected the released weights "
+            "as they came"
+        ) from None
+
+
+class _Watched(dict):
+    """A state dict that remembers which of its tensors were looked at."""
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        super().__init__(state)
+        self.seen: list[str] = []
+
+    def __getitem__(self, key: str) -> Tensor:
+        found = super().__getitem__(key)
+        self.seen.append(key)
+        return found
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self else default
 
 
 def _config(folder: Path, given: str | Path | None) -> Mapping[str, Any] | None:

@@ -28,15 +28,22 @@ from vistok.pretrained.base import (
 from vistok.pretrained.published import COSMOS_SEED_VOKEN, PLAIN, PublishedProtocol
 from vistok.pretrained.tokenizers.cosmos import LICENSE, check
 from vistok.pretrained.tokenizers.cosmos_quantizers import (
+    FSQ,
     READ,
     is_continuous,
     plain,
+    quantizer_found,
     quantizer_official,
     quantizer_tree,
     turned,
 )
 from vistok.pretrained.tokenizers.llamagen import refuse_others
-from vistok.pretrained.tokenizers.taming import cnn_official, cnn_trees, level_entries
+from vistok.pretrained.tokenizers.taming import (
+    attention_counters,
+    cnn_official,
+    cnn_trees,
+    level_entries,
+)
 from vistok.tokenizer import TokenizerConfig
 
 _NETWORK: dict[str, Any] = {
@@ -55,17 +62,11 @@ _NETWORK: dict[str, Any] = {
     "encoder": "Default",
     "decoder": "Default",
 }
-_DISCRETE = {
-    "z_channels": 256,
-    "quantizer": "FSQ",
-    "embedding_dim": 6,
-    "levels": [8, 8, 8, 5, 5, 5],
-}
+_DISCRETE = {"z_channels": 256, **FSQ}
 _CONTINUOUS = {"z_channels": 16, "latent_channels": 16, "formulation": "AE"}
 _ONLY = {"in_channels": 3, "out_channels": 3, "encoder": "Default", "decoder": "Default"}
 _IGNORED = ("name", "num_groups", "legacy_mode", "loss_weights")  # of other networks alone
 _WRAPPERS = ("network.", "model.")  # prefixes of a trainer
-_BUFFERS = ("quantizer.", "inv_quant.quantizer.")
 
 
 class CosmosImage(Family):
@@ -102,12 +103,14 @@ class CosmosImage(Family):
         levels, halved = (_count(state, f"encoder.down.{{}}.{one}.weight")
                           for one in ("block.0.conv1", "downsample.conv"))  # fmt: skip
         widths = [state[f"encoder.down.{i}.block.0.conv1.weight"].shape[0] for i in range(levels)]
-        counters = _counters(_NETWORK["resolution"], side, levels, halved)
+        counters = attention_counters(_NETWORK["resolution"] // side, levels, halved)
         places = zip(("encoder.down", "decoder.up"), counters, strict=True)
         met = {one for place, counter in places for i, one in enumerate(counter)
                if f"{place}.{i}.attn.0.norm.weight" in state}  # fmt: skip
+        usual = _NETWORK["attn_resolutions"]
+        nowhere = [] if any(usual[0] in counter for counter in counters) else usual
         found = {
-            "attn_resolutions": sorted(met) or _NETWORK["attn_resolutions"],
+            "attn_resolutions": sorted(met) or nowhere,
             "channels": channels,
             "channels_mult": [width // channels for width in widths],
             "num_res_blocks": _count(state, "encoder.down.0.block.{}.conv1.weight"),
@@ -115,13 +118,7 @@ class CosmosImage(Family):
             "spatial_compression": side * 2**halved,
             "z_channels": embed.shape[0],
         }
-        told = [state[f"{one}_levels"].tolist() for one in _BUFFERS if f"{one}_levels" in state]
-        if told or embed.shape[1] == _DISCRETE["embedding_dim"]:
-            told = [*told, _DISCRETE["levels"]]
-            return _NETWORK | _DISCRETE | found | {"embedding_dim": len(told[0]), "levels": told[0]}
-        factor = state["quant_conv.weight"].shape[0] // embed.shape[1]
-        more = {"latent_channels": embed.shape[1], "z_factor": factor}
-        return _NETWORK | _CONTINUOUS | found | more | {"formulation": ("AE", "VAE")[factor - 1]}
+        return _NETWORK | found | quantizer_found(state, embed.shape[1])
 
     def config(self, official: Mapping[str, Any]) -> dict[str, Any]:
         continuous = is_continuous(official)
@@ -153,7 +150,7 @@ class CosmosImage(Family):
         sizes = {"ch": full["channels"], "ch_mult": full["channels_mult"]}
         sizes |= {"num_res_blocks": full["num_res_blocks"], "dropout_p": full["dropout"]}
         encoder, decoder = cnn_trees(self.name, sizes)
-        counters = _counters(full["resolution"], patch, count, ways)
+        counters = attention_counters(full["resolution"] // patch, count, ways)
         for part, counter in zip((encoder, decoder), counters, strict=True):
             attended = [i for i, one in enumerate(counter) if one in full["attn_resolutions"]]
             part["conv"] = part["conv"] | {"space_levels": ways, "attention_levels": attended}
@@ -217,7 +214,7 @@ class CosmosImage(Family):
         wanted = [[conv.attends(i) for i in range(count)] for conv in convs]
         sides = (_NETWORK["resolution"], patch << count, *range(patch << count, patch << count + 2))
         for side in sides:
-            counters = _counters(side, patch, count, ways)
+            counters = attention_counters(side // patch, count, ways)
             flat = [(one, want) for pair in zip(counters, wanted, strict=True)
                     for one, want in zip(*pair, strict=True)]  # fmt: skip
             met = {one for one, want in flat if want}
@@ -286,14 +283,6 @@ def _count(state: Mapping[str, Tensor], key: str) -> int:
     while key.format(number) in state:
         number += 1
     return number
-
-
-def _counters(resolution: int, patch: int, levels: int, ways: int) -> tuple[list[int], list[int]]:
-    """What the originals compare with `attn_resolutions` at each level of encoder and decoder."""
-    start = resolution // patch
-    down = [start // 2 ** min(i, ways) for i in range(levels)]
-    up = [(start // 2 ** (levels - 1)) * 2 ** min(levels - 1 - i, ways) for i in range(levels)]
-    return down, up
 
 
 def _plain(part: Any) -> Any:

@@ -16,6 +16,9 @@ from torch import Tensor
 from vistok.config import ConfigError
 from vistok.pretrained.base import Family, flag
 
+FSQ: dict[str, Any] = {"quantizer": "FSQ", "embedding_dim": 6, "levels": [8, 8, 8, 5, 5, 5]}
+"""That of all discrete releases."""
+_LEVELS = ("quantizer._levels", "inv_quant.quantizer._levels", "quantizer.layers.0._levels")
 _LFQ = {"entropy_loss_weight": 0.1, "commitment_loss_weight": 0.25, "default_temp": 0.01}
 _NAMES = {"ResidualFSQ": "RESFSQ"}  # as the original's texts call it
 _SIZES = (
@@ -38,6 +41,32 @@ def is_continuous(official: Mapping[str, Any]) -> bool:
     """True if a config is that of a continuous tokenizer."""
     own = {"latent_channels", "formulation"} & set(official)
     return bool(own) or official.get("name") in ("CI", "ContinuousImageTokenizer")
+
+
+def quantizer_found(state: Mapping[str, Tensor], channels: int) -> dict[str, Any]:
+    """What a state dict without a config says of its quantizer.
+
+    Args:
+        channels: of a token's values.
+    """
+    told = {"embedding_dim": channels}
+    if "quantizer.embedding.weight" in state:
+        codes = len(state["quantizer.embedding.weight"])
+        return told | {"quantizer": "VQ", "num_embeddings": codes}
+    if "quantizer.mask" in state:
+        return told | {"quantizer": "LFQ", "codebook_dim": channels, "codebook_size": 2**channels}
+    levels = next((state[key].tolist() for key in _LEVELS if key in state), None)
+    if levels is None and channels != FSQ["embedding_dim"]:
+        factor = state["quant_conv.weight"].shape[0] // channels
+        formulation = {"z_factor": factor, "formulation": "VAE" if factor == 2 else "AE"}
+        return {"latent_channels": channels, **formulation}
+    levels = FSQ["levels"] if levels is None else levels
+    told |= {"quantizer": "FSQ", "levels": levels}
+    depth = len({key.split(".")[2] for key in state if key.startswith("quantizer.layers.")})
+    if depth:
+        return told | {"quantizer": "RESFSQ", "num_quantizers": depth}
+    books = channels // len(levels)
+    return told if books == 1 else told | {"num_codebooks": books}
 
 
 def quantizer_tree(

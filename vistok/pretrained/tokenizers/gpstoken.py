@@ -27,7 +27,7 @@ from vistok.pretrained.base import (
 from vistok.pretrained.published import GPSTOKEN
 from vistok.pretrained.tokenizers.llamagen import refuse_others
 from vistok.pretrained.tokenizers.seed_voken import require_kinds
-from vistok.pretrained.tokenizers.taming import level_entries
+from vistok.pretrained.tokenizers.taming import attended_levels, attention_counters, level_entries
 from vistok.pretrained.tokenizers.titok import within
 from vistok.tokenizer import TokenizerConfig
 
@@ -162,7 +162,7 @@ class GPSToken(Family):
                         "norm": "deviation",
                         "dropout": network["dropout"],
                         "attention": True,
-                        "attention_levels": self._attended(network, levels),
+                        "attention_levels": attended_levels(self.name, network, levels)[1],
                     },
                 },
             },
@@ -173,16 +173,6 @@ class GPSToken(Family):
             raise ConfigError(f"{self.name}: {place}={given!r}; expected a mapping")
         warn_of_unknown(self.name, given, known, f"{place}.")
         return {**known, **given}
-
-    def _attended(self, network: Mapping[str, Any], levels: int) -> list[int]:
-        """Levels whose blocks attention follows: where a counter meets attn_resolutions, which
-        starts at the smallest map of an image of `resolution` and doubles."""
-        side = network["resolution"]
-        if isinstance(side, bool) or not isinstance(side, int):
-            raise ConfigError(f"{self.name}: resolution={side!r}; expected one whole number")
-        first = side // 2 ** (levels - 1)
-        counter = [first * 2 ** (levels - 1 - level) for level in range(levels)]
-        return [i for i, one in enumerate(counter) if one in network["attn_resolutions"]]
 
     def official(self, config: TokenizerConfig) -> dict[str, Any]:
         encoder, decoder = config.encoder, config.decoder
@@ -214,7 +204,9 @@ class GPSToken(Family):
                 "ch_mult": list(conv.channel_mult),
                 "num_res_blocks": conv.blocks - 1,
                 "attn_resolutions": [
-                    sides[0] // 2**level for level in range(levels) if conv.attends(level)
+                    one
+                    for level, one in enumerate(attention_counters(sides[0], levels)[1])
+                    if conv.attends(level)
                 ],
                 "dropout": conv.dropout,
             },

@@ -1,9 +1,8 @@
 """IBQ's tokenizers (arXiv 2412.02692, TencentARC/SEED-Voken): taming's CNN, 1,024 to 262,144 codes.
 
 The releases are Lightning checkpoints without a config, whose constants stand in the official
-YAMLs; of their weights the averaged ones are read (`seed_voken`). Attention sits where a counter
-that starts at `resolution` and halves with each level meets `attn_resolutions`, whatever sides
-images have.
+YAMLs; of their weights the averaged ones are read (`seed_voken`). Attention sits where counters
+that start at `resolution` meet `attn_resolutions`, whatever sides images have.
 """
 
 from __future__ import annotations
@@ -26,7 +25,12 @@ from vistok.pretrained.tokenizers.seed_voken import (
     number,
     require_kinds,
 )
-from vistok.pretrained.tokenizers.taming import cnn_official, cnn_trees, level_entries
+from vistok.pretrained.tokenizers.taming import (
+    attended_levels,
+    cnn_official,
+    cnn_trees,
+    level_entries,
+)
 from vistok.pretrained.tokenizers.titok import within
 from vistok.tokenizer import TokenizerConfig
 
@@ -131,9 +135,10 @@ class IBQTokenizer(Family):
         sizes = {key: network[key] for key in ("ch", "ch_mult", "num_res_blocks")}
         sizes |= {"dropout_p": network["dropout"], "resamp_with_conv": network["resamp_with_conv"]}
         encoder, decoder = cnn_trees(self.name, sizes)
-        attended = self._attended(network, len(network["ch_mult"]))
-        for side in (encoder, decoder):
-            side["conv"]["attention_levels"] = attended
+        levels = len(network["ch_mult"])
+        both = attended_levels(self.name, network, levels)
+        for side, attended in zip((encoder, decoder), both, strict=True):
+            side["conv"]["attention_levels"] = None if attended == [levels - 1] else attended
             side["z_channels"] = network["z_channels"]
         return {
             "image_size": network["resolution"],
@@ -141,17 +146,6 @@ class IBQTokenizer(Family):
             "quantizer": quantizer_tree(arguments, entropy, whole),
             "decoder": decoder,
         }
-
-    def _attended(self, network: Mapping[str, Any], levels: int) -> list[int] | None:
-        """Levels with attention; None for the last alone."""
-        side, sides = network["resolution"], network["attn_resolutions"]
-        if isinstance(side, bool) or not isinstance(side, int):
-            raise ConfigError(f"{self.name}: resolution={side!r}; expected one whole number")
-        if not isinstance(sides, list | tuple):
-            raise ConfigError(f"{self.name}: attn_resolutions={sides!r}; expected a list of sides")
-        counter = [side // 2**level for level in range(levels)]
-        found = [i for i, one in enumerate(counter) if one in sides]
-        return None if found == [levels - 1] else found
 
     def official(self, config: TokenizerConfig) -> dict[str, Any]:
         encoder, quantizer = config.encoder, config.quantizer

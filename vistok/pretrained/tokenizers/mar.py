@@ -15,11 +15,16 @@ from typing import Any
 
 from torch import Tensor
 
-from vistok.config import ConfigError
 from vistok.pretrained.base import Entry, Family, Release, flag, same, squeeze, warn_of_unknown
 from vistok.pretrained.tokenizers.llamagen import refuse_others
 from vistok.pretrained.tokenizers.seed_voken import require_kinds
-from vistok.pretrained.tokenizers.taming import cnn_official, cnn_trees, level_entries
+from vistok.pretrained.tokenizers.taming import (
+    attended_levels,
+    attention_counters,
+    cnn_official,
+    cnn_trees,
+    level_entries,
+)
 from vistok.tokenizer import TokenizerConfig
 
 LICENSE = "MIT (code and weights)"
@@ -60,6 +65,8 @@ class MARVAE(Family):
             return True
         # The encoder's map has two channels for each that the decoder's first map has.
         given, read = (keys[f"{name}quant_conv.weight"].shape for name in ("", "post_"))
+        if min(len(given), len(read)) < 2:
+            return True  # damaged; what reads it names it
         return given[1] == 2 * read[0]
 
     def constants(self, state: Mapping[str, Tensor]) -> Mapping[str, Any] | None:
@@ -78,8 +85,11 @@ class MARVAE(Family):
         )
         channels = given["z_channels"] or given["embed_dim"]
         encoder["z_channels"], decoder["z_channels"] = 2 * channels, channels
-        encoder["conv"]["attention_levels"] = self._attended(given, "attn_resolutions")
-        decoder["conv"]["attention_levels"] = self._attended(given, "decoder_attn_resolutions")
+        levels = len(given["ch_mult"])
+        down, _ = attended_levels(self.name, given, levels)
+        _, up = attended_levels(self.name, given, levels, "decoder_attn_resolutions")
+        for side, found in ((encoder, down), (decoder, up)):
+            side["conv"]["attention_levels"] = None if found == [levels - 1] else found
         quantizer = {"kind": "kl", "dim": given["embed_dim"], "loss_weights": {"kl": _KL}}
         return {
             "image_size": given["resolution"],
@@ -87,15 +97,6 @@ class MARVAE(Family):
             "quantizer": quantizer if both else quantizer | {"logvar": _LOGVAR},
             "decoder": decoder,
         }
-
-    def _attended(self, given: Mapping[str, Any], key: str) -> list[int] | None:
-        """Levels with attention: where a counter that starts at `resolution` and halves with each
-        level meets `key`, whatever sides images have. None for the last alone."""
-        side, levels = given["resolution"], len(given["ch_mult"])
-        if isinstance(side, bool) or not isinstance(side, int):
-            raise ConfigError(f"{self.name}: resolution={side!r}; expected one whole number")
-        found = [i for i in range(levels) if side // 2**i in given[key]]
-        return None if found == [levels - 1] else found
 
     def official(self, config: TokenizerConfig) -> dict[str, Any]:
         require_kinds(self.name, config, encoder="cnn", quantizer="kl")
@@ -105,7 +106,8 @@ class MARVAE(Family):
         """The official config of a tokenizer whose posterior `kl` describes."""
         encoder, decoder, side = config.encoder, config.decoder, config.image_size[0]
         cnn = cnn_official(encoder, decoder)
-        at = lambda conv: [side // 2**i for i in range(len(conv.channel_mult)) if conv.attends(i)]
+        down, up = attention_counters(side, len(encoder.conv.channel_mult))
+        at = lambda conv, counter: [one for i, one in enumerate(counter) if conv.attends(i)]
         official = {
             "embed_dim": kl.dim,
             "ch_mult": cnn["encoder_ch_mult"],
@@ -113,8 +115,8 @@ class MARVAE(Family):
             "z_channels": decoder.z_channels,
             "ch": cnn["ch"],
             "num_res_blocks": cnn["num_res_blocks"],
-            "attn_resolutions": at(encoder.conv),
-            "decoder_attn_resolutions": at(decoder.conv),
+            "attn_resolutions": at(encoder.conv, down),
+            "decoder_attn_resolutions": at(decoder.conv, up),
             "dropout": cnn["dropout_p"],
             "resamp_with_conv": cnn["resamp_with_conv"],
             "resolution": side,

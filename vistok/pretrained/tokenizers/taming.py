@@ -64,6 +64,37 @@ def cnn_official(encoder: Any, decoder: Any) -> dict[str, Any]:
     }
 
 
+def attention_counters(
+    side: int, levels: int, ways: int | None = None
+) -> tuple[list[int], list[int]]:
+    """What the originals compare with `attn_resolutions` at each level, that of the image first:
+    the encoder's counter starts at `side` and halves, rounded down; the decoder's starts at the
+    encoder's last and doubles. They differ where `side` cannot be halved so often.
+
+    Args:
+        ways: how many of the levels halve and double; None = all but the last.
+    """
+    ways = levels - 1 if ways is None else ways
+    down = [side // 2 ** min(i, ways) for i in range(levels)]
+    up = [(side // 2 ** (levels - 1)) * 2 ** min(levels - 1 - i, ways) for i in range(levels)]
+    return down, up
+
+
+def attended_levels(
+    family: str, given: Mapping[str, Any], levels: int, key: str = "attn_resolutions"
+) -> tuple[list[int], list[int]]:
+    """Levels with attention of an encoder and of a decoder, whatever sides images have; ConfigError
+    unless `resolution` is a number and `key` a list of them."""
+    side, sides = given["resolution"], given[key]
+    if isinstance(side, bool) or not isinstance(side, int):
+        raise ConfigError(f"{family}: resolution={side!r}; expected one whole number")
+    if not isinstance(sides, list | tuple):
+        raise ConfigError(f"{family}: {key}={sides!r}; expected a list of sides")
+    down, up = attention_counters(side, levels)
+    met = lambda counter: [i for i, one in enumerate(counter) if one in sides]
+    return met(down), met(up)
+
+
 def encoder_entries(encoder: Any, ours: str, theirs: str) -> list[Entry]:
     """Key table of an encoder without its `proj`."""
     conv = encoder.conv
