@@ -194,6 +194,8 @@ def fitted(config: Any, dim: int) -> Any:
         changes["quantizer"] = fitted(inner, dim // branches)
     elif inner is not None:
         changes["quantizer"] = fitted(inner, dim)
+    elif hasattr(config, "parts"):
+        pass  # dual: its width is that of both parts
     elif hasattr(config, "dim") and config.dim == _default(config, "dim"):
         changes["dim"] = dim
     return config.model_copy(update=changes)
