@@ -15,7 +15,7 @@ from vistok.quantizers.atoms.fsq import FSQConfig
 from vistok.tokens import Tokens
 from vistok.train.__main__ import main
 from vistok.train.config import TrainConfig
-from vistok.train.jobs.quantize import fitted
+from vistok.train.jobs.quantize import fitted, looked_at
 from vistok.train.loop import train
 
 CONV = {"channels": 8, "channel_mult": [1, 2], "blocks": 1, "mid_blocks": 1, "norm_groups": 4}
@@ -194,6 +194,23 @@ def test_a_discrete_tokenizer_is_refused(tmp_path, fails):
     tiny().save_pretrained(tmp_path / "fsq")
     tree = read_yaml("jobs/quantize/scalar", [f"task.init={tmp_path / 'fsq'}", f"out={tmp_path}"])
     with fails(ConfigError, "has codes already .fsq.; expected a continuous tokenizer"):
+        train(validate(TrainConfig, tree))
+
+
+def test_images_to_look_at_are_spread_over_all_of_them():
+    some = looked_at(1000, 100, 0)
+    assert some == sorted(set(some)) and len(some) == 100 and some == looked_at(1000, 100, 0)
+    assert some != looked_at(1000, 100, 1)
+    assert all(any(first <= one < first + 200 for one in some) for first in range(0, 1000, 200))
+    assert looked_at(7, 7, 0) == list(range(7))
+
+
+def test_a_width_that_does_not_fit_is_one_line(saved, tmp_path, fails):
+    source = saved("grid of posteriors (KL-16)")
+    tree = read_yaml("jobs/quantize/scalar", [f"task.init={source}", f"out={tmp_path}"])
+    tree["task"]["quantizer"] = {"kind": "dual", **KMEANS}
+    tree["data"] = {"kind": "photos", "size": 8, "count": 32, "val_count": 4}
+    with fails(ConfigError, "'dual' quantizes 40 channels, and 'kl' gives 6"):
         train(validate(TrainConfig, tree))
 
 
