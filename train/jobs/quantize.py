@@ -102,7 +102,8 @@ class Quantize(Job):
         note(said if latents is None else f"{said}; {_outcome(tokenizer, latents)}")
 
     def _latents(self, context: Context, tokenizer: Tokenizer) -> Latents:
-        """Latents [B, N, D] of training samples in front of the quantizer, on the device."""
+        """Latents [B, N, D] of training samples in front of the quantizer, on the device; in one row
+        [1, n, D] where samples have different numbers of them."""
         train = context.config
         dataset = context.data.open("train", augment=False)
         check_sides(dataset, tokenizer.shape.sides, "this tokenizer")
@@ -119,6 +120,11 @@ class Quantize(Job):
                 found.append(tokenizer.latents(batch.pixels, condition))
         stored = tokenizer.encoder.stored
         values = torch.cat([one.values[:, :stored].float() for one in found])
+        if found[0].counts is not None:
+            counts = torch.cat([one.counts for one in found]).to(values.device)
+            there = torch.arange(values.shape[1], device=values.device) < counts[:, None]
+            rows = values[there][None]
+            return Latents(rows, ((rows.shape[1],),))
         return replace(found[0], values=values, features={}, counts=None)
 
     def _check_enough(self, latents: Latents) -> None:
