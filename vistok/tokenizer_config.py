@@ -95,6 +95,23 @@ class TokenizerConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _regions(self) -> TokenizerConfig:
+        encoder, decoder = self.encoder, self.decoder
+        tiles = [getattr(part, "tiles", None) for part in (encoder, decoder)]
+        if None not in tiles and tiles[0] != tiles[1]:
+            raise InputError(
+                f"encoder.tiles={tiles[0]} with decoder.tiles={tiles[1]}: tokens lie in the tiles "
+                "of both; expected the same number"
+            )
+        plain = getattr(encoder, "gaussians", None) is False
+        if plain and decoder.kind == "splat" and decoder.features is None:
+            raise InputError(
+                "decoder.features=null takes Gaussians from the encoder, and encoder.gaussians is "
+                "false; set encoder.gaussians=true, or give decoder.features a number"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _texts(self) -> TokenizerConfig:
         check_texts(self.text, self.reading)
         return self

@@ -10,7 +10,8 @@ from vistok.core.records import Noisy
 from vistok.core.shapes import Shape
 from vistok.decoders.flow import FlowSamplingConfig
 from vistok.decoders.flow_unet import FlowUNet, FlowUNetConfig
-from vistok.layers.conv import ConvConfig
+from vistok.layers.conv import ConvConfig, ConvNorm
+from vistok.layers.tiles import DeviationNorm
 from vistok.layers.unet import UNet
 from vistok.tokenizer import Tokenizer, TokenizerConfig
 
@@ -30,6 +31,14 @@ def test_the_way_up_reads_the_maps_of_the_way_down():
     reads = [[block.conv1.in_channels for block in level.blocks] for level in net.up]
     assert reads == [[16 + 16, 16 + 8], [16 + 8, 8 + 8]]
     assert net(torch.randn(2, 5, 8, 8), torch.randn(2, 32)).shape == (2, 3, 8, 8)
+
+
+def test_every_norm_of_maps_is_of_the_kind_that_the_config_names():
+    config = ConvConfig(channels=8, channel_mult=(1, 2), blocks=1, norm_groups=4, norm="deviation")
+    net = UNet(config, 5, 3, 32)
+    plain = [name for name, module in net.named_modules() if type(module) is ConvNorm]
+    assert isinstance(net.norm_out, DeviationNorm)
+    assert all("attention" in name for name in plain)
 
 
 @torch.no_grad()

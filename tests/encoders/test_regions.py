@@ -152,7 +152,12 @@ def test_what_it_cannot_take_is_one_line():
         ({"encoder": {"least": 1, "count": 2}, "image_size": 12}, "regions of one pixel"),
         ({"quantizer": {"kind": "none", "dim": 5}}, "encoder.gaussians=true: tokens of 5 numbers"),
         ({"frames": 2}, "images of 3 colors"),
-        ({"encoder": {"tiles": 3}}, "not a multiple of encoder.tiles=3"),
+        (
+            {"encoder": {"tiles": 3}, "decoder": {"tiles": 3}},
+            "not a multiple of encoder.tiles=3",
+        ),
+        ({"encoder": {"tiles": 2}}, "encoder.tiles=2 with decoder.tiles=1: .* the same number"),
+        ({"encoder": {"gaussians": False}}, "set encoder.gaussians=true, or give decoder.features"),
     ):
         with pytest.raises(ValueError, match=said) as error:
             made(**changes)

@@ -6,6 +6,7 @@ import torch
 from vistok.config import ConfigError, validate_part
 from vistok.config.registry import build
 from vistok.core.draws import Draws, PartDraws
+from vistok.core.errors import InputError
 from vistok.core.records import Latents
 from vistok.core.rng import Rng
 from vistok.core.schedules import Progress
@@ -128,6 +129,56 @@ def test_each_level_is_made_of_what_the_earlier_ones_miss():
 def test_parts_that_do_not_fit_are_named(fails, options, said):
     with fails(ConfigError, said):
         made(**{"reads": {"kind": "none", "dim": 3}, **options})
+
+
+FSQ = {"kind": "fsq", "levels": [5, 5, 5, 5]}
+HALVES = {"kind": "product", "branches": 2, "quantizer": {"kind": "fsq", "levels": [5, 5]}}
+
+
+@pytest.mark.parametrize("atom", [FSQ, HALVES], ids=["fsq", "product"])
+def test_residual_levels_behind_a_bound_sum_up_to_the_latents(atom):
+    torch.manual_seed(0)
+    z = 3 * torch.randn(16, 40, 4) + 1
+    levels = {"kind": "residual", "levels": 4, "shared": False, "quantizer": atom}
+    quantizer = made(reads={"kind": "none", "dim": 4}, quantizer=levels)
+    quantizer.layout(((40,),))
+    quantizer.initialize(lat(z), Rng(0))
+    result = quantizer(lat(z))
+    assert torch.equal(quantizer.lookup(result.indices), result.values)
+    assert (result.values - z).square().mean() < 0.05 * z.var()
+
+
+def test_residual_levels_of_a_product_of_bounds_learn_as_those_of_one():
+    whole, halves = (
+        made("residual", levels=3, shared=False, quantizer=atom).train() for atom in (FSQ, HALVES)
+    )
+    gradients = []
+    for quantizer in (whole, halves):
+        torch.manual_seed(0)
+        z = torch.randn(2, 6, 4, requires_grad=True)
+        quantizer.layout(((6,),))
+        result = quantizer(lat(z))
+        assert result.losses == {} and quantizer.loss_weights == {}
+        result.values.square().sum().backward()
+        gradients.append(z.grad)
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "said"),
+    [
+        ({"kind": "lfq", "bits": 4, "sphere": True}, "sphere=true .* set sphere=false"),
+        ({**VQ, "search": "cosine"}, "search=cosine .* set search=euclidean"),
+        (
+            {"kind": "multi_scale", "scales": [1, 2], "quantizer": VQ},
+            "'multi_scale' with phi .* set phi=null",
+        ),
+    ],
+    ids=["sphere", "cosine", "phi"],
+)
+def test_codes_that_no_trained_decoder_can_read_are_refused(fails, quantizer, said):
+    with fails(InputError, said):
+        made(reads={"kind": "none", "dim": 4}, quantizer=quantizer)
 
 
 def test_a_prefix_of_factors_is_the_decoders():

@@ -6,7 +6,7 @@ are taken from the latents of some training images. Writes `model/` below the ru
 tokenizer that every command opens.
 
 The data are those of the run of `init`, unless the config names others; with levels and scale that
-are given none are read. Runs in one process; the latents stay in memory: images x N x D x 4 bytes.
+are given none are needed. Runs in one process; the latents stay in memory: images x N x D x 4 bytes.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class QuantizeConfig(Config):
     sample: bool = False
     """Later training reads samples of a posterior instead of its mean (TokenBridge)."""
     limit: int | None = Field(default=2_000, ge=1)
-    """Training images to look at; null = all."""
+    """Training images to look at, a keyed pick; null = all."""
 
 
 @register("task", QuantizeConfig)
@@ -102,12 +102,13 @@ class Quantize(Job):
         note(said if latents is None else f"{said}; {_outcome(tokenizer, latents)}")
 
     def _latents(self, context: Context, tokenizer: Tokenizer) -> Latents:
-        """Latents [B, N, D] of training samples in front of the quantizer, on the device."""
+        """Latents [B, N, D] of training samples in front of the quantizer, on the device; in one row
+        [1, n, D] where samples have different numbers of them."""
         train = context.config
         dataset = context.data.open("train", augment=False)
         check_sides(dataset, tokenizer.shape.sides, "this tokenizer")
-        count = self.rows("train", len(dataset))
-        loader = EvalLoader(dataset, train.batch_size, workers=train.workers, limit=count)
+        rows = looked_at(len(dataset), self.rows("train", len(dataset)), train.seed)
+        loader = EvalLoader(dataset, train.batch_size, workers=train.workers, only=rows)
         found: list[Latents] = []
         for batch in tqdm(loader, desc="latents", unit="batch", disable=quiet()):
             batch = to_device(batch, context.accelerator.device)
@@ -119,6 +120,11 @@ class Quantize(Job):
                 found.append(tokenizer.latents(batch.pixels, condition))
         stored = tokenizer.encoder.stored
         values = torch.cat([one.values[:, :stored].float() for one in found])
+        if found[0].counts is not None:
+            counts = torch.cat([one.counts for one in found]).to(values.device)
+            there = torch.arange(values.shape[1], device=values.device) < counts[:, None]
+            rows = values[there][None]
+            return Latents(rows, ((rows.shape[1],),))
         return replace(found[0], values=values, features={}, counts=None)
 
     def _check_enough(self, latents: Latents) -> None:
@@ -129,6 +135,12 @@ class Quantize(Job):
                 f"task.quantizer: {most:,} codes, but there are {len(latents.values) * count:,} "
                 "latents; look at more images (task.limit), or ask for fewer codes"
             )
+
+
+def looked_at(count: int, wanted: int, seed: int) -> list[int]:
+    """Places of `wanted` of `count` images, keyed by the seed, ascending: the first ones of a folder
+    of classes are all of one class."""
+    return sorted(Rng(seed, "quantize/images").generator().permutation(count)[:wanted].tolist())
 
 
 def quantized_config(config: QuantizeConfig, source: TokenizerConfig) -> TokenizerConfig:
@@ -194,6 +206,8 @@ def fitted(config: Any, dim: int) -> Any:
         changes["quantizer"] = fitted(inner, dim // branches)
     elif inner is not None:
         changes["quantizer"] = fitted(inner, dim)
+    elif hasattr(config, "parts"):
+        pass  # dual: its width is that of both parts
     elif hasattr(config, "dim") and config.dim == _default(config, "dim"):
         changes["dim"] = dim
     return config.model_copy(update=changes)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistok.layers.conv import AttentionBlock, ConvConfig, ConvNorm, Downsample, ResBlock, Upsample
+from vistok.layers.conv import AttentionBlock, ConvConfig, Downsample, ResBlock, Upsample, map_norm
 from vistok.layers.modulation import Modulation
 
 Start = Literal["zero", "random"]
@@ -61,7 +61,7 @@ class UNet(nn.Module):
     """[B, C, h, w] and a vector of time [B, T] -> [B, C', h, w].
 
     Each level of the way down keeps its maps, and the way up reads them in reverse order beside its
-    own (one block more than the way down has). The middle has attention in any case.
+    own (one block more than the way down has). The middle has attention between its blocks.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class UNet(nn.Module):
             self.up.append(Blocks(config, level, read, time))
             if level:
                 self.grow.append(Upsample(width))
-        self.norm_out = ConvNorm(config, width)
+        self.norm_out = map_norm(config, width)
         self.conv_out = nn.Conv2d(width, out, 3, padding=1)
         self._start(start)
 

@@ -154,7 +154,7 @@ class Quantizer(nn.Module):
         """Values [B, M, value_dim] -> the latents that they stand for, in the latents' own units.
 
         Post-training quantization hands them to a decoder that was trained on latents. Raises
-        InputError for a quantizer whose codes do not tell them (directions, signs, embeddings).
+        InputError for a quantizer whose codes do not tell them (directions, embeddings).
         """
         if self.residual:
             return values

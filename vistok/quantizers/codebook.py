@@ -146,6 +146,12 @@ class CodebookQuantizer(Quantizer):
                 f"quantizer: '{self.config.kind}' with l2_norm=true keeps the direction of a "
                 "latent alone, so that no trained decoder can read its codes; set l2_norm=false"
             )
+        if self.config.search == "cosine":
+            raise InputError(
+                f"quantizer: '{self.config.kind}' with search=cosine chooses a code by the "
+                "direction of a latent alone, so that no trained decoder can read its codes; set "
+                "search=euclidean"
+            )
         return super().restored(values)
 
     def compared(self, given: Tensor) -> Tensor:

@@ -9,13 +9,15 @@ import torch
 from click.testing import CliRunner
 
 from vistok import pretrained
-from vistok.config import ConfigError, read_yaml, validate
+from vistok.config import ConfigError, read_yaml, validate, validate_part
+from vistok.config.registry import build
 from vistok.contracts.case import tiny
+from vistok.data.loading.loader import EvalLoader
 from vistok.quantizers.atoms.fsq import FSQConfig
 from vistok.tokens import Tokens
 from vistok.train.__main__ import main
 from vistok.train.config import TrainConfig
-from vistok.train.jobs.quantize import fitted
+from vistok.train.jobs.quantize import fitted, looked_at
 from vistok.train.loop import train
 
 CONV = {"channels": 8, "channel_mult": [1, 2], "blocks": 1, "mid_blocks": 1, "norm_groups": 4}
@@ -128,9 +130,6 @@ def test_scale_and_shift_are_those_of_the_latents(saved, tmp_path):
     data = photos(SOURCES[source])
     tokenizer = pretrained.open(saved(source))
     views = validate(TrainConfig, read_yaml("jobs/quantize/scalar", data)).data
-    from vistok.config.registry import build
-    from vistok.data.loading.loader import EvalLoader
-
     dataset = build(views).open("train", augment=False)
     z = torch.cat([tokenizer.encode(b.pixels.float() / 255).values for b in EvalLoader(dataset, 8)])
     for normalize, over in (("channel", (0, 1)), ("global", (0, 1, 2))):
@@ -197,10 +196,46 @@ def test_a_discrete_tokenizer_is_refused(tmp_path, fails):
         train(validate(TrainConfig, tree))
 
 
+def test_images_to_look_at_are_spread_over_all_of_them():
+    some = looked_at(1000, 100, 0)
+    assert some == sorted(set(some)) and len(some) == 100 and some == looked_at(1000, 100, 0)
+    assert some != looked_at(1000, 100, 1)
+    assert all(any(first <= one < first + 200 for one in some) for first in range(0, 1000, 200))
+    assert looked_at(7, 7, 0) == list(range(7))
+
+
+def test_latents_that_a_sample_does_not_have_are_not_measured(tmp_path):
+    encoder = {"kind": "clusters", "patches": {"size": 2}, "width": 8, "count": 12, "least": 1}
+    source = tiny(
+        3, image_size=8, encoder=encoder, quantizer={"kind": "none", "dim": 3},
+        decoder=VIT | {"missing": "mask_token"},
+    ).eval()  # fmt: skip
+    source.save_pretrained(tmp_path / "source")
+    data = "data={kind: photos, size: 8, count: 16, val_count: 4}"  # all are looked at
+    run("scalar", tmp_path / "source", tmp_path / "out", data, "task.quantizer.levels=5")
+    made = pretrained.open(tmp_path / "out").quantizer
+    config = {"kind": "photos", "size": 8, "count": 16, "val_count": 4}
+    dataset = build(validate_part("data", config)).open("train", augment=False)
+    (batch,) = EvalLoader(dataset, 16)
+    with torch.no_grad():
+        latents = source.latents(batch.pixels.float() / 255)
+    assert latents.counts.min() < 12
+    rows = torch.cat([row[:n] for row, n in zip(latents.values, latents.counts, strict=True)])
+    torch.testing.assert_close(made.shift, rows.mean(0), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(1 / made.scale, rows.std(0, correction=0), atol=1e-5, rtol=1e-5)
+
+
+def test_a_width_that_does_not_fit_is_one_line(saved, tmp_path, fails):
+    source = saved("grid of posteriors (KL-16)")
+    tree = read_yaml("jobs/quantize/scalar", [f"task.init={source}", f"out={tmp_path}"])
+    tree["task"]["quantizer"] = {"kind": "dual", **KMEANS}
+    tree["data"] = {"kind": "photos", "size": 8, "count": 32, "val_count": 4}
+    with fails(ConfigError, "'dual' quantizes 40 channels, and 'kl' gives 6"):
+        train(validate(TrainConfig, tree))
+
+
 def test_widths_at_their_defaults_follow_the_tokenizer():
     tree = {"kind": "product", "quantizer": {"kind": "fsq", "levels": [4, 4, 4]}}
-    from vistok.config import validate_part
-
     product = fitted(validate_part("quantizer", tree), 12)
     assert product.branches == 4 and product.quantizer == FSQConfig(levels=(4, 4, 4))
     inner = {"kind": "vq", **KMEANS}

@@ -151,6 +151,14 @@ class LFQ(Quantizer):
             for name, weight in self.loss_weights.items()
         }
 
+    def restored(self, values: Tensor) -> Tensor:
+        if self.config.sphere:
+            raise InputError(
+                "quantizer: 'lfq' with sphere=true keeps the direction of a latent alone, so that "
+                "no trained decoder can read its codes; set sphere=false"
+            )
+        return super().restored(values)
+
     def _placed(self, z: Tensor) -> Tensor:
         """Latents [..., C] as distances see them."""
         return F.normalize(z, dim=-1, eps=1e-12) if self.config.sphere else z

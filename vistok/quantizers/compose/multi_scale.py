@@ -82,6 +82,14 @@ class MultiScale(Levels):
             )
         return self.set_levels(last, self.blocks)
 
+    def restored(self, values: Tensor) -> Tensor:
+        if self.phis is not None:
+            raise InputError(
+                "quantizer: 'multi_scale' with phi has convolutions that only training could fit; "
+                "set phi=null"
+            )
+        return super().restored(values)
+
     def down(self, rest: Tensor, level: int) -> Tensor:
         return resized(rest, self.grid, self.blocks[level], "area")
 

@@ -65,6 +65,7 @@ class Product(Quantizer):
         self.vocab = part.vocab * config.branches
         self.branches = config.branches * part.branches
         self.residual = part.residual and not folded
+        self.curved = part.curved
         self.remedy = part.remedy
         self.loss_weights = dict(part.loss_weights)
         if config.dependency:
