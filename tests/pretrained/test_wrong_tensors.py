@@ -114,6 +114,15 @@ def test_sizes_of_bare_files_are_read_from_tensors_of_any_shape(
         pretrained.load(tmp_path / "bare.pt")
 
 
+@pytest.mark.parametrize("shape", [(), (0, 16), (5,)])
+def test_a_class_table_of_another_shape_is_no_mistake_of_the_config(fails, shape):
+    from tests.pretrained.test_xar import official_xar
+
+    state, config = official_xar()
+    with fails(WeightsError, "some.pt", "class_emb.weight.* has shape"):
+        from_official("xar", {**state, "class_emb.weight": torch.zeros(shape)}, config, "some.pt")
+
+
 def test_bare_files_of_a_var_vqvae_are_its_own(tmp_path):
     """Sizes are those of the tensors, scales those of 256 pixels; no other family takes it."""
     family, state, config = official("var_vqvae")

@@ -356,7 +356,6 @@ def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "img_size": 16 * math.isqrt(length),
         "vae_embed_dim": channels,
         "clusters": length // int((first == 0).sum()),
-        "class_num": len(state["class_emb.weight"]) - 1,
     }
     hidden = len(state["encoder_blocks.0.mlp.fc1_g.weight"])
     if int(width * 4 * 2 / 3) != hidden:
