@@ -7,6 +7,7 @@ from vistok.config import ConfigError
 from vistok.config.registry import build
 from vistok.core.shapes import Shape
 from vistok.encoders.branches import BranchConfig, BranchesConfig
+from vistok.encoders.clusters import ClustersConfig
 from vistok.encoders.vision_tower import TowerEncoderConfig
 from vistok.layers.mbconv import MbConvConfig
 from vistok.layers.transformer import TransformerConfig
@@ -88,3 +89,10 @@ def test_branches_read_the_image_each_in_its_way():
     assert clip.grids == ((2, 2),)
     with pytest.raises(ConfigError, match=r"dim=\[5, None\], and the quantizer reads 5 channels"):
         build(config, Shape(3, (30, 30)), 5)
+
+
+def test_a_branch_of_any_number_of_latents_is_refused():
+    groups = BranchConfig(encoder=ClustersConfig.tiny())
+    config = BranchesConfig(branches=(groups, groups))
+    with pytest.raises(ValueError, match="kind=clusters of branch 0 makes another number"):
+        build(config, Shape(3, (8, 8)), 8)

@@ -6,7 +6,8 @@ are taken from the latents of some training images. Writes `model/` below the ru
 tokenizer that every command opens.
 
 The data are those of the run of `init`, unless the config names others; with levels and scale that
-are given none are needed. Runs in one process; the latents stay in memory: images x N x D x 4 bytes.
+are given none are needed. Runs in one process; the latents stay in memory: images x N x D x 4
+bytes.
 """
 
 from __future__ import annotations
@@ -102,8 +103,8 @@ class Quantize(Job):
         note(said if latents is None else f"{said}; {_outcome(tokenizer, latents)}")
 
     def _latents(self, context: Context, tokenizer: Tokenizer) -> Latents:
-        """Latents [B, N, D] of training samples in front of the quantizer, on the device; in one row
-        [1, n, D] where samples have different numbers of them."""
+        """Latents [B, N, D] of training samples in front of the quantizer, on the device; in one
+        row [1, n, D] where samples have different numbers of them."""
         train = context.config
         dataset = context.data.open("train", augment=False)
         check_sides(dataset, tokenizer.shape.sides, "this tokenizer")
@@ -138,8 +139,8 @@ class Quantize(Job):
 
 
 def looked_at(count: int, wanted: int, seed: int) -> list[int]:
-    """Places of `wanted` of `count` images, keyed by the seed, ascending: the first ones of a folder
-    of classes are all of one class."""
+    """Places of `wanted` of `count` images, keyed by the seed, ascending: the first ones of a
+    folder of classes are all of one class."""
     return sorted(Rng(seed, "quantize/images").generator().permutation(count)[:wanted].tolist())
 
 

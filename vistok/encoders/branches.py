@@ -79,6 +79,12 @@ class BranchesEncoder(Encoder):
         )
         self.grids = self.branches[0].encoder.grids
         for number, branch in enumerate(self.branches):
+            if branch.encoder.counted:
+                raise InputError(
+                    f"encoder.branches: kind={config.branches[number].encoder.kind} of branch "
+                    f"{number} makes another number of latents of each sample; expected an encoder "
+                    "of a grid, such as cnn or vit"
+                )
             if branch.encoder.grids != self.grids or branch.encoder.stored is not None:
                 raise InputError(
                     f"encoder.branches: latents of branch {number} lie on {branch.encoder.grids}, "
