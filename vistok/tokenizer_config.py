@@ -12,6 +12,7 @@ from vistok.core.errors import InputError
 from vistok.core.shapes import Shape
 from vistok.frozen.text import TextEncoderConfig
 from vistok.layers.text import TextInputConfig
+from vistok.layers.transformer import check_unmodulated
 from vistok.spaces.pixels import PixelsConfig
 
 Side = Annotated[int, Field(ge=1, le=2**14)]  # pixels
@@ -109,6 +110,12 @@ class TokenizerConfig(Config):
                 "decoder.features=null takes Gaussians from the encoder, and encoder.gaussians is "
                 "false; set encoder.gaussians=true, or give decoder.features a number"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _unmodulated(self) -> TokenizerConfig:
+        for name in ("encoder", "decoder", "output_space"):
+            check_unmodulated(getattr(self, name), name)
         return self
 
     @model_validator(mode="after")

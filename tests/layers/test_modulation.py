@@ -2,9 +2,11 @@
 
 import math
 
+import pytest
 import torch
 
 from vistok.config import validate
+from vistok.contracts.case import tiny_tree
 from vistok.decoders.vit import ViTDecoderConfig
 from vistok.layers.modulation import Modulation, TimeEmbedding, modulate
 from vistok.layers.transformer import Transformer, TransformerConfig, init_weights
@@ -98,3 +100,11 @@ def test_encoders_and_decoders_give_what_is_tapped(tree):
     decoded = tokenizer.reconstruct(tokenizer.quantize(latents).values)
     norm = tokenizer.decoder.transformer.norm
     assert torch.allclose(norm(decoded.features["align"]), decoded.features["grid"], atol=1e-6)
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_part_without_a_vector_is_not_told_to_be_modulated(part, fails):
+    modulated = {"kind": "vit", "transformer": {"width": 16, "heads": 2, "modulation": 8}}
+    tree = tiny_tree() | {part: modulated}
+    with fails(ValueError, f"{part}.transformer.modulation=8", "leave it out"):
+        validate(TokenizerConfig, tree)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from vistok.config import Config, ConfigError
 from vistok.config.contract import base_of, required
+from vistok.core.rng import Rng
 from vistok.core.verbosity import quiet
 from vistok.train.signals import StopRequest
 
@@ -49,6 +50,12 @@ class Job:
     def rows(self, split: str, count: int) -> int:
         """Number of samples of a split of `count` that are written, for the plan."""
         return count
+
+
+def looked_at(count: int, wanted: int, seed: int) -> list[int]:
+    """Places of `wanted` of `count` images, keyed by the seed, ascending: the first ones of a
+    folder of classes are all of one class."""
+    return sorted(Rng(seed, "looked_at").generator().permutation(count)[:wanted].tolist())
 
 
 def progress_bar(accelerator: Accelerator, task: str, count: int, done: int) -> tqdm:

@@ -34,7 +34,7 @@ from vistok.quantizers.compose.post_training import PostTrainingConfig
 from vistok.runtime.modes import evaluating
 from vistok.storage.lineage import Identity, Lineage, Parent, Step, joined
 from vistok.tokenizer import Tokenizer, TokenizerConfig
-from vistok.train.jobs.base import Context, Job
+from vistok.train.jobs.base import Context, Job, looked_at
 from vistok.train.tasks.base import check_sides
 
 _FRESH = "uniform", "sphere", "normal", "kaiming"  # codebooks that only training makes useful
@@ -136,12 +136,6 @@ class Quantize(Job):
                 f"task.quantizer: {most:,} codes, but there are {len(latents.values) * count:,} "
                 "latents; look at more images (task.limit), or ask for fewer codes"
             )
-
-
-def looked_at(count: int, wanted: int, seed: int) -> list[int]:
-    """Places of `wanted` of `count` images, keyed by the seed, ascending: the first ones of a
-    folder of classes are all of one class."""
-    return sorted(Rng(seed, "quantize/images").generator().permutation(count)[:wanted].tolist())
 
 
 def quantized_config(config: QuantizeConfig, source: TokenizerConfig) -> TokenizerConfig:

@@ -28,7 +28,7 @@ from vistok.losses.codebook_relations import cosines_of
 from vistok.quantizers.codebook import kmeans
 from vistok.quantizers.nearest import nearest_code
 from vistok.storage.weights import write_safetensors
-from vistok.train.jobs.base import Context, Job
+from vistok.train.jobs.base import Context, Job, looked_at
 
 FILE = "relations.safetensors"
 
@@ -42,7 +42,7 @@ class RelationsConfig(Config):
     codes: int = Field(default=4096, ge=3, le=2**16)
     """K, groups: rows of the codebook."""
     limit: int | None = Field(default=50_000, ge=1)
-    """Training images to look at; null = all."""
+    """Training images to look at, spread over the data set; null = all."""
     patches: int = Field(default=16, ge=1, le=2**16)
     """Patches of each image that are clustered, picked at random; fewer if it has fewer."""
     iterations: int = Field(default=20, ge=1, le=10_000)
@@ -97,8 +97,8 @@ class Relations(Job):
         """Patch features [n, D] of training images, on the device."""
         config, train = self.config, context.config
         dataset = context.data.open("train", augment=False)
-        count = self.rows("train", len(dataset))
-        loader = EvalLoader(dataset, train.batch_size, workers=train.workers, limit=count)
+        rows = looked_at(len(dataset), self.rows("train", len(dataset)), train.seed)
+        loader = EvalLoader(dataset, train.batch_size, workers=train.workers, only=rows)
         rng, found = Rng(train.seed, "patches"), []
         for batch in tqdm(loader, desc="patch features", unit="batch", disable=quiet()):
             pixels = to_device(batch, context.accelerator.device).pixels

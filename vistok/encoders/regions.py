@@ -99,8 +99,6 @@ class RegionEncoder(Encoder):
                 f"encoder.gaussians=true: tokens of {dim} numbers, the first {GEOMETRY} of them a "
                 f"Gaussian; expected a quantizer of dim {GEOMETRY + 1} or more"
             )
-        if mixer.modulation is not None:
-            raise InputError("encoder.transformer.modulation: there is no vector; leave it out")
         self.sides = shape.sides
         self.check_count(config.count * config.tiles**2)
         self.grids = ((config.count * config.tiles**2,),)

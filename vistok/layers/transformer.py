@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -287,6 +287,26 @@ class Transformer(nn.Module):
         heads, head_dim = self.config.heads, self.config.width // self.config.heads
         heads = heads if self.config.kv_heads is None else self.config.kv_heads
         return [kind(batch, heads, capacity, head_dim, like) for _ in self.blocks]
+
+
+def check_unmodulated(part: Any, path: str) -> None:
+    """InputError for a config whose transformers, or those of parts inside it, are told to be
+    modulated: a part that has a vector sets the width itself.
+
+    Args:
+        path: of the config, for the message.
+    """
+    if isinstance(part, TransformerConfig) and part.modulation is not None:
+        raise InputError(
+            f"{path}.modulation={part.modulation}: a part that modulates its transformer sets the "
+            "width by itself, and others have no vector; leave it out"
+        )
+    if isinstance(part, Config):
+        for name in type(part).model_fields:
+            check_unmodulated(getattr(part, name), f"{path}.{name}")
+    elif isinstance(part, list | tuple):
+        for number, one in enumerate(part):
+            check_unmodulated(one, f"{path}.{number}")
 
 
 def check_taps(taps: Mapping[str, int], config: TransformerConfig) -> None:

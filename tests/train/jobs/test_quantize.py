@@ -17,7 +17,8 @@ from vistok.quantizers.atoms.fsq import FSQConfig
 from vistok.tokens import Tokens
 from vistok.train.__main__ import main
 from vistok.train.config import TrainConfig
-from vistok.train.jobs.quantize import fitted, looked_at
+from vistok.train.jobs.base import looked_at
+from vistok.train.jobs.quantize import fitted
 from vistok.train.loop import train
 
 CONV = {"channels": 8, "channel_mult": [1, 2], "blocks": 1, "mid_blocks": 1, "norm_groups": 4}
