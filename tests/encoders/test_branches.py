@@ -96,3 +96,8 @@ def test_a_branch_of_any_number_of_latents_is_refused():
     config = BranchesConfig(branches=(groups, groups))
     with pytest.raises(ValueError, match="kind=clusters of branch 0 makes another number"):
         build(config, Shape(3, (8, 8)), 8)
+
+
+def test_a_stem_has_no_bias_of_patches():
+    with pytest.raises(ValueError, match="patch_bias=true with a stem"):
+        VisionTowerConfig(stem=MbConvConfig.tiny(), patch_bias=True)

@@ -55,6 +55,8 @@ class VisionTowerConfig(Config):
     def _agrees(self) -> VisionTowerConfig:
         if self.stem is not None and self.patch != STRIDE:
             raise InputError(f"patch={self.patch}: cells of a stem have {STRIDE} pixels; give that")
+        if self.stem is not None and self.patch_bias:
+            raise InputError("patch_bias=true with a stem, which has no patches; leave it out")
         return self
 
     def grid(self, shape: Shape) -> Grid:
