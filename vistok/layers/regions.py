@@ -14,6 +14,7 @@ import functools
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 SIDE = 64  # S: a region is resized to so many pixels before its edges are looked at
 _BINS, _TOP = 256, 5.5  # bins of the histogram of edges, from 0 on; pixels of 0..1 reach 5.66
@@ -54,6 +55,9 @@ def partition(grey: Tensor, count: int, least: int = 8, power: float = 2.5) -> T
     device, batch = grey.device, len(grey)
     rows = torch.arange(batch, device=device)
     whole = torch.tensor([0, grey.shape[1] - 1, 0, grey.shape[2] - 1], device=device)
+    if grey.is_meta or isinstance(grey, FakeTensor):
+        # There are no numbers to search, and every cut would cost a plan as much as a layer does.
+        return whole.expand(batch, count, 4).clone()
     boxes = whole.expand(batch, 1, 4)
     scores = complexity(grey, boxes, power)
     for have in range(1, count):
